@@ -1,0 +1,256 @@
+"""The loop that carries out steps: write the state, act, write the state."""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol, assert_never
+
+from deployer.core.events import Ended, Event, Say, Started
+from deployer.core.graph import Flat, Kind, Node
+from deployer.core.state import Begun, Record, Release, State, forget, record_of
+from deployer.core.steps import (
+    Check,
+    Forget,
+    Make,
+    Note,
+    Promote,
+    Resume,
+    Retire,
+    Stage,
+    Start,
+    Step,
+    Stop,
+    Update,
+    Validate,
+)
+from deployer.core.verdict import Verdict, all_let_pass, summary
+from deployer.engines import Engine
+from deployer.errors import DeployerError, GateError
+from deployer.state import StateStore
+
+
+class Judge(Protocol):
+    """Runs gates against a server."""
+
+    def __call__(
+        self, record: Record, gates: Sequence[str], *, candidate: bool
+    ) -> tuple[Verdict, ...]:
+        """The verdict of every gate, in any order of running."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Everything outside that an apply touches."""
+
+    engine: Engine
+    judge: Judge
+    store: StateStore
+    say: Say
+    now: Callable[[], str]
+    """UTC, ISO 8601."""
+    clock: Callable[[], float]
+    """Monotonic seconds."""
+    workers: int = 2
+    """Artefacts made at the same time."""
+
+
+def apply(
+    steps: Sequence[Step], state: State, world: World, *, cause: str, keep: int
+) -> State:
+    """Carry out steps; the state is written before and after each effect.
+
+    Raises GateError when a candidate does not pass (it is retired, and the live
+    release is untouched), StalePlanError when the state moved, and whatever error
+    of `deployer.errors` the engine ends in.  Running again carries on from there.
+    """
+    run = _Run(state, world, cause, keep)
+    for step in steps:
+        begun = world.clock()
+        world.say(Started(step))
+        run.carry_out(step)
+        world.say(Ended(step, world.clock() - begun))
+    return run.state
+
+
+class _Run:
+    """One apply: the state as it is written, and what was staged and judged."""
+
+    def __init__(self, state: State, world: World, cause: str, keep: int) -> None:
+        self.state = state
+        self._world = world
+        self._cause = cause
+        self._keep = keep
+        self._verdicts: tuple[Verdict, ...] = ()
+        self._stopped: Record | None = None
+        self._writing = threading.Lock()
+
+    def carry_out(self, step: Step) -> None:
+        engine, say = self._world.engine, self._world.say
+        match step:
+            case Make(nodes):
+                self._make(nodes)
+            case Stage(node):
+                self._stage(node)
+            case Check(node, gates):
+                self._check(node, gates)
+            case Promote(nodes):
+                self._promote(nodes)
+            case Resume(release):
+                self._resume(release)
+            case Validate(nodes, gates):
+                self._validate(nodes, gates)
+            case Update(node):
+                self._update(node)
+            case Note(nodes):
+                self._write(lambda s: s.noted(*self._renewed(nodes)))
+            case Start(record):
+                live = self.state.live[record.address]
+                engine.start(live, self._needs(live.needs), say)
+            case Stop(record):
+                engine.stop(record, say)
+                self._stopped = record
+            case Retire(record):
+                self._write(lambda s: s.begin(Begun.RETIRING, record))
+                engine.retire(record, say)
+                self._write(lambda s: s.retired(record))
+            case Forget():
+                self._write(lambda s: s.forgotten())
+            case _:
+                assert_never(step)
+
+    def _make(self, nodes: tuple[Node, ...]) -> None:
+        with ThreadPoolExecutor(max_workers=self._world.workers) as pool:
+            for done in [pool.submit(self._make_one, node) for node in nodes]:
+                done.result()
+
+    def _make_one(self, node: Node) -> None:
+        self._write(lambda s: s.begin(Begun.STAGING, record_of(node, {})))
+        outputs = self._world.engine.stage(
+            node, self._needs(node.needs), self._world.say
+        )
+        self._write(lambda s: s.ready(record_of(node, outputs)))
+
+    def _stage(self, node: Node) -> None:
+        begun = record_of(node, {})
+        self._write(lambda s: s.begin(Begun.STAGING, begun))
+        try:
+            outputs = self._world.engine.stage(
+                node, self._needs(node.needs), self._world.say
+            )
+        except DeployerError:
+            self._give_up(begun)
+            raise
+        self._write(lambda s: s.staged(record_of(node, outputs)))
+
+    def _check(self, node: Node, gates: tuple[str, ...]) -> None:
+        candidate = self._staged(node)
+        try:
+            self._verdicts = self._world.judge(candidate, gates, candidate=True)
+            if not all_let_pass(self._verdicts):
+                raise _refusal(self._verdicts, "the candidate was retired")
+        except DeployerError:
+            self._give_up(candidate)
+            raise
+
+    def _give_up(self, candidate: Record) -> None:
+        """Retire a candidate, and bring back what was stopped to make room for it.
+
+        Says nothing: a cancelled run must not be cancelled again while it cleans up.
+        """
+        self._world.engine.retire(candidate, _silent)
+        self._write(lambda s: s.retired(candidate))
+        if self._stopped is not None:
+            needs = self._needs(self._stopped.needs)
+            self._world.engine.start(self._stopped, needs, _silent)
+
+    def _promote(self, nodes: tuple[Node, ...]) -> None:
+        records = {node.address: self._current(node) for node in nodes}
+        release = Release(
+            number=self.state.released + 1,
+            at=self._world.now(),
+            cause=self._cause,
+            records=records,
+            gates=tuple(summary(verdict) for verdict in self._verdicts),
+        )
+        self._write(lambda s: s.promote(release))
+        self._hand_over(release)
+
+    def _resume(self, release: Release) -> None:
+        """The candidate passed its gates; it may have died since, as in a reboot."""
+        by_kind = {r.kind.value: r.outputs for r in release.records.values()}
+        for record in release.records.values():
+            if record.kind is Kind.SERVER:
+                needs = {kind: by_kind[kind] for kind in record.needs}
+                self._world.engine.start(record, needs, self._world.say)
+        self._hand_over(release)
+
+    def _hand_over(self, release: Release) -> None:
+        for address, record in release.records.items():
+            if record.kind is Kind.SERVER:
+                before = self.state.live.get(address)
+                self._world.engine.promote(record, before, self._world.say)
+        self._write(lambda s: s.promoted(keep=self._keep))
+
+    def _validate(self, nodes: tuple[Node, ...], gates: tuple[str, ...]) -> None:
+        renewed = self._renewed(nodes)
+        server = next(r for r in renewed if r.kind is Kind.SERVER)
+        verdicts = self._world.judge(server, gates, candidate=False)
+        if not all_let_pass(verdicts):
+            raise _refusal(verdicts, "nothing was changed")
+        self._write(lambda s: s.noted(*renewed))
+
+    def _update(self, node: Node) -> None:
+        live = self.state.live[node.address]
+        self._write(lambda s: s.noted(forget(live, node.fields)))
+        self._world.engine.update(node, live, self._world.say)
+        self._write(lambda s: s.noted(record_of(node, live.outputs)))
+
+    def _renewed(self, nodes: tuple[Node, ...]) -> tuple[Record, ...]:
+        """Live records with the fields of today."""
+        live = self.state.live
+        return tuple(record_of(n, live[n.address].outputs) for n in nodes)
+
+    def _current(self, node: Node) -> Record:
+        """The record of a node: just staged, just made, or live as before."""
+        known = (
+            *(it.record for it in self.state.loose if it.begun is Begun.STAGED),
+            *self.state.made.values(),
+            *self.state.live.values(),
+        )
+        outputs = next(r.outputs for r in known if r.is_same_thing(node))
+        return record_of(node, outputs)
+
+    def _staged(self, node: Node) -> Record:
+        return next(
+            it.record
+            for it in self.state.loose
+            if it.begun is Begun.STAGED and it.record.is_same_thing(node)
+        )
+
+    def _needs(self, needs: Mapping[str, str]) -> Mapping[str, Flat]:
+        """The outputs of what is needed, by kind."""
+        made = (*self.state.made.values(), *self.state.live.values())
+        return {
+            kind: next(r.outputs for r in made if r.kind.value == kind and r.key == key)
+            for kind, key in needs.items()
+        }
+
+    def _write(self, change: Callable[[State], State]) -> None:
+        with self._writing:
+            new = change(self.state)
+            self._world.store.write(new, expect=self.state.serial)
+            self.state = new
+
+
+def _silent(event: Event) -> None:
+    """Shows nothing, and never cancels."""
+
+
+def _refusal(verdicts: Sequence[Verdict], aftermath: str) -> GateError:
+    held = [v.gate for v in verdicts if v.holds_back]
+    return GateError(
+        f"held back by {', '.join(f'`{gate}`' for gate in held)}",
+        hint=f"{aftermath}; the table above says what each gate saw",
+    )

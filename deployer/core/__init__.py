@@ -1,0 +1,1 @@
+"""The pure part: values in, values out; touches no file, clock, network or process."""

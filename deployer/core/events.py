@@ -1,0 +1,45 @@
+"""What an apply says while it runs; the command line shows it, a log may keep it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from deployer.core.progress import Progress
+from deployer.core.steps import Step
+from deployer.core.verdict import Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A step begins."""
+
+    step: Step
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A step is done."""
+
+    step: Step
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Talk:
+    """One line about what is going on inside a step."""
+
+    about: str
+    """Address of the resource."""
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A gate ended."""
+
+    verdict: Verdict
+
+
+Event = Started | Ended | Talk | Judged | Progress
+
+Say = Callable[[Event], None]
+"""Takes an event; may raise CancelledError, which ends the step it came from."""

@@ -1,0 +1,184 @@
+"""What a stack may ask of each gate.
+
+A gate that is listed runs; `chat: {}` runs it with what it expects by default.  Every
+section here has a module of the same name under ``deployer/gates``.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveInt
+
+from deployer.core.marks import Section
+from deployer.core.server import Duration, Text
+
+
+class Gate(Section):
+    """What every gate understands."""
+
+    advisory: bool | None = None
+    """Show and record the verdict, but hold nothing back."""
+
+    timeout: Duration | None = None
+    """Longest time the gate may take."""
+
+
+class Health(Gate):
+    """/health answers 200 with `{"status": "ok"}`."""
+
+
+class Build(Gate):
+    """The running server is the build that the stack pins."""
+
+
+class Props(Gate):
+    """/props says what the stack says: context, slots, alias, modalities."""
+
+
+class Models(Gate):
+    """/v1/models lists the alias of the stack."""
+
+
+class Auth(Gate):
+    """No key and a wrong key are refused with 401, the right one is let in."""
+
+
+class Chat(Gate):
+    """A chat completion answers with text."""
+
+    prompt: Text | None = None
+    """What to ask."""
+
+    max_tokens: PositiveInt | None = None
+    """Longest answer."""
+
+    contains: Text | None = None
+    """Text that the answer must hold, in any case."""
+
+
+class Stream(Gate):
+    """A streamed answer is well-formed server-sent events and ends in `[DONE]`."""
+
+    ttft: Duration | None = None
+    """Longest time to the first token."""
+
+
+class Metrics(Gate):
+    """Prometheus counters are there, and move with a request."""
+
+
+class Concurrency(Gate):
+    """Every slot answers at the same time."""
+
+    requests: PositiveInt | None = None
+    """How many at once; unset: as many as there are slots."""
+
+
+class Thinking(Gate):
+    """Reasoning shows with thinking on, and is absent with it off."""
+
+
+class ThinkingBudget(Gate):
+    """Reasoning stops near each budget, and the answer follows."""
+
+    tokens: tuple[NonNegativeInt, ...] = (0, 64)
+    """Budgets to try, in tokens."""
+
+    slack: NonNegativeInt | None = None
+    """Tokens by which reasoning may exceed a budget."""
+
+
+class Tools(Gate):
+    """Tool calls arrive as a client expects them."""
+
+    modes: tuple[Literal["auto", "required", "named", "none"], ...] = (
+        "auto",
+        "required",
+        "none",
+    )
+    """Values of `tool_choice` to try."""
+
+    roundtrip: bool = True
+    """Also hand a result back, and expect an answer."""
+
+    expect: Literal["strict", "known_limits"] = "strict"
+    """`known_limits` accepts what upstream is known not to enforce."""
+
+
+class JsonSchema(Gate):
+    """Structured output is valid against its schema."""
+
+
+class ResponsesApi(Gate):
+    """/v1/responses works as IDE agents use it."""
+
+
+class MessagesApi(Gate):
+    """/v1/messages works as Anthropic clients use it."""
+
+
+class Vision(Gate):
+    """An image is seen: its colour is named in the answer."""
+
+    colour: Literal["red", "green", "blue", "yellow"] | None = None
+    """Colour of the picture that the gate draws."""
+
+
+class Speed(Gate):
+    """Time to the first token and tokens a second; always recorded."""
+
+    ttft: Duration | None = None
+    """Longest time to the first token of a short prompt."""
+
+    tokens_per_second: Annotated[float, Field(gt=0)] | None = None
+    """Slowest decoding of one stream."""
+
+
+class Restore(Gate):
+    """A restored server answers as it did before the snapshot."""
+
+    within: Duration | None = None
+    """Longest time from the restore to the first token."""
+
+    idle: Duration | None = None
+    """How long nothing is asked before the restore is provoked."""
+
+
+class Gates(Section):
+    """The gates a candidate must pass before it is promoted."""
+
+    health: Health | None = None
+    """The server is healthy."""
+    build: Build | None = None
+    """The server is the pinned build."""
+    props: Props | None = None
+    """The server runs with what the stack says."""
+    models: Models | None = None
+    """The alias is listed."""
+    auth: Auth | None = None
+    """The key is asked for."""
+    chat: Chat | None = None
+    """A chat completion answers."""
+    stream: Stream | None = None
+    """Streaming is well-formed."""
+    metrics: Metrics | None = None
+    """Counters are there and move."""
+    concurrency: Concurrency | None = None
+    """Every slot answers at once."""
+    thinking: Thinking | None = None
+    """Thinking can be turned on and off."""
+    thinking_budget: ThinkingBudget | None = None
+    """The thinking budget has its effect."""
+    tools: Tools | None = None
+    """Tool calls are usable."""
+    json_schema: JsonSchema | None = None
+    """Structured output is valid."""
+    responses_api: ResponsesApi | None = None
+    """/v1/responses works."""
+    messages_api: MessagesApi | None = None
+    """/v1/messages works."""
+    vision: Vision | None = None
+    """Images are seen."""
+    speed: Speed | None = None
+    """The server is fast enough."""
+    restore: Restore | None = None
+    """A restored server is the same server."""

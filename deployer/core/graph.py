@@ -1,0 +1,184 @@
+"""The desired state of a stack: its resources, each after what it is made from."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from pydantic import JsonValue
+
+from deployer.core.argv import is_word, words_of
+from deployer.core.facts import Facts, Pin
+from deployer.core.keys import key_of
+from deployer.core.marks import Effect, Leaf, leaves
+from deployer.core.model import Stack
+from deployer.core.units import canonical
+
+Flat = Mapping[str, JsonValue]
+"""Values by dotted path."""
+
+
+class Kind(StrEnum):
+    """What a resource is; the order is the order of making."""
+
+    BUILD = "build"
+    WEIGHTS = "weights"
+    SNAPSHOT = "snapshot"
+    SERVER = "server"
+
+
+RECIPES: Mapping[Kind, int] = {
+    Kind.BUILD: 1,
+    Kind.WEIGHTS: 1,
+    Kind.SNAPSHOT: 1,
+    Kind.SERVER: 1,
+}
+"""Raised when the code behind a kind makes something else of the same content."""
+
+LOCK = "lock."
+"""Prefix of the fields that come from the lock file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Abilities:
+    """What an engine can do, as far as it decides about a plan."""
+
+    snapshots: bool
+    """It can capture and restore memory."""
+    restart_drops_snapshot: bool = False
+    """Any redeploy makes a snapshot useless, as on Modal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One thing that should exist."""
+
+    address: str
+    """Stack and kind: ``gemma4-prod/build``."""
+    kind: Kind
+    key: str
+    fields: Flat
+    """What the user wrote for it, and the facts of the lock file under ``lock.``."""
+    needs: Mapping[str, str]
+    """Keys of what it is made from, by kind."""
+    spec: Flat
+    """What the engine needs to make it, beside the fields."""
+
+
+Graph = Mapping[str, Node]
+"""Nodes by address, each after what it needs."""
+
+
+def expand(stack: Stack, facts: Facts, abilities: Abilities) -> Graph:
+    """The resources that a stack asks for.
+
+    The key of the build and of the weights holds what the lock file found, so that
+    another tag of the same commit, or a mirror with the same file, changes nothing.
+    The key of what runs holds the argument list, so that an option that a build
+    spells differently is seen.
+    """
+    captured = takes_snapshot(stack, abilities)
+    every = tuple(_used(stack, captured=captured))
+    homes: dict[Kind, list[Leaf]] = {kind: [] for kind in Kind}
+    for leaf in every:
+        homes[_home(leaf, abilities, captured=captured)].append(leaf)
+    argv = list(words_of(every, build=build_number(stack, facts)))
+
+    build = _artefact(stack, Kind.BUILD, homes[Kind.BUILD], facts.build)
+    weights = _artefact(stack, Kind.WEIGHTS, homes[Kind.WEIGHTS], facts.weights)
+    made_from = {build.kind.value: build.key, weights.kind.value: weights.key}
+    if not captured:
+        server = _runs(stack, Kind.SERVER, homes[Kind.SERVER], made_from, argv)
+        return {node.address: node for node in (build, weights, server)}
+    snapshot = _runs(stack, Kind.SNAPSHOT, homes[Kind.SNAPSHOT], made_from, argv)
+    needs = {**made_from, snapshot.kind.value: snapshot.key}
+    server = _runs(stack, Kind.SERVER, homes[Kind.SERVER], needs, argv)
+    return {node.address: node for node in (build, weights, snapshot, server)}
+
+
+def takes_snapshot(stack: Stack, abilities: Abilities) -> bool:
+    """Whether the stack gets a snapshot resource on this engine."""
+    wanted = stack.snapshot is not None and stack.snapshot.enabled is not False
+    return wanted and abilities.snapshots
+
+
+def build_number(stack: Stack, facts: Facts) -> int | None:
+    """Upstream's number of the build, from the tag or the lock file."""
+    tag = stack.llama_cpp.tag
+    if tag.startswith("b"):
+        return int(tag[1:])
+    match facts.build.about.get("number"):
+        case int(number):
+            return number
+        case _:
+            return None
+
+
+def _used(stack: Stack, *, captured: bool) -> Iterator[Leaf]:
+    """The set fields that mean something on the engine of the stack."""
+    for leaf in leaves(stack):
+        section = leaf.path.partition(".")[0]
+        idle = section == Kind.SNAPSHOT and not captured
+        if leaf.marks.only in (None, stack.engine) and not idle:
+            yield leaf
+
+
+def _home(leaf: Leaf, abilities: Abilities, *, captured: bool) -> Kind:
+    match leaf.marks.effect:
+        case Effect.BUILD:
+            return Kind.BUILD
+        case Effect.FETCH:
+            return Kind.WEIGHTS
+        case Effect.SNAPSHOT if captured:
+            return Kind.SNAPSHOT
+        case Effect.REDEPLOY if captured and abilities.restart_drops_snapshot:
+            return Kind.SNAPSHOT
+        case _:
+            return Kind.SERVER
+
+
+def _artefact(stack: Stack, kind: Kind, mine: list[Leaf], pin: Pin) -> Node:
+    """A build or weights: keyed by what the lock file found."""
+    content: dict[str, JsonValue] = {
+        leaf.path: canonical(leaf.marks.unit, leaf.value)
+        for leaf in mine
+        if not leaf.marks.locked
+    }
+    locked = {f"{LOCK}{name}": value for name, value in pin.identity.items()}
+    return Node(
+        address=f"{stack.name}/{kind}",
+        kind=kind,
+        key=key_of(kind, RECIPES[kind], {**content, "lock": dict(pin.identity)}, {}),
+        fields={**{leaf.path: leaf.value for leaf in mine}, **locked},
+        needs={},
+        spec={
+            "source": pin.source,
+            "identity": dict(pin.identity),
+            "where": dict(pin.where),
+            "about": dict(pin.about),
+        },
+    )
+
+
+def _runs(
+    stack: Stack,
+    kind: Kind,
+    mine: list[Leaf],
+    needs: Mapping[str, str],
+    argv: list[str],
+) -> Node:
+    """A snapshot or a server: keyed by what it is made from and how it is started."""
+    content: dict[str, JsonValue] = {
+        leaf.path: canonical(leaf.marks.unit, leaf.value)
+        for leaf in mine
+        if leaf.marks.effect >= Effect.REDEPLOY and not is_word(leaf)
+    }
+    if Kind.SNAPSHOT not in needs:
+        content["argv"] = list(argv)
+    return Node(
+        address=f"{stack.name}/{kind}",
+        kind=kind,
+        key=key_of(kind, RECIPES[kind], content, needs),
+        fields={leaf.path: leaf.value for leaf in mine},
+        needs=needs,
+        spec={"argv": list(argv)},
+    )

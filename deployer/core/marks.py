@@ -1,0 +1,209 @@
+"""The marks a field of the stack may carry, and the one walk that reads them.
+
+A field says on itself what a change of it costs (`Effect`), which option of
+llama-server it becomes (`Flag`), what its number means (`Unit`), and whether the
+lock file stands for it in the key (`LOCKED`).  Key, diff, argv, schema and reasons
+all come from `leaves`; there is no second list of field names.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+from functools import cache
+from types import UnionType
+from typing import Annotated, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+from deployer.core.units import Unit
+
+
+class Section(BaseModel):
+    """Base of everything a user writes: frozen, strict, closed to unknown keys."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
+    )
+
+
+class Effect(IntEnum):
+    """What a change of a field costs, weakest first."""
+
+    NOTE = 0
+    """Recorded, nothing is touched."""
+    GATE = 1
+    """What is live is validated again."""
+    UPDATE = 2
+    """Changed in place, no restart."""
+    REDEPLOY = 3
+    """The server is restarted, from the same snapshot where the engine can."""
+    SNAPSHOT = 4
+    """A new warm-up and capture; without snapshots a restart."""
+    FETCH = 5
+    """Other weights."""
+    BUILD = 6
+    """Another llama-server binary; also what a field without a mark costs."""
+
+
+class Mark(StrEnum):
+    """A property of a field that needs no value."""
+
+    LOCKED = "locked"
+    """The facts it resolves to stand in the key, not the field itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """The option of llama-server that a field becomes, for a range of builds.
+
+    A boolean writes ``name`` when true and ``off`` when false; an empty word
+    writes nothing.  ``on`` is a value written behind ``name`` when true
+    (``--load-mode mmap``), ``off`` then holds words separated by a space.
+    Builds are upstream's numbers, both ends included.
+    """
+
+    name: str
+    off: str = ""
+    since: int = 0
+    until: int = 10**9
+
+
+@dataclass(frozen=True, slots=True)
+class Only:
+    """The field has a meaning on this engine alone."""
+
+    engine: str
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """Everything a field says about itself, with what it inherits."""
+
+    effect: Effect = Effect.BUILD
+    flags: tuple[Flag, ...] = ()
+    unit: Unit | None = None
+    locked: bool = False
+    only: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """One set field of a section, with its dotted path and its marks."""
+
+    path: str
+    value: JsonValue
+    """As the user wrote it."""
+    marks: Marks
+
+
+def leaves(
+    section: Section, prefix: str = "", inherited: Marks | None = None
+) -> Iterator[Leaf]:
+    """Every set field in the order of declaration; unset (None) ones are absent.
+
+    A mark on a field that holds a section is the default of all fields in it.
+    A section in which nothing is set is a leaf with the value ``{}`` (``gates.chat``).
+    Entries of a mapping are leaves of their own (``server.flags.ctx-checkpoints``),
+    lists are one leaf.
+    """
+    for name, field in _fields_of(type(section)).items():
+        value = getattr(section, name)
+        if value is None:
+            continue
+        path = f"{prefix}{name}"
+        marks = field.under(inherited)
+        match value:
+            case Section():
+                inner = tuple(leaves(value, f"{path}.", marks))
+                yield from inner or (Leaf(path, {}, marks),)
+            case Mapping() if marks.flags == ():
+                for key, entry in value.items():
+                    yield Leaf(f"{path}.{key}", plain(entry), marks)
+            case _:
+                yield Leaf(path, plain(value), marks)
+
+
+def marks_at(section: type[Section], path: str) -> Marks:
+    """The marks of a field by its dotted path; the strongest effect where unknown."""
+    found: Marks | None = None
+    inside: type[Section] | None = section
+    for name in path.split("."):
+        field = _fields_of(inside).get(name) if inside is not None else None
+        if field is None:
+            break
+        found = field.under(found)
+        inside = field.section
+    return found or Marks()
+
+
+def plain(value: object) -> JsonValue:
+    """A field's value as JSON: sections become mappings, tuples lists."""
+    match value:
+        case Section():
+            return value.model_dump(mode="json", exclude_none=True)
+        case tuple() | list():
+            return [plain(item) for item in value]
+        case Mapping():
+            return {str(key): plain(item) for key, item in value.items()}
+        case None | bool() | int() | float() | str():
+            return value
+        case _:
+            raise TypeError(f"{type(value).__name__} is not a value of a stack")
+
+
+@dataclass(frozen=True, slots=True)
+class _Field:
+    """What one field of a class says, before inheritance."""
+
+    effect: Effect | None
+    flags: tuple[Flag, ...]
+    unit: Unit | None
+    locked: bool
+    only: str | None
+    section: type[Section] | None
+
+    def under(self, parent: Marks | None) -> Marks:
+        """With what the section around it says."""
+        above = parent or Marks()
+        effect = above.effect if self.effect is None else self.effect
+        only = self.only or above.only
+        return Marks(effect, self.flags, self.unit, self.locked, only)
+
+
+@cache
+def _fields_of(section: type[Section]) -> Mapping[str, _Field]:
+    """The fields of a class; metadata is read once."""
+    found = {}
+    for name, info in section.model_fields.items():
+        marks = info.metadata
+        found[name] = _Field(
+            next((m for m in marks if isinstance(m, Effect)), None),
+            tuple(m for m in marks if isinstance(m, Flag)),
+            _unit_in(Annotated[info.annotation, *marks, "field"]),
+            Mark.LOCKED in marks,
+            next((m.engine for m in marks if isinstance(m, Only)), None),
+            _section_in(info.annotation),
+        )
+    return found
+
+
+def _unit_in(annotation: object) -> Unit | None:
+    """The unit anywhere in an annotation: unions hide it from pydantic's metadata."""
+    if isinstance(annotation, Unit):
+        return annotation
+    inside = (*get_args(annotation), *getattr(annotation, "__metadata__", ()))
+    return next((unit for part in inside if (unit := _unit_in(part))), None)
+
+
+def _section_in(annotation: object) -> type[Section] | None:
+    """The section class that a field holds, alone or in a union."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation
+    if get_origin(annotation) in (Union, UnionType, Annotated):
+        parts = get_args(annotation)
+        return next((s for part in parts if (s := _section_in(part))), None)
+    return None

@@ -1,0 +1,256 @@
+"""The difference between the desired resources and the recorded state, with reasons."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from enum import IntEnum, StrEnum
+
+from pydantic import JsonValue
+
+from deployer.core.gate_options import Gates
+from deployer.core.graph import LOCK, Flat, Graph, Kind, Node
+from deployer.core.keys import digest
+from deployer.core.marks import Effect, marks_at
+from deployer.core.model import Stack
+from deployer.core.state import Loose, Record, Release, State
+from deployer.core.units import canonical
+
+GATES_PREFIX = "gates."
+
+
+class Action(IntEnum):
+    """What happens to a resource, weakest first: the largest cause decides."""
+
+    KEEP = 0
+    NOTE = 1
+    """The new fields are written down; nothing is touched."""
+    VALIDATE = 2
+    """The gates run again on what is live."""
+    UPDATE = 3
+    """Changed in place, without a restart."""
+    START = 4
+    """It should run and does not: it is started as it was."""
+    REPLACE = 5
+    CREATE = 6
+    DELETE = 7
+
+
+class Cause(StrEnum):
+    """Why something happens."""
+
+    FIELD = "field"
+    """The user changed a field."""
+    LOCK = "lock"
+    """The lock file has another fact."""
+    NEED = "need"
+    """What it is made from is replaced."""
+    NEW = "new"
+    """It does not exist yet."""
+    UNDECLARED = "undeclared"
+    """The stack no longer asks for it."""
+    RECIPE = "recipe"
+    """This version of deployer makes it differently."""
+    DRIFT = "drift"
+    """The world is not as the state says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One cause of an action; there is no action without one."""
+
+    calls_for: Action
+    cause: Cause
+    path: str = ""
+    """Field path, or the kind of resource that is needed."""
+    before: JsonValue = None
+    after: JsonValue = None
+    detail: str = ""
+    """What was observed, for drift."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What happens to one resource, and why."""
+
+    address: str
+    kind: Kind
+    reasons: tuple[Reason, ...]
+    before: Record | None
+    after: Node | None
+    ready: bool = False
+    """An earlier run has made it already; only the promotion is missing."""
+
+    @property
+    def action(self) -> Action:
+        """The largest action that a reason calls for."""
+        return max((r.calls_for for r in self.reasons), default=Action.KEEP)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All changes of one stack, in the order in which they are made."""
+
+    stack: str
+    engine: str
+    lineage: str
+    """Of the state this plan was made from; empty for a new stack."""
+    serial: int
+    """Of the state this plan was made from; apply refuses any other."""
+    changes: tuple[Change, ...]
+    gates: tuple[str, ...]
+    """Run on the candidate, or on what is live where only they changed."""
+    unfinished: tuple[Loose, ...] = ()
+    """What an earlier run left on its way in or out."""
+    resumes: Release | None = None
+    """The promotion that an earlier run began and did not end."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether applying would do nothing at all."""
+        unchanged = all(change.action is Action.KEEP for change in self.changes)
+        return unchanged and not self.unfinished and self.resumes is None
+
+    @property
+    def id(self) -> str:
+        """Short name: the same for the same changes from the same state."""
+        content: list[JsonValue] = [self.stack, self.lineage, self.serial]
+        content += [[c.address, c.action.name, _key(c.after)] for c in self.changes]
+        return digest(content)[:6]
+
+    def change(self, kind: Kind) -> Change | None:
+        """The change of one kind of resource."""
+        return next((c for c in self.changes if c.kind is kind), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """One way in which the world differs from the state."""
+
+    address: str
+    detail: str
+
+
+def make_plan(graph: Graph, state: State, *, drift: tuple[Drift, ...] = ()) -> Plan:
+    """Compare; touches nothing."""
+    seen = state
+    if state.promoting is not None:
+        seen = state.promoted(keep=len(state.releases) + 1)
+    wanted = tuple(_wanted(node, seen, drift) for node in graph.values())
+    gone = tuple(
+        Change(
+            record.address,
+            record.kind,
+            (Reason(Action.DELETE, Cause.UNDECLARED),),
+            record,
+            None,
+        )
+        for record in reversed(tuple(seen.live.values()))
+        if record.address not in graph
+    )
+    return Plan(
+        stack=state.stack,
+        engine=state.engine,
+        lineage=state.lineage if state.serial else "",
+        serial=state.serial,
+        changes=wanted + gone,
+        gates=next(
+            (gates_of(n.fields) for n in graph.values() if n.kind is Kind.SERVER), ()
+        ),
+        unfinished=seen.loose,
+        resumes=state.promoting,
+    )
+
+
+def gates_of(fields: Flat) -> tuple[str, ...]:
+    """The gates that the fields of a server ask for; health always is among them."""
+    parts = (path.split(".") for path in fields if path.startswith(GATES_PREFIX))
+    asked = {name for _, name, *_ in parts} | {"health"}
+    return tuple(name for name in Gates.model_fields if name in asked)
+
+
+def _wanted(node: Node, state: State, drift: tuple[Drift, ...]) -> Change:
+    record = state.live.get(node.address)
+    made = state.made.get(node.address)
+    change = Change(
+        node.address,
+        node.kind,
+        (Reason(Action.CREATE, Cause.NEW),),
+        record,
+        node,
+        ready=made is not None and made.is_same_thing(node),
+    )
+    if record is None:
+        return change
+    return replace(change, reasons=tuple(_reasons(node, record, drift)))
+
+
+def _reasons(node: Node, record: Record, drift: tuple[Drift, ...]) -> Iterator[Reason]:
+    if record.key == node.key:
+        yield from (
+            replace(reason, calls_for=_in_place(reason))
+            for reason in _differences(node, record)
+        )
+        yield from (
+            Reason(Action.START, Cause.DRIFT, detail=seen.detail)
+            for seen in drift
+            if seen.address == node.address
+        )
+        return
+    needs = [
+        Reason(Action.REPLACE, Cause.NEED, kind, record.needs.get(kind), key)
+        for kind, key in node.needs.items()
+        if record.needs.get(kind) != key
+    ]
+    fields = [
+        replace(reason, calls_for=Action.REPLACE)
+        if _effect(reason) >= Effect.REDEPLOY
+        else replace(reason, calls_for=_in_place(reason))
+        for reason in _differences(node, record)
+    ]
+    causes = (*needs, *fields)
+    if all(reason.calls_for < Action.REPLACE for reason in causes):
+        yield Reason(Action.REPLACE, Cause.RECIPE)
+    yield from causes
+
+
+def _differences(node: Node, record: Record) -> Iterator[Reason]:
+    """Fields whose meaning differs; facts only where no field explains them."""
+    paths = sorted(record.fields.keys() | node.fields.keys())
+    changed = [p for p in paths if not _same(p, record.fields, node.fields)]
+    written = [p for p in changed if not p.startswith(LOCK)]
+    for path in written or changed:
+        cause = Cause.LOCK if path.startswith(LOCK) else Cause.FIELD
+        before, after = record.fields.get(path), node.fields.get(path)
+        yield Reason(Action.NOTE, cause, path, before, after)
+
+
+def _same(
+    path: str, before: Mapping[str, JsonValue], after: Mapping[str, JsonValue]
+) -> bool:
+    unit = marks_at(Stack, path).unit
+    try:
+        old, new = canonical(unit, before.get(path)), canonical(unit, after.get(path))
+    except ValueError:
+        return before.get(path) == after.get(path)
+    return old == new
+
+
+_IN_PLACE: Mapping[Effect, Action] = {
+    Effect.NOTE: Action.NOTE,
+    Effect.GATE: Action.VALIDATE,
+    Effect.UPDATE: Action.UPDATE,
+}
+
+
+def _in_place(reason: Reason) -> Action:
+    """With an equal key, a field that could cost more is worth no more than a note."""
+    return _IN_PLACE.get(_effect(reason), Action.NOTE)
+
+
+def _effect(reason: Reason) -> Effect:
+    if reason.cause is Cause.LOCK:
+        return Effect.BUILD
+    return marks_at(Stack, reason.path).effect
+
+
+def _key(node: Node | None) -> str:
+    return "" if node is None else node.key

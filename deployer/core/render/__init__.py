@@ -1,0 +1,1 @@
+"""Plans and steps as text, JSON and Markdown: reads values, returns text."""

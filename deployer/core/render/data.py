@@ -1,0 +1,70 @@
+"""A plan as JSON, for programs.  The form is documented in docs/plan-json.md."""
+
+from collections.abc import Mapping
+
+from pydantic import JsonValue
+
+from deployer.core.plan import Change, Plan, Reason
+from deployer.core.problems import Place
+from deployer.core.render.words import describe, place_of, step_text, verb
+from deployer.core.steps import steps_of
+
+FORMAT = "1.0"
+"""Raised in its first number when a reader of the form before would be misled."""
+
+
+def plan_data(plan: Plan, places: Mapping[str, Place]) -> dict[str, JsonValue]:
+    """The plan with everything that its text shows."""
+    return {
+        "type": "plan",
+        "format": FORMAT,
+        "id": plan.id,
+        "stack": plan.stack,
+        "engine": plan.engine,
+        "lineage": plan.lineage,
+        "serial": plan.serial,
+        "empty": plan.is_empty,
+        "changes": [_change(change, places) for change in plan.changes],
+        "gates": list(plan.gates),
+        "unfinished": [
+            {
+                "address": loose.record.address,
+                "key": loose.record.key,
+                "begun": loose.begun.value,
+            }
+            for loose in plan.unfinished
+        ],
+        "resumes": None if plan.resumes is None else plan.resumes.number,
+        "steps": [step_text(step) for step in steps_of(plan)],
+    }
+
+
+def _change(change: Change, places: Mapping[str, Place]) -> dict[str, JsonValue]:
+    return {
+        "address": change.address,
+        "kind": change.kind.value,
+        "action": change.action.name.lower(),
+        "verb": verb(change),
+        "ready": change.ready,
+        "what": describe(change),
+        "key": {
+            "before": None if change.before is None else change.before.key,
+            "after": None if change.after is None else change.after.key,
+        },
+        "reasons": [_reason(reason, places) for reason in change.reasons],
+    }
+
+
+def _reason(reason: Reason, places: Mapping[str, Place]) -> dict[str, JsonValue]:
+    place = place_of(reason, places)
+    return {
+        "cause": reason.cause.value,
+        "calls_for": reason.calls_for.name.lower(),
+        "path": reason.path,
+        "before": reason.before,
+        "after": reason.after,
+        "detail": reason.detail,
+        "place": None
+        if place is None
+        else {"file": place.file, "line": place.line, "column": place.column},
+    }

@@ -1,0 +1,83 @@
+"""A plan for a person at a terminal."""
+
+from collections.abc import Iterator, Mapping
+
+from deployer.core.plan import Action, Cause, Change, Plan
+from deployer.core.problems import Place
+from deployer.core.render.words import (
+    SIGNS,
+    because,
+    counts,
+    describe,
+    place_of,
+    step_text,
+    verb,
+)
+from deployer.core.steps import steps_of
+
+_VERB_COLUMN = 68
+_PLACE_COLUMN = 58
+
+
+def plan_text(plan: Plan, places: Mapping[str, Place], *, steps: bool = False) -> str:
+    """The plan with every reason; ``places`` says where each field was written."""
+    return "\n".join(_lines(plan, places, steps=steps)) + "\n"
+
+
+def _lines(plan: Plan, places: Mapping[str, Place], *, steps: bool) -> Iterator[str]:
+    yield f"{plan.stack} on {plan.engine} · plan {plan.id} · state serial {plan.serial}"
+    yield ""
+    yield from _leftovers(plan)
+    for change in plan.changes:
+        yield from _change(change, places)
+    yield from _gates(plan)
+    yield ""
+    yield counts(plan)
+    if steps and not plan.is_empty:
+        yield ""
+        yield "Steps:"
+        for number, step in enumerate(steps_of(plan), start=1):
+            yield f"  {number}. {step_text(step)}"
+
+
+def _leftovers(plan: Plan) -> Iterator[str]:
+    """What an interrupted run left, before anything new."""
+    if plan.resumes is not None:
+        number = plan.resumes.number
+        yield f"  ! an earlier run stopped while promoting release {number}"
+    for loose in plan.unfinished:
+        record = loose.record
+        yield (
+            f"  ! an earlier run left {record.address} {record.key[:8]}"
+            f" {loose.begun}; it is retired first"
+        )
+    if plan.resumes is not None or plan.unfinished:
+        yield ""
+
+
+def _change(change: Change, places: Mapping[str, Place]) -> Iterator[str]:
+    head = f"  {SIGNS[change.action]} {change.kind:<9}{describe(change)}"
+    yield f"{head:<{_VERB_COLUMN}}  {verb(change)}"
+    for reason in change.reasons:
+        if reason.cause is Cause.NEW:
+            continue
+        place = place_of(reason, places)
+        line = f"      {because(reason)}"
+        if place is None:
+            yield line
+        else:
+            yield f"{line:<{_PLACE_COLUMN}}  {place.file}:{place.line}"
+
+
+def _gates(plan: Plan) -> Iterator[str]:
+    """How many gates run, and on what."""
+    number = len(plan.gates)
+    actions = {change.action for change in plan.changes}
+    if actions & {Action.CREATE, Action.REPLACE}:
+        where = "the candidate before promotion"
+    elif Action.VALIDATE in actions:
+        where = "what is live"
+    else:
+        return
+    verb_ = "runs" if number == 1 else "run"
+    yield f"  ◌ gates    {number} {verb_} on {where}: {', '.join(plan.gates)}"

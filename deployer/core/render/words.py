@@ -1,0 +1,243 @@
+"""The words and signs for what a plan holds; every rendering takes them from here."""
+
+import json
+from collections.abc import Mapping
+from typing import assert_never
+
+from pydantic import JsonValue
+
+from deployer.core.graph import Flat, Kind, Node
+from deployer.core.plan import Action, Cause, Change, Plan, Reason
+from deployer.core.problems import Place
+from deployer.core.steps import (
+    Check,
+    Forget,
+    Make,
+    Note,
+    Promote,
+    Resume,
+    Retire,
+    Stage,
+    Start,
+    Step,
+    Stop,
+    Update,
+    Validate,
+)
+from deployer.core.units import show_bytes
+
+SIGNS: Mapping[Action, str] = {
+    Action.KEEP: "✔",
+    Action.NOTE: "·",
+    Action.VALIDATE: "◌",
+    Action.UPDATE: "~",
+    Action.START: "↻",
+    Action.REPLACE: "±",
+    Action.CREATE: "+",
+    Action.DELETE: "-",
+}
+
+_VERBS: Mapping[Kind, tuple[str, str]] = {
+    Kind.BUILD: ("build", "rebuild"),
+    Kind.WEIGHTS: ("fetch", "re-fetch"),
+    Kind.SNAPSHOT: ("snapshot", "re-snapshot"),
+    Kind.SERVER: ("deploy", "redeploy"),
+}
+
+
+def verb(change: Change) -> str:
+    """What is done to a resource, in one word or two."""
+    first, again = _VERBS[change.kind]
+    match change.action:
+        case Action.KEEP:
+            return "unchanged"
+        case Action.NOTE:
+            return "note"
+        case Action.VALIDATE:
+            return "re-validate"
+        case Action.UPDATE:
+            return "update in place"
+        case Action.START:
+            return "start"
+        case Action.REPLACE:
+            return "promote (ready)" if change.ready else again
+        case Action.CREATE:
+            return "promote (ready)" if change.ready else first
+        case Action.DELETE:
+            return "remove"
+        case _:
+            assert_never(change.action)
+
+
+def describe(change: Change) -> str:
+    """What a resource is, from its fields and its lock."""
+    thing = change.after or change.before
+    if thing is None:
+        return ""
+    fields, spec = thing.fields, thing.spec
+    match change.kind:
+        case Kind.BUILD:
+            return _described_build(fields, spec)
+        case Kind.WEIGHTS:
+            return _described_weights(spec)
+        case Kind.SNAPSHOT:
+            return ""
+        case Kind.SERVER:
+            return _described_server(fields)
+        case _:
+            assert_never(change.kind)
+
+
+def because(reason: Reason) -> str:
+    """A reason as a line; a field's line holds its old and new value."""
+    match reason.cause:
+        case Cause.FIELD | Cause.LOCK:
+            return f"{reason.path}   {show(reason.before)} → {show(reason.after)}"
+        case Cause.NEED:
+            return f"because {reason.path} is replaced"
+        case Cause.NEW:
+            return "not there yet"
+        case Cause.UNDECLARED:
+            return "no longer asked for"
+        case Cause.RECIPE:
+            return "because this version of deployer makes it differently"
+        case Cause.DRIFT:
+            return f"drift: {reason.detail}"
+        case _:
+            assert_never(reason.cause)
+
+
+def place_of(reason: Reason, places: Mapping[str, Place]) -> Place | None:
+    """Where the field was written, or the nearest section around it."""
+    path = reason.path if reason.cause is Cause.FIELD else ""
+    while path:
+        if path in places:
+            return places[path]
+        path = path.rpartition(".")[0]
+    return None
+
+
+def show(value: JsonValue) -> str:
+    """A value on one line; hashes are cut as git cuts them."""
+    match value:
+        case None:
+            return "unset"
+        case bool():
+            return "true" if value else "false"
+        case str() if len(value) == 64 and set(value) <= set("0123456789abcdef"):
+            return value[:12]
+        case str():
+            return printable(value)
+        case dict():
+            return "{" + ", ".join(f"{k}: {show(v)}" for k, v in value.items()) + "}"
+        case list():
+            return "[" + ", ".join(show(item) for item in value) + "]"
+        case _:
+            return json.dumps(value)
+
+
+def printable(text: str) -> str:
+    """Text that cannot move the cursor or hide what follows it."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def counts(plan: Plan) -> str:
+    """The last line of a plan."""
+    if plan.is_empty:
+        return "No changes: what is live is what the stack says."
+    new = (Action.CREATE, Action.REPLACE)
+    number = {
+        kind: sum(
+            c.kind is kind and c.action in new and not c.ready for c in plan.changes
+        )
+        for kind in Kind
+    }
+    parts = [
+        f"{number[Kind.BUILD]} to build",
+        f"{number[Kind.WEIGHTS]} to fetch",
+        f"{number[Kind.SNAPSHOT]} to snapshot",
+        f"{number[Kind.SERVER]} to deploy",
+    ]
+    for action, words in (
+        (Action.START, "to start"),
+        (Action.UPDATE, "to update in place"),
+        (Action.VALIDATE, "to re-validate"),
+        (Action.NOTE, "to note"),
+    ):
+        if count := sum(c.action is action for c in plan.changes):
+            parts.append(f"{count} {words}")
+    removed = sum(c.action is Action.DELETE for c in plan.changes)
+    return f"Plan: {', '.join(parts)}, {removed} to remove."
+
+
+def step_text(step: Step) -> str:
+    """One step, in the words that both plan and apply use."""
+    match step:
+        case Make(nodes):
+            made = [f"{_VERBS[n.kind][0]} {n.address} {n.key[:8]}" for n in nodes]
+            return ", ".join(made)
+        case Stage(node):
+            return f"stage {node.address} {node.key[:8]}"
+        case Check(node, gates):
+            return f"check {node.address}: {', '.join(gates)}"
+        case Promote(nodes):
+            return f"promote {_server_of(nodes)}"
+        case Resume(release):
+            return f"finish promoting release {release.number}"
+        case Validate(nodes, gates):
+            return f"validate {_server_of(nodes)}: {', '.join(gates)}"
+        case Update(node):
+            return f"update {node.address} in place"
+        case Note(nodes):
+            return f"note {', '.join(n.address for n in nodes)}"
+        case Start(record):
+            return f"start {record.address} {record.key[:8]}"
+        case Stop(record):
+            return f"stop {record.address} {record.key[:8]} to make room"
+        case Retire(record):
+            return f"retire {record.address} {record.key[:8]}"
+        case Forget():
+            return "forget what was live"
+        case _:
+            assert_never(step)
+
+
+def _server_of(nodes: tuple[Node, ...]) -> str:
+    return next(f"{n.address} {n.key[:8]}" for n in nodes if n.kind is Kind.SERVER)
+
+
+def _described_build(fields: Flat, spec: Flat) -> str:
+    parts = [f"llama-server {fields.get('llama_cpp.tag', '')}".strip()]
+    origins = (fields.get("llama_cpp.package"), fields.get("llama_cpp.binary"))
+    parts += [show(origin) for origin in origins if origin]
+    match fields.get("llama_cpp.patches"):
+        case [*patches] if patches:
+            parts[0] += f" + {len(patches)} patch{'es' if len(patches) > 1 else ''}"
+    if cuda := fields.get("llama_cpp.cuda"):
+        parts.append(f"CUDA {show(cuda)}")
+    return " · ".join([*parts, *_size(spec)])
+
+
+def _described_weights(spec: Flat) -> str:
+    about = spec.get("about")
+    name = about.get("name") if isinstance(about, dict) else None
+    return " · ".join([show(name or "GGUF"), *_size(spec)])
+
+
+def _size(spec: Flat) -> list[str]:
+    match spec.get("about"):
+        case {"size": int(size)}:
+            return [show_bytes(size)]
+        case _:
+            return []
+
+
+def _described_server(fields: Flat) -> str:
+    parts = [
+        f"http://{fields['local.host']}:{fields['local.port']}"
+        if "local.port" in fields
+        else ""
+    ]
+    if alias := fields.get("model.alias"):
+        parts.append(show(alias))
+    return " · ".join(part for part in parts if part)

@@ -1,0 +1,194 @@
+"""What was deployed, as data.  Never parsed back into the model of today.
+
+The state names everything that may exist, and is written before and after every
+effect:
+
+    make     loose: staging   (then the engine works)  -> made
+    stage    loose: staging   (then the engine works)  -> loose: staged
+    promote  promoting        (then the engine works)  -> live, and a release
+    retire   loose: retiring  (then the engine works)  -> gone
+    update   live, less the fields that change (then the engine works) -> live
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from pydantic import JsonValue
+
+from deployer.core.graph import Flat, Kind, Node
+
+VERSION = 1
+"""Version of the state's form; a newer one is refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What the engine made for one address."""
+
+    address: str
+    kind: Kind
+    key: str
+    fields: Flat
+    needs: Mapping[str, str]
+    spec: Flat
+    outputs: Flat = field(default_factory=dict)
+
+    def is_same_thing(self, other: "Record | Node") -> bool:
+        """An engine finds a thing by its address and its key alone."""
+        return (self.address, self.key) == (other.address, other.key)
+
+
+class Begun(StrEnum):
+    """Where a thing that is not live stands."""
+
+    STAGING = "staging"
+    STAGED = "staged"
+    RETIRING = "retiring"
+
+
+@dataclass(frozen=True, slots=True)
+class Loose:
+    """A thing on its way in or out."""
+
+    begun: Begun
+    record: Record
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """One promotion: all that is needed to promote it again."""
+
+    number: int
+    at: str
+    """UTC, ISO 8601."""
+    cause: str
+    """What led to it: ``apply``, or ``rollback to 3``."""
+    records: Mapping[str, Record]
+    gates: tuple[Mapping[str, JsonValue], ...] = ()
+    """Summaries of the verdicts of its candidate."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Everything of one stack that exists, or may exist."""
+
+    stack: str
+    engine: str
+    lineage: str
+    """Random, given once; never changes."""
+    serial: int = 0
+    """Grows by one with every change."""
+    live: Mapping[str, Record] = field(default_factory=dict)
+    """What serves, by address."""
+    made: Mapping[str, Record] = field(default_factory=dict)
+    """Artefacts that are ready, and not live yet."""
+    loose: tuple[Loose, ...] = ()
+    promoting: Release | None = None
+    """The promotion that began and has not ended."""
+    releases: tuple[Release, ...] = ()
+    """Kept for a rollback, oldest first; the last one is live unless destroyed."""
+    released: int = 0
+    """Number of the newest release there ever was."""
+
+    def begin(self, begun: Begun, record: Record) -> "State":
+        """Before the engine makes, stages or retires."""
+        live = self.live
+        if begun is Begun.RETIRING:
+            live = {a: r for a, r in live.items() if not r.is_same_thing(record)}
+        return self._next(
+            live=live, loose=(*self._others(record), Loose(begun, record))
+        )
+
+    def ready(self, record: Record) -> "State":
+        """After an artefact was made; it waits for the promotion."""
+        made = {**self.made, record.address: record}
+        return self._next(made=made, loose=self._others(record))
+
+    def staged(self, record: Record) -> "State":
+        """After a candidate came up beside the live one."""
+        return self._next(loose=(*self._others(record), Loose(Begun.STAGED, record)))
+
+    def promote(self, release: Release) -> "State":
+        """Before traffic is handed over."""
+        return self._next(promoting=release)
+
+    def promoted(self, *, keep: int) -> "State":
+        """After the hand-over: the release is live, what it replaced has to go."""
+        release = self.promoting
+        if release is None:
+            raise ValueError("a promotion ends only after it began")
+        new = tuple(release.records.values())
+        replaced = tuple(
+            Loose(Begun.RETIRING, old)
+            for old in self.live.values()
+            if old.kind is Kind.SERVER and not any(old.is_same_thing(r) for r in new)
+        )
+        loose = tuple(
+            it for it in self.loose if not any(it.record.is_same_thing(r) for r in new)
+        )
+        return self._next(
+            live=release.records,
+            made={},
+            loose=(*loose, *replaced),
+            promoting=None,
+            releases=(*self.releases, release)[-keep:],
+            released=release.number,
+        )
+
+    def noted(self, *records: Record) -> "State":
+        """After live things changed in place; the live release is changed with them."""
+        live = {**self.live, **{r.address: r for r in records}}
+        releases = self.releases
+        if releases:
+            releases = (*releases[:-1], replace(releases[-1], records=live))
+        return self._next(live=live, releases=releases)
+
+    def retired(self, record: Record) -> "State":
+        """After a thing is gone."""
+        return self._next(loose=self._others(record))
+
+    def forgotten(self) -> "State":
+        """After the server of a destroyed stack is gone: nothing is live any more."""
+        return self._next(live={}, made={})
+
+    def release(self, number: int) -> Release | None:
+        """A kept release by its number."""
+        return next((r for r in self.releases if r.number == number), None)
+
+    def _others(self, record: Record) -> tuple[Loose, ...]:
+        return tuple(it for it in self.loose if not it.record.is_same_thing(record))
+
+    def _next(self, **changes: object) -> "State":
+        return replace(self, serial=self.serial + 1, **changes)  # type: ignore[arg-type]
+
+
+def record_of(node: Node, outputs: Flat) -> Record:
+    """A record of this node in its present form."""
+    return Record(
+        node.address,
+        node.kind,
+        node.key,
+        dict(node.fields),
+        dict(node.needs),
+        dict(node.spec),
+        dict(outputs),
+    )
+
+
+def node_of(record: Record) -> Node:
+    """The node that was recorded; what a rollback asks for."""
+    return Node(
+        record.address,
+        record.kind,
+        record.key,
+        record.fields,
+        record.needs,
+        record.spec,
+    )
+
+
+def forget(record: Record, fields: Flat) -> Record:
+    """The record, less every field that is not as given: true while it changes."""
+    kept = {k: v for k, v in record.fields.items() if fields.get(k) == v}
+    return replace(record, fields=kept)

@@ -1,0 +1,69 @@
+"""What a gate found, as values that are shown, stored and counted."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from pydantic import JsonValue
+
+
+class Outcome(StrEnum):
+    """How a gate ended.  Only `PASS` lets a candidate be promoted."""
+
+    PASS = "pass"  # noqa: S105 - a verdict, not a password
+    FAIL = "fail"
+    INCONCLUSIVE = "inconclusive"
+    """It answered, but what it said proves neither."""
+    ERROR = "error"
+    """It could not be measured: no answer, a time-out, not the expected protocol."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One request and its answer, cut short and without secrets."""
+
+    request: str
+    """Method, path and body excerpt."""
+    status: int | None
+    """HTTP status; None when no answer came."""
+    response: str
+    seconds: float
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one gate found of one server."""
+
+    gate: str
+    outcome: Outcome
+    because: str
+    """One sentence a person can act on."""
+    seconds: float = 0.0
+    figures: Mapping[str, float] = field(default_factory=dict)
+    """Measured numbers by name with its unit (``ttft_seconds``)."""
+    evidence: tuple[Exchange, ...] = ()
+    advisory: bool = False
+    """Shown and recorded, but holds nothing back."""
+
+    @property
+    def holds_back(self) -> bool:
+        """Whether a candidate with this verdict must not be promoted."""
+        return self.outcome is not Outcome.PASS and not self.advisory
+
+
+def all_let_pass(verdicts: Iterable[Verdict]) -> bool:
+    """Whether every gate lets the candidate be promoted."""
+    return not any(verdict.holds_back for verdict in verdicts)
+
+
+def summary(verdict: Verdict) -> Mapping[str, JsonValue]:
+    """The part of a verdict that is kept with the release."""
+    return {
+        "gate": verdict.gate,
+        "outcome": verdict.outcome.value,
+        "because": verdict.because,
+        "seconds": round(verdict.seconds, 3),
+        "advisory": verdict.advisory,
+        "figures": dict(verdict.figures),
+    }

@@ -1,0 +1,101 @@
+"""Errors a user can act on, and the exit code each ends in.
+
+* DeployerError            1
+  - UsageError             3   the command line or the stack is wrong
+    - StackError           3   carries every problem of the files at once
+  - AuthError              4   a credential is missing or refused
+  - LockedError            5   somebody else works on the stack
+  - GateError              6   a candidate did not pass; nothing was promoted
+  - StalePlanError         7   the state moved since the plan was made
+  - CancelledError         8   the user stopped the run
+  - TimedOutError          9   a limit of the stack ran out
+  - EngineError            1   the engine could not make something real
+  - SourceError            1   an artefact could not be resolved or fetched
+  - StoreError             1   the artefact store is damaged or cannot be written
+  - StateError             1   the state cannot be read or written
+
+A message says what is wrong in lower case, with literals in backticks;
+``hint`` is what to type or change.  Neither ever holds a secret.
+"""
+
+from collections.abc import Sequence
+
+from deployer.core.problems import Problem
+
+
+class DeployerError(Exception):
+    """Base of all errors that the command line turns into a message."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(DeployerError):
+    """The command line or a file it names cannot be used as it stands."""
+
+    exit_code = 3
+
+
+class StackError(UsageError):
+    """The stack files are wrong; carries every problem found, sorted by place."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        count = len(problems)
+        super().__init__(f"{count} problem{'s' if count != 1 else ''} in the stack")
+        self.problems = tuple(problems)
+
+
+class AuthError(DeployerError):
+    """A credential is missing, or was refused."""
+
+    exit_code = 4
+
+
+class LockedError(DeployerError):
+    """Somebody else holds the lock of the stack."""
+
+    exit_code = 5
+
+
+class GateError(DeployerError):
+    """A candidate did not pass its gates; the live release was not touched."""
+
+    exit_code = 6
+
+
+class StalePlanError(DeployerError):
+    """The state is not the one that the plan was made from."""
+
+    exit_code = 7
+
+
+class CancelledError(DeployerError):
+    """The user stopped the run; running `apply` again carries on."""
+
+    exit_code = 8
+
+
+class TimedOutError(DeployerError):
+    """A limit ran out."""
+
+    exit_code = 9
+
+
+class EngineError(DeployerError):
+    """The engine could not make something real."""
+
+
+class SourceError(DeployerError):
+    """An artefact could not be resolved or fetched."""
+
+
+class StoreError(DeployerError):
+    """The artefact store is damaged, or cannot be written."""
+
+
+class StateError(DeployerError):
+    """The state cannot be read or written."""
