@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol, assert_never
 
 from deployer.core.events import Ended, Event, Say, Started
-from deployer.core.graph import Flat, Kind, Node
+from deployer.core.resources import Kind, Node
 from deployer.core.state import Begun, Record, Release, State, forget, record_of
 from deployer.core.steps import (
     Check,
@@ -24,6 +24,7 @@ from deployer.core.steps import (
     Update,
     Validate,
 )
+from deployer.core.values import Flat
 from deployer.core.verdict import Verdict, all_let_pass, summary
 from deployer.engines import Engine
 from deployer.errors import DeployerError, GateError

@@ -4,10 +4,10 @@ import json
 import math
 from collections.abc import Iterable, Iterator
 
-from pydantic import JsonValue
-
-from deployer.core.marks import Flag, Leaf
+from deployer.core.effects import Flag
+from deployer.core.marks import Leaf
 from deployer.core.units import Unit, seconds
+from deployer.core.values import JsonValue
 
 FLAGS_PREFIX = "server.flags."
 NEWEST = 10**9

@@ -1,30 +1,17 @@
-"""The desired state of a stack: its resources, each after what it is made from."""
+"""From a stack and its facts to the resources it asks for, with their keys."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from enum import StrEnum
 
-from pydantic import JsonValue
-
+from deployer.core.abilities import Abilities
 from deployer.core.argv import is_word, words_of
+from deployer.core.effects import Effect
 from deployer.core.facts import Facts, Pin
 from deployer.core.keys import key_of
-from deployer.core.marks import Effect, Leaf, leaves
+from deployer.core.marks import Leaf, leaves
 from deployer.core.model import Stack
+from deployer.core.resources import LOCK, Graph, Kind, Node
 from deployer.core.units import canonical
-
-Flat = Mapping[str, JsonValue]
-"""Values by dotted path."""
-
-
-class Kind(StrEnum):
-    """What a resource is; the order is the order of making."""
-
-    BUILD = "build"
-    WEIGHTS = "weights"
-    SNAPSHOT = "snapshot"
-    SERVER = "server"
-
+from deployer.core.values import JsonValue
 
 RECIPES: Mapping[Kind, int] = {
     Kind.BUILD: 1,
@@ -33,39 +20,6 @@ RECIPES: Mapping[Kind, int] = {
     Kind.SERVER: 1,
 }
 """Raised when the code behind a kind makes something else of the same content."""
-
-LOCK = "lock."
-"""Prefix of the fields that come from the lock file."""
-
-
-@dataclass(frozen=True, slots=True)
-class Abilities:
-    """What an engine can do, as far as it decides about a plan."""
-
-    snapshots: bool
-    """It can capture and restore memory."""
-    restart_drops_snapshot: bool = False
-    """Any redeploy makes a snapshot useless, as on Modal."""
-
-
-@dataclass(frozen=True, slots=True)
-class Node:
-    """One thing that should exist."""
-
-    address: str
-    """Stack and kind: ``gemma4-prod/build``."""
-    kind: Kind
-    key: str
-    fields: Flat
-    """What the user wrote for it, and the facts of the lock file under ``lock.``."""
-    needs: Mapping[str, str]
-    """Keys of what it is made from, by kind."""
-    spec: Flat
-    """What the engine needs to make it, beside the fields."""
-
-
-Graph = Mapping[str, Node]
-"""Nodes by address, each after what it needs."""
 
 
 def expand(stack: Stack, facts: Facts, abilities: Abilities) -> Graph:

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 
-from pydantic import JsonValue
+from deployer.core.values import JsonValue
 
 
 def key_of(

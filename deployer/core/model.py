@@ -4,8 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
+from deployer.core.effects import Effect, Flag, Mark, Only
 from deployer.core.gate_options import Gates
-from deployer.core.marks import Effect, Flag, Mark, Only, Section
+from deployer.core.marks import Section
 from deployer.core.server import Duration, Server, Text
 from deployer.core.units import SIZE_PATTERN, Unit
 

@@ -4,15 +4,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import IntEnum, StrEnum
 
-from pydantic import JsonValue
-
-from deployer.core.gate_options import Gates
-from deployer.core.graph import LOCK, Flat, Graph, Kind, Node
+from deployer.core.effects import Effect, Marks
 from deployer.core.keys import digest
-from deployer.core.marks import Effect, marks_at
-from deployer.core.model import Stack
+from deployer.core.resources import LOCK, Graph, Kind, Node
 from deployer.core.state import Loose, Record, Release, State
 from deployer.core.units import canonical
+from deployer.core.values import Flat, JsonValue
 
 GATES_PREFIX = "gates."
 
@@ -162,9 +159,8 @@ def make_plan(graph: Graph, state: State, *, drift: tuple[Drift, ...] = ()) -> P
 
 def gates_of(fields: Flat) -> tuple[str, ...]:
     """The gates that the fields of a server ask for; health always is among them."""
-    parts = (path.split(".") for path in fields if path.startswith(GATES_PREFIX))
-    asked = {name for _, name, *_ in parts} | {"health"}
-    return tuple(name for name in Gates.model_fields if name in asked)
+    asked = (p.split(".")[1] for p in fields if p.startswith(GATES_PREFIX))
+    return tuple(dict.fromkeys(("health", *asked)))
 
 
 def _wanted(node: Node, state: State, drift: tuple[Drift, ...]) -> Change:
@@ -226,11 +222,13 @@ def _differences(node: Node, record: Record) -> Iterator[Reason]:
 def _same(
     path: str, before: Mapping[str, JsonValue], after: Mapping[str, JsonValue]
 ) -> bool:
-    unit = marks_at(Stack, path).unit
+    if before.get(path) == after.get(path):
+        return True
+    unit = _marks(path).unit
     try:
         old, new = canonical(unit, before.get(path)), canonical(unit, after.get(path))
     except ValueError:
-        return before.get(path) == after.get(path)
+        return False
     return old == new
 
 
@@ -249,7 +247,15 @@ def _in_place(reason: Reason) -> Action:
 def _effect(reason: Reason) -> Effect:
     if reason.cause is Cause.LOCK:
         return Effect.BUILD
-    return marks_at(Stack, reason.path).effect
+    return _marks(reason.path).effect
+
+
+def _marks(path: str) -> Marks:
+    """The marks of a field; the model is imported only where something differs."""
+    from deployer.core.marks import marks_at  # noqa: PLC0415 - see above
+    from deployer.core.model import Stack  # noqa: PLC0415 - see above
+
+    return marks_at(Stack, path)
 
 
 def _key(node: Node | None) -> str:

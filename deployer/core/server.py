@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, NonNegativeInt, PositiveInt
 
-from deployer.core.marks import Flag, Section
+from deployer.core.effects import Flag
+from deployer.core.marks import Section
 from deployer.core.units import DURATION_PATTERN, Unit
 
 CacheType = Literal[

@@ -14,9 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from pydantic import JsonValue
-
-from deployer.core.graph import Flat, Kind, Node
+from deployer.core.resources import Kind, Node
+from deployer.core.values import Flat, JsonValue
 
 VERSION = 1
 """Version of the state's form; a newer one is refused."""

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from deployer.core.graph import Kind, Node
 from deployer.core.plan import Action, Plan
+from deployer.core.resources import Kind, Node
 from deployer.core.state import Record, Release
 
 

@@ -3,7 +3,7 @@
 import re
 from enum import StrEnum
 
-from pydantic import JsonValue
+from deployer.core.values import JsonValue
 
 
 class Unit(StrEnum):

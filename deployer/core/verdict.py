@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from pydantic import JsonValue
+from deployer.core.values import JsonValue
 
 
 class Outcome(StrEnum):

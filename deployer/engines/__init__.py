@@ -6,9 +6,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Protocol, cast
 
+from deployer.core.abilities import Abilities
 from deployer.core.events import Say
-from deployer.core.graph import Abilities, Flat, Node
+from deployer.core.resources import Node
 from deployer.core.state import Record
+from deployer.core.values import Flat
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping
 
-from pydantic import JsonValue
-
 from deployer.core.plan import Change, Plan, Reason
 from deployer.core.problems import Place
 from deployer.core.render.words import describe, place_of, step_text, verb
 from deployer.core.steps import steps_of
+from deployer.core.values import JsonValue
 
 FORMAT = "1.0"
 """Raised in its first number when a reader of the form before would be misled."""

@@ -4,11 +4,9 @@ import json
 from collections.abc import Mapping
 from typing import assert_never
 
-from pydantic import JsonValue
-
-from deployer.core.graph import Flat, Kind, Node
 from deployer.core.plan import Action, Cause, Change, Plan, Reason
 from deployer.core.problems import Place
+from deployer.core.resources import Kind, Node
 from deployer.core.steps import (
     Check,
     Forget,
@@ -25,6 +23,7 @@ from deployer.core.steps import (
     Validate,
 )
 from deployer.core.units import show_bytes
+from deployer.core.values import Flat, JsonValue
 
 SIGNS: Mapping[Action, str] = {
     Action.KEEP: "✔",
