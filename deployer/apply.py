@@ -3,12 +3,13 @@
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol, assert_never
 
 from deployer.core.events import Ended, Event, Say, Started
 from deployer.core.resources import Kind, Node
-from deployer.core.state import Begun, Record, Release, State, forget, record_of
+from deployer.core.state import Begun, Record, Release, State, record_of, updated
 from deployer.core.steps import (
     Check,
     Forget,
@@ -27,7 +28,7 @@ from deployer.core.steps import (
 from deployer.core.values import Flat
 from deployer.core.verdict import Verdict, all_let_pass, summary
 from deployer.engines import Engine
-from deployer.errors import DeployerError, GateError
+from deployer.errors import DeployerError, GateError, StalePlanError
 from deployer.state import StateStore
 
 
@@ -66,13 +67,32 @@ def apply(
     release is untouched), StalePlanError when the state moved, and whatever error
     of `deployer.errors` the engine ends in.  Running again carries on from there.
     """
+    _refuse_stale(state, world.store.read())
     run = _Run(state, world, cause, keep)
-    for step in steps:
-        begun = world.clock()
-        world.say(Started(step))
-        run.carry_out(step)
-        world.say(Ended(step, world.clock() - begun))
+    try:
+        for step in steps:
+            begun = world.clock()
+            world.say(Started(step))
+            run.carry_out(step)
+            world.say(Ended(step, world.clock() - begun))
+    except DeployerError:
+        run.give_up()
+        raise
     return run.state
+
+
+def _refuse_stale(state: State, stored: State | None) -> None:
+    """Before any effect: some come before the first write, which would refuse too."""
+    if stored is None or (stored.lineage, stored.serial) == (
+        state.lineage,
+        state.serial,
+    ):
+        return
+    raise StalePlanError(
+        f"planned at serial {state.serial}, the state of `{state.stack}` is now at"
+        f" {stored.serial}",
+        hint="run `deployer plan` again",
+    )
 
 
 class _Run:
@@ -84,6 +104,7 @@ class _Run:
         self._cause = cause
         self._keep = keep
         self._verdicts: tuple[Verdict, ...] = ()
+        self._candidate: Record | None = None
         self._stopped: Record | None = None
         self._writing = threading.Lock()
 
@@ -102,16 +123,18 @@ class _Run:
                 self._resume(release)
             case Validate(nodes, gates):
                 self._validate(nodes, gates)
-            case Update(node):
-                self._update(node)
+            case Update(node, paths):
+                self._update(node, paths)
             case Note(nodes):
                 self._write(lambda s: s.noted(*self._renewed(nodes)))
             case Start(record):
                 live = self.state.live[record.address]
                 engine.start(live, self._needs(live.needs), say)
+                self._write(lambda s: s.started(live))
             case Stop(record):
-                engine.stop(record, say)
                 self._stopped = record
+                self._write(lambda s: s.begin(Begun.STOPPED, record))
+                engine.stop(record, say)
             case Retire(record):
                 self._write(lambda s: s.begin(Begun.RETIRING, record))
                 engine.retire(record, say)
@@ -134,37 +157,34 @@ class _Run:
         self._write(lambda s: s.ready(record_of(node, outputs)))
 
     def _stage(self, node: Node) -> None:
-        begun = record_of(node, {})
-        self._write(lambda s: s.begin(Begun.STAGING, begun))
-        try:
-            outputs = self._world.engine.stage(
-                node, self._needs(node.needs), self._world.say
-            )
-        except DeployerError:
-            self._give_up(begun)
-            raise
+        candidate = record_of(node, {})
+        self._candidate = candidate
+        self._write(lambda s: s.begin(Begun.STAGING, candidate))
+        outputs = self._world.engine.stage(
+            node, self._needs(node.needs), self._world.say
+        )
+        self._candidate = record_of(node, outputs)
         self._write(lambda s: s.staged(record_of(node, outputs)))
 
     def _check(self, node: Node, gates: tuple[str, ...]) -> None:
-        candidate = self._staged(node)
-        try:
-            self._verdicts = self._world.judge(candidate, gates, candidate=True)
-            if not all_let_pass(self._verdicts):
-                raise _refusal(self._verdicts, "the candidate was retired")
-        except DeployerError:
-            self._give_up(candidate)
-            raise
+        self._verdicts = self._world.judge(self._staged(node), gates, candidate=True)
+        if not all_let_pass(self._verdicts):
+            raise _refusal(self._verdicts, "the candidate was retired")
 
-    def _give_up(self, candidate: Record) -> None:
-        """Retire a candidate, and bring back what was stopped to make room for it.
+    def give_up(self) -> None:
+        """Retire the candidate, and bring back what was stopped to make room for it.
 
         Says nothing: a cancelled run must not be cancelled again while it cleans up.
+        What fails here is left to the next run, which finds it in the state.
         """
-        self._world.engine.retire(candidate, _silent)
-        self._write(lambda s: s.retired(candidate))
-        if self._stopped is not None:
-            needs = self._needs(self._stopped.needs)
-            self._world.engine.start(self._stopped, needs, _silent)
+        if (candidate := self._candidate) is not None:
+            with suppress(DeployerError):
+                self._world.engine.retire(candidate, _silent)
+                self._write(lambda s: s.retired(candidate))
+        if (stopped := self._stopped) is not None:
+            with suppress(DeployerError):
+                self._world.engine.start(stopped, self._needs(stopped.needs), _silent)
+                self._write(lambda s: s.started(stopped))
 
     def _promote(self, nodes: tuple[Node, ...]) -> None:
         records = {node.address: self._current(node) for node in nodes}
@@ -175,6 +195,7 @@ class _Run:
             records=records,
             gates=tuple(summary(verdict) for verdict in self._verdicts),
         )
+        self._candidate, self._stopped = None, None
         self._write(lambda s: s.promote(release))
         self._hand_over(release)
 
@@ -199,14 +220,14 @@ class _Run:
         server = next(r for r in renewed if r.kind is Kind.SERVER)
         verdicts = self._world.judge(server, gates, candidate=False)
         if not all_let_pass(verdicts):
-            raise _refusal(verdicts, "nothing was changed")
+            raise _refusal(verdicts, "what is live was left as it is")
         self._write(lambda s: s.noted(*renewed))
 
-    def _update(self, node: Node) -> None:
+    def _update(self, node: Node, paths: tuple[str, ...]) -> None:
         live = self.state.live[node.address]
-        self._write(lambda s: s.noted(forget(live, node.fields)))
+        self._write(lambda s: s.updating(live, paths))
         self._world.engine.update(node, live, self._world.say)
-        self._write(lambda s: s.noted(record_of(node, live.outputs)))
+        self._write(lambda s: s.noted(updated(live, node.fields, paths)))
 
     def _renewed(self, nodes: tuple[Node, ...]) -> tuple[Record, ...]:
         """Live records with the fields of today."""

@@ -73,6 +73,6 @@ def _text(value: JsonValue, unit: Unit | None) -> str:
         case dict():
             return json.dumps(value, sort_keys=True, separators=(",", ":"))
         case float():
-            return f"{value:g}"
+            return f"{value:.9g}"
         case _:
             return str(value)

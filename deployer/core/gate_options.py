@@ -4,7 +4,7 @@ A gate that is listed runs; `chat: {}` runs it with what it expects by default. 
 section here has a module of the same name under ``deployer/gates``.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
@@ -14,6 +14,8 @@ from deployer.core.server import Duration, Text
 
 class Gate(Section):
     """What every gate understands."""
+
+    says_something_when_empty: ClassVar[bool] = True
 
     advisory: bool | None = None
     """Show and record the verdict, but hold nothing back."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from types import UnionType
-from typing import Annotated, Union, get_args, get_origin
+from typing import Annotated, ClassVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict
 
@@ -30,6 +30,9 @@ class Section(BaseModel):
         allow_inf_nan=False,
     )
 
+    says_something_when_empty: ClassVar[bool] = False
+    """Whether its presence alone has a meaning (`gates: {chat: {}}`)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
@@ -47,11 +50,12 @@ def leaves(
     """Every set field in the order of declaration; unset (None) ones are absent.
 
     A mark on a field that holds a section is the default of all fields in it.
-    A section in which nothing is set is a leaf with the value ``{}`` (``gates.chat``).
+    A section in which nothing is set is a leaf with the value ``{}`` where that says
+    something (``gates.chat``), and else as absent as an unset field.
     Entries of a mapping are leaves of their own (``server.flags.ctx-checkpoints``),
     lists are one leaf.
     """
-    for name, field in _fields_of(type(section)).items():
+    for name, field in fields_of(type(section)).items():
         value = getattr(section, name)
         if value is None:
             continue
@@ -60,7 +64,9 @@ def leaves(
         match value:
             case Section():
                 inner = tuple(leaves(value, f"{path}.", marks))
-                yield from inner or (Leaf(path, {}, marks),)
+                yield from inner
+                if not inner and value.says_something_when_empty:
+                    yield Leaf(path, {}, marks)
             case Mapping() if marks.flags == ():
                 for key, entry in value.items():
                     yield Leaf(f"{path}.{key}", plain(entry), marks)
@@ -73,7 +79,7 @@ def marks_at(section: type[Section], path: str) -> Marks:
     found: Marks | None = None
     inside: type[Section] | None = section
     for name in path.split("."):
-        field = _fields_of(inside).get(name) if inside is not None else None
+        field = fields_of(inside).get(name) if inside is not None else None
         if field is None:
             break
         found = field.under(found)
@@ -97,7 +103,7 @@ def plain(value: object) -> JsonValue:
 
 
 @dataclass(frozen=True, slots=True)
-class _Field:
+class Field:
     """What one field of a class says, before inheritance."""
 
     effect: Effect | None
@@ -116,12 +122,12 @@ class _Field:
 
 
 @cache
-def _fields_of(section: type[Section]) -> Mapping[str, _Field]:
+def fields_of(section: type[Section]) -> Mapping[str, Field]:
     """The fields of a class; metadata is read once."""
     found = {}
     for name, info in section.model_fields.items():
         marks = info.metadata
-        found[name] = _Field(
+        found[name] = Field(
             next((m for m in marks if isinstance(m, Effect)), None),
             tuple(m for m in marks if isinstance(m, Flag)),
             _unit_in(Annotated[info.annotation, *marks, "field"]),

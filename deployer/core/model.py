@@ -1,6 +1,6 @@
 """The vocabulary of a stack: what a user may write, and nothing derived from it."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
@@ -88,6 +88,8 @@ class Model(Section):
 
 class ApiKey(Section):
     """Where the API key is found; never the key itself."""
+
+    says_something_when_empty: ClassVar[bool] = True
 
     env: EnvironmentName | None = None
     """Environment variable that holds the key."""

@@ -1,17 +1,19 @@
 """The difference between the desired resources and the recorded state, with reasons."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import IntEnum, StrEnum
 
 from deployer.core.effects import Effect, Marks
 from deployer.core.keys import digest
 from deployer.core.resources import LOCK, Graph, Kind, Node
-from deployer.core.state import Loose, Record, Release, State
+from deployer.core.state import Begun, Loose, Record, Release, State
 from deployer.core.units import canonical
 from deployer.core.values import Flat, JsonValue
 
 GATES_PREFIX = "gates."
+ARGV = "argv"
+"""Where the spec of what runs holds its command line."""
 
 
 class Action(IntEnum):
@@ -110,7 +112,10 @@ class Plan:
     def id(self) -> str:
         """Short name: the same for the same changes from the same state."""
         content: list[JsonValue] = [self.stack, self.lineage, self.serial]
-        content += [[c.address, c.action.name, _key(c.after)] for c in self.changes]
+        content += [
+            [c.address, c.action.name, _key(c.after), _fields(c.after)]
+            for c in self.changes
+        ]
         return digest(content)[:6]
 
     def change(self, kind: Kind) -> Change | None:
@@ -128,10 +133,9 @@ class Drift:
 
 def make_plan(graph: Graph, state: State, *, drift: tuple[Drift, ...] = ()) -> Plan:
     """Compare; touches nothing."""
-    seen = state
-    if state.promoting is not None:
-        seen = state.promoted(keep=len(state.releases) + 1)
-    wanted = tuple(_wanted(node, seen, drift) for node in graph.values())
+    seen = _once_resumed(state) if graph else state
+    drift += tuple(_stopped(seen))
+    wanted = tuple(_wanted(node, seen, graph, drift) for node in graph.values())
     gone = tuple(
         Change(
             record.address,
@@ -152,8 +156,8 @@ def make_plan(graph: Graph, state: State, *, drift: tuple[Drift, ...] = ()) -> P
         gates=next(
             (gates_of(n.fields) for n in graph.values() if n.kind is Kind.SERVER), ()
         ),
-        unfinished=seen.loose,
-        resumes=state.promoting,
+        unfinished=tuple(_unfinished(graph, seen)),
+        resumes=state.promoting if graph else None,
     )
 
 
@@ -163,7 +167,31 @@ def gates_of(fields: Flat) -> tuple[str, ...]:
     return tuple(dict.fromkeys(("health", *asked)))
 
 
-def _wanted(node: Node, state: State, drift: tuple[Drift, ...]) -> Change:
+def _once_resumed(state: State) -> State:
+    """The state once the promotion that an earlier run began is done."""
+    if state.promoting is None:
+        return state
+    return state.promoted(keep=len(state.releases) + 1)
+
+
+def _unfinished(graph: Graph, state: State) -> Iterator[Loose]:
+    """What has to go: all that is loose, but for artefacts that are still wanted."""
+    for loose in state.loose:
+        wanted = graph.get(loose.record.address)
+        goes_on = wanted is not None and loose.record.is_same_thing(wanted)
+        artefact = loose.record.kind is not Kind.SERVER
+        if loose.begun is not Begun.STOPPED and not (artefact and goes_on):
+            yield loose
+
+
+def _stopped(state: State) -> Iterator[Drift]:
+    for loose in state.loose:
+        if loose.begun is Begun.STOPPED:
+            detail = "an earlier run stopped it to make room"
+            yield Drift(loose.record.address, detail)
+
+
+def _wanted(node: Node, state: State, graph: Graph, drift: tuple[Drift, ...]) -> Change:
     record = state.live.get(node.address)
     made = state.made.get(node.address)
     change = Change(
@@ -176,14 +204,19 @@ def _wanted(node: Node, state: State, drift: tuple[Drift, ...]) -> Change:
     )
     if record is None:
         return change
-    return replace(change, reasons=tuple(_reasons(node, record, drift)))
+    differences = tuple(_differences(node, record, graph, state.live))
+    return replace(change, reasons=tuple(_reasons(node, record, differences, drift)))
 
 
-def _reasons(node: Node, record: Record, drift: tuple[Drift, ...]) -> Iterator[Reason]:
+def _reasons(
+    node: Node,
+    record: Record,
+    differences: tuple[Reason, ...],
+    drift: tuple[Drift, ...],
+) -> Iterator[Reason]:
     if record.key == node.key:
         yield from (
-            replace(reason, calls_for=_in_place(reason))
-            for reason in _differences(node, record)
+            replace(reason, calls_for=_in_place(reason)) for reason in differences
         )
         yield from (
             Reason(Action.START, Cause.DRIFT, detail=seen.detail)
@@ -193,30 +226,58 @@ def _reasons(node: Node, record: Record, drift: tuple[Drift, ...]) -> Iterator[R
         return
     needs = [
         Reason(Action.REPLACE, Cause.NEED, kind, record.needs.get(kind), key)
-        for kind, key in node.needs.items()
-        if record.needs.get(kind) != key
+        for kind in dict.fromkeys((*node.needs, *record.needs))
+        if record.needs.get(kind) != (key := node.needs.get(kind))
     ]
     fields = [
         replace(reason, calls_for=Action.REPLACE)
         if _effect(reason) >= Effect.REDEPLOY
         else replace(reason, calls_for=_in_place(reason))
-        for reason in _differences(node, record)
+        for reason in differences
     ]
     causes = (*needs, *fields)
     if all(reason.calls_for < Action.REPLACE for reason in causes):
-        yield Reason(Action.REPLACE, Cause.RECIPE)
+        yield _respelled(node, record) or Reason(Action.REPLACE, Cause.RECIPE)
     yield from causes
 
 
-def _differences(node: Node, record: Record) -> Iterator[Reason]:
-    """Fields whose meaning differs; facts only where no field explains them."""
+def _respelled(node: Node, record: Record) -> Reason | None:
+    """The words of the command line that another build spells differently."""
+    match record.spec.get(ARGV), node.spec.get(ARGV):
+        case [*old], [*new] if old != new:
+            gone = [word for word in old if word not in new]
+            come = [word for word in new if word not in old]
+            return Reason(Action.REPLACE, Cause.RECIPE, ARGV, gone, come)
+        case _:
+            return None
+
+
+def _differences(
+    node: Node, record: Record, graph: Graph, live: Mapping[str, Record]
+) -> Iterator[Reason]:
+    """Fields whose meaning differs; facts only where no field explains them.
+
+    A field that moved to another resource unchanged, as when snapshots are turned
+    on, is no difference.
+    """
     paths = sorted(record.fields.keys() | node.fields.keys())
-    changed = [p for p in paths if not _same(p, record.fields, node.fields)]
+    before = {**_written(live.values()), **record.fields}
+    after = {**_written(graph.values()), **node.fields}
+    changed = [p for p in paths if not _same(p, before, after)]
     written = [p for p in changed if not p.startswith(LOCK)]
     for path in written or changed:
         cause = Cause.LOCK if path.startswith(LOCK) else Cause.FIELD
-        before, after = record.fields.get(path), node.fields.get(path)
-        yield Reason(Action.NOTE, cause, path, before, after)
+        yield Reason(Action.NOTE, cause, path, before.get(path), after.get(path))
+
+
+def _written(things: Iterable[Node | Record]) -> Flat:
+    """The fields of all resources together, without the facts of each."""
+    return {
+        path: value
+        for thing in things
+        for path, value in thing.fields.items()
+        if not path.startswith(LOCK)
+    }
 
 
 def _same(
@@ -260,3 +321,7 @@ def _marks(path: str) -> Marks:
 
 def _key(node: Node | None) -> str:
     return "" if node is None else node.key
+
+
+def _fields(node: Node | None) -> JsonValue:
+    return None if node is None else dict(node.fields)

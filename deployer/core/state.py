@@ -7,10 +7,11 @@ effect:
     stage    loose: staging   (then the engine works)  -> loose: staged
     promote  promoting        (then the engine works)  -> live, and a release
     retire   loose: retiring  (then the engine works)  -> gone
-    update   live, less the fields that change (then the engine works) -> live
+    stop     loose: stopped   (then the engine works); gone when it is started again
+    update   live, with the fields that change in doubt (then the engine works) -> live
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
@@ -19,6 +20,10 @@ from deployer.core.values import Flat, JsonValue
 
 VERSION = 1
 """Version of the state's form; a newer one is refused."""
+
+IN_DOUBT: JsonValue = {"in doubt": True}
+"""Stands for the value of a field while the engine changes it: like no other value,
+so that a run that dies here is repaired whatever the stack says next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +49,8 @@ class Begun(StrEnum):
     STAGING = "staging"
     STAGED = "staged"
     RETIRING = "retiring"
+    STOPPED = "stopped"
+    """It is live, and was stopped to make room for a candidate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,21 +126,29 @@ class State:
             raise ValueError("a promotion ends only after it began")
         new = tuple(release.records.values())
         replaced = tuple(
-            Loose(Begun.RETIRING, old)
+            old
             for old in self.live.values()
             if old.kind is Kind.SERVER and not any(old.is_same_thing(r) for r in new)
         )
         loose = tuple(
-            it for it in self.loose if not any(it.record.is_same_thing(r) for r in new)
+            it
+            for it in self.loose
+            if not any(it.record.is_same_thing(r) for r in (*new, *replaced))
         )
         return self._next(
             live=release.records,
             made={},
-            loose=(*loose, *replaced),
+            loose=(*loose, *(Loose(Begun.RETIRING, old) for old in replaced)),
             promoting=None,
             releases=(*self.releases, release)[-keep:],
             released=release.number,
         )
+
+    def updating(self, record: Record, paths: Collection[str]) -> "State":
+        """Before a live thing changes in place; its release stays as it was."""
+        fields = {**record.fields, **dict.fromkeys(paths, IN_DOUBT)}
+        doubted = replace(record, fields=fields)
+        return self._next(live={**self.live, record.address: doubted})
 
     def noted(self, *records: Record) -> "State":
         """After live things changed in place; the live release is changed with them."""
@@ -147,9 +162,13 @@ class State:
         """After a thing is gone."""
         return self._next(loose=self._others(record))
 
+    def started(self, record: Record) -> "State":
+        """After a live thing was started again."""
+        return self._next(loose=self._others(record))
+
     def forgotten(self) -> "State":
         """After the server of a destroyed stack is gone: nothing is live any more."""
-        return self._next(live={}, made={})
+        return self._next(live={}, made={}, promoting=None)
 
     def release(self, number: int) -> Release | None:
         """A kept release by its number."""
@@ -187,7 +206,9 @@ def node_of(record: Record) -> Node:
     )
 
 
-def forget(record: Record, fields: Flat) -> Record:
-    """The record, less every field that is not as given: true while it changes."""
-    kept = {k: v for k, v in record.fields.items() if fields.get(k) == v}
-    return replace(record, fields=kept)
+def updated(record: Record, fields: Flat, paths: Collection[str]) -> Record:
+    """The record with the fields at ``paths`` as given, and all others as they were."""
+    others = {k: v for k, v in record.fields.items() if k not in paths}
+    return replace(
+        record, fields={**others, **{k: fields[k] for k in paths if k in fields}}
+    )

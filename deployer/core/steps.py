@@ -57,6 +57,8 @@ class Update:
     """Change what is live in place."""
 
     node: Node
+    paths: tuple[str, ...]
+    """The fields that change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +163,8 @@ def _in_place(plan: Plan, nodes: tuple[Node, ...]) -> Iterator[Step]:
     if Action.START in called_for:
         yield Start(server.before)
     if Action.UPDATE in called_for:
-        yield Update(server.after)
+        updates = (r for r in server.reasons if r.calls_for is Action.UPDATE)
+        yield Update(server.after, tuple(r.path for r in updates))
     if Action.VALIDATE in called_for:
         yield Validate(nodes, plan.gates)
     elif called_for & {Action.NOTE, Action.UPDATE}:

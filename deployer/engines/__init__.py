@@ -1,6 +1,6 @@
 """What an engine is, and which ones there are."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -42,6 +42,10 @@ class Engine(Protocol):
     Every method finds things by address and key, and may be called again after a
     crash: what is already so is fine.
     """
+
+    def preflight(self, nodes: Sequence[Node]) -> None:
+        """Raise what can be known to fail before anything is made."""
+        ...
 
     def stage(self, node: Node, needs: Mapping[str, Flat], say: Say) -> Flat:
         """Make an artefact, or bring a server up beside the live one.

@@ -9,6 +9,8 @@ from deployer.core.render.words import (
     because,
     counts,
     describe,
+    leftovers,
+    line_of,
     place_of,
     verb,
 )
@@ -29,6 +31,7 @@ def _lines(plan: Plan, places: Mapping[str, Place]) -> Iterator[str]:
         what = _cell(describe(change))
         yield f"| {sign} | {change.kind} | {what} | **{verb(change)}** |"
     yield ""
+    yield from (f"- {line}" for line in leftovers(plan))
     for change in plan.changes:
         if change.action is Action.KEEP:
             continue
@@ -36,7 +39,7 @@ def _lines(plan: Plan, places: Mapping[str, Place]) -> Iterator[str]:
             if reason.cause is Cause.NEW:
                 continue
             place = place_of(reason, places)
-            where = f" ({_code(f'{place.file}:{place.line}')})" if place else ""
+            where = f" ({_code(line_of(place))})" if place else ""
             yield f"- {change.kind}: {_code(because(reason))}{where}"
     if plan.gates and not plan.is_empty:
         yield f"- gates: {', '.join(plan.gates)}"

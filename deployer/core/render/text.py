@@ -9,6 +9,8 @@ from deployer.core.render.words import (
     because,
     counts,
     describe,
+    leftovers,
+    line_of,
     place_of,
     step_text,
     verb,
@@ -42,16 +44,9 @@ def _lines(plan: Plan, places: Mapping[str, Place], *, steps: bool) -> Iterator[
 
 def _leftovers(plan: Plan) -> Iterator[str]:
     """What an interrupted run left, before anything new."""
-    if plan.resumes is not None:
-        number = plan.resumes.number
-        yield f"  ! an earlier run stopped while promoting release {number}"
-    for loose in plan.unfinished:
-        record = loose.record
-        yield (
-            f"  ! an earlier run left {record.address} {record.key[:8]}"
-            f" {loose.begun}; it is retired first"
-        )
-    if plan.resumes is not None or plan.unfinished:
+    lines = [f"  ! {line}" for line in leftovers(plan)]
+    yield from lines
+    if lines:
         yield ""
 
 
@@ -66,16 +61,16 @@ def _change(change: Change, places: Mapping[str, Place]) -> Iterator[str]:
         if place is None:
             yield line
         else:
-            yield f"{line:<{_PLACE_COLUMN}}  {place.file}:{place.line}"
+            yield f"{line:<{_PLACE_COLUMN}}  {line_of(place)}"
 
 
 def _gates(plan: Plan) -> Iterator[str]:
     """How many gates run, and on what."""
     number = len(plan.gates)
-    actions = {change.action for change in plan.changes}
-    if actions & {Action.CREATE, Action.REPLACE}:
+    called_for = {reason.calls_for for c in plan.changes for reason in c.reasons}
+    if called_for & {Action.CREATE, Action.REPLACE}:
         where = "the candidate before promotion"
-    elif Action.VALIDATE in actions:
+    elif Action.VALIDATE in called_for:
         where = "what is live"
     else:
         return

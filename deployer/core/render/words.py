@@ -1,12 +1,15 @@
 """The words and signs for what a plan holds; every rendering takes them from here."""
 
 import json
-from collections.abc import Mapping
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from typing import assert_never
 
 from deployer.core.plan import Action, Cause, Change, Plan, Reason
 from deployer.core.problems import Place
 from deployer.core.resources import Kind, Node
+from deployer.core.state import IN_DOUBT
 from deployer.core.steps import (
     Check,
     Forget,
@@ -41,6 +44,19 @@ _VERBS: Mapping[Kind, tuple[str, str]] = {
     Kind.WEIGHTS: ("fetch", "re-fetch"),
     Kind.SNAPSHOT: ("snapshot", "re-snapshot"),
     Kind.SERVER: ("deploy", "redeploy"),
+}
+
+
+_OTHERWISE = re.compile(r"(true|false|unset|[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?)?")
+"""Text that reads as another kind of value where it stands without quotes."""
+
+
+_DONE: Mapping[Action, str] = {
+    Action.START: "start",
+    Action.UPDATE: "update in place",
+    Action.VALIDATE: "re-validate",
+    Action.NOTE: "note",
+    Action.DELETE: "remove",
 }
 
 
@@ -91,19 +107,41 @@ def because(reason: Reason) -> str:
     """A reason as a line; a field's line holds its old and new value."""
     match reason.cause:
         case Cause.FIELD | Cause.LOCK:
-            return f"{reason.path}   {show(reason.before)} → {show(reason.after)}"
+            path = printable(reason.path)
+            return f"{path}   {show(reason.before)} → {show(reason.after)}"
         case Cause.NEED:
-            return f"because {reason.path} is replaced"
+            are = "are" if reason.path == Kind.WEIGHTS else "is"
+            return f"because {reason.path} {are} {_fate(reason)}"
         case Cause.NEW:
             return "not there yet"
         case Cause.UNDECLARED:
             return "no longer asked for"
+        case Cause.RECIPE if reason.path:
+            words = f"{show(reason.before)} → {show(reason.after)}"
+            return f"because the command line is spelled differently: {words}"
         case Cause.RECIPE:
             return "because this version of deployer makes it differently"
         case Cause.DRIFT:
-            return f"drift: {reason.detail}"
+            return f"drift: {printable(reason.detail)}"
         case _:
             assert_never(reason.cause)
+
+
+def _fate(reason: Reason) -> str:
+    """What becomes of a thing that something is made from."""
+    if reason.before is None:
+        return "new"
+    return "removed" if reason.after is None else "replaced"
+
+
+def leftovers(plan: Plan) -> Iterator[str]:
+    """What an interrupted run left, a line each."""
+    if plan.resumes is not None:
+        number = plan.resumes.number
+        yield f"an earlier run stopped while promoting release {number}"
+    for loose in plan.unfinished:
+        thing = f"{loose.record.address} {loose.record.key[:8]}"
+        yield f"an earlier run left {thing} {loose.begun}; it is retired first"
 
 
 def place_of(reason: Reason, places: Mapping[str, Place]) -> Place | None:
@@ -116,6 +154,11 @@ def place_of(reason: Reason, places: Mapping[str, Place]) -> Place | None:
     return None
 
 
+def line_of(place: Place) -> str:
+    """File and line, as editors and terminals open them."""
+    return f"{printable(place.file)}:{place.line}"
+
+
 def show(value: JsonValue) -> str:
     """A value on one line; hashes are cut as git cuts them."""
     match value:
@@ -125,10 +168,17 @@ def show(value: JsonValue) -> str:
             return "true" if value else "false"
         case str() if len(value) == 64 and set(value) <= set("0123456789abcdef"):
             return value[:12]
+        case str() if _OTHERWISE.fullmatch(value):
+            return f'"{value}"'
         case str():
             return printable(value)
+        case float() if value.is_integer():
+            return str(int(value))
+        case dict() if value == IN_DOUBT:
+            return "in doubt"
         case dict():
-            return "{" + ", ".join(f"{k}: {show(v)}" for k, v in value.items()) + "}"
+            pairs = (f"{printable(k)}: {show(v)}" for k, v in value.items())
+            return "{" + ", ".join(pairs) + "}"
         case list():
             return "[" + ", ".join(show(item) for item in value) + "]"
         case _:
@@ -145,28 +195,11 @@ def counts(plan: Plan) -> str:
     if plan.is_empty:
         return "No changes: what is live is what the stack says."
     new = (Action.CREATE, Action.REPLACE)
-    number = {
-        kind: sum(
-            c.kind is kind and c.action in new and not c.ready for c in plan.changes
-        )
-        for kind in Kind
-    }
-    parts = [
-        f"{number[Kind.BUILD]} to build",
-        f"{number[Kind.WEIGHTS]} to fetch",
-        f"{number[Kind.SNAPSHOT]} to snapshot",
-        f"{number[Kind.SERVER]} to deploy",
-    ]
-    for action, words in (
-        (Action.START, "to start"),
-        (Action.UPDATE, "to update in place"),
-        (Action.VALIDATE, "to re-validate"),
-        (Action.NOTE, "to note"),
-    ):
-        if count := sum(c.action is action for c in plan.changes):
-            parts.append(f"{count} {words}")
-    removed = sum(c.action is Action.DELETE for c in plan.changes)
-    return f"Plan: {', '.join(parts)}, {removed} to remove."
+    made = Counter(c.kind for c in plan.changes if c.action in new and not c.ready)
+    done = Counter(c.action for c in plan.changes)
+    parts = [f"{made[kind]} to {_VERBS[kind][0]}" for kind in Kind if made[kind]]
+    parts += [f"{done[a]} to {words}" for a, words in _DONE.items() if done[a]]
+    return f"Plan: {', '.join(parts) or 'to finish what an earlier run left'}."
 
 
 def step_text(step: Step) -> str:
@@ -185,8 +218,8 @@ def step_text(step: Step) -> str:
             return f"finish promoting release {release.number}"
         case Validate(nodes, gates):
             return f"validate {_server_of(nodes)}: {', '.join(gates)}"
-        case Update(node):
-            return f"update {node.address} in place"
+        case Update(node, paths):
+            return f"update {node.address} in place: {', '.join(paths)}"
         case Note(nodes):
             return f"note {', '.join(n.address for n in nodes)}"
         case Start(record):
@@ -213,7 +246,7 @@ def _described_build(fields: Flat, spec: Flat) -> str:
         case [*patches] if patches:
             parts[0] += f" + {len(patches)} patch{'es' if len(patches) > 1 else ''}"
     if cuda := fields.get("llama_cpp.cuda"):
-        parts.append(f"CUDA {show(cuda)}")
+        parts.append(f"CUDA {printable(str(cuda))}")
     return " · ".join([*parts, *_size(spec)])
 
 
@@ -232,11 +265,9 @@ def _size(spec: Flat) -> list[str]:
 
 
 def _described_server(fields: Flat) -> str:
-    parts = [
-        f"http://{fields['local.host']}:{fields['local.port']}"
-        if "local.port" in fields
-        else ""
-    ]
+    host = str(fields.get("local.host", ""))
+    name = f"[{host}]" if ":" in host else host
+    parts = [f"http://{name}:{fields['local.port']}" if "local.port" in fields else ""]
     if alias := fields.get("model.alias"):
         parts.append(show(alias))
     return " · ".join(part for part in parts if part)

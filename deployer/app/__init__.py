@@ -1,0 +1,1 @@
+"""The use cases, wired: the only place that picks store, engine, clock, environment."""

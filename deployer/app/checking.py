@@ -1,0 +1,18 @@
+"""Validating a stack without planning it."""
+
+from pathlib import Path
+
+from deployer.app.prepared import Cache
+from deployer.app.settings import Settings
+
+
+def validate(
+    stack_file: Path, settings: Settings, engine: str | None
+) -> tuple[str, ...]:
+    """Check a stack file offline; returns notes, raises StackError with problems."""
+    cache = Cache(settings.home / "cache" / "stacks")
+    if (known := cache.find(stack_file, engine)) is not None:
+        return known.notes
+    from deployer.load.stack import load  # noqa: PLC0415 - the model is slow to import
+
+    return load(stack_file, engine=engine).notes

@@ -1,0 +1,74 @@
+"""Finding what was deployed from a stack, without needing the stack to be right.
+
+Rolling back or stopping must work while the file is being edited, so the name alone
+is read from it; engine and everything else come from the state.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from deployer.app.planning import Options, prepare
+from deployer.app.settings import Settings
+from deployer.core.resources import Kind
+from deployer.core.state import Record, State
+from deployer.core.values import Flat
+from deployer.engines import Engine
+from deployer.errors import UsageError
+from deployer.state.files import FileStateStore
+
+_NAME = re.compile(
+    r"^name:[ \t]*[\"']?([a-z][a-z0-9-]*)[\"']?[ \t]*(#.*)?$", re.MULTILINE
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Deployed:
+    """A stack that has a state."""
+
+    file: Path
+    state: State
+    store: FileStateStore
+    engine: Engine
+
+    @property
+    def server(self) -> Record:
+        """The live server; raises UsageError when nothing is live."""
+        found = next(
+            (r for r in self.state.live.values() if r.kind is Kind.SERVER), None
+        )
+        if found is None:
+            raise UsageError(
+                f"nothing of stack `{self.state.stack}` is live",
+                hint=f"run `deployer apply {self.file}`",
+            )
+        return found
+
+    @property
+    def needs(self) -> dict[str, Flat]:
+        """Outputs of what the live server is made from, by kind."""
+        return {r.kind.value: r.outputs for r in self.state.live.values()}
+
+
+def deployed(stack_file: Path, settings: Settings) -> Deployed:
+    """What is recorded of a stack; raises UsageError when it was never applied."""
+    name = name_of(stack_file, settings)
+    store = settings.states(stack_file, name)
+    state = store.read()
+    if state is None:
+        raise UsageError(
+            f"stack `{name}` was never applied from here",
+            hint=f"run `deployer apply {stack_file}`",
+        )
+    return Deployed(stack_file, state, store, settings.engine(state.engine, stack_file))
+
+
+def name_of(stack_file: Path, settings: Settings) -> str:
+    """The name in a stack file, even in one with mistakes elsewhere."""
+    try:
+        text = stack_file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        text = ""
+    if found := _NAME.search(text):
+        return found[1]
+    return prepare(stack_file, settings, Options())[0].name

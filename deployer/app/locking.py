@@ -1,0 +1,51 @@
+"""Writing the lock file."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from deployer import lockfile
+from deployer.app.reading import resolved
+from deployer.app.settings import Settings
+from deployer.core.facts import Facts, Pin
+from deployer.core.progress import unwatched
+from deployer.core.render.words import show
+from deployer.load.stack import load
+
+
+@dataclass(frozen=True, slots=True)
+class Locked:
+    """What `lock` did."""
+
+    file: Path
+    changed: bool
+    changes: tuple[str, ...]
+    """One line for each fact that moved."""
+
+
+def lock(
+    stack_file: Path, settings: Settings, engine: str | None, *, upgrade: bool
+) -> Locked:
+    """Resolve what is not pinned (all of it with ``upgrade``), and write the file."""
+    loaded = load(stack_file, engine=engine)
+    file = lockfile.lock_path(stack_file)
+    before = lockfile.read(file)
+    known = None if upgrade else before
+    facts = resolved(loaded, stack_file, settings, known, unwatched)
+    if facts != before:
+        lockfile.write(file, facts, loaded.stack.name)
+    return Locked(file, facts != before, tuple(_changes(before, facts)))
+
+
+def _changes(before: Facts | None, after: Facts) -> list[str]:
+    found = []
+    for name, old, new in (
+        ("build", None if before is None else before.build, after.build),
+        ("weights", None if before is None else before.weights, after.weights),
+    ):
+        if old != new:
+            found.append(f"{name}: {_shown(old)} → {_shown(new)}")
+    return found
+
+
+def _shown(pin: Pin | None) -> str:
+    return "nothing" if pin is None else show(dict(pin.identity))

@@ -1,0 +1,103 @@
+"""From a stack file to its plan."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from secrets import token_hex
+
+from deployer.app.prepared import Cache, Inputs, Prepared
+from deployer.app.settings import Settings
+from deployer.core.facts import Facts
+from deployer.core.plan import Drift, Plan, make_plan
+from deployer.core.problems import Place
+from deployer.core.progress import Watch, unwatched
+from deployer.core.resources import Kind
+from deployer.core.state import State
+from deployer.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a stack is to be read and compared."""
+
+    engine: str | None = None
+    """Instead of the engine that the file names."""
+    locked: bool = False
+    """Refuse to resolve anything that the lock file does not hold."""
+    refresh: bool = False
+    """Look at the world, and report drift."""
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A plan with what is needed to show it and to carry it out."""
+
+    plan: Plan
+    prepared: Prepared
+    state: State
+    facts: Facts | None
+    """To be written to the lock file before anything is made; None: it stands."""
+
+    @property
+    def places(self) -> Mapping[str, Place]:
+        """Where each field was written."""
+        return self.prepared.places
+
+
+def plan(
+    stack_file: Path, settings: Settings, options: Options, watch: Watch = unwatched
+) -> Planned:
+    """Compare a stack with what was deployed; changes nothing but caches.
+
+    Raises StackError with every problem of the files, UsageError for a lock file
+    that does not fit under ``locked``, and the errors of the sources where
+    something has to be resolved.
+    """
+    prepared, facts = prepare(stack_file, settings, options, watch)
+    state = state_of(stack_file, settings, prepared)
+    drift = drift_of(stack_file, settings, state) if options.refresh else ()
+    made = make_plan(prepared.graph, state, drift=drift)
+    return Planned(made, prepared, state, facts)
+
+
+def state_of(stack_file: Path, settings: Settings, prepared: Prepared) -> State:
+    """The recorded state of a stack, or a new one; raises UsageError on a mix-up."""
+    found = settings.states(stack_file, prepared.name).read()
+    if found is None:
+        return State(prepared.name, prepared.engine, lineage=token_hex(16))
+    if found.engine != prepared.engine and (found.live or found.loose):
+        raise UsageError(
+            f"stack `{prepared.name}` is deployed on engine `{found.engine}`, and is"
+            f" now asked for on `{prepared.engine}`",
+            hint=f"destroy it there first (`deployer destroy {stack_file} --engine"
+            f" {found.engine}`), or give this one another name",
+        )
+    return replace(found, engine=prepared.engine)
+
+
+def drift_of(stack_file: Path, settings: Settings, state: State) -> tuple[Drift, ...]:
+    """What runs otherwise than the state says."""
+    server = next((r for r in state.live.values() if r.kind is Kind.SERVER), None)
+    if server is None:
+        return ()
+    seen = settings.engine(state.engine, stack_file).observe(server)
+    if seen.running and seen.healthy:
+        return ()
+    return (Drift(server.address, seen.detail),)
+
+
+def prepare(
+    stack_file: Path, settings: Settings, options: Options, watch: Watch = unwatched
+) -> tuple[Prepared, Facts | None]:
+    """Read, check, resolve and expand a stack; facts are given where they are new."""
+    cache = Cache(settings.home / "cache" / "stacks")
+    known = cache.find(stack_file, options.engine)
+    if known is not None:
+        return known, None
+    from deployer.app.reading import read  # noqa: PLC0415 - the model is slow to import
+
+    found = read(stack_file, settings, options, watch)
+    if found.facts is None:
+        inputs = Inputs(found.texts, found.artefacts)
+        cache.keep(stack_file, options.engine, found.prepared, inputs)
+    return found.prepared, found.facts

@@ -1,0 +1,118 @@
+"""The slow way to a prepared stack: model, lock file, sources."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from deployer import lockfile
+from deployer.app.planning import Options
+from deployer.app.prepared import Prepared
+from deployer.app.settings import Settings
+from deployer.core.facts import Facts, Pin
+from deployer.core.graph import expand, takes_snapshot
+from deployer.core.model import Stack
+from deployer.core.progress import Watch
+from deployer.engines import ABILITIES
+from deployer.errors import UsageError
+from deployer.load.stack import Loaded, load
+from deployer.resolve import Resolver
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A stack that was read, and what it came from."""
+
+    prepared: Prepared
+    facts: Facts | None
+    """New facts, to be written to the lock file."""
+    texts: tuple[Path, ...]
+    artefacts: tuple[Path, ...]
+
+
+def read(stack_file: Path, settings: Settings, options: Options, watch: Watch) -> Read:
+    """Everything a plan needs of the files; see `deployer.app.planning.prepare`."""
+    loaded = load(stack_file, engine=options.engine)
+    stack = loaded.stack
+    _refuse_snapshot(stack)
+    lock = lockfile.lock_path(stack_file)
+    locked = lockfile.read(lock)
+    facts = resolved(loaded, stack_file, settings, locked, watch)
+    if facts != locked and options.locked:
+        raise UsageError(
+            _moved(lock, locked, facts), hint=f"run `deployer lock {stack_file}`"
+        )
+    graph = expand(stack, facts, ABILITIES[stack.engine])
+    prepared = Prepared(stack.name, stack.engine, graph, loaded.places, loaded.notes)
+    return Read(
+        prepared,
+        None if facts == locked else facts,
+        (*loaded.sources, lock),
+        tuple(_artefacts(stack, stack_file.parent)),
+    )
+
+
+def resolved(
+    loaded: Loaded,
+    stack_file: Path,
+    settings: Settings,
+    locked: Facts | None,
+    watch: Watch,
+) -> Facts:
+    """The facts of a stack: from the lock file where it fits, else from the sources."""
+    stack = loaded.stack
+    resolver = Resolver(stack_file.parent, settings.store, settings.environment, watch)
+    build, weights = _kept(stack, locked)
+    return resolver.facts(
+        stack, lockfile.inputs_of(stack), build=build, weights=weights
+    )
+
+
+def _kept(stack: Stack, locked: Facts | None) -> tuple[Pin | None, Pin | None]:
+    """The pins of the lock file that still answer what the stack asks."""
+    if locked is None:
+        return None, None
+    moved = lockfile.moved(locked, stack)
+    stale = {difference.artefact for difference in moved}
+    here = stack.llama_cpp.binary is not None
+    build = None if "build" in stale or here else locked.build
+    here = stack.model.path is not None
+    weights = None if "weights" in stale or here else locked.weights
+    return build, weights
+
+
+def _moved(lock: Path, locked: Facts | None, facts: Facts) -> str:
+    """Which field or file the lock file is behind in."""
+    if locked is None:
+        return f"`{lock}` is not there, and `--locked` may not write it"
+    every = sorted(locked.inputs.keys() | facts.inputs.keys())
+    fields = [p for p in every if locked.inputs.get(p) != facts.inputs.get(p)]
+    if fields:
+        changes = ", ".join(
+            f"`{p}` ({locked.inputs.get(p, 'unset')} → {facts.inputs.get(p, 'unset')})"
+            for p in fields
+        )
+        return f"`{lock}` was made for another stack: {changes}"
+    which = "llama-server" if locked.build != facts.build else "weights"
+    return f"`{lock}` pins other {which} than the file that is there now"
+
+
+def _refuse_snapshot(stack: Stack) -> None:
+    wanted = stack.snapshot is not None and stack.snapshot.enabled is True
+    if wanted and not takes_snapshot(stack, ABILITIES[stack.engine]):
+        raise UsageError(
+            f"engine `{stack.engine}` cannot take memory snapshots in this version",
+            hint="write `snapshot: {enabled: auto}` to use them where they work",
+        )
+
+
+def _artefacts(stack: Stack, folder: Path) -> Iterator[Path]:
+    """Files of this machine that the plan depends on."""
+    if stack.llama_cpp.binary is not None:
+        yield folder / stack.llama_cpp.binary
+    if stack.model.path is not None:
+        yield folder / stack.model.path
+        if stack.model.mmproj is not None:
+            yield folder / stack.model.mmproj
+    for warmup in (stack.snapshot and stack.snapshot.warmup) or ():
+        if warmup.image is not None:
+            yield folder / warmup.image

@@ -1,0 +1,37 @@
+"""Releases compared: what changed between two of them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from deployer.app.deployed import deployed
+from deployer.app.settings import Settings
+from deployer.core.plan import Plan, make_plan
+from deployer.core.state import Release, State, node_of
+from deployer.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What promoting one release over another would change."""
+
+    before: Release
+    after: Release
+    plan: Plan
+
+
+def compare(
+    stack_file: Path, settings: Settings, before: int, after: int
+) -> Comparison:
+    """The difference between two kept releases; raises UsageError for others."""
+    state = deployed(stack_file, settings).state
+    old, new = _release(state, before), _release(state, after)
+    seen = State(state.stack, state.engine, state.lineage, live=old.records)
+    graph = {address: node_of(record) for address, record in new.records.items()}
+    return Comparison(old, new, make_plan(graph, seen))
+
+
+def _release(state: State, number: int) -> Release:
+    if (found := state.release(number)) is not None:
+        return found
+    kept = ", ".join(str(r.number) for r in state.releases) or "none"
+    raise UsageError(f"release {number} is not kept", hint=f"kept are: {kept}")

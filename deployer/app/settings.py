@@ -1,0 +1,78 @@
+"""What a run gets from outside, once: environment, folders, clocks."""
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from deployer.core.values import JsonValue
+from deployer.engines import Engine, Place, engine_of
+from deployer.errors import UsageError
+from deployer.state.files import FileStateStore
+from deployer.store import Store, home_of
+
+STATE_FOLDER = Path(".deployer") / "state"
+"""Beside the stacks; not committed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The outside world of one run of the command line."""
+
+    environment: Mapping[str, str]
+    home: Path
+    """Artefact store, run directories, caches."""
+
+    @property
+    def store(self) -> Store:
+        """The artefact store."""
+        return Store(self.home)
+
+    def states(self, stack_file: Path, name: str) -> FileStateStore:
+        """Where the state of a stack is kept."""
+        return FileStateStore(stack_file.parent / STATE_FOLDER, name)
+
+    def engine(self, name: str, stack_file: Path) -> Engine:
+        """The engine of a stack; raises UsageError for one that is not there."""
+        folder = stack_file.parent.absolute()
+        place = Place(self.home, folder, self.variables(folder))
+        try:
+            return engine_of(name, place)
+        except KeyError:
+            raise UsageError(
+                f"engine `{name}` is not part of this version of deployer",
+                hint="run the stack here with `--engine local`",
+            ) from None
+
+    def variables(self, folder: Path) -> Mapping[str, str]:
+        """The environment over what `.env` beside the stack says."""
+        file = folder / ".env"
+        if not file.is_file():
+            return self.environment
+        from dotenv import dotenv_values  # noqa: PLC0415 - only where there is one
+
+        stated = {k: v for k, v in dotenv_values(file).items() if v is not None}
+        return {**stated, **self.environment}
+
+
+def settings_of(environment: Mapping[str, str] | None = None) -> Settings:
+    """The settings of this process."""
+    found = dict(os.environ) if environment is None else environment
+    return Settings(environment=found, home=home_of(found))
+
+
+def utc_now() -> str:
+    """The time as the state keeps it."""
+    return datetime.now(tz=UTC).isoformat(timespec="seconds")
+
+
+def monotonic() -> float:
+    """Seconds that never run backwards."""
+    return time.monotonic()
+
+
+def whole(value: JsonValue, default: int) -> int:
+    """A whole number from a record, where it holds one."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else default

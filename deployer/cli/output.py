@@ -1,0 +1,37 @@
+"""What goes to the terminal: text for people, JSON lines for programs."""
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+
+from deployer.core.render.data import FORMAT
+from deployer.core.values import JsonValue
+
+
+def json_line(value: Mapping[str, JsonValue]) -> None:
+    """One JSON value on one line of stdout."""
+    click.echo(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
+
+
+def json_head() -> None:
+    """The first line of every JSON output: the version of its form."""
+    json_line({"type": "version", "format": FORMAT})
+
+
+def is_terminal() -> bool:
+    """Whether a person can be asked."""
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def stack_files(paths: tuple[Path, ...]) -> tuple[Path, ...]:
+    """The stack files among the paths; a folder stands for the YAML files in it."""
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            found += sorted((*path.glob("*.yaml"), *path.glob("*.yml")))
+        else:
+            found.append(path)
+    return tuple(found)

@@ -1,0 +1,146 @@
+"""status, history, diff: what was deployed, and how it is."""
+
+from pathlib import Path
+
+import click
+
+from deployer.app.deployed import deployed
+from deployer.app.releases import compare
+from deployer.app.serving import Status, status
+from deployer.app.settings import settings_of
+from deployer.cli.options import json_option, stack_argument
+from deployer.cli.output import json_head, json_line
+from deployer.core.render.data import plan_data
+from deployer.core.render.text import plan_text
+from deployer.core.state import Release, State
+from deployer.core.values import JsonValue
+
+
+@click.command("status")
+@stack_argument
+@json_option
+def status_command(stack: Path, *, as_json: bool) -> None:
+    """Show what is live, how its server is, and what an earlier run left.
+
+    \b
+    Example:
+      deployer status stacks/demo.yaml
+    """
+    found = status(stack, settings_of())
+    if as_json:
+        json_head()
+        json_line(_status_data(found))
+        return
+    state = found.state
+    click.echo(f"{state.stack} on {state.engine} · state serial {state.serial}")
+    if found.release is None or found.server is None or found.endpoint is None:
+        click.echo("  nothing is live")
+    else:
+        click.echo(f"  release  {found.release.number}, {found.release.at}")
+        sign = "✔" if found.server.healthy else "✖"
+        click.echo(f"  server   {sign} {found.server.detail}")
+        click.echo(f"  url      {found.endpoint.url}")
+        for record in found.release.records.values():
+            click.echo(f"  {record.kind:<8} {record.key[:12]}")
+        _gates(found.release)
+    _unfinished(state)
+
+
+def _gates(release: Release) -> None:
+    passed = [g["gate"] for g in release.gates if g.get("outcome") == "pass"]
+    click.echo(f"  gates    {len(passed)} of {len(release.gates)} passed at promotion")
+
+
+def _unfinished(state: State) -> None:
+    if state.promoting is not None:
+        click.echo(f"  ! promoting release {state.promoting.number} did not end")
+    for loose in state.loose:
+        record = loose.record
+        click.echo(
+            f"  ! {record.address} {record.key[:8]} was left {loose.begun.value}"
+        )
+    if state.promoting is not None or state.loose:
+        click.echo("    the next `deployer apply` settles it")
+
+
+def _status_data(found: Status) -> dict[str, JsonValue]:
+    server = found.server
+    return {
+        "type": "status",
+        "stack": found.state.stack,
+        "engine": found.state.engine,
+        "serial": found.state.serial,
+        "release": None if found.release is None else found.release.number,
+        "url": None if found.endpoint is None else found.endpoint.url,
+        "server": None
+        if server is None
+        else {
+            "running": server.running,
+            "healthy": server.healthy,
+            "detail": server.detail,
+            "facts": dict(server.facts),
+        },
+        "unfinished": [
+            {"address": it.record.address, "begun": it.begun.value}
+            for it in found.state.loose
+        ],
+    }
+
+
+@click.command("history")
+@stack_argument
+@json_option
+def history_command(stack: Path, *, as_json: bool) -> None:
+    """List the kept releases, newest first.
+
+    \b
+    Example:
+      deployer history stacks/prod.yaml
+    """
+    state = deployed(stack, settings_of()).state
+    live = state.releases[-1].number if state.live and state.releases else None
+    if as_json:
+        json_head()
+    for release in reversed(state.releases):
+        held = [str(g["gate"]) for g in release.gates if g.get("outcome") != "pass"]
+        if as_json:
+            json_line(
+                {
+                    "type": "release",
+                    "number": release.number,
+                    "at": release.at,
+                    "cause": release.cause,
+                    "live": release.number == live,
+                    "keys": {r.kind.value: r.key for r in release.records.values()},
+                    "gates": [dict(gate) for gate in release.gates],
+                }
+            )
+            continue
+        mark = "●" if release.number == live else " "
+        gates = f"{len(release.gates) - len(held)}/{len(release.gates)} gates"
+        click.echo(
+            f"{mark} {release.number:>4}  {release.at}  {gates:<12} {release.cause}"
+        )
+    if not state.releases and not as_json:
+        click.echo("no release yet")
+
+
+@click.command("diff")
+@stack_argument
+@click.argument("before", type=int)
+@click.argument("after", type=int)
+@json_option
+def diff_command(stack: Path, before: int, after: int, *, as_json: bool) -> None:
+    """Show what release AFTER changed against release BEFORE.
+
+    \b
+    Example:
+      deployer diff stacks/prod.yaml 3 5
+    """
+    found = compare(stack, settings_of(), before, after)
+    if as_json:
+        json_head()
+        json_line(plan_data(found.plan, {}))
+        return
+    click.echo(f"release {before} ({found.before.at}) → {after} ({found.after.at})")
+    click.echo(plan_text(found.plan, {}), nl=False)

@@ -1,0 +1,114 @@
+"""check, start, stop, logs: day to day."""
+
+from pathlib import Path
+
+import click
+
+from deployer.app.serving import check, check_url, logs, start, stop
+from deployer.app.settings import settings_of
+from deployer.cli.options import json_option, stack_argument
+from deployer.cli.output import json_head, json_line
+from deployer.cli.show import Show
+from deployer.core.events import Event
+from deployer.core.verdict import all_let_pass, summary
+from deployer.errors import GateError, UsageError
+
+
+@click.command("check")
+@click.argument("stack", type=click.Path(path_type=Path), required=False)
+@click.option("--gate", "gates", multiple=True, metavar="NAME", help="Only this gate.")
+@click.option("--url", metavar="URL", help="Check any llama-server instead of a stack.")
+@click.option(
+    "--api-key-env", metavar="NAME", help="With --url: variable that holds the key."
+)
+@json_option
+def check_command(
+    stack: Path | None,
+    gates: tuple[str, ...],
+    url: str | None,
+    api_key_env: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Run gates against what is live, or against any llama-server.
+
+    \b
+    Example:
+      deployer check stacks/demo.yaml --gate chat
+      deployer check --url http://127.0.0.1:8080
+    """
+    if (stack is None) == (url is None):
+        raise UsageError(
+            "give a stack or `--url`, one of the two",
+            hint="deployer check stacks/demo.yaml",
+        )
+    settings = settings_of()
+    with Show() as show:
+        say = _silent if as_json else show
+        if url is not None:
+            done = check_url(url, api_key_env, settings, gates, say)
+        else:
+            done = check(Path(stack or ""), settings, gates, say)
+    if as_json:
+        json_head()
+        for verdict in done.verdicts:
+            json_line({"type": "verdict", **summary(verdict)})
+    else:
+        from deployer.gates.report import table  # noqa: PLC0415 - only for people
+
+        click.echo(f"\n{table(done.verdicts)}")
+    if not all_let_pass(done.verdicts):
+        held = ", ".join(f"`{v.gate}`" for v in done.verdicts if v.holds_back)
+        raise GateError(f"{done.url} does not pass {held}")
+
+
+def _silent(event: Event) -> None:
+    """Shows nothing: the output is for a program."""
+
+
+@click.command("start")
+@stack_argument
+def start_command(stack: Path) -> None:
+    """Start the live release where it does not run.
+
+    \b
+    Example:
+      deployer start stacks/demo.yaml
+    """
+    with Show() as show:
+        endpoint = start(stack, settings_of(), show)
+    click.echo(f"running at {endpoint.url}")
+
+
+@click.command("stop")
+@stack_argument
+def stop_command(stack: Path) -> None:
+    """Stop the server; the release stays, and `start` brings it back.
+
+    \b
+    Example:
+      deployer stop stacks/demo.yaml
+    """
+    with Show() as show:
+        found = stop(stack, settings_of(), show)
+    click.echo(f"stopped; `deployer start {found.file}` brings it back")
+
+
+@click.command("logs")
+@stack_argument
+@click.option("-f", "--follow", is_flag=True, help="Keep printing what comes.")
+@click.option(
+    "-n", "--lines", default=50, show_default=True, help="Last lines to show."
+)
+def logs_command(stack: Path, lines: int, *, follow: bool) -> None:
+    """Print the log of the live server.
+
+    \b
+    Example:
+      deployer logs stacks/demo.yaml -f
+    """
+    try:
+        for line in logs(stack, settings_of(), lines=lines, follow=follow):
+            click.echo(line)
+    except KeyboardInterrupt:
+        return

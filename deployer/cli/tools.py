@@ -1,0 +1,113 @@
+"""state, schema, completion, version: small tools."""
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from deployer import __version__
+from deployer.app.deployed import name_of
+from deployer.app.settings import STATE_FOLDER, settings_of
+from deployer.cli.options import stack_argument
+from deployer.errors import UsageError
+from deployer.state.files import list_stacks
+from deployer.state.form import to_json
+
+
+@click.group("state")
+def state_command() -> None:
+    """What was deployed, as it is recorded."""
+
+
+@state_command.command("list")
+@click.argument(
+    "folder", type=click.Path(path_type=Path, file_okay=False), default=Path("stacks")
+)
+def state_list(folder: Path) -> None:
+    """List the stacks of a folder that have a state.
+
+    \b
+    Example:
+      deployer state list stacks
+    """
+    for name in list_stacks(folder / STATE_FOLDER):
+        click.echo(name)
+
+
+@state_command.command("show")
+@stack_argument
+def state_show(stack: Path) -> None:
+    """Print the state of a stack as JSON.
+
+    \b
+    Example:
+      deployer state show stacks/demo.yaml
+    """
+    settings = settings_of()
+    name = name_of(stack, settings)
+    found = settings.states(stack, name).read()
+    if found is None:
+        raise UsageError(
+            f"stack `{name}` has no state here", hint=f"run `deployer apply {stack}`"
+        )
+    click.echo(to_json(found), nl=False)
+
+
+@state_command.command("unlock")
+@stack_argument
+@click.argument("lock_id")
+def state_unlock(stack: Path, lock_id: str) -> None:
+    """Break the lock LOCK_ID that a run on another machine left.
+
+    \b
+    Example:
+      deployer state unlock stacks/demo.yaml 3f9a1c
+    """
+    settings = settings_of()
+    settings.states(stack, name_of(stack, settings)).unlock(lock_id)
+    click.echo("unlocked")
+
+
+@click.command("schema")
+def schema_command() -> None:
+    """Print the JSON schema of stack files, for editors.
+
+    \b
+    Example:
+      deployer schema > schema/stack.schema.json
+    """
+    from deployer.core.schema import schema_of  # noqa: PLC0415 - imports the model
+
+    click.echo(json.dumps(schema_of(), indent=2, ensure_ascii=False))
+
+
+@click.command("completion")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion_command(shell: str) -> None:
+    """Print the completion script of a shell.
+
+    \b
+    Example:
+      deployer completion bash >> ~/.bashrc
+    """
+    from click.shell_completion import get_completion_class  # noqa: PLC0415 - rare
+
+    from deployer.cli.main import main  # noqa: PLC0415 - main imports this module
+
+    found = get_completion_class(shell)
+    if found is None:
+        raise UsageError(f"no completion for `{shell}`")
+    script = found(main, {}, "deployer", "_DEPLOYER_COMPLETE")
+    click.echo(script.source())
+
+
+@click.command("version")
+def version_command() -> None:
+    """Print the version of deployer and of Python.
+
+    \b
+    Example:
+      deployer version
+    """
+    click.echo(f"deployer {__version__} (Python {sys.version.split()[0]})")

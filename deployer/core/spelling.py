@@ -1,0 +1,36 @@
+"""What a word was probably meant to be."""
+
+from collections.abc import Iterable
+
+LONGEST = 80
+"""Characters; a longer word is no slip of the finger, and costs time to compare."""
+
+
+def nearest(word: str, words: Iterable[str]) -> str | None:
+    """The one of the words that comes closest, or None if none is close."""
+    from difflib import get_close_matches  # noqa: PLC0415 - paid for only on trouble
+
+    plain = {_plain(known): known for known in words}
+    if len(word) > LONGEST:
+        return None
+    if found := get_close_matches(_plain(word), plain, n=1, cutoff=0.6):
+        return plain[found[0]]
+    return None
+
+
+def did_you_mean(word: str, words: Iterable[str]) -> str:
+    """A hint that names the nearest word; empty if none is close."""
+    found = nearest(word, words)
+    return f"did you mean `{found}`?" if found else ""
+
+
+def one_of(words: Iterable[object]) -> str:
+    """A choice in words: `` `a` ``, `` `a` or `b` ``, ``one of `a`, `b`, `c` ``."""
+    quoted = [f"`{word}`" for word in words]
+    if len(quoted) <= 2:
+        return " or ".join(quoted)
+    return f"one of {', '.join(quoted)}"
+
+
+def _plain(word: str) -> str:
+    return word.lower().replace("-", "_")

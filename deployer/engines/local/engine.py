@@ -1,0 +1,146 @@
+"""The local engine: the real llama-server as processes of this machine.
+
+A candidate listens on the stack's own port beside the live server (SO_REUSEPORT),
+and the kernel is told who gets the connections: see `deployer.engines.local.steer`.
+So what the gates saw is the very process that is promoted, and no request fails.
+Where that cannot work the stack says ``rollout.strategy: replace``.
+"""
+
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+
+from deployer.core.events import Say, Talk
+from deployer.core.render.words import show
+from deployer.core.resources import Kind, Node
+from deployer.core.state import Record, record_of
+from deployer.core.units import show_bytes
+from deployer.core.values import Flat, JsonValue
+from deployer.engines import Endpoint, Observation, Place
+from deployer.engines.local import logs, steer
+from deployer.engines.local.artefacts import Artefacts
+from deployer.engines.local.health import is_healthy
+from deployer.engines.local.resident import memory_of
+from deployer.engines.local.server import Server
+from deployer.engines.local.tail import tail
+from deployer.errors import EngineError
+
+
+class LocalEngine:
+    """Builds and weights in the store, servers as processes."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._artefacts = Artefacts(place)
+
+    def preflight(self, nodes: Sequence[Node]) -> None:
+        """See `Engine.preflight`."""
+        for node in nodes:
+            if node.kind is Kind.SERVER:
+                server = Server(record_of(node, {}), self._place)
+                server.api_key()
+                server.refuse_strangers()
+                _refuse_gpu(node.fields.get("gpu"))
+
+    def stage(self, node: Node, needs: Mapping[str, Flat], say: Say) -> Flat:
+        """See `Engine.stage`."""
+        if node.kind is not Kind.SERVER:
+            return self._artefacts.make(node, say)
+        server = Server(record_of(node, {}), self._place)
+        server.bring_up(needs, say)
+        return {"url": server.url, "log": str(server.log)}
+
+    def update(self, node: Node, record: Record, say: Say) -> None:
+        """No field of a local server changes in place."""
+
+    def promote(self, record: Record, before: Record | None, say: Say) -> None:
+        """See `Engine.promote`: new connections go to the candidate from here on."""
+        server = Server(record, self._place)
+        if before is None or before.is_same_thing(record):
+            return
+        old = Server(before, self._place)
+        if old.port == server.port and old.running() is not None:
+            steer.steer(server.host, server.port, clients=1, gates=0)
+            say(Talk(record.address, f"new connections on port {server.port} are its"))
+
+    def retire(self, record: Record, say: Say) -> None:
+        """See `Engine.retire`."""
+        Server(record, self._place).end(say)
+
+    def start(self, record: Record, needs: Mapping[str, Flat], say: Say) -> None:
+        """See `Engine.start`."""
+        Server(record, self._place).bring_up(needs, say)
+
+    def stop(self, record: Record, say: Say) -> None:
+        """See `Engine.stop`."""
+        server = Server(record, self._place)
+        server.end(say)
+        server.stopped.touch()
+
+    def observe(self, record: Record) -> Observation:
+        """See `Engine.observe`."""
+        server = Server(record, self._place)
+        running = server.running()
+        if running is None:
+            return Observation(
+                running=False, healthy=False, detail=server.why_not(), facts={}
+            )
+        logs.trim(server.log)
+        memory = memory_of(running)
+        about = f"pid {running.pid}, {show_bytes(memory)} of memory"
+        healthy = is_healthy(running, server.url, "")
+        return Observation(
+            running=True,
+            healthy=healthy,
+            detail=f"{'healthy' if healthy else 'running but not healthy'}, {about}",
+            facts={"pid": running.pid, "memory": memory, "log": str(server.log)},
+        )
+
+    def endpoint(self, record: Record, *, candidate: bool) -> Endpoint:
+        """See `Engine.endpoint`."""
+        server = Server(record, self._place)
+        shared = candidate and server.is_shared()
+        source = steer.GATE_SOURCE if shared else None
+        return Endpoint(server.url, server.api_key_env, source)
+
+    def logs(self, record: Record, *, lines: int, follow: bool) -> Iterator[str]:
+        """See `Engine.logs`."""
+        log = Server(record, self._place).log
+        if not log.exists():
+            raise EngineError(
+                f"there is no log at `{log}`", hint="the server never ran here"
+            )
+        return tail(log, lines=lines, follow=follow)
+
+
+def _refuse_gpu(wanted: JsonValue) -> None:
+    """Raise EngineError when the stack names a GPU that this machine does not have."""
+    if wanted is None:
+        return
+    names = [wanted] if isinstance(wanted, str) else wanted
+    found = _gpus()
+    for name in names if isinstance(names, list) else ():
+        kind = str(name).partition(":")[0].partition("-")[0].rstrip("!+")
+        if any(kind in gpu.replace(" ", "") for gpu in found):
+            return
+    raise EngineError(
+        f"the stack asks for GPU {show(wanted)}, and this machine has "
+        f"{', '.join(found) or 'none'}",
+        hint="leave `gpu` out to run on the CPU, or deploy where there is one",
+    )
+
+
+def _gpus() -> tuple[str, ...]:
+    """Names of the GPUs, as the NVIDIA driver reports them."""
+    if (program := shutil.which("nvidia-smi")) is None:
+        return ()
+    asked = (program, "--query-gpu=name", "--format=csv,noheader")
+    try:
+        done = subprocess.run(  # noqa: S603 - a fixed command of the driver
+            asked, capture_output=True, text=True, timeout=20, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ()
+    if done.returncode:
+        return ()
+    return tuple(line.strip() for line in done.stdout.splitlines() if line.strip())

@@ -1,0 +1,162 @@
+"""Wait until a server is healthy, and say why when it never is.
+
+llama-server listens long before its model is loaded and answers 503 until then
+(all builds from b8672 to b11434).  On a shared port an answer proves nothing by
+itself: until the candidate listens, the kernel gives its requests to the live
+server.  So an answer counts only from the process that is waited for.
+"""
+
+import http.client
+import time
+from collections.abc import Callable
+from enum import Enum, auto
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from deployer.engines.local.causes import Cause, likely_cause
+from deployer.engines.local.logs import last_lines
+from deployer.engines.local.ports import (
+    accepted_by,
+    in_use,
+    listeners,
+    listens,
+    refused,
+)
+from deployer.engines.local.process import Ended, Running, wait_for_end
+from deployer.errors import EngineError, TimedOutError
+
+_FIRST_PAUSE: Final = 0.02
+_LONGEST_PAUSE: Final = 0.5
+_REQUEST_SECONDS: Final = 5.0
+_SAY_SECONDS: Final = 2.0
+_EXCERPT_LINES: Final = 15
+_SEARCHED_LINES: Final = 200
+
+# The kernel's table of sockets is read in pieces while it changes: one look may
+# miss a connection.
+_LOOKS: Final = 3
+
+
+class _Answer(Enum):
+    """What a request for /health came back with; STRANGE: from another process."""
+
+    HEALTHY = auto()
+    UNHEALTHY = auto()
+    STRANGE = auto()
+    NONE = auto()
+
+
+def wait_healthy(
+    running: Running,
+    url: str,
+    *,
+    limit: float,
+    source_address: str,
+    say: Callable[[str], None],
+) -> None:
+    """Wait up to `limit` seconds until `url`/health is 200 from this very process.
+
+    Requests come from `source_address` (empty: any).  Raises `EngineError` with the
+    likely cause and the end of the log as soon as the process is gone or another one
+    answers, `TimedOutError` when the limit runs out.
+    """
+    begun = said = time.monotonic()
+    pause = _FIRST_PAUSE
+    while (answer := _answer(running, url, source_address)) is not _Answer.HEALTHY:
+        if answer is _Answer.STRANGE:
+            _refuse_stranger(running)
+        left = begun + limit - time.monotonic()
+        ended = wait_for_end(running, max(0.0, min(pause, left)))
+        if ended is not None:
+            raise _died(running, ended, url)
+        now = time.monotonic()
+        if now >= begun + limit:
+            raise _too_slow(running, limit)
+        if now - said >= _SAY_SECONDS:
+            say(f"the server loads its model, {now - begun:.0f} s so far")
+            said = now
+        pause = min(pause * 1.5, _LONGEST_PAUSE)
+
+
+def is_healthy(running: Running, url: str, source_address: str) -> bool:
+    """Whether `url`/health is 200 now, and answered by this very process.
+
+    A request from an address that is steered to another server is a no.
+    """
+    return _answer(running, url, source_address) is _Answer.HEALTHY
+
+
+def _answer(running: Running, url: str, source_address: str) -> _Answer:
+    if not listens(running.pid, running.port):
+        return _Answer.NONE
+    place = urlsplit(url)
+    connection = http.client.HTTPConnection(
+        place.hostname or "",
+        place.port,
+        timeout=_REQUEST_SECONDS,
+        source_address=(source_address, 0) if source_address else None,
+    )
+    try:
+        connection.connect()
+        client = connection.sock.getsockname()
+        connection.request("GET", f"{place.path.rstrip('/')}/health")
+        if connection.getresponse().status != http.HTTPStatus.OK:
+            return _Answer.UNHEALTHY
+        # The server keeps this connection open, so it can be looked up.
+        own = any(accepted_by(running.pid, running.port, client) for _ in range(_LOOKS))
+    except (OSError, http.client.HTTPException):
+        return _Answer.NONE
+    finally:
+        connection.close()
+    return _Answer.HEALTHY if own else _Answer.STRANGE
+
+
+def _refuse_stranger(running: Running) -> None:
+    """Raise, unless the process is just ending, which explains another's answer."""
+    if not listens(running.pid, running.port):
+        return
+    others = [one for one in listeners(running.port) if one.pid != running.pid]
+    raise EngineError(
+        f"the answer on port {running.port} is not from the server that was started,"
+        f" pid {running.pid}: {in_use(running.port, others)}",
+        hint="stop the other server on this port, then run `deployer apply` again",
+    )
+
+
+def _died(running: Running, ended: Ended, url: str) -> EngineError:
+    log = Path(running.log)
+    cause = likely_cause(last_lines(log, _SEARCHED_LINES), ended.exit_code)
+    if cause is None and (
+        reason := refused(urlsplit(url).hostname or "", running.port)
+    ):
+        # A llama-server that ends at once may lose its last words (1 of 40 did).
+        cause = Cause("", reason, "free the port, or set `server.port`")
+    why = f": {cause.meaning}" if cause else ""
+    return EngineError(
+        f"the server ended {_how(ended)} before it was healthy{why}{_excerpt(log)}",
+        hint=cause.hint if cause else f"the whole log is in `{log}`",
+    )
+
+
+def _too_slow(running: Running, limit: float) -> TimedOutError:
+    log = Path(running.log)
+    return TimedOutError(
+        f"the server is not healthy after {limit:g} s{_excerpt(log)}",
+        hint="a large model needs more time from a slow disk; raise the limit",
+    )
+
+
+def _how(ended: Ended) -> str:
+    match ended.exit_code:
+        case None:
+            return "(exit code unknown)"
+        case code if code < 0:
+            return f"by signal {-code}"
+        case code:
+            return f"with exit code {code}"
+
+
+def _excerpt(log: Path) -> str:
+    lines = last_lines(log, _EXCERPT_LINES)
+    return "".join(f"\n    {line}" for line in (f"last lines of {log}:", *lines))

@@ -1,0 +1,119 @@
+"""The log files of a server: `server.log`, and `server.log.1` … of earlier runs."""
+
+import os
+import shutil
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final, TextIO
+
+KEEP: Final = 5
+"""Earlier logs that stay."""
+
+LIMIT: Final = 32 * 1024 * 1024
+"""Bytes of one log that stay."""
+
+_POLL_SECONDS: Final = 0.2
+_TAIL_BYTES: Final = 64 * 1024
+_LONGEST_LINE: Final = 300
+
+
+def rotate(log: Path, *, keep: int = KEEP, limit: int = LIMIT) -> None:
+    """Move the log of a server that has ended out of the way of the next one.
+
+    `server.log` becomes `server.log.1`, that becomes `server.log.2`, up to `keep`; of
+    a log above `limit` bytes the end is kept.
+    """
+    if not log.exists():
+        return
+    _shift(log, keep)
+    if log.stat().st_size > limit:
+        _copy_end(log, _numbered(log, 1), limit)
+        log.unlink()
+    else:
+        log.replace(_numbered(log, 1))
+
+
+def trim(log: Path, *, keep: int = KEEP, limit: int = LIMIT) -> bool:
+    """Empty the log of a running server once it is above `limit` bytes.
+
+    The end of it is copied to `server.log.1` first.  The server goes on at the start
+    of the emptied file because it writes with O_APPEND; lines that it writes between
+    the copy and the cut are lost.  Returns whether the log was cut.
+    """
+    if not log.exists() or log.stat().st_size <= limit:
+        return False
+    _shift(log, keep)
+    _copy_end(log, _numbered(log, 1), limit)
+    os.truncate(log, 0)
+    return True
+
+
+def last_lines(log: Path, count: int) -> tuple[str, ...]:
+    """Return the last `count` lines that hold something; none when there is no log."""
+    try:
+        with log.open("rb") as stream:
+            stream.seek(-min(_TAIL_BYTES, log.stat().st_size), os.SEEK_END)
+            text = stream.read().decode("utf-8", errors="replace")
+    except FileNotFoundError:
+        return ()
+    lines = [line.rstrip()[:_LONGEST_LINE] for line in text.splitlines()]
+    return tuple([line for line in lines if line][-count:])
+
+
+def tail(
+    log: Path,
+    *,
+    lines: int,
+    follow: bool,
+    pause: Callable[[float], None] = time.sleep,
+) -> Iterator[str]:
+    """Yield the last `lines` lines, and with `follow` for ever those that come.
+
+    Goes on with the new file when the log is rotated or cut.  Raises
+    `FileNotFoundError` when there is no log.
+    """
+    stream = log.open(encoding="utf-8", errors="replace", newline="\n")
+    try:
+        yield from (line.rstrip() for line in deque(stream, maxlen=lines))
+        begun = ""
+        while follow:
+            begun += stream.readline()
+            if begun.endswith("\n"):
+                yield begun.rstrip()
+                begun = ""
+                continue
+            if _was_replaced(log, stream):
+                stream.close()
+                stream = log.open(encoding="utf-8", errors="replace", newline="\n")
+                continue
+            pause(_POLL_SECONDS)
+    finally:
+        stream.close()
+
+
+def _was_replaced(log: Path, stream: TextIO) -> bool:
+    """Whether the name stands for another file now, or for less than was read."""
+    try:
+        now = log.stat()
+    except FileNotFoundError:  # between a rotation and the next start
+        return False
+    return now.st_ino != os.fstat(stream.fileno()).st_ino or now.st_size < stream.tell()
+
+
+def _numbered(log: Path, number: int) -> Path:
+    return log.with_name(f"{log.name}.{number}")
+
+
+def _shift(log: Path, keep: int) -> None:
+    for number in range(keep - 1, 0, -1):
+        if _numbered(log, number).exists():
+            _numbered(log, number).replace(_numbered(log, number + 1))
+
+
+def _copy_end(log: Path, target: Path, limit: int) -> None:
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with log.open("rb") as source, os.fdopen(descriptor, "wb") as copy:
+        source.seek(max(0, log.stat().st_size - limit))
+        shutil.copyfileobj(source, copy)

@@ -1,0 +1,337 @@
+"""Server processes of this machine: start, find again, drain, stop.
+
+A server is its own session and outlives the deployer.  It is found again by
+`process.json` in its run directory, and if a crash prevented that file, by the
+marker in its environment.  A pid alone is never trusted, since pids are used again:
+the start time must be the same.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from deployer.engines.local.logs import rotate
+from deployer.engines.local.ports import established
+from deployer.errors import EngineError
+
+MARKER: Final = "DEPLOYER_SERVER"
+"""Variable of a server's environment: `<address>@<key>`."""
+
+_RUN_DIR: Final = "DEPLOYER_RUN_DIR"
+_PORT: Final = "DEPLOYER_PORT"
+
+_INHERITED: Final = frozenset(
+    {
+        "PATH",
+        "HOME",
+        "LANG",
+        "TMPDIR",
+        "LD_LIBRARY_PATH",
+        "XDG_RUNTIME_DIR",
+        "CUDA_VISIBLE_DEVICES",
+    }
+)
+_INHERITED_PREFIXES: Final = ("LC_", "NVIDIA_")
+
+# The start time that psutil computes moves when the system clock is set; a pid is
+# not used again within this many seconds.
+_CLOCK_SLACK: Final = 2.0
+
+_POLL_SECONDS: Final = 0.1
+_QUIET_SECONDS: Final = 0.5
+_SAY_SECONDS: Final = 2.0
+_KILL_SECONDS: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A server process; `started` is in seconds since the epoch."""
+
+    pid: int
+    started: float
+    port: int
+    log: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A process is over; the code is negative for a signal, None when not our child."""
+
+    exit_code: int | None
+
+
+def spawn(
+    argv: Sequence[str],
+    *,
+    run_dir: Path,
+    address: str,
+    key: str,
+    port: int,
+    environment: Mapping[str, str],
+    inherit: Mapping[str, str] = os.environ,
+) -> Running:
+    """Start a server and write `process.json`; does not wait until it is healthy.
+
+    `environment` is given to the server as it is (secrets go here); of `inherit` only
+    what a server needs.  Raises `EngineError` when the program cannot be started.
+    """
+    run_dir = run_dir.resolve()
+    run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    log = run_dir / "server.log"
+    rotate(log)
+    marks = {
+        MARKER: f"{address}@{key}",
+        _RUN_DIR: str(run_dir),
+        _PORT: str(port),
+        "XDG_CONFIG_HOME": str(_empty_directory(run_dir)),
+    }
+    variables = {**scrubbed(inherit), **environment, **marks}
+    pid = _start(argv, run_dir=run_dir, log=log, environment=variables)
+    started = psutil.Process(pid).create_time()
+    running = Running(pid=pid, started=started, port=port, log=str(log))
+    try:
+        _write_record(run_dir, running, f"{address}@{key}")
+    except OSError as error:
+        stop(running, grace=0)
+        raise EngineError(
+            f"cannot write `{_record(run_dir)}`: {error.strerror or error}"
+        ) from error
+    return running
+
+
+def scrubbed(environment: Mapping[str, str]) -> dict[str, str]:
+    """Keep what a server needs: no LLAMA_* options, no tokens, no proxies."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if name in _INHERITED or name.startswith(_INHERITED_PREFIXES)
+    }
+
+
+def find(run_dir: Path, address: str, key: str) -> Running | None:
+    """Find the living server of a run directory, also one that left no record."""
+    run_dir = run_dir.resolve()
+    marker = f"{address}@{key}"
+    recorded = _read_record(run_dir, marker)
+    if recorded is not None and is_alive(recorded):
+        return recorded
+    return next(_marked(run_dir, marker), None)
+
+
+def is_alive(running: Running) -> bool:
+    """Whether this very process is there and has not ended."""
+    process = _process(running)
+    return process is not None and not _is_zombie(process)
+
+
+def wait_for_end(running: Running, seconds: float) -> Ended | None:
+    """Wait up to `seconds` for the end of the process; None when it goes on.
+
+    A child of ours is reaped.
+    """
+    process = _process(running)
+    if process is None:
+        return Ended(None)
+    deadline = time.monotonic() + seconds
+    while True:
+        left = max(0.0, deadline - time.monotonic())
+        try:
+            code = process.wait(timeout=min(left, _POLL_SECONDS))
+        except psutil.TimeoutExpired:
+            # Nobody may be there to reap an orphan, as in many containers.
+            if _is_zombie(process):
+                return Ended(None)
+            if left <= 0:
+                return None
+        else:
+            return Ended(None if code is None else int(code))
+
+
+def drain(running: Running, *, limit: float, say: Callable[[str], None]) -> int:
+    """Wait up to `limit` seconds until no client is connected; return those left.
+
+    New connections must go elsewhere by now.  llama-server closes an idle connection
+    after 5 s and a busy one after 100 requests, so clients that keep theirs open
+    leave, too.  A request that runs when the server is stopped hangs until its client
+    gives up, so the limit should exceed the longest answer.
+    """
+    now = time.monotonic()
+    deadline, said, busy = now + limit, now, now
+    while True:
+        left = established(running.pid, running.port) if is_alive(running) else 0
+        now = time.monotonic()
+        if left:
+            busy = now
+        # Handshakes may be under way: one look at zero connections is not enough.
+        if now - busy >= _QUIET_SECONDS or now >= deadline:
+            return left
+        if left and now - said >= _SAY_SECONDS:
+            say(f"waiting for {left} connection{'s' if left != 1 else ''} to end")
+            said = now
+        if wait_for_end(running, _POLL_SECONDS) is not None:
+            return 0
+
+
+def stop(running: Running, *, grace: float) -> None:
+    """End the process group: SIGTERM, and SIGKILL after `grace` seconds.
+
+    Gone already is fine, and a stranger under the same pid is left alone.  Raises
+    `EngineError` when the process cannot be ended.
+    """
+    for number, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, _KILL_SECONDS)):
+        if _process(running) is None:
+            return
+        _signal(running.pid, number)
+        if wait_for_end(running, seconds) is not None:
+            return
+    raise EngineError(
+        f"the server process {running.pid} does not end",
+        hint=f"look at it with `ps -o pid,stat,wchan {running.pid}`: a process in"
+        " state D waits for a disk or a driver",
+    )
+
+
+def _start(
+    argv: Sequence[str], *, run_dir: Path, log: Path, environment: Mapping[str, str]
+) -> int:
+    descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        process = subprocess.Popen(  # noqa: S603 - no shell, and the plan's own argv
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=descriptor,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            # ggml looks for its libraries in the working directory, too.
+            cwd=run_dir,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise _not_started(argv[0], error) from error
+    finally:
+        os.close(descriptor)
+    # The process is meant to outlive this object, which else warns that it does.
+    process.returncode = 0
+    return process.pid
+
+
+def _not_started(program: str, error: OSError) -> EngineError:
+    reason = error.strerror or str(error)
+    match error:
+        case FileNotFoundError() if Path(program).exists():
+            reason = "its loader is missing: it was built for another system"
+            hint = "build on this machine, or take binaries for this system"
+        case FileNotFoundError():
+            hint = "run `deployer apply` again to build it"
+        case PermissionError():
+            hint = "the file must be executable, and its file system not `noexec`"
+        case _:
+            hint = "build on this machine, or take binaries for this processor"
+    return EngineError(f"cannot start `{program}`: {reason}", hint=hint)
+
+
+def _empty_directory(run_dir: Path) -> Path:
+    """Make a directory to read settings from: else llama.cpp/config.ini in ~/.config.
+
+    llama-server reads that file since b10434 at the latest.
+    """
+    directory = run_dir / "no-config"
+    directory.mkdir(mode=0o700, exist_ok=True)
+    return directory
+
+
+def _record(run_dir: Path) -> Path:
+    return run_dir / "process.json"
+
+
+def _write_record(run_dir: Path, running: Running, marker: str) -> None:
+    text = json.dumps({**asdict(running), "marker": marker}, indent=2, sort_keys=True)
+    target = _record(run_dir)
+    draft = target.with_name(f"{target.name}.{os.getpid()}.tmp")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+        stream.write(text + "\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    draft.replace(target)
+
+
+def _read_record(run_dir: Path, marker: str) -> Running | None:
+    """Read the record; one that is absent, damaged or of another key is none.
+
+    The environment of the process is the second source, so nothing is lost.
+    """
+    try:
+        record = json.loads(_record(run_dir).read_text(encoding="utf-8"))
+        if record["marker"] != marker:
+            return None
+        return Running(
+            pid=int(record["pid"]),
+            started=float(record["started"]),
+            port=int(record["port"]),
+            log=str(record["log"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _marked(run_dir: Path, marker: str) -> Iterator[Running]:
+    """Scan the environments of our own processes for the marker."""
+    for process in psutil.process_iter():
+        try:
+            if process.uids().real != os.getuid():
+                continue
+            variables = process.environ()
+            if variables.get(MARKER) != marker:
+                continue
+            if variables.get(_RUN_DIR) != str(run_dir) or _is_zombie(process):
+                continue
+            if os.getsid(process.pid) != process.pid:  # a child of the server
+                continue
+            yield Running(
+                pid=process.pid,
+                started=process.create_time(),
+                port=int(variables[_PORT]),
+                log=str(run_dir / "server.log"),
+            )
+        except (psutil.Error, OSError):  # it ended, or hides its environment
+            continue
+
+
+def _process(running: Running) -> psutil.Process | None:
+    try:
+        process = psutil.Process(running.pid)
+        same = abs(process.create_time() - running.started) < _CLOCK_SLACK
+    except psutil.Error:
+        return None
+    return process if same else None
+
+
+def _is_zombie(process: psutil.Process) -> bool:
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    try:
+        if os.getpgid(pid) == pid:
+            os.killpg(pid, number)
+        else:
+            os.kill(pid, number)
+    except ProcessLookupError:  # it ended since
+        return
+    except PermissionError as error:
+        raise EngineError(
+            f"the server process {pid} belongs to another user",
+            hint="run `deployer` as the user that started the server",
+        ) from error

@@ -1,0 +1,30 @@
+"""The gates by name.  Importing this table imports no gate and no HTTP client."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """Where a gate is implemented, and how the runner has to treat it."""
+
+    module: str
+    """Module with `measure` and `judge`, imported when the gate runs."""
+    limit: float
+    """Seconds it may take when the stack states no `timeout`."""
+    alone: bool = False
+    """Measures what other gates would disturb: nothing runs beside it."""
+
+
+GATES: Mapping[str, Gate] = {
+    "health": Gate("deployer.gates.health", limit=120),
+    "build": Gate("deployer.gates.build", limit=30),
+    "props": Gate("deployer.gates.props", limit=30),
+    "models": Gate("deployer.gates.models", limit=30),
+    "auth": Gate("deployer.gates.auth", limit=60),
+    "chat": Gate("deployer.gates.chat", limit=120),
+    "stream": Gate("deployer.gates.stream", limit=120, alone=True),
+    "metrics": Gate("deployer.gates.metrics", limit=120, alone=True),
+    "concurrency": Gate("deployer.gates.concurrency", limit=300, alone=True),
+}
+"""Every gate in the order in which it runs and is shown: cheap and basic ones first."""

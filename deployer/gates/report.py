@@ -1,0 +1,265 @@
+"""Verdicts for people and for machines: text, JSON, JUnit XML and one HTML page.
+
+Everything but `write_report` is a pure function.
+"""
+
+import json
+import re
+import textwrap
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Final
+from xml.etree import ElementTree as ET
+
+from deployer.core.values import JsonValue
+from deployer.core.verdict import Exchange, Outcome, Verdict, all_let_pass, summary
+from deployer.gates.answers import excerpt, show_time
+
+FORMAT: Final = 1
+"""Version of the JSON; grows when a field changes its meaning or goes."""
+SYMBOLS: Final[Mapping[Outcome, str]] = {
+    Outcome.PASS: "✔",
+    Outcome.FAIL: "✖",
+    Outcome.INCONCLUSIVE: "?",
+    Outcome.ERROR: "!",
+}
+"""They differ in shape: colour carries no meaning of its own."""
+_COUNTED: Final[Mapping[Outcome, str]] = {
+    Outcome.PASS: "passed",
+    Outcome.FAIL: "failed",
+    Outcome.INCONCLUSIVE: "inconclusive",
+    Outcome.ERROR: "not measured",
+}
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The verdicts of one run, and what they are about."""
+
+    title: str
+    verdicts: Sequence[Verdict]
+    about: str = ""
+    """Where and when, in the writer's own words."""
+
+
+def write_report(
+    verdicts: Sequence[Verdict], folder: Path, *, title: str, about: str = ""
+) -> Path:
+    """Write the report in every format into a folder; returns the page to look at.
+
+    The folder is made if need be, and only its owner may look inside: the evidence
+    holds prompts and answers.  Raises OSError.
+    """
+    report = Report(title, verdicts, about)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    machine = json.dumps(as_json(report), indent=2, ensure_ascii=False)
+    (folder / "report.json").write_text(f"{machine}\n", encoding="utf-8")
+    (folder / "junit.xml").write_text(as_junit(report), encoding="utf-8")
+    page = folder / "report.html"
+    page.write_text(as_html(report), encoding="utf-8")
+    return page
+
+
+def table(verdicts: Sequence[Verdict], *, width: int = 100) -> str:
+    """The verdicts, readable without colour, and a line that says what follows."""
+    words = [_word(verdict) for verdict in verdicts]
+    times = [show_time(verdict.seconds) for verdict in verdicts]
+    columns = (
+        max(map(len, [*words, ""])),
+        max(len(verdict.gate) for verdict in verdicts) if verdicts else 0,
+        max(map(len, [*times, ""])),
+    )
+    lines = []
+    for verdict, word, time in zip(verdicts, words, times, strict=True):
+        head = (
+            f"  {SYMBOLS[verdict.outcome]} {word:<{columns[0]}}  "
+            f"{verdict.gate:<{columns[1]}}  {time:>{columns[2]}}  "
+        )
+        lines += _hanging(head, verdict.because, width)
+        lines += _last_words(verdict, width)
+    return "\n".join([*lines, "", conclusion(verdicts)])
+
+
+def conclusion(verdicts: Sequence[Verdict]) -> str:
+    """How many ended how, and whether a candidate may be promoted."""
+    counts = Counter(verdict.outcome for verdict in verdicts)
+    parts = [f"{counts[one]} {word}" for one, word in _COUNTED.items() if counts[one]]
+    result = "may be promoted" if may_promote(verdicts) else "held back"
+    return f"{', '.join(parts) or 'no gate ran'}: {result}"
+
+
+def may_promote(verdicts: Sequence[Verdict]) -> bool:
+    """Whether gates ran, and all of them let the candidate pass."""
+    return bool(verdicts) and all_let_pass(verdicts)
+
+
+def as_json(report: Report) -> dict[str, JsonValue]:
+    """The whole report with its evidence, for machines."""
+    return {
+        "format": FORMAT,
+        "title": report.title,
+        "about": report.about,
+        "may_promote": may_promote(report.verdicts),
+        "verdicts": [
+            {
+                **summary(verdict),
+                "evidence": [_exchange(exchange) for exchange in verdict.evidence],
+            }
+            for verdict in report.verdicts
+        ],
+    }
+
+
+def as_junit(report: Report) -> str:
+    """The report as CI systems read it; an advisory verdict is a skipped test."""
+    held = [verdict for verdict in report.verdicts if verdict.holds_back]
+    errors = sum(verdict.outcome is Outcome.ERROR for verdict in held)
+    suite = ET.Element(
+        "testsuite",
+        name=_xml(report.title),
+        tests=str(len(report.verdicts)),
+        failures=str(len(held) - errors),
+        errors=str(errors),
+        skipped=str(sum(_is_waived(verdict) for verdict in report.verdicts)),
+        time=f"{sum(verdict.seconds for verdict in report.verdicts):.3f}",
+    )
+    for verdict in report.verdicts:
+        _test_case(suite, verdict)
+    ET.indent(suite)
+    body = ET.tostring(suite, encoding="unicode")
+    return f"<?xml version='1.0' encoding='utf-8'?>\n{body}\n"
+
+
+def as_html(report: Report) -> str:
+    """One page without anything from elsewhere, for light and dark screens."""
+    # Imported here: 50 ms that only a page needs.
+    from jinja2 import Environment, StrictUndefined  # noqa: PLC0415
+    from markupsafe import Markup, escape  # noqa: PLC0415
+
+    def literals(text: str) -> Markup:
+        return Markup("").join(
+            Markup("<code>{}</code>").format(part) if number % 2 else escape(part)
+            for number, part in enumerate(_paired(text))
+        )
+
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["literals"] = literals
+    source = files("deployer.gates").joinpath("report.html.j2").read_text("utf-8")
+    longest = max((verdict.seconds for verdict in report.verdicts), default=0.0)
+    page = environment.from_string(source).render(
+        report=report,
+        conclusion=conclusion(report.verdicts),
+        may_promote=may_promote(report.verdicts),
+        rows=[_row(verdict, longest) for verdict in report.verdicts],
+    )
+    return f"{page}\n"
+
+
+def show_figure(name: str, value: float) -> tuple[str, str]:
+    """A figure's name and value for people: `ttft_seconds` is a time."""
+    if name.endswith("_per_second"):
+        return name.removesuffix("_per_second").replace("_", " "), f"{value:.1f} /s"
+    if name.endswith("_seconds"):
+        return name.removesuffix("_seconds").replace("_", " "), show_time(value)
+    return name.replace("_", " "), f"{value:g}"
+
+
+def _paired(text: str) -> list[str]:
+    """The text cut at its backticks, with the literals at odd places."""
+    parts = text.split("`")
+    return parts if len(parts) % 2 else [*parts[:-2], f"{parts[-2]}`{parts[-1]}"]
+
+
+def _word(verdict: Verdict) -> str:
+    return f"{verdict.outcome}{' (advisory)' if verdict.advisory else ''}"
+
+
+def _hanging(head: str, text: str, width: int) -> list[str]:
+    room = max(40, width - len(head))
+    first, *more = textwrap.wrap(text, room, break_on_hyphens=False) or [""]
+    return [f"{head}{first}".rstrip(), *(" " * len(head) + line for line in more)]
+
+
+def _last_words(verdict: Verdict, width: int) -> list[str]:
+    """The exchange that a gate without a pass ended with."""
+    if verdict.outcome is Outcome.PASS or not verdict.evidence:
+        return []
+    last = verdict.evidence[-1]
+    room = max(40, width - 6)
+    answered = f"HTTP {last.status}" if last.status else "no answer"
+    said = f" {last.response}" if last.response else ""
+    return [
+        f"      {excerpt(last.request, room)}",
+        f"      → {excerpt(f'{answered}{said}', room - 2)}",
+    ]
+
+
+def _exchange(exchange: Exchange) -> JsonValue:
+    return {
+        "request": exchange.request,
+        "status": exchange.status,
+        "response": exchange.response,
+        "seconds": exchange.seconds,
+        "note": exchange.note,
+    }
+
+
+def _is_waived(verdict: Verdict) -> bool:
+    return verdict.outcome is not Outcome.PASS and not verdict.holds_back
+
+
+def _test_case(suite: ET.Element, verdict: Verdict) -> None:
+    case = ET.SubElement(
+        suite,
+        "testcase",
+        classname="deployer.gates",
+        name=_xml(verdict.gate),
+        time=f"{verdict.seconds:.3f}",
+    )
+    because = _xml(verdict.because)
+    if verdict.holds_back:
+        kind = "error" if verdict.outcome is Outcome.ERROR else "failure"
+        found = ET.SubElement(case, kind, message=because, type=verdict.outcome.value)
+        found.text = _xml("\n".join(_last_words(verdict, 400)))
+    elif _is_waived(verdict):
+        ET.SubElement(case, "skipped", message=f"advisory {verdict.outcome}: {because}")
+    else:
+        ET.SubElement(case, "system-out").text = because
+
+
+def _xml(text: str) -> str:
+    """A text without the characters that XML cannot hold."""
+    return _NOT_XML.sub("\ufffd", text)
+
+
+def _row(verdict: Verdict, longest: float) -> Mapping[str, object]:
+    """One gate as the page shows it, with its bars measured in per cent."""
+    return {
+        "verdict": verdict,
+        "symbol": SYMBOLS[verdict.outcome],
+        "word": _word(verdict),
+        "time": show_time(verdict.seconds),
+        "bar": _share(verdict.seconds, longest),
+        "figures": [show_figure(*figure) for figure in verdict.figures.items()],
+        "exchanges": [
+            {
+                "exchange": exchange,
+                "time": show_time(exchange.seconds),
+                "bar": _share(exchange.seconds, verdict.seconds),
+                "answered": f"HTTP {exchange.status}" if exchange.status else "none",
+            }
+            for exchange in verdict.evidence
+        ],
+    }
+
+
+def _share(seconds: float, longest: float) -> float:
+    """The length of a bar in per cent; short ones are still to be seen."""
+    share = 100 * seconds / longest if longest > 0 else 0.0
+    return round(min(100.0, max(0.6, share)), 2)

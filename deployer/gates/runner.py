@@ -1,0 +1,217 @@
+"""Run gates against a server: in order of cost, side by side where that is fair."""
+
+import asyncio
+import importlib
+import math
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+import httpx2
+
+from deployer.core.gate_options import Gate as Parameters
+from deployer.core.units import seconds, show_seconds
+from deployer.core.verdict import Exchange, Outcome, Verdict
+from deployer.errors import UsageError
+from deployer.gates import GATES
+from deployer.gates.answers import Judgement, excerpt, unmeasured
+from deployer.gates.client import Client, Unanswered, connected
+from deployer.gates.target import Target
+
+HEALTH = "health"
+_SENTENCE_LENGTH = 600
+
+
+@dataclass(frozen=True, slots=True)
+class GateRequest:
+    """A gate to run, and what the stack asks of it."""
+
+    name: str
+    parameters: Parameters
+
+
+@dataclass(frozen=True, slots=True)
+class GateEvent:
+    """A gate began, or ended with a verdict."""
+
+    gate: str
+    verdict: Verdict | None = None
+
+
+class Implementation(Protocol):
+    """What a module of a gate offers; each gate knows its own types."""
+
+    def measure(
+        self, client: Client, parameters: Parameters, target: Target
+    ) -> Awaitable[object]:
+        """Ask the server; raises `Unanswered` when no whole answer comes."""
+
+    def judge(
+        self, measurement: object, parameters: Parameters, target: Target
+    ) -> Judgement:
+        """Judge what was measured, without asking anybody."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What the gates of one run share."""
+
+    http: httpx2.AsyncClient
+    target: Target
+    say: Callable[[GateEvent], None]
+    clock: Callable[[], float]
+
+
+def run_gates(
+    requests: Sequence[GateRequest],
+    target: Target,
+    *,
+    say: Callable[[GateEvent], None],
+    jobs: int = 1,
+    clock: Callable[[], float] = time.monotonic,
+) -> tuple[Verdict, ...]:
+    """Run the gates and return their verdicts, in the order of the table of gates.
+
+    At most `jobs` run at once, and those that measure time or counters run alone.
+    If health is asked for and does not pass, nothing else is run.  Whatever the
+    server does becomes a verdict; raises UsageError for a gate that does not exist
+    or is asked for twice, and what `say` raises.
+    """
+    ordered = _ordered(requests)
+    return asyncio.run(_all(ordered, target, say=say, jobs=max(1, jobs), clock=clock))
+
+
+def _ordered(requests: Sequence[GateRequest]) -> tuple[GateRequest, ...]:
+    by_name = {request.name: request for request in requests}
+    if unknown := sorted(by_name.keys() - GATES.keys()):
+        raise UsageError(
+            f"there is no gate `{unknown[0]}`", f"gates are {', '.join(GATES)}"
+        )
+    if len(by_name) < len(requests):
+        raise UsageError("a gate is asked for twice")
+    return tuple(by_name[name] for name in GATES if name in by_name)
+
+
+async def _all(
+    ordered: Sequence[GateRequest],
+    target: Target,
+    *,
+    say: Callable[[GateEvent], None],
+    jobs: int,
+    clock: Callable[[], float],
+) -> tuple[Verdict, ...]:
+    verdicts: dict[str, Verdict] = {}
+    async with connected(target) as http:
+        run = _Run(http, target, say, clock)
+        for request in ordered:
+            if request.name == HEALTH:
+                verdicts[HEALTH] = await _one(run, request)
+        rest = [request for request in ordered if request.name != HEALTH]
+        health = verdicts.get(HEALTH)
+        if health is not None and health.outcome is not Outcome.PASS:
+            verdicts |= {one.name: _not_run(run, one) for one in rest}
+        else:
+            verdicts |= await _side_by_side(run, rest, jobs)
+            for request in rest:
+                if GATES[request.name].alone:
+                    verdicts[request.name] = await _one(run, request)
+    return tuple(verdicts[request.name] for request in ordered)
+
+
+async def _side_by_side(
+    run: _Run, requests: Sequence[GateRequest], jobs: int
+) -> Mapping[str, Verdict]:
+    room = asyncio.Semaphore(jobs)
+
+    async def one(request: GateRequest) -> Verdict:
+        async with room:
+            return await _one(run, request)
+
+    shared = [request for request in requests if not GATES[request.name].alone]
+    tasks = [asyncio.create_task(one(request)) for request in shared]
+    try:
+        found = await asyncio.gather(*tasks)
+    finally:
+        # Whoever listens may have ended the run: nothing goes on behind its back.
+        for task in tasks:
+            task.cancel()
+    return {verdict.gate: verdict for verdict in found}
+
+
+async def _one(run: _Run, request: GateRequest) -> Verdict:
+    """Measure and judge, within the gate's time."""
+    run.say(GateEvent(request.name))
+    gate = cast("Implementation", importlib.import_module(GATES[request.name].module))
+    client = Client(run.http, run.target, clock=run.clock)
+    limit = _limit(request)
+    begun = run.clock()
+    try:
+        async with asyncio.timeout(limit):
+            measured = await gate.measure(client, request.parameters, run.target)
+        judgement = gate.judge(measured, request.parameters, run.target)
+    except TimeoutError:
+        judgement = _out_of_time(client, request.name, limit)
+    except Unanswered as error:
+        judgement = unmeasured(str(error))
+    return _verdict(run, request, judgement, client, run.clock() - begun)
+
+
+def _limit(request: GateRequest) -> float:
+    stated = request.parameters.timeout
+    return GATES[request.name].limit if stated is None else seconds(stated)
+
+
+def _out_of_time(client: Client, name: str, limit: float) -> Judgement:
+    last = client.evidence[-1] if client.evidence else None
+    shown = show_seconds(limit)
+    if last is not None and last.status == httpx2.codes.SERVICE_UNAVAILABLE:
+        return unmeasured(f"still loading (HTTP 503) after {shown}")
+    hint = f"`gates.{name}.timeout` allows more"
+    if last is None:
+        return unmeasured(f"no answer within {shown}; {hint}")
+    return unmeasured(f"not done within {shown}, at {_first_words(last)}; {hint}")
+
+
+def _first_words(exchange: Exchange) -> str:
+    return " ".join(exchange.request.split()[:2])
+
+
+def _verdict(
+    run: _Run,
+    request: GateRequest,
+    judgement: Judgement,
+    client: Client,
+    took: float,
+) -> Verdict:
+    """The verdict without secrets; a figure that is no number is never a pass."""
+    figures = {n: v for n, v in judgement.figures.items() if math.isfinite(v)}
+    outcome = judgement.outcome
+    # What the server wrote stands in there: no key, no line, no escape sequence of it.
+    because = excerpt(client.hidden(judgement.because), _SENTENCE_LENGTH)
+    if len(figures) < len(judgement.figures) and outcome is Outcome.PASS:
+        outcome = Outcome.ERROR
+        lost = sorted(judgement.figures.keys() - figures.keys())
+        because = f"`{lost[0]}` is not a number"
+    verdict = Verdict(
+        gate=request.name,
+        outcome=outcome,
+        because=because,
+        seconds=took,
+        figures=figures,
+        evidence=tuple(client.evidence),
+        advisory=bool(request.parameters.advisory),
+    )
+    run.say(GateEvent(request.name, verdict))
+    return verdict
+
+
+def _not_run(run: _Run, request: GateRequest) -> Verdict:
+    verdict = Verdict(
+        gate=request.name,
+        outcome=Outcome.ERROR,
+        because="not run: health did not pass",
+        advisory=bool(request.parameters.advisory),
+    )
+    run.say(GateEvent(request.name, verdict))
+    return verdict

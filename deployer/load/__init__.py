@@ -1,0 +1,1 @@
+"""Stack files: read, laid over each other, checked, with the place of every key."""

@@ -1,0 +1,139 @@
+"""Files laid over each other with ``extends``: own values win, every place is kept."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from deployer.core.problems import Place, Problem
+from deployer.load.files import text_of
+from deployer.load.text import shown
+from deployer.load.tree import Broken, Entry, Listing, Scalar, Table, merged
+from deployer.load.yaml12 import UnreadableError, parse
+
+LONGEST_CHAIN = 16
+
+_NOT_A_PATH = (OSError, ValueError, RuntimeError)
+"""What a path raises that is too long, holds a NUL, or is a loop of links."""
+
+
+@dataclass(slots=True)
+class Layers:
+    """What was read for one stack."""
+
+    tree: Table | None = None
+    """Everything merged; None if a file could not be read."""
+    sources: list[Path] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+
+def read_layers(path: Path) -> Layers:
+    """Read a stack and all it extends; problems of every file are collected."""
+    layers = Layers()
+    try:
+        root = root_of(path)
+    except _NOT_A_PATH:
+        what = f"`{shown(str(path))}` is not a path"
+        return Layers(problems=[Problem(Place(shown(str(path))), "", what)])
+    reader = _Reader(layers, root)
+    tree = reader.read(path, (), Place(str(path)))
+    if not reader.unreadable:
+        layers.tree = tree
+    return layers
+
+
+def root_of(path: Path) -> Path:
+    """The folder that holds all files of a stack: its repository, else its own."""
+    folder = path.resolve().parent
+    for above in (folder, *folder.parents):
+        if (above / ".git").exists():
+            return above
+    return folder
+
+
+class _Reader:
+    """Reads each file once, however many extend it."""
+
+    def __init__(self, layers: Layers, root: Path) -> None:
+        self.unreadable = False
+        self._layers = layers
+        self._root = root
+        self._known: dict[Path, Table] = {}
+
+    def read(self, path: Path, chain: tuple[Path, ...], asked: Place) -> Table:
+        """The file merged with its bases; empty if it cannot be read."""
+        real = Path(os.path.realpath(path))
+        if real not in self._known:
+            self._known[real] = self._fresh(path, (*chain, path), asked)
+        return self._known[real]
+
+    def _fresh(self, path: Path, chain: tuple[Path, ...], asked: Place) -> Table:
+        file = str(path)
+        try:
+            text = text_of(path, file=file, asked=asked)
+            self._layers.sources.append(path)
+            own, problems = parse(text, file)
+        except UnreadableError as error:
+            self._layers.problems.append(error.problem)
+            self.unreadable = True
+            return Table({})
+        self._layers.problems += problems
+        tree = Table({})
+        for name, place in self._names(own):
+            tree = merged(tree, self._base(path.parent / name, name, chain, place))
+        tree.entries.pop("extends", None)
+        return merged(tree, own)
+
+    def _base(
+        self, path: Path, name: str, chain: tuple[Path, ...], place: Place
+    ) -> Table:
+        """One base; a problem of how it is named is told where it is named."""
+        try:
+            base = _tidy(path)
+            real = base.resolve()
+            told = self._refusal(base, real, name, chain)
+        except _NOT_A_PATH:
+            told = (f"`{shown(name)}` is not a path", "")
+        if told:
+            self._layers.problems.append(Problem(place, "extends", *told))
+            self.unreadable = True
+            return Table({})
+        return self.read(base, chain, place)
+
+    def _refusal(
+        self, base: Path, real: Path, name: str, chain: tuple[Path, ...]
+    ) -> tuple[str, str] | None:
+        if real in (link.resolve() for link in chain):
+            links = " → ".join(f"`{shown(str(link))}`" for link in (*chain, base))
+            return f"files extend each other: {links}", "take one `extends` out"
+        if len(chain) > LONGEST_CHAIN:
+            return f"more than {LONGEST_CHAIN} files extend each other", ""
+        if not real.is_relative_to(self._root):
+            hint = "bases live in the same repository, else in the folder of the stack"
+            return f"`{shown(name)}` is outside `{shown(str(self._root))}`", hint
+        return None
+
+    def _names(self, tree: Table) -> list[tuple[str, Place]]:
+        """The bases a file names; anything but texts is told, and taken out."""
+        entry = tree.entries.get("extends")
+        if entry is None:
+            return []
+        match entry.node:
+            case Scalar(None):
+                return []
+            case Listing(items):
+                pass
+            case _:
+                items = (entry,)
+        names = [(e.node.value, e.place) for e in items if isinstance(e.node, Scalar)]
+        texts = [(name, place) for name, place in names if isinstance(name, str)]
+        if len(texts) < len(items):
+            what = "expected the path of a stack file, or a list of paths"
+            self._layers.problems.append(Problem(entry.place, "extends", what))
+            tree.entries["extends"] = Entry(entry.place, Broken())
+        return texts
+
+
+def _tidy(path: Path) -> Path:
+    """Without `..` where that names the same file, for messages people can click."""
+    short = Path(os.path.normpath(path))
+    return short if short.resolve() == path.resolve() else path

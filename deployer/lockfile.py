@@ -1,0 +1,132 @@
+"""The lock file of a stack: what its references resolved to, kept in git."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from deployer.core.effects import Effect
+from deployer.core.facts import Facts, Pin
+from deployer.core.keys import digest
+from deployer.core.marks import leaves, marks_at
+from deployer.core.model import Stack
+from deployer.core.resources import Kind
+from deployer.core.values import Flat, JsonValue
+from deployer.errors import UsageError
+from deployer.state.disk import guarded, replace_file
+from deployer.state.json_text import (
+    FormError,
+    Item,
+    NewerError,
+    members_of,
+    parse,
+    text_of,
+)
+
+_VERSION = 1
+_SUFFIX = ".lock.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A field that the lock file was resolved from, and that changed since."""
+
+    path: str
+    locked: JsonValue
+    """None where it was not set."""
+    today: JsonValue
+    """None where it is not set."""
+    artefact: Kind
+    """Which of build and weights has to be resolved again."""
+
+
+def lock_path(stack_file: Path) -> Path:
+    """``stacks/demo.lock.json`` for ``stacks/demo.yaml``."""
+    return stack_file.with_name(f"{stack_file.stem}{_SUFFIX}")
+
+
+def read(path: Path) -> Facts | None:
+    """The facts in a lock file; None where there is no file.
+
+    Raises UsageError where it is damaged, or written by a newer deployer.
+    """
+    anew = f"`deployer lock {_stack_file(path)}` writes it anew"
+    try:
+        return _facts(parse(path.read_bytes()).versioned(_VERSION))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UsageError(f"cannot read `{path}`: {error.strerror}") from error
+    except NewerError as error:
+        raise UsageError(
+            f"`{path}` was written by a newer deployer "
+            f"(lock version {error.version}, this one reads {_VERSION})",
+            hint=f"upgrade deployer; or {anew}",
+        ) from error
+    except FormError as error:
+        raise UsageError(f"`{path}` is damaged: {error}", hint=anew) from error
+
+
+def write(path: Path, facts: Facts, stack_name: str) -> None:
+    """Replace a lock file; equal facts give the same bytes.
+
+    Raises UsageError where it cannot be written; the old one is still there then.
+    """
+    text = text_of(_VERSION, {"stack": stack_name, **members_of(facts)})
+    try:
+        with guarded(path.parent):
+            replace_file(path, text.encode(), mode=0o666)  # less the umask
+    except OSError as error:
+        raise UsageError(f"cannot write `{path}`: {error.strerror}") from error
+
+
+def inputs_of(stack: Stack) -> Flat:
+    """The fields that the lock file stands for, by path: what facts come from."""
+    return {leaf.path: leaf.value for leaf in leaves(stack) if leaf.marks.locked}
+
+
+def moved(facts: Facts, stack: Stack) -> tuple[Moved, ...]:
+    """The fields that differ between lock file and stack, by path.
+
+    Says nothing about the content of files on this machine: who can read them
+    compares their identity.
+    """
+    then, today = facts.inputs, inputs_of(stack)
+    return tuple(
+        Moved(path, then.get(path), today.get(path), _artefact_of(path))
+        for path in sorted(then.keys() | today.keys())
+        if not _same(then.get(path), today.get(path))
+    )
+
+
+def _same(one: JsonValue, other: JsonValue) -> bool:
+    """Equal as JSON: 1 is neither 1.0 nor true."""
+    return digest(one) == digest(other)
+
+
+def _artefact_of(path: str) -> Kind:
+    """The artefact a field decides about, by what a change of it costs."""
+    effect = marks_at(Stack, path).effect
+    return Kind.WEIGHTS if effect is Effect.FETCH else Kind.BUILD
+
+
+def _facts(item: Item) -> Facts:
+    found = item.members("stack", *Facts.__dataclass_fields__)
+    found["stack"].text()
+    return Facts(
+        build=_pin(found["build"]),
+        weights=_pin(found["weights"]),
+        inputs=found["inputs"].flat(),
+    )
+
+
+def _pin(item: Item) -> Pin:
+    found = item.of_class(Pin)
+    return Pin(
+        source=found["source"].text(),
+        identity=found["identity"].flat(),
+        where=found["where"].flat(),
+        about=found["about"].flat(),
+    )
+
+
+def _stack_file(path: Path) -> Path:
+    return path.with_name(f"{path.name.removesuffix(_SUFFIX)}.yaml")

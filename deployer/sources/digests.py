@@ -1,0 +1,82 @@
+"""SHA-256 of files, remembered for files that did not change since."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from deployer.core.progress import Progress, Watch
+
+_BLOCK = 4 * 1024 * 1024
+
+
+def sha256_of(path: Path, progress: Watch) -> str:
+    """The SHA-256 of a file, in hexadecimal; raises OSError."""
+    digest = hashlib.sha256()
+    done = 0
+    with path.open("rb") as stream:
+        total = os.fstat(stream.fileno()).st_size
+        while block := stream.read(_BLOCK):
+            digest.update(block)
+            done += len(block)
+            progress(Progress(f"hashing {path.name}", done, total))
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What a file looks like from outside; it changes when the content does."""
+
+    size: int
+    mtime_ns: int
+    inode: int
+
+
+def stamp_of(path: Path) -> Stamp:
+    """The stamp of a file; raises OSError."""
+    status = path.stat()
+    return Stamp(status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+@dataclass(frozen=True, slots=True)
+class DigestCache:
+    """Digests of files outside the store, kept in one JSON file.
+
+    Losing the file, or an entry to a writer at the same moment, costs one hash.
+    """
+
+    file: Path
+
+    def sha256_of(self, path: Path, progress: Watch) -> str:
+        """The digest of ``path``; hashed only where its stamp is not known."""
+        path = path.resolve()
+        before = stamp_of(path)
+        match self._read().get(str(path)):
+            case [*stamp, str(digest)] if stamp == _fields(before):
+                return digest
+        digest = sha256_of(path, progress)
+        if stamp_of(path) == before:  # else it is being written: do not remember
+            self._write({**self._read(), str(path): [*_fields(before), digest]})
+        return digest
+
+    def _read(self) -> dict[str, object]:
+        try:
+            content = json.loads(self.file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return content if isinstance(content, dict) else {}
+
+    def _write(self, content: Mapping[str, object]) -> None:
+        self.file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.NamedTemporaryFile(
+            "w", dir=self.file.parent, prefix=".digests-", delete=False
+        ) as stream:
+            json.dump(content, stream, indent=1, sort_keys=True)
+        Path(stream.name).replace(self.file)
+
+
+def _fields(stamp: Stamp) -> list[int]:
+    return [stamp.size, stamp.mtime_ns, stamp.inode]

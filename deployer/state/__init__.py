@@ -1,0 +1,38 @@
+"""Where the state of a stack lives between two commands, and who may change it.
+
+Every store raises
+
+* StateError       the state cannot be read or written; what a run knew and could
+                   not write is put somewhere safe first, and the message says where
+* StalePlanError   the stored state moved on, and was left as it is
+* LockedError      somebody else works on the stack
+"""
+
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from deployer.core.state import State
+
+
+class StateStore(Protocol):
+    """Keeps the state of one stack."""
+
+    def read(self) -> State | None:
+        """The stored state, as a value of the caller's own; None before the first."""
+        ...
+
+    def write(self, state: State, *, expect: int) -> None:
+        """Replace the stored state, if its serial is still ``expect``.
+
+        Durable on return, and never half done.  Writing what is stored already
+        changes nothing.  Where nothing is stored there is nothing to lose, and any
+        ``expect`` (0 for the first state) is fine.
+        """
+        ...
+
+    def lock(self, *, operation: str) -> AbstractContextManager[None]:
+        """Keep everybody else from applying until the block ends, however it ends.
+
+        ``operation`` tells others what is going on: ``apply``.
+        """
+        ...

@@ -1,0 +1,120 @@
+"""The state as JSON, there and back."""
+
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import TypeVar
+
+from deployer.core.resources import Kind
+from deployer.core.state import VERSION, Begun, Loose, Record, Release, State
+from deployer.errors import StateError
+from deployer.state.json_text import (
+    FormError,
+    Item,
+    NewerError,
+    members_of,
+    parse,
+    text_of,
+)
+
+_Word = TypeVar("_Word", Kind, Begun)
+
+
+def to_json(state: State) -> str:
+    """The one text of a state; equal states have equal texts.
+
+    Raises ValueError for NaN and infinity, which JSON does not know.
+    """
+    return text_of(VERSION, members_of(state))
+
+
+def from_json(text: bytes | str, place: str) -> State:
+    """The state that a text holds; ``place`` names it in messages.
+
+    Raises StateError.  For a newer version it has a hint; for a damaged text it has
+    none, as only who keeps the text knows where another copy lies.
+    """
+    try:
+        state = _state(parse(text).versioned(VERSION))
+        _verify(state)
+    except NewerError as error:
+        raise StateError(
+            f"`{place}` was written by a newer deployer "
+            f"(state version {error.version}, this one reads {VERSION})",
+            hint="upgrade deployer",
+        ) from error
+    except FormError as error:
+        raise StateError(f"`{place}` is damaged: {error}") from error
+    return state
+
+
+def _state(item: Item) -> State:
+    found = item.of_class(State)
+    promoting = found["promoting"]
+    return State(
+        stack=found["stack"].text(),
+        engine=found["engine"].text(),
+        lineage=found["lineage"].text(),
+        serial=found["serial"].count(),
+        live=_records(found["live"]),
+        made=_records(found["made"]),
+        loose=tuple(_loose(entry) for entry in found["loose"].entries()),
+        promoting=None if promoting.value is None else _release(promoting),
+        releases=tuple(_release(entry) for entry in found["releases"].entries()),
+        released=found["released"].count(),
+    )
+
+
+def _release(item: Item) -> Release:
+    found = item.of_class(Release)
+    return Release(
+        number=found["number"].count(),
+        at=found["at"].text(),
+        cause=found["cause"].text(),
+        records=_records(found["records"]),
+        gates=tuple(entry.flat() for entry in found["gates"].entries()),
+    )
+
+
+def _loose(item: Item) -> Loose:
+    found = item.of_class(Loose)
+    return Loose(_one_of(Begun, found["begun"]), _record(found["record"]))
+
+
+def _records(item: Item) -> Mapping[str, Record]:
+    records = {address: _record(entry) for address, entry in item.mapping().items()}
+    for address, record in records.items():
+        if record.address != address:
+            raise FormError(f"`{item.path}` holds `{record.address}` under `{address}`")
+    return records
+
+
+def _record(item: Item) -> Record:
+    found = item.of_class(Record)
+    return Record(
+        address=found["address"].text(),
+        kind=_one_of(Kind, found["kind"]),
+        key=found["key"].text(),
+        fields=found["fields"].flat(),
+        needs={kind: key.text() for kind, key in found["needs"].mapping().items()},
+        spec=found["spec"].flat(),
+        outputs=found["outputs"].flat(),
+    )
+
+
+def _one_of(words: type[_Word], item: Item) -> _Word:
+    text = item.text()
+    try:
+        return words(text)
+    except ValueError as error:
+        raise FormError(
+            f"`{item.path}` is `{text}`, expected one of {', '.join(words)}"
+        ) from error
+
+
+def _verify(state: State) -> None:
+    """Refuse to work on a state that no sequence of steps leads to."""
+    numbers = [release.number for release in state.releases]
+    if any(later <= earlier for earlier, later in pairwise(numbers)):
+        raise FormError("the numbers of `releases` do not grow")
+    if numbers and state.released < numbers[-1]:
+        raise FormError(f"`released` is {state.released}, below the newest release")

@@ -1,0 +1,194 @@
+"""JSON files of ours as text: written one way only, read strictly."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from typing import TYPE_CHECKING, NoReturn
+
+from deployer.core.values import JsonValue
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+
+class FormError(ValueError):
+    """A text has not the form it should have; says what is wrong, not where it lies."""
+
+
+class NewerError(ValueError):
+    """A text has a version that only a newer deployer reads."""
+
+    def __init__(self, version: int) -> None:
+        super().__init__(f"version {version}")
+        self.version = version
+
+
+def text_of(version: int, members: Mapping[str, object]) -> str:
+    """The one text of these members: version first, then by name, ASCII only.
+
+    Dataclasses become mappings.  Raises ValueError for a number JSON does not know.
+    """
+    whole = {"version": version, **_sorted(members)}
+    return json.dumps(whole, indent=2, allow_nan=False) + "\n"
+
+
+def _sorted(members: Mapping[str, object]) -> dict[str, object]:
+    return {name: _plain(members[name]) for name in sorted(members)}
+
+
+def _plain(value: object) -> object:
+    match value:
+        case Mapping():
+            return _sorted(value)
+        case list() | tuple():
+            return [_plain(item) for item in value]
+        case _ if is_dataclass(value) and not isinstance(value, type):
+            return _sorted(members_of(value))
+        case _:
+            return value
+
+
+def members_of(value: "DataclassInstance") -> dict[str, object]:
+    """The fields of a dataclass by name."""
+    return {field.name: getattr(value, field.name) for field in fields(value)}
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A value inside a text, with its path; each question raises FormError."""
+
+    value: JsonValue
+    path: str = ""
+
+    def text(self) -> str:
+        """A string."""
+        if not isinstance(self.value, str):
+            self._refuse("text")
+        return self.value
+
+    def count(self) -> int:
+        """A whole number that is not negative."""
+        if type(self.value) is not int or self.value < 0:
+            self._refuse("a whole number from 0")
+        return self.value
+
+    def flat(self) -> dict[str, JsonValue]:
+        """A mapping of anything."""
+        if not isinstance(self.value, dict):
+            self._refuse("a mapping")
+        return self.value
+
+    def mapping(self) -> dict[str, "Item"]:
+        """The entries of a mapping, with their paths."""
+        prefix = f"{self.path}." if self.path else ""
+        return {
+            name: Item(value, f"{prefix}{name}") for name, value in self.flat().items()
+        }
+
+    def members(self, *names: str) -> dict[str, "Item"]:
+        """The entries of a mapping that has exactly these."""
+        found = self.mapping()
+        if missing := sorted(set(names) - set(found)):
+            raise FormError(f"{self._shown} has no `{missing[0]}`")
+        if unknown := sorted(set(found) - set(names)):
+            raise FormError(f"{self._shown} has an unknown key `{unknown[0]}`")
+        return found
+
+    def of_class(self, kind: "type[DataclassInstance]") -> dict[str, "Item"]:
+        """The entries of a mapping that has exactly the fields of a dataclass."""
+        return self.members(*(field.name for field in fields(kind)))
+
+    def versioned(self, known: int) -> "Item":
+        """The mapping without its version; raises NewerError for one above ``known``.
+
+        Asked first, as a newer text may have any form.
+        """
+        version = self.mapping().get("version", Item(None, "version")).count()
+        if version > known:
+            raise NewerError(version)
+        if version < known:
+            raise FormError(f"there is no version {version}")
+        rest = {k: v for k, v in self.flat().items() if k != "version"}
+        return Item(rest, self.path)
+
+    def entries(self) -> tuple["Item", ...]:
+        """The entries of a list."""
+        if not isinstance(self.value, list):
+            self._refuse("a list")
+        return tuple(
+            Item(value, f"{self.path}[{index}]")
+            for index, value in enumerate(self.value)
+        )
+
+    @property
+    def _shown(self) -> str:
+        return f"`{self.path}`" if self.path else "the file"
+
+    def _refuse(self, expected: str) -> NoReturn:
+        raise FormError(f"{self._shown} is {_named(self.value)}, expected {expected}")
+
+
+def parse(content: bytes | str) -> Item:
+    """What a text holds; raises FormError.
+
+    Refuses what JSON readers let pass: a key given twice (a bad merge), NaN, and
+    numbers beyond what a float holds.
+    """
+    try:
+        text = content.decode() if isinstance(content, bytes) else content
+        return Item(
+            json.loads(
+                text,
+                object_pairs_hook=_once,
+                parse_constant=_refuse_constant,
+                parse_float=_finite,
+            )
+        )
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise FormError(f"not JSON at {place}") from error
+    except UnicodeDecodeError as error:
+        raise FormError(f"not UTF-8 at byte {error.start}") from error
+    except RecursionError as error:
+        raise FormError("nested too deeply") from error
+    except FormError:
+        raise
+    except ValueError as error:
+        raise FormError("a number has too many digits") from error
+
+
+def _once(pairs: Sequence[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
+    found: dict[str, JsonValue] = {}
+    for name, value in pairs:
+        if name in found:
+            raise FormError(f"the key `{name}` is given twice")
+        found[name] = value
+    return found
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise FormError(f"`{name}` is no number of JSON")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise FormError(f"the number {digits} is too large")
+    return number
+
+
+def _named(value: JsonValue) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "true or false"
+        case int() | float():
+            return f"the number {value}"
+        case str():
+            return f"the text `{value}`"
+        case list():
+            return "a list"
+        case dict():
+            return "a mapping"

@@ -1,0 +1,106 @@
+"""Every gate against the real llama-server b10434 with the tiny Gemma 4 model."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from deployer.core.values import JsonValue
+from deployer.core.verdict import Outcome, Verdict
+from deployer.gates import GATES
+from deployer.gates.props import context_per_slot
+from deployer.gates.runner import GateRequest, run_gates
+from deployer.gates.target import Target
+from tests.gates.checking import run_one, section
+from tests.gates.real_server import KEY, serving
+
+pytestmark = pytest.mark.real
+
+STATED: Mapping[str, JsonValue] = {
+    "llama_cpp.tag": "b10434",
+    "llama_cpp.commit": "7e4c0a9",
+    "server.ctx_size": 8192,
+    "server.parallel": 2,
+    "server.metrics": True,
+    "server.slots": True,
+    "model.alias": "tiny",
+    "model.path": "tiny.gguf",
+}
+
+
+@pytest.fixture(scope="module")
+def url(llama_server: Path, tiny_model: Path) -> Iterator[str]:
+    options = ("--ctx-size", "8192", "--parallel", "2", "--metrics", "--alias", "tiny")
+    with serving(llama_server, tiny_model, *options) as address:
+        yield address
+
+
+def target(url: str, **changed: JsonValue) -> Target:
+    named = {name.replace("__", "."): value for name, value in changed.items()}
+    return Target(url, api_key=KEY, api_key_name="KEY", expects={**STATED, **named})
+
+
+def expect(verdict: Verdict, outcome: Outcome, because: str) -> None:
+    assert (verdict.outcome, because in verdict.because) == (outcome, True), verdict
+
+
+@pytest.mark.parametrize("gate", GATES)
+def test_the_gate_passes(gate: str, url: str) -> None:
+    expect(run_one(gate, target(url)), Outcome.PASS, "")
+
+
+def test_all_gates_pass_side_by_side(url: str) -> None:
+    requests = [GateRequest(gate, section(gate)) for gate in GATES]
+    verdicts = run_gates(requests, target(url), say=lambda _event: None, jobs=2)
+    assert {v.gate: v.because for v in verdicts if v.outcome is not Outcome.PASS} == {}
+
+
+@pytest.mark.parametrize(
+    ("gate", "path", "value", "outcome", "because"),
+    [
+        ("build", "llama_cpp__commit", None, Outcome.INCONCLUSIVE, "state `llama_cpp"),
+        ("build", "llama_cpp__commit", "0000000", Outcome.FAIL, "says `0000000`"),
+        ("props", "server__ctx_size", 16384, Outcome.FAIL, "is 4096, `server.ctx_"),
+        ("props", "server__parallel", 4, Outcome.FAIL, "the slots is 2"),
+        ("props", "model__alias", "large", Outcome.FAIL, "the alias is `tiny`"),
+        ("props", "model__mmproj", "F16", Outcome.FAIL, "vision is off"),
+        ("props", "server__metrics", False, Outcome.FAIL, "/metrics is on"),
+        ("models", "model__alias", "large", Outcome.FAIL, "but not `model.alias"),
+    ],
+)
+def test_another_stack_is_not_proved(
+    gate: str, path: str, value: JsonValue, outcome: Outcome, because: str, url: str
+) -> None:
+    expect(run_one(gate, target(url, **{path: value})), outcome, because)
+
+
+def test_a_wrong_key_is_refused(url: str) -> None:
+    stranger = Target(url, api_key="sk-other", api_key_name="KEY", expects=STATED)
+    expect(run_one("chat", stranger), Outcome.ERROR, "HTTP 401: Invalid API Key")
+    expect(run_one("auth", stranger), Outcome.FAIL, "the key as Bearer")
+
+
+def test_more_requests_than_slots_are_seen(url: str) -> None:
+    verdict = run_one("concurrency", target(url), requests=5)
+    expect(verdict, Outcome.FAIL, "the server has 2 slots")
+
+
+def test_metrics_that_are_off_fail(llama_server: Path, tiny_model: Path) -> None:
+    with serving(llama_server, tiny_model) as bare:
+        expect(run_one("metrics", target(bare)), Outcome.FAIL, "`server.metrics: true`")
+
+
+@pytest.mark.parametrize("parallel", [None, 1, 2, 3, 4])
+@pytest.mark.parametrize("unified", [None, True, False])
+def test_the_context_of_a_slot_is_as_computed(
+    *, parallel: int | None, unified: bool | None, llama_server: Path, tiny_model: Path
+) -> None:
+    options = ["--ctx-size", "1000"]
+    options += ["--parallel", str(parallel)] if parallel else []
+    if unified is not None:
+        options += ["--kv-unified" if unified else "--no-kv-unified"]
+    stated = {"server__parallel": parallel, "server__kv_unified": unified}
+    with serving(llama_server, tiny_model, *options) as address:
+        verdict = run_one("props", target(address, server__ctx_size=1000, **stated))
+    wanted = context_per_slot(1000, parallel, unified=unified)
+    assert verdict.figures["context_tokens_per_slot"] == wanted

@@ -1,0 +1,65 @@
+"""Programs that work on a state, to be started, killed and raced."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import deployer
+from deployer.core.resources import Kind
+from deployer.core.state import Begun, Record, State
+from deployer.state.files import FileStateStore
+
+HERE = Path(__file__).parent
+
+Program = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def program() -> Program:
+    """Starts a program of this folder with its standard streams in pipes."""
+
+    def start(
+        name: str, *arguments: object, cwd: Path | None = None
+    ) -> subprocess.Popen[str]:
+        package = str(Path(deployer.__file__).parents[1])
+        return subprocess.Popen(
+            [sys.executable, str(HERE / name), *map(str, arguments)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=cwd,
+            env={**os.environ, "PYTHONPATH": package},
+        )
+
+    return start
+
+
+@pytest.fixture
+def first() -> State:
+    """A state with one thing begun, at serial 1."""
+    record = Record(
+        address="demo/build",
+        kind=Kind.BUILD,
+        key="k1",
+        fields={"llama_cpp.tag": "b9763"},
+        needs={},
+        spec={"argv": ["--port", 1]},
+    )
+    return State("demo", "local", lineage="l1").begin(Begun.STAGING, record)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FileStateStore:
+    refuge = tmp_path / "refuge"
+    refuge.mkdir()
+    return FileStateStore(tmp_path / ".deployer" / "state", "demo", refuges=(refuge,))
+
+
+@pytest.fixture
+def second(first: State) -> State:
+    return first.retired(first.loose[0].record)

@@ -1,0 +1,266 @@
+"""Whatever the stacks, and wherever a run dies, running again ends in the right world.
+
+A history is a list of runs: apply, rollback, destroy, a reboot before it; gates that
+fail, calls of the engine that fail, and a crash before or after the n-th effect, where
+writing the state is an effect like any other.  DEPLOYER_LONG=1 tries 100,000.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deployer.apply import World, apply
+from deployer.core.graph import expand
+from deployer.core.plan import Action, Drift, make_plan
+from deployer.core.resources import Graph, Kind, Node
+from deployer.core.state import State, node_of
+from deployer.core.steps import steps_of
+from deployer.core.values import JsonValue
+from deployer.errors import EngineError, GateError
+from deployer.state.form import from_json, to_json
+from deployer.testing import (
+    CrashError,
+    FakeEngine,
+    FakeJudge,
+    Fuse,
+    MemoryStateStore,
+    in_place,
+    resolved,
+    stack,
+    unheard,
+)
+from tests.core.checking import DROPS, KEEPS
+
+HISTORIES = 100_000 if os.environ.get("DEPLOYER_LONG") else 2_000
+SERVER = "demo/server"
+
+FAILURES = (
+    *("stage build", "stage weights", "stage snapshot", "stage server"),
+    *("promote server", "retire server", "start server", "update server"),
+    "stop server",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a stack says: a number for each kind of effect."""
+
+    build: int
+    weights: int
+    words: int
+    auth: int
+    in_place: int
+    gates: int
+    keep: int
+    snapshot: bool
+    replaces: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of the command line, and what goes wrong in it."""
+
+    what: str
+    wish: Wish
+    crash_at: int
+    """Number of the effect that it dies at; 0: it lives."""
+    crash_after: bool
+    gate_fails: bool
+    fails: str
+    reboot: bool
+
+
+WISHES = st.builds(
+    Wish,
+    build=st.integers(0, 1),
+    weights=st.integers(0, 1),
+    words=st.integers(0, 1),
+    auth=st.integers(0, 1),
+    in_place=st.integers(0, 2),
+    gates=st.integers(0, 2),
+    keep=st.integers(1, 3),
+    snapshot=st.booleans(),
+    replaces=st.booleans(),
+)
+RUNS = st.builds(
+    Run,
+    what=st.sampled_from(("apply", "apply", "apply", "apply", "rollback", "destroy")),
+    wish=WISHES,
+    crash_at=st.integers(0, 24),
+    crash_after=st.booleans(),
+    gate_fails=st.sampled_from((False, False, False, True)),
+    fails=st.sampled_from(("",) * 12 + FAILURES),
+    reboot=st.sampled_from((False,) * 7 + (True,)),
+)
+
+
+@given(
+    st.sampled_from(("local", "modal")),
+    st.lists(RUNS, min_size=1, max_size=6),
+    st.sampled_from(("apply", "apply", "rollback", "destroy")),
+    WISHES,
+)
+@settings(max_examples=HISTORIES, deadline=None)
+def test_running_again_converges(
+    engine: str, runs: Sequence[Run], last: str, wish: Wish
+) -> None:
+    history = History(engine)
+    for run in runs:
+        history.attempt(run)
+    target = history.target(last, wish)
+    history.run(target, observe=history.rebooted)
+    history.check_settled(target)
+
+
+class History:
+    """A world, its state, and what has to be true of them at any time."""
+
+    def __init__(self, engine: str) -> None:
+        self.engine = engine
+        self.world = FakeEngine()
+        self.store = MemoryStateStore()
+        self.rebooted = False
+        self.may_be_down = False
+        """Something was asked for that takes the server away, and is not over."""
+
+    def attempt(self, run: Run) -> None:
+        """One run that may fail in every way there is."""
+        if run.reboot:
+            self.world.reboot()
+            self.rebooted = self.may_be_down = True
+        target = self.target(run.what, run.wish)
+        self.may_be_down |= not target or run.wish.replaces
+        self.world.fuse = self.store.fuse = Fuse(run.crash_at, after=run.crash_after)
+        self.world.fails = {run.fails}
+        clean = not self.state.loose and self.state.promoting is None
+        before = self._keys()
+        settled = False
+        try:
+            self.run(target, observe=run.reboot, gate_fails=run.gate_fails)
+        except (CrashError, EngineError):
+            pass
+        except GateError:
+            if clean and not self.rebooted and not run.fails:
+                assert self._keys() == before
+                assert (self.state.loose, self.state.promoting) == ((), None)
+        else:
+            self.rebooted = self.rebooted and not run.reboot
+            settled = not self.rebooted
+        assert self.may_be_down or self.world.outages == []
+        self.world.outages.clear()
+        self.world.fuse = self.store.fuse = Fuse()
+        self.world.fails = ()
+        if settled:
+            self.check_settled(target)
+            self.may_be_down = False
+
+    def run(self, target: Graph, *, observe: bool, gate_fails: bool = False) -> None:
+        """What the command line does: plan, then carry the plan out."""
+        state = self.state
+        plan = make_plan(target, state, drift=self._drift() if observe else ())
+        for change in plan.changes:
+            assert (change.action is Action.KEEP) == (change.reasons == ())
+        apply(
+            steps_of(plan),
+            state,
+            World(
+                engine=self.world,
+                judge=FakeJudge(("health",) if gate_fails else ()),
+                store=self.store,
+                say=unheard,
+                now=lambda: "2026-11-01T12:00:00+00:00",
+                clock=lambda: 0.0,
+                workers=1,
+            ),
+            cause="apply",
+            keep=_keep(target),
+        )
+
+    def target(self, what: str, wish: Wish) -> Graph:
+        """What a run is to end in; a rollback without a release is an apply."""
+        releases = self.state.releases
+        if what == "destroy":
+            return {}
+        if what == "rollback" and releases:
+            release = releases[wish.build % len(releases)]
+            return {a: node_of(record) for a, record in release.records.items()}
+        return _graph(self.engine, wish)
+
+    @property
+    def state(self) -> State:
+        """The recorded state, or that of a new stack."""
+        return self.store.read() or State("demo", self.engine, lineage="f00d")
+
+    def check_settled(self, target: Graph) -> None:
+        """The world is the target, the state says so, and nothing is left over."""
+        state = self.state
+        assert make_plan(target, state).is_empty
+        assert (state.loose, state.promoting) == ((), None)
+        assert (self.world.running, self.world.traffic) == _right(target)
+        for address, record in state.live.items():
+            assert node_of(record) == _plain(target[address])
+            served = record.kind is Kind.SERVER
+            assert served or (address, record.key) in self.world.made
+        numbers = [release.number for release in state.releases]
+        assert numbers == sorted(set(numbers))
+        assert from_json(to_json(state), "state") == state
+        serials = [state.serial for state in self.store.history]
+        assert serials == list(range(1, len(serials) + 1))
+
+    def _keys(self) -> object:
+        """Which servers run, and which one has the traffic."""
+        return (set(self.world.running), dict(self.world.traffic))
+
+    def _drift(self) -> tuple[Drift, ...]:
+        server = self.state.live.get(SERVER)
+        if server is None or self.world.observe(server).running:
+            return ()
+        return (Drift(SERVER, "not running"),)
+
+
+def _right(target: Graph) -> object:
+    node = target.get(SERVER)
+    if node is None:
+        return ({}, {})
+    return ({(SERVER, node.key): in_place(node.fields)}, {SERVER: node.key})
+
+
+def _plain(node: Node) -> Node:
+    return replace(
+        node, fields=dict(node.fields), needs=dict(node.needs), spec=dict(node.spec)
+    )
+
+
+def _keep(target: Graph) -> int:
+    keep = target[SERVER].fields["rollout.keep"] if target else 3
+    assert isinstance(keep, int)
+    return keep
+
+
+@cache
+def _graph(engine: str, wish: Wish) -> Graph:
+    content: dict[str, JsonValue] = {
+        "version": 1,
+        "name": "demo",
+        "engine": engine,
+        "llama_cpp": {"tag": f"b{9000 + wish.build}"},
+        "model": {"path": f"{wish.weights}.gguf"},
+        "server": {"ctx_size": 1024 * (1 + wish.words)},
+        "snapshot": {"enabled": wish.snapshot},
+        "rollout": {
+            "keep": wish.keep,
+            "strategy": "replace" if wish.replaces else "handover",
+        },
+    }
+    if wish.auth:
+        content["auth"] = {"api_key": {"env": "KEY"}}
+    if wish.in_place:
+        content["scaling"] = {"min_containers": wish.in_place}
+    if wish.gates:
+        content["gates"] = {"chat": {"max_tokens": wish.gates}}
+    asked = stack(content)
+    return expand(asked, resolved(asked), KEEPS if engine == "local" else DROPS)

