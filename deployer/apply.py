@@ -145,6 +145,10 @@ class _Run:
                 assert_never(step)
 
     def _make(self, nodes: tuple[Node, ...]) -> None:
+        if self._world.workers == 1:
+            for node in nodes:
+                self._make_one(node)
+            return
         with ThreadPoolExecutor(max_workers=self._world.workers) as pool:
             for done in [pool.submit(self._make_one, node) for node in nodes]:
                 done.result()

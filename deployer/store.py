@@ -259,16 +259,6 @@ def _acquired(lock: "FileLock") -> bool:
     return True
 
 
-def home_of(environment: Mapping[str, str]) -> Path:
-    """The store of this user: DEPLOYER_HOME, or below the XDG data directory."""
-    if chosen := environment.get("DEPLOYER_HOME"):
-        return Path(chosen).expanduser().absolute()
-    data = environment.get("XDG_DATA_HOME", "")
-    if not data.startswith("/"):  # the standard: a relative path is to be ignored
-        data = f"{environment.get('HOME') or Path.home()}/.local/share"
-    return Path(data) / "deployer"
-
-
 def _listed(folder: Path) -> dict[str, File]:
     """Everything below ``folder``; equal files become one, none stays writable."""
     files: dict[str, File] = {}

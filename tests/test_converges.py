@@ -114,6 +114,7 @@ def test_running_again_converges(
     target = history.target(last, wish)
     history.run(target, observe=history.rebooted)
     history.check_settled(target)
+    assert from_json(to_json(history.state), "state") == history.state
 
 
 class History:
@@ -133,14 +134,14 @@ class History:
             self.world.reboot()
             self.rebooted = self.may_be_down = True
         target = self.target(run.what, run.wish)
-        self.may_be_down |= not target or run.wish.replaces
+        self.may_be_down |= not target or _replaces(target)
         self.world.fuse = self.store.fuse = Fuse(run.crash_at, after=run.crash_after)
         self.world.fails = {run.fails}
         clean = not self.state.loose and self.state.promoting is None
         before = self._keys()
         settled = False
         try:
-            self.run(target, observe=run.reboot, gate_fails=run.gate_fails)
+            self.run(target, observe=self.rebooted, gate_fails=run.gate_fails)
         except (CrashError, EngineError):
             pass
         except GateError:
@@ -148,8 +149,8 @@ class History:
                 assert self._keys() == before
                 assert (self.state.loose, self.state.promoting) == ((), None)
         else:
-            self.rebooted = self.rebooted and not run.reboot
-            settled = not self.rebooted
+            self.rebooted = False
+            settled = True
         assert self.may_be_down or self.world.outages == []
         self.world.outages.clear()
         self.world.fuse = self.store.fuse = Fuse()
@@ -207,7 +208,6 @@ class History:
             assert served or (address, record.key) in self.world.made
         numbers = [release.number for release in state.releases]
         assert numbers == sorted(set(numbers))
-        assert from_json(to_json(state), "state") == state
         serials = [state.serial for state in self.store.history]
         assert serials == list(range(1, len(serials) + 1))
 
@@ -233,6 +233,10 @@ def _plain(node: Node) -> Node:
     return replace(
         node, fields=dict(node.fields), needs=dict(node.needs), spec=dict(node.spec)
     )
+
+
+def _replaces(target: Graph) -> bool:
+    return target[SERVER].fields.get("rollout.strategy") == "replace"
 
 
 def _keep(target: Graph) -> int:

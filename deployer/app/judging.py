@@ -12,7 +12,7 @@ from deployer.core.state import Record
 from deployer.core.values import Flat, JsonValue
 from deployer.core.verdict import Verdict
 from deployer.engines import Endpoint, Engine
-from deployer.errors import AuthError, UsageError
+from deployer.errors import AuthError, EngineError, UsageError
 from deployer.gates.runner import GateEvent, GateRequest, run_gates
 from deployer.gates.target import Target
 
@@ -40,6 +40,12 @@ class Judging:
             GateRequest(name, parameters_of(name, record.fields)) for name in gates
         )
         verdicts = run_gates(requests, target, say=self._tell, jobs=self.jobs)
+        if candidate and not self.engine.observe(record).running:
+            # On a shared port the live server answers for a candidate that died.
+            raise EngineError(
+                f"the candidate `{record.address}` died while its gates ran",
+                hint="its log says why: nothing was promoted",
+            )
         self.keep(record, verdicts)
         return verdicts
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from os import urandom
 from pathlib import Path
-from secrets import token_hex
 
 from deployer.app.prepared import Cache, Inputs, Prepared
 from deployer.app.settings import Settings
@@ -64,7 +64,7 @@ def state_of(stack_file: Path, settings: Settings, prepared: Prepared) -> State:
     """The recorded state of a stack, or a new one; raises UsageError on a mix-up."""
     found = settings.states(stack_file, prepared.name).read()
     if found is None:
-        return State(prepared.name, prepared.engine, lineage=token_hex(16))
+        return State(prepared.name, prepared.engine, lineage=urandom(16).hex())
     if found.engine != prepared.engine and (found.live or found.loose):
         raise UsageError(
             f"stack `{prepared.name}` is deployed on engine `{found.engine}`, and is"

@@ -4,14 +4,17 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from deployer.core.values import JsonValue
-from deployer.engines import Engine, Place, engine_of
 from deployer.errors import UsageError
+from deployer.home import home_of
 from deployer.state.files import FileStateStore
-from deployer.store import Store, home_of
+
+if TYPE_CHECKING:
+    from deployer.engines import Engine
+    from deployer.store import Store
 
 STATE_FOLDER = Path(".deployer") / "state"
 """Beside the stacks; not committed."""
@@ -26,16 +29,20 @@ class Settings:
     """Artefact store, run directories, caches."""
 
     @property
-    def store(self) -> Store:
+    def store(self) -> "Store":
         """The artefact store."""
+        from deployer.store import Store  # noqa: PLC0415 - plan rarely needs it
+
         return Store(self.home)
 
     def states(self, stack_file: Path, name: str) -> FileStateStore:
         """Where the state of a stack is kept."""
         return FileStateStore(stack_file.parent / STATE_FOLDER, name)
 
-    def engine(self, name: str, stack_file: Path) -> Engine:
+    def engine(self, name: str, stack_file: Path) -> "Engine":
         """The engine of a stack; raises UsageError for one that is not there."""
+        from deployer.engines import Place, engine_of  # noqa: PLC0415 - as above
+
         folder = stack_file.parent.absolute()
         place = Place(self.home, folder, self.variables(folder))
         try:
@@ -65,6 +72,8 @@ def settings_of(environment: Mapping[str, str] | None = None) -> Settings:
 
 def utc_now() -> str:
     """The time as the state keeps it."""
+    from datetime import UTC, datetime  # noqa: PLC0415 - plan does not need it
+
     return datetime.now(tz=UTC).isoformat(timespec="seconds")
 
 

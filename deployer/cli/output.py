@@ -7,7 +7,6 @@ from pathlib import Path
 
 import click
 
-from deployer.core.render.data import FORMAT
 from deployer.core.values import JsonValue
 
 
@@ -18,6 +17,8 @@ def json_line(value: Mapping[str, JsonValue]) -> None:
 
 def json_head() -> None:
     """The first line of every JSON output: the version of its form."""
+    from deployer.core.render.data import FORMAT  # noqa: PLC0415 - not for people
+
     json_line({"type": "version", "format": FORMAT})
 
 

@@ -11,8 +11,6 @@ from deployer.app.settings import settings_of
 from deployer.cli.options import engine_option, json_option, locked_option
 from deployer.cli.output import json_head, json_line, stack_files
 from deployer.core.problems import Problem, problems_text
-from deployer.core.render.data import plan_data
-from deployer.core.render.markdown import plan_markdown
 from deployer.core.render.text import plan_text
 from deployer.core.values import JsonValue
 from deployer.errors import DeployerError, StackError, UsageError
@@ -151,8 +149,12 @@ def plan_command(  # noqa: PLR0913 - one parameter an option
 def _print(planned: Planned, form: str, *, steps: bool) -> None:
     match form:
         case "json":
+            from deployer.core.render.data import plan_data  # noqa: PLC0415 - rare
+
             json_line(plan_data(planned.plan, planned.places))
         case "markdown":
+            from deployer.core.render.markdown import plan_markdown  # noqa: PLC0415
+
             click.echo(plan_markdown(planned.plan, planned.places))
         case _:
             text = plan_text(planned.plan, planned.places, steps=steps)

@@ -132,7 +132,8 @@ class Show:
 
     def _milestone(self, progress: Progress) -> None:
         """Without a terminal: one line when a transfer is complete."""
-        if (progress.total or 0) >= WORTH_A_LINE and progress.done >= progress.total:
+        total = progress.total or 0
+        if total >= WORTH_A_LINE and progress.done >= total:
             name = progress.name
             if name not in self._tasks:
                 click.echo(f"    {name}: {show_bytes(progress.done)}")

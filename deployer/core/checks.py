@@ -10,7 +10,7 @@ from deployer.core.gpus import GPUS
 from deployer.core.model import LlamaCpp, Model, Scaling, Stack
 from deployer.core.option_names import OTHER_NAMES
 from deployer.core.server import Server
-from deployer.core.spelling import did_you_mean, one_of
+from deployer.core.spelling import did_you_mean, one_of, shown
 
 MOST_GPUS = 8
 """In one container on Modal, and the largest common machine."""
@@ -144,7 +144,7 @@ def _gpu(stack: Stack) -> Iterator[Finding]:
         path = "gpu" if isinstance(stack.gpu, str) else f"gpu.{index}"
         if name not in GPUS:
             known = did_you_mean(name, GPUS) or f"known: {', '.join(GPUS)}"
-            yield Finding(path, f"no GPU type `{name[:40]}`", known)
+            yield Finding(path, f"no GPU type `{shown(name)}`", known)
         elif not 1 <= count <= MOST_GPUS:
             what = f"expected 1 to {MOST_GPUS} GPUs, got {count}"
             yield Finding(path, what, f"write `{name}:2` for two")

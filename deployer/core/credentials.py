@@ -5,6 +5,7 @@ AWS, Google, Slack and Modal tokens; JSON web tokens; PEM keys.
 """
 
 import re
+from itertools import pairwise
 
 _KNOWN = re.compile(
     r"\bhf_[A-Za-z0-9]{16,}"
@@ -44,6 +45,7 @@ def looks_like_a_credential(text: str, *, key: str = "") -> bool:
 
 
 def _random(run: str) -> bool:
-    """Many different characters of all three classes: names and words have fewer."""
-    classes = (str.isupper, str.islower, str.isdigit)
-    return len(set(run)) >= 18 and all(any(map(c, run)) for c in classes)
+    """Capitals, small letters and digits in every other place: names change less."""
+    classes = [(c.isupper(), c.islower()) for c in run]
+    changes = sum(one != other for one, other in pairwise(classes))
+    return len(set(classes)) == 3 and changes * 2 >= len(run)

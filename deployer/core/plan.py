@@ -118,6 +118,11 @@ class Plan:
         ]
         return digest(content)[:6]
 
+    @property
+    def destroys(self) -> bool:
+        """Whether nothing is to be left."""
+        return all(change.after is None for change in self.changes)
+
     def change(self, kind: Kind) -> Change | None:
         """The change of one kind of resource."""
         return next((c for c in self.changes if c.kind is kind), None)
@@ -157,7 +162,7 @@ def make_plan(graph: Graph, state: State, *, drift: tuple[Drift, ...] = ()) -> P
             (gates_of(n.fields) for n in graph.values() if n.kind is Kind.SERVER), ()
         ),
         unfinished=tuple(_unfinished(graph, seen)),
-        resumes=state.promoting if graph else None,
+        resumes=state.promoting,
     )
 
 

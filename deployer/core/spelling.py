@@ -1,4 +1,4 @@
-"""What a word was probably meant to be."""
+"""Words of a user in messages: what was meant, and what may be printed."""
 
 from collections.abc import Iterable
 
@@ -30,6 +30,13 @@ def one_of(words: Iterable[object]) -> str:
     if len(quoted) <= 2:
         return " or ".join(quoted)
     return f"one of {', '.join(quoted)}"
+
+
+def shown(text: str, *, longest: int = 60) -> str:
+    """One line, no control characters, and cut when it is long."""
+    start = text[: longest + 1]
+    clean = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in start)
+    return clean if len(text) <= longest else f"{clean[: longest - 1]}…"
 
 
 def _plain(word: str) -> str:

@@ -116,8 +116,11 @@ def steps_of(plan: Plan) -> tuple[Step, ...]:
 
 
 def _leftovers(plan: Plan) -> Iterator[Step]:
-    """An unfinished promotion ends before anything else may be retired."""
-    if plan.resumes is not None:
+    """An unfinished promotion ends before anything else may be retired.
+
+    Where all is to go, its candidate is one more thing to retire.
+    """
+    if plan.resumes is not None and not plan.destroys:
         yield Resume(plan.resumes)
     for loose in plan.unfinished:
         yield Retire(loose.record)
@@ -177,5 +180,5 @@ def _removed(plan: Plan) -> Iterator[Step]:
     for record in gone:
         if record.kind is Kind.SERVER:
             yield Retire(record)
-    if gone and not any(c.after for c in plan.changes):
+    if plan.destroys and (gone or plan.resumes is not None):
         yield Forget()

@@ -143,14 +143,19 @@ def _together(
 def _intervals(
     completions: Iterable[tuple[Ended, Completion]],
 ) -> tuple[tuple[float, float], ...] | None:
-    """When the server worked on each request; None if an answer does not say."""
+    """The middle half of the work on each request; None if an answer does not say.
+
+    Answers reach the client a little late, so work that followed other work may seem
+    to touch it: only what overlaps for long was done together.
+    """
     found = []
     for ended, completion in completions:
         timings = completion.timings
         if timings is None or timings.prompt_ms < 0 or timings.predicted_ms <= 0:
             return None
         worked = (timings.prompt_ms + timings.predicted_ms) / 1000
-        found.append((ended.seconds - worked, ended.seconds))
+        middle = ended.seconds - worked / 2
+        found.append((middle - worked / 4, middle + worked / 4))
     return tuple(found)
 
 

@@ -17,8 +17,7 @@ from deployer.core.expect import (
 )
 from deployer.core.option_names import OTHER_NAMES
 from deployer.core.problems import Place, Problem
-from deployer.core.spelling import did_you_mean, nearest, one_of
-from deployer.load.text import shown
+from deployer.core.spelling import did_you_mean, nearest, one_of, shown
 from deployer.load.tree import (
     Broken,
     Listing,

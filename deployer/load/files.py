@@ -5,8 +5,7 @@ import stat
 from pathlib import Path
 
 from deployer.core.problems import Place, Problem
-from deployer.core.spelling import did_you_mean
-from deployer.load.text import shown
+from deployer.core.spelling import did_you_mean, shown
 from deployer.load.yaml12 import UnreadableError
 
 LARGEST_FILE = 1 << 20

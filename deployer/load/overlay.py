@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from deployer.core.problems import Place, Problem
+from deployer.core.spelling import shown
 from deployer.load.files import text_of
-from deployer.load.text import shown
 from deployer.load.tree import Broken, Entry, Listing, Scalar, Table, merged
 from deployer.load.yaml12 import UnreadableError, parse
 
@@ -109,7 +109,7 @@ class _Reader:
             return f"more than {LONGEST_CHAIN} files extend each other", ""
         if not real.is_relative_to(self._root):
             hint = "bases live in the same repository, else in the folder of the stack"
-            return f"`{shown(name)}` is outside `{shown(str(self._root))}`", hint
+            return f"`{shown(name)}` is outside the repository of the stack", hint
         return None
 
     def _names(self, tree: Table) -> list[tuple[str, Place]]:

@@ -10,9 +10,9 @@ from pydantic import ValidationError
 from deployer.core.checks import Finding, checks
 from deployer.core.model import Stack
 from deployer.core.problems import Place, Problem
+from deployer.core.spelling import shown
 from deployer.core.values import JsonValue
 from deployer.load.files import missing
-from deployer.load.text import shown
 from deployer.load.tree import Steps, Table, dotted, place_of
 
 

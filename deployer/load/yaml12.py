@@ -15,8 +15,8 @@ import yaml
 
 from deployer.core.credentials import looks_like_a_credential
 from deployer.core.problems import Place, Problem
+from deployer.core.spelling import shown
 from deployer.load.syntax import UNKNOWN, Mark, explained
-from deployer.load.text import shown
 from deployer.load.tree import Broken, Entry, Listing, Node, Scalar, Table, dotted
 
 Loader: TypeAlias = type[yaml.SafeLoader] | type[yaml.CSafeLoader]

@@ -185,6 +185,7 @@ def test_a_promotion_that_stopped_is_not_resumed_to_be_destroyed() -> None:
         None,
         None,
         """\
+  ! an earlier run stopped while promoting release 2
   ! an earlier run left demo/server f0fc0d7a staged; it is retired first
   - server   http://127.0.0.1:8080 · tiny                             remove
       no longer asked for

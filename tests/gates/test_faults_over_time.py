@@ -257,11 +257,12 @@ def test_the_clock_in_the_answers_is_a_witness_too() -> None:
             "prompt_n": 1,
             "prompt_ms": 1.0,
             "predicted_n": 64,
-            "predicted_ms": 140.0,
+            "predicted_ms": 400.0,
         }
         return fake.as_json({**fake.completion(Said()), "timings": timings})
 
-    script = Script(routes={CHAT: timed, "GET /slots": lambda _request: NO_SLOTS})
+    routes = {CHAT: timed, "GET /slots": lambda _request: NO_SLOTS}
+    script = Script(routes=routes, busy_seconds=0.4)
     check("concurrency", script, Outcome.PASS, "by the server's own clock")
     check("concurrency", one_at_a_time(script), FAIL, "at most 1 of 2")
 

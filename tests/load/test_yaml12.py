@@ -175,7 +175,9 @@ def test_an_alias_bomb_is_counted_not_built() -> None:
     for n in range(1, 9):
         refs = ", ".join([f"*a{n - 1}"] * 10)
         lines.append(f"a{n}: &a{n} [{refs}]")
-    assert told("\n".join(lines)) == ["5:10 more than 20000 values, aliases written out"]
+    assert told("\n".join(lines)) == [
+        "5:10 more than 20000 values, aliases written out"
+    ]
 
 
 def test_aliases_do_not_nest_deeper_than_written_text_may() -> None:

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,14 +19,15 @@ Program = Callable[..., subprocess.Popen[str]]
 
 
 @pytest.fixture
-def program() -> Program:
+def program() -> Iterator[Program]:
     """Starts a program of this folder with its standard streams in pipes."""
+    started = []
 
     def start(
         name: str, *arguments: object, cwd: Path | None = None
     ) -> subprocess.Popen[str]:
         package = str(Path(deployer.__file__).parents[1])
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, str(HERE / name), *map(str, arguments)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -35,8 +36,13 @@ def program() -> Program:
             cwd=cwd,
             env={**os.environ, "PYTHONPATH": package},
         )
+        started.append(process)
+        return process
 
-    return start
+    yield start
+    for process in started:
+        with process:
+            process.kill()
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import select
 import signal
 import struct
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def main(folder: Path, rounds: int, writer: str) -> None:
     counts = {"unreadable": 0, "lost": 0, "acknowledged": 0}
     state = afresh(store)
     for _ in range(rounds):
-        acknowledged = killed_writer(store, state, chance.uniform(0, 0.02))
+        acknowledged = killed_writer(store, state, chance.uniform(0, 3))
         counts["acknowledged"] += acknowledged - state.serial
         found = whole(store)
         if found is None:
@@ -59,8 +60,13 @@ def afresh(store: FileStateStore) -> State:
     return FIRST
 
 
-def killed_writer(store: FileStateStore, state: State, seconds: float) -> int:
-    """The last serial that was acknowledged before the kill."""
+def killed_writer(store: FileStateStore, state: State, writes: float) -> int:
+    """The last serial that was acknowledged before the kill.
+
+    It comes the time of so many ``writes`` after the first one ended, so that it
+    hits a busy machine in the middle of its work as well.
+    """
+    begun = time.monotonic()
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -70,16 +76,17 @@ def killed_writer(store: FileStateStore, state: State, seconds: float) -> int:
             os.write(writing, SERIAL.pack(new.serial))
             state = new
     os.close(writing)
+    said = os.read(reading, SERIAL.size)
     never, end = os.pipe()
-    select.select([never], [], [], seconds)
+    select.select([never], [], [], writes * (time.monotonic() - begun))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     with open(reading, "rb") as stream:  # noqa: PTH123 -- it owns a descriptor
-        said = stream.read()
+        said += stream.read()
     os.close(never)
     os.close(end)
-    serials = [serial for (serial,) in SERIAL.iter_unpack(said)]
-    return serials[-1] if serials else state.serial
+    (serial,) = SERIAL.unpack(said[-SERIAL.size :])
+    return int(serial)
 
 
 def whole(store: FileStateStore) -> State | None:

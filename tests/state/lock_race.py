@@ -35,11 +35,11 @@ def leave_a_lock_behind(store: FileStateStore) -> None:
         with store.lock(operation="apply"):
             os.write(writing, b"!")
             signal.pause()
+    os.close(writing)  # so that a child that fails ends the read
     os.read(reading, 1)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     os.close(reading)
-    os.close(writing)
 
 
 def race(store: FileStateStore, processes: int) -> int:
@@ -58,13 +58,14 @@ def race(store: FileStateStore, processes: int) -> int:
             os._exit(0)
         children.append(child)
     os.close(start)  # everybody begins
+    os.close(answer)
     said = b""
-    while len(said) < processes:
-        said += os.read(answers, processes)
+    while len(said) < processes and (more := os.read(answers, processes)):
+        said += more
     os.close(end)  # the winner lets go
     for child in children:
         os.waitpid(child, 0)
-    for descriptor in (started, ended, answers, answer):
+    for descriptor in (started, ended, answers):
         os.close(descriptor)
     return said.count(b"W")
 

@@ -12,7 +12,7 @@ ROUNDS = 1000 if os.environ.get("DEPLOYER_LONG") else 60
 
 def rounds_of(program: Program, folder: Path, writer: str, rounds: int) -> Any:
     process = program("kill_rounds.py", folder, rounds, writer)
-    said, errors = process.communicate(timeout=300)
+    said, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     return json.loads(said)
 
@@ -23,7 +23,7 @@ def test_no_kill_leaves_an_unreadable_state_or_loses_an_acknowledged_one(
     counts = rounds_of(program, tmp_path, "ours", ROUNDS)
     assert counts["unreadable"] == 0
     assert counts["lost"] == 0
-    assert counts["acknowledged"] > ROUNDS / 10  # it was killed while at work
+    assert counts["acknowledged"] > ROUNDS  # it was killed while at work
 
 
 def test_the_same_kills_find_a_plain_write_out(

@@ -22,7 +22,6 @@ from deployer.engines.local.artefacts import Artefacts
 from deployer.engines.local.health import is_healthy
 from deployer.engines.local.resident import memory_of
 from deployer.engines.local.server import Server
-from deployer.engines.local.tail import tail
 from deployer.errors import EngineError
 
 
@@ -110,7 +109,7 @@ class LocalEngine:
             raise EngineError(
                 f"there is no log at `{log}`", hint="the server never ran here"
             )
-        return tail(log, lines=lines, follow=follow)
+        return logs.tail(log, lines=lines, follow=follow)
 
 
 def _refuse_gpu(wanted: JsonValue) -> None:

@@ -12,17 +12,21 @@ left it gets everything, whatever the program says.
 
 The program is attached through a *parker*: a listener that joins the group, sets
 the program, and leaves.  In these microseconds the kernel could pick the parker
-for a client, and closing it would reset that connection.  So the parker carries a
-socket filter, set before it listens, that drops every packet: the client's SYN is
-only sent again, one second later, to a real server.
+for a client, and closing it would reset that connection.  So the parker demands,
+before it listens, that packets come with a time to live of 255, which is higher than
+clients send (64 or 128): the kernel drops them without an answer, and the client
+sends its SYN again one second later, to a real server.  (A socket filter would drop
+them as well, but needs CAP_NET_ADMIN since linux 5d39580f68e6.  All here works for an
+ordinary user.)
 
 When a listener leaves, the last of the group takes its index.  Two servers [A, B]
 become [B], and the next to come is index 1 again.
 
-Sources: man 7 socket (SO_REUSEPORT, SO_ATTACH_REUSEPORT_CBPF, SO_ATTACH_FILTER);
-linux ``net/core/sock_reuseport.c`` (reuseport_select_sock, run_bpf_filter,
-reuseport_detach_sock), ``net/ipv4/inet_hashtables.c`` (inet_reuseport_add_sock: a
-group has one address, one port and one user), ``net/ipv4/tcp_ipv4.c`` (tcp_filter).
+Sources: man 7 socket (SO_REUSEPORT, SO_ATTACH_REUSEPORT_CBPF); RFC 5082 (minimal
+time to live); linux ``net/core/sock_reuseport.c`` (reuseport_select_sock,
+run_bpf_filter, reuseport_detach_sock), ``net/ipv4/inet_hashtables.c``
+(inet_reuseport_add_sock: a group has one address, one port and one user),
+``net/ipv4/tcp_ipv4.c`` (tcp_v4_rcv: min_ttl).
 """
 
 import ctypes
@@ -39,9 +43,10 @@ from deployer.errors import EngineError
 GATE_SOURCE: Final = "127.0.0.2"
 """The address that the deployer's own requests to a candidate come from."""
 
-# Numbers of asm-generic/socket.h (x86, arm, riscv, ppc, s390); Python has no names.
-_SO_ATTACH_FILTER: Final = 26
+# asm-generic/socket.h (x86, arm, riscv, ppc, s390) and linux/in.h; Python has no names.
 _SO_ATTACH_REUSEPORT_CBPF: Final = 51
+_IP_MINTTL: Final = 21
+_HIGHEST_TTL: Final = 255
 
 # linux/filter.h: offsets from here count from the IPv4 header, and byte 12 of that
 # is the source address.
@@ -70,10 +75,10 @@ def steer(host: str, port: int, *, clients: int, gates: int) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as parker:
         parker.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         try:
-            _attach(parker, _SO_ATTACH_FILTER, ((_RETURN, 0, 0, 0),))
+            parker.setsockopt(socket.IPPROTO_IP, _IP_MINTTL, _HIGHEST_TTL)
             parker.bind((host, port))
             parker.listen(1)
-            _attach(parker, _SO_ATTACH_REUSEPORT_CBPF, _program(clients, gates))
+            _attach(parker, _program(clients, gates))
         except OSError as error:
             raise _refused(host, port, error) from error
 
@@ -109,15 +114,13 @@ def _program(clients: int, gates: int) -> tuple[Instruction, ...]:
     )
 
 
-def _attach(
-    listener: socket.socket, option: int, program: tuple[Instruction, ...]
-) -> None:
+def _attach(listener: socket.socket, program: tuple[Instruction, ...]) -> None:
     """Hand a program to the kernel as `struct sock_fprog`: a count and a pointer."""
     code = b"".join(struct.pack("@HBBI", *instruction) for instruction in program)
     memory = ctypes.create_string_buffer(code, len(code))  # alive during the call
     # Native alignment pads between the two fields as the C compiler does.
     pointed = struct.pack("@HP", len(program), ctypes.addressof(memory))
-    listener.setsockopt(socket.SOL_SOCKET, option, pointed)
+    listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_CBPF, pointed)
 
 
 def _refused(host: str, port: int, error: OSError) -> EngineError:
