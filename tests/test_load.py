@@ -142,7 +142,7 @@ s.yaml:2:1: error: `tag` is missing under `llama_cpp`
   hint: add `tag:` (a release (`b9763` or `v1.2.3`) or a commit of 7 to 40 \
 hexadecimal digits)
 s.yaml:5:7: error: `prompt` is missing under `snapshot.warmup.0`
-  hint: add `prompt:` (a text of one or more printable characters)
+  hint: add `prompt:` (a text)
 """,
     )
 
@@ -189,12 +189,11 @@ s.yaml:15:3: error: expected a number of at least 0, got the text `hot`
 s.yaml:16:3: error: expected a duration such as `90s`, `5m` or `1h30m`, \
 or a number of seconds, got the text `5 min`
 s.yaml:17:3: error: expected a list (each item: a number), got the number `3`
-s.yaml:18:3: error: expected a list (each item: a text of one or more printable \
-characters), got the text `cuda0`
+s.yaml:18:3: error: expected a list (each item: a text), got the text `cuda0`
   hint: write a list: `[cuda0]`
 s.yaml:19:11: error: expected a number, a text, a list (each item: a text or a \
 number), `true` or `false`, got a section
-s.yaml:20:3: error: expected a text of one or more printable characters, got a list
+s.yaml:20:3: error: expected a text, got a list
 s.yaml:21:9: error: expected a whole number from 1 to 65535, got the number `70000`
 """,
     )

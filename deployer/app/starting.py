@@ -52,13 +52,10 @@ def _name(path: Path) -> str:
 
 
 def _write_schema(schema: Path) -> Path:
-    import json  # noqa: PLC0415 - with the model, only where it is written
-
-    from deployer.core.schema import schema_of  # noqa: PLC0415 - imports the model
+    from deployer.core.schema import schema_text  # noqa: PLC0415 - imports the model
 
     schema.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(schema_of(), indent=2, ensure_ascii=False)
-    schema.write_text(f"{text}\n", encoding="utf-8")
+    schema.write_text(schema_text(), encoding="utf-8")
     return schema
 
 

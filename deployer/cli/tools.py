@@ -1,6 +1,5 @@
 """state, schema, completion, version: small tools."""
 
-import json
 import sys
 from pathlib import Path
 
@@ -77,9 +76,9 @@ def schema_command() -> None:
     Example:
       deployer schema > schema/stack.schema.json
     """
-    from deployer.core.schema import schema_of  # noqa: PLC0415 - imports the model
+    from deployer.core.schema import schema_text  # noqa: PLC0415 - imports the model
 
-    click.echo(json.dumps(schema_of(), indent=2, ensure_ascii=False))
+    click.echo(schema_text(), nl=False)
 
 
 @click.command("completion")

