@@ -215,9 +215,15 @@ class _Run:
     def _hand_over(self, release: Release) -> None:
         for address, record in release.records.items():
             if record.kind is Kind.SERVER:
-                before = self.state.live.get(address)
+                before = self._before(address)
                 self._world.engine.promote(record, before, self._world.say)
         self._write(lambda s: s.promoted(keep=self._keep))
+
+    def _before(self, address: str) -> Record | None:
+        """What has the traffic: live, or on its way out since a destroy that died."""
+        retiring = (it.record for it in self.state.loose if it.begun is Begun.RETIRING)
+        known = (*self.state.live.values(), *retiring)
+        return next((r for r in known if r.address == address), None)
 
     def _validate(self, nodes: tuple[Node, ...], gates: tuple[str, ...]) -> None:
         renewed = self._renewed(nodes)

@@ -3,7 +3,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
 from deployer import lockfile
@@ -32,6 +32,9 @@ STACK = {
 }
 
 texts = some.text(max_size=8)
+unhurried = settings(
+    deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow]
+)
 values = some.recursive(
     some.none() | some.booleans() | some.integers() | texts,
     lambda inner: some.lists(inner) | some.dictionaries(texts, inner),
@@ -56,6 +59,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "demo.lock.json"
 
 
+@unhurried
 @given(facts=facts_of_any_kind)
 def test_what_is_written_reads_back_the_same(
     tmp_path_factory: pytest.TempPathFactory, facts: Facts

@@ -1,7 +1,7 @@
 """Carrying plans out: apply, rollback, destroy."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from deployer.app.planning import Options, Planned, plan
 from deployer.app.prepared import Prepared
 from deployer.app.settings import Settings, monotonic, utc_now, whole
 from deployer.apply import World, apply
-from deployer.core.events import Say
+from deployer.core.events import Say, Talk
 from deployer.core.plan import make_plan
 from deployer.core.resources import Graph, Kind
 from deployer.core.state import Record, Release, State, node_of
@@ -20,7 +20,8 @@ from deployer.core.steps import Stage, steps_of
 from deployer.core.values import Flat, JsonValue
 from deployer.core.verdict import Verdict
 from deployer.engines import Endpoint
-from deployer.errors import UsageError
+from deployer.errors import GateError, UsageError
+from deployer.state.files import FileStateStore
 
 _KEEP = 3
 """Releases kept where no server is left to say how many."""
@@ -51,8 +52,9 @@ def apply_stack(
     Raises what `deployer.apply.apply` and planning raise, and LockedError.
     """
     store = settings.states(stack_file, name_of(stack_file, settings))
-    with store.lock(operation="apply"):
+    with _telling(store, say).lock(operation="apply"):
         planned = plan(stack_file, settings, options, say)
+        _preflight(stack_file, settings, planned)
         if not planned.plan.is_empty and not confirm(planned):
             return None
         if planned.facts is not None:
@@ -70,11 +72,12 @@ def rollback(
 ) -> Applied | None:
     """Promote an earlier release again, from the state alone; None if declined."""
     found = deployed(stack_file, settings)
-    with found.store.lock(operation="rollback"):
+    with _telling(found.store, say).lock(operation="rollback"):
         found = deployed(stack_file, settings)
         release = earlier(found.state, number)
         graph = {a: node_of(r) for a, r in release.records.items()}
         planned = _planned(found, graph)
+        _preflight(stack_file, settings, planned)
         if not planned.plan.is_empty and not confirm(planned):
             return None
         cause = f"rollback to {release.number}"
@@ -86,7 +89,7 @@ def destroy(
 ) -> Applied | None:
     """Stop and remove everything that runs; artefacts stay; None if declined."""
     found = deployed(stack_file, settings)
-    with found.store.lock(operation="destroy"):
+    with _telling(found.store, say).lock(operation="destroy"):
         planned = _planned(deployed(stack_file, settings), {})
         if not planned.plan.is_empty and not confirm(planned):
             return None
@@ -117,6 +120,19 @@ def _planned(found: Deployed, graph: Graph) -> Planned:
     return Planned(make_plan(graph, state), prepared, state, None)
 
 
+def _telling(store: FileStateStore, say: Say) -> FileStateStore:
+    """The same store, that says whose lock it takes over."""
+    return replace(store, notify=lambda line: say(Talk(store.stack, line)))
+
+
+def _preflight(stack_file: Path, settings: Settings, planned: Planned) -> None:
+    """Raise what is known to fail, before anybody is asked."""
+    steps = steps_of(planned.plan)
+    staged = [step.node for step in steps if isinstance(step, Stage)]
+    if staged:
+        settings.engine(planned.plan.engine, stack_file).preflight(staged)
+
+
 def _carry_out(
     stack_file: Path, settings: Settings, planned: Planned, say: Say, *, cause: str
 ) -> Applied:
@@ -138,12 +154,14 @@ def _carry_out(
         clock=monotonic,
     )
     steps = steps_of(planned.plan)
-    engine.preflight([step.node for step in steps if isinstance(step, Stage)])
     keep = _kept(planned)
     try:
         state = apply(steps, planned.state, world, cause=cause, keep=keep)
-    finally:
+    except GateError as error:
         report = _reported(settings, planned, tuple(seen))
+        hint = f"{error.hint}, and `{report}` shows it all"
+        raise GateError(error.message, hint=hint) from error
+    report = _reported(settings, planned, tuple(seen))
     server = next((r for r in state.live.values() if r.kind is Kind.SERVER), None)
     endpoint = None if server is None else engine.endpoint(server, candidate=False)
     return Applied(planned, state, tuple(seen), report, endpoint)

@@ -1,5 +1,7 @@
 """The `deployer` command: commands are imported when they are called."""
 
+import errno
+import io
 import os
 import sys
 from collections.abc import Mapping
@@ -10,7 +12,8 @@ import click
 
 from deployer import __version__
 from deployer.core.problems import problems_text
-from deployer.errors import DeployerError, StackError
+from deployer.core.spelling import did_you_mean, shown
+from deployer.errors import DeployerError, StackError, UsageError
 
 COMMANDS: Mapping[str, str] = {
     "init": "planning",
@@ -38,6 +41,17 @@ COMMANDS: Mapping[str, str] = {
 
 INTERNAL_ERROR = 70
 
+_ADVICE: Mapping[int | None, str] = {
+    errno.ENOSPC: "free some space; `DEPLOYER_HOME` moves the store to another disk",
+    errno.EDQUOT: "free some space; `DEPLOYER_HOME` moves the store to another disk",
+    errno.EFBIG: "raise the limit of the file size: `ulimit -f`",
+    errno.EACCES: "look at its owner and mode; run `deployer` as one user",
+    errno.EPERM: "look at its owner and mode; run `deployer` as one user",
+    errno.EROFS: "`DEPLOYER_HOME` moves the store to another disk",
+    errno.EMFILE: "raise the limit of open files: `ulimit -n`",
+}
+"""What to do where the system refuses a file."""
+
 
 class _Lazy(click.Group):
     """A group that imports a command only to run it or to show its help."""
@@ -48,10 +62,15 @@ class _Lazy(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of this name."""
-        del ctx
+        """The command of this name; raises UsageError where there is none."""
         if (module := COMMANDS.get(cmd_name)) is None:
-            return None
+            if ctx.resilient_parsing:  # a shell asks for completions
+                return None
+            raise UsageError(
+                f"there is no command `{shown(cmd_name)}`",
+                hint=did_you_mean(cmd_name, COMMANDS)
+                or "`deployer --help` lists the commands",
+            )
         name = cmd_name.replace("-", "_")
         return cast(
             "click.Command",
@@ -80,16 +99,19 @@ def main(ctx: click.Context, *, debug: bool) -> None:
 def run() -> NoReturn:
     """Run the command line and exit with the code that `deployer.errors` lists."""
     debug = "--debug" in sys.argv or bool(os.environ.get("DEPLOYER_DEBUG"))
+    _print_anywhere()
     try:
-        code = main(standalone_mode=False)
+        code = main(prog_name="deployer", standalone_mode=False)
     except click.exceptions.Exit as stop:
         code = stop.exit_code
     except click.Abort:
         click.echo("cancelled", err=True)
         code = 8
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
-        code = 3
+        code = UsageError.exit_code
+    except click.ClickException as error:
+        code = _say(_usage_error(error))
     except DeployerError as error:
         if debug:
             raise
@@ -97,11 +119,42 @@ def run() -> NoReturn:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
+    except OSError as error:
+        if debug:
+            raise
+        code = _say(_refused(error))
     except Exception as error:
         if debug:
             raise
         code = _say_internal(error)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _print_anywhere() -> None:
+    """Print signs that the terminal's encoding does not have as question marks."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def _usage_error(error: click.ClickException) -> UsageError:
+    """What click says, as we say it."""
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    command = "deployer" if context is None else context.command_path
+    message = error.format_message().removeprefix("Invalid value for ")
+    message = message.rstrip(".").replace("'", "`")
+    return UsageError(
+        f"{message[:1].lower()}{message[1:]}",
+        hint=f"`{command} --help` shows how to call it",
+    )
+
+
+def _refused(error: OSError) -> DeployerError:
+    """The system refused a file; which one, and why."""
+    place = f"`{error.filename}`: " if error.filename else ""
+    return DeployerError(
+        f"{place}{error.strerror or error}", hint=_ADVICE.get(error.errno, "")
+    )
 
 
 def _say(error: DeployerError) -> int:

@@ -4,11 +4,35 @@ from pathlib import Path
 
 import click
 
+from deployer.core.spelling import did_you_mean, one_of, shown
+from deployer.errors import UsageError
+
+
+def _known_engine(
+    context: click.Context, option: click.Parameter, name: str | None
+) -> str | None:
+    """The name of an engine; raises UsageError for others."""
+    del context, option
+    if name is None:
+        return None
+    from deployer.engines import ABILITIES  # noqa: PLC0415 - only where it is named
+
+    if name not in ABILITIES:
+        raise UsageError(
+            f"there is no engine `{shown(name)}`",
+            hint=did_you_mean(name, ABILITIES) or f"write {one_of(ABILITIES)}",
+        )
+    return name
+
+
 stack_argument = click.argument(
     "stack", type=click.Path(path_type=Path), metavar="STACK"
 )
 engine_option = click.option(
-    "--engine", metavar="NAME", help="Use this engine instead of the stack's own."
+    "--engine",
+    metavar="NAME",
+    callback=_known_engine,
+    help="Use this engine instead of the stack's own.",
 )
 locked_option = click.option(
     "--locked", is_flag=True, help="Refuse to change or outdate the lock file."

@@ -78,8 +78,8 @@ def checks(stack: Stack) -> Iterator[Finding]:
     if stack.scaling:
         yield from _scaling(stack.scaling)
     if stack.server and stack.server.flags:
-        for key, value in stack.server.flags.items():
-            yield from _flag(key, value)
+        for key in stack.server.flags:
+            yield from _flag(key)
 
 
 def gpu_types(stack: Stack) -> tuple[tuple[str, int], ...]:
@@ -196,7 +196,7 @@ def _scaling(scaling: Scaling) -> Iterator[Finding]:
         yield Finding("scaling.max_containers", what, hint)
 
 
-def _flag(key: str, value: object) -> Iterator[Finding]:
+def _flag(key: str) -> Iterator[Finding]:
     path = f"server.flags.{key}"
     bare = key.lstrip("-")
     name = bare.replace("_", "-")
@@ -212,12 +212,6 @@ def _flag(key: str, value: object) -> Iterator[Finding]:
         if bare == key:
             what = f"options are written with dashes, not underscores: `{key}`"
         yield Finding(path, what, f"write `{name}`")
-    if any("\0" in str(part) for part in _parts(value)):
-        yield Finding(path, "a NUL character cannot be handed to a program")
-
-
-def _parts(value: object) -> tuple[object, ...]:
-    return value if isinstance(value, tuple) else (value,)
 
 
 @cache

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from math import isfinite
 
 from deployer.core.values import JsonValue
 
@@ -58,12 +59,13 @@ def all_let_pass(verdicts: Iterable[Verdict]) -> bool:
 
 
 def summary(verdict: Verdict) -> Mapping[str, JsonValue]:
-    """The part of a verdict that is kept with the release."""
+    """The part of a verdict that is kept with the release; JSON holds no NaN."""
+    figures = {k: v for k, v in verdict.figures.items() if isfinite(v)}
     return {
         "gate": verdict.gate,
         "outcome": verdict.outcome.value,
         "because": verdict.because,
         "seconds": round(verdict.seconds, 3),
         "advisory": verdict.advisory,
-        "figures": dict(verdict.figures),
+        "figures": dict(figures),
     }

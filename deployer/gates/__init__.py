@@ -23,8 +23,16 @@ GATES: Mapping[str, Gate] = {
     "models": Gate("deployer.gates.models", limit=30),
     "auth": Gate("deployer.gates.auth", limit=60),
     "chat": Gate("deployer.gates.chat", limit=120),
+    "json_schema": Gate("deployer.gates.json_schema", limit=180),
+    "thinking": Gate("deployer.gates.thinking", limit=300),
+    "thinking_budget": Gate("deployer.gates.thinking_budget", limit=600),
+    "tools": Gate("deployer.gates.tools", limit=600),
+    "responses_api": Gate("deployer.gates.responses_api", limit=300),
+    "messages_api": Gate("deployer.gates.messages_api", limit=300),
+    "vision": Gate("deployer.gates.vision", limit=300),
     "stream": Gate("deployer.gates.stream", limit=120, alone=True),
     "metrics": Gate("deployer.gates.metrics", limit=120, alone=True),
     "concurrency": Gate("deployer.gates.concurrency", limit=300, alone=True),
+    "speed": Gate("deployer.gates.speed", limit=300, alone=True),
 }
 """Every gate in the order in which it runs and is shown: cheap and basic ones first."""

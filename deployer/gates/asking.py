@@ -6,6 +6,9 @@ from deployer.core.values import JsonValue
 
 PROMPT: Final = "Say in one short sentence what the capital of France is."
 
+QUESTION: Final = "Which is larger, 9.11 or 9.9? Think about it, then answer."
+"""Makes a model that can think do so."""
+
 Body = dict[str, JsonValue]
 
 

@@ -11,7 +11,7 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,7 +74,7 @@ class Work:
 
     @property
     def build(self) -> Path:
-        """cmake's folder."""
+        """What cmake and the build tool make."""
         return self.folder / "build"
 
     @property

@@ -56,10 +56,10 @@ def explain(build: int | None, name: str) -> Explanation:
     known = Known.YES if option else Known.NO
     if asked in found.uncertain or (option is None and _may_be(asked, found)):
         known = Known.UNCERTAIN
-    if option and option.standing is Standing.REMOVED:
+    if option and not _works(option):
         known = Known.NO
     others = seen(asked)
-    words = (*newer(asked), *older(asked))
+    words = (*newer(asked), *(old for old in older(asked) if old.startswith("--")))
     instead = tuple(w for w in words if found.find(w.partition(" ")[0]))
     near = None if asked in every else nearest(asked, every)
     best = option or (others[-1] if others else None)
@@ -119,30 +119,29 @@ def diff(old: int, new: int) -> FlagDiff:
     """What is different between two builds, in the direction asked for."""
     before, after = catalogue(old), catalogue(new)
     unsure = before.uncertain | after.uncertain
-    added, removed, renamed = [], [], []
-    for option in after.options:
-        if _works(option) and _counterpart(option, before) is None:
-            added.append(option)
-    for option in before.options:
-        if not _works(option) or _counterpart(option, after) is not None:
-            continue
-        words = _successor(option, after)
-        if words:
-            renamed.append(Renamed(option.name, words))
-        else:
-            removed.append(option)
-    came = {_option_in(r.new, after) for r in renamed}
+    gone, came = _only_in(before, after, unsure), _only_in(after, before, unsure)
+    heirs = {o: words for o in gone if (words := _successor(o, after))}
+    inherited = {after.find(words.partition(" ")[0]) for words in heirs.values()}
     pairs = [(o, n) for o in before.options if (n := _counterpart(o, after))]
+    sure = [(o, n) for o, n in pairs if not unsure & {*o.spellings, *n.spellings}]
     return FlagDiff(
         old,
         new,
-        tuple(o for o in added if o not in came and not unsure & {*o.spellings}),
-        tuple(o for o in removed if not unsure & {*o.spellings}),
-        tuple(r for r in renamed if r.old not in unsure),
-        tuple(c for pair in pairs for c in _changes(*pair) if c.name not in unsure),
-        tuple(n for o, n in pairs if _newly_deprecated(o, n)),
-        tuple(sorted(unsure)),
+        added=tuple(o for o in came if o not in inherited),
+        removed=tuple(o for o in gone if o not in heirs),
+        renamed=tuple(Renamed(o.name, words) for o, words in heirs.items()),
+        changed=tuple(change for pair in sure for change in _changes(*pair)),
+        deprecated=tuple(n for o, n in sure if _newly_deprecated(o, n)),
+        uncertain=tuple(sorted(unsure)),
     )
+
+
+def _only_in(
+    one: Catalogue, other: Catalogue, unsure: frozenset[str]
+) -> tuple[Option, ...]:
+    """The options that work on one build and by no name on the other, for certain."""
+    works = (o for o in one.options if _works(o) and not unsure & {*o.spellings})
+    return tuple(o for o in works if _counterpart(o, other) is None)
 
 
 def _works(option: Option) -> bool:
@@ -158,11 +157,7 @@ def _counterpart(option: Option, other: Catalogue) -> Option | None:
 def _successor(option: Option, after: Catalogue) -> str:
     """The words that say the same on the other build, if any do."""
     words = (w for name in option.spellings for w in (*newer(name), *older(name)))
-    return next((w for w in words if _option_in(w, after)), "")
-
-
-def _option_in(words: str, known: Catalogue) -> Option | None:
-    return known.find(words.partition(" ")[0])
+    return next((w for w in words if after.find(w.partition(" ")[0])), "")
 
 
 def _newly_deprecated(old: Option, new: Option) -> bool:
@@ -171,17 +166,19 @@ def _newly_deprecated(old: Option, new: Option) -> bool:
 
 
 def _changes(old: Option, new: Option) -> Iterator[Changed]:
-    """Every property that differs, in words."""
+    """Every property that differs, in words, under a name that both have."""
+    common = [name for name in old.spellings if name in new.spellings]
+    name = old.name if old.name in common else common[0]
     if old.takes is not new.takes:
-        yield Changed(new.name, "takes", _wants(old), _wants(new))
+        yield Changed(name, "takes", _wants(old), _wants(new))
     if set(old.values) != set(new.values) and old.values and new.values:
-        yield Changed(new.name, "values", "|".join(old.values), "|".join(new.values))
+        yield Changed(name, "values", "|".join(old.values), "|".join(new.values))
     if old.env != new.env:
-        yield Changed(new.name, "env", old.env or "none", new.env or "none")
-    lost = [name for name in old.spellings if name not in new.spellings]
-    won = [name for name in new.spellings if name not in old.spellings]
+        yield Changed(name, "env", old.env or "none", new.env or "none")
+    lost = [one for one in old.spellings if one not in common]
+    won = [one for one in new.spellings if one not in common]
     if lost or won:
-        yield Changed(new.name, "names", ", ".join(lost), ", ".join(won))
+        yield Changed(name, "names", ", ".join(lost), ", ".join(won))
 
 
 def _wants(option: Option) -> str:

@@ -27,7 +27,9 @@ _AUTO = ("auto", "-1")
 
 _WHOLE = re.compile(r"[+-]?[0-9]+")
 _DIGITS = re.compile(r"\s*([+-]?[0-9]+)")
-_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|inf|nan", re.I)
+_NUMBER = re.compile(
+    r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|inf|nan", re.IGNORECASE
+)
 _FLAGS = "server.flags."
 
 
@@ -85,7 +87,7 @@ def _problem(use: _Use, known: Catalogue, path: str) -> tuple[str, str] | None:
     if use.option.standing is Standing.REMOVED:
         life = life_of(use.name)
         since = f" {life.refused}" if life and life.refused else ""
-        what = f"`{use.name}` was removed{since}: {_of(known)} refuses it"
+        what = f"{_of(known)} refuses `{use.name}`: it was removed{since}"
         return what, _write(newer(use.name), use, known, path)
     count = {Takes.NOTHING: 0, Takes.TWO: 2}.get(use.option.takes, 1)
     if len(use.words) != count:
@@ -102,12 +104,13 @@ def _not_known(use: _Use, known: Catalogue, path: str) -> tuple[str, str] | None
         return None if known.outside else _never_seen(use, known, path)
     build = known.build or 0
     if life.gone and (known.build is None or build >= life.gone.after):
-        what = f"`{name}` was removed {life.gone}: {_of(known)} does not know it"
+        what = f"{_of(known)} has no `{name}`: it was removed {life.gone}"
         return what, _write(newer(name), use, known, path)
     if life.came and build < life.came.by:
-        what = f"`{name}` came {life.came}: {_of(known)} does not know it"
-        hint = _write(older(name), use, known, path, otherwise="")
-        return what, hint or f"use `llama_cpp.tag: b{life.came.by}` or newer"
+        what = f"{_of(known)} has no `{name}`: it came {life.came}"
+        newest = f"use `llama_cpp.tag: b{life.came.by}` or newer"
+        same = older(name, " ".join(use.words))
+        return what, _write(same, use, known, path, otherwise=newest)
     return f"{_of(known)} was built without `{name}`", "leave it out"
 
 
@@ -117,7 +120,7 @@ def _never_seen(use: _Use, known: Catalogue, path: str) -> tuple[str, str]:
     if use.name.startswith("--no-") and positive:
         what = f"`{positive.name}` has no form that turns it off"
         if "off" in positive.values:
-            return what, _entry(positive.name, "off", path)
+            return what, _typed(positive.name, "off", path)
         return what, "leave it out"
     what = f"{_of(known)} has no option `{use.name[:60]}`"
     found = nearest(use.name, [n for n in known.by_name if n.startswith("--")])
@@ -130,12 +133,10 @@ def _miscounted(use: _Use, option: Option, count: int, path: str) -> tuple[str, 
     """A value too many or too few."""
     if count == 0:
         what = f"`{use.name}` takes no value, got `{' '.join(use.words)[:60]}`"
-        return what, _entry(use.name, None, path)
+        return what, _typed(use.name, None, path)
     wanted = "a value" if count == 1 else f"{count} values"
     what = f"`{use.name}` takes {wanted}, got {len(use.words) or 'none'}"
-    if option.values:
-        return what, f"write {one_of(option.values)} behind it"
-    return what, f"write `{use.name} {option.hint or 'VALUE'}`"
+    return what, f"give it {one_of(option.values or [option.hint])}"
 
 
 def _wrong_value(
@@ -154,9 +155,9 @@ def _wrong_value(
         case Takes.NUMBER if not _NUMBER.fullmatch(value):
             return f"`{use.name}` takes a number, got `{shown}`", ""
         case Takes.SWITCH if value not in _words_of_switch(option):
-            return _not_among(use, option, shown)
+            return _not_among(use, option, shown, known)
         case Takes.TEXT if option.values and not known.outside:
-            return _not_among(use, option, shown)
+            return _not_among(use, option, shown, known)
         case _:
             return None
 
@@ -165,11 +166,13 @@ def _words_of_switch(option: Option) -> tuple[str, ...]:
     return (*_ON, *_OFF, *(_AUTO if "auto" in option.values else ()))
 
 
-def _not_among(use: _Use, option: Option, value: str) -> tuple[str, str]:
+def _not_among(
+    use: _Use, option: Option, value: str, known: Catalogue
+) -> tuple[str, str]:
     """A value that is none of those the option takes."""
-    came = value_came(use.name, value)
     what = f"`{use.name}` takes {one_of(option.values)}, got `{value}`"
-    if came:
+    came = value_came(use.name, value)
+    if came and came.by > (known.build or came.by):
         return what, f"`{value}` came {came}"
     close = nearest(value, option.values)
     return what, f"did you mean `{close}`?" if close else ""
@@ -191,11 +194,11 @@ def _write(
             continue
         if not value and option.takes is not Takes.NOTHING:
             value = " ".join(use.words) or "VALUE"
-        return _entry(name, value or None, path)
+        return _typed(name, value or None, path)
     return otherwise
 
 
-def _entry(name: str, value: str | None, path: str) -> str:
+def _typed(name: str, value: str | None, path: str) -> str:
     """What to type: as a word of the command line, or as an entry of `flags`."""
     if not path.startswith(_FLAGS):
         return f"write `{name} {value}`" if value else f"write `{name}`"

@@ -164,7 +164,8 @@ def _wrong(table: Table, place: Place, name: str) -> Iterator[Problem]:
 
 def _wrong_text(key: str, entry: Entry, name: str) -> Iterator[Problem]:
     text = entry.node.text if isinstance(entry.node, Scalar) else ""
-    for wrong, hint in _CHECKS.get(key, lambda _text, _name: iter(()))(text, name):
+    check = _CHECKS.get(key)
+    for wrong, hint in check(text, name) if check is not None else ():
         yield Problem(entry.place, key, f"`{key}` {wrong}", hint)
 
 

@@ -5,7 +5,6 @@ lines of one model's parser into another's.  Whether upstream has the change alr
 only a marker can tell: upstream's text is rarely ours.
 """
 
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -76,9 +75,7 @@ class PatchVerdict:
                 return ""
 
 
-def verdict(
-    patch: Patch, tree: Path, environment: Mapping[str, str] = os.environ
-) -> PatchVerdict:
+def verdict(patch: Patch, tree: Path, environment: Mapping[str, str]) -> PatchVerdict:
     """What ``patch`` means for the source in ``tree``; changes nothing.
 
     Raises SourceError where there is no git.
@@ -100,9 +97,7 @@ def verdict(
     return PatchVerdict(patch.name, Outcome.CONFLICT, f"no match at {place}", conflict)
 
 
-def apply_patch(
-    patch: Patch, tree: Path, environment: Mapping[str, str] = os.environ
-) -> None:
+def apply_patch(patch: Patch, tree: Path, environment: Mapping[str, str]) -> None:
     """Apply ``patch`` to ``tree``, and prove that it is in.
 
     Raises SourceError where it does not fit, or git did nothing, or the marker that
@@ -178,7 +173,7 @@ def _git_apply(
     if done.returncode not in (0, 1):  # 1 is a patch that does not fit
         lines = done.stderr.strip().splitlines()
         raise SourceError(
-            f"git cannot try patch `{patch.name}`: {lines[-1] if lines else 'no reason'}",
+            f"git cannot try patch `{patch.name}`: {(lines or ['no reason'])[-1]}",
             hint=f"`{tree}` may hold a `.git` that leads nowhere",
         )
     return None if done.returncode == 0 else done.stderr

@@ -72,6 +72,10 @@ def newer(spelling: str) -> Iterator[str]:
     return (r.new for r in RENAMES if r.old == spelling and r.new)
 
 
-def older(spelling: str) -> Iterator[str]:
-    """The words that older builds want instead of this option."""
-    return (r.old for r in RENAMES if r.new.partition(" ")[0] == spelling)
+def older(spelling: str, value: str = "") -> Iterator[str]:
+    """The options of older builds that say the same, with this value if it is given."""
+    wanted = (spelling, f"{spelling} {value}")
+    for rename in RENAMES:
+        same = rename.new.partition(" ")[0] == spelling
+        if same and (not value or rename.new in wanted):
+            yield rename.old

@@ -61,7 +61,7 @@ def find_toolchain(environment: Mapping[str, str], *, cuda: str | None) -> Toolc
     ]
     if missing or not cmake or not c_compiler:
         raise EngineError(
-            f"building llama-server needs {_listed(missing)}, not found on this machine",
+            f"building llama-server needs {_listed(missing)}, not found here",
             hint=_INSTALL,
         )
     nvcc = None if cuda is None else _nvcc(cuda, clean)

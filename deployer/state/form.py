@@ -85,7 +85,8 @@ def _records(item: Item) -> Mapping[str, Record]:
     for address, record in records.items():
         if record.address != address:
             raise FormError(f"`{item.path}` holds `{record.address}` under `{address}`")
-    return records
+    # The text sorts by name; everything else goes by the order of making.
+    return {a: r for kind in Kind for a, r in records.items() if r.kind is kind}
 
 
 def _record(item: Item) -> Record:

@@ -314,14 +314,6 @@ def test_a_flag_that_is_no_option_name(key: str) -> None:
     assert finding.path == "server.flags"
 
 
-@pytest.mark.parametrize("value", ["a\0b", ["x", "\0"]])
-def test_a_nul_is_not_handed_to_a_program(value: Any) -> None:
-    check(
-        ["server.flags.keep: a NUL character cannot be handed to a program | "],
-        server={"flags": {"keep": value}},
-    )
-
-
 def test_flags_without_a_field_are_free() -> None:
     check([], server={"flags": {"keep": 5, "rope-scaling": "yarn", "Cr": "0-3"}})
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
 from deployer.core.resources import Kind
@@ -14,6 +14,9 @@ from deployer.state.form import from_json, to_json
 
 texts = some.text(max_size=8)
 numbers = some.integers(0, 10**6)
+unhurried = settings(
+    deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow]
+)
 json_values = some.recursive(
     some.none()
     | some.booleans()
@@ -69,6 +72,7 @@ def states(draw: some.DrawFn) -> State:
     )
 
 
+@unhurried
 @given(states())
 def test_what_is_written_reads_back_the_same(state: State) -> None:
     text = to_json(state)
@@ -76,6 +80,7 @@ def test_what_is_written_reads_back_the_same(state: State) -> None:
     assert to_json(from_json(text, "f")) == text
 
 
+@unhurried
 @given(states())
 def test_the_text_is_ascii_sorted_below_its_version_and_ends_a_line(
     state: State,
@@ -246,6 +251,7 @@ def test_a_newer_state_asks_for_an_upgrade_whatever_its_form() -> None:
     assert caught.value.hint == "upgrade deployer"
 
 
+@unhurried
 @given(some.data())
 def test_any_text_is_read_or_refused_with_a_message(data: some.DataObject) -> None:
     text = to_json(State("demo", "local", lineage="l1", serial=3))

@@ -12,7 +12,7 @@ ROUNDS = 1000 if os.environ.get("DEPLOYER_LONG") else 60
 
 def rounds_of(program: Program, folder: Path, writer: str, rounds: int) -> Any:
     process = program("kill_rounds.py", folder, rounds, writer)
-    said, errors = process.communicate(timeout=120)
+    said, errors = process.communicate(timeout=500)
     assert process.returncode == 0, errors
     return json.loads(said)
 

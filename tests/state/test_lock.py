@@ -76,7 +76,7 @@ def test_of_all_that_race_one_wins_also_for_the_lock_of_the_dead(
     program: Program, tmp_path: Path
 ) -> None:
     process = program("lock_race.py", tmp_path, ROUNDS, PROCESSES)
-    said, errors = process.communicate(timeout=120)
+    said, errors = process.communicate(timeout=500)
     assert process.returncode == 0, errors
     assert json.loads(said) == [1] * ROUNDS
     assert list(tmp_path.iterdir()) == []

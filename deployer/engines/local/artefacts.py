@@ -97,13 +97,14 @@ class Artefacts:
             case "path":
                 found = folders.absolute(pin, self.place.folder)
                 server = paths.fetch_binary(found, into, here=paths.this_platform())
-                name = str(pin.where["path"])
+                name = server.name
             case source:
                 raise SourceError(f"a build cannot come from `{source}`")
+        version = version_of(server)
         return {
-            "name": name,
+            "name": f"{name}, {version}",
             "server": server.relative_to(into).as_posix(),
-            "version": version_of(server),
+            "version": version,
         }
 
     def _fill_weights(self, pin: Pin, into: Path, *, say: Say) -> Flat:
@@ -151,10 +152,15 @@ def version_of(server: Path) -> str:
     b8672 to b11434).  Raises EngineError with the likely cause.
     """
     done = run_server((str(server), "--version"), {})
-    if done.returncode == 0:
-        line = next((x for x in done.stderr.splitlines() if "version:" in x), "")
-        return line.partition("version:")[2].strip()
     lines = (done.stdout + done.stderr).splitlines()
+    if done.returncode == 0:
+        found = next((line for line in lines if line.startswith("version:")), None)
+        if found is None:
+            raise EngineError(
+                f"`{server.name}` is not a llama-server: it tells no version",
+                hint="name the program `llama-server` of a build of llama.cpp",
+            )
+        return found.removeprefix("version:").strip()
     cause = likely_cause(lines, done.returncode)
     said = lines[-1] if lines else f"exit code {done.returncode}"
     reason = cause.meaning if cause else said
@@ -178,6 +184,7 @@ def run_server(
             errors="replace",
             timeout=_VERSION_SECONDS,
             check=False,
+            start_new_session=True,  # Ctrl-C is for us to answer
         )
     except OSError as error:
         raise EngineError(

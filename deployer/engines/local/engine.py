@@ -60,7 +60,8 @@ class LocalEngine:
         old = Server(before, self._place)
         if old.port == server.port and old.running() is not None:
             steer.steer(server.host, server.port, clients=1, gates=0)
-            say(Talk(record.address, f"new connections on port {server.port} are its"))
+            text = f"takes the new connections on port {server.port}"
+            say(Talk(record.address, text))
 
     def retire(self, record: Record, say: Say) -> None:
         """See `Engine.retire`."""
@@ -74,7 +75,7 @@ class LocalEngine:
         """See `Engine.stop`."""
         server = Server(record, self._place)
         server.end(say)
-        server.stopped.touch()
+        server.mark_stopped()
 
     def observe(self, record: Record) -> Observation:
         """See `Engine.observe`."""

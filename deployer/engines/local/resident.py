@@ -12,7 +12,7 @@ def servers_in(stack_dir: Path) -> frozenset[int]:
     """Process ids of the living servers below a stack's folder of run directories."""
     if not stack_dir.is_dir():
         return frozenset()
-    found = (_recorded(folder / "process.json") for folder in stack_dir.iterdir())
+    found = (recorded(folder) for folder in stack_dir.iterdir())
     return frozenset(it.pid for it in found if it is not None and is_alive(it))
 
 
@@ -24,10 +24,10 @@ def memory_of(running: Running) -> int:
         return 0
 
 
-def _recorded(file: Path) -> Running | None:
-    """The process in a record; a damaged record is none."""
+def recorded(run_dir: Path) -> Running | None:
+    """The last process of a run directory, alive or not; a damaged record is none."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads((run_dir / "process.json").read_text(encoding="utf-8"))
         return Running(
             pid=int(content["pid"]),
             started=float(content["started"]),

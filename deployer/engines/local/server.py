@@ -1,10 +1,13 @@
 """One llama-server of a release: its argument list, its run directory, its life."""
 
+import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import psutil
 
 from deployer.core.events import Say, Talk
 from deployer.core.state import Record
@@ -17,7 +20,7 @@ from deployer.engines.local.causes import likely_cause
 from deployer.engines.local.health import wait_healthy
 from deployer.engines.local.logs import last_lines
 from deployer.engines.local.process import Running, drain, find, spawn, stop
-from deployer.engines.local.resident import servers_in
+from deployer.engines.local.resident import recorded, servers_in
 from deployer.errors import AuthError, EngineError
 
 GRACE: Final = 10.0
@@ -27,6 +30,8 @@ STOPPED: Final = "stopped"
 
 _KEY_LENGTH = 16
 """Characters of a key in the name of a run directory."""
+_MARK_LENGTH = 6
+"""Characters that tell stacks of one name in several folders apart."""
 _API_KEY = "api-key"
 """File that llama-server reads its key from; gone once it has started."""
 
@@ -97,19 +102,22 @@ class Server:
         if running is None:
             running = self._spawn(needs, say)
         limit = seconds(self.record.fields["local.start_timeout"])
-        wait_healthy(
-            running,
-            self.url,
-            limit=limit,
-            source_address=steer.GATE_SOURCE if self.is_shared() else "",
-            say=lambda text: say(Talk(self.record.address, text)),
-        )
-        (self._run_dir / _API_KEY).unlink(missing_ok=True)
+        try:
+            wait_healthy(
+                running,
+                self.url,
+                limit=limit,
+                source_address=steer.GATE_SOURCE if self.is_shared() else "",
+                say=lambda text: say(Talk(self.record.address, text)),
+            )
+        finally:
+            self._remove_api_key()
 
     def end(self, say: Say) -> None:
         """Let it finish what it answers, then stop it; gone already is fine."""
         running = self.running()
         if running is None:
+            self._remove_api_key()
             return
         limit = seconds(self.record.fields.get("local.drain", 0))
         say(Talk(self.record.address, "finishing what it answers"))
@@ -119,12 +127,11 @@ class Server:
             say=lambda text: say(Talk(self.record.address, text)),
         )
         if left:
-            say(
-                Talk(
-                    self.record.address, f"{left} connections were cut after the limit"
-                )
-            )
+            connections = "connection was" if left == 1 else "connections were"
+            text = f"{left} {connections} cut after {limit:g} s"
+            say(Talk(self.record.address, text))
         stop(running, grace=GRACE)
+        self._remove_api_key()
 
     def is_shared(self) -> bool:
         """Whether another server of the same stack listens on its port."""
@@ -155,12 +162,19 @@ class Server:
         """Why it does not run, as far as its run directory tells."""
         if self.stopped.exists():
             return "stopped by `deployer stop`"
+        if self._ended_with_the_machine():
+            return "not running since this machine was started"
         lines = last_lines(self.log, 50)
         if not lines:
             return "not running, and it left no log"
         cause = likely_cause(lines, None)
-        reason = cause.meaning if cause else f"its log ends in: {lines[-1]}"
-        return f"not running: {reason}"
+        reason = cause.meaning if cause else f"its log ends in `{lines[-1]}`"
+        return f"crashed or was killed: {reason}"
+
+    def mark_stopped(self) -> None:
+        """Remember that it was stopped on purpose."""
+        self._run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.stopped.touch()
 
     @property
     def _run_dir(self) -> Path:
@@ -168,7 +182,16 @@ class Server:
 
     @property
     def _stack_dir(self) -> Path:
-        return self.place.home / "run" / self.record.address.partition("/")[0]
+        """Of this stack in this folder: names are unique in a folder only."""
+        stack = self.record.address.partition("/")[0]
+        folder = str(self.place.folder.resolve())
+        mark = hashlib.sha256(folder.encode()).hexdigest()[:_MARK_LENGTH]
+        return self.place.home / "run" / f"{stack}-{mark}"
+
+    def _ended_with_the_machine(self) -> bool:
+        """Whether it was started before the machine was."""
+        known = recorded(self._run_dir)
+        return known is not None and known.started < psutil.boot_time()
 
     def _pids_of_stack(self) -> frozenset[int]:
         """Processes of every release of this stack."""
@@ -218,13 +241,20 @@ class Server:
         done = run_server((*argv, "--version"), {})
         if done.returncode == 0:
             return
-        lines = [line for line in done.stderr.splitlines() if "error" in line]
-        said = lines[0] if lines else f"exit code {done.returncode}"
+        lines = (done.stderr + done.stdout).splitlines()
+        cause = likely_cause(lines, done.returncode)
+        wrong = [line for line in lines if "error" in line]
+        said = wrong[0].strip() if wrong else f"exit code {done.returncode}"
         raise EngineError(
-            f"llama-server does not take its options: {said.strip()}",
-            hint="compare `server` and `server.flags` of the stack with"
+            f"llama-server does not take its options: {cause.meaning if cause else said}",
+            hint=cause.hint
+            if cause
+            else "compare `server` and `server.flags` of the stack with"
             " `llama-server --help` of this build",
         )
+
+    def _remove_api_key(self) -> None:
+        (self._run_dir / _API_KEY).unlink(missing_ok=True)
 
     def _write_api_key(self) -> None:
         key = self.api_key()

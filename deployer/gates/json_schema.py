@@ -1,0 +1,87 @@
+"""Gate json_schema: structured output is valid against its schema."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import ConfigDict, ValidationError
+
+from deployer.core.gate_options import JsonSchema
+from deployer.core.values import JsonValue
+from deployer.gates.answers import Answer, Judgement, excerpt, failed, passed
+from deployer.gates.asking import chat_body
+from deployer.gates.client import Client
+from deployer.gates.shapes import Shape, first_problem
+from deployer.gates.target import Target
+from deployer.gates.thinking import first_choice
+
+_MAX_TOKENS = 512
+# Nothing in it hints at JSON: only an enforced schema makes the answer valid.
+_PROMPT = "Tell me about Paris."
+
+
+class City(Shape):
+    """What the answer has to be."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    kind: Literal["city", "river"]
+    rank: int
+
+
+SCHEMA: dict[str, JsonValue] = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string"},
+        "kind": {"enum": ["city", "river"]},
+        "rank": {"type": "integer"},
+    },
+    "required": ["name", "kind", "rank"],
+    "additionalProperties": False,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """The structured answer."""
+
+    answer: Answer
+
+
+async def measure(
+    client: Client, _parameters: JsonSchema, _target: Target
+) -> Measurement:
+    """Ask once, with a schema.
+
+    The budget is there for templates that think on with `enable_thinking` off as soon
+    as a grammar forbids the answer's first words.
+    """
+    wanted: JsonValue = {
+        "type": "json_schema",
+        "json_schema": {"name": "city", "strict": True, "schema": SCHEMA},
+    }
+    body = chat_body(
+        _PROMPT, _MAX_TOKENS, response_format=wanted, thinking_budget_tokens=0
+    )
+    return Measurement(await client.post("/v1/chat/completions", body))
+
+
+def judge(
+    measurement: Measurement, _parameters: JsonSchema, _target: Target
+) -> Judgement:
+    """The whole answer has to be one JSON value that fits."""
+    choice = first_choice(measurement.answer)
+    if isinstance(choice, Judgement):
+        return choice
+    text = choice.message.content or ""
+    shown = excerpt(text, 60) or "nothing"
+    figures = {"answer_seconds": measurement.answer.seconds}
+    if choice.finish_reason != "stop":
+        reason = excerpt(str(choice.finish_reason))
+        return failed(f"did not come to an end (`{reason}`): `{shown}`", **figures)
+    try:
+        City.model_validate_json(text)
+    except ValidationError as error:
+        problem = first_problem(error)
+        return failed(f"`{shown}` does not fit the schema: {problem}", **figures)
+    return passed(f"answered `{shown}`, which fits the schema", **figures)

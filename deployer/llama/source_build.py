@@ -1,0 +1,90 @@
+"""From a pinned source to llama-server in a folder: what an engine calls."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from deployer.core.facts import Pin
+from deployer.core.keys import digest
+from deployer.errors import EngineError
+from deployer.llama.compile import Compiled, Job, compile_server
+from deployer.llama.patch_file import Patch
+from deployer.llama.recipe import System, Target, refusals
+from deployer.llama.toolchain import find_toolchain
+from deployer.llama.trees import Surroundings, fetch_patched
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a stack says about a build, beside its source."""
+
+    cuda: str | None
+    architectures: tuple[str, ...]
+    """Compute capabilities of the GPUs that the stack names."""
+    cmake: tuple[str, ...]
+    system: System
+    """Of the machine that builds."""
+
+
+def target_of(pin: Pin, settings: Settings) -> Target:
+    """What the recipe needs to know of a pinned source."""
+    number, commit = pin.about.get("number"), pin.about.get("commit")
+    return Target(
+        number=number if isinstance(number, int) else None,
+        commit=commit if isinstance(commit, str) else None,
+        system=settings.system,
+        cuda=settings.cuda,
+        architectures=settings.architectures,
+        cmake=settings.cmake,
+    )
+
+
+def build_from_source(
+    pin: Pin,
+    settings: Settings,
+    patches: Sequence[Patch],
+    into: Path,
+    *,
+    work: Path,
+    around: Surroundings,
+    say: Callable[[str], None],
+) -> Compiled:
+    """Build the pinned source into ``into``; ``work`` keeps what builds share.
+
+    Raises EngineError, SourceError and StoreError; running it again carries on.
+    """
+    target = target_of(pin, settings)
+    if refused := refusals(target):
+        raise EngineError(refused[0].what, hint=refused[0].hint)
+    job = Job(
+        name=f"llama-server {_called(target, pin)}",
+        source=digest(
+            {name: x for name, x in pin.identity.items() if name != "patches"}
+        ),
+        lay_out=lambda folder: fetch_patched(pin, patches, folder, around),
+        target=target,
+        jobs=_cores(),
+    )
+    work.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return compile_server(
+        job,
+        into,
+        work=work,
+        tools=find_toolchain(around.environment, cuda=settings.cuda),
+        progress=around.progress,
+        say=say,
+    )
+
+
+def _called(target: Target, pin: Pin) -> str:
+    if target.number is not None:
+        return f"b{target.number}"
+    return (target.commit or str(pin.where.get("path", "")))[:9]
+
+
+def _cores() -> int:
+    """Cores that this process may use; fewer than there are inside a container."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

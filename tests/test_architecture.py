@@ -1,0 +1,212 @@
+"""The rules of ARCHITECTURE.md, as tests."""
+
+import ast
+import sys
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from deployer.core.marks import Section, fields_of
+from deployer.core.model import Stack
+
+REPOSITORY = Path(__file__).parent.parent
+ROOT = REPOSITORY / "deployer"
+OURS = sorted(ROOT.rglob("*.py"))
+TESTS = sorted((REPOSITORY / "tests").rglob("*.py"))
+
+MAX_FILE = 400
+MAX_FUNCTION = 40
+
+MAY_IMPORT: Mapping[str, frozenset[str]] = {
+    layer: frozenset(others.split())
+    for layer, others in {
+        "__init__": "",
+        "core": "",
+        "errors": "core",
+        "home": "core errors",
+        "load": "core errors",
+        "state": "core errors",
+        "lockfile": "core errors state",
+        "sources": "core errors store",  # store: its type of a file alone
+        "store": "core errors sources",
+        "gguf": "core errors sources",
+        "llama": "core errors load sources",
+        "resolve": "core errors gguf llama sources store",
+        "gates": "core errors",
+        "engines": "core errors gguf llama sources store",
+        "apply": "core engines errors state",
+        "testing": "core engines errors load",
+        "app": "__init__ apply core engines errors gates gguf home llama load lockfile"
+        " resolve sources state store",
+        "cli": "__init__ app core errors gates llama state",
+        "__main__": "cli",
+    }.items()
+}
+"""Who may know whom, by the first name below `deployer`."""
+
+HOMES: Mapping[str, tuple[str, ...]] = {
+    "click": ("cli/",),
+    "dotenv": ("app/settings.py",),
+    "filelock": ("store.py",),
+    "httpx2": (
+        "gates/client.py",
+        "gates/runner.py",
+        "sources/http.py",
+        "sources/hub.py",
+    ),
+    "huggingface_hub": ("sources/hub.py",),
+    "jinja2": ("gates/report.py",),
+    "jsonschema": ("gates/json_schema.py",),
+    "markupsafe": ("gates/report.py",),
+    "modal": ("engines/modal/drive.py",),
+    "prometheus_client": ("gates/metrics.py",),
+    "psutil": ("engines/local/", "state/lock.py"),
+    "pydantic": ("core/", "gates/", "load/"),
+    "pydantic_core": ("core/schema.py",),
+    "rich": ("cli/",),
+    "stamina": ("gates/client.py", "sources/http.py"),
+    "yaml": ("load/",),
+    # of the standard library
+    "socket": ("engines/local/",),
+    "subprocess": ("engines/local/", "llama/", "sources/pip.py"),
+    "logging": (),
+    "random": (),
+}
+"""Where a library is known; one that is not named here is known nowhere."""
+
+NEVER_IN_CORE = frozenset(
+    "os pathlib time datetime random secrets socket subprocess threading tempfile"
+    " shutil logging urllib http yaml click modal".split()
+)
+
+SPELLED: Mapping[str, tuple[str, str]] = {
+    "app/applying.py": ("rollout.keep", "decides what the state forgets"),
+    "app/judging.py": ("llama_cpp.tag", "the number that gates expect"),
+    "engines/local/server.py": (
+        "auth.api_key.env local.drain local.host local.port local.start_timeout"
+        " rollout.strategy",
+        "what the local engine makes real by itself",
+    ),
+    "gates/auth.py": ("auth.api_key.env", "whether a key is asked for"),
+    "gates/build.py": ("llama_cpp.commit llama_cpp.tag", "compared with /props"),
+    "gates/concurrency.py": ("server.parallel", "how many slots there are"),
+    "gates/models.py": ("model.alias", "compared with /v1/models"),
+    "gates/props.py": (
+        "model.alias model.mmproj model.path model.pypi model.repo model.url"
+        " server.ctx_size server.kv_unified server.metrics server.parallel"
+        " server.slots",
+        "compared with /props",
+    ),
+    "llama/recipe.py": ("llama_cpp.cuda", "decides how llama.cpp is compiled"),
+    "load/validate.py": (
+        "llama_cpp.binary model.mmproj model.path",
+        "files beside the stack that have to be there",
+    ),
+}
+"""Fields that code outside of the core spells out, and why; all others flow by marks."""
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imports(path: Path) -> Iterator[str]:
+    """The dotted name of every module that a file imports, inside of functions too."""
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            assert node.module is not None
+            if node.module == "deployer":
+                yield from (f"deployer.{alias.name}" for alias in node.names)
+            else:
+                yield node.module
+
+
+def layer_of(name: str) -> str:
+    """The first name below `deployer`; what the package itself holds is `__init__`."""
+    layer = name.split(".")[1]
+    return layer if layer in MAY_IMPORT else "__init__"
+
+
+@pytest.mark.parametrize("path", OURS, ids=name_of)
+def test_imports_run_one_way(path: Path) -> None:
+    layer = name_of(path).split("/")[0].removesuffix(".py")
+    known = {layer_of(n) for n in imports(path) if n.startswith("deployer.")}
+    assert known - {layer} <= MAY_IMPORT[layer]
+
+
+def test_gates_and_engines_do_not_know_each_other() -> None:
+    assert "engines" not in MAY_IMPORT["gates"]
+    assert "gates" not in MAY_IMPORT["engines"]
+
+
+def test_nobody_below_the_app_knows_it() -> None:
+    above = {"app", "cli", "__main__"}
+    for layer, others in MAY_IMPORT.items():
+        assert layer in above or not others & above
+
+
+@pytest.mark.parametrize("path", OURS, ids=name_of)
+def test_every_library_has_one_home(path: Path) -> None:
+    for name in imports(path):
+        top = name.split(".")[0]
+        if top in HOMES:
+            assert name_of(path).startswith(HOMES[top]), f"{name} is not at home here"
+        else:
+            assert top == "deployer" or top in {*sys.stdlib_module_names, "_typeshed"}
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in OURS if name_of(p).startswith("core/")], ids=name_of
+)
+def test_the_core_is_pure(path: Path) -> None:
+    assert not {name.split(".")[0] for name in imports(path)} & NEVER_IN_CORE
+
+
+@pytest.mark.parametrize("path", [*OURS, *TESTS], ids=lambda p: p.stem)
+def test_a_file_can_be_read_in_one_go(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_FILE
+
+
+@pytest.mark.parametrize("path", OURS, ids=name_of)
+def test_a_function_fits_a_screen(path: Path) -> None:
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
+    functions = (node for node in ast.walk(tree_of(path)) if isinstance(node, kinds))
+    lengths = {f.name: (f.end_lineno or f.lineno) - f.lineno + 1 for f in functions}
+    assert {n: c for n, c in lengths.items() if c > MAX_FUNCTION} == {}
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda p: p.stem)
+def test_nothing_is_mocked(path: Path) -> None:
+    """Fakes keep a contract; a mock keeps the mistakes of the code it stands in for."""
+    assert not {name.split(".")[-1] for name in imports(path)} & {"mock", "pytest_mock"}
+
+
+def test_fields_flow_by_their_marks() -> None:
+    """Outside of the core a field is spelled only where it is named here."""
+    every = set(_paths(Stack))
+    found: dict[str, set[str]] = {}
+    for path in OURS:
+        nodes = ast.walk(tree_of(path))
+        texts = {n.value for n in nodes if isinstance(n, ast.Constant)}
+        if not name_of(path).startswith("core/") and (spelled := texts & every):
+            found[name_of(path)] = spelled
+    assert found == {name: set(paths.split()) for name, (paths, _) in SPELLED.items()}
+
+
+def _paths(section: type[Section], prefix: str = "") -> Iterator[str]:
+    """Every field with a section around it; the others are words of every day."""
+    for name, field in fields_of(section).items():
+        if field.section is not None:
+            yield from _paths(field.section, f"{prefix}{name}.")
+        elif prefix:
+            yield f"{prefix}{name}"
