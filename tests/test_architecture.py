@@ -40,7 +40,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "testing": "core engines errors load",
         "app": "__init__ apply core engines errors gates gguf home llama load lockfile"
         " resolve sources state store",
-        "cli": "__init__ app core errors gates llama state",
+        "cli": "__init__ app core engines errors gates llama state",
         "__main__": "cli",
     }.items()
 }
@@ -71,41 +71,57 @@ HOMES: Mapping[str, tuple[str, ...]] = {
     # of the standard library
     "socket": ("engines/local/",),
     "subprocess": ("engines/local/", "llama/", "sources/pip.py"),
-    "logging": (),
+    "logging": ("sources/hub.py",),
     "random": (),
 }
 """Where a library is known; one that is not named here is known nowhere."""
 
-NEVER_IN_CORE = frozenset(
-    "os pathlib time datetime random secrets socket subprocess threading tempfile"
-    " shutil logging urllib http yaml click modal".split()
-)
-
-SPELLED: Mapping[str, tuple[str, str]] = {
-    "app/applying.py": ("rollout.keep", "decides what the state forgets"),
-    "app/judging.py": ("llama_cpp.tag", "the number that gates expect"),
-    "engines/local/server.py": (
-        "auth.api_key.env local.drain local.host local.port local.start_timeout"
-        " rollout.strategy",
-        "what the local engine makes real by itself",
-    ),
-    "gates/auth.py": ("auth.api_key.env", "whether a key is asked for"),
-    "gates/build.py": ("llama_cpp.commit llama_cpp.tag", "compared with /props"),
-    "gates/concurrency.py": ("server.parallel", "how many slots there are"),
-    "gates/models.py": ("model.alias", "compared with /v1/models"),
-    "gates/props.py": (
-        "model.alias model.mmproj model.path model.pypi model.repo model.url"
-        " server.ctx_size server.kv_unified server.metrics server.parallel"
-        " server.slots",
-        "compared with /props",
-    ),
-    "llama/recipe.py": ("llama_cpp.cuda", "decides how llama.cpp is compiled"),
-    "load/validate.py": (
-        "llama_cpp.binary model.mmproj model.path",
-        "files beside the stack that have to be there",
-    ),
+NEVER_IN_CORE = {
+    *("os", "pathlib", "tempfile", "shutil", "subprocess", "threading", "logging"),
+    *("time", "datetime", "random", "secrets", "socket", "urllib", "http"),
+    *("yaml", "click", "modal"),
 }
-"""Fields that code outside of the core spells out, and why; all others flow by marks."""
+
+SPELLED: Mapping[str, set[object]] = {
+    # decides what the state forgets
+    "app/applying.py": {"rollout.keep"},
+    # the build number that gates expect
+    "app/judging.py": {"llama_cpp.tag"},
+    # what the local engine makes real by itself
+    "engines/local/server.py": {
+        "auth.api_key.env",
+        "local.drain",
+        "local.host",
+        "local.port",
+        "local.start_timeout",
+        "rollout.strategy",
+    },
+    # whether a key is asked for
+    "gates/auth.py": {"auth.api_key.env"},
+    # compared with what the server says of itself
+    "gates/build.py": {"llama_cpp.commit", "llama_cpp.tag"},
+    "gates/models.py": {"model.alias"},
+    "gates/props.py": {
+        "model.alias",
+        "model.mmproj",
+        "model.path",
+        "model.pypi",
+        "model.repo",
+        "model.url",
+        "server.ctx_size",
+        "server.kv_unified",
+        "server.metrics",
+        "server.parallel",
+        "server.slots",
+    },
+    # how many requests answer at once
+    "gates/concurrency.py": {"server.parallel"},
+    # decides how llama.cpp is compiled
+    "llama/recipe.py": {"llama_cpp.cuda"},
+    # files beside the stack that have to be there
+    "load/validate.py": {"llama_cpp.binary", "model.mmproj", "model.path"},
+}
+"""Fields that code outside of the core spells out; all others flow by their marks."""
 
 
 def name_of(path: Path) -> str:
@@ -193,14 +209,14 @@ def test_nothing_is_mocked(path: Path) -> None:
 
 def test_fields_flow_by_their_marks() -> None:
     """Outside of the core a field is spelled only where it is named here."""
-    every = set(_paths(Stack))
-    found: dict[str, set[str]] = {}
+    every: set[object] = set(_paths(Stack))
+    found: dict[str, set[object]] = {}
     for path in OURS:
         nodes = ast.walk(tree_of(path))
-        texts = {n.value for n in nodes if isinstance(n, ast.Constant)}
-        if not name_of(path).startswith("core/") and (spelled := texts & every):
+        texts: set[object] = {n.value for n in nodes if isinstance(n, ast.Constant)}
+        if (spelled := texts & every) and not name_of(path).startswith("core/"):
             found[name_of(path)] = spelled
-    assert found == {name: set(paths.split()) for name, (paths, _) in SPELLED.items()}
+    assert found == SPELLED
 
 
 def _paths(section: type[Section], prefix: str = "") -> Iterator[str]:

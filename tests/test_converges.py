@@ -92,6 +92,7 @@ class Run:
     """One run of the command line, and what goes wrong in it."""
 
     what: str
+    """``back`` asks again for what was asked for before the last run."""
     wish: Wish
     crash_at: int
     """Number of the effect that it dies at; 0: it lives."""
@@ -103,9 +104,9 @@ class Run:
 
 RUNS = st.builds(
     Run,
-    what=st.sampled_from(("apply", "apply", "apply", "apply", "rollback", "destroy")),
+    what=st.sampled_from(("apply", "apply", "apply", "back", "rollback", "destroy")),
     wish=WISHES,
-    crash_at=st.just(0) | st.integers(1, 14),
+    crash_at=st.sampled_from((*(0,) * 6, *range(1, 7), *range(1, 15))),
     crash_after=st.booleans(),
     gate_fails=st.sampled_from((False, False, False, True)),
     fails=st.sampled_from(("",) * 12 + FAILURES),
@@ -116,7 +117,7 @@ RUNS = st.builds(
 @given(
     st.sampled_from(("local", "modal")),
     st.lists(RUNS, min_size=1, max_size=6),
-    st.sampled_from(("apply", "apply", "rollback", "destroy")),
+    st.sampled_from(("apply", "back", "rollback", "destroy")),
     WISHES,
 )
 @settings(max_examples=HISTORIES, deadline=None)
@@ -139,6 +140,7 @@ class History:
         self.engine = engine
         self.world = FakeEngine()
         self.store = MemoryStateStore()
+        self._asked: list[Graph] = []
         self.rebooted = False
         self.may_be_down = False
         """Something was asked for that takes the server away, and is not over."""
@@ -198,14 +200,18 @@ class History:
         )
 
     def target(self, what: str, wish: Wish) -> Graph:
-        """What a run is to end in; a rollback without a release is an apply."""
+        """What a run is to end in; where there is no way back it is an apply."""
         releases = self.state.releases
+        target = _graph(self.engine, wish)
         if what == "destroy":
-            return {}
-        if what == "rollback" and releases:
+            target = {}
+        elif what == "rollback" and releases:
             release = releases[wish.words % len(releases)]
-            return {a: node_of(record) for a, record in release.records.items()}
-        return _graph(self.engine, wish)
+            target = {a: node_of(record) for a, record in release.records.items()}
+        elif what == "back" and len(self._asked) > 1:
+            target = self._asked[-2]
+        self._asked.append(target)
+        return target
 
     @property
     def state(self) -> State:

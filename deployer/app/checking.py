@@ -13,6 +13,9 @@ def validate(
     cache = Cache(settings.home / "cache" / "stacks")
     if (known := cache.find(stack_file, engine)) is not None:
         return known.notes
+    from deployer.app.reading import refuse_options  # noqa: PLC0415 - slow to import
     from deployer.load.stack import load  # noqa: PLC0415 - the model is slow to import
 
-    return load(stack_file, engine=engine).notes
+    loaded = load(stack_file, engine=engine)
+    refuse_options(loaded)
+    return loaded.notes

@@ -8,14 +8,22 @@ from deployer import lockfile
 from deployer.app.planning import Options
 from deployer.app.prepared import Prepared
 from deployer.app.settings import Settings
+from deployer.core.argv import words_by_field
 from deployer.core.facts import Facts, Pin
-from deployer.core.graph import expand, takes_snapshot
+from deployer.core.graph import expand, tag_number, takes_snapshot
+from deployer.core.marks import leaves
 from deployer.core.model import Stack
+from deployer.core.problems import Place, Problem
 from deployer.core.progress import Watch
 from deployer.engines import ABILITIES
-from deployer.errors import UsageError
+from deployer.errors import StackError, UsageError
+from deployer.llama.flags import problems_of
 from deployer.load.stack import Loaded, load
+from deployer.load.tree import place_of
 from deployer.resolve import Resolver
+
+_START = Place("stack")
+"""For an option that no field was written for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +42,7 @@ def read(stack_file: Path, settings: Settings, options: Options, watch: Watch) -
     loaded = load(stack_file, engine=options.engine)
     stack = loaded.stack
     _refuse_snapshot(stack)
+    refuse_options(loaded)
     lock = lockfile.lock_path(stack_file)
     locked = lockfile.read(lock)
     facts = resolved(loaded, stack_file, settings, locked, watch)
@@ -49,6 +58,18 @@ def read(stack_file: Path, settings: Settings, options: Options, watch: Watch) -
         (*loaded.sources, lock),
         tuple(_artefacts(stack, stack_file.parent)),
     )
+
+
+def refuse_options(loaded: Loaded) -> None:
+    """Raise StackError for options that the build of the tag does not take."""
+    stack = loaded.stack
+    words = words_by_field(leaves(stack), build=tag_number(stack))
+    found = [
+        Problem(place_of(loaded.places, it.path) or _START, it.path, it.what, it.hint)
+        for it in problems_of(words, tag_number(stack))
+    ]
+    if found:
+        raise StackError(sorted(found))
 
 
 def resolved(

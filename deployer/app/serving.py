@@ -7,16 +7,19 @@ from pathlib import Path
 from deployer.app.deployed import Deployed, deployed
 from deployer.app.judging import parameters_of, release_fields, target_of
 from deployer.app.settings import Settings
-from deployer.core.events import Judged, Say
-from deployer.core.plan import gates_of
+from deployer.core.events import Say
+from deployer.core.plan import Change, gates_of, make_plan
 from deployer.core.resources import Kind
-from deployer.core.state import Release, State
+from deployer.core.state import Release, State, node_of
 from deployer.core.values import Flat
 from deployer.core.verdict import Verdict
 from deployer.engines import Endpoint, Observation
 from deployer.errors import UsageError
 from deployer.gates import GATES
 from deployer.gates.runner import GateEvent, GateRequest, run_gates
+
+Tell = Callable[[GateEvent], None]
+"""Takes what happens to a gate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,8 @@ class Status:
     """The live one."""
     server: Observation | None
     endpoint: Endpoint | None
+    made_of: tuple[Change, ...] = ()
+    """What is live, each as a change that keeps it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +51,14 @@ def status(stack_file: Path, settings: Settings) -> Status:
         return Status(found.state, None, None, None)
     release = found.state.releases[-1] if found.state.releases else None
     endpoint = found.engine.endpoint(server, candidate=False)
-    return Status(found.state, release, found.engine.observe(server), endpoint)
+    seen = found.engine.observe(server)
+    graph = {a: node_of(r) for a, r in found.state.live.items()}
+    kept = make_plan(graph, found.state).changes
+    return Status(found.state, release, seen, endpoint, kept)
 
 
 def check(
-    stack_file: Path, settings: Settings, gates: Sequence[str], say: Say
+    stack_file: Path, settings: Settings, gates: Sequence[str], tell: Tell
 ) -> Checked:
     """Run gates against what is live: the named ones, or all that the stack lists."""
     found = deployed(stack_file, settings)
@@ -60,7 +68,7 @@ def check(
     fields = release_fields(found.state.live)
     target = target_of(endpoint, environment, fields)
     requests = _requests(gates or gates_of(server.fields), server.fields)
-    return Checked(endpoint.url, run_gates(requests, target, say=_teller(say), jobs=4))
+    return Checked(endpoint.url, run_gates(requests, target, say=tell, jobs=4))
 
 
 def check_url(
@@ -68,13 +76,13 @@ def check_url(
     api_key_env: str | None,
     settings: Settings,
     gates: Sequence[str],
-    say: Say,
+    tell: Tell,
 ) -> Checked:
     """Run gates against any llama-server."""
     endpoint = Endpoint(url=url, api_key_env=api_key_env)
     target = target_of(endpoint, settings.variables(Path.cwd()), {})
     requests = _requests(gates or ("health", "chat", "stream"), {})
-    return Checked(url, run_gates(requests, target, say=_teller(say), jobs=4))
+    return Checked(url, run_gates(requests, target, say=tell, jobs=4))
 
 
 def start(stack_file: Path, settings: Settings, say: Say) -> Endpoint:
@@ -108,13 +116,3 @@ def _requests(gates: Sequence[str], fields: Flat) -> tuple[GateRequest, ...]:
                 f"there is no gate `{name}`", hint=f"gates are: {', '.join(GATES)}"
             )
     return tuple(GateRequest(name, parameters_of(name, fields)) for name in gates)
-
-
-def _teller(say: Say) -> Callable[[GateEvent], None]:
-    """Turns the events of the runner into events of a run."""
-
-    def tell(event: GateEvent) -> None:
-        if event.verdict is not None:
-            say(Judged(event.verdict))
-
-    return tell

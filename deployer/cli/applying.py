@@ -1,5 +1,7 @@
 """apply, rollback, destroy: the commands that change something."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -13,11 +15,12 @@ from deployer.cli.options import (
     stack_argument,
     yes_option,
 )
-from deployer.cli.output import is_terminal
+from deployer.cli.output import is_terminal, width
 from deployer.cli.show import Show
 from deployer.core.render.text import plan_text
+from deployer.core.verdict import Verdict
 from deployer.engines import Endpoint
-from deployer.errors import CancelledError, UsageError
+from deployer.errors import CancelledError, GateError, UsageError
 
 
 @click.command("apply")
@@ -37,7 +40,7 @@ def apply_command(stack: Path, engine: str | None, *, locked: bool, yes: bool) -
     """
     settings = settings_of()
     options = Options(engine=engine, locked=locked, refresh=True)
-    with Show() as show:
+    with Show(f"deployer apply {stack}") as show, _evidence(show):
         done = apply_stack(stack, settings, options, show, _asker(show, yes=yes))
     _finish(done)
 
@@ -56,12 +59,13 @@ def rollback_command(stack: Path, release: int | None, *, yes: bool) -> None:
       deployer rollback stacks/prod.yaml 3
     """
     settings = settings_of()
-    with Show() as show:
+    command = f"deployer rollback {stack} {release or ''}".rstrip()
+    with Show(command) as show, _evidence(show):
         done = rollback(stack, settings, release, show, _asker(show, yes=yes))
     _finish(done)
 
 
-@click.command("destroy")
+@click.command("destroy", short_help="Stop and remove what runs.")
 @stack_argument
 @yes_option
 def destroy_command(stack: Path, *, yes: bool) -> None:
@@ -77,15 +81,18 @@ def destroy_command(stack: Path, *, yes: bool) -> None:
         name = planned.plan.stack
         show.pause()
         click.echo(plan_text(planned.plan, planned.places, steps=True))
+        click.echo("Builds and weights stay in the store.\n")
         if yes:
             return True
         _refuse_without_terminal()
         answer = click.prompt(
-            f"Type the stack's name ({name}) to destroy it", default=""
+            f"Type the stack's name ({name}) to destroy it",
+            default="",
+            show_default=False,
         )
         return bool(answer == name)
 
-    with Show() as show:
+    with Show(f"deployer destroy {stack}") as show:
         done = destroy(stack, settings, show, confirm)
     if done is None:
         raise CancelledError("nothing was destroyed")
@@ -108,6 +115,22 @@ def _asker(show: Show, *, yes: bool) -> Confirm:
     return confirm
 
 
+@contextmanager
+def _evidence(show: Show) -> Iterator[None]:
+    """Print what the gates saw where they held a candidate back."""
+    try:
+        yield
+    except GateError:
+        _table(show.verdicts)
+        raise
+
+
+def _table(verdicts: Sequence[Verdict]) -> None:
+    from deployer.gates.report import table  # noqa: PLC0415 - only with gates
+
+    click.echo(f"\n{table(verdicts, width=width())}")
+
+
 def _refuse_without_terminal() -> None:
     if not is_terminal():
         raise UsageError(
@@ -125,10 +148,7 @@ def _finish(done: Applied | None) -> None:
             click.echo(f"Live at {done.endpoint.url}")
         return
     if done.verdicts:
-        from deployer.gates.report import table  # noqa: PLC0415 - only with gates
-
-        click.echo()
-        click.echo(table(done.verdicts))
+        _table(done.verdicts)
     if done.report is not None:
         click.echo(f"Report: {done.report}")
     if done.endpoint is not None:

@@ -12,12 +12,12 @@ from deployer.cli.options import (
     locked_option,
     stack_argument,
 )
-from deployer.cli.output import json_head, json_line
+from deployer.cli.output import json_head, json_line, when
 from deployer.cli.show import Show
 from deployer.core.units import show_bytes
 
 
-@click.command("fetch")
+@click.command("fetch", short_help="Put llama-server and weights into the store.")
 @stack_argument
 @engine_option
 @locked_option
@@ -30,15 +30,20 @@ def fetch_command(stack: Path, engine: str | None, *, locked: bool) -> None:
     Example:
       deployer fetch stacks/demo.yaml
     """
-    with Show() as show:
+    with Show(f"deployer fetch {stack}") as show:
         done = fetch(stack, settings_of(), engine, show, locked=locked)
     for kind, path in done.items():
         click.echo(f"{kind:<8} {path}")
 
 
-@click.group("store")
+@click.group("store", short_help="The artefact store of this machine.")
 def store_command() -> None:
-    """The content-addressed artefact store of this machine."""
+    """The content-addressed artefact store of this machine.
+
+    \b
+    Example:
+      deployer store ls
+    """
 
 
 @store_command.command("ls")
@@ -69,13 +74,14 @@ def store_ls(*, as_json: bool) -> None:
     for entry in entries:
         click.echo(_line(entry))
     total = sum(entry.size for entry in entries)
-    click.echo(f"{len(entries)} artefacts, {show_bytes(total)}")
+    word = "artefact" if len(entries) == 1 else "artefacts"
+    click.echo(f"{len(entries)} {word}, {show_bytes(total)}")
 
 
 def _line(entry: Stored) -> str:
     mark = "" if entry.sound else "  damaged: the next use makes it again"
-    size = show_bytes(entry.size)
+    size = show_bytes(entry.size) if entry.size else "referred"
     return (
-        f"{entry.kind:<8} {entry.key[:12]}  {size:>9}  {entry.created}"
+        f"{entry.kind:<8} {entry.key[:12]}  {size:>9}  {when(entry.created)}"
         f"  {entry.what}{mark}"
     )

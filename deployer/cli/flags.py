@@ -99,7 +99,7 @@ def _list(found: Catalogue, *, as_json: bool) -> None:
 
 def _of(found: Catalogue) -> str:
     if found.exact:
-        return "read from its source"
+        return "read from this build"
     if found.outside:
         return "as of the nearest build that was read"
     return "inferred from its neighbours; `?` where they differ"

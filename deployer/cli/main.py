@@ -33,6 +33,7 @@ COMMANDS: Mapping[str, str] = {
     "fetch": "artefacts",
     "store": "artefacts",
     "state": "tools",
+    "flags": "flags",
     "schema": "tools",
     "completion": "tools",
     "version": "tools",

@@ -1,6 +1,7 @@
 """What goes to the terminal: text for people, JSON lines for programs."""
 
 import json
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +21,16 @@ def json_head() -> None:
     from deployer.core.render.data import FORMAT  # noqa: PLC0415 - not for people
 
     json_line({"type": "version", "format": FORMAT})
+
+
+def width() -> int:
+    """Columns to fill."""
+    return shutil.get_terminal_size((100, 24)).columns
+
+
+def when(stamp: str) -> str:
+    """A time as people read it, from one as the state keeps it: UTC, ISO 8601."""
+    return stamp.replace("T", " ").replace("+00:00", " UTC")
 
 
 def is_terminal() -> bool:

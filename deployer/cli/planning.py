@@ -23,11 +23,17 @@ _paths = click.argument(
 )
 
 
-@click.command("init")
+@click.command("init", short_help="Write a stack file to start from.")
 @click.argument(
     "path", type=click.Path(path_type=Path), default=Path("stacks/demo.yaml")
 )
-@click.option("--template", default="demo", help="Which stack to start from.")
+@click.option(
+    "--template",
+    default="demo",
+    metavar="NAME",
+    show_default=True,
+    help="Which stack to start from: demo, local or modal.",
+)
 def init_command(path: Path, template: str) -> None:
     """Write a stack file to start from, with .env.example and .gitignore lines.
 
@@ -42,7 +48,7 @@ def init_command(path: Path, template: str) -> None:
     click.echo(f"next: deployer plan {path}")
 
 
-@click.command("validate")
+@click.command("validate", short_help="Check stack files, offline.")
 @_paths
 @engine_option
 @json_option
@@ -71,7 +77,7 @@ def validate_command(
     _each(paths, check, as_json=as_json)
 
 
-@click.command("lock")
+@click.command("lock", short_help="Pin what stacks name, in their lock files.")
 @_paths
 @engine_option
 @click.option("--upgrade", is_flag=True, help="Resolve again what is pinned already.")

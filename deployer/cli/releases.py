@@ -9,14 +9,15 @@ from deployer.app.releases import compare
 from deployer.app.serving import Status, status
 from deployer.app.settings import settings_of
 from deployer.cli.options import json_option, stack_argument
-from deployer.cli.output import json_head, json_line
+from deployer.cli.output import json_head, json_line, when
 from deployer.core.render.data import plan_data
-from deployer.core.render.text import plan_text
+from deployer.core.render.words import because, describe
+from deployer.core.resources import Kind
 from deployer.core.state import Release, State
 from deployer.core.values import JsonValue
 
 
-@click.command("status")
+@click.command("status", short_help="Show what is live, and how it is.")
 @stack_argument
 @json_option
 def status_command(stack: Path, *, as_json: bool) -> None:
@@ -36,19 +37,24 @@ def status_command(stack: Path, *, as_json: bool) -> None:
     if found.release is None or found.server is None or found.endpoint is None:
         click.echo("  nothing is live")
     else:
-        click.echo(f"  release  {found.release.number}, {found.release.at}")
+        release = found.release
+        click.echo(f"  release  {release.number} since {when(release.at)}")
         sign = "✔" if found.server.healthy else "✖"
         click.echo(f"  server   {sign} {found.server.detail}")
+        if not found.server.running:
+            click.echo(f"           `deployer start {stack}` brings it back")
         click.echo(f"  url      {found.endpoint.url}")
-        for record in found.release.records.values():
-            click.echo(f"  {record.kind:<8} {record.key[:12]}")
-        _gates(found.release)
+        for change in found.made_of:
+            if change.kind is not Kind.SERVER:
+                click.echo(f"  {change.kind:<8} {describe(change)}")
+        _gates(release)
     _unfinished(state)
 
 
 def _gates(release: Release) -> None:
     passed = [g["gate"] for g in release.gates if g.get("outcome") == "pass"]
-    click.echo(f"  gates    {len(passed)} of {len(release.gates)} passed at promotion")
+    of = f"{len(passed)} of {len(release.gates)}"
+    click.echo(f"  gates    {of} passed before promotion")
 
 
 def _unfinished(state: State) -> None:
@@ -119,7 +125,8 @@ def history_command(stack: Path, *, as_json: bool) -> None:
         mark = "●" if release.number == live else " "
         gates = f"{len(release.gates) - len(held)}/{len(release.gates)} gates"
         click.echo(
-            f"{mark} {release.number:>4}  {release.at}  {gates:<12} {release.cause}"
+            f"{mark} {release.number:>4}  {when(release.at)}  {gates:<12} "
+            f"{release.cause}"
         )
     if not state.releases and not as_json:
         click.echo("no release yet")
@@ -139,8 +146,17 @@ def diff_command(stack: Path, before: int, after: int, *, as_json: bool) -> None
     """
     found = compare(stack, settings_of(), before, after)
     if as_json:
+        changes = plan_data(found.plan, {})["changes"]
         json_head()
-        json_line(plan_data(found.plan, {}))
+        json_line(
+            {"type": "diff", "before": before, "after": after, "changes": changes}
+        )
         return
-    click.echo(f"release {before} ({found.before.at}) → {after} ({found.after.at})")
-    click.echo(plan_text(found.plan, {}), nl=False)
+    for release in (found.before, found.after):
+        click.echo(f"release {release.number}  {when(release.at)}  {release.cause}")
+    click.echo()
+    for change in found.plan.changes:
+        for reason in change.reasons:
+            click.echo(f"  {change.kind:<9}{because(reason)}")
+    if found.plan.is_empty:
+        click.echo("  no difference")

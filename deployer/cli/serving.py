@@ -1,20 +1,23 @@
 """check, start, stop, logs: day to day."""
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
-from deployer.app.serving import check, check_url, logs, start, stop
+from deployer.app.serving import Tell, check, check_url, logs, start, stop
 from deployer.app.settings import settings_of
 from deployer.cli.options import json_option, stack_argument
-from deployer.cli.output import json_head, json_line
+from deployer.cli.output import json_head, json_line, width
 from deployer.cli.show import Show
-from deployer.core.events import Event
 from deployer.core.verdict import all_let_pass, summary
 from deployer.errors import GateError, UsageError
+from deployer.gates.runner import GateEvent
 
 
-@click.command("check")
+@click.command("check", short_help="Run gates against a running server.")
 @click.argument("stack", type=click.Path(path_type=Path), required=False)
 @click.option("--gate", "gates", multiple=True, metavar="NAME", help="Only this gate.")
 @click.option("--url", metavar="URL", help="Check any llama-server instead of a stack.")
@@ -43,12 +46,11 @@ def check_command(
             hint="deployer check stacks/demo.yaml",
         )
     settings = settings_of()
-    with Show() as show:
-        say = _silent if as_json else show
+    with _waiting() as tell:
         if url is not None:
-            done = check_url(url, api_key_env, settings, gates, say)
+            done = check_url(url, api_key_env, settings, gates, tell)
         else:
-            done = check(Path(stack or ""), settings, gates, say)
+            done = check(Path(stack or ""), settings, gates, tell)
     if as_json:
         json_head()
         for verdict in done.verdicts:
@@ -56,14 +58,36 @@ def check_command(
     else:
         from deployer.gates.report import table  # noqa: PLC0415 - only for people
 
-        click.echo(f"\n{table(done.verdicts)}")
+        click.echo(table(done.verdicts, width=width()))
     if not all_let_pass(done.verdicts):
         held = ", ".join(f"`{v.gate}`" for v in done.verdicts if v.holds_back)
-        raise GateError(f"{done.url} does not pass {held}")
+        raise GateError(
+            f"{done.url} does not pass {held}",
+            hint="if it asks for a key, `--api-key-env NAME` says where that is"
+            if url is not None and api_key_env is None
+            else "the table above says what each gate saw",
+        )
 
 
-def _silent(event: Event) -> None:
-    """Shows nothing: the output is for a program."""
+@contextmanager
+def _waiting() -> Iterator[Tell]:
+    """On a terminal, say which gates run, and take it away at the end."""
+    if not sys.stdout.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console  # noqa: PLC0415 - only at a terminal
+
+    running: list[str] = []
+    with Console().status("asking the server") as line:
+
+        def tell(event: GateEvent) -> None:
+            if event.verdict is None:
+                running.append(event.gate)
+            elif event.gate in running:
+                running.remove(event.gate)
+            line.update(f"running {', '.join(running)}" if running else "done")
+
+        yield tell
 
 
 @click.command("start")
@@ -75,12 +99,12 @@ def start_command(stack: Path) -> None:
     Example:
       deployer start stacks/demo.yaml
     """
-    with Show() as show:
+    with Show(f"deployer start {stack}") as show:
         endpoint = start(stack, settings_of(), show)
     click.echo(f"running at {endpoint.url}")
 
 
-@click.command("stop")
+@click.command("stop", short_help="Stop the server; `start` brings it back.")
 @stack_argument
 def stop_command(stack: Path) -> None:
     """Stop the server; the release stays, and `start` brings it back.
@@ -89,7 +113,7 @@ def stop_command(stack: Path) -> None:
     Example:
       deployer stop stacks/demo.yaml
     """
-    with Show() as show:
+    with Show(f"deployer stop {stack}") as show:
         found = stop(stack, settings_of(), show)
     click.echo(f"stopped; `deployer start {found.file}` brings it back")
 
@@ -98,7 +122,12 @@ def stop_command(stack: Path) -> None:
 @stack_argument
 @click.option("-f", "--follow", is_flag=True, help="Keep printing what comes.")
 @click.option(
-    "-n", "--lines", default=50, show_default=True, help="Last lines to show."
+    "-n",
+    "--lines",
+    type=click.IntRange(min=0),
+    default=50,
+    show_default=True,
+    help="Last lines to show.",
 )
 def logs_command(stack: Path, lines: int, *, follow: bool) -> None:
     """Print the log of the live server.

@@ -20,7 +20,7 @@ from deployer.core.progress import Progress
 from deployer.core.render.words import step_text
 from deployer.core.units import show_bytes, show_seconds
 from deployer.core.verdict import Outcome, Verdict
-from deployer.errors import CancelledError
+from deployer.errors import CancelledError, DeployerError
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -34,16 +34,23 @@ SIGNS = {
     Outcome.INCONCLUSIVE: "?",
     Outcome.ERROR: "!",
 }
+_SHOW_CURSOR = "\x1b[?25h"
+_NAME_LENGTH = 40
 
 
 class Show:
     """Shows events, and carries the user's wish to stop; a context manager."""
 
-    def __init__(self) -> None:
+    def __init__(self, command: str) -> None:
+        """`command` is what to type to carry on after a Ctrl-C."""
+        self.verdicts: list[Verdict] = []
+        """Every verdict that was shown, in the order of coming."""
+        self._command = command
         self._cancelled = threading.Event()
         self._lock = threading.Lock()
         self._bars: Bars | None = None
         self._tasks: dict[str, TaskID] = {}
+        self._told: set[str] = set()
         self._handlers: dict[int, object] = {}
 
     def __enter__(self) -> Self:
@@ -57,19 +64,20 @@ class Show:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        """Turn what a program ended in that Ctrl-C reached, too, into our own end."""
         self.pause()
         for number, handler in self._handlers.items():
             signal.signal(number, handler)  # type: ignore[arg-type] # as it was given
+        stopped = self._cancelled.is_set() and isinstance(error, DeployerError)
+        if stopped and not isinstance(error, CancelledError):
+            raise self._end() from error
 
     def __call__(self, event: Event) -> None:
         """Show an event; raises CancelledError after the first Ctrl-C."""
         with self._lock:
             self._show(event)
-        if self._cancelled.is_set() and isinstance(event, Started | Talk | Progress):
-            raise CancelledError(
-                "stopped at your request",
-                hint="run `deployer apply` again to carry on from here",
-            )
+        if self._cancelled.is_set() and not isinstance(event, Ended):
+            raise self._end()
 
     def pause(self) -> None:
         """Take the bars off the terminal, before something else is printed."""
@@ -78,15 +86,23 @@ class Show:
             self._bars = None
             self._tasks.clear()
 
+    def _end(self) -> CancelledError:
+        return CancelledError(
+            "stopped at your request",
+            hint=f"run `{self._command}` again to carry on from here",
+        )
+
     def _show(self, event: Event) -> None:
         match event:
             case Started(step):
                 self._line(f"  → {step_text(step)}")
             case Ended(step, seconds):
+                self.pause()
                 self._line(f"  ✔ {step_text(step)}  ({show_seconds(seconds)})")
             case Talk(about, text):
                 self._line(f"    {about}: {text}")
             case Judged(verdict):
+                self.verdicts.append(verdict)
                 self._line(f"    {verdict_line(verdict)}")
             case Progress():
                 self._advance(event)
@@ -106,25 +122,24 @@ class Show:
         bars = self._bars or self._begin_bars()
         task = self._tasks.get(progress.name)
         if task is None:
-            task = bars.add_task(progress.name, total=progress.total)
+            name = _shortened(progress.name)
+            task = bars.add_task(name, total=progress.total, how="")
             self._tasks[progress.name] = task
-        bars.update(task, completed=progress.done, total=progress.total)
+        how = _how_far(progress)
+        bars.update(task, completed=progress.done, total=progress.total, how=how)
 
     def _begin_bars(self) -> "Bars":
         from rich.progress import (  # noqa: PLC0415 - only where something is fetched
             BarColumn,
-            DownloadColumn,
             TextColumn,
             TimeRemainingColumn,
-            TransferSpeedColumn,
         )
         from rich.progress import Progress as Bars  # noqa: PLC0415 - as above
 
         self._bars = Bars(
             TextColumn("    {task.description}", markup=False),
-            BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[how]}", markup=False),
             TimeRemainingColumn(),
         )
         self._bars.start()
@@ -133,16 +148,16 @@ class Show:
     def _milestone(self, progress: Progress) -> None:
         """Without a terminal: one line when a transfer is complete."""
         total = progress.total or 0
-        if total >= WORTH_A_LINE and progress.done >= total:
-            name = progress.name
-            if name not in self._tasks:
-                click.echo(f"    {name}: {show_bytes(progress.done)}")
-                self._tasks[name] = 0  # type: ignore[assignment] # a mark, no bar
+        worth = progress.unit == "B" and total >= WORTH_A_LINE
+        if worth and progress.done >= total and progress.name not in self._told:
+            click.echo(f"    {progress.name}: {show_bytes(progress.done)}")
+            self._told.add(progress.name)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         del number, frame
         if self._cancelled.is_set():
-            click.echo("\nstopped at once; run `deployer apply` again", err=True)
+            cursor = _SHOW_CURSOR if self._bars is not None else ""
+            click.echo(f"{cursor}\nstopped at once; run `{self._command}`", err=True)
             os._exit(CancelledError.exit_code)
         self._cancelled.set()
         click.echo("\nstopping: once more stops at once", err=True)
@@ -155,3 +170,16 @@ def verdict_line(verdict: Verdict) -> str:
         f"{SIGNS[verdict.outcome]} {verdict.gate:<16} {verdict.outcome.value}{advisory}"
         f": {verdict.because}"
     )
+
+
+def _how_far(progress: Progress) -> str:
+    """Done and all, in the unit of the thing."""
+    if progress.unit != "B":
+        of = "" if progress.total is None else f"/{progress.total}"
+        return f"{progress.done}{of} {progress.unit}"
+    of = "" if progress.total is None else f" of {show_bytes(progress.total)}"
+    return f"{show_bytes(progress.done)}{of}"
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= _NAME_LENGTH else f"{name[: _NAME_LENGTH - 1]}…"

@@ -8,7 +8,8 @@ import click
 from deployer import __version__
 from deployer.app.deployed import name_of
 from deployer.app.settings import STATE_FOLDER, settings_of
-from deployer.cli.options import stack_argument
+from deployer.cli.options import json_option, stack_argument
+from deployer.cli.output import json_head, json_line
 from deployer.errors import UsageError
 from deployer.state.files import list_stacks
 from deployer.state.form import to_json
@@ -16,22 +17,38 @@ from deployer.state.form import to_json
 
 @click.group("state")
 def state_command() -> None:
-    """What was deployed, as it is recorded."""
+    """What was deployed, as it is recorded.
+
+    \b
+    Example:
+      deployer state list stacks
+    """
 
 
 @state_command.command("list")
 @click.argument(
-    "folder", type=click.Path(path_type=Path, file_okay=False), default=Path("stacks")
+    "folder",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    default=Path("stacks"),
 )
-def state_list(folder: Path) -> None:
+@json_option
+def state_list(folder: Path, *, as_json: bool) -> None:
     """List the stacks of a folder that have a state.
 
     \b
     Example:
       deployer state list stacks
     """
-    for name in list_stacks(folder / STATE_FOLDER):
-        click.echo(name)
+    names = list_stacks(folder / STATE_FOLDER)
+    if as_json:
+        json_head()
+    for name in names:
+        if as_json:
+            json_line({"type": "state", "stack": name})
+        else:
+            click.echo(name)
+    if not names and not as_json:
+        click.echo(f"no stack of `{folder}` has a state", err=True)
 
 
 @state_command.command("show")
@@ -64,8 +81,8 @@ def state_unlock(stack: Path, lock_id: str) -> None:
       deployer state unlock stacks/demo.yaml 3f9a1c
     """
     settings = settings_of()
-    settings.states(stack, name_of(stack, settings)).unlock(lock_id)
-    click.echo("unlocked")
+    holder = settings.states(stack, name_of(stack, settings)).unlock(lock_id)
+    click.echo(f"unlocked; it was held by {holder}")
 
 
 @click.command("schema")

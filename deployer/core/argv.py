@@ -10,6 +10,13 @@ from deployer.core.units import Unit, seconds
 from deployer.core.values import JsonValue
 
 FLAGS_PREFIX = "server.flags."
+_LOAD_MODE = "--load-mode"
+_LOAD_MODES = {
+    frozenset({"mmap", "mlock"}): "mmap+mlock",
+    frozenset({"none", "mlock"}): "mlock",
+    frozenset({"none", "dio"}): "dio",
+}
+"""Values of the option since b10156 (`common/arg.cpp`) that say two things at once."""
 NEWEST = 10**9
 """Stands for the build number where only a commit is known."""
 
@@ -19,14 +26,23 @@ def words_of(leaves: Iterable[Leaf], *, build: int | None) -> tuple[str, ...]:
 
     What the engine decides is not among them: model paths, host, port and key file.
     """
-    typed: list[str] = []
-    free: list[str] = []
+    groups = words_by_field(leaves, build=build)
+    return tuple(word for _, words in groups for word in words)
+
+
+def words_by_field(
+    leaves: Iterable[Leaf], *, build: int | None
+) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """The same, with the path of the field that each group of words comes from."""
+    typed: list[tuple[str, tuple[str, ...]]] = []
+    free: list[tuple[str, tuple[str, ...]]] = []
     for leaf in leaves:
         if leaf.path.startswith(FLAGS_PREFIX):
-            free += _free(leaf.path.removeprefix(FLAGS_PREFIX), leaf.value)
+            name = leaf.path.removeprefix(FLAGS_PREFIX)
+            free.append((leaf.path, tuple(_free(name, leaf.value))))
         elif flag := flag_on(leaf.marks.flags, build):
-            typed += _typed(flag, leaf)
-    return (*typed, *free)
+            typed.append((leaf.path, tuple(_typed(flag, leaf))))
+    return (*_united(typed), *free)
 
 
 def is_word(leaf: Leaf) -> bool:
@@ -38,6 +54,27 @@ def flag_on(flags: Iterable[Flag], build: int | None) -> Flag | None:
     """The spelling of an option on a build of llama.cpp."""
     number = NEWEST if build is None else build
     return next((f for f in flags if f.since <= number <= f.until), None)
+
+
+def _united(
+    groups: list[tuple[str, tuple[str, ...]]],
+) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Several fields that became values of one option, as the one value they mean.
+
+    Before b10105 they were options of their own; repeated, the last would win.
+    """
+    modes = [words for _, words in groups if words[:1] == (_LOAD_MODE,)]
+    value = _LOAD_MODES.get(frozenset(mode for _, mode in modes))
+    if value is None:
+        yield from groups
+        return
+    waiting = True
+    for path, words in groups:
+        if words not in modes:
+            yield path, words
+        elif waiting:
+            yield path, (_LOAD_MODE, value)
+            waiting = False
 
 
 def _typed(flag: Flag, leaf: Leaf) -> Iterator[str]:

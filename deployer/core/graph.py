@@ -57,14 +57,19 @@ def takes_snapshot(stack: Stack, abilities: Abilities) -> bool:
 
 def build_number(stack: Stack, facts: Facts) -> int | None:
     """Upstream's number of the build, from the tag or the lock file."""
-    tag = stack.llama_cpp.tag
-    if tag.startswith("b"):
-        return int(tag[1:])
+    if (number := tag_number(stack)) is not None:
+        return number
     match facts.build.about.get("number"):
         case int(number):
             return number
         case _:
             return None
+
+
+def tag_number(stack: Stack) -> int | None:
+    """Upstream's number of the build, where the tag is one (`b10434`)."""
+    tag = stack.llama_cpp.tag
+    return int(tag[1:]) if tag.startswith("b") and tag[1:].isdigit() else None
 
 
 def _used(stack: Stack, *, captured: bool) -> Iterator[Leaf]:

@@ -90,6 +90,13 @@ class Server(Section):
     ] = None
     """Keep the model in RAM, never swapped out."""
 
+    direct_io: Annotated[
+        bool | None,
+        Flag("--direct-io", off="--no-direct-io", until=_MMAP_GONE),
+        Flag("--load-mode dio", since=_MMAP_GONE + 1),
+    ] = None
+    """Read the model past the page cache."""
+
     cache_type_k: Annotated[CacheType | None, Flag("--cache-type-k")] = None
     """Type of the key half of the KV cache."""
 

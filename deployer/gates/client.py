@@ -245,10 +245,13 @@ async def connected(target: Target) -> AsyncIterator[httpx2.AsyncClient]:
     verify: ssl.SSLContext | bool = True
     if target.base.startswith("http://"):
         verify = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    # A connection that the server is just closing must not look like a fault of its
+    # answers: each request has its own.
+    limits = httpx2.Limits(max_keepalive_connections=0)
     transport = None
     if target.source_address is not None:
         transport = httpx2.AsyncHTTPTransport(
-            local_address=target.source_address, verify=verify
+            local_address=target.source_address, verify=verify, limits=limits
         )
     async with httpx2.AsyncClient(
         transport=transport,
@@ -261,6 +264,7 @@ async def connected(target: Target) -> AsyncIterator[httpx2.AsyncClient]:
             read=SILENCE_SECONDS,
             pool=SILENCE_SECONDS,
         ),
+        limits=limits,
         follow_redirects=False,
     ) as http:
         yield http

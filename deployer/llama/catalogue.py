@@ -1,7 +1,7 @@
 """The options of llama-server for a build of llama.cpp, as far as they are known.
 
-Read from ``common/arg.cpp`` of 24 builds between b8646 and b11434; what holds for
-the builds in between is inferred, and says so where it cannot be.
+Read from ``common/arg.cpp`` of 24 builds from b8646 to b11434, and from the help of
+b10434; what holds for the builds in between is inferred, and marked where it cannot be.
 """
 
 import json
@@ -168,6 +168,7 @@ def value_came(spelling: str, value: str) -> Edge | None:
     return _edge_before(with_it[0]) if with_it else None
 
 
+@cache
 def every_name() -> frozenset[str]:
     """Every spelling that any build read has."""
     return frozenset(name for build in _read().builds for name in _at(build))

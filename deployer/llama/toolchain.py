@@ -18,6 +18,7 @@ _DROPPED = re.compile(
     r"GIT_.*|LLAMA_.*|GGML_.*|LC_.*|LANG"
 )
 _RELEASE = re.compile(r"release (\d+\.\d+)")
+TOOLKITS = Path("/usr/local")
 _SECONDS = 30
 _INSTALL = (
     "Debian, Ubuntu: `apt install build-essential cmake ninja-build`; "
@@ -41,8 +42,13 @@ class Toolchain:
     """What the user should know."""
 
 
-def find_toolchain(environment: Mapping[str, str], *, cuda: str | None) -> Toolchain:
-    """The programs to build with; raises EngineError naming everything that lacks."""
+def find_toolchain(
+    environment: Mapping[str, str], *, cuda: str | None, toolkits: Path = TOOLKITS
+) -> Toolchain:
+    """The programs to build with; raises EngineError naming everything that lacks.
+
+    ``toolkits`` is the folder that CUDA toolkits are installed in.
+    """
     clean = _clean(environment)
     path = clean["PATH"]
     cmake = shutil.which("cmake", path=path)
@@ -64,7 +70,7 @@ def find_toolchain(environment: Mapping[str, str], *, cuda: str | None) -> Toolc
             f"building llama-server needs {_listed(missing)}, not found here",
             hint=_INSTALL,
         )
-    nvcc = None if cuda is None else _nvcc(cuda, clean)
+    nvcc = None if cuda is None else _nvcc(cuda, clean, toolkits)
     ccache, note = _ccache(c_compiler, clean)
     return Toolchain(
         cmake=cmake,
@@ -100,15 +106,15 @@ def _compiler(
     return next((program for program in found if program), None)
 
 
-def _nvcc(cuda: str, environment: Mapping[str, str]) -> str:
+def _nvcc(cuda: str, environment: Mapping[str, str], toolkits: Path) -> str:
     """The compiler of toolkit ``cuda``; raises EngineError."""
     wanted = toolkit(cuda)
     short = ".".join(str(part) for part in wanted)
     places = [
         environment.get("CUDACXX"),
-        f"/usr/local/cuda-{short}/bin/nvcc",
+        str(toolkits / f"cuda-{short}" / "bin" / "nvcc"),
         shutil.which("nvcc", path=environment["PATH"]),
-        "/usr/local/cuda/bin/nvcc",
+        str(toolkits / "cuda" / "bin" / "nvcc"),
     ]
     seen = {place: _release(place, environment) for place in places if place}
     for place, release in seen.items():

@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from deployer.core.verdict import Outcome
+from tests.gates import fake_http as http
 from tests.gates import fake_server as fake
-from tests.gates.fake_server import Reply, Request, Responder, Said, Script
+from tests.gates.fake_http import Reply, Request, Responder, Script
+from tests.gates.fake_model import Said
 
 FAIL, ERROR, UNCLEAR = Outcome.FAIL, Outcome.ERROR, Outcome.INCONCLUSIVE
 CHAT = "POST /v1/chat/completions"
@@ -27,12 +29,12 @@ def text(body: str | bytes, content_type: str = "application/json") -> Reply:
 
 def props(**changed: object) -> Script:
     """/props with other values."""
-    return answers("GET /props", fake.as_json({**fake.props_value(), **changed}))
+    return answers("GET /props", http.as_json({**fake.props_value(), **changed}))
 
 
 def completion(**changed: object) -> Script:
     """A chat answer with other values at its top."""
-    return answers(CHAT, fake.as_json({**fake.completion(Said()), **changed}))
+    return answers(CHAT, http.as_json({**fake.completion(Said()), **changed}))
 
 
 def choice(**changed: object) -> Script:
@@ -49,7 +51,7 @@ def message(**changed: object) -> Script:
 
 def stream(*items: object) -> Script:
     """A chat stream of these events."""
-    return answers(CHAT, fake.events(*items))
+    return answers(CHAT, http.events(*items))
 
 
 def without(value: Mapping[str, Any], *keys: str) -> dict[str, Any]:
@@ -58,4 +60,4 @@ def without(value: Mapping[str, Any], *keys: str) -> dict[str, Any]:
 
 def listed(*names: str) -> Reply:
     """/v1/models with these."""
-    return fake.as_json({"data": [{"id": name} for name in names]})
+    return http.as_json({"data": [{"id": name} for name in names]})

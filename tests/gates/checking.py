@@ -7,7 +7,8 @@ from deployer.core.values import JsonValue
 from deployer.core.verdict import Outcome, Verdict
 from deployer.gates.runner import GateRequest, run_gates
 from deployer.gates.target import Target
-from tests.gates.fake_server import KEY, Script, fake_server
+from tests.gates.fake_http import KEY, Script
+from tests.gates.fake_server import fake_server
 
 STATED: Mapping[str, JsonValue] = {
     "llama_cpp.tag": "b10434",

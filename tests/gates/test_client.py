@@ -9,9 +9,11 @@ import pytest
 from deployer.errors import UsageError
 from deployer.gates.client import Client, Unanswered, connected
 from deployer.gates.target import Target
+from tests.gates import fake_http as http
 from tests.gates import fake_server as fake
 from tests.gates.breaking import answers
-from tests.gates.fake_server import KEY, Reply, Request, Script, fake_server
+from tests.gates.fake_http import KEY, Reply, Request, Script
+from tests.gates.fake_server import fake_server
 
 T = TypeVar("T")
 
@@ -28,7 +30,7 @@ def ask(script: Script, act: Callable[[Client], Awaitable[T]]) -> tuple[T, Clien
 
 def echo(request: Request) -> Reply:
     """An answer that gives the key away."""
-    return fake.as_json({"key": request.headers.get("Authorization"), "x": KEY})
+    return http.as_json({"key": request.headers.get("Authorization"), "x": KEY})
 
 
 def test_the_key_is_sent_and_never_kept() -> None:
@@ -59,7 +61,7 @@ def test_a_303_is_followed_with_get() -> None:
         seen.append("GET")
         if len(seen) < 4:
             return Reply((b"",), 303, headers={"Location": "/health?call=1"})
-        return fake.as_json({"done": True})
+        return http.as_json({"done": True})
 
     script = Script(routes={"POST /slow": waiting, "GET /health?call=1": ready})
     answer, client = ask(script, lambda c: c.post("/slow", {"a": 1}))
@@ -74,7 +76,7 @@ def test_loading_is_waited_for_and_noted() -> None:
     def loading(request: Request) -> Reply:
         seen.append(None)
         busy = len(seen) < 3
-        return fake.error(503, "Loading model") if busy else fake.health(request)
+        return http.error(503, "Loading model") if busy else fake.health(request)
 
     answer, client = ask(answers("GET /health", loading), lambda c: c.get("/health"))
     assert answer.status == 200

@@ -7,6 +7,7 @@ import pytest
 from deployer.core.values import JsonValue
 from deployer.core.verdict import Outcome
 from deployer.gates.target import Target
+from tests.gates import fake_http as http
 from tests.gates import fake_server as fake
 from tests.gates.breaking import (
     CHAT,
@@ -23,7 +24,8 @@ from tests.gates.breaking import (
     without,
 )
 from tests.gates.checking import STATED, check, run_one
-from tests.gates.fake_server import KEY, Part, Reply, Request, Said, Script
+from tests.gates.fake_http import KEY, Part, Reply, Request, Script
+from tests.gates.fake_model import Said
 
 NINE = (
     "health",
@@ -46,7 +48,7 @@ def test_a_server_with_no_fault_passes(gate: str) -> None:
 @pytest.mark.parametrize(
     ("reply", "outcome", "because"),
     [
-        pytest.param(fake.html(), FAIL, "not a llama-server", id="web page"),
+        pytest.param(http.html(), FAIL, "not a llama-server", id="web page"),
         pytest.param(text("OK", "text/plain"), FAIL, "`OK`", id="plain text"),
         pytest.param(text(""), FAIL, "answered `nothing`", id="empty"),
         pytest.param(text('{"status": "o'), FAIL, "not a llama-server", id="cut JSON"),
@@ -54,9 +56,9 @@ def test_a_server_with_no_fault_passes(gate: str) -> None:
         pytest.param(text('["ok"]'), FAIL, "not a llama-server", id="a list"),
         pytest.param(text('{"status":"no"}'), FAIL, "instead of `ok`", id="not ok"),
         pytest.param(text("[" * 100_000), FAIL, "not a llama-server", id="deep JSON"),
-        pytest.param(fake.error(500, "oops"), FAIL, "HTTP 500: oops", id="500"),
-        pytest.param(fake.html(502), ERROR, "HTTP 502 without", id="a proxy's page"),
-        pytest.param(fake.error(404, "File Not Found"), FAIL, "HTTP 404", id="404"),
+        pytest.param(http.error(500, "oops"), FAIL, "HTTP 500: oops", id="500"),
+        pytest.param(http.html(502), ERROR, "HTTP 502 without", id="a proxy's page"),
+        pytest.param(http.error(404, "File Not Found"), FAIL, "HTTP 404", id="404"),
         pytest.param(Reply((b"", Part.RESET)), ERROR, "was reset", id="reset"),
         pytest.param(Reply((b"{", Part.CLOSE)), ERROR, "broke off", id="cut body"),
         pytest.param(
@@ -84,7 +86,7 @@ def test_health_does_not_pass(reply: Reply, outcome: Outcome, because: str) -> N
 
 
 def test_a_server_that_loads_for_ever_is_an_error_in_time() -> None:
-    loading = answers("GET /health", fake.error(503, "Loading model"))
+    loading = answers("GET /health", http.error(503, "Loading model"))
     verdict = check("health", loading, ERROR, "still loading (HTTP 503)", timeout=0.6)
     assert verdict.evidence[-1].note == "HTTP 503 2 times; ran out of time"
 
@@ -111,7 +113,7 @@ def test_build_does_not_pass(info: JsonValue, outcome: Outcome, because: str) ->
 
 
 def test_build_without_the_field_fails() -> None:
-    bare = fake.as_json(without(fake.props_value(), "build_info"))
+    bare = http.as_json(without(fake.props_value(), "build_info"))
     check("build", answers("GET /props", bare), FAIL, "field required")
 
 
@@ -144,16 +146,16 @@ def test_props_do_not_pass(changed: dict[str, object], because: str) -> None:
     [
         pytest.param(listed(), FAIL, "no model", id="none"),
         pytest.param(
-            fake.as_json({"data": [{"id": "gpt-4"}]}),
+            http.as_json({"data": [{"id": "gpt-4"}]}),
             FAIL,
             "but not `model.alias",
             id="other",
         ),
         pytest.param(
-            fake.as_json({"data": [{"id": ""}]}), FAIL, "data.0.id", id="no name"
+            http.as_json({"data": [{"id": ""}]}), FAIL, "data.0.id", id="no name"
         ),
-        pytest.param(fake.as_json({"models": []}), FAIL, "`data`: field", id="no data"),
-        pytest.param(fake.html(), ERROR, "a web page", id="web page"),
+        pytest.param(http.as_json({"models": []}), FAIL, "`data`: field", id="no data"),
+        pytest.param(http.html(), ERROR, "a web page", id="web page"),
         pytest.param(text(b'{"data": "\xff"}'), ERROR, "not JSON", id="not UTF-8"),
     ],
 )
@@ -175,7 +177,7 @@ def test_a_server_that_checks_only_the_beginning_of_the_key_fails_auth() -> None
         given = request.headers.get("Authorization", "")
         if given.startswith(f"Bearer {KEY}"):
             return fake.chat(request)
-        return fake.error(401, "Invalid API Key")
+        return http.error(401, "Invalid API Key")
 
     check("auth", answers(CHAT, lax), FAIL, "the key with a letter more")
 
@@ -187,7 +189,7 @@ def test_a_server_that_leaves_props_open_fails_auth() -> None:
 
 
 def test_a_refusal_other_than_401_fails_auth() -> None:
-    refusing = answers(CHAT, fake.error(500, "no"))
+    refusing = answers(CHAT, http.error(500, "no"))
     check("auth", refusing, FAIL, "not refused with 401: answered HTTP 500")
 
 
@@ -233,18 +235,18 @@ def test_a_key_that_is_not_set_is_named() -> None:
             id="wrong sum",
         ),
         pytest.param(
-            answers(CHAT, fake.as_json({"error": {"message": "no slot"}})),
+            answers(CHAT, http.as_json({"error": {"message": "no slot"}})),
             FAIL,
             "HTTP 200 with an error inside: no slot",
             id="200 with an error",
         ),
         pytest.param(
-            answers(CHAT, fake.error(500, "failed to parse")),
+            answers(CHAT, http.error(500, "failed to parse")),
             FAIL,
             "HTTP 500: failed to parse",
             id="500",
         ),
-        pytest.param(answers(CHAT, fake.html(504)), ERROR, "HTTP 504", id="gateway"),
+        pytest.param(answers(CHAT, http.html(504)), ERROR, "HTTP 504", id="gateway"),
         pytest.param(answers(CHAT, text("{")), ERROR, "not JSON", id="cut JSON"),
         pytest.param(
             answers(CHAT, Reply((b'{"choices"', Part.RESET))),

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from deployer.core.verdict import Outcome
+from tests.gates import fake_http as http
 from tests.gates import fake_server as fake
 from tests.gates.breaking import (
     CHAT,
@@ -18,13 +19,15 @@ from tests.gates.breaking import (
     without,
 )
 from tests.gates.checking import STATED, check
-from tests.gates.fake_server import Part, Reply, Request, Said, Script, chunk
+from tests.gates.fake_http import Part, Reply, Request, Script
+from tests.gates.fake_model import Said
+from tests.gates.fake_server import chunk
 
 GOOD = fake.chunks(Said())
 TOLD, LAST = GOOD[:-2], GOOD[-2:]
 """The deltas of the text, and the two chunks that end it."""
 DONE = "[DONE]"
-NO_SLOTS = fake.error(501, "This server does not support slots endpoint")
+NO_SLOTS = http.error(501, "This server does not support slots endpoint")
 
 
 @pytest.mark.parametrize(
@@ -108,14 +111,14 @@ NO_SLOTS = fake.error(501, "This server does not support slots endpoint")
             id="no choices",
         ),
         pytest.param(
-            answers(CHAT, fake.as_json(fake.completion(Said()))),
+            answers(CHAT, http.as_json(fake.completion(Said()))),
             FAIL,
             "`application/json` instead of",
             id="not a stream",
         ),
-        pytest.param(answers(CHAT, fake.html()), FAIL, "a web page", id="web page"),
+        pytest.param(answers(CHAT, http.html()), FAIL, "a web page", id="web page"),
         pytest.param(
-            answers(CHAT, fake.error(500, "oops")), FAIL, "HTTP 500: oops", id="500"
+            answers(CHAT, http.error(500, "oops")), FAIL, "HTTP 500: oops", id="500"
         ),
     ],
 )
@@ -146,7 +149,7 @@ def counters(*pairs: tuple[float | str, float | str]) -> Script:
     ("script", "outcome", "because"),
     [
         pytest.param(
-            answers("GET /metrics", fake.error(501, "no metrics")),
+            answers("GET /metrics", http.error(501, "no metrics")),
             FAIL,
             "set `server.metrics: true`",
             id="off",
@@ -170,7 +173,7 @@ def counters(*pairs: tuple[float | str, float | str]) -> Script:
             id="another server's",
         ),
         pytest.param(
-            answers("GET /metrics", fake.html()), FAIL, "a web page", id="web page"
+            answers("GET /metrics", http.html()), FAIL, "a web page", id="web page"
         ),
         pytest.param(
             answers("GET /metrics", text(b"a 1\xff\n", "text/plain")),
@@ -179,7 +182,7 @@ def counters(*pairs: tuple[float | str, float | str]) -> Script:
             id="not UTF-8",
         ),
         pytest.param(
-            answers(CHAT, fake.error(500, "oops")), FAIL, "500: oops", id="no answer"
+            answers(CHAT, http.error(500, "oops")), FAIL, "500: oops", id="no answer"
         ),
     ],
 )
@@ -207,7 +210,7 @@ def one_at_a_time(script: Script) -> Script:
 
 
 def two_slots(_request: Request) -> Reply:
-    return fake.as_json(fake.props_value(slots=2))
+    return http.as_json(fake.props_value(slots=2))
 
 
 def every(other: Callable[[Request], Reply], turn: int) -> Script:
@@ -222,7 +225,7 @@ def every(other: Callable[[Request], Reply], turn: int) -> Script:
 
 
 def failing(_request: Request) -> Reply:
-    return fake.error(500, "out of memory")
+    return http.error(500, "out of memory")
 
 
 def resetting(_request: Request) -> Reply:
@@ -246,7 +249,7 @@ def test_more_requests_than_slots_fail() -> None:
 
 
 def test_concurrency_without_a_witness_is_inconclusive() -> None:
-    blind = answers("GET /slots", NO_SLOTS)
+    blind = replace(answers("GET /slots", NO_SLOTS), timings=False)
     check("concurrency", blind, UNCLEAR, "set `server.slots: true`")
 
 
@@ -259,7 +262,7 @@ def test_the_clock_in_the_answers_is_a_witness_too() -> None:
             "predicted_n": 64,
             "predicted_ms": 400.0,
         }
-        return fake.as_json({**fake.completion(Said()), "timings": timings})
+        return http.as_json({**fake.completion(Said()), "timings": timings})
 
     routes = {CHAT: timed, "GET /slots": lambda _request: NO_SLOTS}
     script = Script(routes=routes, busy_seconds=0.4)
@@ -269,7 +272,7 @@ def test_the_clock_in_the_answers_is_a_witness_too() -> None:
 
 def test_slots_nobody_can_count_are_no_pass() -> None:
     stated = without(STATED, "server.parallel")
-    unknown = answers("GET /props", fake.error(404, "File Not Found"))
+    unknown = answers("GET /props", http.error(404, "File Not Found"))
     check("concurrency", unknown, FAIL, "HTTP 404", stated=stated)
-    none = answers("GET /props", fake.as_json({"total_slots": 0}))
+    none = answers("GET /props", http.as_json({"total_slots": 0}))
     check("concurrency", none, UNCLEAR, "reports no slots", stated=stated)

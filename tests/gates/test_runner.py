@@ -14,10 +14,12 @@ from deployer.errors import CancelledError, UsageError
 from deployer.gates import GATES
 from deployer.gates.runner import GateEvent, GateRequest, run_gates
 from deployer.gates.target import Target
+from tests.gates import fake_http as http
 from tests.gates import fake_server as fake
 from tests.gates.breaking import CHAT, answers
 from tests.gates.checking import STATED, section
-from tests.gates.fake_server import KEY, Reply, Request, Script, fake_server
+from tests.gates.fake_http import KEY, Reply, Request, Script
+from tests.gates.fake_server import fake_server
 
 
 def run(
@@ -46,7 +48,7 @@ def test_progress_tells_of_each_beginning_and_end() -> None:
 
 
 def test_nothing_is_asked_after_health_failed() -> None:
-    script = answers("GET /health", fake.html())
+    script = answers("GET /health", http.html())
     with fake_server(script) as server:
         names = ("health", "chat", "metrics")
         requests = [GateRequest(name, section(name)) for name in names]
@@ -64,11 +66,11 @@ def meeting(count: int) -> tuple[Script, threading.Barrier]:
     """Three routes that answer only when `count` requests are there at once."""
     barrier = threading.Barrier(count, timeout=5)
 
-    def met(request: Request, usual: fake.Responder) -> Reply:
+    def met(request: Request, usual: Responder) -> Reply:
         barrier.wait()
         return usual(request)
 
-    routes: dict[str, fake.Responder] = {
+    routes: dict[str, Responder] = {
         "GET /v1/models": lambda request: met(request, fake.models),
         CHAT: lambda request: met(request, fake.chat),
     }
@@ -92,21 +94,21 @@ def test_what_others_would_disturb_runs_alone(alone: str) -> None:
 
 
 def test_an_advisory_gate_holds_nothing_back() -> None:
-    with fake_server(answers(CHAT, fake.error(500, "oops"))) as server:
+    with fake_server(answers(CHAT, http.error(500, "oops"))) as server:
         request = GateRequest("chat", section("chat", advisory=True))
         (verdict,) = run_gates([request], Target(server.url), say=lambda _event: None)
     assert (verdict.outcome, verdict.holds_back) == (Outcome.FAIL, False)
 
 
 def test_a_key_that_a_server_repeats_is_not_told() -> None:
-    leaking = answers(CHAT, fake.error(500, f"bad key {KEY}"))
+    leaking = answers(CHAT, http.error(500, f"bad key {KEY}"))
     (verdict,), _ = run(replace(leaking, key=None), ["chat"])
     assert verdict.because == "answered HTTP 500: bad key ***"
     assert KEY not in repr(verdict)
 
 
 def test_a_server_cannot_write_on_the_terminal() -> None:
-    odd = answers("GET /v1/models", fake.as_json({"data": [{"id": "a\x1b[31m"}]}))
+    odd = answers("GET /v1/models", http.as_json({"data": [{"id": "a\x1b[31m"}]}))
     (verdict,), _ = run(odd, ["models"])
     assert verdict.because == "lists `a\ufffd[31m`, but not `model.alias: tiny`"
 

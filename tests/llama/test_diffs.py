@@ -48,7 +48,7 @@ def test_a_patch_that_was_cut_is_refused_at_its_end() -> None:
 
 def test_a_hunk_that_ends_early_is_refused_where_the_next_file_begins() -> None:
     text = FIX.replace(" const char * thinks(void) {\n", "") + "diff --git a/x b/x\n"
-    assert faults(text) == [(8, "a hunk ends before all its lines are there")]
+    assert faults(text) == [(9, "a hunk ends before all its lines are there")]
 
 
 def test_a_head_that_is_no_head_is_refused() -> None:

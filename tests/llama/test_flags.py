@@ -6,7 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deployer.core.argv import words_of
@@ -14,7 +14,7 @@ from deployer.core.marks import fields_of, leaves
 from deployer.core.server import Server
 from deployer.core.values import JsonValue
 from deployer.llama import catalogue as shipped
-from deployer.llama.catalogue import Standing, Takes, catalogue, every_name, life_of
+from deployer.llama.catalogue import Takes, catalogue, every_name, life_of
 from deployer.llama.explain import Known, Renamed, diff, explain
 from deployer.llama.flags import problems_of
 from deployer.llama.renames import RENAMES
@@ -44,8 +44,7 @@ def test_the_catalogue_agrees_with_another_reading_of_the_source(build: str) -> 
     long = {name: option for name, option in found.items() if name.startswith("--")}
     switches = {n for n, o in long.items() if o.takes is Takes.NOTHING}
     assert switches == set(read["switches"])
-    valued = {n for n, o in long.items() if o.standing is not Standing.REMOVED}
-    assert valued - switches == set(read["with_value"])
+    assert set(long) - switches == set(read["with_value"])
 
 
 def test_no_option_left_and_came_back() -> None:
@@ -59,18 +58,19 @@ def test_no_option_left_and_came_back() -> None:
 
 def test_no_help_text_of_upstream_is_shipped() -> None:
     for build in BUILDS:
-        assert all(len(option.hint) <= 40 for option in catalogue(build).options)
+        hints = [option.hint for option in catalogue(build).options]
+        assert max(len(hint.split()) for hint in hints) <= 4
 
 
 @pytest.mark.parametrize("build", [*BUILDS, 9000, 9200, 10104, 10105, 10877, 10900])
-@pytest.mark.parametrize("field", fields_of(Server))
-def test_every_typed_field_becomes_words_that_every_build_takes(
-    field: str, build: int
-) -> None:
+def test_every_typed_field_becomes_words_that_every_build_takes(build: int) -> None:
     """The ranges of builds that the fields of `Server` state are right."""
-    for value in SERVER[f"server.{field}"]:
-        group = (f"server.{field}", words(field, value, build))
-        assert list(problems_of([group], build)) == []
+    groups = [
+        (f"server.{field}", words(field, value, build))
+        for field in fields_of(Server)
+        for value in SERVER[f"server.{field}"]
+    ]
+    assert list(problems_of(groups, build)) == []
 
 
 @pytest.mark.parametrize(
@@ -210,6 +210,7 @@ def test_an_option_that_only_one_neighbour_knows_is_not_refused() -> None:
     assert problem("--draft 4", 9000) == ""
 
 
+@settings(deadline=None)  # the first example reads the catalogue
 @given(st.integers(8646, 11434), st.sampled_from(sorted(every_name())))
 def test_between_two_builds_only_what_is_certain_is_refused(
     build: int, name: str

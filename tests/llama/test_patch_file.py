@@ -87,10 +87,10 @@ def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
         tmp_path,
         "fix.patch:1:1: error: not a patch: it has no `@@ … @@` hunk\n"
         "  hint: put the output of `git diff` there\n"
-        "patch.yaml:1:1: error: `why` is missing\n"
-        "  hint: add `why: …`\n"
         "patch.yaml:1:1: error: `name` is `fox`, and the folder is `fix`\n"
         "  hint: name both alike\n"
+        "patch.yaml:1:1: error: `why` is missing\n"
+        "  hint: add `why: …`\n"
         "patch.yaml:2:1: error: unknown key `wy`\n"
         "  hint: did you mean `why`?\n"
         "patch.yaml:3:1: error: `reference` is not an https address\n"

@@ -242,14 +242,13 @@ class Server:
         if done.returncode == 0:
             return
         lines = (done.stderr + done.stdout).splitlines()
-        cause = likely_cause(lines, done.returncode)
+        if cause := likely_cause(lines, done.returncode):
+            raise EngineError(cause.meaning, hint=cause.hint)
         wrong = [line for line in lines if "error" in line]
         said = wrong[0].strip() if wrong else f"exit code {done.returncode}"
         raise EngineError(
-            f"llama-server does not take its options: {cause.meaning if cause else said}",
-            hint=cause.hint
-            if cause
-            else "compare `server` and `server.flags` of the stack with"
+            f"llama-server does not take its options: {said}",
+            hint="compare `server` and `server.flags` of the stack with"
             " `llama-server --help` of this build",
         )
 

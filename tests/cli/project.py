@@ -1,0 +1,217 @@
+"""A folder with a stack, and the command line run in it as users run it."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+KEY = "sk-of-the-tests"
+"""Opens the servers of these tests."""
+
+STACK = """\
+version: 1
+name: demo
+engine: local
+
+llama_cpp:
+  tag: b10434
+  binary: BINARY
+
+model:
+  path: tiny.gguf
+  alias: tiny
+
+server:
+  ctx_size: 1024
+  parallel: 2
+  mmap: false
+  metrics: true
+
+auth:
+  api_key: {env: LLAMA_API_KEY}
+
+local:
+  port: PORT
+
+gates:
+  health: {}
+  chat: {}
+"""
+"""What the tests change one line of; BINARY and PORT are put in when it is written."""
+
+COMMAND = (sys.executable, "-m", "deployer")
+ROOT = Path(__file__).parents[2]
+LIMIT = 90.0
+"""Seconds that no command of a test needs."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command came back with."""
+
+    code: int
+    out: str
+    err: str
+
+    def lines(self) -> list[dict[str, Any]]:
+        """The JSON lines of stdout."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+@dataclass(frozen=True)
+class Project:
+    """Where a test runs the command line."""
+
+    folder: Path
+    home: Path
+    port: int
+    binary: Path
+
+    @property
+    def stack(self) -> Path:
+        return self.folder / "stacks" / "demo.yaml"
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def state(self) -> Path:
+        return self.stack.parent / ".deployer" / "state" / "demo.state.json"
+
+    def write(self, text: str = STACK, name: str = "demo") -> Path:
+        """Write a stack file, with this project's binary and port."""
+        file = self.stack.with_stem(name)
+        text = text.replace("BINARY", str(self.binary))
+        file.write_text(text.replace("PORT", str(self.port)), encoding="utf-8")
+        return file
+
+    def run(
+        self, *words: str, typed: str = "", env: Mapping[str, str | None] | None = None
+    ) -> Done:
+        """Run `deployer` without a terminal until it ends."""
+        done = subprocess.run(
+            [*COMMAND, *words],
+            cwd=self.folder,
+            env=self.environment(env or {}),
+            input=typed,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
+            check=False,
+        )
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    @contextmanager
+    def running(self, *words: str) -> Iterator[subprocess.Popen[str]]:
+        """Run `deployer` beside the test; it is killed if it outlives the block."""
+        process = subprocess.Popen(
+            [*COMMAND, *words],
+            cwd=self.folder,
+            env=self.environment({}),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+            start_new_session=True,
+        )
+        try:
+            yield process
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+
+    def environment(self, changes: Mapping[str, str | None]) -> dict[str, str]:
+        """The variables of a command; None takes one away."""
+        base: dict[str, str | None] = {
+            **os.environ,
+            "DEPLOYER_HOME": str(self.home),
+            "LLAMA_API_KEY": KEY,
+            "PYTHONPATH": str(ROOT),
+            "PYTHONUNBUFFERED": "1",
+            **changes,
+        }
+        return {name: value for name, value in base.items() if value is not None}
+
+    def servers(self) -> set[int]:
+        """Processes that were started below this project's home, and still run."""
+        return {process.pid for process in _servers_below(self.home)}
+
+    def server(self) -> int:
+        """The one server that runs."""
+        (pid,) = self.servers()
+        return pid
+
+    def log(self) -> str:
+        """Everything that servers of this project said."""
+        logs = sorted(self.home.glob("run/*/*/server.log"))
+        return "".join(log.read_text(encoding="utf-8") for log in logs)
+
+    def end(self) -> None:
+        """Kill what still runs."""
+        for process in _servers_below(self.home):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
+
+def _servers_below(home: Path) -> Iterator[psutil.Process]:
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            variables = process.environ()
+            below = variables.get("DEPLOYER_RUN_DIR", "").startswith(f"{home}/")
+            if below and process.status() != psutil.STATUS_ZOMBIE:
+                yield process
+
+
+def read_until(process: "subprocess.Popen[str]", text: str) -> str:
+    """Read stdout up to a line that holds ``text``; returns all that was read."""
+    assert process.stdout is not None
+    seen = ""
+    for line in process.stdout:
+        seen += line
+        if text in line:
+            return seen
+    raise AssertionError(f"`{text}` never came:\n{seen}")
+
+
+def finished(process: "subprocess.Popen[str]") -> Done:
+    """Wait for the end, and return it with the rest of what was said."""
+    out, err = process.communicate(timeout=LIMIT)
+    return Done(process.returncode, out, err)
+
+
+def gone(pid: int) -> bool:
+    """Wait until a process is gone; false if it stays."""
+    deadline = time.monotonic() + LIMIT
+    while time.monotonic() < deadline:
+        try:
+            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+                return True
+            psutil.Process(pid).wait(timeout=0.1)
+        except psutil.NoSuchProcess:
+            return True
+        except psutil.TimeoutExpired:
+            continue
+    return False
+
+
+def link_store(seed: Path, home: Path) -> None:
+    """Give a new home the builds of another, without copying them."""
+    home.mkdir()
+    if (seed / "build").exists():
+        shutil.copytree(
+            seed / "build", home / "build", copy_function=os.link, symlinks=True
+        )
+        shutil.copy(seed / "digests.json", home)

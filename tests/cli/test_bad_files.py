@@ -1,0 +1,163 @@
+"""What people get wrong in a stack file: one message with place, fact and hint."""
+
+import pytest
+
+from tests.cli.project import STACK, Project
+
+BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"{new}: &{new} [{','.join([f'*{old}'] * 9)}]\n"
+    for old, new in zip("abcdefghi", "bcdefghij", strict=True)
+)
+
+
+def check(project: Project, content: str | bytes, message: str) -> None:
+    """Every command that reads the stack refuses it with the same words."""
+    file = project.stack
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    for words in (("validate",), ("plan",), ("apply", "--yes")):
+        done = project.run(*words, "stacks/demo.yaml")
+        assert (done.code, done.out) == (3, "")
+        assert done.err == message
+
+
+def changed(project: Project, old: str, new: str) -> str:
+    project.write(STACK.replace(old, new))
+    return project.stack.read_text(encoding="utf-8")
+
+
+def test_an_unknown_key(paper: Project) -> None:
+    check(
+        paper,
+        changed(paper, "ctx_size", "ctx_sise"),
+        "stacks/demo.yaml:14:3: error: unknown key `ctx_sise` under `server`\n"
+        "  hint: did you mean `ctx_size`?\n",
+    )
+
+
+def test_values_of_the_wrong_type_are_told_all_at_once(paper: Project) -> None:
+    text = changed(paper, "engine: local", "engine: locl").replace("1024", "many")
+    check(
+        paper,
+        text,
+        "stacks/demo.yaml:3:1: error: expected `local` or `modal`, got the text `locl`"
+        "\n  hint: did you mean `local`?\n"
+        "stacks/demo.yaml:14:3: error: expected a whole number of at least 1, got the"
+        " text `many`\n",
+    )
+
+
+def test_weights_that_are_not_there(paper: Project) -> None:
+    check(
+        paper,
+        changed(paper, "tiny.gguf", "tinny.gguf"),
+        "stacks/demo.yaml:10:3: error: there is no file `tinny.gguf`\n"
+        "  hint: did you mean `tiny.gguf`?\n",
+    )
+
+
+def test_a_syntax_error(paper: Project) -> None:
+    check(
+        paper,
+        "version: 1\nname: [a\nengine: local\n",
+        "stacks/demo.yaml:3:7: error: a list in `[` is not closed\n"
+        "  hint: separate its items by `,` and close it with `]`; it begins in line 2,"
+        " column 7\n",
+    )
+
+
+def test_an_empty_file(paper: Project) -> None:
+    check(
+        paper,
+        "",
+        "stacks/demo.yaml:1:1: error: the file is empty\n"
+        "  hint: `deployer init` writes a stack to start from\n",
+    )
+
+
+def test_a_file_of_ten_megabytes(paper: Project) -> None:
+    check(
+        paper,
+        "# a comment\n" * 870_000,
+        "stacks/demo.yaml:1:1: error: `stacks/demo.yaml` is larger than 1 MiB\n"
+        "  hint: a stack is a few kilobytes: is this the file you mean?\n",
+    )
+
+
+def test_a_file_that_is_not_utf_8(paper: Project) -> None:
+    check(
+        paper,
+        b"version: 1\nname: caf\xe9\n",
+        "stacks/demo.yaml:2:10: error: not UTF-8: byte 0xe9 at offset 20\n"
+        "  hint: save the file as UTF-8\n",
+    )
+
+
+def test_an_alias_bomb(paper: Project) -> None:
+    check(
+        paper,
+        BOMB,
+        "stacks/demo.yaml:5:11: error: more than 20000 values, aliases written out\n"
+        "  hint: a stack is at most a few hundred lines\n",
+    )
+
+
+def test_a_name_that_leaves_the_folder(paper: Project) -> None:
+    check(
+        paper,
+        changed(paper, "name: demo", "name: ../demo"),
+        "stacks/demo.yaml:2:1: error: expected a name of lower-case letters, digits"
+        " and dashes, at most 48 long, that starts with a letter, got the text"
+        " `../demo`\n",
+    )
+
+
+def test_the_same_key_twice(paper: Project) -> None:
+    check(
+        paper,
+        changed(paper, "name: demo", "name: demo\nname: other"),
+        "stacks/demo.yaml:3:1: error: `name` is written twice\n"
+        "  hint: the first is in line 2: keep one\n",
+    )
+
+
+@pytest.mark.parametrize("words", [("validate",), ("plan",), ("apply", "--yes")])
+def test_a_stack_that_is_not_there(paper: Project, words: tuple[str, ...]) -> None:
+    done = paper.run(*words, "stacks/dmo.yaml")
+
+    assert (done.code, done.out) == (3, "")
+    assert done.err == (
+        "stacks/dmo.yaml:1:1: error: there is no file `stacks/dmo.yaml`\n"
+        "  hint: did you mean `demo.yaml`?\n"
+    )
+
+
+def test_a_directory_in_place_of_a_stack(paper: Project) -> None:
+    done = paper.run("apply", "stacks", "--yes")
+
+    assert (done.code, done.out) == (3, "")
+    assert done.err == (
+        "stacks:1:1: error: `stacks` is a directory\n  hint: name the file in it\n"
+    )
+
+
+def test_a_folder_without_stacks(paper: Project) -> None:
+    (paper.folder / "empty").mkdir()
+    done = paper.run("plan", "empty")
+
+    assert (done.code, done.out) == (3, "")
+    assert done.err == (
+        "error: no stack file in `empty`\n"
+        "  hint: stack files end in `.yaml`; `deployer init` writes one\n"
+    )
+
+
+def test_a_problem_as_json_has_its_place(paper: Project) -> None:
+    paper.write(STACK.replace("ctx_size", "ctx_sise"))
+    done = paper.run("validate", "stacks/demo.yaml", "--json")
+
+    assert done.code == 3
+    version, error, summary = done.lines()
+    assert version["type"] == "version"
+    assert summary == {"type": "summary", "stacks": 1, "exit_code": 3}
+    (problem,) = error["problems"]
+    assert (problem["line"], problem["column"]) == (14, 3)

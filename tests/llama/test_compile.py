@@ -1,0 +1,273 @@
+"""Builds of a small project: what is compiled, collected, kept, and said in trouble."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from deployer.core.progress import Progress
+from deployer.errors import CancelledError, EngineError
+from deployer.llama.compile import Job, compile_server
+from deployer.llama.recipe import Target
+from deployer.llama.toolchain import find_toolchain
+from tests.llama.small_source import (
+    CHAT,
+    CMAKE,
+    SERVER,
+    answer,
+    compiled,
+    write_tree,
+)
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("cmake") is None or shutil.which("cc") is None,
+    reason="needs cmake and a C compiler",
+)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return write_tree(tmp_path / "tree")
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    return tmp_path / "work"
+
+
+def test_a_server_knows_its_build(source: Path, work: Path, tmp_path: Path) -> None:
+    compiled(source, tmp_path / "into", work, number=8672, commit="d7ff0741f0aaa")
+    said = answer(tmp_path / "into/bin/llama-server")
+    assert said == "version: 8672 (d7ff0741f)\n30 layers, thinks without end\n"
+
+
+def test_a_build_runs_where_it_is_moved_to(
+    source: Path, work: Path, tmp_path: Path
+) -> None:
+    compiled(source, tmp_path / "into", work)
+    shutil.rmtree(work)
+    (tmp_path / "into").rename(tmp_path / "moved")
+    assert "30 layers" in answer(tmp_path / "moved/bin/llama-server")
+
+
+def test_server_libraries_and_templates_are_collected(
+    source: Path, work: Path, tmp_path: Path
+) -> None:
+    into = tmp_path / "into"
+    compiled(source, into, work)
+    assert sorted(x.relative_to(into).as_posix() for x in into.rglob("*.*")) == [
+        "bin/libllama.so",
+        "bin/libllama.so.0",
+        "bin/libllama.so.0.0.1",
+        "templates/google-gemma-4.jinja",
+    ]
+    assert (into / "bin/libllama.so.0").is_symlink()
+
+
+def test_only_the_server_is_built(source: Path, work: Path, tmp_path: Path) -> None:
+    """The other program of the tree does not compile at all."""
+    assert compiled(source, tmp_path / "into", work).files == 3
+
+
+def test_a_patch_recompiles_only_what_it_touches(
+    source: Path, work: Path, tmp_path: Path
+) -> None:
+    compiled(source, tmp_path / "first", work)
+    patched = CHAT.replace("start_tag = 0", 'start_tag = "until told"')
+    write_tree(source, {"common/chat.c": patched})
+    assert compiled(source, tmp_path / "second", work).files == 1
+    assert "until told" in answer(tmp_path / "second/bin/llama-server")
+    assert "without end" in answer(tmp_path / "first/bin/llama-server")
+
+
+def test_going_back_recompiles_only_what_changed(
+    source: Path, work: Path, tmp_path: Path
+) -> None:
+    compiled(source, tmp_path / "first", work)
+    write_tree(source, {"common/chat.c": CHAT.replace("without end", "briefly")})
+    compiled(source, tmp_path / "second", work)
+    write_tree(source)
+    assert compiled(source, tmp_path / "third", work).files == 1
+    assert "without end" in answer(tmp_path / "third/bin/llama-server")
+
+
+def test_the_same_source_compiles_nothing(
+    source: Path, work: Path, tmp_path: Path
+) -> None:
+    compiled(source, tmp_path / "first", work)
+    assert compiled(source, tmp_path / "second", work).files == 0
+
+
+def test_a_file_that_a_patch_removes_is_gone(
+    source: Path, work: Path, tmp_path: Path
+) -> None:
+    compiled(source, tmp_path / "first", work)
+    shutil.rmtree(source / "models")
+    compiled(source, tmp_path / "second", work)
+    assert not (tmp_path / "second" / "templates").exists()
+
+
+def test_other_definitions_do_not_share_objects(
+    source: Path, work: Path, tmp_path: Path
+) -> None:
+    compiled(source, tmp_path / "first", work)
+    done = compiled(source, tmp_path / "second", work, cmake=("CMAKE_C_FLAGS=-O0",))
+    assert done.files == 3
+
+
+def test_without_ninja_make_builds(source: Path, work: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "bin"
+    bare.mkdir()
+    for name in ("cmake", "make", "cc", "c++", "ld", "ar", "ranlib", "nice", "sh"):
+        if found := shutil.which(name):
+            (bare / name).symlink_to(found)
+    tools = find_toolchain({"PATH": str(bare)}, cuda=None)
+    if tools.generator == "Ninja":
+        pytest.skip("ninja lies beside this Python")
+    assert compiled(source, tmp_path / "into", work, tools=tools).files == 3
+
+
+def check_failure(
+    source: Path, work: Path, expected: str, **changes: str
+) -> EngineError:
+    write_tree(source, {name.replace("__", "/"): x for name, x in changes.items()})
+    with pytest.raises(EngineError) as caught:
+        compiled(source, work.parent / "into", work)
+    assert expected in caught.value.message
+    return caught.value
+
+
+def test_the_first_error_is_shown_with_the_log(source: Path, work: Path) -> None:
+    broken = {"common/chat.c": CHAT.replace("static const", "statik const")}
+    write_tree(source, broken)
+    with pytest.raises(EngineError) as caught:
+        compiled(source, work.parent / "into", work)
+    lines = caught.value.message.splitlines()
+    assert lines[0].startswith("llama-server b1 could not be compiled: ")
+    assert "common/chat.c:3:" in lines[0]
+    assert "statik" in lines[1]
+    log = Path(caught.value.hint.split("`")[1])
+    assert "FAILED: " in log.read_text()
+
+
+def test_what_cmake_complains_about_is_shown(source: Path, work: Path) -> None:
+    write_tree(source, {"CMakeLists.txt": CMAKE + 'message(FATAL_ERROR "no luck")\n'})
+    with pytest.raises(EngineError) as caught:
+        compiled(source, work.parent / "into", work)
+    assert "could not be configured: CMake Error" in caught.value.message
+    assert "no luck" in caught.value.message
+
+
+def test_a_full_disk_in_the_compiler_is_named(source: Path, work: Path) -> None:
+    text = f"{SERVER}\n#error x: No space left on device\n"
+    write_tree(source, {"tools/server/server.c": text})
+    with pytest.raises(EngineError) as caught:
+        compiled(source, work.parent / "into", work)
+    assert caught.value.hint.startswith("free space with `deployer store gc`; ")
+
+
+def test_after_a_failure_only_the_rest_is_compiled(
+    source: Path, work: Path, tmp_path: Path
+) -> None:
+    write_tree(source, {"common/chat.c": "statik\n"})
+    tools = find_toolchain(os.environ, cuda=None)
+    with pytest.raises(EngineError):
+        compiled(source, tmp_path / "first", work, tools=tools)
+    write_tree(source)
+    assert compiled(source, tmp_path / "second", work, tools=tools).files < 3
+
+
+def test_a_build_that_is_stopped_leaves_no_compiler_and_carries_on(
+    source: Path, work: Path, tmp_path: Path
+) -> None:
+    def stop(progress: Progress) -> None:
+        if progress.unit == "objects":
+            raise CancelledError("stopped")
+
+    for folder in (work, tmp_path / "into"):
+        folder.mkdir()
+    job = Job(
+        "llama-server b1", "small", lambda into: _copy(source, into), Target(1), 1
+    )
+    with pytest.raises(CancelledError):
+        compile_server(
+            job,
+            tmp_path / "into",
+            work=work,
+            tools=find_toolchain(os.environ, cuda=None),
+            progress=stop,
+            say=lambda _: None,
+        )
+    assert compiled(source, tmp_path / "second", work).files <= 3
+    assert "30 layers" in answer(tmp_path / "second/bin/llama-server")
+
+
+HANG = """\
+import os, pathlib, sys
+sys.path[:0] = [{root!r}]
+from tests.llama.small_source import compiled
+compiled(pathlib.Path({source!r}), pathlib.Path({into!r}), pathlib.Path({work!r}))
+"""
+
+
+def test_a_build_that_was_killed_is_waited_for_and_carried_on(
+    source: Path, work: Path, tmp_path: Path
+) -> None:
+    """The compiler that outlives its deployer keeps the folder until it ends."""
+    pipe, release = tmp_path / "started", tmp_path / "release"
+    for path in (pipe, release):
+        os.mkfifo(path)
+    slow = f"echo > {pipe}; read line < {release}"
+    rule = (
+        f'add_custom_target(slow COMMAND sh -c "{slow}")\n'
+        "add_dependencies(llama-server slow)\n"
+    )
+    write_tree(source, {"CMakeLists.txt": CMAKE + rule})
+    text = HANG.format(
+        root=str(Path(__file__).parents[2]),
+        source=str(source),
+        into=str(tmp_path / "into"),
+        work=str(work),
+    )
+    first = subprocess.Popen([sys.executable, "-c", text])
+    pipe.read_text()  # it is in the middle of its build
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+
+    said: list[str] = []
+    waiting = threading.Event()
+
+    def hear(line: str) -> None:
+        said.append(line)
+        waiting.set()
+
+    write_tree(source)
+    second = threading.Thread(target=_build, args=(source, work, tmp_path, hear))
+    second.start()
+    assert waiting.wait(20)
+    assert said == ["waiting for another build of `llama-server b1` in the same folder"]
+    release.write_text("go on\n")
+    second.join(60)
+    assert "30 layers" in answer(tmp_path / "second/bin/llama-server")
+
+
+def _build(source: Path, work: Path, tmp_path: Path, hear: object) -> None:
+    (tmp_path / "second").mkdir()
+    assert callable(hear)
+    compile_server(
+        Job("llama-server b1", "small", lambda into: _copy(source, into), Target(1), 2),
+        tmp_path / "second",
+        work=work,
+        tools=find_toolchain(os.environ, cuda=None),
+        progress=lambda _: None,
+        say=hear,
+    )
+
+
+def _copy(source: Path, into: Path) -> None:
+    shutil.copytree(source, into, dirs_exist_ok=True)

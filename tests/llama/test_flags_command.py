@@ -1,0 +1,112 @@
+"""`deployer flags`: what a person asks about options, and reads."""
+
+import json
+from collections.abc import Sequence
+
+import pytest
+from click.testing import CliRunner
+
+from deployer.cli.flags import flags_command
+from deployer.errors import UsageError
+
+
+def printed(*arguments: str) -> str:
+    done = CliRunner().invoke(flags_command, arguments, catch_exceptions=False)
+    assert done.exit_code == 0
+    return done.stdout
+
+
+def shown(*arguments: str) -> Sequence[dict[str, object]]:
+    return [json.loads(line) for line in printed(*arguments, "--json").splitlines()]
+
+
+def test_a_removed_option_is_explained_with_what_to_write() -> None:
+    assert (
+        printed("b10878", "no-mmap")
+        == """\
+--no-mmap on b10878: removed
+  write         --load-mode none
+  in a stack    server.mmap, written as the build wants it
+  names         --mmap, --no-mmap
+  takes         no value
+  environment   LLAMA_ARG_MMAP
+  deprecated    in b10105
+  removed       in b10878
+"""
+    )
+
+
+def test_a_known_option_is_explained_with_the_values_it_takes() -> None:
+    assert (
+        printed("b10434", "n-gpu-layers")
+        == """\
+--n-gpu-layers on b10434: known
+  in a stack    server.n_gpu_layers, written as the build wants it
+  names         -ngl, --gpu-layers, --n-gpu-layers
+  takes         a whole number or `auto` or `all`
+  environment   LLAMA_ARG_N_GPU_LAYERS
+"""
+    )
+
+
+@pytest.mark.parametrize(
+    ("build", "name", "answer"),
+    [
+        ("b9763", "load-mode", "not there yet"),
+        ("b10240", "mlock", "deprecated"),
+        ("b10434", "draft", "removed"),
+        ("b10434", "nommap", "no build that was read has it"),
+        ("b9000", "draft", "uncertain: the builds around it that were read differ"),
+    ],
+)
+def test_the_answer_stands_in_the_first_line(
+    build: str, name: str, answer: str
+) -> None:
+    first = printed(build, name).splitlines()[0]
+    assert first == f"--{name} on {build}: {answer}"
+
+
+def test_the_list_says_what_it_rests_on_and_marks_what_is_uncertain() -> None:
+    lines = printed("b11300").splitlines()
+    assert lines[0].endswith("inferred from its neighbours; `?` where they differ")
+    marked = [line.split()[0] for line in lines if "?" in line.split()]
+    assert marked == ["--spec-draft-sampling"]
+
+
+def test_every_option_is_one_json_line() -> None:
+    head, *options = shown("b10434")
+    assert head["type"] == "version"
+    assert {option["type"] for option in options} == {"option"}
+    assert len(options) == 248
+
+
+def test_two_builds_are_compared_in_one_json_line() -> None:
+    _, found = shown("--diff", "b10867", "b10878")
+    assert found["renamed"] == [
+        {"old": "--direct-io", "new": "--load-mode dio"},
+        {"old": "--mlock", "new": "--load-mode mmap+mlock"},
+        {"old": "--mmap", "new": "--load-mode mmap"},
+    ]
+    assert (found["added"], found["removed"]) == ([], [])
+
+
+def test_two_builds_are_compared_in_lines_that_say_what_to_write() -> None:
+    assert (
+        printed("--diff", "b9305", "b9310")
+        == """\
+options of llama-server, b9305 → b9310
+  ± --checkpoint-every-n-tokens   write --checkpoint-min-step
+"""
+    )
+
+
+@pytest.mark.parametrize("tag", ["v0.3.0", "7e4c0a9", "latest"])
+def test_a_tag_without_a_number_is_refused_with_what_to_write(tag: str) -> None:
+    with pytest.raises(UsageError, match="not the number of a build") as caught:
+        printed(tag)
+    assert "write it as `b10434`" in caught.value.hint
+
+
+def test_one_build_cannot_be_compared() -> None:
+    with pytest.raises(UsageError, match="compares two builds"):
+        printed("--diff", "b10434")

@@ -1,0 +1,235 @@
+"""The apply loop when something fails, dies or is cancelled: what is left."""
+
+from collections.abc import Callable
+
+import pytest
+
+from deployer.core.events import Ended, Event, Say, Started, Talk
+from deployer.core.plan import make_plan
+from deployer.core.resources import Kind
+from deployer.core.steps import Stage
+from deployer.errors import (
+    CancelledError,
+    EngineError,
+    GateError,
+)
+from deployer.testing import (
+    FakeJudge,
+    unheard,
+)
+from tests.applying import (
+    GATED,
+    OTHER_BUILD,
+    REPLACE,
+    SCALED,
+    SERVER,
+    WIDER,
+    WIDER_REPLACE,
+    Desk,
+    MeetingEngine,
+    graph,
+)
+from tests.core.checking import LOCAL, MODAL, but
+
+
+@pytest.fixture(name="desk")
+def _desk() -> Desk:
+    return Desk()
+
+
+def test_a_failed_gate_retires_the_candidate_and_leaves_live_alone(desk: Desk) -> None:
+    desk.apply(GATED)
+    desk.judge = FakeJudge(["chat"])
+    wider = but(GATED, "4096", "8192")
+    assert desk.fail(wider, GateError) == [
+        "  staging server, live 1",
+        "stage demo/server",
+        "  staged server, live 1",
+        "retire demo/server",
+        "  live 1",
+    ]
+    assert desk.settled(GATED)
+    assert desk.engine.outages == []
+
+
+def test_a_failed_gate_is_named(desk: Desk) -> None:
+    desk.judge = FakeJudge(["chat"])
+    with pytest.raises(GateError, match="held back by `chat`") as caught:
+        desk.apply(GATED)
+    assert caught.value.hint.startswith("the candidate was retired")
+
+
+def test_a_failed_gate_brings_back_what_was_stopped_to_make_room(desk: Desk) -> None:
+    desk.apply(REPLACE)
+    desk.judge = FakeJudge(["health"])
+    diary = desk.fail(WIDER_REPLACE, GateError)
+    assert diary[-4:] == [
+        "retire demo/server",
+        "  stopped server, live 1",
+        "start demo/server",
+        "  live 1",
+    ]
+    assert desk.settled(REPLACE)
+
+
+@pytest.mark.parametrize("call", ["stage server", "stop server"])
+def test_a_failed_call_brings_back_what_was_stopped(desk: Desk, call: str) -> None:
+    desk.apply(REPLACE)
+    desk.fail(WIDER_REPLACE, EngineError, [call])
+    assert desk.settled(REPLACE)
+
+
+def test_a_candidate_that_cannot_be_retired_is_left_to_the_next_run(
+    desk: Desk,
+) -> None:
+    """And what was stopped to make room comes back all the same."""
+    desk.apply(REPLACE)
+    desk.judge = FakeJudge(["health"])
+    desk.fail(WIDER_REPLACE, GateError, ["retire server"])
+    assert desk.engine.observe(desk.state.live[SERVER]).running
+    assert [it.begun for it in desk.state.loose] == ["staged"]
+    desk.judge = FakeJudge()
+    desk.apply(REPLACE)
+    assert desk.settled(REPLACE)
+
+
+def test_a_crash_after_the_stop_is_repaired_by_the_next_run(desk: Desk) -> None:
+    desk.apply(REPLACE)
+    desk.crash(WIDER_REPLACE, at=1, after=True)
+    assert desk.engine.running == {}
+    assert desk.apply(REPLACE) == ["start demo/server", "  live 1"]
+    assert desk.settled(REPLACE)
+
+
+def test_a_failed_build_leaves_what_is_live(desk: Desk) -> None:
+    desk.apply(LOCAL)
+    desk.fail(OTHER_BUILD, EngineError, ["stage build"])
+    assert desk.engine.observe(desk.state.live[SERVER]).running
+    desk.apply(OTHER_BUILD)
+    assert desk.settled(OTHER_BUILD)
+
+
+def test_a_failed_promotion_is_resumed(desk: Desk) -> None:
+    """Whether the traffic moved is not known, so the candidate must not be retired."""
+    desk.apply(LOCAL)
+    desk.fail(WIDER, EngineError, ["promote server"])
+    assert len(desk.engine.running) == 2
+    assert desk.apply(WIDER) == [
+        "start demo/server",
+        "promote demo/server",
+        "  retiring server, live 2",
+        "  retiring server, live 2",
+        "retire demo/server",
+        "  live 2",
+    ]
+
+
+def test_a_promotion_is_resumed_after_a_reboot(desk: Desk) -> None:
+    desk.apply(LOCAL)
+    desk.crash(WIDER, at=2, after=True)
+    desk.engine.reboot()
+    desk.apply(WIDER)
+    assert desk.settled(WIDER)
+
+
+def test_a_promotion_is_resumed_before_the_stack_of_today(desk: Desk) -> None:
+    desk.apply(LOCAL)
+    desk.crash(WIDER, at=2)
+    desk.apply(OTHER_BUILD)
+    assert desk.settled(OTHER_BUILD)
+    assert [release.number for release in desk.state.releases] == [1, 2, 3]
+
+
+def test_a_destroy_does_not_resume_a_promotion(desk: Desk) -> None:
+    desk.apply(LOCAL)
+    desk.crash(WIDER, at=2, after=True)
+    assert "promote demo/server" not in desk.apply({})
+    assert desk.engine.running == {}
+    assert make_plan({}, desk.state).is_empty
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("then", [MODAL, SCALED, but(MODAL, "min_containers: 0, ", "")])
+def test_an_update_that_died_is_repaired_whatever_the_stack_says_next(
+    desk: Desk, then: str, *, after: bool
+) -> None:
+    desk.apply(MODAL)
+    desk.crash(SCALED, at=1, after=after)
+    desk.apply(then)
+    assert desk.settled(then)
+    fields = graph(then)[SERVER].fields
+    running = next(iter(desk.engine.running.values()))
+    path = "scaling.min_containers"
+    assert running.get(path) == fields.get(path)
+
+
+def test_a_release_keeps_no_doubt(desk: Desk) -> None:
+    """A rollback must not hand a field in doubt to an engine."""
+    desk.apply(MODAL)
+    desk.crash(SCALED, at=1)
+    desk.apply(but(SCALED, "4096", "8192"))
+    first = desk.state.releases[0].records[SERVER]
+    assert first.fields == graph(MODAL)[SERVER].fields
+
+
+def cancels_at(wanted: Callable[[Event], bool]) -> Say:
+    """A listener that cancels at the first event of a kind, and at all that follow."""
+    cancelled = False
+
+    def say(event: Event) -> None:
+        nonlocal cancelled
+        cancelled = cancelled or wanted(event)
+        if cancelled:
+            raise CancelledError("stopped on request")
+
+    return say
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        pytest.param(lambda e: e == Talk(SERVER, "stop"), id="before the stop"),
+        pytest.param(
+            lambda e: isinstance(e, Started) and isinstance(e.step, Stage),
+            id="between stop and stage",
+        ),
+        pytest.param(lambda e: e == Talk(SERVER, "stage"), id="inside stage"),
+        pytest.param(
+            lambda e: isinstance(e, Ended) and isinstance(e.step, Stage),
+            id="between stage and check",
+        ),
+    ],
+)
+def test_a_run_that_is_cancelled_cleans_up(
+    desk: Desk, moment: Callable[[Event], bool]
+) -> None:
+    """The candidate goes and the old server comes back, in the same run."""
+    desk.apply(REPLACE)
+    desk.say = cancels_at(moment)
+    desk.fail(WIDER_REPLACE, CancelledError)
+    assert desk.settled(REPLACE)
+
+
+def test_a_run_that_is_cancelled_in_a_promotion_is_resumed(desk: Desk) -> None:
+    desk.apply(LOCAL)
+    desk.say = cancels_at(lambda e: e == Talk(SERVER, "promote"))
+    desk.fail(WIDER, CancelledError)
+    desk.say = unheard
+    desk.apply(WIDER)
+    assert desk.settled(WIDER)
+
+
+def test_traffic_is_taken_from_what_a_destroy_left_halfway(desk: Desk) -> None:
+    """The promotion that it cut short is resumed, from a server that is retiring."""
+    desk.apply(LOCAL)
+    desk.crash(WIDER, at=2)
+    desk.crash({}, at=2)
+    desk.apply(WIDER)
+    assert desk.settled(WIDER)
+
+
+def test_a_failed_build_does_not_lose_the_weights_beside_it() -> None:
+    desk = Desk(engine=MeetingEngine(), workers=2)
+    desk.fail(LOCAL, EngineError, ["stage build"])
+    assert list(desk.state.made) == ["demo/weights"]
+    assert [it.record.kind for it in desk.state.loose] == [Kind.BUILD]
