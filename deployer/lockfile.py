@@ -1,5 +1,6 @@
 """The lock file of a stack: what its references resolved to, kept in git."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from deployer.state.json_text import (
 
 _VERSION = 1
 _SUFFIX = ".lock.json"
+_PATCHES = "llama_cpp.patches"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,18 +80,22 @@ def write(path: Path, facts: Facts, stack_name: str) -> None:
         raise UsageError(f"cannot write `{path}`: {error.strerror}") from error
 
 
-def inputs_of(stack: Stack) -> Flat:
-    """The fields that the lock file stands for, by path: what facts come from."""
-    return {leaf.path: leaf.value for leaf in leaves(stack) if leaf.marks.locked}
+def inputs_of(stack: Stack, patches: Mapping[str, str]) -> Flat:
+    """The fields that the lock file stands for, by path: what facts come from.
+
+    ``patches`` are the digests of the patches that the stack names, by name.
+    """
+    fields = {leaf.path: leaf.value for leaf in leaves(stack) if leaf.marks.locked}
+    return {**fields, **{f"{_PATCHES}.{name}": sha for name, sha in patches.items()}}
 
 
-def moved(facts: Facts, stack: Stack) -> tuple[Moved, ...]:
+def moved(facts: Facts, inputs: Flat) -> tuple[Moved, ...]:
     """The fields that differ between lock file and stack, by path.
 
     Says nothing about the content of files on this machine: who can read them
     compares their identity.
     """
-    then, today = facts.inputs, inputs_of(stack)
+    then, today = facts.inputs, inputs
     return tuple(
         Moved(path, then.get(path), today.get(path), _artefact_of(path))
         for path in sorted(then.keys() | today.keys())

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deployer.core.facts import Facts, Pin
-from deployer.core.model import Stack
+from deployer.core.model import LlamaCpp, Stack
 from deployer.core.progress import Watch
 from deployer.core.values import JsonValue
-from deployer.errors import UsageError
+from deployer.llama import releases, trees
+from deployer.llama.patch_file import Patch
 from deployer.sources import folders, http, hub, paths, pypi
 from deployer.sources.digests import DigestCache
 from deployer.store import Store
@@ -27,6 +28,8 @@ class Resolver:
     store: Store
     environment: Mapping[str, str]
     progress: Watch
+    patches: tuple[Patch, ...] = ()
+    """The patches that the stack names, in its order."""
 
     def facts(
         self,
@@ -58,10 +61,38 @@ class Resolver:
                 progress=self.progress,
             )
             return folders.relative(found, self.folder)
-        raise UsageError(
-            f"stack `{stack.name}` names no ready llama-server, and this version of"
-            " deployer does not build from source",
-            hint="add `llama_cpp.package: name==version` or `llama_cpp.binary: path`",
+        if wanted.source == "release":
+            return releases.pin(
+                tag=wanted.tag,
+                backend=wanted.backend or "cpu",
+                here=paths.this_platform(),
+                downloads=self.store.downloads,
+                progress=self.progress,
+            )
+        found = trees.pin_tree(self._request(wanted), self.patches, self.around)
+        return folders.relative(found, self.folder) if self.is_local(found) else found
+
+    @property
+    def around(self) -> trees.Surroundings:
+        """What fetching a source tree needs."""
+        downloads = self.store.downloads
+        return trees.Surroundings(downloads, self.environment, self.progress)
+
+    @staticmethod
+    def is_local(pin: Pin) -> bool:
+        """Whether a pin names files of this machine."""
+        return pin.source in ("path", "source-path")
+
+    def _request(self, wanted: LlamaCpp) -> trees.SourceRequest:
+        source = wanted.source or "git"
+        path = wanted.source_path
+        return trees.SourceRequest(
+            source="git" if source == "release" else source,
+            tag=wanted.tag,
+            commit=wanted.commit,
+            repo=wanted.repo,
+            path=None if path is None else self.folder / path,
+            cuda=wanted.cuda is not None,
         )
 
     def _weights(self, stack: Stack) -> Pin:

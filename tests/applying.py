@@ -110,7 +110,10 @@ class Desk:
         self.engine.fuse = Fuse()
 
     def fail(
-        self, wanted: str, error: type[DeployerError], fails: Collection[str] = ()
+        self,
+        wanted: str | Graph,
+        error: type[DeployerError],
+        fails: Collection[str] = (),
     ) -> list[str]:
         """Apply into an error; returns the diary of this run."""
         self.engine.fails = fails

@@ -7,7 +7,7 @@ import pytest
 from deployer.core.events import Ended, Event, Say, Started, Talk
 from deployer.core.plan import make_plan
 from deployer.core.resources import Kind
-from deployer.core.steps import Stage
+from deployer.core.steps import Forget, Stage
 from deployer.errors import (
     CancelledError,
     EngineError,
@@ -217,6 +217,18 @@ def test_a_run_that_is_cancelled_in_a_promotion_is_resumed(desk: Desk) -> None:
     desk.say = unheard
     desk.apply(WIDER)
     assert desk.settled(WIDER)
+
+
+def test_a_destroy_finds_a_candidate_that_was_brought_up_again(desk: Desk) -> None:
+    desk.crash(LOCAL, at=4)
+    desk.say = cancels_at(lambda e: isinstance(e, Started) and e.step == Forget())
+    desk.fail({}, CancelledError)
+    desk.say = unheard
+    desk.crash(LOCAL, at=1, after=True)
+    assert desk.engine.running != {}
+    desk.apply({})
+    assert desk.engine.running == {}
+    assert make_plan({}, desk.state).is_empty
 
 
 def test_traffic_is_taken_from_what_a_destroy_left_halfway(desk: Desk) -> None:

@@ -97,7 +97,7 @@ def prepare(
     from deployer.app.reading import read  # noqa: PLC0415 - the model is slow to import
 
     found = read(stack_file, settings, options, watch)
-    if found.facts is None:
+    if found.facts is None and found.lasting:
         inputs = Inputs(found.texts, found.artefacts)
         cache.keep(stack_file, options.engine, found.prepared, inputs)
     return found.prepared, found.facts

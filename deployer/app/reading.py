@@ -7,7 +7,7 @@ from pathlib import Path
 from deployer import lockfile
 from deployer.app.planning import Options
 from deployer.app.prepared import Prepared
-from deployer.app.settings import Settings
+from deployer.app.settings import Settings, patches_folder
 from deployer.core.argv import words_by_field
 from deployer.core.facts import Facts, Pin
 from deployer.core.graph import expand, tag_number, takes_snapshot
@@ -15,9 +15,11 @@ from deployer.core.marks import leaves
 from deployer.core.model import Stack
 from deployer.core.problems import Place, Problem
 from deployer.core.progress import Watch
+from deployer.core.values import Flat
 from deployer.engines import ABILITIES
 from deployer.errors import StackError, UsageError
 from deployer.llama.flags import problems_of
+from deployer.llama.patch_file import Patch, load_patches
 from deployer.load.stack import Loaded, load
 from deployer.load.tree import place_of
 from deployer.resolve import Resolver
@@ -35,6 +37,8 @@ class Read:
     """New facts, to be written to the lock file."""
     texts: tuple[Path, ...]
     artefacts: tuple[Path, ...]
+    lasting: bool
+    """It holds while these files do not change; a source tree has too many."""
 
 
 def read(stack_file: Path, settings: Settings, options: Options, watch: Watch) -> Read:
@@ -55,8 +59,9 @@ def read(stack_file: Path, settings: Settings, options: Options, watch: Watch) -
     return Read(
         prepared,
         None if facts == locked else facts,
-        (*loaded.sources, lock),
+        (*loaded.sources, lock, *_patch_files(stack, stack_file)),
         tuple(_artefacts(stack, stack_file.parent)),
+        lasting=stack.llama_cpp.source != "path",
     )
 
 
@@ -81,20 +86,38 @@ def resolved(
 ) -> Facts:
     """The facts of a stack: from the lock file where it fits, else from the sources."""
     stack = loaded.stack
-    resolver = Resolver(stack_file.parent, settings.store, settings.environment, watch)
-    build, weights = _kept(stack, locked)
-    return resolver.facts(
-        stack, lockfile.inputs_of(stack), build=build, weights=weights
+    patches = patches_of(stack, stack_file)
+    resolver = Resolver(
+        stack_file.parent, settings.store, settings.environment, watch, patches
     )
+    inputs = lockfile.inputs_of(stack, {patch.name: patch.digest for patch in patches})
+    build, weights = _kept(stack, locked, inputs)
+    return resolver.facts(stack, inputs, build=build, weights=weights)
 
 
-def _kept(stack: Stack, locked: Facts | None) -> tuple[Pin | None, Pin | None]:
+def patches_of(stack: Stack, stack_file: Path) -> tuple[Patch, ...]:
+    """The patches that a stack names; raises StackError with all that is wrong."""
+    names = stack.llama_cpp.patches or ()
+    return load_patches(patches_folder(stack_file), names) if names else ()
+
+
+def _patch_files(stack: Stack, stack_file: Path) -> Iterator[Path]:
+    """Every file of the patches that a stack names."""
+    folder = patches_folder(stack_file)
+    for name in stack.llama_cpp.patches or ():
+        yield folder / name / "patch.yaml"
+        yield folder / name / f"{name}.patch"
+
+
+def _kept(
+    stack: Stack, locked: Facts | None, inputs: Flat
+) -> tuple[Pin | None, Pin | None]:
     """The pins of the lock file that still answer what the stack asks."""
     if locked is None:
         return None, None
-    moved = lockfile.moved(locked, stack)
+    moved = lockfile.moved(locked, inputs)
     stale = {difference.artefact for difference in moved}
-    here = stack.llama_cpp.binary is not None
+    here = stack.llama_cpp.binary is not None or stack.llama_cpp.source == "path"
     build = None if "build" in stale or here else locked.build
     here = stack.model.path is not None
     weights = None if "weights" in stale or here else locked.weights

@@ -44,7 +44,8 @@ class Settings:
         from deployer.engines import Place, engine_of  # noqa: PLC0415 - as above
 
         folder = stack_file.parent.absolute()
-        place = Place(self.home, folder, self.variables(folder))
+        patches = patches_folder(stack_file)
+        place = Place(self.home, folder, self.variables(folder), patches)
         try:
             return engine_of(name, place)
         except KeyError:
@@ -68,6 +69,13 @@ def settings_of(environment: Mapping[str, str] | None = None) -> Settings:
     """The settings of this process."""
     found = dict(os.environ) if environment is None else environment
     return Settings(environment=found, home=home_of(found))
+
+
+def patches_folder(stack_file: Path) -> Path:
+    """The folder `patches/` of the project: beside the stack, or above it."""
+    folders = stack_file.absolute().parents
+    found = (f / "patches" for f in folders if (f / "patches").is_dir())
+    return next(found, folders[0] / "patches")
 
 
 def utc_now() -> str:

@@ -6,12 +6,13 @@ from deployer.core.abilities import Abilities
 from deployer.core.argv import is_word, words_of
 from deployer.core.effects import Effect
 from deployer.core.facts import Facts, Pin
+from deployer.core.gpus import architecture_of
 from deployer.core.keys import key_of
 from deployer.core.marks import Leaf, leaves
 from deployer.core.model import Stack
 from deployer.core.resources import LOCK, Graph, Kind, Node
 from deployer.core.units import canonical
-from deployer.core.values import JsonValue
+from deployer.core.values import Flat, JsonValue
 
 RECIPES: Mapping[Kind, int] = {
     Kind.BUILD: 1,
@@ -37,8 +38,15 @@ def expand(stack: Stack, facts: Facts, abilities: Abilities) -> Graph:
         homes[_home(leaf, abilities, captured=captured)].append(leaf)
     argv = list(words_of(every, build=build_number(stack, facts)))
 
-    build = _artefact(stack, Kind.BUILD, homes[Kind.BUILD], facts.build)
-    weights = _artefact(stack, Kind.WEIGHTS, homes[Kind.WEIGHTS], facts.weights)
+    for_gpu = architectures_of(stack)
+    build = _artefact(
+        stack,
+        Kind.BUILD,
+        homes[Kind.BUILD],
+        facts.build,
+        {"gpu.architectures": list(for_gpu)} if for_gpu else {},
+    )
+    weights = _artefact(stack, Kind.WEIGHTS, homes[Kind.WEIGHTS], facts.weights, {})
     made_from = {build.kind.value: build.key, weights.kind.value: weights.key}
     if not captured:
         server = _runs(stack, Kind.SERVER, homes[Kind.SERVER], made_from, argv)
@@ -64,6 +72,15 @@ def build_number(stack: Stack, facts: Facts) -> int | None:
             return number
         case _:
             return None
+
+
+def architectures_of(stack: Stack) -> tuple[str, ...]:
+    """What a CUDA build is compiled for: two GPUs of one architecture share a build."""
+    wanted = stack.llama_cpp
+    if wanted.cuda is None or stack.gpu is None:
+        return ()
+    names = (stack.gpu,) if isinstance(stack.gpu, str) else stack.gpu
+    return tuple(sorted({architecture_of(name) for name in names}))
 
 
 def tag_number(stack: Stack) -> int | None:
@@ -95,19 +112,22 @@ def _home(leaf: Leaf, abilities: Abilities, *, captured: bool) -> Kind:
             return Kind.SERVER
 
 
-def _artefact(stack: Stack, kind: Kind, mine: list[Leaf], pin: Pin) -> Node:
+def _artefact(
+    stack: Stack, kind: Kind, mine: list[Leaf], pin: Pin, derived: Flat
+) -> Node:
     """A build or weights: keyed by what the lock file found."""
     content: dict[str, JsonValue] = {
         leaf.path: canonical(leaf.marks.unit, leaf.value)
         for leaf in mine
         if not leaf.marks.locked
     }
+    content |= derived
     locked = {f"{LOCK}{name}": value for name, value in pin.identity.items()}
     return Node(
         address=f"{stack.name}/{kind}",
         kind=kind,
         key=key_of(kind, RECIPES[kind], {**content, "lock": dict(pin.identity)}, {}),
-        fields={**{leaf.path: leaf.value for leaf in mine}, **locked},
+        fields={**{leaf.path: leaf.value for leaf in mine}, **derived, **locked},
         needs={},
         spec={
             "source": pin.source,

@@ -42,6 +42,20 @@ class LlamaCpp(Section):
     binary: Annotated[Text | None, Mark.LOCKED] = None
     """Path of a llama-server on this machine, relative to the stack."""
 
+    source: Annotated[Literal["git", "pypi", "path", "release"] | None, Mark.LOCKED] = (
+        None
+    )
+    """Where it comes from when neither `package` nor `binary` says; unset: `git`."""
+
+    source_path: Annotated[Text | None, Mark.LOCKED] = None
+    """Folder of the source for `source: path`, relative to the stack."""
+
+    repo: Annotated[Text | None, Mark.LOCKED] = None
+    """Repository to clone for `source: git` instead of upstream's."""
+
+    backend: Annotated[Literal["cpu", "vulkan"] | None, Mark.LOCKED] = None
+    """Which ready-made archive for `source: release`; unset: `cpu`."""
+
     patches: Annotated[tuple[Name, ...] | None, Mark.LOCKED] = None
     """Folders under `patches/`, applied to the source in this order."""
 

@@ -187,6 +187,11 @@ def _unfinished(graph: Graph, state: State) -> Iterator[Loose]:
         artefact = loose.record.kind is not Kind.SERVER
         if loose.begun is not Begun.STOPPED and not (artefact and goes_on):
             yield loose
+    records = state.promoting.records.values() if state.promoting else ()
+    for record in records:  # a resumed run may have brought its candidate up again
+        known = any(record.is_same_thing(loose.record) for loose in state.loose)
+        if record.kind is Kind.SERVER and not known:
+            yield Loose(Begun.STAGED, record)
 
 
 def _stopped(state: State) -> Iterator[Drift]:

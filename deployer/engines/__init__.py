@@ -97,6 +97,8 @@ class Place:
     folder: Path
     """Folder of the stack file; relative paths in it start here."""
     environment: Mapping[str, str]
+    patches: Path
+    """Folder of the patches that a build from source may name."""
 
 
 ENGINES: Mapping[str, str] = {

@@ -166,6 +166,7 @@ class Client:
 
     async def _opened(self, request: httpx2.Request, draft: _Draft) -> httpx2.Response:
         """The answer with its body unread, after 503 has passed."""
+        stamina.instrumentation.set_on_retry_hooks([])  # else it logs over the table
         async for attempt in stamina.retry_context(
             on=_Loading,
             attempts=None,

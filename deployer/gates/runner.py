@@ -184,26 +184,29 @@ def _verdict(
     client: Client,
     took: float,
 ) -> Verdict:
-    """The verdict without secrets; a figure that is no number is never a pass."""
-    figures = {n: v for n, v in judgement.figures.items() if math.isfinite(v)}
-    outcome = judgement.outcome
-    # What the server wrote stands in there: no key, no line, no escape sequence of it.
-    because = excerpt(client.hidden(judgement.because), _SENTENCE_LENGTH)
-    if len(figures) < len(judgement.figures) and outcome is Outcome.PASS:
-        outcome = Outcome.ERROR
-        lost = sorted(judgement.figures.keys() - figures.keys())
-        because = f"`{lost[0]}` is not a number"
+    """The verdict, without secrets and without figures that are no numbers."""
+    judged = with_numbers(judgement)
     verdict = Verdict(
         gate=request.name,
-        outcome=outcome,
-        because=because,
+        outcome=judged.outcome,
+        # What the server wrote stands in there: no key, no line, no escape of it.
+        because=excerpt(client.hidden(judged.because), _SENTENCE_LENGTH),
         seconds=took,
-        figures=figures,
+        figures=judged.figures,
         evidence=tuple(client.evidence),
         advisory=bool(request.parameters.advisory),
     )
     run.say(GateEvent(request.name, verdict))
     return verdict
+
+
+def with_numbers(judgement: Judgement) -> Judgement:
+    """The judgement with finite figures only; one that lost a figure is no pass."""
+    figures = {n: v for n, v in judgement.figures.items() if math.isfinite(v)}
+    lost = sorted(judgement.figures.keys() - figures.keys())
+    if lost and judgement.outcome is Outcome.PASS:
+        return unmeasured(f"`{lost[0]}` is not a number", **figures)
+    return Judgement(judgement.outcome, judgement.because, figures)
 
 
 def _not_run(run: _Run, request: GateRequest) -> Verdict:

@@ -111,7 +111,8 @@ def _problem(kept: Thought, free: Thought, budget: int, slack: int) -> str:
             f"thought {kept.tokens} tokens{unlimited}; builds b8665 to b8743 ignore "
             f"the budget of Gemma 4 unless they are patched"
         )
-    if budget and not kept.tokens and free.tokens > budget + slack:
+    # The marks around thinking count too: a budget of a few tokens may leave none.
+    if budget > slack and not kept.tokens and free.tokens > budget + slack:
         return "no reasoning at all, though the budget allows some"
     if not kept.content:
         return "no answer followed the thinking"

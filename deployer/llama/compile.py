@@ -78,6 +78,11 @@ class Work:
         return self.folder / "build"
 
     @property
+    def configured(self) -> Path:
+        """There once cmake ended well; gone with the folder it belongs to."""
+        return self.build / "configured"
+
+    @property
     def log(self) -> Path:
         """Everything the programs printed in the last build."""
         return self.folder / "build.log"
@@ -195,7 +200,14 @@ class _Run:
     lock: int
 
     def configure(self, definitions: tuple[str, ...]) -> None:
-        """Run cmake; cheap where it ran before."""
+        """Run cmake, unless it ran before.
+
+        The folder is of these definitions only, and the build tool runs cmake again
+        where its files changed; doing so needlessly would renew files it generates.
+        """
+        self.place.log.unlink(missing_ok=True)
+        if self.place.configured.exists():
+            return
         command = recipe.configure_command(
             cmake=self.tools.cmake,
             source=str(self.place.source),
@@ -204,8 +216,8 @@ class _Run:
             definitions=definitions,
         )
         self.progress(Progress(f"configuring {self.name}", 0, None, unit="lines"))
-        self.place.log.unlink(missing_ok=True)
         self._run(command, what="configured", watch=lambda _: None)
+        self.place.configured.touch()
 
     def build(self, jobs: int) -> int:
         """Run the build tool; how many files it compiled."""
@@ -280,6 +292,11 @@ def _advice(error: list[str]) -> str:
     text = "\n".join(error).lower()
     if "killed signal" in text or "memory" in text:
         return "the machine ran out of memory: build with fewer jobs; "
+    if "cuda::" in text:
+        return (
+            "the CUDA toolkit lacks a library: install `libcublas-dev` of the same "
+            "version, and the driver or its stubs; "
+        )
     if "no space left" in text or "quota exceeded" in text:
         return "free space with `deployer store gc`; "
     return ""

@@ -23,7 +23,7 @@ from deployer.sources.pip import run_pip
 from deployer.sources.space import writing
 from deployer.sources.wheels import unpack
 
-_LINK = re.compile(r"Found link (?P<address>\S+) \(from ")
+_LINK = re.compile(r"Found link (?P<address>\S+?)(?:,? \(from |, version: )")
 _CHANGE = re.compile(r"^## .*\bUpdate to llama\.cpp b(?P<build>\d+)$", re.MULTILINE)
 
 

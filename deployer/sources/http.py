@@ -224,6 +224,8 @@ def _run(transfer: _Transfer) -> None:
     """Connect until everything is there; patience starts anew with each megabyte."""
     import stamina  # noqa: PLC0415 - only a download pays for it
 
+    stamina.instrumentation.set_on_retry_hooks([])  # else it logs over the progress
+
     if transfer.size is not None and transfer.done == transfer.size:
         return
     with _client() as client, _translated(transfer.url):

@@ -6,8 +6,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,8 +101,17 @@ class Project:
         self, *words: str, typed: str = "", env: Mapping[str, str | None] | None = None
     ) -> Done:
         """Run `deployer` without a terminal until it ends."""
+        return self._run((*COMMAND, *words), typed, env)
+
+    def shell(self, line: str) -> Done:
+        """Run a line of a shell."""
+        return self._run(("bash", "-c", line), "", None)
+
+    def _run(
+        self, argv: Sequence[str], typed: str, env: Mapping[str, str | None] | None
+    ) -> Done:
         done = subprocess.run(
-            [*COMMAND, *words],
+            argv,
             cwd=self.folder,
             env=self.environment(env or {}),
             input=typed,
@@ -126,11 +136,15 @@ class Project:
             bufsize=1,
             start_new_session=True,
         )
+        # A test that reads for ever is ended by the end of what it reads.
+        watchdog = threading.Timer(LIMIT, _kill, (process,))
+        watchdog.start()
         try:
             yield process
         finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            watchdog.cancel()
+            watchdog.join()
+            _kill(process)
             process.communicate()
 
     def environment(self, changes: Mapping[str, str | None]) -> dict[str, str]:
@@ -164,6 +178,11 @@ class Project:
         for process in _servers_below(self.home):
             with suppress(psutil.NoSuchProcess):
                 process.kill()
+
+
+def _kill(process: "subprocess.Popen[str]") -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _servers_below(home: Path) -> Iterator[psutil.Process]:

@@ -62,6 +62,7 @@ SERVER: Mapping[str, tuple[JsonValue, JsonValue]] = {
     "server.flash_attn": ("on", "off"),
     "server.mmap": (True, False),
     "server.mlock": (False, True),
+    "server.direct_io": (False, True),
     "server.cache_type_k": ("f16", "q8_0"),
     "server.cache_type_v": ("f16", "q8_0"),
     "server.kv_offload": (True, False),

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from deployer.core.argv import words_of
+from deployer.core.graph import build_number
 from deployer.core.marks import leaves
 from deployer.core.values import JsonValue
-from deployer.testing import stack
+from deployer.testing import facts, stack
+from tests.core.checking import LOCAL
 from tests.core.examples import SERVER
 
 CATALOGUE = Path(__file__).parent.parent / "data" / "server_flags.json"
@@ -98,6 +100,22 @@ def test_no_mmap_is_spelled_as_the_build_knows_it(build: int, words: str) -> Non
     check({"mmap": False}, build, words)
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"mmap": False, "mlock": True}, "--load-mode mlock"),
+        ({"mmap": True, "mlock": True}, "--load-mode mmap+mlock"),
+        ({"mmap": False, "direct_io": True}, "--load-mode dio"),
+        ({"mmap": False, "mlock": False}, "--load-mode none"),
+    ],
+)
+def test_options_that_became_one_are_written_as_one(
+    options: Mapping[str, JsonValue], words: str
+) -> None:
+    """Repeated, the last would win, and one of the two intents be lost."""
+    check(options, 11434, words)
+
+
 @pytest.mark.parametrize(("build", "words"), [(9093, "--no-webui"), (9246, "--no-ui")])
 def test_no_ui_is_spelled_as_the_build_knows_it(build: int, words: str) -> None:
     check({"ui": False}, build, words)
@@ -105,6 +123,16 @@ def test_no_ui_is_spelled_as_the_build_knows_it(build: int, words: str) -> None:
 
 def test_a_build_that_is_known_by_commit_alone_is_taken_for_a_new_one() -> None:
     assert argv({"mmap": False}, None) == ["--load-mode", "none"]
+
+
+@pytest.mark.parametrize(
+    ("tag", "number"),
+    [("b9763", 9763), ("b9763abc", None), ("v1.2.3", None), ("0123abc", None)],
+)
+def test_the_number_of_a_build_is_in_its_tag(tag: str, number: int | None) -> None:
+    """A commit may begin with a `b` as well."""
+    named = stack(LOCAL.replace("b9763", f'"{tag}"'))
+    assert build_number(named, facts()) == number
 
 
 def test_unset_options_write_nothing() -> None:

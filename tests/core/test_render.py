@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
@@ -250,6 +250,7 @@ def test_markdown_says_what_an_earlier_run_left() -> None:
 
 
 @given(VALUES, VALUES, NASTY, NASTY)
+@example("`", "``", "`path`", "|`\n| a | b |")
 def test_markdown_cannot_be_broken_by_a_value(
     before: JsonValue, after: JsonValue, path: str, detail: str
 ) -> None:
@@ -264,6 +265,7 @@ def test_markdown_cannot_be_broken_by_a_value(
     nasty = replace(plan, changes=changed)
 
     found = [token.type for token in tokens(nasty, {path: Place(detail, 1, 2)})]
+    assert found.count("code_inline") == 7 + bool(path)
     allowed = {"inline", "text", "code_inline", "softbreak"}
     skeleton = [kind for kind in found if kind not in allowed]
     plain = [token.type for token in tokens(planned(LOCAL, WIDER), {})]

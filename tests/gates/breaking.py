@@ -1,13 +1,13 @@
 """Short ways to break one thing of the server in miniature."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from deployer.core.verdict import Outcome
 from tests.gates import fake_http as http
 from tests.gates import fake_server as fake
 from tests.gates.fake_http import Reply, Request, Responder, Script
-from tests.gates.fake_model import Said
+from tests.gates.fake_model import Body, Said, usual_answer
 
 FAIL, ERROR, UNCLEAR = Outcome.FAIL, Outcome.ERROR, Outcome.INCONCLUSIVE
 CHAT = "POST /v1/chat/completions"
@@ -61,3 +61,20 @@ def without(value: Mapping[str, Any], *keys: str) -> dict[str, Any]:
 def listed(*names: str) -> Reply:
     """/v1/models with these."""
     return http.as_json({"data": [{"id": name} for name in names]})
+
+
+def model(says: Callable[[Body], Said]) -> Script:
+    """A server whose model answers otherwise."""
+    return Script(says=says)
+
+
+def when(applies: Callable[[Body], bool], said: Said) -> Script:
+    """A model that says this where it applies, and the usual elsewhere."""
+    return model(lambda body: said if applies(body) else usual_answer(body))
+
+
+def template(text_of_it: str, *, tools: bool = True) -> Script:
+    """A chat template, with or without tools."""
+    caps = {"supports_tools": tools}
+    value = {**fake.props_value(), "chat_template": text_of_it}
+    return answers("GET /props", http.as_json({**value, "chat_template_caps": caps}))

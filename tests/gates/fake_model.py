@@ -73,4 +73,5 @@ def _colour(url: str) -> str:
             return "red"
         case False, True, False:
             return "green"
-    return "blue"
+        case _:
+            return "blue"

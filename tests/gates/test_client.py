@@ -4,10 +4,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+import httpx2
 import pytest
 
 from deployer.errors import UsageError
-from deployer.gates.client import Client, Unanswered, connected
+from deployer.gates.client import Client, Unanswered, connected, why
 from deployer.gates.target import Target
 from tests.gates import fake_http as http
 from tests.gates import fake_server as fake
@@ -114,6 +115,34 @@ def test_an_address_of_another_machine_cannot_be_used() -> None:
             await Client(http, target).get("/health")
 
     with pytest.raises(Unanswered, match="nothing answers at"):
+        asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (httpx2.ConnectTimeout(""), "no connection to `http://x` within 10 s"),
+        (httpx2.ConnectError("refused"), "nothing answers at `http://x`: refused"),
+        (httpx2.ReadTimeout(""), "not a byte came for 120 s"),
+        (httpx2.WriteTimeout(""), "the request could not be sent in time"),
+        (httpx2.RemoteProtocolError("eof"), "the connection broke off: eof"),
+        (httpx2.ReadError(""), "the connection was reset"),
+        (httpx2.DecodingError("gzip"), "the body cannot be decoded: gzip"),
+        (httpx2.TooManyRedirects(""), "the request failed (TooManyRedirects)"),
+        (httpx2.InvalidURL("idna"), "the request failed: idna"),
+    ],
+)
+def test_errors_of_the_transport_are_sentences(error: Exception, sentence: str) -> None:
+    assert why(error, "http://x") == sentence
+
+
+def test_a_url_that_only_the_client_finds_wrong_is_unanswered() -> None:
+    async def run() -> None:
+        target = Target("http://xn--a.example:80")
+        async with connected(target) as http:
+            await Client(http, target).get("/health")
+
+    with pytest.raises(Unanswered):
         asyncio.run(run())
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from deployer.core.values import JsonValue
 from deployer.core.verdict import Outcome
+from deployer.gates import GATES
 from deployer.gates.target import Target
 from tests.gates import fake_http as http
 from tests.gates import fake_server as fake
@@ -27,20 +28,8 @@ from tests.gates.checking import STATED, check, run_one
 from tests.gates.fake_http import KEY, Part, Reply, Request, Script
 from tests.gates.fake_model import Said
 
-NINE = (
-    "health",
-    "build",
-    "props",
-    "models",
-    "auth",
-    "chat",
-    "stream",
-    "metrics",
-    "concurrency",
-)
 
-
-@pytest.mark.parametrize("gate", NINE)
+@pytest.mark.parametrize("gate", GATES)
 def test_a_server_with_no_fault_passes(gate: str) -> None:
     check(gate, Script(), Outcome.PASS, "")
 

@@ -25,13 +25,21 @@ STATED: Mapping[str, JsonValue] = {
     "server.slots": True,
     "model.alias": "tiny",
     "model.path": "tiny.gguf",
+    "model.mmproj": "mmproj.gguf",
 }
 
 
 @pytest.fixture(scope="module")
 def url(llama_server: Path, tiny_model: Path) -> Iterator[str]:
     options = ("--ctx-size", "8192", "--parallel", "2", "--metrics", "--alias", "tiny")
-    with serving(llama_server, tiny_model, *options) as address:
+    projector = ("--mmproj", str(tiny_model.with_name("mmproj.gguf")))
+    with serving(llama_server, tiny_model, *options, *projector) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def plain_url(llama_server: Path, model_without_tools: Path) -> Iterator[str]:
+    with serving(llama_server, model_without_tools, "--reasoning", "off") as address:
         yield address
 
 
@@ -44,13 +52,17 @@ def expect(verdict: Verdict, outcome: Outcome, because: str) -> None:
     assert (verdict.outcome, because in verdict.because) == (outcome, True), verdict
 
 
+def options_of(gate: str) -> Mapping[str, object]:
+    return {"expect": "known_limits"} if gate == "tools" else {}
+
+
 @pytest.mark.parametrize("gate", GATES)
 def test_the_gate_passes(gate: str, url: str) -> None:
-    expect(run_one(gate, target(url)), Outcome.PASS, "")
+    expect(run_one(gate, target(url), **options_of(gate)), Outcome.PASS, "")
 
 
 def test_all_gates_pass_side_by_side(url: str) -> None:
-    requests = [GateRequest(gate, section(gate)) for gate in GATES]
+    requests = [GateRequest(gate, section(gate, **options_of(gate))) for gate in GATES]
     verdicts = run_gates(requests, target(url), say=lambda _event: None, jobs=2)
     assert {v.gate: v.because for v in verdicts if v.outcome is not Outcome.PASS} == {}
 
@@ -63,7 +75,7 @@ def test_all_gates_pass_side_by_side(url: str) -> None:
         ("props", "server__ctx_size", 16384, Outcome.FAIL, "is 4096, `server.ctx_"),
         ("props", "server__parallel", 4, Outcome.FAIL, "the slots is 2"),
         ("props", "model__alias", "large", Outcome.FAIL, "the alias is `tiny`"),
-        ("props", "model__mmproj", "F16", Outcome.FAIL, "vision is off"),
+        ("props", "model__mmproj", None, Outcome.FAIL, "vision is on"),
         ("props", "server__metrics", False, Outcome.FAIL, "/metrics is on"),
         ("models", "model__alias", "large", Outcome.FAIL, "but not `model.alias"),
     ],
@@ -83,6 +95,55 @@ def test_a_wrong_key_is_refused(url: str) -> None:
 def test_more_requests_than_slots_are_seen(url: str) -> None:
     verdict = run_one("concurrency", target(url), requests=5)
     expect(verdict, Outcome.FAIL, "the server has 2 slots")
+
+
+def test_a_call_that_leaks_with_none_is_held_back(url: str) -> None:
+    verdict = run_one("tools", target(url), modes=("none",))
+    expect(verdict, Outcome.FAIL, "none: raw `<|tool_call>` stands in the answer")
+
+
+def test_a_named_function_that_is_not_called_is_held_back(url: str) -> None:
+    verdict = run_one("tools", target(url), modes=("named",))
+    expect(verdict, Outcome.FAIL, "`get_weather` is called instead of `add_numbers`")
+
+
+def test_budgets_are_kept_near_their_limit(url: str) -> None:
+    verdict = run_one("thinking_budget", target(url), tokens=(0, 1, 32, 100))
+    expect(verdict, Outcome.PASS, "kept the budgets 0, 1, 32, 100")
+    assert verdict.figures["budget_0_tokens"] == 0
+    assert 90 <= verdict.figures["budget_100_tokens"] <= 104
+
+
+def test_a_budget_beyond_all_thinking_is_not_proved(url: str) -> None:
+    verdict = run_one("thinking_budget", target(url), tokens=(2000,))
+    expect(verdict, Outcome.INCONCLUSIVE, "budget 2000 is not proved")
+
+
+def test_required_that_is_not_enforced_is_held_back(plain_url: str) -> None:
+    verdict = run_one("tools", target(plain_url), modes=("required",), roundtrip=False)
+    expect(verdict, Outcome.FAIL, "upstream enforces `required` for some templates")
+    lenient = {"modes": ("required",), "roundtrip": False, "expect": "known_limits"}
+    expect(
+        run_one("tools", target(plain_url), **lenient), Outcome.PASS, "accepted: req"
+    )
+
+
+def test_a_model_that_calls_nothing_fails(plain_url: str) -> None:
+    expect(run_one("tools", target(plain_url)), Outcome.FAIL, "auto: no tool is called")
+    for gate in ("responses_api", "messages_api"):
+        expect(run_one(gate, target(plain_url)), Outcome.FAIL, "tools: no ")
+
+
+def test_thinking_that_is_turned_off_fails(plain_url: str) -> None:
+    verdict = run_one("thinking", target(plain_url))
+    expect(verdict, Outcome.FAIL, "no reasoning came with thinking on")
+    verdict = run_one("thinking_budget", target(plain_url))
+    expect(verdict, Outcome.INCONCLUSIVE, "not applicable")
+
+
+def test_pictures_without_a_projector_fail(plain_url: str) -> None:
+    verdict = run_one("vision", target(plain_url))
+    expect(verdict, Outcome.FAIL, "image input is not supported")
 
 
 def test_metrics_that_are_off_fail(llama_server: Path, tiny_model: Path) -> None:

@@ -12,13 +12,14 @@ import pytest
 from deployer.core.verdict import Outcome, Verdict
 from deployer.errors import CancelledError, UsageError
 from deployer.gates import GATES
-from deployer.gates.runner import GateEvent, GateRequest, run_gates
+from deployer.gates.answers import passed
+from deployer.gates.runner import GateEvent, GateRequest, run_gates, with_numbers
 from deployer.gates.target import Target
 from tests.gates import fake_http as http
 from tests.gates import fake_server as fake
 from tests.gates.breaking import CHAT, answers
 from tests.gates.checking import STATED, section
-from tests.gates.fake_http import KEY, Reply, Request, Script
+from tests.gates.fake_http import KEY, Reply, Request, Responder, Script
 from tests.gates.fake_server import fake_server
 
 
@@ -63,7 +64,7 @@ def test_nothing_is_asked_after_health_failed() -> None:
 
 
 def meeting(count: int) -> tuple[Script, threading.Barrier]:
-    """Three routes that answer only when `count` requests are there at once."""
+    """Two routes that answer only when `count` requests are there at once."""
     barrier = threading.Barrier(count, timeout=5)
 
     def met(request: Request, usual: Responder) -> Reply:
@@ -120,6 +121,16 @@ def test_a_listener_can_end_the_run() -> None:
     requests = [GateRequest(name, section(name)) for name in ("models", "chat")]
     with fake_server(Script()) as server, pytest.raises(CancelledError):
         run_gates(requests, Target(server.url), say=say, jobs=2)
+
+
+@pytest.mark.parametrize("figure", [float("nan"), float("inf")])
+def test_a_figure_that_is_no_number_is_never_a_pass(figure: float) -> None:
+    judged = with_numbers(passed("fast", ttft_seconds=figure, chunks=1.0))
+    assert judged.outcome is Outcome.ERROR
+    assert (judged.because, judged.figures) == (
+        "`ttft_seconds` is not a number",
+        {"chunks": 1.0},
+    )
 
 
 def test_a_gate_that_does_not_exist_is_refused() -> None:

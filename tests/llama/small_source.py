@@ -2,15 +2,19 @@
 
 import io
 import os
+import shutil
 import subprocess
 import tarfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from deployer.core.facts import Pin
+from deployer.core.progress import unwatched
 from deployer.llama.compile import Compiled, Job, compile_server
 from deployer.llama.recipe import Target
 from deployer.llama.toolchain import Toolchain, find_toolchain
+from deployer.llama.trees import Surroundings, fetch_tree
 
 CMAKE = """\
 cmake_minimum_required(VERSION 3.14)
@@ -56,17 +60,17 @@ FILES: Mapping[str, str] = {
     "models/templates/google-gemma-4.jinja": "{{ messages }}\n",
 }
 
-FIX = """\
---- a/common/chat.c
-+++ b/common/chat.c
-@@ -1,5 +1,5 @@
- // how a model thinks
- 
--static const char * start_tag = 0;
-+static const char * start_tag = "until told";
- 
- const char * thinks(void) {
-"""
+FIX = (
+    "--- a/common/chat.c\n"
+    "+++ b/common/chat.c\n"
+    "@@ -1,5 +1,5 @@\n"
+    " // how a model thinks\n"
+    " \n"
+    "-static const char * start_tag = 0;\n"
+    '+static const char * start_tag = "until told";\n'
+    " \n"
+    " const char * thinks(void) {\n"
+)
 
 DESCRIPTION = """\
 name: fix
@@ -128,7 +132,7 @@ def git(folder: Path, *arguments: str) -> str:
         for what in ("NAME", "EMAIL")
     }
     done = subprocess.run(
-        ["git", *arguments],
+        [shutil.which("git") or "git", *arguments],
         cwd=folder,
         env={**os.environ, **who, "GIT_CONFIG_GLOBAL": os.devnull},
         capture_output=True,
@@ -179,3 +183,22 @@ def answer(server: Path) -> str:
     """What the server of the tree prints."""
     done = subprocess.run([server], capture_output=True, text=True, check=True)
     return done.stderr + done.stdout
+
+
+def around(folder: Path, environment: Mapping[str, str] = os.environ) -> Surroundings:
+    """Downloads below the folder of a test."""
+    return Surroundings(folder / "home/downloads", environment, unwatched)
+
+
+def names(folder: Path) -> set[str]:
+    """The files below a folder."""
+    files = (path for path in folder.rglob("*") if not path.is_dir())
+    return {path.relative_to(folder).as_posix() for path in files}
+
+
+def fetched(pin: Pin, folder: Path, where: Surroundings) -> Path:
+    """The pinned tree, as it arrives."""
+    into = folder / "fetched"
+    into.mkdir()
+    fetch_tree(pin, into, where)
+    return into

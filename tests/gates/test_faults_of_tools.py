@@ -1,0 +1,189 @@
+"""No tool call that a client would stumble over passes; each ends in its sentence."""
+
+from collections.abc import Callable
+
+import pytest
+
+from deployer.core.verdict import Outcome
+from deployer.gates.offering import PARAMETERS, TOOLS
+from tests.gates import fake_http as http
+from tests.gates import fake_server as fake
+from tests.gates.breaking import CHAT, FAIL, UNCLEAR, answers, template, when
+from tests.gates.checking import check
+from tests.gates.fake_http import Script
+from tests.gates.fake_model import Body, Said
+
+CALL = ("get_weather", '{"city": "Paris"}')
+CALLED = Said("", calls=(CALL,), finish="tool_calls")
+RAW = ' <|tool_call>call:get_weather{city:<|"|>Paris<|"|>}<tool_call|>'
+
+
+def chosen(*modes: str) -> Callable[[Body], bool]:
+    """Whether a request without a result has this `tool_choice`."""
+
+    def applies(body: Body) -> bool:
+        mode = body.get("tool_choice", "result")
+        return ("named" if isinstance(mode, dict) else mode) in modes
+
+    return applies
+
+
+def calling(name: str, arguments: str, finish: str = "tool_calls") -> Said:
+    return Said("", calls=((name, arguments),), finish=finish)
+
+
+@pytest.mark.parametrize(
+    ("mode", "said", "because"),
+    [
+        pytest.param("auto", Said(RAW), "raw `<|tool_call>`", id="raw call"),
+        pytest.param("auto", Said("It rains."), "no tool is called", id="no call"),
+        pytest.param("auto", Said(""), "the answer is `nothing`", id="empty"),
+        pytest.param(
+            "auto", calling("rm", "{}"), "`rm` is called, which", id="stranger"
+        ),
+        pytest.param(
+            "auto", calling("get_weather", "{"), "with `{`", id="cut arguments"
+        ),
+        pytest.param("auto", calling("get_weather", ""), "with `nothing`", id="none"),
+        pytest.param(
+            "auto",
+            calling("get_weather", '{"town": "P"}'),
+            "`city`: field",
+            id="wrong key",
+        ),
+        pytest.param(
+            "auto",
+            calling("get_weather", '{"city": 4}'),
+            "valid string",
+            id="wrong type",
+        ),
+        pytest.param(
+            "auto",
+            calling("get_weather", '{"city": "P", "x": 1}'),
+            "`x`: extra",
+            id="more arguments",
+        ),
+        pytest.param(
+            "auto", calling(*CALL, finish="stop"), "not `tool_calls`", id="wrong finish"
+        ),
+        pytest.param(
+            "required", Said("Hello."), "b11218 at the latest", id="not forced"
+        ),
+        pytest.param("named", CALLED, "issue 26535", id="another one"),
+        pytest.param("named", Said("Hello."), "issue 26535", id="not forced either"),
+        pytest.param("none", Said(RAW), "leaves the tools in the prompt", id="raw"),
+        pytest.param("none", CALLED, "none: `get_weather` is called", id="called"),
+        pytest.param("none", Said(""), "none: the answer is empty", id="nothing"),
+        pytest.param("result", Said(""), "no answer follows", id="no answer"),
+        pytest.param("result", CALLED, "the tool is called again", id="again"),
+        pytest.param("result", Said(RAW), "result: raw", id="raw again"),
+    ],
+)
+def test_tools_do_not_pass(mode: str, said: Said, because: str) -> None:
+    script = when(chosen(mode), said)
+    check("tools", script, FAIL, because, modes=("auto", "required", "named", "none"))
+
+
+@pytest.mark.parametrize(
+    ("mode", "said"),
+    [("required", Said("Hello.")), ("named", CALLED), ("none", Said(RAW))],
+)
+def test_known_limits_can_be_accepted(mode: str, said: Said) -> None:
+    script = when(chosen(mode), said)
+    check("tools", script, FAIL, "`expect: known_limits` accepts it", modes=(mode,))
+    lenient = "known_limits"
+    check("tools", script, Outcome.PASS, "accepted:", modes=(mode,), expect=lenient)
+
+
+def test_known_limits_accept_nothing_else() -> None:
+    script = when(chosen("none"), CALLED)
+    check("tools", script, FAIL, "is called", modes=("none",), expect="known_limits")
+
+
+def called_with(*ids: str) -> Script:
+    """An answer whose calls carry these ids."""
+    calls = (CALL,) * len(ids)
+    value = fake.completion(Said("", calls=calls, finish="tool_calls"))
+    for call, one in zip(
+        value["choices"][0]["message"]["tool_calls"], ids, strict=True
+    ):
+        call["id"] = one
+    return answers(CHAT, http.as_json(value))
+
+
+@pytest.mark.parametrize(
+    ("ids", "because"),
+    [(("",), "a call has no id"), (("a", "a"), "two calls have the same id")],
+)
+def test_calls_need_ids_of_their_own(ids: tuple[str, ...], because: str) -> None:
+    check("tools", called_with(*ids), FAIL, because, modes=("required",))
+
+
+def streamed_call(*deltas: Body, finish: str = "tool_calls") -> Script:
+    """A stream with these pieces of calls."""
+    pieces = [fake.chunk({"tool_calls": [dict(delta)]}) for delta in deltas]
+    first = fake.chunk({"role": "assistant"})
+    last = fake.chunk({}, finish=finish)
+
+    def respond(request: http.Request) -> http.Reply:
+        if request.body.get("stream"):
+            return http.events(first, *pieces, last, "[DONE]")
+        return fake.chat(request)
+
+    return answers(CHAT, respond)
+
+
+NAME = {"index": 0, "id": "c0", "function": {"name": "get_weather", "arguments": ""}}
+ARGUMENTS = {"index": 0, "function": {"arguments": CALL[1]}}
+
+
+@pytest.mark.parametrize(
+    ("script", "because"),
+    [
+        pytest.param(streamed_call(), "stream: no tool is called", id="no call"),
+        pytest.param(streamed_call(NAME), "with `nothing`", id="no arguments"),
+        pytest.param(streamed_call(ARGUMENTS), "no id or no name", id="no name"),
+        pytest.param(
+            streamed_call({**NAME, "index": 1}, {**ARGUMENTS, "index": 1}),
+            "the indices [1]",
+            id="starts at 1",
+        ),
+        pytest.param(
+            streamed_call(NAME, {**ARGUMENTS, "id": "c9"}), "id of call 0", id="two ids"
+        ),
+        pytest.param(
+            streamed_call(NAME, NAME, ARGUMENTS), "comes twice", id="name twice"
+        ),
+        pytest.param(
+            streamed_call(NAME, ARGUMENTS, ARGUMENTS), "JSON", id="arguments twice"
+        ),
+        pytest.param(
+            streamed_call(NAME, ARGUMENTS, finish="stop"), "`stop`, not", id="finish"
+        ),
+        pytest.param(
+            streamed_call(NAME, ARGUMENTS, finish="odd"), "is `odd`", id="odd finish"
+        ),
+    ],
+)
+def test_a_streamed_call_does_not_pass(script: Script, because: str) -> None:
+    check("tools", script, FAIL, because, modes=("auto",))
+
+
+def test_a_whole_streamed_call_passes() -> None:
+    check("tools", streamed_call(NAME, ARGUMENTS), Outcome.PASS, "", modes=("auto",))
+
+
+def test_a_template_without_tools_is_said_to_be_so() -> None:
+    check("tools", template("", tools=False), UNCLEAR, "not applicable")
+
+
+def test_no_mode_proves_nothing() -> None:
+    check("tools", Script(), UNCLEAR, "no mode", modes=(), roundtrip=False)
+
+
+@pytest.mark.parametrize("name", TOOLS)
+def test_the_arguments_offered_are_those_that_are_checked(name: str) -> None:
+    fields = list(TOOLS[name].model_fields)
+    properties = PARAMETERS[name]["properties"]
+    assert isinstance(properties, dict)
+    assert list(properties) == PARAMETERS[name]["required"] == fields

