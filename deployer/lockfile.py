@@ -24,7 +24,6 @@ from deployer.state.json_text import (
 
 _VERSION = 1
 _SUFFIX = ".lock.json"
-_PATCHES = "llama_cpp.patches"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +36,7 @@ class Moved:
     today: JsonValue
     """None where it is not set."""
     artefact: Kind
-    """Which of build and weights has to be resolved again."""
+    """Which of build and weights has to be resolved again; else the server."""
 
 
 def lock_path(stack_file: Path) -> Path:
@@ -80,13 +79,13 @@ def write(path: Path, facts: Facts, stack_name: str) -> None:
         raise UsageError(f"cannot write `{path}`: {error.strerror}") from error
 
 
-def inputs_of(stack: Stack, patches: Mapping[str, str]) -> Flat:
+def inputs_of(stack: Stack, digests: Mapping[str, str]) -> Flat:
     """The fields that the lock file stands for, by path: what facts come from.
 
-    ``patches`` are the digests of the patches that the stack names, by name.
+    ``digests`` are those of files that the stack names: patches, a chat template.
     """
     fields = {leaf.path: leaf.value for leaf in leaves(stack) if leaf.marks.locked}
-    return {**fields, **{f"{_PATCHES}.{name}": sha for name, sha in patches.items()}}
+    return {**fields, **digests}
 
 
 def moved(facts: Facts, inputs: Flat) -> tuple[Moved, ...]:
@@ -110,8 +109,13 @@ def _same(one: JsonValue, other: JsonValue) -> bool:
 
 def _artefact_of(path: str) -> Kind:
     """The artefact a field decides about, by what a change of it costs."""
-    effect = marks_at(Stack, path).effect
-    return Kind.WEIGHTS if effect is Effect.FETCH else Kind.BUILD
+    match marks_at(Stack, path).effect:
+        case Effect.FETCH:
+            return Kind.WEIGHTS
+        case Effect.BUILD:
+            return Kind.BUILD
+        case _:
+            return Kind.SERVER
 
 
 def _facts(item: Item) -> Facts:

@@ -204,7 +204,7 @@ def test_inputs_are_the_fields_that_the_lock_file_stands_for() -> None:
     stack = stack_of(
         llama_cpp={"cuda": "12.8.1", "commit": "abcdef0"}, model={"alias": "m"}
     )
-    assert lockfile.inputs_of(stack) == {
+    assert lockfile.inputs_of(stack, {}) == {
         "llama_cpp.tag": "b9763",
         "model.repo": "org/model",
         "model.quant": "Q4",
@@ -212,12 +212,12 @@ def test_inputs_are_the_fields_that_the_lock_file_stands_for() -> None:
 
 
 def test_a_stack_that_did_not_change_moved_nowhere() -> None:
-    assert lockfile.moved(FACTS, stack_of()) == ()
+    assert lockfile.moved(FACTS, lockfile.inputs_of(stack_of(), {})) == ()
 
 
 def test_what_is_not_locked_does_not_move() -> None:
     stack = stack_of(llama_cpp={"cuda": "12.8.1"}, model={"alias": "m"})
-    assert lockfile.moved(FACTS, stack) == ()
+    assert lockfile.moved(FACTS, lockfile.inputs_of(stack, {})) == ()
 
 
 @pytest.mark.parametrize(
@@ -244,32 +244,34 @@ def test_what_is_not_locked_does_not_move() -> None:
 def test_a_field_that_moved_names_both_values_and_its_artefact(
     changes: dict[str, dict[str, object]], moved: Moved
 ) -> None:
-    assert lockfile.moved(FACTS, stack_of(**changes)) == (moved,)
+    assert lockfile.moved(FACTS, lockfile.inputs_of(stack_of(**changes), {})) == (
+        moved,
+    )
 
 
 def test_moves_are_sorted_by_path() -> None:
     stack = stack_of(llama_cpp={"tag": "b1"}, model={"repo": "a/b", "quant": None})
-    paths = [it.path for it in lockfile.moved(FACTS, stack)]
+    paths = [it.path for it in lockfile.moved(FACTS, lockfile.inputs_of(stack, {}))]
     assert paths == ["llama_cpp.tag", "model.quant", "model.repo"]
 
 
 def test_a_field_that_the_vocabulary_lost_moved() -> None:
     facts = replace(FACTS, inputs={**FACTS.inputs, "model.mirror": "x"})
-    assert lockfile.moved(facts, stack_of()) == (
+    assert lockfile.moved(facts, lockfile.inputs_of(stack_of(), {})) == (
         Moved("model.mirror", "x", None, Kind.WEIGHTS),
     )
 
 
 def test_numbers_and_truths_are_told_apart() -> None:
     facts = replace(FACTS, inputs={**FACTS.inputs, "model.quant": 1})
-    assert lockfile.moved(facts, stack_of())[0].locked == 1
+    assert lockfile.moved(facts, lockfile.inputs_of(stack_of(), {}))[0].locked == 1
     assert not lockfile._same(1, True)  # noqa: FBT003 -- that is the case
     assert not lockfile._same(1, 1.0)
 
 
 def test_what_moved_is_the_same_after_writing_and_reading(path: Path) -> None:
     stack = stack_of(llama_cpp={"patches": ["a", "b"]})
-    lockfile.write(path, replace(FACTS, inputs=lockfile.inputs_of(stack)), "demo")
+    lockfile.write(path, replace(FACTS, inputs=lockfile.inputs_of(stack, {})), "demo")
     read = lockfile.read(path)
     assert read is not None
-    assert lockfile.moved(read, stack) == ()
+    assert lockfile.moved(read, lockfile.inputs_of(stack, {})) == ()

@@ -1,5 +1,6 @@
 """The slow way to a prepared stack: model, lock file, sources."""
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,12 @@ from deployer.app.prepared import Prepared
 from deployer.app.settings import Settings, patches_folder
 from deployer.core.argv import words_by_field
 from deployer.core.facts import Facts, Pin
-from deployer.core.graph import expand, tag_number, takes_snapshot
+from deployer.core.graph import (
+    TEMPLATE_DIGEST,
+    expand,
+    tag_number,
+    takes_snapshot,
+)
 from deployer.core.marks import leaves
 from deployer.core.model import Stack
 from deployer.core.problems import Place, Problem
@@ -59,7 +65,7 @@ def read(stack_file: Path, settings: Settings, options: Options, watch: Watch) -
     return Read(
         prepared,
         None if facts == locked else facts,
-        (*loaded.sources, lock, *_patch_files(stack, stack_file)),
+        (*loaded.sources, lock, *_read_files(stack, stack_file)),
         tuple(_artefacts(stack, stack_file.parent)),
         lasting=stack.llama_cpp.source != "path",
     )
@@ -90,9 +96,25 @@ def resolved(
     resolver = Resolver(
         stack_file.parent, settings.store, settings.environment, watch, patches
     )
-    inputs = lockfile.inputs_of(stack, {patch.name: patch.digest for patch in patches})
+    digests = {f"llama_cpp.patches.{patch.name}": patch.digest for patch in patches}
+    if (template := template_of(stack, stack_file.parent)) is not None:
+        digests[TEMPLATE_DIGEST] = hashlib.sha256(template.read_bytes()).hexdigest()
+    inputs = lockfile.inputs_of(stack, digests)
     build, weights = _kept(stack, locked, inputs)
     return resolver.facts(stack, inputs, build=build, weights=weights)
+
+
+def template_of(stack: Stack, folder: Path) -> Path | None:
+    """The chat template of the user's that a stack names; raises UsageError."""
+    name = stack.server.chat_template if stack.server is not None else None
+    if name is None or not name.endswith(".jinja"):
+        return None
+    if not (folder / name).is_file():
+        raise UsageError(
+            f"there is no chat template `{folder / name}`",
+            hint="`server.chat_template` names a file relative to the stack",
+        )
+    return folder / name
 
 
 def patches_of(stack: Stack, stack_file: Path) -> tuple[Patch, ...]:
@@ -101,8 +123,10 @@ def patches_of(stack: Stack, stack_file: Path) -> tuple[Patch, ...]:
     return load_patches(patches_folder(stack_file), names) if names else ()
 
 
-def _patch_files(stack: Stack, stack_file: Path) -> Iterator[Path]:
-    """Every file of the patches that a stack names."""
+def _read_files(stack: Stack, stack_file: Path) -> Iterator[Path]:
+    """Every file of the patches that a stack names, and its chat template."""
+    if (template := template_of(stack, stack_file.parent)) is not None:
+        yield template
     folder = patches_folder(stack_file)
     for name in stack.llama_cpp.patches or ():
         yield folder / name / "patch.yaml"

@@ -1,8 +1,10 @@
 """init, validate, lock, plan."""
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -11,9 +13,13 @@ from deployer.app.settings import settings_of
 from deployer.cli.options import engine_option, json_option, locked_option
 from deployer.cli.output import json_head, json_line, stack_files
 from deployer.core.problems import Problem, problems_text
+from deployer.core.progress import Progress, Watch, unwatched
 from deployer.core.render.text import plan_text
 from deployer.core.values import JsonValue
 from deployer.errors import DeployerError, StackError, UsageError
+
+if TYPE_CHECKING:
+    from deployer.cli.show import Show
 
 CHANGES = 2
 """Exit code of `plan --detailed-exitcode` when something would change."""
@@ -139,17 +145,43 @@ def plan_command(  # noqa: PLR0913 - one parameter an option
     settings = settings_of()
     options = Options(engine=engine, locked=locked, refresh=refresh)
     form = "json" if as_json else form
-    changes = 0
+    changes = shown = 0
 
     def show(file: Path) -> None:
-        nonlocal changes
-        planned = plan(file, settings, options)
+        nonlocal changes, shown
+        with _watched(f"deployer plan {file}", as_text=form == "text") as watch:
+            planned = plan(file, settings, options, watch)
         changes += not planned.plan.is_empty
+        if shown and form == "text":
+            click.echo()
+        shown += 1
         _print(planned, form, steps=steps)
 
     _each(paths, show, as_json=form == "json")
     if changes and detailed_exitcode:
         raise click.exceptions.Exit(CHANGES)
+
+
+@contextmanager
+def _watched(command: str, *, as_text: bool) -> Iterator[Watch]:
+    """At a terminal, show how far reading and fetching are, if any is needed."""
+    if not as_text or not sys.stdout.isatty():
+        yield unwatched
+        return
+    shows: list[Show] = []
+
+    def watch(progress: Progress) -> None:
+        if not shows:
+            from deployer.cli.show import Show  # noqa: PLC0415 - most plans read little
+
+            shows.append(Show(command))
+        shows[0](progress)
+
+    try:
+        yield watch
+    finally:
+        for show in shows:
+            show.pause()
 
 
 def _print(planned: Planned, form: str, *, steps: bool) -> None:

@@ -74,17 +74,17 @@ class Show:
 
     def __call__(self, event: Event) -> None:
         """Show an event; raises CancelledError after the first Ctrl-C."""
-        with self._lock:
-            self._show(event)
         if self._cancelled.is_set() and not isinstance(event, Ended):
             raise self._end()
+        with self._lock:
+            self._show(event)
 
     def pause(self) -> None:
         """Take the bars off the terminal, before something else is printed."""
-        if self._bars is not None:
-            self._bars.stop()
-            self._bars = None
-            self._tasks.clear()
+        bars, self._bars = self._bars, None
+        if bars is not None:
+            bars.stop()
+            self._tasks = {}
 
     def _end(self) -> CancelledError:
         return CancelledError(
@@ -110,17 +110,19 @@ class Show:
                 assert_never(event)
 
     def _line(self, text: str) -> None:
-        if self._bars is None:
+        if (bars := self._bars) is None:
             click.echo(text)
         else:
-            self._bars.console.print(text, markup=False, highlight=False)
+            bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _advance(self, progress: Progress) -> None:
         if not sys.stdout.isatty():
             self._milestone(progress)
             return
-        bars = self._bars or self._begin_bars()
         task = self._tasks.get(progress.name)
+        if task is None and progress.done == progress.total:
+            return  # it is over before it could be seen
+        bars = self._bars or self._begin_bars()
         if task is None:
             name = _shortened(progress.name)
             task = bars.add_task(name, total=progress.total, how="")
@@ -136,14 +138,15 @@ class Show:
         )
         from rich.progress import Progress as Bars  # noqa: PLC0415 - as above
 
-        self._bars = Bars(
+        bars = Bars(
             TextColumn("    {task.description}", markup=False),
             BarColumn(bar_width=24),
             TextColumn("{task.fields[how]}", markup=False),
             TimeRemainingColumn(),
         )
-        self._bars.start()
-        return self._bars
+        bars.start()
+        self._bars = bars
+        return bars
 
     def _milestone(self, progress: Progress) -> None:
         """Without a terminal: one line when a transfer is complete."""
@@ -156,10 +159,12 @@ class Show:
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         del number, frame
         if self._cancelled.is_set():
-            cursor = _SHOW_CURSOR if self._bars is not None else ""
-            click.echo(f"{cursor}\nstopped at once; run `{self._command}`", err=True)
+            cursor = _SHOW_CURSOR if sys.stderr.isatty() else ""
+            again = f"run `{self._command}` to carry on from here"
+            click.echo(f"{cursor}\nstopped at once; {again}", err=True)
             os._exit(CancelledError.exit_code)
         self._cancelled.set()
+        self.pause()
         click.echo("\nstopping: once more stops at once", err=True)
 
 

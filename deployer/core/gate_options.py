@@ -10,6 +10,12 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from deployer.core.marks import Section
 from deployer.core.server import Duration, Text
+from deployer.core.units import SIZE_PATTERN, Unit
+
+Headroom = Annotated[
+    Annotated[str, Field(pattern=SIZE_PATTERN)] | NonNegativeInt, Unit.SIZE
+]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Gate(Section):
@@ -105,6 +111,9 @@ class Tools(Gate):
     expect: Literal["strict", "known_limits"] = "strict"
     """`known_limits` accepts what upstream is known not to enforce."""
 
+    parallel: bool = False
+    """Also ask for two calls at once, and expect both in one answer."""
+
 
 class JsonSchema(Gate):
     """Structured output is valid against its schema."""
@@ -123,6 +132,68 @@ class Vision(Gate):
 
     colour: Literal["red", "green", "blue", "yellow"] | None = None
     """Colour of the picture that the gate draws."""
+
+    large: bool = False
+    """Also show a picture of 1536 × 1536 pixels: many tokens, more than some batches
+    hold."""
+
+
+class Context(Gate):
+    """A prompt that fills a slot is answered, and one beyond it is refused."""
+
+    tokens: PositiveInt | None = None
+    """Length of the longest prompt; unset: the whole context of a slot."""
+
+    needle: Text | None = None
+    """Word that is hidden in the middle of the prompt and has to be found."""
+
+
+class Errors(Gate):
+    """Wrong requests are refused with the documented status and error."""
+
+
+class Device(Gate):
+    """The server runs on the device that the stack asks for."""
+
+
+class Memory(Gate):
+    """What the server leaves free is enough; what it takes is recorded."""
+
+    headroom: Headroom | None = None
+    """Memory that has to stay free: of its GPUs, or of the machine without one."""
+
+
+class Quality(Gate):
+    """Enough prompts of a file are answered as the file expects."""
+
+    file: Text | None = None
+    """Prompts and expectations, one JSON object a line; relative to the stack."""
+
+    pass_rate: Share = 1.0
+    """Least share of prompts that have to be answered as expected."""
+
+    max_tokens: PositiveInt | None = None
+    """Longest answer, where a line of the file states none."""
+
+
+class Regression(Gate):
+    """The candidate answers as the live release does."""
+
+    file: Text | None = None
+    """Prompts as the gate `quality` reads them; unset: a few of the gate's own."""
+
+    agreement: Share = 0.8
+    """Least share of words in which the greedy answers agree."""
+
+    max_tokens: PositiveInt | None = None
+    """Longest answer."""
+
+
+class Custom(Gate):
+    """A command of the user's own, and the verdict that it prints."""
+
+    command: Annotated[tuple[Text, ...], Field(min_length=1)]
+    """Program and arguments; no shell looks at them."""
 
 
 class Speed(Gate):
@@ -180,6 +251,20 @@ class Gates(Section):
     """/v1/messages works."""
     vision: Vision | None = None
     """Images are seen."""
+    context: Context | None = None
+    """The whole context can be used, and not more."""
+    errors: Errors | None = None
+    """Wrong requests are refused as documented."""
+    device: Device | None = None
+    """The server runs on the device that was asked for."""
+    memory: Memory | None = None
+    """Enough memory stays free."""
+    quality: Quality | None = None
+    """The answers are good enough."""
+    regression: Regression | None = None
+    """The answers are those of the live release."""
+    custom: dict[str, Custom] | None = None
+    """Commands of the user's own, by a name for each."""
     speed: Speed | None = None
     """The server is fast enough."""
     restore: Restore | None = None

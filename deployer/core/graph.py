@@ -14,6 +14,9 @@ from deployer.core.resources import LOCK, Graph, Kind, Node
 from deployer.core.units import canonical
 from deployer.core.values import Flat, JsonValue
 
+TEMPLATE_DIGEST = "server.chat_template.sha256"
+"""Input of the lock file: the content of a chat template of the user's."""
+
 RECIPES: Mapping[Kind, int] = {
     Kind.BUILD: 1,
     Kind.WEIGHTS: 1,
@@ -47,13 +50,16 @@ def expand(stack: Stack, facts: Facts, abilities: Abilities) -> Graph:
         {"gpu.architectures": list(for_gpu)} if for_gpu else {},
     )
     weights = _artefact(stack, Kind.WEIGHTS, homes[Kind.WEIGHTS], facts.weights, {})
+    template = facts.inputs.get(TEMPLATE_DIGEST)
+    files: Flat = {} if template is None else {TEMPLATE_DIGEST: template}
     made_from = {build.kind.value: build.key, weights.kind.value: weights.key}
     if not captured:
-        server = _runs(stack, Kind.SERVER, homes[Kind.SERVER], made_from, argv)
+        server = _runs(stack, Kind.SERVER, homes[Kind.SERVER], made_from, argv, files)
         return {node.address: node for node in (build, weights, server)}
-    snapshot = _runs(stack, Kind.SNAPSHOT, homes[Kind.SNAPSHOT], made_from, argv)
+    mine = homes[Kind.SNAPSHOT]
+    snapshot = _runs(stack, Kind.SNAPSHOT, mine, made_from, argv, files)
     needs = {**made_from, snapshot.kind.value: snapshot.key}
-    server = _runs(stack, Kind.SERVER, homes[Kind.SERVER], needs, argv)
+    server = _runs(stack, Kind.SERVER, homes[Kind.SERVER], needs, argv, {})
     return {node.address: node for node in (build, weights, snapshot, server)}
 
 
@@ -144,6 +150,7 @@ def _runs(
     mine: list[Leaf],
     needs: Mapping[str, str],
     argv: list[str],
+    files: Flat,
 ) -> Node:
     """A snapshot or a server: keyed by what it is made from and how it is started."""
     content: dict[str, JsonValue] = {
@@ -151,13 +158,14 @@ def _runs(
         for leaf in mine
         if leaf.marks.effect >= Effect.REDEPLOY and not is_word(leaf)
     }
+    content |= files
     if Kind.SNAPSHOT not in needs:
         content["argv"] = list(argv)
     return Node(
         address=f"{stack.name}/{kind}",
         kind=kind,
         key=key_of(kind, RECIPES[kind], content, needs),
-        fields={leaf.path: leaf.value for leaf in mine},
+        fields={**{leaf.path: leaf.value for leaf in mine}, **files},
         needs=needs,
         spec={"argv": list(argv)},
     )

@@ -144,7 +144,7 @@ class Server(Section):
     """Render the chat template with jinja; needed for tools."""
 
     chat_template: Annotated[Text | None, Flag("--chat-template")] = None
-    """Name of a chat template that is built into llama-server."""
+    """Chat template: a name of this build, or a `.jinja` file relative to the stack."""
 
     chat_template_kwargs: Annotated[
         dict[str, JsonValue] | None, Flag("--chat-template-kwargs")

@@ -21,7 +21,9 @@ GATES: Mapping[str, Gate] = {
     "build": Gate("deployer.gates.build", limit=30),
     "props": Gate("deployer.gates.props", limit=30),
     "models": Gate("deployer.gates.models", limit=30),
+    "device": Gate("deployer.gates.device", limit=60),
     "auth": Gate("deployer.gates.auth", limit=60),
+    "errors": Gate("deployer.gates.errors", limit=60),
     "chat": Gate("deployer.gates.chat", limit=120),
     "json_schema": Gate("deployer.gates.json_schema", limit=180),
     "thinking": Gate("deployer.gates.thinking", limit=300),
@@ -30,9 +32,19 @@ GATES: Mapping[str, Gate] = {
     "responses_api": Gate("deployer.gates.responses_api", limit=300),
     "messages_api": Gate("deployer.gates.messages_api", limit=300),
     "vision": Gate("deployer.gates.vision", limit=300),
+    "quality": Gate("deployer.gates.quality", limit=1800),
+    "regression": Gate("deployer.gates.regression", limit=900),
+    "custom": Gate("deployer.gates.custom", limit=600),
     "stream": Gate("deployer.gates.stream", limit=120, alone=True),
     "metrics": Gate("deployer.gates.metrics", limit=120, alone=True),
     "concurrency": Gate("deployer.gates.concurrency", limit=300, alone=True),
     "speed": Gate("deployer.gates.speed", limit=300, alone=True),
+    "context": Gate("deployer.gates.context", limit=900, alone=True),
+    "memory": Gate("deployer.gates.memory", limit=60, alone=True),
 }
 """Every gate in the order in which it runs and is shown: cheap and basic ones first."""
+
+
+def gate_of(name: str) -> str:
+    """The gate of the table that a name belongs to: `custom` for `custom.smoke`."""
+    return name.partition(".")[0]

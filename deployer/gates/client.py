@@ -24,8 +24,9 @@ from deployer.gates.target import Target
 
 CONNECT_SECONDS = 10.0
 WRITE_SECONDS = 60.0
-SILENCE_SECONDS = 120.0
-"""Longest time without a byte: a whole answer is silent while it is generated."""
+SILENCE_SECONDS = 600.0
+"""Longest time without a byte: a whole answer is silent while its prompt is read and
+while it is generated.  What usually ends a hanging request is the gate's own limit."""
 MOST_BYTES = 16 * 2**20
 """An answer beyond this is not one of llama-server."""
 MOST_HOPS = 40
@@ -114,9 +115,25 @@ class Client:
         """Send JSON to a path; `headers` replace the stack's key."""
         return await self._exchange("POST", path, body, headers, self._whole)
 
+    async def post_bytes(self, path: str, content: bytes) -> Answer:
+        """Send what claims to be JSON, byte by byte as it is."""
+        return await self._exchange("POST", path, content, None, self._whole)
+
     async def stream(self, path: str, body: Mapping[str, JsonValue]) -> Streamed:
         """Send JSON to a path, and read server-sent events until the end."""
         return await self._exchange("POST", path, body, None, self._events)
+
+    def keep(self, exchange: Exchange) -> None:
+        """Take evidence that is not a request of this client, without the key."""
+        self.evidence.append(
+            Exchange(
+                excerpt(self.hidden(exchange.request), EXCERPT_LENGTH),
+                exchange.status,
+                excerpt(self.hidden(exchange.response), EXCERPT_LENGTH),
+                round(exchange.seconds, 4),
+                self.hidden(exchange.note),
+            )
+        )
 
     def hidden(self, text: str) -> str:
         """A text without the key, also where JSON escaped it."""
@@ -129,19 +146,21 @@ class Client:
         self,
         method: str,
         path: str,
-        body: Mapping[str, JsonValue] | None,
+        body: Mapping[str, JsonValue] | bytes | None,
         headers: Mapping[str, str] | None,
         consume: Callable[[httpx2.Response, _Draft, float], Awaitable[T]],
     ) -> T:
-        sent = "" if body is None else f" {json.dumps(body, ensure_ascii=False)}"
-        draft = _Draft(f"{method} {path}{sent}", note="ran out of time")
+        draft = _Draft(f"{method} {path}{_shown(body)}", note="ran out of time")
         started = self.clock()
         try:
             request = self._http.build_request(
                 method,
                 f"{self._target.base}{path}",
-                json=body,
-                headers=self._key() if headers is None else dict(headers),
+                content=_encoded(body),
+                headers={
+                    **({} if body is None else {"Content-Type": "application/json"}),
+                    **(self._key() if headers is None else headers),
+                },
             )
             response = await self._opened(request, draft)
             try:
@@ -292,6 +311,23 @@ def why(error: Exception, base: str) -> str:
             return f"the body cannot be decoded{because}"
         case _:
             return f"the request failed{because or f' ({type(error).__name__})'}"
+
+
+def _shown(body: Mapping[str, JsonValue] | bytes | None) -> str:
+    """A body as evidence; what is kept of it is no longer than the beginning."""
+    match body:
+        case None:
+            return ""
+        case bytes():
+            return f" {body[:EXCERPT_LENGTH].decode(errors='replace')}"
+        case _:
+            return f" {json.dumps(body, ensure_ascii=False)}"
+
+
+def _encoded(body: Mapping[str, JsonValue] | bytes | None) -> bytes | None:
+    if body is None or isinstance(body, bytes):
+        return body
+    return json.dumps(body, allow_nan=False).encode()
 
 
 def _answer(response: httpx2.Response, body: bytes, seconds: float) -> Answer:

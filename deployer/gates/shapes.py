@@ -121,6 +121,14 @@ def refused(answer: Answer) -> Judgement:
     )
 
 
+def read_error(answer: Answer, shape: type[S]) -> S | None:
+    """The body of a refusal as a shape; None when it is another one."""
+    try:
+        return shape.model_validate_json(answer.body)
+    except ValidationError:
+        return None
+
+
 def error_message(body: str | bytes) -> str:
     """The message of an error answer; empty when it is none."""
     try:

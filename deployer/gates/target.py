@@ -2,10 +2,23 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from deployer.core.values import JsonValue
 from deployer.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """The server as its engine sees it from outside; only what is known is set."""
+
+    pid: int | None = None
+    """Its number on this machine."""
+    memory: int | None = None
+    """Main memory that it holds, in bytes."""
+    log: str = ""
+    """What it logged while it started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +39,12 @@ class Target:
     """Set fields of the stack by dotted path (`server.ctx_size`)."""
     build: int | None = None
     """Upstream build number of the stack's tag, where it is known."""
+    process: Process = Process()
+    """The server's process, where an engine tells of it."""
+    live: "Target | None" = None
+    """The live release, while this is the candidate for its place."""
+    folder: Path | None = None
+    """Folder of the stack; files it names are relative to it."""
 
     def __post_init__(self) -> None:
         _check_url(self.url)

@@ -54,10 +54,11 @@ def pin(
     downloads.mkdir(parents=True, exist_ok=True, mode=0o700)
     build = tag if _NIGHTLY.fullmatch(tag) else _nightly(tag, downloads, releases)
     url = f"{releases}/{build}/{_archive(build, backend, here)}"
-    arriving = downloads / f"{build}-{backend}.new"
-    sha256 = _downloaded(url, arriving, None, progress, build)
-    size = arriving.stat().st_size
-    arriving.replace(downloads / sha256)
+    with tempfile.TemporaryDirectory(dir=downloads, prefix=".arriving-") as folder:
+        arriving = Path(folder) / "archive"
+        sha256 = _downloaded(url, arriving, None, progress, build)
+        size = arriving.stat().st_size
+        arriving.replace(downloads / sha256)
     return Pin(
         source="release",
         identity={"archive": sha256},
@@ -115,11 +116,11 @@ def _archive(build: str, backend: Backend, here: Platform) -> str:
 
 def _nightly(tag: str, downloads: Path, releases: str) -> str:
     """The nightly build that a release names."""
-    into = downloads / f"{tag}-nightly-tag.txt"
     url = f"{releases}/{tag}/nightly-tag.txt"
-    _downloaded(url, into, None, unwatched, tag)
-    said = into.read_text(encoding="utf-8", errors="replace").strip()
-    into.unlink()
+    with tempfile.TemporaryDirectory(dir=downloads, prefix=".arriving-") as folder:
+        into = Path(folder) / "nightly-tag.txt"
+        _downloaded(url, into, None, unwatched, tag)
+        said = into.read_text(encoding="utf-8", errors="replace").strip()
     if not _NIGHTLY.fullmatch(said):
         raise SourceError(f"`{shown(url)}` does not name a build")
     return said

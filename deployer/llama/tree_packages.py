@@ -42,13 +42,14 @@ def pin(
     The archive stays in ``downloads`` under its digest.  Raises SourceError.
     """
     package = _package(tag, number, cuda=cuda)
-    arrived = downloads / f"{package.archive}.new"
     address = locate(package, environment=environment)
-    _get(address, arrived, None, progress)
-    _refuse_other_build(arrived, package, number)
-    sha256 = sha256_of(arrived, unwatched)
-    size = arrived.stat().st_size
-    arrived.replace(downloads / sha256)
+    with tempfile.TemporaryDirectory(dir=downloads, prefix=".arriving-") as folder:
+        arrived = Path(folder) / package.archive
+        _get(address, arrived, None, progress)
+        _refuse_other_build(arrived, package, number)
+        sha256 = sha256_of(arrived, unwatched)
+        size = arrived.stat().st_size
+        arrived.replace(downloads / sha256)
     identity: dict[str, JsonValue] = {"archive": sha256}
     identity |= {"reported_commit": commit} if commit else {}
     return Pin(

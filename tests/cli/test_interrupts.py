@@ -68,7 +68,7 @@ def test_the_second_ctrl_c_stops_at_once(live: Project) -> None:
         done = finished(process)
 
     assert done.code == 8
-    assert f"stopped at once; run `deployer apply {DEMO}`" in done.err
+    assert f"stopped at once; run `deployer apply {DEMO}` to carry on" in done.err
     assert live.servers() == {before, candidate}
     assert "! demo/server" in live.run("status", DEMO).out
     signal_to(candidate, signal.SIGCONT)

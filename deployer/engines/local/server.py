@@ -21,6 +21,7 @@ from deployer.engines.local.health import wait_healthy
 from deployer.engines.local.logs import last_lines
 from deployer.engines.local.process import Running, drain, find, spawn, stop
 from deployer.engines.local.resident import recorded, servers_in
+from deployer.engines.local.templates import with_template
 from deployer.errors import AuthError, EngineError
 
 GRACE: Final = 10.0
@@ -220,8 +221,9 @@ class Server:
         """The whole command line; what the engine owns comes last and so wins."""
         words = self.record.spec["argv"]
         weights = needs["weights"]
-        argv = [str(needs["build"]["path"])]
-        argv += [str(word) for word in words] if isinstance(words, list) else []
+        program = str(needs["build"]["path"])
+        stated = [str(word) for word in words] if isinstance(words, list) else []
+        argv = [program, *with_template(stated, Path(program), self.place.folder)]
         argv += ["--model", str(weights["path"])]
         if "mmproj" in weights:
             argv += ["--mmproj", str(weights["mmproj"])]
