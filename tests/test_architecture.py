@@ -116,7 +116,13 @@ SPELLED: Mapping[str, set[object]] = {
     },
     # how many requests answer at once
     "gates/concurrency.py": {"server.parallel"},
+    "gates/device.py": {"server.device", "server.n_gpu_layers"},
     # decides how llama.cpp is compiled
+    "engines/local/artefacts.py": {
+        "llama_cpp.cmake",
+        "llama_cpp.cuda",
+        "llama_cpp.patches",
+    },
     "llama/recipe.py": {"llama_cpp.cuda"},
     # files beside the stack that have to be there
     "load/validate.py": {"llama_cpp.binary", "model.mmproj", "model.path"},

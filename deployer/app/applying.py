@@ -10,6 +10,7 @@ from deployer.app.deployed import Deployed, deployed, name_of
 from deployer.app.judging import Judging, reports_folder
 from deployer.app.planning import Options, Planned, plan
 from deployer.app.prepared import Prepared
+from deployer.app.roots import register
 from deployer.app.settings import Settings, monotonic, utc_now, whole
 from deployer.apply import World, apply
 from deployer.core.events import Say, Talk
@@ -154,6 +155,8 @@ def _carry_out(
         clock=monotonic,
     )
     steps = steps_of(planned.plan)
+    if steps:
+        register(settings, settings.states(stack_file, planned.prepared.name))
     keep = _kept(planned)
     try:
         state = apply(steps, planned.state, world, cause=cause, keep=keep)

@@ -1,23 +1,25 @@
 """Artefacts apart from a deployment: fetching them, and listing the store."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from deployer import lockfile
 from deployer.app.planning import Options, prepare
+from deployer.app.roots import users
 from deployer.app.settings import Settings
 from deployer.core.events import Say
 from deployer.core.render.words import show
 from deployer.core.resources import Kind
+from deployer.store import Kind as StoredKind
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
     """One artefact of the store."""
 
-    kind: str
+    kind: StoredKind
     key: str
     size: int
     """Bytes."""
@@ -26,6 +28,8 @@ class Stored:
     what: str
     sound: bool
     """Every file is there with the recorded size."""
+    used_by: tuple[str, ...]
+    """Stacks that have it live, keep it for a rollback, or are making it."""
 
 
 def fetch(
@@ -53,6 +57,7 @@ def fetch(
 
 def stored(settings: Settings) -> tuple[Stored, ...]:
     """Everything in the store, oldest first."""
+    needed = users(settings)
     return tuple(
         Stored(
             entry.kind,
@@ -61,6 +66,27 @@ def stored(settings: Settings) -> tuple[Stored, ...]:
             entry.created.isoformat(timespec="seconds"),
             show(entry.about.get("name")),
             sound=not entry.problems(),
+            used_by=needed.get(entry.key, ()),
         )
         for entry in settings.store.entries()
     )
+
+
+def verified(settings: Settings) -> Mapping[str, tuple[str, ...]]:
+    """What reading every byte of every artefact finds wrong, by kind and key."""
+    store = settings.store
+    return {
+        f"{entry.kind} {entry.key[:12]}": tuple(store.verify(entry))
+        for entry in store.entries()
+    }
+
+
+def unused(settings: Settings) -> tuple[Stored, ...]:
+    """What no live and no kept release needs."""
+    return tuple(entry for entry in stored(settings) if not entry.used_by)
+
+
+def remove(settings: Settings, entries: Sequence[Stored]) -> None:
+    """Remove artefacts from the store; a file of the user stays."""
+    for entry in entries:
+        settings.store.remove(entry.kind, entry.key)

@@ -1,8 +1,10 @@
 """Runs the gates of a record against its server, and keeps the report."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 from deployer.core.events import Judged, Say
 from deployer.core.gate_options import Gate, Gates
@@ -11,10 +13,16 @@ from deployer.core.resources import Kind
 from deployer.core.state import Record
 from deployer.core.values import Flat, JsonValue
 from deployer.core.verdict import Verdict
-from deployer.engines import Endpoint, Engine
+from deployer.engines import Endpoint, Engine, Observation
 from deployer.errors import AuthError, EngineError, UsageError
+from deployer.gates import GATES, gate_of
 from deployer.gates.runner import GateEvent, GateRequest, run_gates
-from deployer.gates.target import Target
+from deployer.gates.target import Process, Target
+
+_CUSTOM: Final = "custom"
+_REGRESSION: Final = "regression"
+_LOG_BYTES: Final = 256 * 1024
+"""Of the beginning of a log: what a server says while it starts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +37,19 @@ class Judging:
     keep: Callable[[Record, Sequence[Verdict]], None]
     """Takes the verdicts of a run, to keep a report."""
     jobs: int = 4
+    folder: Path | None = None
+    """Folder of the stack."""
+    live: Record | None = None
+    """The server that a candidate is to replace."""
 
     def __call__(
         self, record: Record, gates: Sequence[str], *, candidate: bool
     ) -> tuple[Verdict, ...]:
         """The verdicts of the named gates."""
-        endpoint = self.engine.endpoint(record, candidate=candidate)
-        target = target_of(endpoint, self.environment, self.expects(record))
-        requests = tuple(
-            GateRequest(name, parameters_of(name, record.fields)) for name in gates
-        )
+        requests = requests_of(gates, record.fields)
+        target = self._target(record, candidate=candidate)
+        if candidate and self.live is not None and _REGRESSION in gates:
+            target = replace(target, live=self._target(self.live, candidate=False))
         verdicts = run_gates(requests, target, say=self._tell, jobs=self.jobs)
         if candidate and not self.engine.observe(record).running:
             # On a shared port the live server answers for a candidate that died.
@@ -48,6 +59,12 @@ class Judging:
             )
         self.keep(record, verdicts)
         return verdicts
+
+    def _target(self, record: Record, *, candidate: bool) -> Target:
+        endpoint = self.engine.endpoint(record, candidate=candidate)
+        target = target_of(endpoint, self.environment, self.expects(record))
+        process = process_of(self.engine.observe(record))
+        return replace(target, process=process, folder=self.folder)
 
     def _tell(self, event: GateEvent) -> None:
         if event.verdict is not None:
@@ -69,6 +86,16 @@ def target_of(
     )
 
 
+def process_of(seen: Observation) -> Process:
+    """The process of a server, as far as its engine tells."""
+    pid, memory, log = (seen.facts.get(name) for name in ("pid", "memory", "log"))
+    return Process(
+        pid=pid if isinstance(pid, int) else None,
+        memory=memory if isinstance(memory, int) else None,
+        log=_beginning(Path(log)) if isinstance(log, str) else "",
+    )
+
+
 def api_key(name: str | None, environment: Mapping[str, str]) -> str | None:
     """The key in the variable ``name``; raises AuthError where there is none."""
     if name is None:
@@ -82,18 +109,32 @@ def api_key(name: str | None, environment: Mapping[str, str]) -> str | None:
     return value
 
 
+def requests_of(gates: Sequence[str], fields: Flat) -> tuple[GateRequest, ...]:
+    """The gates to run, with their options; `custom` stands for each of its commands.
+
+    Raises UsageError for a gate that does not exist, and for a command that the
+    stack does not name.
+    """
+    names = dict.fromkeys(name for gate in gates for name in _names(gate, fields))
+    return tuple(GateRequest(name, parameters_of(name, fields)) for name in names)
+
+
 def parameters_of(gate: str, fields: Flat) -> Gate:
     """The options of a gate, from the fields that a record keeps."""
     prefix = f"{GATES_PREFIX}{gate}."
-    options: dict[str, JsonValue] = {
+    options: JsonValue = {
         path.removeprefix(prefix): value
         for path, value in fields.items()
         if path.startswith(prefix)
     }
-    section = getattr(Gates.model_validate({gate: options}, strict=False), gate)
-    if not isinstance(section, Gate):
+    section, _, command = gate.partition(".")
+    if command:
+        options = {command: fields.get(f"{GATES_PREFIX}{gate}")}
+    found = getattr(Gates.model_validate({section: options}, strict=False), section)
+    parameters = found[command] if command else found
+    if not isinstance(parameters, Gate):
         raise UsageError(f"gate `{gate}` is not one of this version of deployer")
-    return section
+    return parameters
 
 
 def reports_folder(home: Path, stack: str) -> Path:
@@ -109,6 +150,32 @@ def release_fields(records: Mapping[str, Record]) -> Flat:
             if record.kind is kind:
                 found |= record.fields
     return found
+
+
+def _names(gate: str, fields: Flat) -> Iterator[str]:
+    """The name of a gate, or those of the commands that it stands for."""
+    if gate_of(gate) not in GATES or ("." in gate and gate_of(gate) != _CUSTOM):
+        raise UsageError(
+            f"there is no gate `{gate}`", hint=f"gates are: {', '.join(GATES)}"
+        )
+    if gate_of(gate) != _CUSTOM:
+        yield gate
+        return
+    prefix = f"{GATES_PREFIX}{_CUSTOM}."
+    commands = [p.removeprefix(GATES_PREFIX) for p in fields if p.startswith(prefix)]
+    found = [name for name in commands if gate in {_CUSTOM, name}]
+    if not found:
+        raise UsageError(
+            f"the stack names no command for the gate `{gate}`",
+            hint="write `gates: {custom: {smoke: {command: [./smoke.sh]}}}`",
+        )
+    yield from found
+
+
+def _beginning(log: Path) -> str:
+    with suppress(OSError), log.open("rb") as stream:
+        return stream.read(_LOG_BYTES).decode(errors="replace")
+    return ""
 
 
 def _build_number(expects: Flat) -> int | None:

@@ -1,22 +1,25 @@
 """Day to day: status, check, start, stop, logs."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deployer.app.deployed import Deployed, deployed
-from deployer.app.judging import parameters_of, release_fields, target_of
+from deployer.app.judging import (
+    process_of,
+    release_fields,
+    requests_of,
+    target_of,
+)
 from deployer.app.settings import Settings
 from deployer.core.events import Say
 from deployer.core.plan import Change, gates_of, make_plan
 from deployer.core.resources import Kind
 from deployer.core.state import Release, State, node_of
-from deployer.core.values import Flat
 from deployer.core.verdict import Verdict
 from deployer.engines import Endpoint, Observation
-from deployer.errors import UsageError
-from deployer.gates import GATES
 from deployer.gates.runner import GateEvent, GateRequest, run_gates
+from deployer.gates.target import Target
 
 Tell = Callable[[GateEvent], None]
 """Takes what happens to a gate."""
@@ -33,6 +36,20 @@ class Status:
     endpoint: Endpoint | None
     made_of: tuple[Change, ...] = ()
     """What is live, each as a change that keeps it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checking:
+    """Which gates are run, and how."""
+
+    gates: tuple[str, ...] = ()
+    """None: those that the stack lists."""
+    jobs: int = 4
+    """How many run at once."""
+    repeat: int = 1
+    """How often each is run."""
+    fail_fast: bool = False
+    """Begin none after one that holds back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,31 +75,35 @@ def status(stack_file: Path, settings: Settings) -> Status:
 
 
 def check(
-    stack_file: Path, settings: Settings, gates: Sequence[str], tell: Tell
+    stack_file: Path, settings: Settings, checking: Checking, tell: Tell
 ) -> Checked:
     """Run gates against what is live: the named ones, or all that the stack lists."""
     found = deployed(stack_file, settings)
     server = found.server
     endpoint = found.engine.endpoint(server, candidate=False)
-    environment = settings.variables(stack_file.parent.absolute())
+    folder = stack_file.parent.absolute()
     fields = release_fields(found.state.live)
-    target = target_of(endpoint, environment, fields)
-    requests = _requests(gates or gates_of(server.fields), server.fields)
-    return Checked(endpoint.url, run_gates(requests, target, say=tell, jobs=4))
+    target = replace(
+        target_of(endpoint, settings.variables(folder), fields),
+        process=process_of(found.engine.observe(server)),
+        folder=folder,
+    )
+    named = checking.gates or gates_of(server.fields)
+    return _checked(requests_of(named, server.fields), target, checking, tell)
 
 
 def check_url(
     url: str,
     api_key_env: str | None,
     settings: Settings,
-    gates: Sequence[str],
+    checking: Checking,
     tell: Tell,
 ) -> Checked:
     """Run gates against any llama-server."""
     endpoint = Endpoint(url=url, api_key_env=api_key_env)
     target = target_of(endpoint, settings.variables(Path.cwd()), {})
-    requests = _requests(gates or ("health", "chat", "stream"), {})
-    return Checked(url, run_gates(requests, target, say=tell, jobs=4))
+    requests = requests_of(checking.gates or ("health", "chat", "stream"), {})
+    return _checked(requests, target, checking, tell)
 
 
 def start(stack_file: Path, settings: Settings, say: Say) -> Endpoint:
@@ -109,10 +130,15 @@ def logs(
     return found.engine.logs(found.server, lines=lines, follow=follow)
 
 
-def _requests(gates: Sequence[str], fields: Flat) -> tuple[GateRequest, ...]:
-    for name in gates:
-        if name not in GATES:
-            raise UsageError(
-                f"there is no gate `{name}`", hint=f"gates are: {', '.join(GATES)}"
-            )
-    return tuple(GateRequest(name, parameters_of(name, fields)) for name in gates)
+def _checked(
+    requests: Sequence[GateRequest], target: Target, checking: Checking, tell: Tell
+) -> Checked:
+    verdicts = run_gates(
+        requests,
+        target,
+        say=tell,
+        jobs=checking.jobs,
+        repeat=checking.repeat,
+        fail_fast=checking.fail_fast,
+    )
+    return Checked(target.url, verdicts)

@@ -4,17 +4,19 @@ from pathlib import Path
 
 import click
 
-from deployer.app.artefacts import Stored, fetch, stored
+from deployer.app.artefacts import Stored, fetch, remove, stored, unused, verified
 from deployer.app.settings import settings_of
 from deployer.cli.options import (
     engine_option,
     json_option,
     locked_option,
     stack_argument,
+    yes_option,
 )
 from deployer.cli.output import json_head, json_line, when
 from deployer.cli.show import Show
 from deployer.core.units import show_bytes
+from deployer.errors import StoreError
 
 
 @click.command("fetch", short_help="Put llama-server and weights into the store.")
@@ -68,6 +70,7 @@ def store_ls(*, as_json: bool) -> None:
                     "created": entry.created,
                     "what": entry.what,
                     "sound": entry.sound,
+                    "used_by": list(entry.used_by),
                 }
             )
         return
@@ -78,8 +81,51 @@ def store_ls(*, as_json: bool) -> None:
     click.echo(f"{len(entries)} {word}, {show_bytes(total)}")
 
 
+@store_command.command("verify")
+def store_verify() -> None:
+    """Read every byte of every artefact, and compare with its manifest.
+
+    \b
+    Example:
+      deployer store verify
+    """
+    wrong = 0
+    for name, problems in verified(settings_of()).items():
+        click.echo(f"{'✖' if problems else '✔'} {name}")
+        for problem in problems:
+            click.echo(f"    {problem}")
+        wrong += bool(problems)
+    if wrong:
+        raise StoreError(
+            f"{wrong} of the artefacts are damaged",
+            hint="the next `deployer apply` or `deployer fetch` makes them again",
+        )
+
+
+@store_command.command("gc")
+@yes_option
+def store_gc(*, yes: bool) -> None:
+    """Remove what no live and no kept release needs; without --yes only list it.
+
+    \b
+    Example:
+      deployer store gc --yes
+    """
+    settings = settings_of()
+    entries = unused(settings)
+    for entry in entries:
+        click.echo(_line(entry))
+    total = show_bytes(sum(entry.size for entry in entries))
+    if yes:
+        remove(settings, entries)
+        click.echo(f"removed {len(entries)}, {total}")
+    else:
+        click.echo(f"{len(entries)} would be removed, {total}: add `--yes`")
+
+
 def _line(entry: Stored) -> str:
     mark = "" if entry.sound else "  damaged: the next use makes it again"
+    mark += f"  used by {', '.join(entry.used_by)}" if entry.used_by else ""
     size = show_bytes(entry.size) if entry.size else "referred"
     return (
         f"{entry.kind:<8} {entry.key[:12]}  {size:>9}  {when(entry.created)}"

@@ -27,7 +27,7 @@ _SIGNS = {
 }
 
 
-@click.command("build")
+@click.command("build", short_help="Put the llama-server of a stack into the store.")
 @stack_argument
 @engine_option
 @locked_option
@@ -52,7 +52,12 @@ def build_command(
 
 @click.group("patches")
 def patches_command() -> None:
-    """Patches to llama.cpp: what each means for a build."""
+    """Patches to llama.cpp: what each means for a build.
+
+    \b
+    Example:
+      deployer patches check --tag b8672
+    """
 
 
 @patches_command.command("check")

@@ -4,10 +4,19 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 import click
 
-from deployer.app.serving import Tell, check, check_url, logs, start, stop
+from deployer.app.serving import (
+    Checking,
+    Tell,
+    check,
+    check_url,
+    logs,
+    start,
+    stop,
+)
 from deployer.app.settings import settings_of
 from deployer.cli.options import json_option, stack_argument
 from deployer.cli.output import json_head, json_line, width
@@ -17,6 +26,15 @@ from deployer.errors import GateError, UsageError
 from deployer.gates.runner import GateEvent
 
 
+class _Asked(TypedDict):
+    """The options that are handed on as they are."""
+
+    gates: tuple[str, ...]
+    jobs: int
+    repeat: int
+    fail_fast: bool
+
+
 @click.command("check", short_help="Run gates against a running server.")
 @click.argument("stack", type=click.Path(path_type=Path), required=False)
 @click.option("--gate", "gates", multiple=True, metavar="NAME", help="Only this gate.")
@@ -24,20 +42,35 @@ from deployer.gates.runner import GateEvent
 @click.option(
     "--api-key-env", metavar="NAME", help="With --url: variable that holds the key."
 )
+@click.option(
+    "--repeat",
+    type=click.IntRange(min=1),
+    default=1,
+    metavar="N",
+    help="Run each gate N times; the worst outcome counts.",
+)
+@click.option("--fail-fast", is_flag=True, help="Begin no gate after one that fails.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=4,
+    metavar="N",
+    help="How many gates run at once (4).",
+)
 @json_option
 def check_command(
     stack: Path | None,
-    gates: tuple[str, ...],
     url: str | None,
     api_key_env: str | None,
     *,
     as_json: bool,
+    **checking: Unpack[_Asked],
 ) -> None:
     """Run gates against what is live, or against any llama-server.
 
     \b
     Example:
-      deployer check stacks/demo.yaml --gate chat
+      deployer check stacks/demo.yaml --gate chat --repeat 5
       deployer check --url http://127.0.0.1:8080
     """
     if (stack is None) == (url is None):
@@ -48,9 +81,9 @@ def check_command(
     settings = settings_of()
     with _waiting() as tell:
         if url is not None:
-            done = check_url(url, api_key_env, settings, gates, tell)
+            done = check_url(url, api_key_env, settings, Checking(**checking), tell)
         else:
-            done = check(Path(stack or ""), settings, gates, tell)
+            done = check(Path(stack or ""), settings, Checking(**checking), tell)
     if as_json:
         json_head()
         for verdict in done.verdicts:

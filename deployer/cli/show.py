@@ -1,9 +1,9 @@
 """What a person sees while steps run; also where Ctrl-C is turned into an end.
 
-On a terminal every download has a bar; elsewhere each step is a line when it begins
-and a line when it ends.  The first Ctrl-C (or SIGTERM) raises CancelledError from
-the next thing that is said, so that what runs is ended by whoever runs it and the
-state is written; the second one stops the process at once.
+Each step is a line when it begins and a line when it ends.  On a terminal, what is
+read or fetched has a bar that goes when it is done.  The first Ctrl-C (or SIGTERM)
+raises CancelledError from the next thing that is said, so that what runs is ended by
+whoever runs it and the state is written; the second one stops the process at once.
 """
 
 import os
@@ -143,6 +143,7 @@ class Show:
             BarColumn(bar_width=24),
             TextColumn("{task.fields[how]}", markup=False),
             TimeRemainingColumn(),
+            transient=True,
         )
         bars.start()
         self._bars = bars

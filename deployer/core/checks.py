@@ -18,6 +18,7 @@ MOST_GPUS = 8
 _LOOPBACK = re.compile(r"http://(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?/")
 _GPU = re.compile(r"(?P<type>[^:]+)(:(?P<count>[0-9]{1,3}))?")
 _OPTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")
+_NAME = re.compile(r"[a-z][a-z0-9_-]{0,47}")
 _SOURCES = ("repo", "path", "url", "pypi")
 
 _OWNED: Mapping[str, str] = {
@@ -186,6 +187,25 @@ def _gates(stack: Stack) -> Iterator[Finding]:
         what = "the gate `metrics` needs the counters served"
         hint = "set `server.metrics: true`"
         yield Finding("gates.metrics", what, hint, lacks="server.metrics")
+    if stack.gates.restore is not None and stack.engine == "local":
+        what = (
+            "gate `restore` needs memory snapshots, which engine `local` cannot take "
+            "in this version"
+        )
+        yield Finding("gates.restore", what, "leave it out")
+    if stack.gates.quality is not None and stack.gates.quality.file is None:
+        hint = "add `file: prompts.jsonl`, one prompt and what to expect a line"
+        yield Finding("gates.quality", "nothing says what to ask", hint)
+    replaces = stack.rollout and stack.rollout.strategy == "replace"
+    if stack.gates.regression is not None and replaces:
+        what = "the gate `regression` asks the live server, which `replace` stops first"
+        hint = "write `rollout: {strategy: handover}`"
+        yield Finding("gates.regression", what, hint, lacks="rollout")
+    for name in stack.gates.custom or ():
+        if not _NAME.fullmatch(name):
+            what = f"expected a name such as `smoke-test`, got `{shown(name)}`"
+            hint = "lower-case letters, digits, `-` and `_`, a letter first"
+            yield Finding("gates.custom", what, hint)
 
 
 def _scaling(scaling: Scaling) -> Iterator[Finding]:

@@ -134,8 +134,7 @@ class Vision(Gate):
     """Colour of the picture that the gate draws."""
 
     large: bool = False
-    """Also show a picture of 1536 × 1536 pixels: many tokens, more than some batches
-    hold."""
+    """Also show a picture of 1536 by 1536 pixels, which some batches do not hold."""
 
 
 class Context(Gate):

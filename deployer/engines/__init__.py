@@ -64,7 +64,10 @@ class Engine(Protocol):
         ...
 
     def retire(self, record: Record, say: Say) -> None:
-        """Let it finish what it answers, then stop it; gone already is fine."""
+        """Let a server finish what it answers, then stop it; gone already is fine.
+
+        An artefact that an earlier run began stays: the store looks after itself.
+        """
         ...
 
     def start(self, record: Record, needs: Mapping[str, Flat], say: Say) -> None:

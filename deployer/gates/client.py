@@ -84,9 +84,11 @@ class Client:
         http: httpx2.AsyncClient,
         target: Target,
         *,
+        gate: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.evidence: list[Exchange] = []
+        self.gate = gate
         self.clock = clock
         self._http = http
         self._target = target

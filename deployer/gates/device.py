@@ -74,9 +74,8 @@ def judge(measurement: Measurement, _parameters: Device, target: Target) -> Judg
 def asked_for_gpu(target: Target) -> str:
     """What in the stack asks for a GPU; empty when nothing does."""
     layers = target.expects.get(_LAYERS)
-    match target.expects.get("server.device"):
-        case ["none"]:
-            return ""
+    if target.expects.get("server.device") == ["none"]:
+        return ""
     if isinstance(gpu := target.expects.get("gpu"), str):
         return f"gpu: {gpu}"
     if isinstance(gpu, list):

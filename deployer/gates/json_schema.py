@@ -1,5 +1,8 @@
 """Gate json_schema: structured output is valid against its schema."""
 
+import json
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -85,3 +88,66 @@ def judge(
         problem = first_problem(error)
         return failed(f"`{shown}` does not fit the schema: {problem}", **figures)
     return passed(f"answered `{shown}`, which fits the schema", **figures)
+
+
+def schema_problem(schema: dict[str, JsonValue] | bool) -> str:  # noqa: FBT001 - JSON
+    """Why a user's schema cannot be used; empty when it can.
+
+    References lead to places of the same schema: nothing is fetched.
+    """
+    from jsonschema import Draft202012Validator, SchemaError  # noqa: PLC0415 - slow
+
+    try:
+        Draft202012Validator.check_schema(schema)
+    except SchemaError as error:
+        return f"it is no JSON schema: {excerpt(error.message, 120)}"
+    for reference in _references(schema):
+        if not _leads_somewhere(schema, reference):
+            return f"`$ref: {excerpt(reference, 60)}` leads to no place in it"
+    return ""
+
+
+def misfit(text: str, schema: dict[str, JsonValue] | bool) -> str:  # noqa: FBT001
+    """Where a text departs from a user's schema; empty when it fits."""
+    from jsonschema import Draft202012Validator  # noqa: PLC0415 - slow to import
+
+    try:
+        value = json.loads(text)
+        found = next(Draft202012Validator(schema).iter_errors(value), None)
+    except (ValueError, RecursionError):
+        return "is not JSON"
+    except re.error as error:
+        return f"cannot be compared: a `pattern` of the schema is wrong ({error})"
+    if found is None:
+        return ""
+    return f"does not fit at `{found.json_path}`: {excerpt(found.message, 120)}"
+
+
+def _references(schema: JsonValue) -> Iterator[str]:
+    match schema:
+        case dict():
+            for key, value in schema.items():
+                if key in {"$ref", "$dynamicRef"} and isinstance(value, str):
+                    yield value
+                yield from _references(value)
+        case list():
+            for value in schema:
+                yield from _references(value)
+        case _:
+            return
+
+
+def _leads_somewhere(schema: JsonValue, reference: str) -> bool:
+    """Whether a reference is a path that exists in the schema."""
+    root, *steps = reference.split("/")
+    place = schema
+    for step in steps:
+        name = step.replace("~1", "/").replace("~0", "~")
+        match place:
+            case dict() if name in place:
+                place = place[name]
+            case list() if name.isdigit() and int(name) < len(place):
+                place = place[int(name)]
+            case _:
+                return False
+    return root == "#"

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from deployer.core.units import size_in_bytes
 from deployer.gates.answers import excerpt
 
 _SECONDS: Final = 20.0
@@ -60,13 +59,13 @@ async def gpus() -> Gpus:
 def free_memory(meminfo: Path = _MEMINFO) -> int | None:
     """Main memory that new work could take, in bytes: what Linux calls available."""
     try:
-        lines = meminfo.read_text(encoding="ascii").splitlines()
-    except (OSError, ValueError):
+        text = meminfo.read_text(encoding="utf-8")
+    except OSError:
         return None
-    for line in lines:
+    for line in text.splitlines():
         words = line.split()
-        if words[:1] == ["MemAvailable:"] and words[-1] == "kB":
-            return size_in_bytes(f"{words[1]}KiB")
+        if words[:1] == ["MemAvailable:"] and words[2:] == ["kB"]:
+            return int(words[1]) * 1024
     return None
 
 

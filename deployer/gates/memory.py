@@ -20,7 +20,7 @@ from deployer.gates.target import Target
 class Measurement:
     """What this machine says; nothing if the server runs elsewhere."""
 
-    gpus: Gpus = Gpus()
+    gpus: Gpus
     free: int | None = None
     """Main memory that is free, in bytes."""
 
@@ -28,7 +28,7 @@ class Measurement:
 async def measure(_client: Client, _parameters: Memory, target: Target) -> Measurement:
     """Ask the machine, if the server runs on it."""
     if target.process.pid is None:
-        return Measurement()
+        return Measurement(Gpus())
     return Measurement(await gpus(), free_memory())
 
 

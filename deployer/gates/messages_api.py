@@ -125,9 +125,11 @@ def judge(
             return Judgement(found.outcome, f"{what}: {found.because}")
         if found:
             return failed(f"{what}: {found}")
-    tools = ", with tools and their results" if knows_tools(measurement.props) else ""
+    tools = "; its chat template knows no tools"
+    if knows_tools(measurement.props):
+        tools = ", with tools and their results"
     figures = {"answer_seconds": measurement.plain.seconds}
-    return passed(f"answers plainly and streamed{tools}, and counts tokens", **figures)
+    return passed(f"answers plainly and streamed, counts tokens{tools}", **figures)
 
 
 def _problems(measurement: Measurement) -> Iterator[tuple[str, str | Judgement]]:

@@ -9,6 +9,9 @@ from deployer.gates.answers import excerpt
 from deployer.gates.shapes import Shape, first_problem
 
 ASKED: Final = "What is the weather in Paris? Use the tool."
+ASKED_BOTH: Final = (
+    "What is the weather in Paris, and what is 1 + 2? Call both tools at once."
+)
 RESULT: Final = '{"temperature_celsius": 21, "sky": "clear"}'
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 from xml.etree import ElementTree as ET
 
+from deployer.core.units import show_bytes
 from deployer.core.values import JsonValue
 from deployer.core.verdict import Exchange, Outcome, Verdict, all_let_pass, summary
 from deployer.gates.answers import excerpt, show_time
@@ -167,6 +168,8 @@ def show_figure(name: str, value: float) -> tuple[str, str]:
         return name.removesuffix("_per_second").replace("_", " "), f"{value:.1f} /s"
     if name.endswith("_seconds"):
         return name.removesuffix("_seconds").replace("_", " "), show_time(value)
+    if name.endswith("_bytes"):
+        return name.removesuffix("_bytes").replace("_", " "), show_bytes(value)
     return name.replace("_", " "), f"{value:g}"
 
 
@@ -192,11 +195,12 @@ def _last_words(verdict: Verdict, width: int) -> list[str]:
         return []
     last = verdict.evidence[-1]
     room = max(40, width - 6)
-    answered = f"HTTP {last.status}" if last.status else "no answer"
+    unanswered = "" if last.response else "no answer"
+    answered = f"HTTP {last.status}" if last.status else unanswered
     said = f" {last.response}" if last.response else ""
     return [
         f"      {excerpt(last.request, room)}",
-        f"      → {excerpt(f'{answered}{said}', room - 2)}",
+        f"      → {excerpt(f'{answered}{said}'.strip(), room - 2)}",
     ]
 
 
@@ -252,11 +256,18 @@ def _row(verdict: Verdict, longest: float) -> Mapping[str, object]:
                 "exchange": exchange,
                 "time": show_time(exchange.seconds),
                 "bar": _share(exchange.seconds, verdict.seconds),
-                "answered": f"HTTP {exchange.status}" if exchange.status else "none",
+                "answered": _status(exchange),
             }
             for exchange in verdict.evidence
         ],
     }
+
+
+def _status(exchange: Exchange) -> str:
+    """Files that were read and commands that were run have no status."""
+    if exchange.status:
+        return f"HTTP {exchange.status}"
+    return "" if exchange.response else "none"
 
 
 def _share(seconds: float, longest: float) -> float:

@@ -5,7 +5,7 @@ import importlib
 import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, cast
 
 import httpx2
@@ -14,9 +14,10 @@ from deployer.core.gate_options import Gate as Parameters
 from deployer.core.units import seconds, show_seconds
 from deployer.core.verdict import Exchange, Outcome, Verdict
 from deployer.errors import UsageError
-from deployer.gates import GATES
+from deployer.gates import GATES, Gate, gate_of
 from deployer.gates.answers import Judgement, excerpt, unmeasured
 from deployer.gates.client import Client, Unanswered, connected
+from deployer.gates.repeating import together
 from deployer.gates.target import Target
 
 HEALTH = "health"
@@ -28,6 +29,7 @@ class GateRequest:
     """A gate to run, and what the stack asks of it."""
 
     name: str
+    """As in the table of gates; behind a dot, which one of several of that gate."""
     parameters: Parameters
 
 
@@ -60,7 +62,11 @@ class _Run:
     http: httpx2.AsyncClient
     target: Target
     say: Callable[[GateEvent], None]
+    repeat: int
+    fail_fast: bool
     clock: Callable[[], float]
+    held_back_by: list[str] = field(default_factory=list)
+    """Gates that held back so far."""
 
 
 def run_gates(
@@ -69,54 +75,63 @@ def run_gates(
     *,
     say: Callable[[GateEvent], None],
     jobs: int = 1,
+    repeat: int = 1,
+    fail_fast: bool = False,
     clock: Callable[[], float] = time.monotonic,
 ) -> tuple[Verdict, ...]:
     """Run the gates and return their verdicts, in the order of the table of gates.
 
     At most `jobs` run at once, and those that measure time or counters run alone.
-    If health is asked for and does not pass, nothing else is run.  Whatever the
-    server does becomes a verdict; raises UsageError for a gate that does not exist
-    or is asked for twice, and what `say` raises.
+    Each is run `repeat` times, and its worst outcome counts.  If health is asked for
+    and does not pass, nothing else is run; with `fail_fast` no gate begins after one
+    that holds back.  Whatever the server does becomes a verdict; raises UsageError
+    for a gate that does not exist or is asked for twice, and what `say` raises.
     """
     ordered = _ordered(requests)
-    return asyncio.run(_all(ordered, target, say=say, jobs=max(1, jobs), clock=clock))
+
+    async def run_all() -> tuple[Verdict, ...]:
+        async with connected(target) as http:
+            run = _Run(http, target, say, max(1, repeat), fail_fast, clock)
+            verdicts = await _all(run, ordered, max(1, jobs))
+        return tuple(verdicts[request.name] for request in ordered)
+
+    return asyncio.run(run_all())
 
 
 def _ordered(requests: Sequence[GateRequest]) -> tuple[GateRequest, ...]:
     by_name = {request.name: request for request in requests}
-    if unknown := sorted(by_name.keys() - GATES.keys()):
+    if unknown := sorted(name for name in by_name if gate_of(name) not in GATES):
         raise UsageError(
             f"there is no gate `{unknown[0]}`", f"gates are {', '.join(GATES)}"
         )
     if len(by_name) < len(requests):
         raise UsageError("a gate is asked for twice")
-    return tuple(by_name[name] for name in GATES if name in by_name)
+    order = tuple(GATES)
+    ordered = sorted(by_name, key=lambda name: order.index(gate_of(name)))
+    return tuple(by_name[name] for name in ordered)
+
+
+def _gate(request: GateRequest) -> Gate:
+    return GATES[gate_of(request.name)]
 
 
 async def _all(
-    ordered: Sequence[GateRequest],
-    target: Target,
-    *,
-    say: Callable[[GateEvent], None],
-    jobs: int,
-    clock: Callable[[], float],
-) -> tuple[Verdict, ...]:
+    run: _Run, ordered: Sequence[GateRequest], jobs: int
+) -> Mapping[str, Verdict]:
     verdicts: dict[str, Verdict] = {}
-    async with connected(target) as http:
-        run = _Run(http, target, say, clock)
-        for request in ordered:
-            if request.name == HEALTH:
-                verdicts[HEALTH] = await _one(run, request)
-        rest = [request for request in ordered if request.name != HEALTH]
-        health = verdicts.get(HEALTH)
-        if health is not None and health.outcome is not Outcome.PASS:
-            verdicts |= {one.name: _not_run(run, one) for one in rest}
-        else:
-            verdicts |= await _side_by_side(run, rest, jobs)
-            for request in rest:
-                if GATES[request.name].alone:
-                    verdicts[request.name] = await _one(run, request)
-    return tuple(verdicts[request.name] for request in ordered)
+    for request in ordered:
+        if request.name == HEALTH:
+            verdicts[HEALTH] = await _one(run, request)
+    rest = [request for request in ordered if request.name != HEALTH]
+    health = verdicts.get(HEALTH)
+    if health is not None and health.outcome is not Outcome.PASS:
+        verdicts |= {one.name: _not_run(run, one, HEALTH) for one in rest}
+    else:
+        verdicts |= await _side_by_side(run, rest, jobs)
+        for request in rest:
+            if _gate(request).alone:
+                verdicts[request.name] = await _one(run, request)
+    return verdicts
 
 
 async def _side_by_side(
@@ -128,7 +143,7 @@ async def _side_by_side(
         async with room:
             return await _one(run, request)
 
-    shared = [request for request in requests if not GATES[request.name].alone]
+    shared = [request for request in requests if not _gate(request).alone]
     tasks = [asyncio.create_task(one(request)) for request in shared]
     try:
         found = await asyncio.gather(*tasks)
@@ -140,10 +155,21 @@ async def _side_by_side(
 
 
 async def _one(run: _Run, request: GateRequest) -> Verdict:
-    """Measure and judge, within the gate's time."""
+    """All runs of one gate, unless another one ended it all."""
+    if run.fail_fast and run.held_back_by:
+        return _not_run(run, request, run.held_back_by[0])
     run.say(GateEvent(request.name))
-    gate = cast("Implementation", importlib.import_module(GATES[request.name].module))
-    client = Client(run.http, run.target, clock=run.clock)
+    verdict = together([await _once(run, request) for _ in range(run.repeat)])
+    if verdict.holds_back:
+        run.held_back_by.append(request.name)
+    run.say(GateEvent(request.name, verdict))
+    return verdict
+
+
+async def _once(run: _Run, request: GateRequest) -> Verdict:
+    """Measure and judge, within the gate's time."""
+    gate = cast("Implementation", importlib.import_module(_gate(request).module))
+    client = Client(run.http, run.target, gate=request.name, clock=run.clock)
     limit = _limit(request)
     begun = run.clock()
     try:
@@ -154,12 +180,12 @@ async def _one(run: _Run, request: GateRequest) -> Verdict:
         judgement = _out_of_time(client, request.name, limit)
     except Unanswered as error:
         judgement = unmeasured(str(error))
-    return _verdict(run, request, judgement, client, run.clock() - begun)
+    return _verdict(request, judgement, client, run.clock() - begun)
 
 
 def _limit(request: GateRequest) -> float:
     stated = request.parameters.timeout
-    return GATES[request.name].limit if stated is None else seconds(stated)
+    return _gate(request).limit if stated is None else seconds(stated)
 
 
 def _out_of_time(client: Client, name: str, limit: float) -> Judgement:
@@ -178,15 +204,11 @@ def _first_words(exchange: Exchange) -> str:
 
 
 def _verdict(
-    run: _Run,
-    request: GateRequest,
-    judgement: Judgement,
-    client: Client,
-    took: float,
+    request: GateRequest, judgement: Judgement, client: Client, took: float
 ) -> Verdict:
     """The verdict, without secrets and without figures that are no numbers."""
     judged = with_numbers(judgement)
-    verdict = Verdict(
+    return Verdict(
         gate=request.name,
         outcome=judged.outcome,
         # What the server wrote stands in there: no key, no line, no escape of it.
@@ -196,8 +218,6 @@ def _verdict(
         evidence=tuple(client.evidence),
         advisory=bool(request.parameters.advisory),
     )
-    run.say(GateEvent(request.name, verdict))
-    return verdict
 
 
 def with_numbers(judgement: Judgement) -> Judgement:
@@ -209,11 +229,11 @@ def with_numbers(judgement: Judgement) -> Judgement:
     return Judgement(judgement.outcome, judgement.because, figures)
 
 
-def _not_run(run: _Run, request: GateRequest) -> Verdict:
+def _not_run(run: _Run, request: GateRequest, because_of: str) -> Verdict:
     verdict = Verdict(
         gate=request.name,
         outcome=Outcome.ERROR,
-        because="not run: health did not pass",
+        because=f"not run: {because_of} did not pass",
         advisory=bool(request.parameters.advisory),
     )
     run.say(GateEvent(request.name, verdict))

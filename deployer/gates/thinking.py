@@ -14,6 +14,9 @@ _ON_TOKENS = 256
 _OFF_TOKENS = 128
 SWITCHES = ("enable_thinking", "reasoning_effort", "<think", "thinking")
 """What a chat template that can think mentions."""
+NOT_APPLICABLE = (
+    "not applicable: the chat template of this model does not know thinking"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,13 @@ def judge(
     )
 
 
+def knows_thinking(answer: Answer) -> bool:
+    """Whether the chat template in /props mentions a way to think."""
+    props = read(answer, TemplateProps)
+    template = props.chat_template if isinstance(props, TemplateProps) else ""
+    return any(switch in template for switch in SWITCHES)
+
+
 def first_choice(answer: Answer) -> Choice | Judgement:
     """The one answer of a completion, or what is wrong with it."""
     completion = read(answer, Completion)
@@ -86,13 +96,9 @@ def first_choice(answer: Answer) -> Choice | Judgement:
 
 
 def _never_thinks(answer: Answer) -> Judgement:
-    props = read(answer, TemplateProps)
-    template = props.chat_template if isinstance(props, TemplateProps) else ""
-    if any(switch in template for switch in SWITCHES):
+    if knows_thinking(answer):
         return failed(
             "no reasoning came with thinking on, though the chat template can think; "
             "look at `server.reasoning` and `server.reasoning_format`"
         )
-    return unclear(
-        "not applicable: the chat template of this model does not know thinking"
-    )
+    return unclear(NOT_APPLICABLE)

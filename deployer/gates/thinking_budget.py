@@ -10,13 +10,21 @@ tokens again would not give the ones it was made of.
 from dataclasses import dataclass
 
 from deployer.core.gate_options import ThinkingBudget
-from deployer.gates.answers import Judgement, Streamed, failed, passed, unclear
+from deployer.gates.answers import (
+    Answer,
+    Judgement,
+    Streamed,
+    failed,
+    passed,
+    unclear,
+)
 from deployer.gates.asking import QUESTION, Body, chat_body
 from deployer.gates.client import Client
 from deployer.gates.leaks import leak_in
 from deployer.gates.sse import chunks_of
 from deployer.gates.stream import order_problem
 from deployer.gates.target import Target
+from deployer.gates.thinking import NOT_APPLICABLE, knows_thinking
 
 _SLACK = 16
 _BEYOND = 64
@@ -40,6 +48,7 @@ class Measurement:
 
     unlimited: Run
     limited: tuple[Run, ...]
+    props: Answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +71,7 @@ async def measure(
         await _run(client, budget, budget + _slack(parameters) + _ANSWER_TOKENS)
         for budget in parameters.tokens
     ]
-    return Measurement(unlimited, tuple(limited))
+    return Measurement(unlimited, tuple(limited), await client.get("/props"))
 
 
 def judge(
@@ -73,7 +82,9 @@ def judge(
     if isinstance(free, Judgement):
         return free
     if not free.tokens:
-        return unclear("not applicable: no reasoning came without a budget either")
+        if knows_thinking(measurement.props):
+            return unclear("not applicable: no reasoning came without a budget either")
+        return unclear(NOT_APPLICABLE)
     figures = {"unlimited_tokens": float(free.tokens)}
     unproved = []
     for run in measurement.limited:

@@ -24,7 +24,14 @@ from deployer.gates.answers import (
 from deployer.gates.asking import Body, chat_body
 from deployer.gates.client import Client
 from deployer.gates.leaks import leak_in
-from deployer.gates.offering import ASKED, RESULT, call_problem, chat_tools
+from deployer.gates.offering import (
+    ASKED,
+    ASKED_BOTH,
+    PARAMETERS,
+    RESULT,
+    call_problem,
+    chat_tools,
+)
 from deployer.gates.shapes import Choice, Shape, read
 from deployer.gates.sse import ToolCallDelta, chunks_of
 from deployer.gates.stream import order_problem
@@ -58,6 +65,7 @@ class Measurement:
     runs: tuple[Run, ...]
     streamed: Streamed | None
     result: Answer | None
+    parallel: Answer | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +108,17 @@ async def measure(client: Client, parameters: Tools, _target: Target) -> Measure
     result = None
     if parameters.roundtrip:
         result = await client.post("/v1/chat/completions", _result_body())
-    return Measurement(props, tuple(runs), streamed, result)
+    parallel = None
+    if parameters.parallel:
+        parallel = await client.post("/v1/chat/completions", _parallel_body())
+    return Measurement(props, tuple(runs), streamed, result, parallel)
 
 
 def judge(measurement: Measurement, parameters: Tools, _target: Target) -> Judgement:
     """Everything found counts, but for what the stack says it can live with."""
     if not knows_tools(measurement.props):
         return unclear("not applicable: the chat template of this model knows no tools")
-    if not measurement.runs and measurement.result is None:
+    if not (measurement.runs or measurement.result or measurement.parallel):
         return unclear("no mode is asked for")
     findings = list(_findings(measurement))
     lenient = parameters.expect == "known_limits"
@@ -119,7 +130,8 @@ def judge(measurement: Measurement, parameters: Tools, _target: Target) -> Judge
         return failed(f"{'; '.join(map(str, wrong))}{hint}")
     tried = ", ".join(run.mode for run in measurement.runs)
     accepted = f"; accepted: {'; '.join(map(str, findings))}" if findings else ""
-    also = " and a result was answered" if measurement.result is not None else ""
+    also = ", two calls came at once" if measurement.parallel is not None else ""
+    also += " and a result was answered" if measurement.result is not None else ""
     return passed(f"calls are as a client expects them ({tried}){also}{accepted}")
 
 
@@ -145,6 +157,8 @@ def _findings(measurement: Measurement) -> Iterator[Finding]:
         yield Finding("stream", problem)
     if result is not None and (problem := _result_problem(result)):
         yield Finding("result", problem)
+    if measurement.parallel is not None:
+        yield from _called_together(measurement.parallel)
 
 
 def _not_called(choice: Choice) -> Iterator[Finding]:
@@ -181,6 +195,18 @@ def _called(mode: str, choice: Choice) -> Iterator[Finding]:
     if choice.finish_reason != "tool_calls":
         reason = excerpt(str(choice.finish_reason))
         yield Finding(mode, f"`finish_reason` is `{reason}`, not `tool_calls`")
+
+
+def _called_together(answer: Answer) -> Iterator[Finding]:
+    """What is wrong with the answer that should hold a call of each tool."""
+    choice = first_choice(answer)
+    if isinstance(choice, Judgement):
+        yield Finding("parallel", choice.because)
+        return
+    yield from _called("parallel", choice)
+    called = {call.function.name for call in choice.message.tool_calls}
+    if called and (missing := sorted(PARAMETERS.keys() - called)):
+        yield Finding("parallel", f"`{missing[0]}` is not called in the same answer")
 
 
 def _stream_problem(streamed: Streamed) -> str:
@@ -243,6 +269,16 @@ def _body(mode: str) -> Body:
     prompt = "Say hello." if mode == "required" else ASKED
     return chat_body(
         prompt, _MAX_TOKENS, tools=chat_tools(), tool_choice=choices.get(mode, mode)
+    )
+
+
+def _parallel_body() -> Body:
+    return chat_body(
+        ASKED_BOTH,
+        _MAX_TOKENS,
+        tools=chat_tools(),
+        tool_choice="auto",
+        parallel_tool_calls=True,
     )
 
 

@@ -17,7 +17,6 @@ BODY = json.dumps(
     {
         "messages": [{"role": "user", "content": "Hello"}],
         "chat_template_kwargs": {"enable_thinking": False},
-        "max_tokens": 4,
     }
 )
 
@@ -30,6 +29,25 @@ class Tally:
     failures: list[str] = field(default_factory=list)
     slowest: float = 0.0
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+def chat(port: int, key: str) -> str:
+    """What the model answers, asked on a new connection.
+
+    Raises OSError, HTTPException, or ValueError for anything but an answer.
+    """
+    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+    try:
+        connection.request("POST", "/v1/chat/completions", BODY, headers)
+        answer = connection.getresponse()
+        body = answer.read()
+    finally:
+        connection.close()
+    if answer.status != http.HTTPStatus.OK:
+        raise ValueError(f"HTTP {answer.status}: {body[:100]!r}")
+    content: str = json.loads(body)["choices"][0]["message"]["content"]
+    return content.strip()
 
 
 @contextmanager
@@ -70,16 +88,8 @@ def _ask(port: int, key: str, tally: Tally) -> None:
 
 def _trouble(port: int, key: str) -> str:
     """Why a request was not answered; empty if it was."""
-    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     try:
-        connection.request("POST", "/v1/chat/completions", BODY, headers)
-        answer = connection.getresponse()
-        body = answer.read()
-    except (OSError, http.client.HTTPException) as error:
+        said = chat(port, key)
+    except (OSError, http.client.HTTPException, ValueError) as error:
         return repr(error)
-    finally:
-        connection.close()
-    if answer.status != http.HTTPStatus.OK:
-        return f"HTTP {answer.status}: {body[:100]!r}"
-    return "" if json.loads(body)["choices"] else "an answer without choices"
+    return "" if said == "The answer is 42." else f"answered {said!r}"

@@ -19,7 +19,6 @@ def make_project(
 
     def make(folder: Path) -> Project:
         project = _project(folder, llama_server)
-        link = project.stack.parent / "tiny.gguf"
         (project.stack.parent / "tiny.gguf").write_bytes(tiny_model.read_bytes())
         link_store(seed.home, project.home)
         made.append(project)

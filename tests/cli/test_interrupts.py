@@ -1,5 +1,6 @@
 """A run that is cut short: what it leaves is told, and the next one settles it."""
 
+import os
 import re
 import signal
 import subprocess
@@ -24,7 +25,7 @@ def frozen_server(process: "subprocess.Popen[str]") -> int:
 
 
 def signal_to(pid: int, number: signal.Signals) -> None:
-    subprocess.run(["kill", f"-{number.value}", str(pid)], check=True)
+    os.kill(pid, number)
 
 
 def converges(project: Project) -> None:

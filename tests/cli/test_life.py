@@ -2,12 +2,12 @@
 
 import json
 import re
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.cli.clients import chat
 from tests.cli.conftest import MakeProject
 from tests.cli.project import KEY, STACK, Project, gone, read_until
 
@@ -38,7 +38,7 @@ def test_apply_ends_with_gates_url_and_a_curl_line(project: Project) -> None:
     assert f"Release 1 is live at {project.url}" in done.out
     assert '-H "Authorization: Bearer $LLAMA_API_KEY"' in done.out
     assert KEY not in done.out
-    assert _ask(project).strip() == "The answer is 42."
+    assert chat(project.port, KEY) == "The answer is 42."
 
 
 def test_the_second_apply_touches_no_process(live: Project) -> None:
@@ -186,7 +186,7 @@ def test_logs_follow_what_the_server_says(settled: Project) -> None:
     with settled.running("logs", DEMO, "-f", "-n", "1") as process:
         assert process.stdout is not None
         process.stdout.readline()
-        _ask(settled)
+        chat(settled.port, KEY)
         read_until(process, "stop processing")
 
 
@@ -217,7 +217,10 @@ def test_store_ls_lists_build_and_weights(settled: Project) -> None:
 def test_the_key_is_in_no_file_and_no_argument_list(settled: Project) -> None:
     found = [
         path
-        for path in (*settled.home.glob("run/**/*"), *settled.folder.glob("stacks/**/*"))
+        for path in (
+            *settled.home.glob("run/**/*"),
+            *settled.folder.glob("stacks/**/*"),
+        )
         if path.is_file() and KEY.encode() in path.read_bytes()
     ]
     command = Path(f"/proc/{settled.server()}/cmdline").read_bytes()
@@ -309,19 +312,3 @@ def test_two_folders_may_have_a_stack_of_one_name(
     finally:
         other.end()
     assert live.run("status", DEMO).out.count("✔ healthy") == 1
-
-
-def _ask(project: Project) -> str:
-    request = urllib.request.Request(
-        f"{project.url}/v1/chat/completions",
-        data=json.dumps(
-            {
-                "messages": [{"role": "user", "content": "Hello"}],
-                "chat_template_kwargs": {"enable_thinking": False},
-            }
-        ).encode(),
-        headers={"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        content: str = json.load(answer)["choices"][0]["message"]["content"]
-    return content

@@ -108,6 +108,20 @@ def test_the_disk_is_full(paper: Project) -> None:
     assert list(paper.home.glob("build/*")) == []
 
 
+def test_a_disk_without_room(paper: Project) -> None:
+    """A real one of a megabyte, where a disk can be mounted."""
+    paper.binary.write_bytes(paper.binary.read_bytes() + bytes(4_000_000))
+    mount = f"mount -t tmpfs -o size=1m tmpfs {paper.home}"
+    run = f"{' '.join(COMMAND)} apply {DEMO} --yes"
+    done = paper.shell(f"unshare -rm bash -c '{mount} && {run} || exit $?'")
+    if "error: " not in done.err:
+        pytest.skip(f"nothing can be mounted here: {done.err}")
+
+    assert done.code == 1
+    assert done.err.startswith("error: no room for llama-server in ")
+    assert "hint: free space" in done.err
+
+
 def test_a_home_that_cannot_be_made(paper: Project) -> None:
     home = paper.stack / "home"
     done = paper.run("apply", DEMO, "--yes", env={"DEPLOYER_HOME": str(home)})

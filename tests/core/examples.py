@@ -2,29 +2,13 @@
 
 from collections.abc import Mapping
 
+from deployer.core.gate_options import Gates
+from deployer.core.marks import fields_of
 from deployer.core.values import JsonValue
 
 HASH = "0123456789abcdef" * 4
-EVERY_GATE = (
-    "health",
-    "build",
-    "props",
-    "models",
-    "auth",
-    "chat",
-    "stream",
-    "metrics",
-    "concurrency",
-    "thinking",
-    "thinking_budget",
-    "tools",
-    "json_schema",
-    "responses_api",
-    "messages_api",
-    "vision",
-    "speed",
-    "restore",
-)
+EVERY_GATE = tuple(n for n, field in fields_of(Gates).items() if field.section)
+"""All but `custom`, which holds gates by names of their own."""
 
 ARTEFACTS: Mapping[str, tuple[JsonValue, JsonValue]] = {
     "llama_cpp.tag": ("b9763", "b9764"),
@@ -152,7 +136,19 @@ GATES: Mapping[str, tuple[JsonValue, JsonValue]] = {
     "gates.tools.modes": (["auto"], ["auto", "none"]),
     "gates.tools.roundtrip": (True, False),
     "gates.tools.expect": ("strict", "known_limits"),
+    "gates.tools.parallel": (True, False),
     "gates.vision.colour": ("red", "blue"),
+    "gates.vision.large": (True, False),
+    "gates.context.tokens": (512, 1024),
+    "gates.context.needle": ("one", "two"),
+    "gates.memory.headroom": ("1GiB", 1024),
+    "gates.quality.file": ("one.jsonl", "two.jsonl"),
+    "gates.quality.pass_rate": (1, 0.9),
+    "gates.quality.max_tokens": (8, 16),
+    "gates.regression.file": ("one.jsonl", "two.jsonl"),
+    "gates.regression.agreement": (0.8, 1),
+    "gates.regression.max_tokens": (8, 16),
+    "gates.custom": ({"mine": {"command": ["a"]}}, {"mine": {"command": ["b"]}}),
     "gates.speed.ttft": ("2s", "1s"),
     "gates.speed.tokens_per_second": (10, 12.5),
     "gates.restore.within": ("15s", "10s"),

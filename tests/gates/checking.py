@@ -1,12 +1,15 @@
 """One way to run one gate against one server, and to say what should come out."""
 
+import os
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 from deployer.core import gate_options
 from deployer.core.values import JsonValue
 from deployer.core.verdict import Outcome, Verdict
 from deployer.gates.runner import GateRequest, run_gates
-from deployer.gates.target import Target
+from deployer.gates.target import Process, Target
 from tests.gates.fake_http import KEY, Script
 from tests.gates.fake_server import fake_server
 
@@ -18,12 +21,23 @@ STATED: Mapping[str, JsonValue] = {
     "model.alias": "tiny",
     "model.path": "tiny.gguf",
 }
+DATA = Path(__file__).parent / "data"
+SOUND: Mapping[str, Mapping[str, object]] = {
+    "quality": {"file": "prompts.jsonl"},
+    "custom": {"command": (sys.executable, "verdict.py")},
+}
+"""What has to be stated of a gate; files are in the folder `DATA`."""
+PROCESS = Process(pid=os.getpid(), memory=123_000_000)
 
 
 def section(gate: str, **options: object) -> gate_options.Gate:
     """The parameters of a gate, as a stack would give them."""
-    given = gate_options.Gates.model_validate({gate: options})
-    found = getattr(given, gate)
+    stated = {**SOUND.get(gate, {}), **options}
+    if gate == "custom":
+        custom = gate_options.Gates.model_validate({gate: {"mine": stated}}).custom
+        assert custom is not None
+        return custom["mine"]
+    found = getattr(gate_options.Gates.model_validate({gate: stated}), gate)
     assert isinstance(found, gate_options.Gate)
     return found
 
@@ -44,11 +58,21 @@ def check(
     stated: Mapping[str, JsonValue] = STATED,
     key: str | None = KEY,
     key_name: str = "API_KEY",
+    process: Process = PROCESS,
+    folder: Path | None = DATA,
     **options: object,
 ) -> Verdict:
     """Run one gate against the server in miniature; `because` is part of the reason."""
     with fake_server(script) as server:
-        target = Target(server.url, api_key=key, api_key_name=key_name, expects=stated)
+        target = Target(
+            server.url,
+            api_key=key,
+            api_key_name=key_name,
+            expects=stated,
+            build=10434,
+            process=process,
+            folder=folder,
+        )
         verdict = run_one(gate, target, **options)
     assert (verdict.outcome, because in verdict.because) == (outcome, True), verdict
     return verdict

@@ -40,6 +40,15 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
+def as_json(value: object, status: int = 200) -> Reply:
+    return Reply((json.dumps(value).encode(),), status)
+
+
+def error(status: int, message: str, kind: str = "server_error") -> Reply:
+    detail = {"message": message, "type": kind, "code": status}
+    return as_json({"error": detail}, status)
+
+
 @dataclass(frozen=True)
 class Request:
     """What was asked."""
@@ -66,15 +75,8 @@ class Script:
     """How long a slot works on an answer whose length is forced."""
     timings: bool = True
     """Whether answers carry the server's own clock."""
-
-
-def as_json(value: object, status: int = 200) -> Reply:
-    return Reply((json.dumps(value).encode(),), status)
-
-
-def error(status: int, message: str, kind: str = "server_error") -> Reply:
-    detail = {"message": message, "type": kind, "code": status}
-    return as_json({"error": detail}, status)
+    broken_json: Reply = error(500, "parse error at line 1")
+    """The answer to a body that is no JSON."""
 
 
 def html(status: int = 200) -> Reply:
@@ -135,7 +137,9 @@ class FakeServer:
         if path not in {"/health", "/v1/models"} and not self._let_in(request):
             return error(401, "Invalid API Key", "authentication_error")
         standard = self.usual.get(f"{method} {path}")
-        return standard(request) if standard else error(404, "File Not Found")
+        if standard is None:
+            return error(404, "File Not Found", "not_found_error")
+        return standard(request)
 
     def _let_in(self, request: Request) -> bool:
         key = self.script.key
@@ -172,7 +176,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         length = int(self.headers.get("Content-Length", 0))
-        self._answer(json.loads(self.rfile.read(length) or b"{}"))
+        try:
+            self._answer(json.loads(self.rfile.read(length) or b"{}"))
+        except json.JSONDecodeError:
+            self._send(self._fake().script.broken_json)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         """Say nothing."""

@@ -32,12 +32,15 @@ def usual_answer(body: Body) -> Said:
     last = body.get("messages", [{}])[-1]
     if last.get("role") == "tool":
         return Said(" It is 21 degrees.")
+    if body.get("parallel_tool_calls"):
+        return Said("", calls=tuple(_ARGUMENTS.items()), finish="tool_calls")
     if body.get("tools") and body.get("tool_choice") != "none":
         return _call(body.get("tool_choice", "auto"))
     if "response_format" in body:
         return Said(_CITY)
     if isinstance(last.get("content"), list):
-        return Said(f" {_colour(last['content'][0]['image_url']['url'])}.")
+        urls = [p["image_url"]["url"] for p in last["content"] if "image_url" in p]
+        return Said(f" {', '.join(map(_colour, urls))}.")
     if body.get("chat_template_kwargs", {}).get("enable_thinking"):
         return _thought(body)
     return Said()

@@ -17,11 +17,15 @@ from tests.gates.fake_http import (
     Responder,
     Script,
     as_json,
+    error,
     events,
 )
 from tests.gates.fake_model import Body, Said
 
 COMMIT = "7e4c0a9"
+CONTEXT = 2048
+"""Tokens of one slot."""
+_FIXED_TOKENS, _IMAGE_TOKENS = 7, 50
 
 
 @contextmanager
@@ -44,7 +48,7 @@ def props_value(slots: int = 2) -> dict[str, Any]:
         "build_info": f"b10434-{COMMIT}",
         "total_slots": slots,
         "model_alias": "tiny",
-        "default_generation_settings": {"n_ctx": 2048},
+        "default_generation_settings": {"n_ctx": CONTEXT},
         "modalities": {"vision": False, "audio": False},
         "endpoint_slots": True,
         "endpoint_metrics": True,
@@ -89,6 +93,9 @@ def slots(request: Request) -> Reply:
 
 def chat(request: Request) -> Reply:
     server, body = request.server, request.body
+    if wrong := refusal(body):
+        return wrong
+    prompt = prompt_tokens(body)
     said = server.script.says(body)
     told = f"{said.reasoning} {said.content}".split()
     tokens = min(len(told) + 1, body.get("max_tokens", 10**6))
@@ -97,16 +104,52 @@ def chat(request: Request) -> Reply:
             server, server.script.busy_seconds if body.get("ignore_eos") else 0
         )
     with server.lock:
-        server.prompt_tokens += 11
+        server.prompt_tokens += prompt
         server.predicted_tokens += tokens
     clock = timings(tokens, worked) if server.script.timings else {}
+    counted = {"usage": usage(tokens, prompt)}
     if body.get("stream"):
         found = chunks(said, tokens)
-        found[-1] |= clock
+        found[-1] |= {**counted, **clock}
         if body.get("timings_per_token"):
             found = [one | timings(n, worked) for n, one in enumerate(found)]
         return events(*found, "[DONE]")
-    return as_json(completion(said, tokens) | clock)
+    return as_json({**completion(said, tokens), **counted, **clock})
+
+
+def refusal(body: Body) -> Reply | None:
+    """The answer to a request that is wrong; None to one that is not."""
+    choice = body.get("tool_choice")
+    if not isinstance(body.get("messages"), list):
+        return error(400, "Expected 'messages' to be an array", "invalid_request_error")
+    if isinstance(choice, str) and choice not in {"auto", "required", "none"}:
+        return error(400, f"Invalid tool_choice: {choice}", "invalid_request_error")
+    if (tokens := prompt_tokens(body)) >= CONTEXT:
+        return too_long(tokens)
+    return None
+
+
+def too_long(tokens: int, **changed: object) -> Reply:
+    """The refusal of a prompt over the context."""
+    detail = {
+        "code": 400,
+        "message": f"request ({tokens} tokens) exceeds the available context size",
+        "type": "exceed_context_size_error",
+        "n_prompt_tokens": tokens,
+        "n_ctx": CONTEXT,
+    }
+    return as_json({"error": {**detail, **changed}}, 400)
+
+
+def prompt_tokens(body: Body) -> int:
+    """A token for each word, and some for each picture."""
+    contents = [message.get("content") or "" for message in body["messages"]]
+    parts = [part for one in contents if isinstance(one, list) for part in one]
+    texts = [one for one in contents if isinstance(one, str)]
+    texts += [part["text"] for part in parts if part["type"] == "text"]
+    pictures = sum(part["type"] == "image_url" for part in parts)
+    words = sum(len(text.split()) for text in texts)
+    return _FIXED_TOKENS + words + _IMAGE_TOKENS * pictures
 
 
 def _work(server: FakeServer, seconds: float) -> float:
@@ -132,11 +175,11 @@ def timings(tokens: int, seconds: float) -> dict[str, Any]:
     }
 
 
-def usage(tokens: int) -> dict[str, int]:
+def usage(tokens: int, prompt: int = 11) -> dict[str, int]:
     return {
-        "prompt_tokens": 11,
+        "prompt_tokens": prompt,
         "completion_tokens": tokens,
-        "total_tokens": 11 + tokens,
+        "total_tokens": prompt + tokens,
     }
 
 

@@ -1,0 +1,158 @@
+"""Gate custom: a command of the user's own, and the verdict that it prints.
+
+It runs in the folder of the stack without a shell, with few variables: `DEPLOYER_URL`,
+`DEPLOYER_API_KEY`, `DEPLOYER_GATE`, and those of `KEPT`.  It has to end with exit code
+0, and its whole standard output has to be one JSON object such as
+`{"outcome": "pass", "because": "it answers in French", "figures": {"score": 0.9}}`.
+"""
+
+import asyncio
+import os
+import shlex
+import signal
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Annotated, Final, Literal
+
+from pydantic import ConfigDict, Field, ValidationError
+
+from deployer.core.gate_options import Custom
+from deployer.core.verdict import Exchange, Outcome
+from deployer.gates.answers import Judgement, excerpt, unmeasured
+from deployer.gates.client import Client
+from deployer.gates.relay import reachable
+from deployer.gates.shapes import Shape, first_problem
+from deployer.gates.target import Target
+
+KEPT: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR")
+_MOST_BYTES: Final = 2**20
+"""Of the output, and of what is said beside it; the rest is thrown away."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """How the command ended; `problem` says why it did not begin."""
+
+    code: int = 0
+    output: bytes = b""
+    said: str = ""
+    """The last line of its standard error."""
+    problem: str = ""
+
+
+FigureName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
+
+
+class Printed(Shape):
+    """The verdict as the command prints it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    outcome: Literal["pass", "fail", "inconclusive", "error"]
+    because: str = Field(min_length=1)
+    figures: dict[FigureName, float] = Field(default_factory=dict)
+
+
+async def measure(client: Client, parameters: Custom, target: Target) -> Measurement:
+    """Run the command to its end; out of time, it is killed with all it started."""
+    began = client.clock()
+    measured = Measurement(problem="it ran out of time, and was killed")
+    try:
+        async with reachable(target) as url:
+            variables = _environment(url, target.api_key, client.gate, os.environ)
+            measured = await _run(parameters.command, variables, target)
+    finally:
+        client.keep(
+            Exchange(
+                f"run {shlex.join(parameters.command)}",
+                None,
+                measured.output.decode(errors="replace"),
+                client.clock() - began,
+                measured.problem or f"exit code {measured.code}; {measured.said}",
+            )
+        )
+    return measured
+
+
+def judge(measurement: Measurement, parameters: Custom, _target: Target) -> Judgement:
+    """Only a verdict that was printed in order counts."""
+    command = f"`{excerpt(shlex.join(parameters.command), 60)}`"
+    if measurement.problem:
+        return unmeasured(f"{command}: {measurement.problem}")
+    if measurement.code != 0:
+        said = f": {measurement.said}" if measurement.said else ""
+        return unmeasured(f"{command} {_ending(measurement.code)}{said}")
+    try:
+        printed = Printed.model_validate_json(measurement.output.strip())
+    except ValidationError as error:
+        shown = excerpt(measurement.output, 60) or "nothing"
+        problem = first_problem(error)
+        return unmeasured(f"{command} printed `{shown}`, no verdict: {problem}")
+    return Judgement(Outcome(printed.outcome), printed.because, printed.figures)
+
+
+def _ending(code: int) -> str:
+    if code < 0:
+        return f"was killed by signal {-code}"
+    return f"ended with exit code {code}"
+
+
+def _environment(
+    url: str, api_key: str | None, gate: str, mine: Mapping[str, str]
+) -> dict[str, str]:
+    key = {} if api_key is None else {"DEPLOYER_API_KEY": api_key}
+    kept = {name: mine[name] for name in KEPT if name in mine}
+    return {**kept, "DEPLOYER_URL": url, "DEPLOYER_GATE": gate, **key}
+
+
+async def _run(
+    command: tuple[str, ...], variables: Mapping[str, str], target: Target
+) -> Measurement:
+    try:
+        async with _started(command, variables, target) as process:
+            assert process.stdout is not None  # noqa: S101 - asked for as a pipe
+            assert process.stderr is not None  # noqa: S101 - asked for as a pipe
+            output, beside, _ = await asyncio.gather(
+                _read(process.stdout), _read(process.stderr), process.wait()
+            )
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        return Measurement(problem=f"it cannot be started: {reason}")
+    lines = beside.decode(errors="replace").split("\n")
+    last = next((line for line in reversed(lines) if line.strip()), "")
+    return Measurement(process.returncode or 0, output, excerpt(last, 160))
+
+
+@asynccontextmanager
+async def _started(
+    command: tuple[str, ...], variables: Mapping[str, str], target: Target
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """The process in a group of its own, which does not outlive the block."""
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        cwd=target.folder,
+        env=variables,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
+    )
+    ended = False
+    try:
+        yield process
+        ended = True
+    finally:
+        if not ended:
+            # Its children may hold its pipes although it ended itself.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+
+
+async def _read(stream: asyncio.StreamReader) -> bytes:
+    """What comes until the end; of more than is wanted, the beginning."""
+    kept = bytearray()
+    while chunk := await stream.read(2**16):
+        kept += chunk[: max(0, _MOST_BYTES - len(kept))]
+    return bytes(kept)
