@@ -70,7 +70,7 @@ def prepare(folder: Path) -> Path:
 def measure(
     commands: Mapping[str, tuple[str, ...]], environment: Mapping[str, str]
 ) -> Mapping[str, list[float]]:
-    """Wall seconds of every command, taken in turn; one round first warms the caches."""
+    """Wall seconds of every command, in turn; one round first warms the caches."""
     times: dict[str, list[float]] = {name: [] for name in commands}
     for number in range(ROUNDS + 1):
         for name, command in commands.items():

@@ -15,7 +15,7 @@ import shutil
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -48,7 +48,7 @@ class File:
     external: str = ""
     """Absolute path of a file of the user; empty for a file of the store."""
     mtime_ns: int = 0
-    """Modification time of an external file, in nanoseconds."""
+    """When it was written, in nanoseconds: another time calls for another look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,6 +273,8 @@ def _listed(folder: Path) -> dict[str, File]:
             twin = first.setdefault((file.sha256, file.mode), path)
             if twin is not path:
                 _merge(path, twin)
+            written = path.stat().st_mtime_ns
+            files[name] = replace(file, mtime_ns=written)
         elif not path.is_dir():
             raise StoreError(f"`{name}` is neither a file nor a folder")
     return files
@@ -350,6 +352,9 @@ def _problem(path: Path, file: File) -> str:
         return f"`{path}` has {status.st_size} bytes, published were {file.size}"
     if file.external and status.st_mtime_ns != file.mtime_ns:
         return f"`{path}` was written to since it was published"
+    touched = not file.external and status.st_mtime_ns != file.mtime_ns
+    if touched and _sha256(path) != file.sha256:
+        return f"`{path}` has other content than when it was published"
     return ""
 
 

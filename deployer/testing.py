@@ -50,7 +50,7 @@ def facts(*, build: str = "build", weights: str = "weights") -> Facts:
     """Facts whose identity is made of two words: other words, other artefacts."""
     return Facts(
         build=_pin(build, about={"size": 11_000_000}),
-        weights=_pin(weights, about={"size": 253_000_000, "name": "tiny.gguf"}),
+        weights=_pin(weights, about={"size": 253_000_000, "model": ["tiny.gguf"]}),
         inputs={},
     )
 

@@ -154,11 +154,22 @@ def test_a_shortened_file_makes_an_entry_absent(store: Store) -> None:
 
 
 def test_only_reading_everything_finds_a_flipped_bit(store: Store) -> None:
+    """A disk that decays changes no time; who writes does, and is found at once."""
     entry = publish(store)
-    entry.path("notes").chmod(0o600)
-    entry.path("notes").write_bytes(b"tixt")
+    notes = entry.path("notes")
+    written = notes.stat().st_mtime_ns
+    notes.chmod(0o600)
+    notes.write_bytes(b"tixt")
+    assert store.find("build", "k1") is None
+    os.utime(notes, ns=(written, written))
     assert store.find("build", "k1") == entry
     assert "has other content" in store.verify(entry)[0]
+
+
+def test_a_file_that_was_only_touched_is_the_same(store: Store) -> None:
+    entry = publish(store)
+    os.utime(entry.path("notes"), ns=(1, 1))
+    assert store.find("build", "k1") == entry
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"version": 99, "key": "k1"}'])

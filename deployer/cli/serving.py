@@ -9,6 +9,7 @@ from typing import TypedDict, Unpack
 import click
 
 from deployer.app.serving import (
+    Checked,
     Checking,
     Tell,
     check,
@@ -84,14 +85,7 @@ def check_command(
             done = check_url(url, api_key_env, settings, Checking(**checking), tell)
         else:
             done = check(Path(stack or ""), settings, Checking(**checking), tell)
-    if as_json:
-        json_head()
-        for verdict in done.verdicts:
-            json_line({"type": "verdict", **summary(verdict)})
-    else:
-        from deployer.gates.report import table  # noqa: PLC0415 - only for people
-
-        click.echo(table(done.verdicts, width=width()))
+    _print(done, as_json=as_json)
     if not all_let_pass(done.verdicts):
         held = ", ".join(f"`{v.gate}`" for v in done.verdicts if v.holds_back)
         raise GateError(
@@ -100,6 +94,17 @@ def check_command(
             if url is not None and api_key_env is None
             else "the table above says what each gate saw",
         )
+
+
+def _print(done: Checked, *, as_json: bool) -> None:
+    if as_json:
+        json_head()
+        for verdict in done.verdicts:
+            json_line({"type": "verdict", **summary(verdict)})
+        return
+    from deployer.gates.report import table  # noqa: PLC0415 - only for people
+
+    click.echo(table(done.verdicts, width=width()))
 
 
 @contextmanager

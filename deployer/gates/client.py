@@ -138,11 +138,12 @@ class Client:
         )
 
     def hidden(self, text: str) -> str:
-        """A text without the key, also where JSON escaped it."""
-        key = self._target.api_key
-        if key is None:
-            return text
-        return text.replace(key, "***").replace(json.dumps(key)[1:-1], "***")
+        """A text without the keys, also where JSON escaped them."""
+        live = self._target.live
+        for key in (self._target.api_key, live.api_key if live else None):
+            if key is not None:
+                text = text.replace(key, "***").replace(json.dumps(key)[1:-1], "***")
+        return text
 
     async def _exchange(
         self,

@@ -10,10 +10,11 @@ import asyncio
 import os
 import shlex
 import signal
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Annotated, Final, Literal
+from tempfile import TemporaryFile
+from typing import IO, Annotated, Final, Literal
 
 from pydantic import ConfigDict, Field, ValidationError
 
@@ -27,7 +28,7 @@ from deployer.gates.target import Target
 
 KEPT: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR")
 _MOST_BYTES: Final = 2**20
-"""Of the output, and of what is said beside it; the rest is thrown away."""
+"""Read of the output, and of what is said beside it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,50 +110,33 @@ def _environment(
 async def _run(
     command: tuple[str, ...], variables: Mapping[str, str], target: Target
 ) -> Measurement:
-    try:
-        async with _started(command, variables, target) as process:
-            assert process.stdout is not None  # noqa: S101 - asked for as a pipe
-            assert process.stderr is not None  # noqa: S101 - asked for as a pipe
-            output, beside, _ = await asyncio.gather(
-                _read(process.stdout), _read(process.stderr), process.wait()
+    # Files, because what the command leaves running would hold a pipe open.
+    with TemporaryFile() as output, TemporaryFile() as beside:
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                cwd=target.folder,
+                env=variables,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=beside,
+                start_new_session=True,
             )
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        return Measurement(problem=f"it cannot be started: {reason}")
-    lines = beside.decode(errors="replace").split("\n")
-    last = next((line for line in reversed(lines) if line.strip()), "")
-    return Measurement(process.returncode or 0, output, excerpt(last, 160))
-
-
-@asynccontextmanager
-async def _started(
-    command: tuple[str, ...], variables: Mapping[str, str], target: Target
-) -> AsyncIterator[asyncio.subprocess.Process]:
-    """The process in a group of its own, which does not outlive the block."""
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        cwd=target.folder,
-        env=variables,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        start_new_session=True,
-    )
-    ended = False
-    try:
-        yield process
-        ended = True
-    finally:
-        if not ended:
-            # Its children may hold its pipes although it ended itself.
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            return Measurement(problem=f"it cannot be started: {reason}")
+        try:
+            code = await process.wait()
+        finally:
+            # The group holds all that it started and that is still there.
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
+        lines = _beginning(beside).decode(errors="replace").split("\n")
+        last = next((line for line in reversed(lines) if line.strip()), "")
+        return Measurement(code, _beginning(output), excerpt(last, 160))
 
 
-async def _read(stream: asyncio.StreamReader) -> bytes:
-    """What comes until the end; of more than is wanted, the beginning."""
-    kept = bytearray()
-    while chunk := await stream.read(2**16):
-        kept += chunk[: max(0, _MOST_BYTES - len(kept))]
-    return bytes(kept)
+def _beginning(file: IO[bytes]) -> bytes:
+    file.seek(0)
+    return file.read(_MOST_BYTES)

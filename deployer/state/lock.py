@@ -134,7 +134,7 @@ def _refuse_held(path: Path, *, here: str) -> Holder | None:
     if found.grip is Grip.TAKEN and found.holder.host == here:
         hint = "wait for it, or stop it: the lock goes with its process"
     else:
-        hint = f"if it runs no more: `deployer state unlock {found.holder.id}`"
+        hint = f"if it runs no more: `deployer state unlock STACK {found.holder.id}`"
     raise LockedError(f"`{path.stem}` is locked by {found.holder}", hint=hint)
 
 

@@ -2,7 +2,7 @@
 
 from tests.core.checking import LOCAL, MODAL, but, check
 
-GATED = LOCAL + "gates: {chat: {}, tools: {modes: [auto]}}\n"
+GATED = LOCAL + "gates: {chat: {}, speed: {ttft: 2s}}\n"
 
 
 def test_gates_that_are_added_run_on_what_is_live() -> None:
@@ -12,10 +12,8 @@ def test_gates_that_are_added_run_on_what_is_live() -> None:
         """\
   ◌ server   http://127.0.0.1:8080 · tiny                             re-validate
       gates.chat   unset → {}
-      gates.tools.expect   unset → strict
-      gates.tools.modes   unset → [auto]
-      gates.tools.roundtrip   unset → true
-  ◌ gates    3 run on what is live: health, chat, tools
+      gates.speed.ttft   unset → 2s
+  ◌ gates    3 run on what is live: health, chat, speed
 Plan: 1 to re-validate.
 """,
     )
@@ -24,11 +22,11 @@ Plan: 1 to re-validate.
 def test_a_gate_option_runs_the_gates_on_what_is_live() -> None:
     check(
         GATED,
-        but(GATED, "[auto]", "[auto, none]"),
+        but(GATED, "2s", "1s"),
         """\
   ◌ server   http://127.0.0.1:8080 · tiny                             re-validate
-      gates.tools.modes   [auto] → [auto, none]
-  ◌ gates    3 run on what is live: health, chat, tools
+      gates.speed.ttft   2s → 1s
+  ◌ gates    3 run on what is live: health, chat, speed
 Plan: 1 to re-validate.
 """,
     )
@@ -41,7 +39,7 @@ def test_a_gate_that_is_removed_is_validated_without() -> None:
         """\
   ◌ server   http://127.0.0.1:8080 · tiny                             re-validate
       gates.chat   {} → unset
-  ◌ gates    2 run on what is live: health, tools
+  ◌ gates    2 run on what is live: health, speed
 Plan: 1 to re-validate.
 """,
     )
@@ -54,9 +52,7 @@ def test_all_gates_removed_leaves_health() -> None:
         """\
   ◌ server   http://127.0.0.1:8080 · tiny                             re-validate
       gates.chat   {} → unset
-      gates.tools.expect   strict → unset
-      gates.tools.modes   [auto] → unset
-      gates.tools.roundtrip   true → unset
+      gates.speed.ttft   2s → unset
   ◌ gates    1 runs on what is live: health
 Plan: 1 to re-validate.
 """,
@@ -70,7 +66,7 @@ def test_a_candidate_runs_all_gates() -> None:
         """\
   ± server   http://127.0.0.1:8080 · tiny                             redeploy
       server.ctx_size   4096 → 8192
-  ◌ gates    3 run on the candidate before promotion: health, chat, tools
+  ◌ gates    3 run on the candidate before promotion: health, chat, speed
 Plan: 1 to deploy.
 """,
     )

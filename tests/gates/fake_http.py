@@ -49,6 +49,9 @@ def error(status: int, message: str, kind: str = "server_error") -> Reply:
     return as_json({"error": detail}, status)
 
 
+PARSE_ERROR = error(500, "parse error at line 1")
+
+
 @dataclass(frozen=True)
 class Request:
     """What was asked."""
@@ -75,7 +78,7 @@ class Script:
     """How long a slot works on an answer whose length is forced."""
     timings: bool = True
     """Whether answers carry the server's own clock."""
-    broken_json: Reply = error(500, "parse error at line 1")
+    broken_json: Reply = PARSE_ERROR
     """The answer to a body that is no JSON."""
 
 

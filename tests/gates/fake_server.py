@@ -147,8 +147,8 @@ def prompt_tokens(body: Body) -> int:
     parts = [part for one in contents if isinstance(one, list) for part in one]
     texts = [one for one in contents if isinstance(one, str)]
     texts += [part["text"] for part in parts if part["type"] == "text"]
-    pictures = sum(part["type"] == "image_url" for part in parts)
-    words = sum(len(text.split()) for text in texts)
+    pictures = len([part for part in parts if part["type"] == "image_url"])
+    words = sum(len(str(text).split()) for text in texts)
     return _FIXED_TOKENS + words + _IMAGE_TOKENS * pictures
 
 

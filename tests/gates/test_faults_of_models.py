@@ -1,5 +1,7 @@
 """No model or parser that breaks a promise passes; each ends in its sentence."""
 
+import json
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -19,7 +21,7 @@ from tests.gates.breaking import (
     when,
 )
 from tests.gates.checking import check
-from tests.gates.fake_http import Script
+from tests.gates.fake_http import Part, Reply, Request, Script
 from tests.gates.fake_model import Body, Said, usual_answer, words
 
 
@@ -132,6 +134,12 @@ def zero(body: Body) -> bool:
             model(lambda _body: Said()), UNCLEAR, "not applicable", id="cannot think"
         ),
         pytest.param(
+            replace(template("{{ messages }}"), says=lambda _body: Said()),
+            UNCLEAR,
+            "the chat template of this model does not know thinking",
+            id="no thinking in the template",
+        ),
+        pytest.param(
             model(lambda body: Said(reasoning=words(0 if zero(body) else 20))),
             UNCLEAR,
             "budget 64 is not proved: thinking ended by itself, after 20 tokens",
@@ -190,6 +198,26 @@ def test_a_schema_does_not_pass(said: Said, because: str) -> None:
     check("json_schema", model(lambda _body: said), FAIL, because)
 
 
+def pictures(count: int) -> Callable[[Body], bool]:
+    """Whether a request shows so many."""
+
+    def applies(body: Body) -> bool:
+        parts = body["messages"][-1]["content"]
+        return len([part for part in parts if "image_url" in part]) == count
+
+    return applies
+
+
+def on_pictures(count: int, reply: Reply) -> Script:
+    """A server that answers so to a request with so many pictures."""
+    applies = pictures(count)
+
+    def respond(request: Request) -> Reply:
+        return reply if applies(request.body) else fake.chat(request)
+
+    return answers(CHAT, respond)
+
+
 @pytest.mark.parametrize(
     ("script", "outcome", "because"),
     [
@@ -210,10 +238,43 @@ def test_a_schema_does_not_pass(said: Said, because: str) -> None:
             answers(CHAT, text("{}", "text/plain")), FAIL, "`choices`", id="no choices"
         ),
         pytest.param(answers(CHAT, http.html(413)), ERROR, "HTTP 413", id="too large"),
+        pytest.param(
+            when(pictures(2), Said("")), FAIL, "answered with nothing", id="empty pair"
+        ),
+        pytest.param(
+            on_pictures(2, http.error(500, "GGML_ASSERT failed")),
+            FAIL,
+            "two pictures in one request: answered HTTP 500",
+            id="error with a pair",
+        ),
+        pytest.param(
+            on_pictures(2, Reply((b"", Part.RESET))), ERROR, "reset", id="dies"
+        ),
+        pytest.param(
+            on_pictures(
+                2, http.as_json({**fake.completion(Said()), "usage": fake.usage(5, 75)})
+            ),
+            FAIL,
+            "only one was read: the second adds",
+            id="second one ignored",
+        ),
     ],
 )
 def test_vision_does_not_pass(script: Script, outcome: Outcome, because: str) -> None:
     check("vision", script, outcome, because)
+
+
+def test_a_large_picture_is_shown_on_demand() -> None:
+    check("vision", Script(), Outcome.PASS, "and a large green picture", large=True)
+
+
+def test_a_large_picture_that_is_not_seen_fails() -> None:
+    def blurred(body: Body) -> Said:
+        url = json.dumps(body["messages"][-1]["content"])
+        return Said("Blue.") if len(url) > 8000 else usual_answer(body)
+
+    because = "a large green picture is answered with `blue.`"
+    check("vision", model(blurred), FAIL, because, large=True)
 
 
 @pytest.mark.parametrize("colour", ["red", "green", "blue", "yellow"])

@@ -173,6 +173,28 @@ def test_a_whole_streamed_call_passes() -> None:
     check("tools", streamed_call(NAME, ARGUMENTS), Outcome.PASS, "", modes=("auto",))
 
 
+@pytest.mark.parametrize(
+    ("said", "because"),
+    [
+        pytest.param(CALLED, "parallel: `add_numbers` is not called in", id="one"),
+        pytest.param(Said("Hello."), "parallel: no tool is called", id="none"),
+        pytest.param(Said(RAW), "parallel: raw", id="raw"),
+        pytest.param(
+            Said("", calls=(CALL, ("add_numbers", "{}")), finish="tool_calls"),
+            "`a`: field required",
+            id="broken second",
+        ),
+    ],
+)
+def test_calls_at_once_do_not_pass(said: Said, because: str) -> None:
+    script = when(lambda body: "parallel_tool_calls" in body, said)
+    check("tools", script, FAIL, because, modes=("auto",), parallel=True)
+
+
+def test_two_calls_at_once_pass() -> None:
+    check("tools", Script(), Outcome.PASS, "two calls came at once", parallel=True)
+
+
 def test_a_template_without_tools_is_said_to_be_so() -> None:
     check("tools", template("", tools=False), UNCLEAR, "not applicable")
 

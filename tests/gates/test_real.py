@@ -1,6 +1,7 @@
 """Every gate against the real llama-server b10434 with the tiny Gemma 4 model."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,8 @@ from deployer.core.verdict import Outcome, Verdict
 from deployer.gates import GATES
 from deployer.gates.props import context_per_slot
 from deployer.gates.runner import GateRequest, run_gates
-from deployer.gates.target import Target
-from tests.gates.checking import run_one, section
+from deployer.gates.target import Process, Target
+from tests.gates.checking import DATA, PROCESS, run_one, section
 from tests.gates.real_server import KEY, serving
 
 pytestmark = pytest.mark.real
@@ -45,7 +46,15 @@ def plain_url(llama_server: Path, model_without_tools: Path) -> Iterator[str]:
 
 def target(url: str, **changed: JsonValue) -> Target:
     named = {name.replace("__", "."): value for name, value in changed.items()}
-    return Target(url, api_key=KEY, api_key_name="KEY", expects={**STATED, **named})
+    return Target(
+        url,
+        api_key=KEY,
+        api_key_name="KEY",
+        expects={**STATED, **named},
+        build=10434,
+        process=PROCESS,
+        folder=DATA,
+    )
 
 
 def expect(verdict: Verdict, outcome: Outcome, because: str) -> None:
@@ -149,6 +158,50 @@ def test_pictures_without_a_projector_fail(plain_url: str) -> None:
 def test_metrics_that_are_off_fail(llama_server: Path, tiny_model: Path) -> None:
     with serving(llama_server, tiny_model) as bare:
         expect(run_one("metrics", target(bare)), Outcome.FAIL, "`server.metrics: true`")
+
+
+def test_a_context_is_filled_nearly_to_its_end(url: str) -> None:
+    verdict = run_one("context", target(url))
+    assert verdict.figures["context_tokens"] == 4096
+    assert 4000 < verdict.figures["prompt_tokens"] <= 4096 - 32
+
+
+def test_a_needle_that_the_model_does_not_find_fails(url: str) -> None:
+    verdict = run_one("context", target(url), needle="swordfish", tokens=512)
+    expect(verdict, Outcome.FAIL, "is answered with `The answer is 42.`")
+
+
+def test_a_large_picture_is_seen(url: str) -> None:
+    expect(run_one("vision", target(url), large=True), Outcome.PASS, "large green")
+
+
+def test_calls_at_once_that_do_not_come_fail(url: str) -> None:
+    verdict = run_one("tools", target(url), modes=("auto",), parallel=True)
+    expect(verdict, Outcome.FAIL, "parallel: `add_numbers` is not called in the same")
+
+
+def test_answers_that_agree_with_those_of_the_live_release_pass(
+    url: str, plain_url: str
+) -> None:
+    same = replace(target(url), live=target(url))
+    expect(run_one("regression", same), Outcome.PASS, "5 of 5 are equal")
+    other = replace(target(url), live=target(plain_url))
+    expect(run_one("regression", other), Outcome.PASS, "in 100 % of their words")
+
+
+def test_a_gpu_that_is_not_there_is_missed(
+    llama_server: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    """b10434 says that it offloaded all layers to the GPU, on a machine without one."""
+    log = tmp_path / "server.log"
+    loud = ("--n-gpu-layers", "99", "--log-verbosity", "4", "--log-file", str(log))
+    with serving(llama_server, tiny_model, *loud) as address:
+        seen = Process(log=log.read_text(encoding="utf-8"))
+        asked = replace(target(address, gpu="L4"), process=seen)
+        verdict = run_one("device", asked)
+    if "Vulkan0 model buffer" in seen.log:
+        pytest.skip("this machine has a GPU that llama-server can use")
+    expect(verdict, Outcome.FAIL, "the weights are in main memory")
 
 
 @pytest.mark.parametrize("parallel", [None, 1, 2, 3, 4])

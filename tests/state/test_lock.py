@@ -143,7 +143,7 @@ def test_the_lock_of_another_host_needs_its_id(store: FileStateStore) -> None:
         "`demo` is locked by alice@elsewhere (pid 7) "
         "since 2026-11-22 12:30:05 UTC for apply"
     )
-    assert error.hint == "if it runs no more: `deployer state unlock 0badcafe`"
+    assert error.hint == "if it runs no more: `deployer state unlock STACK 0badcafe`"
 
 
 def test_the_right_id_breaks_a_lock_and_says_whose(store: FileStateStore) -> None:
@@ -239,7 +239,7 @@ def test_where_the_kernel_knows_no_locks_only_people_break_one(
 ) -> None:
     monkeypatch.setattr(lock, "grip", no_locks_here)
     leave(store, host=os.uname().nodename)
-    assert "state unlock 0badcafe" in refused(store).hint
+    assert "state unlock STACK 0badcafe" in refused(store).hint
     store.unlock("0badcafe")
     with store.lock(operation="apply"):
         assert "state unlock" in refused(store).hint

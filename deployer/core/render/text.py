@@ -30,8 +30,11 @@ def _lines(plan: Plan, places: Mapping[str, Place], *, steps: bool) -> Iterator[
     yield f"{plan.stack} on {plan.engine} · plan {plan.id} · state serial {plan.serial}"
     yield ""
     yield from _leftovers(plan)
-    for change in plan.changes:
-        yield from _change(change, places)
+    heads = [_head(change) for change in plan.changes]
+    column = max((len(head) for head in heads), default=0)
+    for change, head in zip(plan.changes, heads, strict=True):
+        yield f"{head:<{max(column, _VERB_COLUMN)}}  {verb(change)}"
+        yield from _reasons(change, places)
     yield from _gates(plan)
     yield ""
     yield counts(plan)
@@ -50,9 +53,11 @@ def _leftovers(plan: Plan) -> Iterator[str]:
         yield ""
 
 
-def _change(change: Change, places: Mapping[str, Place]) -> Iterator[str]:
-    head = f"  {SIGNS[change.action]} {change.kind:<9}{describe(change)}"
-    yield f"{head:<{_VERB_COLUMN}}  {verb(change)}"
+def _head(change: Change) -> str:
+    return f"  {SIGNS[change.action]} {change.kind:<9}{describe(change)}"
+
+
+def _reasons(change: Change, places: Mapping[str, Place]) -> Iterator[str]:
     for reason in change.reasons:
         if reason.cause is Cause.NEW:
             continue

@@ -242,6 +242,11 @@ def _described_build(fields: Flat, spec: Flat) -> str:
     parts = [f"llama-server {fields.get('llama_cpp.tag', '')}".strip()]
     origins = (fields.get("llama_cpp.package"), fields.get("llama_cpp.binary"))
     parts += [show(origin) for origin in origins if origin]
+    match spec.get("source"):
+        case str(source) if source.startswith("source-"):
+            parts.append(f"from source ({source.removeprefix('source-')})")
+        case "release":
+            parts.append("upstream's archive")
     match fields.get("llama_cpp.patches"):
         case [*patches] if patches:
             parts[0] += f" + {len(patches)} patch{'es' if len(patches) > 1 else ''}"
@@ -251,9 +256,13 @@ def _described_build(fields: Flat, spec: Flat) -> str:
 
 
 def _described_weights(spec: Flat) -> str:
-    about = spec.get("about")
-    name = about.get("name") if isinstance(about, dict) else None
-    return " · ".join([show(name or "GGUF"), *_size(spec)])
+    match spec:
+        case {"about": {"model": [str(name), *_]}} | {
+            "where": {"requirement": str(name)}
+        }:
+            return " · ".join([show(name), *_size(spec)])
+        case _:
+            return " · ".join(["GGUF", *_size(spec)])
 
 
 def _size(spec: Flat) -> list[str]:

@@ -84,7 +84,7 @@ CAUSES: Final = (
         r"data is not within the file bounds|exceeds remaining file size"
         r"|failed to read (?:key-value pairs|tensor info|tensor data)",  # b10434
         "the model file is incomplete or damaged",
-        "remove it from the store and run `deployer apply` again",
+        "`deployer store verify` tells for the store; take a file of your own again",
     ),
     Cause(
         r"quantized V cache requires flash_attn"  # b10434

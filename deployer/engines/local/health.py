@@ -159,4 +159,6 @@ def _how(ended: Ended) -> str:
 
 def _excerpt(log: Path) -> str:
     lines = last_lines(log, _EXCERPT_LINES)
+    if not lines:
+        return ""
     return "".join(f"\n    {line}" for line in (f"last lines of {log}:", *lines))

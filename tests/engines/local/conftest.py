@@ -1,4 +1,3 @@
-import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,22 +10,6 @@ from deployer.engines.local.process import Running, spawn, stop, wait_for_end
 PROGRAM = Path(__file__).with_name("fake_server.py")
 
 Start = Callable[..., Running]
-
-
-@pytest.fixture
-def llama_server() -> Path:
-    return _from_environment("DEPLOYER_TEST_LLAMA_SERVER")
-
-
-@pytest.fixture
-def tiny_model() -> Path:
-    return _from_environment("DEPLOYER_TEST_MODEL")
-
-
-def _from_environment(name: str) -> Path:
-    if name not in os.environ:
-        pytest.skip(f"{name} is not set")
-    return Path(os.environ[name])
 
 
 @pytest.fixture
