@@ -28,7 +28,7 @@ from deployer.core.steps import (
 from deployer.core.values import Flat
 from deployer.core.verdict import Verdict, all_let_pass, summary
 from deployer.engines import Engine
-from deployer.errors import DeployerError, GateError, StalePlanError
+from deployer.errors import DeployerError, EngineError, GateError, StalePlanError
 from deployer.state import StateStore
 
 
@@ -209,8 +209,23 @@ class _Run:
         for record in release.records.values():
             if record.kind is Kind.SERVER:
                 needs = {kind: by_kind[kind] for kind in record.needs}
-                self._world.engine.start(record, needs, self._world.say)
+                self._start_again(release, record, needs)
         self._hand_over(release)
+
+    def _start_again(
+        self, release: Release, record: Record, needs: Mapping[str, Flat]
+    ) -> None:
+        """A release that cannot be started any more must not block every later run."""
+        try:
+            self._world.engine.start(record, needs, self._world.say)
+        except EngineError as error:
+            self._world.engine.retire(record, _silent)
+            self._write(lambda s: s.dropped())
+            raise EngineError(
+                f"release {release.number} could not be started again, and was"
+                f" dropped: {error.message}",
+                hint="what was live before it serves on; run `deployer apply` again",
+            ) from error
 
     def _hand_over(self, release: Release) -> None:
         for address, record in release.records.items():

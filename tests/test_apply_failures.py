@@ -132,6 +132,20 @@ def test_a_promotion_is_resumed_after_a_reboot(desk: Desk) -> None:
     assert desk.settled(WIDER)
 
 
+def test_a_release_that_cannot_be_started_again_is_dropped(desk: Desk) -> None:
+    """It would be resumed, and fail, in every later run."""
+    desk.apply(LOCAL)
+    desk.crash(WIDER, at=2)
+    desk.engine.fails = {"start server"}
+    with pytest.raises(EngineError, match="release 2 could not be started again"):
+        desk.apply(WIDER)
+    assert desk.state.promoting is None
+    assert desk.state.loose == ()
+    desk.engine.fails = set()
+    desk.apply(LOCAL)
+    assert desk.settled(LOCAL)
+
+
 def test_a_promotion_is_resumed_before_the_stack_of_today(desk: Desk) -> None:
     desk.apply(LOCAL)
     desk.crash(WIDER, at=2)

@@ -150,6 +150,15 @@ class State:
         doubted = replace(record, fields=fields)
         return self._next(live={**self.live, record.address: doubted})
 
+    def dropped(self) -> "State":
+        """After a release whose promotion did not end was given up."""
+        release = self.promoting
+        gone = () if release is None else tuple(release.records.values())
+        loose = tuple(
+            it for it in self.loose if not any(it.record.is_same_thing(r) for r in gone)
+        )
+        return self._next(promoting=None, loose=loose)
+
     def noted(self, *records: Record) -> "State":
         """After live things changed in place; the live release is changed with them."""
         live = {**self.live, **{r.address: r for r in records}}

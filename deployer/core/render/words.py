@@ -247,6 +247,8 @@ def _described_build(fields: Flat, spec: Flat) -> str:
             parts.append(f"from source ({source.removeprefix('source-')})")
         case "release":
             parts.append("upstream's archive")
+        case _:
+            pass
     match fields.get("llama_cpp.patches"):
         case [*patches] if patches:
             parts[0] += f" + {len(patches)} patch{'es' if len(patches) > 1 else ''}"
