@@ -1,5 +1,6 @@
 """Artefacts apart from a deployment: fetching them, and listing the store."""
 
+import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from deployer.app.settings import Settings
 from deployer.core.events import Say
 from deployer.core.render.words import show
 from deployer.core.resources import Kind
+from deployer.llama.compile import forget_work
 from deployer.store import Kind as StoredKind
 
 
@@ -90,3 +92,9 @@ def remove(settings: Settings, entries: Sequence[Stored]) -> None:
     """Remove artefacts from the store; a file of the user stays."""
     for entry in entries:
         settings.store.remove(entry.kind, entry.key)
+
+
+def forget_leftovers(settings: Settings) -> None:
+    """Remove what builds and downloads left to save the next one some work."""
+    forget_work(settings.home / "work")
+    shutil.rmtree(settings.store.downloads, ignore_errors=True)

@@ -10,6 +10,7 @@ from deployer.app.settings import Settings
 from deployer.core.events import Say
 from deployer.core.resources import Kind
 from deployer.errors import UsageError
+from deployer.llama.compile import forget_work
 from deployer.llama.patch_file import load_patches, names_in
 from deployer.llama.patches import PatchVerdict
 from deployer.llama.trees import Source, SourceRequest, Surroundings, check_patches
@@ -35,6 +36,7 @@ def build(
     node = next(n for n in prepared.graph.values() if n.kind is Kind.BUILD)
     if force:
         settings.store.remove("build", node.key)
+        forget_work(settings.home / "work")
     made = settings.engine(prepared.engine, stack_file).stage(node, {}, say)
     return Built(str(made["path"]), str(made["version"]))
 

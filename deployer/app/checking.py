@@ -13,9 +13,13 @@ def validate(
     cache = Cache(settings.home / "cache" / "stacks")
     if (known := cache.find(stack_file, engine)) is not None:
         return known.notes
-    from deployer.app.reading import refuse_options  # noqa: PLC0415 - slow to import
+    from deployer.app.reading import (  # noqa: PLC0415 - slow to import
+        refuse_build,
+        refuse_options,
+    )
     from deployer.load.stack import load  # noqa: PLC0415 - the model is slow to import
 
     loaded = load(stack_file, engine=engine)
     refuse_options(loaded)
+    refuse_build(loaded)
     return loaded.notes

@@ -8,7 +8,7 @@ from pathlib import Path
 from deployer.app.prepared import Cache, Inputs, Prepared
 from deployer.app.settings import Settings
 from deployer.core.facts import Facts
-from deployer.core.plan import Drift, Plan, make_plan
+from deployer.core.plan import Action, Drift, Plan, make_plan
 from deployer.core.problems import Place
 from deployer.core.progress import Watch, unwatched
 from deployer.core.resources import Kind
@@ -37,6 +37,8 @@ class Planned:
     state: State
     facts: Facts | None
     """To be written to the lock file before anything is made; None: it stands."""
+    notes: tuple[str, ...] = ()
+    """What the user should know though it is not wrong."""
 
     @property
     def places(self) -> Mapping[str, Place]:
@@ -57,7 +59,17 @@ def plan(
     state = state_of(stack_file, settings, prepared)
     drift = drift_of(stack_file, settings, state) if options.refresh else ()
     made = make_plan(prepared.graph, state, drift=drift)
-    return Planned(made, prepared, state, facts)
+    return Planned(made, prepared, state, facts, (*prepared.notes, *notes_of(made)))
+
+
+def notes_of(made: Plan) -> tuple[str, ...]:
+    """What else a change of the build means: patches by verdict, other options."""
+    build = made.change(Kind.BUILD)
+    if build is None or build.action is Action.KEEP:
+        return ()
+    from deployer.app.upgrading import notes  # noqa: PLC0415 - only for a new build
+
+    return notes(build)
 
 
 def state_of(stack_file: Path, settings: Settings, prepared: Prepared) -> State:

@@ -13,6 +13,7 @@ from deployer.core.argv import words_by_field
 from deployer.core.facts import Facts, Pin
 from deployer.core.graph import (
     TEMPLATE_DIGEST,
+    architectures_of,
     expand,
     tag_number,
     takes_snapshot,
@@ -26,6 +27,7 @@ from deployer.engines import ABILITIES
 from deployer.errors import StackError, UsageError
 from deployer.llama.flags import problems_of
 from deployer.llama.patch_file import Patch, load_patches
+from deployer.llama.recipe import Target, refusals
 from deployer.load.stack import Loaded, load
 from deployer.load.tree import place_of
 from deployer.resolve import Resolver
@@ -53,6 +55,7 @@ def read(stack_file: Path, settings: Settings, options: Options, watch: Watch) -
     stack = loaded.stack
     _refuse_snapshot(stack)
     refuse_options(loaded)
+    refuse_build(loaded)
     lock = lockfile.lock_path(stack_file)
     locked = lockfile.read(lock)
     facts = resolved(loaded, stack_file, settings, locked, watch)
@@ -78,6 +81,25 @@ def refuse_options(loaded: Loaded) -> None:
     found = [
         Problem(place_of(loaded.places, it.path) or _START, it.path, it.what, it.hint)
         for it in problems_of(words, tag_number(stack))
+    ]
+    if found:
+        raise StackError(sorted(found))
+
+
+def refuse_build(loaded: Loaded) -> None:
+    """Raise StackError for what the recipe of a build from source refuses."""
+    wanted = loaded.stack.llama_cpp
+    if wanted.package or wanted.binary or wanted.source == "release":
+        return
+    target = Target(
+        number=tag_number(loaded.stack),
+        cuda=wanted.cuda,
+        architectures=architectures_of(loaded.stack),
+        cmake=wanted.cmake or (),
+    )
+    found = [
+        Problem(place_of(loaded.places, it.path) or _START, it.path, it.what, it.hint)
+        for it in refusals(target)
     ]
     if found:
         raise StackError(sorted(found))

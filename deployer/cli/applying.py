@@ -105,7 +105,7 @@ def _asker(show: Show, *, yes: bool) -> Confirm:
     def confirm(planned: Planned) -> bool:
         show.pause()
         click.echo(plan_text(planned.plan, planned.places, steps=True))
-        for note in planned.prepared.notes:
+        for note in planned.notes:
             click.echo(f"note: {note}")
         if yes:
             return True

@@ -4,7 +4,15 @@ from pathlib import Path
 
 import click
 
-from deployer.app.artefacts import Stored, fetch, remove, stored, unused, verified
+from deployer.app.artefacts import (
+    Stored,
+    fetch,
+    forget_leftovers,
+    remove,
+    stored,
+    unused,
+    verified,
+)
 from deployer.app.settings import settings_of
 from deployer.cli.options import (
     engine_option,
@@ -107,6 +115,8 @@ def store_verify() -> None:
 def store_gc(*, yes: bool) -> None:
     """Remove what no live and no kept release needs; without --yes only list it.
 
+    What compilers left for the next build, and finished downloads, go with it.
+
     \b
     Example:
       deployer store gc --yes
@@ -118,6 +128,7 @@ def store_gc(*, yes: bool) -> None:
     total = show_bytes(sum(entry.size for entry in entries))
     if yes:
         remove(settings, entries)
+        forget_leftovers(settings)
         click.echo(f"removed {len(entries)}, {total}")
     else:
         click.echo(f"{len(entries)} would be removed, {total}: add `--yes`")

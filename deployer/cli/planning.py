@@ -197,7 +197,7 @@ def _print(planned: Planned, form: str, *, steps: bool) -> None:
         case _:
             text = plan_text(planned.plan, planned.places, steps=steps)
             click.echo(text, nl=False)
-            for note in planned.prepared.notes:
+            for note in planned.notes:
                 click.echo(f"note: {note}")
 
 

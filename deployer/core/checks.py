@@ -130,11 +130,34 @@ def _llama_cpp(llama: LlamaCpp) -> Iterator[Finding]:
     if len(ready) == 2:
         what = "`binary` and `package` are two ready-made servers"
         yield Finding("llama_cpp.binary", what, "keep one of them")
+    if llama.source == "release":
+        ready.append("source: release")
     for name in ("patches", "cuda", "cmake"):
         if ready and getattr(llama, name) is not None:
             what = f"`{name}` needs a build from source, and `{ready[0]}` is ready-made"
             hint = f"leave `{name}` out, or `{ready[0]}`"
             yield Finding(f"llama_cpp.{name}", what, hint)
+    yield from _source(llama, ready)
+
+
+def _source(llama: LlamaCpp, ready: list[str]) -> Iterator[Finding]:
+    """What belongs to one kind of source alone."""
+    if llama.source is not None and ready and ready[0] != "source: release":
+        what = f"`source` and `{ready[0]}` both say where llama-server comes from"
+        yield Finding("llama_cpp.source", what, "keep one of them")
+    source = llama.source or "git"
+    for name, owner in (
+        ("source_path", "path"),
+        ("repo", "git"),
+        ("backend", "release"),
+    ):
+        if getattr(llama, name) is not None and (source != owner or llama.package):
+            what = f"`{name}` means something for `source: {owner}` alone"
+            yield Finding(f"llama_cpp.{name}", what, f"leave `{name}` out")
+    if source == "path" and llama.source_path is None:
+        what = "nothing says which folder the source is in"
+        hint = "add `source_path: ../llama.cpp`"
+        yield Finding("llama_cpp.source", what, hint)
 
 
 def _gpu(stack: Stack) -> Iterator[Finding]:

@@ -12,7 +12,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -118,6 +118,17 @@ def compile_server(
         files = run.build(job.jobs)
         _collect(place, into)
     return Compiled(files=files, log=place.log)
+
+
+def forget_work(work: Path) -> None:
+    """Remove the work folders of all builds that nobody is building in."""
+    for folder in work.iterdir() if work.is_dir() else ():
+        lock = folder / "lock"
+        if not lock.is_file():
+            continue
+        with lock.open("rb") as held, suppress(BlockingIOError):
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder)
 
 
 @contextmanager

@@ -1,7 +1,10 @@
 """Commands of a user: only a verdict that is printed in order counts."""
 
 import os
+import select
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -164,35 +167,41 @@ def test_without_a_key_there_is_no_variable_of_it() -> None:
     judged(python(code), PASS, "key: False", key=None)
 
 
-HANGS = """\
-import pathlib, subprocess, sys, time
-child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-pathlib.Path("pid").write_text(str(child.pid))
+LEAVES_A_CHILD = """\
+import subprocess, sys, time
+code = "import time; held = open('held', 'w'); print(); time.sleep(600)"
+child = subprocess.Popen([sys.executable, "-uc", code], stdout=subprocess.PIPE)
+child.stdout.readline()
 """
 
 
+@contextmanager
+def held(folder: Path) -> Iterator[Callable[[], bool]]:
+    """A pipe that a child of a command holds; says whether the child ends."""
+    os.mkfifo(folder / "held")
+    end = os.open(folder / "held", os.O_RDONLY | os.O_NONBLOCK)
+    watch = select.poll()
+    watch.register(end, select.POLLHUP)
+    try:
+        yield lambda: bool(watch.poll(5000))
+    finally:
+        os.close(end)
+
+
 def test_a_command_that_hangs_ends_with_all_it_started(tmp_path: Path) -> None:
-    hanging = python(f"{HANGS}time.sleep(600)")
+    hanging = python(f"{LEAVES_A_CHILD}time.sleep(600)")
     because = "not done within 2.0 s, at run"
-    verdict = judged(hanging, ERROR, because, folder=tmp_path, timeout="2s")
+    with held(tmp_path) as child_ends:
+        verdict = judged(hanging, ERROR, because, folder=tmp_path, timeout="2s")
+        assert child_ends()
     assert verdict.evidence[-1].note == "it ran out of time, and was killed"
-    assert is_gone(int((tmp_path / "pid").read_text(encoding="utf-8")))
 
 
 def test_what_a_command_leaves_behind_ends_with_it(tmp_path: Path) -> None:
     printed = """print('{"outcome": "pass", "because": "fine"}')"""
-    judged(python(f"{HANGS}{printed}"), PASS, "fine", folder=tmp_path)
-    assert is_gone(int((tmp_path / "pid").read_text(encoding="utf-8")))
-
-
-def is_gone(pid: int) -> bool:
-    """Whether a process ended; whoever adopted it may not have looked yet."""
-    stat = Path(f"/proc/{pid}/stat")
-    try:
-        os.kill(pid, 0)
-        return stat.read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "Z"
-    except (ProcessLookupError, FileNotFoundError):
-        return True
+    with held(tmp_path) as child_ends:
+        judged(python(f"{LEAVES_A_CHILD}{printed}"), PASS, "fine", folder=tmp_path)
+        assert child_ends()
 
 
 def test_a_command_reaches_the_candidate_on_a_shared_port() -> None:

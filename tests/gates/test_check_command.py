@@ -1,0 +1,58 @@
+"""`deployer check` with its options for several runs."""
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+from tests.gates import fake_http as http
+from tests.gates import fake_server as fake
+from tests.gates.breaking import CHAT, answers
+from tests.gates.fake_http import Reply, Request, Script
+from tests.gates.fake_server import fake_server
+
+FAILING = answers(CHAT, http.error(500, "oops"))
+
+
+def checked(script: Script, *words: str) -> tuple[int, dict[str, Any], str]:
+    """Exit code, verdicts by gate, and what stands on standard error."""
+    with fake_server(script) as server:
+        argv = [sys.executable, "-m", "deployer", "check", "--url", server.url]
+        done = subprocess.run(
+            [*argv, "--api-key-env", "KEY", "--json", *words],
+            capture_output=True,
+            check=False,
+            text=True,
+            env={**os.environ, "KEY": http.KEY},
+        )
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    verdicts = {line["gate"]: line for line in lines if line.get("type") == "verdict"}
+    return done.returncode, verdicts, done.stderr
+
+
+def test_every_run_of_a_gate_counts() -> None:
+    count = 0
+
+    def flaky(request: Request) -> Reply:
+        nonlocal count
+        count += 1
+        return http.error(500, "oops") if count == 2 else fake.chat(request)
+
+    code, verdicts, _ = checked(answers(CHAT, flaky), "--gate", "chat", "--repeat", "3")
+    assert code == 6
+    assert verdicts["chat"]["because"].startswith("1 of 3 runs: answered HTTP 500")
+    assert count == 3
+
+
+def test_a_run_can_end_at_the_first_that_holds_back() -> None:
+    words = ("--gate", "chat", "--gate", "stream", "--fail-fast", "--jobs", "1")
+    code, verdicts, _ = checked(FAILING, *words)
+    assert code == 6
+    assert verdicts["stream"]["because"] == "not run: chat did not pass"
+
+
+def test_no_job_is_no_number_of_jobs() -> None:
+    code, _, told = checked(Script(), "--jobs", "0")
+    assert code == 3
+    assert "--jobs" in told

@@ -1,0 +1,65 @@
+"""What a stack may not say of its gates; every broken rule is told at its place."""
+
+import json
+from typing import Any
+
+import pytest
+
+from deployer.core.checks import checks
+from deployer.core.model import Stack
+
+SOUND: dict[str, Any] = {
+    "version": 1,
+    "name": "s",
+    "engine": "local",
+    "llama_cpp": {"tag": "b9763"},
+    "model": {"repo": "owner/name", "quant": "Q4_K_M"},
+}
+
+
+def told(gates: object, **changes: object) -> list[str]:
+    """Each broken rule: its place, what is wrong, and what to do."""
+    text = json.dumps({**SOUND, **changes, "gates": gates})
+    found = checks(Stack.model_validate_json(text))
+    return [line for f in found for line in (f"{f.path}: {f.what}", f.hint)]
+
+
+def test_a_restore_is_refused_on_local() -> None:
+    refusal = (
+        "gates.restore: gate `restore` needs memory snapshots, which engine `local` "
+        "cannot take in this version"
+    )
+    assert told({"restore": {}}) == [refusal, "leave it out"]
+
+
+def test_a_restore_is_no_problem_on_modal() -> None:
+    assert told({"restore": {}}, engine="modal") == []
+
+
+def test_quality_needs_a_file() -> None:
+    hint = "add `file: prompts.jsonl`, one prompt and what to expect a line"
+    nothing = "gates.quality: nothing says what to ask"
+    assert told({"quality": {"pass_rate": 0.5}}) == [nothing, hint]
+    assert told({"quality": {"file": "a.jsonl"}}) == []
+
+
+def test_regression_needs_the_live_server() -> None:
+    gone = (
+        "gates.regression: the gate `regression` asks the live server, which "
+        "`replace` stops first"
+    )
+    hint = "write `rollout: {strategy: handover}`"
+    replacing = {"strategy": "replace"}
+    assert told({"regression": {}}, rollout=replacing) == [gone, hint]
+    assert told({"regression": {}}) == []
+
+
+@pytest.mark.parametrize("name", ["a.b", "A", "", "1", "-a", "a b", "a" * 49])
+def test_commands_have_plain_names(name: str) -> None:
+    what, _hint = told({"custom": {name: {"command": ["true"]}}})
+    assert what.startswith("gates.custom: expected a name such as `smoke-test`, got `")
+
+
+def test_commands_may_have_any_plain_name() -> None:
+    command = {"command": ["./smoke.sh"], "timeout": "5s", "advisory": True}
+    assert told({"custom": {"smoke-test_2": command}}) == []

@@ -1,0 +1,133 @@
+"""From the fields of a record to the gates that run, and what is seen of a server."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from deployer.app.judging import Judging, process_of, requests_of
+from deployer.core.gate_options import Custom
+from deployer.core.resources import Kind
+from deployer.core.state import Record
+from deployer.core.values import JsonValue
+from deployer.core.verdict import Outcome, Verdict
+from deployer.engines import Endpoint, Observation
+from deployer.errors import UsageError
+from deployer.gates.target import Process
+from deployer.testing import FakeEngine, unheard
+from tests.gates.fake_http import Script
+from tests.gates.fake_server import fake_server
+
+FIELDS: Mapping[str, JsonValue] = {
+    "gates.chat.contains": "42",
+    "gates.custom.smoke": {"command": ["./smoke.sh"], "timeout": "5s"},
+    "gates.custom.other": {"command": ["true"], "advisory": True},
+}
+
+
+def names(*gates: str) -> list[str]:
+    return [request.name for request in requests_of(gates, FIELDS)]
+
+
+def test_custom_stands_for_each_of_its_commands() -> None:
+    assert names("custom", "chat") == ["custom.smoke", "custom.other", "chat"]
+    assert names("custom.other") == ["custom.other"]
+    assert names("custom.other", "custom") == ["custom.other", "custom.smoke"]
+
+
+def test_a_command_comes_with_its_options() -> None:
+    (request,) = requests_of(("custom.smoke",), FIELDS)
+    assert request.parameters == Custom(command=("./smoke.sh",), timeout="5s")
+
+
+@pytest.mark.parametrize(
+    ("gate", "message"),
+    [
+        ("chatt", "there is no gate `chatt`"),
+        ("chat.smoke", "there is no gate `chat.smoke`"),
+        ("restore", "there is no gate `restore`"),
+        ("custom.nope", "names no command for the gate `custom.nope`"),
+    ],
+)
+def test_a_gate_that_is_not_there_is_refused(gate: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        names(gate)
+
+
+def test_custom_without_commands_is_refused() -> None:
+    with pytest.raises(UsageError, match="names no command for the gate `custom`"):
+        requests_of(("custom",), {})
+
+
+def seen(**facts: JsonValue) -> Process:
+    return process_of(Observation(running=True, healthy=True, detail="", facts=facts))
+
+
+def test_a_process_is_what_its_engine_tells(tmp_path: Path) -> None:
+    log = tmp_path / "server.log"
+    log.write_text("loaded\n", encoding="utf-8")
+    assert seen(pid=7, memory=5, log=str(log)) == Process(7, 5, "loaded\n")
+    assert seen() == Process()
+    assert seen(pid="7", memory=None, log=str(tmp_path / "gone")) == Process()
+
+
+class TwoServers(FakeEngine):
+    """An engine whose live server and candidate answer at different addresses."""
+
+    def __init__(self, live: str, candidate: str) -> None:
+        super().__init__()
+        self._urls = {False: live, True: candidate}
+
+    def endpoint(self, record: Record, *, candidate: bool) -> Endpoint:
+        """Where the servers of this test listen."""
+        assert record.kind is Kind.SERVER
+        return Endpoint(self._urls[candidate])
+
+
+def record(key: str) -> Record:
+    return Record("demo/server", Kind.SERVER, key, {}, {}, {}, {})
+
+
+@contextmanager
+def judging(live: Record | None) -> Iterator[tuple[Judging, list[str]]]:
+    plain = Script(key=None)
+    with fake_server(plain) as old, fake_server(plain) as new:
+        engine = TwoServers(old.url, new.url)
+        engine.running[("demo/server", "new")] = {}
+        yield (
+            Judging(
+                engine,
+                {},
+                unheard,
+                expects=lambda _record: {},
+                keep=lambda _record, _verdicts: None,
+                live=live,
+            ),
+            old.asked,
+        )
+
+
+def only(verdicts: tuple[Verdict, ...]) -> str:
+    (verdict,) = verdicts
+    assert verdict.outcome is Outcome.PASS
+    return verdict.because
+
+
+def test_a_candidate_is_compared_with_the_live_server() -> None:
+    with judging(record("old")) as (judge, asked):
+        because = only(judge(record("new"), ["regression"], candidate=True))
+        assert len(asked) == 5
+    assert because.endswith("5 of 5 are equal")
+
+
+def test_the_live_server_is_left_alone_by_other_gates() -> None:
+    with judging(record("old")) as (judge, asked):
+        only(judge(record("new"), ["health"], candidate=True))
+        assert asked == []
+
+
+def test_the_first_candidate_is_compared_with_nothing() -> None:
+    with judging(None) as (judge, _):
+        because = only(judge(record("new"), ["regression"], candidate=True))
+    assert because == "no live release to compare with"
