@@ -215,10 +215,15 @@ class _Run:
 
         The folder is of these definitions only, and the build tool runs cmake again
         where its files changed; doing so needlessly would renew files it generates.
+        A folder that was moved or copied still builds what lies at its old place, so
+        what was made in it is worth nothing.
         """
         self.place.log.unlink(missing_ok=True)
+        here = str(self.place.folder.resolve())
         if self.place.configured.exists():
-            return
+            if self.place.configured.read_text(encoding="utf-8") == here:
+                return
+            shutil.rmtree(self.place.build)
         command = recipe.configure_command(
             cmake=self.tools.cmake,
             source=str(self.place.source),
@@ -228,7 +233,7 @@ class _Run:
         )
         self.progress(Progress(f"configuring {self.name}", 0, None, unit="lines"))
         self._run(command, what="configured", watch=lambda _: None)
-        self.place.configured.touch()
+        self.place.configured.write_text(here, encoding="utf-8")
 
     def build(self, jobs: int) -> int:
         """Run the build tool; how many files it compiled."""

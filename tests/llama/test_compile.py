@@ -97,6 +97,19 @@ def test_going_back_recompiles_only_what_changed(
     assert "without end" in answer(tmp_path / "third/bin/llama-server")
 
 
+def test_a_work_folder_that_was_copied_does_not_build_what_lies_elsewhere(
+    source: Path, work: Path, tmp_path: Path
+) -> None:
+    """cmake writes absolute paths: the copy would compile the tree it came from."""
+    compiled(source, tmp_path / "first", work)
+    copy = tmp_path / "copy"
+    shutil.copytree(work, copy, symlinks=True)
+    write_tree(source, {"common/chat.c": CHAT.replace("without end", "briefly")})
+    compiled(source, tmp_path / "second", copy)
+    assert "briefly" in answer(tmp_path / "second/bin/llama-server")
+    assert "without end" in answer(tmp_path / "first/bin/llama-server")
+
+
 def test_the_same_source_compiles_nothing(
     source: Path, work: Path, tmp_path: Path
 ) -> None:
