@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
+WORTH_A_TENTH = 50
+"""Objects from which a compilation is told by tenths where there are no bars."""
 WORTH_A_LINE = 10_000_000
 """Bytes from which a finished transfer is told where there are no bars."""
 SIGNS = {
@@ -150,8 +152,14 @@ class Show:
         return bars
 
     def _milestone(self, progress: Progress) -> None:
-        """Without a terminal: one line when a transfer is complete."""
+        """Without a terminal: a line for a whole transfer, or a tenth of a build."""
         total = progress.total or 0
+        if progress.unit == "objects" and total >= WORTH_A_TENTH:
+            tenth = f"{progress.name} {progress.done * 10 // total}"
+            if tenth not in self._told:
+                click.echo(f"    {progress.name}: {progress.done} of {total} objects")
+                self._told.add(tenth)
+            return
         worth = progress.unit == "B" and total >= WORTH_A_LINE
         if worth and progress.done >= total and progress.name not in self._told:
             click.echo(f"    {progress.name}: {show_bytes(progress.done)}")
