@@ -108,6 +108,10 @@ def test_the_pass_rate_decides(rate: float, outcome: Outcome, tmp_path: Path) ->
             "`$ref: https://x.test/s` leads to no place in it",
         ),
         (
+            '{"prompt": "a", "json_schema": {"items": {"$ref": "other"}}}',
+            "`$ref: other` leads to no place",
+        ),
+        (
             '{"prompt": "a", "json_schema": {"anyOf": [{"$ref": "#/anyOf/7"}]}}',
             "`$ref: #/anyOf/7` leads to no place",
         ),

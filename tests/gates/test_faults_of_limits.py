@@ -1,5 +1,7 @@
 """No server that cuts prompts or breaks the error contract passes."""
 
+from dataclasses import replace
+
 import pytest
 
 from deployer.core.gate_options import Errors
@@ -94,6 +96,12 @@ def counted(tokens: int) -> Reply:
             FAIL,
             "instead of HTTP 400 `exceed_context_size_error`",
             id="another 400",
+        ),
+        pytest.param(
+            on_over(replace(fake.too_long(2051), status=500)),
+            FAIL,
+            "HTTP 500",
+            id="the right error with another status",
         ),
         pytest.param(
             on_over(fake.too_long(2051, n_ctx=None)),

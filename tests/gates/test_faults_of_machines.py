@@ -32,6 +32,11 @@ load_tensors: offloaded 49/49 layers to GPU
 load_tensors:        CUDA0 model buffer size =  4321.00 MiB
 load_tensors:    CUDA_Host model buffer size =   512.00 MiB
 """
+ON_HOST = """\
+load_tensors:    CUDA_Host model buffer size =   512.00 MiB
+load_tensors:          AMX model buffer size =  4321.00 MiB
+load_tensors:        CUDA0 model buffer size =     0.00 MiB
+"""
 IN_PART = """\
 load_tensors: offloaded 20/49 layers to GPU
 load_tensors:   CPU_Mapped model buffer size =  2321.00 MiB
@@ -65,6 +70,7 @@ def gpus(free: int, *pids: int) -> Gpus:
         (target("no usable GPU found", n_gpu_layers=9), Gpus(), FAIL, "layers: 9"),
         (target(ON_CPU, n_gpu_layers="all"), Gpus(), FAIL, "n_gpu_layers: all"),
         (target(ON_CPU, gpu=["L4", "H100"]), gpus(GIB, 7), FAIL, "[L4, H100]"),
+        (target(ON_HOST, gpu="L4"), Gpus(), FAIL, "the weights are in main memory"),
         (target(QUIET, gpu="L4"), Gpus(), UNCLEAR, "set `server.verbosity: 4`"),
         (target(QUIET, gpu="L4"), gpus(GIB, 8), UNCLEAR, "nor the driver tells"),
         (target(IN_PART, n_gpu_layers="all"), Gpus(), FAIL, "only 20 of 49 layers"),
