@@ -85,6 +85,8 @@ NEVER_IN_CORE = {
 SPELLED: Mapping[str, set[object]] = {
     # decides what the state forgets
     "app/applying.py": {"rollout.keep"},
+    # what another build means for options
+    "app/upgrading.py": {"llama_cpp.tag"},
     # the build number that gates expect
     "app/judging.py": {"llama_cpp.tag"},
     # what the local engine makes real by itself
@@ -125,7 +127,14 @@ SPELLED: Mapping[str, set[object]] = {
     },
     "llama/recipe.py": {"llama_cpp.cuda"},
     # files beside the stack that have to be there
-    "load/validate.py": {"llama_cpp.binary", "model.mmproj", "model.path"},
+    "load/validate.py": {
+        "gates.quality.file",
+        "gates.regression.file",
+        "llama_cpp.binary",
+        "model.mmproj",
+        "model.path",
+        "server.chat_template",
+    },
 }
 """Fields that code outside of the core spells out; all others flow by their marks."""
 

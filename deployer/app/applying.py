@@ -145,6 +145,8 @@ def _carry_out(
         say,
         expects=partial(_expected, planned),
         keep=lambda _, verdicts: seen.extend(verdicts),
+        folder=stack_file.parent.absolute(),
+        live=planned.state.server,
     )
     world = World(
         engine=engine,
@@ -165,7 +167,7 @@ def _carry_out(
         hint = f"{error.hint}, and `{report}` shows it all"
         raise GateError(error.message, hint=hint) from error
     report = _reported(settings, planned, tuple(seen))
-    server = next((r for r in state.live.values() if r.kind is Kind.SERVER), None)
+    server = state.server
     endpoint = None if server is None else engine.endpoint(server, candidate=False)
     return Applied(planned, state, tuple(seen), report, endpoint)
 

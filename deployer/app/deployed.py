@@ -10,7 +10,6 @@ from pathlib import Path
 
 from deployer.app.planning import Options, prepare
 from deployer.app.settings import Settings
-from deployer.core.resources import Kind
 from deployer.core.state import Record, State
 from deployer.core.values import Flat
 from deployer.engines import Engine
@@ -34,9 +33,7 @@ class Deployed:
     @property
     def server(self) -> Record:
         """The live server; raises UsageError when nothing is live."""
-        found = next(
-            (r for r in self.state.live.values() if r.kind is Kind.SERVER), None
-        )
+        found = self.state.server
         if found is None:
             raise UsageError(
                 f"nothing of stack `{self.state.stack}` is live",

@@ -89,7 +89,7 @@ def state_of(stack_file: Path, settings: Settings, prepared: Prepared) -> State:
 
 def drift_of(stack_file: Path, settings: Settings, state: State) -> tuple[Drift, ...]:
     """What runs otherwise than the state says."""
-    server = next((r for r in state.live.values() if r.kind is Kind.SERVER), None)
+    server = state.server
     if server is None:
         return ()
     seen = settings.engine(state.engine, stack_file).observe(server)

@@ -14,7 +14,6 @@ from deployer.app.judging import (
 from deployer.app.settings import Settings
 from deployer.core.events import Say
 from deployer.core.plan import Change, gates_of, make_plan
-from deployer.core.resources import Kind
 from deployer.core.state import Release, State, node_of
 from deployer.core.verdict import Verdict
 from deployer.engines import Endpoint, Observation
@@ -63,7 +62,7 @@ class Checked:
 def status(stack_file: Path, settings: Settings) -> Status:
     """The state of a stack, and what its server is seen to do."""
     found = deployed(stack_file, settings)
-    server = next((r for r in found.state.live.values() if r.kind is Kind.SERVER), None)
+    server = found.state.server
     if server is None:
         return Status(found.state, None, None, None)
     release = found.state.releases[-1] if found.state.releases else None

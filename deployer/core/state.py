@@ -97,6 +97,11 @@ class State:
     released: int = 0
     """Number of the newest release there ever was."""
 
+    @property
+    def server(self) -> Record | None:
+        """The live server, if there is one."""
+        return next((r for r in self.live.values() if r.kind is Kind.SERVER), None)
+
     def begin(self, begun: Begun, record: Record) -> "State":
         """Before the engine makes, stages or retires."""
         live = self.live

@@ -118,6 +118,13 @@ def _absent(stack: Stack, folder: Path) -> Iterator[Finding]:
     if stack.snapshot:
         for index, warmup in enumerate(stack.snapshot.warmup or ()):
             named[f"snapshot.warmup.{index}.image"] = warmup.image
+    if stack.server is not None and str(stack.server.chat_template).endswith(".jinja"):
+        named["server.chat_template"] = stack.server.chat_template
+    gates = stack.gates
+    if gates is not None and gates.quality is not None:
+        named["gates.quality.file"] = gates.quality.file
+    if gates is not None and gates.regression is not None:
+        named["gates.regression.file"] = gates.regression.file
     for path, name in named.items():
         if name is not None and (told := _trouble_with(folder / name, name)):
             yield Finding(path, *told)
