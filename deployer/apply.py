@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol, assert_never
 
-from deployer.core.events import Ended, Event, Say, Started
+from deployer.core.events import Ended, Event, Say, Started, Talk
 from deployer.core.resources import Kind, Node
 from deployer.core.state import Begun, Record, Release, State, record_of, updated
 from deployer.core.steps import (
@@ -25,6 +25,7 @@ from deployer.core.steps import (
     Update,
     Validate,
 )
+from deployer.core.units import show_seconds
 from deployer.core.values import Flat
 from deployer.core.verdict import Verdict, all_let_pass, summary
 from deployer.engines import Engine
@@ -106,6 +107,7 @@ class _Run:
         self._verdicts: tuple[Verdict, ...] = ()
         self._candidate: Record | None = None
         self._stopped: Record | None = None
+        self._stopped_at = 0.0
         self._writing = threading.Lock()
 
     def carry_out(self, step: Step) -> None:
@@ -135,6 +137,7 @@ class _Run:
                 self._stopped = record
                 self._write(lambda s: s.begin(Begun.STOPPED, record))
                 engine.stop(record, say)
+                self._stopped_at = self._world.clock()
             case Retire(record):
                 self._write(lambda s: s.begin(Begun.RETIRING, record))
                 engine.retire(record, say)
@@ -169,6 +172,9 @@ class _Run:
         )
         self._candidate = record_of(node, outputs)
         self._write(lambda s: s.staged(record_of(node, outputs)))
+        if self._stopped is not None:
+            silent = show_seconds(self._world.clock() - self._stopped_at)
+            self._world.say(Talk(node.address, f"nothing answered for {silent}"))
 
     def _check(self, node: Node, gates: tuple[str, ...]) -> None:
         self._verdicts = self._world.judge(self._staged(node), gates, candidate=True)

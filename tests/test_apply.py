@@ -76,6 +76,15 @@ def test_nothing_to_do_writes_nothing(desk: Desk) -> None:
     assert desk.state == before
 
 
+def test_a_replaced_server_says_how_long_nothing_answered() -> None:
+    said: list[str] = []
+    desk = Desk(say=lambda event: said.append(str(event)))
+    desk.apply(REPLACE)
+    assert not any("nothing answered" in line for line in said)
+    desk.apply(WIDER_REPLACE)
+    assert any("nothing answered for " in line for line in said)
+
+
 def test_replace_stops_the_old_server_first(desk: Desk) -> None:
     desk.apply(REPLACE)
     assert desk.apply(WIDER_REPLACE) == [
