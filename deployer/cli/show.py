@@ -17,7 +17,7 @@ import click
 
 from deployer.core.events import Ended, Event, Judged, Started, Talk
 from deployer.core.progress import Progress
-from deployer.core.render.words import step_text
+from deployer.core.render.step_words import step_text
 from deployer.core.units import show_bytes, show_seconds
 from deployer.core.verdict import Outcome, Verdict
 from deployer.errors import CancelledError, DeployerError

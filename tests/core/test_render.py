@@ -15,8 +15,9 @@ from deployer.core.plan import Action, Cause, Change, Drift, Plan, Reason
 from deployer.core.problems import Place
 from deployer.core.render.data import plan_data
 from deployer.core.render.markdown import plan_markdown
+from deployer.core.render.step_words import step_text
 from deployer.core.render.text import plan_text
-from deployer.core.render.words import SIGNS, printable, show, step_text, verb
+from deployer.core.render.words import SIGNS, printable, show, verb
 from deployer.core.resources import Kind
 from deployer.core.state import IN_DOUBT, Begun, Loose
 from deployer.core.steps import steps_of

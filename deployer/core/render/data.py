@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 from deployer.core.plan import Change, Plan, Reason
 from deployer.core.problems import Place
-from deployer.core.render.words import describe, place_of, step_text, verb
+from deployer.core.render.step_words import step_text
+from deployer.core.render.words import describe, place_of, verb
 from deployer.core.steps import steps_of
 from deployer.core.values import JsonValue
 

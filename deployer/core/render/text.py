@@ -12,10 +12,8 @@ from deployer.core.render.words import (
     leftovers,
     line_of,
     place_of,
-    step_text,
     verb,
 )
-from deployer.core.steps import steps_of
 
 _VERB_COLUMN = 68
 _PLACE_COLUMN = 58
@@ -41,8 +39,16 @@ def _lines(plan: Plan, places: Mapping[str, Place], *, steps: bool) -> Iterator[
     if steps and not plan.is_empty:
         yield ""
         yield "Steps:"
-        for number, step in enumerate(steps_of(plan), start=1):
-            yield f"  {number}. {step_text(step)}"
+        yield from _steps(plan)
+
+
+def _steps(plan: Plan) -> Iterator[str]:
+    """What an apply would do; imported here, since most plans are not asked for it."""
+    from deployer.core.render.step_words import step_text  # noqa: PLC0415 - see above
+    from deployer.core.steps import steps_of  # noqa: PLC0415 - see above
+
+    for number, step in enumerate(steps_of(plan), start=1):
+        yield f"  {number}. {step_text(step)}"
 
 
 def _leftovers(plan: Plan) -> Iterator[str]:

@@ -8,23 +8,8 @@ from typing import assert_never
 
 from deployer.core.plan import Action, Cause, Change, Plan, Reason
 from deployer.core.problems import Place
-from deployer.core.resources import Kind, Node
+from deployer.core.resources import Kind
 from deployer.core.state import IN_DOUBT
-from deployer.core.steps import (
-    Check,
-    Forget,
-    Make,
-    Note,
-    Promote,
-    Resume,
-    Retire,
-    Stage,
-    Start,
-    Step,
-    Stop,
-    Update,
-    Validate,
-)
 from deployer.core.units import show_bytes
 from deployer.core.values import Flat, JsonValue
 
@@ -39,12 +24,13 @@ SIGNS: Mapping[Action, str] = {
     Action.DELETE: "-",
 }
 
-_VERBS: Mapping[Kind, tuple[str, str]] = {
+VERBS: Mapping[Kind, tuple[str, str]] = {
     Kind.BUILD: ("build", "rebuild"),
     Kind.WEIGHTS: ("fetch", "re-fetch"),
     Kind.SNAPSHOT: ("snapshot", "re-snapshot"),
     Kind.SERVER: ("deploy", "redeploy"),
 }
+"""What making each kind is called, the first time and again."""
 
 
 _OTHERWISE = re.compile(r"(true|false|unset|[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?)?")
@@ -62,7 +48,7 @@ _DONE: Mapping[Action, str] = {
 
 def verb(change: Change) -> str:
     """What is done to a resource, in one word or two."""
-    first, again = _VERBS[change.kind]
+    first, again = VERBS[change.kind]
     match change.action:
         case Action.KEEP:
             return "unchanged"
@@ -197,45 +183,9 @@ def counts(plan: Plan) -> str:
     new = (Action.CREATE, Action.REPLACE)
     made = Counter(c.kind for c in plan.changes if c.action in new and not c.ready)
     done = Counter(c.action for c in plan.changes)
-    parts = [f"{made[kind]} to {_VERBS[kind][0]}" for kind in Kind if made[kind]]
+    parts = [f"{made[kind]} to {VERBS[kind][0]}" for kind in Kind if made[kind]]
     parts += [f"{done[a]} to {words}" for a, words in _DONE.items() if done[a]]
     return f"Plan: {', '.join(parts) or 'to finish what an earlier run left'}."
-
-
-def step_text(step: Step) -> str:
-    """One step, in the words that both plan and apply use."""
-    match step:
-        case Make(nodes):
-            made = [f"{_VERBS[n.kind][0]} {n.address} {n.key[:8]}" for n in nodes]
-            return ", ".join(made)
-        case Stage(node):
-            return f"stage {node.address} {node.key[:8]}"
-        case Check(node, gates):
-            return f"check {node.address}: {', '.join(gates)}"
-        case Promote(nodes):
-            return f"promote {_server_of(nodes)}"
-        case Resume(release):
-            return f"finish promoting release {release.number}"
-        case Validate(nodes, gates):
-            return f"validate {_server_of(nodes)}: {', '.join(gates)}"
-        case Update(node, paths):
-            return f"update {node.address} in place: {', '.join(paths)}"
-        case Note(nodes):
-            return f"note {', '.join(n.address for n in nodes)}"
-        case Start(record):
-            return f"start {record.address} {record.key[:8]}"
-        case Stop(record):
-            return f"stop {record.address} {record.key[:8]} to make room"
-        case Retire(record):
-            return f"retire {record.address} {record.key[:8]}"
-        case Forget():
-            return "forget what was live"
-        case _:
-            assert_never(step)
-
-
-def _server_of(nodes: tuple[Node, ...]) -> str:
-    return next(f"{n.address} {n.key[:8]}" for n in nodes if n.kind is Kind.SERVER)
 
 
 def _described_build(fields: Flat, spec: Flat) -> str:
