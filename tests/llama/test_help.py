@@ -43,15 +43,6 @@ EXCERPT = """\
 """
 
 
-@pytest.fixture(scope="module")
-def llama_server() -> Path:
-    """A llama-server b10434, named in the environment; else the test is skipped."""
-    found = os.environ.get("DEPLOYER_TEST_LLAMA_SERVER")
-    if not found:
-        pytest.skip("DEPLOYER_TEST_LLAMA_SERVER names no llama-server")
-    return Path(found)
-
-
 def option(name: str) -> Option:
     found = catalogue_of_binary(EXCERPT, 10434).find(name)
     assert found is not None
