@@ -122,11 +122,9 @@ def requests_of(gates: Sequence[str], fields: Flat) -> tuple[GateRequest, ...]:
 def parameters_of(gate: str, fields: Flat) -> Gate:
     """The options of a gate, from the fields that a record keeps."""
     prefix = f"{GATES_PREFIX}{gate}."
-    options: JsonValue = {
-        path.removeprefix(prefix): value
-        for path, value in fields.items()
-        if path.startswith(prefix)
-    }
+    stated = {p.removeprefix(prefix): p for p in fields if p.startswith(prefix)}
+    # Below an option stands the digest of a file that it names.
+    options: JsonValue = {n: fields[p] for n, p in stated.items() if "." not in n}
     section, _, command = gate.partition(".")
     if command:
         options = {command: fields.get(f"{GATES_PREFIX}{gate}")}
@@ -162,8 +160,10 @@ def _names(gate: str, fields: Flat) -> Iterator[str]:
         yield gate
         return
     prefix = f"{GATES_PREFIX}{_CUSTOM}."
-    commands = [p.removeprefix(GATES_PREFIX) for p in fields if p.startswith(prefix)]
-    found = [name for name in commands if gate in {_CUSTOM, name}]
+    own = [
+        p.removeprefix(prefix).partition(".")[0] for p in fields if p.startswith(prefix)
+    ]
+    found = [name for one in own if gate in {_CUSTOM, name := f"{_CUSTOM}.{one}"}]
     if not found:
         raise UsageError(
             f"the stack names no command for the gate `{gate}`",

@@ -1,7 +1,6 @@
 """The slow way to a prepared stack: model, lock file, sources."""
 
-import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from deployer.app.prepared import Prepared
 from deployer.app.settings import Settings, patches_folder
 from deployer.core.argv import words_by_field
 from deployer.core.facts import Facts, Pin
+from deployer.core.gate_files import files_of
 from deployer.core.graph import (
     TEMPLATE_DIGEST,
     architectures_of,
@@ -21,7 +21,7 @@ from deployer.core.graph import (
 from deployer.core.marks import leaves
 from deployer.core.model import Stack
 from deployer.core.problems import Place, Problem
-from deployer.core.progress import Watch
+from deployer.core.progress import Watch, unwatched
 from deployer.core.values import Flat
 from deployer.engines import ABILITIES
 from deployer.errors import StackError, UsageError
@@ -31,6 +31,7 @@ from deployer.llama.recipe import Target, refusals
 from deployer.load.stack import Loaded, load
 from deployer.load.tree import place_of
 from deployer.resolve import Resolver
+from deployer.sources.digests import sha256_of
 
 _START = Place("stack")
 """For an option that no field was written for."""
@@ -63,13 +64,17 @@ def read(stack_file: Path, settings: Settings, options: Options, watch: Watch) -
         raise UsageError(
             _moved(lock, locked, facts), hint=f"run `deployer lock {stack_file}`"
         )
-    graph = expand(stack, facts, ABILITIES[stack.engine])
+    judged_by = gate_files(stack, stack_file.parent)
+    digests: Flat = {
+        path: sha256_of(file, unwatched) for path, file in judged_by.items()
+    }
+    graph = expand(stack, facts, ABILITIES[stack.engine], gate_files=digests)
     prepared = Prepared(stack.name, stack.engine, graph, loaded.places, loaded.notes)
     return Read(
         prepared,
         None if facts == locked else facts,
         (*loaded.sources, lock, *_read_files(stack, stack_file)),
-        tuple(_artefacts(stack, stack_file.parent)),
+        (*_artefacts(stack, stack_file.parent), *judged_by.values()),
         lasting=stack.llama_cpp.source != "path",
     )
 
@@ -120,10 +125,27 @@ def resolved(
     )
     digests = {f"llama_cpp.patches.{patch.name}": patch.digest for patch in patches}
     if (template := template_of(stack, stack_file.parent)) is not None:
-        digests[TEMPLATE_DIGEST] = hashlib.sha256(template.read_bytes()).hexdigest()
+        digests[TEMPLATE_DIGEST] = sha256_of(template, unwatched)
     inputs = lockfile.inputs_of(stack, digests)
     build, weights = _kept(stack, locked, inputs)
     return resolver.facts(stack, inputs, build=build, weights=weights)
+
+
+def gate_files(stack: Stack, folder: Path) -> Mapping[str, Path]:
+    """The files that gates name and that are there, by the field of their digest."""
+    found = {
+        it.field: folder / it.name
+        for it in files_of(stack.gates)
+        if it.certain or not Path(it.name).is_absolute()  # programs of the system
+    }
+    return {field: file for field, file in found.items() if _is_file(file)}
+
+
+def _is_file(file: Path) -> bool:
+    try:
+        return file.is_file()
+    except (OSError, ValueError):  # a word of a command may be no name of a file
+        return False
 
 
 def template_of(stack: Stack, folder: Path) -> Path | None:

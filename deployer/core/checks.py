@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from deployer.core.effects import Flag
+from deployer.core.gate_options import Custom
 from deployer.core.gpus import GPUS
 from deployer.core.model import LlamaCpp, Model, Scaling, Stack
 from deployer.core.option_names import OTHER_NAMES
@@ -224,11 +225,22 @@ def _gates(stack: Stack) -> Iterator[Finding]:
         what = "the gate `regression` asks the live server, which `replace` stops first"
         hint = "write `rollout: {strategy: handover}`"
         yield Finding("gates.regression", what, hint, lacks="rollout")
-    for name in stack.gates.custom or ():
-        if not _NAME.fullmatch(name):
-            what = f"expected a name such as `smoke-test`, got `{shown(name)}`"
-            hint = "lower-case letters, digits, `-` and `_`, a letter first"
-            yield Finding("gates.custom", what, hint)
+    for name, custom in (stack.gates.custom or {}).items():
+        yield from _custom(name, custom)
+
+
+def _custom(name: str, custom: Custom) -> Iterator[Finding]:
+    if not _NAME.fullmatch(name):
+        what = f"expected a name such as `smoke-test`, got `{shown(name)}`"
+        hint = "lower-case letters, digits, `-` and `_`, a letter first"
+        yield Finding("gates.custom", what, hint)
+        return
+    if custom.command is None and custom.python is None:
+        hint = "add `command: [./smoke.sh]` or `python: checks.py:smoke`"
+        yield Finding(f"gates.custom.{name}", "nothing says what to run", hint)
+    if custom.command is not None and custom.python is not None:
+        what = "`command` and `python` both say what to run"
+        yield Finding(f"gates.custom.{name}.python", what, "keep one of them")
 
 
 def _scaling(scaling: Scaling) -> Iterator[Finding]:

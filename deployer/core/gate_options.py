@@ -15,6 +15,8 @@ from deployer.core.units import SIZE_PATTERN, Unit
 Headroom = Annotated[
     Annotated[str, Field(pattern=SIZE_PATTERN)] | NonNegativeInt, Unit.SIZE
 ]
+PYTHON_PATTERN = r"^[^:\n]*[^:/\n]\.py:[A-Za-z_][A-Za-z0-9_]*$"
+"""File and function, such as `evals/checks.py:smoke`."""
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -189,10 +191,13 @@ class Regression(Gate):
 
 
 class Custom(Gate):
-    """A command of the user's own, and the verdict that it prints."""
+    """A command or a Python function of the user's own, and its verdict."""
 
-    command: Annotated[tuple[Text, ...], Field(min_length=1)]
+    command: Annotated[tuple[Text, ...], Field(min_length=1)] | None = None
     """Program and arguments; no shell looks at them."""
+
+    python: Annotated[str, Field(pattern=PYTHON_PATTERN)] | None = None
+    """File and function (`checks.py:smoke`), called in a process of its own."""
 
 
 class Speed(Gate):
@@ -263,7 +268,7 @@ class Gates(Section):
     regression: Regression | None = None
     """The answers are those of the live release."""
     custom: dict[str, Custom] | None = None
-    """Commands of the user's own, by a name for each."""
+    """Commands and Python functions of the user's own, by a name for each."""
     speed: Speed | None = None
     """The server is fast enough."""
     restore: Restore | None = None

@@ -1,18 +1,22 @@
-"""Gate custom: a command of the user's own, and the verdict that it prints.
+"""Gate custom: a command or a Python function of the user's own, and its verdict.
 
 It runs in the folder of the stack without a shell, with few variables: `DEPLOYER_URL`,
 `DEPLOYER_API_KEY`, `DEPLOYER_GATE`, and those of `KEPT`.  It has to end with exit code
 0, and its whole standard output has to be one JSON object such as
 `{"outcome": "pass", "because": "it answers in French", "figures": {"score": 0.9}}`.
+A function returns that object; it is a command too (`deployer.gates.calling`), because
+what a pull request wrote must not run in the process that holds everybody's keys.
 """
 
 import asyncio
 import os
 import shlex
 import signal
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Annotated, Final, Literal
 
@@ -27,13 +31,14 @@ from deployer.gates.shapes import Shape, first_problem
 from deployer.gates.target import Target
 
 KEPT: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR")
+_CALLING: Final = Path(__file__).with_name("calling.py")
 _MOST_BYTES: Final = 2**20
 """Read of the output, and of what is said beside it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """How the command ended; `problem` says why it did not begin."""
+    """How the program ended; `problem` says why it did not begin."""
 
     code: int = 0
     output: bytes = b""
@@ -62,11 +67,11 @@ async def measure(client: Client, parameters: Custom, target: Target) -> Measure
     try:
         async with reachable(target) as url:
             variables = _environment(url, target.api_key, client.gate, os.environ)
-            measured = await _run(parameters.command, variables, target)
+            measured = await _run(_argv(parameters), variables, target)
     finally:
         client.keep(
             Exchange(
-                f"run {shlex.join(parameters.command)}",
+                f"run {_shown(parameters)}",
                 None,
                 measured.output.decode(errors="replace"),
                 client.clock() - began,
@@ -78,7 +83,7 @@ async def measure(client: Client, parameters: Custom, target: Target) -> Measure
 
 def judge(measurement: Measurement, parameters: Custom, _target: Target) -> Judgement:
     """Only a verdict that was printed in order counts."""
-    command = f"`{excerpt(shlex.join(parameters.command), 60)}`"
+    command = f"`{excerpt(_shown(parameters), 60)}`"
     if measurement.problem:
         return unmeasured(f"{command}: {measurement.problem}")
     if measurement.code != 0:
@@ -91,6 +96,19 @@ def judge(measurement: Measurement, parameters: Custom, _target: Target) -> Judg
         problem = first_problem(error)
         return unmeasured(f"{command} printed `{shown}`, no verdict: {problem}")
     return Judgement(Outcome(printed.outcome), printed.because, printed.figures)
+
+
+def _shown(parameters: Custom) -> str:
+    """What runs, as the stack says it."""
+    return parameters.python or shlex.join(parameters.command or ())
+
+
+def _argv(parameters: Custom) -> tuple[str, ...]:
+    if parameters.python is None:
+        return parameters.command or ()
+    file, _, function = parameters.python.rpartition(":")
+    # -P: a module of the user's is found before one of ours with its name.
+    return sys.executable, "-P", str(_CALLING), file, function
 
 
 def _ending(code: int) -> str:

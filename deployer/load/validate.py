@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from deployer.core.checks import Finding, checks
+from deployer.core.gate_files import files_of
 from deployer.core.model import Stack
 from deployer.core.problems import Place, Problem
 from deployer.core.spelling import shown
@@ -120,11 +121,7 @@ def _absent(stack: Stack, folder: Path) -> Iterator[Finding]:
             named[f"snapshot.warmup.{index}.image"] = warmup.image
     if stack.server is not None and str(stack.server.chat_template).endswith(".jinja"):
         named["server.chat_template"] = stack.server.chat_template
-    gates = stack.gates
-    if gates is not None and gates.quality is not None:
-        named["gates.quality.file"] = gates.quality.file
-    if gates is not None and gates.regression is not None:
-        named["gates.regression.file"] = gates.regression.file
+    named |= {it.path: it.name for it in files_of(stack.gates) if it.certain}
     for path, name in named.items():
         if name is not None and (told := _trouble_with(folder / name, name)):
             yield Finding(path, *told)

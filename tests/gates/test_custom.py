@@ -235,3 +235,142 @@ def test_every_command_has_a_verdict_of_its_name() -> None:
     verdicts = ran("custom.b", "memory", "custom.a", "chat")
     assert [v.gate for v in verdicts] == ["chat", "custom.b", "custom.a", "memory"]
     assert verdicts[1].because == "custom.b saw that it is ok"
+
+
+def called(
+    code: str, outcome: Outcome, because: str, folder: Path, function: str = "smoke"
+) -> Verdict:
+    """The verdict of a gate with this function of the user's."""
+    (folder / "evals").mkdir()
+    (folder / "evals" / "checks.py").write_text(code, encoding="utf-8")
+    return check(
+        "custom",
+        Script(),
+        outcome,
+        because,
+        folder=folder,
+        command=None,
+        python=f"evals/checks.py:{function}",
+    )
+
+
+def test_a_function_returns_its_verdict(tmp_path: Path) -> None:
+    code = (
+        "import os\n"
+        "def smoke():\n"
+        "    print('asking')\n"
+        "    key = os.environ['DEPLOYER_API_KEY']\n"
+        "    seen = os.environ['DEPLOYER_URL'][:16]\n"
+        "    return {'outcome': 'pass', 'because': seen, 'figures': {'n': len(key)}}\n"
+    )
+    verdict = called(code, PASS, "http://127.0.0.1", tmp_path)
+    assert verdict.figures == {"n": len(KEY)}
+    (kept,) = verdict.evidence
+    assert kept.request == "run evals/checks.py:smoke"
+    assert kept.note == "exit code 0; asking"
+
+
+def test_a_coroutine_returns_its_verdict_too(tmp_path: Path) -> None:
+    code = "async def smoke():\n    return {'outcome': 'fail', 'because': 'rude'}\n"
+    called(code, FAIL, "rude", tmp_path)
+
+
+def test_a_function_runs_in_another_process(tmp_path: Path) -> None:
+    """What a pull request wrote must not get hold of ours."""
+    code = (
+        "import os, sys\n"
+        "def smoke():\n"
+        "    ours = [name for name in sys.modules if name.startswith('deployer')]\n"
+        "    return {'outcome': 'pass', 'because': f'{os.getppid()} {ours}'}\n"
+    )
+    called(code, PASS, f"{os.getpid()} []", tmp_path)
+
+
+def test_a_function_imports_what_lies_beside_it(tmp_path: Path) -> None:
+    """Also where a module of ours has the name."""
+    (tmp_path / "evals").mkdir()
+    (tmp_path / "evals" / "tools.py").write_text("NAME = 'my tools'\n")
+    (tmp_path / "checks.py").write_text("")
+    code = (
+        "import tools\n"
+        "def smoke():\n"
+        "    return {'outcome': 'pass', 'because': tools.NAME}\n"
+    )
+    (tmp_path / "evals" / "checks.py").write_text(code)
+    check(
+        "custom",
+        Script(),
+        PASS,
+        "my tools",
+        folder=tmp_path,
+        command=None,
+        python="evals/checks.py:smoke",
+    )
+
+
+@pytest.mark.parametrize(
+    ("code", "because"),
+    [
+        pytest.param("smoke = 3\n", "has no function `smoke`", id="no function"),
+        pytest.param("", "`evals/checks.py` has no function", id="nothing"),
+        pytest.param("def smoke(:\n", "SyntaxError", id="no Python"),
+        pytest.param("import not_there\n", "No module named", id="no import"),
+        pytest.param(
+            "def smoke():\n    raise ValueError('no luck')\n",
+            "`evals/checks.py:smoke` ended with exit code 1: ValueError: no luck",
+            id="raises",
+        ),
+        pytest.param("def smoke(url):\n    pass\n", "missing 1 required", id="takes"),
+        pytest.param("def smoke():\n    pass\n", "printed `null`", id="None"),
+        pytest.param("def smoke():\n    return True\n", "printed `true`", id="True"),
+        pytest.param(
+            "def smoke():\n    return {smoke}\n", "not JSON serializable", id="a set"
+        ),
+        pytest.param(
+            "def smoke():\n    return {'outcome': 'pass', 'because': 'x', 'figures':"
+            " {'a': float('nan')}}\n",
+            "no verdict",
+            id="not a number",
+        ),
+        pytest.param(
+            "def smoke():\n    raise SystemExit(0)\n", "printed `nothing`", id="leaves"
+        ),
+        pytest.param(
+            "import os\nos._exit(0)\n", "printed `nothing`", id="leaves at once"
+        ),
+    ],
+)
+def test_a_function_without_a_verdict_is_an_error(
+    code: str, because: str, tmp_path: Path
+) -> None:
+    called(code, ERROR, because, tmp_path)
+
+
+def test_a_function_that_hangs_is_ended(tmp_path: Path) -> None:
+    (tmp_path / "checks.py").write_text(
+        f"def smoke():\n    exec({LEAVES_A_CHILD + 'time.sleep(600)'!r})\n"
+    )
+    with held(tmp_path) as child_ends:
+        check(
+            "custom",
+            Script(),
+            ERROR,
+            "not done within 3.0 s, at run checks.py:smoke",
+            folder=tmp_path,
+            command=None,
+            python="checks.py:smoke",
+            timeout="3s",
+        )
+        assert child_ends()
+
+
+def test_a_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    check(
+        "custom",
+        Script(),
+        ERROR,
+        "FileNotFoundError",
+        folder=tmp_path,
+        command=None,
+        python="checks.py:smoke",
+    )

@@ -1,0 +1,107 @@
+"""Gates of a stack during `apply`: what they look at, and what makes them run again."""
+
+import pytest
+
+from tests.cli.project import STACK, Project
+from tests.models.tiny import TEMPLATE
+
+pytestmark = pytest.mark.real
+
+DEMO = "stacks/demo.yaml"
+FILES = """\
+  quality: {file: prompts.jsonl}
+  custom:
+    smoke: {python: checks.py:smoke}
+    shell: {command: [sh, smoke.sh]}
+"""
+PROMPT = '{"prompt": "Say it.", "contains": "42"}\n'
+SMOKE = "def smoke():\n    return {'outcome': 'pass', 'because': 'called'}\n"
+SHELL = """echo '{"outcome": "pass", "because": "run"}'\n"""
+
+
+@pytest.fixture
+def judged(project: Project) -> Project:
+    """A live stack whose gates read files beside it."""
+    for name, text in {
+        "prompts.jsonl": PROMPT,
+        "checks.py": SMOKE,
+        "smoke.sh": SHELL,
+    }.items():
+        (project.stack.parent / name).write_text(text)
+    project.write(STACK + FILES)
+    done = project.run("apply", DEMO, "--yes")
+    assert done.code == 0, done.out + done.err
+    return project
+
+
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [
+        ("prompts.jsonl", "gates.quality.file.prompts.jsonl"),
+        ("checks.py", "gates.custom.smoke.checks.py"),
+        ("smoke.sh", "gates.custom.shell.smoke.sh"),
+    ],
+)
+def test_another_content_of_a_file_is_a_reason_to_judge_again(
+    judged: Project, name: str, field: str
+) -> None:
+    server = judged.server()
+    assert "No changes" in judged.run("plan", DEMO).out
+    file = judged.stack.parent / name
+    file.write_text(f"{file.read_text()}\n")
+
+    out = judged.run("plan", DEMO).out
+    assert "re-validate\n" in out
+    (reason,) = [line for line in out.splitlines() if line.startswith("      gates.")]
+    assert reason.split()[0] == field
+    assert "Plan: 1 to re-validate.\n" in out
+
+    done = judged.run("apply", DEMO, "--yes")
+    assert done.code == 0, done.out + done.err
+    assert "custom.smoke" in done.out
+    assert judged.server() == server
+    assert "No changes" in judged.run("plan", DEMO).out
+
+
+def test_a_file_of_a_gate_that_is_gone_is_told_at_its_line(judged: Project) -> None:
+    (judged.stack.parent / "checks.py").unlink()
+    done = judged.run("plan", DEMO)
+    assert done.code == 3
+    assert "stacks/demo.yaml:" in done.err
+    assert "`checks.py`" in done.err
+
+
+REGRESSION = STACK + "  regression: {}\n"
+OTHER = REGRESSION.replace("mmap: false", "mmap: false\n  chat_template: other.jinja")
+
+
+def test_a_candidate_that_answers_as_the_live_release_is_promoted(
+    project: Project,
+) -> None:
+    project.write(REGRESSION)
+    done = project.run("apply", DEMO, "--yes")
+    assert "no live release to compare with" in done.out
+
+    project.write(REGRESSION.replace("1024", "2048"))
+    done = project.run("apply", DEMO, "--yes")
+    assert done.code == 0, done.out + done.err
+    assert "agree with the live release in 100 % of their words" in done.out
+
+
+def test_a_candidate_that_answers_otherwise_is_held_back(project: Project) -> None:
+    """It starts well and is healthy; only its answers are not those of before."""
+    project.write(REGRESSION)
+    assert project.run("apply", DEMO, "--yes").code == 0
+    before = project.server()
+
+    end = "{{- '<tool_response|>' -}}"  # the tiny model answers to the last token
+    template = f"{TEMPLATE.read_text(encoding='utf-8')}{end}"
+    (project.stack.parent / "other.jinja").write_text(template, encoding="utf-8")
+    project.write(OTHER)
+    done = project.run("apply", DEMO, "--yes")
+
+    assert done.code == 6, done.out + done.err
+    assert "held back by `regression`" in done.err
+    assert "✖ regression       fail: the answers agree with the live" in done.out
+    assert "`The answer is 42.` became `" in done.out
+    assert project.servers() == {before}
