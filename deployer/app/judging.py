@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from deployer.core.events import Judged, Say
+from deployer.core.events import AtWork, Judged, Say
 from deployer.core.gate_options import Gate, Gates
 from deployer.core.plan import GATES_PREFIX
 from deployer.core.resources import Kind
@@ -16,7 +16,7 @@ from deployer.core.verdict import Verdict
 from deployer.engines import Endpoint, Engine, Observation
 from deployer.errors import AuthError, EngineError, UsageError
 from deployer.gates import GATES, gate_of
-from deployer.gates.runner import GateEvent, GateRequest, run_gates
+from deployer.gates.runner import GateEvent, GateRequest, Waiting, run_gates
 from deployer.gates.target import Process, Target
 
 _CUSTOM: Final = "custom"
@@ -36,7 +36,6 @@ class Judging:
     """The fields of everything the server is made from."""
     keep: Callable[[Record, Sequence[Verdict]], None]
     """Takes the verdicts of a run, to keep a report."""
-    jobs: int = 4
     folder: Path | None = None
     """Folder of the stack."""
     live: Record | None = None
@@ -50,7 +49,7 @@ class Judging:
         target = self._target(record, candidate=candidate)
         if candidate and self.live is not None and _REGRESSION in gates:
             target = replace(target, live=self._target(self.live, candidate=False))
-        verdicts = run_gates(requests, target, say=self._tell, jobs=self.jobs)
+        verdicts = run_gates(requests, target, say=self._tell)
         if candidate and not self.engine.observe(record).running:
             # On a shared port the live server answers for a candidate that died.
             raise EngineError(
@@ -66,9 +65,14 @@ class Judging:
         process = process_of(self.engine.observe(record))
         return replace(target, process=process, folder=self.folder)
 
-    def _tell(self, event: GateEvent) -> None:
-        if event.verdict is not None:
-            self.say(Judged(event.verdict))
+    def _tell(self, event: GateEvent | Waiting) -> None:
+        match event:
+            case Waiting(gates, seconds):
+                self.say(AtWork(gates, seconds))
+            case GateEvent(verdict=Verdict() as verdict):
+                self.say(Judged(verdict))
+            case GateEvent():
+                """What is at work is told soon enough."""
 
 
 def target_of(

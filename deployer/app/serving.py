@@ -1,6 +1,6 @@
 """Day to day: status, check, start, stop, logs."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,11 +17,8 @@ from deployer.core.plan import Change, gates_of, make_plan
 from deployer.core.state import Release, State, node_of
 from deployer.core.verdict import Verdict
 from deployer.engines import Endpoint, Observation
-from deployer.gates.runner import GateEvent, GateRequest, run_gates
+from deployer.gates.runner import GateRequest, Tell, run_gates
 from deployer.gates.target import Target
-
-Tell = Callable[[GateEvent], None]
-"""Takes what happens to a gate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +40,8 @@ class Checking:
 
     gates: tuple[str, ...] = ()
     """None: those that the stack lists."""
-    jobs: int = 4
-    """How many run at once."""
+    jobs: int | None = None
+    """How many run at once; None: as many as the server has slots."""
     repeat: int = 1
     """How often each is run."""
     fail_fast: bool = False

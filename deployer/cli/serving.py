@@ -11,7 +11,6 @@ import click
 from deployer.app.serving import (
     Checked,
     Checking,
-    Tell,
     check,
     check_url,
     logs,
@@ -21,17 +20,17 @@ from deployer.app.serving import (
 from deployer.app.settings import settings_of
 from deployer.cli.options import json_option, stack_argument
 from deployer.cli.output import json_head, json_line, width
-from deployer.cli.show import Show
+from deployer.cli.show import Show, at_work
 from deployer.core.verdict import all_let_pass, summary
 from deployer.errors import GateError, UsageError
-from deployer.gates.runner import GateEvent
+from deployer.gates.runner import GateEvent, Tell, Waiting
 
 
 class _Asked(TypedDict):
     """The options that are handed on as they are."""
 
     gates: tuple[str, ...]
-    jobs: int
+    jobs: int | None
     repeat: int
     fail_fast: bool
 
@@ -54,9 +53,8 @@ class _Asked(TypedDict):
 @click.option(
     "--jobs",
     type=click.IntRange(min=1),
-    default=4,
     metavar="N",
-    help="How many gates run at once (4).",
+    help="How many gates run at once; never more than the server has slots.",
 )
 @json_option
 def check_command(
@@ -115,15 +113,11 @@ def _waiting() -> Iterator[Tell]:
         return
     from rich.console import Console  # noqa: PLC0415 - only at a terminal
 
-    running: list[str] = []
     with Console().status("asking the server") as line:
 
-        def tell(event: GateEvent) -> None:
-            if event.verdict is None:
-                running.append(event.gate)
-            elif event.gate in running:
-                running.remove(event.gate)
-            line.update(f"running {', '.join(running)}" if running else "done")
+        def tell(event: GateEvent | Waiting) -> None:
+            if isinstance(event, Waiting):
+                line.update(at_work(event.gates, event.seconds))
 
         yield tell
 

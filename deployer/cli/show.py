@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self, assert_never
 
 import click
 
-from deployer.core.events import Ended, Event, Judged, Started, Talk
+from deployer.core.events import AtWork, Ended, Event, Judged, Started, Talk
 from deployer.core.progress import Progress
 from deployer.core.render.step_words import step_text
 from deployer.core.units import show_bytes, show_seconds
@@ -38,6 +38,8 @@ SIGNS = {
 }
 _SHOW_CURSOR = "\x1b[?25h"
 _NAME_LENGTH = 40
+_WORTH_A_MINUTE = 60
+_GATES = "gates"
 
 
 class Show:
@@ -106,6 +108,8 @@ class Show:
             case Judged(verdict):
                 self.verdicts.append(verdict)
                 self._line(f"    {verdict_line(verdict)}")
+            case AtWork(gates, seconds):
+                self._wait(gates, seconds)
             case Progress():
                 self._advance(event)
             case _:
@@ -116,6 +120,19 @@ class Show:
             click.echo(text)
         else:
             bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def _wait(self, gates: tuple[str, ...], seconds: float) -> None:
+        """On a terminal a line that goes; without one, a line a minute."""
+        if not sys.stdout.isatty():
+            minute = f"{gates} {seconds // 60:.0f}"
+            if seconds >= _WORTH_A_MINUTE and minute not in self._told:
+                click.echo(f"    {at_work(gates, seconds)}")
+                self._told.add(minute)
+            return
+        bars = self._bars or self._begin_bars()
+        if (task := self._tasks.get(_GATES)) is None:
+            task = self._tasks[_GATES] = bars.add_task("", total=None, how="")
+        bars.update(task, description=at_work(gates, seconds))
 
     def _advance(self, progress: Progress) -> None:
         if not sys.stdout.isatty():
@@ -184,6 +201,12 @@ def verdict_line(verdict: Verdict) -> str:
         f"{SIGNS[verdict.outcome]} {verdict.gate:<16} {verdict.outcome.value}{advisory}"
         f": {verdict.because}"
     )
+
+
+def at_work(gates: tuple[str, ...], seconds: float) -> str:
+    """Which gates run, and for how long."""
+    shown = f"{seconds:.0f} s" if seconds < _WORTH_A_MINUTE else show_seconds(seconds)
+    return f"running {', '.join(gates) or 'the next gate'}, {shown} so far"
 
 
 def _how_far(progress: Progress) -> str:

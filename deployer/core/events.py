@@ -39,7 +39,16 @@ class Judged:
     verdict: Verdict
 
 
-Event = Started | Ended | Talk | Judged | Progress
+@dataclass(frozen=True, slots=True)
+class AtWork:
+    """Gates are at work; said again and again, so that they can be ended."""
+
+    gates: tuple[str, ...]
+    seconds: float
+    """Since the first of them began."""
+
+
+Event = Started | Ended | Talk | Judged | AtWork | Progress
 
 Say = Callable[[Event], None]
 """Takes an event; may raise CancelledError, which ends the step it came from."""

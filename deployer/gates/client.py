@@ -32,6 +32,9 @@ MOST_BYTES = 16 * 2**20
 MOST_HOPS = 40
 """303s followed; Modal sends one for every 150 s that a request takes."""
 EXCERPT_LENGTH = 400
+PAUSE_HERE, PAUSE_AWAY, LONGEST_PAUSE = 0.25, 5.0, 15.0
+"""Seconds between two requests to a server that loads: the pauses double.  A small
+model of this machine is there in no time, a container elsewhere is not."""
 
 _TRANSPORT = (httpx2.RequestError, httpx2.InvalidURL, httpx2.StreamError)
 
@@ -193,8 +196,8 @@ class Client:
             on=_Loading,
             attempts=None,
             timeout=None,
-            wait_initial=0.25,
-            wait_max=5.0,
+            wait_initial=PAUSE_HERE if _is_loopback(self._target.host) else PAUSE_AWAY,
+            wait_max=LONGEST_PAUSE,
             wait_jitter=0.1,
         ):
             with attempt:

@@ -15,7 +15,7 @@ from deployer.core.verdict import Outcome
 from deployer.gates.answers import Answer, Judgement, failed, passed, unclear
 from deployer.gates.asking import chat_body
 from deployer.gates.client import Client, Unanswered
-from deployer.gates.shapes import Completion, Shape, read
+from deployer.gates.shapes import Completion, Shape, SlotCount, read
 from deployer.gates.target import Target
 
 _TOKENS = (64, 512)
@@ -58,12 +58,6 @@ class Slot(Shape):
 
 class Slots(RootModel[tuple[Slot, ...]]):
     """The answer of /slots."""
-
-
-class SlotCount(Shape):
-    """The part of /props that counts slots."""
-
-    total_slots: int
 
 
 async def measure(

@@ -4,11 +4,12 @@ import asyncio
 import importlib
 import math
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, cast
+from typing import Protocol, TypeVar, cast
 
 import httpx2
+from pydantic import ValidationError
 
 from deployer.core.gate_options import Gate as Parameters
 from deployer.core.units import seconds, show_seconds
@@ -18,10 +19,15 @@ from deployer.gates import GATES, Gate, gate_of
 from deployer.gates.answers import Judgement, excerpt, unmeasured
 from deployer.gates.client import Client, Unanswered, connected
 from deployer.gates.repeating import together
+from deployer.gates.shapes import SlotCount
 from deployer.gates.target import Target
 
 HEALTH = "health"
 _SENTENCE_LENGTH = 600
+_TELL_SECONDS = 0.2
+_SLOTS_SECONDS = 10.0
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +45,19 @@ class GateEvent:
 
     gate: str
     verdict: Verdict | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Gates are at work; told a few times a second, so that a listener can end it."""
+
+    gates: tuple[str, ...]
+    seconds: float
+    """Since the first of them began."""
+
+
+Tell = Callable[[GateEvent | Waiting], None]
+"""Takes what happens; what it raises ends the run at once."""
 
 
 class Implementation(Protocol):
@@ -61,38 +80,41 @@ class _Run:
 
     http: httpx2.AsyncClient
     target: Target
-    say: Callable[[GateEvent], None]
+    say: Tell
     repeat: int
     fail_fast: bool
     clock: Callable[[], float]
     held_back_by: list[str] = field(default_factory=list)
     """Gates that held back so far."""
+    began: dict[str, float] = field(default_factory=dict)
+    """When the gates that are at work began."""
 
 
 def run_gates(
     requests: Sequence[GateRequest],
     target: Target,
     *,
-    say: Callable[[GateEvent], None],
-    jobs: int = 1,
+    say: Tell,
+    jobs: int | None = None,
     repeat: int = 1,
     fail_fast: bool = False,
     clock: Callable[[], float] = time.monotonic,
 ) -> tuple[Verdict, ...]:
     """Run the gates and return their verdicts, in the order of the table of gates.
 
-    At most `jobs` run at once, and those that measure time or counters run alone.
-    Each is run `repeat` times, and its worst outcome counts.  If health is asked for
-    and does not pass, nothing else is run; with `fail_fast` no gate begins after one
-    that holds back.  Whatever the server does becomes a verdict; raises UsageError
-    for a gate that does not exist or is asked for twice, and what `say` raises.
+    At most `jobs` run at once, never more than the server has slots, and those that
+    measure time or counters run alone.  Each is run `repeat` times, and its worst
+    outcome counts.  If health is asked for and does not pass, nothing else is run; with
+    `fail_fast` no gate begins after one that holds back.  Whatever the server does
+    becomes a verdict; raises UsageError for a gate that does not exist or is asked for
+    twice, and what `say` raises, which ends what is at work.
     """
     ordered = _ordered(requests)
 
     async def run_all() -> tuple[Verdict, ...]:
         async with connected(target) as http:
             run = _Run(http, target, say, max(1, repeat), fail_fast, clock)
-            verdicts = await _all(run, ordered, max(1, jobs))
+            verdicts = await _told(run, _all(run, ordered, jobs))
         return tuple(verdicts[request.name] for request in ordered)
 
     return asyncio.run(run_all())
@@ -115,8 +137,22 @@ def _gate(request: GateRequest) -> Gate:
     return GATES[gate_of(request.name)]
 
 
+async def _told(run: _Run, working: Coroutine[object, object, T]) -> T:
+    """Tell again and again what is at work; a listener that raises ends the work."""
+    work = asyncio.create_task(working)
+    try:
+        while not (await asyncio.wait({work}, timeout=_TELL_SECONDS))[0]:
+            began = min(run.began.values(), default=run.clock())
+            run.say(Waiting(tuple(run.began), run.clock() - began))
+        return work.result()
+    finally:
+        # Whoever listens may have ended the run: nothing goes on behind its back.
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+
+
 async def _all(
-    run: _Run, ordered: Sequence[GateRequest], jobs: int
+    run: _Run, ordered: Sequence[GateRequest], jobs: int | None
 ) -> Mapping[str, Verdict]:
     verdicts: dict[str, Verdict] = {}
     for request in ordered:
@@ -135,23 +171,36 @@ async def _all(
 
 
 async def _side_by_side(
-    run: _Run, requests: Sequence[GateRequest], jobs: int
+    run: _Run, requests: Sequence[GateRequest], jobs: int | None
 ) -> Mapping[str, Verdict]:
-    room = asyncio.Semaphore(jobs)
+    shared = [request for request in requests if not _gate(request).alone]
+    slots = await _slots(run) if len(shared) > 1 and jobs != 1 else 1
+    room = asyncio.Semaphore(min(jobs or slots, slots))
 
     async def one(request: GateRequest) -> Verdict:
         async with room:
             return await _one(run, request)
 
-    shared = [request for request in requests if not _gate(request).alone]
     tasks = [asyncio.create_task(one(request)) for request in shared]
     try:
         found = await asyncio.gather(*tasks)
     finally:
-        # Whoever listens may have ended the run: nothing goes on behind its back.
         for task in tasks:
             task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
     return {verdict.gate: verdict for verdict in found}
+
+
+async def _slots(run: _Run) -> int:
+    """Requests that the server works on at once; more would wait, and measure that."""
+    if (stated := run.target.whole("server.parallel")) is not None:
+        return max(1, stated)
+    try:
+        async with asyncio.timeout(_SLOTS_SECONDS):
+            answer = await Client(run.http, run.target).get("/props")
+        return max(1, SlotCount.model_validate_json(answer.body).total_slots)
+    except (TimeoutError, Unanswered, ValidationError):
+        return 1
 
 
 async def _one(run: _Run, request: GateRequest) -> Verdict:
@@ -159,7 +208,11 @@ async def _one(run: _Run, request: GateRequest) -> Verdict:
     if run.fail_fast and run.held_back_by:
         return _not_run(run, request, run.held_back_by[0])
     run.say(GateEvent(request.name))
-    verdict = together([await _once(run, request) for _ in range(run.repeat)])
+    run.began[request.name] = run.clock()
+    try:
+        verdict = together([await _once(run, request) for _ in range(run.repeat)])
+    finally:
+        del run.began[request.name]
     if verdict.holds_back:
         run.held_back_by.append(request.name)
     run.say(GateEvent(request.name, verdict))
@@ -192,11 +245,19 @@ def _out_of_time(client: Client, name: str, limit: float) -> Judgement:
     last = client.evidence[-1] if client.evidence else None
     shown = show_seconds(limit)
     if last is not None and last.status == httpx2.codes.SERVICE_UNAVAILABLE:
-        return unmeasured(f"still loading (HTTP 503) after {shown}")
+        return unmeasured(_unavailable(last, shown))
     hint = f"`gates.{name}.timeout` allows more"
     if last is None:
         return unmeasured(f"no answer within {shown}; {hint}")
     return unmeasured(f"not done within {shown}, at {_first_words(last)}; {hint}")
+
+
+def _unavailable(exchange: Exchange, shown: str) -> str:
+    """HTTP 503 is what llama-server says while it loads, and many a proxy always."""
+    if '"Loading model"' in exchange.response:
+        return f"still loading (HTTP 503) after {shown}"
+    said = excerpt(exchange.response, 60) or "nothing"
+    return f"still HTTP 503 after {shown}, not of a model that loads: `{said}`"
 
 
 def _first_words(exchange: Exchange) -> str:

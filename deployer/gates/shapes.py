@@ -51,6 +51,12 @@ class Timings(Shape):
     prompt_per_second: float | None = None
 
 
+class SlotCount(Shape):
+    """The part of /props that counts slots."""
+
+    total_slots: int
+
+
 class CalledFunction(Shape):
     """The function of a tool call."""
 

@@ -56,6 +56,47 @@ def test_the_first_ctrl_c_retires_the_candidate_and_exits_8(live: Project) -> No
     converges(live)
 
 
+GATED = SLOW + "  custom: {endless: {command: [sh, gate.sh]}}\n"
+GATE = """\
+if [ -p pid ]; then echo $$ > pid; exec sleep 600; fi
+echo '{"outcome": "pass", "because": "nobody waits"}'
+"""
+"""Takes longer than anybody waits, once there is a pipe to say so."""
+
+
+def test_ctrl_c_does_not_wait_for_a_gate(live: Project) -> None:
+    before, pid = live.server(), live.stack.parent / "pid"
+    os.mkfifo(pid)
+    (live.stack.parent / "gate.sh").write_text(GATE)
+    live.write(GATED)
+    with live.running("apply", DEMO, "--yes") as process:
+        gate = int(pid.read_text())
+        process.send_signal(signal.SIGINT)
+        done = finished(process)
+
+    assert done.code == 8
+    assert "error: stopped at your request" in done.err
+    assert gone(gate)
+    assert live.servers() == {before}
+    pid.unlink()
+    converges(live)
+
+
+def test_ctrl_c_ends_a_check(project: Project) -> None:
+    (project.stack.parent / "gate.sh").write_text(GATE)
+    project.write(GATED)
+    assert project.run("apply", DEMO, "--yes").code == 0
+    pid = project.stack.parent / "pid"
+    os.mkfifo(pid)
+    with project.running("check", DEMO) as process:
+        gate = int(pid.read_text())
+        process.send_signal(signal.SIGINT)
+        done = finished(process)
+
+    assert (done.code, done.err) == (8, "\ncancelled\n")
+    assert gone(gate)
+
+
 def test_the_second_ctrl_c_stops_at_once(live: Project) -> None:
     before = live.server()
     live.write(SLOW)

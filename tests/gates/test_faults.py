@@ -80,6 +80,12 @@ def test_a_server_that_loads_for_ever_is_an_error_in_time() -> None:
     assert verdict.evidence[-1].note == "HTTP 503 2 times; ran out of time"
 
 
+def test_a_proxy_that_says_503_is_told_from_a_server_that_loads() -> None:
+    away = answers("GET /health", http.html(503))
+    because = "still HTTP 503 after 0.6 s, not of a model that loads: `<!DOCTYPE html>"
+    check("health", away, ERROR, because, timeout=0.6)
+
+
 def test_a_server_that_says_nothing_is_an_error_in_time() -> None:
     silent = answers("GET /health", Reply((b"", Part.SILENCE)))
     check("health", silent, ERROR, "not done within", timeout=0.3)

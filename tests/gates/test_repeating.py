@@ -4,7 +4,7 @@ import pytest
 
 from deployer.core.verdict import Exchange, Outcome, Verdict
 from deployer.gates.repeating import together
-from deployer.gates.runner import GateEvent, GateRequest, run_gates
+from deployer.gates.runner import GateEvent, GateRequest, Waiting, run_gates
 from deployer.gates.target import Target
 from tests.gates import fake_http as http
 from tests.gates import fake_server as fake
@@ -77,8 +77,10 @@ def gates(
 ) -> tuple[dict[str, str], list[str]]:
     told: list[str] = []
 
-    def say(event: GateEvent) -> None:
-        told.append(f"{event.gate} {event.verdict.outcome if event.verdict else '…'}")
+    def say(event: GateEvent | Waiting) -> None:
+        if isinstance(event, GateEvent):
+            ended = event.verdict.outcome if event.verdict else "…"
+            told.append(f"{event.gate} {ended}")
 
     with fake_server(script) as server:
         verdicts = run_gates(

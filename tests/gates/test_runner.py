@@ -13,24 +13,31 @@ from deployer.core.verdict import Outcome, Verdict
 from deployer.errors import CancelledError, UsageError
 from deployer.gates import GATES
 from deployer.gates.answers import passed
-from deployer.gates.runner import GateEvent, GateRequest, run_gates, with_numbers
+from deployer.gates.runner import (
+    GateEvent,
+    GateRequest,
+    Waiting,
+    run_gates,
+    with_numbers,
+)
 from deployer.gates.target import Target
 from tests.gates import fake_http as http
 from tests.gates import fake_server as fake
 from tests.gates.breaking import CHAT, answers
 from tests.gates.checking import DATA, PROCESS, STATED, section
-from tests.gates.fake_http import KEY, Reply, Request, Responder, Script
+from tests.gates.fake_http import KEY, Part, Reply, Request, Responder, Script
 from tests.gates.fake_server import fake_server
 
 
 def run(
-    script: Script, names: Sequence[str], *, jobs: int = 1
+    script: Script, names: Sequence[str], *, jobs: int | None = 1
 ) -> tuple[tuple[Verdict, ...], list[str]]:
     told: list[str] = []
 
-    def say(event: GateEvent) -> None:
-        ended = event.verdict.outcome if event.verdict else "begins"
-        told.append(f"{event.gate} {ended}")
+    def say(event: GateEvent | Waiting) -> None:
+        if isinstance(event, GateEvent):
+            ended = event.verdict.outcome if event.verdict else "begins"
+            told.append(f"{event.gate} {ended}")
 
     with fake_server(script) as server:
         target = Target(
@@ -85,6 +92,29 @@ def test_gates_run_side_by_side() -> None:
     assert [v.outcome for v in verdicts] == [Outcome.PASS, Outcome.PASS]
 
 
+def test_no_more_gates_run_at_once_than_there_are_slots() -> None:
+    """More would wait for each other, and measure that."""
+    stated = {**STATED, "server.parallel": 1}
+    for script, expects in ((Script(slots=1), {}), (Script(), stated)):
+        told: list[str] = []
+
+        def say(event: GateEvent | Waiting, told: list[str] = told) -> None:
+            told.append(
+                "ends" if isinstance(event, GateEvent) and event.verdict else ""
+            )
+
+        with fake_server(script) as server:
+            target = Target(server.url, api_key=KEY, expects=expects)
+            requests = [GateRequest(name, section(name)) for name in ("chat", "auth")]
+            run_gates(requests, target, say=say, jobs=9)
+        assert told == ["", "ends", "", "ends"]
+
+
+def test_as_many_gates_run_at_once_as_there_are_slots() -> None:
+    verdicts, _ = run(meeting(2)[0], ["models", "chat"], jobs=None)
+    assert [v.outcome for v in verdicts] == [Outcome.PASS, Outcome.PASS]
+
+
 def test_one_job_is_one_gate_at_a_time() -> None:
     _, told = run(Script(), ["models", "chat", "build"], jobs=1)
     assert told[::2] == ["build begins", "models begins", "chat begins"]
@@ -117,12 +147,30 @@ def test_a_server_cannot_write_on_the_terminal() -> None:
 
 
 def test_a_listener_can_end_the_run() -> None:
-    def say(_event: GateEvent) -> None:
+    def say(_event: GateEvent | Waiting) -> None:
         raise CancelledError("stopped")
 
     requests = [GateRequest(name, section(name)) for name in ("models", "chat")]
     with fake_server(Script()) as server, pytest.raises(CancelledError):
         run_gates(requests, Target(server.url), say=say, jobs=2)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_listener_can_end_a_gate_that_is_at_work(jobs: int) -> None:
+    told: list[Waiting] = []
+
+    def say(event: GateEvent | Waiting) -> None:
+        if isinstance(event, Waiting):
+            told.append(event)
+            raise CancelledError("stopped")
+
+    silent = answers(CHAT, Reply((Part.SILENCE,)))
+    requests = [GateRequest(name, section(name)) for name in ("chat", "json_schema")]
+    with fake_server(silent) as server:
+        target = Target(server.url, api_key=KEY)
+        with pytest.raises(CancelledError):
+            run_gates(requests, target, say=say, jobs=jobs)
+    assert told[0].gates == ("chat", "json_schema")[:jobs]
 
 
 @pytest.mark.parametrize("figure", [float("nan"), float("inf")])
