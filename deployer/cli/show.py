@@ -19,7 +19,7 @@ from deployer.core.events import AtWork, Ended, Event, Judged, Started, Talk
 from deployer.core.progress import Progress
 from deployer.core.render.step_words import step_text
 from deployer.core.units import show_bytes, show_seconds
-from deployer.core.verdict import Outcome, Verdict
+from deployer.core.verdict import Verdict, sign, word
 from deployer.errors import CancelledError, DeployerError
 
 if TYPE_CHECKING:
@@ -30,12 +30,6 @@ WORTH_A_TENTH = 50
 """Objects from which a compilation is told by tenths where there are no bars."""
 WORTH_A_LINE = 10_000_000
 """Bytes from which a finished transfer is told where there are no bars."""
-SIGNS = {
-    Outcome.PASS: "✔",
-    Outcome.FAIL: "✖",
-    Outcome.INCONCLUSIVE: "?",
-    Outcome.ERROR: "!",
-}
 _SHOW_CURSOR = "\x1b[?25h"
 _NAME_LENGTH = 40
 _WORTH_A_MINUTE = 60
@@ -196,11 +190,7 @@ class Show:
 
 def verdict_line(verdict: Verdict) -> str:
     """A verdict on one line, readable without colour."""
-    advisory = " (advisory)" if verdict.advisory else ""
-    return (
-        f"{SIGNS[verdict.outcome]} {verdict.gate:<16} {verdict.outcome.value}{advisory}"
-        f": {verdict.because}"
-    )
+    return f"{sign(verdict)} {verdict.gate:<16} {word(verdict)}: {verdict.because}"
 
 
 def at_work(gates: tuple[str, ...], seconds: float) -> str:

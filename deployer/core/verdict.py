@@ -19,6 +19,14 @@ class Outcome(StrEnum):
     """It could not be measured: no answer, a time-out, not the expected protocol."""
 
 
+_SIGNS: Mapping[Outcome, str] = {
+    Outcome.PASS: "✔",
+    Outcome.FAIL: "✖",
+    Outcome.INCONCLUSIVE: "?",
+    Outcome.ERROR: "!",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Exchange:
     """One request and its answer, cut short and without secrets."""
@@ -46,11 +54,24 @@ class Verdict:
     evidence: tuple[Exchange, ...] = ()
     advisory: bool = False
     """Shown and recorded, but holds nothing back."""
+    applicable: bool = True
+    """False where the model lacks what the gate is about; then it is inconclusive."""
 
     @property
     def holds_back(self) -> bool:
         """Whether a candidate with this verdict must not be promoted."""
         return self.outcome is not Outcome.PASS and not self.advisory
+
+
+def word(verdict: Verdict) -> str:
+    """How it ended, in the word that people read."""
+    ended = verdict.outcome.value if verdict.applicable else "not applicable"
+    return f"{ended}{' (advisory)' if verdict.advisory else ''}"
+
+
+def sign(verdict: Verdict) -> str:
+    """How it ended, as a sign; signs differ in shape, for colour alone says nothing."""
+    return _SIGNS[verdict.outcome] if verdict.applicable else "–"  # noqa: RUF001 - a dash
 
 
 def all_let_pass(verdicts: Iterable[Verdict]) -> bool:
@@ -67,5 +88,6 @@ def summary(verdict: Verdict) -> Mapping[str, JsonValue]:
         "because": verdict.because,
         "seconds": round(verdict.seconds, 3),
         "advisory": verdict.advisory,
+        "applicable": verdict.applicable,
         "figures": dict(figures),
     }

@@ -50,6 +50,8 @@ class Judgement:
     outcome: Outcome
     because: str
     figures: Mapping[str, float] = field(default_factory=dict)
+    applicable: bool = True
+    """False where the model lacks what the gate is about."""
 
 
 def passed(because: str, **figures: float) -> Judgement:
@@ -65,6 +67,11 @@ def failed(because: str, **figures: float) -> Judgement:
 def unclear(because: str, **figures: float) -> Judgement:
     """It answered, and what it said proves neither."""
     return Judgement(Outcome.INCONCLUSIVE, because, figures)
+
+
+def inapplicable(because: str) -> Judgement:
+    """The model lacks what the gate is about: asking for it is a mistake."""
+    return Judgement(Outcome.INCONCLUSIVE, because, applicable=False)
 
 
 def unmeasured(because: str, **figures: float) -> Judgement:

@@ -16,18 +16,19 @@ from xml.etree import ElementTree as ET
 
 from deployer.core.units import show_bytes
 from deployer.core.values import JsonValue
-from deployer.core.verdict import Exchange, Outcome, Verdict, all_let_pass, summary
+from deployer.core.verdict import (
+    Exchange,
+    Outcome,
+    Verdict,
+    all_let_pass,
+    sign,
+    summary,
+    word,
+)
 from deployer.gates.answers import excerpt, show_time
 
 FORMAT: Final = 1
 """Version of the JSON; grows when a field changes its meaning or goes."""
-SYMBOLS: Final[Mapping[Outcome, str]] = {
-    Outcome.PASS: "✔",
-    Outcome.FAIL: "✖",
-    Outcome.INCONCLUSIVE: "?",
-    Outcome.ERROR: "!",
-}
-"""They differ in shape: colour carries no meaning of its own."""
 _COUNTED: Final[Mapping[Outcome, str]] = {
     Outcome.PASS: "passed",
     Outcome.FAIL: "failed",
@@ -67,7 +68,7 @@ def write_report(
 
 def table(verdicts: Sequence[Verdict], *, width: int = 100) -> str:
     """The verdicts, readable without colour, and a line that says what follows."""
-    words = [_word(verdict) for verdict in verdicts]
+    words = [word(verdict) for verdict in verdicts]
     times = [show_time(verdict.seconds) for verdict in verdicts]
     columns = (
         max(map(len, [*words, ""])),
@@ -75,9 +76,9 @@ def table(verdicts: Sequence[Verdict], *, width: int = 100) -> str:
         max(map(len, [*times, ""])),
     )
     lines = []
-    for verdict, word, time in zip(verdicts, words, times, strict=True):
+    for verdict, ended, time in zip(verdicts, words, times, strict=True):
         head = (
-            f"  {SYMBOLS[verdict.outcome]} {word:<{columns[0]}}  "
+            f"  {sign(verdict)} {ended:<{columns[0]}}  "
             f"{verdict.gate:<{columns[1]}}  {time:>{columns[2]}}  "
         )
         lines += _hanging(head, verdict.because, width)
@@ -87,8 +88,10 @@ def table(verdicts: Sequence[Verdict], *, width: int = 100) -> str:
 
 def conclusion(verdicts: Sequence[Verdict]) -> str:
     """How many ended how, and whether a candidate may be promoted."""
-    counts = Counter(verdict.outcome for verdict in verdicts)
-    parts = [f"{counts[one]} {word}" for one, word in _COUNTED.items() if counts[one]]
+    counts = Counter(v.outcome for v in verdicts if v.applicable)
+    parts = [f"{counts[one]} {said}" for one, said in _COUNTED.items() if counts[one]]
+    if lacking := sum(not verdict.applicable for verdict in verdicts):
+        parts.append(f"{lacking} not applicable")
     result = "may be promoted" if may_promote(verdicts) else "held back"
     return f"{', '.join(parts) or 'no gate ran'}: {result}"
 
@@ -116,8 +119,12 @@ def as_json(report: Report) -> dict[str, JsonValue]:
 
 
 def as_junit(report: Report) -> str:
-    """The report as CI systems read it; an advisory verdict is a skipped test."""
-    held = [verdict for verdict in report.verdicts if verdict.holds_back]
+    """The report as CI systems read it.
+
+    An advisory verdict is a skipped test, and so is a gate that is not applicable: it
+    found no fault of the server, though it holds back as long as the stack asks for it.
+    """
+    held = [one for one in report.verdicts if one.holds_back and one.applicable]
     errors = sum(verdict.outcome is Outcome.ERROR for verdict in held)
     suite = ET.Element(
         "testsuite",
@@ -125,7 +132,7 @@ def as_junit(report: Report) -> str:
         tests=str(len(report.verdicts)),
         failures=str(len(held) - errors),
         errors=str(errors),
-        skipped=str(sum(_is_waived(verdict) for verdict in report.verdicts)),
+        skipped=str(sum(_is_skipped(verdict) for verdict in report.verdicts)),
         time=f"{sum(verdict.seconds for verdict in report.verdicts):.3f}",
     )
     for verdict in report.verdicts:
@@ -179,10 +186,6 @@ def _paired(text: str) -> list[str]:
     return parts if len(parts) % 2 else [*parts[:-2], f"{parts[-2]}`{parts[-1]}"]
 
 
-def _word(verdict: Verdict) -> str:
-    return f"{verdict.outcome}{' (advisory)' if verdict.advisory else ''}"
-
-
 def _hanging(head: str, text: str, width: int) -> list[str]:
     room = max(40, width - len(head))
     first, *more = textwrap.wrap(text, room, break_on_hyphens=False) or [""]
@@ -214,8 +217,9 @@ def _exchange(exchange: Exchange) -> JsonValue:
     }
 
 
-def _is_waived(verdict: Verdict) -> bool:
-    return verdict.outcome is not Outcome.PASS and not verdict.holds_back
+def _is_skipped(verdict: Verdict) -> bool:
+    waived = verdict.outcome is not Outcome.PASS and not verdict.holds_back
+    return waived or not verdict.applicable
 
 
 def _test_case(suite: ET.Element, verdict: Verdict) -> None:
@@ -227,11 +231,13 @@ def _test_case(suite: ET.Element, verdict: Verdict) -> None:
         time=f"{verdict.seconds:.3f}",
     )
     because = _xml(verdict.because)
-    if verdict.holds_back:
+    if not verdict.applicable:
+        ET.SubElement(case, "skipped", message=f"{word(verdict)}: {because}")
+    elif verdict.holds_back:
         kind = "error" if verdict.outcome is Outcome.ERROR else "failure"
         found = ET.SubElement(case, kind, message=because, type=verdict.outcome.value)
         found.text = _xml("\n".join(_last_words(verdict, 400)))
-    elif _is_waived(verdict):
+    elif _is_skipped(verdict):
         ET.SubElement(case, "skipped", message=f"advisory {verdict.outcome}: {because}")
     else:
         ET.SubElement(case, "system-out").text = because
@@ -246,8 +252,9 @@ def _row(verdict: Verdict, longest: float) -> Mapping[str, object]:
     """One gate as the page shows it, with its bars measured in per cent."""
     return {
         "verdict": verdict,
-        "symbol": SYMBOLS[verdict.outcome],
-        "word": _word(verdict),
+        "symbol": sign(verdict),
+        "word": word(verdict),
+        "shade": verdict.outcome if verdict.applicable else "inapplicable",
         "time": show_time(verdict.seconds),
         "bar": _share(verdict.seconds, longest),
         "figures": [show_figure(*figure) for figure in verdict.figures.items()],

@@ -5,7 +5,7 @@ import importlib
 import math
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar, cast
 
 import httpx2
@@ -278,6 +278,7 @@ def _verdict(
         figures=judged.figures,
         evidence=tuple(client.evidence),
         advisory=bool(request.parameters.advisory),
+        applicable=judged.applicable,
     )
 
 
@@ -287,7 +288,7 @@ def with_numbers(judgement: Judgement) -> Judgement:
     lost = sorted(judgement.figures.keys() - figures.keys())
     if lost and judgement.outcome is Outcome.PASS:
         return unmeasured(f"`{lost[0]}` is not a number", **figures)
-    return Judgement(judgement.outcome, judgement.because, figures)
+    return replace(judgement, figures=figures)
 
 
 def _not_run(run: _Run, request: GateRequest, because_of: str) -> Verdict:

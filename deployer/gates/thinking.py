@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from deployer.core.gate_options import Thinking
-from deployer.gates.answers import Answer, Judgement, failed, passed, unclear
+from deployer.gates.answers import Answer, Judgement, failed, inapplicable, passed
 from deployer.gates.asking import QUESTION, chat_body
 from deployer.gates.client import Client
 from deployer.gates.leaks import leak_in
@@ -14,8 +14,9 @@ _ON_TOKENS = 256
 _OFF_TOKENS = 128
 SWITCHES = ("enable_thinking", "reasoning_effort", "<think", "thinking")
 """What a chat template that can think mentions."""
-NOT_APPLICABLE = (
-    "not applicable: the chat template of this model does not know thinking"
+LACKING = (
+    "the chat template of this model cannot think, it mentions none of "
+    f"`{'`, `'.join(SWITCHES)}`; leave the gate out"
 )
 
 
@@ -101,4 +102,4 @@ def _never_thinks(answer: Answer) -> Judgement:
             "no reasoning came with thinking on, though the chat template can think; "
             "look at `server.reasoning` and `server.reasoning_format`"
         )
-    return unclear(NOT_APPLICABLE)
+    return inapplicable(LACKING)

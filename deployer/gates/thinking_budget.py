@@ -15,6 +15,7 @@ from deployer.gates.answers import (
     Judgement,
     Streamed,
     failed,
+    inapplicable,
     passed,
     unclear,
 )
@@ -24,7 +25,7 @@ from deployer.gates.leaks import leak_in
 from deployer.gates.sse import chunks_of
 from deployer.gates.stream import order_problem
 from deployer.gates.target import Target
-from deployer.gates.thinking import NOT_APPLICABLE, knows_thinking
+from deployer.gates.thinking import LACKING, knows_thinking
 
 _SLACK = 16
 _BEYOND = 64
@@ -83,8 +84,11 @@ def judge(
         return free
     if not free.tokens:
         if knows_thinking(measurement.props):
-            return unclear("not applicable: no reasoning came without a budget either")
-        return unclear(NOT_APPLICABLE)
+            return unclear(
+                "there is nothing to limit: no reasoning came without a budget either, "
+                "though the chat template can think; look at `server.reasoning`"
+            )
+        return inapplicable(LACKING)
     figures = {"unlimited_tokens": float(free.tokens)}
     unproved = []
     for run in measurement.limited:

@@ -18,6 +18,7 @@ from deployer.gates.answers import (
     Streamed,
     excerpt,
     failed,
+    inapplicable,
     passed,
     unclear,
 )
@@ -117,7 +118,10 @@ async def measure(client: Client, parameters: Tools, _target: Target) -> Measure
 def judge(measurement: Measurement, parameters: Tools, _target: Target) -> Judgement:
     """Everything found counts, but for what the stack says it can live with."""
     if not knows_tools(measurement.props):
-        return unclear("not applicable: the chat template of this model knows no tools")
+        return inapplicable(
+            "the chat template of this model knows no tools, as `chat_template_caps` "
+            "of /props say; leave the gate out"
+        )
     if not (measurement.runs or measurement.result or measurement.parallel):
         return unclear("no mode is asked for")
     findings = list(_findings(measurement))

@@ -66,7 +66,7 @@ def thinks_on(body: Body) -> bool:
         pytest.param(
             replace(template("{{ messages }}"), says=lambda _body: Said()),
             UNCLEAR,
-            "not applicable",
+            "cannot think",
             id="cannot think",
         ),
         pytest.param(
@@ -131,12 +131,12 @@ def zero(body: Body) -> bool:
             when(zero, Said(words(40))), FAIL, "came as the answer", id="thinks aloud"
         ),
         pytest.param(
-            model(lambda _body: Said()), UNCLEAR, "not applicable", id="cannot think"
+            model(lambda _body: Said()), UNCLEAR, "nothing to limit", id="never thinks"
         ),
         pytest.param(
             replace(template("{{ messages }}"), says=lambda _body: Said()),
             UNCLEAR,
-            "the chat template of this model does not know thinking",
+            "the chat template of this model cannot think",
             id="no thinking in the template",
         ),
         pytest.param(
@@ -311,3 +311,19 @@ def test_speed_records_its_figures() -> None:
         "tokens_per_second",
         "prompt_tokens_per_second",
     }
+
+
+@pytest.mark.parametrize("gate", ["thinking", "thinking_budget"])
+def test_a_template_that_cannot_think_is_said_to_be_so(gate: str) -> None:
+    """It holds back: a stack that asks a model for what it lacks is a mistake."""
+    unable = replace(template("{{ messages }}"), says=lambda _body: Said())
+    because = "the chat template of this model cannot think, it mentions none of"
+    verdict = check(gate, unable, UNCLEAR, because)
+    assert (verdict.applicable, verdict.holds_back) == (False, True)
+
+
+def test_a_template_that_could_think_is_not_said_to_lack_it() -> None:
+    verdict = check(
+        "thinking_budget", model(lambda _body: Said()), UNCLEAR, "nothing to limit"
+    )
+    assert verdict.applicable

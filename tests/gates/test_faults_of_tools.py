@@ -196,7 +196,9 @@ def test_two_calls_at_once_pass() -> None:
 
 
 def test_a_template_without_tools_is_said_to_be_so() -> None:
-    check("tools", template("", tools=False), UNCLEAR, "not applicable")
+    because = "the chat template of this model knows no tools, as"
+    verdict = check("tools", template("", tools=False), UNCLEAR, because)
+    assert (verdict.applicable, verdict.holds_back) == (False, True)
 
 
 def test_no_mode_proves_nothing() -> None:

@@ -147,7 +147,7 @@ def test_thinking_that_is_turned_off_fails(plain_url: str) -> None:
     verdict = run_one("thinking", target(plain_url))
     expect(verdict, Outcome.FAIL, "no reasoning came with thinking on")
     verdict = run_one("thinking_budget", target(plain_url))
-    expect(verdict, Outcome.INCONCLUSIVE, "not applicable")
+    expect(verdict, Outcome.INCONCLUSIVE, "there is nothing to limit")
 
 
 def test_pictures_without_a_projector_fail(plain_url: str) -> None:

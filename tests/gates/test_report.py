@@ -173,3 +173,21 @@ def test_a_report_is_written_for_its_owner_alone(tmp_path: Path) -> None:
     names = sorted(path.name for path in page.parent.iterdir())
     assert names == ["junit.xml", "report.html", "report.json"]
     assert stat.S_IMODE(page.parent.stat().st_mode) == 0o700
+
+
+LACKING = Verdict("tools", Outcome.INCONCLUSIVE, "no tools", 0.02, applicable=False)
+
+
+def test_what_a_model_lacks_is_told_apart() -> None:
+    assert table([LACKING]) == (
+        """\
+  – not applicable  tools  20 ms  no tools
+
+1 not applicable: held back"""  # noqa: RUF001 - a dash
+    )
+    told = json.loads(json.dumps(as_json(Report("demo", [LACKING]))))["verdicts"][0]
+    assert (told["outcome"], told["applicable"]) == ("inconclusive", False)
+    suite = ET.fromstring(as_junit(Report("demo", [LACKING])))  # noqa: S314 - ours
+    assert (suite.get("failures"), suite.get("skipped")) == ("0", "1")
+    assert suite[0][0].get("message") == "not applicable: no tools"
+    assert 'class="outcome inapplicable"' in as_html(Report("demo", [LACKING]))
