@@ -17,7 +17,7 @@ from deployer.engines import Endpoint, Engine, Observation
 from deployer.errors import AuthError, EngineError, UsageError
 from deployer.gates import GATES, gate_of
 from deployer.gates.runner import GateEvent, GateRequest, Waiting, run_gates
-from deployer.gates.target import Process, Target
+from deployer.gates.target import Loading, Process, Target
 
 _CUSTOM: Final = "custom"
 _REGRESSION: Final = "regression"
@@ -97,6 +97,7 @@ def process_of(seen: Observation) -> Process:
         pid=pid if isinstance(pid, int) else None,
         memory=memory if isinstance(memory, int) else None,
         log=_beginning(Path(log)) if isinstance(log, str) else "",
+        loading=_loading(seen.facts.get("loading")),
     )
 
 
@@ -174,6 +175,14 @@ def _names(gate: str, fields: Flat) -> Iterator[str]:
             hint="write `gates: {custom: {smoke: {command: [./smoke.sh]}}}`",
         )
     yield from found
+
+
+def _loading(seen: JsonValue) -> Loading | None:
+    match seen:
+        case {"status": int(status), "body": str(body)}:
+            return Loading(status, body)
+        case _:
+            return None
 
 
 def _beginning(log: Path) -> str:

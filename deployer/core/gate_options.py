@@ -152,6 +152,9 @@ class Context(Gate):
 class Errors(Gate):
     """Wrong requests are refused with the documented status and error."""
 
+    loading: bool = False
+    """Also require that the refusal while loading was seen; unseen is no pass then."""
+
 
 class Device(Gate):
     """The server runs on the device that the stack asks for."""

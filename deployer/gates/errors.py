@@ -2,7 +2,8 @@
 
 The contract is what llama-server does, measured on b8672, b10434 and b11434; where a
 build between two of these changed it, either answer is accepted of the builds between.
-HTTP 503 while loading is not asked for: a server that is judged has loaded.
+HTTP 503 while loading cannot be asked for, because a server that is judged has loaded:
+the engine hands on what it saw while it waited, and the verdict says where nobody saw.
 """
 
 from collections.abc import Iterator
@@ -10,7 +11,15 @@ from dataclasses import dataclass
 from typing import Final
 
 from deployer.core.gate_options import Errors
-from deployer.gates.answers import Answer, Judgement, excerpt, failed, passed
+from deployer.core.verdict import Exchange
+from deployer.gates.answers import (
+    Answer,
+    Judgement,
+    excerpt,
+    failed,
+    passed,
+    unclear,
+)
 from deployer.gates.client import Client
 from deployer.gates.context import PATH, REFUSAL, ContextProps
 from deployer.gates.shapes import ErrorAnswer, read, read_error
@@ -85,6 +94,15 @@ _TOO_LONG: Final = Row(
 )
 
 
+LOADING: Final = Row(
+    "loading", "GET", "/health", b"", (Refusal(503, "unavailable_error"),)
+)
+"""While the model is not loaded, on every route and without a key too."""
+_UNSEEN: Final = (
+    "how it refuses while it loads was not seen: it had loaded when it was first asked"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """A wrong request, and what came back."""
@@ -103,7 +121,8 @@ class Measurement:
 
 async def measure(client: Client, _parameters: Errors, target: Target) -> Measurement:
     """Make every wrong request; none of them reaches the model."""
-    attempts = [
+    attempts = [*_seen_loading(client, target)]
+    attempts += [
         Attempt(row, await _asked(client, row))
         for row in CONTRACT
         if row.keyed or target.api_key is not None
@@ -118,7 +137,7 @@ async def measure(client: Client, _parameters: Errors, target: Target) -> Measur
     return Measurement(tuple(attempts))
 
 
-def judge(measurement: Measurement, _parameters: Errors, target: Target) -> Judgement:
+def judge(measurement: Measurement, parameters: Errors, target: Target) -> Judgement:
     """Every refusal has to be one that the build is known to give."""
     problems = list(_problems(measurement, target.build))
     if problems:
@@ -126,7 +145,11 @@ def judge(measurement: Measurement, _parameters: Errors, target: Target) -> Judg
     if measurement.unknown is not None:
         return measurement.unknown
     refused = ", ".join(one.row.what for one in measurement.attempts)
-    return passed(f"refused as documented: {refused}")
+    if any(one.row is LOADING for one in measurement.attempts):
+        return passed(f"refused as documented: {refused}")
+    if parameters.loading:
+        return unclear(f"{_UNSEEN}; `deployer stop` and `start` let it be seen")
+    return passed(f"refused as documented: {refused}; {_UNSEEN}")
 
 
 def _problems(measurement: Measurement, build: int | None) -> Iterator[str]:
@@ -142,6 +165,16 @@ def _problems(measurement: Measurement, build: int | None) -> Iterator[str]:
             wanted = " or ".join(f"{one.status} `{one.type}`" for one in allowed)
             said = f"{attempt.answer.status} `{excerpt(attempt.answer.body, 60)}`"
             yield f"{attempt.row.what}: {said} instead of {wanted}"
+
+
+def _seen_loading(client: Client, target: Target) -> Iterator[Attempt]:
+    """What the engine heard while it waited for the server."""
+    seen = target.process.loading
+    if seen is not None:
+        note = "seen by the engine while it waited for the server"
+        client.keep(Exchange("GET /health", seen.status, seen.body, 0.0, note))
+        answer = Answer(seen.status, "application/json", seen.body.encode(), 0.0)
+        yield Attempt(LOADING, answer)
 
 
 async def _asked(client: Client, row: Row) -> Answer:

@@ -10,6 +10,14 @@ from deployer.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True)
+class Loading:
+    """What a server answered on /health before its model was loaded."""
+
+    status: int
+    body: str
+
+
+@dataclass(frozen=True, slots=True)
 class Process:
     """The server as its engine sees it from outside; only what is known is set."""
 
@@ -19,6 +27,8 @@ class Process:
     """Main memory that it holds, in bytes."""
     log: str = ""
     """What it logged while it started."""
+    loading: Loading | None = None
+    """What it answered first while it loaded, where that was seen."""
 
 
 @dataclass(frozen=True, slots=True)

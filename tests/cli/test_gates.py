@@ -105,3 +105,15 @@ def test_a_candidate_that_answers_otherwise_is_held_back(project: Project) -> No
     assert "✖ regression       fail: the answers agree with the live" in done.out
     assert "`The answer is 42.` became `" in done.out
     assert project.servers() == {before}
+
+
+LOADS_LONG = STACK.replace("1024", "524288") + "  errors: {loading: true}\n"
+"""Its cache of 320 MB is cleared while it loads, which takes a while."""
+
+
+def test_what_the_server_says_while_it_loads_is_judged(project: Project) -> None:
+    project.write(LOADS_LONG)
+    done = project.run("apply", DEMO, "--yes")
+    assert done.code == 0, done.out + done.err
+    assert "refused as documented: loading, broken JSON" in done.out
+    assert "refused as documented: loading, " in project.run("check", DEMO).out

@@ -8,7 +8,7 @@ from deployer.core.gate_options import Errors
 from deployer.core.verdict import Outcome
 from deployer.gates import errors
 from deployer.gates.answers import Answer
-from deployer.gates.target import Target
+from deployer.gates.target import Loading, Process, Target
 from tests.gates import fake_http as http
 from tests.gates import fake_server as fake
 from tests.gates.breaking import (
@@ -22,7 +22,7 @@ from tests.gates.breaking import (
     text,
     when,
 )
-from tests.gates.checking import check
+from tests.gates.checking import PROCESS, check
 from tests.gates.fake_http import Part, Reply, Request, Script
 from tests.gates.fake_model import Body, Said, usual_answer
 
@@ -251,3 +251,47 @@ def test_without_a_key_none_is_asked_for() -> None:
     open_server = Script(key=None)
     verdict = check("errors", open_server, Outcome.PASS, "an unknown route", key=None)
     assert "no key" not in verdict.because
+
+
+LOADS = '{"error": {"message": "Loading model", "type": "unavailable_error"}}'
+
+
+def loading(status: int, body: str) -> Process:
+    return replace(PROCESS, loading=Loading(status, body))
+
+
+def test_a_refusal_while_loading_that_was_seen_is_judged() -> None:
+    verdict = check(
+        "errors",
+        Script(),
+        Outcome.PASS,
+        "refused as documented: loading, broken JSON",
+        process=loading(503, LOADS),
+        loading=True,
+    )
+    assert verdict.evidence[0].request == "GET /health"
+    assert (
+        verdict.evidence[0].note == "seen by the engine while it waited for the server"
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (500, LOADS),
+        (404, '{"error": {"message": "File Not Found", "type": "not_found_error"}}'),
+        (503, "<html>Service Unavailable</html>"),
+        (503, '{"error": {"message": "Loading model", "type": "server_error"}}'),
+        (503, ""),
+        (502, "{}"),
+    ],
+)
+def test_another_answer_while_loading_fails(status: int, body: str) -> None:
+    because = f"loading: {status} `{body[:20]}"
+    check("errors", Script(), FAIL, because, process=loading(status, body))
+
+
+def test_a_refusal_while_loading_that_nobody_saw_is_said_to_be_so() -> None:
+    unseen = "how it refuses while it loads was not seen"
+    check("errors", Script(), Outcome.PASS, unseen)
+    check("errors", Script(), UNCLEAR, unseen, loading=True)

@@ -93,7 +93,12 @@ class LocalEngine:
             running=True,
             healthy=healthy,
             detail=f"{'healthy' if healthy else 'running but not healthy'}, {about}",
-            facts={"pid": running.pid, "memory": memory, "log": str(server.log)},
+            facts={
+                "pid": running.pid,
+                "memory": memory,
+                "log": str(server.log),
+                "loading": dict(server.first_words),
+            },
         )
 
     def endpoint(self, record: Record, *, candidate: bool) -> Endpoint:

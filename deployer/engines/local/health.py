@@ -26,12 +26,13 @@ from deployer.engines.local.ports import (
 from deployer.engines.local.process import Ended, Running, wait_for_end
 from deployer.errors import EngineError, TimedOutError
 
-_FIRST_PAUSE: Final = 0.02
+_FIRST_PAUSE: Final = 0.01
 _LONGEST_PAUSE: Final = 0.5
 _REQUEST_SECONDS: Final = 5.0
 _SAY_SECONDS: Final = 2.0
 _EXCERPT_LINES: Final = 15
 _SEARCHED_LINES: Final = 200
+_BODY_BYTES: Final = 400
 
 # The kernel's table of sockets is read in pieces while it changes: one look may
 # miss a connection.
@@ -54,16 +55,21 @@ def wait_healthy(
     limit: float,
     source_address: str,
     say: Callable[[str], None],
+    heard: Callable[[int, str], None] = lambda _status, _body: None,
 ) -> None:
     """Wait up to `limit` seconds until `url`/health is 200 from this very process.
 
-    Requests come from `source_address` (empty: any).  Raises `EngineError` with the
-    likely cause and the end of the log as soon as the process is gone or another one
-    answers, `TimedOutError` when the limit runs out.
+    Requests come from `source_address` (empty: any).  Status and body of each of its
+    answers that is not 200 are `heard`: what it says while it loads.  Raises
+    `EngineError` with the likely cause and the end of the log as soon as the process is
+    gone or another one answers, `TimedOutError` when the limit runs out.
     """
     begun = said = time.monotonic()
     pause = _FIRST_PAUSE
-    while (answer := _answer(running, url, source_address)) is not _Answer.HEALTHY:
+    while True:
+        answer = _answer(running, url, source_address, heard)
+        if answer is _Answer.HEALTHY:
+            return
         if answer is _Answer.STRANGE:
             _refuse_stranger(running)
         left = begun + limit - time.monotonic()
@@ -84,10 +90,13 @@ def is_healthy(running: Running, url: str, source_address: str) -> bool:
 
     A request from an address that is steered to another server is a no.
     """
-    return _answer(running, url, source_address) is _Answer.HEALTHY
+    heard = _answer(running, url, source_address, lambda _status, _body: None)
+    return heard is _Answer.HEALTHY
 
 
-def _answer(running: Running, url: str, source_address: str) -> _Answer:
+def _answer(
+    running: Running, url: str, source_address: str, heard: Callable[[int, str], None]
+) -> _Answer:
     if not listens(running.pid, running.port):
         return _Answer.NONE
     place = urlsplit(url)
@@ -101,10 +110,13 @@ def _answer(running: Running, url: str, source_address: str) -> _Answer:
         connection.connect()
         client = connection.sock.getsockname()
         connection.request("GET", f"{place.path.rstrip('/')}/health")
-        if connection.getresponse().status != http.HTTPStatus.OK:
-            return _Answer.UNHEALTHY
+        answer = connection.getresponse()
         # The server keeps this connection open, so it can be looked up.
         own = any(accepted_by(running.pid, running.port, client) for _ in range(_LOOKS))
+        if answer.status != http.HTTPStatus.OK:
+            if own:
+                heard(answer.status, answer.read(_BODY_BYTES).decode(errors="replace"))
+            return _Answer.UNHEALTHY
     except (OSError, http.client.HTTPException):
         return _Answer.NONE
     finally:

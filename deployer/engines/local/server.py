@@ -1,6 +1,7 @@
 """One llama-server of a release: its argument list, its run directory, its life."""
 
 import hashlib
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ _KEY_LENGTH = 16
 """Characters of a key in the name of a run directory."""
 _MARK_LENGTH = 6
 """Characters that tell stacks of one name in several folders apart."""
+LOADING: Final = "loading.json"
+"""File that holds what it said first while it loaded; gates want to see that."""
 _API_KEY = "api-key"
 """File that llama-server reads its key from; gone once it has started."""
 
@@ -110,9 +113,19 @@ class Server:
                 limit=limit,
                 source_address=steer.GATE_SOURCE if self.is_shared() else "",
                 say=lambda text: say(Talk(self.record.address, text)),
+                heard=self._keep_first_words,
             )
         finally:
             self._remove_api_key()
+
+    @property
+    def first_words(self) -> Flat:
+        """`status` and `body` of its first answer while it loaded, if it was seen."""
+        try:
+            said = json.loads(self._loading.read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return said if isinstance(said, dict) else {}
 
     def end(self, say: Say) -> None:
         """Let it finish what it answers, then stop it; gone already is fine."""
@@ -178,6 +191,15 @@ class Server:
         self.stopped.touch()
 
     @property
+    def _loading(self) -> Path:
+        return self._run_dir / LOADING
+
+    def _keep_first_words(self, status: int, body: str) -> None:
+        if not self._loading.exists():
+            text = json.dumps({"status": status, "body": body})
+            self._loading.write_text(text, encoding="utf-8")
+
+    @property
     def _run_dir(self) -> Path:
         return self._stack_dir / self.record.key[:_KEY_LENGTH]
 
@@ -204,6 +226,7 @@ class Server:
         self._write_api_key()
         self._dry_run(argv)
         self.stopped.unlink(missing_ok=True)
+        self._loading.unlink(missing_ok=True)
         if self.is_shared():
             steer.steer(self.host, self.port, clients=0, gates=1)
         running = spawn(

@@ -47,6 +47,27 @@ def test_a_server_that_loads_is_waited_for(start: Start, tmp_path: Path) -> None
     assert said == ["the server loads its model, 2 s so far"]
 
 
+def test_what_a_server_says_while_it_loads_is_heard(
+    listening: Start, tmp_path: Path
+) -> None:
+    running = listening("--ready", str(tmp_path / "ready"))
+    heard: list[tuple[int, str]] = []
+
+    def hear(status: int, body: str) -> None:
+        heard.append((status, body))
+        (tmp_path / "ready").touch()
+
+    wait_healthy(
+        running,
+        f"http://127.0.0.1:{running.port}",
+        limit=60,
+        source_address="",
+        say=lambda _text: None,
+        heard=hear,
+    )
+    assert heard == [(503, "loading")]
+
+
 def test_a_server_that_never_loads_runs_out_of_time(
     listening: Start, tmp_path: Path
 ) -> None:
