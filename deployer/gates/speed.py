@@ -1,9 +1,12 @@
 """Gate speed: time to the first token and tokens a second; always recorded.
 
 The token rates are llama-server's own (`timings`), the time to the first token is the
-client's, network included.  All are those of one stream on an idle, warm server.
+client's, network included.  They are those of one stream on an idle, warm server, and
+then of as many streams at once as there are slots, which share what the server can do.
 """
 
+import asyncio
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from deployer.core.gate_options import Speed
@@ -17,9 +20,9 @@ from deployer.gates.answers import (
     show_time,
     unmeasured,
 )
-from deployer.gates.asking import chat_body
+from deployer.gates.asking import Body, chat_body
 from deployer.gates.client import Client
-from deployer.gates.shapes import Completion, Timings, read
+from deployer.gates.shapes import Completion, SlotCount, Timings, read
 from deployer.gates.sse import chunks_of
 from deployer.gates.stream import order_problem, told_by
 from deployer.gates.target import Target
@@ -27,6 +30,7 @@ from deployer.gates.target import Target
 _WARM_TOKENS = 8
 _TOKENS = 128
 _LONG = "The quick brown fox jumps over the lazy dog. " * 40
+_PATH = "/v1/chat/completions"
 _RUNS = 3
 """Streams measured; the fastest counts, for what slows a server down is chance."""
 
@@ -37,6 +41,10 @@ class Measurement:
 
     streams: tuple[Streamed, ...]
     long: Answer
+    together: tuple[Streamed, ...] = ()
+    """One stream for each slot, all at once."""
+    together_seconds: float = 0.0
+    """From the first request to the last token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,33 +53,40 @@ class Pace:
 
     first_seconds: float
     per_second: float
+    tokens: int
 
 
-async def measure(client: Client, _parameters: Speed, _target: Target) -> Measurement:
-    """Warm up, then stream answers of a fixed length, then read a long prompt."""
+async def measure(client: Client, _parameters: Speed, target: Target) -> Measurement:
+    """Warm up, stream answers of a fixed length, read a long prompt, fill the slots."""
+    props = read(await client.get("/props"), SlotCount)
+    found = 1 if isinstance(props, Judgement) else props.total_slots
+    slots = target.whole("server.parallel") or found
     warm = chat_body("Hello", _WARM_TOKENS, ignore_eos=True)
-    await client.post("/v1/chat/completions", warm)
-    body = chat_body(
-        "Tell me a story.",
-        _TOKENS,
-        ignore_eos=True,
-        stream=True,
-        stream_options={"include_usage": True},
-        cache_prompt=False,
-    )
-    streams = [await client.stream("/v1/chat/completions", body) for _ in range(_RUNS)]
-    long = chat_body(_LONG, 1, cache_prompt=False)
-    return Measurement(tuple(streams), await client.post("/v1/chat/completions", long))
+    await client.post(_PATH, warm)
+    streams = [await client.stream(_PATH, _story(0)) for _ in range(_RUNS)]
+    long = await client.post(_PATH, chat_body(_LONG, 1, cache_prompt=False))
+    if slots < 2:
+        return Measurement(tuple(streams), long)
+    begun = client.clock()
+    asked = (client.stream(_PATH, _story(number)) for number in range(slots))
+    ended = await asyncio.gather(*asked, return_exceptions=True)
+    took = client.clock() - begun
+    together = []
+    for one in ended:
+        if isinstance(one, BaseException):
+            raise one
+        together.append(one)
+    return Measurement(tuple(streams), long, tuple(together), took)
 
 
 def judge(measurement: Measurement, parameters: Speed, _target: Target) -> Judgement:
     """The limits of the stack have to be kept; the numbers have to be there anyway."""
-    paces = []
-    for streamed in measurement.streams:
-        pace = _pace(streamed)
-        if isinstance(pace, Judgement):
-            return pace
-        paces.append(pace)
+    paces, together = _paces(measurement.streams), _paces(measurement.together)
+    if isinstance(paces, Judgement):
+        return paces
+    if isinstance(together, Judgement):
+        said = f"{len(measurement.together)} streams at once: {together.because}"
+        return Judgement(together.outcome, said)
     reading = read(measurement.long, Completion)
     if isinstance(reading, Judgement):
         return reading
@@ -84,11 +99,28 @@ def judge(measurement: Measurement, parameters: Speed, _target: Target) -> Judge
         "ttft_seconds": first,
         "tokens_per_second": rate,
         "prompt_tokens_per_second": read_rate,
+        **_shared(together, measurement.together_seconds),
     }
-    shown = f"first token after {show_time(first)}, {rate:.1f} tokens/s"
     if problem := _too_slow(parameters, first, rate):
         return failed(problem, **figures)
-    return passed(f"{shown}, prompt {read_rate:.0f} tokens/s", **figures)
+    shown = f"first token after {show_time(first)}, {rate:.1f} tokens/s"
+    shown += f", prompt {read_rate:.0f} tokens/s"
+    if together:
+        rate = figures["parallel_tokens_per_second"]
+        shown += f"; {len(together)} streams at once {rate:.1f} tokens/s together"
+    return passed(shown, **figures)
+
+
+def _shared(together: list[Pace], seconds_taken: float) -> Mapping[str, float]:
+    """The figures of streams at once; none where there is one slot."""
+    if not together:
+        return {}
+    tokens = sum(pace.tokens for pace in together)
+    return {
+        "parallel_streams": float(len(together)),
+        "parallel_ttft_seconds": max(pace.first_seconds for pace in together),
+        "parallel_tokens_per_second": tokens / seconds_taken if seconds_taken else 0.0,
+    }
 
 
 def _too_slow(parameters: Speed, first: float, rate: float) -> str:
@@ -99,6 +131,16 @@ def _too_slow(parameters: Speed, first: float, rate: float) -> str:
     if least is not None and rate < least:
         return f"{rate:.1f} tokens/s, less than `tokens_per_second: {least:g}`"
     return ""
+
+
+def _paces(streams: Iterable[Streamed]) -> list[Pace] | Judgement:
+    found = []
+    for streamed in streams:
+        pace = _pace(streamed)
+        if isinstance(pace, Judgement):
+            return pace
+        found.append(pace)
+    return found
 
 
 def _pace(streamed: Streamed) -> Pace | Judgement:
@@ -114,9 +156,21 @@ def _pace(streamed: Streamed) -> Pace | Judgement:
     if first is None:
         return failed("the stream holds no text")
     rate = _rate(timings)
-    if rate is None:
+    if timings is None or rate is None:
         return unmeasured("the stream holds no `timings` to tell its speed")
-    return Pace(first, rate)
+    return Pace(first, rate, timings.predicted_n)
+
+
+def _story(number: int) -> Body:
+    """A request for an answer of a fixed length; numbers make different prompts."""
+    return chat_body(
+        f"Tell me story {number}.",
+        _TOKENS,
+        ignore_eos=True,
+        stream=True,
+        stream_options={"include_usage": True},
+        cache_prompt=False,
+    )
 
 
 def _rate(timings: Timings | None) -> float | None:

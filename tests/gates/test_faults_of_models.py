@@ -20,7 +20,7 @@ from tests.gates.breaking import (
     text,
     when,
 )
-from tests.gates.checking import check
+from tests.gates.checking import STATED, check
 from tests.gates.fake_http import Part, Reply, Request, Script
 from tests.gates.fake_model import Body, Said, usual_answer, words
 
@@ -310,7 +310,35 @@ def test_speed_records_its_figures() -> None:
         "ttft_seconds",
         "tokens_per_second",
         "prompt_tokens_per_second",
+        "parallel_streams",
+        "parallel_ttft_seconds",
+        "parallel_tokens_per_second",
     }
+    assert verdict.figures["parallel_streams"] == 2
+
+
+def test_one_slot_has_no_streams_at_once() -> None:
+    stated = {**STATED, "server.parallel": 1}
+    verdict = check("speed", Script(), Outcome.PASS, "tokens/s", stated=stated)
+    assert "parallel_streams" not in verdict.figures
+
+
+@pytest.mark.parametrize(
+    ("reply", "outcome", "because"),
+    [
+        (http.error(500, "oops"), FAIL, "2 streams at once: answered HTTP 500: oops"),
+        (Reply((b"{", Part.RESET)), ERROR, "was reset"),
+        (http.events(Part.RESET), ERROR, "2 streams at once: the stream broke off"),
+    ],
+)
+def test_a_slot_that_does_not_answer_beside_others_fails_speed(
+    reply: Reply, outcome: Outcome, because: str
+) -> None:
+    def respond(request: Request) -> Reply:
+        second = "story 1" in json.dumps(request.body)
+        return reply if second else fake.chat(request)
+
+    check("speed", answers(CHAT, respond), outcome, because)
 
 
 @pytest.mark.parametrize("gate", ["thinking", "thinking_budget"])
