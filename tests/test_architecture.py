@@ -117,7 +117,7 @@ SPELLED: Mapping[str, set[object]] = {
         "server.slots",
     },
     # how many requests answer at once
-    "gates/concurrency.py": {"server.parallel"},
+    "gates/target.py": {"server.parallel"},
     "gates/device.py": {"server.device", "server.n_gpu_layers"},
     # decides how llama.cpp is compiled
     "engines/local/artefacts.py": {
@@ -128,8 +128,6 @@ SPELLED: Mapping[str, set[object]] = {
     "llama/recipe.py": {"llama_cpp.cuda"},
     # files beside the stack that have to be there
     "load/validate.py": {
-        "gates.quality.file",
-        "gates.regression.file",
         "llama_cpp.binary",
         "model.mmproj",
         "model.path",

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from deployer import lockfile
 from deployer.app.deployed import Deployed, deployed, name_of
-from deployer.app.judging import Judging, reports_folder
+from deployer.app.judging import Judging
 from deployer.app.planning import Options, Planned, plan
 from deployer.app.prepared import Prepared
+from deployer.app.reports import keep_report
 from deployer.app.roots import register
 from deployer.app.settings import Settings, monotonic, utc_now, whole
 from deployer.apply import World, apply
@@ -160,13 +161,14 @@ def _carry_out(
     if steps:
         register(settings, settings.states(stack_file, planned.prepared.name))
     keep = _kept(planned)
+    home, before, name = settings.home, planned.state, planned.plan.id
     try:
-        state = apply(steps, planned.state, world, cause=cause, keep=keep)
+        state = apply(steps, before, world, cause=cause, keep=keep)
     except GateError as error:
-        report = _reported(settings, planned, tuple(seen))
+        report = keep_report(home, before, before, seen, name)
         hint = f"{error.hint}, and `{report}` shows it all"
         raise GateError(error.message, hint=hint) from error
-    report = _reported(settings, planned, tuple(seen))
+    report = keep_report(home, before, state, seen, name)
     server = state.server
     endpoint = None if server is None else engine.endpoint(server, candidate=False)
     return Applied(planned, state, tuple(seen), report, endpoint)
@@ -188,19 +190,3 @@ def _kept(planned: Planned) -> int:
         if node.kind is Kind.SERVER:
             return whole(node.fields.get("rollout.keep"), _KEEP)
     return _KEEP
-
-
-def _reported(
-    settings: Settings, planned: Planned, verdicts: tuple[Verdict, ...]
-) -> Path | None:
-    """Keep what the gates saw, also when they held the candidate back."""
-    if not verdicts:
-        return None
-    from deployer.gates.report import write_report  # noqa: PLC0415 - only with gates
-
-    stack = planned.prepared.name
-    name = f"{utc_now().replace(':', '')}-{planned.plan.id}"
-    folder = reports_folder(settings.home, stack) / name
-    return write_report(
-        verdicts, folder, title=f"{stack}: gates of plan {planned.plan.id}"
-    )

@@ -140,11 +140,6 @@ def parameters_of(gate: str, fields: Flat) -> Gate:
     return parameters
 
 
-def reports_folder(home: Path, stack: str) -> Path:
-    """Where the reports of a stack are kept."""
-    return home / "reports" / stack
-
-
 def release_fields(records: Mapping[str, Record]) -> Flat:
     """The fields of all resources of a release together."""
     found: dict[str, JsonValue] = {}

@@ -10,7 +10,7 @@ from deployer.app.prepared import Prepared
 from deployer.app.settings import Settings, patches_folder
 from deployer.core.argv import words_by_field
 from deployer.core.facts import Facts, Pin
-from deployer.core.gate_files import files_of
+from deployer.core.gate_files import files_of, judged_by
 from deployer.core.graph import (
     TEMPLATE_DIGEST,
     architectures_of,
@@ -64,17 +64,15 @@ def read(stack_file: Path, settings: Settings, options: Options, watch: Watch) -
         raise UsageError(
             _moved(lock, locked, facts), hint=f"run `deployer lock {stack_file}`"
         )
-    judged_by = gate_files(stack, stack_file.parent)
-    digests: Flat = {
-        path: sha256_of(file, unwatched) for path, file in judged_by.items()
-    }
-    graph = expand(stack, facts, ABILITIES[stack.engine], gate_files=digests)
+    asked = gate_files(stack, stack_file.parent)
+    digests: Flat = {p: sha256_of(f, unwatched) for p, f in asked.items()}
+    graph = judged_by(expand(stack, facts, ABILITIES[stack.engine]), digests)
     prepared = Prepared(stack.name, stack.engine, graph, loaded.places, loaded.notes)
     return Read(
         prepared,
         None if facts == locked else facts,
         (*loaded.sources, lock, *_read_files(stack, stack_file)),
-        (*_artefacts(stack, stack_file.parent), *judged_by.values()),
+        (*_artefacts(stack, stack_file.parent), *asked.values()),
         lasting=stack.llama_cpp.source != "path",
     )
 

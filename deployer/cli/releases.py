@@ -6,6 +6,7 @@ import click
 
 from deployer.app.deployed import deployed
 from deployer.app.releases import compare
+from deployer.app.reports import report_of
 from deployer.app.serving import Status, status
 from deployer.app.settings import settings_of
 from deployer.cli.options import json_option, stack_argument
@@ -99,37 +100,64 @@ def _status_data(found: Status) -> dict[str, JsonValue]:
 def history_command(stack: Path, *, as_json: bool) -> None:
     """List the kept releases, newest first.
 
+    Each with the speed that its gates measured, and with their report.
+
     \b
     Example:
       deployer history stacks/prod.yaml
     """
-    state = deployed(stack, settings_of()).state
+    settings = settings_of()
+    state = deployed(stack, settings).state
     live = state.releases[-1].number if state.live and state.releases else None
     if as_json:
         json_head()
     for release in reversed(state.releases):
-        held = [str(g["gate"]) for g in release.gates if g.get("outcome") != "pass"]
+        report = report_of(settings.home, state, release.number)
+        is_live = release.number == live
         if as_json:
-            json_line(
-                {
-                    "type": "release",
-                    "number": release.number,
-                    "at": release.at,
-                    "cause": release.cause,
-                    "live": release.number == live,
-                    "keys": {r.kind.value: r.key for r in release.records.values()},
-                    "gates": [dict(gate) for gate in release.gates],
-                }
-            )
-            continue
-        mark = "●" if release.number == live else " "
-        gates = f"{len(release.gates) - len(held)}/{len(release.gates)} gates"
-        click.echo(
-            f"{mark} {release.number:>4}  {when(release.at)}  {gates:<12} "
-            f"{release.cause}"
-        )
+            json_line(_release_data(release, report, live=is_live))
+        else:
+            _tell(release, report, live=is_live)
     if not state.releases and not as_json:
         click.echo("no release yet")
+
+
+def _release_data(
+    release: Release, report: Path | None, *, live: bool
+) -> dict[str, JsonValue]:
+    return {
+        "type": "release",
+        "number": release.number,
+        "at": release.at,
+        "cause": release.cause,
+        "live": live,
+        "keys": {r.kind.value: r.key for r in release.records.values()},
+        "gates": [dict(gate) for gate in release.gates],
+        "report": None if report is None else str(report),
+    }
+
+
+def _tell(release: Release, report: Path | None, *, live: bool) -> None:
+    passed = sum(gate.get("outcome") == "pass" for gate in release.gates)
+    gates = f"{passed}/{len(release.gates)} gates"
+    head = f"{'●' if live else ' '} {release.number:>4}  {when(release.at)}"
+    click.echo(f"{head}  {gates:<12} {release.cause}")
+    if speed := _speed(release):
+        click.echo(f"        speed   {speed}")
+    if report is not None:
+        click.echo(f"        report  {report}")
+
+
+def _speed(release: Release) -> str:
+    """The figures of the gate `speed`, if it ran before the promotion."""
+    found = next((g["figures"] for g in release.gates if g["gate"] == "speed"), None)
+    if not isinstance(found, dict):
+        return ""
+    from deployer.gates.report import show_figure  # noqa: PLC0415 - only with gates
+
+    figures = {n: float(v) for n, v in found.items() if isinstance(v, int | float)}
+    shown = (show_figure(*figure) for figure in figures.items())
+    return ", ".join(f"{name} {value}" for name, value in shown)
 
 
 @click.command("diff")

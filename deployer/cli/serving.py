@@ -56,12 +56,19 @@ class _Asked(TypedDict):
     metavar="N",
     help="How many gates run at once; never more than the server has slots.",
 )
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="Write report.html, report.json and junit.xml there.",
+)
 @json_option
 def check_command(
     stack: Path | None,
     url: str | None,
     api_key_env: str | None,
     *,
+    report: Path | None,
     as_json: bool,
     **checking: Unpack[_Asked],
 ) -> None:
@@ -70,7 +77,7 @@ def check_command(
     \b
     Example:
       deployer check stacks/demo.yaml --gate chat --repeat 5
-      deployer check --url http://127.0.0.1:8080
+      deployer check --url http://127.0.0.1:8080 --report out
     """
     if (stack is None) == (url is None):
         raise UsageError(
@@ -84,6 +91,8 @@ def check_command(
         else:
             done = check(Path(stack or ""), settings, Checking(**checking), tell)
     _print(done, as_json=as_json)
+    if report is not None:
+        _write(done, report)
     if not all_let_pass(done.verdicts):
         held = ", ".join(f"`{v.gate}`" for v in done.verdicts if v.holds_back)
         raise GateError(
@@ -92,6 +101,13 @@ def check_command(
             if url is not None and api_key_env is None
             else "the table above says what each gate saw",
         )
+
+
+def _write(done: Checked, folder: Path) -> None:
+    from deployer.gates.report import write_report  # noqa: PLC0415 - on demand
+
+    page = write_report(done.verdicts, folder, title=f"check of {done.url}")
+    click.echo(f"Report: {page}", err=True)
 
 
 def _print(done: Checked, *, as_json: bool) -> None:

@@ -1,9 +1,11 @@
 """Files that gates name: what they prove depends on what these files say."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from deployer.core.gate_options import Gates
+from deployer.core.resources import Graph, Kind
+from deployer.core.values import Flat
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,3 +38,16 @@ def files_of(gates: Gates | None) -> Iterator[Named]:
             yield Named(path, custom.python.rpartition(":")[0])
         for word in dict.fromkeys(custom.command or ()):
             yield Named(path, word, certain=False)
+
+
+def judged_by(graph: Graph, digests: Flat) -> Graph:
+    """The graph whose server also has the digests of these files among its fields.
+
+    They are no part of its key: another content is a reason to judge it again.
+    """
+    return {
+        address: replace(node, fields={**node.fields, **digests})
+        if node.kind is Kind.SERVER
+        else node
+        for address, node in graph.items()
+    }

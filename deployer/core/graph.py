@@ -1,8 +1,6 @@
 """From a stack and its facts to the resources it asks for, with their keys."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
-from types import MappingProxyType
 
 from deployer.core.abilities import Abilities
 from deployer.core.argv import is_word, words_of
@@ -19,8 +17,6 @@ from deployer.core.values import Flat, JsonValue
 TEMPLATE_DIGEST = "server.chat_template.sha256"
 """Input of the lock file: the content of a chat template of the user's."""
 
-NOTHING: Flat = MappingProxyType({})
-
 RECIPES: Mapping[Kind, int] = {
     Kind.BUILD: 1,
     Kind.WEIGHTS: 1,
@@ -30,13 +26,8 @@ RECIPES: Mapping[Kind, int] = {
 """Raised when the code behind a kind makes something else of the same content."""
 
 
-def expand(
-    stack: Stack, facts: Facts, abilities: Abilities, *, gate_files: Flat = NOTHING
-) -> Graph:
+def expand(stack: Stack, facts: Facts, abilities: Abilities) -> Graph:
     """The resources that a stack asks for.
-
-    ``gate_files`` are the digests of files that gates name: fields of the server that
-    are no part of its key, so that another content is a reason to judge it again.
 
     The key of the build and of the weights holds what the lock file found, so that
     another tag of the same commit, or a mirror with the same file, changes nothing.
@@ -64,13 +55,11 @@ def expand(
     made_from = {build.kind.value: build.key, weights.kind.value: weights.key}
     if not captured:
         server = _runs(stack, Kind.SERVER, homes[Kind.SERVER], made_from, argv, files)
-        server = _judged_by(server, gate_files)
         return {node.address: node for node in (build, weights, server)}
     mine = homes[Kind.SNAPSHOT]
     snapshot = _runs(stack, Kind.SNAPSHOT, mine, made_from, argv, files)
     needs = {**made_from, snapshot.kind.value: snapshot.key}
     server = _runs(stack, Kind.SERVER, homes[Kind.SERVER], needs, argv, {})
-    server = _judged_by(server, gate_files)
     return {node.address: node for node in (build, weights, snapshot, server)}
 
 
@@ -180,7 +169,3 @@ def _runs(
         needs=needs,
         spec={"argv": list(argv)},
     )
-
-
-def _judged_by(server: Node, gate_files: Flat) -> Node:
-    return replace(server, fields={**server.fields, **gate_files})

@@ -67,7 +67,7 @@ async def measure(
     props = read(await client.get("/props"), SlotCount)
     unknown = props if isinstance(props, Judgement) else None
     slots = props.total_slots if isinstance(props, SlotCount) else None
-    wanted = parameters.requests or target.whole("server.parallel") or slots or 0
+    wanted = parameters.requests or target.slots or slots or 0
     found = Measurement(wanted, slots=slots, unknown=unknown)
     for tokens in _TOKENS if wanted else ():
         found = await _at_once(client, found, tokens)

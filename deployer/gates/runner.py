@@ -193,7 +193,7 @@ async def _side_by_side(
 
 async def _slots(run: _Run) -> int:
     """Requests that the server works on at once; more would wait, and measure that."""
-    if (stated := run.target.whole("server.parallel")) is not None:
+    if (stated := run.target.slots) is not None:
         return max(1, stated)
     try:
         async with asyncio.timeout(_SLOTS_SECONDS):

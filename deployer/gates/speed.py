@@ -22,6 +22,7 @@ from deployer.gates.answers import (
 )
 from deployer.gates.asking import Body, chat_body
 from deployer.gates.client import Client
+from deployer.gates.context import ContextProps
 from deployer.gates.shapes import Completion, SlotCount, Timings, read
 from deployer.gates.sse import chunks_of
 from deployer.gates.stream import order_problem, told_by
@@ -58,13 +59,19 @@ class Pace:
 
 async def measure(client: Client, _parameters: Speed, target: Target) -> Measurement:
     """Warm up, stream answers of a fixed length, read a long prompt, fill the slots."""
-    props = read(await client.get("/props"), SlotCount)
-    found = 1 if isinstance(props, Judgement) else props.total_slots
-    slots = target.whole("server.parallel") or found
+    props = await client.get("/props")
+    count, context = read(props, SlotCount), read(props, ContextProps)
+    slots = target.slots or (
+        1 if isinstance(count, Judgement) else max(1, count.total_slots)
+    )
     warm = chat_body("Hello", _WARM_TOKENS, ignore_eos=True)
     await client.post(_PATH, warm)
     streams = [await client.stream(_PATH, _story(0)) for _ in range(_RUNS)]
-    long = await client.post(_PATH, chat_body(_LONG, 1, cache_prompt=False))
+    prompt = _LONG
+    if not isinstance(context, Judgement):
+        # A token has a letter at least: half of them fit into every slot.
+        prompt = _LONG[: context.default_generation_settings.n_ctx // 2]
+    long = await client.post(_PATH, chat_body(prompt, 1, cache_prompt=False))
     if slots < 2:
         return Measurement(tuple(streams), long)
     begun = client.clock()

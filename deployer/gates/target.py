@@ -70,6 +70,11 @@ class Target:
         """The host name or address in the URL."""
         return urlsplit(self.url).hostname or ""
 
+    @property
+    def slots(self) -> int | None:
+        """How many requests it is to work on at once, where that is stated."""
+        return self.whole("server.parallel")
+
     def whole(self, path: str) -> int | None:
         """The whole number stated at a path."""
         stated = self.expects.get(path)

@@ -117,3 +117,21 @@ def test_what_the_server_says_while_it_loads_is_judged(project: Project) -> None
     assert done.code == 0, done.out + done.err
     assert "refused as documented: loading, broken JSON" in done.out
     assert "refused as documented: loading, " in project.run("check", DEMO).out
+
+
+def test_the_speed_of_a_release_stands_in_the_history(project: Project) -> None:
+    project.write(f"{STACK}  speed: {{}}\n")
+    done = project.run("apply", DEMO, "--yes")
+    assert done.code == 0, done.out + done.err
+
+    (speed,) = [
+        line
+        for line in project.run("history", DEMO).out.splitlines()
+        if line.startswith("        speed   ")
+    ]
+    names = ("ttft ", "tokens ", "prompt tokens ", "parallel ttft ", "parallel tokens ")
+    assert [name for name in names if f"{name}" not in speed] == []
+    _, release = project.run("history", DEMO, "--json").lines()
+    (kept,) = [gate for gate in release["gates"] if gate["gate"] == "speed"]
+    assert kept["figures"]["parallel_streams"] == 2
+    assert kept["figures"]["tokens_per_second"] > 0

@@ -111,11 +111,12 @@ def test_status_as_json(settled: Project) -> None:
 
 
 def test_history_marks_the_live_release(settled: Project) -> None:
-    newest, oldest = settled.run("history", DEMO).out.splitlines()
+    newest, report, oldest, _ = settled.run("history", DEMO).out.splitlines()
 
     assert newest.startswith("●    2  ")
     assert oldest.startswith("     1  ")
     assert newest.endswith("2/2 gates    apply")
+    assert Path(report.removeprefix("        report  ")).name == "report.html"
 
 
 def test_history_as_json(settled: Project) -> None:
@@ -123,6 +124,7 @@ def test_history_as_json(settled: Project) -> None:
 
     assert (newest["number"], newest["live"]) == (2, True)
     assert (oldest["number"], oldest["live"]) == (1, False)
+    assert Path(oldest["report"]).parent.name == "release-1"
 
 
 def test_diff_shows_what_a_release_changed(settled: Project) -> None:

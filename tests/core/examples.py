@@ -141,6 +141,7 @@ GATES: Mapping[str, tuple[JsonValue, JsonValue]] = {
     "gates.vision.large": (True, False),
     "gates.context.tokens": (512, 1024),
     "gates.context.needle": ("one", "two"),
+    "gates.errors.loading": (False, True),
     "gates.memory.headroom": ("1GiB", 1024),
     "gates.quality.file": ("one.jsonl", "two.jsonl"),
     "gates.quality.pass_rate": (1, 0.9),

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 from tests.gates import fake_http as http
@@ -56,3 +57,12 @@ def test_no_job_is_no_number_of_jobs() -> None:
     code, _, told = checked(Script(), "--jobs", "0")
     assert code == 3
     assert "--jobs" in told
+
+
+def test_a_check_leaves_a_report_where_it_is_told_to(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    code, _, told = checked(FAILING, "--gate", "chat", "--report", str(folder))
+    assert code == 6
+    assert f"Report: {folder / 'report.html'}" in told
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == ["junit.xml", "report.html", "report.json"]

@@ -317,6 +317,19 @@ def test_speed_records_its_figures() -> None:
     assert verdict.figures["parallel_streams"] == 2
 
 
+def test_a_slot_that_is_small_is_asked_no_prompt_that_it_cannot_hold() -> None:
+    asked: list[str] = []
+
+    def hear(body: Body) -> Said:
+        asked.append(body["messages"][-1]["content"])
+        return usual_answer(body)
+
+    small = {"default_generation_settings": {"n_ctx": 512}, "total_slots": 1}
+    script = replace(answers("GET /props", http.as_json(small)), says=hear)
+    check("speed", script, Outcome.PASS, "tokens/s", stated={})
+    assert max(map(len, asked)) == 256
+
+
 def test_one_slot_has_no_streams_at_once() -> None:
     stated = {**STATED, "server.parallel": 1}
     verdict = check("speed", Script(), Outcome.PASS, "tokens/s", stated=stated)
