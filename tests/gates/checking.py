@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from deployer.core import gate_options
@@ -27,6 +28,18 @@ SOUND: Mapping[str, Mapping[str, object]] = {
     "custom": {"command": (sys.executable, "verdict.py")},
 }
 """What has to be stated of a gate; files are in the folder `DATA`."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One answer of a server in miniature, and what a gate made of it."""
+
+    test: str
+    verdict: Verdict
+
+
+CASES: list[Case] = []
+"""All that `check` looked at in this run: what `--fault-table` prints."""
 PROCESS = Process(pid=os.getpid(), memory=123_000_000)
 
 
@@ -75,4 +88,5 @@ def check(
         )
         verdict = run_one(gate, target, **options)
     assert (verdict.outcome, because in verdict.because) == (outcome, True), verdict
+    CASES.append(Case(os.environ["PYTEST_CURRENT_TEST"], verdict))
     return verdict

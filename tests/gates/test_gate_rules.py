@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from deployer.core.checks import checks
 from deployer.core.model import Stack
@@ -63,3 +64,21 @@ def test_commands_have_plain_names(name: str) -> None:
 def test_commands_may_have_any_plain_name() -> None:
     command = {"command": ["./smoke.sh"], "timeout": "5s", "advisory": True}
     assert told({"custom": {"smoke-test_2": command}}) == []
+
+
+def test_a_custom_gate_says_what_to_run_in_one_way() -> None:
+    hint = "add `command: [./smoke.sh]` or `python: checks.py:smoke`"
+    nothing = "gates.custom.mine: nothing says what to run"
+    assert told({"custom": {"mine": {"advisory": True}}}) == [nothing, hint]
+    both = {"command": ["true"], "python": "checks.py:smoke"}
+    twice = "gates.custom.mine.python: `command` and `python` both say what to run"
+    assert told({"custom": {"mine": both}}) == [twice, "keep one of them"]
+    assert told({"custom": {"mine": {"python": "evals/checks.py:smoke"}}}) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["checks.py", "checks:smoke", "checks.py:", "checks.py:a.b", ".py:a", ":a"]
+)
+def test_a_function_is_named_by_file_and_name(name: str) -> None:
+    with pytest.raises(ValidationError):
+        told({"custom": {"mine": {"python": name}}})

@@ -1,7 +1,6 @@
-"""Real clients against the real llama-server: what they can use is what gates prove."""
+"""Real clients against an applied stack: what they can use is what gates prove."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import anthropic
 import openai
@@ -10,10 +9,18 @@ from anthropic.types import MessageParam, ToolParam
 from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolParam
 from openai.types.responses import FunctionToolParam, ResponseInputItemParam
 
-from tests.gates.real_server import KEY, serving
+from tests.cli.conftest import MakeProject
+from tests.cli.project import KEY, STACK
 
 pytestmark = pytest.mark.real
 
+CLIENTS = STACK.replace("ctx_size: 1024", "ctx_size: 8192\n  reasoning: off")
+GATES = """\
+  stream: {}
+  tools: {modes: [auto]}
+  responses_api: {}
+  messages_api: {}
+"""
 SAYS = " The answer is 42."
 TOOL_SAID = " The tool has answered."
 WEATHER: dict[str, object] = {
@@ -36,10 +43,15 @@ USER: ChatCompletionMessageParam = {"role": "user", "content": "Weather in Paris
 
 
 @pytest.fixture(scope="module")
-def url(llama_server: Path, tiny_model: Path) -> Iterator[str]:
-    options = ("--ctx-size", "8192", "--parallel", "2", "--alias", "tiny")
-    with serving(llama_server, tiny_model, *options, "--reasoning", "off") as address:
-        yield address
+def url(
+    make_project: MakeProject, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    project = make_project(tmp_path_factory.mktemp("clients") / "project")
+    project.write(CLIENTS + GATES)
+    done = project.run("apply", "stacks/demo.yaml", "--yes")
+    assert done.code == 0, done.out + done.err
+    yield project.url
+    project.end()
 
 
 @pytest.fixture(scope="module")
