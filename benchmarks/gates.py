@@ -94,7 +94,7 @@ def listener(port: int) -> int:
     return next(
         one.pid
         for one in psutil.net_connections("tcp4")
-        if one.status == psutil.CONN_LISTEN and one.laddr.port == port and one.pid
+        if one.status == psutil.CONN_LISTEN and one.laddr[1:] == (port,) and one.pid
     )
 
 

@@ -27,12 +27,14 @@ def keep_report(
         return None
     from deployer.gates.report import write_report  # noqa: PLC0415 - only with gates
 
-    name = f"{utc_now().replace(':', '')}-{plan}"
+    now = utc_now()
+    name, title = f"{now.replace(':', '')}-{plan}", f"{after.stack}: gates"
     if after.released > before.released:
         name = f"{_RELEASE}{after.released}"
-    about = f"plan {plan} on {after.engine}, {utc_now()}"
+        title = f"{after.stack}: gates of release {after.released}"
+    about = f"plan {plan} on {after.engine}, {now[:16].replace('T', ' ')} UTC"
     folder = _folder(home, after)
-    page = write_report(verdicts, folder / name, title=f"{after.stack}", about=about)
+    page = write_report(verdicts, folder / name, title=title, about=about)
     _prune(folder, after)
     return page
 

@@ -1,5 +1,6 @@
 """status, history, diff: what was deployed, and how it is."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -142,22 +143,26 @@ def _tell(release: Release, report: Path | None, *, live: bool) -> None:
     gates = f"{passed}/{len(release.gates)} gates"
     head = f"{'●' if live else ' '} {release.number:>4}  {when(release.at)}"
     click.echo(f"{head}  {gates:<12} {release.cause}")
-    if speed := _speed(release):
-        click.echo(f"        speed   {speed}")
+    for line in _speed(release):
+        click.echo(f"        speed   {line}")
     if report is not None:
         click.echo(f"        report  {report}")
 
 
-def _speed(release: Release) -> str:
-    """The figures of the gate `speed`, if it ran before the promotion."""
+def _speed(release: Release) -> Iterator[str]:
+    """What the gate `speed` measured before the promotion: one stream, all slots."""
     found = next((g["figures"] for g in release.gates if g["gate"] == "speed"), None)
     if not isinstance(found, dict):
-        return ""
+        return
     from deployer.gates.report import show_figure  # noqa: PLC0415 - only with gates
 
     figures = {n: float(v) for n, v in found.items() if isinstance(v, int | float)}
-    shown = (show_figure(*figure) for figure in figures.items())
-    return ", ".join(f"{name} {value}" for name, value in shown)
+    slots = figures.pop("parallel_streams", 1.0)
+    for prefix, head in (("", ""), ("parallel_", f"{slots:g} streams at once: ")):
+        names = [n for n in figures if n.startswith("parallel_") == bool(prefix)]
+        shown = [show_figure(n.removeprefix(prefix), figures[n]) for n in names]
+        if shown:
+            yield f"{head}{', '.join(f'{name} {value}' for name, value in shown)}"
 
 
 @click.command("diff")

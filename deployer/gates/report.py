@@ -4,6 +4,7 @@ Everything but `write_report` is a pure function.
 """
 
 import json
+import math
 import re
 import textwrap
 from collections import Counter
@@ -35,6 +36,9 @@ _COUNTED: Final[Mapping[Outcome, str]] = {
     Outcome.INCONCLUSIVE: "inconclusive",
     Outcome.ERROR: "not measured",
 }
+_HEADLINES: Final = ("speed", "memory")
+"""Gates whose figures stand at the top of the page."""
+_LEAST_SHARE: Final = 0.6
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -159,12 +163,19 @@ def as_html(report: Report) -> str:
     )
     environment.filters["literals"] = literals
     source = files("deployer.gates").joinpath("report.html.j2").read_text("utf-8")
-    longest = max((verdict.seconds for verdict in report.verdicts), default=0.0)
+    axis = _axis(report.verdicts)
     page = environment.from_string(source).render(
         report=report,
         conclusion=conclusion(report.verdicts),
         may_promote=may_promote(report.verdicts),
-        rows=[_row(verdict, longest) for verdict in report.verdicts],
+        rows=[_row(verdict, axis) for verdict in report.verdicts],
+        ticks=[(show_time(tick), axis.at(tick)) for tick in axis.ticks],
+        headlines=[
+            show_figure(*figure)
+            for verdict in report.verdicts
+            if verdict.gate in _HEADLINES
+            for figure in verdict.figures.items()
+        ],
     )
     return f"{page}\n"
 
@@ -248,7 +259,31 @@ def _xml(text: str) -> str:
     return _NOT_XML.sub("\ufffd", text)
 
 
-def _row(verdict: Verdict, longest: float) -> Mapping[str, object]:
+@dataclass(frozen=True, slots=True)
+class _Axis:
+    """A logarithmic axis of times: gates take from a millisecond to minutes."""
+
+    ticks: tuple[float, ...]
+    """Seconds, each ten times the one before."""
+
+    def at(self, seconds: float) -> float:
+        """The place of a time in per cent of the axis; short ones are to be seen."""
+        if seconds <= self.ticks[0]:
+            return _LEAST_SHARE
+        share = 100 * math.log10(seconds / self.ticks[0]) / (len(self.ticks) - 1)
+        return round(min(100.0, max(_LEAST_SHARE, share)), 2)
+
+
+def _axis(verdicts: Sequence[Verdict]) -> _Axis:
+    """From a millisecond to the next power of ten above the longest gate."""
+    longest = max((verdict.seconds for verdict in verdicts), default=0.0)
+    ticks = [0.001, 0.01]
+    while ticks[-1] < longest:
+        ticks.append(10 * ticks[-1])
+    return _Axis(tuple(ticks))
+
+
+def _row(verdict: Verdict, axis: _Axis) -> Mapping[str, object]:
     """One gate as the page shows it, with its bars measured in per cent."""
     return {
         "verdict": verdict,
@@ -256,7 +291,8 @@ def _row(verdict: Verdict, longest: float) -> Mapping[str, object]:
         "word": word(verdict),
         "shade": verdict.outcome if verdict.applicable else "inapplicable",
         "time": show_time(verdict.seconds),
-        "bar": _share(verdict.seconds, longest),
+        "bar": axis.at(verdict.seconds),
+        "strokes": [axis.at(one.seconds) for one in verdict.evidence if one.seconds],
         "figures": [show_figure(*figure) for figure in verdict.figures.items()],
         "exchanges": [
             {
@@ -280,4 +316,4 @@ def _status(exchange: Exchange) -> str:
 def _share(seconds: float, longest: float) -> float:
     """The length of a bar in per cent; short ones are still to be seen."""
     share = 100 * seconds / longest if longest > 0 else 0.0
-    return round(min(100.0, max(0.6, share)), 2)
+    return round(min(100.0, max(_LEAST_SHARE, share)), 2)

@@ -39,12 +39,13 @@ async def measure(
     client: Client, _parameters: Thinking, _target: Target
 ) -> Measurement:
     """Ask twice; `chat_template_kwargs` of the request make the difference."""
+    props = await client.get("/props")
     on = chat_body(QUESTION, _ON_TOKENS, chat_template_kwargs={"enable_thinking": True})
     off = chat_body(QUESTION, _OFF_TOKENS)
     return Measurement(
         await client.post("/v1/chat/completions", on),
         await client.post("/v1/chat/completions", off),
-        await client.get("/props"),
+        props,
     )
 
 

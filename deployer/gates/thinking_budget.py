@@ -65,6 +65,7 @@ async def measure(
     client: Client, parameters: ThinkingBudget, _target: Target
 ) -> Measurement:
     """Ask the same question without a budget and with each."""
+    props = await client.get("/props")
     largest = max(parameters.tokens, default=0)
     most = largest + _slack(parameters) + _BEYOND
     unlimited = await _run(client, None, most)
@@ -72,7 +73,7 @@ async def measure(
         await _run(client, budget, budget + _slack(parameters) + _ANSWER_TOKENS)
         for budget in parameters.tokens
     ]
-    return Measurement(unlimited, tuple(limited), await client.get("/props"))
+    return Measurement(unlimited, tuple(limited), props)
 
 
 def judge(

@@ -7,6 +7,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+import pytest
+
 from deployer.core.verdict import Exchange, Outcome, Verdict
 from deployer.gates.report import (
     Report,
@@ -144,17 +146,30 @@ def test_the_page_opens_what_did_not_pass() -> None:
     assert (page.count("<details>"), page.count("<details open>")) == (1, 4)
 
 
-def test_the_page_shows_a_bar_for_each_time() -> None:
+def test_the_page_shows_a_bar_for_each_gate_and_a_stroke_for_each_request() -> None:
+    """On one logarithmic axis, from a millisecond to ten seconds here."""
     page = as_html(Report("demo", VERDICTS))
-    assert re.findall(r'class="bar" width="([\d.]+)"', page) == [
-        "0.6",
-        "100.0",
-        "1.33",
-        "2.0",
-        "0.6",
-        "0.6",
-        "0.6",
+    assert re.findall(r'<span style="left: ([\d.]+)%">(.*?)</span>', page) == [
+        ("0.6", "1 ms"),
+        ("25.0", "10 ms"),
+        ("50.0", "100 ms"),
+        ("75.0", "1.0 s"),
+        ("100.0", "10 s"),
     ]
+    bars = re.findall(r'class="whole" y="2" width="([\d.]+)"', page)
+    assert bars == ["15.05", "79.4", "36.93", "7.53", "0.6"]
+    strokes = [float(at) for at in re.findall(r'class="stroke" x="([\d.]+)"', page)]
+    assert strokes == [pytest.approx(32.53 - 0.2), pytest.approx(25 - 0.2)]
+
+
+def test_speed_and_memory_stand_at_the_top_of_the_page() -> None:
+    fast = Verdict("speed", Outcome.PASS, "fast", 1, {"tokens_per_second": 42.0})
+    page = as_html(Report("demo", [fast]))
+    (headlines,) = re.findall(
+        r'<ul class="figures headlines">(.*?)</ul>', page, re.DOTALL
+    )
+    assert "<span>tokens</span><b>42.0 /s</b>" in headlines
+    assert 'class="figures headlines"' not in as_html(Report("demo", VERDICTS))
 
 
 def test_an_odd_backtick_is_shown_as_it_is() -> None:
