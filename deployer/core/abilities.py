@@ -11,3 +11,7 @@ class Abilities:
     """It can capture and restore memory."""
     restart_drops_snapshot: bool = False
     """Any redeploy makes a snapshot useless, as on Modal."""
+    snapshot_keeps_maps: bool = True
+    """A captured process may have the model file mapped."""
+    gpus_in_snapshot: int | None = None
+    """Most GPUs of a container whose memory is captured; None: no limit."""

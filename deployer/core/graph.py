@@ -4,16 +4,18 @@ from collections.abc import Iterator, Mapping
 
 from deployer.core.abilities import Abilities
 from deployer.core.argv import is_word, words_of
+from deployer.core.checks import gpu_types
 from deployer.core.effects import Effect
 from deployer.core.facts import Facts, Pin
 from deployer.core.gpus import architecture_of
 from deployer.core.keys import key_of
-from deployer.core.marks import Leaf, leaves
-from deployer.core.model import Stack
+from deployer.core.marks import Leaf, leaves, marks_at
+from deployer.core.model import Snapshot, Stack
 from deployer.core.resources import LOCK, Graph, Kind, Node
 from deployer.core.units import canonical
 from deployer.core.values import Flat, JsonValue
 
+MMAP = "server.mmap"
 TEMPLATE_DIGEST = "server.chat_template.sha256"
 """Input of the lock file: the content of a chat template of the user's."""
 
@@ -39,7 +41,8 @@ def expand(stack: Stack, facts: Facts, abilities: Abilities) -> Graph:
     homes: dict[Kind, list[Leaf]] = {kind: [] for kind in Kind}
     for leaf in every:
         homes[_home(leaf, abilities, captured=captured)].append(leaf)
-    argv = list(words_of(every, build=build_number(stack, facts)))
+    worded = every if not captured else tuple(_unmapped(every, abilities))
+    argv = list(words_of(worded, build=build_number(stack, facts)))
 
     for_gpu = architectures_of(stack)
     build = _artefact(
@@ -65,8 +68,27 @@ def expand(stack: Stack, facts: Facts, abilities: Abilities) -> Graph:
 
 def takes_snapshot(stack: Stack, abilities: Abilities) -> bool:
     """Whether the stack gets a snapshot resource on this engine."""
-    wanted = stack.snapshot is not None and stack.snapshot.enabled is not False
-    return wanted and abilities.snapshots
+    wanted = stack.snapshot
+    if wanted is None or wanted.enabled is False or not abilities.snapshots:
+        return False
+    return wanted.enabled is True or _can_be_captured(stack, wanted, abilities)
+
+
+def _can_be_captured(stack: Stack, wanted: Snapshot, abilities: Abilities) -> bool:
+    """Whether the GPUs of the stack can be; only `enabled: true` insists on it."""
+    most = abilities.gpus_in_snapshot
+    if most is None or stack.gpu is None:
+        return True
+    few = all(count <= most for _, count in gpu_types(stack))
+    return few and wanted.gpu is not False
+
+
+def _unmapped(every: tuple[Leaf, ...], abilities: Abilities) -> Iterator[Leaf]:
+    """The fields, with a model that is read instead of mapped where it has to be."""
+    yield from every
+    stated = any(leaf.path == MMAP for leaf in every)
+    if not abilities.snapshot_keeps_maps and not stated:
+        yield Leaf(MMAP, value=False, marks=marks_at(Stack, MMAP))
 
 
 def build_number(stack: Stack, facts: Facts) -> int | None:
@@ -110,6 +132,8 @@ def _home(leaf: Leaf, abilities: Abilities, *, captured: bool) -> Kind:
             return Kind.BUILD
         case Effect.FETCH:
             return Kind.WEIGHTS
+        case Effect.NOTE if leaf.path.startswith("model."):
+            return Kind.WEIGHTS
         case Effect.SNAPSHOT if captured:
             return Kind.SNAPSHOT
         case Effect.REDEPLOY if captured and abilities.restart_drops_snapshot:
@@ -125,7 +149,7 @@ def _artefact(
     content: dict[str, JsonValue] = {
         leaf.path: canonical(leaf.marks.unit, leaf.value)
         for leaf in mine
-        if not leaf.marks.locked
+        if not leaf.marks.locked and leaf.marks.effect > Effect.NOTE
     }
     content |= derived
     locked = {f"{LOCK}{name}": value for name, value in pin.identity.items()}

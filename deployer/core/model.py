@@ -100,6 +100,9 @@ class Model(Section):
     mmproj: Annotated[Text | None, Mark.LOCKED] = None
     """Multimodal projector: a quantisation (`F16`) with `repo`, a path with `path`."""
 
+    hub_secret: Annotated[Text | None, Effect.NOTE, Only("modal")] = None
+    """Name of the Modal secret with `HF_TOKEN`, for a repository that is not open."""
+
     alias: Annotated[Text | None, Flag("--alias"), Effect.SNAPSHOT] = None
     """Name of the model in answers and in /v1/models."""
 
@@ -173,7 +176,7 @@ class Scaling(Section):
     scaledown_window: Duration | None = None
     """How long an idle container is kept."""
 
-    max_concurrent: PositiveInt | None = None
+    max_concurrent: Annotated[PositiveInt | None, Effect.REDEPLOY] = None
     """Requests at a time in one container; follows `server.parallel`."""
 
 

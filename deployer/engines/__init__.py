@@ -110,7 +110,12 @@ ENGINES: Mapping[str, str] = {
 
 ABILITIES: Mapping[str, Abilities] = {
     "local": Abilities(snapshots=False),
-    "modal": Abilities(snapshots=True, restart_drops_snapshot=True),
+    "modal": Abilities(
+        snapshots=True,
+        restart_drops_snapshot=True,
+        snapshot_keeps_maps=False,
+        gpus_in_snapshot=1,
+    ),
 }
 
 

@@ -1,0 +1,323 @@
+"""From resources to what a template prints.  Pure: knows Modal's words, not its client.
+
+Rules and numbers: modal.com/docs (guides on images, GPUs, memory snapshots, servers;
+September 2026) and the client 1.6.4.
+"""
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import PurePosixPath
+from typing import Final
+
+from deployer.core.resources import Graph, Kind, Node
+from deployer.core.units import seconds, size_in_bytes
+from deployer.core.values import Flat, JsonValue
+from deployer.engines.modal import apps
+from deployer.engines.modal.apps import Apps, Server
+from deployer.engines.modal.lower_builder import image_of, lower_builder
+from deployer.errors import EngineError
+from deployer.llama.patch_file import Patch
+
+SLOTS: Final = 4
+"""What llama-server serves at a time where `server.parallel` is unset."""
+GPU_CORES: Final = 4.0
+"""Physical cores beside a GPU: sampling, tokens, pictures."""
+CPU_CORES: Final = 8.0
+"""Physical cores where there is no GPU, and `server.threads` says nothing."""
+MARGIN: Final = 4 * 2**30
+"""Bytes of host memory beside the weights: buffers, CUDA, Python."""
+DEFAULT_VARIABLE: Final = "LLAMA_API_KEY"
+REQUEST_TIMEOUT: Final = 3600
+"""Longest time for one request; llama-server's own `--timeout` is shorter."""
+CANDIDATE_WINDOW: Final = 60
+"""Seconds that an idle candidate stays: longer than a gate takes to think."""
+
+_START: Final = 180
+"""Seconds that a start may take beside reading the weights."""
+_READ: Final = 150e6
+"""Bytes a second that the weights are read with at least, from a cold host."""
+_LONGEST_START: Final = 1500
+"""Modal ends a start that captures after 1800 s, whatever is asked for."""
+_WARMUP_TOKENS: Final = 16
+_LONGEST_LABEL: Final = 63
+"""Characters of one part of a host name."""
+_ROUTING: Final[Mapping[str, str]] = {
+    "us-west": "us-west",
+    "eu": "eu-west",
+    "uk": "eu-west",
+    "ap": "ap-south",
+}
+"""Where the proxy of `endpoint: server` stands, by the region of the containers."""
+
+
+def lower(graph: Graph, patches: Sequence[Patch], files: Mapping[str, bytes]) -> Apps:
+    """Everything that a stack is on Modal.
+
+    ``files`` holds the content of `files_of`.  Raises EngineError for what Modal
+    cannot make.
+    """
+    nodes = {node.kind: node for node in graph.values()}
+    server = nodes[Kind.SERVER]
+    needs = {kind.value: outputs_of(node) for kind, node in nodes.items()}
+    lowered = lower_server(server, needs, files)
+    return Apps(
+        builder=lower_builder(nodes[Kind.BUILD], nodes[Kind.WEIGHTS], patches),
+        server=lowered,
+        candidate=candidate_of(lowered),
+        tryout=tryout_of(lowered),
+        assets=assets_of(server, needs, files),
+    )
+
+
+def outputs_of(node: Node) -> Flat:
+    """What the engine tells of a resource, once it is made, to those that need it.
+
+    Known before: what lies on the Volume is named by its content.
+    """
+    match node.kind:
+        case Kind.BUILD:
+            folder = f"{apps.MOUNT}{apps.build_folder(node.key)}"
+            return {
+                "path": f"{folder}/bin/llama-server",
+                "key": node.key,
+                "cuda": node.fields.get("llama_cpp.cuda"),
+            }
+        case Kind.WEIGHTS:
+            return _outputs_of_weights(node)
+        case Kind.SNAPSHOT | Kind.SERVER:
+            return {"key": node.key, "fields": dict(node.fields)}
+
+
+def files_of(node: Node, needs: Mapping[str, Flat]) -> tuple[str, ...]:
+    """Files beside the stack that a server needs: pictures, a chat template."""
+    fields = _fields(node, needs)
+    named = [str(path) for it in _warmups(fields) if (path := it.get("image"))]
+    template = str(fields.get("server.chat_template", ""))
+    return tuple(dict.fromkeys([*named, *([template] if _is_file(template) else [])]))
+
+
+def assets_of(
+    node: Node, needs: Mapping[str, Flat], files: Mapping[str, bytes]
+) -> Mapping[str, bytes]:
+    """The same files by the names that the rendered apps know them by."""
+    names = files_of(node, needs)
+    return {_asset(name, files): _content(name, files) for name in names}
+
+
+def lower_server(
+    node: Node, needs: Mapping[str, Flat], files: Mapping[str, bytes]
+) -> Server:
+    """The serving app of a server; of a snapshot, what is captured and proven.
+
+    ``needs`` holds the outputs of what the node is made from, as `outputs_of` gives
+    them.  A server and the snapshot it is made from differ in their scaling alone.
+    """
+    fields = _fields(node, needs)
+    build, weights = needs[Kind.BUILD], needs[Kind.WEIGHTS]
+    stack = node.address.partition("/")[0]
+    size = _whole(weights.get("size"))
+    gpus = tuple(_texts(fields.get("gpu")))
+    template = str(fields.get("server.chat_template", ""))
+    proven = str(needs[Kind.SNAPSHOT]["key"]) if Kind.SNAPSHOT in node.needs else ""
+    region = fields.get("modal.region")
+    return Server(
+        app=apps.server_app(stack),
+        stack=stack,
+        title=str(fields.get("model.alias") or _name(weights["path"])),
+        build_key=str(build["key"]),
+        weights_key=str(weights["key"]),
+        run_key=proven or node.key,
+        image=_runtime_image(build.get("cuda")),
+        gpus=gpus,
+        cpu=_cpu(fields, gpus),
+        memory=memory_of(fields, size),
+        region=None if region is None else str(region),
+        endpoint="server" if fields.get("modal.endpoint") == "server" else "web_server",
+        routing_region=_routing_region(region),
+        options=_options(node.spec.get("argv"), template),
+        model=_name(weights["path"]),
+        mmproj=_name(weights["mmproj"]) if "mmproj" in weights else None,
+        template=template if template and not _is_file(template) else None,
+        template_asset=_asset(template, files) if _is_file(template) else None,
+        warmup=tuple(_warmup(it, files) for it in _warmups(fields)),
+        secret=_secret(fields),
+        proxy_auth=fields.get("modal.proxy_auth") is True,
+        captures=node.kind is Kind.SNAPSHOT or Kind.SNAPSHOT in node.needs,
+        max_inputs=_whole(fields.get("scaling.max_concurrent"))
+        or _whole(fields.get("server.parallel"))
+        or SLOTS,
+        start_timeout=min(_LONGEST_START, _START + math.ceil(size / _READ / 60) * 60),
+        request_timeout=REQUEST_TIMEOUT,
+        scaling=scaling_of(node.fields),
+        assets=tuple(assets_of(node, needs, files)),
+    )
+
+
+def candidate_of(server: Server) -> Server:
+    """The twin that the gates look at: another name, and one container at most."""
+    scaling = apps.Scaling(0, 1, None, CANDIDATE_WINDOW)
+    return replace(server, app=apps.candidate_app(server.stack), scaling=scaling)
+
+
+def tryout_of(server: Server) -> Server:
+    """The same command line, to be run once in a plain function."""
+    return replace(server, app=apps.tryout_app(server.stack), scaling=apps.Scaling())
+
+
+def scaling_of(fields: Flat) -> apps.Scaling:
+    """What the client changes in place, from the fields of a server."""
+    window = fields.get("scaling.scaledown_window")
+    return apps.Scaling(
+        min_containers=_optional(fields.get("scaling.min_containers")),
+        max_containers=_optional(fields.get("scaling.max_containers")),
+        buffer_containers=_optional(fields.get("scaling.buffer_containers")),
+        scaledown_window=None if window is None else math.ceil(seconds(window)),
+    )
+
+
+def memory_of(fields: Flat, weights: int) -> int:
+    """MiB of host memory to ask for; Modal bills what is asked for, or more if used.
+
+    The weights pass through it, at a capture once more; `server.cache_ram` is what
+    the prompt cache may take, which is counted only where the stack says so.
+    """
+    given = fields.get("modal.memory")
+    if given is not None:
+        return max(1, math.ceil(size_in_bytes(given) / 2**20))
+    cache = max(0, _whole(fields.get("server.cache_ram"))) * 2**20
+    return math.ceil((weights * 1.05 + MARGIN + cache) / 2**30) * 1024
+
+
+def url_label(workspace: str, environment: str, label: str) -> str:
+    """The first part of a URL on modal.run, as Modal makes and cuts it."""
+    prefix = f"{workspace}-{environment}" if environment else workspace
+    whole = f"{prefix}--{label}"
+    if len(whole) <= _LONGEST_LABEL:
+        return whole
+    mark = hashlib.sha256(whole.encode()).hexdigest()[:6]
+    return f"{whole[:56]}-{mark}"
+
+
+def _fields(node: Node, needs: Mapping[str, Flat]) -> Flat:
+    """The fields of a server with those of the snapshot it is made from."""
+    match needs.get(Kind.SNAPSHOT):
+        case {"fields": dict(captured)} if Kind.SNAPSHOT in node.needs:
+            return {**captured, **node.fields}
+        case _:
+            return node.fields
+
+
+def _outputs_of_weights(node: Node) -> Flat:
+    folder = f"{apps.MOUNT}{apps.weights_folder(node.key)}"
+    match node.spec.get("about"):
+        case {"model": [str(first), *_], **more}:
+            found: dict[str, JsonValue] = {
+                "path": f"{folder}/{first}",
+                "key": node.key,
+                "size": more.get("size"),
+            }
+            if "mmproj" in more:
+                found["mmproj"] = f"{folder}/{more['mmproj']}"
+            return found
+        case _:
+            raise EngineError(
+                f"`{node.address}` does not come from the hub or an address",
+                hint="on modal, weights are fetched there: write `model.repo` or"
+                " `model.url`",
+            )
+
+
+def _runtime_image(cuda: JsonValue) -> str:
+    return image_of(None if cuda is None else str(cuda), "runtime")
+
+
+def _options(argv: JsonValue, template: str) -> tuple[str, ...]:
+    """The words of the stack, less the chat template, which is found at the start."""
+    words = _texts(argv)
+    if not template:
+        return tuple(words)
+    at = words.index("--chat-template")
+    return (*words[:at], *words[at + 2 :])
+
+
+def _cpu(fields: Flat, gpus: Sequence[str]) -> float:
+    match fields.get("modal.cpu"):
+        case int() | float() as cores:
+            return float(cores)
+        case _ if gpus:
+            return GPU_CORES
+        case _:
+            return float(_whole(fields.get("server.threads")) or CPU_CORES)
+
+
+def _secret(fields: Flat) -> apps.Secret | None:
+    name = fields.get("auth.api_key.secret")
+    if name is None:
+        return None
+    variable = fields.get("auth.api_key.env") or DEFAULT_VARIABLE
+    return apps.Secret(str(name), str(variable))
+
+
+def _routing_region(region: JsonValue) -> str:
+    text = str(region or "")
+    return next((r for p, r in _ROUTING.items() if text.startswith(p)), "us-east")
+
+
+def _warmups(fields: Flat) -> list[Flat]:
+    match fields.get("snapshot.warmup"):
+        case list(requests):
+            return [it for it in requests if isinstance(it, dict)]
+        case _:
+            return []
+
+
+def _warmup(request: Flat, files: Mapping[str, bytes]) -> apps.WarmupRequest:
+    image, limit = request.get("image"), request.get("timeout")
+    return apps.WarmupRequest(
+        prompt=str(request["prompt"]),
+        max_tokens=_whole(request.get("max_tokens")) or _WARMUP_TOKENS,
+        image=None if image is None else _asset(str(image), files),
+        seconds=None if limit is None else seconds(limit),
+    )
+
+
+def _is_file(template: str) -> bool:
+    return template.endswith(".jinja")
+
+
+def _asset(name: str, files: Mapping[str, bytes]) -> str:
+    """A name that follows the content, so that another picture is another app."""
+    digest = hashlib.sha256(_content(name, files)).hexdigest()[:16]
+    ending = PurePosixPath(name).suffix.lower()
+    plain = ending if ending[1:].isascii() and ending[1:].isalnum() else ""
+    return f"{digest}{plain}"
+
+
+def _content(name: str, files: Mapping[str, bytes]) -> bytes:
+    if name not in files:
+        raise EngineError(f"the file `{name}` of the stack was not given")
+    return files[name]
+
+
+def _name(path: JsonValue) -> str:
+    return PurePosixPath(str(path)).name
+
+
+def _texts(value: JsonValue) -> list[str]:
+    match value:
+        case list(items):
+            return [str(item) for item in items]
+        case str():
+            return [value]
+        case _:
+            return []
+
+
+def _optional(value: JsonValue) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _whole(value: JsonValue) -> int:
+    return _optional(value) or 0
