@@ -234,11 +234,13 @@ class _Run:
             ) from error
 
     def _hand_over(self, release: Release) -> None:
+        outputs: dict[str, Flat] = {}
         for address, record in release.records.items():
             if record.kind is Kind.SERVER:
                 before = self._before(address)
-                self._world.engine.promote(record, before, self._world.say)
-        self._write(lambda s: s.promoted(keep=self._keep))
+                found = self._world.engine.promote(record, before, self._world.say)
+                outputs[address] = found
+        self._write(lambda s: s.promoted(keep=self._keep, outputs=outputs))
 
     def _before(self, address: str) -> Record | None:
         """What has the traffic: live, or on its way out since a destroy that died."""

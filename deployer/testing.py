@@ -180,7 +180,7 @@ class FakeEngine:
 
         self._do("update", record, effect, say)
 
-    def promote(self, record: Record, before: Record | None, say: Say) -> None:
+    def promote(self, record: Record, before: Record | None, say: Say) -> Flat:
         """Turn the traffic over to a server that runs."""
 
         def effect() -> None:
@@ -192,6 +192,7 @@ class FakeEngine:
             self.traffic[record.address] = record.key
 
         self._do("promote", record, effect, say)
+        return {"live": record.key[:8]}
 
     def retire(self, record: Record, say: Say) -> None:
         """End a server, and its traffic with it; artefacts stay."""

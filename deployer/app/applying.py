@@ -15,9 +15,9 @@ from deployer.app.settings import Settings, monotonic, utc_now, whole
 from deployer.apply import World, apply
 from deployer.core.events import Say, Talk
 from deployer.core.plan import make_plan
-from deployer.core.resources import Graph, Kind
+from deployer.core.resources import Graph, Kind, Node
 from deployer.core.state import Record, Release, State, node_of
-from deployer.core.steps import Stage, steps_of
+from deployer.core.steps import Make, Stage, steps_of
 from deployer.core.values import Flat, JsonValue
 from deployer.core.verdict import Verdict
 from deployer.engines import Endpoint
@@ -128,10 +128,15 @@ def _telling(store: FileStateStore, say: Say) -> FileStateStore:
 
 def _preflight(stack_file: Path, settings: Settings, planned: Planned) -> None:
     """Raise what is known to fail, before anybody is asked."""
-    steps = steps_of(planned.plan)
-    staged = [step.node for step in steps if isinstance(step, Stage)]
-    if staged:
-        settings.engine(planned.plan.engine, stack_file).preflight(staged)
+    made: list[Node] = []
+    for step in steps_of(planned.plan):
+        match step:
+            case Make(nodes):
+                made.extend(nodes)
+            case Stage(node):
+                made.append(node)
+    if made:
+        settings.engine(planned.plan.engine, stack_file).preflight(made)
 
 
 def _carry_out(

@@ -1,6 +1,7 @@
 """From a stack and its facts to the resources it asks for, with their keys."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from deployer.core.abilities import Abilities
 from deployer.core.argv import is_word, words_of
@@ -16,6 +17,8 @@ from deployer.core.units import canonical
 from deployer.core.values import Flat, JsonValue
 
 MMAP = "server.mmap"
+PLACE = "environment"
+"""Where the spec of a node says in which environment of the engine it is made."""
 TEMPLATE_DIGEST = "server.chat_template.sha256"
 """Input of the lock file: the content of a chat template of the user's."""
 
@@ -58,12 +61,22 @@ def expand(stack: Stack, facts: Facts, abilities: Abilities) -> Graph:
     made_from = {build.kind.value: build.key, weights.kind.value: weights.key}
     if not captured:
         server = _runs(stack, Kind.SERVER, homes[Kind.SERVER], made_from, argv, files)
-        return {node.address: node for node in (build, weights, server)}
+        return _placed(stack, build, weights, server)
     mine = homes[Kind.SNAPSHOT]
     snapshot = _runs(stack, Kind.SNAPSHOT, mine, made_from, argv, files)
     needs = {**made_from, snapshot.kind.value: snapshot.key}
     server = _runs(stack, Kind.SERVER, homes[Kind.SERVER], needs, argv, {})
-    return {node.address: node for node in (build, weights, snapshot, server)}
+    return _placed(stack, build, weights, snapshot, server)
+
+
+def _placed(stack: Stack, *nodes: Node) -> Graph:
+    """The graph; where an engine has several places, each node knows its own."""
+    place = None if stack.modal is None else stack.modal.environment
+    if place is None or stack.engine != "modal":
+        return {node.address: node for node in nodes}
+    return {
+        node.address: replace(node, spec={**node.spec, PLACE: place}) for node in nodes
+    }
 
 
 def takes_snapshot(stack: Stack, abilities: Abilities) -> bool:

@@ -124,11 +124,16 @@ class State:
         """Before traffic is handed over."""
         return self._next(promoting=release)
 
-    def promoted(self, *, keep: int) -> "State":
-        """After the hand-over: the release is live, what it replaced has to go."""
-        release = self.promoting
-        if release is None:
+    def promoted(
+        self, *, keep: int, outputs: Mapping[str, Flat] | None = None
+    ) -> "State":
+        """After the hand-over: the release is live, what it replaced has to go.
+
+        ``outputs`` holds what is known of its records only now, by address.
+        """
+        if self.promoting is None:
             raise ValueError("a promotion ends only after it began")
+        release = _settled(self.promoting, outputs or {})
         new = tuple(release.records.values())
         replaced = tuple(
             old
@@ -193,6 +198,14 @@ class State:
 
     def _next(self, **changes: object) -> "State":
         return replace(self, serial=self.serial + 1, **changes)  # type: ignore[arg-type]
+
+
+def _settled(release: Release, outputs: Mapping[str, Flat]) -> Release:
+    records = {
+        address: replace(record, outputs={**record.outputs, **outputs.get(address, {})})
+        for address, record in release.records.items()
+    }
+    return replace(release, records=records)
 
 
 def record_of(node: Node, outputs: Flat) -> Record:

@@ -59,8 +59,12 @@ class Engine(Protocol):
         """Change a live server in place, in its update fields only."""
         ...
 
-    def promote(self, record: Record, before: Record | None, say: Say) -> None:
-        """Hand the traffic over to a staged server; being live already is fine."""
+    def promote(self, record: Record, before: Record | None, say: Say) -> Flat:
+        """Hand the traffic over to a staged server; being live already is fine.
+
+        Returns the outputs that are known only now.  An error leaves the traffic with
+        what had it ``before``.
+        """
         ...
 
     def retire(self, record: Record, say: Say) -> None:
@@ -106,6 +110,7 @@ class Place:
 
 ENGINES: Mapping[str, str] = {
     "local": "deployer.engines.local.engine:LocalEngine",
+    "modal": "deployer.engines.modal.engine:ModalEngine",
 }
 
 ABILITIES: Mapping[str, Abilities] = {

@@ -52,16 +52,17 @@ class LocalEngine:
     def update(self, node: Node, record: Record, say: Say) -> None:
         """No field of a local server changes in place."""
 
-    def promote(self, record: Record, before: Record | None, say: Say) -> None:
+    def promote(self, record: Record, before: Record | None, say: Say) -> Flat:
         """See `Engine.promote`: new connections go to the candidate from here on."""
         server = Server(record, self._place)
         if before is None or before.is_same_thing(record):
-            return
+            return {}
         old = Server(before, self._place)
         if old.port == server.port and old.running() is not None:
             steer.steer(server.host, server.port, clients=1, gates=0)
             text = f"takes the new connections on port {server.port}"
             say(Talk(record.address, text))
+        return {}
 
     def retire(self, record: Record, say: Say) -> None:
         """See `Engine.retire`."""

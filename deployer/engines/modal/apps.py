@@ -30,6 +30,13 @@ HUB_CLIENT: Final = "huggingface-hub==2.4.0"
 CLASS: Final = "LlamaServer"
 METHOD: Final = "serve"
 BUILD_FUNCTION: Final = "build"
+KEY_TAG: Final = "deployer-server"
+"""Tag of an app that names the key of the server in it."""
+KEY_LETTERS: Final = 16
+"""Of a key in a tag."""
+HUB_TOKEN: Final = "HF_TOKEN"
+"""Variable in the secret for the hub."""
+
 FETCH_FUNCTION: Final = "fetch"
 TRYOUT_FUNCTION: Final = "tryout"
 
@@ -201,6 +208,8 @@ class Server:
     """For people: ``gemma-4-26b-a4b``."""
     build_key: str
     weights_key: str
+    key: str
+    """Of the node itself: what is found again by it."""
     run_key: str
     """Of the snapshot, or of the server where none is taken: what the gates prove."""
     image: str

@@ -128,6 +128,7 @@ def lower_server(
         title=str(fields.get("model.alias") or _name(weights["path"])),
         build_key=str(build["key"]),
         weights_key=str(weights["key"]),
+        key=node.key,
         run_key=proven or node.key,
         image=_runtime_image(build.get("cuda")),
         gpus=gpus,

@@ -81,13 +81,14 @@ class Apps(Service):
             raise GRPCError(
                 Status.NOT_FOUND, f"App '{request.app_name}' not found in environment"
             )
-        return pb.AppGetOrCreateResponse(app_id=found.id)
+        return pb.AppGetOrCreateResponse(
+            app_id=found.id, handle_metadata=self._described(found)
+        )
 
     @rpc
     async def AppGetInfo(self, request: Any) -> Any:
         app = self._app(request.app_id)
-        info = pb.AppInfo(description=app.name, lifecycle=app.lifecycle())
-        return pb.AppGetInfoResponse(info=info)
+        return pb.AppGetInfoResponse(info=self._described(app))
 
     @rpc
     async def AppGetTags(self, request: Any) -> Any:
@@ -262,6 +263,13 @@ class Apps(Service):
         sources = {0: True, 3: line.descriptor == 3, 1: line.descriptor == 1}
         source = getattr(request, "source", 0) or request_descriptor(request)
         return mine and of_function and of_task and sources.get(source, True)
+
+    def _described(self, app: App) -> pb.AppHandleMetadata:
+        return pb.AppHandleMetadata(
+            description=app.name,
+            lifecycle=app.lifecycle(),
+            functions=app.function_ids,
+        )
 
     def _environment(self, name: str) -> None:
         if name and name not in self.cloud.environments:
