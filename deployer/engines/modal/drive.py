@@ -71,8 +71,8 @@ class Line:
 
     at: datetime
     text: str
-    system: bool
-    """Said by Modal, not by a container."""
+    source: str
+    """``stdout`` or ``stderr`` of a container, or ``system`` for what Modal says."""
     where: tuple[str, ...]
     """Ids of the call, the input and the container it came from."""
 
@@ -491,7 +491,7 @@ def _line(entry: Any) -> Line:
     return Line(
         entry.timestamp.astimezone(UTC),
         entry.message.rstrip("\n"),
-        entry.source == "system",
+        str(entry.source),
         tuple(entry.context_ids),
     )
 
