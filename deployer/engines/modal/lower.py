@@ -117,39 +117,18 @@ def lower_server(
     fields = _fields(node, needs)
     build, weights = needs[Kind.BUILD], needs[Kind.WEIGHTS]
     stack = node.address.partition("/")[0]
-    size = _whole(weights.get("size"))
-    gpus = tuple(_texts(fields.get("gpu")))
-    template = str(fields.get("server.chat_template", ""))
-    proven = str(needs[Kind.SNAPSHOT]["key"]) if Kind.SNAPSHOT in node.needs else ""
-    region = fields.get("modal.region")
+    captured = needs.get(Kind.SNAPSHOT) if Kind.SNAPSHOT in node.needs else None
     return Server(
         app=apps.server_app(stack),
         stack=stack,
         title=str(fields.get("model.alias") or _name(weights["path"])),
         build_key=str(build["key"]),
         weights_key=str(weights["key"]),
-        run_key=proven or node.key,
-        image=_runtime_image(build.get("cuda")),
-        gpus=gpus,
-        cpu=_cpu(fields, gpus),
-        memory=memory_of(fields, size),
-        region=None if region is None else str(region),
-        endpoint="server" if fields.get("modal.endpoint") == "server" else "web_server",
-        routing_region=_routing_region(region),
-        options=_options(node.spec.get("argv"), template),
-        model=_name(weights["path"]),
-        mmproj=_name(weights["mmproj"]) if "mmproj" in weights else None,
-        template=template if template and not _is_file(template) else None,
-        template_asset=_asset(template, files) if _is_file(template) else None,
-        warmup=tuple(_warmup(it, files) for it in _warmups(fields)),
-        secret=_secret(fields),
-        proxy_auth=fields.get("modal.proxy_auth") is True,
-        captures=node.kind is Kind.SNAPSHOT or Kind.SNAPSHOT in node.needs,
-        max_inputs=_whole(fields.get("scaling.max_concurrent"))
-        or _whole(fields.get("server.parallel"))
-        or SLOTS,
-        start_timeout=min(_LONGEST_START, _START + math.ceil(size / _READ / 60) * 60),
-        request_timeout=REQUEST_TIMEOUT,
+        run_key=node.key if captured is None else str(captured["key"]),
+        captures=node.kind is Kind.SNAPSHOT or captured is not None,
+        machine=_machine(fields, build, weights),
+        front=_front(fields),
+        program=_program(node, fields, weights, files),
         scaling=scaling_of(node.fields),
         assets=tuple(assets_of(node, needs, files)),
     )
@@ -210,27 +189,66 @@ def _fields(node: Node, needs: Mapping[str, Flat]) -> Flat:
 
 
 def _outputs_of_weights(node: Node) -> Flat:
+    about = node.spec.get("about")
+    known = about if isinstance(about, dict) else {}
+    names = _texts(known.get("model"))
+    if not names:
+        raise EngineError(
+            f"`{node.address}` does not come from the hub or an address",
+            hint="on modal, weights are fetched there: write `model.repo` or"
+            " `model.url`",
+        )
     folder = f"{apps.MOUNT}{apps.weights_folder(node.key)}"
-    match node.spec.get("about"):
-        case {"model": [str(first), *_], **more}:
-            found: dict[str, JsonValue] = {
-                "path": f"{folder}/{first}",
-                "key": node.key,
-                "size": more.get("size"),
-            }
-            if "mmproj" in more:
-                found["mmproj"] = f"{folder}/{more['mmproj']}"
-            return found
-        case _:
-            raise EngineError(
-                f"`{node.address}` does not come from the hub or an address",
-                hint="on modal, weights are fetched there: write `model.repo` or"
-                " `model.url`",
-            )
+    found: dict[str, JsonValue] = {
+        "path": f"{folder}/{names[0]}",
+        "key": node.key,
+        "size": _optional(known.get("size")),
+    }
+    if "mmproj" in known:
+        found["mmproj"] = f"{folder}/{known['mmproj']}"
+    return found
 
 
-def _runtime_image(cuda: JsonValue) -> str:
-    return image_of(None if cuda is None else str(cuda), "runtime")
+def _machine(fields: Flat, build: Flat, weights: Flat) -> apps.Machine:
+    cuda, region = build.get("cuda"), fields.get("modal.region")
+    gpus = tuple(_texts(fields.get("gpu")))
+    return apps.Machine(
+        image=image_of(None if cuda is None else str(cuda), "runtime"),
+        gpus=gpus,
+        cpu=_cpu(fields, gpus),
+        memory=memory_of(fields, _whole(weights.get("size"))),
+        region=None if region is None else str(region),
+    )
+
+
+def _front(fields: Flat) -> apps.Front:
+    direct = fields.get("modal.endpoint") == "server"
+    return apps.Front(
+        endpoint="server" if direct else "web_server",
+        routing_region=_routing_region(fields.get("modal.region")),
+        proxy_auth=fields.get("modal.proxy_auth") is True,
+        secret=_secret(fields),
+        max_inputs=_whole(fields.get("scaling.max_concurrent"))
+        or _whole(fields.get("server.parallel"))
+        or SLOTS,
+        timeout=REQUEST_TIMEOUT,
+    )
+
+
+def _program(
+    node: Node, fields: Flat, weights: Flat, files: Mapping[str, bytes]
+) -> apps.Program:
+    template = str(fields.get("server.chat_template", ""))
+    size = _whole(weights.get("size"))
+    return apps.Program(
+        options=_options(node.spec.get("argv"), template),
+        model=_name(weights["path"]),
+        mmproj=_name(weights["mmproj"]) if "mmproj" in weights else None,
+        template=template if template and not _is_file(template) else None,
+        template_asset=_asset(template, files) if _is_file(template) else None,
+        warmup=tuple(_warmup(it, files) for it in _warmups(fields)),
+        start_timeout=min(_LONGEST_START, _START + math.ceil(size / _READ / 60) * 60),
+    )
 
 
 def _options(argv: JsonValue, template: str) -> tuple[str, ...]:
