@@ -125,6 +125,7 @@ SPELLED: Mapping[str, set[object]] = {
         "llama_cpp.cuda",
         "llama_cpp.patches",
     },
+    "engines/local/rendering.py": {"auth.api_key.env", "local.host", "local.port"},
     # what a container on Modal is
     "engines/modal/lower.py": {
         "auth.api_key.env",
@@ -152,6 +153,7 @@ SPELLED: Mapping[str, set[object]] = {
         "llama_cpp.cuda",
         "model.hub_secret",
     },
+    "engines/modal/rendering.py": {"llama_cpp.patches"},
     "llama/recipe.py": {"llama_cpp.cuda"},
     # files beside the stack that have to be there
     "load/validate.py": {
