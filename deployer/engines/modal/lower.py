@@ -11,8 +11,14 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Final
 
+from deployer.core.machine_modal import (
+    CANDIDATE_WINDOW,
+    cores_of,
+    gpus_of,
+    memory_of,
+)
 from deployer.core.resources import Graph, Kind, Node
-from deployer.core.units import seconds, size_in_bytes
+from deployer.core.units import seconds
 from deployer.core.values import Flat, JsonValue
 from deployer.engines.modal import apps
 from deployer.engines.modal.apps import Apps, Server
@@ -22,18 +28,9 @@ from deployer.llama.patch_file import Patch
 
 SLOTS: Final = 4
 """What llama-server serves at a time where `server.parallel` is unset."""
-GPU_CORES: Final = 4.0
-"""Physical cores beside a GPU: sampling, tokens, pictures."""
-CPU_CORES: Final = 8.0
-"""Physical cores where there is no GPU, and `server.threads` says nothing."""
-MARGIN: Final = 4 * 2**30
-"""Bytes of host memory beside the weights: buffers, CUDA, Python."""
 DEFAULT_VARIABLE: Final = "LLAMA_API_KEY"
 REQUEST_TIMEOUT: Final = 3600
 """Longest time for one request; llama-server's own `--timeout` is shorter."""
-CANDIDATE_WINDOW: Final = 60
-"""Seconds that an idle candidate stays: longer than a gate takes to think."""
-
 _START: Final = 180
 """Seconds that a start may take beside reading the weights."""
 _READ: Final = 150e6
@@ -156,19 +153,6 @@ def scaling_of(fields: Flat) -> apps.Scaling:
     )
 
 
-def memory_of(fields: Flat, weights: int) -> int:
-    """MiB of host memory to ask for; Modal bills what is asked for, or more if used.
-
-    The weights pass through it, at a capture once more; `server.cache_ram` is what
-    the prompt cache may take, which is counted only where the stack says so.
-    """
-    given = fields.get("modal.memory")
-    if given is not None:
-        return max(1, math.ceil(size_in_bytes(given) / 2**20))
-    cache = max(0, _whole(fields.get("server.cache_ram"))) * 2**20
-    return math.ceil((weights * 1.05 + MARGIN + cache) / 2**30) * 1024
-
-
 def url_label(workspace: str, environment: str, label: str) -> str:
     """The first part of a URL on modal.run, as Modal makes and cuts it."""
     prefix = f"{workspace}-{environment}" if environment else workspace
@@ -211,11 +195,10 @@ def _outputs_of_weights(node: Node) -> Flat:
 
 def _machine(fields: Flat, build: Flat, weights: Flat) -> apps.Machine:
     cuda, region = build.get("cuda"), fields.get("modal.region")
-    gpus = tuple(_texts(fields.get("gpu")))
     return apps.Machine(
         image=image_of(None if cuda is None else str(cuda), "runtime"),
-        gpus=gpus,
-        cpu=_cpu(fields, gpus),
+        gpus=gpus_of(fields),
+        cpu=cores_of(fields),
         memory=memory_of(fields, _whole(weights.get("size"))),
         region=None if region is None else str(region),
     )
@@ -258,16 +241,6 @@ def _options(argv: JsonValue, template: str) -> tuple[str, ...]:
         return tuple(words)
     at = words.index("--chat-template")
     return (*words[:at], *words[at + 2 :])
-
-
-def _cpu(fields: Flat, gpus: Sequence[str]) -> float:
-    match fields.get("modal.cpu"):
-        case int() | float() as cores:
-            return float(cores)
-        case _ if gpus:
-            return GPU_CORES
-        case _:
-            return float(_whole(fields.get("server.threads")) or CPU_CORES)
 
 
 def _secret(fields: Flat) -> apps.Secret | None:
