@@ -21,6 +21,7 @@ COMMANDS: Mapping[str, str] = {
     "lock": "planning",
     "plan": "planning",
     "apply": "applying",
+    "render": "rendering",
     "status": "releases",
     "history": "releases",
     "diff": "releases",

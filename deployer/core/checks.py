@@ -2,18 +2,16 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cache
 
+from deployer.core.checks_modal import modal_checks
 from deployer.core.effects import Flag
+from deployer.core.findings import Finding
 from deployer.core.gpus import GPUS
 from deployer.core.model import LlamaCpp, Model, Scaling, Stack
 from deployer.core.option_names import OTHER_NAMES
 from deployer.core.server import Server
 from deployer.core.spelling import did_you_mean, one_of, shown
-
-MOST_GPUS = 8
-"""In one container on Modal, and the largest common machine."""
 
 _LOOPBACK = re.compile(r"http://(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?/")
 _GPU = re.compile(r"(?P<type>[^:]+)(:(?P<count>[0-9]{1,3}))?")
@@ -57,17 +55,6 @@ _SHORT_OWNED: Mapping[str, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One broken rule: the path it is told at, what is wrong, what to do."""
-
-    path: str
-    what: str
-    hint: str = ""
-    lacks: str = ""
-    """Path of another section whose absence breaks the rule."""
-
-
 def checks(stack: Stack) -> Iterator[Finding]:
     """Every rule between fields that a stack breaks, for the engine it names."""
     yield from _model(stack.model)
@@ -78,6 +65,8 @@ def checks(stack: Stack) -> Iterator[Finding]:
     yield from _gates(stack)
     if stack.scaling:
         yield from _scaling(stack.scaling)
+    if stack.engine == "modal":
+        yield from modal_checks(stack)
     if stack.server and stack.server.flags:
         for key in stack.server.flags:
             yield from _flag(key)
@@ -169,8 +158,8 @@ def _gpu(stack: Stack) -> Iterator[Finding]:
         if name not in GPUS:
             known = did_you_mean(name, GPUS) or f"known: {', '.join(GPUS)}"
             yield Finding(path, f"no GPU type `{shown(name)}`", known)
-        elif not 1 <= count <= MOST_GPUS:
-            what = f"expected 1 to {MOST_GPUS} GPUs, got {count}"
+        elif not 1 <= count <= GPUS[name].most:
+            what = f"expected 1 to {GPUS[name].most} GPUs, got {count}"
             yield Finding(path, what, f"write `{name}:2` for two")
 
 

@@ -88,7 +88,10 @@ def takes_snapshot(stack: Stack, abilities: Abilities) -> bool:
 
 
 def _can_be_captured(stack: Stack, wanted: Snapshot, abilities: Abilities) -> bool:
-    """Whether the GPUs of the stack can be; only `enabled: true` insists on it."""
+    """Whether this stack can be captured; only `enabled: true` insists on it."""
+    mapped = stack.server is not None and stack.server.mmap is True
+    if mapped and not abilities.snapshot_keeps_maps:
+        return False
     most = abilities.gpus_in_snapshot
     if most is None or stack.gpu is None:
         return True

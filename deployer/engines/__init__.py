@@ -8,7 +8,7 @@ from typing import Protocol, cast
 
 from deployer.core.abilities import Abilities
 from deployer.core.events import Say
-from deployer.core.resources import Node
+from deployer.core.resources import Graph, Node
 from deployer.core.state import Record
 from deployer.core.values import Flat
 
@@ -108,6 +108,16 @@ class Place:
     """Folder of the patches that a build from source may name."""
 
 
+@dataclass(frozen=True, slots=True)
+class Rendering:
+    """What an engine makes of a stack, for people to read."""
+
+    argv: tuple[str, ...]
+    """The command line of llama-server."""
+    files: Mapping[str, bytes]
+    """By name; they belong into one folder."""
+
+
 ENGINES: Mapping[str, str] = {
     "local": "deployer.engines.local.engine:LocalEngine",
     "modal": "deployer.engines.modal.engine:ModalEngine",
@@ -122,6 +132,20 @@ ABILITIES: Mapping[str, Abilities] = {
         gpus_in_snapshot=1,
     ),
 }
+
+
+RENDERERS: Mapping[str, str] = {
+    "local": "deployer.engines.local.rendering:render_stack",
+    "modal": "deployer.engines.modal.rendering:render_stack",
+}
+"""What shows a stack as its engine sees it; needs no engine to be there."""
+
+
+def render(name: str, graph: Graph, place: Place) -> Rendering:
+    """What the engine of this name makes of a stack."""
+    module, _, attribute = RENDERERS[name].partition(":")
+    renderer = getattr(import_module(module), attribute)
+    return cast("Rendering", renderer(graph, place))
 
 
 def engine_of(name: str, place: Place) -> Engine:

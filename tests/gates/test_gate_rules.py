@@ -32,8 +32,12 @@ def test_a_restore_is_refused_on_local() -> None:
     assert told({"restore": {}}) == [refusal, "leave it out"]
 
 
-def test_a_restore_is_no_problem_on_modal() -> None:
-    assert told({"restore": {}}, engine="modal") == []
+def test_a_restore_needs_a_snapshot_on_modal() -> None:
+    assert told({"restore": {}}, engine="modal", snapshot={"enabled": True}) == []
+    assert told({"restore": {}}, engine="modal") == [
+        "gates.restore: the gate `restore` needs a memory snapshot",
+        "add `snapshot: {enabled: true}`, or leave the gate out",
+    ]
 
 
 def test_quality_needs_a_file() -> None:

@@ -30,9 +30,7 @@ def cloud(tmp_path: Path) -> Iterator[Emulated]:
 
 
 @pytest.fixture
-def project(
-    cloud: Emulated, sources: Mapping[str, str], tmp_path: Path
-) -> Project:
+def project(cloud: Emulated, sources: Mapping[str, str], tmp_path: Path) -> Project:
     """A project with a stack that is not deployed."""
     made = Project(tmp_path / "project", cloud, sources)
     made.write()

@@ -167,7 +167,9 @@ class Project:
         body = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
         request = urllib.request.Request(
-            f"{url}/v1/chat/completions", data=json.dumps(body).encode(), headers=headers
+            f"{url}/v1/chat/completions",
+            data=json.dumps(body).encode(),
+            headers=headers,
         )
         with urllib.request.urlopen(request, timeout=LIMIT) as answer:
             found: dict[str, Any] = json.load(answer)
@@ -189,8 +191,11 @@ def make_source(folder: Path, ready: Path) -> str:
         ("tag", "b10434"),
         ("config", "uploadpack.allowAnySHA1InWant", "true"),
     ):
-        author = {f"GIT_{who}_{what}": "t@example.org" for who in ("AUTHOR", "COMMITTER")
-                  for what in ("NAME", "EMAIL")}
+        author = {
+            f"GIT_{who}_{what}": "t@example.org"
+            for who in ("AUTHOR", "COMMITTER")
+            for what in ("NAME", "EMAIL")
+        }
         subprocess.run(
             ("git", *words), cwd=tree, check=True, env={**os.environ, **author}
         )

@@ -7,6 +7,7 @@ from deployer.core.problems import Place
 from deployer.core.render.words import (
     SIGNS,
     because,
+    costs,
     counts,
     describe,
     leftovers,
@@ -34,6 +35,8 @@ def _lines(plan: Plan, places: Mapping[str, Place], *, steps: bool) -> Iterator[
         yield f"{head:<{max(column, _VERB_COLUMN)}}  {verb(change)}"
         yield from _reasons(change, places)
     yield from _gates(plan)
+    if bill := costs(plan):
+        yield f"  $ costs    {bill}"
     yield ""
     yield counts(plan)
     if steps and not plan.is_empty:

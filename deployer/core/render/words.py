@@ -120,6 +120,22 @@ def _fate(reason: Reason) -> str:
     return "removed" if reason.after is None else "replaced"
 
 
+def price(dollars: float) -> str:
+    """US dollars for people."""
+    return f"${dollars:.2f}" if dollars >= 0.005 else "less than $0.01"
+
+
+def costs(plan: Plan) -> str:
+    """About what a plan costs; empty where nothing is billed or nothing is done."""
+    if plan.engine != "modal" or plan.is_empty or plan.destroys:
+        return ""
+    from deployer.core.costs import costs_of  # noqa: PLC0415 - on modal alone
+
+    found = costs_of(plan)
+    once = f"about {price(found.apply)}" if found.apply else "nothing"
+    return f"{once} for this apply · about {price(found.awake)}/h while awake"
+
+
 def leftovers(plan: Plan) -> Iterator[str]:
     """What an interrupted run left, a line each."""
     if plan.resumes is not None:

@@ -148,6 +148,9 @@ class Fetch:
     """Bytes."""
     secret: str | None
     """Modal secret with `HF_TOKEN`, for gated repositories."""
+    cores: int
+    memory: int
+    """MiB."""
     timeout: int
     """Seconds."""
 
@@ -199,6 +202,54 @@ Endpoint: TypeAlias = Literal["web_server", "server"]
 
 
 @dataclass(frozen=True, slots=True)
+class Machine:
+    """The container that serves."""
+
+    image: str
+    gpus: tuple[str, ...]
+    """In order of preference."""
+    cpu: float
+    """Physical cores."""
+    memory: int
+    """MiB."""
+    region: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """How requests come in."""
+
+    endpoint: Endpoint
+    routing_region: str
+    """Of the proxy in front of `endpoint: server`."""
+    proxy_auth: bool
+    secret: Secret | None
+    max_inputs: int
+    """Requests at a time in one container: as many as there are slots."""
+    timeout: int
+    """Seconds for one request."""
+    port: int = PORT
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """llama-server: its options, and what it is warmed up with."""
+
+    options: tuple[str, ...]
+    """Without what the app adds: paths, address, key file."""
+    model: str
+    """File in the folder of the weights; of several, the first."""
+    mmproj: str | None
+    template: str | None
+    """Chat template by name: of the build, or built into llama-server."""
+    template_asset: str | None
+    """Chat template of the user's, among the assets."""
+    warmup: tuple[WarmupRequest, ...]
+    start_timeout: int
+    """Seconds from the start of a container to the end of its warm-up."""
+
+
+@dataclass(frozen=True, slots=True)
 class Server:
     """The app that serves, its candidate twin, and what is tried out before."""
 
@@ -212,42 +263,16 @@ class Server:
     """Of the node itself: what is found again by it."""
     run_key: str
     """Of the snapshot, or of the server where none is taken: what the gates prove."""
-    image: str
-    gpus: tuple[str, ...]
-    """In order of preference."""
-    cpu: float
-    memory: int
-    """MiB."""
-    region: str | None
-    endpoint: Endpoint
-    routing_region: str
-    """Of the proxy in front of `endpoint: server`."""
-    options: tuple[str, ...]
-    """Of llama-server, without what the app adds: paths, address, key file."""
-    model: str
-    """File in the folder of the weights; of several, the first."""
-    mmproj: str | None
-    template: str | None
-    """Chat template by name: of the build, or built into llama-server."""
-    template_asset: str | None
-    """Chat template of the user's, among the assets."""
-    warmup: tuple[WarmupRequest, ...]
-    secret: Secret | None
-    proxy_auth: bool
     captures: bool
     """Whether a memory snapshot is taken."""
-    max_inputs: int
-    """Requests at a time in one container: as many as there are slots."""
-    start_timeout: int
-    """Seconds from the start of a container to the end of its warm-up."""
-    request_timeout: int
-    """Seconds."""
+    machine: Machine
+    front: Front
+    program: Program
     scaling: Scaling
     assets: tuple[str, ...]
     """Names of the files beside the rendered one."""
     volume: str = VOLUME
     mount: str = MOUNT
-    port: int = PORT
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,12 @@ from deployer.core.values import Flat
 from deployer.engines import Place
 from deployer.engines.modal import apps
 from deployer.engines.modal.drive import Account
-from deployer.engines.modal.follow import followed, result_of
+from deployer.engines.modal.follow import Log, result_of
 from deployer.engines.modal.lower import outputs_of
 from deployer.engines.modal.lower_builder import lower_builder
 from deployer.engines.modal.render import BUILDER_FILE, render_builder
+from deployer.engines.modal.rendering import patches_of
 from deployer.errors import EngineError
-from deployer.llama.patch_file import Patch, load_patches
 
 _QUEUE_SECONDS: Final = 600
 """How long a container may be waited for, beside what the function may take."""
@@ -51,17 +51,20 @@ class Artefacts:
         what = builder.build if build else builder.fetch
         assert what is not None
         say(Talk(node.address, f"{'builds' if build else 'fetches'} {what.title}"))
-        with followed(account, builder.app) as log:
-            about = result_of(
-                account.call(builder.app, name),
-                log,
-                say,
-                about=node.address,
-                what=f"{name} on Modal",
-                limit=what.timeout + _QUEUE_SECONDS,
-            )
+        log = Log(account, builder.app)
+        about = result_of(
+            account.call(builder.app, name),
+            log,
+            say,
+            about=node.address,
+            what=f"{name} on Modal",
+            limit=what.timeout + _QUEUE_SECONDS,
+        )
         version = about.get("version") if isinstance(about, Mapping) else None
-        return {**outputs_of(node), "version": None if version is None else str(version)}
+        return {
+            **outputs_of(node),
+            "version": None if version is None else str(version),
+        }
 
     def _deploy(self, node: Node, account: Account, say: Say) -> apps.Builder:
         """Deploy the builder where it is another one than before."""
@@ -69,7 +72,8 @@ class Artefacts:
         with self._deploying:
             build = self._wanted.get(Kind.BUILD)
             weights = self._wanted.get(Kind.WEIGHTS)
-            builder = lower_builder(build, weights, self._patches(build))
+            patches = () if build is None else patches_of(build, self._place.patches)
+            builder = lower_builder(build, weights, patches)
             text = render_builder(builder)
             tag = digest(text)[:32]
             if tag == self._deployed:
@@ -83,12 +87,6 @@ class Artefacts:
                     account.deploy(file, tag)
             self._deployed = tag
             return builder
-
-    def _patches(self, build: Node | None) -> tuple[Patch, ...]:
-        """The patches that the stack names."""
-        names = [] if build is None else build.fields.get("llama_cpp.patches", [])
-        named = tuple(str(name) for name in names) if isinstance(names, list) else ()
-        return load_patches(self._place.patches, named) if named else ()
 
 
 def folder_of(node_kind: Kind, key: str) -> str:

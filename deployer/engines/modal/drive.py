@@ -33,14 +33,14 @@ if TYPE_CHECKING:
     import modal
 
 INSTALL: Final = "pip install 'deployer[modal]'"
+SYSTEM: Final = "system"
+"""Source of the lines that Modal says itself."""
 NEW_TOKEN: Final = "modal token new"
 _ENVIRONMENT: Final = "MODAL_ENVIRONMENT"
 _TOKEN: Final = ("MODAL_TOKEN_ID", "MODAL_TOKEN_SECRET")
 _IMAGE_LINES: Final = 12
 """Of the log of an image that was not built: what its last layer said."""
 _HISTORY_SECONDS: Final = 60.0
-_IDLE_SECONDS: Final = 2.0
-"""How long a stream of logs waits for a line before we look whether to go on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,9 +191,7 @@ class Account:
         """
         with self._translated(f"the run of `{file.stem}`"):
             module = _load(file)
-            with module.app.run(
-                client=self.client, environment_name=self._environment
-            ):
+            with module.app.run(client=self.client, environment_name=self._environment):
                 spawned = getattr(module, function).spawn()
                 yield Call(self, spawned), module.app.app_id
 
@@ -251,26 +249,16 @@ class Account:
         except ValueError:
             return ()
 
-    def last_lines(self, name: str, count: int) -> list[Line]:
-        """The last lines of the log of a deployed app."""
+    def log(self, name: str) -> Callable[[int], list[Line]]:
+        """Reads the last lines of an app, by its name or id, as often as is wanted."""
         with self._translated(f"the log of `{name}`"):
-            return [_line(entry) for entry in self._lookup(name).logs.tail(count)]
+            manager = self._lookup(name).logs
 
-    def lines(self, name: str, going_on: Callable[[], bool]) -> Iterator[Line]:
-        """The log of an app as it comes, by its name or id, while it is wanted.
+        def read(count: int) -> list[Line]:
+            with self._translated(f"the log of `{name}`"):
+                return [_line(entry) for entry in manager.tail(count)]
 
-        Each line comes once, from the time of the call on.
-        """
-        begun, known = datetime.now(tz=UTC), set()
-        with self._translated(f"the log of `{name}`"):
-            stream = self._lookup(name).logs
-            while going_on():
-                # Always to its end: the client cannot close a stream from outside.
-                for entry in stream.stream(timeout=_IDLE_SECONDS):
-                    line = _line(entry)
-                    if line.at >= begun and line not in known:
-                        known.add(line)
-                        yield line
+        return read
 
     def listed(self, volume: str, path: str) -> tuple[Entry, ...] | None:
         """What a folder of a Volume holds; None where there is no such folder."""
@@ -393,7 +381,9 @@ class Account:
                 " `apply` again carries on",
             ) from None
         except its.TimeoutError as error:
-            raise TimedOutError(f"Modal gave up waiting, {about}: {_said(error)}") from None
+            raise TimedOutError(
+                f"Modal gave up waiting, {about}: {_said(error)}"
+            ) from None
         except its.ResourceExhaustedError as error:
             raise EngineError(
                 f"a limit of the workspace is reached, {about}: {_said(error)}",
@@ -500,8 +490,3 @@ def _said(error: BaseException) -> str:
     """What an error says, as the rest of a sentence."""
     text = str(error).strip() or type(error).__name__
     return text.rstrip(".")
-
-
-def joined(lines: Sequence[Line]) -> str:
-    """Lines as text."""
-    return "\n".join(line.text for line in lines)

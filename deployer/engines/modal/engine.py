@@ -18,7 +18,7 @@ from deployer.engines import Endpoint, Observation, Place
 from deployer.engines.modal import apps
 from deployer.engines.modal.artefacts import Artefacts
 from deployer.engines.modal.drive import Account, refuse_missing_client
-from deployer.engines.modal.lower import DEFAULT_VARIABLE, outputs_of, scaling_of
+from deployer.engines.modal.lower import outputs_of, scaling_of, secret_of
 from deployer.engines.modal.rollout import Rollout
 from deployer.engines.modal.seeing import Seeing
 
@@ -41,7 +41,7 @@ class ModalEngine:
             if account not in checked:
                 account.check()
                 checked.add(account)
-            if (secret := _api_key(node.fields)) is not None:
+            if (secret := secret_of(node.fields)) is not None:
                 account.require_secret(secret.name, secret.variable)
             if (hub := node.fields.get("model.hub_secret")) is not None:
                 account.require_secret(str(hub), apps.HUB_TOKEN)
@@ -116,11 +116,3 @@ class ModalEngine:
             variables = self._place.environment
             self._accounts[environment] = Account(variables, environment)
         return self._accounts[environment]
-
-
-def _api_key(fields: Flat) -> apps.Secret | None:
-    name = fields.get("auth.api_key.secret")
-    if name is None:
-        return None
-    variable = fields.get("auth.api_key.env") or DEFAULT_VARIABLE
-    return apps.Secret(str(name), str(variable))

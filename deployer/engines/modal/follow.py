@@ -1,12 +1,11 @@
 """Waiting for something on Modal: what is logged meanwhile is shown, Ctrl-C ends it."""
 
-import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Final, TypeVar
 
 from deployer.core.events import Say, Talk
@@ -18,47 +17,46 @@ _Result = TypeVar("_Result")
 
 _TICK: Final = 0.2
 """Seconds between two looks at what is waited for."""
+_LOG_SECONDS: Final = 1.0
+"""Between two looks at the log."""
+_FETCHED: Final = 500
 _KEPT: Final = 200
-_STRAGGLERS: Final = 1.0
-"""Seconds that the last lines may be late."""
 
 
-@dataclass(slots=True)
 class Log:
-    """The log of an app while it is followed."""
+    """The log of an app, from now on: read whenever it is looked at.
 
-    lines: deque[Line] = field(default_factory=lambda: deque(maxlen=_KEPT))
-    """The last ones, in the order of coming."""
-    arriving: "queue.SimpleQueue[Line]" = field(default_factory=queue.SimpleQueue)
-
-    def drain(self, take: Callable[[Line], bool]) -> Iterator[Line]:
-        """Lines that arrived since the last time, as far as they are asked for."""
-        with suppress(queue.Empty):
-            while True:
-                line = self.arriving.get_nowait()
-                if take(line):
-                    self.lines.append(line)
-                    yield line
-
-
-@contextmanager
-def followed(account: Account, app: str) -> Iterator[Log]:
-    """The log of an app, read beside what the block does; not getting it is no error.
-
-    It is read by a thread that nothing waits for: a stream ends when Modal ends it.
+    It is fetched and not streamed: a stream of the client cannot be closed from
+    outside, and one that is left open complains when the program ends.
     """
-    log, done = Log(), threading.Event()
 
-    def read() -> None:
+    def __init__(self, account: Account, app: str) -> None:
+        """``app`` is a name or an id."""
+        self._read = account.log(app)
+        self._begun = datetime.now(tz=UTC)
+        self._known: set[Line] = set()
+        self._next = 0.0
+        self.lines: deque[Line] = deque(maxlen=_KEPT)
+        """What was taken, the last lines of it."""
+
+    def arrived(self, take: Callable[[Line], bool]) -> list[Line]:
+        """Lines since the last time, as far as they are asked for; not too often."""
+        if time.monotonic() < self._next:
+            return []
+        return self.now(take)
+
+    def now(self, take: Callable[[Line], bool]) -> list[Line]:
+        """The same at once; a log that is not to be had is no error."""
+        found: list[Line] = []
         with suppress(DeployerError):
-            for line in account.lines(app, lambda: not done.is_set()):
-                log.arriving.put(line)
-
-    threading.Thread(target=read, daemon=True).start()
-    try:
-        yield log
-    finally:
-        done.set()
+            for line in self._read(_FETCHED):
+                if line.at >= self._begun and line not in self._known:
+                    self._known.add(line)
+                    if take(line):
+                        found.append(line)
+        self.lines.extend(found)
+        self._next = time.monotonic() + _LOG_SECONDS
+        return found
 
 
 def any_line(_line: Line) -> bool:
@@ -104,14 +102,16 @@ def wait_for(
     what: str,
     limit: float,
     take: Callable[[Line], bool] = any_line,
+    show: Callable[[Line], bool] = any_line,
     pause: float = _TICK,
 ) -> _Result:
     """What ``look`` finds, once it finds something; the log is told meanwhile."""
     begun = time.monotonic()
     while True:
         found = look()
-        for line in log.drain(take):
-            if line.text.strip():
+        lines = log.arrived(take) if found is None else log.now(take)
+        for line in lines:
+            if line.text.strip() and show(line):
                 say(Talk(about, line.text))
         if found is not None:
             return found
@@ -121,13 +121,3 @@ def wait_for(
         say(Progress(what, int(waited), None, unit="s"))
         if pause:
             threading.Event().wait(pause)
-
-
-def stragglers(log: Log, say: Say, about: str) -> None:
-    """Tell the lines that come just after the end."""
-    ends = time.monotonic() + _STRAGGLERS
-    while time.monotonic() < ends:
-        for line in log.drain(any_line):
-            if line.text.strip():
-                say(Talk(about, line.text))
-        threading.Event().wait(_TICK)

@@ -11,8 +11,14 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Final
 
+from deployer.core.machine_modal import (
+    CANDIDATE_WINDOW,
+    cores_of,
+    gpus_of,
+    memory_of,
+)
 from deployer.core.resources import Graph, Kind, Node
-from deployer.core.units import seconds, size_in_bytes
+from deployer.core.units import seconds
 from deployer.core.values import Flat, JsonValue
 from deployer.engines.modal import apps
 from deployer.engines.modal.apps import Apps, Server
@@ -22,18 +28,9 @@ from deployer.llama.patch_file import Patch
 
 SLOTS: Final = 4
 """What llama-server serves at a time where `server.parallel` is unset."""
-GPU_CORES: Final = 4.0
-"""Physical cores beside a GPU: sampling, tokens, pictures."""
-CPU_CORES: Final = 8.0
-"""Physical cores where there is no GPU, and `server.threads` says nothing."""
-MARGIN: Final = 4 * 2**30
-"""Bytes of host memory beside the weights: buffers, CUDA, Python."""
 DEFAULT_VARIABLE: Final = "LLAMA_API_KEY"
 REQUEST_TIMEOUT: Final = 3600
 """Longest time for one request; llama-server's own `--timeout` is shorter."""
-CANDIDATE_WINDOW: Final = 60
-"""Seconds that an idle candidate stays: longer than a gate takes to think."""
-
 _START: Final = 180
 """Seconds that a start may take beside reading the weights."""
 _READ: Final = 150e6
@@ -117,11 +114,7 @@ def lower_server(
     fields = _fields(node, needs)
     build, weights = needs[Kind.BUILD], needs[Kind.WEIGHTS]
     stack = node.address.partition("/")[0]
-    size = _whole(weights.get("size"))
-    gpus = tuple(_texts(fields.get("gpu")))
-    template = str(fields.get("server.chat_template", ""))
-    proven = str(needs[Kind.SNAPSHOT]["key"]) if Kind.SNAPSHOT in node.needs else ""
-    region = fields.get("modal.region")
+    captured = needs.get(Kind.SNAPSHOT) if Kind.SNAPSHOT in node.needs else None
     return Server(
         app=apps.server_app(stack),
         stack=stack,
@@ -129,28 +122,11 @@ def lower_server(
         build_key=str(build["key"]),
         weights_key=str(weights["key"]),
         key=node.key,
-        run_key=proven or node.key,
-        image=_runtime_image(build.get("cuda")),
-        gpus=gpus,
-        cpu=_cpu(fields, gpus),
-        memory=memory_of(fields, size),
-        region=None if region is None else str(region),
-        endpoint="server" if fields.get("modal.endpoint") == "server" else "web_server",
-        routing_region=_routing_region(region),
-        options=_options(node.spec.get("argv"), template),
-        model=_name(weights["path"]),
-        mmproj=_name(weights["mmproj"]) if "mmproj" in weights else None,
-        template=template if template and not _is_file(template) else None,
-        template_asset=_asset(template, files) if _is_file(template) else None,
-        warmup=tuple(_warmup(it, files) for it in _warmups(fields)),
-        secret=_secret(fields),
-        proxy_auth=fields.get("modal.proxy_auth") is True,
-        captures=node.kind is Kind.SNAPSHOT or Kind.SNAPSHOT in node.needs,
-        max_inputs=_whole(fields.get("scaling.max_concurrent"))
-        or _whole(fields.get("server.parallel"))
-        or SLOTS,
-        start_timeout=min(_LONGEST_START, _START + math.ceil(size / _READ / 60) * 60),
-        request_timeout=REQUEST_TIMEOUT,
+        run_key=node.key if captured is None else str(captured["key"]),
+        captures=node.kind is Kind.SNAPSHOT or captured is not None,
+        machine=_machine(fields, build, weights),
+        front=_front(fields),
+        program=_program(node, fields, weights, files),
         scaling=scaling_of(node.fields),
         assets=tuple(assets_of(node, needs, files)),
     )
@@ -178,19 +154,6 @@ def scaling_of(fields: Flat) -> apps.Scaling:
     )
 
 
-def memory_of(fields: Flat, weights: int) -> int:
-    """MiB of host memory to ask for; Modal bills what is asked for, or more if used.
-
-    The weights pass through it, at a capture once more; `server.cache_ram` is what
-    the prompt cache may take, which is counted only where the stack says so.
-    """
-    given = fields.get("modal.memory")
-    if given is not None:
-        return max(1, math.ceil(size_in_bytes(given) / 2**20))
-    cache = max(0, _whole(fields.get("server.cache_ram"))) * 2**20
-    return math.ceil((weights * 1.05 + MARGIN + cache) / 2**30) * 1024
-
-
 def url_label(workspace: str, environment: str, label: str) -> str:
     """The first part of a URL on modal.run, as Modal makes and cuts it."""
     prefix = f"{workspace}-{environment}" if environment else workspace
@@ -211,27 +174,65 @@ def _fields(node: Node, needs: Mapping[str, Flat]) -> Flat:
 
 
 def _outputs_of_weights(node: Node) -> Flat:
+    about = node.spec.get("about")
+    known = about if isinstance(about, dict) else {}
+    names = _texts(known.get("model"))
+    if not names:
+        raise EngineError(
+            f"`{node.address}` does not come from the hub or an address",
+            hint="on modal, weights are fetched there: write `model.repo` or"
+            " `model.url`",
+        )
     folder = f"{apps.MOUNT}{apps.weights_folder(node.key)}"
-    match node.spec.get("about"):
-        case {"model": [str(first), *_], **more}:
-            found: dict[str, JsonValue] = {
-                "path": f"{folder}/{first}",
-                "key": node.key,
-                "size": more.get("size"),
-            }
-            if "mmproj" in more:
-                found["mmproj"] = f"{folder}/{more['mmproj']}"
-            return found
-        case _:
-            raise EngineError(
-                f"`{node.address}` does not come from the hub or an address",
-                hint="on modal, weights are fetched there: write `model.repo` or"
-                " `model.url`",
-            )
+    found: dict[str, JsonValue] = {
+        "path": f"{folder}/{names[0]}",
+        "key": node.key,
+        "size": _optional(known.get("size")),
+    }
+    if "mmproj" in known:
+        found["mmproj"] = f"{folder}/{known['mmproj']}"
+    return found
 
 
-def _runtime_image(cuda: JsonValue) -> str:
-    return image_of(None if cuda is None else str(cuda), "runtime")
+def _machine(fields: Flat, build: Flat, weights: Flat) -> apps.Machine:
+    cuda, region = build.get("cuda"), fields.get("modal.region")
+    return apps.Machine(
+        image=image_of(None if cuda is None else str(cuda), "runtime"),
+        gpus=gpus_of(fields),
+        cpu=cores_of(fields),
+        memory=memory_of(fields, _whole(weights.get("size"))),
+        region=None if region is None else str(region),
+    )
+
+
+def _front(fields: Flat) -> apps.Front:
+    direct = fields.get("modal.endpoint") == "server"
+    return apps.Front(
+        endpoint="server" if direct else "web_server",
+        routing_region=_routing_region(fields.get("modal.region")),
+        proxy_auth=fields.get("modal.proxy_auth") is True,
+        secret=secret_of(fields),
+        max_inputs=_whole(fields.get("scaling.max_concurrent"))
+        or _whole(fields.get("server.parallel"))
+        or SLOTS,
+        timeout=REQUEST_TIMEOUT,
+    )
+
+
+def _program(
+    node: Node, fields: Flat, weights: Flat, files: Mapping[str, bytes]
+) -> apps.Program:
+    template = str(fields.get("server.chat_template", ""))
+    size = _whole(weights.get("size"))
+    return apps.Program(
+        options=_options(node.spec.get("argv"), template),
+        model=_name(weights["path"]),
+        mmproj=_name(weights["mmproj"]) if "mmproj" in weights else None,
+        template=template if template and not _is_file(template) else None,
+        template_asset=_asset(template, files) if _is_file(template) else None,
+        warmup=tuple(_warmup(it, files) for it in _warmups(fields)),
+        start_timeout=min(_LONGEST_START, _START + math.ceil(size / _READ / 60) * 60),
+    )
 
 
 def _options(argv: JsonValue, template: str) -> tuple[str, ...]:
@@ -243,17 +244,8 @@ def _options(argv: JsonValue, template: str) -> tuple[str, ...]:
     return (*words[:at], *words[at + 2 :])
 
 
-def _cpu(fields: Flat, gpus: Sequence[str]) -> float:
-    match fields.get("modal.cpu"):
-        case int() | float() as cores:
-            return float(cores)
-        case _ if gpus:
-            return GPU_CORES
-        case _:
-            return float(_whole(fields.get("server.threads")) or CPU_CORES)
-
-
-def _secret(fields: Flat) -> apps.Secret | None:
+def secret_of(fields: Flat) -> apps.Secret | None:
+    """The secret that holds the API key, from the fields of a server."""
     name = fields.get("auth.api_key.secret")
     if name is None:
         return None

@@ -6,6 +6,12 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from deployer.core.facts import Pin
+from deployer.core.machine_modal import (
+    BUILD_CORES,
+    BUILD_MEMORY,
+    FETCH_CORES,
+    FETCH_MEMORY,
+)
 from deployer.core.resources import Node
 from deployer.core.values import Flat, JsonValue
 from deployer.engines.modal import apps
@@ -17,11 +23,6 @@ from deployer.llama.patch_file import Patch
 from deployer.llama.source_build import Settings, target_of
 from deployer.llama.trees import pinned_patches
 
-BUILD_CORES: Final = 16
-"""Physical cores: a CUDA build takes about an hour of one core, a CPU build eleven
-minutes (b11434, b8672)."""
-BUILD_MEMORY: Final = 16 * 1024
-"""MiB: less than 0.6 GB for each compiler."""
 BUILD_TIMEOUT: Final = 2 * 3600
 CPU_IMAGE: Final = "ubuntu:24.04"
 
@@ -145,6 +146,8 @@ def _fetch(node: Node) -> Fetch:
         files=files,
         size=known,
         secret=None if secret is None else str(secret),
+        cores=FETCH_CORES,
+        memory=FETCH_MEMORY,
         timeout=min(_LONGEST, _FETCH_START + math.ceil((known or 50e9) / _FETCH_SPEED)),
     )
 

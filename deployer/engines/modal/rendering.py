@@ -1,97 +1,62 @@
-"""The files that a server is deployed from: rendered now, or recorded when it was.
+"""A stack as files for Modal: reads what the stack names, and lowers it."""
 
-A release is rolled back to by deploying what was deployed then, whatever a newer
-deployer would render.  So the files of a promoted server are kept on the Volume,
-beside the binaries and weights they name.
-"""
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Final
-
-from deployer.core.resources import Node
-from deployer.core.values import Flat
-from deployer.engines.modal import apps
-from deployer.engines.modal.drive import Account
-from deployer.engines.modal.lower import (
-    assets_of,
-    candidate_of,
-    files_of,
-    lower_server,
-    tryout_of,
-)
-from deployer.engines.modal.render import (
-    CANDIDATE_FILE,
-    SERVER_FILE,
-    TRYOUT_FILE,
-    render_server,
-    render_tryout,
-)
-
-PROMOTED: Final = "promoted.json"
-FOLDER: Final = "/releases"
-"""Of the Volume: one folder a server, by its key."""
+from deployer.core.resources import Graph, Kind, Node
+from deployer.engines import Place, Rendering
+from deployer.engines.modal.apps import ASSETS, Server, build_folder, weights_folder
+from deployer.engines.modal.lower import files_of, lower, outputs_of
+from deployer.engines.modal.render import render
+from deployer.errors import EngineError
+from deployer.llama.patch_file import Patch, load_patches
 
 
-@dataclass(frozen=True, slots=True)
-class Rendering:
-    """A server as values, and the files that it is deployed from."""
-
-    server: apps.Server
-    files: Mapping[str, bytes]
-
-
-@contextmanager
-def on_disk(files: Mapping[str, bytes], name: str) -> Iterator[Path]:
-    """All files in a folder of their own, and in it the one that is named."""
-    with tempfile.TemporaryDirectory(prefix="deployer-") as folder:
-        for file, content in files.items():
-            (Path(folder) / file).write_bytes(content)
-        yield Path(folder) / name
+def render_stack(graph: Graph, place: Place) -> Rendering:
+    """The files that would be deployed, and the command line they start."""
+    nodes = {node.kind: node for node in graph.values()}
+    needs = {kind.value: outputs_of(node) for kind, node in nodes.items()}
+    files = contents(files_of(nodes[Kind.SERVER], needs), place.folder)
+    apps = lower(graph, patches_of(nodes[Kind.BUILD], place.patches), files)
+    return Rendering(argv_of(apps.server), render(apps))
 
 
-def render(node: Node, needs: Mapping[str, Flat], folder: Path) -> Rendering:
-    """What today's deployer makes of a server or of a snapshot."""
-    given = {name: (folder / name).read_bytes() for name in files_of(node, needs)}
-    server = lower_server(node, needs, given)
-    texts = {
-        TRYOUT_FILE: render_tryout(tryout_of(server)),
-        CANDIDATE_FILE: render_server(candidate_of(server)),
-        SERVER_FILE: render_server(server),
-    }
-    files = {name: text.encode() for name, text in texts.items()}
-    return Rendering(server, {**files, **assets_of(node, needs, given)})
+def patches_of(build: Node, folder: Path) -> tuple[Patch, ...]:
+    """The patches that a build names; raises StackError with all that is wrong."""
+    match build.fields.get("llama_cpp.patches"):
+        case [*names] if names:
+            return load_patches(folder, tuple(str(name) for name in names))
+        case _:
+            return ()
 
 
-def recorded(account: Account, key: str) -> Mapping[str, bytes] | None:
-    """The files that the server of this key was deployed from; None: it never was."""
-    entries = account.listed(apps.VOLUME, f"{FOLDER}/{key}")
-    if entries is None:
-        return None
-    found: dict[str, bytes] = {}
-    for entry in entries:
-        content = account.read(apps.VOLUME, entry.path)
-        if content is None:
-            return None
-        found[PurePosixPath(entry.path).name] = content
-    return found if SERVER_FILE in found else None
+def contents(names: Iterable[str], folder: Path) -> Mapping[str, bytes]:
+    """What the files hold; raises EngineError for one that cannot be read."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = (folder / name).read_bytes()
+        except OSError as error:
+            raise EngineError(
+                f"`{folder / name}` cannot be read: {error.strerror}",
+                hint="paths in a stack are relative to it",
+            ) from error
+    return found
 
 
-def record_files(account: Account, key: str, files: Mapping[str, bytes]) -> None:
-    """Keep the files of a server, in place of those of an earlier try."""
-    named = {f"{FOLDER}/{key}/{name}": content for name, content in files.items()}
-    account.write(apps.VOLUME, named)
-
-
-def mark_promoted(account: Account, key: str) -> None:
-    """From here on the files of this server are what a rollback deploys."""
-    account.write(apps.VOLUME, {f"{FOLDER}/{key}/{PROMOTED}": b"{}\n"})
-
-
-def promoted_files(account: Account, key: str) -> Mapping[str, bytes] | None:
-    """The files of a server that was promoted once; None: it never was."""
-    files = recorded(account, key)
-    return files if files is not None and PROMOTED in files else None
+def argv_of(server: Server) -> tuple[str, ...]:
+    """The command line as it is in the container; the key is in a file."""
+    program = server.program
+    weights = f"{server.mount}{weights_folder(server.weights_key)}"
+    argv = [f"{server.mount}{build_folder(server.build_key)}/bin/llama-server"]
+    argv += [*program.options, "--model", f"{weights}/{program.model}"]
+    if program.mmproj is not None:
+        argv += ["--mmproj", f"{weights}/{program.mmproj}"]
+    if program.template is not None:
+        argv += ["--chat-template", program.template]
+    if program.template_asset is not None:
+        argv += ["--chat-template-file", f"{ASSETS}/{program.template_asset}"]
+    argv += ["--host", "0.0.0.0", "--port", str(server.front.port)]  # noqa: S104
+    if server.front.secret is not None:
+        argv += ["--api-key-file", "api-key"]
+    return tuple(argv)

@@ -1,6 +1,7 @@
 """How a server comes up on Modal, takes over, and goes."""
 
 import json
+import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
 from contextlib import suppress
@@ -15,11 +16,11 @@ from deployer.core.units import show_seconds
 from deployer.core.values import Flat
 from deployer.engines.local.causes import likely_cause
 from deployer.engines.modal import apps
-from deployer.engines.modal.drive import Account, Deployed
-from deployer.engines.modal.follow import Log, followed, result_of, wait_for
+from deployer.engines.modal.drive import SYSTEM, Account, Deployed, Line
+from deployer.engines.modal.follow import Log, any_line, result_of, wait_for
 from deployer.engines.modal.lower import scaling_of
 from deployer.engines.modal.render import CANDIDATE_FILE, SERVER_FILE, TRYOUT_FILE
-from deployer.engines.modal.rendering import (
+from deployer.engines.modal.kept import (
     mark_promoted,
     on_disk,
     promoted_files,
@@ -42,7 +43,7 @@ _QUEUE_SECONDS: Final = 900
 """How long a container with its GPU may be waited for."""
 _IDLE_SECONDS: Final = 120
 _LAST_WORDS: Final = 15
-_WORDS_SECONDS: Final = 3.0
+_WORDS_SECONDS: Final = 1.0
 """How long the last words of a failed start may take to arrive."""
 
 
@@ -70,7 +71,8 @@ class Rollout:
         self._tell(node.address, "tries the command line once, without retries")
         with on_disk(rendering.files, TRYOUT_FILE) as file:
             running = self._account.running(file, apps.TRYOUT_FUNCTION)
-            with running as (call, app), followed(self._account, app) as log:
+            with running as (call, app):
+                log = Log(self._account, app)
                 try:
                     result = result_of(
                         call,
@@ -78,10 +80,12 @@ class Rollout:
                         self._say,
                         about=node.address,
                         what="a first start on Modal",
-                        limit=server.start_timeout + _QUEUE_SECONDS,
+                        limit=server.program.start_timeout + _QUEUE_SECONDS,
                     )
                 except EngineError as error:
-                    raise _not_started(log, error.message, "nothing was deployed") from None
+                    raise _not_started(
+                        log, error.message, "nothing was deployed"
+                    ) from None
         self._account.write(
             apps.VOLUME, {f"{marker}/result.json": json.dumps(result).encode()}
         )
@@ -98,11 +102,11 @@ class Rollout:
         with on_disk(files, CANDIDATE_FILE) as file:
             self._account.deploy(file, node.key[:32])
         url = self._account.url(app)
-        self._wake(node.address, app, url, server.start_timeout)
-        outputs = {"candidate_url": url, "start_timeout": server.start_timeout}
-        if server.secret is None:
+        self._wake(node.address, app, url, server.program.start_timeout)
+        outputs = {"candidate_url": url, "start_timeout": server.program.start_timeout}
+        if server.front.secret is None:
             return outputs
-        secret = server.secret
+        secret = server.front.secret
         return {**outputs, "secret": secret.name, "api_key_env": secret.variable}
 
     def promote(self, record: Record, before: Record | None) -> Flat:
@@ -158,7 +162,7 @@ class Rollout:
         try:
             wait_for(
                 lambda: True if account.containers(app) == 0 else None,
-                Log(),
+                Log(account, app),
                 self._say,
                 about=app,
                 what=f"app `{app}` going idle",
@@ -210,53 +214,51 @@ class Rollout:
         waits: so the first failure that the log tells is the last one.
         """
         limit = float(start_timeout + _QUEUE_SECONDS)
+        log = Log(self._account, app)
         answer = knock(url, limit)
-        with followed(self._account, app) as log:
-            try:
-                seconds = wait_for(
-                    lambda: _answered(answer, log),
-                    log,
-                    self._say,
-                    about=address,
-                    what="a start on Modal",
-                    limit=limit,
-                )
-            except (EngineError, TimedOutError) as error:
-                self._last_words(log, address)
+        try:
+            seconds = wait_for(
+                lambda: _answered(answer, log),
+                log,
+                self._say,
+                about=address,
+                what="a start on Modal",
+                limit=limit,
+                show=_is_ours,
+            )
+        except (EngineError, TimedOutError) as error:
+            self._last_words(log, address)
+            self._account.stop(app)
+            aftermath = f"app `{app}` was stopped"
+            raise _not_started(log, error.message, aftermath) from None
+        except BaseException:
+            with suppress(DeployerError):
                 self._account.stop(app)
-                raise _not_started(log, error.message, f"app `{app}` was stopped") from None
-            except BaseException:
-                with suppress(DeployerError):
-                    self._account.stop(app)
-                raise
-            how = "restored" if any(RESTORED in x.text for x in log.lines) else "started"
+            raise
+        restored = any(line.text == RESTORED for line in log.lines)
+        how = "restored from its snapshot" if restored else "started"
         self._tell(address, f"{how} in {show_seconds(seconds)}")
 
     def _last_words(self, log: Log, address: str) -> None:
         """Tell what of the log is still on its way."""
-        with suppress(DeployerError):
-            wait_for(
-                lambda: None,
-                log,
-                self._say,
-                about=address,
-                what="last words",
-                limit=_WORDS_SECONDS,
-            )
+        threading.Event().wait(_WORDS_SECONDS)
+        for line in log.now(any_line):
+            if _is_ours(line):
+                self._tell(address, line.text)
 
     def _scaled_as_stated(
         self, app: str, record: Record, files: Mapping[str, bytes]
     ) -> None:
         """Recorded files hold the scaling of their time; it may have changed since."""
         wanted = scaling_of(record.fields)
-        words = {name: value for name, value in asdict(wanted).items() if value is not None}
+        words = {
+            name: value for name, value in asdict(wanted).items() if value is not None
+        }
         text = files[SERVER_FILE].decode()
         if not all(f"    {name}={value},\n" in text for name, value in words.items()):
             self._account.scale(app, wanted)
 
-    def _refuse_stranger(
-        self, app: str, record: Record, before: Record | None
-    ) -> None:
+    def _refuse_stranger(self, app: str, record: Record, before: Record | None) -> None:
         """Do not replace what somebody else deployed under the same name."""
         found = self._account.app(app)
         known = [it for it in (record, before) if it is not None]
@@ -306,6 +308,11 @@ def _stack(record: Record) -> str:
     return record.address.partition("/")[0]
 
 
+def _is_ours(line: Line) -> bool:
+    """Not a line of llama-server, which says much: the app's own, and Modal's."""
+    return line.source != "stderr"
+
+
 def _answered(answer: "Future[float]", log: Log) -> float | None:
     """The seconds it took; raises EngineError once the log tells of a failed start."""
     if answer.done():
@@ -320,7 +327,7 @@ def _answered(answer: "Future[float]", log: Log) -> float | None:
 
 def _not_started(log: Log, why: str, aftermath: str) -> EngineError:
     """What went wrong with a start, by what was logged."""
-    texts = [line.text for line in log.lines if not line.system]
+    texts = [line.text for line in log.lines if line.source != SYSTEM]
     cause = likely_cause(texts, None)
     if cause is not None:
         return EngineError(

@@ -1,7 +1,9 @@
 """How a server on Modal is, and what it says."""
 
+import threading
 from collections.abc import Iterator
 from pathlib import PurePosixPath
+from typing import Final
 
 from deployer.core.resources import Kind
 from deployer.core.state import Record
@@ -9,11 +11,13 @@ from deployer.core.values import JsonValue
 from deployer.engines import Observation
 from deployer.engines.modal import apps
 from deployer.engines.modal.artefacts import folder_of
-from deployer.engines.modal.drive import Account, Deployed
+from deployer.engines.modal.drive import SYSTEM, Account, Deployed
+from deployer.engines.modal.follow import Log, any_line
 from deployer.engines.modal.rollout import RESTORED, is_of
 from deployer.errors import AuthError, EngineError
 
-_SEARCHED_LINES = 200
+_SEARCHED_LINES: Final = 200
+_LOOK_SECONDS: Final = 0.5
 
 
 class Seeing:
@@ -50,10 +54,13 @@ class Seeing:
         return self._lines(app, lines, follow=follow)
 
     def _lines(self, app: str, lines: int, *, follow: bool) -> Iterator[str]:
+        log = Log(self._account, app)
+        read = self._account.log(app)
         if lines:
-            yield from (line.text for line in self._account.last_lines(app, lines))
-        if follow:
-            yield from (line.text for line in self._account.lines(app, lambda: True))
+            yield from (line.text for line in read(lines))
+        while follow:
+            yield from (line.text for line in log.arrived(any_line))
+            threading.Event().wait(_LOOK_SECONDS)
 
     def _seen(
         self, record: Record, app: str, found: Deployed, missing: tuple[str, ...]
@@ -77,8 +84,8 @@ class Seeing:
 
     def _last_restore(self, app: str) -> str | None:
         """When the last container came from a snapshot, as far as the log reaches."""
-        for line in reversed(self._account.last_lines(app, _SEARCHED_LINES)):
-            if line.system and RESTORED in line.text:
+        for line in reversed(self._account.log(app)(_SEARCHED_LINES)):
+            if line.source == SYSTEM and line.text == RESTORED:
                 return line.at.isoformat(timespec="seconds")
         return None
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final, TypeAlias
 
 Value: TypeAlias = (
-    "str | int | float | bool | None | Sequence[Value] | Mapping[str, Value]"
+    "str | int | float | bool | Sequence[Value] | Mapping[str, Value] | None"
 )
 """What has a literal here; tuples and lists both become lists."""
 
@@ -64,10 +64,8 @@ def lines(text: str, *, indent: int = 0) -> str:
 
 def is_wide(text: str) -> bool:
     """Whether a line of `lines` is longer than the formatter wants it."""
-    longest = max(
-        (len(_text(line)) for line in text.splitlines(keepends=True)), default=0
-    )
-    return longest + 3 * _INDENT >= WIDTH
+    texts = (_text(line) for line in text.splitlines(keepends=True))
+    return any(len(text) + 3 * _INDENT >= WIDTH for text in texts)
 
 
 def comment(text: str) -> str:

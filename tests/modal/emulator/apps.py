@@ -76,7 +76,9 @@ class Apps(Service):
     @rpc
     async def AppGetOrCreate(self, request: Any) -> Any:
         self._environment(request.environment_name)
-        found = self.cloud.deployed(request.app_name, request.environment_name)
+        found = self.cloud.apps.get(request.app_name) or self.cloud.deployed(
+            request.app_name, request.environment_name
+        )
         if found is None:
             raise GRPCError(
                 Status.NOT_FOUND, f"App '{request.app_name}' not found in environment"
