@@ -55,15 +55,13 @@ def apply_stack(
     store = settings.states(stack_file, name_of(stack_file, settings))
     with _telling(store, say).lock(operation="apply"):
         planned = plan(stack_file, settings, options, say)
-        engine = settings.engine(planned.plan.engine, stack_file)
-        _preflight(engine, planned)
+        _preflight(stack_file, settings, planned)
         if not planned.plan.is_empty and not confirm(planned):
             return None
         if planned.facts is not None:
             lock = lockfile.lock_path(stack_file)
             lockfile.write(lock, planned.facts, planned.prepared.name)
-        world = _Around(stack_file, settings, engine, say)
-        return _carry_out(world, planned, cause="apply")
+        return _carry_out(stack_file, settings, planned, say, cause="apply")
 
 
 def rollback(
