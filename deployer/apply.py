@@ -133,6 +133,7 @@ class _Run:
                 live = self.state.live[record.address]
                 engine.start(live, self._needs(live.needs), say)
                 self._write(lambda s: s.started(live))
+                self._stopped = None
             case Stop(record):
                 self._stopped = record
                 self._write(lambda s: s.begin(Begun.STOPPED, record))
@@ -262,8 +263,7 @@ class _Run:
 
     def _renewed(self, nodes: tuple[Node, ...]) -> tuple[Record, ...]:
         """Live records with the fields of today."""
-        live = self.state.live
-        return tuple(record_of(n, live[n.address].outputs) for n in nodes)
+        return tuple(self._current(node) for node in nodes)
 
     def _current(self, node: Node) -> Record:
         """The record of a node: just staged, just made, or live as before."""

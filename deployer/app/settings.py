@@ -54,6 +54,12 @@ class Settings:
                 hint="run the stack here with `--engine local`",
             ) from None
 
+    def machine_stamp(self, stack_file: Path, engine: str) -> str:
+        """What the abilities of an engine on this machine depend on."""
+        from deployer.engines import machine_stamp  # noqa: PLC0415 - as above
+
+        return machine_stamp(engine, self.variables(stack_file.parent.absolute()))
+
     def variables(self, folder: Path) -> Mapping[str, str]:
         """The environment over what `.env` beside the stack says."""
         file = folder / ".env"

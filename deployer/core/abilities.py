@@ -11,3 +11,7 @@ class Abilities:
     """It can capture and restore memory."""
     restart_drops_snapshot: bool = False
     """Any redeploy makes a snapshot useless, as on Modal."""
+    why_not: str = ""
+    """Why this machine takes no snapshots, where the engine as such could."""
+    hint: str = ""
+    """What to do about it."""

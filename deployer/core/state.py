@@ -167,10 +167,15 @@ class State:
     def noted(self, *records: Record) -> "State":
         """After live things changed in place; the live release is changed with them."""
         live = {**self.live, **{r.address: r for r in records}}
+        made = {
+            a: r
+            for a, r in self.made.items()
+            if not any(r.is_same_thing(noted) for noted in records)
+        }
         releases = self.releases
         if releases:
             releases = (*releases[:-1], replace(releases[-1], records=live))
-        return self._next(live=live, releases=releases)
+        return self._next(live=live, made=made, releases=releases)
 
     def retired(self, record: Record) -> "State":
         """After a thing is gone."""

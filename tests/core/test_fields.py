@@ -34,7 +34,6 @@ EFFECTS: Mapping[str, Effect] = {
     "snapshot": Effect.SNAPSHOT,
     "snapshot.enabled": Effect.NOTE,
     "snapshot.prime": Effect.NOTE,
-    "snapshot.idle": Effect.NOTE,
     "scaling": Effect.UPDATE,
     "gates": Effect.GATE,
     "rollout": Effect.NOTE,
@@ -144,7 +143,7 @@ def _replaced(path: str, abilities: Abilities) -> set[Kind]:
         case Effect.FETCH:
             return {Kind.WEIGHTS, *runs}
         case Effect.SNAPSHOT if (
-            path.startswith("snapshot.") and not abilities.snapshots
+            path.startswith("snapshot.") and not marks.flags and not abilities.snapshots
         ):
             return set()
         case Effect.SNAPSHOT:

@@ -8,7 +8,9 @@ Where that cannot work the stack says ``rollout.strategy: replace``.
 
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from deployer.core.events import Say, Talk
 from deployer.core.render.words import show
@@ -16,12 +18,14 @@ from deployer.core.resources import Kind, Node
 from deployer.core.state import Record, record_of
 from deployer.core.units import show_bytes
 from deployer.core.values import Flat, JsonValue
-from deployer.engines import Endpoint, Observation, Place
-from deployer.engines.local import logs, steer
+from deployer.engines import Endpoint, Observation, Place, Restored
+from deployer.engines.local import logs, ports, steer
 from deployer.engines.local.artefacts import Artefacts
 from deployer.engines.local.health import is_healthy
 from deployer.engines.local.resident import memory_of
+from deployer.engines.local.restoring import bring_up, origin_of
 from deployer.engines.local.server import Server
+from deployer.engines.local.snapshots import Snapshots
 from deployer.errors import EngineError
 
 
@@ -31,6 +35,7 @@ class LocalEngine:
     def __init__(self, place: Place) -> None:
         self._place = place
         self._artefacts = Artefacts(place)
+        self._snapshots = Snapshots(place)
 
     def preflight(self, nodes: Sequence[Node]) -> None:
         """See `Engine.preflight`."""
@@ -43,11 +48,15 @@ class LocalEngine:
 
     def stage(self, node: Node, needs: Mapping[str, Flat], say: Say) -> Flat:
         """See `Engine.stage`."""
-        if node.kind is not Kind.SERVER:
-            return self._artefacts.make(node, say)
-        server = Server(record_of(node, {}), self._place)
-        server.bring_up(needs, say)
-        return {"url": server.url, "log": str(server.log)}
+        match node.kind:
+            case Kind.SNAPSHOT:
+                return self._snapshots.make(node, needs, say)
+            case Kind.SERVER:
+                server = Server(record_of(node, {}), self._place)
+                bring_up(server, needs, self._snapshots, say)
+                return {"url": server.url, "log": str(server.log)}
+            case _:
+                return self._artefacts.make(node, say)
 
     def update(self, node: Node, record: Record, say: Say) -> None:
         """No field of a local server changes in place."""
@@ -65,17 +74,43 @@ class LocalEngine:
 
     def retire(self, record: Record, say: Say) -> None:
         """See `Engine.retire`."""
-        Server(record, self._place).end(say)
+        if record.kind is Kind.SNAPSHOT:
+            self._snapshots.retire(record)
+        else:
+            Server(record, self._place).end(say)
 
     def start(self, record: Record, needs: Mapping[str, Flat], say: Say) -> None:
         """See `Engine.start`."""
-        Server(record, self._place).bring_up(needs, say)
+        bring_up(Server(record, self._place), needs, self._snapshots, say)
 
     def stop(self, record: Record, say: Say) -> None:
         """See `Engine.stop`."""
         server = Server(record, self._place)
         server.end(say)
         server.mark_stopped()
+
+    def idle(self, record: Record, seconds: float, say: Say) -> None:
+        """See `Engine.idle`: what nobody asks need not run."""
+        Server(record, self._place).end(say)
+        time.sleep(seconds)
+
+    def restore(
+        self, record: Record, needs: Mapping[str, Flat], say: Say, *, beside: bool
+    ) -> Restored:
+        """See `Engine.restore`."""
+        if beside:
+            record = _copy_of(record)
+        server = Server(record, self._place)
+        if not beside:
+            server.end(say)
+        origin = bring_up(server, needs, self._snapshots, say)
+        return Restored(origin.restored, origin.seconds, origin.detail, record)
+
+    def flaw(self, record: Record, server: Record | Node) -> str:
+        """See `Engine.flaw`: the store looks after builds and weights itself."""
+        if record.kind is not Kind.SNAPSHOT:
+            return ""
+        return self._snapshots.flaw(record.key, server)
 
     def observe(self, record: Record) -> Observation:
         """See `Engine.observe`."""
@@ -88,6 +123,8 @@ class LocalEngine:
         logs.trim(server.log)
         memory = memory_of(running)
         about = f"pid {running.pid}, {show_bytes(memory)} of memory"
+        if "snapshot" in record.needs and (origin := origin_of(server)) is not None:
+            about += f", {origin.detail}"
         healthy = is_healthy(running, server.url, "")
         return Observation(
             running=True,
@@ -111,6 +148,13 @@ class LocalEngine:
                 f"there is no log at `{log}`", hint="the server never ran here"
             )
         return logs.tail(log, lines=lines, follow=follow)
+
+
+def _copy_of(record: Record) -> Record:
+    """One more server of a release, that listens where only who made it looks."""
+    port = ports.free_port("127.0.0.1")
+    fields = {**record.fields, "local.host": "127.0.0.1", "local.port": port}
+    return replace(record, key=f"copy-{port}-{record.key}", fields=fields)
 
 
 def _refuse_gpu(wanted: JsonValue) -> None:

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -49,6 +50,8 @@ _POLL_SECONDS: Final = 0.1
 _QUIET_SECONDS: Final = 0.5
 _SAY_SECONDS: Final = 2.0
 _KILL_SECONDS: Final = 10.0
+_KEEPER_SECONDS: Final = 30.0
+_KEEPER_PAUSE: Final = 0.002
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,7 @@ class Ended:
     exit_code: int | None
 
 
-def spawn(
+def spawn(  # noqa: PLR0913 - one more than the limit, all named at the call
     argv: Sequence[str],
     *,
     run_dir: Path,
@@ -77,11 +80,14 @@ def spawn(
     port: int,
     environment: Mapping[str, str],
     inherit: Mapping[str, str] = os.environ,
+    wrapped: bool = False,
 ) -> Running:
     """Start a server and write `process.json`; does not wait until it is healthy.
 
     `environment` is given to the server as it is (secrets go here); of `inherit` only
-    what a server needs.  Raises `EngineError` when the program cannot be started.
+    what a server needs.  With `wrapped` the program is a keeper: it sets namespaces up
+    and brings the server up below itself, as a session of its own.  Raises
+    `EngineError` when the program cannot be started.
     """
     run_dir = run_dir.resolve()
     run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -95,6 +101,8 @@ def spawn(
     }
     variables = {**scrubbed(inherit), **environment, **marks}
     pid = _start(argv, run_dir=run_dir, log=log, environment=variables)
+    if wrapped:
+        pid = _kept_by(pid)
     started = psutil.Process(pid).create_time()
     running = Running(pid=pid, started=started, port=port, log=str(log))
     try:
@@ -186,17 +194,39 @@ def stop(running: Running, *, grace: float) -> None:
     Gone already is fine, and a stranger under the same pid is left alone.  Raises
     `EngineError` when the process cannot be ended.
     """
+    keepers = keepers_of(running)
     for number, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, _KILL_SECONDS)):
-        if _process(running) is None:
-            return
-        _signal(running.pid, number)
+        if _process(running) is not None:
+            _signal(running.pid, number)
         if wait_for_end(running, seconds) is not None:
+            end_keepers(keepers)
             return
     raise EngineError(
         f"the server process {running.pid} does not end",
         hint=f"look at it with `ps -o pid,stat,wchan {running.pid}`: a process in"
         " state D waits for a disk or a driver",
     )
+
+
+def keepers_of(running: Running) -> list[psutil.Process]:
+    """The processes above a server that were started for it alone."""
+    process = _process(running)
+    found = []
+    with suppress(psutil.Error):
+        for above in process.parents() if process is not None else ():
+            if MARKER not in above.environ():
+                break
+            found.append(above)
+    return found
+
+
+def end_keepers(keepers: Sequence[psutil.Process]) -> None:
+    """Keepers end with their server; one that does not is ended, outermost first."""
+    _, left = psutil.wait_procs(keepers, timeout=_KILL_SECONDS)
+    for keeper in reversed(left):
+        with suppress(psutil.NoSuchProcess):
+            keeper.kill()
+    psutil.wait_procs(left, timeout=_KILL_SECONDS)
 
 
 def _start(
@@ -221,6 +251,25 @@ def _start(
     # The process is meant to outlive this object, which else warns that it does.
     process.returncode = 0
     return process.pid
+
+
+def _kept_by(keeper: int) -> int:
+    """The pid of the server below a keeper, once it is a session of its own.
+
+    Raises `EngineError` when the keeper ends first, or takes too long.
+    """
+    process = psutil.Process(keeper)
+    deadline = time.monotonic() + _KEEPER_SECONDS
+    while time.monotonic() < deadline:
+        with suppress(psutil.Error, OSError):
+            for below in process.children(recursive=True):
+                if os.getsid(below.pid) == below.pid and not _is_zombie(below):
+                    return below.pid
+        with suppress(psutil.TimeoutExpired):
+            process.wait(timeout=_KEEPER_PAUSE)
+            raise EngineError("the process ended before there was a server")
+    end_keepers([process])
+    raise EngineError(f"there was no server within {_KEEPER_SECONDS:.0f} s")
 
 
 def _not_started(program: str, error: OSError) -> EngineError:
@@ -296,9 +345,11 @@ def _marked(run_dir: Path, marker: str) -> Iterator[Running]:
                 continue
             if os.getsid(process.pid) != process.pid:  # a child of the server
                 continue
+            # A keeper has the marker, too, and a restored server that of its image.
+            server = (process, *process.children(recursive=True))[-1]
             yield Running(
-                pid=process.pid,
-                started=process.create_time(),
+                pid=server.pid,
+                started=server.create_time(),
                 port=int(variables[_PORT]),
                 log=str(run_dir / "server.log"),
             )

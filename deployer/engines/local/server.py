@@ -62,12 +62,12 @@ class Server:
     @property
     def log(self) -> Path:
         """Its log file."""
-        return self._run_dir / "server.log"
+        return self.run_dir / "server.log"
 
     @property
     def stopped(self) -> Path:
         """Exists while it is stopped on purpose."""
-        return self._run_dir / STOPPED
+        return self.run_dir / STOPPED
 
     @property
     def api_key_env(self) -> str | None:
@@ -90,25 +90,27 @@ class Server:
 
     def running(self) -> Running | None:
         """Its process, if there is one."""
-        return find(self._run_dir, self.record.address, self.record.key)
+        return find(self.run_dir, self.record.address, self.record.key)
 
-    def bring_up(self, needs: Mapping[str, Flat], say: Say) -> None:
+    def bring_up(
+        self, needs: Mapping[str, Flat], say: Say, *, keeper: tuple[str, ...] = ()
+    ) -> None:
         """Start it unless it runs, and wait until it is healthy.
 
-        Raises EngineError or TimedOutError with the likely cause and the end of the
-        log.
+        ``keeper`` is a command that starts it in namespaces of its own.  Raises
+        EngineError or TimedOutError with the likely cause and the end of the log.
         """
         self.refuse_strangers()
         running = self.running()
         if running is None:
-            running = self._spawn(needs, say)
+            running = self._spawn(needs, say, keeper)
         limit = seconds(self.record.fields["local.start_timeout"])
         try:
             wait_healthy(
                 running,
                 self.url,
                 limit=limit,
-                source_address=steer.GATE_SOURCE if self.is_shared() else "",
+                source_address=self.source_address,
                 say=lambda text: say(Talk(self.record.address, text)),
             )
         finally:
@@ -174,12 +176,25 @@ class Server:
 
     def mark_stopped(self) -> None:
         """Remember that it was stopped on purpose."""
-        self._run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.stopped.touch()
 
     @property
-    def _run_dir(self) -> Path:
+    def run_dir(self) -> Path:
+        """Where its log lies, and what it is found again by."""
         return self._stack_dir / self.record.key[:_KEY_LENGTH]
+
+    @property
+    def source_address(self) -> str:
+        """Where to ask from so that it answers, and not the one it shares with."""
+        return steer.GATE_SOURCE if self.is_shared() else ""
+
+    def clear_the_way(self) -> None:
+        """What comes before any start; on a shared port the clients stay away."""
+        self.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.stopped.unlink(missing_ok=True)
+        if self.is_shared():
+            steer.steer(self.host, self.port, clients=0, gates=1)
 
     @property
     def _stack_dir(self) -> Path:
@@ -191,24 +206,25 @@ class Server:
 
     def _ended_with_the_machine(self) -> bool:
         """Whether it was started before the machine was."""
-        known = recorded(self._run_dir)
+        known = recorded(self.run_dir)
         return known is not None and known.started < psutil.boot_time()
 
     def _pids_of_stack(self) -> frozenset[int]:
         """Processes of every release of this stack."""
         return servers_in(self._stack_dir)
 
-    def _spawn(self, needs: Mapping[str, Flat], say: Say) -> Running:
-        self._run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    def _spawn(
+        self, needs: Mapping[str, Flat], say: Say, keeper: tuple[str, ...]
+    ) -> Running:
+        self.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         argv = self._argv(needs)
         self._write_api_key()
         self._dry_run(argv)
-        self.stopped.unlink(missing_ok=True)
-        if self.is_shared():
-            steer.steer(self.host, self.port, clients=0, gates=1)
+        self.clear_the_way()
         running = spawn(
-            argv,
-            run_dir=self._run_dir,
+            (*keeper, *argv),
+            wrapped=bool(keeper),
+            run_dir=self.run_dir,
             address=self.record.address,
             key=self.record.key,
             port=self.port,
@@ -231,7 +247,7 @@ class Server:
         if steer.supported(self.host) is None:
             argv.append("--reuse-port")
         if self.api_key_env is not None:
-            argv += ["--api-key-file", str(self._run_dir / _API_KEY)]
+            argv += ["--api-key-file", str(self.run_dir / _API_KEY)]
         return tuple(argv)
 
     def _dry_run(self, argv: tuple[str, ...]) -> None:
@@ -255,13 +271,13 @@ class Server:
         )
 
     def _remove_api_key(self) -> None:
-        (self._run_dir / _API_KEY).unlink(missing_ok=True)
+        (self.run_dir / _API_KEY).unlink(missing_ok=True)
 
     def _write_api_key(self) -> None:
         key = self.api_key()
         if key is None:
             return
-        file = self._run_dir / _API_KEY
+        file = self.run_dir / _API_KEY
         file.unlink(missing_ok=True)
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
