@@ -283,12 +283,7 @@ class _Run:
         )
 
     def _needs(self, needs: Mapping[str, str]) -> Mapping[str, Flat]:
-        """The outputs of what is needed, by kind."""
-        made = (*self.state.made.values(), *self.state.live.values())
-        return {
-            kind: next(r.outputs for r in made if r.kind.value == kind and r.key == key)
-            for kind, key in needs.items()
-        }
+        return self.state.outputs_of(needs)
 
     def _write(self, change: Callable[[State], State]) -> None:
         with self._writing:

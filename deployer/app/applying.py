@@ -1,6 +1,6 @@
 """Carrying plans out: apply, rollback, destroy."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -147,6 +147,7 @@ def _carry_out(
         keep=lambda _, verdicts: seen.extend(verdicts),
         folder=stack_file.parent.absolute(),
         live=planned.state.server,
+        needs=partial(_needs, settings.states(stack_file, planned.prepared.name)),
     )
     world = World(
         engine=engine,
@@ -170,6 +171,12 @@ def _carry_out(
     server = state.server
     endpoint = None if server is None else engine.endpoint(server, candidate=False)
     return Applied(planned, state, tuple(seen), report, endpoint)
+
+
+def _needs(store: FileStateStore, record: Record) -> Mapping[str, Flat]:
+    """What a server is made from, as the run has written it down by now."""
+    state = store.read()
+    return {} if state is None else state.outputs_of(record.needs)
 
 
 def _expected(planned: Planned, record: Record) -> Flat:

@@ -29,6 +29,7 @@ COMMANDS: Mapping[str, str] = {
     "check": "serving",
     "start": "serving",
     "stop": "serving",
+    "restore": "serving",
     "logs": "serving",
     "build": "building",
     "fetch": "artefacts",

@@ -102,6 +102,14 @@ class State:
         """The live server, if there is one."""
         return next((r for r in self.live.values() if r.kind is Kind.SERVER), None)
 
+    def outputs_of(self, needs: Mapping[str, str]) -> Mapping[str, Flat]:
+        """The outputs of what is needed, by kind."""
+        made = (*self.made.values(), *self.live.values())
+        return {
+            kind: next(r.outputs for r in made if r.kind.value == kind and r.key == key)
+            for kind, key in needs.items()
+        }
+
     def begin(self, begun: Begun, record: Record) -> "State":
         """Before the engine makes, stages or retires."""
         live = self.live

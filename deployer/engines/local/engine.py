@@ -10,7 +10,6 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 
 from deployer.core.events import Say, Talk
 from deployer.core.render.words import show
@@ -19,7 +18,7 @@ from deployer.core.state import Record, record_of
 from deployer.core.units import show_bytes
 from deployer.core.values import Flat, JsonValue
 from deployer.engines import Endpoint, Observation, Place, Restored
-from deployer.engines.local import logs, ports, steer
+from deployer.engines.local import logs, steer
 from deployer.engines.local.artefacts import Artefacts
 from deployer.engines.local.health import is_healthy
 from deployer.engines.local.resident import memory_of
@@ -27,6 +26,9 @@ from deployer.engines.local.restoring import bring_up, origin_of
 from deployer.engines.local.server import Server
 from deployer.engines.local.snapshots import Snapshots
 from deployer.errors import EngineError
+
+_COPY = "copy-"
+"""Begins the key of a server that is restored beside the live one, to be looked at."""
 
 
 class LocalEngine:
@@ -98,19 +100,19 @@ class LocalEngine:
         self, record: Record, needs: Mapping[str, Flat], say: Say, *, beside: bool
     ) -> Restored:
         """See `Engine.restore`."""
-        if beside:
-            record = _copy_of(record)
         server = Server(record, self._place)
-        if not beside:
-            server.end(say)
+        if beside:
+            server = server.elsewhere(f"{_COPY}{record.key}")
+        server.end(say)
         origin = bring_up(server, needs, self._snapshots, say)
-        return Restored(origin.restored, origin.seconds, origin.detail, record)
+        return Restored(origin.restored, origin.seconds, origin.detail, server.record)
 
     def flaw(self, record: Record, server: Record | Node) -> str:
         """See `Engine.flaw`: the store looks after builds and weights itself."""
         if record.kind is not Kind.SNAPSHOT:
             return ""
-        return self._snapshots.flaw(record.key, server)
+        thing = record_of(server, {}) if isinstance(server, Node) else server
+        return self._snapshots.flaw(record.key, Server(thing, self._place))
 
     def observe(self, record: Record) -> Observation:
         """See `Engine.observe`."""
@@ -148,13 +150,6 @@ class LocalEngine:
                 f"there is no log at `{log}`", hint="the server never ran here"
             )
         return logs.tail(log, lines=lines, follow=follow)
-
-
-def _copy_of(record: Record) -> Record:
-    """One more server of a release, that listens where only who made it looks."""
-    port = ports.free_port("127.0.0.1")
-    fields = {**record.fields, "local.host": "127.0.0.1", "local.port": port}
-    return replace(record, key=f"copy-{port}-{record.key}", fields=fields)
 
 
 def _refuse_gpu(wanted: JsonValue) -> None:

@@ -85,9 +85,8 @@ def spawn(  # noqa: PLR0913 - one more than the limit, all named at the call
     """Start a server and write `process.json`; does not wait until it is healthy.
 
     `environment` is given to the server as it is (secrets go here); of `inherit` only
-    what a server needs.  With `wrapped` the program is a keeper: it sets namespaces up
-    and brings the server up below itself, as a session of its own.  Raises
-    `EngineError` when the program cannot be started.
+    what a server needs.  With `wrapped` the program is a keeper, that brings the server
+    up below itself.  Raises `EngineError` when the program cannot be started.
     """
     run_dir = run_dir.resolve()
     run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -100,9 +99,8 @@ def spawn(  # noqa: PLR0913 - one more than the limit, all named at the call
         "XDG_CONFIG_HOME": str(_empty_directory(run_dir)),
     }
     variables = {**scrubbed(inherit), **environment, **marks}
-    pid = _start(argv, run_dir=run_dir, log=log, environment=variables)
-    if wrapped:
-        pid = _kept_by(pid)
+    keeper = _start(argv, run_dir=run_dir, log=log, environment=variables)
+    pid = _kept_by(keeper) if wrapped else keeper
     started = psutil.Process(pid).create_time()
     running = Running(pid=pid, started=started, port=port, log=str(log))
     try:

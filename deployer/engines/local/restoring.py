@@ -85,7 +85,7 @@ def _restored(server: Server, key: str, snapshots: Snapshots, say: Say) -> str:
     found = criu.capability(snapshots.place.environment, snapshots.place.home)
     if not found.works:
         return found.why
-    if why := snapshots.flaw(key, server.record):
+    if why := snapshots.flaw(key, server):
         return why
     entry = snapshots.store.look("snapshot", key)
     if entry is None:

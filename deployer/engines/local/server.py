@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -33,6 +33,7 @@ _KEY_LENGTH = 16
 """Characters of a key in the name of a run directory."""
 _MARK_LENGTH = 6
 """Characters that tell stacks of one name in several folders apart."""
+_LOOPBACK = "127.0.0.1"
 _API_KEY = "api-key"
 """File that llama-server reads its key from; gone once it has started."""
 
@@ -87,6 +88,17 @@ class Server:
                 " the stack",
             )
         return key
+
+    def known_key(self) -> str | None:
+        """Its key as far as the environment holds it."""
+        name = self.api_key_env
+        return None if name is None else self.place.environment.get(name)
+
+    def elsewhere(self, key: str) -> "Server":
+        """One more server of the same kind, on a port of its own and this machine."""
+        port = ports.free_port(_LOOPBACK)
+        fields = {**self.record.fields, "local.host": _LOOPBACK, "local.port": port}
+        return replace(self, record=replace(self.record, key=key, fields=fields))
 
     def running(self) -> Running | None:
         """Its process, if there is one."""

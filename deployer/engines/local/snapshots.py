@@ -21,7 +21,7 @@ from deployer.core.state import Record, record_of
 from deployer.core.units import show_bytes, show_seconds
 from deployer.core.values import Flat, JsonValue
 from deployer.engines import Place
-from deployer.engines.local import criu, image, manifest, ports
+from deployer.engines.local import criu, image, manifest
 from deployer.engines.local.process import (
     Running,
     end_keepers,
@@ -38,8 +38,6 @@ from deployer.sources.space import ensure_room
 from deployer.store import Store
 
 _KIND: Final = "snapshot"
-_HOST: Final = "127.0.0.1"
-"""Nobody else is to reach the server that is captured."""
 _PROBE_SECONDS: Final = 120.0
 
 
@@ -60,7 +58,7 @@ class Snapshots:
         Raises EngineError for a warm-up that fails or a process that cannot be
         frozen, and StoreError for a full disk; nothing is left behind then.
         """
-        if self.flaw(node.key, _private(node)):
+        if self.flaw(node.key, self._private(node)):
             self.store.remove(_KIND, node.key)
         entry = self.store.publish(
             _KIND,
@@ -72,7 +70,7 @@ class Snapshots:
         self._condemned(node.key).unlink(missing_ok=True)
         return {"path": str(entry.folder), "size": entry.size}
 
-    def flaw(self, key: str, server: Record | Node) -> str:
+    def flaw(self, key: str, server: Server) -> str:
         """Why the snapshot cannot be used for this server; empty where it can."""
         with suppress(OSError):
             return self._condemned(key).read_text(encoding="utf-8")
@@ -82,11 +80,10 @@ class Snapshots:
         found = criu.capability(self.place.environment, self.place.home)
         if not found.works:
             return ""
-        name = server.fields.get("auth.api_key.env")
         return manifest.flaw_of(
             entry,
             variables=scrubbed(os.environ),
-            api_key=None if name is None else self.place.environment.get(str(name)),
+            api_key=server.known_key(),
             program=found.program,
             digests=DigestCache(self.store.digests),
         )
@@ -104,6 +101,14 @@ class Snapshots:
         if (running := server.running()) is not None:
             stop(running, grace=0)
 
+    def _private(self, node: Node) -> Server:
+        """The server that is captured; it listens where nobody looks."""
+        record = record_of(node, {})
+        served = record.spec.get("served")
+        fields = {**record.fields, **(served if isinstance(served, dict) else {})}
+        server = Server(replace(record, fields=fields), self.place)
+        return server.elsewhere(node.key)
+
     def _condemned(self, key: str) -> Path:
         return self.place.home / "cache" / "snapshots" / key
 
@@ -115,7 +120,7 @@ class Snapshots:
         if not found.works:
             raise EngineError(f"no snapshot can be taken: {found.why}", found.hint)
         self.retire(record_of(node, {}))
-        server = Server(_private(node), self.place)
+        server = self._private(node)
         server.bring_up(needs, say, keeper=("unshare", *criu.OWN_CLOCK, "setsid"))
         running = server.running()
         if running is None:
@@ -133,7 +138,7 @@ class Snapshots:
     def _warmed(self, node: Node, server: Server, say: Say) -> dict[str, JsonValue]:
         """Make the warm-up requests, and keep the answer a restored one must give."""
         api_key = server.api_key()
-        door = Door(_HOST, server.port, api_key)
+        door = Door(server.host, server.port, api_key)
         match node.fields.get("snapshot.warmup"):
             case [*requests]:
                 plural = "s" if len(requests) > 1 else ""
@@ -197,12 +202,3 @@ class Snapshots:
         stood = "" if frozen is None else f", frozen within {show_seconds(frozen)}"
         say(Talk(node.address, f"captured {show_bytes(size)}{stood}"))
         return {**about, "frozen_seconds": frozen}
-
-
-def _private(node: Node) -> Record:
-    """The server that is captured, as a record: it listens where nobody looks."""
-    record = record_of(node, {})
-    served = record.spec.get("served")
-    fields = {**record.fields, **(served if isinstance(served, dict) else {})}
-    fields |= {"local.host": _HOST, "local.port": ports.free_port(_HOST)}
-    return replace(record, fields=fields)
