@@ -10,7 +10,7 @@ from deployer.app.deployed import Deployed, deployed, name_of
 from deployer.app.judging import Judging, reports_folder
 from deployer.app.planning import Options, Planned, plan
 from deployer.app.prepared import Prepared
-from deployer.app.roots import register
+from deployer.app.roots import only_used_by, register
 from deployer.app.settings import Settings, monotonic, utc_now, whole
 from deployer.apply import World, apply
 from deployer.core.events import Say, Talk
@@ -88,13 +88,20 @@ def rollback(
 def destroy(
     stack_file: Path, settings: Settings, say: Say, confirm: Confirm
 ) -> Applied | None:
-    """Stop and remove everything that runs; artefacts stay; None if declined."""
+    """Stop and remove everything that runs; None if declined.
+
+    Builds and weights stay.  Snapshots go, unless another stack needs one: they hold
+    the memory of a server, prompts and keys included.
+    """
     found = deployed(stack_file, settings)
     with _telling(found.store, say).lock(operation="destroy"):
         planned = _planned(deployed(stack_file, settings), {})
         if not planned.plan.is_empty and not confirm(planned):
             return None
-        return _carry_out(stack_file, settings, planned, say, cause="destroy")
+        done = _carry_out(stack_file, settings, planned, say, cause="destroy")
+        for key in only_used_by(settings, found.store, Kind.SNAPSHOT):
+            settings.store.remove("snapshot", key)
+        return done
 
 
 def earlier(state: State, number: int | None) -> Release:

@@ -69,7 +69,7 @@ def rollback_command(stack: Path, release: int | None, *, yes: bool) -> None:
 @stack_argument
 @yes_option
 def destroy_command(stack: Path, *, yes: bool) -> None:
-    """Stop and remove what runs; builds and weights stay in the store.
+    """Stop and remove what runs, and its snapshots; builds and weights stay.
 
     \b
     Example:
@@ -81,7 +81,7 @@ def destroy_command(stack: Path, *, yes: bool) -> None:
         name = planned.plan.stack
         show.pause()
         click.echo(plan_text(planned.plan, planned.places, steps=True))
-        click.echo("Builds and weights stay in the store.\n")
+        click.echo("Builds and weights stay in the store, snapshots are removed.\n")
         if yes:
             return True
         _refuse_without_terminal()

@@ -25,6 +25,7 @@ from deployer.engines.local.resident import memory_of
 from deployer.engines.local.restoring import bring_up, origin_of
 from deployer.engines.local.server import Server
 from deployer.engines.local.snapshots import Snapshots
+from deployer.engines.local.warming import IDLE, asleep
 from deployer.errors import EngineError
 
 _COPY = "copy-"
@@ -78,8 +79,11 @@ class LocalEngine:
         """See `Engine.retire`."""
         if record.kind is Kind.SNAPSHOT:
             self._snapshots.retire(record)
-        else:
-            Server(record, self._place).end(say)
+            return
+        server = Server(record, self._place)
+        server.end(say)
+        if record.key.startswith(_COPY):
+            shutil.rmtree(server.run_dir, ignore_errors=True)
 
     def start(self, record: Record, needs: Mapping[str, Flat], say: Say) -> None:
         """See `Engine.start`."""
@@ -127,6 +131,8 @@ class LocalEngine:
         about = f"pid {running.pid}, {show_bytes(memory)} of memory"
         if "snapshot" in record.needs and (origin := origin_of(server)) is not None:
             about += f", {origin.detail}"
+        if IDLE in server.argv and asleep(server.door()):
+            about += ", asleep: the next request wakes it"
         healthy = is_healthy(running, server.url, "")
         return Observation(
             running=True,

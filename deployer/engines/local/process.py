@@ -12,19 +12,16 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
 import psutil
 
+from deployer.engines.local.keepers import MARKER, end_keepers, keepers_of, kept_by
 from deployer.engines.local.logs import rotate
 from deployer.engines.local.ports import established
 from deployer.errors import EngineError
-
-MARKER: Final = "DEPLOYER_SERVER"
-"""Variable of a server's environment: `<address>@<key>`."""
 
 _RUN_DIR: Final = "DEPLOYER_RUN_DIR"
 _PORT: Final = "DEPLOYER_PORT"
@@ -50,8 +47,6 @@ _POLL_SECONDS: Final = 0.1
 _QUIET_SECONDS: Final = 0.5
 _SAY_SECONDS: Final = 2.0
 _KILL_SECONDS: Final = 10.0
-_KEEPER_SECONDS: Final = 30.0
-_KEEPER_PAUSE: Final = 0.002
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +95,8 @@ def spawn(  # noqa: PLR0913 - one more than the limit, all named at the call
     }
     variables = {**scrubbed(inherit), **environment, **marks}
     keeper = _start(argv, run_dir=run_dir, log=log, environment=variables)
-    pid = _kept_by(keeper) if wrapped else keeper
-    started = psutil.Process(pid).create_time()
+    pid = kept_by(keeper) if wrapped else keeper
+    started = _start_time(pid)
     running = Running(pid=pid, started=started, port=port, log=str(log))
     try:
         _write_record(run_dir, running, f"{address}@{key}")
@@ -192,7 +187,7 @@ def stop(running: Running, *, grace: float) -> None:
     Gone already is fine, and a stranger under the same pid is left alone.  Raises
     `EngineError` when the process cannot be ended.
     """
-    keepers = keepers_of(running)
+    keepers = keepers_of(running.pid)
     for number, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, _KILL_SECONDS)):
         if _process(running) is not None:
             _signal(running.pid, number)
@@ -204,27 +199,6 @@ def stop(running: Running, *, grace: float) -> None:
         hint=f"look at it with `ps -o pid,stat,wchan {running.pid}`: a process in"
         " state D waits for a disk or a driver",
     )
-
-
-def keepers_of(running: Running) -> list[psutil.Process]:
-    """The processes above a server that were started for it alone."""
-    process = _process(running)
-    found = []
-    with suppress(psutil.Error):
-        for above in process.parents() if process is not None else ():
-            if MARKER not in above.environ():
-                break
-            found.append(above)
-    return found
-
-
-def end_keepers(keepers: Sequence[psutil.Process]) -> None:
-    """Keepers end with their server; one that does not is ended, outermost first."""
-    _, left = psutil.wait_procs(keepers, timeout=_KILL_SECONDS)
-    for keeper in reversed(left):
-        with suppress(psutil.NoSuchProcess):
-            keeper.kill()
-    psutil.wait_procs(left, timeout=_KILL_SECONDS)
 
 
 def _start(
@@ -251,23 +225,11 @@ def _start(
     return process.pid
 
 
-def _kept_by(keeper: int) -> int:
-    """The pid of the server below a keeper, once it is a session of its own.
-
-    Raises `EngineError` when the keeper ends first, or takes too long.
-    """
-    process = psutil.Process(keeper)
-    deadline = time.monotonic() + _KEEPER_SECONDS
-    while time.monotonic() < deadline:
-        with suppress(psutil.Error, OSError):
-            for below in process.children(recursive=True):
-                if os.getsid(below.pid) == below.pid and not _is_zombie(below):
-                    return below.pid
-        with suppress(psutil.TimeoutExpired):
-            process.wait(timeout=_KEEPER_PAUSE)
-            raise EngineError("the process ended before there was a server")
-    end_keepers([process])
-    raise EngineError(f"there was no server within {_KEEPER_SECONDS:.0f} s")
+def _start_time(pid: int) -> float:
+    try:
+        return psutil.Process(pid).create_time()
+    except psutil.NoSuchProcess as error:
+        raise EngineError("the server ended at once") from error
 
 
 def _not_started(program: str, error: OSError) -> EngineError:

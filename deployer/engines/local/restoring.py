@@ -17,12 +17,12 @@ from typing import Final
 from deployer.core.events import Say, Talk
 from deployer.core.units import show_seconds
 from deployer.core.values import Flat
-from deployer.engines.local import criu, image, steer
+from deployer.engines.local import criu, image
 from deployer.engines.local.health import wait_healthy
 from deployer.engines.local.process import Running, spawn, stop
 from deployer.engines.local.server import Server
 from deployer.engines.local.snapshots import Snapshots
-from deployer.engines.local.warming import Door, probe
+from deployer.engines.local.warming import probe
 from deployer.errors import DeployerError, EngineError
 from deployer.store import Entry
 
@@ -153,8 +153,8 @@ def _prove(server: Server, running: Running, entry: Entry, say: Say) -> None:
         source_address=server.source_address,
         say=lambda text: say(Talk(server.record.address, text)),
     )
-    host = steer.reachable(server.host)
-    door = Door(host, server.port, server.api_key(), server.source_address)
-    answer = probe(door, limit + _SLOWER * float(str(entry.about["answer_seconds"])))
+    answer = probe(
+        server.door(), limit + _SLOWER * float(str(entry.about["answer_seconds"]))
+    )
     if answer != entry.about["answer"]:
         raise EngineError("it answers otherwise than before it was frozen")

@@ -22,6 +22,7 @@ from deployer.engines.local.logs import last_lines
 from deployer.engines.local.process import Running, drain, find, spawn, stop
 from deployer.engines.local.resident import recorded, servers_in
 from deployer.engines.local.templates import with_template
+from deployer.engines.local.warming import Door
 from deployer.errors import AuthError, EngineError
 
 GRACE: Final = 10.0
@@ -61,6 +62,12 @@ class Server:
         return f"http://{steer.reachable(self.host)}:{self.port}"
 
     @property
+    def argv(self) -> tuple[str, ...]:
+        """The options that the stack leads to, less those of the engine."""
+        words = self.record.spec["argv"]
+        return tuple(map(str, words)) if isinstance(words, list) else ()
+
+    @property
     def log(self) -> Path:
         """Its log file."""
         return self.run_dir / "server.log"
@@ -93,6 +100,11 @@ class Server:
         """Its key as far as the environment holds it."""
         name = self.api_key_env
         return None if name is None else self.place.environment.get(name)
+
+    def door(self) -> Door:
+        """Where it is asked, with its key as far as that is known."""
+        host = steer.reachable(self.host)
+        return Door(host, self.port, self.known_key(), self.source_address)
 
     def elsewhere(self, key: str) -> "Server":
         """One more server of the same kind, on a port of its own and this machine."""
@@ -247,10 +259,9 @@ class Server:
 
     def _argv(self, needs: Mapping[str, Flat]) -> tuple[str, ...]:
         """The whole command line; what the engine owns comes last and so wins."""
-        words = self.record.spec["argv"]
         weights = needs["weights"]
         program = str(needs["build"]["path"])
-        stated = [str(word) for word in words] if isinstance(words, list) else []
+        stated = list(self.argv)
         argv = [program, *with_template(stated, Path(program), self.place.folder)]
         argv += ["--model", str(weights["path"])]
         if "mmproj" in weights:

@@ -22,16 +22,11 @@ from deployer.core.units import show_bytes, show_seconds
 from deployer.core.values import Flat, JsonValue
 from deployer.engines import Place
 from deployer.engines.local import criu, image, manifest
-from deployer.engines.local.process import (
-    Running,
-    end_keepers,
-    keepers_of,
-    scrubbed,
-    stop,
-)
+from deployer.engines.local.keepers import end_keepers, keepers_of
+from deployer.engines.local.process import Running, scrubbed, stop
 from deployer.engines.local.resident import memory_of
 from deployer.engines.local.server import Server
-from deployer.engines.local.warming import Door, probe, warm_up
+from deployer.engines.local.warming import probe, warm_up
 from deployer.errors import EngineError
 from deployer.sources.digests import DigestCache
 from deployer.sources.space import ensure_room
@@ -125,7 +120,7 @@ class Snapshots:
         running = server.running()
         if running is None:
             raise EngineError("the server to be captured ended at once")
-        keepers = keepers_of(running)
+        keepers = keepers_of(running.pid)
         try:
             about = self._warmed(node, server, say)
             about |= self._frozen(node, server, running, into, found.program, say)
@@ -137,8 +132,7 @@ class Snapshots:
 
     def _warmed(self, node: Node, server: Server, say: Say) -> dict[str, JsonValue]:
         """Make the warm-up requests, and keep the answer a restored one must give."""
-        api_key = server.api_key()
-        door = Door(server.host, server.port, api_key)
+        api_key, door = server.api_key(), server.door()
         match node.fields.get("snapshot.warmup"):
             case [*requests]:
                 plural = "s" if len(requests) > 1 else ""

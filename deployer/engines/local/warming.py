@@ -14,8 +14,11 @@ from deployer.core.values import JsonValue
 from deployer.core.warmup import LIMIT, TOKENS_A_WORD, body_of, name_of
 from deployer.errors import EngineError
 
+IDLE: Final = "--sleep-idle-seconds"
+"""Option with which llama-server frees its memory when nobody asks."""
 PROBE: Final = "The capital of France is"
 _PROBE_TOKENS: Final = 8
+_PROPS_SECONDS: Final = 5.0
 _EXCERPT: Final = 200
 
 
@@ -28,10 +31,19 @@ class Door:
     api_key: str | None = field(default=None, repr=False)
     source_address: str = ""
 
+    def get(self, path: str, limit: float) -> tuple[int, JsonValue]:
+        """Status and content of a page; raises OSError where none comes in time."""
+        return self._ask("GET", path, None, limit)
+
     def post(
         self, path: str, body: Mapping[str, JsonValue], limit: float
     ) -> tuple[int, JsonValue]:
         """Status and content of an answer; raises OSError where none comes in time."""
+        return self._ask("POST", path, json.dumps(body), limit)
+
+    def _ask(
+        self, method: str, path: str, body: str | None, limit: float
+    ) -> tuple[int, JsonValue]:
         connection = http.client.HTTPConnection(
             self.host,
             self.port,
@@ -42,13 +54,22 @@ class Door:
         if self.api_key is not None:
             headers["Authorization"] = f"Bearer {self.api_key}"
         try:
-            connection.request("POST", path, json.dumps(body), headers)
+            connection.request(method, path, body, headers)
             answer = connection.getresponse()
             return answer.status, json.loads(answer.read())
         except (http.client.HTTPException, ValueError) as error:
             raise ConnectionError(f"no whole answer: {error}") from error
         finally:
             connection.close()
+
+
+def asleep(door: Door) -> bool:
+    """Whether a server says that it sleeps; asking does not wake it."""
+    try:
+        _, content = door.get("/props", _PROPS_SECONDS)
+    except OSError:
+        return False
+    return isinstance(content, dict) and content.get("is_sleeping") is True
 
 
 def warm_up(door: Door, requests: Sequence[JsonValue], folder: Path) -> None:
