@@ -29,7 +29,13 @@ from deployer.core.units import show_seconds
 from deployer.core.values import Flat
 from deployer.core.verdict import Verdict, all_let_pass, summary
 from deployer.engines import Engine
-from deployer.errors import DeployerError, EngineError, GateError, StalePlanError
+from deployer.errors import (
+    DeployerError,
+    EngineError,
+    GateError,
+    StalePlanError,
+    TimedOutError,
+)
 from deployer.state import StateStore
 
 
@@ -133,6 +139,7 @@ class _Run:
                 live = self.state.live[record.address]
                 engine.start(live, self._needs(live.needs), say)
                 self._write(lambda s: s.started(live))
+                self._stopped = None
             case Stop(record):
                 self._stopped = record
                 self._write(lambda s: s.begin(Begun.STOPPED, record))
@@ -238,9 +245,19 @@ class _Run:
         for address, record in release.records.items():
             if record.kind is Kind.SERVER:
                 before = self._before(address)
-                found = self._world.engine.promote(record, before, self._world.say)
-                outputs[address] = found
+                outputs[address] = self._promote_one(record, before)
         self._write(lambda s: s.promoted(keep=self._keep, outputs=outputs))
+
+    def _promote_one(self, record: Record, before: Record | None) -> Flat:
+        """A server that cannot take over is given up: what was live serves on."""
+        engine = self._world.engine
+        try:
+            return engine.promote(record, before, self._world.say)
+        except (EngineError, TimedOutError):
+            with suppress(DeployerError):
+                engine.retire(record, _silent)
+            self._write(lambda s: s.dropped())
+            raise
 
     def _before(self, address: str) -> Record | None:
         """What has the traffic: live, or on its way out since a destroy that died."""
@@ -264,8 +281,7 @@ class _Run:
 
     def _renewed(self, nodes: tuple[Node, ...]) -> tuple[Record, ...]:
         """Live records with the fields of today."""
-        live = self.state.live
-        return tuple(record_of(n, live[n.address].outputs) for n in nodes)
+        return tuple(self._current(node) for node in nodes)
 
     def _current(self, node: Node) -> Record:
         """The record of a node: just staged, just made, or live as before."""
@@ -285,12 +301,7 @@ class _Run:
         )
 
     def _needs(self, needs: Mapping[str, str]) -> Mapping[str, Flat]:
-        """The outputs of what is needed, by kind."""
-        made = (*self.state.made.values(), *self.state.live.values())
-        return {
-            kind: next(r.outputs for r in made if r.kind.value == kind and r.key == key)
-            for kind, key in needs.items()
-        }
+        return self.state.outputs_of(needs)
 
     def _write(self, change: Callable[[State], State]) -> None:
         with self._writing:

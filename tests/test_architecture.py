@@ -98,6 +98,8 @@ SPELLED: Mapping[str, set[object]] = {
         "local.start_timeout",
         "rollout.strategy",
     },
+    # what is asked before the memory is captured
+    "engines/local/snapshots.py": {"snapshot.warmup"},
     # whether a key is asked for
     "gates/auth.py": {"auth.api_key.env"},
     # compared with what the server says of itself

@@ -59,6 +59,12 @@ class Settings:
         patches = patches_folder(stack_file)
         return Place(self.home, folder, self.variables(folder), patches)
 
+    def machine_stamp(self, stack_file: Path, engine: str) -> str:
+        """What the abilities of an engine on this machine depend on."""
+        from deployer.engines import machine_stamp  # noqa: PLC0415 - as above
+
+        return machine_stamp(engine, self.variables(stack_file.parent.absolute()))
+
     def variables(self, folder: Path) -> Mapping[str, str]:
         """The environment over what `.env` beside the stack says."""
         file = folder / ".env"

@@ -30,6 +30,7 @@ COMMANDS: Mapping[str, str] = {
     "check": "serving",
     "start": "serving",
     "stop": "serving",
+    "restore": "serving",
     "logs": "serving",
     "build": "building",
     "fetch": "artefacts",

@@ -12,6 +12,7 @@ from deployer.core.model import LlamaCpp, Model, Scaling, Stack
 from deployer.core.option_names import OTHER_NAMES
 from deployer.core.server import Server
 from deployer.core.spelling import did_you_mean, one_of, shown
+from deployer.core.units import seconds
 
 _LOOPBACK = re.compile(r"http://(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?/")
 _GPU = re.compile(r"(?P<type>[^:]+)(:(?P<count>[0-9]{1,3}))?")
@@ -172,9 +173,16 @@ def _snapshot(stack: Stack) -> Iterator[Finding]:
         hint = "set `snapshot.gpu: false`, or name one GPU"
         yield Finding("snapshot.gpu", what, hint)
     mapped = stack.server and stack.server.mmap
-    if mapped and snapshot.enabled is True and stack.engine == "modal":
+    if mapped and snapshot.enabled is not False and stack.engine == "modal":
         what = "a snapshot does not hold a mapped model file: restores would fail"
         yield Finding("server.mmap", what, "set `mmap: false`")
+    if snapshot.idle is not None and seconds(snapshot.idle) < 1:
+        what = "expected at least one second"
+        yield Finding("snapshot.idle", what, "write `idle: 10m`, or leave it out")
+    pictured = [one for one in snapshot.warmup or () if one.image is not None]
+    if pictured and stack.model.mmproj is None:
+        what = "a warm-up shows a picture, and the model has no projector to see it"
+        yield Finding("snapshot.warmup", what, "add `model.mmproj`", lacks="model")
 
 
 def _auth(stack: Stack) -> Iterator[Finding]:
@@ -199,12 +207,12 @@ def _gates(stack: Stack) -> Iterator[Finding]:
         what = "the gate `metrics` needs the counters served"
         hint = "set `server.metrics: true`"
         yield Finding("gates.metrics", what, hint, lacks="server.metrics")
-    if stack.gates.restore is not None and stack.engine == "local":
-        what = (
-            "gate `restore` needs memory snapshots, which engine `local` cannot take "
-            "in this version"
+    without = stack.snapshot is None or stack.snapshot.enabled is False
+    if stack.gates.restore is not None and without:
+        what = "the gate `restore` needs a snapshot to restore from"
+        yield Finding(
+            "gates.restore", what, "add `snapshot: {enabled: true}`", lacks="snapshot"
         )
-        yield Finding("gates.restore", what, "leave it out")
     if stack.gates.quality is not None and stack.gates.quality.file is None:
         hint = "add `file: prompts.jsonl`, one prompt and what to expect a line"
         yield Finding("gates.quality", "nothing says what to ask", hint)

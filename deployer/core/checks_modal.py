@@ -116,13 +116,7 @@ def _gpu(stack: Stack) -> Iterator[Finding]:
 
 def _snapshot(stack: Stack) -> Iterator[Finding]:
     wanted = stack.snapshot
-    if wanted is None or wanted.enabled is False:
-        if stack.gates and stack.gates.restore is not None:
-            what = "the gate `restore` needs a memory snapshot"
-            hint = "add `snapshot: {enabled: true}`, or leave the gate out"
-            yield Finding("gates.restore", what, hint, lacks="snapshot")
-        return
-    if wanted.enabled is not True or not stack.gpu:
+    if wanted is None or wanted.enabled is not True or not stack.gpu:
         return
     named = (stack.gpu,) if isinstance(stack.gpu, str) else stack.gpu
     several = any(text.partition(":")[2] not in ("", "1") for text in named)

@@ -22,6 +22,12 @@ PLACE = "environment"
 TEMPLATE_DIGEST = "server.chat_template.sha256"
 """Input of the lock file: the content of a chat template of the user's."""
 
+WARMUP_DIGESTS = "snapshot.warmup."
+"""Inputs of the lock file: the content of each picture of a warm-up."""
+
+ASKS_FOR_KEY = "auth"
+"""Whether a key is asked for is in the memory of a server, and so in a snapshot."""
+
 RECIPES: Mapping[Kind, int] = {
     Kind.BUILD: 1,
     Kind.WEIGHTS: 1,
@@ -63,7 +69,11 @@ def expand(stack: Stack, facts: Facts, abilities: Abilities) -> Graph:
         server = _runs(stack, Kind.SERVER, homes[Kind.SERVER], made_from, argv, files)
         return _placed(stack, build, weights, server)
     mine = homes[Kind.SNAPSHOT]
-    snapshot = _runs(stack, Kind.SNAPSHOT, mine, made_from, argv, files)
+    snapshot = _runs(
+        stack, Kind.SNAPSHOT, mine, made_from, argv, {**files, **_held(stack, facts)}
+    )
+    served = {it.path: it.value for it in homes[Kind.SERVER] if _starts(it)}
+    snapshot = replace(snapshot, spec={**snapshot.spec, "served": served})
     needs = {**made_from, snapshot.kind.value: snapshot.key}
     server = _runs(stack, Kind.SERVER, homes[Kind.SERVER], needs, argv, {})
     return _placed(stack, build, weights, snapshot, server)
@@ -137,9 +147,20 @@ def _used(stack: Stack, *, captured: bool) -> Iterator[Leaf]:
     """The set fields that mean something on the engine of the stack."""
     for leaf in leaves(stack):
         section = leaf.path.partition(".")[0]
-        idle = section == Kind.SNAPSHOT and not captured
-        if leaf.marks.only in (None, stack.engine) and not idle:
+        void = section == Kind.SNAPSHOT and not captured and not is_word(leaf)
+        if leaf.marks.only in (None, stack.engine) and not void:
             yield leaf
+
+
+def _held(stack: Stack, facts: Facts) -> Flat:
+    """What else the memory of a warmed server depends on."""
+    pictures = {p: v for p, v in facts.inputs.items() if p.startswith(WARMUP_DIGESTS)}
+    return {**pictures, **({} if stack.auth is None else {ASKS_FOR_KEY: True})}
+
+
+def _starts(leaf: Leaf) -> bool:
+    """Whether a field of the server says how one is started, captured or not."""
+    return leaf.path.partition(".")[0] in {"auth", "local"}
 
 
 def _home(leaf: Leaf, abilities: Abilities, *, captured: bool) -> Kind:
@@ -194,7 +215,7 @@ def _runs(
 ) -> Node:
     """A snapshot or a server: keyed by what it is made from and how it is started."""
     content: dict[str, JsonValue] = {
-        leaf.path: canonical(leaf.marks.unit, leaf.value)
+        leaf.path: canonical(leaf.marks.unit, _without_limits(leaf))
         for leaf in mine
         if leaf.marks.effect >= Effect.REDEPLOY and not is_word(leaf)
     }
@@ -209,3 +230,18 @@ def _runs(
         needs=needs,
         spec={"argv": list(argv)},
     )
+
+
+def _without_limits(leaf: Leaf) -> JsonValue:
+    """A value less what says only how long something may take."""
+    match leaf.value:
+        case list(items) if leaf.path == f"{Kind.SNAPSHOT}.warmup":
+            return [_untimed(item) for item in items]
+        case value:
+            return value
+
+
+def _untimed(request: JsonValue) -> JsonValue:
+    if not isinstance(request, dict):
+        return request
+    return {name: value for name, value in request.items() if name != "timeout"}

@@ -135,11 +135,17 @@ class Warmup(Section):
     image: Text | None = None
     """Picture to send along, a path relative to the stack."""
 
+    tool: bool | None = None
+    """Offer a tool, so that what tool calls need is ready too."""
+
+    tokens: PositiveInt | None = None
+    """Length, in about as many tokens, that the prompt is repeated up to."""
+
     max_tokens: PositiveInt | None = None
     """Longest answer."""
 
     timeout: Duration | None = None
-    """Longest time the request may take."""
+    """Longest time the request may take; unset: five minutes."""
 
 
 class Snapshot(Section):
@@ -157,8 +163,11 @@ class Snapshot(Section):
     prime: Annotated[NonNegativeInt | None, Effect.NOTE, Only("modal")] = None
     """Cold starts after a deploy that capture snapshots."""
 
-    idle: Annotated[Duration | None, Effect.NOTE, Only("local")] = None
-    """How long nothing is asked before the server is put to sleep."""
+    idle: Annotated[
+        Duration | None, Flag("--sleep-idle-seconds", since=8646), Only("local")
+    ] = None
+    """How long nothing is asked before the server frees its memory; the next request
+    wakes it."""
 
 
 class Scaling(Section):

@@ -102,6 +102,14 @@ class State:
         """The live server, if there is one."""
         return next((r for r in self.live.values() if r.kind is Kind.SERVER), None)
 
+    def outputs_of(self, needs: Mapping[str, str]) -> Mapping[str, Flat]:
+        """The outputs of what is needed, by kind."""
+        made = (*self.made.values(), *self.live.values())
+        return {
+            kind: next(r.outputs for r in made if r.kind.value == kind and r.key == key)
+            for kind, key in needs.items()
+        }
+
     def begin(self, begun: Begun, record: Record) -> "State":
         """Before the engine makes, stages or retires."""
         live = self.live
@@ -172,10 +180,15 @@ class State:
     def noted(self, *records: Record) -> "State":
         """After live things changed in place; the live release is changed with them."""
         live = {**self.live, **{r.address: r for r in records}}
+        made = {
+            a: r
+            for a, r in self.made.items()
+            if not any(r.is_same_thing(noted) for noted in records)
+        }
         releases = self.releases
         if releases:
             releases = (*releases[:-1], replace(releases[-1], records=live))
-        return self._next(live=live, releases=releases)
+        return self._next(live=live, made=made, releases=releases)
 
     def retired(self, record: Record) -> "State":
         """After a thing is gone."""

@@ -1,7 +1,7 @@
 """What an engine is, and which ones there are."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol, cast
@@ -34,6 +34,20 @@ class Observation:
     """One sentence: how it is, and since when."""
     facts: Flat
     """pid, memory, version …, as far as the engine knows them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What bringing a server back from its snapshot came to."""
+
+    really: bool
+    """It was a restore; false for a cold start."""
+    seconds: float
+    """From the call until the server was healthy."""
+    detail: str
+    """One sentence: what was restored, or why it was not."""
+    record: Record
+    """The server that is there now; for a copy beside the live one, that copy."""
 
 
 class Engine(Protocol):
@@ -82,6 +96,28 @@ class Engine(Protocol):
         """Stop a live server; it stays the live release, and `start` brings it back."""
         ...
 
+    def idle(self, record: Record, seconds: float, say: Say) -> None:
+        """Let nobody ask a candidate for a while, so that a restore is what follows.
+
+        Returns once its memory is free.
+        """
+        ...
+
+    def restore(
+        self, record: Record, needs: Mapping[str, Flat], say: Say, *, beside: bool
+    ) -> Restored:
+        """Bring a server back from its snapshot; a cold start is told as one.
+
+        With ``beside`` what runs is left alone, and the copy answers at an address of
+        its own until it is retired.  Raises EngineError where there is no server in
+        the end.
+        """
+        ...
+
+    def flaw(self, record: Record, server: Record | Node) -> str:
+        """Why an artefact must be made anew for this server; empty where it is fine."""
+        ...
+
     def observe(self, record: Record) -> Observation:
         """How a server is now."""
         ...
@@ -124,14 +160,16 @@ ENGINES: Mapping[str, str] = {
 }
 
 ABILITIES: Mapping[str, Abilities] = {
-    "local": Abilities(snapshots=False),
+    "local": Abilities(snapshots=True),
     "modal": Abilities(
         snapshots=True,
+        remote=True,
         restart_drops_snapshot=True,
         snapshot_keeps_maps=False,
         gpus_in_snapshot=1,
     ),
 }
+"""What each engine can do where everything it needs is there."""
 
 
 RENDERERS: Mapping[str, str] = {
@@ -152,3 +190,24 @@ def engine_of(name: str, place: Place) -> Engine:
     """The engine of this name; what it needs is imported here and not before."""
     module, _, attribute = ENGINES[name].partition(":")
     return cast("Engine", getattr(import_module(module), attribute)(place))
+
+
+def abilities_of(name: str, environment: Mapping[str, str], home: Path) -> Abilities:
+    """What an engine can do here and now; this machine is asked only once."""
+    if name != "local":
+        return ABILITIES[name]
+    from deployer.engines.local.criu import capability  # noqa: PLC0415 - see above
+
+    found = capability(environment, home)
+    return replace(
+        ABILITIES[name], snapshots=found.works, why_not=found.why, hint=found.hint
+    )
+
+
+def machine_stamp(name: str, environment: Mapping[str, str]) -> str:
+    """What the abilities of an engine here were found out for, at no cost."""
+    if name != "local":
+        return ""
+    from deployer.engines.local.criu import stamp  # noqa: PLC0415 - see above
+
+    return stamp(environment)

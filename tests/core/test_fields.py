@@ -35,7 +35,6 @@ EFFECTS: Mapping[str, Effect] = {
     "snapshot": Effect.SNAPSHOT,
     "snapshot.enabled": Effect.NOTE,
     "snapshot.prime": Effect.NOTE,
-    "snapshot.idle": Effect.NOTE,
     "scaling": Effect.UPDATE,
     "scaling.max_concurrent": Effect.REDEPLOY,
     "gates": Effect.GATE,
@@ -146,7 +145,7 @@ def _replaced(path: str, abilities: Abilities) -> set[Kind]:
         case Effect.FETCH:
             return {Kind.WEIGHTS, *runs}
         case Effect.SNAPSHOT if (
-            path.startswith("snapshot.") and not abilities.snapshots
+            path.startswith("snapshot.") and not marks.flags and not abilities.snapshots
         ):
             return set()
         case Effect.SNAPSHOT:

@@ -82,7 +82,7 @@ def describe(change: Change) -> str:
         case Kind.WEIGHTS:
             return _described_weights(spec)
         case Kind.SNAPSHOT:
-            return ""
+            return _described_snapshot(fields)
         case Kind.SERVER:
             return _described_server(fields)
         case _:
@@ -231,6 +231,17 @@ def _described_weights(spec: Flat) -> str:
             return " · ".join([show(name), *_size(spec)])
         case _:
             return " · ".join(["GGUF", *_size(spec)])
+
+
+def _described_snapshot(fields: Flat) -> str:
+    """What was asked before it was taken."""
+    match fields.get("snapshot.warmup"):
+        case [_]:
+            return "1 warm-up request"
+        case [*requests] if requests:
+            return f"{len(requests)} warm-up requests"
+        case _:
+            return ""
 
 
 def _size(spec: Flat) -> list[str]:

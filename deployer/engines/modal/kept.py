@@ -23,7 +23,6 @@ from deployer.engines.modal.lower import (
     lower_server,
     tryout_of,
 )
-from deployer.engines.modal.rendering import contents
 from deployer.engines.modal.render import (
     CANDIDATE_FILE,
     SERVER_FILE,
@@ -31,6 +30,7 @@ from deployer.engines.modal.render import (
     render_server,
     render_tryout,
 )
+from deployer.engines.modal.rendering import contents
 
 PROMOTED: Final = "promoted.json"
 FOLDER: Final = "/releases"

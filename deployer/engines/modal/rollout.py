@@ -18,8 +18,6 @@ from deployer.engines.local.causes import likely_cause
 from deployer.engines.modal import apps
 from deployer.engines.modal.drive import SYSTEM, Account, Deployed, Line
 from deployer.engines.modal.follow import Log, any_line, result_of, wait_for
-from deployer.engines.modal.lower import scaling_of
-from deployer.engines.modal.render import CANDIDATE_FILE, SERVER_FILE, TRYOUT_FILE
 from deployer.engines.modal.kept import (
     mark_promoted,
     on_disk,
@@ -28,6 +26,8 @@ from deployer.engines.modal.kept import (
     recorded,
     render,
 )
+from deployer.engines.modal.lower import scaling_of
+from deployer.engines.modal.render import CANDIDATE_FILE, SERVER_FILE, TRYOUT_FILE
 from deployer.engines.modal.wake import knock
 from deployer.errors import CancelledError, DeployerError, EngineError, TimedOutError
 

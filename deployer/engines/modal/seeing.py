@@ -49,7 +49,7 @@ class Seeing:
         if self._account.app(app) is None:
             raise EngineError(
                 f"app `{app}` does not run, so Modal shows no log of it",
-                hint=f"`modal app list` has its id; `modal app logs ID` its last words",
+                hint="`modal app list` has its id; `modal app logs ID` its last words",
             )
         return self._lines(app, lines, follow=follow)
 
