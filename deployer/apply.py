@@ -33,8 +33,8 @@ from deployer.errors import (
     DeployerError,
     EngineError,
     GateError,
+    PromotionError,
     StalePlanError,
-    TimedOutError,
 )
 from deployer.state import StateStore
 
@@ -253,7 +253,7 @@ class _Run:
         engine = self._world.engine
         try:
             return engine.promote(record, before, self._world.say)
-        except (EngineError, TimedOutError):
+        except PromotionError:
             with suppress(DeployerError):
                 engine.retire(record, _silent)
             self._write(lambda s: s.dropped())

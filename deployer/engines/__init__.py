@@ -76,8 +76,9 @@ class Engine(Protocol):
     def promote(self, record: Record, before: Record | None, say: Say) -> Flat:
         """Hand the traffic over to a staged server; being live already is fine.
 
-        Returns the outputs that are known only now.  An error leaves the traffic with
-        what had it ``before``.
+        Returns the outputs that are known only now.  Raises PromotionError where the
+        traffic is still with what had it ``before``; after any other error nobody
+        knows, and the next run carries on.
         """
         ...
 

@@ -13,8 +13,9 @@ from deployer.core.events import Say
 from deployer.core.graph import PLACE
 from deployer.core.resources import Kind, Node
 from deployer.core.state import Record
+from deployer.core.units import show_seconds
 from deployer.core.values import Flat
-from deployer.engines import Endpoint, Observation, Place
+from deployer.engines import Endpoint, Observation, Place, Restored
 from deployer.engines.modal import apps
 from deployer.engines.modal.artefacts import Artefacts
 from deployer.engines.modal.drive import Account, refuse_missing_client
@@ -57,10 +58,10 @@ class ModalEngine:
             case Kind.BUILD | Kind.WEIGHTS:
                 return self._artefacts.make(node, account, say)
             case Kind.SNAPSHOT:
-                Rollout(account, self._place.folder, say).try_out(node, needs)
+                self._rollout(node, say).try_out(node, needs)
                 return outputs_of(node)
             case Kind.SERVER:
-                rollout = Rollout(account, self._place.folder, say)
+                rollout = self._rollout(node, say)
                 if Kind.SNAPSHOT not in node.needs:
                     rollout.try_out(node, needs)
                 return {**outputs_of(node), **rollout.stage(node, needs)}
@@ -74,21 +75,43 @@ class ModalEngine:
 
     def promote(self, record: Record, before: Record | None, say: Say) -> Flat:
         """See `Engine.promote`: the proven files under the name that clients know."""
-        rollout = Rollout(self._account(record), self._place.folder, say)
-        return rollout.promote(record, before)
+        return self._rollout(record, say).promote(record, before)
 
     def retire(self, record: Record, say: Say) -> None:
         """See `Engine.retire`: every app that serves this very record."""
-        Rollout(self._account(record), self._place.folder, say).retire(record)
+        self._rollout(record, say).retire(record)
 
     def start(self, record: Record, needs: Mapping[str, Flat], say: Say) -> None:
         """See `Engine.start`."""
         del needs
-        Rollout(self._account(record), self._place.folder, say).start(record)
+        self._rollout(record, say).start(record)
 
     def stop(self, record: Record, say: Say) -> None:
         """See `Engine.stop`."""
-        Rollout(self._account(record), self._place.folder, say).stop(record)
+        self._rollout(record, say).stop(record)
+
+    def idle(self, record: Record, seconds: float, say: Say) -> None:
+        """See `Engine.idle`."""
+        self._rollout(record, say).idle(record, seconds)
+
+    def restore(
+        self, record: Record, needs: Mapping[str, Flat], say: Say, *, beside: bool
+    ) -> Restored:
+        """See `Engine.restore`: a snapshot is of one app, so a copy makes its own."""
+        del needs
+        rollout = self._rollout(record, say)
+        if beside:
+            record = rollout.copy(record)
+            rollout.idle(record, 0)
+        seconds, restored = rollout.restore(record)
+        how = "restored from its snapshot" if restored else "started without a snapshot"
+        detail = f"{how} in {show_seconds(seconds)}"
+        return Restored(restored, seconds, detail, record)
+
+    def flaw(self, record: Record, server: Record | Node) -> str:
+        """See `Engine.flaw`: Modal itself makes snapshots anew when they expire."""
+        del record, server
+        return ""
 
     def observe(self, record: Record) -> Observation:
         """See `Engine.observe`."""
@@ -107,6 +130,9 @@ class ModalEngine:
     def logs(self, record: Record, *, lines: int, follow: bool) -> Iterator[str]:
         """See `Engine.logs`."""
         return Seeing(self._account(record)).logs(record, lines=lines, follow=follow)
+
+    def _rollout(self, thing: Node | Record, say: Say) -> Rollout:
+        return Rollout(self._account(thing), self._place.folder, say)
 
     def _account(self, thing: Node | Record) -> Account:
         """The account, in the environment that the thing was made for."""

@@ -2,14 +2,16 @@
 
 import json
 import threading
+import time
 from collections.abc import Mapping
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Final
 
 from deployer.core.events import Say, Talk
+from deployer.core.progress import Progress
 from deployer.core.resources import Node
 from deployer.core.state import Record
 from deployer.core.units import show_seconds
@@ -29,8 +31,16 @@ from deployer.engines.modal.kept import (
 from deployer.engines.modal.lower import scaling_of
 from deployer.engines.modal.render import CANDIDATE_FILE, SERVER_FILE, TRYOUT_FILE
 from deployer.engines.modal.wake import knock
-from deployer.errors import CancelledError, DeployerError, EngineError, TimedOutError
+from deployer.errors import (
+    CancelledError,
+    DeployerError,
+    EngineError,
+    PromotionError,
+    TimedOutError,
+)
 
+COPY: Final = "copy"
+"""Output of a record that stands beside the live one it is a copy of."""
 TRIED: Final = "/tried"
 """Of the Volume: a folder for each command line that was started once."""
 PRIME: Final = "snapshot.prime"
@@ -112,7 +122,7 @@ class Rollout:
     def promote(self, record: Record, before: Record | None) -> Flat:
         """Deploy the proven files as what clients know; returns where it answers.
 
-        Raises EngineError with what served before serving again.
+        Raises PromotionError with what served before serving again.
         """
         app = apps.server_app(_stack(record))
         self._refuse_stranger(app, record, before)
@@ -122,7 +132,7 @@ class Rollout:
             raise
         except DeployerError as error:
             self._bring_back(app, before)
-            raise EngineError(
+            raise PromotionError(
                 f"app `{app}` did not come up: {error.message}",
                 hint=error.hint or "what served before serves again",
             ) from None
@@ -139,7 +149,7 @@ class Rollout:
         if "url" not in record.outputs:
             return
         found = self._account.app(apps.server_app(_stack(record)))
-        if found is None or not is_of(found, record) or _moved(found, record):
+        if found is None or not is_of(found, record) or moved(found, record):
             self._serve(record)
 
     def stop(self, record: Record) -> None:
@@ -149,14 +159,55 @@ class Rollout:
         self._account.stop(app)
 
     def retire(self, record: Record) -> None:
-        """Stop every app that serves this record, and the builder with the last."""
+        """Stop every app that serves this record, and the builder with the last.
+
+        A copy of what is live is served by the candidate app alone.
+        """
         stack = _stack(record)
         self._stop_if(apps.candidate_app(stack), record)
+        if COPY in record.outputs:
+            return
         if self._stop_if(apps.server_app(stack), record):
             self._account.stop(apps.builder_app(stack))
 
-    def idle(self, app: str) -> bool:
-        """Let an app scale to zero at once; false where clients keep it awake."""
+    def idle(self, record: Record, seconds: float) -> None:
+        """Let the candidate scale to zero, and then be for as long as is asked for.
+
+        Nothing is billed from the moment at which its last container is gone.
+        """
+        app = apps.candidate_app(_stack(record))
+        begun = time.monotonic()
+        if not self._sleep(app):
+            raise EngineError(f"app `{app}` did not scale to zero")
+        self._tell(record.address, f"app `{app}` is scaled to zero")
+        rest = seconds - (time.monotonic() - begun)
+        if rest > 0:
+            self._say(Progress("idle", 0, int(rest), unit="s"))
+            threading.Event().wait(rest)
+
+    def restore(self, record: Record) -> tuple[float, bool]:
+        """Ask a server that sleeps; the seconds, and whether it was a restore."""
+        app = app_of(record)
+        url = str(record.outputs["url" if "url" in record.outputs else "candidate_url"])
+        return self._wake(record.address, app, url, _start_seconds(record))
+
+    def copy(self, record: Record) -> Record:
+        """The candidate app with the files of what is live, asleep with a snapshot."""
+        app = apps.candidate_app(_stack(record))
+        files = recorded(self._account, record.key)
+        if files is None:
+            raise _no_files(record)
+        self._tell(record.address, f"deploys app `{app}` as a copy")
+        with on_disk(files, CANDIDATE_FILE) as file:
+            self._account.deploy(file, record.key[:32])
+        url = self._account.url(app)
+        self._wake(record.address, app, url, _start_seconds(record))
+        outputs = {**record.outputs, "candidate_url": url, COPY: True}
+        del outputs["url"]
+        return replace(record, outputs=outputs)
+
+    def _sleep(self, app: str) -> bool:
+        """Let an app scale to zero soon; false where clients keep it awake."""
         account = self._account
         account.scale(app, apps.Scaling(0, None, None, IDLE_WINDOW))
         try:
@@ -177,10 +228,7 @@ class Rollout:
         app = apps.server_app(_stack(record))
         files = recorded(self._account, record.key)
         if files is None:
-            raise EngineError(
-                f"the files of `{record.address}` are not on Volume `{apps.VOLUME}`",
-                hint="run `deployer apply`, which renders them anew",
-            )
+            raise _no_files(record)
         self._tell(record.address, f"deploys app `{app}`")
         with on_disk(files, SERVER_FILE) as file:
             deployed = self._account.deploy(file, record.key[:32])
@@ -191,8 +239,7 @@ class Rollout:
 
     def _prime(self, record: Record, app: str, url: str) -> None:
         """Provoke the cold starts that capture; each is billed."""
-        limit = record.outputs.get("start_timeout")
-        seconds = limit if isinstance(limit, int) else _QUEUE_SECONDS
+        seconds = _start_seconds(record)
         self._wake(record.address, app, url, seconds)
         wanted = record.fields.get(PRIME)
         scaling = scaling_of(record.fields)
@@ -200,15 +247,19 @@ class Rollout:
             return
         for number in range(2, wanted + 1):
             self._tell(record.address, f"cold start {number} of {wanted}")
-            idle = self.idle(app)
+            idle = self._sleep(app)
             self._account.scale(app, scaling)
             if not idle:
                 self._tell(record.address, "clients keep it awake: primed no further")
                 return
             self._wake(record.address, app, url, seconds)
 
-    def _wake(self, address: str, app: str, url: str, start_timeout: int) -> None:
+    def _wake(
+        self, address: str, app: str, url: str, start_timeout: int
+    ) -> tuple[float, bool]:
         """Ask until the server is healthy; a start that fails stops the app.
+
+        Returns the seconds, and whether it came from a snapshot that was there.
 
         Modal starts a container whose hook raised again, for as long as a request
         waits: so the first failure that the log tells is the last one.
@@ -238,6 +289,7 @@ class Rollout:
         restored = any(line.text == RESTORED for line in log.lines)
         how = "restored from its snapshot" if restored else "started"
         self._tell(address, f"{how} in {show_seconds(seconds)}")
+        return seconds, restored
 
     def _last_words(self, log: Log, address: str) -> None:
         """Tell what of the log is still on its way."""
@@ -265,7 +317,7 @@ class Rollout:
         if found is None or any(is_of(found, it) for it in known):
             return
         by = f" by {found.deployed_by}" if found.deployed_by else ""
-        raise EngineError(
+        raise PromotionError(
             f"app `{app}` is not what the state says: version {found.version} was"
             f" deployed{by} at {found.deployed_at}",
             hint=f"`modal app history {app}` shows who; `modal app stop {app}` makes"
@@ -300,8 +352,28 @@ def is_of(found: Deployed, record: Record) -> bool:
     return found.tags.get(apps.KEY_TAG) == record.key[: apps.KEY_LETTERS]
 
 
-def _moved(found: Deployed, record: Record) -> bool:
+def app_of(record: Record) -> str:
+    """The app that serves a record: the candidate until it was promoted."""
+    stack = _stack(record)
+    live = "url" in record.outputs
+    return apps.server_app(stack) if live else apps.candidate_app(stack)
+
+
+def moved(found: Deployed, record: Record) -> bool:
+    """Whether the app was deployed again since the record was promoted."""
     return found.version != record.outputs.get("version", found.version)
+
+
+def _start_seconds(record: Record) -> int:
+    limit = record.outputs.get("start_timeout")
+    return limit if isinstance(limit, int) else _QUEUE_SECONDS
+
+
+def _no_files(record: Record) -> EngineError:
+    return EngineError(
+        f"the files of `{record.address}` are not on Volume `{apps.VOLUME}`",
+        hint="run `deployer apply`, which renders them anew",
+    )
 
 
 def _stack(record: Record) -> str:

@@ -13,7 +13,7 @@ from deployer.engines.modal import apps
 from deployer.engines.modal.artefacts import folder_of
 from deployer.engines.modal.drive import SYSTEM, Account, Deployed
 from deployer.engines.modal.follow import Log, any_line
-from deployer.engines.modal.rollout import RESTORED, is_of
+from deployer.engines.modal.rollout import RESTORED, app_of, is_of, moved
 from deployer.errors import AuthError, EngineError
 
 _SEARCHED_LINES: Final = 200
@@ -33,7 +33,7 @@ class Seeing:
         if found is None:
             detail = f"app `{app}` is stopped, or was never deployed"
             return Observation(running=False, healthy=False, detail=detail, facts={})
-        if not is_of(found, record) or _moved(found, record):
+        if not is_of(found, record) or moved(found, record):
             by = f" by {found.deployed_by}" if found.deployed_by else ""
             detail = (
                 f"app `{app}` was deployed by hand: version {found.version}{by}"
@@ -105,17 +105,6 @@ class Seeing:
                     yield error.message
             case _:
                 return
-
-
-def app_of(record: Record) -> str:
-    """The app that serves a record: the candidate until it was promoted."""
-    stack = record.address.partition("/")[0]
-    live = "url" in record.outputs
-    return apps.server_app(stack) if live else apps.candidate_app(stack)
-
-
-def _moved(found: Deployed, record: Record) -> bool:
-    return found.version != record.outputs.get("version", found.version)
 
 
 def _plural(count: int, word: str) -> str:
