@@ -4,10 +4,11 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, assert_never
 
 from deployer.core.events import Ended, Event, Say, Started, Talk
+from deployer.core.plan import gates_of
 from deployer.core.resources import Kind, Node
 from deployer.core.state import Begun, Record, Release, State, record_of, updated
 from deployer.core.steps import (
@@ -37,6 +38,11 @@ from deployer.errors import (
     StalePlanError,
 )
 from deployer.state import StateStore
+
+
+SHORT_GATES = ("health", "auth", "chat")
+"""Of the gates of a stack, those that take no time."""
+ON_FAILURE = "rollout.on_failure"
 
 
 class Judge(Protocol):
@@ -252,12 +258,32 @@ class _Run:
         """A server that cannot take over is given up: what was live serves on."""
         engine = self._world.engine
         try:
-            return engine.promote(record, before, self._world.say)
+            found = engine.promote(record, before, self._world.say)
         except PromotionError:
             with suppress(DeployerError):
                 engine.retire(record, _silent)
             self._write(lambda s: s.dropped())
             raise
+        if found:
+            self._confirm(replace(record, outputs={**record.outputs, **found}), before)
+        return found
+
+    def _confirm(self, record: Record, before: Record | None) -> None:
+        """What took over is not the process that was proven: a short look at it.
+
+        Where it does not pass, what was live before takes over again.
+        """
+        engine, say = self._world.engine, self._world.say
+        gates = tuple(gate for gate in gates_of(record.fields) if gate in SHORT_GATES)
+        verdicts = self._world.judge(record, gates, candidate=False)
+        if all_let_pass(verdicts) or record.fields.get(ON_FAILURE) == "keep":
+            return
+        if before is None:
+            engine.retire(record, say)
+        else:
+            engine.promote(before, record, say)
+        self._write(lambda s: s.dropped())
+        raise _refusal(verdicts, "what was live before was deployed again")
 
     def _before(self, address: str) -> Record | None:
         """What has the traffic: live, or on its way out since a destroy that died."""

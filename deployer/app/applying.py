@@ -1,6 +1,6 @@
 """Carrying plans out: apply, rollback, destroy."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -165,7 +165,7 @@ def _carry_out(
         settings.variables(stack_file.parent.absolute()),
         say,
         expects=partial(_expected, planned),
-        keep=lambda _, verdicts: seen.extend(verdicts),
+        keep=lambda _, verdicts: seen.extend(_new(verdicts, seen)),
         folder=stack_file.parent.absolute(),
         live=planned.state.server,
         remote=ABILITIES[planned.plan.engine].remote,
@@ -193,6 +193,12 @@ def _carry_out(
     server = state.server
     endpoint = None if server is None else engine.endpoint(server, candidate=False)
     return Applied(planned, state, tuple(seen), report, endpoint)
+
+
+def _new(verdicts: Sequence[Verdict], seen: Sequence[Verdict]) -> Iterator[Verdict]:
+    """Verdicts to be shown: a gate that passes a second time is told once."""
+    passed = {verdict.gate for verdict in seen}
+    yield from (v for v in verdicts if v.holds_back or v.gate not in passed)
 
 
 def _needs(store: FileStateStore, record: Record) -> Mapping[str, Flat]:

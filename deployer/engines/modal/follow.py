@@ -1,5 +1,6 @@
 """Waiting for something on Modal: what is logged meanwhile is shown, Ctrl-C ends it."""
 
+import re
 import threading
 import time
 from collections import deque
@@ -21,6 +22,8 @@ _LOG_SECONDS: Final = 1.0
 """Between two looks at the log."""
 _FETCHED: Final = 500
 _KEPT: Final = 200
+_COUNTED: Final = re.compile(r"\[(\d+)/(\d+)\] ")
+"""How ninja begins a line."""
 
 
 class Log:
@@ -57,6 +60,15 @@ class Log:
         self.lines.extend(found)
         self._next = time.monotonic() + _LOG_SECONDS
         return found
+
+
+def _tell(text: str, about: str, say: Say) -> None:
+    """A line of the log; what counts objects becomes a bar."""
+    if counted := _COUNTED.match(text):
+        done, total = (int(number) for number in counted.groups())
+        say(Progress(about, done, total, unit="objects"))
+    elif text.strip():
+        say(Talk(about, text))
 
 
 def any_line(_line: Line) -> bool:
@@ -110,9 +122,8 @@ def wait_for(
     while True:
         found = look()
         lines = log.arrived(take) if found is None else log.now(take)
-        for line in lines:
-            if line.text.strip() and show(line):
-                say(Talk(about, line.text))
+        for line in filter(show, lines):
+            _tell(line.text, about, say)
         if found is not None:
             return found
         waited = time.monotonic() - begun

@@ -261,10 +261,13 @@ class Apps(Service):
     def _asked_for(self, request: Any, line: LogLine) -> bool:
         mine = line.app_id == request.app_id
         of_function = request.function_id in ("", line.function_id)
+        of_call = request.function_call_id in ("", line.call_id)
         of_task = request.task_id in ("", line.task_id)
         sources = {0: True, 3: line.descriptor == 3, 1: line.descriptor == 1}
         source = getattr(request, "source", 0) or request_descriptor(request)
-        return mine and of_function and of_task and sources.get(source, True)
+        return (
+            mine and of_function and of_call and of_task and sources.get(source, True)
+        )
 
     def _described(self, app: App) -> pb.AppHandleMetadata:
         return pb.AppHandleMetadata(

@@ -77,6 +77,16 @@ class App:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Address:
+    """What a web address leads to, whichever version of the app is deployed."""
+
+    app: str
+    environment: str
+    function: str
+    method: str
+
+
 @dataclass(slots=True)
 class Volume:
     """A Volume: a folder of this machine."""
@@ -100,6 +110,7 @@ class LogLine:
     app_id: str
     function_id: str
     task_id: str
+    call_id: str
     at: float
     text: str
     descriptor: "pb.FileDescriptor.ValueType"
@@ -111,6 +122,7 @@ class LogLine:
             timestamp_ns=int(self.at * 1e9),
             file_descriptor=self.descriptor,
             container_id=self.task_id,
+            function_call_id=self.call_id,
         )
         return pb.TaskLogsBatch(
             task_id=self.task_id,
@@ -154,8 +166,8 @@ class Cloud:
         self.functions: dict[str, pb.Function] = {}
         self.autoscaling: dict[str, pb.AutoscalerSettings] = {}
         self.handles: dict[str, pb.FunctionHandleMetadata] = {}
-        self.urls: dict[tuple[str, str], str] = {}
-        """Addresses of web functions, by function and method."""
+        self.urls: dict[Address, str] = {}
+        """Web addresses; they stay while an app is stopped and deployed again."""
         self.images: dict[str, pb.Image] = {}
         self.image_ids: dict[str, str] = {}
         self.mounts: dict[str, list[pb.MountFile]] = {}
@@ -201,10 +213,13 @@ class Cloud:
         task_id: str,
         text: str,
         descriptor: "pb.FileDescriptor.ValueType" = pb.FILE_DESCRIPTOR_INFO,
+        call_id: str = "",
     ) -> None:
         """Write into the log of the app of a function."""
         app_id = self.handles[function_id].app_id
-        line = LogLine(app_id, function_id, task_id, time.time(), text, descriptor)
+        line = LogLine(
+            app_id, function_id, task_id, call_id, time.time(), text, descriptor
+        )
         async with self.logged:
             self.logs.append(line)
             self.logged.notify_all()
@@ -219,6 +234,11 @@ class Cloud:
             if app.deployed and place == (name, environment or "main"):
                 return app
         return None
+
+    def behind(self, address: Address) -> str | None:
+        """The function that an address leads to now."""
+        app = self.deployed(address.app, address.environment)
+        return None if app is None else app.function_ids.get(address.function)
 
     def secret(self, name: str) -> str | None:
         """The id of a named secret."""

@@ -39,6 +39,8 @@ class Container:
     process: asyncio.subprocess.Process | None = None
     server: grpclib.server.Server | None = None
     active: int = 0
+    call_id: str = ""
+    """The last call it took."""
     idle_since: float = field(default_factory=time.time)
     started: float = field(default_factory=time.time)
     result: pb.GenericResult | None = None
@@ -252,4 +254,10 @@ async def _pump(
             kept.write(f"[{container.task_id[-4:]}] ".encode() + line)
             kept.flush()
             text = line.decode(errors="replace")
-            await cloud.log(container.function_id, container.task_id, text, descriptor)
+            await cloud.log(
+                container.function_id,
+                container.task_id,
+                text,
+                descriptor,
+                container.call_id,
+            )

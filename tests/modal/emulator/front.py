@@ -16,12 +16,13 @@ from modal._serialization import deserialize_data_format, serialize_data_format
 from modal_proto import api_pb2 as pb
 
 from tests.modal.emulator.calls import Call
-from tests.modal.emulator.cloud import HOST, Cloud
+from tests.modal.emulator.cloud import HOST, Address, Cloud
 from tests.modal.emulator.pools import Pools
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _ASGI, _PICKLE = pb.DATA_FORMAT_ASGI, pb.DATA_FORMAT_PICKLE
 _HOP = frozenset({"transfer-encoding", "connection", "content-length", "host"})
+_STOPPED = "modal-http: app for invoked web endpoint is stopped"
 RESUME = "__modal_function_call_id"
 
 
@@ -33,7 +34,7 @@ class Front:
         self._pools = pools
         self._client: aiohttp.ClientSession | None = None
 
-    async def web_function(self, function_id: str, method: str) -> str:
+    async def web_function(self, address: Address) -> str:
         """The address of a web function; its requests wait while one starts."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
@@ -44,15 +45,21 @@ class Front:
                     )
                 call = self._pools.calls[known]
             else:
-                call = await self._call(request, function_id, method)
+                function_id = self._cloud.behind(address)
+                if function_id is None:
+                    return web.Response(status=404, text=_STOPPED)
+                call = await self._call(request, function_id, address.method)
             return await self._answer(call, request)
 
         return await listen([web.route("*", "/{tail:.*}", handle)])
 
-    async def server(self, function_id: str) -> str:
+    async def server(self, address: Address) -> str:
         """The address of a server: 503 while none is ready, and no queue."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
+            function_id = self._cloud.behind(address)
+            if function_id is None:
+                return web.Response(status=404, text=_STOPPED)
             ready = [c for c in self._pools.of(function_id) if c.ready.is_set()]
             if not ready:
                 self._cloud.spawn(self._pools.ensure(function_id, at_least=1))

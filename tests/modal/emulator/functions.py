@@ -1,7 +1,7 @@
 """Requests about functions and classes, their calls, and those of their containers."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
 
@@ -9,7 +9,7 @@ from grpclib import GRPCError, Status
 from modal_proto import api_pb2 as pb
 
 from tests.modal.emulator.calls import Call
-from tests.modal.emulator.cloud import HOST, App, digest
+from tests.modal.emulator.cloud import HOST, Address, App, digest
 from tests.modal.emulator.front import Front
 from tests.modal.emulator.rpc import Service, rpc, rpc_stream
 
@@ -26,9 +26,7 @@ class Functions(Service):
     @rpc
     async def FunctionPrecreate(self, request: Any) -> Any:
         function_id = request.existing_function_id or self.cloud.new("fu")
-        await self._addresses(
-            function_id, request.method_definitions, request.webhook_config
-        )
+        await self._addresses(request.app_id, request)
         handle = self._handle(function_id, request)
         return pb.FunctionPrecreateResponse(
             function_id=function_id, handle_metadata=handle
@@ -40,9 +38,7 @@ class Functions(Service):
         if request.HasField("function_data"):  # a list of GPUs: the first is there
             function = _flattened(request.function_data)
         function_id = request.existing_function_id or self.cloud.new("fu")
-        await self._addresses(
-            function_id, function.method_definitions, function.webhook_config
-        )
+        await self._addresses(request.app_id, function)
         self.cloud.functions[function_id] = function
         settings = function.autoscaler_settings
         self.cloud.autoscaling.setdefault(function_id, settings)
@@ -51,10 +47,11 @@ class Functions(Service):
         )
         if function.is_server:
             handle._experimental_flash_urls.append(
-                self.cloud.urls[function_id, _SERVER]
+                self.cloud.urls[self._address(request.app_id, function, _SERVER)]
             )
         for name, method in function.method_definitions.items():
-            method.web_url = self.cloud.urls.get((function_id, name), "")
+            address = self._address(request.app_id, function, name)
+            method.web_url = self.cloud.urls.get(address, "")
         return pb.FunctionCreateResponse(
             function_id=function_id,
             function=function,
@@ -242,17 +239,23 @@ class Functions(Service):
     async def TaskResult(self, request: Any) -> Any:
         self.asking().result = request.result
 
-    async def _addresses(
-        self, function_id: str, methods: Mapping[str, Any], webhook: Any
-    ) -> None:
+    async def _addresses(self, app_id: str, function: Any) -> None:
+        """Give every web function its address."""
         urls = self.cloud.urls
-        web = [name for name, method in methods.items() if method.webhook_config.type]
-        for name in (*([""] if webhook.type else []), *web):
-            if (function_id, name) not in urls:
-                found = await self.front.web_function(function_id, name)
-                urls[function_id, name] = found
-        if (function_id, _SERVER) not in urls:
-            urls[function_id, _SERVER] = await self.front.server(function_id)
+        methods = function.method_definitions.items()
+        web = [name for name, method in methods if method.webhook_config.type]
+        for name in (*([""] if function.webhook_config.type else []), *web):
+            address = self._address(app_id, function, name)
+            if address not in urls:
+                urls[address] = await self.front.web_function(address)
+        if getattr(function, "is_server", False):
+            address = self._address(app_id, function, _SERVER)
+            if address not in urls:
+                urls[address] = await self.front.server(address)
+
+    def _address(self, app_id: str, function: Any, method: str) -> Address:
+        app = self.cloud.apps[app_id]
+        return Address(app.name, app.environment, function.function_name, method)
 
     def _handle(
         self,
@@ -262,16 +265,16 @@ class Functions(Service):
         app_id: str = "",
         definition: str = "",
     ) -> pb.FunctionHandleMetadata:
-        urls = self.cloud.urls
+        app_id = app_id or function.app_id
         handle = pb.FunctionHandleMetadata(
             function_name=function.function_name,
             function_type=function.function_type,
-            app_id=app_id or function.app_id,
+            app_id=app_id,
             definition_id=f"de-{definition[:22]}" if definition else "",
             max_object_size_bytes=_LARGE,
             supported_input_formats=_FORMATS,
             supported_output_formats=_FORMATS,
-            web_url=urls.get((function_id, ""), ""),
+            web_url=self._url(app_id, function, ""),
         )
         for name, method in function.method_definitions.items():
             handle.method_handle_metadata[name].CopyFrom(
@@ -280,13 +283,16 @@ class Functions(Service):
                     function_type=method.function_type,
                     is_method=True,
                     use_method_name=name,
-                    web_url=urls.get((function_id, name), ""),
+                    web_url=self._url(app_id, function, name),
                     supported_input_formats=method.supported_input_formats,
                     supported_output_formats=method.supported_output_formats,
                 )
             )
         self.cloud.handles[function_id] = handle
         return handle
+
+    def _url(self, app_id: str, function: Any, method: str) -> str:
+        return self.cloud.urls.get(self._address(app_id, function, method), "")
 
     def _deployed(self, request: Any) -> App:
         found = self.cloud.deployed(request.app_name, request.environment_name)

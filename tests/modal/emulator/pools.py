@@ -94,6 +94,7 @@ class Pools:
                 return pb.FunctionGetInputsItem(kill_switch=True)
             call, item = pool.waiting.popleft()
         container.active += 1
+        container.call_id = call.id
         self.inputs[call.input_id] = (call, container)
         self._cloud.spawn(self._crash(call, container))
         return pb.FunctionGetInputsItem(
