@@ -39,7 +39,6 @@ from deployer.errors import (
 )
 from deployer.state import StateStore
 
-
 SHORT_GATES = ("health", "auth", "chat")
 """Of the gates of a stack, those that take no time."""
 ON_FAILURE = "rollout.on_failure"

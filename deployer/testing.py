@@ -270,6 +270,11 @@ class FakeEngine:
         stage = "candidate" if candidate else "live"
         return Endpoint(f"http://{stage}.{record.address.replace('/', '.')}.test")
 
+    def versions(self, record: Record) -> Mapping[str, str]:
+        """A fake has none."""
+        del record
+        return {}
+
     def logs(self, record: Record, *, lines: int, follow: bool) -> Iterator[str]:
         """The diary of what was done to the server."""
         if follow:

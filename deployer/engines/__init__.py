@@ -127,6 +127,10 @@ class Engine(Protocol):
         """Where a server answers; for a candidate, where only it answers."""
         ...
 
+    def versions(self, record: Record) -> Mapping[str, str]:
+        """What the engine itself calls its deployments, by the beginning of a key."""
+        ...
+
     def logs(self, record: Record, *, lines: int, follow: bool) -> Iterator[str]:
         """The last lines of the server's log, and those that follow."""
         ...

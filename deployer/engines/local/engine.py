@@ -149,6 +149,11 @@ class LocalEngine:
         source = steer.GATE_SOURCE if shared else None
         return Endpoint(server.url, server.api_key_env, source)
 
+    def versions(self, record: Record) -> Mapping[str, str]:
+        """See `Engine.versions`: a process has none."""
+        del record
+        return {}
+
     def logs(self, record: Record, *, lines: int, follow: bool) -> Iterator[str]:
         """See `Engine.logs`."""
         log = Server(record, self._place).log

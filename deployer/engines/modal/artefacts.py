@@ -16,6 +16,7 @@ from deployer.engines.modal.drive import Account
 from deployer.engines.modal.follow import Log, result_of
 from deployer.engines.modal.lower import outputs_of
 from deployer.engines.modal.lower_builder import lower_builder
+from deployer.engines.modal.meter import Meter, plain_rate
 from deployer.engines.modal.render import BUILDER_FILE, render_builder
 from deployer.engines.modal.rendering import patches_of
 from deployer.errors import EngineError
@@ -27,8 +28,9 @@ _QUEUE_SECONDS: Final = 600
 class Artefacts:
     """Makes artefacts, and finds them again."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, meter: Meter) -> None:
         self._place = place
+        self._meter = meter
         self._deploying = threading.Lock()
         self._deployed = ""
         """What of the builder was deployed by this run."""
@@ -49,17 +51,19 @@ class Artefacts:
         build = node.kind is Kind.BUILD
         name = apps.BUILD_FUNCTION if build else apps.FETCH_FUNCTION
         what = builder.build if build else builder.fetch
-        assert what is not None
+        if what is None:
+            raise EngineError(f"app `{builder.app}` has no part for `{node.address}`")
         say(Talk(node.address, f"{'builds' if build else 'fetches'} {what.title}"))
         log = Log(account, builder.app)
-        about = result_of(
-            account.call(builder.app, name),
-            log,
-            say,
-            about=node.address,
-            what=f"{name} on Modal",
-            limit=what.timeout + _QUEUE_SECONDS,
-        )
+        with self._meter.running(name, plain_rate(what.cores, what.memory)):
+            about = result_of(
+                account.call(builder.app, name),
+                log,
+                say,
+                about=node.address,
+                what=f"{name} on Modal",
+                limit=what.timeout + _QUEUE_SECONDS,
+            )
         version = about.get("version") if isinstance(about, Mapping) else None
         return {
             **outputs_of(node),

@@ -40,7 +40,7 @@ _ENVIRONMENT: Final = "MODAL_ENVIRONMENT"
 _TOKEN: Final = ("MODAL_TOKEN_ID", "MODAL_TOKEN_SECRET")
 _IMAGE_LINES: Final = 12
 """Of the log of an image that was not built: what its last layer said."""
-_HISTORY_SECONDS: Final = 60.0
+_PROGRAM_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,23 +231,33 @@ class Account:
 
     def history(self, name: str) -> tuple[Version, ...]:
         """The deployments of an app, newest first; the client has them no other way."""
+        return tuple(_version(entry) for entry in self._program("history", name))
+
+    def deployed_names(self) -> tuple[str, ...]:
+        """The names of all apps that are deployed."""
+        listed = self._program("list")
+        found = (it for it in listed if it.get("state") == "deployed")
+        return tuple(str(it.get("name") or it.get("description")) for it in found)
+
+    def _program(self, *words: str) -> list[Mapping[str, Any]]:
+        """What the client's own program lists of apps; nothing where it fails."""
         refuse_missing_client()
-        words = ["modal", "app", "history", name, "--json"]
+        command = [sys.executable, "-m", "modal", "app", *words, "--json"]
         if self._environment is not None:
-            words += ["--env", self._environment]
+            command += ["--env", self._environment]
         done = subprocess.run(  # noqa: S603 - the client's own program
-            [sys.executable, "-m", *words],
+            command,
             env=dict(self._variables),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=_HISTORY_SECONDS,
+            timeout=_PROGRAM_SECONDS,
             check=False,
         )
         try:
-            return tuple(_version(entry) for entry in json.loads(done.stdout))
+            return list(json.loads(done.stdout))
         except ValueError:
-            return ()
+            return []
 
     def log(self, name: str) -> Callable[[int], list[Line]]:
         """Reads the last lines of an app, by its name or id, as often as is wanted."""
@@ -260,13 +270,15 @@ class Account:
 
         return read
 
-    def listed(self, volume: str, path: str) -> tuple[Entry, ...] | None:
+    def listed(
+        self, volume: str, path: str, *, deep: bool = False
+    ) -> tuple[Entry, ...] | None:
         """What a folder of a Volume holds; None where there is no such folder."""
         modal = _modal()
 
         with self._translated(f"Volume `{volume}`"):
             try:
-                found = self._volume(volume).listdir(path)
+                found = self._volume(volume).listdir(path, recursive=deep)
             except (modal.exception.NotFoundError, FileNotFoundError):
                 return None
             kinds = modal.volume.FileEntryType

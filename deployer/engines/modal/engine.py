@@ -20,6 +20,7 @@ from deployer.engines.modal import apps
 from deployer.engines.modal.artefacts import Artefacts
 from deployer.engines.modal.drive import Account, refuse_missing_client
 from deployer.engines.modal.lower import outputs_of, scaling_of, secret_of
+from deployer.engines.modal.meter import Meter
 from deployer.engines.modal.rollout import Rollout
 from deployer.engines.modal.seeing import Seeing
 
@@ -29,7 +30,8 @@ class ModalEngine:
 
     def __init__(self, place: Place) -> None:
         self._place = place
-        self._artefacts = Artefacts(place)
+        self._meter = Meter()
+        self._artefacts = Artefacts(place, self._meter)
         self._accounts: dict[str | None, Account] = {}
 
     def preflight(self, nodes: Sequence[Node]) -> None:
@@ -127,12 +129,18 @@ class ModalEngine:
         key = record.outputs.get("api_key_env")
         return Endpoint(str(url), None if key is None else str(key))
 
+    def versions(self, record: Record) -> Mapping[str, str]:
+        """See `Engine.versions`."""
+        stack = record.address.partition("/")[0]
+        history = self._account(record).history(apps.server_app(stack))
+        return {it.tag: f"v{it.number}" for it in reversed(history) if it.tag}
+
     def logs(self, record: Record, *, lines: int, follow: bool) -> Iterator[str]:
         """See `Engine.logs`."""
         return Seeing(self._account(record)).logs(record, lines=lines, follow=follow)
 
     def _rollout(self, thing: Node | Record, say: Say) -> Rollout:
-        return Rollout(self._account(thing), self._place.folder, say)
+        return Rollout(self._account(thing), self._place.folder, self._meter, say)
 
     def _account(self, thing: Node | Record) -> Account:
         """The account, in the environment that the thing was made for."""

@@ -62,6 +62,11 @@ class Log:
         return found
 
 
+def any_line(_line: Line) -> bool:
+    """Takes every line."""
+    return True
+
+
 def _tell(text: str, about: str, say: Say) -> None:
     """A line of the log; what counts objects becomes a bar."""
     if counted := _COUNTED.match(text):
@@ -71,13 +76,15 @@ def _tell(text: str, about: str, say: Say) -> None:
         say(Talk(about, text))
 
 
-def any_line(_line: Line) -> bool:
-    """Takes every line."""
-    return True
-
-
 def result_of(
-    call: Call, log: Log, say: Say, *, about: str, what: str, limit: float
+    call: Call,
+    log: Log,
+    say: Say,
+    *,
+    about: str,
+    what: str,
+    limit: float,
+    show: Callable[[Line], bool] = any_line,
 ) -> object:
     """Wait for a call, telling what it logs; it is cancelled when we are.
 
@@ -95,7 +102,15 @@ def result_of(
 
     try:
         done = wait_for(
-            look, log, say, about=about, what=what, limit=limit, take=mine, pause=0
+            look,
+            log,
+            say,
+            about=about,
+            what=what,
+            limit=limit,
+            take=mine,
+            show=show,
+            pause=0,
         )
     except BaseException:
         with suppress(DeployerError):

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Final
 
+from deployer.core import costs
 from deployer.core.machine_modal import (
     CANDIDATE_WINDOW,
     cores_of,
@@ -141,6 +142,12 @@ def candidate_of(server: Server) -> Server:
 def tryout_of(server: Server) -> Server:
     """The same command line, to be run once in a plain function."""
     return replace(server, app=apps.tryout_app(server.stack), scaling=apps.Scaling())
+
+
+def rate_of(needs: Mapping[str, Flat], node: Node) -> float:
+    """Dollars for a second of one container of a server or a snapshot."""
+    size = _whole(needs[Kind.WEIGHTS].get("size"))
+    return costs.rate_of(_fields(node, needs), size)
 
 
 def scaling_of(fields: Flat) -> apps.Scaling:

@@ -15,7 +15,7 @@ from deployer.core.progress import Progress
 from deployer.core.resources import Node
 from deployer.core.state import Record
 from deployer.core.units import show_seconds
-from deployer.core.values import Flat
+from deployer.core.values import Flat, JsonValue
 from deployer.engines.local.causes import likely_cause
 from deployer.engines.modal import apps
 from deployer.engines.modal.drive import SYSTEM, Account, Deployed, Line
@@ -28,7 +28,8 @@ from deployer.engines.modal.kept import (
     recorded,
     render,
 )
-from deployer.engines.modal.lower import scaling_of
+from deployer.engines.modal.lower import rate_of, scaling_of
+from deployer.engines.modal.meter import Meter
 from deployer.engines.modal.render import CANDIDATE_FILE, SERVER_FILE, TRYOUT_FILE
 from deployer.engines.modal.wake import knock
 from deployer.errors import (
@@ -43,12 +44,17 @@ COPY: Final = "copy"
 """Output of a record that stands beside the live one it is a copy of."""
 TRIED: Final = "/tried"
 """Of the Volume: a folder for each command line that was started once."""
+TAG_LETTERS: Final = 32
+"""Of a key, as the tag of a deployment."""
 PRIME: Final = "snapshot.prime"
 RAISED: Final = "Traceback (most recent call last):"
 RESTORED: Final = "Restoring Function from memory snapshot."
 IDLE_WINDOW: Final = 2
 """Seconds: the shortest that Modal takes."""
 
+_CANDIDATE: Final = "candidate"
+_WINDOW: Final = 60
+"""Seconds that Modal keeps an idle container where the stack says nothing."""
 _QUEUE_SECONDS: Final = 900
 """How long a container with its GPU may be waited for."""
 _IDLE_SECONDS: Final = 120
@@ -60,10 +66,11 @@ _WORDS_SECONDS: Final = 1.0
 class Rollout:
     """Brings one server up, in one account, telling how it goes."""
 
-    def __init__(self, account: Account, folder: Path, say: Say) -> None:
+    def __init__(self, account: Account, folder: Path, meter: Meter, say: Say) -> None:
         self._account = account
         self._folder = folder
         """Of the stack."""
+        self._meter = meter
         self._say = say
 
     def try_out(self, node: Node, needs: Mapping[str, Flat]) -> None:
@@ -81,7 +88,8 @@ class Rollout:
         self._tell(node.address, "tries the command line once, without retries")
         with on_disk(rendering.files, TRYOUT_FILE) as file:
             running = self._account.running(file, apps.TRYOUT_FUNCTION)
-            with running as (call, app):
+            rate = rate_of(needs, node)
+            with self._meter.running("tryout", rate), running as (call, app):
                 log = Log(self._account, app)
                 try:
                     result = result_of(
@@ -91,6 +99,7 @@ class Rollout:
                         about=node.address,
                         what="a first start on Modal",
                         limit=server.program.start_timeout + _QUEUE_SECONDS,
+                        show=_is_ours,
                     )
                 except EngineError as error:
                     raise _not_started(
@@ -110,10 +119,17 @@ class Rollout:
             record_files(self._account, node.key, files)
         self._tell(node.address, f"deploys app `{app}`")
         with on_disk(files, CANDIDATE_FILE) as file:
-            self._account.deploy(file, node.key[:32])
+            self._account.deploy(file, node.key[:TAG_LETTERS])
         url = self._account.url(app)
+        rate = rate_of(needs, node)
+        self._meter.begin(_CANDIDATE, rate)
         self._wake(node.address, app, url, server.program.start_timeout)
-        outputs = {"candidate_url": url, "start_timeout": server.program.start_timeout}
+        outputs: dict[str, JsonValue] = {
+            "candidate_url": url,
+            "start_timeout": server.program.start_timeout,
+            "rate": rate,
+            "gpu": list(server.machine.gpus),
+        }
         if server.front.secret is None:
             return outputs
         secret = server.front.secret
@@ -126,8 +142,10 @@ class Rollout:
         """
         app = apps.server_app(_stack(record))
         self._refuse_stranger(app, record, before)
+        rate = _rate(record)
         try:
-            outputs = self._serve(record)
+            with self._meter.running("production", rate):
+                outputs = self._serve(record)
         except CancelledError:
             raise
         except DeployerError as error:
@@ -138,7 +156,15 @@ class Rollout:
             ) from None
         mark_promoted(self._account, record.key)
         self._stop_if(apps.candidate_app(_stack(record)), record)
+        window = scaling_of(record.fields).scaledown_window or _WINDOW
+        self._meter.add("idling after that", window, rate)
+        self.tell_costs(record.address)
         return outputs
+
+    def tell_costs(self, address: str) -> None:
+        """Say what was used since the last time."""
+        if said := self._meter.told():
+            self._tell(address, said)
 
     def start(self, record: Record) -> None:
         """Serve again where it does not, or where somebody deployed something else.
@@ -148,8 +174,10 @@ class Rollout:
         """
         if "url" not in record.outputs:
             return
-        found = self._account.app(apps.server_app(_stack(record)))
-        if found is None or not is_of(found, record) or moved(found, record):
+        app = apps.server_app(_stack(record))
+        found = self._account.app(app)
+        ours = found is not None and is_of(found, record)
+        if not ours or moved(self._account, app, record):
             self._serve(record)
 
     def stop(self, record: Record) -> None:
@@ -165,6 +193,7 @@ class Rollout:
         """
         stack = _stack(record)
         self._stop_if(apps.candidate_app(stack), record)
+        self.tell_costs(record.address)
         if COPY in record.outputs:
             return
         if self._stop_if(apps.server_app(stack), record):
@@ -199,7 +228,7 @@ class Rollout:
             raise _no_files(record)
         self._tell(record.address, f"deploys app `{app}` as a copy")
         with on_disk(files, CANDIDATE_FILE) as file:
-            self._account.deploy(file, record.key[:32])
+            self._account.deploy(file, record.key[:TAG_LETTERS])
         url = self._account.url(app)
         self._wake(record.address, app, url, _start_seconds(record))
         outputs = {**record.outputs, "candidate_url": url, COPY: True}
@@ -231,11 +260,11 @@ class Rollout:
             raise _no_files(record)
         self._tell(record.address, f"deploys app `{app}`")
         with on_disk(files, SERVER_FILE) as file:
-            deployed = self._account.deploy(file, record.key[:32])
+            self._account.deploy(file, record.key[:TAG_LETTERS])
         self._scaled_as_stated(app, record, files)
         url = self._account.url(app)
         self._prime(record, app, url)
-        return {**record.outputs, "url": url, "version": deployed.version}
+        return {"url": url}
 
     def _prime(self, record: Record, app: str, url: str) -> None:
         """Provoke the cold starts that capture; each is billed."""
@@ -332,7 +361,7 @@ class Rollout:
                 self._account.stop(app)
                 return
             with on_disk(files, SERVER_FILE) as file:
-                self._account.deploy(file, before.key[:32])
+                self._account.deploy(file, before.key[:TAG_LETTERS])
             self._scaled_as_stated(app, before, files)
 
     def _stop_if(self, app: str, record: Record) -> bool:
@@ -341,6 +370,8 @@ class Rollout:
         if found is None or not is_of(found, record):
             return False
         self._tell(record.address, f"stops app `{app}`")
+        if app.endswith(f"-{_CANDIDATE}"):
+            self._meter.end(_CANDIDATE)
         return self._account.stop(app)
 
     def _tell(self, address: str, text: str) -> None:
@@ -359,9 +390,16 @@ def app_of(record: Record) -> str:
     return apps.server_app(stack) if live else apps.candidate_app(stack)
 
 
-def moved(found: Deployed, record: Record) -> bool:
-    """Whether the app was deployed again since the record was promoted."""
-    return found.version != record.outputs.get("version", found.version)
+def moved(account: Account, app: str, record: Record) -> bool:
+    """Whether somebody deployed the app, or rolled it back, since we did."""
+    newest = next(iter(account.history(app)), None)
+    return newest is not None and newest.tag != record.key[:TAG_LETTERS]
+
+
+def _rate(record: Record) -> float:
+    """Dollars for a second of one container of a server."""
+    rate = record.outputs.get("rate")
+    return rate if isinstance(rate, float) else 0.0
 
 
 def _start_seconds(record: Record) -> int:

@@ -33,7 +33,7 @@ class Seeing:
         if found is None:
             detail = f"app `{app}` is stopped, or was never deployed"
             return Observation(running=False, healthy=False, detail=detail, facts={})
-        if not is_of(found, record) or moved(found, record):
+        if not is_of(found, record) or moved(self._account, app, record):
             by = f" by {found.deployed_by}" if found.deployed_by else ""
             detail = (
                 f"app `{app}` was deployed by hand: version {found.version}{by}"
