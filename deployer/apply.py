@@ -4,10 +4,11 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, assert_never
 
 from deployer.core.events import Ended, Event, Say, Started, Talk
+from deployer.core.plan import gates_of
 from deployer.core.resources import Kind, Node
 from deployer.core.state import Begun, Record, Release, State, record_of, updated
 from deployer.core.steps import (
@@ -29,8 +30,18 @@ from deployer.core.units import show_seconds
 from deployer.core.values import Flat
 from deployer.core.verdict import Verdict, all_let_pass, summary
 from deployer.engines import Engine
-from deployer.errors import DeployerError, EngineError, GateError, StalePlanError
+from deployer.errors import (
+    DeployerError,
+    EngineError,
+    GateError,
+    PromotionError,
+    StalePlanError,
+)
 from deployer.state import StateStore
+
+SHORT_GATES = ("health", "auth", "chat")
+"""Of the gates of a stack, those that take no time."""
+ON_FAILURE = "rollout.on_failure"
 
 
 class Judge(Protocol):
@@ -133,6 +144,7 @@ class _Run:
                 live = self.state.live[record.address]
                 engine.start(live, self._needs(live.needs), say)
                 self._write(lambda s: s.started(live))
+                self._stopped = None
             case Stop(record):
                 self._stopped = record
                 self._write(lambda s: s.begin(Begun.STOPPED, record))
@@ -234,11 +246,43 @@ class _Run:
             ) from error
 
     def _hand_over(self, release: Release) -> None:
+        outputs: dict[str, Flat] = {}
         for address, record in release.records.items():
             if record.kind is Kind.SERVER:
                 before = self._before(address)
-                self._world.engine.promote(record, before, self._world.say)
-        self._write(lambda s: s.promoted(keep=self._keep))
+                outputs[address] = self._promote_one(record, before)
+        self._write(lambda s: s.promoted(keep=self._keep, outputs=outputs))
+
+    def _promote_one(self, record: Record, before: Record | None) -> Flat:
+        """A server that cannot take over is given up: what was live serves on."""
+        engine = self._world.engine
+        try:
+            found = engine.promote(record, before, self._world.say)
+        except PromotionError:
+            with suppress(DeployerError):
+                engine.retire(record, _silent)
+            self._write(lambda s: s.dropped())
+            raise
+        if found:
+            self._confirm(replace(record, outputs={**record.outputs, **found}), before)
+        return found
+
+    def _confirm(self, record: Record, before: Record | None) -> None:
+        """What took over is not the process that was proven: a short look at it.
+
+        Where it does not pass, what was live before takes over again.
+        """
+        engine, say = self._world.engine, self._world.say
+        gates = tuple(gate for gate in gates_of(record.fields) if gate in SHORT_GATES)
+        verdicts = self._world.judge(record, gates, candidate=False)
+        if all_let_pass(verdicts) or record.fields.get(ON_FAILURE) == "keep":
+            return
+        if before is None:
+            engine.retire(record, say)
+        else:
+            engine.promote(before, record, say)
+        self._write(lambda s: s.dropped())
+        raise _refusal(verdicts, "what was live before was deployed again")
 
     def _before(self, address: str) -> Record | None:
         """What has the traffic: live, or on its way out since a destroy that died."""
@@ -262,8 +306,7 @@ class _Run:
 
     def _renewed(self, nodes: tuple[Node, ...]) -> tuple[Record, ...]:
         """Live records with the fields of today."""
-        live = self.state.live
-        return tuple(record_of(n, live[n.address].outputs) for n in nodes)
+        return tuple(self._current(node) for node in nodes)
 
     def _current(self, node: Node) -> Record:
         """The record of a node: just staged, just made, or live as before."""
@@ -283,12 +326,7 @@ class _Run:
         )
 
     def _needs(self, needs: Mapping[str, str]) -> Mapping[str, Flat]:
-        """The outputs of what is needed, by kind."""
-        made = (*self.state.made.values(), *self.state.live.values())
-        return {
-            kind: next(r.outputs for r in made if r.kind.value == kind and r.key == key)
-            for kind, key in needs.items()
-        }
+        return self.state.outputs_of(needs)
 
     def _write(self, change: Callable[[State], State]) -> None:
         with self._writing:

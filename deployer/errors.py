@@ -10,6 +10,7 @@
   - CancelledError         8   the user stopped the run
   - TimedOutError          9   a limit of the stack ran out
   - EngineError            1   the engine could not make something real
+    - PromotionError       1   a server could not take over; nothing changed
   - SourceError            1   an artefact could not be resolved or fetched
   - StoreError             1   the artefact store is damaged or cannot be written
   - StateError             1   the state cannot be read or written
@@ -87,6 +88,10 @@ class TimedOutError(DeployerError):
 
 class EngineError(DeployerError):
     """The engine could not make something real."""
+
+
+class PromotionError(EngineError):
+    """A server could not take over; what had the traffic before has it still."""
 
 
 class SourceError(DeployerError):

@@ -108,6 +108,10 @@ class Store:
         entry = _read(kind, _checked(key), self.home / kind / key)
         return entry if entry is not None and not entry.problems() else None
 
+    def look(self, kind: Kind, key: str) -> Entry | None:
+        """The entry as its manifest tells of it, sound or not."""
+        return _read(kind, _checked(key), self.home / kind / key)
+
     def entries(self) -> list[Entry]:
         """Every entry with a readable manifest, oldest first; damaged ones too."""
         found = (
@@ -150,7 +154,8 @@ class Store:
 
         def make(folder: Path) -> tuple[dict[str, File], Mapping[str, JsonValue]]:
             about = fill(folder)
-            return _listed(folder), about
+            # A snapshot is the memory of a server: prompts and keys are in it.
+            return _listed(folder, private=kind == "snapshot"), about
 
         return self._publish(kind, key, make, now=now, say=say)
 
@@ -259,7 +264,7 @@ def _acquired(lock: "FileLock") -> bool:
     return True
 
 
-def _listed(folder: Path) -> dict[str, File]:
+def _listed(folder: Path, *, private: bool) -> dict[str, File]:
     """Everything below ``folder``; equal files become one, none stays writable."""
     files: dict[str, File] = {}
     first: dict[tuple[str, int], Path] = {}
@@ -268,7 +273,7 @@ def _listed(folder: Path) -> dict[str, File]:
         if path.is_symlink():
             files[name] = _link(path, folder)
         elif path.is_file():
-            file = _file(path)
+            file = _file(path, private=private)
             files[name] = file
             twin = first.setdefault((file.sha256, file.mode), path)
             if twin is not path:
@@ -297,8 +302,9 @@ def _link(path: Path, folder: Path) -> File:
     return File(size=0, sha256="", link=target.as_posix())
 
 
-def _file(path: Path) -> File:
+def _file(path: Path, *, private: bool) -> File:
     mode = 0o555 if path.stat().st_mode & stat.S_IXUSR else 0o444
+    mode &= 0o700 if private else 0o777
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
         os.fsync(stream.fileno())

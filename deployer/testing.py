@@ -9,6 +9,7 @@ import json
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from typing import TypeVar
 
@@ -22,7 +23,7 @@ from deployer.core.resources import Kind, Node
 from deployer.core.state import Record, State
 from deployer.core.values import Flat, JsonValue
 from deployer.core.verdict import Outcome, Verdict
-from deployer.engines import Endpoint, Observation
+from deployer.engines import Endpoint, Observation, Restored
 from deployer.errors import EngineError, LockedError, StackError, StalePlanError
 from deployer.load.tree import plain
 from deployer.load.yaml12 import parse
@@ -143,6 +144,8 @@ class FakeEngine:
         """Calls that end in EngineError before they do anything: ``stage server``."""
         self.made: set[tuple[str, str]] = set()
         """Artefacts that are there, by address and key."""
+        self.rotten: set[tuple[str, str]] = set()
+        """Artefacts that must be made anew, by address and key."""
         self.running: dict[tuple[str, str], Flat] = {}
         """Servers, by address and key, with the fields that change in place."""
         self.traffic: dict[str, str] = {}
@@ -165,6 +168,7 @@ class FakeEngine:
                 self.running[thing] = in_place(node.fields)
             else:
                 self.made.add(thing)
+                self.rotten.discard(thing)
             return {"made": f"{node.kind}-{node.key[:8]}"}
 
         self._know(node.needs, needs)
@@ -180,7 +184,7 @@ class FakeEngine:
 
         self._do("update", record, effect, say)
 
-    def promote(self, record: Record, before: Record | None, say: Say) -> None:
+    def promote(self, record: Record, before: Record | None, say: Say) -> Flat:
         """Turn the traffic over to a server that runs."""
 
         def effect() -> None:
@@ -192,6 +196,7 @@ class FakeEngine:
             self.traffic[record.address] = record.key
 
         self._do("promote", record, effect, say)
+        return {"live": record.key[:8]}
 
     def retire(self, record: Record, say: Say) -> None:
         """End a server, and its traffic with it; artefacts stay."""
@@ -224,6 +229,37 @@ class FakeEngine:
 
         self._do("stop", record, effect, say)
 
+    def idle(self, record: Record, seconds: float, say: Say) -> None:
+        """End a server that nobody asks, whatever the time."""
+
+        def effect() -> None:
+            self.running.pop((record.address, record.key), None)
+
+        say(Talk(record.address, f"idle for {seconds:g} s"))
+        self._do("idle", record, effect, say)
+
+    def restore(
+        self, record: Record, needs: Mapping[str, Flat], say: Say, *, beside: bool
+    ) -> Restored:
+        """Run a server again, from its snapshot where that is there and sound."""
+        if beside:
+            record = replace(record, key=f"copy-{record.key}")
+
+        def effect() -> None:
+            self.running[record.address, record.key] = in_place(record.fields)
+
+        self._know(record.needs, needs)
+        self._do("restore", record, effect, say)
+        stack = record.address.partition("/")[0]
+        snapshot = (f"{stack}/{Kind.SNAPSHOT}", record.needs.get(Kind.SNAPSHOT, ""))
+        really = snapshot in self.made and snapshot not in self.rotten
+        return Restored(really, 0.1, "restored" if really else "cold", record)
+
+    def flaw(self, record: Record, server: Record | Node) -> str:
+        """Whether it was made to rot."""
+        del server
+        return "rotten" if (record.address, record.key) in self.rotten else ""
+
     def observe(self, record: Record) -> Observation:
         """Whether the server runs."""
         runs = (record.address, record.key) in self.running
@@ -233,6 +269,11 @@ class FakeEngine:
         """An address that nothing listens on."""
         stage = "candidate" if candidate else "live"
         return Endpoint(f"http://{stage}.{record.address.replace('/', '.')}.test")
+
+    def versions(self, record: Record) -> Mapping[str, str]:
+        """A fake has none."""
+        del record
+        return {}
 
     def logs(self, record: Record, *, lines: int, follow: bool) -> Iterator[str]:
         """The diary of what was done to the server."""

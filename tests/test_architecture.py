@@ -57,7 +57,7 @@ HOMES: Mapping[str, tuple[str, ...]] = {
         "sources/hub.py",
     ),
     "huggingface_hub": ("sources/hub.py",),
-    "jinja2": ("gates/report.py",),
+    "jinja2": ("engines/modal/render.py", "gates/report.py"),
     "jsonschema": ("gates/json_schema.py",),
     "markupsafe": ("gates/report.py",),
     "modal": ("engines/modal/drive.py",),
@@ -98,6 +98,8 @@ SPELLED: Mapping[str, set[object]] = {
         "local.start_timeout",
         "rollout.strategy",
     },
+    # what is asked before the memory is captured
+    "engines/local/snapshots.py": {"snapshot.warmup"},
     # whether a key is asked for
     "gates/auth.py": {"auth.api_key.env"},
     # compared with what the server says of itself
@@ -125,6 +127,31 @@ SPELLED: Mapping[str, set[object]] = {
         "llama_cpp.cuda",
         "llama_cpp.patches",
     },
+    "engines/local/rendering.py": {"auth.api_key.env", "local.host", "local.port"},
+    # what a container on Modal is
+    "engines/modal/lower.py": {
+        "auth.api_key.env",
+        "auth.api_key.secret",
+        "modal.endpoint",
+        "modal.proxy_auth",
+        "modal.region",
+        "model.alias",
+        "scaling.buffer_containers",
+        "scaling.max_concurrent",
+        "scaling.max_containers",
+        "scaling.min_containers",
+        "scaling.scaledown_window",
+        "server.chat_template",
+        "server.parallel",
+        "snapshot.warmup",
+        "llama_cpp.cuda",
+    },
+    "engines/modal/lower_builder.py": {
+        "llama_cpp.cmake",
+        "llama_cpp.cuda",
+        "model.hub_secret",
+    },
+    "engines/modal/rendering.py": {"llama_cpp.patches"},
     "llama/recipe.py": {"llama_cpp.cuda"},
     # files beside the stack that have to be there
     "load/validate.py": {

@@ -100,6 +100,8 @@ class Run:
     gate_fails: bool
     fails: str
     reboot: bool
+    rots: bool
+    """The live snapshot was damaged before it."""
 
 
 RUNS = st.builds(
@@ -111,6 +113,7 @@ RUNS = st.builds(
     gate_fails=st.sampled_from((False, False, False, True)),
     fails=st.sampled_from(("",) * 12 + FAILURES),
     reboot=st.sampled_from((False,) * 7 + (True,)),
+    rots=st.sampled_from((False,) * 5 + (True,)),
 )
 
 
@@ -128,7 +131,7 @@ def test_running_again_converges(
     for run in runs:
         history.attempt(run)
     target = history.target(last, wish)
-    history.run(target, observe=history.rebooted)
+    history.run(target, observe=history.rebooted or bool(history.world.rotten))
     history.check_settled(target)
     assert from_json(to_json(history.state), "state") == history.state
 
@@ -150,15 +153,21 @@ class History:
         if run.reboot:
             self.world.reboot()
             self.rebooted = self.may_be_down = True
+        if run.rots:
+            self.rot()
         target = self.target(run.what, run.wish)
         self.may_be_down |= not target or _replaces(target)
+        # What had the traffic when a run died, and cannot be resumed, is dropped.
+        resumed = self.state.promoting is not None
+        self.may_be_down |= resumed and run.fails == "start server"
         self.world.fuse = self.store.fuse = Fuse(run.crash_at, after=run.crash_after)
         self.world.fails = {run.fails}
         clean = not self.state.loose and self.state.promoting is None
         before = self._keys()
         settled = False
         try:
-            self.run(target, observe=self.rebooted, gate_fails=run.gate_fails)
+            looks = self.rebooted or bool(self.world.rotten)
+            self.run(target, observe=looks, gate_fails=run.gate_fails)
         except (CrashError, EngineError):
             pass
         except GateError:
@@ -221,7 +230,7 @@ class History:
     def check_settled(self, target: Graph) -> None:
         """The world is the target, the state says so, and nothing is left over."""
         state = self.state
-        assert make_plan(target, state).is_empty
+        assert make_plan(target, state, drift=self._drift()).is_empty
         assert (state.loose, state.promoting) == ((), None)
         assert (self.world.running, self.world.traffic) == _right(target)
         for address, record in state.live.items():
@@ -233,15 +242,29 @@ class History:
         serials = [state.serial for state in self.store.history]
         assert serials == list(range(1, len(serials) + 1))
 
+    def rot(self) -> None:
+        """The live snapshot can no longer be used."""
+        for record in self.state.live.values():
+            if record.kind is Kind.SNAPSHOT:
+                self.world.rotten.add((record.address, record.key))
+
     def _keys(self) -> object:
         """Which servers run, and which one has the traffic."""
         return (set(self.world.running), dict(self.world.traffic))
 
     def _drift(self) -> tuple[Drift, ...]:
         server = self.state.live.get(SERVER)
-        if server is None or self.world.observe(server).running:
+        if server is None:
             return ()
-        return (Drift(SERVER, "not running"),)
+        found = []
+        if not self.world.observe(server).running:
+            found.append(Drift(SERVER, "not running"))
+        found += [
+            Drift(record.address, flaw)
+            for record in self.state.live.values()
+            if (flaw := self.world.flaw(record, server))
+        ]
+        return tuple(found)
 
 
 def _right(target: Graph) -> object:

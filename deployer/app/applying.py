@@ -1,6 +1,6 @@
 """Carrying plans out: apply, rollback, destroy."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -11,17 +11,17 @@ from deployer.app.judging import Judging
 from deployer.app.planning import Options, Planned, plan
 from deployer.app.prepared import Prepared
 from deployer.app.reports import keep_report
-from deployer.app.roots import register
+from deployer.app.roots import only_used_by, register
 from deployer.app.settings import Settings, monotonic, utc_now, whole
 from deployer.apply import World, apply
 from deployer.core.events import Say, Talk
 from deployer.core.plan import make_plan
-from deployer.core.resources import Graph, Kind
+from deployer.core.resources import Graph, Kind, Node
 from deployer.core.state import Record, Release, State, node_of
-from deployer.core.steps import Stage, steps_of
+from deployer.core.steps import Make, Stage, steps_of
 from deployer.core.values import Flat, JsonValue
 from deployer.core.verdict import Verdict
-from deployer.engines import Endpoint
+from deployer.engines import ABILITIES, Endpoint, Engine
 from deployer.errors import GateError, UsageError
 from deployer.state.files import FileStateStore
 
@@ -56,13 +56,14 @@ def apply_stack(
     store = settings.states(stack_file, name_of(stack_file, settings))
     with _telling(store, say).lock(operation="apply"):
         planned = plan(stack_file, settings, options, say)
-        _preflight(stack_file, settings, planned)
+        engine = settings.engine(planned.plan.engine, stack_file)
+        _preflight(engine, planned)
         if not planned.plan.is_empty and not confirm(planned):
             return None
         if planned.facts is not None:
             lock = lockfile.lock_path(stack_file)
             lockfile.write(lock, planned.facts, planned.prepared.name)
-        return _carry_out(stack_file, settings, planned, say, cause="apply")
+        return _carry_out(stack_file, settings, planned, engine, say, cause="apply")
 
 
 def rollback(
@@ -79,23 +80,32 @@ def rollback(
         release = earlier(found.state, number)
         graph = {a: node_of(r) for a, r in release.records.items()}
         planned = _planned(found, graph)
-        _preflight(stack_file, settings, planned)
+        _preflight(found.engine, planned)
         if not planned.plan.is_empty and not confirm(planned):
             return None
         cause = f"rollback to {release.number}"
-        return _carry_out(stack_file, settings, planned, say, cause=cause)
+        engine = found.engine
+        return _carry_out(stack_file, settings, planned, engine, say, cause=cause)
 
 
 def destroy(
     stack_file: Path, settings: Settings, say: Say, confirm: Confirm
 ) -> Applied | None:
-    """Stop and remove everything that runs; artefacts stay; None if declined."""
+    """Stop and remove everything that runs; None if declined.
+
+    Builds and weights stay.  Snapshots go, unless another stack needs one: they hold
+    the memory of a server, prompts and keys included.
+    """
     found = deployed(stack_file, settings)
     with _telling(found.store, say).lock(operation="destroy"):
         planned = _planned(deployed(stack_file, settings), {})
         if not planned.plan.is_empty and not confirm(planned):
             return None
-        return _carry_out(stack_file, settings, planned, say, cause="destroy")
+        engine = found.engine
+        done = _carry_out(stack_file, settings, planned, engine, say, cause="destroy")
+        for key in only_used_by(settings, found.store, Kind.SNAPSHOT):
+            settings.store.remove("snapshot", key)
+        return done
 
 
 def earlier(state: State, number: int | None) -> Release:
@@ -127,27 +137,40 @@ def _telling(store: FileStateStore, say: Say) -> FileStateStore:
     return replace(store, notify=lambda line: say(Talk(store.stack, line)))
 
 
-def _preflight(stack_file: Path, settings: Settings, planned: Planned) -> None:
+def _preflight(engine: Engine, planned: Planned) -> None:
     """Raise what is known to fail, before anybody is asked."""
-    steps = steps_of(planned.plan)
-    staged = [step.node for step in steps if isinstance(step, Stage)]
-    if staged:
-        settings.engine(planned.plan.engine, stack_file).preflight(staged)
+    made: list[Node] = []
+    for step in steps_of(planned.plan):
+        match step:
+            case Make(nodes):
+                made.extend(nodes)
+            case Stage(node):
+                made.append(node)
+    if made:
+        engine.preflight(made)
 
 
 def _carry_out(
-    stack_file: Path, settings: Settings, planned: Planned, say: Say, *, cause: str
+    stack_file: Path,
+    settings: Settings,
+    planned: Planned,
+    engine: Engine,
+    say: Say,
+    *,
+    cause: str,
 ) -> Applied:
-    engine = settings.engine(planned.plan.engine, stack_file)
+    """With the very engine that saw all of it before: it remembers what is wanted."""
     seen: list[Verdict] = []
     judging = Judging(
         engine,
         settings.variables(stack_file.parent.absolute()),
         say,
         expects=partial(_expected, planned),
-        keep=lambda _, verdicts: seen.extend(verdicts),
+        keep=lambda _, verdicts: seen.extend(_new(verdicts, seen)),
         folder=stack_file.parent.absolute(),
         live=planned.state.server,
+        remote=ABILITIES[planned.plan.engine].remote,
+        needs=partial(_needs, settings.states(stack_file, planned.prepared.name)),
     )
     world = World(
         engine=engine,
@@ -172,6 +195,18 @@ def _carry_out(
     server = state.server
     endpoint = None if server is None else engine.endpoint(server, candidate=False)
     return Applied(planned, state, tuple(seen), report, endpoint)
+
+
+def _new(verdicts: Sequence[Verdict], seen: Sequence[Verdict]) -> Iterator[Verdict]:
+    """Verdicts to be shown: a gate that passes a second time is told once."""
+    passed = {verdict.gate for verdict in seen}
+    yield from (v for v in verdicts if v.holds_back or v.gate not in passed)
+
+
+def _needs(store: FileStateStore, record: Record) -> Mapping[str, Flat]:
+    """What a server is made from, as the run has written it down by now."""
+    state = store.read()
+    return {} if state is None else state.outputs_of(record.needs)
 
 
 def _expected(planned: Planned, record: Record) -> Flat:

@@ -1,5 +1,6 @@
 """Validating a stack without planning it."""
 
+from functools import partial
 from pathlib import Path
 
 from deployer.app.prepared import Cache
@@ -11,7 +12,8 @@ def validate(
 ) -> tuple[str, ...]:
     """Check a stack file offline; returns notes, raises StackError with problems."""
     cache = Cache(settings.home / "cache" / "stacks")
-    if (known := cache.find(stack_file, engine)) is not None:
+    machine = partial(settings.machine_stamp, stack_file)
+    if (known := cache.find(stack_file, engine, machine)) is not None:
         return known.notes
     from deployer.app.reading import (  # noqa: PLC0415 - slow to import
         refuse_build,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from deployer.app.comeback import Needs, restorable
 from deployer.core.events import AtWork, Judged, Say
 from deployer.core.gate_options import Gate, Gates
 from deployer.core.plan import GATES_PREFIX
@@ -40,6 +41,10 @@ class Judging:
     """Folder of the stack."""
     live: Record | None = None
     """The server that a candidate is to replace."""
+    remote: bool = False
+    """There is no process of it here."""
+    needs: Needs = lambda _: {}
+    """The outputs of what a server is made from, by kind."""
 
     def __call__(
         self, record: Record, gates: Sequence[str], *, candidate: bool
@@ -49,7 +54,10 @@ class Judging:
         target = self._target(record, candidate=candidate)
         if candidate and self.live is not None and _REGRESSION in gates:
             target = replace(target, live=self._target(self.live, candidate=False))
-        verdicts = run_gates(requests, target, say=self._tell)
+        with restorable(
+            target, self.engine, record, self.needs, self.say, candidate=candidate
+        ) as target:
+            verdicts = run_gates(requests, target, say=self._tell)
         if candidate and not self.engine.observe(record).running:
             # On a shared port the live server answers for a candidate that died.
             raise EngineError(
@@ -62,8 +70,10 @@ class Judging:
     def _target(self, record: Record, *, candidate: bool) -> Target:
         endpoint = self.engine.endpoint(record, candidate=candidate)
         target = target_of(endpoint, self.environment, self.expects(record))
-        process = process_of(self.engine.observe(record))
-        return replace(target, process=process, folder=self.folder)
+        if not self.remote:
+            process = process_of(self.engine.observe(record))
+            target = replace(target, process=process)
+        return replace(target, folder=self.folder)
 
     def _tell(self, event: GateEvent | Waiting) -> None:
         match event:

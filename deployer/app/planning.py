@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from os import urandom
 from pathlib import Path
 
@@ -11,8 +12,9 @@ from deployer.core.facts import Facts
 from deployer.core.plan import Action, Drift, Plan, make_plan
 from deployer.core.problems import Place
 from deployer.core.progress import Watch, unwatched
-from deployer.core.resources import Kind
+from deployer.core.resources import Graph, Kind
 from deployer.core.state import State
+from deployer.engines import ABILITIES
 from deployer.errors import UsageError
 
 
@@ -26,6 +28,8 @@ class Options:
     """Refuse to resolve anything that the lock file does not hold."""
     refresh: bool = False
     """Look at the world, and report drift."""
+    cheaply: bool = False
+    """Look only where that costs no requests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,10 @@ def plan(
     """
     prepared, facts = prepare(stack_file, settings, options, watch)
     state = state_of(stack_file, settings, prepared)
-    drift = drift_of(stack_file, settings, state) if options.refresh else ()
+    drift: tuple[Drift, ...] = ()
+    remote = ABILITIES[prepared.engine].remote
+    if options.refresh and not (options.cheaply and remote):
+        drift = drift_of(stack_file, settings, state, prepared.graph)
     made = make_plan(prepared.graph, state, drift=drift)
     return Planned(made, prepared, state, facts, (*prepared.notes, *notes_of(made)))
 
@@ -87,15 +94,23 @@ def state_of(stack_file: Path, settings: Settings, prepared: Prepared) -> State:
     return replace(found, engine=prepared.engine)
 
 
-def drift_of(stack_file: Path, settings: Settings, state: State) -> tuple[Drift, ...]:
-    """What runs otherwise than the state says."""
+def drift_of(
+    stack_file: Path, settings: Settings, state: State, graph: Graph
+) -> tuple[Drift, ...]:
+    """What runs or lies there otherwise than the state says."""
     server = state.server
     if server is None:
         return ()
-    seen = settings.engine(state.engine, stack_file).observe(server)
-    if seen.running and seen.healthy:
-        return ()
-    return (Drift(server.address, seen.detail),)
+    engine = settings.engine(state.engine, stack_file)
+    seen = engine.observe(server)
+    found = []
+    if not (seen.running and seen.healthy):
+        found.append(Drift(server.address, seen.detail))
+    for record in state.live.values():
+        wanted = graph.get(server.address, server)
+        if record.kind is Kind.SNAPSHOT and (flaw := engine.flaw(record, wanted)):
+            found.append(Drift(record.address, flaw))
+    return tuple(found)
 
 
 def prepare(
@@ -103,13 +118,14 @@ def prepare(
 ) -> tuple[Prepared, Facts | None]:
     """Read, check, resolve and expand a stack; facts are given where they are new."""
     cache = Cache(settings.home / "cache" / "stacks")
-    known = cache.find(stack_file, options.engine)
+    machine = partial(settings.machine_stamp, stack_file)
+    known = cache.find(stack_file, options.engine, machine)
     if known is not None:
         return known, None
     from deployer.app.reading import read  # noqa: PLC0415 - the model is slow to import
 
     found = read(stack_file, settings, options, watch)
     if found.facts is None and found.lasting:
-        inputs = Inputs(found.texts, found.artefacts)
+        inputs = Inputs(found.texts, found.artefacts, found.machine)
         cache.keep(stack_file, options.engine, found.prepared, inputs)
     return found.prepared, found.facts

@@ -9,7 +9,7 @@ is read anew; losing the cache costs one slower plan.
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +41,8 @@ class Inputs:
     """Stack, bases, lock file: compared by content."""
     artefacts: tuple[Path, ...]
     """Weights, binaries, pictures of this machine: compared by size and time."""
+    machine: str = ""
+    """What the abilities of this machine were found out for, where they matter."""
 
 
 class Cache:
@@ -49,15 +51,24 @@ class Cache:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def find(self, stack_file: Path, engine: str | None) -> Prepared | None:
-        """What was prepared from exactly these files, if anything."""
+    def find(
+        self, stack_file: Path, engine: str | None, machine: Callable[[str], str]
+    ) -> Prepared | None:
+        """What was prepared from exactly these files, if anything.
+
+        ``machine`` tells of an engine what its abilities here depend on now.
+        """
         try:
             content = json.loads(self._file(stack_file, engine).read_bytes())
             inputs = Inputs(
                 tuple(Path(p) for p in content["texts"]),
                 tuple(Path(p) for p in content["artefacts"]),
+                str(content["machine"]),
             )
             if content["digest"] != _digest(inputs):
+                return None
+            engine = content["prepared"]["engine"]
+            if inputs.machine and inputs.machine != machine(engine):
                 return None
             return _prepared(content["prepared"])
         except (OSError, ValueError, KeyError, TypeError):
@@ -71,6 +82,7 @@ class Cache:
             content = {
                 "texts": [str(path) for path in inputs.texts],
                 "artefacts": [str(path) for path in inputs.artefacts],
+                "machine": inputs.machine,
                 "digest": _digest(inputs),
                 "prepared": _data(prepared),
             }

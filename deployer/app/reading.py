@@ -8,22 +8,24 @@ from deployer import lockfile
 from deployer.app.planning import Options
 from deployer.app.prepared import Prepared
 from deployer.app.settings import Settings, patches_folder
+from deployer.core.abilities import Abilities
 from deployer.core.argv import words_by_field
 from deployer.core.facts import Facts, Pin
 from deployer.core.gate_files import files_of, judged_by
 from deployer.core.graph import (
     TEMPLATE_DIGEST,
+    WARMUP_DIGESTS,
     architectures_of,
     expand,
     tag_number,
-    takes_snapshot,
 )
 from deployer.core.marks import leaves
 from deployer.core.model import Stack
 from deployer.core.problems import Place, Problem
 from deployer.core.progress import Watch, unwatched
+from deployer.core.snapshot_notes import snapshot_notes
 from deployer.core.values import Flat
-from deployer.engines import ABILITIES
+from deployer.engines import abilities_of, machine_stamp
 from deployer.errors import StackError, UsageError
 from deployer.llama.flags import problems_of
 from deployer.llama.patch_file import Patch, load_patches
@@ -48,13 +50,17 @@ class Read:
     artefacts: tuple[Path, ...]
     lasting: bool
     """It holds while these files do not change; a source tree has too many."""
+    machine: str
+    """What the abilities of this machine were found out for, where they matter."""
 
 
 def read(stack_file: Path, settings: Settings, options: Options, watch: Watch) -> Read:
     """Everything a plan needs of the files; see `deployer.app.planning.prepare`."""
     loaded = load(stack_file, engine=options.engine)
     stack = loaded.stack
-    _refuse_snapshot(stack)
+    variables = settings.variables(stack_file.parent.absolute())
+    abilities = abilities_of(stack.engine, variables, settings.home)
+    _refuse_snapshot(stack, abilities)
     refuse_options(loaded)
     refuse_build(loaded)
     lock = lockfile.lock_path(stack_file)
@@ -66,14 +72,18 @@ def read(stack_file: Path, settings: Settings, options: Options, watch: Watch) -
         )
     asked = gate_files(stack, stack_file.parent)
     digests: Flat = {p: sha256_of(f, unwatched) for p, f in asked.items()}
-    graph = judged_by(expand(stack, facts, ABILITIES[stack.engine]), digests)
-    prepared = Prepared(stack.name, stack.engine, graph, loaded.places, loaded.notes)
+    graph = judged_by(expand(stack, facts, abilities), digests)
+    notes = (*loaded.notes, *snapshot_notes(stack, abilities))
+    prepared = Prepared(stack.name, stack.engine, graph, loaded.places, notes)
     return Read(
         prepared,
         None if facts == locked else facts,
         (*loaded.sources, lock, *_read_files(stack, stack_file)),
         (*_artefacts(stack, stack_file.parent), *asked.values()),
         lasting=stack.llama_cpp.source != "path",
+        machine=""
+        if stack.snapshot is None
+        else machine_stamp(stack.engine, variables),
     )
 
 
@@ -122,6 +132,9 @@ def resolved(
         stack_file.parent, settings.store, settings.environment, watch, patches
     )
     digests = {f"llama_cpp.patches.{patch.name}": patch.digest for patch in patches}
+    for name in _pictures(stack):
+        picture = stack_file.parent / name
+        digests[f"{WARMUP_DIGESTS}{name}"] = sha256_of(picture, unwatched)
     if (template := template_of(stack, stack_file.parent)) is not None:
         digests[TEMPLATE_DIGEST] = sha256_of(template, unwatched)
     inputs = lockfile.inputs_of(stack, digests)
@@ -206,12 +219,13 @@ def _moved(lock: Path, locked: Facts | None, facts: Facts) -> str:
     return f"`{lock}` pins other {which} than the file that is there now"
 
 
-def _refuse_snapshot(stack: Stack) -> None:
+def _refuse_snapshot(stack: Stack, abilities: Abilities) -> None:
     wanted = stack.snapshot is not None and stack.snapshot.enabled is True
-    if wanted and not takes_snapshot(stack, ABILITIES[stack.engine]):
+    if wanted and not abilities.snapshots:
         raise UsageError(
-            f"engine `{stack.engine}` cannot take memory snapshots in this version",
-            hint="write `snapshot: {enabled: auto}` to use them where they work",
+            f"the stack takes a snapshot, and this machine cannot: {abilities.why_not}",
+            hint=f"{abilities.hint}; or write `snapshot: {{enabled: auto}}` to start"
+            " cold where there are none",
         )
 
 
@@ -223,6 +237,12 @@ def _artefacts(stack: Stack, folder: Path) -> Iterator[Path]:
         yield folder / stack.model.path
         if stack.model.mmproj is not None:
             yield folder / stack.model.mmproj
+    for name in _pictures(stack):
+        yield folder / name
+
+
+def _pictures(stack: Stack) -> Iterator[str]:
+    """The pictures of the warm-up, relative to the stack."""
     for warmup in (stack.snapshot and stack.snapshot.warmup) or ():
         if warmup.image is not None:
-            yield folder / warmup.image
+            yield warmup.image

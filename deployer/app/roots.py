@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from deployer.app.settings import Settings
+from deployer.core.resources import Kind
 from deployer.core.state import Record, State
 from deployer.errors import StateError
 from deployer.state.files import FileStateStore
@@ -42,6 +43,21 @@ def users(settings: Settings) -> Mapping[str, tuple[str, ...]]:
         for record in _records(state) if state is not None else ():
             found.setdefault(record.key, set()).add(states.stack)
     return {key: tuple(sorted(stacks)) for key, stacks in found.items()}
+
+
+def only_used_by(
+    settings: Settings, states: FileStateStore, kind: Kind
+) -> frozenset[str]:
+    """The keys of one kind that the state of a stack names, and no other one does."""
+    here = (states.folder.absolute(), states.stack)
+    mine: set[str] = set()
+    others: set[str] = set()
+    for known in _registered(settings.home / _FOLDER):
+        state = known.read()
+        found = mine if (known.folder, known.stack) == here else others
+        records = () if state is None else _records(state)
+        found.update(record.key for record in records if record.kind is kind)
+    return frozenset(mine - others)
 
 
 def _registered(folder: Path) -> Iterator[FileStateStore]:

@@ -13,7 +13,7 @@ from deployer.home import home_of
 from deployer.state.files import FileStateStore
 
 if TYPE_CHECKING:
-    from deployer.engines import Engine
+    from deployer.engines import Engine, Place
     from deployer.store import Store
 
 STATE_FOLDER = Path(".deployer") / "state"
@@ -41,18 +41,29 @@ class Settings:
 
     def engine(self, name: str, stack_file: Path) -> "Engine":
         """The engine of a stack; raises UsageError for one that is not there."""
-        from deployer.engines import Place, engine_of  # noqa: PLC0415 - as above
+        from deployer.engines import engine_of  # noqa: PLC0415 - as above
 
-        folder = stack_file.parent.absolute()
-        patches = patches_folder(stack_file)
-        place = Place(self.home, folder, self.variables(folder), patches)
         try:
-            return engine_of(name, place)
+            return engine_of(name, self.place(stack_file))
         except KeyError:
             raise UsageError(
                 f"engine `{name}` is not part of this version of deployer",
                 hint="run the stack here with `--engine local`",
             ) from None
+
+    def place(self, stack_file: Path) -> "Place":
+        """Where an engine finds the things of a stack."""
+        from deployer.engines import Place  # noqa: PLC0415 - as above
+
+        folder = stack_file.parent.absolute()
+        patches = patches_folder(stack_file)
+        return Place(self.home, folder, self.variables(folder), patches)
+
+    def machine_stamp(self, stack_file: Path, engine: str) -> str:
+        """What the abilities of an engine on this machine depend on."""
+        from deployer.engines import machine_stamp  # noqa: PLC0415 - as above
+
+        return machine_stamp(engine, self.variables(stack_file.parent.absolute()))
 
     def variables(self, folder: Path) -> Mapping[str, str]:
         """The environment over what `.env` beside the stack says."""

@@ -27,8 +27,15 @@ from deployer.errors import CancelledError, GateError, UsageError
 @stack_argument
 @engine_option
 @locked_option
+@click.option(
+    "--refresh",
+    is_flag=True,
+    help="Look at what runs first, where that takes requests.",
+)
 @yes_option
-def apply_command(stack: Path, engine: str | None, *, locked: bool, yes: bool) -> None:
+def apply_command(
+    stack: Path, engine: str | None, *, locked: bool, refresh: bool, yes: bool
+) -> None:
     """Carry out the plan: make, prove with gates, promote.
 
     The steps are shown before you are asked.  Ctrl-C once ends the run cleanly,
@@ -39,7 +46,7 @@ def apply_command(stack: Path, engine: str | None, *, locked: bool, yes: bool) -
       deployer apply stacks/demo.yaml --yes
     """
     settings = settings_of()
-    options = Options(engine=engine, locked=locked, refresh=True)
+    options = Options(engine=engine, locked=locked, refresh=True, cheaply=not refresh)
     with Show(f"deployer apply {stack}") as show, _evidence(show):
         done = apply_stack(stack, settings, options, show, _asker(show, yes=yes))
     _finish(done)
@@ -69,7 +76,7 @@ def rollback_command(stack: Path, release: int | None, *, yes: bool) -> None:
 @stack_argument
 @yes_option
 def destroy_command(stack: Path, *, yes: bool) -> None:
-    """Stop and remove what runs; builds and weights stay in the store.
+    """Stop and remove what runs, and its snapshots; builds and weights stay.
 
     \b
     Example:
@@ -81,7 +88,7 @@ def destroy_command(stack: Path, *, yes: bool) -> None:
         name = planned.plan.stack
         show.pause()
         click.echo(plan_text(planned.plan, planned.places, steps=True))
-        click.echo("Builds and weights stay in the store.\n")
+        click.echo("Builds and weights stay in the store, snapshots are removed.\n")
         if yes:
             return True
         _refuse_without_terminal()

@@ -48,7 +48,8 @@ def status_command(stack: Path, *, as_json: bool) -> None:
         click.echo(f"  url      {found.endpoint.url}")
         for change in found.made_of:
             if change.kind is not Kind.SERVER:
-                click.echo(f"  {change.kind:<8} {describe(change)}")
+                what = describe(change) or "without warm-up requests"
+                click.echo(f"  {change.kind:<8} {what}")
         _gates(release)
     _unfinished(state)
 

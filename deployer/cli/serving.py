@@ -14,6 +14,7 @@ from deployer.app.serving import (
     check,
     check_url,
     logs,
+    restore,
     start,
     stop,
 )
@@ -21,6 +22,7 @@ from deployer.app.settings import settings_of
 from deployer.cli.options import json_option, stack_argument
 from deployer.cli.output import json_head, json_line, width
 from deployer.cli.show import Show, at_work
+from deployer.core.units import show_seconds
 from deployer.core.verdict import all_let_pass, summary
 from deployer.errors import GateError, UsageError
 from deployer.gates.runner import GateEvent, Tell, Waiting
@@ -150,6 +152,27 @@ def start_command(stack: Path) -> None:
     with Show(f"deployer start {stack}") as show:
         endpoint = start(stack, settings_of(), show)
     click.echo(f"running at {endpoint.url}")
+
+
+@click.command("restore", short_help="Bring the server back from its snapshot.")
+@stack_argument
+def restore_command(stack: Path) -> None:
+    """Bring the live server back from its snapshot, now.
+
+    It finishes what it answers, ends, and is restored; nothing answers in between.
+    Where the snapshot cannot be used, what runs is left alone.
+
+    \b
+    Example:
+      deployer restore stacks/demo.yaml
+    """
+    with Show(f"deployer restore {stack}") as show:
+        found = restore(stack, settings_of(), show)
+    took = show_seconds(found.seconds)
+    if not found.really:
+        click.echo(f"running again after {took}, and not restored: {found.detail}")
+        return
+    click.echo(f"restored in {took}")
 
 
 @click.command("stop", short_help="Stop the server; `start` brings it back.")

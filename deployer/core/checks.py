@@ -2,19 +2,18 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cache
 
+from deployer.core.checks_modal import modal_checks
 from deployer.core.effects import Flag
+from deployer.core.findings import Finding
 from deployer.core.gate_options import Custom
 from deployer.core.gpus import GPUS
 from deployer.core.model import LlamaCpp, Model, Scaling, Stack
 from deployer.core.option_names import OTHER_NAMES
 from deployer.core.server import Server
 from deployer.core.spelling import did_you_mean, one_of, shown
-
-MOST_GPUS = 8
-"""In one container on Modal, and the largest common machine."""
+from deployer.core.units import seconds
 
 _LOOPBACK = re.compile(r"http://(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?/")
 _GPU = re.compile(r"(?P<type>[^:]+)(:(?P<count>[0-9]{1,3}))?")
@@ -58,17 +57,6 @@ _SHORT_OWNED: Mapping[str, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One broken rule: the path it is told at, what is wrong, what to do."""
-
-    path: str
-    what: str
-    hint: str = ""
-    lacks: str = ""
-    """Path of another section whose absence breaks the rule."""
-
-
 def checks(stack: Stack) -> Iterator[Finding]:
     """Every rule between fields that a stack breaks, for the engine it names."""
     yield from _model(stack.model)
@@ -79,6 +67,8 @@ def checks(stack: Stack) -> Iterator[Finding]:
     yield from _gates(stack)
     if stack.scaling:
         yield from _scaling(stack.scaling)
+    if stack.engine == "modal":
+        yield from modal_checks(stack)
     if stack.server and stack.server.flags:
         for key in stack.server.flags:
             yield from _flag(key)
@@ -170,8 +160,8 @@ def _gpu(stack: Stack) -> Iterator[Finding]:
         if name not in GPUS:
             known = did_you_mean(name, GPUS) or f"known: {', '.join(GPUS)}"
             yield Finding(path, f"no GPU type `{shown(name)}`", known)
-        elif not 1 <= count <= MOST_GPUS:
-            what = f"expected 1 to {MOST_GPUS} GPUs, got {count}"
+        elif not 1 <= count <= GPUS[name].most:
+            what = f"expected 1 to {GPUS[name].most} GPUs, got {count}"
             yield Finding(path, what, f"write `{name}:2` for two")
 
 
@@ -184,9 +174,16 @@ def _snapshot(stack: Stack) -> Iterator[Finding]:
         hint = "set `snapshot.gpu: false`, or name one GPU"
         yield Finding("snapshot.gpu", what, hint)
     mapped = stack.server and stack.server.mmap
-    if mapped and snapshot.enabled is True and stack.engine == "modal":
+    if mapped and snapshot.enabled is not False and stack.engine == "modal":
         what = "a snapshot does not hold a mapped model file: restores would fail"
         yield Finding("server.mmap", what, "set `mmap: false`")
+    if snapshot.idle is not None and seconds(snapshot.idle) < 1:
+        what = "expected at least one second"
+        yield Finding("snapshot.idle", what, "write `idle: 10m`, or leave it out")
+    pictured = [one for one in snapshot.warmup or () if one.image is not None]
+    if pictured and stack.model.mmproj is None:
+        what = "a warm-up shows a picture, and the model has no projector to see it"
+        yield Finding("snapshot.warmup", what, "add `model.mmproj`", lacks="model")
 
 
 def _auth(stack: Stack) -> Iterator[Finding]:
@@ -211,12 +208,12 @@ def _gates(stack: Stack) -> Iterator[Finding]:
         what = "the gate `metrics` needs the counters served"
         hint = "set `server.metrics: true`"
         yield Finding("gates.metrics", what, hint, lacks="server.metrics")
-    if stack.gates.restore is not None and stack.engine == "local":
-        what = (
-            "gate `restore` needs memory snapshots, which engine `local` cannot take "
-            "in this version"
+    without = stack.snapshot is None or stack.snapshot.enabled is False
+    if stack.gates.restore is not None and without:
+        what = "the gate `restore` needs a snapshot to restore from"
+        yield Finding(
+            "gates.restore", what, "add `snapshot: {enabled: true}`", lacks="snapshot"
         )
-        yield Finding("gates.restore", what, "leave it out")
     if stack.gates.quality is not None and stack.gates.quality.file is None:
         hint = "add `file: prompts.jsonl`, one prompt and what to expect a line"
         yield Finding("gates.quality", "nothing says what to ask", hint)

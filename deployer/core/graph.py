@@ -1,21 +1,32 @@
 """From a stack and its facts to the resources it asks for, with their keys."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from deployer.core.abilities import Abilities
 from deployer.core.argv import is_word, words_of
+from deployer.core.checks import gpu_types
 from deployer.core.effects import Effect
 from deployer.core.facts import Facts, Pin
 from deployer.core.gpus import architecture_of
 from deployer.core.keys import key_of
-from deployer.core.marks import Leaf, leaves
-from deployer.core.model import Stack
+from deployer.core.marks import Leaf, leaves, marks_at
+from deployer.core.model import Snapshot, Stack
 from deployer.core.resources import LOCK, Graph, Kind, Node
 from deployer.core.units import canonical
 from deployer.core.values import Flat, JsonValue
 
+MMAP = "server.mmap"
+PLACE = "environment"
+"""Where the spec of a node says in which environment of the engine it is made."""
 TEMPLATE_DIGEST = "server.chat_template.sha256"
 """Input of the lock file: the content of a chat template of the user's."""
+
+WARMUP_DIGESTS = "snapshot.warmup."
+"""Inputs of the lock file: the content of each picture of a warm-up."""
+
+ASKS_FOR_KEY = "auth"
+"""Whether a key is asked for is in the memory of a server, and so in a snapshot."""
 
 RECIPES: Mapping[Kind, int] = {
     Kind.BUILD: 1,
@@ -39,7 +50,8 @@ def expand(stack: Stack, facts: Facts, abilities: Abilities) -> Graph:
     homes: dict[Kind, list[Leaf]] = {kind: [] for kind in Kind}
     for leaf in every:
         homes[_home(leaf, abilities, captured=captured)].append(leaf)
-    argv = list(words_of(every, build=build_number(stack, facts)))
+    worded = every if not captured else tuple(_unmapped(every, abilities))
+    argv = list(words_of(worded, build=build_number(stack, facts)))
 
     for_gpu = architectures_of(stack)
     build = _artefact(
@@ -55,18 +67,54 @@ def expand(stack: Stack, facts: Facts, abilities: Abilities) -> Graph:
     made_from = {build.kind.value: build.key, weights.kind.value: weights.key}
     if not captured:
         server = _runs(stack, Kind.SERVER, homes[Kind.SERVER], made_from, argv, files)
-        return {node.address: node for node in (build, weights, server)}
+        return _placed(stack, build, weights, server)
     mine = homes[Kind.SNAPSHOT]
-    snapshot = _runs(stack, Kind.SNAPSHOT, mine, made_from, argv, files)
+    snapshot = _runs(
+        stack, Kind.SNAPSHOT, mine, made_from, argv, {**files, **_held(stack, facts)}
+    )
+    served = {it.path: it.value for it in homes[Kind.SERVER] if _starts(it)}
+    snapshot = replace(snapshot, spec={**snapshot.spec, "served": served})
     needs = {**made_from, snapshot.kind.value: snapshot.key}
     server = _runs(stack, Kind.SERVER, homes[Kind.SERVER], needs, argv, {})
-    return {node.address: node for node in (build, weights, snapshot, server)}
+    return _placed(stack, build, weights, snapshot, server)
+
+
+def _placed(stack: Stack, *nodes: Node) -> Graph:
+    """The graph; where an engine has several places, each node knows its own."""
+    place = None if stack.modal is None else stack.modal.environment
+    if place is None or stack.engine != "modal":
+        return {node.address: node for node in nodes}
+    return {
+        node.address: replace(node, spec={**node.spec, PLACE: place}) for node in nodes
+    }
 
 
 def takes_snapshot(stack: Stack, abilities: Abilities) -> bool:
     """Whether the stack gets a snapshot resource on this engine."""
-    wanted = stack.snapshot is not None and stack.snapshot.enabled is not False
-    return wanted and abilities.snapshots
+    wanted = stack.snapshot
+    if wanted is None or wanted.enabled is False or not abilities.snapshots:
+        return False
+    return wanted.enabled is True or _can_be_captured(stack, wanted, abilities)
+
+
+def _can_be_captured(stack: Stack, wanted: Snapshot, abilities: Abilities) -> bool:
+    """Whether this stack can be captured; only `enabled: true` insists on it."""
+    mapped = stack.server is not None and stack.server.mmap is True
+    if mapped and not abilities.snapshot_keeps_maps:
+        return False
+    most = abilities.gpus_in_snapshot
+    if most is None or stack.gpu is None:
+        return True
+    few = all(count <= most for _, count in gpu_types(stack))
+    return few and wanted.gpu is not False
+
+
+def _unmapped(every: tuple[Leaf, ...], abilities: Abilities) -> Iterator[Leaf]:
+    """The fields, with a model that is read instead of mapped where it has to be."""
+    yield from every
+    stated = any(leaf.path == MMAP for leaf in every)
+    if not abilities.snapshot_keeps_maps and not stated:
+        yield Leaf(MMAP, value=False, marks=marks_at(Stack, MMAP))
 
 
 def build_number(stack: Stack, facts: Facts) -> int | None:
@@ -99,9 +147,20 @@ def _used(stack: Stack, *, captured: bool) -> Iterator[Leaf]:
     """The set fields that mean something on the engine of the stack."""
     for leaf in leaves(stack):
         section = leaf.path.partition(".")[0]
-        idle = section == Kind.SNAPSHOT and not captured
-        if leaf.marks.only in (None, stack.engine) and not idle:
+        void = section == Kind.SNAPSHOT and not captured and not is_word(leaf)
+        if leaf.marks.only in (None, stack.engine) and not void:
             yield leaf
+
+
+def _held(stack: Stack, facts: Facts) -> Flat:
+    """What else the memory of a warmed server depends on."""
+    pictures = {p: v for p, v in facts.inputs.items() if p.startswith(WARMUP_DIGESTS)}
+    return {**pictures, **({} if stack.auth is None else {ASKS_FOR_KEY: True})}
+
+
+def _starts(leaf: Leaf) -> bool:
+    """Whether a field of the server says how one is started, captured or not."""
+    return leaf.path.partition(".")[0] in {"auth", "local"}
 
 
 def _home(leaf: Leaf, abilities: Abilities, *, captured: bool) -> Kind:
@@ -109,6 +168,8 @@ def _home(leaf: Leaf, abilities: Abilities, *, captured: bool) -> Kind:
         case Effect.BUILD:
             return Kind.BUILD
         case Effect.FETCH:
+            return Kind.WEIGHTS
+        case Effect.NOTE if leaf.path.startswith("model."):
             return Kind.WEIGHTS
         case Effect.SNAPSHOT if captured:
             return Kind.SNAPSHOT
@@ -125,7 +186,7 @@ def _artefact(
     content: dict[str, JsonValue] = {
         leaf.path: canonical(leaf.marks.unit, leaf.value)
         for leaf in mine
-        if not leaf.marks.locked
+        if not leaf.marks.locked and leaf.marks.effect > Effect.NOTE
     }
     content |= derived
     locked = {f"{LOCK}{name}": value for name, value in pin.identity.items()}
@@ -154,7 +215,7 @@ def _runs(
 ) -> Node:
     """A snapshot or a server: keyed by what it is made from and how it is started."""
     content: dict[str, JsonValue] = {
-        leaf.path: canonical(leaf.marks.unit, leaf.value)
+        leaf.path: canonical(leaf.marks.unit, _without_limits(leaf))
         for leaf in mine
         if leaf.marks.effect >= Effect.REDEPLOY and not is_word(leaf)
     }
@@ -169,3 +230,18 @@ def _runs(
         needs=needs,
         spec={"argv": list(argv)},
     )
+
+
+def _without_limits(leaf: Leaf) -> JsonValue:
+    """A value less what says only how long something may take."""
+    match leaf.value:
+        case list(items) if leaf.path == f"{Kind.SNAPSHOT}.warmup":
+            return [_untimed(item) for item in items]
+        case value:
+            return value
+
+
+def _untimed(request: JsonValue) -> JsonValue:
+    if not isinstance(request, dict):
+        return request
+    return {name: value for name, value in request.items() if name != "timeout"}

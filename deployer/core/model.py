@@ -100,6 +100,9 @@ class Model(Section):
     mmproj: Annotated[Text | None, Mark.LOCKED] = None
     """Multimodal projector: a quantisation (`F16`) with `repo`, a path with `path`."""
 
+    hub_secret: Annotated[Text | None, Effect.NOTE, Only("modal")] = None
+    """Name of the Modal secret with `HF_TOKEN`, for a repository that is not open."""
+
     alias: Annotated[Text | None, Flag("--alias"), Effect.SNAPSHOT] = None
     """Name of the model in answers and in /v1/models."""
 
@@ -132,11 +135,17 @@ class Warmup(Section):
     image: Text | None = None
     """Picture to send along, a path relative to the stack."""
 
+    tool: bool | None = None
+    """Offer a tool, so that what tool calls need is ready too."""
+
+    tokens: PositiveInt | None = None
+    """Length, in about as many tokens, that the prompt is repeated up to."""
+
     max_tokens: PositiveInt | None = None
     """Longest answer."""
 
     timeout: Duration | None = None
-    """Longest time the request may take."""
+    """Longest time the request may take; unset: five minutes."""
 
 
 class Snapshot(Section):
@@ -154,8 +163,11 @@ class Snapshot(Section):
     prime: Annotated[NonNegativeInt | None, Effect.NOTE, Only("modal")] = None
     """Cold starts after a deploy that capture snapshots."""
 
-    idle: Annotated[Duration | None, Effect.NOTE, Only("local")] = None
-    """How long nothing is asked before the server is put to sleep."""
+    idle: Annotated[
+        Duration | None, Flag("--sleep-idle-seconds", since=8646), Only("local")
+    ] = None
+    """How long nothing is asked before the server frees its memory; the next request
+    wakes it."""
 
 
 class Scaling(Section):
@@ -173,7 +185,7 @@ class Scaling(Section):
     scaledown_window: Duration | None = None
     """How long an idle container is kept."""
 
-    max_concurrent: PositiveInt | None = None
+    max_concurrent: Annotated[PositiveInt | None, Effect.REDEPLOY] = None
     """Requests at a time in one container; follows `server.parallel`."""
 
 

@@ -139,7 +139,7 @@ class Drift:
 def make_plan(graph: Graph, state: State, *, drift: tuple[Drift, ...] = ()) -> Plan:
     """Compare; touches nothing."""
     seen = _once_resumed(state) if graph else state
-    drift += tuple(_stopped(seen))
+    drift += (*_stopped(seen), *_half_made(seen))
     wanted = tuple(_wanted(node, seen, graph, drift) for node in graph.values())
     gone = tuple(
         Change(
@@ -201,6 +201,15 @@ def _stopped(state: State) -> Iterator[Drift]:
             yield Drift(loose.record.address, detail)
 
 
+def _half_made(state: State) -> Iterator[Drift]:
+    """What is live, and was being made anew when an earlier run died."""
+    for loose in state.loose:
+        live = state.live.get(loose.record.address)
+        if loose.begun is Begun.STAGING and live and live.is_same_thing(loose.record):
+            detail = "an earlier run died while it made it anew"
+            yield Drift(loose.record.address, detail)
+
+
 def _wanted(node: Node, state: State, graph: Graph, drift: tuple[Drift, ...]) -> Change:
     record = state.live.get(node.address)
     made = state.made.get(node.address)
@@ -228,8 +237,9 @@ def _reasons(
         yield from (
             replace(reason, calls_for=_in_place(reason)) for reason in differences
         )
+        amends = Action.START if node.kind is Kind.SERVER else Action.REPLACE
         yield from (
-            Reason(Action.START, Cause.DRIFT, detail=seen.detail)
+            Reason(amends, Cause.DRIFT, detail=seen.detail)
             for seen in drift
             if seen.address == node.address
         )

@@ -102,6 +102,14 @@ class State:
         """The live server, if there is one."""
         return next((r for r in self.live.values() if r.kind is Kind.SERVER), None)
 
+    def outputs_of(self, needs: Mapping[str, str]) -> Mapping[str, Flat]:
+        """The outputs of what is needed, by kind."""
+        made = (*self.made.values(), *self.live.values())
+        return {
+            kind: next(r.outputs for r in made if r.kind.value == kind and r.key == key)
+            for kind, key in needs.items()
+        }
+
     def begin(self, begun: Begun, record: Record) -> "State":
         """Before the engine makes, stages or retires."""
         live = self.live
@@ -124,11 +132,16 @@ class State:
         """Before traffic is handed over."""
         return self._next(promoting=release)
 
-    def promoted(self, *, keep: int) -> "State":
-        """After the hand-over: the release is live, what it replaced has to go."""
-        release = self.promoting
-        if release is None:
+    def promoted(
+        self, *, keep: int, outputs: Mapping[str, Flat] | None = None
+    ) -> "State":
+        """After the hand-over: the release is live, what it replaced has to go.
+
+        ``outputs`` holds what is known of its records only now, by address.
+        """
+        if self.promoting is None:
             raise ValueError("a promotion ends only after it began")
+        release = _settled(self.promoting, outputs or {})
         new = tuple(release.records.values())
         replaced = tuple(
             old
@@ -167,10 +180,15 @@ class State:
     def noted(self, *records: Record) -> "State":
         """After live things changed in place; the live release is changed with them."""
         live = {**self.live, **{r.address: r for r in records}}
+        made = {
+            a: r
+            for a, r in self.made.items()
+            if not any(r.is_same_thing(noted) for noted in records)
+        }
         releases = self.releases
         if releases:
             releases = (*releases[:-1], replace(releases[-1], records=live))
-        return self._next(live=live, releases=releases)
+        return self._next(live=live, made=made, releases=releases)
 
     def retired(self, record: Record) -> "State":
         """After a thing is gone."""
@@ -193,6 +211,14 @@ class State:
 
     def _next(self, **changes: object) -> "State":
         return replace(self, serial=self.serial + 1, **changes)  # type: ignore[arg-type]
+
+
+def _settled(release: Release, outputs: Mapping[str, Flat]) -> Release:
+    records = {
+        address: replace(record, outputs={**record.outputs, **outputs.get(address, {})})
+        for address, record in release.records.items()
+    }
+    return replace(release, records=records)
 
 
 def record_of(node: Node, outputs: Flat) -> Record:

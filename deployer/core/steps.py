@@ -136,20 +136,33 @@ def _forward(plan: Plan) -> Iterator[Step]:
     artefacts = tuple(new[k] for k in (Kind.BUILD, Kind.WEIGHTS) if k in new)
     if artefacts:
         yield Make(artefacts)
-    if snapshot := new.get(Kind.SNAPSHOT):
+    server, snapshot = new.get(Kind.SERVER), new.get(Kind.SNAPSHOT)
+    stopped = _makes_room(plan) if server or snapshot else None
+    if stopped is not None:
+        yield Stop(stopped)
+    if snapshot is not None:
         yield Make((snapshot,))
-    if server := new.get(Kind.SERVER):
+    if server is not None:
         yield from _rollout(plan, nodes, server)
         return
+    if stopped is not None:
+        yield Start(stopped)
     yield from _in_place(plan, nodes)
+
+
+def _makes_room(plan: Plan) -> Record | None:
+    """The live server, where memory does not hold another one beside it."""
+    change = plan.change(Kind.SERVER)
+    if change is None or change.after is None:
+        return None
+    replaces = change.after.fields.get("rollout.strategy") == "replace"
+    return change.before if replaces else None
 
 
 def _rollout(plan: Plan, nodes: tuple[Node, ...], server: Node) -> Iterator[Step]:
     """A candidate is proven before it takes over, and the old one goes last."""
     change = plan.change(Kind.SERVER)
     before = None if change is None else change.before
-    if before is not None and server.fields.get("rollout.strategy") == "replace":
-        yield Stop(before)
     yield Stage(server)
     yield Check(server, plan.gates)
     yield Promote(nodes)
@@ -163,14 +176,16 @@ def _in_place(plan: Plan, nodes: tuple[Node, ...]) -> Iterator[Step]:
     server = plan.change(Kind.SERVER)
     if server is None or server.after is None or server.before is None:
         return
-    if Action.START in called_for:
+    made = plan.change(Kind.SNAPSHOT)
+    remade = made is not None and made.action is Action.REPLACE
+    if Action.START in called_for and not (remade and _makes_room(plan)):
         yield Start(server.before)
     if Action.UPDATE in called_for:
         updates = (r for r in server.reasons if r.calls_for is Action.UPDATE)
         yield Update(server.after, tuple(r.path for r in updates))
     if Action.VALIDATE in called_for:
         yield Validate(nodes, plan.gates)
-    elif called_for & {Action.NOTE, Action.UPDATE}:
+    elif remade or called_for & {Action.NOTE, Action.UPDATE}:
         yield Note(nodes)
 
 

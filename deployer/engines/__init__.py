@@ -1,14 +1,14 @@
 """What an engine is, and which ones there are."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol, cast
 
 from deployer.core.abilities import Abilities
 from deployer.core.events import Say
-from deployer.core.resources import Node
+from deployer.core.resources import Graph, Node
 from deployer.core.state import Record
 from deployer.core.values import Flat
 
@@ -36,6 +36,20 @@ class Observation:
     """pid, memory, version …, as far as the engine knows them."""
 
 
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What bringing a server back from its snapshot came to."""
+
+    really: bool
+    """It was a restore; false for a cold start."""
+    seconds: float
+    """From the call until the server was healthy."""
+    detail: str
+    """One sentence: what was restored, or why it was not."""
+    record: Record
+    """The server that is there now; for a copy beside the live one, that copy."""
+
+
 class Engine(Protocol):
     """Makes resources real.  Decides nothing: the plan already has.
 
@@ -59,8 +73,13 @@ class Engine(Protocol):
         """Change a live server in place, in its update fields only."""
         ...
 
-    def promote(self, record: Record, before: Record | None, say: Say) -> None:
-        """Hand the traffic over to a staged server; being live already is fine."""
+    def promote(self, record: Record, before: Record | None, say: Say) -> Flat:
+        """Hand the traffic over to a staged server; being live already is fine.
+
+        Returns the outputs that are known only now.  Raises PromotionError where the
+        traffic is still with what had it ``before``; after any other error nobody
+        knows, and the next run carries on.
+        """
         ...
 
     def retire(self, record: Record, say: Say) -> None:
@@ -78,12 +97,38 @@ class Engine(Protocol):
         """Stop a live server; it stays the live release, and `start` brings it back."""
         ...
 
+    def idle(self, record: Record, seconds: float, say: Say) -> None:
+        """Let nobody ask a candidate for a while, so that a restore is what follows.
+
+        Returns once its memory is free.
+        """
+        ...
+
+    def restore(
+        self, record: Record, needs: Mapping[str, Flat], say: Say, *, beside: bool
+    ) -> Restored:
+        """Bring a server back from its snapshot; a cold start is told as one.
+
+        With ``beside`` what runs is left alone, and the copy answers at an address of
+        its own until it is retired.  Raises EngineError where there is no server in
+        the end.
+        """
+        ...
+
+    def flaw(self, record: Record, server: Record | Node) -> str:
+        """Why an artefact must be made anew for this server; empty where it is fine."""
+        ...
+
     def observe(self, record: Record) -> Observation:
         """How a server is now."""
         ...
 
     def endpoint(self, record: Record, *, candidate: bool) -> Endpoint:
         """Where a server answers; for a candidate, where only it answers."""
+        ...
+
+    def versions(self, record: Record) -> Mapping[str, str]:
+        """What the engine itself calls its deployments, by the beginning of a key."""
         ...
 
     def logs(self, record: Record, *, lines: int, follow: bool) -> Iterator[str]:
@@ -104,17 +149,70 @@ class Place:
     """Folder of the patches that a build from source may name."""
 
 
+@dataclass(frozen=True, slots=True)
+class Rendering:
+    """What an engine makes of a stack, for people to read."""
+
+    argv: tuple[str, ...]
+    """The command line of llama-server."""
+    files: Mapping[str, bytes]
+    """By name; they belong into one folder."""
+
+
 ENGINES: Mapping[str, str] = {
     "local": "deployer.engines.local.engine:LocalEngine",
+    "modal": "deployer.engines.modal.engine:ModalEngine",
 }
 
 ABILITIES: Mapping[str, Abilities] = {
-    "local": Abilities(snapshots=False),
-    "modal": Abilities(snapshots=True, restart_drops_snapshot=True),
+    "local": Abilities(snapshots=True),
+    "modal": Abilities(
+        snapshots=True,
+        remote=True,
+        restart_drops_snapshot=True,
+        snapshot_keeps_maps=False,
+        gpus_in_snapshot=1,
+    ),
 }
+"""What each engine can do where everything it needs is there."""
+
+
+RENDERERS: Mapping[str, str] = {
+    "local": "deployer.engines.local.rendering:render_stack",
+    "modal": "deployer.engines.modal.rendering:render_stack",
+}
+"""What shows a stack as its engine sees it; needs no engine to be there."""
+
+
+def render(name: str, graph: Graph, place: Place) -> Rendering:
+    """What the engine of this name makes of a stack."""
+    module, _, attribute = RENDERERS[name].partition(":")
+    renderer = getattr(import_module(module), attribute)
+    return cast("Rendering", renderer(graph, place))
 
 
 def engine_of(name: str, place: Place) -> Engine:
     """The engine of this name; what it needs is imported here and not before."""
     module, _, attribute = ENGINES[name].partition(":")
     return cast("Engine", getattr(import_module(module), attribute)(place))
+
+
+def abilities_of(name: str, environment: Mapping[str, str], home: Path) -> Abilities:
+    """What an engine can do here and now; this machine is asked only once."""
+    if name != "local":
+        return ABILITIES[name]
+    from deployer.engines.local.criu import capability  # noqa: PLC0415 - see above
+
+    found = capability(environment, home)
+    return replace(
+        ABILITIES[name], snapshots=found.works, why_not=found.why, hint=found.hint
+    )
+
+
+def machine_stamp(name: str, environment: Mapping[str, str]) -> str:
+    """What the abilities of an engine here were found out for, at no cost."""
+    if name != "local":
+        return ""
+    from deployer.engines.local.criu import stamp  # noqa: PLC0415 - see above
+
+    return stamp(environment)

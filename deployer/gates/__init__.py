@@ -41,6 +41,7 @@ GATES: Mapping[str, Gate] = {
     "speed": Gate("deployer.gates.speed", limit=300, alone=True),
     "context": Gate("deployer.gates.context", limit=900, alone=True),
     "memory": Gate("deployer.gates.memory", limit=60, alone=True),
+    "restore": Gate("deployer.gates.restore", limit=900, alone=True),
 }
 """Every gate in the order in which it runs and is shown: cheap and basic ones first."""
 

@@ -1,6 +1,6 @@
 """The server that gates look at, and what is stated about it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -32,6 +32,20 @@ class Process:
 
 
 @dataclass(frozen=True, slots=True)
+class Comeback:
+    """How a server came back, and where it answers now."""
+
+    really: bool
+    """It was restored; false for a cold start."""
+    seconds: float
+    """Until it was healthy."""
+    detail: str
+    """One sentence: what was restored, or why it was not."""
+    url: str
+    source_address: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
     """Where a server answers, the key it asks for, and what it should be.
 
@@ -55,6 +69,10 @@ class Target:
     """The live release, while this is the candidate for its place."""
     folder: Path | None = None
     """Folder of the stack; files it names are relative to it."""
+    bring_back: Callable[[float], Comeback] | None = None
+    """Puts the server away, and restores it after so many seconds; it blocks."""
+    why_no_snapshot: str = ""
+    """Why that cannot be, where it is known."""
 
     def __post_init__(self) -> None:
         _check_url(self.url)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from deployer.core.checks_modal import modal_notes
 from deployer.core.marks import leaves
 from deployer.core.model import Stack
 from deployer.core.problems import Place, Problem
@@ -70,7 +71,10 @@ def _digest(values: JsonValue) -> str:
 
 
 def _notes(stack: Stack, places: Mapping[str, Place]) -> tuple[str, ...]:
-    """Settings that the engine does not use; a section of such only is named once."""
+    """Settings that the engine does not use; a section of such only is named once.
+
+    And what else an engine has to say.
+    """
     written = [leaf for leaf in leaves(stack) if leaf.path in places]
     unused = [leaf for leaf in written if leaf.marks.only not in (None, stack.engine)]
     names: dict[str, None] = {}
@@ -79,4 +83,5 @@ def _notes(stack: Stack, places: Mapping[str, Place]) -> tuple[str, ...]:
         beside = [other for other in written if other.path.startswith(f"{section}.")]
         whole = len(beside) > 1 and all(other in unused for other in beside)
         names[section if whole else leaf.path] = None
-    return (f"not used by {stack.engine}: {', '.join(names)}",) if names else ()
+    unread = (f"not used by {stack.engine}: {', '.join(names)}",) if names else ()
+    return (*unread, *(modal_notes(stack) if stack.engine == "modal" else ()))

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from deployer.core.checks import Finding, checks
+from deployer.core.checks import checks
+from deployer.core.findings import Finding
 from deployer.core.gate_files import files_of
 from deployer.core.model import Stack
 from deployer.core.problems import Place, Problem

@@ -31,6 +31,7 @@ ARTEFACTS: Mapping[str, tuple[JsonValue, JsonValue]] = {
     "model.pypi": ("a==1", "b==1"),
     "model.sha256": (HASH, HASH[::-1]),
     "model.mmproj": ("F16", "BF16"),
+    "model.hub_secret": ("one", "two"),
     "model.alias": ("one", "two"),
 }
 

@@ -215,17 +215,37 @@ def test_several_gpus_are_not_captured() -> None:
 def test_a_mapped_model_is_not_captured_on_modal() -> None:
     mapped = {"server": {"mmap": True}}
     check([], snapshot={"enabled": True}, **mapped)
-    check([], engine="modal", snapshot={"enabled": "auto"}, **mapped)
+    check([], engine="modal", snapshot={"enabled": False}, **mapped)
+    for enabled in (True, "auto"):
+        check(
+            [
+                (
+                    "server.mmap: a snapshot does not hold a mapped model file: "
+                    "restores would fail | set `mmap: false`"
+                )
+            ],
+            engine="modal",
+            snapshot={"enabled": enabled},
+            **mapped,
+        )
+
+
+def test_idle_is_at_least_a_second() -> None:
+    check([], snapshot={"idle": "1s"})
+    wrong = "snapshot.idle: expected at least one second"
+    check([f"{wrong} | write `idle: 10m`, or leave it out"], snapshot={"idle": 0})
+
+
+def test_a_picture_needs_a_projector() -> None:
+    warmup = [{"prompt": "Hello", "image": "red.png"}]
     check(
         [
             (
-                "server.mmap: a snapshot does not hold a mapped model file: "
-                "restores would fail | set `mmap: false`"
+                "snapshot.warmup: a warm-up shows a picture, and the model has no"
+                " projector to see it | add `model.mmproj`"
             )
         ],
-        engine="modal",
-        snapshot={"enabled": True},
-        **mapped,
+        snapshot={"warmup": warmup},
     )
 
 

@@ -28,14 +28,15 @@ EFFECTS: Mapping[str, Effect] = {
     "llama_cpp.commit": Effect.GATE,
     "model": Effect.FETCH,
     "model.alias": Effect.SNAPSHOT,
+    "model.hub_secret": Effect.NOTE,
     "gpu": Effect.SNAPSHOT,
     "server": Effect.SNAPSHOT,
     "auth": Effect.REDEPLOY,
     "snapshot": Effect.SNAPSHOT,
     "snapshot.enabled": Effect.NOTE,
     "snapshot.prime": Effect.NOTE,
-    "snapshot.idle": Effect.NOTE,
     "scaling": Effect.UPDATE,
+    "scaling.max_concurrent": Effect.REDEPLOY,
     "gates": Effect.GATE,
     "rollout": Effect.NOTE,
     "local": Effect.REDEPLOY,
@@ -144,7 +145,7 @@ def _replaced(path: str, abilities: Abilities) -> set[Kind]:
         case Effect.FETCH:
             return {Kind.WEIGHTS, *runs}
         case Effect.SNAPSHOT if (
-            path.startswith("snapshot.") and not abilities.snapshots
+            path.startswith("snapshot.") and not marks.flags and not abilities.snapshots
         ):
             return set()
         case Effect.SNAPSHOT:

@@ -1,6 +1,19 @@
 """Plans on engines that take memory snapshots."""
 
-from tests.core.checking import DROPS, KEEPS, LOCAL, MODAL, PLAIN, SNAPSHOT, but, check
+from deployer.core.plan import Drift
+from deployer.core.render.step_words import step_text
+from deployer.core.steps import steps_of
+from tests.core.checking import (
+    DROPS,
+    KEEPS,
+    LOCAL,
+    MODAL,
+    PLAIN,
+    SNAPSHOT,
+    but,
+    check,
+    planned,
+)
 
 
 def test_a_new_stack_has_four_resources() -> None:
@@ -133,7 +146,7 @@ def test_a_warm_up_request_needs_a_new_snapshot() -> None:
             "{enabled: true, warmup: [{prompt: Hello, max_tokens: 8}]}",
         ),
         """\
-  ± snapshot                                                          re-snapshot
+  ± snapshot 1 warm-up request                                        re-snapshot
       snapshot.warmup   unset → [{prompt: Hello, max_tokens: 8}]
   ± server                                                            redeploy
       because snapshot is replaced
@@ -171,18 +184,121 @@ Plan: 1 to note.
     )
 
 
-def test_idle_of_the_local_engine_is_noted() -> None:
+def test_idle_is_an_option_of_the_server_and_so_in_the_snapshot() -> None:
     before = LOCAL + "snapshot: {}\n"
     check(
         before,
         LOCAL + "snapshot: {idle: 5m}\n",
         """\
-  · server   http://127.0.0.1:8080                                    note
+  ± snapshot                                                          re-snapshot
       snapshot.idle   unset → 5m
+  ± server   http://127.0.0.1:8080                                    redeploy
+      because snapshot is replaced
+  ◌ gates    1 runs on the candidate before promotion: health
+Plan: 1 to snapshot, 1 to deploy.
+""",
+        abilities=KEEPS,
+    )
+
+
+def test_idle_means_something_without_snapshots_too() -> None:
+    before = LOCAL + "snapshot: {}\n"
+    check(
+        before,
+        LOCAL + "snapshot: {idle: 5m}\n",
+        """\
+  ± server   http://127.0.0.1:8080 · tiny                             redeploy
+      snapshot.idle   unset → 5m
+  ◌ gates    1 runs on the candidate before promotion: health
+Plan: 1 to deploy.
+""",
+        abilities=PLAIN,
+    )
+
+
+WARMED = LOCAL + "snapshot: {warmup: [{prompt: Hello, timeout: 5s}]}\n"
+
+
+def test_how_long_a_warm_up_may_take_is_not_in_the_snapshot() -> None:
+    check(
+        WARMED,
+        but(WARMED, "5s", "9s"),
+        """\
+  · snapshot 1 warm-up request                                        note
+      snapshot.warmup   [{prompt: Hello, timeout: 5s}] → [{prompt: Hello, timeout: 9s}]
 Plan: 1 to note.
 """,
         abilities=KEEPS,
     )
+
+
+def test_a_key_where_there_was_none_needs_a_new_snapshot() -> None:
+    before = LOCAL + "snapshot: {}\n"
+    check(
+        before,
+        before + "auth: {api_key: {env: KEY}}\n",
+        """\
+  ± snapshot                                                          re-snapshot
+      auth   unset → true
+  ± server   http://127.0.0.1:8080                                    redeploy
+      because snapshot is replaced
+      auth.api_key.env   unset → KEY
+  ◌ gates    1 runs on the candidate before promotion: health
+Plan: 1 to snapshot, 1 to deploy.
+""",
+        abilities=KEEPS,
+    )
+
+
+def test_another_port_is_served_from_the_same_snapshot() -> None:
+    before = LOCAL + "snapshot: {}\n"
+    check(
+        before,
+        before + "local: {port: 9000}\n",
+        """\
+  ± server   http://127.0.0.1:9000                                    redeploy
+      local.port   8080 → 9000
+  ◌ gates    1 runs on the candidate before promotion: health
+Plan: 1 to deploy.
+""",
+        abilities=KEEPS,
+    )
+
+
+DAMAGE = (Drift("demo/snapshot", "the image is damaged: a file is gone"),)
+
+
+def test_a_damaged_snapshot_is_taken_anew_while_the_server_serves_on() -> None:
+    check(
+        WARMED,
+        WARMED,
+        """\
+  ± snapshot 1 warm-up request                                        re-snapshot
+      drift: the image is damaged: a file is gone
+Plan: 1 to snapshot.
+""",
+        abilities=KEEPS,
+        drift=DAMAGE,
+    )
+
+
+def test_what_is_made_room_for_comes_back_after_the_snapshot() -> None:
+    replaces = WARMED + "rollout: {strategy: replace}\n"
+    plan = planned(replaces, replaces, abilities=KEEPS, drift=DAMAGE)
+    steps = [step_text(step).split(" ")[:2] for step in steps_of(plan)]
+    assert steps == [
+        ["stop", "demo/server"],
+        ["snapshot", "demo/snapshot"],
+        ["start", "demo/server"],
+        ["note", "demo/build,"],
+    ]
+
+
+def test_a_new_snapshot_is_taken_once_there_is_room_for_it() -> None:
+    replaces = WARMED + "rollout: {strategy: replace}\n"
+    plan = planned(replaces, but(replaces, "4096", "8192"), abilities=KEEPS)
+    steps = [step_text(step).split(" ")[0] for step in steps_of(plan)]
+    assert steps == ["stop", "snapshot", "stage", "check", "promote", "retire"]
 
 
 def test_turned_on_no_field_is_blamed_that_did_not_change() -> None:

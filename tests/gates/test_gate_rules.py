@@ -25,16 +25,12 @@ def told(gates: object, **changes: object) -> list[str]:
     return [line for f in found for line in (f"{f.path}: {f.what}", f.hint)]
 
 
-def test_a_restore_is_refused_on_local() -> None:
-    refusal = (
-        "gates.restore: gate `restore` needs memory snapshots, which engine `local` "
-        "cannot take in this version"
-    )
-    assert told({"restore": {}}) == [refusal, "leave it out"]
-
-
-def test_a_restore_is_no_problem_on_modal() -> None:
-    assert told({"restore": {}}, engine="modal") == []
+@pytest.mark.parametrize("engine", ["local", "modal"])
+def test_a_restore_needs_a_snapshot(engine: str) -> None:
+    refusal = "gates.restore: the gate `restore` needs a snapshot to restore from"
+    hint = "add `snapshot: {enabled: true}`"
+    assert told({"restore": {}}, engine=engine) == [refusal, hint]
+    assert told({"restore": {}}, engine=engine, snapshot={"enabled": True}) == []
 
 
 def test_quality_needs_a_file() -> None:

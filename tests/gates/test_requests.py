@@ -46,7 +46,7 @@ def test_a_command_comes_with_its_options() -> None:
     [
         ("chatt", "there is no gate `chatt`"),
         ("chat.smoke", "there is no gate `chat.smoke`"),
-        ("restore", "there is no gate `restore`"),
+        ("restored", "there is no gate `restored`"),
         ("custom.nope", "names no command for the gate `custom.nope`"),
     ],
 )

@@ -36,6 +36,23 @@ def plan_data(plan: Plan, places: Mapping[str, Place]) -> dict[str, JsonValue]:
         ],
         "resumes": None if plan.resumes is None else plan.resumes.number,
         "steps": [step_text(step) for step in steps_of(plan)],
+        "costs": _costs(plan),
+    }
+
+
+def _costs(plan: Plan) -> JsonValue:
+    """Estimates in US dollars; null where nothing is billed, or all is to go."""
+    if plan.engine != "modal" or plan.destroys:
+        return None
+    from deployer.core.costs import costs_of  # noqa: PLC0415 - on modal alone
+
+    found = costs_of(plan)
+    return {
+        "currency": "USD",
+        "apply": round(found.apply, 4),
+        "awake_hour": round(found.awake, 4),
+        "parts": {name: round(part, 4) for name, part in found.parts.items()},
+        "prices": {"as_of": found.prices.as_of, "source": found.prices.source},
     }
 
 

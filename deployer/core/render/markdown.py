@@ -7,6 +7,7 @@ from deployer.core.problems import Place
 from deployer.core.render.words import (
     SIGNS,
     because,
+    costs,
     counts,
     describe,
     leftovers,
@@ -43,6 +44,8 @@ def _lines(plan: Plan, places: Mapping[str, Place]) -> Iterator[str]:
             yield f"- {change.kind}: {_code(because(reason))}{where}"
     if plan.gates and not plan.is_empty:
         yield f"- gates: {', '.join(plan.gates)}"
+    if bill := costs(plan):
+        yield f"- costs: {bill}"
     yield ""
     yield f"**{counts(plan)}**"
 

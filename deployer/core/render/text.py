@@ -7,6 +7,7 @@ from deployer.core.problems import Place
 from deployer.core.render.words import (
     SIGNS,
     because,
+    costs,
     counts,
     describe,
     leftovers,
@@ -14,6 +15,7 @@ from deployer.core.render.words import (
     place_of,
     verb,
 )
+from deployer.core.resources import Kind
 
 _VERB_COLUMN = 68
 _PLACE_COLUMN = 58
@@ -34,6 +36,8 @@ def _lines(plan: Plan, places: Mapping[str, Place], *, steps: bool) -> Iterator[
         yield f"{head:<{max(column, _VERB_COLUMN)}}  {verb(change)}"
         yield from _reasons(change, places)
     yield from _gates(plan)
+    if bill := costs(plan):
+        yield f"  $ costs    {bill}"
     yield ""
     yield counts(plan)
     if steps and not plan.is_empty:
@@ -79,7 +83,8 @@ def _gates(plan: Plan) -> Iterator[str]:
     """How many gates run, and on what."""
     number = len(plan.gates)
     called_for = {reason.calls_for for c in plan.changes for reason in c.reasons}
-    if called_for & {Action.CREATE, Action.REPLACE}:
+    server = plan.change(Kind.SERVER)
+    if server is not None and server.action in {Action.CREATE, Action.REPLACE}:
         where = "the candidate before promotion"
     elif Action.VALIDATE in called_for:
         where = "what is live"

@@ -82,7 +82,7 @@ def describe(change: Change) -> str:
         case Kind.WEIGHTS:
             return _described_weights(spec)
         case Kind.SNAPSHOT:
-            return ""
+            return _described_snapshot(fields)
         case Kind.SERVER:
             return _described_server(fields)
         case _:
@@ -118,6 +118,22 @@ def _fate(reason: Reason) -> str:
     if reason.before is None:
         return "new"
     return "removed" if reason.after is None else "replaced"
+
+
+def price(dollars: float) -> str:
+    """US dollars for people."""
+    return f"${dollars:.2f}" if dollars >= 0.005 else "less than $0.01"
+
+
+def costs(plan: Plan) -> str:
+    """About what a plan costs; empty where nothing is billed or nothing is done."""
+    if plan.engine != "modal" or plan.is_empty or plan.destroys:
+        return ""
+    from deployer.core.costs import costs_of  # noqa: PLC0415 - on modal alone
+
+    found = costs_of(plan)
+    once = f"about {price(found.apply)}" if found.apply else "nothing"
+    return f"{once} for this apply · about {price(found.awake)}/h while awake"
 
 
 def leftovers(plan: Plan) -> Iterator[str]:
@@ -215,6 +231,17 @@ def _described_weights(spec: Flat) -> str:
             return " · ".join([show(name), *_size(spec)])
         case _:
             return " · ".join(["GGUF", *_size(spec)])
+
+
+def _described_snapshot(fields: Flat) -> str:
+    """What was asked before it was taken."""
+    match fields.get("snapshot.warmup"):
+        case [_]:
+            return "1 warm-up request"
+        case [*requests] if requests:
+            return f"{len(requests)} warm-up requests"
+        case _:
+            return ""
 
 
 def _size(spec: Flat) -> list[str]:

@@ -17,6 +17,7 @@ from deployer.core.values import Flat, JsonValue
 from deployer.engines import Place
 from deployer.engines.local.causes import likely_cause
 from deployer.engines.local.process import scrubbed
+from deployer.engines.pins import pin_of
 from deployer.errors import EngineError, SourceError
 from deployer.llama import releases
 from deployer.llama.compile import SERVER
@@ -165,20 +166,6 @@ class Artefacts:
             case source:
                 raise SourceError(f"weights cannot come from `{source}`")
         return {**pin.about, "name": _first(pin.about["model"])}
-
-
-def pin_of(node: Node) -> Pin:
-    """The pin that a node was made from."""
-    match node.spec:
-        case {
-            "source": str(source),
-            "identity": dict(identity),
-            "where": dict(where),
-            "about": dict(about),
-        }:
-            return Pin(source, identity, where, about)
-        case _:
-            raise EngineError(f"`{node.address}` has no pin")
 
 
 def version_of(server: Path) -> str:

@@ -8,6 +8,7 @@ Where that cannot work the stack says ``rollout.strategy: replace``.
 
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator, Mapping, Sequence
 
 from deployer.core.events import Say, Talk
@@ -16,13 +17,19 @@ from deployer.core.resources import Kind, Node
 from deployer.core.state import Record, record_of
 from deployer.core.units import show_bytes
 from deployer.core.values import Flat, JsonValue
-from deployer.engines import Endpoint, Observation, Place
+from deployer.engines import Endpoint, Observation, Place, Restored
 from deployer.engines.local import logs, steer
 from deployer.engines.local.artefacts import Artefacts
 from deployer.engines.local.health import is_healthy
 from deployer.engines.local.resident import memory_of
+from deployer.engines.local.restoring import bring_up, origin_of
 from deployer.engines.local.server import Server
+from deployer.engines.local.snapshots import Snapshots
+from deployer.engines.local.warming import IDLE, asleep
 from deployer.errors import EngineError
+
+_COPY = "copy-"
+"""Begins the key of a server that is restored beside the live one, to be looked at."""
 
 
 class LocalEngine:
@@ -31,6 +38,7 @@ class LocalEngine:
     def __init__(self, place: Place) -> None:
         self._place = place
         self._artefacts = Artefacts(place)
+        self._snapshots = Snapshots(place)
 
     def preflight(self, nodes: Sequence[Node]) -> None:
         """See `Engine.preflight`."""
@@ -43,39 +51,73 @@ class LocalEngine:
 
     def stage(self, node: Node, needs: Mapping[str, Flat], say: Say) -> Flat:
         """See `Engine.stage`."""
-        if node.kind is not Kind.SERVER:
-            return self._artefacts.make(node, say)
-        server = Server(record_of(node, {}), self._place)
-        server.bring_up(needs, say)
-        return {"url": server.url, "log": str(server.log)}
+        match node.kind:
+            case Kind.SNAPSHOT:
+                return self._snapshots.make(node, needs, say)
+            case Kind.SERVER:
+                server = Server(record_of(node, {}), self._place)
+                bring_up(server, needs, self._snapshots, say)
+                return {"url": server.url, "log": str(server.log)}
+            case _:
+                return self._artefacts.make(node, say)
 
     def update(self, node: Node, record: Record, say: Say) -> None:
         """No field of a local server changes in place."""
 
-    def promote(self, record: Record, before: Record | None, say: Say) -> None:
+    def promote(self, record: Record, before: Record | None, say: Say) -> Flat:
         """See `Engine.promote`: new connections go to the candidate from here on."""
         server = Server(record, self._place)
         if before is None or before.is_same_thing(record):
-            return
+            return {}
         old = Server(before, self._place)
         if old.port == server.port and old.running() is not None:
             steer.steer(server.host, server.port, clients=1, gates=0)
             text = f"takes the new connections on port {server.port}"
             say(Talk(record.address, text))
+        return {}
 
     def retire(self, record: Record, say: Say) -> None:
         """See `Engine.retire`."""
-        Server(record, self._place).end(say)
+        if record.kind is Kind.SNAPSHOT:
+            self._snapshots.retire(record)
+            return
+        server = Server(record, self._place)
+        server.end(say)
+        if record.key.startswith(_COPY):
+            shutil.rmtree(server.run_dir, ignore_errors=True)
 
     def start(self, record: Record, needs: Mapping[str, Flat], say: Say) -> None:
         """See `Engine.start`."""
-        Server(record, self._place).bring_up(needs, say)
+        bring_up(Server(record, self._place), needs, self._snapshots, say)
 
     def stop(self, record: Record, say: Say) -> None:
         """See `Engine.stop`."""
         server = Server(record, self._place)
         server.end(say)
         server.mark_stopped()
+
+    def idle(self, record: Record, seconds: float, say: Say) -> None:
+        """See `Engine.idle`: what nobody asks need not run."""
+        Server(record, self._place).end(say)
+        time.sleep(seconds)
+
+    def restore(
+        self, record: Record, needs: Mapping[str, Flat], say: Say, *, beside: bool
+    ) -> Restored:
+        """See `Engine.restore`."""
+        server = Server(record, self._place)
+        if beside:
+            server = server.elsewhere(f"{_COPY}{record.key}")
+        server.end(say)
+        origin = bring_up(server, needs, self._snapshots, say)
+        return Restored(origin.restored, origin.seconds, origin.detail, server.record)
+
+    def flaw(self, record: Record, server: Record | Node) -> str:
+        """See `Engine.flaw`: the store looks after builds and weights itself."""
+        if record.kind is not Kind.SNAPSHOT:
+            return ""
+        thing = record_of(server, {}) if isinstance(server, Node) else server
+        return self._snapshots.flaw(record.key, Server(thing, self._place))
 
     def observe(self, record: Record) -> Observation:
         """See `Engine.observe`."""
@@ -88,6 +130,10 @@ class LocalEngine:
         logs.trim(server.log)
         memory = memory_of(running)
         about = f"pid {running.pid}, {show_bytes(memory)} of memory"
+        if "snapshot" in record.needs and (origin := origin_of(server)) is not None:
+            about += f", {origin.detail}"
+        if IDLE in server.argv and asleep(server.door()):
+            about += ", asleep: the next request wakes it"
         healthy = is_healthy(running, server.url, "")
         return Observation(
             running=True,
@@ -107,6 +153,11 @@ class LocalEngine:
         shared = candidate and server.is_shared()
         source = steer.GATE_SOURCE if shared else None
         return Endpoint(server.url, server.api_key_env, source)
+
+    def versions(self, record: Record) -> Mapping[str, str]:
+        """See `Engine.versions`: a process has none."""
+        del record
+        return {}
 
     def logs(self, record: Record, *, lines: int, follow: bool) -> Iterator[str]:
         """See `Engine.logs`."""

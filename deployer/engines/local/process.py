@@ -18,12 +18,10 @@ from typing import Final
 
 import psutil
 
+from deployer.engines.local.keepers import MARKER, end_keepers, keepers_of, kept_by
 from deployer.engines.local.logs import rotate
 from deployer.engines.local.ports import established
 from deployer.errors import EngineError
-
-MARKER: Final = "DEPLOYER_SERVER"
-"""Variable of a server's environment: `<address>@<key>`."""
 
 _RUN_DIR: Final = "DEPLOYER_RUN_DIR"
 _PORT: Final = "DEPLOYER_PORT"
@@ -68,7 +66,7 @@ class Ended:
     exit_code: int | None
 
 
-def spawn(
+def spawn(  # noqa: PLR0913 - one more than the limit, all named at the call
     argv: Sequence[str],
     *,
     run_dir: Path,
@@ -77,11 +75,13 @@ def spawn(
     port: int,
     environment: Mapping[str, str],
     inherit: Mapping[str, str] = os.environ,
+    wrapped: bool = False,
 ) -> Running:
     """Start a server and write `process.json`; does not wait until it is healthy.
 
     `environment` is given to the server as it is (secrets go here); of `inherit` only
-    what a server needs.  Raises `EngineError` when the program cannot be started.
+    what a server needs.  With `wrapped` the program is a keeper, that brings the server
+    up below itself.  Raises `EngineError` when the program cannot be started.
     """
     run_dir = run_dir.resolve()
     run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -94,8 +94,9 @@ def spawn(
         "XDG_CONFIG_HOME": str(_empty_directory(run_dir)),
     }
     variables = {**scrubbed(inherit), **environment, **marks}
-    pid = _start(argv, run_dir=run_dir, log=log, environment=variables)
-    started = psutil.Process(pid).create_time()
+    keeper = _start(argv, run_dir=run_dir, log=log, environment=variables)
+    pid = kept_by(keeper) if wrapped else keeper
+    started = _start_time(pid)
     running = Running(pid=pid, started=started, port=port, log=str(log))
     try:
         _write_record(run_dir, running, f"{address}@{key}")
@@ -186,11 +187,12 @@ def stop(running: Running, *, grace: float) -> None:
     Gone already is fine, and a stranger under the same pid is left alone.  Raises
     `EngineError` when the process cannot be ended.
     """
+    keepers = keepers_of(running.pid)
     for number, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, _KILL_SECONDS)):
-        if _process(running) is None:
-            return
-        _signal(running.pid, number)
+        if _process(running) is not None:
+            _signal(running.pid, number)
         if wait_for_end(running, seconds) is not None:
+            end_keepers(keepers)
             return
     raise EngineError(
         f"the server process {running.pid} does not end",
@@ -221,6 +223,13 @@ def _start(
     # The process is meant to outlive this object, which else warns that it does.
     process.returncode = 0
     return process.pid
+
+
+def _start_time(pid: int) -> float:
+    try:
+        return psutil.Process(pid).create_time()
+    except psutil.NoSuchProcess as error:
+        raise EngineError("the server ended at once") from error
 
 
 def _not_started(program: str, error: OSError) -> EngineError:
@@ -296,9 +305,11 @@ def _marked(run_dir: Path, marker: str) -> Iterator[Running]:
                 continue
             if os.getsid(process.pid) != process.pid:  # a child of the server
                 continue
+            # A keeper has the marker, too, and a restored server that of its image.
+            server = (process, *process.children(recursive=True))[-1]
             yield Running(
-                pid=process.pid,
-                started=process.create_time(),
+                pid=server.pid,
+                started=server.create_time(),
                 port=int(variables[_PORT]),
                 log=str(run_dir / "server.log"),
             )

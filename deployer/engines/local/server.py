@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +23,7 @@ from deployer.engines.local.logs import last_lines
 from deployer.engines.local.process import Running, drain, find, spawn, stop
 from deployer.engines.local.resident import recorded, servers_in
 from deployer.engines.local.templates import with_template
+from deployer.engines.local.warming import Door
 from deployer.errors import AuthError, EngineError
 
 GRACE: Final = 10.0
@@ -36,6 +37,7 @@ _MARK_LENGTH = 6
 """Characters that tell stacks of one name in several folders apart."""
 LOADING: Final = "loading.json"
 """File that holds what it said first while it loaded; gates want to see that."""
+_LOOPBACK = "127.0.0.1"
 _API_KEY = "api-key"
 """File that llama-server reads its key from; gone once it has started."""
 
@@ -63,14 +65,20 @@ class Server:
         return f"http://{steer.reachable(self.host)}:{self.port}"
 
     @property
+    def argv(self) -> tuple[str, ...]:
+        """The options that the stack leads to, less those of the engine."""
+        words = self.record.spec["argv"]
+        return tuple(map(str, words)) if isinstance(words, list) else ()
+
+    @property
     def log(self) -> Path:
         """Its log file."""
-        return self._run_dir / "server.log"
+        return self.run_dir / "server.log"
 
     @property
     def stopped(self) -> Path:
         """Exists while it is stopped on purpose."""
-        return self._run_dir / STOPPED
+        return self.run_dir / STOPPED
 
     @property
     def api_key_env(self) -> str | None:
@@ -91,27 +99,45 @@ class Server:
             )
         return key
 
+    def known_key(self) -> str | None:
+        """Its key as far as the environment holds it."""
+        name = self.api_key_env
+        return None if name is None else self.place.environment.get(name)
+
+    def door(self) -> Door:
+        """Where it is asked, with its key as far as that is known."""
+        host = steer.reachable(self.host)
+        return Door(host, self.port, self.known_key(), self.source_address)
+
+    def elsewhere(self, key: str) -> "Server":
+        """One more server of the same kind, on a port of its own and this machine."""
+        port = ports.free_port(_LOOPBACK)
+        fields = {**self.record.fields, "local.host": _LOOPBACK, "local.port": port}
+        return replace(self, record=replace(self.record, key=key, fields=fields))
+
     def running(self) -> Running | None:
         """Its process, if there is one."""
-        return find(self._run_dir, self.record.address, self.record.key)
+        return find(self.run_dir, self.record.address, self.record.key)
 
-    def bring_up(self, needs: Mapping[str, Flat], say: Say) -> None:
+    def bring_up(
+        self, needs: Mapping[str, Flat], say: Say, *, keeper: tuple[str, ...] = ()
+    ) -> None:
         """Start it unless it runs, and wait until it is healthy.
 
-        Raises EngineError or TimedOutError with the likely cause and the end of the
-        log.
+        ``keeper`` is a command that starts it in namespaces of its own.  Raises
+        EngineError or TimedOutError with the likely cause and the end of the log.
         """
         self.refuse_strangers()
         running = self.running()
         if running is None:
-            running = self._spawn(needs, say)
+            running = self._spawn(needs, say, keeper)
         limit = seconds(self.record.fields["local.start_timeout"])
         try:
             wait_healthy(
                 running,
                 self.url,
                 limit=limit,
-                source_address=steer.GATE_SOURCE if self.is_shared() else "",
+                source_address=self.source_address,
                 say=lambda text: say(Talk(self.record.address, text)),
                 heard=self._keep_first_words,
             )
@@ -187,12 +213,12 @@ class Server:
 
     def mark_stopped(self) -> None:
         """Remember that it was stopped on purpose."""
-        self._run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.stopped.touch()
 
     @property
     def _loading(self) -> Path:
-        return self._run_dir / LOADING
+        return self.run_dir / LOADING
 
     def _keep_first_words(self, status: int, body: str) -> None:
         if not self._loading.exists():
@@ -200,8 +226,21 @@ class Server:
             self._loading.write_text(text, encoding="utf-8")
 
     @property
-    def _run_dir(self) -> Path:
+    def run_dir(self) -> Path:
+        """Where its log lies, and what it is found again by."""
         return self._stack_dir / self.record.key[:_KEY_LENGTH]
+
+    @property
+    def source_address(self) -> str:
+        """Where to ask from so that it answers, and not the one it shares with."""
+        return steer.GATE_SOURCE if self.is_shared() else ""
+
+    def clear_the_way(self) -> None:
+        """What comes before any start; on a shared port the clients stay away."""
+        self.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.stopped.unlink(missing_ok=True)
+        if self.is_shared():
+            steer.steer(self.host, self.port, clients=0, gates=1)
 
     @property
     def _stack_dir(self) -> Path:
@@ -213,25 +252,26 @@ class Server:
 
     def _ended_with_the_machine(self) -> bool:
         """Whether it was started before the machine was."""
-        known = recorded(self._run_dir)
+        known = recorded(self.run_dir)
         return known is not None and known.started < psutil.boot_time()
 
     def _pids_of_stack(self) -> frozenset[int]:
         """Processes of every release of this stack."""
         return servers_in(self._stack_dir)
 
-    def _spawn(self, needs: Mapping[str, Flat], say: Say) -> Running:
-        self._run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    def _spawn(
+        self, needs: Mapping[str, Flat], say: Say, keeper: tuple[str, ...]
+    ) -> Running:
+        self.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         argv = self._argv(needs)
         self._write_api_key()
         self._dry_run(argv)
-        self.stopped.unlink(missing_ok=True)
+        self.clear_the_way()
         self._loading.unlink(missing_ok=True)
-        if self.is_shared():
-            steer.steer(self.host, self.port, clients=0, gates=1)
         running = spawn(
-            argv,
-            run_dir=self._run_dir,
+            (*keeper, *argv),
+            wrapped=bool(keeper),
+            run_dir=self.run_dir,
             address=self.record.address,
             key=self.record.key,
             port=self.port,
@@ -242,10 +282,9 @@ class Server:
 
     def _argv(self, needs: Mapping[str, Flat]) -> tuple[str, ...]:
         """The whole command line; what the engine owns comes last and so wins."""
-        words = self.record.spec["argv"]
         weights = needs["weights"]
         program = str(needs["build"]["path"])
-        stated = [str(word) for word in words] if isinstance(words, list) else []
+        stated = list(self.argv)
         argv = [program, *with_template(stated, Path(program), self.place.folder)]
         argv += ["--model", str(weights["path"])]
         if "mmproj" in weights:
@@ -254,7 +293,7 @@ class Server:
         if steer.supported(self.host) is None:
             argv.append("--reuse-port")
         if self.api_key_env is not None:
-            argv += ["--api-key-file", str(self._run_dir / _API_KEY)]
+            argv += ["--api-key-file", str(self.run_dir / _API_KEY)]
         return tuple(argv)
 
     def _dry_run(self, argv: tuple[str, ...]) -> None:
@@ -278,13 +317,13 @@ class Server:
         )
 
     def _remove_api_key(self) -> None:
-        (self._run_dir / _API_KEY).unlink(missing_ok=True)
+        (self.run_dir / _API_KEY).unlink(missing_ok=True)
 
     def _write_api_key(self) -> None:
         key = self.api_key()
         if key is None:
             return
-        file = self._run_dir / _API_KEY
+        file = self.run_dir / _API_KEY
         file.unlink(missing_ok=True)
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:

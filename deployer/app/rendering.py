@@ -1,0 +1,33 @@
+"""A stack as its engine would make it, without making anything."""
+
+from pathlib import Path
+
+from deployer.app.planning import Options, prepare
+from deployer.app.settings import Settings
+from deployer.core.progress import Watch, unwatched
+from deployer.engines import Rendering, render
+from deployer.errors import UsageError
+
+
+def rendered(
+    stack_file: Path, settings: Settings, options: Options, watch: Watch = unwatched
+) -> Rendering:
+    """The command line and the files of a stack; a lock file is used, never written.
+
+    Raises what planning raises, and EngineError for what the engine cannot make.
+    """
+    prepared, _ = prepare(stack_file, settings, options, watch)
+    return render(prepared.engine, prepared.graph, settings.place(stack_file))
+
+
+def write(rendering: Rendering, folder: Path) -> tuple[Path, ...]:
+    """Put the files into a folder, which is made; what they replace is overwritten."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise UsageError(f"`{folder}` is a file", hint="name a folder") from None
+    written = []
+    for name, content in rendering.files.items():
+        (folder / name).write_bytes(content)
+        written.append(folder / name)
+    return tuple(written)

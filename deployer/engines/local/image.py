@@ -1,0 +1,182 @@
+"""The files of a CRIU image, as far as they are read or changed here.
+
+An image file is a magic number of eight bytes, then records: a length of four bytes,
+and a protobuf message.  Messages are taken apart into fields and put together again
+without knowing more of them than is asked for, so what newer versions add is kept.
+The numbers of fields are those of ``images/*.proto`` of CRIU 4.2.  (The package that
+CRIU itself has for this, pycriu, is not on the package index.)
+"""
+
+import ipaddress
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeAlias
+
+FILES: Final = "files.img"
+"""The table of open files, sockets among them."""
+
+_MAGIC_BYTES: Final = 8
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+_FILE_ISK: Final = 4  # file_entry.isk
+_ISK_FAMILY, _ISK_STATE, _ISK_SRC_PORT, _ISK_SRC_ADDR = 3, 6, 7, 11  # inet_sk_entry
+_LISTEN: Final = 10  # include/net/tcp_states.h
+_AF_INET: Final = 2
+
+_STATS_DUMP: Final = 1  # stats_entry.dump
+_FROZEN: Final = 2  # dump_stats_entry.frozen_time, in microseconds
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field of a message, undecoded but for its number."""
+
+    number: int
+    wire: int
+    value: int | bytes
+
+
+Message: TypeAlias = tuple[Field, ...]
+
+
+class ImageError(Exception):
+    """A file is not what CRIU writes."""
+
+
+def rebind(file: Path, *, port: int, to: tuple[str, int]) -> bytes:
+    """The table of files with the listener on ``port`` at another address and port.
+
+    Raises ImageError where there is not exactly one such IPv4 listener.
+    """
+    content = file.read_bytes()
+    records = [_message(record) for record in _records(content)]
+    moved = [tuple(_moved(it, port, to) for it in record) for record in records]
+    changed = sum(old != new for old, new in zip(records, moved, strict=True))
+    if changed != 1:
+        raise ImageError(f"{changed} sockets listen on port {port} in `{file.name}`")
+    return content[:_MAGIC_BYTES] + b"".join(map(_record, moved))
+
+
+def frozen_seconds(folder: Path) -> float | None:
+    """How long the process stood still while it was captured, as CRIU measured it."""
+    try:
+        content = (folder / "stats-dump").read_bytes()
+        for record in _records(content):
+            for entry in _message(record):
+                if entry.number == _STATS_DUMP and isinstance(entry.value, bytes):
+                    found = _value(_message(entry.value), _FROZEN)
+                    return None if found is None else found / 1e6
+    except (OSError, ImageError):
+        return None
+    return None
+
+
+def _moved(field: Field, port: int, to: tuple[str, int]) -> Field:
+    """The field, rewritten where it is the socket that listens on the port."""
+    if field.number != _FILE_ISK or not isinstance(field.value, bytes):
+        return field
+    socket = _message(field.value)
+    listens = _value(socket, _ISK_STATE) == _LISTEN
+    ours = listens and _value(socket, _ISK_SRC_PORT) == port
+    if not ours or _value(socket, _ISK_FAMILY) != _AF_INET:
+        return field
+    # As the kernel keeps it: the bytes of the address, read as a number of this host.
+    (address,) = struct.unpack("=I", ipaddress.IPv4Address(to[0]).packed)
+    new = []
+    for it in socket:
+        match it.number:
+            case number if number == _ISK_SRC_PORT:
+                new.append(Field(number, _VARINT, to[1]))
+            case number if number == _ISK_SRC_ADDR and it.wire == _VARINT:
+                new.append(Field(number, _VARINT, address))
+            case number if number == _ISK_SRC_ADDR:  # packed
+                new.append(Field(number, _BYTES, _varint(address)))
+            case _:
+                new.append(it)
+    return Field(field.number, _BYTES, _encoded(tuple(new)))
+
+
+def _value(message: Message, number: int) -> int | None:
+    found = (it.value for it in message if it.number == number)
+    value = next(found, None)
+    return value if isinstance(value, int) else None
+
+
+def _records(content: bytes) -> Iterator[bytes]:
+    at = _MAGIC_BYTES
+    while at < len(content):
+        if len(content) < at + 4:
+            raise ImageError("a record is cut off")
+        (length,) = struct.unpack_from("<I", content, at)
+        at += 4 + length
+        if at > len(content):
+            raise ImageError("a record is cut off")
+        yield content[at - length : at]
+
+
+def _record(message: Message) -> bytes:
+    encoded = _encoded(message)
+    return struct.pack("<I", len(encoded)) + encoded
+
+
+def _message(content: bytes) -> Message:
+    return tuple(_fields(content))
+
+
+def _fields(content: bytes) -> Iterator[Field]:
+    at = 0
+    while at < len(content):
+        head, at = _read_varint(content, at)
+        number, wire = head >> 3, head & 7
+        if wire == _VARINT:
+            value, at = _read_varint(content, at)
+            yield Field(number, wire, value)
+            continue
+        match wire:
+            case w if w == _FIXED64:
+                length = 8
+            case w if w == _FIXED32:
+                length = 4
+            case w if w == _BYTES:
+                length, at = _read_varint(content, at)
+            case _:
+                raise ImageError(f"a field has wire type {wire}")
+        at += length
+        if at > len(content):
+            raise ImageError("a field is cut off")
+        yield Field(number, wire, content[at - length : at])
+
+
+def _read_varint(content: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while at < len(content):
+        byte = content[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            return value, at
+    raise ImageError("a number is cut off")
+
+
+def _varint(value: int) -> bytes:
+    encoded = bytearray()
+    while True:
+        byte, value = value & 0x7F, value >> 7
+        encoded.append(byte | (0x80 if value else 0))
+        if not value:
+            return bytes(encoded)
+
+
+def _encoded(message: Message) -> bytes:
+    parts = []
+    for it in message:
+        parts.append(_varint(it.number << 3 | it.wire))
+        if isinstance(it.value, int):
+            parts.append(_varint(it.value))
+        else:
+            length = _varint(len(it.value)) if it.wire == _BYTES else b""
+            parts += [length, it.value]
+    return b"".join(parts)

@@ -1,0 +1,160 @@
+"""Bringing a server up: from its snapshot where there is one that can be trusted.
+
+A restored server has to be healthy soon, and to repeat the answer it gave before it
+was frozen.  Whatever goes wrong on the way is told and ends in a cold start, and the
+image is given up: the next apply takes a new one.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+from deployer.core.events import Say, Talk
+from deployer.core.units import show_seconds
+from deployer.core.values import Flat
+from deployer.engines.local import criu, image
+from deployer.engines.local.health import wait_healthy
+from deployer.engines.local.process import Running, spawn, stop
+from deployer.engines.local.server import Server
+from deployer.engines.local.snapshots import Snapshots
+from deployer.engines.local.warming import probe
+from deployer.errors import DeployerError, EngineError
+from deployer.store import Entry
+
+_ORIGIN: Final = "origin.json"
+_IMAGES: Final = "image"
+_PATIENCE: Final = 20.0
+"""Seconds that a restored server may take, plus what its size explains."""
+_SLOWEST: Final = 50e6
+"""Bytes a second that a disk reads at least."""
+_SLOWER: Final = 20
+"""Times that the answer may take what it took before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """How a server came up."""
+
+    restored: bool
+    seconds: float
+    """Until it was healthy, and proven where it was restored."""
+    detail: str
+
+
+def bring_up(
+    server: Server, needs: Mapping[str, Flat], snapshots: Snapshots, say: Say
+) -> Origin:
+    """Restore or start a server unless it runs; see `Server.bring_up`."""
+    if server.running() is not None:
+        server.bring_up(needs, say)
+        return origin_of(server) or Origin(restored=False, seconds=0, detail="it ran")
+    server.refuse_strangers()
+    begun = time.monotonic()
+    why = "the stack takes no snapshot"
+    if (key := server.record.needs.get("snapshot")) is not None:
+        why = _restored(server, key, snapshots, say)
+    if why:
+        if key is not None:
+            say(Talk(server.record.address, f"starts cold: {why}"))
+        begun = time.monotonic()
+        server.bring_up(needs, say)
+    took = time.monotonic() - begun
+    detail = f"started cold: {why}" if why else "restored from its snapshot"
+    origin = Origin(restored=not why, seconds=round(took, 3), detail=detail)
+    (server.run_dir / _ORIGIN).write_text(json.dumps(asdict(origin)), "utf-8")
+    if not why:
+        text = f"restored from its snapshot in {show_seconds(took)}"
+        say(Talk(server.record.address, text))
+    return origin
+
+
+def origin_of(server: Server) -> Origin | None:
+    """How the server that runs came up, where that was noted."""
+    with suppress(OSError, ValueError, TypeError):
+        return Origin(**json.loads((server.run_dir / _ORIGIN).read_text("utf-8")))
+    return None
+
+
+def _restored(server: Server, key: str, snapshots: Snapshots, say: Say) -> str:
+    """Why it was not restored; empty once it is there and proven."""
+    found = criu.capability(snapshots.place.environment, snapshots.place.home)
+    if not found.works:
+        return found.why
+    if why := snapshots.flaw(key, server):
+        return why
+    entry = snapshots.store.look("snapshot", key)
+    if entry is None:
+        return "the image is gone"
+    try:
+        _bring_back(server, entry, found.program, say)
+    except (EngineError, image.ImageError) as error:
+        why = str(error).splitlines()[0]
+        snapshots.condemn(key, f"it could not be restored: {why}")
+        return f"{why}; the snapshot is taken anew by the next `deployer apply`"
+    return ""
+
+
+def _bring_back(server: Server, entry: Entry, program: str, say: Say) -> None:
+    """Restore and prove; raises EngineError, and leaves no process then."""
+    server.clear_the_way()
+    images = server.run_dir / _IMAGES
+    # The process stands in this folder.
+    Path(str(entry.about["folder"])).mkdir(mode=0o700, parents=True, exist_ok=True)
+    running: Running | None = None
+    try:
+        _lay_out(entry, images, to=(server.host, server.port))
+        log = str(entry.about["log"])
+        command = criu.restoring(program, images, server.run_dir, log)
+        running = spawn(
+            ("unshare", *criu.OWN_PIDS, *command),
+            wrapped=True,
+            run_dir=server.run_dir,
+            address=server.record.address,
+            key=server.record.key,
+            port=server.port,
+            environment={},
+        )
+        _prove(server, running, entry, say)
+    except DeployerError as error:
+        if running is not None:
+            stop(running, grace=0)
+        said = criu.errors_in(server.run_dir / "restore.log")
+        raise EngineError(said or error.message) from error
+    finally:
+        shutil.rmtree(images, ignore_errors=True)
+
+
+def _lay_out(entry: Entry, images: Path, *, to: tuple[str, int]) -> None:
+    """A folder with the files of the image, and the listener where it is to be."""
+    shutil.rmtree(images, ignore_errors=True)
+    images.mkdir(mode=0o700)
+    for name in entry.files:
+        if name != image.FILES:
+            (images / name).symlink_to(entry.path(name))
+    port = int(str(entry.about["port"]))
+    table = image.rebind(entry.path(image.FILES), port=port, to=to)
+    file = images / image.FILES
+    file.touch(mode=0o600)
+    file.write_bytes(table)
+
+
+def _prove(server: Server, running: Running, entry: Entry, say: Say) -> None:
+    """Healthy soon, and of the same mind as before; raises the engine's errors."""
+    limit = _PATIENCE + entry.size / _SLOWEST
+    wait_healthy(
+        running,
+        server.url,
+        limit=limit,
+        source_address=server.source_address,
+        say=lambda text: say(Talk(server.record.address, text)),
+    )
+    answer = probe(
+        server.door(), limit + _SLOWER * float(str(entry.about["answer_seconds"]))
+    )
+    if answer != entry.about["answer"]:
+        raise EngineError("it answers otherwise than before it was frozen")

@@ -1,0 +1,1 @@
+"""The Modal engine: rendered apps, and the client that deploys them."""

@@ -1,0 +1,287 @@
+"""What a stack is on Modal, as values: everything that a template prints.
+
+Names of things on Modal are decided here, so that drivers, gates and people look for
+the same ones.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal, TypeAlias
+
+VOLUME: Final = "deployer-store"
+"""The Volume with builds and weights; stacks of one environment share it, since what
+lies there is named by its content."""
+MOUNT: Final = "/store"
+"""Where the Volume is seen in containers."""
+PORT: Final = 8080
+"""Where llama-server listens; a container has a network of its own."""
+COMPLETE: Final = "complete.json"
+"""Written last into a folder of the Volume: without it the folder does not count."""
+IMAGE_BUILDER: Final = "2025.06"
+"""Version of Modal's own image recipe: another one makes other images of the same
+definition, and so other snapshots."""
+PYTHON: Final = "3.12"
+"""Python of the containers; images of CUDA have none."""
+ASSETS: Final = "/opt/stack"
+"""Where pictures and templates of the stack are in containers."""
+HUB_CLIENT: Final = "huggingface-hub==2.4.0"
+"""Package that downloads from the hub; another version, another image."""
+
+CLASS: Final = "LlamaServer"
+METHOD: Final = "serve"
+BUILD_FUNCTION: Final = "build"
+KEY_TAG: Final = "deployer-server"
+"""Tag of an app that names the key of the server in it."""
+KEY_LETTERS: Final = 16
+"""Of a key in a tag."""
+HUB_TOKEN: Final = "HF_TOKEN"
+"""Variable in the secret for the hub."""
+
+FETCH_FUNCTION: Final = "fetch"
+TRYOUT_FUNCTION: Final = "tryout"
+
+
+def builder_app(stack: str) -> str:
+    """The name of the app that builds and fetches."""
+    return f"{stack}-builder"
+
+
+def server_app(stack: str) -> str:
+    """The name of the app that serves."""
+    return stack
+
+
+def candidate_app(stack: str) -> str:
+    """The name of the app that the gates look at."""
+    return f"{stack}-candidate"
+
+
+def tryout_app(stack: str) -> str:
+    """The name of the app in which a command line is tried once; never deployed."""
+    return f"{stack}-tryout"
+
+
+def build_folder(key: str) -> str:
+    """The folder of a build on the Volume, from its root."""
+    return f"/build/{key}"
+
+
+def weights_folder(key: str) -> str:
+    """The folder of weights on the Volume, from its root."""
+    return f"/weights/{key}"
+
+
+@dataclass(frozen=True, slots=True)
+class GitSource:
+    """A tree of llama.cpp in a repository."""
+
+    repo: str
+    tag: str
+    commit: str
+
+
+@dataclass(frozen=True, slots=True)
+class IndexSource:
+    """A tree of llama.cpp in an archive of the Python package index."""
+
+    name: str
+    version: str
+    archive: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class PatchText:
+    """A patch, carried in the rendered builder."""
+
+    name: str
+    digest: str
+    text: str = field(repr=False)
+    files: tuple[str, ...]
+    """Files it must change."""
+    marker: tuple[str, str] | None
+    """Pattern of paths and regular expression that a patched tree must match."""
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """How llama-server is built."""
+
+    key: str
+    title: str
+    """For people: ``llama-server b9763, CUDA 12.8.1, sm_89``."""
+    image: str
+    source: GitSource | IndexSource
+    patches: tuple[PatchText, ...]
+    definitions: tuple[str, ...]
+    """``NAME=VALUE`` of cmake, as the local engine gives them."""
+    cores: int
+    memory: int
+    """MiB."""
+    timeout: int
+    """Seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsFile:
+    """One file of the weights."""
+
+    path: str
+    """Inside the repository, or the address."""
+    name: str
+    """On the Volume."""
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Where weights come from."""
+
+    key: str
+    title: str
+    """For people: ``unsloth/gemma-4-26B-A4B-it-GGUF``."""
+    repo: str | None
+    """Of the hub; None for files with an address."""
+    revision: str | None
+    files: tuple[WeightsFile, ...]
+    size: int | None
+    """Bytes."""
+    secret: str | None
+    """Modal secret with `HF_TOKEN`, for gated repositories."""
+    cores: int
+    memory: int
+    """MiB."""
+    timeout: int
+    """Seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Builder:
+    """The app that fills the Volume; a part that is None is not wanted."""
+
+    app: str
+    stack: str
+    build: Build | None
+    fetch: Fetch | None
+    volume: str = VOLUME
+    mount: str = MOUNT
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """The API key: the Modal secret, and the variable in it."""
+
+    name: str
+    variable: str
+
+
+@dataclass(frozen=True, slots=True)
+class WarmupRequest:
+    """One request before the memory is captured."""
+
+    prompt: str
+    max_tokens: int
+    image: str | None
+    """Name among the assets."""
+    seconds: float | None
+    """Longest time it may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """How many containers; what the client can change in place."""
+
+    min_containers: int | None = None
+    max_containers: int | None = None
+    buffer_containers: int | None = None
+    scaledown_window: int | None = None
+    """Seconds."""
+
+
+Endpoint: TypeAlias = Literal["web_server", "server"]
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """The container that serves."""
+
+    image: str
+    gpus: tuple[str, ...]
+    """In order of preference."""
+    cpu: float
+    """Physical cores."""
+    memory: int
+    """MiB."""
+    region: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """How requests come in."""
+
+    endpoint: Endpoint
+    routing_region: str
+    """Of the proxy in front of `endpoint: server`."""
+    proxy_auth: bool
+    secret: Secret | None
+    max_inputs: int
+    """Requests at a time in one container: as many as there are slots."""
+    timeout: int
+    """Seconds for one request."""
+    port: int = PORT
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """llama-server: its options, and what it is warmed up with."""
+
+    options: tuple[str, ...]
+    """Without what the app adds: paths, address, key file."""
+    model: str
+    """File in the folder of the weights; of several, the first."""
+    mmproj: str | None
+    template: str | None
+    """Chat template by name: of the build, or built into llama-server."""
+    template_asset: str | None
+    """Chat template of the user's, among the assets."""
+    warmup: tuple[WarmupRequest, ...]
+    start_timeout: int
+    """Seconds from the start of a container to the end of its warm-up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """The app that serves, its candidate twin, and what is tried out before."""
+
+    app: str
+    stack: str
+    title: str
+    """For people: ``gemma-4-26b-a4b``."""
+    build_key: str
+    weights_key: str
+    key: str
+    """Of the node itself: what is found again by it."""
+    run_key: str
+    """Of the snapshot, or of the server where none is taken: what the gates prove."""
+    captures: bool
+    """Whether a memory snapshot is taken."""
+    machine: Machine
+    front: Front
+    program: Program
+    scaling: Scaling
+    assets: tuple[str, ...]
+    """Names of the files beside the rendered one."""
+    volume: str = VOLUME
+    mount: str = MOUNT
+
+
+@dataclass(frozen=True, slots=True)
+class Apps:
+    """Everything that a stack is on Modal."""
+
+    builder: Builder
+    server: Server
+    candidate: Server
+    tryout: Server
+    assets: Mapping[str, bytes]
+    """Files beside the rendered ones: pictures, a chat template."""

@@ -1,0 +1,110 @@
+"""Builds and weights on the Volume: made by functions of the builder app."""
+
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from deployer.core.events import Say, Talk
+from deployer.core.keys import digest
+from deployer.core.resources import Kind, Node
+from deployer.core.values import Flat
+from deployer.engines import Place
+from deployer.engines.modal import apps
+from deployer.engines.modal.drive import Account
+from deployer.engines.modal.follow import Log, result_of
+from deployer.engines.modal.lower import outputs_of
+from deployer.engines.modal.lower_builder import lower_builder
+from deployer.engines.modal.meter import Meter, plain_rate
+from deployer.engines.modal.render import BUILDER_FILE, render_builder
+from deployer.engines.modal.rendering import patches_of
+from deployer.errors import EngineError
+
+_QUEUE_SECONDS: Final = 600
+"""How long a container may be waited for, beside what the function may take."""
+
+
+class Artefacts:
+    """Makes artefacts, and finds them again."""
+
+    def __init__(self, place: Place, meter: Meter) -> None:
+        self._place = place
+        self._meter = meter
+        self._deploying = threading.Lock()
+        self._deployed = ""
+        """What of the builder was deployed by this run."""
+        self._wanted: dict[Kind, Node] = {}
+
+    def expect(self, nodes: Sequence[Node]) -> None:
+        """Take notice of all that is going to be made: it is one app on Modal."""
+        for node in nodes:
+            if node.kind in (Kind.BUILD, Kind.WEIGHTS):
+                self._wanted[node.kind] = node
+
+    def make(self, node: Node, account: Account, say: Say) -> Flat:
+        """The outputs of a build or of weights, made where they are not there yet."""
+        if is_there(node, account):
+            say(Talk(node.address, f"is on Volume `{apps.VOLUME}` already"))
+            return outputs_of(node)
+        builder = self._deploy(node, account, say)
+        build = node.kind is Kind.BUILD
+        name = apps.BUILD_FUNCTION if build else apps.FETCH_FUNCTION
+        what = builder.build if build else builder.fetch
+        if what is None:
+            raise EngineError(f"app `{builder.app}` has no part for `{node.address}`")
+        say(Talk(node.address, f"{'builds' if build else 'fetches'} {what.title}"))
+        log = Log(account, builder.app)
+        with self._meter.running(name, plain_rate(what.cores, what.memory)):
+            about = result_of(
+                account.call(builder.app, name),
+                log,
+                say,
+                about=node.address,
+                what=f"{name} on Modal",
+                limit=what.timeout + _QUEUE_SECONDS,
+            )
+        version = about.get("version") if isinstance(about, Mapping) else None
+        return {
+            **outputs_of(node),
+            "version": None if version is None else str(version),
+        }
+
+    def _deploy(self, node: Node, account: Account, say: Say) -> apps.Builder:
+        """Deploy the builder where it is another one than before."""
+        self._wanted[node.kind] = node
+        with self._deploying:
+            build = self._wanted.get(Kind.BUILD)
+            weights = self._wanted.get(Kind.WEIGHTS)
+            patches = () if build is None else patches_of(build, self._place.patches)
+            builder = lower_builder(build, weights, patches)
+            text = render_builder(builder)
+            tag = digest(text)[:32]
+            if tag == self._deployed:
+                return builder
+            known = account.history(builder.app)
+            if not known or known[0].tag != tag:
+                say(Talk(node.address, f"deploys app `{builder.app}`"))
+                with tempfile.TemporaryDirectory() as folder:
+                    file = Path(folder) / BUILDER_FILE
+                    file.write_text(text, encoding="utf-8")
+                    account.deploy(file, tag)
+            self._deployed = tag
+            return builder
+
+
+def folder_of(node_kind: Kind, key: str) -> str:
+    """Where a build or weights lie on the Volume."""
+    match node_kind:
+        case Kind.BUILD:
+            return apps.build_folder(key)
+        case Kind.WEIGHTS:
+            return apps.weights_folder(key)
+        case _:
+            raise EngineError(f"`{node_kind}` is no artefact")
+
+
+def is_there(node: Node, account: Account) -> bool:
+    """Whether the Volume holds all of it: the file that says so comes last."""
+    found = account.listed(apps.VOLUME, folder_of(node.kind, node.key)) or ()
+    return any(Path(entry.path).name == apps.COMPLETE for entry in found)

@@ -1,0 +1,504 @@
+"""Modal through its own client: the only module that imports it.
+
+The client is imported when an account is first used, as it takes half a second.
+Everything that it raises leaves here as an error of `deployer.errors`, with what to
+type about it; it never holds the value of a secret.
+"""
+
+import importlib.util
+import io
+import json
+import subprocess
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Final
+
+from deployer.engines.modal.apps import CLASS, METHOD, Scaling
+from deployer.errors import (
+    AuthError,
+    DeployerError,
+    EngineError,
+    TimedOutError,
+    UsageError,
+)
+
+if TYPE_CHECKING:
+    import modal
+
+INSTALL: Final = "pip install 'deployer[modal]'"
+SYSTEM: Final = "system"
+"""Source of the lines that Modal says itself."""
+NEW_TOKEN: Final = "modal token new"
+_ENVIRONMENT: Final = "MODAL_ENVIRONMENT"
+_TOKEN: Final = ("MODAL_TOKEN_ID", "MODAL_TOKEN_SECRET")
+_IMAGE_LINES: Final = 12
+"""Of the log of an image that was not built: what its last layer said."""
+_PROGRAM_SECONDS: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Deployed:
+    """An app that is deployed."""
+
+    id: str
+    version: int
+    deployed_at: str
+    """UTC, ISO 8601."""
+    deployed_by: str
+    tags: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One deployment of an app."""
+
+    number: int
+    at: str
+    by: str
+    tag: str
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of the log of an app."""
+
+    at: datetime
+    text: str
+    source: str
+    """``stdout`` or ``stderr`` of a container, or ``system`` for what Modal says."""
+    where: tuple[str, ...]
+    """Ids of the call, the input and the container it came from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file or folder of the Volume."""
+
+    path: str
+    folder: bool
+    size: int
+
+
+class Account:
+    """One environment of one account."""
+
+    def __init__(self, variables: Mapping[str, str], environment: str | None) -> None:
+        self._variables = variables
+        self._environment = environment or variables.get(_ENVIRONMENT) or None
+        self._connecting = threading.Lock()
+        self._client: modal.Client | None = None
+
+    def check(self) -> None:
+        """Raise AuthError without a token that works, UsageError without a place."""
+        modal = _modal()
+
+        with self._translated("the token"):
+            if self._environment is None:
+                self.client.hello()
+                return
+            try:
+                place = modal.Environment.from_name(
+                    self._environment, client=self.client
+                )
+                place.hydrate()
+            except modal.exception.NotFoundError:
+                raise UsageError(
+                    f"there is no environment `{self._environment}` on Modal",
+                    hint=f"run `modal environment create {self._environment}`, or"
+                    " change `modal.environment` of the stack",
+                ) from None
+
+    @property
+    def client(self) -> "modal.Client":
+        """The client; raises EngineError where it is not installed."""
+        modal = _modal()
+
+        with self._connecting, self._translated("the token"):
+            if self._client is None:
+                given = [self._variables.get(name, "") for name in _TOKEN]
+                if all(given):
+                    self._client = modal.Client.from_credentials(*given)
+                else:
+                    self._client = modal.Client.from_env()
+            return self._client
+
+    def require_secret(self, name: str, key: str) -> None:
+        """Raise AuthError where a secret, or a key in it, is not there."""
+        modal = _modal()
+
+        place = "" if self._environment is None else f" --env {self._environment}"
+        create = f"modal secret create {name}{place} {key}=…"
+        with self._translated(f"secret `{name}`"):
+            try:
+                modal.Secret.from_name(
+                    name,
+                    environment_name=self._environment,
+                    required_keys=[key],
+                    client=self.client,
+                ).hydrate()
+            except modal.exception.NotFoundError:
+                raise AuthError(
+                    f"there is no secret `{name}` on Modal", hint=f"run `{create}`"
+                ) from None
+            except modal.exception.InvalidError as error:
+                if key not in str(error):
+                    raise
+                raise AuthError(
+                    f"the Modal secret `{name}` has no key `{key}`",
+                    hint=f"run `{create} --force`, with all other keys of it as well",
+                ) from None
+
+    def app(self, name: str) -> Deployed | None:
+        """The deployed app of a name."""
+        modal = _modal()
+
+        with self._translated(f"app `{name}`"):
+            try:
+                found = self._lookup(name)
+            except modal.exception.NotFoundError:
+                return None
+            return self._described(found)
+
+    def deploy(self, file: Path, tag: str) -> Deployed:
+        """Deploy the app of a rendered file; the same again changes nothing."""
+        with self._translated(f"the deployment of `{file.stem}`"):
+            app = _load(file).app
+            app.deploy(client=self.client, environment_name=self._environment, tag=tag)
+            return self._described(app)
+
+    def call(self, app: str, function: str) -> "Call":
+        """Begin a call of a deployed function."""
+        modal = _modal()
+
+        with self._translated(f"`{function}` of `{app}`"):
+            found = modal.Function.from_name(
+                app, function, environment_name=self._environment, client=self.client
+            )
+            return Call(self, found.spawn())
+
+    @contextmanager
+    def running(self, file: Path, function: str) -> "Iterator[tuple[Call, str]]":
+        """Run the app of a rendered file without deploying it, and begin a call.
+
+        Yields the call and the id of the app, which is gone when the block ends.
+        """
+        with self._translated(f"the run of `{file.stem}`"):
+            module = _load(file)
+            with module.app.run(client=self.client, environment_name=self._environment):
+                spawned = getattr(module, function).spawn()
+                yield Call(self, spawned), module.app.app_id
+
+    def url(self, app: str) -> str:
+        """The address of a deployed server."""
+        with self._translated(f"app `{app}`"):
+            return str(self._server(app).get_web_url())
+
+    def containers(self, app: str) -> int:
+        """How many containers of a deployed server there are."""
+        with self._translated(f"app `{app}`"):
+            return int(self._service(app).get_current_stats().num_total_runners)
+
+    def scale(self, app: str, scaling: Scaling) -> None:
+        """Change how many containers there are, without a deployment.
+
+        What is unset is set to Modal's own default: a stack says all there is.
+        """
+        with self._translated(f"app `{app}`"):
+            self._service(app).autoscaler.update(
+                min_containers=scaling.min_containers,
+                max_containers=scaling.max_containers,
+                buffer_containers=scaling.buffer_containers,
+                scaledown_window=scaling.scaledown_window or 60,
+            )
+
+    def stop(self, name: str) -> bool:
+        """Stop an app and all its containers; false where it is not deployed."""
+        modal = _modal()
+
+        with self._translated(f"app `{name}`"):
+            try:
+                self._lookup(name).stop()
+            except modal.exception.NotFoundError:
+                return False
+            return True
+
+    def history(self, name: str) -> tuple[Version, ...]:
+        """The deployments of an app, newest first; the client has them no other way."""
+        return tuple(_version(entry) for entry in self._program("history", name))
+
+    def deployed_names(self) -> tuple[str, ...]:
+        """The names of all apps that are deployed."""
+        listed = self._program("list")
+        found = (it for it in listed if it.get("state") == "deployed")
+        return tuple(str(it.get("name") or it.get("description")) for it in found)
+
+    def _program(self, *words: str) -> list[Mapping[str, Any]]:
+        """What the client's own program lists of apps; nothing where it fails."""
+        refuse_missing_client()
+        command = [sys.executable, "-m", "modal", "app", *words, "--json"]
+        if self._environment is not None:
+            command += ["--env", self._environment]
+        done = subprocess.run(  # noqa: S603 - the client's own program
+            command,
+            env=dict(self._variables),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_PROGRAM_SECONDS,
+            check=False,
+        )
+        try:
+            return list(json.loads(done.stdout))
+        except ValueError:
+            return []
+
+    def log(self, name: str) -> Callable[[int], list[Line]]:
+        """Reads the last lines of an app, by its name or id, as often as is wanted."""
+        with self._translated(f"the log of `{name}`"):
+            manager = self._lookup(name).logs
+
+        def read(count: int) -> list[Line]:
+            with self._translated(f"the log of `{name}`"):
+                return [_line(entry) for entry in manager.tail(count)]
+
+        return read
+
+    def listed(
+        self, volume: str, path: str, *, deep: bool = False
+    ) -> tuple[Entry, ...] | None:
+        """What a folder of a Volume holds; None where there is no such folder."""
+        modal = _modal()
+
+        with self._translated(f"Volume `{volume}`"):
+            try:
+                found = self._volume(volume).listdir(path, recursive=deep)
+            except (modal.exception.NotFoundError, FileNotFoundError):
+                return None
+            kinds = modal.volume.FileEntryType
+            return tuple(
+                Entry(each.path, each.type is kinds.DIRECTORY, each.size)
+                for each in found
+            )
+
+    def read(self, volume: str, path: str) -> bytes | None:
+        """A file of a Volume; None where there is none."""
+        modal = _modal()
+
+        with self._translated(f"Volume `{volume}`"):
+            try:
+                return b"".join(self._volume(volume).read_file(path))
+            except (modal.exception.NotFoundError, FileNotFoundError):
+                return None
+
+    def write(self, volume: str, files: Mapping[str, bytes]) -> None:
+        """Put files on a Volume, made where it is not there; all of them, or none."""
+        with self._translated(f"Volume `{volume}`"):
+            made = self._volume(volume, create=True)
+            with made.batch_upload(force=True) as batch:
+                for path, content in files.items():
+                    batch.put_file(io.BytesIO(content), PurePosixPath(path))
+
+    def remove(self, volume: str, path: str) -> None:
+        """Remove a folder of a Volume; gone already is fine."""
+        modal = _modal()
+
+        with self._translated(f"Volume `{volume}`"):
+            try:
+                self._volume(volume).remove_file(path, recursive=True)
+            except (modal.exception.NotFoundError, FileNotFoundError):
+                return
+
+    def _lookup(self, name: str) -> "modal.App":
+        modal = _modal()
+
+        return modal.App.lookup(
+            name, client=self.client, environment_name=self._environment
+        )
+
+    def _described(self, app: "modal.App") -> Deployed:
+        lifecycle = app.info().lifecycle
+        at = lifecycle.deployed_at
+        return Deployed(
+            id=str(app.app_id),
+            version=lifecycle.version or 0,
+            deployed_at="" if at is None else at.isoformat(timespec="seconds"),
+            deployed_by=lifecycle.deployed_by or "",
+            tags=dict(app.get_tags(client=self.client)),
+        )
+
+    def _volume(self, name: str, *, create: bool = False) -> "modal.Volume":
+        modal = _modal()
+
+        return modal.Volume.from_name(
+            name,
+            environment_name=self._environment,
+            create_if_missing=create,
+            client=self.client,
+        )
+
+    def _server(self, app: str) -> Any:
+        """The web function of a deployed server."""
+        modal = _modal()
+
+        found = modal.Cls.from_name(
+            app, CLASS, environment_name=self._environment, client=self.client
+        )
+        return getattr(found(), METHOD)
+
+    def _service(self, app: str) -> "modal.Function[Any, Any, Any]":
+        """The function behind the class of a deployed server."""
+        modal = _modal()
+
+        method = self._server(app)
+        method.hydrate()
+        return modal.Function.from_id(method.object_id, client=self.client)
+
+    @contextmanager
+    def _translated(self, about: str) -> Iterator[None]:
+        """Raise what the client raises as an error of ours."""
+        its = _modal().exception
+
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", its.InternalAPIWarning)
+                yield
+        except DeployerError:
+            raise
+        except its.AuthError as error:
+            raise AuthError(
+                f"Modal refuses the token: {_said(error)}",
+                hint=f"run `{NEW_TOKEN}`, or set {' and '.join(_TOKEN)}",
+            ) from None
+        except its.PermissionDeniedError as error:
+            raise AuthError(
+                f"Modal does not allow it, {about}: {_said(error)}",
+                hint="ask an owner of the workspace for the right",
+            ) from None
+        except its.ImageBuildError as error:
+            raise EngineError(
+                f"an image was not built, {about}: {self._image_log(error.image_id)}",
+                hint="correct what its last line names, and run `apply` again",
+            ) from None
+        except (its.ConnectionError, its.ServiceError, its.ClientClosed) as error:
+            raise EngineError(
+                f"Modal could not be reached, {about}: {_said(error)}",
+                hint="look at https://status.modal.com and your network; running"
+                " `apply` again carries on",
+            ) from None
+        except its.TimeoutError as error:
+            raise TimedOutError(
+                f"Modal gave up waiting, {about}: {_said(error)}"
+            ) from None
+        except its.ResourceExhaustedError as error:
+            raise EngineError(
+                f"a limit of the workspace is reached, {about}: {_said(error)}",
+                hint="`modal app list` shows what runs; stop what is not needed",
+            ) from None
+        except its.Error as error:
+            raise EngineError(f"Modal refused {about}: {_said(error)}") from None
+
+    def _image_log(self, image_id: str) -> str:
+        """The last lines of the log of an image that was not built."""
+        modal = _modal()
+
+        try:
+            image = modal.Image.from_id(image_id, client=self.client)
+            said = "".join(entry.message for entry in image.logs.tail(100))
+        except modal.exception.Error:
+            return f"`modal image logs {image_id}` says why"
+        return "\n".join(["", *said.splitlines()[-_IMAGE_LINES:]])
+
+
+class Call:
+    """One call of a function on Modal."""
+
+    def __init__(self, account: Account, spawned: Any) -> None:
+        self._account = account
+        self._spawned = spawned
+
+    @property
+    def id(self) -> str:
+        """Its id, which the lines of its log carry."""
+        return str(self._spawned.object_id)
+
+    def result(self, within: float) -> Any:
+        """What it returned; raises TimeoutError while it is not done.
+
+        What it raised itself comes as EngineError with its last line.
+        """
+        its = _modal().exception
+
+        with self._account._translated("a call"):
+            try:
+                return self._spawned.get(timeout=within)
+            except (its.FunctionTimeoutError, its.OutputExpiredError):
+                raise
+            except TimeoutError:
+                raise
+            except its.Error:
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever the function raised
+                raise EngineError(_said(error)) from None
+
+    def cancel(self) -> None:
+        """End it and its container; over already is fine."""
+        with self._account._translated("a call"):
+            self._spawned.cancel(terminate_containers=True)
+
+
+def refuse_missing_client() -> None:
+    """Raise EngineError where the client is not installed."""
+    if importlib.util.find_spec("modal") is None:
+        raise EngineError(
+            "the client of Modal is not installed", hint=f"run `{INSTALL}`"
+        )
+
+
+def _modal() -> Any:
+    """The client; raises EngineError where it is not installed."""
+    refuse_missing_client()
+    import modal  # noqa: PLC0415 - half a second
+
+    return modal
+
+
+def _load(file: Path) -> ModuleType:
+    """Import a rendered file, by the name that containers import it by."""
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    if spec is None or spec.loader is None:
+        raise EngineError(f"`{file}` is no Python")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[file.stem] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _version(entry: Mapping[str, Any]) -> Version:
+    return Version(
+        int(str(entry["version"]).removeprefix("v")),
+        str(entry.get("time_deployed") or ""),
+        str(entry.get("deployed_by") or ""),
+        str(entry.get("tag") or ""),
+    )
+
+
+def _line(entry: Any) -> Line:
+    return Line(
+        entry.timestamp.astimezone(UTC),
+        entry.message.rstrip("\n"),
+        str(entry.source),
+        tuple(entry.context_ids),
+    )
+
+
+def _said(error: BaseException) -> str:
+    """What an error says, as the rest of a sentence."""
+    text = str(error).strip() or type(error).__name__
+    return text.rstrip(".")

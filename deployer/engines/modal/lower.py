@@ -1,0 +1,323 @@
+"""From resources to what a template prints.  Pure: knows Modal's words, not its client.
+
+Rules and numbers: modal.com/docs (guides on images, GPUs, memory snapshots, servers;
+September 2026) and the client 1.6.4.
+"""
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import PurePosixPath
+from typing import Final
+
+from deployer.core import costs
+from deployer.core.machine_modal import (
+    CANDIDATE_WINDOW,
+    cores_of,
+    gpus_of,
+    memory_of,
+)
+from deployer.core.resources import Graph, Kind, Node
+from deployer.core.units import seconds
+from deployer.core.values import Flat, JsonValue
+from deployer.engines.modal import apps
+from deployer.engines.modal.apps import Apps, Server
+from deployer.engines.modal.lower_builder import image_of, lower_builder
+from deployer.errors import EngineError
+from deployer.llama.patch_file import Patch
+
+SLOTS: Final = 4
+"""What llama-server serves at a time where `server.parallel` is unset."""
+DEFAULT_VARIABLE: Final = "LLAMA_API_KEY"
+REQUEST_TIMEOUT: Final = 3600
+"""Longest time for one request; llama-server's own `--timeout` is shorter."""
+_START: Final = 180
+"""Seconds that a start may take beside reading the weights."""
+_READ: Final = 150e6
+"""Bytes a second that the weights are read with at least, from a cold host."""
+_LONGEST_START: Final = 1500
+"""Modal ends a start that captures after 1800 s, whatever is asked for."""
+_WARMUP_TOKENS: Final = 16
+_LONGEST_LABEL: Final = 63
+"""Characters of one part of a host name."""
+_ROUTING: Final[Mapping[str, str]] = {
+    "us-west": "us-west",
+    "eu": "eu-west",
+    "uk": "eu-west",
+    "ap": "ap-south",
+}
+"""Where the proxy of `endpoint: server` stands, by the region of the containers."""
+
+
+def lower(graph: Graph, patches: Sequence[Patch], files: Mapping[str, bytes]) -> Apps:
+    """Everything that a stack is on Modal.
+
+    ``files`` holds the content of `files_of`.  Raises EngineError for what Modal
+    cannot make.
+    """
+    nodes = {node.kind: node for node in graph.values()}
+    server = nodes[Kind.SERVER]
+    needs = {kind.value: outputs_of(node) for kind, node in nodes.items()}
+    lowered = lower_server(server, needs, files)
+    return Apps(
+        builder=lower_builder(nodes[Kind.BUILD], nodes[Kind.WEIGHTS], patches),
+        server=lowered,
+        candidate=candidate_of(lowered),
+        tryout=tryout_of(lowered),
+        assets=assets_of(server, needs, files),
+    )
+
+
+def outputs_of(node: Node) -> Flat:
+    """What the engine tells of a resource, once it is made, to those that need it.
+
+    Known before: what lies on the Volume is named by its content.
+    """
+    match node.kind:
+        case Kind.BUILD:
+            folder = f"{apps.MOUNT}{apps.build_folder(node.key)}"
+            return {
+                "path": f"{folder}/bin/llama-server",
+                "key": node.key,
+                "cuda": node.fields.get("llama_cpp.cuda"),
+            }
+        case Kind.WEIGHTS:
+            return _outputs_of_weights(node)
+        case Kind.SNAPSHOT | Kind.SERVER:
+            return {"key": node.key, "fields": dict(node.fields)}
+
+
+def files_of(node: Node, needs: Mapping[str, Flat]) -> tuple[str, ...]:
+    """Files beside the stack that a server needs: pictures, a chat template."""
+    fields = _fields(node, needs)
+    named = [str(path) for it in _warmups(fields) if (path := it.get("image"))]
+    template = str(fields.get("server.chat_template", ""))
+    return tuple(dict.fromkeys([*named, *([template] if _is_file(template) else [])]))
+
+
+def assets_of(
+    node: Node, needs: Mapping[str, Flat], files: Mapping[str, bytes]
+) -> Mapping[str, bytes]:
+    """The same files by the names that the rendered apps know them by."""
+    names = files_of(node, needs)
+    return {_asset(name, files): _content(name, files) for name in names}
+
+
+def lower_server(
+    node: Node, needs: Mapping[str, Flat], files: Mapping[str, bytes]
+) -> Server:
+    """The serving app of a server; of a snapshot, what is captured and proven.
+
+    ``needs`` holds the outputs of what the node is made from, as `outputs_of` gives
+    them.  A server and the snapshot it is made from differ in their scaling alone.
+    """
+    fields = _fields(node, needs)
+    build, weights = needs[Kind.BUILD], needs[Kind.WEIGHTS]
+    stack = node.address.partition("/")[0]
+    captured = needs.get(Kind.SNAPSHOT) if Kind.SNAPSHOT in node.needs else None
+    return Server(
+        app=apps.server_app(stack),
+        stack=stack,
+        title=str(fields.get("model.alias") or _name(weights["path"])),
+        build_key=str(build["key"]),
+        weights_key=str(weights["key"]),
+        key=node.key,
+        run_key=node.key if captured is None else str(captured["key"]),
+        captures=node.kind is Kind.SNAPSHOT or captured is not None,
+        machine=_machine(fields, build, weights),
+        front=_front(fields),
+        program=_program(node, fields, weights, files),
+        scaling=scaling_of(node.fields),
+        assets=tuple(assets_of(node, needs, files)),
+    )
+
+
+def candidate_of(server: Server) -> Server:
+    """The twin that the gates look at: another name, and one container at most."""
+    scaling = apps.Scaling(0, 1, None, CANDIDATE_WINDOW)
+    return replace(server, app=apps.candidate_app(server.stack), scaling=scaling)
+
+
+def tryout_of(server: Server) -> Server:
+    """The same command line, to be run once in a plain function."""
+    return replace(server, app=apps.tryout_app(server.stack), scaling=apps.Scaling())
+
+
+def rate_of(needs: Mapping[str, Flat], node: Node) -> float:
+    """Dollars for a second of one container of a server or a snapshot."""
+    size = _whole(needs[Kind.WEIGHTS].get("size"))
+    return costs.rate_of(_fields(node, needs), size)
+
+
+def scaling_of(fields: Flat) -> apps.Scaling:
+    """What the client changes in place, from the fields of a server."""
+    window = fields.get("scaling.scaledown_window")
+    return apps.Scaling(
+        min_containers=_optional(fields.get("scaling.min_containers")),
+        max_containers=_optional(fields.get("scaling.max_containers")),
+        buffer_containers=_optional(fields.get("scaling.buffer_containers")),
+        scaledown_window=None if window is None else math.ceil(seconds(window)),
+    )
+
+
+def url_label(workspace: str, environment: str, label: str) -> str:
+    """The first part of a URL on modal.run, as Modal makes and cuts it."""
+    prefix = f"{workspace}-{environment}" if environment else workspace
+    whole = f"{prefix}--{label}"
+    if len(whole) <= _LONGEST_LABEL:
+        return whole
+    mark = hashlib.sha256(whole.encode()).hexdigest()[:6]
+    return f"{whole[:56]}-{mark}"
+
+
+def _fields(node: Node, needs: Mapping[str, Flat]) -> Flat:
+    """The fields of a server with those of the snapshot it is made from."""
+    match needs.get(Kind.SNAPSHOT):
+        case {"fields": dict(captured)} if Kind.SNAPSHOT in node.needs:
+            return {**captured, **node.fields}
+        case _:
+            return node.fields
+
+
+def _outputs_of_weights(node: Node) -> Flat:
+    about = node.spec.get("about")
+    known = about if isinstance(about, dict) else {}
+    names = _texts(known.get("model"))
+    if not names:
+        raise EngineError(
+            f"`{node.address}` does not come from the hub or an address",
+            hint="on modal, weights are fetched there: write `model.repo` or"
+            " `model.url`",
+        )
+    folder = f"{apps.MOUNT}{apps.weights_folder(node.key)}"
+    found: dict[str, JsonValue] = {
+        "path": f"{folder}/{names[0]}",
+        "key": node.key,
+        "size": _optional(known.get("size")),
+    }
+    if "mmproj" in known:
+        found["mmproj"] = f"{folder}/{known['mmproj']}"
+    return found
+
+
+def _machine(fields: Flat, build: Flat, weights: Flat) -> apps.Machine:
+    cuda, region = build.get("cuda"), fields.get("modal.region")
+    return apps.Machine(
+        image=image_of(None if cuda is None else str(cuda), "runtime"),
+        gpus=gpus_of(fields),
+        cpu=cores_of(fields),
+        memory=memory_of(fields, _whole(weights.get("size"))),
+        region=None if region is None else str(region),
+    )
+
+
+def _front(fields: Flat) -> apps.Front:
+    direct = fields.get("modal.endpoint") == "server"
+    return apps.Front(
+        endpoint="server" if direct else "web_server",
+        routing_region=_routing_region(fields.get("modal.region")),
+        proxy_auth=fields.get("modal.proxy_auth") is True,
+        secret=secret_of(fields),
+        max_inputs=_whole(fields.get("scaling.max_concurrent"))
+        or _whole(fields.get("server.parallel"))
+        or SLOTS,
+        timeout=REQUEST_TIMEOUT,
+    )
+
+
+def _program(
+    node: Node, fields: Flat, weights: Flat, files: Mapping[str, bytes]
+) -> apps.Program:
+    template = str(fields.get("server.chat_template", ""))
+    size = _whole(weights.get("size"))
+    return apps.Program(
+        options=_options(node.spec.get("argv"), template),
+        model=_name(weights["path"]),
+        mmproj=_name(weights["mmproj"]) if "mmproj" in weights else None,
+        template=template if template and not _is_file(template) else None,
+        template_asset=_asset(template, files) if _is_file(template) else None,
+        warmup=tuple(_warmup(it, files) for it in _warmups(fields)),
+        start_timeout=min(_LONGEST_START, _START + math.ceil(size / _READ / 60) * 60),
+    )
+
+
+def _options(argv: JsonValue, template: str) -> tuple[str, ...]:
+    """The words of the stack, less the chat template, which is found at the start."""
+    words = _texts(argv)
+    if not template:
+        return tuple(words)
+    at = words.index("--chat-template")
+    return (*words[:at], *words[at + 2 :])
+
+
+def secret_of(fields: Flat) -> apps.Secret | None:
+    """The secret that holds the API key, from the fields of a server."""
+    name = fields.get("auth.api_key.secret")
+    if name is None:
+        return None
+    variable = fields.get("auth.api_key.env") or DEFAULT_VARIABLE
+    return apps.Secret(str(name), str(variable))
+
+
+def _routing_region(region: JsonValue) -> str:
+    text = str(region or "")
+    return next((r for p, r in _ROUTING.items() if text.startswith(p)), "us-east")
+
+
+def _warmups(fields: Flat) -> list[Flat]:
+    match fields.get("snapshot.warmup"):
+        case list(requests):
+            return [it for it in requests if isinstance(it, dict)]
+        case _:
+            return []
+
+
+def _warmup(request: Flat, files: Mapping[str, bytes]) -> apps.WarmupRequest:
+    image, limit = request.get("image"), request.get("timeout")
+    return apps.WarmupRequest(
+        prompt=str(request["prompt"]),
+        max_tokens=_whole(request.get("max_tokens")) or _WARMUP_TOKENS,
+        image=None if image is None else _asset(str(image), files),
+        seconds=None if limit is None else seconds(limit),
+    )
+
+
+def _is_file(template: str) -> bool:
+    return template.endswith(".jinja")
+
+
+def _asset(name: str, files: Mapping[str, bytes]) -> str:
+    """A name that follows the content, so that another picture is another app."""
+    digest = hashlib.sha256(_content(name, files)).hexdigest()[:16]
+    ending = PurePosixPath(name).suffix.lower()
+    plain = ending if ending[1:].isascii() and ending[1:].isalnum() else ""
+    return f"{digest}{plain}"
+
+
+def _content(name: str, files: Mapping[str, bytes]) -> bytes:
+    if name not in files:
+        raise EngineError(f"the file `{name}` of the stack was not given")
+    return files[name]
+
+
+def _name(path: JsonValue) -> str:
+    return PurePosixPath(str(path)).name
+
+
+def _texts(value: JsonValue) -> list[str]:
+    match value:
+        case list(items):
+            return [str(item) for item in items]
+        case str():
+            return [value]
+        case _:
+            return []
+
+
+def _optional(value: JsonValue) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _whole(value: JsonValue) -> int:
+    return _optional(value) or 0

@@ -1,0 +1,37 @@
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.modal.emulated import Emulated, emulator
+from tests.modal.project import KEY, SECRET, Project, digest_of, make_source, served
+
+
+@pytest.fixture(scope="session")
+def sources(
+    llama_server: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Mapping[str, str]]:
+    """Where a build and weights come from, as a stack names them."""
+    repository = make_source(tmp_path_factory.mktemp("source"), llama_server)
+    with served(tiny_model.parent) as site:
+        yield {
+            "REPOSITORY": repository,
+            "MODEL": f"{site}/{tiny_model.name}",
+            "SHA256": digest_of(tiny_model),
+        }
+
+
+@pytest.fixture
+def cloud(tmp_path: Path) -> Iterator[Emulated]:
+    """A control plane, with the secret that the stack names."""
+    with emulator(tmp_path / "cloud") as made:
+        made.secret(SECRET, {"LLAMA_API_KEY": KEY})
+        yield made
+
+
+@pytest.fixture
+def project(cloud: Emulated, sources: Mapping[str, str], tmp_path: Path) -> Project:
+    """A project with a stack that is not deployed."""
+    made = Project(tmp_path / "project", cloud, sources)
+    made.write()
+    return made

@@ -1,0 +1,97 @@
+"""The emulator as a program: `python -m tests.modal.emulator FOLDER`.
+
+Prints one line of JSON, with the address for the client and the one for the test,
+and runs until it gets SIGTERM or its stdin ends, so that it never outlives the test.
+"""
+
+import asyncio
+import json
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import grpclib.server
+from modal._utils.grpc_utils import custom_detail_codec
+from modal_proto import api_grpc
+
+from tests.modal.emulator.apps import Apps
+from tests.modal.emulator.cloud import HOST, Cloud, first_of
+from tests.modal.emulator.containers import Container
+from tests.modal.emulator.control import routes as control_routes
+from tests.modal.emulator.front import Front, listen
+from tests.modal.emulator.functions import Functions
+from tests.modal.emulator.objects import Objects
+from tests.modal.emulator.objects import routes as file_routes
+from tests.modal.emulator.pools import Pools
+from tests.modal.emulator.rpc import complete
+
+
+class Servicer(Apps, Objects, Functions, api_grpc.ModalClientBase):
+    """All requests; a container's come over a socket of its own."""
+
+    def __init__(
+        self, cloud: Cloud, pools: Pools, front: Front, container: Container | None
+    ) -> None:
+        self.cloud, self.pools, self.front = cloud, pools, front
+        self.container = container
+
+
+complete(Servicer)
+
+
+class ControlPlane:
+    """The cloud, and the server that the client talks to; it can be cut off."""
+
+    def __init__(self, folder: Path, haste: float) -> None:
+        self.cloud = Cloud(folder, haste=haste)
+        self.pools = Pools(self.cloud, self.serve)
+        self.front = Front(self.cloud, self.pools)
+        self._server = self.serve(None)
+        self._port = 0
+
+    def serve(self, container: Container | None) -> grpclib.server.Server:
+        servicer = Servicer(self.cloud, self.pools, self.front, container)
+        return grpclib.server.Server(
+            [servicer], status_details_codec=custom_detail_codec
+        )
+
+    async def start(self) -> None:
+        """Listen for the client: on the same port as before."""
+        self._server = self.serve(None)
+        await self._server.start(HOST, self._port)
+        listening = self._server._server
+        assert listening is not None
+        self._port = listening.sockets[0].getsockname()[1]
+        self.cloud.url = f"http://{HOST}:{self._port}"
+
+    async def cut(self) -> None:
+        """Be unreachable; nothing that runs notices."""
+        self._server.close()
+        await self._server.wait_closed()
+
+
+async def main(folder: Path, haste: float) -> None:
+    plane = ControlPlane(folder, haste)
+    await plane.start()
+    cloud = plane.cloud
+    cloud.files_url = await listen(file_routes(cloud))
+    control = await listen(control_routes(cloud, plane.pools, plane.start))
+    print(json.dumps({"url": cloud.url, "control": control}), flush=True)  # noqa: T201
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    loop.add_reader(sys.stdin.fileno(), stop.set)
+    while not stop.is_set():
+        await first_of(stop, cloud.cut)
+        if cloud.cut.is_set() and not stop.is_set():
+            cloud.cut.clear()
+            await plane.cut()
+    await plane.pools.end()
+    await plane.front.close()
+
+
+if __name__ == "__main__":
+    with suppress(KeyboardInterrupt):
+        asyncio.run(main(Path(sys.argv[1]).resolve(), float(sys.argv[2])))

@@ -1,0 +1,298 @@
+"""What the emulated cloud holds: apps, functions, files, and what was asked of it.
+
+Every id looks as Modal's do: the client tells objects apart by their prefix, and an
+app by 22 letters.
+"""
+
+import asyncio
+import hashlib
+import time
+from collections import Counter, defaultdict
+from collections.abc import Coroutine, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from google.protobuf.json_format import MessageToDict
+from modal_proto import api_pb2 as pb
+
+HOST = "127.0.0.1"
+POLLED = frozenset(
+    {
+        "AppFetchLogs",
+        "AppGetLogs",
+        "AppHeartbeat",
+        "ContainerHeartbeat",
+        "FunctionGetCurrentStats",
+        "FunctionGetOutputs",
+        "TaskList",
+    }
+)
+"""Asked again and again while something is waited for: no part of a call table."""
+
+
+@dataclass(slots=True)
+class Version:
+    """One deployment of an app."""
+
+    number: int
+    at: float
+    tag: str
+    function_ids: Mapping[str, str]
+    class_ids: Mapping[str, str]
+    definition_ids: Mapping[str, str]
+    definitions: Mapping[str, pb.Function]
+    tags: Mapping[str, str]
+    rolled_back_to: int = 0
+
+
+@dataclass(slots=True)
+class App:
+    """One app, from its first request to after its end."""
+
+    id: str
+    name: str
+    environment: str
+    tags: dict[str, str]
+    created: float
+    state: "pb.AppState.ValueType" = pb.APP_STATE_INITIALIZING
+    history: list[Version] = field(default_factory=list)
+    function_ids: dict[str, str] = field(default_factory=dict)
+    class_ids: dict[str, str] = field(default_factory=dict)
+    stopped_at: float = 0.0
+
+    @property
+    def deployed(self) -> bool:
+        return self.state == pb.APP_STATE_DEPLOYED
+
+    def lifecycle(self) -> pb.AppLifecycle:
+        return pb.AppLifecycle(
+            app_state=self.state,
+            version=len(self.history),
+            created_at=self.created,
+            deployed_at=self.history[-1].at if self.history else 0,
+            deployed_by="tests",
+            stopped_at=self.stopped_at,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """What a web address leads to, whichever version of the app is deployed."""
+
+    app: str
+    environment: str
+    function: str
+    method: str
+
+
+@dataclass(slots=True)
+class Volume:
+    """A Volume: a folder of this machine."""
+
+    folder: Path
+    metadata: pb.VolumeMetadata
+
+
+@dataclass(slots=True)
+class Secret:
+    """A named secret, or one of a single deployment."""
+
+    name: str
+    values: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One line that a container wrote, or that the platform said of it."""
+
+    app_id: str
+    function_id: str
+    task_id: str
+    call_id: str
+    at: float
+    text: str
+    descriptor: "pb.FileDescriptor.ValueType"
+
+    def batch(self) -> pb.TaskLogsBatch:
+        item = pb.TaskLogs(
+            data=self.text,
+            timestamp=self.at,
+            timestamp_ns=int(self.at * 1e9),
+            file_descriptor=self.descriptor,
+            container_id=self.task_id,
+            function_call_id=self.call_id,
+        )
+        return pb.TaskLogsBatch(
+            task_id=self.task_id,
+            function_id=self.function_id,
+            entry_id=f"{int(self.at * 1e6)}-0",
+            items=[item],
+        )
+
+
+@dataclass(slots=True)
+class Faults:
+    """What goes wrong, by order of a test."""
+
+    refused: dict[str, str] = field(default_factory=dict)
+    """Requests that are refused, by name, with the message."""
+    cut_at: str = ""
+    """The request during which the network is cut."""
+    restores: int = 0
+    """How many restores end in exit code 222."""
+    unmounted: int = 0
+    """How many containers of classes find their Volumes empty."""
+    failed_layer: str = ""
+    """Text of an image's line that does not build."""
+    longest_wait: float = 150.0
+    """Seconds after which a web request is answered with 303."""
+    volume_bytes: int = 0
+    """How much more fits on a Volume; 0: as much as on the disk."""
+
+
+class Cloud:
+    """Everything that lasts beyond one request."""
+
+    def __init__(self, folder: Path, *, haste: float) -> None:
+        self.folder = folder
+        self.haste = haste
+        """How many times faster than on Modal an idle container goes."""
+        self.url = ""
+        self.files_url = ""
+        self.environments: list[str] = ["main"]
+        self.apps: dict[str, App] = {}
+        self.functions: dict[str, pb.Function] = {}
+        self.autoscaling: dict[str, pb.AutoscalerSettings] = {}
+        self.handles: dict[str, pb.FunctionHandleMetadata] = {}
+        self.urls: dict[Address, str] = {}
+        """Web addresses; they stay while an app is stopped and deployed again."""
+        self.images: dict[str, pb.Image] = {}
+        self.image_ids: dict[str, str] = {}
+        self.mounts: dict[str, list[pb.MountFile]] = {}
+        self.files: dict[str, bytes] = {}
+        self.blobs: dict[str, bytes] = {}
+        self.volumes: dict[str, Volume] = {}
+        self.secrets: dict[str, Secret] = {}
+        self.faults = Faults()
+        self.calls: Counter[str] = Counter()
+        self.container_calls: Counter[str] = Counter()
+        self.requests: list[tuple[str, dict[str, Any]]] = []
+        self.logs: list[LogLine] = []
+        self.logged = asyncio.Condition()
+        self.cut = asyncio.Event()
+        self._numbers: Counter[str] = Counter()
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def new(self, prefix: str) -> str:
+        """An id that was not given before."""
+        self._numbers[prefix] += 1
+        return f"{prefix}-{self._numbers[prefix]:022d}"
+
+    def lock(self, name: str) -> asyncio.Lock:
+        return self._locks[name]
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Let work run beside all others; a task that nobody holds may vanish."""
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def note(self, name: str, request: Any, *, container: bool) -> None:
+        """Count a request, and keep what a deployment asked for."""
+        (self.container_calls if container else self.calls)[name] += 1
+        if not container and name not in POLLED:
+            content = MessageToDict(request, preserving_proto_field_name=True)
+            self.requests.append((name, content))
+
+    async def log(
+        self,
+        function_id: str,
+        task_id: str,
+        text: str,
+        descriptor: "pb.FileDescriptor.ValueType" = pb.FILE_DESCRIPTOR_INFO,
+        call_id: str = "",
+    ) -> None:
+        """Write into the log of the app of a function."""
+        app_id = self.handles[function_id].app_id
+        line = LogLine(
+            app_id, function_id, task_id, call_id, time.time(), text, descriptor
+        )
+        async with self.logged:
+            self.logs.append(line)
+            self.logged.notify_all()
+
+    def app_of(self, function_id: str) -> App:
+        return self.apps[self.handles[function_id].app_id]
+
+    def deployed(self, name: str, environment: str) -> App | None:
+        """The deployed app of a name."""
+        for app in self.apps.values():
+            place = (app.name, app.environment)
+            if app.deployed and place == (name, environment or "main"):
+                return app
+        return None
+
+    def behind(self, address: Address) -> str | None:
+        """The function that an address leads to now."""
+        app = self.deployed(address.app, address.environment)
+        return None if app is None else app.function_ids.get(address.function)
+
+    def secret(self, name: str) -> str | None:
+        """The id of a named secret."""
+        found = (i for i, s in self.secrets.items() if name and s.name == name)
+        return next(found, None)
+
+    def volume(self, name: str) -> str | None:
+        """The id of a named Volume."""
+        found = (i for i, v in self.volumes.items() if v.metadata.name == name)
+        return next(found, None)
+
+    def layout(self, app: App) -> pb.AppLayout:
+        """Everything an app is made of, as its containers need it."""
+        made = pb.AppLayout(function_ids=app.function_ids, class_ids=app.class_ids)
+        for name in app.function_ids.values():
+            handle = self.handles[name]
+            made.objects.add(object_id=name, function_handle_metadata=handle)
+        for name in app.class_ids.values():
+            handle_of_class = pb.ClassHandleMetadata()
+            made.objects.add(object_id=name, class_handle_metadata=handle_of_class)
+        known = {item.object_id for item in made.objects}
+        for name in app.function_ids.values():
+            for needed in self.functions[name].object_dependencies:
+                if needed.object_id in known:
+                    continue
+                known.add(needed.object_id)
+                item = made.objects.add(object_id=needed.object_id)
+                if volume := self.volumes.get(needed.object_id):
+                    item.volume_metadata.CopyFrom(volume.metadata)
+        return made
+
+    def image_lines(self, image_id: str) -> list[str]:
+        """The lines of an image and of all it is based on, the base first."""
+        image = self.images.get(image_id)
+        if image is None:
+            return []
+        base = [
+            line for b in image.base_images for line in self.image_lines(b.image_id)
+        ]
+        return [*base, *image.dockerfile_commands]
+
+
+def digest(message: Any) -> str:
+    """The same for equal messages; a set that is sent as a list comes in any order."""
+    return hashlib.sha256(message.SerializeToString(deterministic=True)).hexdigest()
+
+
+async def first_of(*events: asyncio.Event, within: float | None = None) -> None:
+    """Wait for one of several events; returns as well when the time is over."""
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, timeout=within, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+            with suppress(asyncio.CancelledError):
+                await wait

@@ -1,0 +1,263 @@
+"""One container: the client's entrypoint in a root, a network and mounts of its own.
+
+The root is an overlay over this machine's, so a container writes where it likes and
+two of one app do not see each other.  It is started as root, or in a user namespace
+where we are not root.
+"""
+
+import asyncio
+import os
+import shlex
+import signal
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpclib.server
+from modal_proto import api_pb2 as pb
+
+from tests.modal.emulator.cloud import Cloud
+
+_BOOT = Path(__file__).with_name("boot.py")
+_BOUND = ("/proc", "/dev", "/sys")
+_SNAPSHOT = "enable_gpu_snapshot"
+
+
+@dataclass(slots=True, eq=False)
+class Container:
+    """A process group that runs one function."""
+
+    task_id: str
+    function_id: str
+    folder: Path
+    definition: pb.Function
+    captures: bool
+    """It was started to make a snapshot of itself."""
+    fails_restore: bool = False
+    process: asyncio.subprocess.Process | None = None
+    server: grpclib.server.Server | None = None
+    active: int = 0
+    call_id: str = ""
+    """The last call it took."""
+    idle_since: float = field(default_factory=time.time)
+    started: float = field(default_factory=time.time)
+    result: pb.GenericResult | None = None
+    parked: asyncio.Event = field(default_factory=asyncio.Event)
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    draining: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def runs(self) -> bool:
+        return not self.ended.is_set()
+
+    @property
+    def code(self) -> int | None:
+        return None if self.process is None else self.process.returncode
+
+    @property
+    def restore_file(self) -> Path:
+        return self.folder / "restore.json"
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the whole group."""
+        if self.process is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, number)
+
+
+async def launch(cloud: Cloud, container: Container) -> None:
+    """Start the process; its requests come over a socket that is up already."""
+    function, folder = container.definition, container.folder
+    (folder / "arguments").write_bytes(_arguments(cloud, container))
+    state = "error" if container.fails_restore else "restore"
+    (folder / "checkpoint").write_text(state, encoding="utf-8")
+    alone = _has_a_network_of_its_own(function)
+    namespaces = ["-m", *(["-n"] if alone else []), *_as_root()]
+    container.process = await asyncio.create_subprocess_exec(
+        "unshare",
+        *namespaces,
+        "--propagation",
+        "private",
+        "sh",
+        "-c",
+        _script(cloud, container),
+        env=_environment(cloud, container, alone=alone),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
+    )
+    cloud.spawn(_watch(cloud, container))
+
+
+def _as_root() -> list[str]:
+    return [] if os.geteuid() == 0 else ["-Ur"]
+
+
+def _has_a_network_of_its_own(function: pb.Function) -> bool:
+    """Two versions of a server listen on one port; what writes a Volume fetches."""
+    mounts = function.volume_mounts
+    serves = function.is_class and not function.is_server
+    return serves or (bool(mounts) and all(mount.read_only for mount in mounts))
+
+
+def _arguments(cloud: Cloud, container: Container) -> bytes:
+    app = cloud.app_of(container.function_id)
+    return pb.ContainerArguments(
+        task_id=container.task_id,
+        function_id=container.function_id,
+        app_id=app.id,
+        function_def=container.definition,
+        environment_name=app.environment,
+        app_layout=cloud.layout(app),
+        checkpoint_id=f"ch-{container.task_id}",
+    ).SerializeToString()
+
+
+def prepared(function: pb.Function) -> pb.Function:
+    """The definition as a worker gets it."""
+    made = pb.Function()
+    made.CopyFrom(function)
+    made.is_checkpointing_function = made.checkpointing_enabled
+    wanted = made.experimental_options.get(_SNAPSHOT, "").lower()
+    made._experimental_enable_gpu_snapshot = wanted in ("true", "1")
+    return made
+
+
+def _environment(cloud: Cloud, container: Container, *, alone: bool) -> dict[str, str]:
+    function, folder = container.definition, container.folder
+    app = cloud.app_of(container.function_id)
+    found = {
+        "PATH": os.environ["PATH"],
+        "HOME": "/root",
+        "LANG": "C.UTF-8",
+        "PYTHONPATH": "/root",
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "MODAL_SERVER_URL": f"unix://{folder / 'rpc.sock'}",
+        "MODAL_TASK_ID": container.task_id,
+        "MODAL_IS_REMOTE": "1",
+        "MODAL_CONTAINER_ARGUMENTS_PATH": str(folder / "arguments"),
+        "MODAL_RESTORE_STATE_PATH": str(container.restore_file),
+        "MODAL_CONFIG_PATH": "/nonexistent",
+        "MODAL_ENVIRONMENT": app.environment,
+        "MODAL_IMAGE_ID": function.image_id,
+        "MODAL_REGION": "local",
+        "MODAL_CLOUD_PROVIDER": "CLOUD_PROVIDER_UNSPECIFIED",
+        "EMULATED_CHECKPOINT": str(folder / "checkpoint"),
+        "EMULATED_NETWORK": "own" if alone else "",
+    }
+    for line in cloud.image_lines(function.image_id):
+        if line.startswith("ENV "):
+            pairs = (word.partition("=") for word in shlex.split(line[4:]))
+            found |= {name: value for name, _, value in pairs}
+    for secret in function.secret_ids:
+        found |= cloud.secrets[secret].values
+    if container.captures:
+        found["MODAL_ENABLE_SNAP_RESTORE"] = "1"
+    return found
+
+
+def _script(cloud: Cloud, container: Container) -> str:
+    """Shell that lays out the root, and starts Python in it."""
+    layer = container.folder / "layer"
+    root = layer / "root"
+    quoted = shlex.quote
+    lines = ["set -e", f"mkdir {quoted(str(layer))}"]
+    lines += [f"mount -t tmpfs tmpfs {quoted(str(layer))}", f"cd {quoted(str(layer))}"]
+    lines += ["mkdir upper work root"]
+    lines += ["mount -t overlay overlay -o lowerdir=/,upperdir=upper,workdir=work root"]
+    for place in (*_BOUND, *_other_disks(), str(cloud.folder)):
+        lines += [f"mkdir -p root{quoted(place)}"]
+        lines += [f"mount --rbind {quoted(place)} root{quoted(place)}"]
+    lines += [*_files(cloud, container, root), *_volumes(cloud, container)]
+    boot = f"{quoted(sys.executable)} -P {quoted(str(_BOOT))}"
+    lines += [f'exec chroot root sh -c \'cd /root && exec "$0" "$@"\' {boot}']
+    return "\n".join(lines)
+
+
+def _other_disks() -> list[str]:
+    """Folders that Python needs and that the overlay over `/` does not show."""
+    needed = {sys.prefix, sys.base_prefix, str(_BOOT.parent), *sys.path}
+    disk = Path("/").stat().st_dev
+    found = [p for p in sorted(needed) if p and Path(p).is_dir()]
+    return [place for place in found if Path(place).stat().st_dev != disk]
+
+
+def _files(cloud: Cloud, container: Container, root: Path) -> list[str]:
+    """The source of the app, and what its image adds."""
+    lines = []
+    for mount in container.definition.mount_ids:
+        for file in cloud.mounts.get(mount, []):
+            held = cloud.folder / "files" / file.sha256_hex
+            held.parent.mkdir(exist_ok=True)
+            if not held.exists():
+                held.write_bytes(cloud.files[file.sha256_hex])
+            target = shlex.quote(f"{root}{file.filename}")
+            lines += [f"mkdir -p $(dirname {target})"]
+            lines += [f"cp {shlex.quote(str(held))} {target}"]
+            lines += [f"chmod {(file.mode or 0o644) & 0o777:o} {target}"]
+    return lines
+
+
+def _volumes(cloud: Cloud, container: Container) -> list[str]:
+    lines = []
+    hidden = container.definition.is_class and cloud.faults.unmounted > 0
+    if hidden:
+        cloud.faults.unmounted -= 1
+    for mount in container.definition.volume_mounts:
+        source = cloud.volumes[mount.volume_id].folder / mount.sub_path
+        where = f"root{shlex.quote(mount.mount_path)}"
+        lines += [f"mkdir -p {where}"]
+        if hidden:
+            continue
+        lines += [f"mount --bind {shlex.quote(str(source))} {where}"]
+        if room := cloud.faults.volume_bytes:
+            lines += [f"mount -t tmpfs -o size={room} tmpfs {where}"]
+        if mount.read_only:
+            lines += [f"mount -o remount,bind,ro {where}"]
+    return lines
+
+
+async def _watch(cloud: Cloud, container: Container) -> None:
+    """Keep what a container says, and clean up after it.
+
+    Its end is not the end of its output: children inherit the pipes.
+    """
+    process = container.process
+    if process is None or process.stdout is None or process.stderr is None:
+        return
+    pumps = asyncio.gather(
+        _pump(cloud, container, process.stdout, pb.FILE_DESCRIPTOR_STDOUT),
+        _pump(cloud, container, process.stderr, pb.FILE_DESCRIPTOR_STDERR),
+    )
+    while process.returncode is None:
+        await asyncio.sleep(0.02)
+    container.signal(signal.SIGKILL)
+    await pumps
+    container.ended.set()
+    if container.server is not None:
+        container.server.close()
+
+
+async def _pump(
+    cloud: Cloud,
+    container: Container,
+    stream: asyncio.StreamReader,
+    descriptor: "pb.FileDescriptor.ValueType",
+) -> None:
+    with (cloud.folder / "containers.log").open("ab") as kept:
+        while line := await stream.readline():
+            kept.write(f"[{container.task_id[-4:]}] ".encode() + line)
+            kept.flush()
+            text = line.decode(errors="replace")
+            await cloud.log(
+                container.function_id,
+                container.task_id,
+                text,
+                descriptor,
+                container.call_id,
+            )

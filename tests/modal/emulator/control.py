@@ -1,0 +1,100 @@
+"""What a test asks of the emulator, and orders: counts, faults, what runs."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, replace
+from typing import Any
+
+from aiohttp import web
+from modal_proto import api_pb2 as pb
+
+from tests.modal.emulator.cloud import Cloud, Faults, Secret
+from tests.modal.emulator.pools import Pools
+
+
+def routes(
+    cloud: Cloud, pools: Pools, mend: Callable[[], Awaitable[None]]
+) -> list[web.RouteDef]:
+    """One address for each question."""
+
+    async def seen(_request: web.Request) -> web.Response:
+        return web.json_response(_seen(cloud, pools))
+
+    async def requests(_request: web.Request) -> web.Response:
+        return web.json_response(cloud.requests)
+
+    async def forget(_request: web.Request) -> web.Response:
+        cloud.calls.clear()
+        cloud.container_calls.clear()
+        cloud.requests.clear()
+        return web.Response()
+
+    async def faults(request: web.Request) -> web.Response:
+        cloud.faults = replace(Faults(), **await request.json())
+        return web.json_response(asdict(cloud.faults))
+
+    async def secret(request: web.Request) -> web.Response:
+        wanted = await request.json()
+        known = cloud.secret(wanted["name"])
+        found = Secret(wanted["name"], wanted["values"])
+        cloud.secrets[known or cloud.new("st")] = found
+        return web.Response()
+
+    async def environment(request: web.Request) -> web.Response:
+        cloud.environments.append((await request.json())["name"])
+        return web.Response()
+
+    async def cut(_request: web.Request) -> web.Response:
+        cloud.cut.set()
+        return web.Response()
+
+    async def mended(_request: web.Request) -> web.Response:
+        await mend()
+        return web.Response()
+
+    return [
+        web.get("/seen", seen),
+        web.get("/requests", requests),
+        web.post("/forget", forget),
+        web.post("/faults", faults),
+        web.post("/secret", secret),
+        web.post("/environment", environment),
+        web.post("/cut", cut),
+        web.post("/mend", mended),
+    ]
+
+
+def _seen(cloud: Cloud, pools: Pools) -> dict[str, Any]:
+    return {
+        "calls": dict(cloud.calls),
+        "container_calls": dict(cloud.container_calls),
+        "apps": [
+            {
+                "id": app.id,
+                "name": app.name,
+                "environment": app.environment,
+                "state": pb.AppState.Name(app.state),
+                "version": len(app.history),
+                "tags": app.tags,
+                "containers": sum(1 for _ in pools.of_app(app.id)),
+            }
+            for app in cloud.apps.values()
+        ],
+        "started": len(pools.containers),
+        "containers": [
+            {
+                "task": container.task_id,
+                "function": cloud.handles[container.function_id].function_name,
+                "app": cloud.app_of(container.function_id).name,
+                "runs": container.runs,
+                "code": container.code,
+                "pid": container.process.pid if container.process else None,
+            }
+            for container in pools.containers.values()
+        ],
+        "snapshots": pools.snapshots(),
+        "volumes": {
+            volume.metadata.name: str(volume.folder)
+            for volume in cloud.volumes.values()
+        },
+        "logs": [line.text for line in cloud.logs],
+    }
