@@ -29,6 +29,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "load": "core errors",
         "state": "core errors",
         "lockfile": "core errors state",
+        "saved_plan": "core errors state",
         "sources": "core errors store",  # store: its type of a file alone
         "store": "core errors sources",
         "gguf": "core errors sources",
@@ -39,8 +40,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "apply": "core engines errors state",
         "testing": "core engines errors load",
         "app": "__init__ apply core engines errors gates gguf home llama load lockfile"
-        " resolve sources state store",
-        "cli": "__init__ app core engines errors gates llama state",
+        " resolve saved_plan sources state store",
+        "cli": "__init__ app core engines errors gates llama saved_plan state",
         "__main__": "cli",
     }.items()
 }

@@ -8,9 +8,10 @@ from pathlib import Path
 from deployer import lockfile
 from deployer.app.deployed import Deployed, deployed, name_of
 from deployer.app.judging import Judging, reports_folder
-from deployer.app.planning import Options, Planned, plan
+from deployer.app.planning import Options, Planned, plan, settled
 from deployer.app.prepared import Prepared
 from deployer.app.roots import register
+from deployer.app.saving import held_to
 from deployer.app.settings import Settings, monotonic, utc_now, whole
 from deployer.apply import World, apply
 from deployer.core.events import Say, Talk
@@ -22,6 +23,7 @@ from deployer.core.values import Flat, JsonValue
 from deployer.core.verdict import Verdict
 from deployer.engines import Endpoint
 from deployer.errors import GateError, UsageError
+from deployer.saved_plan import SavedPlan
 from deployer.state.files import FileStateStore
 
 _KEEP = 3
@@ -45,16 +47,26 @@ Confirm = Callable[[Planned], bool]
 """Shows a plan that changes something, and asks; False ends the run."""
 
 
-def apply_stack(
-    stack_file: Path, settings: Settings, options: Options, say: Say, confirm: Confirm
+def apply_stack(  # noqa: PLR0913 - named at the call
+    stack_file: Path,
+    settings: Settings,
+    options: Options,
+    say: Say,
+    confirm: Confirm,
+    *,
+    saved: SavedPlan | None = None,
 ) -> Applied | None:
     """Plan under the lock of the stack, ask, and carry it out; None if declined.
 
+    With a ``saved`` plan it is that one or less, or StalePlanError.
     Raises what `deployer.apply.apply` and planning raise, and LockedError.
     """
     store = settings.states(stack_file, name_of(stack_file, settings))
     with _telling(store, say).lock(operation="apply"):
         planned = plan(stack_file, settings, options, say)
+        if saved is not None:
+            planned = held_to(saved, planned, stack_file)
+        planned = settled(planned, options.pending)
         _preflight(stack_file, settings, planned)
         if not planned.plan.is_empty and not confirm(planned):
             return None

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from os import urandom
 from pathlib import Path
 
@@ -12,8 +13,19 @@ from deployer.core.plan import Action, Drift, Plan, make_plan
 from deployer.core.problems import Place
 from deployer.core.progress import Watch, unwatched
 from deployer.core.resources import Kind
-from deployer.core.state import State
-from deployer.errors import UsageError
+from deployer.core.state import Record, State, node_of
+from deployer.errors import PendingError, UsageError
+
+
+class Pending(StrEnum):
+    """What becomes of what an earlier run began and did not end."""
+
+    ADOPT = "adopt"
+    """It is settled first, and the plan goes on from there."""
+    CLEAR = "clear"
+    """It is settled, and nothing new is begun."""
+    FAIL = "fail"
+    """Nothing is done while there is any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +38,7 @@ class Options:
     """Refuse to resolve anything that the lock file does not hold."""
     refresh: bool = False
     """Look at the world, and report drift."""
+    pending: Pending = Pending.ADOPT
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +109,34 @@ def drift_of(stack_file: Path, settings: Settings, state: State) -> tuple[Drift,
     if seen.running and seen.healthy:
         return ()
     return (Drift(server.address, seen.detail),)
+
+
+def settled(planned: Planned, pending: Pending) -> Planned:
+    """The plan, once it is decided about what an earlier run left.
+
+    Raises PendingError where there is any and it is to fail.
+    """
+    state = planned.state
+    left = [f"{it.record.address} was left {it.begun}" for it in state.loose]
+    if state.promoting is not None:
+        left.append(f"promoting release {state.promoting.number} did not end")
+    if pending is Pending.FAIL and left:
+        raise PendingError(
+            f"an earlier run of `{state.stack}` did not end: {'; '.join(left)}",
+            hint="`--pending adopt` settles it and goes on, `--pending clear` settles"
+            " it alone",
+        )
+    if pending is not Pending.CLEAR:
+        return planned
+    graph = {a: node_of(record) for a, record in live_once_settled(state).items()}
+    prepared = replace(planned.prepared, graph=graph)
+    made = make_plan(graph, state, drift=planned.plan.drift)
+    return Planned(made, prepared, state, None)
+
+
+def live_once_settled(state: State) -> Mapping[str, Record]:
+    """What is live when a promotion that began has ended."""
+    return state.live if state.promoting is None else state.promoting.records
 
 
 def prepare(

@@ -20,6 +20,8 @@ COMMANDS: Mapping[str, str] = {
     "validate": "planning",
     "lock": "planning",
     "plan": "planning",
+    "show": "planning",
+    "refresh": "planning",
     "apply": "applying",
     "status": "releases",
     "history": "releases",

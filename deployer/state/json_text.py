@@ -73,6 +73,12 @@ class Item:
             self._refuse("a whole number from 0")
         return self.value
 
+    def truth(self) -> bool:
+        """True or false."""
+        if not isinstance(self.value, bool):
+            self._refuse("true or false")
+        return self.value
+
     def flat(self) -> dict[str, JsonValue]:
         """A mapping of anything."""
         if not isinstance(self.value, dict):

@@ -147,6 +147,7 @@ def test_json_holds_what_the_text_shows() -> None:
         "empty": False,
         "gates": ["health"],
         "unfinished": [],
+        "drift": [],
         "resumes": None,
         "steps": [step_text(step) for step in steps_of(plan)],
     }
@@ -247,7 +248,7 @@ def test_markdown_says_what_an_earlier_run_left() -> None:
     record = deployed(WIDER).live["demo/server"]
     state = replace(deployed(LOCAL), loose=(Loose(Begun.STAGED, record),))
     text = plan_markdown(planned(None, LOCAL, state=state), {})
-    assert f"- an earlier run left demo/server {record.key[:8]} staged" in text
+    assert f"- `an earlier run left demo/server {record.key[:8]} staged" in text
 
 
 @given(VALUES, VALUES, NASTY, NASTY)

@@ -9,6 +9,7 @@ from deployer.core.render.words import (
     because,
     counts,
     describe,
+    drifted,
     leftovers,
     line_of,
     place_of,
@@ -31,7 +32,8 @@ def _lines(plan: Plan, places: Mapping[str, Place]) -> Iterator[str]:
         what = _cell(describe(change))
         yield f"| {sign} | {change.kind} | {what} | **{verb(change)}** |"
     yield ""
-    yield from (f"- {line}" for line in leftovers(plan))
+    yield from (f"- {_code(line)}" for line in leftovers(plan))
+    yield from (f"- **drift**: {_code(line)}" for line in drifted(plan))
     for change in plan.changes:
         if change.action is Action.KEEP:
             continue

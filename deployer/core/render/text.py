@@ -9,6 +9,7 @@ from deployer.core.render.words import (
     because,
     counts,
     describe,
+    drifted,
     leftovers,
     line_of,
     place_of,
@@ -28,6 +29,7 @@ def _lines(plan: Plan, places: Mapping[str, Place], *, steps: bool) -> Iterator[
     yield f"{plan.stack} on {plan.engine} · plan {plan.id} · state serial {plan.serial}"
     yield ""
     yield from _leftovers(plan)
+    yield from _drift(plan)
     heads = [_head(change) for change in plan.changes]
     column = max((len(head) for head in heads), default=0)
     for change, head in zip(plan.changes, heads, strict=True):
@@ -54,6 +56,14 @@ def _steps(plan: Plan) -> Iterator[str]:
 def _leftovers(plan: Plan) -> Iterator[str]:
     """What an interrupted run left, before anything new."""
     lines = [f"  ! {line}" for line in leftovers(plan)]
+    yield from lines
+    if lines:
+        yield ""
+
+
+def _drift(plan: Plan) -> Iterator[str]:
+    """What changed without the stack, apart from what the stack changes."""
+    lines = [f"  ! drift    {line}" for line in drifted(plan)]
     yield from lines
     if lines:
         yield ""
