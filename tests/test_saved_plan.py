@@ -14,7 +14,8 @@ from deployer.core.problems import Place
 from deployer.core.state import Begun, Loose, State
 from deployer.errors import UsageError
 from deployer.saved_plan import Bound, SavedPlan
-from tests.applying import GATED, LOCAL, SERVER, WIDER, Desk, graph
+from tests.applying import GATED, SERVER, WIDER, Desk, graph
+from tests.core.checking import LOCAL
 
 BOUND = Bound("0.1.0", "", "s" * 64, "l" * 64, "c" * 64)
 

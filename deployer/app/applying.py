@@ -47,7 +47,7 @@ Confirm = Callable[[Planned], bool]
 """Shows a plan that changes something, and asks; False ends the run."""
 
 
-def apply_stack(  # noqa: PLR0913 - named at the call
+def apply_stack(
     stack_file: Path,
     settings: Settings,
     options: Options,

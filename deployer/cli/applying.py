@@ -39,7 +39,7 @@ from deployer.errors import CancelledError, GateError, UsageError
     " alone, or refuse.",
 )
 @yes_option
-def apply_command(  # noqa: PLR0913 - one parameter an option
+def apply_command(
     stack: Path,
     plan_file: Path | None,
     engine: str | None,

@@ -155,22 +155,17 @@ def plan_command(  # noqa: PLR0913 - one parameter an option
     settings = settings_of()
     options = Options(engine=engine, locked=locked, refresh=refresh)
     form = "json" if as_json else form
-    if out is not None and len(stack_files(paths)) != 1:
-        raise UsageError(
-            "`--out` keeps the plan of one stack",
-            hint="name one stack file, and another file for each plan",
-        )
     changes = shown = 0
+    if out is not None:
+        _refuse_several(paths)
 
     def show(file: Path) -> None:
         nonlocal changes, shown
         with _watched(f"deployer plan {file}", as_text=form == "text") as watch:
             planned = plan(file, settings, options, watch)
         changes += not planned.plan.is_empty
-        if shown and form == "text":
-            click.echo()
+        _print(planned, form, steps=steps, apart=shown > 0)
         shown += 1
-        _print(planned, form, steps=steps)
         if out is not None:
             _keep(planned, file, options, out)
 
@@ -234,6 +229,14 @@ def refresh_command(
         raise click.exceptions.Exit(CHANGES)
 
 
+def _refuse_several(paths: tuple[Path, ...]) -> None:
+    if len(stack_files(paths)) != 1:
+        raise UsageError(
+            "`--out` keeps the plan of one stack",
+            hint="name one stack file, and another file for each plan",
+        )
+
+
 def _keep(planned: Planned, file: Path, options: Options, out: Path) -> None:
     from deployer.app.saving import save  # noqa: PLC0415 - rare
 
@@ -263,7 +266,9 @@ def _watched(command: str, *, as_text: bool) -> Iterator[Watch]:
             show.pause()
 
 
-def _print(planned: "Planned | SavedPlan", form: str, *, steps: bool) -> None:
+def _print(
+    planned: "Planned | SavedPlan", form: str, *, steps: bool, apart: bool = False
+) -> None:
     match form:
         case "json":
             from deployer.core.render.data import plan_data  # noqa: PLC0415 - rare
@@ -275,7 +280,7 @@ def _print(planned: "Planned | SavedPlan", form: str, *, steps: bool) -> None:
             click.echo(plan_markdown(planned.plan, planned.places))
         case _:
             text = plan_text(planned.plan, planned.places, steps=steps)
-            click.echo(text, nl=False)
+            click.echo(f"\n{text}" if apart else text, nl=False)
             for note in planned.notes:
                 click.echo(f"note: {note}")
 

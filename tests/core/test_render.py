@@ -280,8 +280,8 @@ def test_markdown_cannot_be_broken_by_a_value(
 def test_drift_is_told_in_every_form() -> None:
     drift = (Drift("demo/server", "pid 4711 is gone"),)
     plan = planned(LOCAL, LOCAL, drift=drift)
-    assert "drift: pid 4711 is gone" in plan_text(plan, {})
-    assert "drift: pid 4711 is gone" in plan_markdown(plan, {})
+    assert "drift    demo/server: pid 4711 is gone" in plan_text(plan, {})
+    assert "**drift**: `demo/server: pid 4711 is gone`" in plan_markdown(plan, {})
     assert '"detail": "pid 4711 is gone"' in json.dumps(plan_data(plan, {}))
 
 
