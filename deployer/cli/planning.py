@@ -156,8 +156,7 @@ def plan_command(  # noqa: PLR0913 - one parameter an option
     options = Options(engine=engine, locked=locked, refresh=refresh)
     form = "json" if as_json else form
     changes = shown = 0
-    if out is not None:
-        _refuse_several(paths)
+    _refuse_several(paths, out)
 
     def show(file: Path) -> None:
         nonlocal changes, shown
@@ -166,8 +165,7 @@ def plan_command(  # noqa: PLR0913 - one parameter an option
         changes += not planned.plan.is_empty
         _print(planned, form, steps=steps, apart=shown > 0)
         shown += 1
-        if out is not None:
-            _keep(planned, file, options, out)
+        _keep(planned, file, options, out)
 
     _each(paths, show, as_json=form == "json")
     if changes and detailed_exitcode:
@@ -229,15 +227,17 @@ def refresh_command(
         raise click.exceptions.Exit(CHANGES)
 
 
-def _refuse_several(paths: tuple[Path, ...]) -> None:
-    if len(stack_files(paths)) != 1:
+def _refuse_several(paths: tuple[Path, ...], out: Path | None) -> None:
+    if out is not None and len(stack_files(paths)) != 1:
         raise UsageError(
             "`--out` keeps the plan of one stack",
             hint="name one stack file, and another file for each plan",
         )
 
 
-def _keep(planned: Planned, file: Path, options: Options, out: Path) -> None:
+def _keep(planned: Planned, file: Path, options: Options, out: Path | None) -> None:
+    if out is None:
+        return
     from deployer.app.saving import save  # noqa: PLC0415 - rare
 
     save(planned, file, options, out)
