@@ -38,7 +38,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "gates": "core errors",
         "engines": "core errors gguf llama sources store",
         "apply": "core engines errors state",
-        "testing": "core engines errors load",
+        "testing": "core engines errors load state",
         "app": "__init__ apply core engines errors gates gguf home llama load lockfile"
         " resolve saved_plan sources state store",
         "cli": "__init__ app core engines errors gates llama saved_plan state",
@@ -62,12 +62,13 @@ HOMES: Mapping[str, tuple[str, ...]] = {
     "jsonschema": ("gates/json_schema.py",),
     "markupsafe": ("gates/report.py",),
     "modal": ("engines/modal/drive.py",),
+    "obstore": ("state/bucket.py",),
     "prometheus_client": ("gates/metrics.py",),
     "psutil": ("engines/local/", "state/lock.py"),
     "pydantic": ("core/", "gates/", "load/"),
     "pydantic_core": ("core/schema.py",),
     "rich": ("cli/",),
-    "stamina": ("gates/client.py", "sources/http.py"),
+    "stamina": ("gates/client.py", "sources/http.py", "state/bucket.py"),
     "yaml": ("load/",),
     # of the standard library
     "socket": ("engines/local/",),

@@ -1,7 +1,7 @@
 """Carrying plans out: apply, rollback, destroy."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from deployer.core.verdict import Verdict
 from deployer.engines import Endpoint
 from deployer.errors import GateError, UsageError
 from deployer.saved_plan import SavedPlan
-from deployer.state.files import FileStateStore
+from deployer.state import StateStore
 
 _KEEP = 3
 """Releases kept where no server is left to say how many."""
@@ -61,8 +61,9 @@ def apply_stack(
     With a ``saved`` plan it is that one or less, or StalePlanError.
     Raises what `deployer.apply.apply` and planning raise, and LockedError.
     """
-    store = settings.states(stack_file, name_of(stack_file, settings))
-    with _telling(store, say).lock(operation="apply"):
+    name = name_of(stack_file, settings)
+    store = settings.states(stack_file, name, notify=_notes(name, say))
+    with store.lock(operation="apply"):
         planned = plan(stack_file, settings, options, say)
         if saved is not None:
             planned = held_to(saved, planned, stack_file)
@@ -85,7 +86,7 @@ def rollback(
 ) -> Applied | None:
     """Promote an earlier release again, from the state alone; None if declined."""
     found = deployed(stack_file, settings)
-    with _telling(found.store, say).lock(operation="rollback"):
+    with _telling(found, settings, say).lock(operation="rollback"):
         found = deployed(stack_file, settings)
         release = earlier(found.state, number)
         graph = {a: node_of(r) for a, r in release.records.items()}
@@ -102,7 +103,7 @@ def destroy(
 ) -> Applied | None:
     """Stop and remove everything that runs; artefacts stay; None if declined."""
     found = deployed(stack_file, settings)
-    with _telling(found.store, say).lock(operation="destroy"):
+    with _telling(found, settings, say).lock(operation="destroy"):
         planned = _planned(deployed(stack_file, settings), {})
         if not planned.plan.is_empty and not confirm(planned):
             return None
@@ -133,9 +134,14 @@ def _planned(found: Deployed, graph: Graph) -> Planned:
     return Planned(make_plan(graph, state), prepared, state, None)
 
 
-def _telling(store: FileStateStore, say: Say) -> FileStateStore:
+def _telling(found: Deployed, settings: Settings, say: Say) -> StateStore:
     """The same store, that says whose lock it takes over."""
-    return replace(store, notify=lambda line: say(Talk(store.stack, line)))
+    name = found.state.stack
+    return settings.states(found.file, name, notify=_notes(name, say))
+
+
+def _notes(name: str, say: Say) -> Callable[[str], None]:
+    return lambda line: say(Talk(name, line))
 
 
 def _preflight(stack_file: Path, settings: Settings, planned: Planned) -> None:
@@ -170,7 +176,7 @@ def _carry_out(
     )
     steps = steps_of(planned.plan)
     if steps:
-        register(settings, settings.states(stack_file, planned.prepared.name))
+        register(settings, settings.state_place(stack_file), planned.prepared.name)
     keep = _kept(planned)
     try:
         state = apply(steps, planned.state, world, cause=cause, keep=keep)

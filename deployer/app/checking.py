@@ -10,7 +10,7 @@ def validate(
     stack_file: Path, settings: Settings, engine: str | None
 ) -> tuple[str, ...]:
     """Check a stack file offline; returns notes, raises StackError with problems."""
-    cache = Cache(settings.home / "cache" / "stacks")
+    cache = Cache(settings.home / "cache" / "stacks", settings.allowed)
     if (known := cache.find(stack_file, engine)) is not None:
         return known.notes
     from deployer.app.reading import (  # noqa: PLC0415 - slow to import
@@ -19,7 +19,7 @@ def validate(
     )
     from deployer.load.stack import load  # noqa: PLC0415 - the model is slow to import
 
-    loaded = load(stack_file, engine=engine)
+    loaded = load(stack_file, engine=engine, allowed=settings.allowed)
     refuse_options(loaded)
     refuse_build(loaded)
     return loaded.notes

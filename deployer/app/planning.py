@@ -89,7 +89,10 @@ def state_of(stack_file: Path, settings: Settings, prepared: Prepared) -> State:
     """The recorded state of a stack, or a new one; raises UsageError on a mix-up."""
     found = settings.states(stack_file, prepared.name).read()
     if found is None:
-        return State(prepared.name, prepared.engine, lineage=urandom(16).hex())
+        lineage = urandom(16).hex()
+        file = stack_file.name
+        return State(prepared.name, prepared.engine, lineage=lineage, file=file)
+    refuse_other_file(found, stack_file)
     if found.engine != prepared.engine and (found.live or found.loose):
         raise UsageError(
             f"stack `{prepared.name}` is deployed on engine `{found.engine}`, and is"
@@ -97,7 +100,22 @@ def state_of(stack_file: Path, settings: Settings, prepared: Prepared) -> State:
             hint=f"destroy it there first (`deployer destroy {stack_file} --engine"
             f" {found.engine}`), or give this one another name",
         )
-    return replace(found, engine=prepared.engine)
+    return replace(found, engine=prepared.engine, file=stack_file.name)
+
+
+def refuse_other_file(state: State, stack_file: Path) -> None:
+    """Raise UsageError where the state belongs to another file that is still there.
+
+    Two stacks of one name in one folder would take each other's server for their own;
+    a file that was renamed takes its state along.
+    """
+    other = stack_file.with_name(Path(state.file or stack_file.name).name)
+    if other.name != stack_file.name and other.exists():
+        raise UsageError(
+            f"`{stack_file}` and `{other}` both have the name `{state.stack}`, and what"
+            f" is deployed under it is `{other}`'s",
+            hint=f"give `{stack_file}` another `name`",
+        )
 
 
 def drift_of(stack_file: Path, settings: Settings, state: State) -> tuple[Drift, ...]:
@@ -143,7 +161,7 @@ def prepare(
     stack_file: Path, settings: Settings, options: Options, watch: Watch = unwatched
 ) -> tuple[Prepared, Facts | None]:
     """Read, check, resolve and expand a stack; facts are given where they are new."""
-    cache = Cache(settings.home / "cache" / "stacks")
+    cache = Cache(settings.home / "cache" / "stacks", settings.allowed)
     known = cache.find(stack_file, options.engine)
     if known is not None:
         return known, None

@@ -8,23 +8,27 @@ used; one that cannot be read keeps everything.
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from deployer.app.settings import Settings
 from deployer.core.state import Record, State
-from deployer.errors import StateError
-from deployer.state.files import FileStateStore
+from deployer.errors import StateError, UsageError
+from deployer.state import StateStore
+from deployer.state.places import StatePlace, place_at, store_at
 
 _FOLDER = "roots"
 
 
-def register(settings: Settings, states: FileStateStore) -> None:
+def register(settings: Settings, place: StatePlace, stack: str) -> None:
     """Remember where the state of a stack lies; before anything is made for it."""
     folder = settings.home / _FOLDER
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    place = str(states.folder.absolute())
-    name = hashlib.sha256(f"{place}\n{states.stack}".encode()).hexdigest()[:24]
-    content = json.dumps({"folder": place, "stack": states.stack})
+    here = place.scheme == "file"
+    where = str(Path(place.where).absolute()) if here else place.where
+    url = replace(place, where=where).url
+    name = hashlib.sha256(f"{url}\n{stack}".encode()).hexdigest()[:24]
+    content = json.dumps({"url": url, "stack": stack})
     new = folder / f".{name}.new"
     new.write_text(content, encoding="utf-8")
     new.replace(folder / f"{name}.json")
@@ -44,17 +48,16 @@ def users(settings: Settings) -> Mapping[str, tuple[str, ...]]:
     return {key: tuple(sorted(stacks)) for key, stacks in found.items()}
 
 
-def _registered(folder: Path) -> Iterator[FileStateStore]:
+def _registered(folder: Path) -> Iterator[StateStore]:
     for file in sorted(folder.glob("*.json")):
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
-            states = FileStateStore(Path(content["folder"]), str(content["stack"]))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            place, stack = place_at(content["url"]), str(content["stack"])
+        except (OSError, ValueError, KeyError, TypeError, UsageError) as error:
             raise StateError(
                 f"`{file}` does not name a state", hint=f"remove it: `rm {file}`"
             ) from error
-        if states.path.exists() or states.backup.exists():
-            yield states
+        yield store_at(place, stack, stack_file=Path(stack))
 
 
 def _records(state: State) -> Iterator[Record]:

@@ -1,6 +1,6 @@
 """The state as JSON, there and back."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from itertools import pairwise
 from typing import TypeVar
@@ -12,12 +12,18 @@ from deployer.state.json_text import (
     FormError,
     Item,
     NewerError,
+    Upgrade,
     members_of,
     parse,
     text_of,
 )
 
 _Word = TypeVar("_Word", bound=StrEnum)
+
+_UPGRADES: Sequence[Upgrade] = (
+    # 2 knows which stack file a state belongs to; the next apply writes it down.
+    lambda members: {**members, "file": ""},
+)
 
 
 def to_json(state: State) -> str:
@@ -35,7 +41,7 @@ def from_json(text: bytes | str, place: str) -> State:
     none, as only who keeps the text knows where another copy lies.
     """
     try:
-        state = _state(parse(text).versioned(VERSION))
+        state = _state(parse(text).versioned(VERSION, _UPGRADES))
         _verify(state)
     except NewerError as error:
         raise StateError(
@@ -46,6 +52,17 @@ def from_json(text: bytes | str, place: str) -> State:
     except FormError as error:
         raise StateError(f"`{place}` is damaged: {error}") from error
     return state
+
+
+def is_newer(text: bytes) -> bool:
+    """Whether only a newer deployer reads a text."""
+    try:
+        parse(text).versioned(VERSION, _UPGRADES)
+    except NewerError:
+        return True
+    except FormError:
+        return False
+    return False
 
 
 def _state(item: Item) -> State:
@@ -62,6 +79,7 @@ def _state(item: Item) -> State:
         promoting=None if promoting.value is None else release_in(promoting),
         releases=tuple(release_in(entry) for entry in found["releases"].entries()),
         released=found["released"].count(),
+        file=found["file"].text(),
     )
 
 
