@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from deployer.core.events import Ended, Event, Say, Started, Talk
-from deployer.core.plan import make_plan
+from deployer.core.plan import Drift, make_plan
 from deployer.core.resources import Kind
 from deployer.core.steps import Forget, Stage
 from deployer.errors import (
@@ -143,7 +143,7 @@ def test_a_release_that_cannot_be_started_again_is_dropped(desk: Desk) -> None:
     assert desk.state.promoting is None
     assert desk.state.loose == ()
     desk.engine.fails = set()
-    desk.apply(LOCAL)
+    desk.apply(LOCAL, drift=(Drift(SERVER, "gone"),))
     assert desk.settled(LOCAL)
 
 

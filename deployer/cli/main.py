@@ -35,7 +35,7 @@ COMMANDS: Mapping[str, str] = {
     "build": "building",
     "fetch": "artefacts",
     "store": "artefacts",
-    "state": "tools",
+    "state": "states",
     "flags": "flags",
     "patches": "building",
     "schema": "tools",
