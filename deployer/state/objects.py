@@ -9,7 +9,7 @@ the process of a holder still runs: where it does not, a person says so (`unlock
 import re
 import shlex
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +18,7 @@ from deployer.core.state import State
 from deployer.errors import DeployerError, LockedError, StalePlanError, StateError
 from deployer.state import KEPT
 from deployer.state import holder as holders
-from deployer.state.bucket import Bucket, Found, MovedError
+from deployer.state.bucket import ATTEMPTS, Bucket, Found, MovedError
 from deployer.state.disk import replace_file
 from deployer.state.files import refuse_other, unnoticed, utc_now
 from deployer.state.form import from_json, is_newer, to_json
@@ -184,23 +184,21 @@ class ObjectStateStore:
         return f"`deployer state repair {stack}` goes on from the newest whole version"
 
     def _replace(self, state: State, content: bytes, expect: int) -> None:
-        before = self.bucket.get(self._name)
-        if before is not None:
-            if before.content == content:
+        """Try until it is stored, or somebody else is seen to have been faster."""
+        for _ in range(ATTEMPTS):
+            before = self.bucket.get(self._name)
+            if before is not None and before.content == content:
                 return
-            stored = self._state_in(before)
-            refuse_other(stored, state, expect)
-            self._remember(stored.serial, before.content)
-        try:
-            self.bucket.put(self._name, content, before)
-        except MovedError as error:
-            now = self.read()
-            at = "gone" if now is None else f"at serial {now.serial}"
-            raise StalePlanError(
-                f"the state of `{self.stack}` was written by somebody else just now:"
-                f" it was at serial {expect}, and is {at}",
-                hint="run `deployer plan` again",
-            ) from error
+            stored = None if before is None else self._state_in(before)
+            if stored is not None and _is_old_answer(stored, state, expect):
+                continue
+            if before is not None and stored is not None:
+                refuse_other(stored, state, expect)
+                self._remember(stored.serial, before.content)
+            with suppress(MovedError):  # the next look says by whom, if by anybody
+                self.bucket.put(self._name, content, before)
+                return
+        raise StateError(f"`{self.place}` keeps answering with what it was before")
 
     def _remember(self, serial: int, content: bytes) -> None:
         """Keep a version, and forget the one that is too many."""
@@ -238,6 +236,11 @@ class ObjectStateStore:
             f"`{self.stack}` was just locked or freed by somebody else",
             hint="run it again to see by whom",
         )
+
+
+def _is_old_answer(stored: State, state: State, expect: int) -> bool:
+    """Serials only grow: what is below was read from a copy that is behind."""
+    return stored.lineage == state.lineage and stored.serial < expect
 
 
 def _holder_in(found: Found | None, place: str) -> Holder | None:
