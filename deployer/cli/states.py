@@ -61,7 +61,7 @@ def state_show(stack: Path) -> None:
     click.echo(to_json(states.pull(stack, settings_of(), None)), nl=False)
 
 
-@state_command.command("versions")
+@state_command.command("versions", short_help="List the kept versions of a state.")
 @stack_argument
 @json_option
 def state_versions(stack: Path, *, as_json: bool) -> None:
@@ -110,7 +110,7 @@ def state_pull(stack: Path, serial: int | None, out: Path | None) -> None:
     click.echo(f"serial {found.serial} of `{found.stack}` is in {out}")
 
 
-@state_command.command("push")
+@state_command.command("push", short_help="Store the state in a file.")
 @stack_argument
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
@@ -127,7 +127,7 @@ def state_push(stack: Path, file: Path, *, force: bool) -> None:
     click.echo(f"`{stored.stack}` is at serial {stored.serial}")
 
 
-@state_command.command("migrate")
+@state_command.command("migrate", short_help="Copy state and history to another place.")
 @stack_argument
 @click.option("--to", "url", required=True, metavar="URL", help="The other place.")
 def state_migrate(stack: Path, url: str) -> None:
@@ -145,7 +145,7 @@ def state_migrate(stack: Path, url: str) -> None:
     click.echo("name it in `deployer.yaml` or DEPLOYER_STATE_URL to use it from now on")
 
 
-@state_command.command("repair")
+@state_command.command("repair", short_help="Mend a state that cannot be read.")
 @stack_argument
 def state_repair(stack: Path) -> None:
     """Put the newest whole version in the place of a state that cannot be read.

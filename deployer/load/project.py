@@ -16,6 +16,8 @@ from deployer.load.files import text_of
 from deployer.load.tree import dotted, place_of, plain, walk
 from deployer.load.yaml12 import UnreadableError, parse
 
+_WORDS = {"a valid string": "a text", "an object": "a mapping"}
+
 
 def load_project(path: Path) -> Project:
     """Read the project file; raises StackError with every problem, by place."""
@@ -59,6 +61,7 @@ def _refused(
                 what, hint = f"`{name}` is missing", ""
             case _:
                 expected = detail["msg"].removeprefix("Input should be ")
+                expected = _WORDS.get(expected, expected)
                 what, hint = f"`{name}`: expected {_lower(expected)}", ""
         yield Problem(place, path, what, hint)
 

@@ -99,7 +99,7 @@ def s3(
     """A proxy before that server, and its URL; retries do not wait."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "of-the-tests")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "of-the-tests")
-    stamina.set_testing(True, attempts=10, cap=True)  # noqa: FBT003 - theirs
+    stamina.set_testing(True, attempts=10, cap=True)
     with proxied(s3_server) as found:
         yield found
-    stamina.set_testing(False)  # noqa: FBT003 - theirs
+    stamina.set_testing(False)

@@ -108,7 +108,7 @@ def proxied(server: tuple[str, int]) -> Iterator[tuple[Proxy, str]]:
                 self.wfile.write(content[:cut])
                 self.close_connection = spoil == "truncated"
 
-        do_GET = do_PUT = do_HEAD = do_DELETE = do_POST = _any
+        do_GET = do_PUT = do_HEAD = do_DELETE = do_POST = _any  # noqa: N815 - theirs
 
         def log_message(self, *_words: Any) -> None:
             """Stay quiet."""

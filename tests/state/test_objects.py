@@ -100,9 +100,7 @@ def test_a_write_outlives_a_fault_wherever_it_comes(
 
 
 @pytest.mark.parametrize("fault", [*FAULTS, "truncated"])
-def test_a_lock_outlives_a_fault(
-    s3: S3, remote: ObjectStateStore, fault: str
-) -> None:
+def test_a_lock_outlives_a_fault(s3: S3, remote: ObjectStateStore, fault: str) -> None:
     for at in range(2):
         s3[0].faults.extend([*[""] * at, fault])
         with remote.lock(operation="apply"):
@@ -262,9 +260,7 @@ def test_of_eight_that_want_the_lock_one_has_it(s3: S3, tmp_path: Path) -> None:
             except DeployerError:
                 over.wait(30)  # noqa: B023 - as above
 
-        threads = [
-            threading.Thread(target=run, args=(store, start)) for _ in range(8)
-        ]
+        threads = [threading.Thread(target=run, args=(store, start)) for _ in range(8)]
         for thread in threads:
             thread.start()
         for thread in threads:
