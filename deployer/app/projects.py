@@ -9,15 +9,16 @@ from deployer.state import KEPT
 from deployer.state.places import StatePlace
 
 
-def state_place(file: Path, stack_file: Path, below: Path) -> StatePlace:
+def state_place(file: Path, below: Path) -> StatePlace | None:
     """Where the project keeps the states of the stacks in the folder ``below``.
+
+    None where it does not say.
 
     Raises StackError with everything that is wrong in the file.
     """
     options = load_project(_shown(file)).state
     if options is None:
-        folder = stack_file.parent / ".deployer" / "state"
-        return StatePlace("file", str(folder))
+        return None
     if options.backend == "file":
         named = options.path or ".deployer/state"
         where = str(file.parent / named)

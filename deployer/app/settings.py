@@ -5,12 +5,18 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from deployer.core.values import JsonValue
 from deployer.errors import UsageError
 from deployer.home import home_of
-from deployer.load.roots import allowed_in, project_file, root_of
+from deployer.load.roots import (
+    allowed_in,
+    how_to_allow,
+    may_read,
+    project_file,
+    root_of,
+)
 from deployer.state import StateStore
 from deployer.state.places import StatePlace, place_at, store_at
 
@@ -62,14 +68,23 @@ class Settings:
         """
         url = self.environment.get(STATE_URL)
         file = None if url else project_file(stack_file)
-        if url is None and file is None:
-            return StatePlace("file", str(stack_file.parent / STATE_FOLDER))
         below = stack_file.resolve().parent.relative_to(root_of(stack_file))
-        if url:
-            return place_at(url).below(below)
-        from deployer.app.projects import state_place  # noqa: PLC0415 - slow to import
+        place = place_at(url).below(below) if url else None
+        if file is not None:
+            from deployer.app.projects import state_place  # noqa: PLC0415 - slow
 
-        return state_place(cast("Path", file), stack_file, below)
+            place = state_place(file, below)
+        return place or StatePlace("file", str(self._beside(stack_file)))
+
+    def _beside(self, stack_file: Path) -> Path:
+        """The folder beside the stacks; raises UsageError where a link leads out."""
+        folder = stack_file.parent / STATE_FOLDER
+        if not may_read(folder, root_of(stack_file), self.allowed):
+            raise UsageError(
+                f"`{folder}` leads out of the project of the stack",
+                hint=how_to_allow(folder),
+            )
+        return folder
 
     def engine(self, name: str, stack_file: Path) -> "Engine":
         """The engine of a stack; raises UsageError for one that is not there."""

@@ -20,6 +20,7 @@ from deployer.cli.options import (
 from deployer.cli.output import is_terminal, width
 from deployer.cli.show import Show
 from deployer.core.render.text import plan_text
+from deployer.core.spelling import harmless
 from deployer.core.verdict import Verdict
 from deployer.engines import Endpoint
 from deployer.errors import CancelledError, GateError, UsageError
@@ -158,7 +159,7 @@ def _evidence(show: Show) -> Iterator[None]:
 def _table(verdicts: Sequence[Verdict]) -> None:
     from deployer.gates.report import table  # noqa: PLC0415 - only with gates
 
-    click.echo(f"\n{table(verdicts, width=width())}")
+    click.echo(harmless(f"\n{table(verdicts, width=width())}"))
 
 
 def _refuse_without_terminal() -> None:

@@ -15,6 +15,7 @@ from deployer.cli.output import json_head, json_line, stack_files
 from deployer.core.problems import Problem, problems_text
 from deployer.core.progress import Progress, Watch, unwatched
 from deployer.core.render.text import plan_text
+from deployer.core.spelling import harmless
 from deployer.core.values import JsonValue
 from deployer.errors import DeployerError, StackError, UsageError
 
@@ -328,9 +329,9 @@ def _report(file: Path, error: DeployerError, *, as_json: bool) -> None:
     elif problems:
         click.echo(problems_text(problems), err=True, nl=False)
     else:
-        click.echo(f"{file}: error: {error.message}", err=True)
+        click.echo(harmless(f"{file}: error: {error.message}"), err=True)
         if error.hint:
-            click.echo(f"  hint: {error.hint}", err=True)
+            click.echo(harmless(f"  hint: {error.hint}"), err=True)
 
 
 def _problem(problem: Problem) -> JsonValue:

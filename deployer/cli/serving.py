@@ -22,6 +22,7 @@ from deployer.app.settings import settings_of
 from deployer.cli.options import json_option, stack_argument
 from deployer.cli.output import json_head, json_line, width
 from deployer.cli.show import Show
+from deployer.core.spelling import harmless
 from deployer.core.verdict import all_let_pass, summary
 from deployer.errors import GateError, UsageError
 from deployer.gates.runner import GateEvent
@@ -176,6 +177,6 @@ def logs_command(stack: Path, lines: int, *, follow: bool) -> None:
     """
     try:
         for line in logs(stack, settings_of(), lines=lines, follow=follow):
-            click.echo(line)
+            click.echo(harmless(line))
     except KeyboardInterrupt:
         return

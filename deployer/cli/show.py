@@ -18,6 +18,7 @@ import click
 from deployer.core.events import Ended, Event, Judged, Started, Talk
 from deployer.core.progress import Progress
 from deployer.core.render.step_words import step_text
+from deployer.core.spelling import harmless
 from deployer.core.units import show_bytes, show_seconds
 from deployer.core.verdict import Outcome, Verdict
 from deployer.errors import CancelledError, DeployerError
@@ -112,6 +113,7 @@ class Show:
                 assert_never(event)
 
     def _line(self, text: str) -> None:
+        text = harmless(text)
         if (bars := self._bars) is None:
             click.echo(text)
         else:

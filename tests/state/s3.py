@@ -8,7 +8,8 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.client import HTTPConnection, HTTPMessage
+from email.message import Message
+from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -32,7 +33,7 @@ class Proxy:
         self._before: dict[str, list[Answer]] = {}
 
     def answer(
-        self, method: str, path: str, headers: HTTPMessage, body: bytes
+        self, method: str, path: str, headers: Message, body: bytes
     ) -> tuple[Answer | None, str]:
         """What to say, and how to spoil it; None: hang up without a word."""
         with self._one:
@@ -52,9 +53,7 @@ class Proxy:
                 return None, ""
             return real, fault if method == "GET" else ""
 
-    def _real(
-        self, method: str, path: str, headers: HTTPMessage, body: bytes
-    ) -> Answer:
+    def _real(self, method: str, path: str, headers: Message, body: bytes) -> Answer:
         connection = HTTPConnection(*self._server)
         connection.request(method, path, body or None, dict(headers.items()))
         with connection.getresponse() as response:

@@ -13,6 +13,7 @@ from deployer.core.render.words import (
     leftovers,
     line_of,
     place_of,
+    printable,
     verb,
 )
 
@@ -22,7 +23,8 @@ _PLACE_COLUMN = 58
 
 def plan_text(plan: Plan, places: Mapping[str, Place], *, steps: bool = False) -> str:
     """The plan with every reason; ``places`` says where each field was written."""
-    return "\n".join(_lines(plan, places, steps=steps)) + "\n"
+    lines = map(printable, _lines(plan, places, steps=steps))
+    return "\n".join(lines) + "\n"
 
 
 def _lines(plan: Plan, places: Mapping[str, Place], *, steps: bool) -> Iterator[str]:
