@@ -62,7 +62,7 @@ def place_at(url: str) -> StatePlace:
     known = _OPTIONS.get(parts.scheme)
     if known is None:
         raise _no_place(url, f"it begins with none of {_schemes()}")
-    if "@" in parts.netloc:
+    if "@" in parts.netloc or "@" in options.get("endpoint", ""):
         raise _no_place(url, "a credential has no place in it")
     if unknown := sorted(options.keys() - known):
         raise _no_place(url, f"`{unknown[0]}` is not known for {parts.scheme}")
