@@ -237,6 +237,8 @@ class _Run:
         try:
             self._world.engine.start(record, needs, self._world.say)
         except EngineError as error:
+            if self._world.engine.observe(record).healthy:
+                raise  # it may have the traffic already: the next run tries again
             self._world.engine.retire(record, _silent)
             self._write(lambda s: s.dropped())
             raise EngineError(

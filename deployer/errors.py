@@ -14,6 +14,7 @@
   - SourceError            1   an artefact could not be resolved or fetched
   - StoreError             1   the artefact store is damaged or cannot be written
   - StateError             1   the state cannot be read or written
+  - PendingError           1   an earlier run did not end, and that was not to be
 
 A message says what is wrong in lower case, with literals in backticks;
 ``hint`` is what to type or change.  Neither ever holds a secret.
@@ -104,3 +105,7 @@ class StoreError(DeployerError):
 
 class StateError(DeployerError):
     """The state cannot be read or written."""
+
+
+class PendingError(DeployerError):
+    """An earlier run did not end, and nothing was to be done in that case."""

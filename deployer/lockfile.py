@@ -1,5 +1,6 @@
 """The lock file of a stack: what its references resolved to, kept in git."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +78,14 @@ def write(path: Path, facts: Facts, stack_name: str) -> None:
             replace_file(path, text.encode(), mode=0o666)  # less the umask
     except OSError as error:
         raise UsageError(f"cannot write `{path}`: {error.strerror}") from error
+
+
+def digest_of(facts: Facts | None) -> str:
+    """The digest of facts; empty where there are none."""
+    if facts is None:
+        return ""
+    content = text_of(_VERSION, members_of(facts))
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def inputs_of(stack: Stack, digests: Mapping[str, str]) -> Flat:

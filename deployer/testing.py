@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import cache
 from typing import TypeVar
 
@@ -24,9 +25,16 @@ from deployer.core.state import Record, State
 from deployer.core.values import Flat, JsonValue
 from deployer.core.verdict import Outcome, Verdict
 from deployer.engines import Endpoint, Observation, Restored
-from deployer.errors import EngineError, LockedError, StackError, StalePlanError
+from deployer.errors import (
+    EngineError,
+    LockedError,
+    StackError,
+    StalePlanError,
+    StateError,
+)
 from deployer.load.tree import plain
 from deployer.load.yaml12 import parse
+from deployer.state.holder import Holder, this_process
 
 _Result = TypeVar("_Result")
 
@@ -101,7 +109,7 @@ class MemoryStateStore:
     def __init__(self, state: State | None = None, *, fuse: Fuse | None = None) -> None:
         self.history: list[State] = [] if state is None else [state]
         self.fuse = fuse or Fuse()
-        self._holder: str | None = None
+        self._holder: Holder | None = None
 
     def read(self) -> State | None:
         """The last state."""
@@ -121,16 +129,49 @@ class MemoryStateStore:
             )
         self.fuse.run(lambda: self.history.append(state))
 
+    @property
+    def stack(self) -> str:
+        """The name of the stack; empty before the first state."""
+        return self.history[-1].stack if self.history else ""
+
+    @property
+    def place(self) -> str:
+        """Nowhere that lasts."""
+        return "memory"
+
+    def mend(self, state: State) -> None:
+        """What is remembered is never damaged."""
+        raise StateError(f"the state of `{state.stack}` is not damaged")
+
     @contextmanager
     def lock(self, *, operation: str) -> Iterator[None]:
         """Hold the lock; raises LockedError while it is held."""
         if self._holder is not None:
             raise LockedError(f"`{self._holder}` holds the lock")
-        self._holder = operation
+        self._holder = this_process(operation, now=lambda: datetime.now(UTC))
         try:
             yield
         finally:
             self._holder = None
+
+    def holder(self) -> Holder | None:
+        """Who holds the lock."""
+        return self._holder
+
+    def unlock(self, holder_id: str) -> Holder:
+        """Break the lock of the holder with this ID."""
+        if self._holder is None or self._holder.id != holder_id:
+            raise LockedError(f"nobody with the ID `{holder_id}` holds the lock")
+        broken, self._holder = self._holder, None
+        return broken
+
+    def serials(self) -> tuple[int, ...]:
+        """The serials of all states before the last one."""
+        return tuple(state.serial for state in self.history[:-1])
+
+    def kept(self, serial: int) -> State:
+        """The state with this serial."""
+        return next(state for state in self.history if state.serial == serial)
 
 
 class FakeEngine:

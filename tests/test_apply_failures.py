@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from deployer.core.events import Ended, Event, Say, Started, Talk
-from deployer.core.plan import make_plan
+from deployer.core.plan import Drift, make_plan
 from deployer.core.resources import Kind
 from deployer.core.steps import Forget, Stage
 from deployer.errors import (
@@ -136,12 +136,23 @@ def test_a_release_that_cannot_be_started_again_is_dropped(desk: Desk) -> None:
     """It would be resumed, and fail, in every later run."""
     desk.apply(LOCAL)
     desk.crash(WIDER, at=2)
+    desk.engine.reboot()
     desk.engine.fails = {"start server"}
     with pytest.raises(EngineError, match="release 2 could not be started again"):
         desk.apply(WIDER)
     assert desk.state.promoting is None
     assert desk.state.loose == ()
     desk.engine.fails = set()
+    desk.apply(LOCAL, drift=(Drift(SERVER, "gone"),))
+    assert desk.settled(LOCAL)
+
+
+def test_a_release_that_answers_is_never_dropped(desk: Desk) -> None:
+    """A hand-over that died half way may have given it the traffic already."""
+    desk.crash(LOCAL, at=4, after=True)
+    assert desk.engine.traffic
+    desk.fail(LOCAL, EngineError, fails={"start server"})
+    assert desk.engine.outages == []
     desk.apply(LOCAL)
     assert desk.settled(LOCAL)
 

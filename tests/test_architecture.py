@@ -29,6 +29,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "load": "core errors",
         "state": "core errors",
         "lockfile": "core errors state",
+        "saved_plan": "core errors state",
         "sources": "core errors store",  # store: its type of a file alone
         "store": "core errors sources",
         "gguf": "core errors sources",
@@ -37,10 +38,10 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "gates": "core errors",
         "engines": "core errors gguf llama sources store",
         "apply": "core engines errors state",
-        "testing": "core engines errors load",
+        "testing": "core engines errors load state",
         "app": "__init__ apply core engines errors gates gguf home llama load lockfile"
-        " resolve sources state store",
-        "cli": "__init__ app core engines errors gates llama state",
+        " resolve saved_plan sources state store",
+        "cli": "__init__ app core engines errors gates llama saved_plan state",
         "__main__": "cli",
     }.items()
 }
@@ -61,12 +62,13 @@ HOMES: Mapping[str, tuple[str, ...]] = {
     "jsonschema": ("gates/json_schema.py",),
     "markupsafe": ("gates/report.py",),
     "modal": ("engines/modal/drive.py",),
+    "obstore": ("state/bucket.py",),
     "prometheus_client": ("gates/metrics.py",),
     "psutil": ("engines/local/", "state/lock.py"),
     "pydantic": ("core/", "gates/", "load/"),
     "pydantic_core": ("core/schema.py",),
     "rich": ("cli/",),
-    "stamina": ("gates/client.py", "sources/http.py"),
+    "stamina": ("gates/client.py", "sources/http.py", "state/bucket.py"),
     "yaml": ("load/",),
     # of the standard library
     "socket": ("engines/local/",),
@@ -156,6 +158,7 @@ SPELLED: Mapping[str, set[object]] = {
     # files beside the stack that have to be there
     "load/validate.py": {
         "llama_cpp.binary",
+        "llama_cpp.source_path",
         "model.mmproj",
         "model.path",
         "server.chat_template",

@@ -1,17 +1,18 @@
 """Carrying plans out: apply, rollback, destroy."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from deployer import lockfile
 from deployer.app.deployed import Deployed, deployed, name_of
 from deployer.app.judging import Judging
-from deployer.app.planning import Options, Planned, plan
+from deployer.app.planning import Options, Planned, plan, settled
 from deployer.app.prepared import Prepared
 from deployer.app.reports import keep_report
 from deployer.app.roots import only_used_by, register
+from deployer.app.saving import held_to
 from deployer.app.settings import Settings, monotonic, utc_now, whole
 from deployer.apply import World, apply
 from deployer.core.events import Say, Talk
@@ -23,7 +24,8 @@ from deployer.core.values import Flat, JsonValue
 from deployer.core.verdict import Verdict
 from deployer.engines import ABILITIES, Endpoint, Engine
 from deployer.errors import GateError, UsageError
-from deployer.state.files import FileStateStore
+from deployer.saved_plan import SavedPlan
+from deployer.state import StateStore
 
 _KEEP = 3
 """Releases kept where no server is left to say how many."""
@@ -47,15 +49,26 @@ Confirm = Callable[[Planned], bool]
 
 
 def apply_stack(
-    stack_file: Path, settings: Settings, options: Options, say: Say, confirm: Confirm
+    stack_file: Path,
+    settings: Settings,
+    options: Options,
+    say: Say,
+    confirm: Confirm,
+    *,
+    saved: SavedPlan | None = None,
 ) -> Applied | None:
     """Plan under the lock of the stack, ask, and carry it out; None if declined.
 
+    With a ``saved`` plan it is that one or less, or StalePlanError.
     Raises what `deployer.apply.apply` and planning raise, and LockedError.
     """
-    store = settings.states(stack_file, name_of(stack_file, settings))
-    with _telling(store, say).lock(operation="apply"):
+    name = name_of(stack_file, settings)
+    store = settings.states(stack_file, name, notify=_notes(name, say))
+    with store.lock(operation="apply"):
         planned = plan(stack_file, settings, options, say)
+        if saved is not None:
+            planned = held_to(saved, planned, stack_file)
+        planned = settled(planned, options.pending)
         engine = settings.engine(planned.plan.engine, stack_file)
         _preflight(engine, planned)
         if not planned.plan.is_empty and not confirm(planned):
@@ -75,7 +88,7 @@ def rollback(
 ) -> Applied | None:
     """Promote an earlier release again, from the state alone; None if declined."""
     found = deployed(stack_file, settings)
-    with _telling(found.store, say).lock(operation="rollback"):
+    with _telling(found, settings, say).lock(operation="rollback"):
         found = deployed(stack_file, settings)
         release = earlier(found.state, number)
         graph = {a: node_of(r) for a, r in release.records.items()}
@@ -97,13 +110,14 @@ def destroy(
     the memory of a server, prompts and keys included.
     """
     found = deployed(stack_file, settings)
-    with _telling(found.store, say).lock(operation="destroy"):
+    with _telling(found, settings, say).lock(operation="destroy"):
         planned = _planned(deployed(stack_file, settings), {})
         if not planned.plan.is_empty and not confirm(planned):
             return None
         engine = found.engine
         done = _carry_out(stack_file, settings, planned, engine, say, cause="destroy")
-        for key in only_used_by(settings, found.store, Kind.SNAPSHOT):
+        place = settings.state_place(stack_file)
+        for key in only_used_by(settings, place, found.state.stack, Kind.SNAPSHOT):
             settings.store.remove("snapshot", key)
         return done
 
@@ -132,9 +146,14 @@ def _planned(found: Deployed, graph: Graph) -> Planned:
     return Planned(make_plan(graph, state), prepared, state, None)
 
 
-def _telling(store: FileStateStore, say: Say) -> FileStateStore:
+def _telling(found: Deployed, settings: Settings, say: Say) -> StateStore:
     """The same store, that says whose lock it takes over."""
-    return replace(store, notify=lambda line: say(Talk(store.stack, line)))
+    name = found.state.stack
+    return settings.states(found.file, name, notify=_notes(name, say))
+
+
+def _notes(name: str, say: Say) -> Callable[[str], None]:
+    return lambda line: say(Talk(name, line))
 
 
 def _preflight(engine: Engine, planned: Planned) -> None:
@@ -146,6 +165,8 @@ def _preflight(engine: Engine, planned: Planned) -> None:
                 made.extend(nodes)
             case Stage(node):
                 made.append(node)
+            case _:
+                pass
     if made:
         engine.preflight(made)
 
@@ -182,7 +203,7 @@ def _carry_out(
     )
     steps = steps_of(planned.plan)
     if steps:
-        register(settings, settings.states(stack_file, planned.prepared.name))
+        register(settings, settings.state_place(stack_file), planned.prepared.name)
     keep = _kept(planned)
     home, before, name = settings.home, planned.state, planned.plan.id
     try:
@@ -203,7 +224,7 @@ def _new(verdicts: Sequence[Verdict], seen: Sequence[Verdict]) -> Iterator[Verdi
     yield from (v for v in verdicts if v.holds_back or v.gate not in passed)
 
 
-def _needs(store: FileStateStore, record: Record) -> Mapping[str, Flat]:
+def _needs(store: StateStore, record: Record) -> Mapping[str, Flat]:
     """What a server is made from, as the run has written it down by now."""
     state = store.read()
     return {} if state is None else state.outputs_of(record.needs)

@@ -11,7 +11,7 @@ def validate(
     stack_file: Path, settings: Settings, engine: str | None
 ) -> tuple[str, ...]:
     """Check a stack file offline; returns notes, raises StackError with problems."""
-    cache = Cache(settings.home / "cache" / "stacks")
+    cache = Cache(settings.home / "cache" / "stacks", settings.allowed)
     machine = partial(settings.machine_stamp, stack_file)
     if (known := cache.find(stack_file, engine, machine)) is not None:
         return known.notes
@@ -21,7 +21,7 @@ def validate(
     )
     from deployer.load.stack import load  # noqa: PLC0415 - the model is slow to import
 
-    loaded = load(stack_file, engine=engine)
+    loaded = load(stack_file, engine=engine, allowed=settings.allowed)
     refuse_options(loaded)
     refuse_build(loaded)
     return loaded.notes

@@ -8,13 +8,13 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from deployer.app.planning import Options, prepare
+from deployer.app.planning import Options, prepare, refuse_other_file
 from deployer.app.settings import Settings
 from deployer.core.state import Record, State
 from deployer.core.values import Flat
 from deployer.engines import Engine
 from deployer.errors import UsageError
-from deployer.state.files import FileStateStore
+from deployer.state import StateStore
 
 _NAME = re.compile(
     r"^name:[ \t]*[\"']?([a-z][a-z0-9-]*)[\"']?[ \t]*(#.*)?$", re.MULTILINE
@@ -27,7 +27,7 @@ class Deployed:
 
     file: Path
     state: State
-    store: FileStateStore
+    store: StateStore
     engine: Engine
 
     @property
@@ -57,6 +57,7 @@ def deployed(stack_file: Path, settings: Settings) -> Deployed:
             f"stack `{name}` was never applied from here",
             hint=f"run `deployer apply {stack_file}`",
         )
+    refuse_other_file(state, stack_file)
     return Deployed(stack_file, state, store, settings.engine(state.engine, stack_file))
 
 

@@ -26,7 +26,7 @@ def lock(
     stack_file: Path, settings: Settings, engine: str | None, *, upgrade: bool
 ) -> Locked:
     """Resolve what is not pinned (all of it with ``upgrade``), and write the file."""
-    loaded = load(stack_file, engine=engine)
+    loaded = load(stack_file, engine=engine, allowed=settings.allowed)
     file = lockfile.lock_path(stack_file)
     before = lockfile.read(file)
     known = None if upgrade else before

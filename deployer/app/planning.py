@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from functools import partial
 from os import urandom
 from pathlib import Path
@@ -13,9 +14,20 @@ from deployer.core.plan import Action, Drift, Plan, make_plan
 from deployer.core.problems import Place
 from deployer.core.progress import Watch, unwatched
 from deployer.core.resources import Graph, Kind
-from deployer.core.state import State
+from deployer.core.state import Record, State, node_of
 from deployer.engines import ABILITIES
-from deployer.errors import UsageError
+from deployer.errors import PendingError, UsageError
+
+
+class Pending(StrEnum):
+    """What becomes of what an earlier run began and did not end."""
+
+    ADOPT = "adopt"
+    """It is settled first, and the plan goes on from there."""
+    CLEAR = "clear"
+    """It is settled, and nothing new is begun."""
+    FAIL = "fail"
+    """Nothing is done while there is any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +42,7 @@ class Options:
     """Look at the world, and report drift."""
     cheaply: bool = False
     """Look only where that costs no requests."""
+    pending: Pending = Pending.ADOPT
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +96,10 @@ def state_of(stack_file: Path, settings: Settings, prepared: Prepared) -> State:
     """The recorded state of a stack, or a new one; raises UsageError on a mix-up."""
     found = settings.states(stack_file, prepared.name).read()
     if found is None:
-        return State(prepared.name, prepared.engine, lineage=urandom(16).hex())
+        lineage = urandom(16).hex()
+        file = stack_file.name
+        return State(prepared.name, prepared.engine, lineage=lineage, file=file)
+    refuse_other_file(found, stack_file)
     if found.engine != prepared.engine and (found.live or found.loose):
         raise UsageError(
             f"stack `{prepared.name}` is deployed on engine `{found.engine}`, and is"
@@ -91,7 +107,22 @@ def state_of(stack_file: Path, settings: Settings, prepared: Prepared) -> State:
             hint=f"destroy it there first (`deployer destroy {stack_file} --engine"
             f" {found.engine}`), or give this one another name",
         )
-    return replace(found, engine=prepared.engine)
+    return replace(found, engine=prepared.engine, file=stack_file.name)
+
+
+def refuse_other_file(state: State, stack_file: Path) -> None:
+    """Raise UsageError where the state belongs to another file that is still there.
+
+    Two stacks of one name in one folder would take each other's server for their own;
+    a file that was renamed takes its state along.
+    """
+    other = stack_file.with_name(Path(state.file or stack_file.name).name)
+    if other.name != stack_file.name and other.exists():
+        raise UsageError(
+            f"`{stack_file}` and `{other}` both have the name `{state.stack}`, and what"
+            f" is deployed under it is `{other}`'s",
+            hint=f"give `{stack_file}` another `name`",
+        )
 
 
 def drift_of(
@@ -113,11 +144,39 @@ def drift_of(
     return tuple(found)
 
 
+def settled(planned: Planned, pending: Pending) -> Planned:
+    """The plan, once it is decided about what an earlier run left.
+
+    Raises PendingError where there is any and it is to fail.
+    """
+    state = planned.state
+    left = [f"{it.record.address} was left {it.begun}" for it in state.loose]
+    if state.promoting is not None:
+        left.append(f"promoting release {state.promoting.number} did not end")
+    if pending is Pending.FAIL and left:
+        raise PendingError(
+            f"an earlier run of `{state.stack}` did not end: {'; '.join(left)}",
+            hint="`--pending adopt` settles it and goes on, `--pending clear` settles"
+            " it alone",
+        )
+    if pending is not Pending.CLEAR:
+        return planned
+    graph = {a: node_of(record) for a, record in live_once_settled(state).items()}
+    prepared = replace(planned.prepared, graph=graph)
+    made = make_plan(graph, state, drift=planned.plan.drift)
+    return Planned(made, prepared, state, None)
+
+
+def live_once_settled(state: State) -> Mapping[str, Record]:
+    """What is live when a promotion that began has ended."""
+    return state.live if state.promoting is None else state.promoting.records
+
+
 def prepare(
     stack_file: Path, settings: Settings, options: Options, watch: Watch = unwatched
 ) -> tuple[Prepared, Facts | None]:
     """Read, check, resolve and expand a stack; facts are given where they are new."""
-    cache = Cache(settings.home / "cache" / "stacks")
+    cache = Cache(settings.home / "cache" / "stacks", settings.allowed)
     machine = partial(settings.machine_stamp, stack_file)
     known = cache.find(stack_file, options.engine, machine)
     if known is not None:

@@ -48,8 +48,10 @@ class Inputs:
 class Cache:
     """Prepared stacks in one folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, allowed: tuple[Path, ...] = ()) -> None:
+        """`allowed` is what stacks may read: another list, another answer."""
         self._folder = folder
+        self._allowed = ":".join(map(str, allowed))
 
     def find(
         self, stack_file: Path, engine: str | None, machine: Callable[[str], str]
@@ -93,7 +95,7 @@ class Cache:
             new.replace(file)
 
     def _file(self, stack_file: Path, engine: str | None) -> Path:
-        name = f"{stack_file.absolute()}\n{stack_file}\n{engine or ''}"
+        name = f"{stack_file.absolute()}\n{stack_file}\n{engine or ''}\n{self._allowed}"
         return self._folder / f"{hashlib.sha256(name.encode()).hexdigest()[:24]}.json"
 
 

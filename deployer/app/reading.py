@@ -30,6 +30,7 @@ from deployer.errors import StackError, UsageError
 from deployer.llama.flags import problems_of
 from deployer.llama.patch_file import Patch, load_patches
 from deployer.llama.recipe import Target, refusals
+from deployer.load.roots import may_read, root_of
 from deployer.load.stack import Loaded, load
 from deployer.load.tree import place_of
 from deployer.resolve import Resolver
@@ -56,7 +57,7 @@ class Read:
 
 def read(stack_file: Path, settings: Settings, options: Options, watch: Watch) -> Read:
     """Everything a plan needs of the files; see `deployer.app.planning.prepare`."""
-    loaded = load(stack_file, engine=options.engine)
+    loaded = load(stack_file, engine=options.engine, allowed=settings.allowed)
     stack = loaded.stack
     variables = settings.variables(stack_file.parent.absolute())
     abilities = abilities_of(stack.engine, variables, settings.home)
@@ -175,7 +176,15 @@ def template_of(stack: Stack, folder: Path) -> Path | None:
 def patches_of(stack: Stack, stack_file: Path) -> tuple[Patch, ...]:
     """The patches that a stack names; raises StackError with all that is wrong."""
     names = stack.llama_cpp.patches or ()
-    return load_patches(patches_folder(stack_file), names) if names else ()
+    folder = patches_folder(stack_file)
+    root = root_of(stack_file)
+    led_out = [name for name in names if not may_read(folder / name, root, ())]
+    if led_out:
+        raise UsageError(
+            f"the patch `{led_out[0]}` lies outside the project of the stack",
+            hint=f"`{folder / led_out[0]}` is a link: put the folder there",
+        )
+    return load_patches(folder, names) if names else ()
 
 
 def _read_files(stack: Stack, stack_file: Path) -> Iterator[Path]:

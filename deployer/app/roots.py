@@ -8,27 +8,29 @@ used; one that cannot be read keeps everything.
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from deployer.app.settings import Settings
 from deployer.core.resources import Kind
 from deployer.core.state import Record, State
-from deployer.errors import StateError
-from deployer.state.files import FileStateStore
+from deployer.errors import StateError, UsageError
+from deployer.state import StateStore
+from deployer.state.places import StatePlace, place_at, store_at
 
 _FOLDER = "roots"
 
 
-def register(settings: Settings, states: FileStateStore) -> None:
+def register(settings: Settings, place: StatePlace, stack: str) -> None:
     """Remember where the state of a stack lies; before anything is made for it."""
     folder = settings.home / _FOLDER
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    place = str(states.folder.absolute())
-    name = hashlib.sha256(f"{place}\n{states.stack}".encode()).hexdigest()[:24]
-    content = json.dumps({"folder": place, "stack": states.stack})
+    url = _url(place)
+    name = _named(url, stack)
+    content = json.dumps({"url": url, "stack": stack})
     new = folder / f".{name}.new"
     new.write_text(content, encoding="utf-8")
-    new.replace(folder / f"{name}.json")
+    new.replace(folder / name)
 
 
 def users(settings: Settings) -> Mapping[str, tuple[str, ...]]:
@@ -38,7 +40,7 @@ def users(settings: Settings) -> Mapping[str, tuple[str, ...]]:
     Raises StateError for a state or a root that cannot be read.
     """
     found: dict[str, set[str]] = {}
-    for states in _registered(settings.home / _FOLDER):
+    for _, states in _registered(settings.home / _FOLDER):
         state = states.read()
         for record in _records(state) if state is not None else ():
             found.setdefault(record.key, set()).add(states.stack)
@@ -46,31 +48,42 @@ def users(settings: Settings) -> Mapping[str, tuple[str, ...]]:
 
 
 def only_used_by(
-    settings: Settings, states: FileStateStore, kind: Kind
+    settings: Settings, place: StatePlace, stack: str, kind: Kind
 ) -> frozenset[str]:
     """The keys of one kind that the state of a stack names, and no other one does."""
-    here = (states.folder.absolute(), states.stack)
+    here = _named(_url(place), stack)
     mine: set[str] = set()
     others: set[str] = set()
-    for known in _registered(settings.home / _FOLDER):
+    for name, known in _registered(settings.home / _FOLDER):
         state = known.read()
-        found = mine if (known.folder, known.stack) == here else others
+        found = mine if name == here else others
         records = () if state is None else _records(state)
         found.update(record.key for record in records if record.kind is kind)
     return frozenset(mine - others)
 
 
-def _registered(folder: Path) -> Iterator[FileStateStore]:
+def _url(place: StatePlace) -> str:
+    """A place that means the same from every folder of this machine."""
+    here = place.scheme == "file"
+    where = str(Path(place.where).absolute()) if here else place.where
+    return replace(place, where=where).url
+
+
+def _named(url: str, stack: str) -> str:
+    found = hashlib.sha256(f"{url}\n{stack}".encode()).hexdigest()
+    return f"{found[:24]}.json"
+
+
+def _registered(folder: Path) -> Iterator[tuple[str, StateStore]]:
     for file in sorted(folder.glob("*.json")):
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
-            states = FileStateStore(Path(content["folder"]), str(content["stack"]))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            place, stack = place_at(content["url"]), str(content["stack"])
+        except (OSError, ValueError, KeyError, TypeError, UsageError) as error:
             raise StateError(
                 f"`{file}` does not name a state", hint=f"remove it: `rm {file}`"
             ) from error
-        if states.path.exists() or states.backup.exists():
-            yield states
+        yield file.name, store_at(place, stack, stack_file=Path(stack))
 
 
 def _records(state: State) -> Iterator[Record]:

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING
 from deployer.core.values import JsonValue
 from deployer.errors import UsageError
 from deployer.home import home_of
-from deployer.state.files import FileStateStore
+from deployer.load.roots import (
+    allowed_in,
+    how_to_allow,
+    may_read,
+    project_file,
+    root_of,
+)
+from deployer.state import StateStore
+from deployer.state.places import StatePlace, place_at, store_at
 
 if TYPE_CHECKING:
     from deployer.engines import Engine, Place
@@ -18,6 +26,8 @@ if TYPE_CHECKING:
 
 STATE_FOLDER = Path(".deployer") / "state"
 """Beside the stacks; not committed."""
+STATE_URL = "DEPLOYER_STATE_URL"
+"""Where the states are instead, whatever the project says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +45,46 @@ class Settings:
 
         return Store(self.home)
 
-    def states(self, stack_file: Path, name: str) -> FileStateStore:
+    @property
+    def allowed(self) -> tuple[Path, ...]:
+        """Folders outside of their projects that stacks may read."""
+        return allowed_in(self.environment)
+
+    def states(
+        self,
+        stack_file: Path,
+        name: str,
+        *,
+        notify: Callable[[str], None] | None = None,
+    ) -> StateStore:
         """Where the state of a stack is kept."""
-        return FileStateStore(stack_file.parent / STATE_FOLDER, name)
+        place = self.state_place(stack_file)
+        return store_at(place, name, stack_file=stack_file, notify=notify)
+
+    def state_place(self, stack_file: Path) -> StatePlace:
+        """The place that DEPLOYER_STATE_URL or `deployer.yaml` names, or the folder.
+
+        Stacks of another folder of the project have another one.
+        """
+        url = self.environment.get(STATE_URL)
+        file = None if url else project_file(stack_file)
+        below = stack_file.resolve().parent.relative_to(root_of(stack_file))
+        place = place_at(url).below(below) if url else None
+        if file is not None:
+            from deployer.app.projects import state_place  # noqa: PLC0415 - slow
+
+            place = state_place(file, below)
+        return place or StatePlace("file", str(self._beside(stack_file)))
+
+    def _beside(self, stack_file: Path) -> Path:
+        """The folder beside the stacks; raises UsageError where a link leads out."""
+        folder = stack_file.parent / STATE_FOLDER
+        if not may_read(folder, root_of(stack_file), self.allowed):
+            raise UsageError(
+                f"`{folder}` leads out of the project of the stack",
+                hint=how_to_allow(folder),
+            )
+        return folder
 
     def engine(self, name: str, stack_file: Path) -> "Engine":
         """The engine of a stack; raises UsageError for one that is not there."""
@@ -84,7 +131,9 @@ def settings_of(environment: Mapping[str, str] | None = None) -> Settings:
 
 def patches_folder(stack_file: Path) -> Path:
     """The folder `patches/` of the project: beside the stack, or above it."""
-    folders = stack_file.absolute().parents
+    root = root_of(stack_file)
+    inside = [f for f in stack_file.resolve().parents if f.is_relative_to(root)]
+    folders = stack_file.absolute().parents[: len(inside)]
     found = (f / "patches" for f in folders if (f / "patches").is_dir())
     return next(found, folders[0] / "patches")
 

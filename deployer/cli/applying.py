@@ -6,8 +6,10 @@ from pathlib import Path
 
 import click
 
+from deployer import saved_plan
 from deployer.app.applying import Applied, Confirm, apply_stack, destroy, rollback
-from deployer.app.planning import Options, Planned
+from deployer.app.planning import Options, Pending, Planned
+from deployer.app.saving import stack_of
 from deployer.app.settings import settings_of
 from deployer.cli.options import (
     engine_option,
@@ -18,6 +20,7 @@ from deployer.cli.options import (
 from deployer.cli.output import is_terminal, width
 from deployer.cli.show import Show
 from deployer.core.render.text import plan_text
+from deployer.core.spelling import harmless
 from deployer.core.verdict import Verdict
 from deployer.engines import Endpoint
 from deployer.errors import CancelledError, GateError, UsageError
@@ -25,6 +28,7 @@ from deployer.errors import CancelledError, GateError, UsageError
 
 @click.command("apply")
 @stack_argument
+@click.argument("plan_file", type=click.Path(path_type=Path), required=False)
 @engine_option
 @locked_option
 @click.option(
@@ -32,23 +36,55 @@ from deployer.errors import CancelledError, GateError, UsageError
     is_flag=True,
     help="Look at what runs first, where that takes requests.",
 )
+@click.option(
+    "--pending",
+    type=click.Choice([*Pending]),
+    default=Pending.ADOPT,
+    show_default=True,
+    help="What to do about a run that did not end: settle it and go on, settle it"
+    " alone, or refuse.",
+)
 @yes_option
-def apply_command(
-    stack: Path, engine: str | None, *, locked: bool, refresh: bool, yes: bool
+def apply_command(  # noqa: PLR0913 - one parameter an option
+    stack: Path,
+    plan_file: Path | None,
+    engine: str | None,
+    pending: str,
+    *,
+    locked: bool,
+    refresh: bool,
+    yes: bool,
 ) -> None:
     """Carry out the plan: make, prove with gates, promote.
 
     The steps are shown before you are asked.  Ctrl-C once ends the run cleanly,
     twice at once; running `apply` again carries on.
 
+    A file of `plan --out` may follow the stack, or stand alone: then that plan is
+    carried out, or less, without a question; exit 7 where anything moved since.
+
     \b
     Example:
       deployer apply stacks/demo.yaml --yes
+      deployer apply demo.plan
     """
     settings = settings_of()
-    options = Options(engine=engine, locked=locked, refresh=True, cheaply=not refresh)
-    with Show(f"deployer apply {stack}") as show, _evidence(show):
-        done = apply_stack(stack, settings, options, show, _asker(show, yes=yes))
+    if plan_file is None and saved_plan.is_plan_file(stack):
+        stack, plan_file = Path(), stack
+    saved = None if plan_file is None else saved_plan.read(plan_file)
+    if saved is not None:
+        stack = stack_of(saved) if stack == Path() else stack
+        engine, yes = engine or saved.bound.engine or None, True
+    options = Options(
+        engine,
+        locked=locked,
+        refresh=True,
+        cheaply=not refresh,
+        pending=Pending(pending),
+    )
+    asker = _asker(show := Show(f"deployer apply {stack}"), yes=yes)
+    with show, _evidence(show):
+        done = apply_stack(stack, settings, options, show, asker, saved=saved)
     _finish(done)
 
 
@@ -135,7 +171,7 @@ def _evidence(show: Show) -> Iterator[None]:
 def _table(verdicts: Sequence[Verdict]) -> None:
     from deployer.gates.report import table  # noqa: PLC0415 - only with gates
 
-    click.echo(f"\n{table(verdicts, width=width())}")
+    click.echo(harmless(f"\n{table(verdicts, width=width())}"))
 
 
 def _refuse_without_terminal() -> None:

@@ -12,7 +12,7 @@ import click
 
 from deployer import __version__
 from deployer.core.problems import problems_text
-from deployer.core.spelling import did_you_mean, shown
+from deployer.core.spelling import did_you_mean, harmless, shown
 from deployer.errors import DeployerError, StackError, UsageError
 
 COMMANDS: Mapping[str, str] = {
@@ -20,6 +20,8 @@ COMMANDS: Mapping[str, str] = {
     "validate": "planning",
     "lock": "planning",
     "plan": "planning",
+    "show": "planning",
+    "refresh": "planning",
     "apply": "applying",
     "render": "rendering",
     "status": "releases",
@@ -35,7 +37,7 @@ COMMANDS: Mapping[str, str] = {
     "build": "building",
     "fetch": "artefacts",
     "store": "artefacts",
-    "state": "tools",
+    "state": "states",
     "flags": "flags",
     "patches": "building",
     "schema": "tools",
@@ -166,9 +168,9 @@ def _say(error: DeployerError) -> int:
     if isinstance(error, StackError):
         click.echo(problems_text(error.problems), err=True, nl=False)
         return error.exit_code
-    click.echo(f"error: {error.message}", err=True)
+    click.echo(harmless(f"error: {error.message}"), err=True)
     if error.hint:
-        click.echo(f"  hint: {error.hint}", err=True)
+        click.echo(harmless(f"  hint: {error.hint}"), err=True)
     return error.exit_code
 
 

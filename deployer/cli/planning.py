@@ -15,17 +15,26 @@ from deployer.cli.output import json_head, json_line, stack_files
 from deployer.core.problems import Problem, problems_text
 from deployer.core.progress import Progress, Watch, unwatched
 from deployer.core.render.text import plan_text
+from deployer.core.spelling import harmless
 from deployer.core.values import JsonValue
 from deployer.errors import DeployerError, StackError, UsageError
 
 if TYPE_CHECKING:
     from deployer.cli.show import Show
+    from deployer.saved_plan import SavedPlan
 
 CHANGES = 2
 """Exit code of `plan --detailed-exitcode` when something would change."""
 
 _paths = click.argument(
     "paths", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="PATH…"
+)
+_format_option = click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json", "markdown"]),
+    default="text",
+    help="How to print the plan.",
 )
 
 
@@ -113,15 +122,15 @@ def lock_command(paths: tuple[Path, ...], engine: str | None, *, upgrade: bool) 
 @click.option(
     "--detailed-exitcode", is_flag=True, help="Exit 2 when something would change."
 )
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["text", "json", "markdown"]),
-    default="text",
-    help="How to print the plan.",
-)
+@_format_option
 @click.option("--json", "as_json", is_flag=True, help="Short for --format json.")
 @click.option("--steps", is_flag=True, help="Also list the steps of an apply.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Keep the plan of one stack in a file, for `apply FILE`.",
+)
 def plan_command(  # noqa: PLR0913 - one parameter an option
     paths: tuple[Path, ...],
     engine: str | None,
@@ -132,6 +141,7 @@ def plan_command(  # noqa: PLR0913 - one parameter an option
     detailed_exitcode: bool,
     as_json: bool,
     steps: bool,
+    out: Path | None,
 ) -> None:
     """Show what `apply` would change, and why.
 
@@ -140,26 +150,99 @@ def plan_command(  # noqa: PLR0913 - one parameter an option
     \b
     Example:
       deployer plan stacks/demo.yaml
+      deployer plan stacks/demo.yaml --out demo.plan
       deployer plan stacks/ --format markdown
     """
     settings = settings_of()
     options = Options(engine=engine, locked=locked, refresh=refresh)
     form = "json" if as_json else form
     changes = shown = 0
+    _refuse_several(paths, out)
 
     def show(file: Path) -> None:
         nonlocal changes, shown
         with _watched(f"deployer plan {file}", as_text=form == "text") as watch:
             planned = plan(file, settings, options, watch)
         changes += not planned.plan.is_empty
-        if shown and form == "text":
-            click.echo()
+        _print(planned, form, steps=steps, apart=shown > 0)
         shown += 1
-        _print(planned, form, steps=steps)
+        _keep(planned, file, options, out)
 
     _each(paths, show, as_json=form == "json")
     if changes and detailed_exitcode:
         raise click.exceptions.Exit(CHANGES)
+
+
+@click.command("show")
+@click.argument("plan_file", type=click.Path(path_type=Path), metavar="PLANFILE")
+@_format_option
+@json_option
+def show_command(plan_file: Path, form: str, *, as_json: bool) -> None:
+    """Show a plan that `plan --out` kept, with the steps of its apply.
+
+    \b
+    Example:
+      deployer show demo.plan
+    """
+    from deployer import saved_plan  # noqa: PLC0415 - only here
+
+    saved = saved_plan.read(plan_file)
+    if as_json or form == "json":
+        json_head()
+    _print(saved, "json" if as_json else form, steps=True)
+
+
+@click.command("refresh", short_help="Look for drift: what runs otherwise.")
+@_paths
+@click.option("--detailed-exitcode", is_flag=True, help="Exit 2 where there is drift.")
+@json_option
+def refresh_command(
+    paths: tuple[Path, ...], *, detailed_exitcode: bool, as_json: bool
+) -> None:
+    """Compare what runs with what the state says; the stacks may say what they like.
+
+    Changes nothing: `apply` brings back what drifted.  For a scheduled job.
+
+    \b
+    Example:
+      deployer refresh stacks/ --detailed-exitcode
+    """
+    from deployer.app.refreshing import refresh  # noqa: PLC0415 - only here
+    from deployer.cli.drift import drift_data, drift_lines  # noqa: PLC0415 - as above
+
+    settings = settings_of()
+    drifted = 0
+
+    def look(file: Path) -> None:
+        nonlocal drifted
+        found = refresh(file, settings)
+        drifted += found is not None and bool(found.drift)
+        if as_json:
+            json_line({"type": "drift", "file": str(file), **drift_data(found)})
+            return
+        for line in drift_lines(found):
+            click.echo(f"{file}: {line}")
+
+    _each(paths, look, as_json=as_json)
+    if drifted and detailed_exitcode:
+        raise click.exceptions.Exit(CHANGES)
+
+
+def _refuse_several(paths: tuple[Path, ...], out: Path | None) -> None:
+    if out is not None and len(stack_files(paths)) != 1:
+        raise UsageError(
+            "`--out` keeps the plan of one stack",
+            hint="name one stack file, and another file for each plan",
+        )
+
+
+def _keep(planned: Planned, file: Path, options: Options, out: Path | None) -> None:
+    if out is None:
+        return
+    from deployer.app.saving import save  # noqa: PLC0415 - rare
+
+    save(planned, file, options, out)
+    click.echo(f"\nKept in {out}: `deployer apply {out}` does this, or less.", err=True)
 
 
 @contextmanager
@@ -184,7 +267,9 @@ def _watched(command: str, *, as_text: bool) -> Iterator[Watch]:
             show.pause()
 
 
-def _print(planned: Planned, form: str, *, steps: bool) -> None:
+def _print(
+    planned: "Planned | SavedPlan", form: str, *, steps: bool, apart: bool = False
+) -> None:
     match form:
         case "json":
             from deployer.core.render.data import plan_data  # noqa: PLC0415 - rare
@@ -196,7 +281,7 @@ def _print(planned: Planned, form: str, *, steps: bool) -> None:
             click.echo(plan_markdown(planned.plan, planned.places))
         case _:
             text = plan_text(planned.plan, planned.places, steps=steps)
-            click.echo(text, nl=False)
+            click.echo(f"\n{text}" if apart else text, nl=False)
             for note in planned.notes:
                 click.echo(f"note: {note}")
 
@@ -244,9 +329,9 @@ def _report(file: Path, error: DeployerError, *, as_json: bool) -> None:
     elif problems:
         click.echo(problems_text(problems), err=True, nl=False)
     else:
-        click.echo(f"{file}: error: {error.message}", err=True)
+        click.echo(harmless(f"{file}: error: {error.message}"), err=True)
         if error.hint:
-            click.echo(f"  hint: {error.hint}", err=True)
+            click.echo(harmless(f"  hint: {error.hint}"), err=True)
 
 
 def _problem(problem: Problem) -> JsonValue:

@@ -22,6 +22,7 @@ from deployer.app.settings import settings_of
 from deployer.cli.options import json_option, stack_argument
 from deployer.cli.output import json_head, json_line, width
 from deployer.cli.show import Show, at_work
+from deployer.core.spelling import harmless
 from deployer.core.units import show_seconds
 from deployer.core.verdict import all_let_pass, summary
 from deployer.errors import GateError, UsageError
@@ -209,6 +210,6 @@ def logs_command(stack: Path, lines: int, *, follow: bool) -> None:
     """
     try:
         for line in logs(stack, settings_of(), lines=lines, follow=follow):
-            click.echo(line)
+            click.echo(harmless(line))
     except KeyboardInterrupt:
         return

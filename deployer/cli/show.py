@@ -18,6 +18,7 @@ import click
 from deployer.core.events import AtWork, Ended, Event, Judged, Started, Talk
 from deployer.core.progress import Progress
 from deployer.core.render.step_words import step_text
+from deployer.core.spelling import harmless
 from deployer.core.units import show_bytes, show_seconds
 from deployer.core.verdict import Verdict, sign, word
 from deployer.errors import CancelledError, DeployerError
@@ -110,6 +111,7 @@ class Show:
                 assert_never(event)
 
     def _line(self, text: str) -> None:
+        text = harmless(text)
         if (bars := self._bars) is None:
             click.echo(text)
         else:

@@ -85,6 +85,14 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
+class Drift:
+    """One way in which the world differs from the state."""
+
+    address: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """All changes of one stack, in the order in which they are made."""
 
@@ -101,6 +109,8 @@ class Plan:
     """What an earlier run left on its way in or out."""
     resumes: Release | None = None
     """The promotion that an earlier run began and did not end."""
+    drift: tuple[Drift, ...] = ()
+    """How the world was seen to differ from the state."""
 
     @property
     def is_empty(self) -> bool:
@@ -126,14 +136,6 @@ class Plan:
     def change(self, kind: Kind) -> Change | None:
         """The change of one kind of resource."""
         return next((c for c in self.changes if c.kind is kind), None)
-
-
-@dataclass(frozen=True, slots=True)
-class Drift:
-    """One way in which the world differs from the state."""
-
-    address: str
-    detail: str
 
 
 def make_plan(graph: Graph, state: State, *, drift: tuple[Drift, ...] = ()) -> Plan:
@@ -163,6 +165,7 @@ def make_plan(graph: Graph, state: State, *, drift: tuple[Drift, ...] = ()) -> P
         ),
         unfinished=tuple(_unfinished(graph, seen)),
         resumes=state.promoting,
+        drift=drift,
     )
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from deployer.core.spelling import harmless
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Place:
@@ -34,4 +36,4 @@ def problems_text(problems: Iterable[Problem]) -> str:
         shown.append(f"{problem.place}: error: {problem.what}\n")
         if problem.hint:
             shown.append(f"  hint: {problem.hint}\n")
-    return "".join(shown)
+    return harmless("".join(shown))

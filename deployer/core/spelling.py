@@ -39,5 +39,16 @@ def shown(text: str, *, longest: int = 60) -> str:
     return clean if len(text) <= longest else f"{clean[: longest - 1]}…"
 
 
+def harmless(text: str) -> str:
+    """Text in which nothing moves the cursor, colours, or turns the order of reading.
+
+    Lines and tabs stay; everything else that cannot be seen is written out.
+    """
+    if text.isprintable():
+        return text
+    keeps = {"\n", "\t"}
+    return "".join(c if c.isprintable() or c in keeps else ascii(c)[1:-1] for c in text)
+
+
 def _plain(word: str) -> str:
     return word.lower().replace("-", "_")

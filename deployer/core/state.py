@@ -18,7 +18,7 @@ from enum import StrEnum
 from deployer.core.resources import Kind, Node
 from deployer.core.values import Flat, JsonValue
 
-VERSION = 1
+VERSION = 2
 """Version of the state's form; a newer one is refused."""
 
 IN_DOUBT: JsonValue = {"in doubt": True}
@@ -96,6 +96,8 @@ class State:
     """Kept for a rollback, oldest first; the last one is live unless destroyed."""
     released: int = 0
     """Number of the newest release there ever was."""
+    file: str = ""
+    """Name of the stack file it belongs to; two files of one name share no state."""
 
     @property
     def server(self) -> Record | None:

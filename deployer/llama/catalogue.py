@@ -4,6 +4,7 @@ Read from ``common/arg.cpp`` of 24 builds from b8646 to b11434, and from the hel
 b10434; what holds for the builds in between is inferred, and marked where it cannot be.
 """
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -11,6 +12,8 @@ from enum import StrEnum
 from functools import cache
 from importlib.resources import files
 from typing import TypedDict
+
+_DATA = files("deployer.llama") / "data" / "server_flags.json"
 
 
 class Takes(StrEnum):
@@ -284,10 +287,14 @@ class _Entry(TypedDict, total=False):
     builds: list[tuple[int, int]]
 
 
+def catalogue_digest() -> str:
+    """SHA-256 of what this deployer knows of options."""
+    return hashlib.sha256(_DATA.read_bytes()).hexdigest()
+
+
 @cache
 def _read() -> _Shipped:
-    path = files("deployer.llama") / "data" / "server_flags.json"
-    content = json.loads(path.read_text("utf-8"))
+    content = json.loads(_DATA.read_text("utf-8"))
     exact = {
         name: _Exact(*(entry.get(key) for key in ("since", "deprecated", "gone")))
         for entry in content["exact"]

@@ -7,6 +7,7 @@ from pathlib import Path
 from deployer.core.problems import Place, Problem
 from deployer.core.spelling import shown
 from deployer.load.files import text_of
+from deployer.load.roots import root_of
 from deployer.load.tree import Broken, Entry, Listing, Scalar, Table, merged
 from deployer.load.yaml12 import UnreadableError, parse
 
@@ -26,37 +27,31 @@ class Layers:
     problems: list[Problem] = field(default_factory=list)
 
 
-def read_layers(path: Path) -> Layers:
-    """Read a stack and all it extends; problems of every file are collected."""
+def read_layers(path: Path, *, allowed: tuple[Path, ...] = ()) -> Layers:
+    """Read a stack and all it extends; problems of every file are collected.
+
+    Bases lie in the project of the stack, or below one of the ``allowed`` folders.
+    """
     layers = Layers()
     try:
         root = root_of(path)
     except _NOT_A_PATH:
         what = f"`{shown(str(path))}` is not a path"
         return Layers(problems=[Problem(Place(shown(str(path))), "", what)])
-    reader = _Reader(layers, root)
+    reader = _Reader(layers, (root, *allowed))
     tree = reader.read(path, (), Place(str(path)))
     if not reader.unreadable:
         layers.tree = tree
     return layers
 
 
-def root_of(path: Path) -> Path:
-    """The folder that holds all files of a stack: its repository, else its own."""
-    folder = path.resolve().parent
-    for above in (folder, *folder.parents):
-        if (above / ".git").exists():
-            return above
-    return folder
-
-
 class _Reader:
     """Reads each file once, however many extend it."""
 
-    def __init__(self, layers: Layers, root: Path) -> None:
+    def __init__(self, layers: Layers, roots: tuple[Path, ...]) -> None:
         self.unreadable = False
         self._layers = layers
-        self._root = root
+        self._roots = roots
         self._known: dict[Path, Table] = {}
 
     def read(self, path: Path, chain: tuple[Path, ...], asked: Place) -> Table:
@@ -107,7 +102,7 @@ class _Reader:
             return f"files extend each other: {links}", "take one `extends` out"
         if len(chain) > LONGEST_CHAIN:
             return f"more than {LONGEST_CHAIN} files extend each other", ""
-        if not real.is_relative_to(self._root):
+        if not any(real.is_relative_to(root) for root in self._roots):
             hint = "bases live in the same repository, else in the folder of the stack"
             return f"`{shown(name)}` is outside the repository of the stack", hint
         return None

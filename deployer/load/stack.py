@@ -32,12 +32,16 @@ class Loaded:
     """What is worth knowing, and no problem."""
 
 
-def load(path: Path, *, engine: str | None = None) -> Loaded:
+def load(
+    path: Path, *, engine: str | None = None, allowed: tuple[Path, ...] = ()
+) -> Loaded:
     """Read a stack and all it extends; ``engine`` wins over the one in the file.
+
+    Files that it names lie in its project, or below one of the ``allowed`` folders.
 
     Raises StackError with every problem of every file, sorted by place.
     """
-    layers = read_layers(path)
+    layers = read_layers(path, allowed=allowed)
     if layers.tree is None:
         raise _refused(layers.problems)
     tree = _with_engine(layers.tree, engine, path) if engine else layers.tree
@@ -45,7 +49,7 @@ def load(path: Path, *, engine: str | None = None) -> Loaded:
     places = {dotted(steps): entry.place for steps, entry in entries}
     broken = [steps for steps, entry in entries if isinstance(entry.node, Broken)]
     values = plain(tree)
-    stack, problems = validated(Written(tree, places, broken, path), values)
+    stack, problems = validated(Written(tree, places, broken, path, allowed), values)
     problems += layers.problems
     if problems or stack is None:
         raise _refused(problems)

@@ -15,6 +15,7 @@ from deployer.core.problems import Place, Problem
 from deployer.core.spelling import shown
 from deployer.core.values import JsonValue
 from deployer.load.files import missing
+from deployer.load.roots import how_to_allow, may_read, root_of
 from deployer.load.tree import Steps, Table, dotted, place_of
 
 
@@ -28,6 +29,8 @@ class Written:
     """Paths whose problem YAML has told already."""
     path: Path
     """The stack; paths in it are relative to its folder."""
+    allowed: tuple[Path, ...] = ()
+    """Folders outside of its project that it may read."""
 
 
 def validated(
@@ -99,7 +102,7 @@ def _broken_rules(
 ) -> Iterator[Problem]:
     """Every broken rule, except those that may break only because of what is wrong."""
     apart = [dotted(path) for path in wrong]
-    for finding in (*checks(stack), *_absent(stack, written.path.parent)):
+    for finding in (*checks(stack), *_unusable(stack, written)):
         if any(_related(p, finding.path) or _related(p, finding.lacks) for p in apart):
             continue
         whole = Place(str(written.path))
@@ -112,8 +115,23 @@ def _related(one: str, other: str) -> bool:
     return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
 
 
-def _absent(stack: Stack, folder: Path) -> Iterator[Finding]:
-    """The files of this machine that a stack names, and that are not there."""
+def _unusable(stack: Stack, written: Written) -> Iterator[Finding]:
+    """The files that a stack names and may not read, or that are not there."""
+    folder = written.path.parent
+    root = root_of(written.path)
+    source = stack.llama_cpp.source_path
+    for path, name in (*_files_of(stack), ("llama_cpp.source_path", source)):
+        if name is None:
+            continue
+        if not may_read(folder / name, root, written.allowed):
+            what = f"`{shown(name)}` is outside the project of the stack"
+            yield Finding(path, what, how_to_allow(folder / name))
+        elif name is not source and (told := _trouble_with(folder / name, name)):
+            yield Finding(path, *told)
+
+
+def _files_of(stack: Stack) -> Iterator[tuple[str, str | None]]:
+    """The files of this machine that a stack names, by field."""
     named = {"llama_cpp.binary": stack.llama_cpp.binary, "model.path": stack.model.path}
     if stack.model.path is not None:
         named["model.mmproj"] = stack.model.mmproj
@@ -123,9 +141,7 @@ def _absent(stack: Stack, folder: Path) -> Iterator[Finding]:
     if stack.server is not None and str(stack.server.chat_template).endswith(".jinja"):
         named["server.chat_template"] = stack.server.chat_template
     named |= {it.path: it.name for it in files_of(stack.gates) if it.certain}
-    for path, name in named.items():
-        if name is not None and (told := _trouble_with(folder / name, name)):
-            yield Finding(path, *told)
+    yield from named.items()
 
 
 def _trouble_with(path: Path, name: str) -> tuple[str, str] | None:

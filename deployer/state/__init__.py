@@ -12,10 +12,24 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from deployer.core.state import State
+from deployer.state.holder import Holder
+
+KEPT = 10
+"""Versions before the stored one that every store keeps."""
 
 
 class StateStore(Protocol):
     """Keeps the state of one stack."""
+
+    @property
+    def stack(self) -> str:
+        """The name of the stack."""
+        ...
+
+    @property
+    def place(self) -> str:
+        """Where the state lies, for people."""
+        ...
 
     def read(self) -> State | None:
         """The stored state, as a value of the caller's own; None before the first."""
@@ -30,9 +44,32 @@ class StateStore(Protocol):
         """
         ...
 
+    def mend(self, state: State) -> None:
+        """Put a state in the place of one that cannot be read, or is gone.
+
+        Raises StateError where the stored one can be read: it is left as it is.
+        """
+        ...
+
     def lock(self, *, operation: str) -> AbstractContextManager[None]:
         """Keep everybody else from applying until the block ends, however it ends.
 
         ``operation`` tells others what is going on: ``apply``.
         """
+        ...
+
+    def holder(self) -> Holder | None:
+        """Who holds the lock; None where it is free."""
+        ...
+
+    def unlock(self, holder_id: str) -> Holder:
+        """Break the lock of the holder with this ID, and return who that was."""
+        ...
+
+    def serials(self) -> tuple[int, ...]:
+        """The serials of the kept versions before the stored one, oldest first."""
+        ...
+
+    def kept(self, serial: int) -> State:
+        """The version with this serial; StateError where it is not kept whole."""
         ...

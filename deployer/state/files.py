@@ -1,22 +1,22 @@
 """The state as one file a stack, beside the stacks."""
 
-import os
 import re
-import shlex
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NoReturn
 
 from deployer.core.state import State
 from deployer.errors import StalePlanError, StateError
+from deployer.state import KEPT
 from deployer.state.disk import guarded, replace_file
-from deployer.state.form import from_json, to_json
-from deployer.state.lock import Holder, holder_of, locked, this_process, unlock
+from deployer.state.form import from_json, is_newer, to_json
+from deployer.state.holder import Holder, this_process
+from deployer.state.lock import holder_of, locked, unlock
+from deployer.state.rescue import quoted, rescue
 
+_SERIAL = re.compile(r"(?P<serial>[0-9]{8,})\.json")
 _NAMED = re.compile(r"(?P<stack>[a-z][a-z0-9-]*)\.state\.json")
 
 
@@ -28,11 +28,12 @@ def list_stacks(folder: Path) -> tuple[str, ...]:
     return tuple(sorted(match["stack"] for match in found if match))
 
 
-def _utc_now() -> datetime:
+def utc_now() -> datetime:
+    """The time as locks tell it."""
     return datetime.now(UTC)
 
 
-def _unnoticed(_line: str) -> None:
+def unnoticed(_line: str) -> None:
     """Nobody listens."""
 
 
@@ -40,18 +41,25 @@ def _unnoticed(_line: str) -> None:
 class FileStateStore:
     """Keeps ``<stack>.state.json`` in a folder; a `StateStore`.
 
-    The version before it stays in ``<stack>.state.backup.json``.
+    The versions before it stay in ``history/<stack>/``.
     """
 
     folder: Path
     stack: str
-    now: Callable[[], datetime] = _utc_now
-    notify: Callable[[str], None] = _unnoticed
+    now: Callable[[], datetime] = utc_now
+    notify: Callable[[str], None] = unnoticed
     """Told when a lock is taken over from a process that is gone."""
     replace: Callable[[Path, bytes], None] = replace_file
     """Replaces a file durably or raises OSError."""
     refuges: tuple[Path, ...] | None = None
     """Folders for a state that cannot be written; unset: here, then temporary files."""
+    keep: int = KEPT
+    """Versions before the stored one that stay."""
+
+    @property
+    def place(self) -> str:
+        """Where the state lies, for people."""
+        return str(self.path)
 
     @property
     def path(self) -> Path:
@@ -59,9 +67,36 @@ class FileStateStore:
         return self.folder / f"{self.stack}.state.json"
 
     @property
-    def backup(self) -> Path:
-        """The state before the last write."""
-        return self.folder / f"{self.stack}.state.backup.json"
+    def backup(self) -> Path | None:
+        """The state before the last write; None where there was none."""
+        serials = self.serials()
+        return self._kept(serials[-1]) if serials else None
+
+    def serials(self) -> tuple[int, ...]:
+        """The serials of the kept versions before the stored one, oldest first."""
+        names = (path.name for path in self._history.glob("*.json"))
+        found = (_SERIAL.fullmatch(name) for name in names)
+        return tuple(sorted(int(match["serial"]) for match in found if match))
+
+    def kept(self, serial: int) -> State:
+        """The version with this serial; StateError where it is not kept whole."""
+        path = self._kept(serial)
+        try:
+            return from_json(path.read_bytes(), str(path))
+        except OSError as error:
+            raise StateError(f"cannot read `{path}`: {error.strerror}") from error
+
+    def mend(self, state: State) -> None:
+        """Put a state in the place of one that cannot be read, or is gone.
+
+        What was there stays beside it, as ``<stack>.state.damaged.json``.
+        """
+        try:
+            self._make_folder()
+            with guarded(self.folder):
+                self._mend(to_json(state).encode())
+        except OSError as error:
+            raise StateError(f"cannot mend `{self.path}`: {error.strerror}") from error
 
     def read(self) -> State | None:
         """The stored state, read anew each time; None before the first.
@@ -72,7 +107,7 @@ class FileStateStore:
         content = self._content()
         if content is not None:
             return self._state_in(content)
-        if self.backup.exists():
+        if self.backup is not None:
             raise StateError(
                 f"`{self.path}` is gone, though there was one",
                 hint=self._way_back(),
@@ -89,7 +124,7 @@ class FileStateStore:
         try:
             self._write(state, content, expect)
         except (OSError, StateError) as error:
-            self._rescue(content, error)
+            rescue(content, error, self)
 
     @contextmanager
     def lock(self, *, operation: str) -> Iterator[None]:
@@ -112,9 +147,21 @@ class FileStateStore:
         """Break the lock of the holder with this ID, and return who that was."""
         return unlock(self._lock, holder_id)
 
+    def put_back(self, rescued: Path) -> str:
+        """What to type to store a state that was put aside."""
+        folder, path = quoted(self.folder), quoted(self.path)
+        return f"mkdir -p {folder} && mv {quoted(rescued)} {path}"
+
     @property
     def _lock(self) -> Path:
         return self.folder / f"{self.stack}.lock"
+
+    @property
+    def _history(self) -> Path:
+        return self.folder / "history" / self.stack
+
+    def _kept(self, serial: int) -> Path:
+        return self._history / f"{serial:08}.json"
 
     def _make_folder(self) -> None:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -141,15 +188,37 @@ class FileStateStore:
 
     def _way_back(self) -> str:
         """What to type to get a state again that can be read."""
-        try:
-            kept = from_json(self.backup.read_bytes(), str(self.backup))
-        except (OSError, StateError):
+        kept = next(filter(None, map(self._whole, reversed(self.serials()))), None)
+        if kept is None:
             return f"bring `{self.path}` back from a copy; none is kept beside it"
+        backup = self._kept(kept.serial)
         return (
             f"go on from the version before it (serial {kept.serial}) with "
-            f"`cp {_quoted(self.backup)} {_quoted(self.path)}`; the next `apply` "
+            f"`cp {quoted(backup)} {quoted(self.path)}`; the next `apply` "
             "makes up what it does not know"
         )
+
+    def _whole(self, serial: int) -> State | None:
+        try:
+            return self.kept(serial)
+        except StateError:
+            return None
+
+    def _mend(self, content: bytes) -> None:
+        before = self._content()
+        if before is not None and (self._is_whole(before) or is_newer(before)):
+            raise StateError(f"`{self.path}` is not damaged: it is left as it is")
+        if before is not None:
+            damaged = self.folder / f"{self.stack}.state.damaged.json"
+            self.replace(damaged, before)
+        self.replace(self.path, content)
+
+    def _is_whole(self, content: bytes) -> bool:
+        try:
+            self._state_in(content)
+        except StateError:
+            return False
+        return True
 
     def _write(self, state: State, content: bytes, expect: int) -> None:
         try:
@@ -164,42 +233,20 @@ class FileStateStore:
             if before == content:
                 return
             if before is not None:
-                _refuse_other(self._state_in(before), state, expect)
-                self.replace(self.backup, before)
+                stored = self._state_in(before)
+                refuse_other(stored, state, expect)
+                self._keep(stored.serial, before)
             self.replace(self.path, content)
 
-    def _rescue(self, content: bytes, error: OSError | StateError) -> NoReturn:
-        """Put the state somewhere else, and raise StateError that says where."""
-        why = error.strerror if isinstance(error, OSError) else error.message
-        what = f"the state could not be written to `{self.path}` ({why})"
-        for folder in self.refuges or _refuges():
-            place = self._put_into(folder, content)
-            if place is not None:
-                raise StateError(
-                    f"{what}; it lies in `{place}`",
-                    hint=f"before anything else: `{self._put_back(place)}`",
-                ) from error
-        sys.stderr.write(content.decode())
-        raise StateError(
-            f"{what}, nor anywhere else; it is printed above",
-            hint=f"before anything else, save it as `{self.path}`",
-        ) from error
-
-    def _put_into(self, folder: Path, content: bytes) -> Path | None:
-        """The place it lies in now, or None where that cannot be written either."""
-        place = folder / f"errored.{self.stack}.state.json"
-        try:
-            self.replace(place, content)
-            return place.absolute()
-        except OSError:
-            return None
-
-    def _put_back(self, place: Path) -> str:
-        folder, path = _quoted(self.folder), _quoted(self.path)
-        return f"mkdir -p {folder} && mv {_quoted(place)} {path}"
+    def _keep(self, serial: int, content: bytes) -> None:
+        """Keep a version, and forget the oldest of too many."""
+        self._history.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.replace(self._kept(serial), content)
+        for old in self.serials()[: -self.keep]:
+            self._kept(old).unlink(missing_ok=True)
 
 
-def _refuse_other(stored: State, state: State, expect: int) -> None:
+def refuse_other(stored: State, state: State, expect: int) -> None:
     """Raise StalePlanError unless ``state`` comes right after ``stored``."""
     if stored.lineage != state.lineage:
         raise StalePlanError(
@@ -214,12 +261,3 @@ def _refuse_other(stored: State, state: State, expect: int) -> None:
         )
     if state.serial <= stored.serial:
         raise ValueError("a state that changed has a higher serial")
-
-
-def _refuges() -> tuple[Path, ...]:
-    """Here, then temporary files; without `tempfile`, as an import may fail now."""
-    return Path(), Path(os.environ.get("TMPDIR") or "/tmp")  # noqa: S108 -- O_EXCL
-
-
-def _quoted(path: Path) -> str:
-    return shlex.quote(os.fspath(path))

@@ -1,6 +1,7 @@
 """The state as JSON, there and back."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from itertools import pairwise
 from typing import TypeVar
 
@@ -11,12 +12,18 @@ from deployer.state.json_text import (
     FormError,
     Item,
     NewerError,
+    Upgrade,
     members_of,
     parse,
     text_of,
 )
 
-_Word = TypeVar("_Word", Kind, Begun)
+_Word = TypeVar("_Word", bound=StrEnum)
+
+_UPGRADES: Sequence[Upgrade] = (
+    # 2 knows which stack file a state belongs to; the next apply writes it down.
+    lambda members: {**members, "file": ""},
+)
 
 
 def to_json(state: State) -> str:
@@ -34,7 +41,7 @@ def from_json(text: bytes | str, place: str) -> State:
     none, as only who keeps the text knows where another copy lies.
     """
     try:
-        state = _state(parse(text).versioned(VERSION))
+        state = _state(parse(text).versioned(VERSION, _UPGRADES))
         _verify(state)
     except NewerError as error:
         raise StateError(
@@ -47,6 +54,17 @@ def from_json(text: bytes | str, place: str) -> State:
     return state
 
 
+def is_newer(text: bytes) -> bool:
+    """Whether only a newer deployer reads a text."""
+    try:
+        parse(text).versioned(VERSION, _UPGRADES)
+    except NewerError:
+        return True
+    except FormError:
+        return False
+    return False
+
+
 def _state(item: Item) -> State:
     found = item.of_class(State)
     promoting = found["promoting"]
@@ -57,14 +75,16 @@ def _state(item: Item) -> State:
         serial=found["serial"].count(),
         live=_records(found["live"]),
         made=_records(found["made"]),
-        loose=tuple(_loose(entry) for entry in found["loose"].entries()),
-        promoting=None if promoting.value is None else _release(promoting),
-        releases=tuple(_release(entry) for entry in found["releases"].entries()),
+        loose=tuple(loose_in(entry) for entry in found["loose"].entries()),
+        promoting=None if promoting.value is None else release_in(promoting),
+        releases=tuple(release_in(entry) for entry in found["releases"].entries()),
         released=found["released"].count(),
+        file=found["file"].text(),
     )
 
 
-def _release(item: Item) -> Release:
+def release_in(item: Item) -> Release:
+    """The release that an item holds; raises FormError."""
     found = item.of_class(Release)
     return Release(
         number=found["number"].count(),
@@ -75,13 +95,14 @@ def _release(item: Item) -> Release:
     )
 
 
-def _loose(item: Item) -> Loose:
+def loose_in(item: Item) -> Loose:
+    """The loose thing that an item holds; raises FormError."""
     found = item.of_class(Loose)
-    return Loose(_one_of(Begun, found["begun"]), _record(found["record"]))
+    return Loose(word_in(Begun, found["begun"]), record_in(found["record"]))
 
 
 def _records(item: Item) -> Mapping[str, Record]:
-    records = {address: _record(entry) for address, entry in item.mapping().items()}
+    records = {address: record_in(entry) for address, entry in item.mapping().items()}
     for address, record in records.items():
         if record.address != address:
             raise FormError(f"`{item.path}` holds `{record.address}` under `{address}`")
@@ -89,11 +110,12 @@ def _records(item: Item) -> Mapping[str, Record]:
     return {a: r for kind in Kind for a, r in records.items() if r.kind is kind}
 
 
-def _record(item: Item) -> Record:
+def record_in(item: Item) -> Record:
+    """The record that an item holds; raises FormError."""
     found = item.of_class(Record)
     return Record(
         address=found["address"].text(),
-        kind=_one_of(Kind, found["kind"]),
+        kind=word_in(Kind, found["kind"]),
         key=found["key"].text(),
         fields=found["fields"].flat(),
         needs={kind: key.text() for kind, key in found["needs"].mapping().items()},
@@ -102,7 +124,8 @@ def _record(item: Item) -> Record:
     )
 
 
-def _one_of(words: type[_Word], item: Item) -> _Word:
+def word_in(words: type[_Word], item: Item) -> _Word:
+    """The one of the words that an item holds; raises FormError."""
     text = item.text()
     try:
         return words(text)

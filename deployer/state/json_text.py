@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, NoReturn
 
@@ -10,6 +10,10 @@ from deployer.core.values import JsonValue
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+
+
+Upgrade = Callable[[dict[str, JsonValue]], dict[str, JsonValue]]
+"""Turns the members of one version of a form into those of the next."""
 
 
 class FormError(ValueError):
@@ -73,6 +77,12 @@ class Item:
             self._refuse("a whole number from 0")
         return self.value
 
+    def truth(self) -> bool:
+        """True or false."""
+        if not isinstance(self.value, bool):
+            self._refuse("true or false")
+        return self.value
+
     def flat(self) -> dict[str, JsonValue]:
         """A mapping of anything."""
         if not isinstance(self.value, dict):
@@ -99,17 +109,20 @@ class Item:
         """The entries of a mapping that has exactly the fields of a dataclass."""
         return self.members(*(field.name for field in fields(kind)))
 
-    def versioned(self, known: int) -> "Item":
+    def versioned(self, known: int, upgrades: Sequence[Upgrade] = ()) -> "Item":
         """The mapping without its version; raises NewerError for one above ``known``.
 
-        Asked first, as a newer text may have any form.
+        Asked first, as a newer text may have any form.  The ``upgrades`` bring the
+        versions before, oldest first, to the one behind.
         """
         version = self.mapping().get("version", Item(None, "version")).count()
         if version > known:
             raise NewerError(version)
-        if version < known:
+        if version < known - len(upgrades):
             raise FormError(f"there is no version {version}")
         rest = {k: v for k, v in self.flat().items() if k != "version"}
+        for upgrade in upgrades[len(upgrades) - (known - version) :]:
+            rest = upgrade(rest)
         return Item(rest, self.path)
 
     def entries(self) -> tuple["Item", ...]:

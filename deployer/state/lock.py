@@ -8,50 +8,16 @@ know nothing: there a person has to say so, with the ID (`unlock`).
 """
 
 import os
-import pwd
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from deployer.errors import LockedError, StateError
 from deployer.state.disk import Grip, grip, guarded, sync_folder
-from deployer.state.json_text import FormError, NewerError, members_of, parse, text_of
-
-_VERSION = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """Who works on a stack."""
-
-    id: str
-    """Random; what `unlock` asks for."""
-    host: str
-    pid: int
-    user: str
-    operation: str
-    since: str
-    """UTC, ISO 8601, whole seconds."""
-
-    def __str__(self) -> str:
-        since = self.since.replace("T", " ").replace("+00:00", " UTC")
-        who = f"{self.user}@{self.host} (pid {self.pid})"
-        return f"{who} since {since} for {self.operation}"
-
-
-def this_process(operation: str, *, now: Callable[[], datetime]) -> Holder:
-    """The running process as a holder, with an ID of its own."""
-    return Holder(
-        id=os.urandom(4).hex(),
-        host=_host(),
-        pid=os.getpid(),
-        user=_user(),
-        operation=operation,
-        since=now().astimezone(UTC).isoformat(timespec="seconds"),
-    )
+from deployer.state.holder import Holder, from_json, this_host, to_json
+from deployer.state.json_text import FormError, NewerError
 
 
 @contextmanager
@@ -83,7 +49,7 @@ def holder_of(path: Path) -> Holder | None:
         return None
     with _told(path), guarded(path.parent):
         found = _look(path)
-    if found is None or found.is_gone(here=_host()):
+    if found is None or found.is_gone(here=this_host()):
         return None
     return found.holder
 
@@ -149,7 +115,7 @@ def _look(path: Path) -> _Found | None:
         kernel = grip(descriptor)
         content = stream.read()
     try:
-        return _Found(_holder(content), kernel)
+        return _Found(from_json(content), kernel)
     except (FormError, NewerError) as error:
         raise LockedError(
             f"`{path}` does not say who holds the lock: {error}",
@@ -162,7 +128,7 @@ def _take(path: Path, holder: Holder, gone: Holder | None) -> int:
     new = path.with_name(f".{path.name}.{holder.id}")
     descriptor = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        os.write(descriptor, text_of(_VERSION, members_of(holder)).encode())
+        os.write(descriptor, to_json(holder).encode())
         os.fsync(descriptor)
         grip(descriptor)
         if gone is not None:
@@ -190,18 +156,6 @@ def _let_go(path: Path, descriptor: int) -> None:
         os.close(descriptor)
 
 
-def _holder(content: bytes) -> Holder:
-    found = parse(content).versioned(_VERSION).of_class(Holder)
-    return Holder(
-        id=found["id"].text(),
-        host=found["host"].text(),
-        pid=found["pid"].count(),
-        user=found["user"].text(),
-        operation=found["operation"].text(),
-        since=found["since"].text(),
-    )
-
-
 @contextmanager
 def _told(path: Path) -> Iterator[None]:
     """Turn an error of the file system into one for people."""
@@ -222,15 +176,3 @@ def _told(path: Path) -> Iterator[None]:
 
 def _not_locked(path: Path) -> StateError:
     return StateError(f"`{path.stem}` is not locked")
-
-
-def _host() -> str:
-    return os.uname().nodename
-
-
-def _user() -> str:
-    """The name of the user; the number where a container knows no name."""
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return str(os.getuid())

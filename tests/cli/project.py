@@ -152,6 +152,7 @@ class Project:
         base: dict[str, str | None] = {
             **os.environ,
             "DEPLOYER_HOME": str(self.home),
+            "DEPLOYER_ALLOW_OUTSIDE": str(self.binary.parent),
             "LLAMA_API_KEY": KEY,
             "PYTHONPATH": str(ROOT),
             "PYTHONUNBUFFERED": "1",

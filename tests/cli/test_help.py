@@ -43,8 +43,8 @@ error: there is no command `plann`
 error: missing argument `PATH…`
   hint: `deployer plan --help` shows how to call it
 """,
-    "plan stacks --nosuch": """\
-error: no such option `--nosuch`
+    "plan stacks --zzz": """\
+error: no such option `--zzz`
   hint: `deployer plan --help` shows how to call it
 """,
     "diff stacks/demo.yaml 1 two": """\

@@ -220,7 +220,7 @@ def test_a_server_that_was_killed_is_seen_and_started_again(live: Project) -> No
     assert "  server   ✖ crashed or was killed: " in status.out
     assert f"`deployer start {DEMO}` brings it back" in status.out
     assert plan.code == 2
-    assert "      drift: crashed or was killed: " in plan.out
+    assert "  ! drift    demo/server: crashed or was killed: " in plan.out
     assert applied.code == 0, applied.err
     assert live.server() != before
 

@@ -206,8 +206,9 @@ def test_a_server_that_was_stopped_to_make_room_is_started() -> None:
         None,
         LOCAL,
         """\
+  ! drift    demo/server: an earlier run stopped it to make room
   ↻ server   http://127.0.0.1:8080 · tiny                             start
-      drift: an earlier run stopped it to make room
+      because it drifted
 Plan: 1 to start.
 """,
         state=replace(state, loose=(left,)),
@@ -237,8 +238,9 @@ def test_a_server_that_does_not_run_is_started() -> None:
         LOCAL,
         LOCAL,
         """\
+  ! drift    demo/server: the process is gone
   ↻ server   http://127.0.0.1:8080 · tiny                             start
-      drift: the process is gone
+      because it drifted
 Plan: 1 to start.
 """,
         drift=drift,
@@ -251,6 +253,7 @@ def test_drift_of_what_is_replaced_anyway_is_no_reason() -> None:
         LOCAL,
         WIDER,
         """\
+  ! drift    demo/server: the process is gone
   ± server   http://127.0.0.1:8080 · tiny                             redeploy
       server.ctx_size   4096 → 8192
   ◌ gates    1 runs on the candidate before promotion: health

@@ -147,6 +147,7 @@ def test_json_holds_what_the_text_shows() -> None:
         "empty": False,
         "gates": ["health"],
         "unfinished": [],
+        "drift": [],
         "resumes": None,
         "steps": [step_text(step) for step in steps_of(plan)],
         "costs": None,
@@ -248,7 +249,7 @@ def test_markdown_says_what_an_earlier_run_left() -> None:
     record = deployed(WIDER).live["demo/server"]
     state = replace(deployed(LOCAL), loose=(Loose(Begun.STAGED, record),))
     text = plan_markdown(planned(None, LOCAL, state=state), {})
-    assert f"- an earlier run left demo/server {record.key[:8]} staged" in text
+    assert f"- `an earlier run left demo/server {record.key[:8]} staged" in text
 
 
 @given(VALUES, VALUES, NASTY, NASTY)
@@ -280,8 +281,8 @@ def test_markdown_cannot_be_broken_by_a_value(
 def test_drift_is_told_in_every_form() -> None:
     drift = (Drift("demo/server", "pid 4711 is gone"),)
     plan = planned(LOCAL, LOCAL, drift=drift)
-    assert "drift: pid 4711 is gone" in plan_text(plan, {})
-    assert "drift: pid 4711 is gone" in plan_markdown(plan, {})
+    assert "drift    demo/server: pid 4711 is gone" in plan_text(plan, {})
+    assert "**drift**: `demo/server: pid 4711 is gone`" in plan_markdown(plan, {})
     assert '"detail": "pid 4711 is gone"' in json.dumps(plan_data(plan, {}))
 
 

@@ -10,6 +10,7 @@ import json
 import os
 import random
 import select
+import shutil
 import signal
 import struct
 import sys
@@ -20,7 +21,6 @@ from pathlib import Path
 from deployer.core.state import Release, State
 from deployer.errors import StateError
 from deployer.state.files import FileStateStore
-from deployer.state.form import from_json
 
 SERIAL = struct.Struct("<q")
 LARGE = Release(1, "", "", {}, ({"padding": "x" * 100_000},))
@@ -55,7 +55,7 @@ def write_plainly(path: Path, content: bytes) -> None:
 def afresh(store: FileStateStore) -> State:
     """Begin with no files."""
     store.path.unlink(missing_ok=True)
-    store.backup.unlink(missing_ok=True)
+    shutil.rmtree(store.folder / "history", ignore_errors=True)
     store.write(FIRST, expect=0)
     return FIRST
 
@@ -92,8 +92,8 @@ def killed_writer(store: FileStateStore, state: State, writes: float) -> int:
 def whole(store: FileStateStore) -> State | None:
     """The state, where both it and the version before it can be read."""
     try:
-        if store.backup.exists():
-            from_json(store.backup.read_bytes(), "backup")
+        for serial in store.serials():
+            store.kept(serial)
         return store.read()
     except StateError:
         return None

@@ -39,6 +39,8 @@ def test_file_and_folder_are_for_the_user_alone(
     store.write(second, expect=1)
     assert store.folder.stat().st_mode & 0o777 == 0o700
     assert store.path.stat().st_mode & 0o777 == 0o600
+    assert store.backup is not None
+    assert store.backup.parent.stat().st_mode & 0o777 == 0o700
     assert store.backup.stat().st_mode & 0o777 == 0o600
 
 
@@ -65,8 +67,9 @@ def test_the_version_before_is_kept(
     store: FileStateStore, first: State, second: State
 ) -> None:
     store.write(first, expect=0)
-    assert not store.backup.exists()
+    assert store.backup is None
     store.write(second, expect=1)
+    assert store.backup is not None
     assert store.backup.read_text() == to_json(first)
 
 
@@ -78,6 +81,7 @@ def test_writing_the_same_again_touches_nothing(
     before = store.path.stat()
     store.write(second, expect=1)
     assert os.path.samestat(store.path.stat(), before)
+    assert store.backup is not None
     assert store.backup.read_text() == to_json(first)
 
 
@@ -164,7 +168,7 @@ def test_a_damaged_state_without_a_version_before_asks_for_a_copy(
 
 def test_a_newer_state_keeps_its_own_hint(store: FileStateStore) -> None:
     store.folder.mkdir(parents=True)
-    store.path.write_text('{"version": 2}')
+    store.path.write_text('{"version": 3}')
     with pytest.raises(StateError, match="written by a newer deployer") as caught:
         store.read()
     assert caught.value.hint == "upgrade deployer"
@@ -174,10 +178,10 @@ def test_a_newer_state_is_never_written_over(
     store: FileStateStore, first: State
 ) -> None:
     store.folder.mkdir(parents=True)
-    store.path.write_text('{"version": 2}')
+    store.path.write_text('{"version": 3}')
     with pytest.raises(StateError, match="written by a newer deployer"):
         store.write(first, expect=0)
-    assert store.path.read_text() == '{"version": 2}'
+    assert store.path.read_text() == '{"version": 3}'
 
 
 def test_the_state_of_another_stack_is_refused(

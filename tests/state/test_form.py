@@ -98,8 +98,9 @@ def test_a_state_looks_like_this() -> None:
         to_json(State("demo", "local", lineage="l1", serial=3))
         == """\
 {
-  "version": 1,
+  "version": 2,
   "engine": "local",
+  "file": "",
   "lineage": "l1",
   "live": {},
   "loose": [],
@@ -243,10 +244,10 @@ def test_every_key_of_a_state_is_needed(first: State) -> None:
 
 def test_a_newer_state_asks_for_an_upgrade_whatever_its_form() -> None:
     with pytest.raises(StateError) as caught:
-        from_json('{"version": 2, "things": []}', "demo.state.json")
+        from_json('{"version": 3, "things": []}', "demo.state.json")
     assert str(caught.value) == (
         "`demo.state.json` was written by a newer deployer "
-        "(state version 2, this one reads 1)"
+        "(state version 3, this one reads 2)"
     )
     assert caught.value.hint == "upgrade deployer"
 

@@ -36,6 +36,8 @@ def test_a_kill_leaves_at_most_one_file_behind(
     program: Program, tmp_path: Path
 ) -> None:
     rounds_of(program, tmp_path, "ours", 20)
-    ours = {"demo.state.json", "demo.state.backup.json"}
+    ours = {"demo.state.json", "history"}
     left = {path.name for path in tmp_path.iterdir()} - ours
-    assert left <= {".demo.state.json.new", ".demo.state.backup.json.new"}
+    assert left <= {".demo.state.json.new"}
+    halves = [p for p in tmp_path.glob("history/demo/*") if p.suffix != ".json"]
+    assert len(halves) <= 1

@@ -51,7 +51,7 @@ class Disk:
         replace_file(path, content)
 
 
-@pytest.mark.parametrize("name", ["demo.state.json", "demo.state.backup.json"])
+@pytest.mark.parametrize("name", ["demo.state.json", "00000001.json"])
 @pytest.mark.parametrize(
     "number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EIO, errno.EDQUOT]
 )
@@ -230,7 +230,7 @@ def test_a_limit_on_the_size_of_files_keeps_the_old_state_and_prints_the_new(
     assert kept is not None
     assert kept.serial == 1
     names = {path.name for path in (tmp_path / "state").iterdir()}
-    assert names == {"demo.state.json", "demo.state.backup.json"}
+    assert names == {"demo.state.json", "history"}
 
 
 def test_a_folder_without_write_permission_puts_the_state_aside(

@@ -34,6 +34,9 @@ def plan_data(plan: Plan, places: Mapping[str, Place]) -> dict[str, JsonValue]:
             }
             for loose in plan.unfinished
         ],
+        "drift": [
+            {"address": drift.address, "detail": drift.detail} for drift in plan.drift
+        ],
         "resumes": None if plan.resumes is None else plan.resumes.number,
         "steps": [step_text(step) for step in steps_of(plan)],
         "costs": _costs(plan),

@@ -10,20 +10,22 @@ from deployer.core.render.words import (
     costs,
     counts,
     describe,
+    drifted,
     leftovers,
     line_of,
     place_of,
+    printable,
     verb,
 )
 
 
 def plan_markdown(plan: Plan, places: Mapping[str, Place]) -> str:
     """A heading, a table of resources, and the reasons below it."""
-    return "\n".join(_lines(plan, places)) + "\n"
+    return "\n".join(map(printable, _lines(plan, places))) + "\n"
 
 
 def _lines(plan: Plan, places: Mapping[str, Place]) -> Iterator[str]:
-    yield f"#### {_code(plan.stack)} on {plan.engine}: plan {_code(plan.id)}"
+    yield f"#### {_code(plan.stack)} on {_word(plan.engine)}: plan {_code(plan.id)}"
     yield ""
     yield "| | Resource | What | Action |"
     yield "|---|---|---|---|"
@@ -32,7 +34,8 @@ def _lines(plan: Plan, places: Mapping[str, Place]) -> Iterator[str]:
         what = _cell(describe(change))
         yield f"| {sign} | {change.kind} | {what} | **{verb(change)}** |"
     yield ""
-    yield from (f"- {line}" for line in leftovers(plan))
+    yield from (f"- {_code(line)}" for line in leftovers(plan))
+    yield from (f"- **drift**: {_code(line)}" for line in drifted(plan))
     for change in plan.changes:
         if change.action is Action.KEEP:
             continue
@@ -43,11 +46,16 @@ def _lines(plan: Plan, places: Mapping[str, Place]) -> Iterator[str]:
             where = f" ({_code(line_of(place))})" if place else ""
             yield f"- {change.kind}: {_code(because(reason))}{where}"
     if plan.gates and not plan.is_empty:
-        yield f"- gates: {', '.join(plan.gates)}"
+        yield f"- gates: {', '.join(map(_word, plan.gates))}"
     if bill := costs(plan):
         yield f"- costs: {bill}"
     yield ""
     yield f"**{counts(plan)}**"
+
+
+def _word(text: str) -> str:
+    """A name as it is; anything that could be more than a name as code."""
+    return text if text.replace("_", "").isalnum() else _code(text)
 
 
 def _code(text: str) -> str:

@@ -10,9 +10,11 @@ from deployer.core.render.words import (
     costs,
     counts,
     describe,
+    drifted,
     leftovers,
     line_of,
     place_of,
+    printable,
     verb,
 )
 from deployer.core.resources import Kind
@@ -23,13 +25,15 @@ _PLACE_COLUMN = 58
 
 def plan_text(plan: Plan, places: Mapping[str, Place], *, steps: bool = False) -> str:
     """The plan with every reason; ``places`` says where each field was written."""
-    return "\n".join(_lines(plan, places, steps=steps)) + "\n"
+    lines = map(printable, _lines(plan, places, steps=steps))
+    return "\n".join(lines) + "\n"
 
 
 def _lines(plan: Plan, places: Mapping[str, Place], *, steps: bool) -> Iterator[str]:
     yield f"{plan.stack} on {plan.engine} · plan {plan.id} · state serial {plan.serial}"
     yield ""
     yield from _leftovers(plan)
+    yield from _drift(plan)
     heads = [_head(change) for change in plan.changes]
     column = max((len(head) for head in heads), default=0)
     for change, head in zip(plan.changes, heads, strict=True):
@@ -58,6 +62,14 @@ def _steps(plan: Plan) -> Iterator[str]:
 def _leftovers(plan: Plan) -> Iterator[str]:
     """What an interrupted run left, before anything new."""
     lines = [f"  ! {line}" for line in leftovers(plan)]
+    yield from lines
+    if lines:
+        yield ""
+
+
+def _drift(plan: Plan) -> Iterator[str]:
+    """What changed without the stack, apart from what the stack changes."""
+    lines = [f"  ! drift    {line}" for line in drifted(plan)]
     yield from lines
     if lines:
         yield ""

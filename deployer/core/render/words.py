@@ -108,7 +108,7 @@ def because(reason: Reason) -> str:
         case Cause.RECIPE:
             return "because this version of deployer makes it differently"
         case Cause.DRIFT:
-            return f"drift: {printable(reason.detail)}"
+            return "because it drifted"
         case _:
             assert_never(reason.cause)
 
@@ -185,6 +185,12 @@ def show(value: JsonValue) -> str:
             return "[" + ", ".join(show(item) for item in value) + "]"
         case _:
             return json.dumps(value)
+
+
+def drifted(plan: Plan) -> Iterator[str]:
+    """How the world was seen to differ from the state, a line each."""
+    for drift in plan.drift:
+        yield f"{printable(drift.address)}: {printable(drift.detail)}"
 
 
 def printable(text: str) -> str:

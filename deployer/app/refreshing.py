@@ -1,0 +1,22 @@
+"""Looking at the world alone: what drifted from what was deployed."""
+
+from pathlib import Path
+
+from deployer.app.deployed import name_of
+from deployer.app.planning import drift_of, live_once_settled
+from deployer.app.settings import Settings
+from deployer.core.plan import Plan, make_plan
+from deployer.core.state import node_of
+
+
+def refresh(stack_file: Path, settings: Settings) -> Plan | None:
+    """What would bring back what was deployed, whatever the stack says by now.
+
+    None for a stack that was never applied.
+    """
+    state = settings.states(stack_file, name_of(stack_file, settings)).read()
+    if state is None:
+        return None
+    graph = {a: node_of(record) for a, record in live_once_settled(state).items()}
+    drift = drift_of(stack_file, settings, state, graph)
+    return make_plan(graph, state, drift=drift)

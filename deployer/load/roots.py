@@ -1,0 +1,57 @@
+"""What a stack may reach: the folder that holds its project, and what the user allows.
+
+A stack may come from a stranger's pull request.  So every file that it names has to
+lie in its project, links followed, or below a folder that this machine's user named
+in DEPLOYER_ALLOW_OUTSIDE; no file of the project can widen that.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+ALLOW_OUTSIDE = "DEPLOYER_ALLOW_OUTSIDE"
+PROJECT_FILE = "deployer.yaml"
+
+
+def root_of(path: Path) -> Path:
+    """The folder that holds all files of a stack.
+
+    Its repository; without one the folder of `deployer.yaml` at or above it; without
+    that its own.
+    """
+    folder = path.resolve().parent
+    above = (folder, *folder.parents)
+    repository = next((it for it in above if (it / ".git").exists()), None)
+    if repository is not None:
+        return repository
+    return next((it for it in above if (it / PROJECT_FILE).is_file()), folder)
+
+
+def project_file(path: Path) -> Path | None:
+    """The nearest `deployer.yaml` at or above a stack, within its project."""
+    root = root_of(path)
+    folder = path.resolve().parent
+    for above in (folder, *folder.parents):
+        if (above / PROJECT_FILE).is_file():
+            return above / PROJECT_FILE
+        if above == root:
+            break
+    return None
+
+
+def allowed_in(environment: Mapping[str, str]) -> tuple[Path, ...]:
+    """The folders outside of a project that the user lets stacks read."""
+    named = environment.get(ALLOW_OUTSIDE, "").split(os.pathsep)
+    return tuple(Path(name).expanduser().resolve() for name in named if name)
+
+
+def may_read(path: Path, root: Path, allowed: tuple[Path, ...]) -> bool:
+    """Whether a file, links followed, lies where a stack may read."""
+    real = path.resolve()
+    return any(real.is_relative_to(folder) for folder in (root, *allowed))
+
+
+def how_to_allow(path: Path) -> str:
+    """What to type to let the stacks of this machine read beside a file."""
+    folder = path.resolve().parent
+    return f"if you trust this stack: `export {ALLOW_OUTSIDE}={folder}`"

@@ -1,0 +1,215 @@
+"""One folder of an object store, changed by conditional writes only.
+
+A request that fails says nothing about whether it was carried out: it may have been,
+and only the answer got lost.  So after every failed write the object is read again,
+and what lies there decides.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import obstore
+import stamina
+from obstore.exceptions import (
+    AlreadyExistsError,
+    BaseError,
+    NotFoundError,
+    PermissionDeniedError,
+    PreconditionError,
+    UnauthenticatedError,
+    UnknownConfigurationKeyError,
+)
+from obstore.store import AzureStore, GCSStore, S3Store
+
+from deployer.errors import AuthError, StateError, UsageError
+
+ATTEMPTS = 10
+_Result = TypeVar("_Result")
+_FINAL = (PermissionDeniedError, UnauthenticatedError)
+_TIMEOUTS = {"timeout": "20s", "connect_timeout": "5s"}
+
+
+class MovedError(Exception):
+    """Somebody else wrote the object first; it was left as it is."""
+
+
+class _AgainError(Exception):
+    """It failed, and may go well the next time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An object as it was read."""
+
+    content: bytes
+    tag: str
+    """Changes with every write."""
+
+
+class Bucket(Protocol):
+    """A folder in which objects are replaced whole, by one writer each time."""
+
+    @property
+    def url(self) -> str:
+        """Where it is, without any credential."""
+        ...
+
+    def get(self, name: str) -> Found | None:
+        """An object; None where there is none."""
+        ...
+
+    def put(self, name: str, content: bytes, before: Found | None) -> Found:
+        """Replace what was read as ``before``; raises MovedError.
+
+        None: there must be no such object yet.
+        """
+        ...
+
+    def names(self, folder: str) -> Iterator[str]:
+        """The objects right in a folder, without its name."""
+        ...
+
+    def drop(self, name: str) -> None:
+        """Forget an object; none there is fine."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectBucket:
+    """A `Bucket` in S3, GCS or Azure, or what speaks their protocols.
+
+    Raises StateError where the store cannot be reached or does not answer in its
+    protocol, and AuthError where it refuses the credentials.
+    """
+
+    store: S3Store | GCSStore | AzureStore
+    url: str
+
+    def get(self, name: str) -> Found | None:
+        """An object; None where there is none."""
+        return _repeated(lambda: self._get(name))
+
+    def put(self, name: str, content: bytes, before: Found | None) -> Found:
+        """Replace what was read as ``before``; raises MovedError."""
+        return _repeated(lambda: self._put(name, content, before))
+
+    def names(self, folder: str) -> Iterator[str]:
+        """The objects right in a folder, without its name."""
+        yield from _repeated(lambda: self._names(folder))
+
+    def drop(self, name: str) -> None:
+        """Forget an object; none there is fine."""
+        _repeated(lambda: self._drop(name))
+
+    def _get(self, name: str) -> Found | None:
+        try:
+            found = obstore.get(self.store, name)
+            content = found.bytes().to_bytes()
+        except (FileNotFoundError, NotFoundError):
+            return None
+        except BaseError as error:
+            raise self._again(error) from error
+        if len(content) != found.meta["size"]:
+            raise _AgainError(f"`{self.url}/{name}` came in half")
+        return Found(content, _tag(found.meta["e_tag"]))
+
+    def _put(self, name: str, content: bytes, before: Found | None) -> Found:
+        mode: obstore.PutMode = "create" if before is None else {"e_tag": before.tag}
+        try:
+            done = obstore.put(
+                self.store, name, content, mode=mode, use_multipart=False
+            )
+        except (BaseError, FileNotFoundError) as error:
+            return self._decided(name, content, before, error)
+        return Found(content, _tag(done["e_tag"]))
+
+    def _names(self, folder: str) -> list[str]:
+        try:
+            found = obstore.list_with_delimiter(self.store, folder or None)
+        except BaseError as error:
+            raise self._again(error) from error
+        return [it["path"].rpartition("/")[2] for it in found["objects"]]
+
+    def _drop(self, name: str) -> None:
+        try:
+            obstore.delete(self.store, name)
+        except (FileNotFoundError, NotFoundError):
+            return
+        except BaseError as error:
+            raise self._again(error) from error
+
+    def _decided(
+        self, name: str, content: bytes, before: Found | None, error: Exception
+    ) -> Found:
+        """What a write came to that did not say so itself."""
+        if isinstance(error, _FINAL):
+            raise self._again(error) from error
+        now = self.get(name)
+        if now is not None and now.content == content:
+            return now
+        if now != before and isinstance(error, (AlreadyExistsError, PreconditionError)):
+            raise MovedError from error
+        raise self._again(error) from error
+
+    def _again(self, error: Exception) -> Exception:
+        if isinstance(error, _FINAL):
+            return AuthError(
+                f"`{self.url}` refuses these credentials",
+                hint="docs/state.md says where they are looked for",
+            )
+        return _AgainError(f"`{self.url}` cannot be reached: {_why(error)}")
+
+
+def open_bucket(url: str, options: Mapping[str, str]) -> ObjectBucket:
+    """The folder at a URL such as ``s3://bucket/prefix``; asks nothing yet.
+
+    ``options`` are those of the store: ``endpoint``, ``region``, ``account_name``.
+    Raises UsageError for what the store does not know.
+    """
+    kinds = {"s3": S3Store, "gs": GCSStore, "az": AzureStore}
+    scheme = url.partition("://")[0]
+    plain = options.get("endpoint", "").startswith("http://")
+    client = {**_TIMEOUTS, "allow_http": plain}
+    try:
+        store = kinds[scheme].from_url(  # type: ignore[attr-defined] # all have it
+            url,
+            config=dict(options),
+            client_options=client,
+            retry_config={"max_retries": 0},
+        )
+    except (UnknownConfigurationKeyError, BaseError, ValueError) as error:
+        raise UsageError(f"`{url}` is no place for a state: {_why(error)}") from error
+    return ObjectBucket(store, url)
+
+
+def _repeated(do: Callable[[], _Result]) -> _Result:
+    """What ``do`` comes to, where it may fail a few times before."""
+    stamina.instrumentation.set_on_retry_hooks([])  # else it logs over the progress
+    attempts = stamina.retry_context(
+        on=_AgainError, attempts=ATTEMPTS, timeout=None, wait_max=2.0
+    )
+    try:
+        for attempt in attempts:
+            with attempt:
+                return do()
+    except _AgainError as error:
+        raise StateError(
+            str(error), hint="nothing goes on without it: try again later"
+        ) from error
+    raise AssertionError("an attempt returns or raises")
+
+
+def _tag(found: str | None) -> str:
+    if found is None:
+        raise StateError(
+            "the store gives its objects no tag (`ETag`)",
+            hint="without one, two writers cannot be told apart: take another store",
+        )
+    return found
+
+
+def _why(error: Exception) -> str:
+    """The first line of an error, without the query of a URL: it may be signed."""
+    line = str(error).partition("\n")[0]
+    return " ".join(word.partition("?")[0] for word in line.split())[:200]

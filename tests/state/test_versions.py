@@ -1,0 +1,41 @@
+"""F8: a fixture for each version of each form of ours; a newer one is refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from deployer import saved_plan
+from deployer.core import state as states
+from deployer.errors import StateError, UsageError
+from deployer.state.form import from_json, to_json
+
+FORMS = Path(__file__).parent / "forms"
+
+
+@pytest.mark.parametrize("version", range(1, states.VERSION + 1))
+def test_a_state_of_every_version_is_read_and_written_as_today(version: int) -> None:
+    text = (FORMS / f"state-{version}.json").read_text()
+    assert json.loads(text)["version"] == version
+    state = from_json(text, "f")
+    assert (state.stack, state.released, len(state.releases)) == ("demo", 2, 2)
+    assert json.loads(to_json(state))["version"] == states.VERSION
+    newest = (FORMS / f"state-{states.VERSION}.json").read_text()
+    assert to_json(state) == newest
+
+
+@pytest.mark.parametrize("version", range(1, saved_plan.VERSION + 1))
+def test_a_plan_of_every_version_is_read_and_written_as_today(version: int) -> None:
+    text = (FORMS / f"plan-{version}.json").read_text()
+    assert json.loads(text)["version"] == version
+    plan = saved_plan.from_json(text, "f")
+    assert saved_plan.to_json(plan) == (
+        (FORMS / f"plan-{saved_plan.VERSION}.json").read_text()
+    )
+
+
+def test_newer_ones_are_refused() -> None:
+    with pytest.raises(StateError, match="by a newer deployer"):
+        from_json(f'{{"version": {states.VERSION + 1}}}', "f")
+    with pytest.raises(UsageError, match="by a newer deployer"):
+        saved_plan.from_json(f'{{"version": {saved_plan.VERSION + 1}}}', "f")

@@ -1,0 +1,120 @@
+"""A plan as a file, and an apply that is held to it."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deployer import saved_plan
+from deployer.core.plan import Drift, Plan, make_plan
+from deployer.core.problems import Place
+from deployer.core.state import Begun, Loose, State
+from deployer.errors import UsageError
+from deployer.saved_plan import Bound, SavedPlan
+from tests.applying import GATED, SERVER, WIDER, Desk, graph
+from tests.core.checking import LOCAL
+
+BOUND = Bound("0.1.0", "", "s" * 64, "l" * 64, "c" * 64)
+
+
+def saved(plan: Plan) -> SavedPlan:
+    places = {"server.ctx_size": Place("stacks/demo.yaml", 9, 3)}
+    return SavedPlan("stacks/demo.yaml", BOUND, plan, places, ("a note",))
+
+
+def plans() -> dict[str, Plan]:
+    """A plan of every kind there is."""
+    desk = Desk()
+    new = make_plan(graph(LOCAL), desk.state)
+    desk.apply(LOCAL)
+    state = desk.state
+    server = state.live[SERVER]
+    left = replace(state, loose=(Loose(Begun.STAGED, server),))
+    promoting = replace(state, promoting=state.releases[-1])
+    return {
+        "new": new,
+        "wider": make_plan(graph(WIDER), state),
+        "gated": make_plan(graph(GATED), state),
+        "empty": make_plan(graph(LOCAL), state),
+        "gone": make_plan({}, state),
+        "drift": make_plan(graph(LOCAL), state, drift=(Drift(SERVER, "it died"),)),
+        "left": make_plan(graph(WIDER), left),
+        "promoting": make_plan(graph(WIDER), promoting),
+    }
+
+
+@pytest.mark.parametrize("name", list(plans()))
+def test_what_is_written_is_read(name: str) -> None:
+    kept = saved(plans()[name])
+    again = saved_plan.from_json(saved_plan.to_json(kept), "f")
+    assert again.plan.id == kept.plan.id
+    assert saved_plan.to_json(again) == saved_plan.to_json(kept)
+    assert again == kept
+
+
+def test_a_newer_form_is_refused() -> None:
+    text = saved_plan.to_json(saved(plans()["new"])).replace(
+        '"version": 1', f'"version": {saved_plan.VERSION + 1}'
+    )
+    with pytest.raises(UsageError) as caught:
+        saved_plan.from_json(text, "demo.plan")
+    assert caught.value.message == (
+        "`demo.plan` was written by a newer deployer (plan version "
+        f"{saved_plan.VERSION + 1}, this one reads {saved_plan.VERSION})"
+    )
+
+
+TEXT = saved_plan.to_json(saved(plans()["promoting"]))
+
+
+@given(st.data())
+@settings(max_examples=300, deadline=None)
+def test_a_mutated_file_is_refused_or_read_and_never_more(data: st.DataObject) -> None:
+    at = data.draw(st.integers(0, len(TEXT) - 1))
+    cut = data.draw(st.integers(0, 40))
+    put = data.draw(st.text(max_size=8))
+    try:
+        saved_plan.from_json(TEXT[:at] + put + TEXT[at + cut :], "f")
+    except UsageError as error:
+        assert error.message.startswith("`f` ")  # noqa: PT017 - either end is fine
+
+
+def test_every_missing_or_unknown_member_is_refused() -> None:
+    content = json.loads(TEXT)
+    for name in [n for n in content if n != "version"]:
+        less = {k: v for k, v in content.items() if k != name}
+        with pytest.raises(UsageError, match=f"has no `{name}`"):
+            saved_plan.from_json(json.dumps(less), "f")
+    with pytest.raises(UsageError, match="unknown key `more`"):
+        saved_plan.from_json(json.dumps({**content, "more": 1}), "f")
+
+
+def test_a_plan_file_is_known_by_its_ending_or_its_content(tmp_path: Path) -> None:
+    by_content = tmp_path / "plan.json"
+    saved_plan.write(by_content, saved(plans()["new"]))
+    assert saved_plan.is_plan_file(by_content)
+    assert saved_plan.is_plan_file(tmp_path / "gone.plan")
+    stack = tmp_path / "demo.yaml"
+    stack.write_text('{"version": 1, "name": "demo"}')
+    assert not saved_plan.is_plan_file(stack)
+
+
+def test_it_is_for_its_user_alone(tmp_path: Path) -> None:
+    saved_plan.write(tmp_path / "demo.plan", saved(plans()["new"]))
+    assert (tmp_path / "demo.plan").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    file = tmp_path / "demo.plan"
+    with file.open("wb") as stream:
+        stream.truncate(2**30)
+    with pytest.raises(UsageError, match="too large for a plan"):
+        saved_plan.read(file)
+
+
+def test_a_state_of_another_time_is_bound_by_lineage_and_serial() -> None:
+    plan = make_plan(graph(LOCAL), State("demo", "local", lineage="f00d"))
+    assert (plan.lineage, plan.serial) == ("", 0)
