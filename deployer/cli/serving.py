@@ -1,8 +1,6 @@
 """check, start, stop, logs: day to day."""
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TypedDict, Unpack
 
@@ -21,12 +19,13 @@ from deployer.app.serving import (
 from deployer.app.settings import settings_of
 from deployer.cli.options import json_option, stack_argument
 from deployer.cli.output import json_head, json_line, width
-from deployer.cli.show import Show, at_work
+from deployer.cli.show import Show
+from deployer.core.events import AtWork
 from deployer.core.spelling import harmless
 from deployer.core.units import show_seconds
 from deployer.core.verdict import all_let_pass, summary
 from deployer.errors import GateError, UsageError
-from deployer.gates.runner import GateEvent, Tell, Waiting
+from deployer.gates.runner import GateEvent, Waiting
 
 
 class _Asked(TypedDict):
@@ -88,7 +87,9 @@ def check_command(
             hint="deployer check stacks/demo.yaml",
         )
     settings = settings_of()
-    with _waiting() as tell:
+    named = f"--url {url}" if stack is None else f"{stack}"
+    with Show(f"deployer check {named}") as show:
+        tell = partial(_tell, show)
         if url is not None:
             done = check_url(url, api_key_env, settings, Checking(**checking), tell)
         else:
@@ -104,6 +105,12 @@ def check_command(
             if url is not None and api_key_env is None
             else "the table above says what each gate saw",
         )
+
+
+def _tell(show: Show, event: GateEvent | Waiting) -> None:
+    """Say what is at work; the table at the end says the rest."""
+    if isinstance(event, Waiting):
+        show(AtWork(event.gates, event.seconds))
 
 
 def _write(done: Checked, folder: Path) -> None:
@@ -122,23 +129,6 @@ def _print(done: Checked, *, as_json: bool) -> None:
     from deployer.gates.report import table  # noqa: PLC0415 - only for people
 
     click.echo(table(done.verdicts, width=width()))
-
-
-@contextmanager
-def _waiting() -> Iterator[Tell]:
-    """On a terminal, say which gates run, and take it away at the end."""
-    if not sys.stdout.isatty():
-        yield lambda _: None
-        return
-    from rich.console import Console  # noqa: PLC0415 - only at a terminal
-
-    with Console().status("asking the server") as line:
-
-        def tell(event: GateEvent | Waiting) -> None:
-            if isinstance(event, Waiting):
-                line.update(at_work(event.gates, event.seconds))
-
-        yield tell
 
 
 @click.command("start")

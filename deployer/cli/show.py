@@ -122,13 +122,13 @@ class Show:
         if not sys.stdout.isatty():
             minute = f"{gates} {seconds // 60:.0f}"
             if seconds >= _WORTH_A_MINUTE and minute not in self._told:
-                click.echo(f"    {at_work(gates, seconds)}")
+                click.echo(f"    {_at_work(gates, seconds)}", err=True)
                 self._told.add(minute)
             return
         bars = self._bars or self._begin_bars()
         if (task := self._tasks.get(_GATES)) is None:
             task = self._tasks[_GATES] = bars.add_task("", total=None, how="")
-        bars.update(task, description=at_work(gates, seconds))
+        bars.update(task, description=_at_work(gates, seconds))
 
     def _advance(self, progress: Progress) -> None:
         if not sys.stdout.isatty():
@@ -195,7 +195,7 @@ def verdict_line(verdict: Verdict) -> str:
     return f"{sign(verdict)} {verdict.gate:<16} {word(verdict)}: {verdict.because}"
 
 
-def at_work(gates: tuple[str, ...], seconds: float) -> str:
+def _at_work(gates: tuple[str, ...], seconds: float) -> str:
     """Which gates run, and for how long."""
     shown = f"{seconds:.0f} s" if seconds < _WORTH_A_MINUTE else show_seconds(seconds)
     return f"running {', '.join(gates) or 'the next gate'}, {shown} so far"

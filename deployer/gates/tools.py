@@ -98,6 +98,8 @@ class TemplateProps(Shape):
 async def measure(client: Client, parameters: Tools, _target: Target) -> Measurement:
     """Offer two tools in each mode, stream once, and hand a result back."""
     props = await client.get("/props")
+    if not knows_tools(props):
+        return Measurement(props, (), None, None)
     runs = [
         Run(mode, await client.post("/v1/chat/completions", _body(mode)))
         for mode in parameters.modes

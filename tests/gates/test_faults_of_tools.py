@@ -199,6 +199,7 @@ def test_a_template_without_tools_is_said_to_be_so() -> None:
     because = "the chat template of this model knows no tools, as"
     verdict = check("tools", template("", tools=False), UNCLEAR, because)
     assert (verdict.applicable, verdict.holds_back) == (False, True)
+    assert [asked.request for asked in verdict.evidence] == ["GET /props"]
 
 
 def test_no_mode_proves_nothing() -> None:
