@@ -1,5 +1,6 @@
-"""What stack gemma4-prod is made from: llama-server and weights, on a Volume.
+"""Build and fetch for gemma4-prod.
 
+Puts llama-server and its weights on a Volume.
 Rendered from a stack by deployer, and deployed by it; a change made here is lost.
 Both functions may be called again at any time: what is complete stays as it is, and
 what was interrupted goes on where it stopped.
@@ -259,7 +260,6 @@ def run(command: list[str], folder: Path) -> str:
 
 # --- weights --------------------------------------------------------------------------
 
-# unsloth/gemma-4-26B-A4B-it-GGUF
 # The key is the hash of the digests of the files.
 WEIGHTS_KEY = "98a9defc1a19cededc35332302407f6f6c1618c80be652f26f394f8dea0b19c1"
 HUB_REPO = "unsloth/gemma-4-26B-A4B-it-GGUF"

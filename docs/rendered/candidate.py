@@ -1,4 +1,4 @@
-"""llama-server on Modal: gemma-4-26b-a4b, app gemma4-prod-candidate.
+"""App gemma4-prod-candidate: llama-server.
 
 Rendered from a stack by deployer, and deployed by it; a change made here is lost.
 Top to bottom: what is served, where it runs, how it starts.

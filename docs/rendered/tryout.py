@@ -1,4 +1,4 @@
-"""Try the command line of gemma-4-26b-a4b once, for stack gemma4-prod.
+"""One try of the server of gemma4-prod.
 
 A class whose start fails is started again as long as a request waits for it, and
 every start is billed.  So the very same start is tried here first, in a plain function

@@ -1,4 +1,4 @@
-"""The rendered files that are committed, and what tools that read Python say of them."""
+"""The rendered files that are committed, and what linter and type checker say."""
 
 import subprocess
 import sys
