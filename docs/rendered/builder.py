@@ -337,7 +337,7 @@ def download(file: File, arriving: Path) -> Path:
     """Fetch a file; what an earlier run got of it is used."""
     # Of this function's image alone.
     from huggingface_hub import hf_hub_download  # noqa: PLC0415
-    from huggingface_hub.errors import RepositoryNotFoundError  # noqa: PLC0415
+    from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
 
     # Bars that redraw themselves make a log unreadable; `progress` prints lines.
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
@@ -345,7 +345,9 @@ def download(file: File, arriving: Path) -> Path:
         path = hf_hub_download(
             HUB_REPO, file.path, revision=HUB_REVISION, local_dir=arriving
         )
-    except RepositoryNotFoundError as error:
+    except HfHubHTTPError as error:
+        if error.response.status_code not in (401, 403, 404):
+            raise
         raise RuntimeError(
             f"the hub does not hand out {HUB_REPO}: it is not there, private, or its "
             f"terms have to be accepted.  Accept them at https://huggingface.co/"
