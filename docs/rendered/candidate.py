@@ -214,16 +214,15 @@ def environment(home: Path) -> dict[str, str]:
 
 
 def redacted(argv: list[str]) -> list[str]:
-    """The command line without what an option for a key or a token may hold."""
-    hidden = [
-        any(word in option for word in ("key", "token", "password"))
-        and option not in ("--api-key-file", "--cache-type-k")
-        for option in ["", *argv]
-    ]
-    return [
-        "***" if hide and not word.startswith("-") else word
-        for hide, word in zip(hidden, argv, strict=False)
-    ]
+    """The command line without the values of options for keys and tokens."""
+    told = []
+    hide = False
+    for word in argv:
+        told.append("***" if hide else word)
+        parts = word.strip("-").split("-") if word.startswith("--") else []
+        hide = any(it in parts for it in ("key", "token", "password"))
+        hide = hide and "file" not in parts
+    return told
 
 
 def wait_healthy(server: subprocess.Popen[bytes], deadline: float) -> None:
