@@ -101,7 +101,8 @@ app = modal.App(
     max_containers=4,
     scaledown_window=300,
     timeout=3600,
-    startup_timeout=START_SECONDS,
+    # A little more than `start` gives itself, so that its message is what is read.
+    startup_timeout=START_SECONDS + 60,
     enable_memory_snapshot=True,
     experimental_options={"enable_gpu_snapshot": True},
 )

@@ -91,8 +91,9 @@ app = modal.App(APP, tags={"deployer-stack": STACK, "deployer-run": RUN_KEY[:16]
     memory=22528,
     volumes={str(STORE): store},
     secrets=[secret],
+    # A little more than the start gives itself, so that its message is what is read.
     timeout=START_SECONDS + 60,
-    startup_timeout=START_SECONDS,
+    startup_timeout=START_SECONDS + 60,
     retries=0,
     max_containers=1,
 )
