@@ -8,6 +8,7 @@ what was interrupted goes on where it stopped.
 
 # ruff: noqa: E501 - the lines of a patch are as long as they are
 
+import errno
 import hashlib
 import json
 import os
@@ -156,7 +157,8 @@ def build() -> dict[str, str]:
     compile_all = ["cmake", "--build", str(made), "--parallel", "16"]
     run([*compile_all, "--target", "llama-server"], work)
     version = version_of(made / "bin" / "llama-server")
-    publish(made / "bin", tree / "models" / "templates", target, version)
+    with room():
+        publish(made / "bin", tree / "models" / "templates", target, version)
     shutil.rmtree(work)
     return about(target)
 
@@ -314,7 +316,7 @@ def fetch() -> dict[str, str]:
     target.mkdir(parents=True, exist_ok=True)
     arriving = STORE / "arriving" / WEIGHTS_KEY
     arriving.mkdir(parents=True, exist_ok=True)
-    with progress(target, arriving):
+    with progress(target, arriving), room():
         for file in FILES:
             place = target / file.name
             if place.is_file() and sha256_of(place) == file.sha256:
@@ -383,6 +385,20 @@ def progress(*folders: Path) -> Iterator[None]:
 
 
 # --- both -----------------------------------------------------------------------------
+
+
+@contextmanager
+def room() -> Iterator[None]:
+    """Say what to do where the Volume takes no more."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise RuntimeError(
+            "the Volume takes no more data, or no more files (500 000): "
+            "`deployer store gc --engine modal` removes what no release needs"
+        ) from error
 
 
 def complete(target: Path, version: str) -> None:

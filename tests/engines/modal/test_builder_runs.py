@@ -242,6 +242,17 @@ def test_another_file_than_the_pinned_one_is_refused(world: World, site: Site) -
     assert not (world.volume / "weights" / weights.key / "complete.json").exists()
 
 
+def test_a_full_volume_says_what_makes_room(world: World, site: Site) -> None:
+    site.serve("/files/tiny.gguf", MODEL)
+    weights = from_url(site)
+    arriving = world.volume / "arriving" / weights.key
+    arriving.mkdir(parents=True)
+    (arriving / "tiny.gguf").symlink_to("/dev/full")
+    ran = world.run(weights=weights)
+    assert ran.code == 1
+    assert "`deployer store gc --engine modal` removes what no" in ran.output
+
+
 def from_hub(**fields: JsonValue) -> Node:
     return node(
         Kind.WEIGHTS,
