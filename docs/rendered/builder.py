@@ -194,7 +194,8 @@ def apply_patch(patch: Patch, tree: Path) -> None:
             raise RuntimeError(f"patch {patch.name} left {name} unchanged")
     if patch.marker is not None:
         files, wanted = patch.marker
-        texts = (path.read_text(errors="replace") for path in tree.glob(files))
+        found = (path for path in tree.glob(files) if path.is_file())
+        texts = (path.read_text(errors="replace") for path in found)
         if not any(re.search(wanted, text, re.MULTILINE) for text in texts):
             raise RuntimeError(f"patch {patch.name} is in, and its marker is not")
     print(f"patch {patch.name} is in", flush=True)
@@ -339,12 +340,12 @@ def fetch() -> dict[str, str]:
 
 def download(file: File, arriving: Path) -> Path:
     """Fetch a file; what an earlier run got of it is used."""
-    # Of this function's image alone.
+    # Bars that redraw themselves make a log unreadable; `progress` prints lines.
+    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    # Of this function's image alone, and it reads its settings when it is imported.
     from huggingface_hub import hf_hub_download  # noqa: PLC0415
     from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
 
-    # Bars that redraw themselves make a log unreadable; `progress` prints lines.
-    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     try:
         path = hf_hub_download(
             HUB_REPO, file.path, revision=HUB_REVISION, local_dir=arriving

@@ -121,7 +121,7 @@ class LlamaServer:
     def check(self) -> None:
         """After a restore: be sure that the server is there and answers."""
         try:
-            wait_healthy(self.server, time.monotonic() + 30)
+            wait_healthy(self.server, 30)
         except (RuntimeError, TimeoutError) as error:
             print(f"the restored server is not usable: {error}", flush=True)
             sys.stderr.flush()
@@ -150,7 +150,6 @@ class LlamaServer:
 
 def start_llama() -> subprocess.Popen[bytes]:
     """Start llama-server and return once it is healthy and warm."""
-    deadline = time.monotonic() + START_SECONDS
     home = Path(tempfile.mkdtemp(prefix="llama-"))
     argv = command(home)
     print("starting", shlex.join(redacted(argv)), flush=True)
@@ -158,7 +157,7 @@ def start_llama() -> subprocess.Popen[bytes]:
         argv, env=environment(home), stdin=subprocess.DEVNULL
     )
     try:
-        wait_healthy(server, deadline)
+        wait_healthy(server, START_SECONDS)
         # It was read; what is not there cannot leak.
         (home / "api-key").unlink()
         ask(
@@ -226,8 +225,9 @@ def redacted(argv: list[str]) -> list[str]:
     return told
 
 
-def wait_healthy(server: subprocess.Popen[bytes], deadline: float) -> None:
+def wait_healthy(server: subprocess.Popen[bytes], seconds: float) -> None:
     """Wait until /health is 200: the port is open long before the model is loaded."""
+    deadline = time.monotonic() + seconds
     while not healthy():
         try:
             # A pause that ends at once when the process does.
@@ -235,7 +235,7 @@ def wait_healthy(server: subprocess.Popen[bytes], deadline: float) -> None:
         except subprocess.TimeoutExpired:
             if time.monotonic() > deadline:
                 raise TimeoutError(
-                    f"llama-server is not healthy after {START_SECONDS} s"
+                    f"llama-server is not healthy after {seconds} s"
                 ) from None
         else:
             raise RuntimeError(

@@ -119,7 +119,6 @@ def tryout() -> dict[str, float]:
 
 def start_llama() -> subprocess.Popen[bytes]:
     """Start llama-server and return once it is healthy and warm."""
-    deadline = time.monotonic() + START_SECONDS
     home = Path(tempfile.mkdtemp(prefix="llama-"))
     argv = command(home)
     print("starting", shlex.join(redacted(argv)), flush=True)
@@ -127,7 +126,7 @@ def start_llama() -> subprocess.Popen[bytes]:
         argv, env=environment(home), stdin=subprocess.DEVNULL
     )
     try:
-        wait_healthy(server, deadline)
+        wait_healthy(server, START_SECONDS)
         # It was read; what is not there cannot leak.
         (home / "api-key").unlink()
         ask(
@@ -195,8 +194,9 @@ def redacted(argv: list[str]) -> list[str]:
     return told
 
 
-def wait_healthy(server: subprocess.Popen[bytes], deadline: float) -> None:
+def wait_healthy(server: subprocess.Popen[bytes], seconds: float) -> None:
     """Wait until /health is 200: the port is open long before the model is loaded."""
+    deadline = time.monotonic() + seconds
     while not healthy():
         try:
             # A pause that ends at once when the process does.
@@ -204,7 +204,7 @@ def wait_healthy(server: subprocess.Popen[bytes], deadline: float) -> None:
         except subprocess.TimeoutExpired:
             if time.monotonic() > deadline:
                 raise TimeoutError(
-                    f"llama-server is not healthy after {START_SECONDS} s"
+                    f"llama-server is not healthy after {seconds} s"
                 ) from None
         else:
             raise RuntimeError(

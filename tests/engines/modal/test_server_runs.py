@@ -39,9 +39,9 @@ class World:
 
     folder: Path
 
-    def run(self, content: str, **behaviour: str) -> Ran:
+    def run(self, content: str, *, seconds: int = 20, **behaviour: str) -> Ran:
         apps = lowered(content)
-        server = self._placed(apps.tryout)
+        server = self._placed(apps.tryout, seconds)
         text = render_tryout(server).replace("/opt/stack", str(self.folder))
         file = self.folder / "tryout.py"
         file.write_text(text)
@@ -76,7 +76,7 @@ class World:
             else [],
         )
 
-    def _placed(self, server: Server) -> Server:
+    def _placed(self, server: Server, seconds: int) -> Server:
         volume = self.folder / "volume"
         build = volume / "build" / server.build_key
         weights = volume / "weights" / server.weights_key
@@ -92,7 +92,7 @@ class World:
             free.bind(("127.0.0.1", 0))
             port = int(free.getsockname()[1])
         front = replace(server.front, port=port)
-        program_ = replace(server.program, start_timeout=3)
+        program_ = replace(server.program, start_timeout=seconds)
         return replace(server, mount=str(volume), front=front, program=program_)
 
 
@@ -101,23 +101,37 @@ def world(tmp_path: Path) -> World:
     return World(tmp_path)
 
 
+@dataclass(frozen=True)
+class Plain:
+    """One start that went well, looked at from all sides."""
+
+    ran: Ran
+    volume: str
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Plain:
+    folder = tmp_path_factory.mktemp("plain")
+    return Plain(World(folder).run(ON_CPU), str(folder / "volume"))
+
+
 def option(argv: list[str], name: str) -> str:
     return argv[argv.index(name) + 1]
 
 
-def test_it_starts_from_local_disk_and_waits_until_it_is_healthy(world: World) -> None:
-    ran = world.run(ON_CPU)
+def test_it_starts_from_local_disk_and_waits_until_it_is_healthy(plain: Plain) -> None:
+    ran = plain.ran
     assert ran.code == 0, ran.output
     argv = ran.started["argv"]
-    assert not argv[0].startswith(str(world.folder / "volume"))
-    assert option(argv, "--model").startswith(str(world.folder / "volume/weights"))
+    assert not argv[0].startswith(plain.volume)
+    assert option(argv, "--model").startswith(f"{plain.volume}/weights")
     assert option(argv, "--host") == "0.0.0.0"  # noqa: S104 - what Modal connects to
     assert "--no-mmap" in argv
     assert "returned" in ran.output
 
 
-def test_the_key_is_in_a_file_that_is_gone_and_nowhere_else(world: World) -> None:
-    ran = world.run(ON_CPU)
+def test_the_key_is_in_a_file_that_is_gone_and_nowhere_else(plain: Plain) -> None:
+    ran = plain.ran
     assert ran.started["key"] == f"{KEY}\n"
     assert ran.started["key_mode"] == "0o600"
     assert not Path(option(ran.started["argv"], "--api-key-file")).exists()
@@ -127,9 +141,9 @@ def test_the_key_is_in_a_file_that_is_gone_and_nowhere_else(world: World) -> Non
 
 
 def test_llama_server_sees_no_option_and_no_token_of_the_container(
-    world: World,
+    plain: Plain,
 ) -> None:
-    seen = world.run(ON_CPU).started["environment"]
+    seen = plain.ran.started["environment"]
     assert not {"LLAMA_ARG_CTX_SIZE", "LLAMA_API_KEY", "HF_TOKEN"} & set(seen)
     assert "PATH" in seen
 
@@ -172,9 +186,9 @@ def test_a_server_that_dies_says_so_at_once(world: World) -> None:
 
 
 def test_a_server_that_is_never_healthy_is_bounded(world: World) -> None:
-    ran = world.run(ON_CPU, unhealthy="1000000")
+    ran = world.run(ON_CPU, seconds=1, unhealthy="1000000")
     assert ran.code == 1
-    assert "llama-server is not healthy after 3 s" in ran.output
+    assert "llama-server is not healthy after 1 s" in ran.output
 
 
 def test_an_option_that_is_not_taken_is_found_before_the_start(world: World) -> None:
