@@ -137,7 +137,6 @@ SPELLED: Mapping[str, set[object]] = {
         "modal.endpoint",
         "modal.proxy_auth",
         "modal.region",
-        "model.alias",
         "scaling.buffer_containers",
         "scaling.max_concurrent",
         "scaling.max_containers",
