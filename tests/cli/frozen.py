@@ -1,5 +1,6 @@
 """Projects whose server comes from a snapshot, and what is seen of it."""
 
+import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -10,7 +11,7 @@ import psutil
 
 from deployer.engines.local.criu import VARIABLE
 from tests.cli.clients import chat
-from tests.cli.project import KEY, STACK, Done, Project
+from tests.cli.project import KEY, STACK, Done, Project, gone
 
 DEMO = "stacks/demo.yaml"
 ANSWER = "The answer is 42."
@@ -48,9 +49,9 @@ class Frozen:
         return chat(self.project.port, KEY)
 
     def image(self) -> Path:
-        """The folder of the one snapshot there is."""
-        (found,) = (self.home / "snapshot").iterdir()
-        return found
+        """The folder of the live snapshot."""
+        live = json.loads(self.project.state.read_text(encoding="utf-8"))["live"]
+        return self.home / "snapshot" / str(live["demo/snapshot"]["key"])
 
     def file(self, name: str) -> Path:
         """A file of the image, made writable."""
@@ -63,11 +64,11 @@ class Frozen:
         for process in processes_below(self.home):
             with suppress(psutil.NoSuchProcess):
                 process.kill()
-                process.wait(timeout=10)
+            assert gone(process.pid)
 
-    def start(self, *, key: str = KEY, **variables: str | None) -> str:
+    def start(self, env: Mapping[str, str | None] | None = None, key: str = KEY) -> str:
         """Start what was killed; whatever was said, the right server answers then."""
-        done = self.run("start", DEMO, env={"LLAMA_API_KEY": key, **variables})
+        done = self.run("start", DEMO, env={"LLAMA_API_KEY": key, **(env or {})})
         assert done.code == 0, done.out + done.err
         assert chat(self.project.port, key) == ANSWER
         return done.out

@@ -177,7 +177,7 @@ def test_the_log_was_deleted(crashed: Frozen) -> None:
 
 def test_criu_is_missing(crashed: Frozen) -> None:
     missing = {"DEPLOYER_CRIU": None, "PATH": without_criu()}
-    assert "starts cold: CRIU is not installed" in crashed.start(**missing)
+    assert "starts cold: CRIU is not installed" in crashed.start(missing)
 
     done = crashed.run("apply", DEMO, "--yes", env=missing)
     assert done.code == 3
@@ -207,13 +207,13 @@ def test_criu_without_privileges(crashed: Frozen) -> None:
     powerless = crashed.wrapper(
         "powerless", 'exec setpriv --bounding-set -all --inh-caps -all "$CRIU" "$@"'
     )
-    out = crashed.start(DEPLOYER_CRIU=powerless)
+    out = crashed.start({"DEPLOYER_CRIU": powerless})
     assert "starts cold: `criu check` says: " in out
 
 
 def test_criu_is_too_old(crashed: Frozen) -> None:
     old = crashed.wrapper("old", "echo Version: 3.17.1")
-    out = crashed.start(DEPLOYER_CRIU=old)
+    out = crashed.start({"DEPLOYER_CRIU": old})
     assert "starts cold: CRIU 3.17.1 is too old, 4.2 is needed" in out
 
 
@@ -271,7 +271,7 @@ def test_criu_dies_during_the_restore(crashed: Frozen) -> None:
         '[ "$1" = restore ] && exec timeout -s KILL 0.02 "$CRIU" "$@"\n'
         'exec "$CRIU" "$@"',
     )
-    out = crashed.start(DEPLOYER_CRIU=dying)
+    out = crashed.start({"DEPLOYER_CRIU": dying})
     assert "starts cold: " in out
     assert "the snapshot is taken anew by the next `deployer apply`" in out
 
@@ -292,7 +292,6 @@ def test_deployer_is_killed_during_the_capture(live: Frozen) -> None:
     assert live.answer() == "The answer is 42."
     live.write()
     live.apply()
-    assert live.run("store", "gc", "--yes").code == 0
 
 
 def test_clients_are_connected_while_it_is_captured(live: Frozen) -> None:
@@ -308,14 +307,13 @@ fi
 "$CRIU" "$@"
 """,
     )
-    live.write(changed())
+    live.write(changed(4096))
     out = live.apply(env={"DEPLOYER_CRIU": connecting}).out
     assert (live.project.folder / "connected").read_text() == "connected\n"
     assert "restored from its snapshot" in out
     assert live.answer() == "The answer is 42."
     live.write()
     live.apply()
-    assert live.run("store", "gc", "--yes").code == 0
 
 
 def test_the_api_key_was_changed(crashed: Frozen) -> None:
@@ -338,11 +336,11 @@ def refuses(made: Frozen, criu: str, message: str, text: str = "") -> None:
     assert re.search(message, done.err), done.err
     assert made.pids() == before
     assert made.answer() == "The answer is 42."
-    assert len(list((made.home / "snapshot").iterdir())) <= 1
+    assert not list((made.home / "snapshot").glob(".*")), "a half image is left"
 
 
-def changed() -> str:
-    return STACK.replace("ctx_size: 1024", "ctx_size: 2048") + SNAPSHOT
+def changed(ctx_size: int = 2048) -> str:
+    return STACK.replace("ctx_size: 1024", f"ctx_size: {ctx_size}") + SNAPSHOT
 
 
 def without_criu() -> str:
