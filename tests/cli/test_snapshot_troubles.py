@@ -182,11 +182,10 @@ def test_criu_is_missing(crashed: Frozen) -> None:
     done = crashed.run("apply", DEMO, "--yes", env=missing)
     assert done.code == 3
     assert done.err == (
-        "error: the stack takes a snapshot, and this machine cannot: CRIU is not"
-        " installed\n"
+        "error: no snapshot can be taken here: CRIU is not installed\n"
         "  hint: `scripts/install-criu.sh PREFIX` installs it on Debian-like systems;"
         " then `export DEPLOYER_CRIU=PREFIX/bin/criu`; or write `snapshot: {enabled:"
-        " auto}` to start cold where there are none\n"
+        " auto}` to start cold where there is none\n"
     )
 
 
