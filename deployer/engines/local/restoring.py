@@ -17,7 +17,7 @@ from typing import Final
 from deployer.core.events import Say, Talk
 from deployer.core.units import show_seconds
 from deployer.core.values import Flat
-from deployer.engines.local import criu, image
+from deployer.engines.local import criu, image, manifest
 from deployer.engines.local.health import wait_healthy
 from deployer.engines.local.process import Running, spawn, stop
 from deployer.engines.local.server import Server
@@ -65,11 +65,12 @@ def bring_up(
         server.bring_up(needs, say)
     took = time.monotonic() - begun
     detail = f"started cold: {why}" if why else "restored from its snapshot"
+    if not why and key is not None and _is_older_than_the_machine(snapshots, key):
+        detail += ", which was taken before this machine was started"
     origin = Origin(restored=not why, seconds=round(took, 3), detail=detail)
     (server.run_dir / _ORIGIN).write_text(json.dumps(asdict(origin)), "utf-8")
     if not why:
-        text = f"restored from its snapshot in {show_seconds(took)}"
-        say(Talk(server.record.address, text))
+        say(Talk(server.record.address, f"{detail}; it took {show_seconds(took)}"))
     return origin
 
 
@@ -78,6 +79,12 @@ def origin_of(server: Server) -> Origin | None:
     with suppress(OSError, ValueError, TypeError):
         return Origin(**json.loads((server.run_dir / _ORIGIN).read_text("utf-8")))
     return None
+
+
+def _is_older_than_the_machine(snapshots: Snapshots, key: str) -> bool:
+    """Whether an image outlived a reboot."""
+    entry = snapshots.store.look("snapshot", key)
+    return entry is not None and entry.about.get("boot") != manifest.boot_id()
 
 
 def _restored(server: Server, key: str, snapshots: Snapshots, say: Say) -> str:
