@@ -169,7 +169,7 @@ class Snapshots:
     ) -> dict[str, JsonValue]:
         """Write the image; raises EngineError with what CRIU says."""
         memory = memory_of(running)
-        ensure_room(self.place.home, memory, purpose=f"the snapshot {node.key[:12]}")
+        ensure_room(into, memory, purpose=f"the snapshot {node.key[:12]}")
         digests = DigestCache(self.store.digests)
         about: dict[str, JsonValue] = {
             "name": f"{node.address}, a warmed server",
