@@ -1,11 +1,12 @@
 """status, history, diff: what was deployed, and how it is."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
 from deployer.app.deployed import deployed
-from deployer.app.releases import compare
+from deployer.app.releases import compare, versions_of
 from deployer.app.serving import Status, status
 from deployer.app.settings import settings_of
 from deployer.cli.options import json_option, stack_argument
@@ -98,13 +99,15 @@ def _status_data(found: Status) -> dict[str, JsonValue]:
 @stack_argument
 @json_option
 def history_command(stack: Path, *, as_json: bool) -> None:
-    """List the kept releases, newest first.
+    """List the kept releases, newest first, with the versions of the engine.
 
     \b
     Example:
       deployer history stacks/prod.yaml
     """
-    state = deployed(stack, settings_of()).state
+    found = deployed(stack, settings_of())
+    state = found.state
+    versions = versions_of(found)
     live = state.releases[-1].number if state.live and state.releases else None
     if as_json:
         json_head()
@@ -118,6 +121,7 @@ def history_command(stack: Path, *, as_json: bool) -> None:
                     "at": release.at,
                     "cause": release.cause,
                     "live": release.number == live,
+                    "version": _version(release, versions),
                     "keys": {r.kind.value: r.key for r in release.records.values()},
                     "gates": [dict(gate) for gate in release.gates],
                 }
@@ -125,12 +129,22 @@ def history_command(stack: Path, *, as_json: bool) -> None:
             continue
         mark = "●" if release.number == live else " "
         gates = f"{len(release.gates) - len(held)}/{len(release.gates)} gates"
+        version = f"{_version(release, versions) or '':<5}" if versions else ""
         click.echo(
-            f"{mark} {release.number:>4}  {when(release.at)}  {gates:<12} "
+            f"{mark} {release.number:>4}  {when(release.at)}  {gates:<12} {version}"
             f"{release.cause}"
         )
     if not state.releases and not as_json:
         click.echo("no release yet")
+
+
+def _version(release: Release, versions: Mapping[str, str]) -> str | None:
+    """What the engine calls the deployment of a release."""
+    for record in release.records.values():
+        for prefix, version in versions.items():
+            if record.kind is Kind.SERVER and record.key.startswith(prefix):
+                return version
+    return None
 
 
 @click.command("diff")

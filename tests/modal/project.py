@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -154,16 +155,12 @@ class Project:
 
     def live(self) -> dict[str, Any]:
         """The record of what is live, as the state has it."""
-        import json
-
         content = json.loads(self.state.read_text(encoding="utf-8"))
         found: dict[str, Any] = content["live"]["tiny/server"]
         return found
 
     def ask(self, url: str, *, key: str = KEY) -> dict[str, Any]:
         """One chat request."""
-        import json
-
         body = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
         request = urllib.request.Request(

@@ -10,10 +10,10 @@ import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import grpclib.server
 from modal._utils.grpc_utils import custom_detail_codec
-from modal_proto import api_grpc
 
 from tests.modal.emulator.apps import Apps
 from tests.modal.emulator.cloud import HOST, Cloud, first_of
@@ -27,7 +27,7 @@ from tests.modal.emulator.pools import Pools
 from tests.modal.emulator.rpc import complete
 
 
-class Servicer(Apps, Objects, Functions, api_grpc.ModalClientBase):
+class Requests(Apps, Objects, Functions):
     """All requests; a container's come over a socket of its own."""
 
     def __init__(
@@ -37,7 +37,7 @@ class Servicer(Apps, Objects, Functions, api_grpc.ModalClientBase):
         self.container = container
 
 
-complete(Servicer)
+_Servicer = complete(Requests)
 
 
 class ControlPlane:
@@ -51,7 +51,7 @@ class ControlPlane:
         self._port = 0
 
     def serve(self, container: Container | None) -> grpclib.server.Server:
-        servicer = Servicer(self.cloud, self.pools, self.front, container)
+        servicer = _Servicer(self.cloud, self.pools, self.front, container)
         return grpclib.server.Server(
             [servicer], status_details_codec=custom_detail_codec
         )
@@ -60,8 +60,7 @@ class ControlPlane:
         """Listen for the client: on the same port as before."""
         self._server = self.serve(None)
         await self._server.start(HOST, self._port)
-        listening = self._server._server
-        assert listening is not None
+        listening: Any = self._server._server
         self._port = listening.sockets[0].getsockname()[1]
         self.cloud.url = f"http://{HOST}:{self._port}"
 
