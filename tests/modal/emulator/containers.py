@@ -206,9 +206,7 @@ def _files(cloud: Cloud, container: Container, root: Path) -> list[str]:
 
 def _volumes(cloud: Cloud, container: Container) -> list[str]:
     lines = []
-    hidden = container.definition.is_class and cloud.faults.unmounted > 0
-    if hidden:
-        cloud.faults.unmounted -= 1
+    hidden = cloud.app_of(container.function_id).name == cloud.faults.unmounted
     for mount in container.definition.volume_mounts:
         source = cloud.volumes[mount.volume_id].folder / mount.sub_path
         where = f"root{shlex.quote(mount.mount_path)}"

@@ -137,7 +137,7 @@ class Objects(Service):
                 raise GRPCError(Status.NOT_FOUND, f"Volume '{name}' not found")
             volume_id = self.cloud.new("vo")
             folder = self.cloud.folder / "volumes" / name
-            folder.mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok=True)  # a test may have put files there
             version = request.version or pb.VOLUME_FS_VERSION_V1
             described = pb.VolumeMetadata(name=name, version=version)
             self.cloud.volumes[volume_id] = Volume(folder, described)
