@@ -49,6 +49,8 @@ class ControlPlane:
         self.front = Front(self.cloud, self.pools)
         self._server = self.serve(None)
         self._port = 0
+        self._protocols: list[Any] = []
+        """Of connections, closed ones included."""
 
     def serve(self, container: Container | None) -> grpclib.server.Server:
         servicer = _Servicer(self.cloud, self.pools, self.front, container)
@@ -59,15 +61,25 @@ class ControlPlane:
     async def start(self) -> None:
         """Listen for the client: on the same port as before."""
         self._server = self.serve(None)
+        make: Any = self._server._protocol_factory
+
+        def remembered() -> Any:
+            protocol = make()
+            self._protocols.append(protocol)
+            return protocol
+
+        self._server._protocol_factory = remembered  # type: ignore[method-assign]
         await self._server.start(HOST, self._port)
         listening: Any = self._server._server
         self._port = listening.sockets[0].getsockname()[1]
         self.cloud.url = f"http://{HOST}:{self._port}"
 
     async def cut(self) -> None:
-        """Be unreachable; nothing that runs notices."""
+        """Be unreachable at once; nothing that runs notices."""
         self._server.close()
-        await self._server.wait_closed()
+        for protocol in self._protocols:
+            protocol.connection._transport.abort()
+        self._protocols.clear()
 
 
 async def main(folder: Path, haste: float) -> None:
