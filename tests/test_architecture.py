@@ -142,7 +142,6 @@ SPELLED: Mapping[str, set[object]] = {
         "modal.endpoint",
         "modal.proxy_auth",
         "modal.region",
-        "model.alias",
         "model.hub_secret",
         "scaling.buffer_containers",
         "scaling.max_concurrent",

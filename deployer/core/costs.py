@@ -83,6 +83,8 @@ class Costs:
     """For every hour in which one container is awake."""
     parts: Mapping[str, float] = field(default_factory=dict)
     """What `apply` is made of."""
+    always: int = 0
+    """Containers that are awake whether anybody asks or not."""
     prices: Prices = LISTED
 
 
@@ -92,7 +94,8 @@ def costs_of(plan: Plan, prices: Prices = LISTED, pace: Pace | None = None) -> C
     size = _size(plan)
     rate = rate_of(fields, size, prices)
     parts = dict(_parts(plan, fields, size, rate, prices, pace or Pace()))
-    return Costs(sum(parts.values()), rate * 3600, parts, prices)
+    always = _whole(fields.get("scaling.min_containers"))
+    return Costs(sum(parts.values()), rate * 3600, parts, always, prices)
 
 
 def rate_of(fields: Flat, weights: int, prices: Prices = LISTED) -> float:
@@ -136,13 +139,18 @@ def _parts(
             yield "restore", again * rate
         primes = _whole(fields.get("snapshot.prime")) if captures else 0
         yield "production", (max(1, primes) * first + window) * rate
-    elif server is not None and server.action is Action.VALIDATE:
+    elif server is not None and _is_validated(server):
         yield "gates", (pace.start + size / pace.read + gates + window) * rate
 
 
 def _is_made(change: Change | None) -> bool:
     made = (Action.CREATE, Action.REPLACE)
     return change is not None and change.action in made and not change.ready
+
+
+def _is_validated(server: Change) -> bool:
+    """Whether the gates wake what is live, be it that it is also updated."""
+    return any(reason.calls_for is Action.VALIDATE for reason in server.reasons)
 
 
 def _plain(cores: float, memory: int, prices: Prices) -> float:

@@ -1,5 +1,6 @@
-"""What stack gemma4-prod is made from: llama-server and weights, on a Volume.
+"""Build and fetch for gemma4-prod.
 
+Puts llama-server and its weights on a Volume.
 Rendered from a stack by deployer, and deployed by it; a change made here is lost.
 Both functions may be called again at any time: what is complete stays as it is, and
 what was interrupted goes on where it stopped.
@@ -7,6 +8,7 @@ what was interrupted goes on where it stopped.
 
 # ruff: noqa: E501 - the lines of a patch are as long as they are
 
+import errno
 import hashlib
 import json
 import os
@@ -151,9 +153,12 @@ def build() -> dict[str, str]:
     definitions = [f"-D{definition}" for definition in DEFINITIONS]
     configure = ["cmake", "-S", str(tree), "-B", str(made), "-G", "Ninja"]
     run([*configure, *definitions], work)
-    run(["cmake", "--build", str(made), "--target", "llama-server"], work)
+    # As many compilers as there are cores here; the machine around has more.
+    compile_all = ["cmake", "--build", str(made), "--parallel", "16"]
+    run([*compile_all, "--target", "llama-server"], work)
     version = version_of(made / "bin" / "llama-server")
-    publish(made / "bin", tree / "models" / "templates", target, version)
+    with room():
+        publish(made / "bin", tree / "models" / "templates", target, version)
     shutil.rmtree(work)
     return about(target)
 
@@ -189,7 +194,8 @@ def apply_patch(patch: Patch, tree: Path) -> None:
             raise RuntimeError(f"patch {patch.name} left {name} unchanged")
     if patch.marker is not None:
         files, wanted = patch.marker
-        texts = (path.read_text(errors="replace") for path in tree.glob(files))
+        found = (path for path in tree.glob(files) if path.is_file())
+        texts = (path.read_text(errors="replace") for path in found)
         if not any(re.search(wanted, text, re.MULTILINE) for text in texts):
             raise RuntimeError(f"patch {patch.name} is in, and its marker is not")
     print(f"patch {patch.name} is in", flush=True)
@@ -259,7 +265,6 @@ def run(command: list[str], folder: Path) -> str:
 
 # --- weights --------------------------------------------------------------------------
 
-# unsloth/gemma-4-26B-A4B-it-GGUF
 # The key is the hash of the digests of the files.
 WEIGHTS_KEY = "98a9defc1a19cededc35332302407f6f6c1618c80be652f26f394f8dea0b19c1"
 HUB_REPO = "unsloth/gemma-4-26B-A4B-it-GGUF"
@@ -312,7 +317,7 @@ def fetch() -> dict[str, str]:
     target.mkdir(parents=True, exist_ok=True)
     arriving = STORE / "arriving" / WEIGHTS_KEY
     arriving.mkdir(parents=True, exist_ok=True)
-    with progress(target, arriving):
+    with progress(target, arriving), room():
         for file in FILES:
             place = target / file.name
             if place.is_file() and sha256_of(place) == file.sha256:
@@ -335,17 +340,19 @@ def fetch() -> dict[str, str]:
 
 def download(file: File, arriving: Path) -> Path:
     """Fetch a file; what an earlier run got of it is used."""
-    # Of this function's image alone.
-    from huggingface_hub import hf_hub_download  # noqa: PLC0415
-    from huggingface_hub.errors import RepositoryNotFoundError  # noqa: PLC0415
-
     # Bars that redraw themselves make a log unreadable; `progress` prints lines.
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    # Of this function's image alone, and it reads its settings when it is imported.
+    from huggingface_hub import hf_hub_download  # noqa: PLC0415
+    from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
+
     try:
         path = hf_hub_download(
             HUB_REPO, file.path, revision=HUB_REVISION, local_dir=arriving
         )
-    except RepositoryNotFoundError as error:
+    except HfHubHTTPError as error:
+        if error.response.status_code not in (401, 403, 404):
+            raise
         raise RuntimeError(
             f"the hub does not hand out {HUB_REPO}: it is not there, private, or its "
             f"terms have to be accepted.  Accept them at https://huggingface.co/"
@@ -379,6 +386,20 @@ def progress(*folders: Path) -> Iterator[None]:
 
 
 # --- both -----------------------------------------------------------------------------
+
+
+@contextmanager
+def room() -> Iterator[None]:
+    """Say what to do where the Volume takes no more."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise RuntimeError(
+            "the Volume takes no more data, or no more files (500 000): "
+            "`deployer store gc --engine modal` removes what no release needs"
+        ) from error
 
 
 def complete(target: Path, version: str) -> None:

@@ -1,4 +1,4 @@
-"""llama-server on Modal: gemma-4-26b-a4b, app gemma4-prod-candidate.
+"""App gemma4-prod-candidate: llama-server.
 
 Rendered from a stack by deployer, and deployed by it; a change made here is lost.
 Top to bottom: what is served, where it runs, how it starts.
@@ -27,7 +27,7 @@ STACK = "gemma4-prod"
 BUILD_KEY = "66880e7ba6fc991f68d67414dab3b9ea4cc2fa1eb7263386973a4221032848e2"
 WEIGHTS_KEY = "98a9defc1a19cededc35332302407f6f6c1618c80be652f26f394f8dea0b19c1"
 # Stands for everything that was proven together: build, weights, options, GPU, image.
-RUN_KEY = "30b12a38001cc01915096131debdc1fd732f578a05fe30b1348df9e83dd37e55"
+RUN_KEY = "0e3bafa774ce90eea7618d9e45fd035f3d5558fc63c04ba35bbd7769e598fccd"
 
 STORE = Path("/store")
 BUILD = STORE / "build" / BUILD_KEY
@@ -86,7 +86,7 @@ app = modal.App(
         "deployer-build": BUILD_KEY[:16],
         "deployer-weights": WEIGHTS_KEY[:16],
         "deployer-run": RUN_KEY[:16],
-        "deployer-server": "20b4d65bc4df0fd1",
+        "deployer-server": "b39c9aa4164976a5",
     },
 )
 
@@ -102,7 +102,8 @@ app = modal.App(
     max_containers=1,
     scaledown_window=60,
     timeout=3600,
-    startup_timeout=START_SECONDS,
+    # A little more than `start` gives itself, so that its message is what is read.
+    startup_timeout=START_SECONDS + 60,
     enable_memory_snapshot=True,
     experimental_options={"enable_gpu_snapshot": True},
 )
@@ -121,7 +122,7 @@ class LlamaServer:
     def check(self) -> None:
         """After a restore: be sure that the server is there and answers."""
         try:
-            wait_healthy(self.server, time.monotonic() + 30)
+            wait_healthy(self.server, 30)
         except (RuntimeError, TimeoutError) as error:
             print(f"the restored server is not usable: {error}", flush=True)
             sys.stderr.flush()
@@ -150,7 +151,6 @@ class LlamaServer:
 
 def start_llama() -> subprocess.Popen[bytes]:
     """Start llama-server and return once it is healthy and warm."""
-    deadline = time.monotonic() + START_SECONDS
     home = Path(tempfile.mkdtemp(prefix="llama-"))
     argv = command(home)
     print("starting", shlex.join(redacted(argv)), flush=True)
@@ -158,7 +158,7 @@ def start_llama() -> subprocess.Popen[bytes]:
         argv, env=environment(home), stdin=subprocess.DEVNULL
     )
     try:
-        wait_healthy(server, deadline)
+        wait_healthy(server, START_SECONDS)
         # It was read; what is not there cannot leak.
         (home / "api-key").unlink()
         ask(
@@ -215,20 +215,20 @@ def environment(home: Path) -> dict[str, str]:
 
 
 def redacted(argv: list[str]) -> list[str]:
-    """The command line without what an option for a key or a token may hold."""
-    hidden = [
-        any(word in option for word in ("key", "token", "password"))
-        and option not in ("--api-key-file", "--cache-type-k")
-        for option in ["", *argv]
-    ]
-    return [
-        "***" if hide and not word.startswith("-") else word
-        for hide, word in zip(hidden, argv, strict=False)
-    ]
+    """The command line without the values of options for keys and tokens."""
+    told = []
+    hide = False
+    for word in argv:
+        told.append("***" if hide else word)
+        parts = word.strip("-").split("-") if word.startswith("--") else []
+        hide = any(it in parts for it in ("key", "token", "password"))
+        hide = hide and "file" not in parts
+    return told
 
 
-def wait_healthy(server: subprocess.Popen[bytes], deadline: float) -> None:
+def wait_healthy(server: subprocess.Popen[bytes], seconds: float) -> None:
     """Wait until /health is 200: the port is open long before the model is loaded."""
+    deadline = time.monotonic() + seconds
     while not healthy():
         try:
             # A pause that ends at once when the process does.
@@ -236,7 +236,7 @@ def wait_healthy(server: subprocess.Popen[bytes], deadline: float) -> None:
         except subprocess.TimeoutExpired:
             if time.monotonic() > deadline:
                 raise TimeoutError(
-                    f"llama-server is not healthy after {START_SECONDS} s"
+                    f"llama-server is not healthy after {seconds} s"
                 ) from None
         else:
             raise RuntimeError(

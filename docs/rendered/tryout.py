@@ -1,4 +1,4 @@
-"""Try the command line of gemma-4-26b-a4b once, for stack gemma4-prod.
+"""One try of the server of gemma4-prod.
 
 A class whose start fails is started again as long as a request waits for it, and
 every start is billed.  So the very same start is tried here first, in a plain function
@@ -29,7 +29,7 @@ STACK = "gemma4-prod"
 BUILD_KEY = "66880e7ba6fc991f68d67414dab3b9ea4cc2fa1eb7263386973a4221032848e2"
 WEIGHTS_KEY = "98a9defc1a19cededc35332302407f6f6c1618c80be652f26f394f8dea0b19c1"
 # Stands for everything that was proven together: build, weights, options, GPU, image.
-RUN_KEY = "30b12a38001cc01915096131debdc1fd732f578a05fe30b1348df9e83dd37e55"
+RUN_KEY = "0e3bafa774ce90eea7618d9e45fd035f3d5558fc63c04ba35bbd7769e598fccd"
 
 STORE = Path("/store")
 BUILD = STORE / "build" / BUILD_KEY
@@ -91,8 +91,9 @@ app = modal.App(APP, tags={"deployer-stack": STACK, "deployer-run": RUN_KEY[:16]
     memory=22528,
     volumes={str(STORE): store},
     secrets=[secret],
+    # A little more than the start gives itself, so that its message is what is read.
     timeout=START_SECONDS + 60,
-    startup_timeout=START_SECONDS,
+    startup_timeout=START_SECONDS + 60,
     retries=0,
     max_containers=1,
 )
@@ -118,7 +119,6 @@ def tryout() -> dict[str, float]:
 
 def start_llama() -> subprocess.Popen[bytes]:
     """Start llama-server and return once it is healthy and warm."""
-    deadline = time.monotonic() + START_SECONDS
     home = Path(tempfile.mkdtemp(prefix="llama-"))
     argv = command(home)
     print("starting", shlex.join(redacted(argv)), flush=True)
@@ -126,7 +126,7 @@ def start_llama() -> subprocess.Popen[bytes]:
         argv, env=environment(home), stdin=subprocess.DEVNULL
     )
     try:
-        wait_healthy(server, deadline)
+        wait_healthy(server, START_SECONDS)
         # It was read; what is not there cannot leak.
         (home / "api-key").unlink()
         ask(
@@ -183,20 +183,20 @@ def environment(home: Path) -> dict[str, str]:
 
 
 def redacted(argv: list[str]) -> list[str]:
-    """The command line without what an option for a key or a token may hold."""
-    hidden = [
-        any(word in option for word in ("key", "token", "password"))
-        and option not in ("--api-key-file", "--cache-type-k")
-        for option in ["", *argv]
-    ]
-    return [
-        "***" if hide and not word.startswith("-") else word
-        for hide, word in zip(hidden, argv, strict=False)
-    ]
+    """The command line without the values of options for keys and tokens."""
+    told = []
+    hide = False
+    for word in argv:
+        told.append("***" if hide else word)
+        parts = word.strip("-").split("-") if word.startswith("--") else []
+        hide = any(it in parts for it in ("key", "token", "password"))
+        hide = hide and "file" not in parts
+    return told
 
 
-def wait_healthy(server: subprocess.Popen[bytes], deadline: float) -> None:
+def wait_healthy(server: subprocess.Popen[bytes], seconds: float) -> None:
     """Wait until /health is 200: the port is open long before the model is loaded."""
+    deadline = time.monotonic() + seconds
     while not healthy():
         try:
             # A pause that ends at once when the process does.
@@ -204,7 +204,7 @@ def wait_healthy(server: subprocess.Popen[bytes], deadline: float) -> None:
         except subprocess.TimeoutExpired:
             if time.monotonic() > deadline:
                 raise TimeoutError(
-                    f"llama-server is not healthy after {START_SECONDS} s"
+                    f"llama-server is not healthy after {seconds} s"
                 ) from None
         else:
             raise RuntimeError(

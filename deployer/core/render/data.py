@@ -51,6 +51,7 @@ def _costs(plan: Plan) -> JsonValue:
         "currency": "USD",
         "apply": round(found.apply, 4),
         "awake_hour": round(found.awake, 4),
+        "always_awake": found.always,
         "parts": {name: round(part, 4) for name, part in found.parts.items()},
         "prices": {"as_of": found.prices.as_of, "source": found.prices.source},
     }

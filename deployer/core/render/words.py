@@ -133,7 +133,9 @@ def costs(plan: Plan) -> str:
 
     found = costs_of(plan)
     once = f"about {price(found.apply)}" if found.apply else "nothing"
-    return f"{once} for this apply · about {price(found.awake)}/h while awake"
+    awake = f"{found.always} times " if found.always > 1 else ""
+    when = "always" if found.always else "while"
+    return f"{once} for this apply · about {awake}{price(found.awake)}/h {when} awake"
 
 
 def leftovers(plan: Plan) -> Iterator[str]:

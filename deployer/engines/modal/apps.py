@@ -138,8 +138,6 @@ class Fetch:
     """Where weights come from."""
 
     key: str
-    title: str
-    """For people: ``unsloth/gemma-4-26B-A4B-it-GGUF``."""
     repo: str | None
     """Of the hub; None for files with an address."""
     revision: str | None
@@ -255,8 +253,6 @@ class Server:
 
     app: str
     stack: str
-    title: str
-    """For people: ``gemma-4-26b-a4b``."""
     build_key: str
     weights_key: str
     key: str

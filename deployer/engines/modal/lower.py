@@ -119,7 +119,6 @@ def lower_server(
     return Server(
         app=apps.server_app(stack),
         stack=stack,
-        title=str(fields.get("model.alias") or _name(weights["path"])),
         build_key=str(build["key"]),
         weights_key=str(weights["key"]),
         key=node.key,
@@ -258,7 +257,8 @@ def _options(argv: JsonValue, template: str) -> tuple[str, ...]:
     words = _texts(argv)
     if not template:
         return tuple(words)
-    at = words.index("--chat-template")
+    option = ["--chat-template", template]
+    at = next(n for n in range(len(words)) if words[n : n + 2] == option)
     return (*words[:at], *words[at + 2 :])
 
 

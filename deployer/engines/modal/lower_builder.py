@@ -140,7 +140,6 @@ def _fetch(node: Node) -> Fetch:
     repo, revision, files = _files(node, pin)
     return Fetch(
         key=node.key,
-        title=repo or files[0].path,
         repo=repo,
         revision=revision,
         files=files,

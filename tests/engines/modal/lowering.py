@@ -42,7 +42,7 @@ CAPTURED = PLAIN + "snapshot: {enabled: true}\n"
 
 def facts_of(stack: Stack, patches: tuple[Patch, ...] = ()) -> Facts:
     """Facts that name what a resolver would find; every digest is made up."""
-    tag, wanted = stack.llama_cpp.tag, stack.model
+    tag = stack.llama_cpp.tag
     commit = digest(tag)[:40]
     number = int(tag[1:]) if tag[1:].isdigit() and tag[0] == "b" else 9763
     identity: dict[str, JsonValue] = {"commit": commit}

@@ -1,0 +1,341 @@
+"""What memory snapshots, Volumes and billing demand of a rendered app.
+
+Each rule is one of Modal's documentation or of a report from the field: see
+docs/modal.md.
+"""
+
+import ast
+
+import pytest
+
+from deployer.engines.modal.apps import builder_app, candidate_app
+from deployer.engines.modal.lower import lower_server, outputs_of, url_label
+from deployer.engines.modal.lower_builder import lower_builder
+from deployer.errors import EngineError
+from deployer.llama.patch_file import load_patches
+from deployer.testing import stack as stack_of
+from tests.engines.modal.lowering import (
+    CAPTURED,
+    PATCHES,
+    PLAIN,
+    constant,
+    graph_of,
+    keyword,
+    lowered,
+    production,
+    rendered,
+)
+
+
+def server(text: str) -> str:
+    return rendered(text)["server.py"]
+
+
+def function(text: str, name: str) -> str:
+    """The source of a function or method, as `ast` writes it."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef) and node.name == name:
+            return ast.unparse(node)
+    raise AssertionError(f"there is no `{name}`")
+
+
+def test_a_captured_gpu_is_one_and_named_so() -> None:
+    text = server(CAPTURED)
+    assert keyword(text, "app.cls", "gpu") == "L4"
+    assert keyword(text, "app.cls", "enable_memory_snapshot") is True
+    options = keyword(text, "app.cls", "experimental_options")
+    assert options == {"enable_gpu_snapshot": True}
+
+
+def test_several_gpus_start_without_a_snapshot() -> None:
+    text = server(CAPTURED.replace("true", "auto").replace("L4", "L4:2"))
+    assert keyword(text, "app.cls", "gpu") == "L4:2"
+    assert keyword(text, "app.cls", "enable_memory_snapshot") is None
+    assert "snap=" not in text
+
+
+def test_without_a_gpu_there_is_no_gpu_snapshot() -> None:
+    text = server(CAPTURED.replace("gpu: L4\n", "").replace(', cuda: "12.8.1"', ""))
+    assert keyword(text, "app.cls", "enable_memory_snapshot") is True
+    assert keyword(text, "app.cls", "experimental_options") is None
+    assert "nvidia" not in text
+
+
+def test_gpus_are_a_list_in_order_of_preference() -> None:
+    text = server(CAPTURED.replace("gpu: L4", "gpu: [L4, A10, T4]"))
+    assert keyword(text, "app.cls", "gpu") == ["L4", "A10", "T4"]
+
+
+@pytest.mark.parametrize("name", ["server.py", "candidate.py", "tryout.py"])
+def test_nothing_is_sent_that_differs_from_deploy_to_deploy(name: str) -> None:
+    """A secret made of values, or `env=`, is a new object with every deploy."""
+    text = rendered(CAPTURED)[name]
+    calls = [
+        ast.unparse(node.func)
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Call)
+    ]
+    assert "modal.Secret.from_name" in calls
+    assert not {"modal.Secret.from_dict", "modal.Secret.from_dotenv"} & {*calls}
+    given = ("app.cls", "app.function")
+    assert all(keyword(text, call, "env") is None for call in given)
+
+
+def test_the_secret_is_looked_up_with_the_variable_that_is_needed() -> None:
+    text = server(PLAIN.replace("secret: llama-api-key", "secret: mine, env: MY_KEY"))
+    assert 'modal.Secret.from_name(\n    "mine",' in text
+    keys = keyword(text, "modal.Secret.from_name", "required_keys")
+    assert keys == ["KEY_VARIABLE"]
+    assert constant(text, "KEY_VARIABLE") == "MY_KEY"
+
+
+def test_the_variable_has_a_name_where_the_stack_gives_none() -> None:
+    assert constant(server(PLAIN), "KEY_VARIABLE") == "LLAMA_API_KEY"
+
+
+def test_the_image_builder_is_pinned_before_anything_is_built() -> None:
+    for text in rendered(CAPTURED).values():
+        pinned = text.index('os.environ["MODAL_IMAGE_BUILDER_VERSION"] = "2025.06"')
+        assert pinned < text.index("modal.Image.")
+
+
+def test_no_file_of_the_volume_is_open_when_memory_is_captured() -> None:
+    text = server(CAPTURED)
+    command = function(text, "command")
+    assert "shutil.copytree(BUILD / 'bin', binaries)" in command
+    assert "str(binaries / 'llama-server')" in command
+    assert "--no-mmap" in str(constant(text, "OPTIONS"))
+
+
+def test_the_model_is_read_as_the_build_spells_it() -> None:
+    newer = server(CAPTURED.replace("b9763", "b11434"))
+    options = constant(newer, "OPTIONS")
+    assert isinstance(options, list)
+    assert options[options.index("--load-mode") + 1] == "none"
+
+
+def test_without_a_snapshot_the_model_may_be_mapped() -> None:
+    assert "mmap" not in str(constant(server(PLAIN), "OPTIONS"))
+    stated = server(PLAIN.replace("ctx_size: 4096", "ctx_size: 4096, mmap: true"))
+    assert "--mmap" in str(constant(stated, "OPTIONS"))
+
+
+def test_auto_takes_no_snapshot_of_a_mapped_model() -> None:
+    text = CAPTURED.replace("true", "auto").replace("4096", "4096, mmap: true")
+    assert "enable_memory_snapshot" not in server(text)
+
+
+def test_paths_are_named_by_content_and_the_server_cannot_write() -> None:
+    text = server(CAPTURED)
+    graph = graph_of(stack_of(CAPTURED))
+    assert constant(text, "BUILD_KEY") == graph["demo/build"].key
+    assert constant(text, "WEIGHTS_KEY") == graph["demo/weights"].key
+    assert "with_mount_options(read_only=True)" in text
+    assert "create_if_missing" not in text
+
+
+def test_the_builder_never_touches_what_is_complete() -> None:
+    builder = rendered(PLAIN)["builder.py"]
+    for name in ("build", "fetch"):
+        first = function(builder, name).split("return about(target)")[0]
+        assert "(target / COMPLETE).is_file()" in first
+    publish = function(builder, "publish")
+    assert publish.index("store.reload()") < publish.index("is_file()")
+    assert publish.rstrip().endswith("complete(target, version)")
+    complete = function(builder, "complete")
+    assert complete.index("write_text") < complete.index("store.commit()")
+
+
+def test_the_candidate_proves_what_production_deploys() -> None:
+    """Two lines of scaling and a name: nothing else differs."""
+    files = rendered(CAPTURED + "scaling: {min_containers: 1, max_containers: 4}\n")
+    one, other = (files[name].splitlines() for name in ("server.py", "candidate.py"))
+    differ = [(a, b) for a, b in zip(one, other, strict=False) if a != b]
+    assert differ[:2] == [
+        (
+            '"""App demo: llama-server.',
+            '"""App demo-candidate: llama-server.',
+        ),
+        ('APP = "demo"', 'APP = "demo-candidate"'),
+    ]
+    scaling = ("min_containers", "max_containers", "scaledown_window")
+    rest = [
+        {line for line in lines if not line.strip().startswith(scaling)}
+        for lines in (one[5:], other[5:])
+    ]
+    assert {*rest[0] ^ rest[1]} == {'APP = "demo"', 'APP = "demo-candidate"'}
+
+
+def test_what_is_proven_has_the_key_of_the_snapshot() -> None:
+    graph = graph_of(stack_of(CAPTURED))
+    files = rendered(CAPTURED)
+    for name in ("server.py", "candidate.py", "tryout.py"):
+        assert constant(files[name], "RUN_KEY") == graph["demo/snapshot"].key
+    plain = graph_of(stack_of(PLAIN))
+    assert constant(server(PLAIN), "RUN_KEY") == plain["demo/server"].key
+
+
+def test_scaling_changes_no_line_that_a_snapshot_depends_on() -> None:
+    before = rendered(CAPTURED + "scaling: {max_containers: 2}\n")
+    after = rendered(CAPTURED + "scaling: {max_containers: 3}\n")
+    assert before["candidate.py"] == after["candidate.py"]
+    assert before["builder.py"] == after["builder.py"]
+    lines = (before["server.py"].splitlines(), after["server.py"].splitlines())
+    changed = [(a, b) for a, b in zip(*lines, strict=True) if a != b]
+    assert changed == [("    max_containers=2,", "    max_containers=3,")]
+
+
+def test_memory_holds_the_weights_once_more() -> None:
+    """18.3 GB of weights, 5 % on top, and 4 GiB beside them."""
+    assert keyword(server(CAPTURED), "app.cls", "memory") == 22 * 1024
+    cached = CAPTURED.replace("4096", "4096, cache_ram: 8192")
+    assert keyword(server(cached), "app.cls", "memory") == 30 * 1024
+    given = CAPTURED + "modal: {memory: 24GiB, cpu: 2.5}\n"
+    assert keyword(server(given), "app.cls", "memory") == 24 * 1024
+    assert keyword(server(given), "app.cls", "cpu") == 2.5
+
+
+def test_a_start_is_bounded_and_below_modals_own_limit() -> None:
+    assert constant(server(CAPTURED), "START_SECONDS") == 360
+    allowed = keyword(server(CAPTURED), "app.cls", "startup_timeout")
+    assert allowed == "START_SECONDS + 60"
+    graph = graph_of(stack_of(CAPTURED))
+    needs = {node.kind.value: outputs_of(node) for node in graph.values()}
+    huge = {**needs, "weights": {**needs["weights"], "size": 10**12}}
+    assert lower_server(graph["demo/server"], huge, {}).program.start_timeout == 1500
+
+
+def test_the_tryout_is_a_plain_function_without_retries() -> None:
+    text = rendered(CAPTURED)["tryout.py"]
+    assert keyword(text, "app.function", "retries") == 0
+    assert keyword(text, "app.function", "max_containers") == 1
+    assert keyword(text, "app.function", "enable_memory_snapshot") is None
+    assert constant(text, "OPTIONS") == constant(server(CAPTURED), "OPTIONS")
+    for name in ("start_llama", "command", "wait_healthy", "environment"):
+        assert function(text, name) == function(server(CAPTURED), name)
+
+
+def test_a_restore_is_checked_and_else_the_container_ends() -> None:
+    check = function(server(CAPTURED), "check")
+    assert "wait_healthy(self.server" in check
+    assert "os._exit(222)" in check
+
+
+def test_the_hook_returns_only_when_the_server_is_healthy_and_warm() -> None:
+    start = function(server(CAPTURED), "start_llama")
+    order = ["subprocess.Popen", "wait_healthy(", "unlink()", "report_memory("]
+    assert [*sorted(order, key=start.index)] == order
+
+
+def test_the_key_is_in_a_file_of_its_own_and_in_no_command_line() -> None:
+    text = server(PLAIN)
+    assert "touch(mode=384)" in function(text, "command")
+    assert "'--api-key'" not in text
+    assert "KEY_VARIABLE" not in function(text, "environment")
+
+
+def test_a_server_without_a_key_mentions_none() -> None:
+    text = server(PLAIN.replace("auth: {api_key: {secret: llama-api-key}}\n", ""))
+    assert "api-key" not in text.replace('"--api-key-file", "--cache-type-k"', "")
+    assert "secret" not in text.replace("no token, no secret", "")
+
+
+def test_requests_are_as_many_as_slots() -> None:
+    def slots(text: str) -> object:
+        return keyword_of_concurrent(server(text))
+
+    assert slots(PLAIN) == 4
+    assert slots(PLAIN.replace("4096", "4096, parallel: 2")) == 2
+    more = PLAIN.replace("4096", "4096, parallel: 2")
+    assert slots(more + "scaling: {max_concurrent: 3}\n") == 3
+
+
+def keyword_of_concurrent(text: str) -> object:
+    return keyword(text, "modal.concurrent", "max_inputs")
+
+
+def test_a_region_and_a_token_of_the_proxy() -> None:
+    text = server(PLAIN + "modal: {region: eu-west, proxy_auth: true}\n")
+    assert keyword(text, "app.cls", "region") == "eu-west"
+    assert keyword(text, "modal.web_server", "requires_proxy_auth") is True
+    assert "region" not in server(PLAIN)
+
+
+def test_a_server_endpoint_is_reached_without_a_queue() -> None:
+    text = server(
+        PLAIN
+        + "modal: {endpoint: server, region: eu-north}\n"
+        + "scaling: {max_containers: 3}\n"
+    )
+    assert keyword(text, "app.server", "routing_region") == "eu-west"
+    assert keyword(text, "app.server", "compute_region") == "eu-north"
+    assert keyword(text, "app.server", "target_concurrency") == 4
+    assert keyword(text, "app.server", "unauthenticated") is True
+    assert "web_server" not in text
+    assert "modal.concurrent" not in text
+    assert "503" in text
+
+
+def test_a_single_server_has_no_target_and_no_limit() -> None:
+    """A limit of one would keep a new version from taking over."""
+    text = server(PLAIN + "modal: {endpoint: server}\nscaling: {max_containers: 1}\n")
+    assert keyword(text, "app.server", "target_concurrency") is None
+    assert keyword(text, "app.server", "max_containers") is None
+
+
+@pytest.mark.parametrize(
+    ("cuda", "image"),
+    [
+        ("12.8.1", "nvidia/cuda:12.8.1-runtime-ubuntu24.04"),
+        ("12.8", "nvidia/cuda:12.8.0-runtime-ubuntu24.04"),
+        ("12.4.1", "nvidia/cuda:12.4.1-runtime-ubuntu22.04"),
+        ("13.0.2", "nvidia/cuda:13.0.2-runtime-ubuntu24.04"),
+    ],
+)
+def test_images_follow_the_toolkit(cuda: str, image: str) -> None:
+    files = rendered(PLAIN.replace("12.8.1", cuda))
+    assert constant(files["server.py"], "IMAGE") == image
+    devel = image.replace("runtime", "devel")
+    assert constant(files["builder.py"], "BUILD_IMAGE") == devel
+
+
+def test_the_builder_compiles_what_the_local_engine_would() -> None:
+    builder = rendered(production())["builder.py"]
+    definitions = constant(builder, "DEFINITIONS")
+    assert isinstance(definitions, list)
+    assert "CMAKE_CUDA_ARCHITECTURES=89" in definitions
+    assert "LLAMA_BUILD_NUMBER=9763" in definitions
+    assert "GGML_CCACHE=ON" in definitions
+
+
+def test_a_repository_that_is_not_open_gets_its_token() -> None:
+    text = PLAIN.replace("quant: Q4_K_M", "quant: Q4_K_M, hub_secret: hugging")
+    builder = rendered(text)["builder.py"]
+    keys = keyword(builder, "modal.Secret.from_name", "required_keys")
+    assert keys == ["HF_TOKEN"]
+    assert "hub_secret" in rendered(PLAIN)["builder.py"]  # what to write
+    with_token, without = graph_of(stack_of(text)), graph_of(stack_of(PLAIN))
+    assert with_token["demo/weights"].key == without["demo/weights"].key
+
+
+def test_a_patch_that_changed_since_it_was_locked_is_refused() -> None:
+    stack = production()
+    patches = load_patches(PATCHES, stack.llama_cpp.patches or ())
+    build = graph_of(stack, patches)["gemma4-prod/build"]
+    with pytest.raises(EngineError, match="changed since it was locked"):
+        lower_builder(build, None, ())
+
+
+def test_names_of_apps_are_those_of_the_stack() -> None:
+    apps = lowered(PLAIN)
+    assert apps.builder.app == builder_app("demo") == "demo-builder"
+    assert apps.candidate.app == candidate_app("demo") == "demo-candidate"
+    assert apps.server.app == "demo"
+
+
+def test_a_url_is_cut_as_modal_cuts_it() -> None:
+    assert url_label("acme", "", "demo") == "acme--demo"
+    assert url_label("acme", "dev", "demo") == "acme-dev--demo"
+    long = url_label("acme", "", "x" * 60)
+    assert len(long) == 63
+    assert long.startswith(f"acme--{'x' * 50}-")
