@@ -311,6 +311,14 @@ class FakeEngine:
         stage = "candidate" if candidate else "live"
         return Endpoint(f"http://{stage}.{record.address.replace('/', '.')}.test")
 
+    def discard(self, record: Record, say: Say) -> None:
+        """Forget an artefact."""
+
+        def effect() -> None:
+            self.made.discard((record.address, record.key))
+
+        self._do("discard", record, effect, say)
+
     def versions(self, record: Record) -> Mapping[str, str]:
         """A fake has none."""
         del record

@@ -72,7 +72,12 @@ HOMES: Mapping[str, tuple[str, ...]] = {
     "yaml": ("load/",),
     # of the standard library
     "socket": ("engines/local/",),
-    "subprocess": ("engines/local/", "llama/", "sources/pip.py"),
+    "subprocess": (
+        "engines/local/",
+        "engines/modal/program.py",
+        "llama/",
+        "sources/pip.py",
+    ),
     "logging": ("sources/hub.py",),
     "random": (),
 }
@@ -89,6 +94,8 @@ SPELLED: Mapping[str, set[object]] = {
     "app/applying.py": {"rollout.keep"},
     # what another build means for options
     "app/upgrading.py": {"llama_cpp.tag"},
+    # whether the old one comes back where a short look fails
+    "apply.py": {"rollout.on_failure"},
     # the build number that gates expect
     "app/judging.py": {"llama_cpp.tag"},
     # what the local engine makes real by itself
@@ -137,6 +144,7 @@ SPELLED: Mapping[str, set[object]] = {
         "modal.endpoint",
         "modal.proxy_auth",
         "modal.region",
+        "model.hub_secret",
         "scaling.buffer_containers",
         "scaling.max_concurrent",
         "scaling.max_containers",
@@ -144,6 +152,7 @@ SPELLED: Mapping[str, set[object]] = {
         "scaling.scaledown_window",
         "server.chat_template",
         "server.parallel",
+        "snapshot.prime",
         "snapshot.warmup",
         "llama_cpp.cuda",
     },

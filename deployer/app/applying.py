@@ -102,24 +102,50 @@ def rollback(
 
 
 def destroy(
-    stack_file: Path, settings: Settings, say: Say, confirm: Confirm
+    stack_file: Path,
+    settings: Settings,
+    say: Say,
+    confirm: Confirm,
+    *,
+    artefacts: bool,
 ) -> Applied | None:
     """Stop and remove everything that runs; None if declined.
 
-    Builds and weights stay.  Snapshots go, unless another stack needs one: they hold
+    Builds and weights stay, but for those of this stack alone with ``artefacts``.
+    Snapshots go, unless another stack needs one: they hold
     the memory of a server, prompts and keys included.
     """
     found = deployed(stack_file, settings)
     with _telling(found, settings, say).lock(operation="destroy"):
-        planned = _planned(deployed(stack_file, settings), {})
+        found = deployed(stack_file, settings)
+        planned = _planned(found, {})
         if not planned.plan.is_empty and not confirm(planned):
             return None
         engine = found.engine
+        mine = _only_of(found, settings) if artefacts else ()
         done = _carry_out(stack_file, settings, planned, engine, say, cause="destroy")
         place = settings.state_place(stack_file)
         for key in only_used_by(settings, place, found.state.stack, Kind.SNAPSHOT):
             settings.store.remove("snapshot", key)
+        for record in mine:
+            engine.discard(record, say)
         return done
+
+
+def _only_of(found: Deployed, settings: Settings) -> tuple[Record, ...]:
+    """Builds and weights of a stack, live or kept, that no other stack names."""
+    records = {
+        record.key: record
+        for release in found.state.releases
+        for record in release.records.values()
+    }
+    records |= {record.key: record for record in found.state.live.values()}
+    keys = {
+        key
+        for kind in (Kind.BUILD, Kind.WEIGHTS)
+        for key in only_used_by(settings, found.store, kind)
+    }
+    return tuple(record for key, record in records.items() if key in keys)
 
 
 def earlier(state: State, number: int | None) -> Release:
@@ -182,17 +208,7 @@ def _carry_out(
 ) -> Applied:
     """With the very engine that saw all of it before: it remembers what is wanted."""
     seen: list[Verdict] = []
-    judging = Judging(
-        engine,
-        settings.variables(stack_file.parent.absolute()),
-        say,
-        expects=partial(_expected, planned),
-        keep=lambda _, verdicts: seen.extend(_new(verdicts, seen)),
-        folder=stack_file.parent.absolute(),
-        live=planned.state.server,
-        remote=ABILITIES[planned.plan.engine].remote,
-        needs=partial(_needs, settings.states(stack_file, planned.prepared.name)),
-    )
+    judging = _judging(stack_file, settings, planned, engine, say, seen)
     world = World(
         engine=engine,
         judge=judging,
@@ -216,6 +232,28 @@ def _carry_out(
     server = state.server
     endpoint = None if server is None else engine.endpoint(server, candidate=False)
     return Applied(planned, state, tuple(seen), report, endpoint)
+
+
+def _judging(
+    stack_file: Path,
+    settings: Settings,
+    planned: Planned,
+    engine: Engine,
+    say: Say,
+    seen: list[Verdict],
+) -> Judging:
+    folder = stack_file.parent.absolute()
+    return Judging(
+        engine,
+        settings.variables(folder),
+        say,
+        expects=partial(_expected, planned),
+        keep=lambda _, verdicts: seen.extend(_new(verdicts, seen)),
+        folder=folder,
+        live=planned.state.server,
+        remote=ABILITIES[planned.plan.engine].remote,
+        needs=partial(_needs, settings.states(stack_file, planned.prepared.name)),
+    )
 
 
 def _new(verdicts: Sequence[Verdict], seen: Sequence[Verdict]) -> Iterator[Verdict]:

@@ -13,6 +13,9 @@ from deployer.app.settings import Settings
 from deployer.core.events import Say
 from deployer.core.render.words import show
 from deployer.core.resources import Kind
+from deployer.engines.modal import sweep
+from deployer.engines.modal.drive import Account
+from deployer.engines.modal.sweep import Left
 from deployer.llama.compile import forget_work
 from deployer.store import Kind as StoredKind
 
@@ -92,6 +95,22 @@ def remove(settings: Settings, entries: Sequence[Stored]) -> None:
     """Remove artefacts from the store; a file of the user stays."""
     for entry in entries:
         settings.store.remove(entry.kind, entry.key)
+
+
+def unused_on_modal(settings: Settings, environment: str | None) -> tuple[Left, ...]:
+    """What the Volume of a Modal environment holds, and no release needs."""
+    return sweep.unused(_account(settings, environment), users(settings))
+
+
+def remove_on_modal(
+    settings: Settings, environment: str | None, left: Sequence[Left]
+) -> None:
+    """Remove it."""
+    sweep.remove(_account(settings, environment), left)
+
+
+def _account(settings: Settings, environment: str | None) -> Account:
+    return Account(settings.variables(Path.cwd()), environment)
 
 
 def forget_leftovers(settings: Settings) -> None:

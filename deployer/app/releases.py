@@ -1,13 +1,14 @@
 """Releases compared: what changed between two of them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from deployer.app.deployed import deployed
+from deployer.app.deployed import Deployed, deployed
 from deployer.app.settings import Settings
 from deployer.core.plan import Plan, make_plan
 from deployer.core.state import Release, State, node_of
-from deployer.errors import UsageError
+from deployer.errors import DeployerError, UsageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,19 @@ def compare(
     seen = State(state.stack, state.engine, state.lineage, live=old.records)
     graph = {address: node_of(record) for address, record in new.records.items()}
     return Comparison(old, new, make_plan(graph, seen))
+
+
+def versions_of(found: Deployed) -> Mapping[str, str]:
+    """What the engine calls its deployments, by the beginning of a key.
+
+    Nothing where the engine cannot be asked: the releases are ours to tell.
+    """
+    if (server := found.state.server) is None:
+        return {}
+    try:
+        return found.engine.versions(server)
+    except DeployerError:
+        return {}
 
 
 def _release(state: State, number: int) -> Release:

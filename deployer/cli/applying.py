@@ -110,8 +110,13 @@ def rollback_command(stack: Path, release: int | None, *, yes: bool) -> None:
 
 @click.command("destroy", short_help="Stop and remove what runs.")
 @stack_argument
+@click.option(
+    "--artefacts",
+    is_flag=True,
+    help="Remove builds and weights too that no other stack needs.",
+)
 @yes_option
-def destroy_command(stack: Path, *, yes: bool) -> None:
+def destroy_command(stack: Path, *, artefacts: bool, yes: bool) -> None:
     """Stop and remove what runs, and its snapshots; builds and weights stay.
 
     \b
@@ -124,7 +129,11 @@ def destroy_command(stack: Path, *, yes: bool) -> None:
         name = planned.plan.stack
         show.pause()
         click.echo(plan_text(planned.plan, planned.places, steps=True))
-        click.echo("Builds and weights stay in the store, snapshots are removed.\n")
+        click.echo(
+            "Snapshots are removed, and builds and weights that no other stack needs.\n"
+            if artefacts
+            else "Builds and weights stay in the store, snapshots are removed.\n"
+        )
         if yes:
             return True
         _refuse_without_terminal()
@@ -136,7 +145,7 @@ def destroy_command(stack: Path, *, yes: bool) -> None:
         return bool(answer == name)
 
     with Show(f"deployer destroy {stack}") as show:
-        done = destroy(stack, settings, show, confirm)
+        done = destroy(stack, settings, show, confirm, artefacts=artefacts)
     if done is None:
         raise CancelledError("nothing was destroyed")
     click.echo(f"Destroyed: nothing of `{done.state.stack}` runs any more.")

@@ -9,11 +9,13 @@ from deployer.app.artefacts import (
     fetch,
     forget_leftovers,
     remove,
+    remove_on_modal,
     stored,
     unused,
+    unused_on_modal,
     verified,
 )
-from deployer.app.settings import settings_of
+from deployer.app.settings import Settings, settings_of
 from deployer.cli.options import (
     engine_option,
     json_option,
@@ -111,17 +113,31 @@ def store_verify() -> None:
 
 
 @store_command.command("gc")
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "modal"]),
+    default="local",
+    show_default=True,
+    help="Whose store.",
+)
+@click.option("--environment", metavar="NAME", help="With modal: the environment.")
 @yes_option
-def store_gc(*, yes: bool) -> None:
+def store_gc(engine: str, environment: str | None, *, yes: bool) -> None:
     """Remove what no live and no kept release needs; without --yes only list it.
 
     What compilers left for the next build, and finished downloads, go with it.
+    On Modal, that is folders of the Volume that no state of this machine names and no
+    deployed app was made from.
 
     \b
     Example:
       deployer store gc --yes
+      deployer store gc --engine modal --environment dev
     """
     settings = settings_of()
+    if engine == "modal":
+        _gc_on_modal(settings, environment, yes=yes)
+        return
     entries = unused(settings)
     for entry in entries:
         click.echo(_line(entry))
@@ -132,6 +148,18 @@ def store_gc(*, yes: bool) -> None:
         click.echo(f"removed {len(entries)}, {total}")
     else:
         click.echo(f"{len(entries)} would be removed, {total}: add `--yes`")
+
+
+def _gc_on_modal(settings: Settings, environment: str | None, *, yes: bool) -> None:
+    left = unused_on_modal(settings, environment)
+    for it in left:
+        click.echo(f"{it.path}  {show_bytes(it.size)}")
+    total = show_bytes(sum(it.size for it in left))
+    if yes:
+        remove_on_modal(settings, environment, left)
+        click.echo(f"removed {len(left)}, {total}")
+    else:
+        click.echo(f"{len(left)} would be removed, {total}: add `--yes`")
 
 
 def _line(entry: Stored) -> str:

@@ -1,12 +1,12 @@
 """status, history, diff: what was deployed, and how it is."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import click
 
 from deployer.app.deployed import deployed
-from deployer.app.releases import compare
+from deployer.app.releases import compare, versions_of
 from deployer.app.reports import report_of
 from deployer.app.serving import Status, status
 from deployer.app.settings import settings_of
@@ -100,7 +100,7 @@ def _status_data(found: Status) -> dict[str, JsonValue]:
 @stack_argument
 @json_option
 def history_command(stack: Path, *, as_json: bool) -> None:
-    """List the kept releases, newest first.
+    """List the kept releases, newest first, with the versions of the engine.
 
     Each with the speed that its gates measured, and with their report.
 
@@ -109,7 +109,9 @@ def history_command(stack: Path, *, as_json: bool) -> None:
       deployer history stacks/prod.yaml
     """
     settings = settings_of()
-    state = deployed(stack, settings).state
+    found = deployed(stack, settings)
+    state = found.state
+    versions = versions_of(found)
     live = state.releases[-1].number if state.live and state.releases else None
     if as_json:
         json_head()
@@ -117,9 +119,11 @@ def history_command(stack: Path, *, as_json: bool) -> None:
         report = report_of(settings.home, state, release.number)
         is_live = release.number == live
         if as_json:
-            json_line(_release_data(release, report, live=is_live))
+            data = _release_data(release, report, live=is_live)
+            json_line({**data, "version": _version(release, versions)})
         else:
-            _tell(release, report, live=is_live)
+            version = f"{_version(release, versions) or '':<5}" if versions else ""
+            _tell(release, report, version, live=is_live)
     if not state.releases and not as_json:
         click.echo("no release yet")
 
@@ -139,11 +143,11 @@ def _release_data(
     }
 
 
-def _tell(release: Release, report: Path | None, *, live: bool) -> None:
+def _tell(release: Release, report: Path | None, version: str, *, live: bool) -> None:
     passed = sum(gate.get("outcome") == "pass" for gate in release.gates)
     gates = f"{passed}/{len(release.gates)} gates"
     head = f"{'●' if live else ' '} {release.number:>4}  {when(release.at)}"
-    click.echo(f"{head}  {gates:<12} {release.cause}")
+    click.echo(f"{head}  {gates:<12} {version}{release.cause}")
     for line in _speed(release):
         click.echo(f"        speed   {line}")
     if report is not None:
@@ -164,6 +168,15 @@ def _speed(release: Release) -> Iterator[str]:
         shown = [show_figure(n.removeprefix(prefix), figures[n]) for n in names]
         if shown:
             yield f"{head}{', '.join(f'{name} {value}' for name, value in shown)}"
+
+
+def _version(release: Release, versions: Mapping[str, str]) -> str | None:
+    """What the engine calls the deployment of a release."""
+    for record in release.records.values():
+        for prefix, version in versions.items():
+            if record.kind is Kind.SERVER and record.key.startswith(prefix):
+                return version
+    return None
 
 
 @click.command("diff")

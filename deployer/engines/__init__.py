@@ -127,6 +127,10 @@ class Engine(Protocol):
         """Where a server answers; for a candidate, where only it answers."""
         ...
 
+    def discard(self, record: Record, say: Say) -> None:
+        """Remove an artefact that nothing needs any more; gone already is fine."""
+        ...
+
     def versions(self, record: Record) -> Mapping[str, str]:
         """What the engine itself calls its deployments, by the beginning of a key."""
         ...

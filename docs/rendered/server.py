@@ -27,7 +27,7 @@ STACK = "gemma4-prod"
 BUILD_KEY = "66880e7ba6fc991f68d67414dab3b9ea4cc2fa1eb7263386973a4221032848e2"
 WEIGHTS_KEY = "98a9defc1a19cededc35332302407f6f6c1618c80be652f26f394f8dea0b19c1"
 # Stands for everything that was proven together: build, weights, options, GPU, image.
-RUN_KEY = "30b12a38001cc01915096131debdc1fd732f578a05fe30b1348df9e83dd37e55"
+RUN_KEY = "0e3bafa774ce90eea7618d9e45fd035f3d5558fc63c04ba35bbd7769e598fccd"
 
 STORE = Path("/store")
 BUILD = STORE / "build" / BUILD_KEY
@@ -86,7 +86,7 @@ app = modal.App(
         "deployer-build": BUILD_KEY[:16],
         "deployer-weights": WEIGHTS_KEY[:16],
         "deployer-run": RUN_KEY[:16],
-        "deployer-server": "20b4d65bc4df0fd1",
+        "deployer-server": "b39c9aa4164976a5",
     },
 )
 

@@ -1,3 +1,5 @@
+import os
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -5,6 +7,8 @@ import pytest
 
 from tests.modal.emulated import Emulated, emulator
 from tests.modal.project import KEY, SECRET, Project, digest_of, make_source, served
+
+VOLUME = "deployer-store"
 
 
 @pytest.fixture(scope="session")
@@ -35,3 +39,33 @@ def project(cloud: Emulated, sources: Mapping[str, str], tmp_path: Path) -> Proj
     made = Project(tmp_path / "project", cloud, sources)
     made.write()
     return made
+
+
+@pytest.fixture(scope="session")
+def filled(
+    sources: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A Volume with the build and the weights of the stack."""
+    folder = tmp_path_factory.mktemp("filled")
+    with emulator(folder / "cloud") as cloud:
+        cloud.secret(SECRET, {"LLAMA_API_KEY": KEY})
+        project = Project(folder / "project", cloud, sources)
+        project.write()
+        done = project.run("fetch", "stacks/tiny.yaml")
+        assert done.code == 0, done.out + done.err
+        return cloud.volume(VOLUME).rename(folder / "volume")
+
+
+@pytest.fixture
+def ready(project: Project, filled: Path) -> Project:
+    """A project whose build and weights are there already."""
+    target = project.cloud.folder / "volumes" / VOLUME
+    shutil.copytree(filled, target, copy_function=os.link)
+    return project
+
+
+@pytest.fixture
+def live(ready: Project) -> Project:
+    """A project whose stack is live."""
+    ready.apply()
+    return ready

@@ -116,4 +116,5 @@ def emulator(folder: Path) -> Iterator[Emulated]:
             assert process.stdin is not None
             process.stdin.close()
             process.wait(timeout=_LIMIT)
+            assert process.stdout is not None
             process.stdout.close()

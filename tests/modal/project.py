@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -122,6 +123,39 @@ class Project:
         )
         return Done(done.returncode, done.stdout, done.stderr)
 
+    @contextmanager
+    def running(self, *words: str) -> Iterator["subprocess.Popen[str]"]:
+        """Run `deployer` beside the test; it is killed if it outlives the block."""
+        process = subprocess.Popen(
+            [*COMMAND, *words],
+            cwd=self.folder,
+            env=self.environment({}),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+            start_new_session=True,
+        )
+        watchdog = threading.Timer(LIMIT, process.kill)
+        watchdog.start()
+        try:
+            yield process
+        finally:
+            watchdog.cancel()
+            watchdog.join()
+            process.kill()
+            process.communicate()
+
+    def slow_build(self, folder: Path) -> str:
+        """The stack with a source that takes for ever to build."""
+        slow = "add_custom_target(llama-server COMMAND sleep 60)"
+        head = "cmake_minimum_required(VERSION 3.14)\nproject(llama.cpp NONE)\n"
+        tree = folder / "slow"
+        tree.mkdir()
+        (tree / "CMakeLists.txt").write_text(head + slow, encoding="utf-8")
+        return STACK.replace("REPOSITORY", _committed(tree))
+
     def apply(self, *, code: int = 0) -> Done:
         """Apply the stack, and say all there is when it ends otherwise."""
         done = self.run("apply", "stacks/tiny.yaml", "--yes")
@@ -154,16 +188,12 @@ class Project:
 
     def live(self) -> dict[str, Any]:
         """The record of what is live, as the state has it."""
-        import json
-
         content = json.loads(self.state.read_text(encoding="utf-8"))
         found: dict[str, Any] = content["live"]["tiny/server"]
         return found
 
     def ask(self, url: str, *, key: str = KEY) -> dict[str, Any]:
         """One chat request."""
-        import json
-
         body = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
         request = urllib.request.Request(
@@ -184,6 +214,11 @@ def make_source(folder: Path, ready: Path) -> str:
     (tree / "CMakeLists.txt").write_text(text, encoding="utf-8")
     (tree / "llama-server").write_text(_LAUNCHER, encoding="utf-8")
     (tree / "llama-server").chmod(0o755)
+    return _committed(tree)
+
+
+def _committed(tree: Path) -> str:
+    """The address of a repository with this tree as the build of the tests."""
     for words in (
         ("init", "--quiet", "--initial-branch=master"),
         ("add", "--all"),

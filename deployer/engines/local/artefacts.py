@@ -13,6 +13,7 @@ from typing import assert_never
 from deployer.core.events import Say, Talk
 from deployer.core.facts import Pin
 from deployer.core.resources import Kind, Node
+from deployer.core.state import Record
 from deployer.core.values import Flat, JsonValue
 from deployer.engines import Place
 from deployer.engines.local.causes import likely_cause
@@ -27,6 +28,7 @@ from deployer.llama.trees import TREE_SOURCES, Surroundings
 from deployer.sources import folders, http, hub, paths, pypi, wheels
 from deployer.sources.digests import DigestCache
 from deployer.store import Entry, Store
+from deployer.store import Kind as StoredKind
 
 _VERSION_SECONDS = 30
 """`llama-server --version` answers in milliseconds; a hung loader must not hang us."""
@@ -58,6 +60,11 @@ class Artefacts:
                 raise EngineError(f"`{node.address}` is not an artefact")
             case _:
                 assert_never(node.kind)
+
+    def discard(self, record: Record) -> None:
+        """Remove a build or weights from the store; a file of the user's stays."""
+        kind: StoredKind = "build" if record.kind is Kind.BUILD else "weights"
+        self.store.remove(kind, record.key)
 
     def _build(self, node: Node, say: Say) -> Flat:
         fill = partial(self._fill_build, node=node, say=say)

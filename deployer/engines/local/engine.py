@@ -154,6 +154,11 @@ class LocalEngine:
         source = steer.GATE_SOURCE if shared else None
         return Endpoint(server.url, server.api_key_env, source)
 
+    def discard(self, record: Record, say: Say) -> None:
+        """See `Engine.discard`."""
+        del say
+        self._artefacts.discard(record)
+
     def versions(self, record: Record) -> Mapping[str, str]:
         """See `Engine.versions`: a process has none."""
         del record

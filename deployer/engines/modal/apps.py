@@ -34,7 +34,7 @@ KEY_TAG: Final = "deployer-server"
 """Tag of an app that names the key of the server in it."""
 KEY_LETTERS: Final = 16
 """Of a key in a tag."""
-HUB_TOKEN: Final = "HF_TOKEN"
+HUB_TOKEN: Final = "HF_TOKEN"  # noqa: S105 - a name
 """Variable in the secret for the hub."""
 
 FETCH_FUNCTION: Final = "fetch"

@@ -13,7 +13,7 @@ from deployer.core.values import Flat
 from deployer.engines import Place
 from deployer.engines.modal import apps
 from deployer.engines.modal.drive import Account
-from deployer.engines.modal.follow import Log, result_of
+from deployer.engines.modal.follow import Log, Wait, result_of
 from deployer.engines.modal.lower import outputs_of
 from deployer.engines.modal.lower_builder import lower_builder
 from deployer.engines.modal.meter import Meter, plain_rate
@@ -55,15 +55,10 @@ class Artefacts:
             raise EngineError(f"app `{builder.app}` has no part for `{node.address}`")
         say(Talk(node.address, f"{'builds' if build else 'fetches'} {what.title}"))
         log = Log(account, builder.app)
+        limit = what.timeout + _QUEUE_SECONDS
+        wait = Wait(node.address, f"{name} on Modal", limit)
         with self._meter.running(name, plain_rate(what.cores, what.memory)):
-            about = result_of(
-                account.call(builder.app, name),
-                log,
-                say,
-                about=node.address,
-                what=f"{name} on Modal",
-                limit=what.timeout + _QUEUE_SECONDS,
-            )
+            about = result_of(account.call(builder.app, name), log, say, wait)
         version = about.get("version") if isinstance(about, Mapping) else None
         return {
             **outputs_of(node),
@@ -82,7 +77,7 @@ class Artefacts:
             tag = digest(text)[:32]
             if tag == self._deployed:
                 return builder
-            known = account.history(builder.app)
+            known = account.program.history(builder.app)
             if not known or known[0].tag != tag:
                 say(Talk(node.address, f"deploys app `{builder.app}`"))
                 with tempfile.TemporaryDirectory() as folder:

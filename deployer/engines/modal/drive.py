@@ -5,85 +5,34 @@ Everything that it raises leaves here as an error of `deployer.errors`, with wha
 type about it; it never holds the value of a secret.
 """
 
-import importlib.util
 import io
-import json
-import subprocess
-import sys
 import threading
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC
 from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 from deployer.engines.modal.apps import CLASS, METHOD, Scaling
-from deployer.errors import (
-    AuthError,
-    DeployerError,
-    EngineError,
-    TimedOutError,
-    UsageError,
-)
+from deployer.engines.modal.loading import load
+from deployer.engines.modal.program import Program, refuse_missing_client
+from deployer.engines.modal.refusals import TOKEN, in_our_words
+from deployer.engines.modal.told import Deployed, Entry, Line
+from deployer.errors import AuthError, DeployerError, EngineError, UsageError
 
 if TYPE_CHECKING:
     import modal
+    from modal.types import LogEntry
 
-INSTALL: Final = "pip install 'deployer[modal]'"
-SYSTEM: Final = "system"
-"""Source of the lines that Modal says itself."""
-NEW_TOKEN: Final = "modal token new"
+_FULL: Final = "No space left on device"
+_MAKE_ROOM: Final = (
+    "`deployer store gc --engine modal` lists what can go from the Volume, which holds"
+    " 500,000 files at most"
+)
 _ENVIRONMENT: Final = "MODAL_ENVIRONMENT"
-_TOKEN: Final = ("MODAL_TOKEN_ID", "MODAL_TOKEN_SECRET")
 _IMAGE_LINES: Final = 12
 """Of the log of an image that was not built: what its last layer said."""
-_PROGRAM_SECONDS: Final = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Deployed:
-    """An app that is deployed."""
-
-    id: str
-    version: int
-    deployed_at: str
-    """UTC, ISO 8601."""
-    deployed_by: str
-    tags: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Version:
-    """One deployment of an app."""
-
-    number: int
-    at: str
-    by: str
-    tag: str
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One line of the log of an app."""
-
-    at: datetime
-    text: str
-    source: str
-    """``stdout`` or ``stderr`` of a container, or ``system`` for what Modal says."""
-    where: tuple[str, ...]
-    """Ids of the call, the input and the container it came from."""
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A file or folder of the Volume."""
-
-    path: str
-    folder: bool
-    size: int
 
 
 class Account:
@@ -92,6 +41,8 @@ class Account:
     def __init__(self, variables: Mapping[str, str], environment: str | None) -> None:
         self._variables = variables
         self._environment = environment or variables.get(_ENVIRONMENT) or None
+        self.program = Program(variables, self._environment)
+        """What the client itself does not offer in Python."""
         self._connecting = threading.Lock()
         self._client: modal.Client | None = None
 
@@ -99,7 +50,7 @@ class Account:
         """Raise AuthError without a token that works, UsageError without a place."""
         modal = _modal()
 
-        with self._translated("the token"):
+        with self.translated("the token"):
             if self._environment is None:
                 self.client.hello()
                 return
@@ -120,9 +71,9 @@ class Account:
         """The client; raises EngineError where it is not installed."""
         modal = _modal()
 
-        with self._connecting, self._translated("the token"):
+        with self._connecting, self.translated("the token"):
             if self._client is None:
-                given = [self._variables.get(name, "") for name in _TOKEN]
+                given = [self._variables.get(name, "") for name in TOKEN]
                 if all(given):
                     self._client = modal.Client.from_credentials(*given)
                 else:
@@ -135,7 +86,7 @@ class Account:
 
         place = "" if self._environment is None else f" --env {self._environment}"
         create = f"modal secret create {name}{place} {key}=…"
-        with self._translated(f"secret `{name}`"):
+        with self.translated(f"secret `{name}`"):
             try:
                 modal.Secret.from_name(
                     name,
@@ -159,7 +110,7 @@ class Account:
         """The deployed app of a name."""
         modal = _modal()
 
-        with self._translated(f"app `{name}`"):
+        with self.translated(f"app `{name}`"):
             try:
                 found = self._lookup(name)
             except modal.exception.NotFoundError:
@@ -168,8 +119,8 @@ class Account:
 
     def deploy(self, file: Path, tag: str) -> Deployed:
         """Deploy the app of a rendered file; the same again changes nothing."""
-        with self._translated(f"the deployment of `{file.stem}`"):
-            app = _load(file).app
+        with self.translated(f"the deployment of `{file.stem}`"):
+            app = load(file).app
             app.deploy(client=self.client, environment_name=self._environment, tag=tag)
             return self._described(app)
 
@@ -177,7 +128,7 @@ class Account:
         """Begin a call of a deployed function."""
         modal = _modal()
 
-        with self._translated(f"`{function}` of `{app}`"):
+        with self.translated(f"`{function}` of `{app}`"):
             found = modal.Function.from_name(
                 app, function, environment_name=self._environment, client=self.client
             )
@@ -189,20 +140,20 @@ class Account:
 
         Yields the call and the id of the app, which is gone when the block ends.
         """
-        with self._translated(f"the run of `{file.stem}`"):
-            module = _load(file)
+        with self.translated(f"the run of `{file.stem}`"):
+            module = load(file)
             with module.app.run(client=self.client, environment_name=self._environment):
                 spawned = getattr(module, function).spawn()
                 yield Call(self, spawned), module.app.app_id
 
     def url(self, app: str) -> str:
         """The address of a deployed server."""
-        with self._translated(f"app `{app}`"):
+        with self.translated(f"app `{app}`"):
             return str(self._server(app).get_web_url())
 
     def containers(self, app: str) -> int:
         """How many containers of a deployed server there are."""
-        with self._translated(f"app `{app}`"):
+        with self.translated(f"app `{app}`"):
             return int(self._service(app).get_current_stats().num_total_runners)
 
     def scale(self, app: str, scaling: Scaling) -> None:
@@ -210,7 +161,7 @@ class Account:
 
         What is unset is set to Modal's own default: a stack says all there is.
         """
-        with self._translated(f"app `{app}`"):
+        with self.translated(f"app `{app}`"):
             self._service(app).autoscaler.update(
                 min_containers=scaling.min_containers,
                 max_containers=scaling.max_containers,
@@ -222,50 +173,20 @@ class Account:
         """Stop an app and all its containers; false where it is not deployed."""
         modal = _modal()
 
-        with self._translated(f"app `{name}`"):
+        with self.translated(f"app `{name}`"):
             try:
                 self._lookup(name).stop()
             except modal.exception.NotFoundError:
                 return False
             return True
 
-    def history(self, name: str) -> tuple[Version, ...]:
-        """The deployments of an app, newest first; the client has them no other way."""
-        return tuple(_version(entry) for entry in self._program("history", name))
-
-    def deployed_names(self) -> tuple[str, ...]:
-        """The names of all apps that are deployed."""
-        listed = self._program("list")
-        found = (it for it in listed if it.get("state") == "deployed")
-        return tuple(str(it.get("name") or it.get("description")) for it in found)
-
-    def _program(self, *words: str) -> list[Mapping[str, Any]]:
-        """What the client's own program lists of apps; nothing where it fails."""
-        refuse_missing_client()
-        command = [sys.executable, "-m", "modal", "app", *words, "--json"]
-        if self._environment is not None:
-            command += ["--env", self._environment]
-        done = subprocess.run(  # noqa: S603 - the client's own program
-            command,
-            env=dict(self._variables),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=_PROGRAM_SECONDS,
-            check=False,
-        )
-        try:
-            return list(json.loads(done.stdout))
-        except ValueError:
-            return []
-
     def log(self, name: str) -> Callable[[int], list[Line]]:
         """Reads the last lines of an app, by its name or id, as often as is wanted."""
-        with self._translated(f"the log of `{name}`"):
+        with self.translated(f"the log of `{name}`"):
             manager = self._lookup(name).logs
 
         def read(count: int) -> list[Line]:
-            with self._translated(f"the log of `{name}`"):
+            with self.translated(f"the log of `{name}`"):
                 return [_line(entry) for entry in manager.tail(count)]
 
         return read
@@ -276,7 +197,7 @@ class Account:
         """What a folder of a Volume holds; None where there is no such folder."""
         modal = _modal()
 
-        with self._translated(f"Volume `{volume}`"):
+        with self.translated(f"Volume `{volume}`"):
             try:
                 found = self._volume(volume).listdir(path, recursive=deep)
             except (modal.exception.NotFoundError, FileNotFoundError):
@@ -291,7 +212,7 @@ class Account:
         """A file of a Volume; None where there is none."""
         modal = _modal()
 
-        with self._translated(f"Volume `{volume}`"):
+        with self.translated(f"Volume `{volume}`"):
             try:
                 return b"".join(self._volume(volume).read_file(path))
             except (modal.exception.NotFoundError, FileNotFoundError):
@@ -299,7 +220,7 @@ class Account:
 
     def write(self, volume: str, files: Mapping[str, bytes]) -> None:
         """Put files on a Volume, made where it is not there; all of them, or none."""
-        with self._translated(f"Volume `{volume}`"):
+        with self.translated(f"Volume `{volume}`"):
             made = self._volume(volume, create=True)
             with made.batch_upload(force=True) as batch:
                 for path, content in files.items():
@@ -309,18 +230,17 @@ class Account:
         """Remove a folder of a Volume; gone already is fine."""
         modal = _modal()
 
-        with self._translated(f"Volume `{volume}`"):
+        with self.translated(f"Volume `{volume}`"):
             try:
                 self._volume(volume).remove_file(path, recursive=True)
             except (modal.exception.NotFoundError, FileNotFoundError):
                 return
 
     def _lookup(self, name: str) -> "modal.App":
-        modal = _modal()
-
-        return modal.App.lookup(
+        found: modal.App = _modal().App.lookup(
             name, client=self.client, environment_name=self._environment
         )
+        return found
 
     def _described(self, app: "modal.App") -> Deployed:
         lifecycle = app.info().lifecycle
@@ -334,75 +254,45 @@ class Account:
         )
 
     def _volume(self, name: str, *, create: bool = False) -> "modal.Volume":
-        modal = _modal()
-
-        return modal.Volume.from_name(
+        found: modal.Volume = _modal().Volume.from_name(
             name,
             environment_name=self._environment,
             create_if_missing=create,
             client=self.client,
         )
+        return found
 
-    def _server(self, app: str) -> Any:
+    def _server(self, app: str) -> "modal.Function[Any, Any, Any]":
         """The web function of a deployed server."""
-        modal = _modal()
-
-        found = modal.Cls.from_name(
+        server = _modal().Cls.from_name(
             app, CLASS, environment_name=self._environment, client=self.client
         )
-        return getattr(found(), METHOD)
+        found: modal.Function[Any, Any, Any] = getattr(server(), METHOD)
+        return found
 
     def _service(self, app: str) -> "modal.Function[Any, Any, Any]":
         """The function behind the class of a deployed server."""
-        modal = _modal()
-
         method = self._server(app)
         method.hydrate()
-        return modal.Function.from_id(method.object_id, client=self.client)
+        found: modal.Function[Any, Any, Any] = _modal().Function.from_id(
+            method.object_id, client=self.client
+        )
+        return found
 
     @contextmanager
-    def _translated(self, about: str) -> Iterator[None]:
+    def translated(self, about: str) -> Iterator[None]:
         """Raise what the client raises as an error of ours."""
         its = _modal().exception
 
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", its.InternalAPIWarning)
-                yield
+            yield
         except DeployerError:
             raise
-        except its.AuthError as error:
-            raise AuthError(
-                f"Modal refuses the token: {_said(error)}",
-                hint=f"run `{NEW_TOKEN}`, or set {' and '.join(_TOKEN)}",
-            ) from None
-        except its.PermissionDeniedError as error:
-            raise AuthError(
-                f"Modal does not allow it, {about}: {_said(error)}",
-                hint="ask an owner of the workspace for the right",
-            ) from None
         except its.ImageBuildError as error:
-            raise EngineError(
-                f"an image was not built, {about}: {self._image_log(error.image_id)}",
-                hint="correct what its last line names, and run `apply` again",
-            ) from None
-        except (its.ConnectionError, its.ServiceError, its.ClientClosed) as error:
-            raise EngineError(
-                f"Modal could not be reached, {about}: {_said(error)}",
-                hint="look at https://status.modal.com and your network; running"
-                " `apply` again carries on",
-            ) from None
-        except its.TimeoutError as error:
-            raise TimedOutError(
-                f"Modal gave up waiting, {about}: {_said(error)}"
-            ) from None
-        except its.ResourceExhaustedError as error:
-            raise EngineError(
-                f"a limit of the workspace is reached, {about}: {_said(error)}",
-                hint="`modal app list` shows what runs; stop what is not needed",
-            ) from None
+            log = self._image_log(error.image_id)
+            raise in_our_words(error, about, log, its) from None
         except its.Error as error:
-            raise EngineError(f"Modal refused {about}: {_said(error)}") from None
+            raise in_our_words(error, about, _said(error), its) from None
 
     def _image_log(self, image_id: str) -> str:
         """The last lines of the log of an image that was not built."""
@@ -419,7 +309,7 @@ class Account:
 class Call:
     """One call of a function on Modal."""
 
-    def __init__(self, account: Account, spawned: Any) -> None:
+    def __init__(self, account: Account, spawned: "modal.FunctionCall[Any]") -> None:
         self._account = account
         self._spawned = spawned
 
@@ -428,14 +318,14 @@ class Call:
         """Its id, which the lines of its log carry."""
         return str(self._spawned.object_id)
 
-    def result(self, within: float) -> Any:
+    def result(self, within: float) -> object:
         """What it returned; raises TimeoutError while it is not done.
 
         What it raised itself comes as EngineError with its last line.
         """
         its = _modal().exception
 
-        with self._account._translated("a call"):
+        with self._account.translated("a call"):
             try:
                 return self._spawned.get(timeout=within)
             except (its.FunctionTimeoutError, its.OutputExpiredError):
@@ -445,23 +335,17 @@ class Call:
             except its.Error:
                 raise
             except Exception as error:  # noqa: BLE001 - whatever the function raised
-                raise EngineError(_said(error)) from None
+                said = _said(error)
+                full = _FULL in said
+                raise EngineError(said, hint=_MAKE_ROOM if full else "") from None
 
     def cancel(self) -> None:
         """End it and its container; over already is fine."""
-        with self._account._translated("a call"):
+        with self._account.translated("a call"):
             self._spawned.cancel(terminate_containers=True)
 
 
-def refuse_missing_client() -> None:
-    """Raise EngineError where the client is not installed."""
-    if importlib.util.find_spec("modal") is None:
-        raise EngineError(
-            "the client of Modal is not installed", hint=f"run `{INSTALL}`"
-        )
-
-
-def _modal() -> Any:
+def _modal() -> ModuleType:
     """The client; raises EngineError where it is not installed."""
     refuse_missing_client()
     import modal  # noqa: PLC0415 - half a second
@@ -469,27 +353,7 @@ def _modal() -> Any:
     return modal
 
 
-def _load(file: Path) -> ModuleType:
-    """Import a rendered file, by the name that containers import it by."""
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    if spec is None or spec.loader is None:
-        raise EngineError(f"`{file}` is no Python")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[file.stem] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-def _version(entry: Mapping[str, Any]) -> Version:
-    return Version(
-        int(str(entry["version"]).removeprefix("v")),
-        str(entry.get("time_deployed") or ""),
-        str(entry.get("deployed_by") or ""),
-        str(entry.get("tag") or ""),
-    )
-
-
-def _line(entry: Any) -> Line:
+def _line(entry: "LogEntry") -> Line:
     return Line(
         entry.timestamp.astimezone(UTC),
         entry.message.rstrip("\n"),

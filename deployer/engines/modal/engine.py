@@ -9,7 +9,7 @@ of the Volume.
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from deployer.core.events import Say
+from deployer.core.events import Say, Talk
 from deployer.core.graph import PLACE
 from deployer.core.resources import Kind, Node
 from deployer.core.state import Record
@@ -17,10 +17,16 @@ from deployer.core.units import show_seconds
 from deployer.core.values import Flat
 from deployer.engines import Endpoint, Observation, Place, Restored
 from deployer.engines.modal import apps
-from deployer.engines.modal.artefacts import Artefacts
-from deployer.engines.modal.drive import Account, refuse_missing_client
-from deployer.engines.modal.lower import outputs_of, scaling_of, secret_of
+from deployer.engines.modal.artefacts import Artefacts, folder_of
+from deployer.engines.modal.drive import Account
+from deployer.engines.modal.lower import (
+    hub_secret_of,
+    outputs_of,
+    scaling_of,
+    secret_of,
+)
 from deployer.engines.modal.meter import Meter
+from deployer.engines.modal.program import refuse_missing_client
 from deployer.engines.modal.rollout import Rollout
 from deployer.engines.modal.seeing import Seeing
 
@@ -46,8 +52,8 @@ class ModalEngine:
                 checked.add(account)
             if (secret := secret_of(node.fields)) is not None:
                 account.require_secret(secret.name, secret.variable)
-            if (hub := node.fields.get("model.hub_secret")) is not None:
-                account.require_secret(str(hub), apps.HUB_TOKEN)
+            if (hub := hub_secret_of(node.fields)) is not None:
+                account.require_secret(hub, apps.HUB_TOKEN)
 
     def stage(self, node: Node, needs: Mapping[str, Flat], say: Say) -> Flat:
         """See `Engine.stage`.
@@ -129,10 +135,16 @@ class ModalEngine:
         key = record.outputs.get("api_key_env")
         return Endpoint(str(url), None if key is None else str(key))
 
+    def discard(self, record: Record, say: Say) -> None:
+        """See `Engine.discard`."""
+        path = folder_of(record.kind, record.key)
+        say(Talk(record.address, f"removes `{path}` from Volume `{apps.VOLUME}`"))
+        self._account(record).remove(apps.VOLUME, path)
+
     def versions(self, record: Record) -> Mapping[str, str]:
         """See `Engine.versions`."""
         stack = record.address.partition("/")[0]
-        history = self._account(record).history(apps.server_app(stack))
+        history = self._account(record).program.history(apps.server_app(stack))
         return {it.tag: f"v{it.number}" for it in reversed(history) if it.tag}
 
     def logs(self, record: Record, *, lines: int, follow: bool) -> Iterator[str]:

@@ -6,12 +6,14 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final, TypeVar
 
 from deployer.core.events import Say, Talk
 from deployer.core.progress import Progress
-from deployer.engines.modal.drive import Account, Call, Line
+from deployer.engines.modal.drive import Account, Call
+from deployer.engines.modal.told import Line
 from deployer.errors import DeployerError, TimedOutError
 
 _Result = TypeVar("_Result")
@@ -76,74 +78,61 @@ def _tell(text: str, about: str, say: Say) -> None:
         say(Talk(about, text))
 
 
-def result_of(
-    call: Call,
-    log: Log,
-    say: Say,
-    *,
-    about: str,
-    what: str,
-    limit: float,
-    show: Callable[[Line], bool] = any_line,
-) -> object:
+def no_line(_line: Line) -> bool:
+    """Takes none."""
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """What is waited for, and what of the log is told meanwhile."""
+
+    about: str
+    """Address of the resource."""
+    what: str
+    limit: float
+    """Seconds."""
+    take: Callable[[Line], bool] = any_line
+    show: Callable[[Line], bool] = any_line
+    pause: float = _TICK
+
+
+def result_of(call: Call, log: Log, say: Say, wait: Wait) -> object:
     """Wait for a call, telling what it logs; it is cancelled when we are.
 
     Raises EngineError with what the function raised, and TimedOutError.
     """
 
-    def look() -> object | None:
+    def look() -> tuple[object] | None:
         try:
             return (call.result(_TICK),)
         except TimeoutError:
             return None
 
-    def mine(line: Line) -> bool:
-        return call.id in line.where
-
+    mine = replace(wait, take=lambda line: call.id in line.where, pause=0)
     try:
-        done = wait_for(
-            look,
-            log,
-            say,
-            about=about,
-            what=what,
-            limit=limit,
-            take=mine,
-            show=show,
-            pause=0,
-        )
+        return wait_for(look, log, say, mine)[0]
     except BaseException:
         with suppress(DeployerError):
             call.cancel()
         raise
-    assert isinstance(done, tuple)
-    return done[0]
 
 
 def wait_for(
-    look: Callable[[], _Result | None],
-    log: Log,
-    say: Say,
-    *,
-    about: str,
-    what: str,
-    limit: float,
-    take: Callable[[Line], bool] = any_line,
-    show: Callable[[Line], bool] = any_line,
-    pause: float = _TICK,
+    look: Callable[[], _Result | None], log: Log, say: Say, wait: Wait
 ) -> _Result:
     """What ``look`` finds, once it finds something; the log is told meanwhile."""
     begun = time.monotonic()
     while True:
         found = look()
-        lines = log.arrived(take) if found is None else log.now(take)
-        for line in filter(show, lines):
-            _tell(line.text, about, say)
+        lines = log.arrived(wait.take) if found is None else log.now(wait.take)
+        for line in filter(wait.show, lines):
+            _tell(line.text, wait.about, say)
         if found is not None:
             return found
         waited = time.monotonic() - begun
-        if waited > limit:
-            raise TimedOutError(f"{what} took longer than {limit:.0f} s")
-        say(Progress(what, int(waited), None, unit="s"))
-        if pause:
-            threading.Event().wait(pause)
+        if waited > wait.limit:
+            raise TimedOutError(f"{wait.what} took longer than {wait.limit:.0f} s")
+        say(Progress(wait.what, int(waited), None, unit="s"))
+        if wait.pause:
+            threading.Event().wait(wait.pause)

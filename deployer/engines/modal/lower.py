@@ -143,6 +143,17 @@ def tryout_of(server: Server) -> Server:
     return replace(server, app=apps.tryout_app(server.stack), scaling=apps.Scaling())
 
 
+def hub_secret_of(fields: Flat) -> str | None:
+    """The secret that holds a token of the hub, from the fields of weights."""
+    name = fields.get("model.hub_secret")
+    return None if name is None else str(name)
+
+
+def primes_of(fields: Flat) -> int:
+    """Cold starts that are to capture, from the fields of a server."""
+    return _whole(fields.get("snapshot.prime"))
+
+
 def rate_of(needs: Mapping[str, Flat], node: Node) -> float:
     """Dollars for a second of one container of a server or a snapshot."""
     size = _whole(needs[Kind.WEIGHTS].get("size"))

@@ -4,7 +4,6 @@ import json
 import threading
 import time
 from collections.abc import Mapping
-from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,12 +13,10 @@ from deployer.core.events import Say, Talk
 from deployer.core.progress import Progress
 from deployer.core.resources import Node
 from deployer.core.state import Record
-from deployer.core.units import show_seconds
 from deployer.core.values import Flat, JsonValue
-from deployer.engines.local.causes import likely_cause
 from deployer.engines.modal import apps
-from deployer.engines.modal.drive import SYSTEM, Account, Deployed, Line
-from deployer.engines.modal.follow import Log, any_line, result_of, wait_for
+from deployer.engines.modal.drive import Account
+from deployer.engines.modal.follow import Log, Wait, no_line, result_of, wait_for
 from deployer.engines.modal.kept import (
     mark_promoted,
     on_disk,
@@ -28,10 +25,11 @@ from deployer.engines.modal.kept import (
     recorded,
     render,
 )
-from deployer.engines.modal.lower import rate_of, scaling_of
+from deployer.engines.modal.lower import primes_of, rate_of, scaling_of
 from deployer.engines.modal.meter import Meter
 from deployer.engines.modal.render import CANDIDATE_FILE, SERVER_FILE, TRYOUT_FILE
-from deployer.engines.modal.wake import knock
+from deployer.engines.modal.starting import QUEUE_SECONDS, is_ours, not_started, wake
+from deployer.engines.modal.told import Deployed
 from deployer.errors import (
     CancelledError,
     DeployerError,
@@ -46,21 +44,13 @@ TRIED: Final = "/tried"
 """Of the Volume: a folder for each command line that was started once."""
 TAG_LETTERS: Final = 32
 """Of a key, as the tag of a deployment."""
-PRIME: Final = "snapshot.prime"
-RAISED: Final = "Traceback (most recent call last):"
-RESTORED: Final = "Restoring Function from memory snapshot."
 IDLE_WINDOW: Final = 2
 """Seconds: the shortest that Modal takes."""
 
 _CANDIDATE: Final = "candidate"
 _WINDOW: Final = 60
 """Seconds that Modal keeps an idle container where the stack says nothing."""
-_QUEUE_SECONDS: Final = 900
-"""How long a container with its GPU may be waited for."""
 _IDLE_SECONDS: Final = 120
-_LAST_WORDS: Final = 15
-_WORDS_SECONDS: Final = 1.0
-"""How long the last words of a failed start may take to arrive."""
 
 
 class Rollout:
@@ -86,23 +76,17 @@ class Rollout:
             self._tell(node.address, "this command line was tried before")
             return
         self._tell(node.address, "tries the command line once, without retries")
+        limit = server.program.start_timeout + QUEUE_SECONDS
+        wait = Wait(node.address, "a first start on Modal", limit, show=is_ours)
         with on_disk(rendering.files, TRYOUT_FILE) as file:
             running = self._account.running(file, apps.TRYOUT_FUNCTION)
             rate = rate_of(needs, node)
             with self._meter.running("tryout", rate), running as (call, app):
                 log = Log(self._account, app)
                 try:
-                    result = result_of(
-                        call,
-                        log,
-                        self._say,
-                        about=node.address,
-                        what="a first start on Modal",
-                        limit=server.program.start_timeout + _QUEUE_SECONDS,
-                        show=_is_ours,
-                    )
+                    result = result_of(call, log, self._say, wait)
                 except EngineError as error:
-                    raise _not_started(
+                    raise not_started(
                         log, error.message, "nothing was deployed"
                     ) from None
         self._account.write(
@@ -244,10 +228,7 @@ class Rollout:
                 lambda: True if account.containers(app) == 0 else None,
                 Log(account, app),
                 self._say,
-                about=app,
-                what=f"app `{app}` going idle",
-                limit=_IDLE_SECONDS,
-                pause=0.5,
+                Wait(app, "going idle", _IDLE_SECONDS, show=no_line),
             )
         except TimedOutError:
             return False
@@ -270,9 +251,9 @@ class Rollout:
         """Provoke the cold starts that capture; each is billed."""
         seconds = _start_seconds(record)
         self._wake(record.address, app, url, seconds)
-        wanted = record.fields.get(PRIME)
+        wanted = primes_of(record.fields)
         scaling = scaling_of(record.fields)
-        if not isinstance(wanted, int) or scaling.min_containers:
+        if scaling.min_containers:
             return
         for number in range(2, wanted + 1):
             self._tell(record.address, f"cold start {number} of {wanted}")
@@ -286,46 +267,9 @@ class Rollout:
     def _wake(
         self, address: str, app: str, url: str, start_timeout: int
     ) -> tuple[float, bool]:
-        """Ask until the server is healthy; a start that fails stops the app.
-
-        Returns the seconds, and whether it came from a snapshot that was there.
-
-        Modal starts a container whose hook raised again, for as long as a request
-        waits: so the first failure that the log tells is the last one.
-        """
-        limit = float(start_timeout + _QUEUE_SECONDS)
-        log = Log(self._account, app)
-        answer = knock(url, limit)
-        try:
-            seconds = wait_for(
-                lambda: _answered(answer, log),
-                log,
-                self._say,
-                about=address,
-                what="a start on Modal",
-                limit=limit,
-                show=_is_ours,
-            )
-        except (EngineError, TimedOutError) as error:
-            self._last_words(log, address)
-            self._account.stop(app)
-            aftermath = f"app `{app}` was stopped"
-            raise _not_started(log, error.message, aftermath) from None
-        except BaseException:
-            with suppress(DeployerError):
-                self._account.stop(app)
-            raise
-        restored = any(line.text == RESTORED for line in log.lines)
-        how = "restored from its snapshot" if restored else "started"
-        self._tell(address, f"{how} in {show_seconds(seconds)}")
-        return seconds, restored
-
-    def _last_words(self, log: Log, address: str) -> None:
-        """Tell what of the log is still on its way."""
-        threading.Event().wait(_WORDS_SECONDS)
-        for line in log.now(any_line):
-            if _is_ours(line):
-                self._tell(address, line.text)
+        """The seconds until it is healthy, and whether they were a restore."""
+        limit = float(start_timeout + QUEUE_SECONDS)
+        return wake(self._account, app, url, self._say, about=address, limit=limit)
 
     def _scaled_as_stated(
         self, app: str, record: Record, files: Mapping[str, bytes]
@@ -392,7 +336,7 @@ def app_of(record: Record) -> str:
 
 def moved(account: Account, app: str, record: Record) -> bool:
     """Whether somebody deployed the app, or rolled it back, since we did."""
-    newest = next(iter(account.history(app)), None)
+    newest = next(iter(account.program.history(app)), None)
     return newest is not None and newest.tag != record.key[:TAG_LETTERS]
 
 
@@ -404,7 +348,7 @@ def _rate(record: Record) -> float:
 
 def _start_seconds(record: Record) -> int:
     limit = record.outputs.get("start_timeout")
-    return limit if isinstance(limit, int) else _QUEUE_SECONDS
+    return limit if isinstance(limit, int) else QUEUE_SECONDS
 
 
 def _no_files(record: Record) -> EngineError:
@@ -416,34 +360,3 @@ def _no_files(record: Record) -> EngineError:
 
 def _stack(record: Record) -> str:
     return record.address.partition("/")[0]
-
-
-def _is_ours(line: Line) -> bool:
-    """Not a line of llama-server, which says much: the app's own, and Modal's."""
-    return line.source != "stderr"
-
-
-def _answered(answer: "Future[float]", log: Log) -> float | None:
-    """The seconds it took; raises EngineError once the log tells of a failed start."""
-    if answer.done():
-        error = answer.exception()
-        if error is not None:
-            raise EngineError(str(error))
-        return answer.result()
-    if any(line.text.startswith(RAISED) for line in log.lines):
-        raise EngineError("its start failed")
-    return None
-
-
-def _not_started(log: Log, why: str, aftermath: str) -> EngineError:
-    """What went wrong with a start, by what was logged."""
-    texts = [line.text for line in log.lines if line.source != SYSTEM]
-    cause = likely_cause(texts, None)
-    if cause is not None:
-        return EngineError(
-            f"llama-server did not start: {cause.meaning}",
-            hint=f"{cause.hint}; {aftermath}",
-        )
-    words = [text for text in texts if text.strip()][-_LAST_WORDS:]
-    said = "\n".join(["", *words]) if words else ""
-    return EngineError(f"llama-server did not start: {why}{said}", hint=aftermath)

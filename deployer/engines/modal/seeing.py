@@ -11,9 +11,11 @@ from deployer.core.values import JsonValue
 from deployer.engines import Observation
 from deployer.engines.modal import apps
 from deployer.engines.modal.artefacts import folder_of
-from deployer.engines.modal.drive import SYSTEM, Account, Deployed
+from deployer.engines.modal.drive import Account
 from deployer.engines.modal.follow import Log, any_line
-from deployer.engines.modal.rollout import RESTORED, app_of, is_of, moved
+from deployer.engines.modal.rollout import app_of, is_of, moved
+from deployer.engines.modal.starting import RESTORED
+from deployer.engines.modal.told import SYSTEM, Deployed
 from deployer.errors import AuthError, EngineError
 
 _SEARCHED_LINES: Final = 200

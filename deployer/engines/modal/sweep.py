@@ -48,7 +48,7 @@ def remove(account: Account, left: Collection[Left]) -> None:
 
 def _served(account: Account) -> Iterator[str]:
     """The beginnings of the keys that deployed apps carry as tags."""
-    for name in account.deployed_names():
+    for name in account.program.deployed():
         found = account.app(name)
         tags = {} if found is None else found.tags
         for tag, value in tags.items():

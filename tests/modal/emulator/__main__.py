@@ -10,10 +10,10 @@ import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import grpclib.server
 from modal._utils.grpc_utils import custom_detail_codec
-from modal_proto import api_grpc
 
 from tests.modal.emulator.apps import Apps
 from tests.modal.emulator.cloud import HOST, Cloud, first_of
@@ -27,7 +27,7 @@ from tests.modal.emulator.pools import Pools
 from tests.modal.emulator.rpc import complete
 
 
-class Servicer(Apps, Objects, Functions, api_grpc.ModalClientBase):
+class Requests(Apps, Objects, Functions):
     """All requests; a container's come over a socket of its own."""
 
     def __init__(
@@ -37,7 +37,7 @@ class Servicer(Apps, Objects, Functions, api_grpc.ModalClientBase):
         self.container = container
 
 
-complete(Servicer)
+_Servicer = complete(Requests)
 
 
 class ControlPlane:
@@ -49,9 +49,11 @@ class ControlPlane:
         self.front = Front(self.cloud, self.pools)
         self._server = self.serve(None)
         self._port = 0
+        self._protocols: list[Any] = []
+        """Of connections, closed ones included."""
 
     def serve(self, container: Container | None) -> grpclib.server.Server:
-        servicer = Servicer(self.cloud, self.pools, self.front, container)
+        servicer = _Servicer(self.cloud, self.pools, self.front, container)
         return grpclib.server.Server(
             [servicer], status_details_codec=custom_detail_codec
         )
@@ -59,16 +61,25 @@ class ControlPlane:
     async def start(self) -> None:
         """Listen for the client: on the same port as before."""
         self._server = self.serve(None)
+        make: Any = self._server._protocol_factory
+
+        def remembered() -> Any:
+            protocol = make()
+            self._protocols.append(protocol)
+            return protocol
+
+        self._server._protocol_factory = remembered  # type: ignore[method-assign]
         await self._server.start(HOST, self._port)
-        listening = self._server._server
-        assert listening is not None
+        listening: Any = self._server._server
         self._port = listening.sockets[0].getsockname()[1]
         self.cloud.url = f"http://{HOST}:{self._port}"
 
     async def cut(self) -> None:
-        """Be unreachable; nothing that runs notices."""
+        """Be unreachable at once; nothing that runs notices."""
         self._server.close()
-        await self._server.wait_closed()
+        for protocol in self._protocols:
+            protocol.connection._transport.abort()
+        self._protocols.clear()
 
 
 async def main(folder: Path, haste: float) -> None:

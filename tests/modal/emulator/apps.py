@@ -133,6 +133,10 @@ class Apps(Service):
         app.function_ids = dict(request.function_ids)
         app.class_ids, app.tags = dict(request.class_ids), dict(request.tags)
         if app.deployed:
+            for other in list(self.cloud.apps.values()):
+                same = (other.name, other.environment) == (app.name, app.environment)
+                if other.deployed and other is not app and same:
+                    await self._stop(other)  # two began at once: the last one stays
             await self._replaced(app, last, request.definition_ids)
             self._remember(app, dict(request.definition_ids), request.deployment_tag)
             for function_id in app.function_ids.values():

@@ -21,6 +21,6 @@ if os.environ.pop("EMULATED_NETWORK"):
         request = struct.pack("16sh14x", b"lo", _UP_LOOPBACK_RUNNING)
         fcntl.ioctl(some, _SET_FLAGS, request)
 
-asgi.get_ip_address = lambda _interface: "127.0.0.1"
+setattr(asgi, "get_ip_address", lambda _interface: "127.0.0.1")  # noqa: B010
 gpu_memory_snapshot.RUNTIME_CHECKPOINT_WAIT_PATH = os.environ.pop("EMULATED_CHECKPOINT")
 runpy.run_module("modal._container_entrypoint", run_name="__main__")

@@ -142,8 +142,8 @@ class Faults:
     """The request during which the network is cut."""
     restores: int = 0
     """How many restores end in exit code 222."""
-    unmounted: int = 0
-    """How many containers of classes find their Volumes empty."""
+    unmounted: str = ""
+    """An app whose containers find their Volumes empty."""
     failed_layer: str = ""
     """Text of an image's line that does not build."""
     longest_wait: float = 150.0
@@ -179,6 +179,8 @@ class Cloud:
         self.calls: Counter[str] = Counter()
         self.container_calls: Counter[str] = Counter()
         self.requests: list[tuple[str, dict[str, Any]]] = []
+        self.redirects = 0
+        """Web requests that took too long for an answer."""
         self.logs: list[LogLine] = []
         self.logged = asyncio.Condition()
         self.cut = asyncio.Event()

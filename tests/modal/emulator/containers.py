@@ -106,7 +106,7 @@ def _has_a_network_of_its_own(function: pb.Function) -> bool:
 
 def _arguments(cloud: Cloud, container: Container) -> bytes:
     app = cloud.app_of(container.function_id)
-    return pb.ContainerArguments(
+    arguments = pb.ContainerArguments(
         task_id=container.task_id,
         function_id=container.function_id,
         app_id=app.id,
@@ -114,7 +114,8 @@ def _arguments(cloud: Cloud, container: Container) -> bytes:
         environment_name=app.environment,
         app_layout=cloud.layout(app),
         checkpoint_id=f"ch-{container.task_id}",
-    ).SerializeToString()
+    )
+    return bytes(arguments.SerializeToString())
 
 
 def prepared(function: pb.Function) -> pb.Function:
@@ -205,9 +206,7 @@ def _files(cloud: Cloud, container: Container, root: Path) -> list[str]:
 
 def _volumes(cloud: Cloud, container: Container) -> list[str]:
     lines = []
-    hidden = container.definition.is_class and cloud.faults.unmounted > 0
-    if hidden:
-        cloud.faults.unmounted -= 1
+    hidden = cloud.app_of(container.function_id).name == cloud.faults.unmounted
     for mount in container.definition.volume_mounts:
         source = cloud.volumes[mount.volume_id].folder / mount.sub_path
         where = f"root{shlex.quote(mount.mount_path)}"
@@ -234,7 +233,7 @@ async def _watch(cloud: Cloud, container: Container) -> None:
         _pump(cloud, container, process.stdout, pb.FILE_DESCRIPTOR_STDOUT),
         _pump(cloud, container, process.stderr, pb.FILE_DESCRIPTOR_STDERR),
     )
-    while process.returncode is None:
+    while process.returncode is None:  # noqa: ASYNC110 - a child has no event
         await asyncio.sleep(0.02)
     container.signal(signal.SIGKILL)
     await pumps

@@ -91,6 +91,7 @@ def _seen(cloud: Cloud, pools: Pools) -> dict[str, Any]:
             }
             for container in pools.containers.values()
         ],
+        "redirects": cloud.redirects,
         "snapshots": pools.snapshots(),
         "volumes": {
             volume.metadata.name: str(volume.folder)

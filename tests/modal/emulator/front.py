@@ -116,6 +116,7 @@ class Front:
             )
         if not first.done():
             first.cancel()
+            self._cloud.redirects += 1
             raise web.HTTPSeeOther(f"{request.path}?{RESUME}={call.id}")
         chunk = first.result()
         while chunk is not None:

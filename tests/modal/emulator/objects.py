@@ -12,11 +12,15 @@ from grpclib import GRPCError, Status
 from modal_proto import api_pb2 as pb
 
 from tests.modal.emulator.apps import BUILDER_VERSION
-from tests.modal.emulator.cloud import Cloud, Secret, Volume, digest
+from tests.modal.emulator.cloud import Cloud, LogLine, Secret, Volume, digest
 from tests.modal.emulator.rpc import Service, rpc, rpc_stream
 
 _SUCCESS = pb.GenericResult.GENERIC_STATUS_SUCCESS
 _FAILURE = pb.GenericResult.GENERIC_STATUS_FAILURE
+_STDOUT = pb.FILE_DESCRIPTOR_STDOUT
+_BUILDS = "ap-images"
+"""The app under which the logs of builds of images are kept."""
+_BUILD_SECONDS = 600
 _BLOCK = 8 * 1024 * 1024
 
 
@@ -44,8 +48,11 @@ class Objects(Service):
         for line in image.dockerfile_commands:
             yield pb.ImageJoinStreamingResponse(task_logs=[_said(f"=> {line}\n")])
         if self._breaks(image):
-            for line in ("E: Unable to locate package\n", "exit code 100\n"):
-                yield pb.ImageJoinStreamingResponse(task_logs=[_said(line)])
+            line = "E: Unable to locate package\n"
+            self.cloud.logs.append(
+                LogLine(_BUILDS, "", request.image_id, "", time.time(), line, _STDOUT)
+            )
+            yield pb.ImageJoinStreamingResponse(task_logs=[_said(line)])
             result = pb.GenericResult(status=_FAILURE, exception="exit code 100")
             yield pb.ImageJoinStreamingResponse(result=result, eof=True)
             return
@@ -53,6 +60,16 @@ class Objects(Service):
         yield pb.ImageJoinStreamingResponse(
             result=result, metadata=_image_metadata(), eof=True
         )
+
+    @rpc
+    async def ImageBuildChainGet(self, request: Any) -> Any:
+        response = pb.ImageBuildChainGetResponse()
+        step = response.build_steps.add(
+            builder_app_id=_BUILDS, builder_task_id=request.image_id
+        )
+        step.started_at.FromSeconds(int(time.time()) - _BUILD_SECONDS)
+        step.finished_at.FromSeconds(int(time.time()) + 1)
+        return response
 
     @rpc
     async def MountGetOrCreate(self, request: Any) -> Any:
@@ -133,11 +150,12 @@ class Objects(Service):
         name = request.deployment_name
         volume_id = self.cloud.volume(name)
         if volume_id is None:
-            if request.object_creation_type == pb.OBJECT_CREATION_TYPE_UNSPECIFIED:
+            folder = self.cloud.folder / "volumes" / name
+            wanted = request.object_creation_type != pb.OBJECT_CREATION_TYPE_UNSPECIFIED
+            if not wanted and not folder.exists():  # a test may have made it
                 raise GRPCError(Status.NOT_FOUND, f"Volume '{name}' not found")
             volume_id = self.cloud.new("vo")
-            folder = self.cloud.folder / "volumes" / name
-            folder.mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok=True)
             version = request.version or pb.VOLUME_FS_VERSION_V1
             described = pb.VolumeMetadata(name=name, version=version)
             self.cloud.volumes[volume_id] = Volume(folder, described)
@@ -268,6 +286,4 @@ def _image_metadata() -> pb.ImageMetadata:
 
 
 def _said(line: str) -> pb.TaskLogs:
-    return pb.TaskLogs(
-        data=line, timestamp=time.time(), file_descriptor=pb.FILE_DESCRIPTOR_STDOUT
-    )
+    return pb.TaskLogs(data=line, timestamp=time.time(), file_descriptor=_STDOUT)

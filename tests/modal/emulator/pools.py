@@ -165,7 +165,8 @@ class Pools:
                 if self._free(function_id) >= len(pool.waiting):
                     return
                 most = self._cloud.autoscaling[function_id].max_containers
-                if most and sum(1 for _ in self.of(function_id)) >= most:
+                staying = (c for c in self.of(function_id) if not c.draining.is_set())
+                if most and sum(1 for _ in staying) >= most:
                     return
                 app = self._cloud.app_of(function_id)
                 if app.state in (pb.APP_STATE_STOPPED, pb.APP_STATE_INITIALIZING):
@@ -261,6 +262,7 @@ class Pools:
     async def _reap(self, container: Container) -> None:
         await first_of(container.ended, within=_GRACE_SECONDS)
         container.signal(signal.SIGKILL)
+        await self._scale(container.function_id)
 
     async def _keep_snapshot(self, container: Container) -> None:
         """A restore uses a snapshot up here; on Modal it does not."""

@@ -71,8 +71,9 @@ async def _arrived(self: Service, name: str, request: Any) -> None:
         raise GRPCError(Status.FAILED_PRECONDITION, message)
 
 
-def complete(service: type[api_grpc.ModalClientBase]) -> None:
-    """Let every request that is not written answer that it is not."""
+def complete(requests: type[Service]) -> Any:
+    """A servicer in which every request that is not written says so."""
+    service: Any = type("Servicer", (requests, api_grpc.ModalClientBase), {})
 
     def missing(name: str) -> Callable[[Any, Any], Awaitable[None]]:
         async def serve(self: Service, stream: Any) -> None:
@@ -85,3 +86,4 @@ def complete(service: type[api_grpc.ModalClientBase]) -> None:
     for name in service.__abstractmethods__:
         setattr(service, name, missing(name))
     service.__abstractmethods__ = frozenset()
+    return service

@@ -1,0 +1,69 @@
+"""The client's own command line, for what it offers in no other way."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from deployer.engines.modal.told import Version
+from deployer.errors import EngineError
+
+INSTALL: Final = "pip install 'deployer[modal]'"
+_SECONDS: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """`modal app …`, in one environment."""
+
+    variables: Mapping[str, str]
+    environment: str | None
+
+    def history(self, name: str) -> tuple[Version, ...]:
+        """The deployments of an app, newest first; none of one that is not there."""
+        return tuple(_version(entry) for entry in self._listed("history", name))
+
+    def deployed(self) -> tuple[str, ...]:
+        """The names of all apps that are deployed."""
+        listed = self._listed("list")
+        found = (it for it in listed if it.get("state") == "deployed")
+        return tuple(str(it.get("name") or it.get("description")) for it in found)
+
+    def _listed(self, *words: str) -> list[Mapping[str, Any]]:
+        refuse_missing_client()
+        command = [sys.executable, "-m", "modal", "app", *words, "--json"]
+        if self.environment is not None:
+            command += ["--env", self.environment]
+        done = subprocess.run(  # noqa: S603 - the client's own program
+            command,
+            env=dict(self.variables),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS,
+            check=False,
+        )
+        try:
+            return list(json.loads(done.stdout))
+        except ValueError:
+            return []
+
+
+def refuse_missing_client() -> None:
+    """Raise EngineError where the client is not installed."""
+    if importlib.util.find_spec("modal") is None:
+        raise EngineError(
+            "the client of Modal is not installed", hint=f"run `{INSTALL}`"
+        )
+
+
+def _version(entry: Mapping[str, Any]) -> Version:
+    return Version(
+        int(str(entry["version"]).removeprefix("v")),
+        str(entry.get("time_deployed") or ""),
+        str(entry.get("deployed_by") or ""),
+        str(entry.get("tag") or ""),
+    )

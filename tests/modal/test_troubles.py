@@ -1,0 +1,229 @@
+"""What goes wrong on Modal, and what the user is told about it."""
+
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from deployer.engines.modal.program import refuse_missing_client
+from deployer.errors import EngineError
+from tests.cli.project import finished, read_until
+from tests.modal.project import SECRET, STACK, Project
+
+
+def test_without_the_client_it_is_said_how_to_get_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delitem(sys.modules, "modal", raising=False)
+    monkeypatch.setattr(sys, "path", [])
+    with pytest.raises(EngineError) as raised:
+        refuse_missing_client()
+    assert raised.value.message == "the client of Modal is not installed"
+    assert raised.value.hint == "run `pip install 'deployer[modal]'`"
+
+
+def test_without_a_token_nothing_is_begun(project: Project) -> None:
+    gone = {"MODAL_TOKEN_ID": None, "MODAL_TOKEN_SECRET": None}
+    done = project.run("apply", "stacks/tiny.yaml", "--yes", env=gone)
+    assert done.code == 4
+    assert "error: Modal refuses the token: Token missing." in done.err
+    assert "hint: run `modal token new`, or set MODAL_TOKEN_ID" in done.err
+    assert project.cloud.calls() == {}
+
+
+def check(project: Project, code: int, what: str, hint: str) -> None:
+    """An apply ends before anything is deployed or started."""
+    done = project.run("apply", "stacks/tiny.yaml", "--yes")
+    assert (done.code, done.err) == (code, f"error: {what}\n  hint: {hint}\n")
+    seen = project.cloud.seen()
+    assert (seen["apps"], seen["started"]) == ([], 0)
+
+
+def test_an_environment_that_is_not_there(project: Project) -> None:
+    project.write(STACK + "\nmodal: {environment: staging}\n")
+    check(
+        project,
+        3,
+        "there is no environment `staging` on Modal",
+        "run `modal environment create staging`, or change `modal.environment` of the"
+        " stack",
+    )
+
+
+def test_a_secret_that_is_not_there(project: Project) -> None:
+    project.change("secret: llama-api-key", "secret: other")
+    check(
+        project,
+        4,
+        "there is no secret `other` on Modal",
+        "run `modal secret create other LLAMA_API_KEY=…`",
+    )
+
+
+def test_a_secret_without_the_key(project: Project) -> None:
+    project.cloud.secret(SECRET, {"OTHER": "x"})
+    check(
+        project,
+        4,
+        "the Modal secret `llama-api-key` has no key `LLAMA_API_KEY`",
+        "run `modal secret create llama-api-key LLAMA_API_KEY=… --force`, with all"
+        " other keys of it as well",
+    )
+
+
+def test_an_option_that_the_build_refuses_costs_one_start(ready: Project) -> None:
+    """The real llama-server is asked, once, in a function that nobody starts again."""
+    ready.change("  fit: off\n", "  fit: off\n  flags: {pooling: diagonal}\n")
+    done = ready.apply(code=1)
+    assert "error: llama-server did not start: this build of llama.cpp refuses" in (
+        done.err
+    )
+    assert "`--pooling`" in done.err
+    assert "nothing was deployed" in done.err
+    seen = ready.cloud.seen()
+    assert seen["started"] == 1
+    assert [app["state"] for app in seen["apps"]] == ["APP_STATE_STOPPED"]
+
+
+def test_a_start_that_fails_does_not_bill_in_a_loop(ready: Project) -> None:
+    ready.cloud.faults(unmounted="tiny-candidate")
+    done = ready.apply(code=1)
+    assert "error: llama-server did not start: " in done.err
+    assert "is not on the Volume, or not complete" in done.err
+    assert "hint: app `tiny-candidate` was stopped" in done.err
+    assert ready.cloud.app("tiny") is None
+    candidate = ready.cloud.app("tiny-candidate")
+    assert candidate is not None
+    assert candidate["state"] == "APP_STATE_STOPPED"
+    tries = [
+        c for c in ready.cloud.seen()["containers"] if c["app"] == candidate["name"]
+    ]
+    assert len(tries) <= 8, "one a second of a start that failed"
+
+
+def test_what_served_serves_again_when_the_new_one_does_not_come_up(
+    live: Project,
+) -> None:
+    before = live.live()
+    live.cloud.faults(unmounted="tiny")
+    live.change("ctx_size: 1024", "ctx_size: 2048")
+    done = live.run("apply", "stacks/tiny.yaml", "--yes")
+    assert done.code == 1, done.out + done.err
+    assert "error: app `tiny` did not come up: llama-server did not start" in done.err
+    live.cloud.faults()
+    assert live.live() == before
+    assert live.ask(before["outputs"]["url"])["model"] == "tiny"
+    tags = live.cloud.app("tiny") or {}
+    assert tags["tags"]["deployer-server"] == before["key"][:16]
+    live.apply()
+
+
+def test_modal_refuses_a_deployment(ready: Project) -> None:
+    refusal = (
+        "GPU memory snapshots are not supported for Functions with more than one GPU."
+    )
+    ready.cloud.faults(refused={"FunctionCreate": refusal})
+    done = ready.apply(code=1)
+    assert f"error: Modal refuses the run of `tryout`: {refusal[:-1]}" in done.err
+    assert ready.cloud.app("tiny") is None
+
+
+def test_an_image_that_is_not_built(ready: Project) -> None:
+    ready.cloud.faults(failed_layer="libgomp1")
+    done = ready.apply(code=1)
+    assert "error: an image was not built, the run of `tryout`: \n" in done.err
+    assert "E: Unable to locate package" in done.err
+
+
+def test_a_volume_that_is_full(project: Project) -> None:
+    project.cloud.faults(volume_bytes=4_000_000)
+    done = project.apply(code=1)
+    assert "No space left on device" in done.err
+    assert "deployer store gc --engine modal" in done.err
+
+
+def test_the_network_is_cut_and_comes_back(ready: Project) -> None:
+    ready.cloud.faults(cut_at="ClassCreate")
+    done = ready.apply(code=1)
+    assert "error: Modal could not be reached, " in done.err
+    assert "running `deployer apply` again carries on" in done.err
+    ready.cloud.mend()
+    ready.apply()
+    assert ready.ask(ready.live()["outputs"]["url"])["model"] == "tiny"
+
+
+def test_an_apply_that_was_killed_is_carried_on(ready: Project) -> None:
+    with ready.running("apply", "stacks/tiny.yaml", "--yes") as process:
+        read_until(process, "deploys app `tiny`")
+        process.send_signal(signal.SIGKILL)
+    done = ready.apply()
+    assert "finish promoting release 1" in done.out
+    assert ready.live()["outputs"]["url"]
+    candidate = ready.cloud.app("tiny-candidate")
+    assert candidate is None or candidate["state"] == "APP_STATE_STOPPED"
+
+
+def test_ctrl_c_cancels_a_build(ready: Project, tmp_path: Path) -> None:
+    ready.write(ready.slow_build(tmp_path))
+    with ready.running("apply", "stacks/tiny.yaml", "--yes") as process:
+        read_until(process, "cmake --build")
+        process.send_signal(signal.SIGINT)
+        done = finished(process)
+    assert done.code == 8, done.err
+    assert ready.cloud.calls()["FunctionCallCancel"] == 1
+    builds = [c for c in ready.cloud.seen()["containers"] if c["function"] == "build"]
+    assert [c["runs"] for c in builds] == [False]
+
+
+def test_somebody_else_deployed_under_the_same_name(live: Project) -> None:
+    other = Project(live.folder.with_name("other"), live.cloud, live.words)
+    other.write(STACK.replace("ctx_size: 1024", "ctx_size: 512"))
+    done = other.run("apply", "stacks/tiny.yaml", "--yes")
+    assert done.code == 1
+    assert "error: app `tiny` is not what the state says: version 1 was" in done.err
+    assert "`modal app history tiny` shows who" in done.err
+    tags = (live.cloud.app("tiny") or {})["tags"]
+    assert tags["deployer-server"] == live.live()["key"][:16]
+
+
+def test_two_deployers_at_once(ready: Project) -> None:
+    """One of them wins, and what it says is live is what serves."""
+    other = Project(ready.folder.with_name("other"), ready.cloud, ready.words)
+    other.write(STACK.replace("ctx_size: 1024", "ctx_size: 512"))
+    command = ("apply", "stacks/tiny.yaml", "--yes")
+    with ready.running(*command) as first, other.running(*command) as second:
+        codes = [finished(first).code, finished(second).code]
+    won = [p for p, code in zip((ready, other), codes, strict=True) if code == 0]
+    assert len(won) <= 1
+    app = ready.cloud.app("tiny")
+    if won:
+        assert app is not None
+        assert app["tags"]["deployer-server"] == won[0].live()["key"][:16]
+
+
+def test_a_restore_that_fails_starts_anew_and_is_held_back(ready: Project) -> None:
+    """Exit code 222 makes Modal start without the snapshot; the gate tells."""
+    ready.change("gates:\n", "gates:\n  restore: {within: 30s, idle: 1s}\n")
+    ready.cloud.faults(restores=1)
+    done = ready.apply(code=6)
+    assert "✖ restore" in done.out
+    assert ready.cloud.app("tiny") is None
+
+
+def test_a_start_that_takes_longer_than_a_request_may(ready: Project) -> None:
+    """Modal then answers with a redirect, which has to be followed."""
+    ready.cloud.faults(longest_wait=0.2)
+    ready.apply()
+    assert ready.cloud.seen()["redirects"] > 0
+
+
+def test_a_key_that_was_rotated(live: Project) -> None:
+    """A snapshot holds the key of its time: the app is made anew."""
+    live.cloud.secret(SECRET, {"LLAMA_API_KEY": "sk-new"})
+    env = {"LLAMA_API_KEY": "sk-new"}
+    held = live.run("check", "stacks/tiny.yaml", "--gate", "auth", env=env)
+    assert held.code == 6
+    for words in (("stop",), ("start",), ("check", "--gate", "auth")):
+        done = live.run(words[0], "stacks/tiny.yaml", *words[1:], env=env)
+        assert done.code == 0, done.out + done.err
