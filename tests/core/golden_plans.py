@@ -19,7 +19,9 @@ from tests.core.checking import DROPS, KEEPS, LOCAL, MODAL, PLAIN, planned
 FOLDER = Path(__file__).parent / "golden"
 
 LARGE_LOCAL = (
-    LOCAL.replace("  ctx_size: 4096\n", "  ctx_size: 4096\n  parallel: 2\n  metrics: true\n")
+    LOCAL.replace(
+        "  ctx_size: 4096\n", "  ctx_size: 4096\n  parallel: 2\n  metrics: true\n"
+    )
     + """\
 auth:
   api_key: {env: KEY}
