@@ -8,6 +8,7 @@ import pytest
 
 from tests.cli.project import STACK, Done, Project
 
+pytestmark = pytest.mark.trust
 DEMO = "stacks/demo.yaml"
 LEAKY = """\
   custom:

@@ -14,6 +14,7 @@ from deployer.core.render.markdown import plan_markdown
 from deployer.core.render.text import plan_text
 from tests.cli.project import STACK, Project
 
+pytestmark = pytest.mark.trust
 DEMO = "stacks/demo.yaml"
 UNSEEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]"
