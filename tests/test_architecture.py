@@ -133,6 +133,7 @@ SPELLED: Mapping[str, set[object]] = {
         "gates.quality.file",
         "gates.regression.file",
         "llama_cpp.binary",
+        "llama_cpp.repo",
         "llama_cpp.source_path",
         "model.mmproj",
         "model.path",
