@@ -33,8 +33,8 @@ from deployer.errors import CancelledError, GateError, UsageError
 @locked_option
 @click.option(
     "--pending",
-    type=click.Choice([*Pending]),
-    default=Pending.ADOPT,
+    type=click.Choice([it.value for it in Pending]),
+    default=Pending.ADOPT.value,
     show_default=True,
     help="What to do about a run that did not end: settle it and go on, settle it"
     " alone, or refuse.",
