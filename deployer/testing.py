@@ -257,6 +257,7 @@ class FakeEngine:
             self.running.setdefault(
                 (record.address, record.key), in_place(record.fields)
             )
+            self.traffic.setdefault(record.address, record.key)
 
         self._know(record.needs, needs)
         self._do("start", record, effect, say)

@@ -147,6 +147,18 @@ def test_a_release_that_cannot_be_started_again_is_dropped(desk: Desk) -> None:
     assert desk.settled(LOCAL)
 
 
+def test_a_live_server_has_the_traffic_again_after_a_dropped_release(
+    desk: Desk,
+) -> None:
+    """The hand-over was done, a reboot came, and the new one starts no more."""
+    desk.apply(LOCAL)
+    desk.crash(WIDER, at=2, after=True)
+    desk.engine.reboot()
+    desk.fail(WIDER, EngineError, fails={"start server"})
+    desk.apply(LOCAL, drift=(Drift(SERVER, "gone"),))
+    assert desk.settled(LOCAL)
+
+
 def test_a_release_that_answers_is_never_dropped(desk: Desk) -> None:
     """A hand-over that died half way may have given it the traffic already."""
     desk.crash(LOCAL, at=4, after=True)

@@ -166,6 +166,7 @@ SPELLED: Mapping[str, set[object]] = {
     # files beside the stack that have to be there
     "load/validate.py": {
         "llama_cpp.binary",
+        "llama_cpp.repo",
         "llama_cpp.source_path",
         "model.mmproj",
         "model.path",

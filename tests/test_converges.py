@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -35,8 +36,10 @@ from deployer.testing import (
 )
 from tests.core.checking import DROPS, KEEPS
 
-HISTORIES = 100_000 if os.environ.get("DEPLOYER_LONG") else 2_000
+HISTORIES = 100_000 if os.environ.get("DEPLOYER_LONG") else 10_000
 SERVER = "demo/server"
+
+pytestmark = pytest.mark.trust
 
 FAILURES = (
     *("stage build", "stage weights", "stage snapshot", "stage server"),

@@ -140,10 +140,11 @@ def _only_of(found: Deployed, settings: Settings) -> tuple[Record, ...]:
         for record in release.records.values()
     }
     records |= {record.key: record for record in found.state.live.values()}
+    place = settings.state_place(found.file)
     keys = {
         key
         for kind in (Kind.BUILD, Kind.WEIGHTS)
-        for key in only_used_by(settings, found.store, kind)
+        for key in only_used_by(settings, place, found.state.stack, kind)
     }
     return tuple(record for key, record in records.items() if key in keys)
 

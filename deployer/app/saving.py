@@ -11,6 +11,7 @@ from deployer.core.keys import digest
 from deployer.core.plan import Plan, Reason, make_plan
 from deployer.core.render.words import show
 from deployer.core.resources import LOCK
+from deployer.core.spelling import harmless
 from deployer.core.values import Flat, JsonValue
 from deployer.errors import StalePlanError, UsageError
 from deployer.llama.catalogue import catalogue_digest
@@ -64,7 +65,9 @@ def held_to(saved: SavedPlan, planned: Planned, stack_file: Path) -> Planned:
             f"the plan is stale: {'; '.join(moved)}",
             hint=f"make it again: `deployer plan {stack_file} --out FILE`",
         )
-    return replace(planned, plan=made)
+    left = [it for it in planned.plan.drift if it.address not in agreed]
+    told = (f"drift since the plan is left alone: {it.detail}" for it in left)
+    return replace(planned, plan=made, notes=(*planned.notes, *map(harmless, told)))
 
 
 def _bound(planned: Planned, stack_file: Path, options: Options) -> Bound:

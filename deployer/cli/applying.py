@@ -38,14 +38,14 @@ from deployer.errors import CancelledError, GateError, UsageError
 )
 @click.option(
     "--pending",
-    type=click.Choice([*Pending]),
-    default=Pending.ADOPT,
+    type=click.Choice([it.value for it in Pending]),
+    default=Pending.ADOPT.value,
     show_default=True,
     help="What to do about a run that did not end: settle it and go on, settle it"
     " alone, or refuse.",
 )
 @yes_option
-def apply_command(  # noqa: PLR0913 - one parameter an option
+def apply_command(
     stack: Path,
     plan_file: Path | None,
     engine: str | None,

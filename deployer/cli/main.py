@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import re
 import sys
 from collections.abc import Mapping
 from importlib import import_module
@@ -47,6 +48,9 @@ COMMANDS: Mapping[str, str] = {
 """Every command, and the module of `deployer.cli` that holds it."""
 
 INTERNAL_ERROR = 70
+
+_SECRET = re.compile("KEY|TOKEN|SECRET|PASSW|CREDENTIAL|INDEX_URL", re.IGNORECASE)
+_SHORTEST_SECRET = 8
 
 _ADVICE: Mapping[int | None, str] = {
     errno.ENOSPC: "free some space; `DEPLOYER_HOME` moves the store to another disk",
@@ -120,20 +124,14 @@ def run() -> NoReturn:
     except click.ClickException as error:
         code = _say(_usage_error(error))
     except DeployerError as error:
-        if debug:
-            raise
-        code = _say(error)
+        code = _say(error, debug=debug)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     except OSError as error:
-        if debug:
-            raise
-        code = _say(_refused(error))
-    except Exception as error:
-        if debug:
-            raise
-        code = _say_internal(error)
+        code = _say(_refused(error), debug=debug)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is told
+        code = _say_internal(error, debug=debug)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -164,18 +162,44 @@ def _refused(error: OSError) -> DeployerError:
     )
 
 
-def _say(error: DeployerError) -> int:
+def _say(error: DeployerError, *, debug: bool = False) -> int:
+    if debug:
+        _tell_trace()
     if isinstance(error, StackError):
-        click.echo(problems_text(error.problems), err=True, nl=False)
+        _tell(problems_text(error.problems).rstrip("\n"))
         return error.exit_code
-    click.echo(harmless(f"error: {error.message}"), err=True)
+    _tell(f"error: {error.message}")
     if error.hint:
-        click.echo(harmless(f"  hint: {error.hint}"), err=True)
+        _tell(f"  hint: {error.hint}")
     return error.exit_code
 
 
-def _say_internal(error: Exception) -> int:
+def _say_internal(error: Exception, *, debug: bool) -> int:
     """A defect of ours: say so without a traceback, and how to get one."""
-    click.echo(f"error: internal error ({type(error).__name__}: {error})", err=True)
-    click.echo("  hint: run again with `deployer --debug …` and report it", err=True)
+    if debug:
+        _tell_trace()
+    _tell(f"error: internal error ({type(error).__name__}: {error})")
+    _tell("  hint: run again with `deployer --debug …` and report it")
     return INTERNAL_ERROR
+
+
+def _tell_trace() -> None:
+    """The traceback of the error at hand."""
+    import traceback  # noqa: PLC0415 - only on trouble
+
+    _tell(traceback.format_exc().rstrip("\n"))
+
+
+def _tell(text: str) -> None:
+    """Say what went wrong, without the secrets of the environment.
+
+    An error of a library may quote what it was given.
+    """
+    secrets = (
+        value
+        for name, value in os.environ.items()
+        if _SECRET.search(name) and len(value) >= _SHORTEST_SECRET
+    )
+    for secret in sorted(secrets, key=len, reverse=True):
+        text = text.replace(secret, "[redacted]")
+    click.echo(harmless(text), err=True)

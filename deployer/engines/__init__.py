@@ -90,7 +90,10 @@ class Engine(Protocol):
         ...
 
     def start(self, record: Record, needs: Mapping[str, Flat], say: Say) -> None:
-        """Start a live server that does not run; running already is fine."""
+        """Start a live server that does not run; running already is fine.
+
+        Where no other server has the traffic, it has it from here on.
+        """
         ...
 
     def stop(self, record: Record, say: Say) -> None:

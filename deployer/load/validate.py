@@ -119,15 +119,23 @@ def _unusable(stack: Stack, written: Written) -> Iterator[Finding]:
     """The files that a stack names and may not read, or that are not there."""
     folder = written.path.parent
     root = root_of(written.path)
-    source = stack.llama_cpp.source_path
-    for path, name in (*_files_of(stack), ("llama_cpp.source_path", source)):
+    files = dict(_files_of(stack))
+    for path, name in (*files.items(), *_folders_of(stack)):
         if name is None:
             continue
         if not may_read(folder / name, root, written.allowed):
             what = f"`{shown(name)}` is outside the project of the stack"
             yield Finding(path, what, how_to_allow(folder / name))
-        elif name is not source and (told := _trouble_with(folder / name, name)):
+        elif path in files and (told := _trouble_with(folder / name, name)):
             yield Finding(path, *told)
+
+
+def _folders_of(stack: Stack) -> Iterator[tuple[str, str | None]]:
+    """The folders of this machine that a stack takes its source from."""
+    yield "llama_cpp.source_path", stack.llama_cpp.source_path
+    repo = stack.llama_cpp.repo or ""
+    if repo.startswith("file://"):
+        yield "llama_cpp.repo", repo.removeprefix("file://")
 
 
 def _files_of(stack: Stack) -> Iterator[tuple[str, str | None]]:

@@ -37,12 +37,15 @@ def converges(project: Project) -> None:
     assert "No changes" in again.out
 
 
-def test_the_first_ctrl_c_retires_the_candidate_and_exits_8(live: Project) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_ctrl_c_retires_the_candidate_and_exits_8(
+    live: Project, number: signal.Signals
+) -> None:
     before = live.server()
     live.write(SLOW)
     with live.running("apply", DEMO, "--yes") as process:
         candidate = frozen_server(process)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         signal_to(candidate, signal.SIGCONT)
         done = finished(process)
 

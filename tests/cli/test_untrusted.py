@@ -14,6 +14,7 @@ from deployer.core.render.markdown import plan_markdown
 from deployer.core.render.text import plan_text
 from tests.cli.project import STACK, Project
 
+pytestmark = pytest.mark.trust
 DEMO = "stacks/demo.yaml"
 UNSEEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]"
@@ -31,6 +32,7 @@ def outside(paper: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+_FOLDERS = {"llama_cpp.source_path", "llama_cpp.repo"}
 NAMED: dict[str, Callable[[str], str]] = {
     "model.path": lambda p: STACK.replace("path: tiny.gguf", f"path: {p}/secret.gguf"),
     "model.mmproj": lambda p: STACK.replace(
@@ -39,6 +41,9 @@ NAMED: dict[str, Callable[[str], str]] = {
     "llama_cpp.binary": lambda p: STACK.replace("BINARY", f"{p}/secret.gguf"),
     "llama_cpp.source_path": lambda p: STACK.replace(
         "binary: BINARY", f"source: path\n  source_path: {p}"
+    ),
+    "llama_cpp.repo": lambda p: STACK.replace(
+        "binary: BINARY", f"source: git\n  repo: file://{p}"
     ),
     "server.chat_template": lambda p: STACK.replace(
         "parallel: 2", f"parallel: 2\n  chat_template: {p}/secret.jinja"
@@ -76,7 +81,7 @@ def test_no_command_does(paper: Project, outside: Path, command: str) -> None:
     assert "is outside the project" in done.err
 
 
-@pytest.mark.parametrize("field", [f for f in NAMED if f != "llama_cpp.source_path"])
+@pytest.mark.parametrize("field", [f for f in NAMED if f not in _FOLDERS])
 def test_no_link_of_the_project_leads_out_of_it(
     paper: Project, outside: Path, field: str
 ) -> None:

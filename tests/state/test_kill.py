@@ -5,8 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 Program = Callable[..., subprocess.Popen[str]]
 
+pytestmark = pytest.mark.trust
 ROUNDS = 1000 if os.environ.get("DEPLOYER_LONG") else 60
 
 

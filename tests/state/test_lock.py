@@ -18,6 +18,7 @@ from deployer.state.files import FileStateStore
 
 Program = Callable[..., subprocess.Popen[str]]
 
+pytestmark = pytest.mark.trust
 ROUNDS = 200 if os.environ.get("DEPLOYER_LONG") else 50
 PROCESSES = 8
 NOON = datetime(2026, 11, 22, 12, 30, 5, tzinfo=UTC)

@@ -18,6 +18,7 @@ from deployer.state.form import from_json, to_json
 from deployer.state.objects import ObjectStateStore, stacks_in
 from tests.state.s3 import Proxy, bucket_at
 
+pytestmark = pytest.mark.trust
 ROUNDS = 400 if os.environ.get("DEPLOYER_LONG") else 40
 RACES = 200 if os.environ.get("DEPLOYER_LONG") else 10
 FAULTS = ("500", "503", "409", "412", "500 after", "lost", "refused", "stale")

@@ -15,6 +15,7 @@ from deployer.state.disk import replace_file
 from deployer.state.files import FileStateStore
 from deployer.state.form import from_json, to_json
 
+pytestmark = pytest.mark.trust
 Program = Callable[..., subprocess.Popen[str]]
 
 

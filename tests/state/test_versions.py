@@ -10,6 +10,7 @@ from deployer.core import state as states
 from deployer.errors import StateError, UsageError
 from deployer.state.form import from_json, to_json
 
+pytestmark = pytest.mark.trust
 FORMS = Path(__file__).parent / "forms"
 
 
