@@ -9,6 +9,7 @@ from deployer import lockfile
 from deployer.app.planning import Options
 from deployer.app.prepared import Prepared
 from deployer.app.settings import Settings, patches_folder
+from deployer.app.weighing import refuse_model, weighed
 from deployer.core.argv import words_by_field
 from deployer.core.facts import Facts, Pin
 from deployer.core.graph import (
@@ -59,15 +60,25 @@ def read(stack_file: Path, settings: Settings, options: Options, watch: Watch) -
     lock = lockfile.lock_path(stack_file)
     locked = lockfile.read(lock)
     facts = resolved(loaded, stack_file, settings, locked, watch)
-    if facts != locked and options.locked:
+    same = lockfile.pins_same(locked, facts)
+    if not same and options.locked:
         raise UsageError(
             _moved(lock, locked, facts), hint=f"run `deployer lock {stack_file}`"
         )
     graph = expand(stack, facts, ABILITIES[stack.engine])
-    prepared = Prepared(stack.name, stack.engine, graph, loaded.places, loaded.notes)
+    known = weighed(loaded, stack_file, settings, facts, graph)
+    refuse_model(known)
+    prepared = Prepared(
+        stack.name,
+        stack.engine,
+        graph,
+        loaded.places,
+        (*loaded.notes, *known.notes),
+        known.size.fits[0] if known.size else None,
+    )
     return Read(
         prepared,
-        None if facts == locked else facts,
+        None if same else facts,
         (*loaded.sources, lock, *_read_files(stack, stack_file)),
         tuple(_artefacts(stack, stack_file.parent)),
         lasting=stack.llama_cpp.source != "path",

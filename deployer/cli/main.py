@@ -34,6 +34,8 @@ COMMANDS: Mapping[str, str] = {
     "fetch": "artefacts",
     "store": "artefacts",
     "state": "tools",
+    "gguf": "fitting",
+    "fit": "fitting",
     "flags": "flags",
     "patches": "building",
     "schema": "tools",

@@ -189,13 +189,14 @@ def _print(planned: Planned, form: str, *, steps: bool) -> None:
         case "json":
             from deployer.core.render.data import plan_data  # noqa: PLC0415 - rare
 
-            json_line(plan_data(planned.plan, planned.places))
+            json_line(plan_data(planned.plan, planned.places, fit=planned.fit))
         case "markdown":
             from deployer.core.render.markdown import plan_markdown  # noqa: PLC0415
 
-            click.echo(plan_markdown(planned.plan, planned.places))
+            text = plan_markdown(planned.plan, planned.places, fit=planned.fit)
+            click.echo(text)
         case _:
-            text = plan_text(planned.plan, planned.places, steps=steps)
+            text = plan_text(planned.plan, planned.places, steps=steps, fit=planned.fit)
             click.echo(text, nl=False)
             for note in planned.notes:
                 click.echo(f"note: {note}")

@@ -74,4 +74,6 @@ def fit_of(content: Mapping[str, JsonValue]) -> Fit:
 
 
 def _parts(content: Mapping[str, JsonValue]) -> Parts:
-    return tuple((name, size) for name, size in content.items() if isinstance(size, int))
+    return tuple(
+        (name, size) for name, size in content.items() if isinstance(size, int)
+    )

@@ -51,9 +51,23 @@ _PATTERNED = frozenset(
 """Architectures that state for each layer whether it has a window."""
 
 _NO_CACHE = frozenset(
-    "bert dream eurobert gemma-embedding jina-bert-v2 jina-bert-v3 llada llada-moe"
-    " modern-bert neo-bert nomic-bert nomic-bert-moe rnd1 t5encoder"
-    " wavtokenizer-dec".split()
+    [
+        "bert",
+        "dream",
+        "eurobert",
+        "gemma-embedding",
+        "jina-bert-v2",
+        "jina-bert-v3",
+        "llada",
+        "llada-moe",
+        "modern-bert",
+        "neo-bert",
+        "nomic-bert",
+        "nomic-bert-moe",
+        "rnd1",
+        "t5encoder",
+        "wavtokenizer-dec",
+    ]
 )
 
 _EVERY_FOURTH = frozenset(("qwen3next", "qwen35", "qwen35moe", "qwen4exp"))
@@ -148,7 +162,7 @@ def per_layer(value: PerLayer, layer: int) -> int:
     return value[layer] if layer < len(value) else 0
 
 
-def _pair(  # noqa: PLR0913 - what decides about one layer
+def _pair(
     model: Model,
     serving: Serving,
     cells: Cells,

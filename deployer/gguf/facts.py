@@ -173,9 +173,21 @@ def projector_of(header: Header) -> Projector:
 def to_json(facts: Facts) -> Flat:
     """Facts as the lock file keeps them: what differs from nothing at all."""
     return {
-        "model": _flat(facts.model),
-        **({"mmproj": _flat(facts.projector)} if facts.projector else {}),
+        "model": as_json(facts.model),
+        **({"mmproj": as_json(facts.projector)} if facts.projector else {}),
     }
+
+
+def as_json(thing: Model | Projector) -> dict[str, JsonValue]:
+    """A model or a projector by its fields; those with their default are left out."""
+    found: dict[str, JsonValue] = {}
+    for field in fields(thing):
+        value = getattr(thing, field.name)
+        if isinstance(value, Template):
+            value = {f.name: getattr(value, f.name) for f in fields(value)}
+        if value != field.default:
+            found[field.name] = list(value) if isinstance(value, tuple) else value
+    return found
 
 
 def from_json(content: JsonValue) -> Facts | None:
@@ -192,21 +204,13 @@ def from_json(content: JsonValue) -> Facts | None:
         return None
 
 
-def _flat(thing: Model | Projector) -> dict[str, JsonValue]:
-    found: dict[str, JsonValue] = {}
-    for field in fields(thing):
-        value = getattr(thing, field.name)
-        if isinstance(value, Template):
-            value = {f.name: getattr(value, f.name) for f in fields(value)}
-        if value != field.default:
-            found[field.name] = list(value) if isinstance(value, tuple) else value
-    return found
-
-
 def _values(content: JsonValue) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise TypeError("not facts")
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in content.items()
+    }
     if isinstance(template := values.get("template"), dict):
         values["template"] = Template(**template)
     return values
@@ -297,4 +301,3 @@ def _settled(value: PerLayer) -> PerLayer:
 
 def _first(value: PerLayer) -> int:
     return max(value, default=0) if isinstance(value, tuple) else value
-

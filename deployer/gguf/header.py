@@ -86,8 +86,9 @@ class Header:
     def number(self, key: str) -> int | None:
         """A whole number under a key, where there is one."""
         found = self.values.get(key)
-        whole = isinstance(found, int) and not isinstance(found, bool)
-        return found if whole else None
+        if isinstance(found, bool) or not isinstance(found, int):
+            return None
+        return found
 
     def text(self, key: str) -> str:
         """A text under a key; empty where there is none."""

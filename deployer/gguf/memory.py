@@ -135,9 +135,7 @@ def _reserves_all(serving: Serving) -> bool:
     return serving.build is not None and serving.build <= _ALL_LOGITS
 
 
-def _on_gpu(
-    facts: Facts, serving: Serving, count: int
-) -> Iterator[tuple[str, int]]:
+def _on_gpu(facts: Facts, serving: Serving, count: int) -> Iterator[tuple[str, int]]:
     """What lies in GPU memory."""
     model, split = facts.model, _split(facts.model, serving)
     yield "weights", _gpu_weights(model, serving, split)
@@ -181,13 +179,14 @@ def _on_host(facts: Facts, serving: Serving) -> Iterator[tuple[str, int]]:
     yield "process", PROCESS
 
 
-
 def _gpu_weights(model: Model, serving: Serving, split: _Split) -> int:
     """Weights in GPU memory; the table of embeddings stays in the host."""
     if not model.layer_bytes:
         return model.size  # the tensors were not read: all of it
     layers = sum(
-        size for size, here in zip(model.layer_bytes, split.layers, strict=False) if here
+        size
+        for size, here in zip(model.layer_bytes, split.layers, strict=False)
+        if here
     )
     experts = sum(
         size

@@ -62,14 +62,14 @@ class Stream:
         return found
 
     def skip(self, count: int, what: str) -> None:
-        """Go past bytes that nobody looks at; they are not read where they lie ahead."""
+        """Go past bytes that nobody looks at; what lies ahead of them is not read."""
         self.refuse_beyond(count, what)
         self.at += count
 
     def need(self, count: int, what: str) -> int:
         """Hold the next ``count`` bytes; where in the piece they begin."""
         begin = self.at - self._start
-        if 0 <= begin and begin + count <= len(self._held):
+        if begin >= 0 and begin + count <= len(self._held):
             return begin
         self.refuse_beyond(count, what)
         kept = self._held[begin:] if 0 <= begin <= len(self._held) else b""
@@ -87,7 +87,9 @@ class Stream:
         """Raise HeaderError where the file cannot hold ``count`` bytes more."""
         left = (1 << 62 if self.size is None else self.size) - self.at
         if count > left:
-            raise self.broken(f"{what} takes {count} bytes, and the file has {left} left")
+            raise self.broken(
+                f"{what} takes {count} bytes, and the file has {left} left"
+            )
 
     def begin_with(self, first: bytes) -> None:
         """Take the first piece from somebody who read it already."""

@@ -72,7 +72,8 @@ TYPES: Mapping[int, TensorType] = {
 CACHE_BITS: Mapping[str, tuple[int, int]] = {
     type_.name.lower(): (type_.block, type_.width)
     for type_ in TYPES.values()
-    if type_.name in "F32 F16 BF16 Q8_0 Q5_1 Q5_0 Q4_1 Q4_0 IQ4_NL".split()
+    if type_.name
+    in ["F32", "F16", "BF16", "Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0", "IQ4_NL"]
 }
 """Types of a KV cache, by the name in a stack: numbers in a block, and its bytes."""
 
