@@ -12,7 +12,7 @@ from deployer.cli.output import json_head, json_line, width
 from deployer.core.fit import fit_data
 from deployer.core.problems import problems_text
 from deployer.core.progress import unwatched
-from deployer.core.render.fit import fit_text, sized
+from deployer.core.render.fit import fit_text, gib, mib
 from deployer.core.render.words import printable
 from deployer.core.units import show_bytes
 from deployer.core.values import JsonValue
@@ -210,9 +210,10 @@ def _table(cells: "tuple[Cell, ...]", *, own: int) -> None:
         name = f"{context // 1024}k" if context % 1024 == 0 else str(context)
         table.add_column(f"{name}*" if context == own else name, justify="right")
     one = next(iter(by_gpu.values()))
+    unit, show = ("GiB", gib) if max(c.total for c in one) >= 1024**3 else ("MiB", mib)
     for kind in kinds:
-        needs = [cell.total for cell in one if cell.cache_type == kind]
-        table.add_row(f"needs, {kind} KV", "", *(sized(need) for need in needs))
+        needs = [show(cell.total) for cell in one if cell.cache_type == kind]
+        table.add_row(f"{unit} with {kind} KV", "", *needs)
     table.add_section()
     for row in by_gpu.values():
         first = row[0]

@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from math import prod
 from typing import Any
 
 from deployer.core.values import Flat, JsonValue
+from deployer.errors import SourceError
 from deployer.gguf.header import Array, Header
 from deployer.gguf.stream import HeaderError
 from deployer.gguf.template import Template, template_of
@@ -90,56 +91,48 @@ class Facts:
     projector: Projector | None = None
 
 
+class NoModelError(SourceError):
+    """The file is sound, and holds something else than asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Keys:
+    """The keys of one architecture; absent ones and nonsense are 0."""
+
+    header: Header
+    architecture: str
+
+    def number(self, name: str) -> int:
+        return max(0, self.header.number(f"{self.architecture}.{name}") or 0)
+
+    def per_layer(self, name: str) -> PerLayer:
+        return _settled(self.header.per_layer(f"{self.architecture}.{name}") or 0)
+
+
 def model_of(headers: Sequence[Header]) -> Model:
-    """The model in the parts of one file; raises HeaderError where it is none."""
+    """The model in the parts of one file; raises HeaderError, NoModelError."""
     first = headers[0]
     _refuse_parts(headers)
     name = first.architecture
     if not name:
-        raise HeaderError("the file names no architecture: it is not a model")
+        raise NoModelError("the file names no architecture: it is not a model")
     if name == PROJECTOR:
-        raise HeaderError("the file is a multimodal projector, not a model")
+        raise NoModelError("the file is a multimodal projector, not a model")
     tensors = [tensor for header in headers for tensor in header.tensors]
-
-    def number(key: str) -> int:
-        return max(0, first.number(f"{name}.{key}") or 0)
-
-    def per_layer(key: str) -> PerLayer:
-        return _settled(first.per_layer(f"{name}.{key}") or 0)
-
-    heads = per_layer("attention.head_count")
-    width = number("embedding_length")
-    head_width = width // max(1, _first(heads))
-    key_length = number("attention.key_length") or head_width
-    value_length = number("attention.value_length") or head_width
-    layers = number("block_count")
-    return Model(
+    keys = _Keys(first, name)
+    layers = keys.number("block_count")
+    model = Model(
         architecture=name,
         size=sum(header.size or 0 for header in headers),
         block_count=layers,
-        embedding_length=width,
+        embedding_length=keys.number("embedding_length"),
         vocabulary=_vocabulary(first),
         name=first.text("general.name"),
         quant=_quant(first),
         files=len(headers),
         parameters=sum(prod(tensor.shape) for tensor in tensors),
-        context_length=number("context_length"),
-        feed_forward_length=per_layer("feed_forward_length"),
-        heads=heads,
-        kv_heads=per_layer("attention.head_count_kv") or heads,
-        key_length=key_length,
-        value_length=value_length,
-        key_length_swa=number("attention.key_length_swa") or key_length,
-        value_length_swa=number("attention.value_length_swa") or value_length,
-        sliding_window=number("attention.sliding_window"),
-        window_pattern=per_layer("attention.sliding_window_pattern"),
-        shared_kv_layers=number("attention.shared_kv_layers"),
-        latent_attention=number("attention.key_length_mla") > 0,
-        state_size=_state_size(first, name, _first(heads), width),
-        attention_interval=number("full_attention_interval"),
-        experts=number("expert_count"),
-        experts_used=number("expert_used_count"),
-        expert_length=number("expert_feed_forward_length"),
+        context_length=keys.number("context_length"),
+        feed_forward_length=keys.per_layer("feed_forward_length"),
         expert_bytes=_by_layer(tensors, layers, _EXPERTS),
         tensor_bytes=sum(tensor.size or 0 for tensor in tensors),
         layer_bytes=_by_layer(tensors, layers, _LAYER),
@@ -148,12 +141,44 @@ def model_of(headers: Sequence[Header]) -> Model:
         template=template_of(first.text("tokenizer.chat_template")),
         whole=first.complete,
     )
+    return replace(model, **_attention(keys), **_experts(keys))
+
+
+def _attention(keys: _Keys) -> dict[str, Any]:
+    """What the caches are computed from."""
+    heads = keys.per_layer("attention.head_count")
+    width = keys.number("embedding_length")
+    head_width = width // max(1, _first(heads))
+    key = keys.number("attention.key_length") or head_width
+    value = keys.number("attention.value_length") or head_width
+    return {
+        "heads": heads,
+        "kv_heads": keys.per_layer("attention.head_count_kv") or heads,
+        "key_length": key,
+        "value_length": value,
+        "key_length_swa": keys.number("attention.key_length_swa") or key,
+        "value_length_swa": keys.number("attention.value_length_swa") or value,
+        "sliding_window": keys.number("attention.sliding_window"),
+        "window_pattern": keys.per_layer("attention.sliding_window_pattern"),
+        "shared_kv_layers": keys.number("attention.shared_kv_layers"),
+        "latent_attention": keys.number("attention.key_length_mla") > 0,
+        "state_size": _state_size(keys, _first(heads), width),
+        "attention_interval": keys.number("full_attention_interval"),
+    }
+
+
+def _experts(keys: _Keys) -> dict[str, Any]:
+    return {
+        "experts": keys.number("expert_count"),
+        "experts_used": keys.number("expert_used_count"),
+        "expert_length": keys.number("expert_feed_forward_length"),
+    }
 
 
 def projector_of(header: Header) -> Projector:
     """The projector in a file; raises HeaderError where it is none."""
     if header.architecture != PROJECTOR:
-        raise HeaderError(
+        raise NoModelError(
             f"the file is no multimodal projector: its architecture is "
             f"`{header.architecture}`"
         )
@@ -250,12 +275,9 @@ def _quant(header: Header) -> str:
     return TYPES[most].name if most in TYPES else ""
 
 
-def _state_size(header: Header, name: str, heads: int, width: int) -> int:
+def _state_size(keys: _Keys, heads: int, width: int) -> int:
     """Recurrent state of a layer, in 32-bit floats; `n_embd_r` and `n_embd_s`."""
-
-    def number(key: str) -> int:
-        return max(0, header.number(f"{name}.{key}") or 0)
-
+    number = keys.number
     if head := number("wkv.head_size"):
         return 4 * width * (number("token_shift_count") or 2) + 4 * width * head
     if cache := number("shortconv.l_cache"):

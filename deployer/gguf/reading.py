@@ -5,7 +5,14 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 
-from deployer.gguf.facts import Facts, Model, Projector, model_of, projector_of
+from deployer.gguf.facts import (
+    Facts,
+    Model,
+    NoModelError,
+    Projector,
+    model_of,
+    projector_of,
+)
 from deployer.gguf.header import Header, read_header
 from deployer.gguf.stream import REMOTE_BUDGET, HeaderError, Stream, local
 from deployer.sources.http import shown
@@ -82,5 +89,5 @@ def remote(url: str, *, token: str = "") -> Iterator[Stream]:
 def _named(name: str) -> Iterator[None]:
     try:
         yield
-    except HeaderError as error:
+    except (HeaderError, NoModelError) as error:
         raise type(error)(f"`{name}`: {error.message}", hint=error.hint) from error

@@ -149,6 +149,7 @@ def test_json_holds_what_the_text_shows() -> None:
         "unfinished": [],
         "resumes": None,
         "steps": [step_text(step) for step in steps_of(plan)],
+        "fit": None,
     }
     changes = data["changes"]
     assert isinstance(changes, list)
