@@ -118,9 +118,11 @@ def compute_size(model: Model, serving: Serving) -> int:
     )
     if serving.flash_attn is False:
         scores = heads * cells.base
-        peak = batch * 4 * (room + max(attention + forward, attention + scores))
+        peak = batch * 4 * (room + attention + max(forward, scores))
     else:
-        peak = batch * (2 * room + 4 * (attention + forward))
+        copied = _copied(serving, cells.base * keys, cells.base * values)
+        spare = max(4 * batch * forward, copied)
+        peak = batch * (2 * room + 4 * attention) + spare
     answered = batch if _reserves_all(serving) else min(batch, serving.slots)
     logits = 4 * (answered * model.vocabulary + 2 * batch * width)
     return max(peak, logits)
@@ -129,6 +131,12 @@ def compute_size(model: Model, serving: Serving) -> int:
 def output_size(model: Model, serving: Serving) -> int:
     """Bytes of the logits that are kept for sampling, in host memory."""
     return 4 * model.vocabulary * serving.slots
+
+
+def _copied(serving: Serving, keys: int, values: int) -> int:
+    """Flash attention takes a copy in 16 bits of a cache in 32."""
+    kinds = ((serving.cache_type_k, keys), (serving.cache_type_v, values))
+    return sum(2 * numbers for kind, numbers in kinds if kind == "f32")
 
 
 def _reserves_all(serving: Serving) -> bool:

@@ -58,6 +58,7 @@ def damaged(chance: random.Random, seed: bytes) -> bytes:
     """A header with one to four things wrong."""
     content = bytearray(seed)
     for _ in range(chance.randint(1, 4)):
+        content = content or bytearray(b"G")
         at = chance.randrange(len(content))
         match chance.randrange(6):
             case 0:
