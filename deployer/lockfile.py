@@ -2,11 +2,11 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deployer.core.effects import Effect
-from deployer.core.facts import Facts, Pin
+from deployer.core.facts import HEADER, Facts, Pin
 from deployer.core.keys import digest
 from deployer.core.marks import leaves, marks_at
 from deployer.core.model import Stack
@@ -109,6 +109,16 @@ def moved(facts: Facts, inputs: Flat) -> tuple[Moved, ...]:
         for path in sorted(then.keys() | today.keys())
         if not _same(then.get(path), today.get(path))
     )
+
+
+def pins_same(one: Facts | None, other: Facts) -> bool:
+    """Whether two lock files pin the same, whatever they keep of headers."""
+    return one is not None and _bare(one) == _bare(other)
+
+
+def _bare(facts: Facts) -> Facts:
+    about = {k: v for k, v in facts.weights.about.items() if k != HEADER}
+    return replace(facts, weights=replace(facts.weights, about=about))
 
 
 def _same(one: JsonValue, other: JsonValue) -> bool:

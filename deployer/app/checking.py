@@ -19,9 +19,10 @@ def validate(
         refuse_build,
         refuse_options,
     )
+    from deployer.app.weighing import known_offline  # noqa: PLC0415 - as above
     from deployer.load.stack import load  # noqa: PLC0415 - the model is slow to import
 
     loaded = load(stack_file, engine=engine, allowed=settings.allowed)
     refuse_options(loaded)
     refuse_build(loaded)
-    return loaded.notes
+    return (*loaded.notes, *known_offline(loaded, stack_file))

@@ -10,6 +10,7 @@ from pathlib import Path
 from deployer.app.prepared import Cache, Inputs, Prepared
 from deployer.app.settings import Settings
 from deployer.core.facts import Facts
+from deployer.core.fit import Fit
 from deployer.core.plan import Action, Drift, Plan, make_plan
 from deployer.core.problems import Place
 from deployer.core.progress import Watch, unwatched
@@ -61,6 +62,11 @@ class Planned:
     def places(self) -> Mapping[str, Place]:
         """Where each field was written."""
         return self.prepared.places
+
+    @property
+    def fit(self) -> Fit | None:
+        """The memory that the server needs; None where nobody knows yet."""
+        return self.prepared.fit
 
 
 def plan(

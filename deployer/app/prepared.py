@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import deployer
+from deployer.core.fit import Fit, fit_data, fit_of
 from deployer.core.problems import Place
 from deployer.core.resources import Graph, Kind, Node
 from deployer.core.values import JsonValue
@@ -31,6 +32,8 @@ class Prepared:
     """Where each field was written, by dotted path."""
     notes: tuple[str, ...]
     """What the user should know though it is not wrong."""
+    fit: Fit | None = None
+    """The memory that it needs where it runs first; None where nobody knows yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +136,7 @@ def _data(prepared: Prepared) -> dict[str, JsonValue]:
         "nodes": [_node_data(node) for node in prepared.graph.values()],
         "places": {p: [w.file, w.line, w.column] for p, w in prepared.places.items()},
         "notes": list(prepared.notes),
+        "fit": None if prepared.fit is None else fit_data(prepared.fit),
     }
 
 
@@ -156,10 +160,13 @@ def _prepared(content: Mapping[str, JsonValue]) -> Prepared:
             "nodes": list(nodes),
             "places": dict(places),
             "notes": list(notes),
+            "fit": None | dict() as fit,
         }:
             graph = {n.address: n for n in (_node(node) for node in nodes)}
             found = {path: _place(place) for path, place in places.items()}
-            return Prepared(name, engine, graph, found, tuple(str(n) for n in notes))
+            told = tuple(str(note) for note in notes)
+            known = None if fit is None else fit_of(fit)
+            return Prepared(name, engine, graph, found, told, known)
         case _:
             raise ValueError("not a prepared stack")
 

@@ -8,6 +8,7 @@ from deployer import lockfile
 from deployer.app.planning import Options
 from deployer.app.prepared import Prepared
 from deployer.app.settings import Settings, patches_folder
+from deployer.app.weighing import refuse_model, weighed
 from deployer.core.abilities import Abilities
 from deployer.core.argv import words_by_field
 from deployer.core.facts import Facts, Pin
@@ -69,18 +70,27 @@ def read(stack_file: Path, settings: Settings, options: Options, watch: Watch) -
     lock = lockfile.lock_path(stack_file)
     locked = lockfile.read(lock)
     facts = resolved(loaded, stack_file, settings, locked, watch)
-    if facts != locked and options.locked:
+    same = lockfile.pins_same(locked, facts)
+    if not same and options.locked:
         raise UsageError(
             _moved(lock, locked, facts), hint=f"run `deployer lock {stack_file}`"
         )
     asked = gate_files(stack, stack_file.parent)
     digests: Flat = {p: sha256_of(f, unwatched) for p, f in asked.items()}
     graph = judged_by(expand(stack, facts, abilities), digests)
-    notes = (*loaded.notes, *snapshot_notes(stack, abilities))
-    prepared = Prepared(stack.name, stack.engine, graph, loaded.places, notes)
+    known = weighed(loaded, stack_file, settings, facts, graph)
+    refuse_model(known)
+    prepared = Prepared(
+        stack.name,
+        stack.engine,
+        graph,
+        loaded.places,
+        (*loaded.notes, *snapshot_notes(stack, abilities), *known.notes),
+        known.size.fits[0] if known.size else None,
+    )
     return Read(
         prepared,
-        None if facts == locked else facts,
+        None if same else facts,
         (*loaded.sources, lock, *_read_files(stack, stack_file)),
         (*_artefacts(stack, stack_file.parent), *asked.values()),
         lasting=stack.llama_cpp.source != "path",

@@ -156,7 +156,8 @@ def _asker(show: Show, *, yes: bool) -> Confirm:
 
     def confirm(planned: Planned) -> bool:
         show.pause()
-        click.echo(plan_text(planned.plan, planned.places, steps=True))
+        text = plan_text(planned.plan, planned.places, steps=True, fit=planned.fit)
+        click.echo(text)
         for note in planned.notes:
             click.echo(f"note: {note}")
         if yes:

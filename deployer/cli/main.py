@@ -39,6 +39,8 @@ COMMANDS: Mapping[str, str] = {
     "fetch": "artefacts",
     "store": "artefacts",
     "state": "states",
+    "gguf": "fitting",
+    "fit": "fitting",
     "flags": "flags",
     "patches": "building",
     "schema": "tools",

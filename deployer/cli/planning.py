@@ -270,17 +270,19 @@ def _watched(command: str, *, as_text: bool) -> Iterator[Watch]:
 def _print(
     planned: "Planned | SavedPlan", form: str, *, steps: bool, apart: bool = False
 ) -> None:
+    fit = planned.fit if isinstance(planned, Planned) else None
     match form:
         case "json":
             from deployer.core.render.data import plan_data  # noqa: PLC0415 - rare
 
-            json_line(plan_data(planned.plan, planned.places))
+            json_line(plan_data(planned.plan, planned.places, fit=fit))
         case "markdown":
             from deployer.core.render.markdown import plan_markdown  # noqa: PLC0415
 
-            click.echo(plan_markdown(planned.plan, planned.places))
+            text = plan_markdown(planned.plan, planned.places, fit=fit)
+            click.echo(text)
         case _:
-            text = plan_text(planned.plan, planned.places, steps=steps)
+            text = plan_text(planned.plan, planned.places, steps=steps, fit=fit)
             click.echo(f"\n{text}" if apart else text, nl=False)
             for note in planned.notes:
                 click.echo(f"note: {note}")

@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 
 from deployer.core.values import JsonValue
 
+HEADER = "gguf"
+"""What `Pin.about` keeps of the headers of weights: no part of any resource."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pin:

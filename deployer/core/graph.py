@@ -7,7 +7,7 @@ from deployer.core.abilities import Abilities
 from deployer.core.argv import is_word, words_of
 from deployer.core.checks import gpu_types
 from deployer.core.effects import Effect
-from deployer.core.facts import Facts, Pin
+from deployer.core.facts import HEADER, Facts, Pin
 from deployer.core.gpus import architecture_of
 from deployer.core.keys import key_of
 from deployer.core.marks import Leaf, leaves, marks_at
@@ -200,7 +200,7 @@ def _artefact(
             "source": pin.source,
             "identity": dict(pin.identity),
             "where": dict(pin.where),
-            "about": dict(pin.about),
+            "about": {k: v for k, v in pin.about.items() if k != HEADER},
         },
     )
 

@@ -111,7 +111,7 @@ def download(
 def size_of(url: str) -> int | None:
     """Size in bytes that the server states, or ``None``; raises SourceError."""
     refuse_address(url)
-    with _client() as client, _translated(url):
+    with new_client() as client, translated(url):
         answer = client.head(url, headers={"Accept-Encoding": "identity"})
         if answer.status_code in (401, 403, 404, 410):
             _refuse_status(answer, url)
@@ -228,7 +228,7 @@ def _run(transfer: _Transfer) -> None:
 
     if transfer.size is not None and transfer.done == transfer.size:
         return
-    with _client() as client, _translated(transfer.url):
+    with new_client() as client, translated(transfer.url):
         attempts = stamina.retry_context(
             on=_InterruptedError, attempts=_ATTEMPTS, timeout=None, wait_initial=0.5
         )
@@ -355,7 +355,7 @@ def _refuse_content(answer: "httpx2.Response", url: str, block: bytes) -> None:
 
 
 @contextmanager
-def _translated(url: str) -> Iterator[None]:
+def translated(url: str) -> Iterator[None]:
     """Turn what the client library raises into a SourceError."""
     import httpx2  # noqa: PLC0415 - only a download pays for it
 
@@ -373,7 +373,8 @@ def _translated(url: str) -> Iterator[None]:
         ) from error
 
 
-def _client() -> "httpx2.Client":
+def new_client() -> "httpx2.Client":
+    """A client that goes to safe addresses only, redirects included."""
     import httpx2  # noqa: PLC0415 - only a download pays for it
 
     def refuse_hop(request: httpx2.Request) -> None:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from deployer.core.facts import Pin
 from deployer.core.progress import Progress, Watch
@@ -52,7 +53,7 @@ def pin(choice: Choice, *, environment: Mapping[str, str]) -> Pin:
     _refuse_missing_library()
     from huggingface_hub import HfApi  # noqa: PLC0415 - 0.4 s, only for hubs
 
-    api = HfApi(endpoint=_endpoint(environment), token=_token(environment) or False)
+    api = HfApi(endpoint=_endpoint(environment), token=token_of(environment) or False)
     with _translated(choice.repo, environment):
         answer = api.model_info(
             choice.repo, revision=choice.revision, files_metadata=True, timeout=30.0
@@ -102,6 +103,17 @@ def fetch(
                 )
             arrived.replace(into / PurePosixPath(name).name)
         shutil.rmtree(arriving)
+
+
+def address(pin: Pin, name: str, environment: Mapping[str, str]) -> str:
+    """Where a file of the pinned commit is served."""
+    path = quote(f"{pin.where['repo']}/resolve/{pin.where['revision']}/{name}")
+    return f"{_endpoint(environment)}/{path}"
+
+
+def token_of(environment: Mapping[str, str]) -> str:
+    """The token of the hub; empty for none."""
+    return environment.get("HF_TOKEN", "").strip()
 
 
 def _pin_of(
@@ -163,7 +175,7 @@ def _download(
             revision=commit,
             local_dir=folder,
             endpoint=_endpoint(environment),
-            token=_token(environment) or False,
+            token=token_of(environment) or False,
             tqdm_class=_bar(PurePosixPath(name).name, progress),
         )
     return Path(path)
@@ -200,10 +212,6 @@ def _present(folder: Path) -> int:
 
 def _endpoint(environment: Mapping[str, str]) -> str:
     return (environment.get("HF_ENDPOINT") or _ENDPOINT).rstrip("/")
-
-
-def _token(environment: Mapping[str, str]) -> str:
-    return environment.get("HF_TOKEN", "").strip()
 
 
 def _refuse_missing_library() -> None:
@@ -253,7 +261,7 @@ def _refusal(
     )
 
     page = f"{_endpoint(environment)}/{repo}"
-    has_token = bool(_token(environment))
+    has_token = bool(token_of(environment))
     status = error.response.status_code
     match error:
         case GatedRepoError():

@@ -60,7 +60,7 @@ def pin_file(
 
     ``sha256`` is what the first file must have.  Raises SourceError.
     """
-    model = _parts(_gguf(path))
+    model = parts_of(_gguf(path))
     projector = [] if mmproj is None else [_gguf(mmproj)]
     if mmproj is not None and mmproj.name == path.name:
         raise SourceError(
@@ -229,7 +229,7 @@ def _gguf(path: Path) -> Path:
     return path
 
 
-def _parts(path: Path) -> list[Path]:
+def parts_of(path: Path) -> list[Path]:
     """All files of a split model, in order; of any other just the one."""
     found = _SHARD.fullmatch(path.name)
     if found is None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from deployer.core.fit import Fit, fit_data
 from deployer.core.plan import Change, Plan, Reason
 from deployer.core.problems import Place
 from deployer.core.render.step_words import step_text
@@ -13,7 +14,9 @@ FORMAT = "1.0"
 """Raised in its first number when a reader of the form before would be misled."""
 
 
-def plan_data(plan: Plan, places: Mapping[str, Place]) -> dict[str, JsonValue]:
+def plan_data(
+    plan: Plan, places: Mapping[str, Place], *, fit: Fit | None = None
+) -> dict[str, JsonValue]:
     """The plan with everything that its text shows."""
     return {
         "type": "plan",
@@ -40,6 +43,7 @@ def plan_data(plan: Plan, places: Mapping[str, Place]) -> dict[str, JsonValue]:
         "resumes": None if plan.resumes is None else plan.resumes.number,
         "steps": [step_text(step) for step in steps_of(plan)],
         "costs": _costs(plan),
+        "fit": None if fit is None else fit_data(fit),
     }
 
 

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator, Mapping
 
+from deployer.core.fit import Fit
 from deployer.core.plan import Action, Cause, Plan
 from deployer.core.problems import Place
+from deployer.core.render.fit import fit_line
 from deployer.core.render.words import (
     SIGNS,
     because,
@@ -19,12 +21,14 @@ from deployer.core.render.words import (
 )
 
 
-def plan_markdown(plan: Plan, places: Mapping[str, Place]) -> str:
+def plan_markdown(
+    plan: Plan, places: Mapping[str, Place], *, fit: Fit | None = None
+) -> str:
     """A heading, a table of resources, and the reasons below it."""
-    return "\n".join(map(printable, _lines(plan, places))) + "\n"
+    return "\n".join(map(printable, _lines(plan, places, fit))) + "\n"
 
 
-def _lines(plan: Plan, places: Mapping[str, Place]) -> Iterator[str]:
+def _lines(plan: Plan, places: Mapping[str, Place], fit: Fit | None) -> Iterator[str]:
     yield f"#### {_code(plan.stack)} on {_word(plan.engine)}: plan {_code(plan.id)}"
     yield ""
     yield "| | Resource | What | Action |"
@@ -47,6 +51,8 @@ def _lines(plan: Plan, places: Mapping[str, Place]) -> Iterator[str]:
             yield f"- {change.kind}: {_code(because(reason))}{where}"
     if plan.gates and not plan.is_empty:
         yield f"- gates: {', '.join(map(_word, plan.gates))}"
+    if fit is not None:
+        yield f"- fits: {_code(fit_line(fit))}"
     if bill := costs(plan):
         yield f"- costs: {bill}"
     yield ""

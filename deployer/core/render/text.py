@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator, Mapping
 
+from deployer.core.fit import Fit
 from deployer.core.plan import Action, Cause, Change, Plan
 from deployer.core.problems import Place
+from deployer.core.render.fit import fit_line
 from deployer.core.render.words import (
     SIGNS,
     because,
@@ -23,13 +25,21 @@ _VERB_COLUMN = 68
 _PLACE_COLUMN = 58
 
 
-def plan_text(plan: Plan, places: Mapping[str, Place], *, steps: bool = False) -> str:
+def plan_text(
+    plan: Plan,
+    places: Mapping[str, Place],
+    *,
+    steps: bool = False,
+    fit: Fit | None = None,
+) -> str:
     """The plan with every reason; ``places`` says where each field was written."""
-    lines = map(printable, _lines(plan, places, steps=steps))
+    lines = map(printable, _lines(plan, places, fit, steps=steps))
     return "\n".join(lines) + "\n"
 
 
-def _lines(plan: Plan, places: Mapping[str, Place], *, steps: bool) -> Iterator[str]:
+def _lines(
+    plan: Plan, places: Mapping[str, Place], fit: Fit | None, *, steps: bool
+) -> Iterator[str]:
     yield f"{plan.stack} on {plan.engine} · plan {plan.id} · state serial {plan.serial}"
     yield ""
     yield from _leftovers(plan)
@@ -40,6 +50,8 @@ def _lines(plan: Plan, places: Mapping[str, Place], *, steps: bool) -> Iterator[
         yield f"{head:<{max(column, _VERB_COLUMN)}}  {verb(change)}"
         yield from _reasons(change, places)
     yield from _gates(plan)
+    if fit is not None:
+        yield f"  ≤ fits     {fit_line(fit)}"
     if bill := costs(plan):
         yield f"  $ costs    {bill}"
     yield ""

@@ -1,0 +1,184 @@
+"""What else could be served: ways to make a model fit, and the whole table of them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from deployer.core.fit import Fit
+from deployer.core.gpus import GPUS
+from deployer.gguf.facts import Facts
+from deployer.gguf.memory import Machine, fit_on
+from deployer.gguf.serving import Serving
+
+CACHE_TYPES = ("f16", "q8_0", "q4_0")
+_ALIASES = frozenset(("A100", "H100!", "B200+"))
+"""Other names of a type that is in the table already."""
+_LEAST_CONTEXT = 2048
+_MOST_COLUMNS = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A change after which it fits."""
+
+    fields: Mapping[str, int | str]
+    """What to write, by dotted path."""
+    fit: Fit
+    dearer: float
+    """US dollars an hour more on Modal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One GPU, context and cache type."""
+
+    gpu: str
+    count: int
+    name: str
+    """With its memory."""
+    ctx_size: int
+    cache_type: str
+    total: int
+    capacity: int
+    hourly: float
+    """US dollars for an hour of the GPUs on Modal."""
+
+    @property
+    def fits(self) -> bool:
+        """Whether it does."""
+        return self.total <= self.capacity
+
+
+def machine_of(gpu: str, count: int = 1, *, snapshot: bool = False) -> Machine:
+    """A GPU of the table, or several; raises KeyError for one that is not there."""
+    memory = GPUS[gpu].memory
+    name = gpu if gpu.endswith("GB") else f"{gpu} {memory} GB"
+    name = name if count == 1 else f"{count} x {name}"
+    return Machine(name, memory * 10**9, count, snapshot)
+
+
+def hourly(gpu: str, count: int = 1) -> float:
+    """US dollars for an hour on Modal."""
+    return GPUS[gpu].price * 3600 * count
+
+
+def ways_out(
+    facts: Facts, serving: Serving, gpu: str | None, machine: Machine
+) -> tuple[Way, ...]:
+    """The three cheapest changes after which a model fits: context, cache, GPU."""
+    quantised = _quantised(facts, serving, machine) or _both(facts, serving, machine)
+    others = _other_gpus(facts, serving, gpu, machine)
+    first = (_smaller(facts, serving, machine), quantised, *others[:1])
+    spare = (_experts(facts, serving, machine), *others[1:])
+    found = [way for way in (*first, *spare) if way is not None][:3]
+    return tuple(sorted(found, key=lambda way: way.dearer))
+
+
+def matrix(facts: Facts, serving: Serving, *, count: int = 1) -> tuple[Cell, ...]:
+    """Every GPU with every context and cache type, cheapest GPU first."""
+    names = sorted(GPUS.keys() - _ALIASES, key=lambda name: (GPUS[name].price, name))
+    return tuple(
+        _cell(facts, serving, name, count, context, kind)
+        for name in names
+        for context in contexts(facts, serving)
+        for kind in CACHE_TYPES
+    )
+
+
+def contexts(facts: Facts, serving: Serving) -> tuple[int, ...]:
+    """The stack's own context, and doublings up to what the model was trained for."""
+    trained = facts.model.context_length or 131072
+    own = serving.context(facts.model)
+    steps = [4096 << power for power in range(9) if 4096 << power <= trained]
+    kept = steps[-_MOST_COLUMNS + 1 :] if own not in steps else steps[-_MOST_COLUMNS:]
+    return tuple(sorted({*kept, own}))
+
+
+def _cell(
+    facts: Facts, serving: Serving, gpu: str, count: int, context: int, kind: str
+) -> Cell:
+    asked = replace(serving, ctx_size=context, cache_type_k=kind, cache_type_v=kind)
+    fit = fit_on(facts, asked, machine_of(gpu, count))
+    return Cell(
+        gpu=gpu,
+        count=count,
+        name=fit.where,
+        ctx_size=context,
+        cache_type=kind,
+        total=fit.total,
+        capacity=fit.capacity,
+        hourly=hourly(gpu, count),
+    )
+
+
+def _smaller(facts: Facts, serving: Serving, machine: Machine) -> Way | None:
+    """The largest context that fits, in steps that people write."""
+    now = serving.context(facts.model)
+    for context in _steps_below(now):
+        asked = replace(serving, ctx_size=context)
+        if (fit := fit_on(facts, asked, machine)).holds:
+            return Way({"server.ctx_size": context}, fit, 0.0)
+    return None
+
+
+def _steps_below(context: int) -> Iterator[int]:
+    """Powers of two and what lies half-way between them, from large to small."""
+    step = 1 << context.bit_length()
+    while step >= _LEAST_CONTEXT:
+        for size in (step + step // 2, step):
+            if size < context:
+                yield size
+        step //= 2
+
+
+def _quantised(facts: Facts, serving: Serving, machine: Machine) -> Way | None:
+    """The best cache type that fits; quantised values need flash attention."""
+    if serving.flash_attn is False:
+        return None
+    for kind in CACHE_TYPES[1:]:
+        if kind in (serving.cache_type_k, serving.cache_type_v):
+            continue
+        asked = replace(serving, cache_type_k=kind, cache_type_v=kind)
+        if (fit := fit_on(facts, asked, machine)).holds:
+            return Way(_cache_fields(kind), fit, 0.0)
+    return None
+
+
+def _both(facts: Facts, serving: Serving, machine: Machine) -> Way | None:
+    """A quantised cache with the largest context that fits then."""
+    kind = CACHE_TYPES[1]
+    if serving.flash_attn is False or serving.cache_type_k in CACHE_TYPES[1:]:
+        return None
+    asked = replace(serving, cache_type_k=kind, cache_type_v=kind)
+    way = _smaller(facts, asked, machine)
+    if way is None:
+        return None
+    return Way({**_cache_fields(kind), **way.fields}, way.fit, 0.0)
+
+
+def _experts(facts: Facts, serving: Serving, machine: Machine) -> Way | None:
+    """The fewest layers whose experts go to host memory."""
+    if not machine.gpus:
+        return None
+    for layers in range(serving.n_cpu_moe + 1, len(facts.model.expert_bytes) + 1):
+        asked = replace(serving, n_cpu_moe=layers)
+        if (fit := fit_on(facts, asked, machine)).holds:
+            return Way({"server.n_cpu_moe": layers}, fit, 0.0)
+    return None
+
+
+def _other_gpus(
+    facts: Facts, serving: Serving, gpu: str | None, machine: Machine
+) -> Sequence[Way]:
+    """The two cheapest other GPUs, one of each, that hold it."""
+    now = hourly(gpu, machine.gpus) if gpu is not None else 0.0
+    found = []
+    for name in sorted(GPUS.keys() - _ALIASES, key=lambda it: (GPUS[it].price, it)):
+        other = machine_of(name, snapshot=machine.snapshot)
+        fit = fit_on(facts, serving, other)
+        if name != gpu and fit.holds and machine.gpus:
+            found.append(Way({"gpu": name}, fit, hourly(name) - now))
+    return found[:2]
+
+
+def _cache_fields(kind: str) -> dict[str, int | str]:
+    return {"server.cache_type_k": kind, "server.cache_type_v": kind}

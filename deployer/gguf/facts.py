@@ -1,0 +1,325 @@
+"""What the headers of a model say of it, as values small enough for a lock file."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, replace
+from math import prod
+from typing import Any
+
+from deployer.core.values import Flat, JsonValue
+from deployer.errors import SourceError
+from deployer.gguf.header import Array, Header
+from deployer.gguf.stream import HeaderError
+from deployer.gguf.template import Template, template_of
+from deployer.gguf.tensors import FILE_TYPES, TYPES, Tensor
+
+PROJECTOR = "clip"
+"""The architecture that a multimodal projector calls itself."""
+
+PerLayer = int | tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model: what it is, and what its memory is computed from."""
+
+    architecture: str
+    size: int
+    """Bytes of all its files."""
+    block_count: int
+    embedding_length: int
+    vocabulary: int
+    name: str = ""
+    quant: str = ""
+    files: int = 1
+    parameters: int = 0
+    context_length: int = 0
+    feed_forward_length: PerLayer = 0
+    heads: PerLayer = 0
+    kv_heads: PerLayer = 0
+    key_length: int = 0
+    value_length: int = 0
+    key_length_swa: int = 0
+    value_length_swa: int = 0
+    sliding_window: int = 0
+    window_pattern: PerLayer = 0
+    """Its period, or for each layer whether it has a window; 0 where none is given."""
+    shared_kv_layers: int = 0
+    latent_attention: bool = False
+    """Keys and values are kept compressed, in the key half alone."""
+    state_size: int = 0
+    """Bytes of recurrent state of one sequence in one layer; 0 for none."""
+    attention_interval: int = 0
+    """Layers from one with attention to the next, where the others are recurrent."""
+    experts: int = 0
+    experts_used: int = 0
+    expert_length: int = 0
+    expert_bytes: tuple[int, ...] = ()
+    """Bytes of the experts of each layer; empty without experts."""
+    tensor_bytes: int = 0
+    """Bytes of all tensors; 0 where they were not read."""
+    layer_bytes: tuple[int, ...] = ()
+    """Bytes of each layer; empty where the tensors were not read."""
+    embedding_bytes: int = 0
+    """The table of token embeddings, which stays in host memory."""
+    tied: bool = False
+    """The table is the output matrix too, and kept a second time for it."""
+    template: Template | None = None
+    """The chat template; None without one, or where it was not read."""
+    whole: bool = True
+    """Everything in the header was read: what is absent is not in the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Projector:
+    """A multimodal projector."""
+
+    size: int
+    kinds: tuple[str, ...]
+    """Projector types, such as ``gemma4v``: one for pictures, one for sound."""
+    projection: int = 0
+    """Width of what it makes of a picture; that of the model's embeddings."""
+    image_size: int = 0
+    patch_size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of the weights of a stack."""
+
+    model: Model
+    projector: Projector | None = None
+
+
+class NoModelError(SourceError):
+    """The file is sound, and holds something else than asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Keys:
+    """The keys of one architecture; absent ones and nonsense are 0."""
+
+    header: Header
+    architecture: str
+
+    def number(self, name: str) -> int:
+        return max(0, self.header.number(f"{self.architecture}.{name}") or 0)
+
+    def per_layer(self, name: str) -> PerLayer:
+        return _settled(self.header.per_layer(f"{self.architecture}.{name}") or 0)
+
+
+def model_of(headers: Sequence[Header]) -> Model:
+    """The model in the parts of one file; raises HeaderError, NoModelError."""
+    first = headers[0]
+    _refuse_parts(headers)
+    name = first.architecture
+    if not name:
+        raise NoModelError("the file names no architecture: it is not a model")
+    if name == PROJECTOR:
+        raise NoModelError("the file is a multimodal projector, not a model")
+    tensors = [tensor for header in headers for tensor in header.tensors]
+    keys = _Keys(first, name)
+    layers = keys.number("block_count")
+    model = Model(
+        architecture=name,
+        size=sum(header.size or 0 for header in headers),
+        block_count=layers,
+        embedding_length=keys.number("embedding_length"),
+        vocabulary=_vocabulary(first),
+        name=first.text("general.name"),
+        quant=_quant(first),
+        files=len(headers),
+        parameters=sum(prod(tensor.shape) for tensor in tensors),
+        context_length=keys.number("context_length"),
+        feed_forward_length=keys.per_layer("feed_forward_length"),
+        expert_bytes=_by_layer(tensors, layers, _EXPERTS),
+        tensor_bytes=sum(tensor.size or 0 for tensor in tensors),
+        layer_bytes=_by_layer(tensors, layers, _LAYER),
+        embedding_bytes=_named(tensors, "token_embd.weight"),
+        tied=bool(tensors) and not _named(tensors, "output.weight"),
+        template=template_of(first.text("tokenizer.chat_template")),
+        whole=first.complete,
+    )
+    return replace(model, **_attention(keys), **_experts(keys))
+
+
+def _attention(keys: _Keys) -> dict[str, Any]:
+    """What the caches are computed from."""
+    heads = keys.per_layer("attention.head_count")
+    width = keys.number("embedding_length")
+    head_width = width // max(1, _first(heads))
+    key = keys.number("attention.key_length") or head_width
+    value = keys.number("attention.value_length") or head_width
+    return {
+        "heads": heads,
+        "kv_heads": keys.per_layer("attention.head_count_kv") or heads,
+        "key_length": key,
+        "value_length": value,
+        "key_length_swa": keys.number("attention.key_length_swa") or key,
+        "value_length_swa": keys.number("attention.value_length_swa") or value,
+        "sliding_window": keys.number("attention.sliding_window"),
+        "window_pattern": keys.per_layer("attention.sliding_window_pattern"),
+        "shared_kv_layers": keys.number("attention.shared_kv_layers"),
+        "latent_attention": keys.number("attention.key_length_mla") > 0,
+        "state_size": _state_size(keys, _first(heads), width),
+        "attention_interval": keys.number("full_attention_interval"),
+    }
+
+
+def _experts(keys: _Keys) -> dict[str, Any]:
+    return {
+        "experts": keys.number("expert_count"),
+        "experts_used": keys.number("expert_used_count"),
+        "expert_length": keys.number("expert_feed_forward_length"),
+    }
+
+
+def projector_of(header: Header) -> Projector:
+    """The projector in a file; raises HeaderError where it is none."""
+    if header.architecture != PROJECTOR:
+        raise NoModelError(
+            f"the file is no multimodal projector: its architecture is "
+            f"`{header.architecture}`"
+        )
+    keys = (f"{PROJECTOR}{part}.projector_type" for part in ("", ".vision", ".audio"))
+    kinds = dict.fromkeys(header.text(key) for key in keys)
+    sides = [f"{PROJECTOR}.vision", f"{PROJECTOR}.audio"]
+    widths = [header.number(f"{side}.projection_dim") or 0 for side in sides]
+    return Projector(
+        size=header.size or 0,
+        kinds=tuple(kind for kind in kinds if kind),
+        projection=next((width for width in widths if width), 0),
+        image_size=header.number(f"{sides[0]}.image_size") or 0,
+        patch_size=header.number(f"{sides[0]}.patch_size") or 0,
+    )
+
+
+def to_json(facts: Facts) -> Flat:
+    """Facts as the lock file keeps them: what differs from nothing at all."""
+    return {
+        "model": as_json(facts.model),
+        **({"mmproj": as_json(facts.projector)} if facts.projector else {}),
+    }
+
+
+def as_json(thing: Model | Projector) -> dict[str, JsonValue]:
+    """A model or a projector by its fields; those with their default are left out."""
+    found: dict[str, JsonValue] = {}
+    for field in fields(thing):
+        value = getattr(thing, field.name)
+        if isinstance(value, Template):
+            value = {f.name: getattr(value, f.name) for f in fields(value)}
+        if value != field.default:
+            found[field.name] = list(value) if isinstance(value, tuple) else value
+    return found
+
+
+def from_json(content: JsonValue) -> Facts | None:
+    """Facts from a lock file; None for what an other version wrote, or nobody."""
+    if not isinstance(content, dict):
+        return None
+    try:
+        mmproj = content.get("mmproj")
+        return Facts(
+            Model(**_values(content["model"])),
+            Projector(**_values(mmproj)) if mmproj else None,
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _values(content: JsonValue) -> dict[str, Any]:
+    if not isinstance(content, dict):
+        raise TypeError("not facts")
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in content.items()
+    }
+    if isinstance(template := values.get("template"), dict):
+        values["template"] = Template(**template)
+    return values
+
+
+def _refuse_parts(headers: Sequence[Header]) -> None:
+    """Raise HeaderError where the parts are not all, or not in order."""
+    stated = headers[0].number("split.count") or 1
+    if stated != len(headers):
+        raise HeaderError(
+            f"the model has {stated} parts, and {len(headers)} are here",
+            hint="put all parts beside the first one",
+        )
+    for index, header in enumerate(headers):
+        number = header.number("split.no") or 0
+        if number != index:
+            raise HeaderError(f"part {index + 1} of the model says it is {number + 1}")
+
+
+def _vocabulary(header: Header) -> int:
+    match header.values.get("tokenizer.ggml.tokens"):
+        case Array(count=count):
+            return count
+        case _:
+            return header.number(f"{header.architecture}.vocab_size") or 0
+
+
+def _quant(header: Header) -> str:
+    """The quantisation: as the file says, else the type of most of its bytes."""
+    stated = header.number("general.file_type")
+    if stated is not None and stated in FILE_TYPES:
+        return FILE_TYPES[stated]
+    sizes: dict[int, int] = {}
+    for tensor in header.tensors:
+        sizes[tensor.kind] = sizes.get(tensor.kind, 0) + (tensor.size or 0)
+    most = max(sizes, key=lambda kind: sizes[kind], default=-1)
+    return TYPES[most].name if most in TYPES else ""
+
+
+def _state_size(keys: _Keys, heads: int, width: int) -> int:
+    """Recurrent state of a layer, in 32-bit floats; `n_embd_r` and `n_embd_s`."""
+    number = keys.number
+    if head := number("wkv.head_size"):
+        return 4 * width * (number("token_shift_count") or 2) + 4 * width * head
+    if cache := number("shortconv.l_cache"):
+        return 4 * width * (cache - 1)
+    kernel = number("ssm.conv_kernel")
+    if head := number("kda.head_dim"):
+        return 4 * (3 * max(1, kernel - 1) * heads * head + head * head * heads)
+    inner, state = number("ssm.inner_size"), number("ssm.state_size")
+    groups = number("ssm.group_count")
+    if not inner:
+        return 0
+    return 4 * (max(0, kernel - 1) * (inner + 2 * groups * state) + state * inner)
+
+
+_LAYER = re.compile(r"blk\.(\d+)\.")
+_EXPERTS = re.compile(r"blk\.(\d+)\.ffn_(gate|up|down|gate_up)_(ch)?exps\.")
+
+
+def _by_layer(
+    tensors: Iterable[Tensor], layers: int, wanted: re.Pattern[str]
+) -> tuple[int, ...]:
+    """Bytes of the matching tensors of each layer; empty where there are none."""
+    sizes = [0] * min(layers, 4096)
+    for tensor in tensors:
+        found = wanted.match(tensor.name)
+        if found and len(found[1]) < 6 and int(found[1]) < len(sizes):
+            sizes[int(found[1])] += tensor.size or 0
+    return tuple(sizes) if any(sizes) else ()
+
+
+def _named(tensors: Iterable[Tensor], name: str) -> int:
+    return next((tensor.size or 0 for tensor in tensors if tensor.name == name), 0)
+
+
+def _settled(value: PerLayer) -> PerLayer:
+    """One number where all layers have the same; flags of layers stay as they are."""
+    if isinstance(value, tuple) and value and set(value) == {value[0]}:
+        return value if isinstance(value[0], bool) else value[0]
+    if isinstance(value, tuple):
+        return tuple(int(item) for item in value)
+    return max(0, value)
+
+
+def _first(value: PerLayer) -> int:
+    return max(value, default=0) if isinstance(value, tuple) else value

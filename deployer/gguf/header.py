@@ -1,0 +1,289 @@
+"""The header of a GGUF file: keys, values and the list of tensors.
+
+Form: github.com/ggml-org/ggml/blob/master/docs/gguf.md, versions 2 and 3.  Whatever
+the bytes are, reading ends in a header or in a HeaderError that says what is wrong and
+where; lengths are compared with the file before anything is allocated for them.
+"""
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from deployer.gguf.stream import BeyondBudgetError, HeaderError, Stream
+from deployer.gguf.tensors import Tensor, bytes_of
+
+MAX_PAIRS = 1 << 16
+MAX_TENSORS = 1 << 17
+MAX_NAME = 1 << 16
+MAX_TEXT = 8 * 1024 * 1024
+"""Longest text that is kept, a chat template at most; longer ones are broken."""
+KEPT_ITEMS = 4096
+"""Longest array that is kept: one item a layer; vocabularies are only counted."""
+
+_U32, _U64 = struct.Struct("<I"), struct.Struct("<Q")
+_TEXT, _ARRAY = 8, 9
+_SCALARS: Mapping[int, str] = {
+    0: "B",
+    1: "b",
+    2: "H",
+    3: "h",
+    4: "I",
+    5: "i",
+    6: "f",
+    7: "?",
+    10: "Q",
+    11: "q",
+    12: "d",
+}
+_NAMES: Mapping[int, str] = dict(
+    enumerate(
+        "u8 i8 u16 i16 u32 i32 f32 bool text array u64 i64 f64".split()  # noqa: SIM905
+    )
+)
+
+Scalar = int | float | bool | str
+
+
+@dataclass(frozen=True, slots=True)
+class Array:
+    """An array: what it holds, or only how much where it is long."""
+
+    kind: str
+    """Type of the items: ``u32``, ``text`` …"""
+    count: int
+    items: tuple[Scalar, ...] | None
+    """None where there are more than `KEPT_ITEMS`, or texts."""
+
+
+Value = Scalar | Array
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What stands before the weights in one file."""
+
+    version: int
+    values: Mapping[str, Value]
+    tensors: tuple[Tensor, ...]
+    length: int
+    """Bytes up to the end of the list of tensors; 0 where reading stopped early."""
+    size: int | None
+    """Of the file."""
+    read: int
+    """Bytes that were asked for."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of it was read."""
+        return self.length > 0
+
+    @property
+    def architecture(self) -> str:
+        """The name that llama.cpp knows the model by; empty where none is given."""
+        found = self.values.get("general.architecture")
+        return found if isinstance(found, str) else ""
+
+    def number(self, key: str) -> int | None:
+        """A whole number under a key, where there is one."""
+        found = self.values.get(key)
+        if isinstance(found, bool) or not isinstance(found, int):
+            return None
+        return found
+
+    def text(self, key: str) -> str:
+        """A text under a key; empty where there is none."""
+        found = self.values.get(key)
+        return found if isinstance(found, str) else ""
+
+    def per_layer(self, key: str) -> int | tuple[int, ...] | None:
+        """A number for all layers, or one for each."""
+        match self.values.get(key):
+            case Array(items=tuple(items)) if all(isinstance(i, int) for i in items):
+                return tuple(int(item) for item in items)
+            case _:
+                return self.number(key)
+
+
+def read_header(stream: Stream) -> Header:
+    """Read all of a header, or as much as the budget allows; raises HeaderError."""
+    version, pairs, count = _begin(stream)
+    values: dict[str, Value] = {}
+    try:
+        for _ in range(pairs):
+            _pair(stream, values)
+        tensors = tuple(_tensor(stream) for _ in range(count))
+    except BeyondBudgetError:
+        return Header(version, values, (), 0, stream.size, stream.read)
+    length = stream.at
+    _refuse_truncated(stream, tensors, _alignment(values))
+    return Header(version, values, tensors, length, stream.size, stream.read)
+
+
+def read_sizes(stream: Stream) -> Header:
+    """Read only up to the tokenizer: the keys that size a model; raises HeaderError.
+
+    Writers put the keys of the architecture first, in one piece of 4 KiB; where they
+    do not, the rest is read too.
+    """
+    version, pairs, count = _begin(stream)
+    values: dict[str, Value] = {}
+    for _ in range(pairs):
+        key = _pair(stream, values, stop="tokenizer.")
+        if not key and _sized(values):
+            return Header(version, values, (), 0, stream.size, stream.read)
+        if not key:
+            _pair(stream, values)
+    tensors = tuple(_tensor(stream) for _ in range(count))
+    return Header(version, values, tensors, stream.at, stream.size, stream.read)
+
+
+def _sized(values: Mapping[str, Value]) -> bool:
+    """Whether everything that a size is computed from was seen."""
+    architecture = values.get("general.architecture")
+    needed = ("block_count", "context_length", "embedding_length")
+    return all(f"{architecture}.{name}" in values for name in needed)
+
+
+def _begin(stream: Stream) -> tuple[int, int, int]:
+    """Version, number of keys and of tensors."""
+    magic = stream.take(4, "the magic")
+    if magic != b"GGUF":
+        raise stream.broken(f"the file begins with {magic!r}, not with `GGUF`")
+    version = stream.number(_U32, "the version")
+    if version & 0xFFFF == 0 and version:
+        raise _refused(stream, "it is big-endian", "take the little-endian file")
+    if version == 1:
+        hint = "convert the model again, or take a newer file"
+        raise _refused(stream, "version 1 is not read by any llama.cpp of today", hint)
+    if version not in (2, 3):
+        raise stream.broken(f"version {version} is not known (2 and 3 are)")
+    count = stream.number(_U64, "the number of tensors")
+    pairs = stream.number(_U64, "the number of keys")
+    if count > MAX_TENSORS:
+        raise stream.broken(f"{count} tensors are more than {MAX_TENSORS}")
+    if pairs > MAX_PAIRS:
+        raise stream.broken(f"{pairs} keys are more than {MAX_PAIRS}")
+    stream.refuse_beyond(pairs * 13 + count * 24, f"{pairs} keys and {count} tensors")
+    return version, pairs, count
+
+
+def _refused(stream: Stream, what: str, hint: str) -> HeaderError:
+    error = stream.broken(what)
+    error.hint = hint
+    return error
+
+
+def _pair(stream: Stream, values: dict[str, Value], stop: str = "") -> str:
+    """Read one key with its value; empty, and back, where it begins with ``stop``."""
+    before = stream.at
+    key = _name(stream, "a key")
+    if stop and key.startswith(stop):
+        stream.at = before
+        return ""
+    if key in values:
+        raise stream.broken(f"the key `{key}` is there twice")
+    kind = stream.number(_U32, f"the type of `{key}`")
+    values[key] = _value(stream, kind, key)
+    return key
+
+
+def _name(stream: Stream, what: str) -> str:
+    length = stream.number(_U64, f"the length of {what}")
+    if not 0 < length < MAX_NAME:
+        raise stream.broken(f"{what} has a name of {length} bytes")
+    raw = stream.take(length, what)
+    try:
+        found = raw.decode()
+    except UnicodeDecodeError:
+        raise stream.broken(f"{what} is not UTF-8: {raw[:40]!r}") from None
+    if not found.isprintable():
+        raise stream.broken(f"{what} has characters that do not print: {raw[:40]!r}")
+    return found
+
+
+def _value(stream: Stream, kind: int, key: str) -> Value:
+    if kind == _TEXT:
+        length = stream.number(_U64, f"the length of `{key}`")
+        stream.refuse_beyond(length, f"`{key}`")
+        if length > MAX_TEXT:
+            raise stream.broken(f"`{key}` is a text of {length} bytes")
+        return stream.take(length, f"`{key}`").decode(errors="replace")
+    if kind == _ARRAY:
+        return _array(stream, key)
+    if (code := _SCALARS.get(kind)) is None:
+        raise stream.broken(f"`{key}` has the unknown type {kind}")
+    form = struct.Struct(f"<{code}")
+    found: int | float | bool = form.unpack(stream.take(form.size, f"`{key}`"))[0]
+    return found
+
+
+def _array(stream: Stream, key: str) -> Array:
+    kind = stream.number(_U32, f"the type of the items of `{key}`")
+    count = stream.number(_U64, f"the length of `{key}`")
+    if kind == _TEXT:
+        stream.refuse_beyond(count * 8, f"`{key}` with {count} texts")
+        _skip_texts(stream, count, key)
+        return Array("text", count, None)
+    if kind == _ARRAY:
+        raise stream.broken(f"`{key}` is an array of arrays, which llama.cpp refuses")
+    if (code := _SCALARS.get(kind)) is None:
+        raise stream.broken(f"`{key}` has items of the unknown type {kind}")
+    width = struct.calcsize(f"<{code}")
+    if count > KEPT_ITEMS:
+        stream.skip(count * width, f"`{key}` with {count} items")
+        return Array(_NAMES[kind], count, None)
+    raw = stream.take(count * width, f"`{key}` with {count} items")
+    return Array(_NAMES[kind], count, struct.unpack(f"<{count}{code}", raw))
+
+
+def _skip_texts(stream: Stream, count: int, key: str) -> None:
+    """Walk over texts; half a million of them, so the loop looks into the piece."""
+    what = f"a text of `{key}`"
+    left = count
+    while left:
+        stream.need(8, what)
+        held, begin = stream.held()
+        end, at = len(held), begin
+        while left and at + 8 <= end:
+            after = at + 8 + int.from_bytes(held[at : at + 8], "little")
+            if after > end:
+                break
+            at, left = after, left - 1
+        stream.at += at - begin
+        if left:
+            stream.skip(stream.number(_U64, what), what)
+            left -= 1
+
+
+def _tensor(stream: Stream) -> Tensor:
+    name = _name(stream, "a tensor")
+    count = stream.number(_U32, f"the dimensions of `{name}`")
+    if count > 4:
+        raise stream.broken(f"`{name}` has {count} dimensions (at most 4)")
+    shape = struct.unpack(f"<{count}Q", stream.take(count * 8, f"`{name}`"))
+    kind = stream.number(_U32, f"the type of `{name}`")
+    offset = stream.number(_U64, f"the place of `{name}`")
+    size = bytes_of(kind, shape)
+    if size is not None and size >= 1 << 50:
+        raise stream.broken(f"`{name}` takes {size} bytes")
+    return Tensor(name, shape, kind, offset, size)
+
+
+def _alignment(values: Mapping[str, Value]) -> int:
+    found = values.get("general.alignment")
+    return found if isinstance(found, int) and 0 < found < 1 << 20 else 32
+
+
+def _refuse_truncated(
+    stream: Stream, tensors: tuple[Tensor, ...], alignment: int
+) -> None:
+    """Raise HeaderError where the file ends before its weights do."""
+    start = -(-stream.at // alignment) * alignment
+    for tensor in tensors:
+        end = start + tensor.offset + (tensor.size or 0)
+        if stream.size is not None and end > stream.size:
+            error = stream.broken(
+                f"`{tensor.name}` ends at byte {end}, and the file has {stream.size}"
+            )
+            error.hint = "the file is cut short: download it again"
+            raise error
