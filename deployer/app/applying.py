@@ -98,12 +98,20 @@ def rollback(
 
 
 def destroy(
-    stack_file: Path, settings: Settings, say: Say, confirm: Confirm
+    stack_file: Path,
+    settings: Settings,
+    say: Say,
+    confirm: Confirm,
+    *,
+    name: str | None = None,
 ) -> Applied | None:
-    """Stop and remove everything that runs; artefacts stay; None if declined."""
-    found = deployed(stack_file, settings)
+    """Stop and remove everything that runs; artefacts stay; None if declined.
+
+    With a ``name``, of the stack that the file asked for before.
+    """
+    found = deployed(stack_file, settings, name)
     with _telling(found.store, say).lock(operation="destroy"):
-        planned = _planned(deployed(stack_file, settings), {})
+        planned = _planned(deployed(stack_file, settings, name), {})
         if not planned.plan.is_empty and not confirm(planned):
             return None
         return _carry_out(stack_file, settings, planned, say, cause="destroy")

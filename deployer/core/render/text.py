@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
-from deployer.core.plan import Action, Cause, Change, Plan
+from deployer.core.plan import Cause, Change, Plan
 from deployer.core.problems import Place
 from deployer.core.render.words import (
     SIGNS,
@@ -10,6 +10,7 @@ from deployer.core.render.words import (
     counts,
     describe,
     drifted,
+    gates_line,
     leftovers,
     line_of,
     place_of,
@@ -35,7 +36,8 @@ def _lines(plan: Plan, places: Mapping[str, Place], *, steps: bool) -> Iterator[
     for change, head in zip(plan.changes, heads, strict=True):
         yield f"{head:<{max(column, _VERB_COLUMN)}}  {verb(change)}"
         yield from _reasons(change, places)
-    yield from _gates(plan)
+    if gates := gates_line(plan):
+        yield f"  ◌ gates    {gates}"
     yield ""
     yield counts(plan)
     if steps and not plan.is_empty:
@@ -83,17 +85,3 @@ def _reasons(change: Change, places: Mapping[str, Place]) -> Iterator[str]:
             yield line
         else:
             yield f"{line:<{_PLACE_COLUMN}}  {line_of(place)}"
-
-
-def _gates(plan: Plan) -> Iterator[str]:
-    """How many gates run, and on what."""
-    number = len(plan.gates)
-    called_for = {reason.calls_for for c in plan.changes for reason in c.reasons}
-    if called_for & {Action.CREATE, Action.REPLACE}:
-        where = "the candidate before promotion"
-    elif Action.VALIDATE in called_for:
-        where = "what is live"
-    else:
-        return
-    verb_ = "runs" if number == 1 else "run"
-    yield f"  ◌ gates    {number} {verb_} on {where}: {', '.join(plan.gates)}"
