@@ -121,7 +121,10 @@ def test_a_base_revision_that_does_not_parse(repository: Project) -> None:
     words = ("plan", "stacks", "--changed-since", "HEAD", "--format", "markdown")
     done = repository.run(*words)
     assert done.code == 0, done.err
-    assert "- `stacks/one.yaml: the base revision of it cannot be read, so it c" in done.out
+    assert (
+        "- `stacks/one.yaml: the base revision of it cannot be read, so it c"
+        in done.out
+    )
 
 
 def test_a_deleted_stack_is_gone(repository: Project) -> None:
