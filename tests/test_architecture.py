@@ -26,6 +26,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "core": "",
         "errors": "core",
         "home": "core errors",
+        "git": "errors",
         "load": "core errors",
         "state": "core errors",
         "lockfile": "core errors state",
@@ -39,8 +40,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "engines": "core errors gguf llama sources store",
         "apply": "core engines errors state",
         "testing": "core engines errors load state",
-        "app": "__init__ apply core engines errors gates gguf home llama load lockfile"
-        " resolve saved_plan sources state store",
+        "app": "__init__ apply core engines errors gates gguf git home llama load"
+        " lockfile resolve saved_plan sources state store",
         "cli": "__init__ app core engines errors gates gguf llama saved_plan state",
         "__main__": "cli",
     }.items()
@@ -76,6 +77,7 @@ HOMES: Mapping[str, tuple[str, ...]] = {
     "subprocess": (
         "engines/local/",
         "engines/modal/program.py",
+        "git.py",
         "llama/",
         "sources/pip.py",
     ),

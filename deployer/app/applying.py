@@ -108,16 +108,18 @@ def destroy(
     confirm: Confirm,
     *,
     artefacts: bool,
+    name: str | None = None,
 ) -> Applied | None:
     """Stop and remove everything that runs; None if declined.
 
     Builds and weights stay, but for those of this stack alone with ``artefacts``.
-    Snapshots go, unless another stack needs one: they hold
-    the memory of a server, prompts and keys included.
+    Snapshots go, unless another stack needs one: they hold the memory of a server,
+    prompts and keys included.  With a ``name``, of the stack that the file asked for
+    before.
     """
-    found = deployed(stack_file, settings)
+    found = deployed(stack_file, settings, name)
     with _telling(found, settings, say).lock(operation="destroy"):
-        found = deployed(stack_file, settings)
+        found = deployed(stack_file, settings, name)
         planned = _planned(found, {})
         if not planned.plan.is_empty and not confirm(planned):
             return None

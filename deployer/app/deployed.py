@@ -4,21 +4,17 @@ Rolling back or stopping must work while the file is being edited, so the name a
 is read from it; engine and everything else come from the state.
 """
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from deployer.app.planning import Options, prepare, refuse_other_file
 from deployer.app.settings import Settings
+from deployer.app.subjects import name_in, text_of
 from deployer.core.state import Record, State
 from deployer.core.values import Flat
 from deployer.engines import Engine
 from deployer.errors import UsageError
 from deployer.state import StateStore
-
-_NAME = re.compile(
-    r"^name:[ \t]*[\"']?([a-z][a-z0-9-]*)[\"']?[ \t]*(#.*)?$", re.MULTILINE
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +43,12 @@ class Deployed:
         return {r.kind.value: r.outputs for r in self.state.live.values()}
 
 
-def deployed(stack_file: Path, settings: Settings) -> Deployed:
-    """What is recorded of a stack; raises UsageError when it was never applied."""
-    name = name_of(stack_file, settings)
+def deployed(stack_file: Path, settings: Settings, name: str | None = None) -> Deployed:
+    """What is recorded of a stack; raises UsageError when it was never applied.
+
+    ``name`` is that of a stack that the file no longer asks for.
+    """
+    name = name or name_of(stack_file, settings)
     store = settings.states(stack_file, name)
     state = store.read()
     if state is None:
@@ -63,10 +62,6 @@ def deployed(stack_file: Path, settings: Settings) -> Deployed:
 
 def name_of(stack_file: Path, settings: Settings) -> str:
     """The name in a stack file, even in one with mistakes elsewhere."""
-    try:
-        text = stack_file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        text = ""
-    if found := _NAME.search(text):
-        return found[1]
+    if (name := name_in(text_of(stack_file))) is not None:
+        return name
     return prepare(stack_file, settings, Options())[0].name

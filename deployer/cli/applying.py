@@ -1,29 +1,43 @@
 """apply, rollback, destroy: the commands that change something."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 import click
 
 from deployer import saved_plan
-from deployer.app.applying import Applied, Confirm, apply_stack, destroy, rollback
+from deployer.app.applying import destroy, rollback
 from deployer.app.planning import Options, Pending, Planned
 from deployer.app.saving import stack_of
 from deployer.app.settings import settings_of
 from deployer.cli.options import (
     engine_option,
+    json_option,
     locked_option,
+    since_option,
     stack_argument,
     yes_option,
 )
-from deployer.cli.output import is_terminal, width
+from deployer.cli.runs import (
+    Run,
+    asked_for,
+    asker,
+    evidence,
+    finish,
+    refuse_without_terminal,
+)
 from deployer.cli.show import Show
 from deployer.core.render.text import plan_text
-from deployer.core.spelling import harmless
-from deployer.core.verdict import Verdict
-from deployer.engines import Endpoint
-from deployer.errors import CancelledError, GateError, UsageError
+from deployer.errors import CancelledError
+
+
+class _Asked(TypedDict):
+    """The options that say how a stack is read, and what of it is done."""
+
+    engine: str | None
+    locked: bool
+    refresh: bool
+    pending: str
 
 
 @click.command("apply")
@@ -44,16 +58,23 @@ from deployer.errors import CancelledError, GateError, UsageError
     help="What to do about a run that did not end: settle it and go on, settle it"
     " alone, or refuse.",
 )
+@since_option
+@click.option(
+    "--allow-destroy",
+    is_flag=True,
+    help="With --changed-since: also destroy stacks that no file asks for any more.",
+)
 @yes_option
+@json_option
 def apply_command(
     stack: Path,
     plan_file: Path | None,
-    engine: str | None,
-    pending: str,
+    since: str | None,
     *,
-    locked: bool,
-    refresh: bool,
+    allow_destroy: bool,
     yes: bool,
+    as_json: bool,
+    **asked: Unpack[_Asked],
 ) -> None:
     """Carry out the plan: make, prove with gates, promote.
 
@@ -67,25 +88,27 @@ def apply_command(
     Example:
       deployer apply stacks/demo.yaml --yes
       deployer apply demo.plan
+      deployer apply stacks --changed-since HEAD~1 --yes --json
     """
-    settings = settings_of()
     if plan_file is None and saved_plan.is_plan_file(stack):
         stack, plan_file = Path(), stack
     saved = None if plan_file is None else saved_plan.read(plan_file)
     if saved is not None:
         stack = stack_of(saved) if stack == Path() else stack
-        engine, yes = engine or saved.bound.engine or None, True
+        asked["engine"], yes = asked["engine"] or saved.bound.engine or None, True
+    subjects = asked_for(stack, since, allow_destroy=allow_destroy)
     options = Options(
-        engine,
-        locked=locked,
+        asked["engine"],
+        locked=asked["locked"],
         refresh=True,
-        cheaply=not refresh,
-        pending=Pending(pending),
+        cheaply=not asked["refresh"],
+        pending=Pending(asked["pending"]),
     )
-    asker = _asker(show := Show(f"deployer apply {stack}"), yes=yes)
-    with show, _evidence(show):
-        done = apply_stack(stack, settings, options, show, asker, saved=saved)
-    _finish(done)
+    run = Run(options, settings_of(), saved=saved, yes=yes)
+    if as_json:
+        run.stream(subjects, f"deployer apply {stack}")
+    else:
+        run.show(subjects, f"deployer apply {stack}")
 
 
 @click.command("rollback")
@@ -103,9 +126,9 @@ def rollback_command(stack: Path, release: int | None, *, yes: bool) -> None:
     """
     settings = settings_of()
     command = f"deployer rollback {stack} {release or ''}".rstrip()
-    with Show(command) as show, _evidence(show):
-        done = rollback(stack, settings, release, show, _asker(show, yes=yes))
-    _finish(done)
+    with Show(command) as show, evidence(show):
+        done = rollback(stack, settings, release, show, asker(show, yes=yes))
+    finish(done)
 
 
 @click.command("destroy", short_help="Stop and remove what runs.")
@@ -136,7 +159,7 @@ def destroy_command(stack: Path, *, artefacts: bool, yes: bool) -> None:
         )
         if yes:
             return True
-        _refuse_without_terminal()
+        refuse_without_terminal()
         answer = click.prompt(
             f"Type the stack's name ({name}) to destroy it",
             default="",
@@ -149,75 +172,3 @@ def destroy_command(stack: Path, *, artefacts: bool, yes: bool) -> None:
     if done is None:
         raise CancelledError("nothing was destroyed")
     click.echo(f"Destroyed: nothing of `{done.state.stack}` runs any more.")
-
-
-def _asker(show: Show, *, yes: bool) -> Confirm:
-    """Shows the plan with its steps, and asks."""
-
-    def confirm(planned: Planned) -> bool:
-        show.pause()
-        text = plan_text(planned.plan, planned.places, steps=True, fit=planned.fit)
-        click.echo(text)
-        for note in planned.notes:
-            click.echo(f"note: {note}")
-        if yes:
-            return True
-        _refuse_without_terminal()
-        return click.confirm("Apply these steps?", default=False)
-
-    return confirm
-
-
-@contextmanager
-def _evidence(show: Show) -> Iterator[None]:
-    """Print what the gates saw where they held a candidate back."""
-    try:
-        yield
-    except GateError:
-        _table(show.verdicts)
-        raise
-
-
-def _table(verdicts: Sequence[Verdict]) -> None:
-    from deployer.gates.report import table  # noqa: PLC0415 - only with gates
-
-    click.echo(harmless(f"\n{table(verdicts, width=width())}"))
-
-
-def _refuse_without_terminal() -> None:
-    if not is_terminal():
-        raise UsageError(
-            "nobody can be asked here: this is not a terminal",
-            hint="add `--yes` once the plan above is what you want",
-        )
-
-
-def _finish(done: Applied | None) -> None:
-    if done is None:
-        raise CancelledError("nothing was applied")
-    if done.planned.plan.is_empty:
-        click.echo(plan_text(done.planned.plan, done.planned.places), nl=False)
-        if done.endpoint is not None:
-            click.echo(f"Live at {done.endpoint.url}")
-        return
-    if done.verdicts:
-        _table(done.verdicts)
-    if done.report is not None:
-        click.echo(f"Report: {done.report}")
-    if done.endpoint is not None:
-        click.echo(f"\nRelease {done.state.released} is live at {done.endpoint.url}")
-        click.echo(f"\n  {curl_line(done.endpoint)}\n")
-
-
-def curl_line(endpoint: Endpoint) -> str:
-    """A request to try, with the key by its variable's name."""
-    key = (
-        f' -H "Authorization: Bearer ${endpoint.api_key_env}"'
-        if endpoint.api_key_env
-        else ""
-    )
-    body = '{"messages":[{"role":"user","content":"Hello"}],"max_tokens":32}'
-    return (
-        f"curl {endpoint.url}/v1/chat/completions{key}"
-        f" -H 'Content-Type: application/json' -d '{body}'"
-    )

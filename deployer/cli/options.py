@@ -41,3 +41,9 @@ yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print JSON lines for programs."
 )
+since_option = click.option(
+    "--changed-since",
+    "since",
+    metavar="REV",
+    help="Only stacks that resolve to something else than at this git revision.",
+)

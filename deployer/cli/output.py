@@ -4,7 +4,6 @@ import json
 import shutil
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 
 import click
 
@@ -36,14 +35,3 @@ def when(stamp: str) -> str:
 def is_terminal() -> bool:
     """Whether a person can be asked."""
     return sys.stdin.isatty() and sys.stdout.isatty()
-
-
-def stack_files(paths: tuple[Path, ...]) -> tuple[Path, ...]:
-    """The stack files among the paths; a folder stands for the YAML files in it."""
-    found: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            found += sorted((*path.glob("*.yaml"), *path.glob("*.yml")))
-        else:
-            found.append(path)
-    return tuple(found)

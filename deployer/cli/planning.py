@@ -3,21 +3,28 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 import click
 
 from deployer.app.planning import Options, Planned, plan
-from deployer.app.settings import settings_of
-from deployer.cli.options import engine_option, json_option, locked_option
-from deployer.cli.output import json_head, json_line, stack_files
-from deployer.core.problems import Problem, problems_text
+from deployer.app.settings import Settings, settings_of
+from deployer.app.subjects import Subject
+from deployer.cli.comment import comment_of, print_comment
+from deployer.cli.each import annotate_option, each, subjects_of
+from deployer.cli.options import (
+    engine_option,
+    json_option,
+    locked_option,
+    since_option,
+)
+from deployer.cli.output import json_head, json_line
 from deployer.core.progress import Progress, Watch, unwatched
 from deployer.core.render.text import plan_text
-from deployer.core.spelling import harmless
-from deployer.core.values import JsonValue
-from deployer.errors import DeployerError, StackError, UsageError
+from deployer.errors import UsageError
 
 if TYPE_CHECKING:
     from deployer.cli.show import Show
@@ -67,8 +74,9 @@ def init_command(path: Path, template: str) -> None:
 @_paths
 @engine_option
 @json_option
+@annotate_option
 def validate_command(
-    paths: tuple[Path, ...], engine: str | None, *, as_json: bool
+    paths: tuple[Path, ...], engine: str | None, *, as_json: bool, annotate: bool
 ) -> None:
     """Check stack files: schema, rules across fields, files they name.  Offline.
 
@@ -80,7 +88,8 @@ def validate_command(
     """
     from deployer.app.checking import validate  # noqa: PLC0415 - plan needs no more
 
-    def check(file: Path) -> None:
+    def check(subject: Subject) -> None:
+        file = subject.file
         notes = validate(file, settings_of(), engine)
         if as_json:
             json_line({"type": "valid", "file": str(file), "notes": [*notes]})
@@ -89,7 +98,7 @@ def validate_command(
         for note in notes:
             click.echo(f"  note: {note}")
 
-    _each(paths, check, as_json=as_json)
+    each(subjects_of(paths), check, as_json=as_json, annotate=annotate)
 
 
 @click.command("lock", short_help="Pin what stacks name, in their lock files.")
@@ -105,19 +114,29 @@ def lock_command(paths: tuple[Path, ...], engine: str | None, *, upgrade: bool) 
     """
     from deployer.app.locking import lock  # noqa: PLC0415 - plan needs no more
 
-    def write(file: Path) -> None:
-        done = lock(file, settings_of(), engine, upgrade=upgrade)
+    def write(subject: Subject) -> None:
+        done = lock(subject.file, settings_of(), engine, upgrade=upgrade)
         click.echo(f"{done.file}: {'written' if done.changed else 'unchanged'}")
         for line in done.changes:
             click.echo(f"  {line}")
 
-    _each(paths, write, as_json=False)
+    each(subjects_of(paths), write, as_json=False)
+
+
+class _Asked(TypedDict):
+    """The options that say how a stack is read and compared."""
+
+    engine: str | None
+    locked: bool
+    refresh: bool
 
 
 @click.command("plan")
 @_paths
 @engine_option
 @locked_option
+@since_option
+@annotate_option
 @click.option("--refresh", is_flag=True, help="Look at the world, and report drift.")
 @click.option(
     "--detailed-exitcode", is_flag=True, help="Exit 2 when something would change."
@@ -133,42 +152,37 @@ def lock_command(paths: tuple[Path, ...], engine: str | None, *, upgrade: bool) 
 )
 def plan_command(  # noqa: PLR0913 - one parameter an option
     paths: tuple[Path, ...],
-    engine: str | None,
     form: Literal["text", "json", "markdown"],
+    since: str | None,
+    out: Path | None,
     *,
-    locked: bool,
-    refresh: bool,
     detailed_exitcode: bool,
     as_json: bool,
     steps: bool,
-    out: Path | None,
+    annotate: bool,
+    **asked: Unpack[_Asked],
 ) -> None:
     """Show what `apply` would change, and why.
 
     Nothing is changed and, with a lock file, nothing is asked over the network.
+    With `--changed-since`, a stack counts by what it resolves to: also a base it
+    extends, a patch, or its lock file; one that is gone is planned as destroyed.
 
     \b
     Example:
       deployer plan stacks/demo.yaml
       deployer plan stacks/demo.yaml --out demo.plan
-      deployer plan stacks/ --format markdown
+      deployer plan stacks/ --changed-since origin/main --format markdown
     """
-    settings = settings_of()
-    options = Options(engine=engine, locked=locked, refresh=refresh)
+    settings, options = settings_of(), Options(**asked)
     form = "json" if as_json else form
-    changes = shown = 0
-    _refuse_several(paths, out)
-
-    def show(file: Path) -> None:
-        nonlocal changes, shown
-        with _watched(f"deployer plan {file}", as_text=form == "text") as watch:
-            planned = plan(file, settings, options, watch)
-        changes += not planned.plan.is_empty
-        _print(planned, form, steps=steps, apart=shown > 0)
-        shown += 1
-        _keep(planned, file, options, out)
-
-    _each(paths, show, as_json=form == "json")
+    subjects, unchanged = _selected(paths, since)
+    _refuse_several(subjects, out)
+    make = partial(_plan, settings, options, out, as_text=form == "text")
+    if form == "markdown":
+        changes = print_comment(subjects, unchanged, make, since, annotate=annotate)
+    else:
+        changes = _tell_each(subjects, make, form, steps=steps, annotate=annotate)
     if changes and detailed_exitcode:
         raise click.exceptions.Exit(CHANGES)
 
@@ -189,7 +203,7 @@ def show_command(plan_file: Path, form: str, *, as_json: bool) -> None:
     saved = saved_plan.read(plan_file)
     if as_json or form == "json":
         json_head()
-    _print(saved, "json" if as_json else form, steps=True)
+    _print(saved, "json" if as_json else form, Path(saved.file), steps=True)
 
 
 @click.command("refresh", short_help="Look for drift: what runs otherwise.")
@@ -213,8 +227,9 @@ def refresh_command(
     settings = settings_of()
     drifted = 0
 
-    def look(file: Path) -> None:
+    def look(subject: Subject) -> None:
         nonlocal drifted
+        file = subject.file
         found = refresh(file, settings)
         drifted += found is not None and bool(found.drift)
         if as_json:
@@ -223,13 +238,69 @@ def refresh_command(
         for line in drift_lines(found):
             click.echo(f"{file}: {line}")
 
-    _each(paths, look, as_json=as_json)
+    each(subjects_of(paths), look, as_json=as_json)
     if drifted and detailed_exitcode:
         raise click.exceptions.Exit(CHANGES)
 
 
-def _refuse_several(paths: tuple[Path, ...], out: Path | None) -> None:
-    if out is not None and len(stack_files(paths)) != 1:
+def _selected(
+    paths: tuple[Path, ...], since: str | None
+) -> tuple[tuple[Subject, ...], tuple[Path, ...]]:
+    """The stacks to plan, and those that did not change since the revision."""
+    if since is None:
+        return subjects_of(paths), ()
+    from deployer.app.changed import changed_since  # noqa: PLC0415 - asks git
+
+    found = changed_since(paths, since)
+    if not found.subjects:
+        click.echo(f"No stack resolves to anything else than at {since}.", err=True)
+    return found.subjects, found.unchanged
+
+
+def _tell_each(
+    subjects: tuple[Subject, ...],
+    make: Callable[[Subject], Planned],
+    form: str,
+    *,
+    steps: bool,
+    annotate: bool,
+) -> int:
+    """Print every plan; returns how many would change something."""
+    changes = 0
+
+    def tell(subject: Subject) -> None:
+        nonlocal changes
+        apart = subject != subjects[0]
+        planned = make(subject)
+        changes += not planned.plan.is_empty
+        _print(planned, form, subject.file, steps=steps, apart=apart)
+
+    each(subjects, tell, as_json=form == "json", annotate=annotate)
+    return changes
+
+
+def _plan(
+    settings: Settings,
+    options: Options,
+    out: Path | None,
+    subject: Subject,
+    *,
+    as_text: bool,
+) -> Planned:
+    if subject.gone is not None:
+        from deployer.app.changed import plan_gone  # noqa: PLC0415 - asks git
+
+        return plan_gone(subject, settings)
+    file = subject.file
+    with _watched(f"deployer plan {file}", as_text=as_text) as watch:
+        planned = plan(file, settings, options, watch)
+    _keep(planned, file, options, out)
+    notes = (*planned.notes, subject.note) if subject.note else planned.notes
+    return replace(planned, notes=notes)
+
+
+def _refuse_several(subjects: tuple[Subject, ...], out: Path | None) -> None:
+    if out is not None and len(subjects) != 1:
         raise UsageError(
             "`--out` keeps the plan of one stack",
             hint="name one stack file, and another file for each plan",
@@ -268,80 +339,24 @@ def _watched(command: str, *, as_text: bool) -> Iterator[Watch]:
 
 
 def _print(
-    planned: "Planned | SavedPlan", form: str, *, steps: bool, apart: bool = False
+    planned: "Planned | SavedPlan",
+    form: str,
+    file: Path,
+    *,
+    steps: bool,
+    apart: bool = False,
 ) -> None:
     fit = planned.fit if isinstance(planned, Planned) else None
     match form:
         case "json":
             from deployer.core.render.data import plan_data  # noqa: PLC0415 - rare
 
-            json_line(plan_data(planned.plan, planned.places, fit=fit))
+            data = plan_data(planned.plan, planned.places, fit=fit)
+            json_line({**data, "file": str(file)})
         case "markdown":
-            from deployer.core.render.markdown import plan_markdown  # noqa: PLC0415
-
-            text = plan_markdown(planned.plan, planned.places, fit=fit)
-            click.echo(text)
+            click.echo(comment_of(planned, file), nl=False)
         case _:
             text = plan_text(planned.plan, planned.places, steps=steps, fit=fit)
             click.echo(f"\n{text}" if apart else text, nl=False)
             for note in planned.notes:
                 click.echo(f"note: {note}")
-
-
-def _each(
-    paths: tuple[Path, ...], do: Callable[[Path], None], *, as_json: bool
-) -> None:
-    """Every stack in turn; a broken one does not hide the others."""
-    files = stack_files(paths)
-    if not files:
-        raise UsageError(
-            f"no stack file in {', '.join(f'`{path}`' for path in paths)}",
-            hint="stack files end in `.yaml`; `deployer init` writes one",
-        )
-    worst = 0
-    if as_json:
-        json_head()
-    for file in files:
-        try:
-            do(file)
-        except DeployerError as error:
-            if len(files) == 1 and not as_json:
-                raise
-            worst = max(worst, error.exit_code)
-            _report(file, error, as_json=as_json)
-    if as_json:
-        json_line({"type": "summary", "stacks": len(files), "exit_code": worst})
-    if worst:
-        raise click.exceptions.Exit(worst)
-
-
-def _report(file: Path, error: DeployerError, *, as_json: bool) -> None:
-    problems = error.problems if isinstance(error, StackError) else ()
-    if as_json:
-        json_line(
-            {
-                "type": "error",
-                "file": str(file),
-                "message": error.message,
-                "hint": error.hint,
-                "exit_code": error.exit_code,
-                "problems": [_problem(problem) for problem in problems],
-            }
-        )
-    elif problems:
-        click.echo(problems_text(problems), err=True, nl=False)
-    else:
-        click.echo(harmless(f"{file}: error: {error.message}"), err=True)
-        if error.hint:
-            click.echo(harmless(f"  hint: {error.hint}"), err=True)
-
-
-def _problem(problem: Problem) -> JsonValue:
-    return {
-        "file": problem.place.file,
-        "line": problem.place.line,
-        "column": problem.place.column,
-        "path": problem.path,
-        "what": problem.what,
-        "hint": problem.hint,
-    }

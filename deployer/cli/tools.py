@@ -9,16 +9,19 @@ from deployer.errors import UsageError
 
 
 @click.command("schema")
-def schema_command() -> None:
-    """Print the JSON schema of stack files, for editors.
+@click.argument("of", type=click.Choice(["stack", "events"]), default="stack")
+def schema_command(of: str) -> None:
+    """Print a JSON schema: of stack files, for editors, or of `apply --json`.
 
     \b
     Example:
       deployer schema > schema/stack.schema.json
+      deployer schema events
     """
-    from deployer.core.schema import schema_text  # noqa: PLC0415 - imports the model
+    from deployer.core import lines, schema  # noqa: PLC0415 - imports the model
 
-    click.echo(schema_text(), nl=False)
+    text = schema.schema_text() if of == "stack" else lines.schema_text()
+    click.echo(text, nl=False)
 
 
 @click.command("completion")

@@ -109,8 +109,10 @@ def test_a_plan_as_json(paper: Project) -> None:
 def test_a_plan_as_markdown(paper: Project) -> None:
     done = paper.run("plan", DEMO, "--format", "markdown")
 
-    assert done.out.startswith("#### `demo` on local: plan `")
-    assert "| + | server | `" in done.out
+    assert done.out.startswith("#### deployer plan: 1 of 1 stack would change\n")
+    assert "\n+ server   http://127.0.0.1:" in done.out
+    assert "Next: `deployer apply stacks/demo.yaml`" in done.out
+    assert "no recorded state here of stacks/demo.yaml" in done.out
 
 
 def test_a_broken_stack_does_not_hide_the_others(paper: Project) -> None:

@@ -3,18 +3,14 @@
 import json
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
-from markdown_it import MarkdownIt
-from markdown_it.token import Token
 
 from deployer.core.plan import Action, Cause, Change, Drift, Plan, Reason
 from deployer.core.problems import Place
 from deployer.core.render.data import plan_data
-from deployer.core.render.markdown import plan_markdown
 from deployer.core.render.step_words import step_text
 from deployer.core.render.text import plan_text
 from deployer.core.render.words import SIGNS, printable, show, verb
@@ -217,73 +213,10 @@ def test_printable_keeps_what_prints(text: str) -> None:
         assert printable(text) == text
 
 
-def tokens(plan: Plan, places: Mapping[str, Place]) -> Iterator[Token]:
-    """Every token of the rendered Markdown, those inside of lines too."""
-    parser = MarkdownIt("commonmark").enable("table")
-    for token in parser.parse(plan_markdown(plan, places)):
-        yield token
-        yield from token.children or ()
-
-
-def test_markdown_as_it_is() -> None:
-    plan = planned(LOCAL, WIDER)
-    assert (
-        plan_markdown(plan, PLACES)
-        == f"""\
-#### `demo` on local: plan `{plan.id}`
-
-| | Resource | What | Action |
-|---|---|---|---|
-| ✔ | build | `llama-server b9763 · llama-bin==1.0 · 11.0 MB` | **unchanged** |
-| ✔ | weights | `tiny.gguf · 253.0 MB` | **unchanged** |
-| ± | server | `http://127.0.0.1:8080 · tiny` | **redeploy** |
-
-- server: `server.ctx_size   4096 → 8192` (`stacks/demo.yaml:7`)
-- gates: health
-
-**Plan: 1 to deploy.**
-"""
-    )
-
-
-def test_markdown_says_what_an_earlier_run_left() -> None:
-    record = deployed(WIDER).live["demo/server"]
-    state = replace(deployed(LOCAL), loose=(Loose(Begun.STAGED, record),))
-    text = plan_markdown(planned(None, LOCAL, state=state), {})
-    assert f"- `an earlier run left demo/server {record.key[:8]} staged" in text
-
-
-@given(VALUES, VALUES, NASTY, NASTY)
-@example("`", "``", "`path`", "|`\n| a | b |")
-def test_markdown_cannot_be_broken_by_a_value(
-    before: JsonValue, after: JsonValue, path: str, detail: str
-) -> None:
-    """One table of four columns and a list: nothing more, whatever the values hold."""
-    plan = with_reason(path, before, after, detail)
-    described = planned(LOCAL, WIDER).changes[:-1]
-    weights = described[1]
-    assert weights.after is not None
-    spec: dict[str, JsonValue] = {**weights.after.spec, "about": {"name": detail}}
-    named = replace(weights, after=replace(weights.after, spec=spec))
-    changed = (described[0], named, plan.changes[-1])
-    nasty = replace(plan, changes=changed)
-
-    found = [token.type for token in tokens(nasty, {path: Place(detail, 1, 2)})]
-    assert found.count("code_inline") == 7 + bool(path)
-    allowed = {"inline", "text", "code_inline", "softbreak"}
-    skeleton = [kind for kind in found if kind not in allowed]
-    plain = [token.type for token in tokens(planned(LOCAL, WIDER), {})]
-    expected = [kind for kind in plain if kind not in allowed]
-    more = ["list_item_open", "paragraph_open", "paragraph_close", "list_item_close"]
-    at = expected.index("bullet_list_open") + 1
-    assert skeleton == [*expected[:at], *more, *expected[at:]]
-
-
 def test_drift_is_told_in_every_form() -> None:
     drift = (Drift("demo/server", "pid 4711 is gone"),)
     plan = planned(LOCAL, LOCAL, drift=drift)
     assert "drift    demo/server: pid 4711 is gone" in plan_text(plan, {})
-    assert "**drift**: `demo/server: pid 4711 is gone`" in plan_markdown(plan, {})
     assert '"detail": "pid 4711 is gone"' in json.dumps(plan_data(plan, {}))
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from deployer.core.fit import Fit
-from deployer.core.plan import Action, Cause, Change, Plan
+from deployer.core.plan import Cause, Change, Plan
 from deployer.core.problems import Place
 from deployer.core.render.fit import fit_line
 from deployer.core.render.words import (
@@ -13,13 +13,13 @@ from deployer.core.render.words import (
     counts,
     describe,
     drifted,
+    gates_line,
     leftovers,
     line_of,
     place_of,
     printable,
     verb,
 )
-from deployer.core.resources import Kind
 
 _VERB_COLUMN = 68
 _PLACE_COLUMN = 58
@@ -49,7 +49,8 @@ def _lines(
     for change, head in zip(plan.changes, heads, strict=True):
         yield f"{head:<{max(column, _VERB_COLUMN)}}  {verb(change)}"
         yield from _reasons(change, places)
-    yield from _gates(plan)
+    if gates := gates_line(plan):
+        yield f"  ◌ gates    {gates}"
     if fit is not None:
         yield f"  ≤ fits     {fit_line(fit)}"
     if bill := costs(plan):
@@ -101,18 +102,3 @@ def _reasons(change: Change, places: Mapping[str, Place]) -> Iterator[str]:
             yield line
         else:
             yield f"{line:<{_PLACE_COLUMN}}  {line_of(place)}"
-
-
-def _gates(plan: Plan) -> Iterator[str]:
-    """How many gates run, and on what."""
-    number = len(plan.gates)
-    called_for = {reason.calls_for for c in plan.changes for reason in c.reasons}
-    server = plan.change(Kind.SERVER)
-    if server is not None and server.action in {Action.CREATE, Action.REPLACE}:
-        where = "the candidate before promotion"
-    elif Action.VALIDATE in called_for:
-        where = "what is live"
-    else:
-        return
-    verb_ = "runs" if number == 1 else "run"
-    yield f"  ◌ gates    {number} {verb_} on {where}: {', '.join(plan.gates)}"

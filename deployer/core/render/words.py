@@ -148,6 +148,20 @@ def leftovers(plan: Plan) -> Iterator[str]:
         yield f"an earlier run left {thing} {loose.begun}; it is retired first"
 
 
+def gates_line(plan: Plan) -> str:
+    """How many gates run, and on what; empty where none does."""
+    number = len(plan.gates)
+    called_for = {reason.calls_for for c in plan.changes for reason in c.reasons}
+    if called_for & {Action.CREATE, Action.REPLACE}:
+        where = "the candidate before promotion"
+    elif Action.VALIDATE in called_for:
+        where = "what is live"
+    else:
+        return ""
+    verb_ = "runs" if number == 1 else "run"
+    return f"{number} {verb_} on {where}: {', '.join(plan.gates)}"
+
+
 def place_of(reason: Reason, places: Mapping[str, Place]) -> Place | None:
     """Where the field was written, or the nearest section around it."""
     path = reason.path if reason.cause is Cause.FIELD else ""

@@ -1,0 +1,149 @@
+"""Which stacks changed since a revision, for the plan of a pull request.
+
+A stack changed when what it resolves to did: the values of the file laid over its
+bases, its lock file, its patches, or another file it names.  Comments and order do
+not count.  A stack of the revision that no file asks for any more is gone: the plan
+of it removes what is live.
+"""
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from deployer import lockfile
+from deployer.app.planning import Planned
+from deployer.app.prepared import Prepared
+from deployer.app.settings import Settings, patches_folder
+from deployer.app.subjects import Subject, name_in, stack_files, text_of, yaml_files
+from deployer.core.plan import make_plan
+from deployer.core.state import State
+from deployer.core.values import JsonValue
+from deployer.git import base_of
+from deployer.load.overlay import read_layers
+from deployer.load.tree import plain
+
+_LONGEST_NAME = 255
+"""Characters; a longer text names no file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The stacks that changed, and those that did not."""
+
+    subjects: tuple[Subject, ...]
+    unchanged: tuple[Path, ...]
+
+
+def changed_since(paths: Sequence[Path], revision: str) -> Selection:
+    """The stacks among the paths that changed; UsageError where git cannot say."""
+    base = base_of(_existing(paths[0]), revision)
+    root = base.root.resolve()
+    touched = frozenset(place.resolve() for place in base.changed)
+    files = stack_files(paths)
+    with tempfile.TemporaryDirectory(prefix="deployer-base-") as folder:
+        then = Path(folder).resolve()
+        base.export([f for f in base.files() if f.suffix in (".yaml", ".yml")], then)
+        (then / ".git").touch()  # the root that bases may not lie outside of
+        gone = tuple(_gone(paths, root, then))
+        removed = {subject.file for subject in gone}
+        found: list[Subject] = []
+        unchanged: list[Path] = []
+        for file in files:
+            if not file.exists():
+                found += [Subject(file)] if file not in removed else []
+            elif (subject := _compared(file, touched, root, then)) is not None:
+                found.append(subject)
+            else:
+                unchanged.append(file)
+    return Selection((*gone, *found), tuple(unchanged))
+
+
+def plan_gone(subject: Subject, settings: Settings) -> Planned:
+    """A plan that removes what is live of a stack that nothing asks for."""
+    name = subject.gone or ""
+    found = settings.states(subject.file, name).read()
+    state = found or State(name, "local", lineage="")
+    made = make_plan({}, state)
+    note = f"no file asks for `{name}` any more"
+    if made.is_empty:
+        note += "; nothing live of it is recorded here"
+    return Planned(made, Prepared(name, state.engine, {}, {}, ()), state, None, (note,))
+
+
+def _compared(
+    file: Path, touched: frozenset[Path], root: Path, then: Path
+) -> Subject | None:
+    """The subject of a stack that changed; None for one that did not."""
+    layers = read_layers(file)
+    if layers.tree is None or layers.problems:
+        return Subject(file)  # planning it tells what is wrong
+    values = plain(layers.tree)
+    if touched.intersection(_beside(file, values)):
+        return Subject(file)
+    if not touched.intersection(source.resolve() for source in layers.sources):
+        return None
+    before = then / file.resolve().relative_to(root)
+    if not before.exists():
+        return Subject(file)
+    old = read_layers(before)
+    if old.tree is None or old.problems:
+        note = (
+            f"{file}: the base revision of it cannot be read, so it counts as changed"
+        )
+        return Subject(file, note=note)
+    return None if plain(old.tree) == values else Subject(file)
+
+
+def _beside(file: Path, values: JsonValue) -> Iterator[Path]:
+    """Files besides its layers that decide what a stack resolves to.
+
+    Any text of it may name one: a chat template, a gate's file, a picture, a patch.
+    """
+    yield lockfile.lock_path(file).resolve()
+    patches = patches_folder(file)
+    for text in _texts(values):
+        if text and "\0" not in text and len(text) <= _LONGEST_NAME:
+            yield (file.parent / text).resolve()
+            yield (patches / text / f"{text}.patch").resolve()
+            yield (patches / text / "patch.yaml").resolve()
+
+
+def _texts(values: JsonValue) -> Iterator[str]:
+    match values:
+        case str():
+            yield values
+        case list():
+            for value in values:
+                yield from _texts(value)
+        case dict():
+            for value in values.values():
+                yield from _texts(value)
+        case _:
+            pass
+
+
+def _gone(paths: Sequence[Path], root: Path, then: Path) -> Iterator[Subject]:
+    """Stacks of the revision whose name no file of their folder has any more."""
+    for path in paths:
+        place = then / path.resolve().relative_to(root)
+        known = yaml_files(place) or ((place,) if place.is_file() else ())
+        folder = path if path.is_dir() or place.is_dir() else path.parent
+        names = _names(folder)
+        for file in known:
+            name = name_in(text_of(file))
+            if name is not None and name not in names:
+                yield Subject(folder / file.name, gone=name)
+
+
+def _names(folder: Path) -> Mapping[str, Path]:
+    found = ((name_in(text_of(file)), file) for file in yaml_files(folder))
+    return {name: file for name, file in found if name is not None}
+
+
+def _existing(path: Path) -> Path:
+    """The nearest folder that is there."""
+    folder = path.absolute()
+    while not folder.is_dir():
+        folder = folder.parent
+    return folder

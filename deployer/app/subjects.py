@@ -1,0 +1,68 @@
+"""The stacks that a command is about, by the paths that were named."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_YAML = (".yaml", ".yml")
+_NAME = re.compile(
+    r"^name:[ \t]*[\"']?([a-z][a-z0-9-]*)[\"']?[ \t]*(#.*)?$", re.MULTILINE
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A stack to plan."""
+
+    file: Path
+    gone: str | None = None
+    """Name of a stack that the file no longer asks for; None: plan the file."""
+    note: str = ""
+    """What could not be looked at."""
+
+
+def stack_files(paths: Sequence[Path]) -> tuple[Path, ...]:
+    """The stack files among the paths; a folder stands for the stacks in it.
+
+    A nameless file of a folder that others there extend is a base, no stack.
+    """
+    found: list[Path] = []
+    for path in paths:
+        files = yaml_files(path) if path.is_dir() else (path,)
+        bases = _bases(files) if path.is_dir() else set()
+        found += [file for file in files if file not in bases]
+    return tuple(dict.fromkeys(found))
+
+
+def yaml_files(folder: Path) -> tuple[Path, ...]:
+    """The YAML files right in a folder, by name; none where it is no folder."""
+    if not folder.is_dir():
+        return ()
+    return tuple(sorted(f for f in folder.iterdir() if f.suffix in _YAML))
+
+
+def name_in(text: str) -> str | None:
+    """The name in the text of a stack, even of one with mistakes elsewhere."""
+    found = _NAME.search(text)
+    return found[1] if found else None
+
+
+def text_of(file: Path) -> str:
+    """The text of a file; empty where it cannot be read."""
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _bases(files: Sequence[Path]) -> set[Path]:
+    """The files without a name that one of the others extends."""
+    nameless = {file for file in files if name_in(text_of(file)) is None}
+    if not nameless:
+        return set()
+    from deployer.load.overlay import read_layers  # noqa: PLC0415 - rarely needed
+
+    others = [file for file in files if file not in nameless]
+    extended = {s.resolve() for file in others for s in read_layers(file).sources[1:]}
+    return {file for file in nameless if file.resolve() in extended}

@@ -1,0 +1,112 @@
+"""Plans of several stacks as one comment on a pull request."""
+
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from deployer.app.planning import Planned
+from deployer.app.subjects import Subject
+from deployer.cli.annotations import annotate_error
+from deployer.cli.each import report
+from deployer.core.render.fit import fit_line
+from deployer.core.render.markdown import Entry, comment
+from deployer.core.render.words import costs
+from deployer.errors import DeployerError, StackError
+
+if TYPE_CHECKING:
+    from deployer.saved_plan import SavedPlan
+
+MANY = 5
+"""Stacks that a line names."""
+
+
+def print_comment(
+    subjects: Sequence[Subject],
+    unchanged: Sequence[Path],
+    planned_of: Callable[[Subject], Planned],
+    since: str | None,
+    *,
+    annotate: bool,
+) -> int:
+    """Print the comment; returns how many stacks would change.
+
+    Exits with the worst code where a stack cannot be planned, with the comment
+    printed all the same.
+    """
+    entries: list[Entry] = []
+    new: list[str] = []
+    worst = changes = 0
+    for subject in subjects:
+        try:
+            planned = planned_of(subject)
+        except DeployerError as error:
+            worst = max(worst, error.exit_code)
+            entries.append(_failed(subject, error))
+            report(subject.file, error, as_json=False)
+            if annotate:
+                annotate_error(error, subject.file)
+            continue
+        changes += not planned.plan.is_empty
+        new += [] if planned.plan.lineage or subject.gone else [str(subject.file)]
+        entries.append(_planned(subject, planned, since))
+    entries += [Entry(str(file), unchanged=True) for file in unchanged]
+    click.echo(comment(entries, unseen=tuple(_unseen(subjects, new))), nl=False)
+    if worst:
+        raise click.exceptions.Exit(worst)
+    return changes
+
+
+def comment_of(planned: "Planned | SavedPlan", file: Path) -> str:
+    """The comment for one plan."""
+    new = [] if planned.plan.lineage else [str(file)]
+    entry = _planned(Subject(file), planned, None)
+    return comment([entry], unseen=tuple(_unseen((), new)))
+
+
+def _planned(
+    subject: Subject, planned: "Planned | SavedPlan", since: str | None
+) -> Entry:
+    command = "" if planned.plan.is_empty else _command(subject, since)
+    return Entry(
+        file=str(subject.file),
+        plan=planned.plan,
+        places=planned.places,
+        notes=tuple(_below(planned)),
+        command=command,
+    )
+
+
+def _below(planned: "Planned | SavedPlan") -> Iterator[str]:
+    """What stands below the changes: memory, price, and what else to know."""
+    changes = not planned.plan.is_empty
+    if changes and isinstance(planned, Planned) and planned.fit is not None:
+        yield f"fits     {fit_line(planned.fit)}"
+    if changes and (bill := costs(planned.plan)):
+        yield f"costs    {bill}"
+    yield from (f"note: {note}" for note in planned.notes)
+
+
+def _command(subject: Subject, since: str | None) -> str:
+    words = ["deployer", "apply", str(subject.file)]
+    if subject.gone is not None:
+        words += ["--changed-since", since or "HEAD", "--allow-destroy"]
+    return shlex.join(words)
+
+
+def _failed(subject: Subject, error: DeployerError) -> Entry:
+    problems = error.problems if isinstance(error, StackError) else ()
+    hint = f" (hint: {error.hint})" if error.hint else ""
+    message = f"{error.message}{hint}"
+    return Entry(str(subject.file), error=message, problems=tuple(problems))
+
+
+def _unseen(subjects: Sequence[Subject], new: Sequence[str]) -> Iterator[str]:
+    """What the plans could not look at, a line each."""
+    yield from (subject.note for subject in subjects if subject.note)
+    if new:
+        more = f" and {len(new) - MANY} more" if len(new) > MANY else ""
+        names = ", ".join(new[:MANY])
+        yield f"no recorded state here of {names}{more}: all of it counts as new"

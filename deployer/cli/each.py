@@ -1,0 +1,92 @@
+"""Doing the same for several stacks: a broken one does not hide the others."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import click
+
+from deployer.app.subjects import Subject, stack_files
+from deployer.cli.annotations import annotate_error
+from deployer.cli.output import json_head, json_line
+from deployer.core.problems import Problem, problems_text
+from deployer.core.spelling import harmless
+from deployer.core.values import JsonValue
+from deployer.errors import DeployerError, StackError, UsageError
+
+annotate_option = click.option(
+    "--annotate",
+    is_flag=True,
+    help="Also tell problems as annotations of GitHub Actions, on stderr.",
+)
+
+
+def subjects_of(paths: tuple[Path, ...]) -> tuple[Subject, ...]:
+    """Every stack of the paths; raises UsageError where there is none."""
+    files = stack_files(paths)
+    if not files:
+        raise UsageError(
+            f"no stack file in {', '.join(f'`{path}`' for path in paths)}",
+            hint="stack files end in `.yaml`; `deployer init` writes one",
+        )
+    return tuple(map(Subject, files))
+
+
+def each(
+    subjects: Sequence[Subject],
+    do: Callable[[Subject], None],
+    *,
+    as_json: bool,
+    annotate: bool = False,
+) -> None:
+    """Every stack in turn; exits with the worst code once all were looked at."""
+    worst = 0
+    if as_json:
+        json_head()
+    for subject in subjects:
+        try:
+            do(subject)
+        except DeployerError as error:
+            if annotate:
+                annotate_error(error, subject.file)
+            if len(subjects) == 1 and not as_json:
+                raise
+            worst = max(worst, error.exit_code)
+            report(subject.file, error, as_json=as_json)
+    if as_json:
+        json_line({"type": "summary", "stacks": len(subjects), "exit_code": worst})
+    if worst:
+        raise click.exceptions.Exit(worst)
+
+
+def report(file: Path, error: DeployerError, *, as_json: bool) -> None:
+    """What is wrong with one of several stacks."""
+    if as_json:
+        json_line({"type": "error", "file": str(file), **error_data(error)})
+    elif isinstance(error, StackError):
+        click.echo(problems_text(error.problems), err=True, nl=False)
+    else:
+        click.echo(harmless(f"{file}: error: {error.message}"), err=True)
+        if error.hint:
+            click.echo(harmless(f"  hint: {error.hint}"), err=True)
+
+
+def error_data(error: DeployerError) -> Mapping[str, JsonValue]:
+    """An error as JSON."""
+    problems = error.problems if isinstance(error, StackError) else ()
+    return {
+        "message": error.message,
+        "hint": error.hint,
+        "exit_code": error.exit_code,
+        "problems": [_problem(problem) for problem in problems],
+    }
+
+
+def _problem(problem: Problem) -> JsonValue:
+    return {
+        "file": problem.place.file,
+        "line": problem.place.line,
+        "column": problem.place.column,
+        "path": problem.path,
+        "what": problem.what,
+        "hint": problem.hint,
+    }

@@ -1,0 +1,104 @@
+"""What git knows of the files of stacks: read only, nothing of it is changed."""
+
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from deployer.errors import UsageError
+
+LARGEST_FILE = 1 << 20
+"""Bytes of a file that is exported; stacks, patches and lock files are smaller."""
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """An earlier revision that a working tree is compared with."""
+
+    root: Path
+    """Top folder of the working tree."""
+    commit: str
+    changed: frozenset[Path]
+    """Files that differ from the revision, untracked ones too."""
+
+    def files(self) -> tuple[PurePosixPath, ...]:
+        """Every file of the revision, relative to the root."""
+        listed = _git(self.root, "ls-tree", "-r", "-z", "--name-only", self.commit)
+        return tuple(map(PurePosixPath, _names(listed)))
+
+    def export(self, files: Sequence[PurePosixPath], folder: Path) -> None:
+        """Write files of the revision below a folder, as they were then."""
+        asked = "".join(f"{self.commit}:{file}\n" for file in files)
+        out = _git(self.root, "cat-file", "--batch", typed=asked.encode())
+        for file in files:
+            header, _, out = out.partition(b"\n")
+            size = header.rpartition(b" ")[2]
+            if not size.isdigit():  # `… missing`, or a path of a submodule
+                continue
+            content, out = out[: int(size)], out[int(size) + 1 :]
+            if len(content) <= LARGEST_FILE:
+                place = folder / file
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_bytes(content)
+
+
+def base_of(folder: Path, revision: str) -> Base:
+    """Where the working tree left ``revision``; raises UsageError if git cannot say."""
+    root = Path(os.fsdecode(_git(folder, "rev-parse", "--show-toplevel")).strip())
+    named = f"{revision}^{{commit}}"
+    commit = _git(folder, "rev-parse", "--verify", "--end-of-options", named)
+    commit_id = commit.decode().strip()
+    common = _run(root, ("merge-base", commit_id, "HEAD"))
+    if common.returncode == 0:  # else a shallow clone: compare with the revision itself
+        commit_id = common.stdout.decode().strip()
+    asked = ("diff", "--name-only", "--no-renames", "-z", commit_id, "--")
+    tracked = _git(root, *asked)
+    new = _git(root, "ls-files", "--others", "--exclude-standard", "-z")
+    changed = {root / name for name in (*_names(tracked), *_names(new))}
+    return Base(root, commit_id, frozenset(changed))
+
+
+def _names(listed: bytes) -> tuple[str, ...]:
+    return tuple(os.fsdecode(name) for name in listed.split(b"\0") if name)
+
+
+def _git(folder: Path, *words: str, typed: bytes = b"") -> bytes:
+    done = _run(folder, words, typed)
+    if done.returncode == 0:
+        return done.stdout
+    why = os.fsdecode(done.stderr).strip().splitlines() or ["it failed"]
+    raise UsageError(
+        f"git says: {why[0].removeprefix('fatal: ')}",
+        hint="`--changed-since` needs a revision of this repository that was fetched:"
+        " `git fetch origin main`, or `fetch-depth: 0` where CI checks it out",
+    )
+
+
+def _run(
+    folder: Path, words: Sequence[str], typed: bytes = b""
+) -> "subprocess.CompletedProcess[bytes]":
+    try:
+        return subprocess.run(  # noqa: S603 - a fixed program, arguments without a shell
+            ("git", *words),  # noqa: S607 - the user's own git
+            cwd=folder,
+            env=_environment(os.environ),
+            input=typed,
+            capture_output=True,
+            check=False,
+        )
+    except FileNotFoundError:
+        raise UsageError(
+            "there is no `git` here", hint="install it, or plan without it"
+        ) from None
+
+
+def _environment(variables: Mapping[str, str]) -> dict[str, str]:
+    """Without what makes git look elsewhere, in English, and never asking."""
+    kept = {k: v for k, v in variables.items() if not k.startswith("GIT_")}
+    return {
+        **kept,
+        "LC_ALL": "C",
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_OPTIONAL_LOCKS": "0",
+    }
