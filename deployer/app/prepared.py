@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import deployer
+from deployer.core.notices import Notice, Severity, notice_data
 from deployer.core.problems import Place
 from deployer.core.resources import Graph, Kind, Node
 from deployer.core.values import JsonValue
@@ -31,6 +32,8 @@ class Prepared:
     """Where each field was written, by dotted path."""
     notes: tuple[str, ...]
     """What the user should know though it is not wrong."""
+    notices: tuple[Notice, ...] = ()
+    """Known traps that it is in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +122,7 @@ def _data(prepared: Prepared) -> dict[str, JsonValue]:
         "nodes": [_node_data(node) for node in prepared.graph.values()],
         "places": {p: [w.file, w.line, w.column] for p, w in prepared.places.items()},
         "notes": list(prepared.notes),
+        "notices": [notice_data(notice) for notice in prepared.notices],
     }
 
 
@@ -142,10 +146,13 @@ def _prepared(content: Mapping[str, JsonValue]) -> Prepared:
             "nodes": list(nodes),
             "places": dict(places),
             "notes": list(notes),
+            "notices": list(notices),
         }:
             graph = {n.address: n for n in (_node(node) for node in nodes)}
             found = {path: _place(place) for path, place in places.items()}
-            return Prepared(name, engine, graph, found, tuple(str(n) for n in notes))
+            told = tuple(str(note) for note in notes)
+            traps = tuple(_notice(notice) for notice in notices)
+            return Prepared(name, engine, graph, found, told, traps)
         case _:
             raise ValueError("not a prepared stack")
 
@@ -164,6 +171,24 @@ def _node(content: JsonValue) -> Node:
             return Node(address, Kind(kind), key, fields, found, spec)
         case _:
             raise ValueError("not a node")
+
+
+def _notice(content: JsonValue) -> Notice:
+    match content:
+        case {
+            "file": str(file),
+            "line": int(line),
+            "column": int(column),
+            "severity": str(severity),
+            "id": str(name),
+            "path": str(path),
+            "what": str(what),
+            "hint": str(hint),
+        }:
+            place = Place(file, line, column)
+            return Notice(place, Severity(severity), name, path, what, hint)
+        case _:
+            raise ValueError("not a notice")
 
 
 def _place(content: JsonValue) -> Place:

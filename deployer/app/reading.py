@@ -9,6 +9,7 @@ from deployer import lockfile
 from deployer.app.planning import Options
 from deployer.app.prepared import Prepared
 from deployer.app.settings import Settings, patches_folder
+from deployer.app.trapped import number_of, refuse_traps
 from deployer.core.argv import words_by_field
 from deployer.core.facts import Facts, Pin
 from deployer.core.graph import (
@@ -58,13 +59,16 @@ def read(stack_file: Path, settings: Settings, options: Options, watch: Watch) -
     refuse_build(loaded)
     lock = lockfile.lock_path(stack_file)
     locked = lockfile.read(lock)
+    notices = refuse_traps(loaded, number_of(stack, locked))
     facts = resolved(loaded, stack_file, settings, locked, watch)
     if facts != locked and options.locked:
         raise UsageError(
             _moved(lock, locked, facts), hint=f"run `deployer lock {stack_file}`"
         )
     graph = expand(stack, facts, ABILITIES[stack.engine])
-    prepared = Prepared(stack.name, stack.engine, graph, loaded.places, loaded.notes)
+    prepared = Prepared(
+        stack.name, stack.engine, graph, loaded.places, loaded.notes, notices
+    )
     return Read(
         prepared,
         None if facts == locked else facts,

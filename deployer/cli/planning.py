@@ -12,6 +12,7 @@ from deployer.app.planning import Options, Planned, plan
 from deployer.app.settings import settings_of
 from deployer.cli.options import engine_option, json_option, locked_option
 from deployer.cli.output import json_head, json_line, stack_files
+from deployer.core.notices import notice_data, notice_lines, notice_markdown
 from deployer.core.problems import Problem, problems_text
 from deployer.core.progress import Progress, Watch, unwatched
 from deployer.core.render.text import plan_text
@@ -72,13 +73,24 @@ def validate_command(
     from deployer.app.checking import validate  # noqa: PLC0415 - plan needs no more
 
     def check(file: Path) -> None:
-        notes = validate(file, settings_of(), engine)
+        found = validate(file, settings_of(), engine)
         if as_json:
-            json_line({"type": "valid", "file": str(file), "notes": [*notes]})
+            notices = [notice_data(notice) for notice in found.notices]
+            notes: list[JsonValue] = [*found.notes]
+            json_line(
+                {
+                    "type": "valid",
+                    "file": str(file),
+                    "notes": notes,
+                    "notices": [*notices],
+                }
+            )
             return
         click.echo(f"{file}: valid")
-        for note in notes:
+        for note in found.notes:
             click.echo(f"  note: {note}")
+        for line in notice_lines(found.notices):
+            click.echo(line)
 
     _each(paths, check, as_json=as_json)
 
@@ -189,16 +201,22 @@ def _print(planned: Planned, form: str, *, steps: bool) -> None:
         case "json":
             from deployer.core.render.data import plan_data  # noqa: PLC0415 - rare
 
-            json_line(plan_data(planned.plan, planned.places))
+            data = plan_data(planned.plan, planned.places)
+            notices = [notice_data(notice) for notice in planned.prepared.notices]
+            json_line({**data, "notices": [*notices]})
         case "markdown":
             from deployer.core.render.markdown import plan_markdown  # noqa: PLC0415
 
             click.echo(plan_markdown(planned.plan, planned.places))
+            for line in notice_markdown(planned.prepared.notices):
+                click.echo(line)
         case _:
             text = plan_text(planned.plan, planned.places, steps=steps)
             click.echo(text, nl=False)
             for note in planned.notes:
                 click.echo(f"note: {note}")
+            for line in notice_lines(planned.prepared.notices):
+                click.echo(line)
 
 
 def _each(

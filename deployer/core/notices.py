@@ -44,6 +44,14 @@ def notice_lines(notices: Iterable[Notice]) -> Iterator[str]:
             yield f"  hint: {notice.hint}"
 
 
+def notice_markdown(notices: Iterable[Notice]) -> Iterator[str]:
+    """The notices as a list of Markdown; none for none."""
+    for notice in notices:
+        place = f"{notice.place.file}:{notice.place.line}"
+        hint = f" ({notice.hint})" if notice.hint else ""
+        yield f"- {notice.severity}: {notice.what}{hint} `{place}` `{notice.id}`"
+
+
 def notice_data(notice: Notice) -> dict[str, JsonValue]:
     """A notice as JSON."""
     return {

@@ -38,6 +38,7 @@ EFFECTS: Mapping[str, Effect] = {
     "scaling": Effect.UPDATE,
     "gates": Effect.GATE,
     "rollout": Effect.NOTE,
+    "ignore": Effect.NOTE,
     "local": Effect.REDEPLOY,
     "local.start_timeout": Effect.NOTE,
     "local.drain": Effect.NOTE,
