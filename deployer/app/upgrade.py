@@ -1,7 +1,7 @@
 """Moving a stack to another build: what that means, and the change to its files."""
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from deployer.core.facts import Facts
 from deployer.core.marks import leaves
 from deployer.core.model import Stack
 from deployer.core.progress import Watch
+from deployer.core.values import JsonValue
 from deployer.errors import DeployerError, UsageError
 from deployer.llama.catalogue import Standing, catalogue
 from deployer.llama.changes import changes_between
@@ -293,7 +294,6 @@ def _proven(path: Path, edits: list[Edit]) -> Rewritten:
     return Rewritten(path, before, mark + after)
 
 
-def _values(text: str, path: Path) -> Mapping[str, object]:
+def _values(text: str, path: Path) -> JsonValue:
     table, _ = parse(text, str(path))
-    found = plain(table)
-    return found if isinstance(found, dict) else {}
+    return plain(table)

@@ -26,6 +26,7 @@ _AREA = 8
 @click.option("--url", metavar="URL", help="Ask this server instead of the live one.")
 @click.option("--fix", "fixes", is_flag=True, help="Do what is safe, after asking.")
 @yes_option
+@click.option("--runbook", is_flag=True, help="Print docs/runbook.md.")
 @json_option
 def doctor_command(
     path: Path | None,
@@ -34,6 +35,7 @@ def doctor_command(
     *,
     fixes: bool,
     yes: bool,
+    runbook: bool,
     as_json: bool,
 ) -> None:
     """Look at a stack, this machine, its server and its log for known trouble.
@@ -46,6 +48,11 @@ def doctor_command(
       deployer doctor --logs server.log
       deployer doctor stacks/prod.yaml --fix
     """
+    if runbook:
+        from deployer.llama.runbook import markdown  # noqa: PLC0415 - only here
+
+        click.echo(markdown(), nl=False)
+        return
     asked = Asked(path, url, None if logs is None else _log(logs))
     found = tuple(examine(asked, settings_of(), now=time.time()))
     if as_json:

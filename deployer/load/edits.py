@@ -80,28 +80,54 @@ def _apply(values: JsonValue, edit: Edit) -> None:
     *above, last = edit.path
     inside = [values]
     for step in above:
-        inside.append(inside[-1][step])  # type: ignore[call-overload, index]
-    match edit, inside[-1]:
-        case Remove(), dict() | list() as parent:
-            del parent[last]  # type: ignore[arg-type]
-            _sweep(inside, tuple(above))
-        case SetValue(_, value), dict() | list() as parent:
-            parent[last] = value  # type: ignore[call-overload, index]
-        case Rename(_, key, value), dict() as parent:
-            kept = parent[str(last)] if value is None else value
-            order = {key if k == last else k: v for k, v in parent.items()}
+        inside.append(_value(inside[-1], step))
+    match edit:
+        case SetValue(_, value):
+            _put(inside[-1], last, value)
+        case Rename(_, key, value):
+            kept = _value(inside[-1], last) if value is None else value
+            _put(inside[-1], last, kept, key)
+        case Remove():
+            _take_out(inside, edit.path)
+
+
+def _value(parent: JsonValue, step: str | int) -> JsonValue:
+    match parent, step:
+        case dict(), str():
+            return parent[step]
+        case list(), int():
+            return parent[step]
+        case _:
+            raise KeyError(step)
+
+
+def _put(parent: JsonValue, step: str | int, value: JsonValue, key: str = "") -> None:
+    """Put a value in the place of another one, in a mapping under another key."""
+    match parent, step:
+        case list(), int():
+            parent[step] = value
+        case dict(), str():
+            entries = [*parent.items()]
             parent.clear()
-            parent.update({**order, key: kept})
+            for name, old in entries:
+                is_it = name == step
+                parent[key if is_it and key else name] = value if is_it else old
+        case _:
+            raise KeyError(step)
 
 
-def _sweep(inside: list[JsonValue], path: Steps) -> None:
-    """Take out what is left empty, from within."""
-    for parent, step, child in zip(
-        reversed(inside[:-1]), reversed(path), reversed(inside[1:]), strict=True
-    ):
-        if child:
+def _take_out(inside: list[JsonValue], path: Steps) -> None:
+    """Take out what a path leads to, and what is left empty around it."""
+    for parent, step in zip(reversed(inside), reversed(path), strict=True):
+        match parent, step:
+            case dict(), str():
+                del parent[step]
+            case list(), int():
+                del parent[step]
+            case _:
+                raise KeyError(step)
+        if parent:
             return
-        del parent[step]  # type: ignore[arg-type, index, union-attr]
 
 
 def _in_order(edits: Iterable[Edit]) -> Iterator[Edit]:

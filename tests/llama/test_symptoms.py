@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from deployer.core.notices import Severity
+from deployer.llama.runbook import THEMES, markdown
 from deployer.llama.symptoms import SYMPTOMS, likely_cause, symptoms_in
 
 LOGS = Path(__file__).parents[1] / "data" / "logs"
@@ -170,6 +171,16 @@ def test_every_symptom_has_a_log_or_a_line() -> None:
     shown |= {"budget-ignored", "raw-call"}
 
     assert {symptom.id for symptom in SYMPTOMS} - shown == set()
+
+
+def test_the_page_of_the_docs_is_the_table() -> None:
+    """`deployer doctor --runbook > docs/runbook.md` writes it anew."""
+    page = (LOGS.parents[2] / "docs" / "runbook.md").read_text(encoding="utf-8")
+
+    assert page == markdown()
+    assert sorted(SYMPTOMS, key=id) == sorted(
+        (symptom for group in THEMES.values() for symptom in group), key=id
+    )
 
 
 def test_names_are_told_apart() -> None:
