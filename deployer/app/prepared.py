@@ -16,6 +16,7 @@ from pathlib import Path
 
 import deployer
 from deployer.core.fit import Fit, fit_data, fit_of
+from deployer.core.notices import Notice, Severity, notice_data
 from deployer.core.problems import Place
 from deployer.core.resources import Graph, Kind, Node
 from deployer.core.values import JsonValue
@@ -34,6 +35,8 @@ class Prepared:
     """What the user should know though it is not wrong."""
     fit: Fit | None = None
     """The memory that it needs where it runs first; None where nobody knows yet."""
+    notices: tuple[Notice, ...] = ()
+    """Known traps that it is in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +140,7 @@ def _data(prepared: Prepared) -> dict[str, JsonValue]:
         "places": {p: [w.file, w.line, w.column] for p, w in prepared.places.items()},
         "notes": list(prepared.notes),
         "fit": None if prepared.fit is None else fit_data(prepared.fit),
+        "notices": [notice_data(notice) for notice in prepared.notices],
     }
 
 
@@ -161,12 +165,14 @@ def _prepared(content: Mapping[str, JsonValue]) -> Prepared:
             "places": dict(places),
             "notes": list(notes),
             "fit": None | dict() as fit,
+            "notices": list(notices),
         }:
             graph = {n.address: n for n in (_node(node) for node in nodes)}
             found = {path: _place(place) for path, place in places.items()}
             told = tuple(str(note) for note in notes)
             known = None if fit is None else fit_of(fit)
-            return Prepared(name, engine, graph, found, told, known)
+            traps = tuple(_notice(notice) for notice in notices)
+            return Prepared(name, engine, graph, found, told, known, traps)
         case _:
             raise ValueError("not a prepared stack")
 
@@ -185,6 +191,24 @@ def _node(content: JsonValue) -> Node:
             return Node(address, Kind(kind), key, fields, found, spec)
         case _:
             raise ValueError("not a node")
+
+
+def _notice(content: JsonValue) -> Notice:
+    match content:
+        case {
+            "file": str(file),
+            "line": int(line),
+            "column": int(column),
+            "severity": str(severity),
+            "id": str(name),
+            "path": str(path),
+            "what": str(what),
+            "hint": str(hint),
+        }:
+            place = Place(file, line, column)
+            return Notice(place, Severity(severity), name, path, what, hint)
+        case _:
+            raise ValueError("not a notice")
 
 
 def _place(content: JsonValue) -> Place:

@@ -8,6 +8,7 @@ from deployer import lockfile
 from deployer.app.planning import Options
 from deployer.app.prepared import Prepared
 from deployer.app.settings import Settings, patches_folder
+from deployer.app.trapped import number_of, refuse_traps
 from deployer.app.weighing import refuse_model, weighed
 from deployer.core.abilities import Abilities
 from deployer.core.argv import words_by_field
@@ -69,6 +70,7 @@ def read(stack_file: Path, settings: Settings, options: Options, watch: Watch) -
     refuse_build(loaded)
     lock = lockfile.lock_path(stack_file)
     locked = lockfile.read(lock)
+    notices = refuse_traps(loaded, number_of(stack, locked))
     facts = resolved(loaded, stack_file, settings, locked, watch)
     same = lockfile.pins_same(locked, facts)
     if not same and options.locked:
@@ -87,6 +89,7 @@ def read(stack_file: Path, settings: Settings, options: Options, watch: Watch) -
         loaded.places,
         (*loaded.notes, *snapshot_notes(stack, abilities), *known.notes),
         known.size.fits[0] if known.size else None,
+        notices,
     )
     return Read(
         prepared,

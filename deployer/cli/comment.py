@@ -11,6 +11,7 @@ from deployer.app.planning import Planned
 from deployer.app.subjects import Subject
 from deployer.cli.annotations import annotate_error
 from deployer.cli.each import report
+from deployer.core.notices import notice_lines
 from deployer.core.render.fit import fit_line
 from deployer.core.render.markdown import Entry, comment
 from deployer.core.render.words import costs
@@ -82,11 +83,13 @@ def _planned(
 def _below(planned: "Planned | SavedPlan") -> Iterator[str]:
     """What stands below the changes: memory, price, and what else to know."""
     changes = not planned.plan.is_empty
-    if changes and isinstance(planned, Planned) and planned.fit is not None:
-        yield f"fits     {fit_line(planned.fit)}"
+    seen = planned.prepared if changes and isinstance(planned, Planned) else None
+    if seen is not None and seen.fit is not None:
+        yield f"fits     {fit_line(seen.fit)}"
     if changes and (bill := costs(planned.plan)):
         yield f"costs    {bill}"
     yield from (f"note: {note}" for note in planned.notes)
+    yield from () if seen is None else notice_lines(seen.notices)
 
 
 def _command(subject: Subject, since: str | None) -> str:

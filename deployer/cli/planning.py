@@ -22,8 +22,10 @@ from deployer.cli.options import (
     since_option,
 )
 from deployer.cli.output import json_head, json_line
+from deployer.core.notices import notice_data, notice_lines
 from deployer.core.progress import Progress, Watch, unwatched
 from deployer.core.render.text import plan_text
+from deployer.core.values import JsonValue
 from deployer.errors import UsageError
 
 if TYPE_CHECKING:
@@ -90,13 +92,24 @@ def validate_command(
 
     def check(subject: Subject) -> None:
         file = subject.file
-        notes = validate(file, settings_of(), engine)
+        found = validate(file, settings_of(), engine)
         if as_json:
-            json_line({"type": "valid", "file": str(file), "notes": [*notes]})
+            notices = [notice_data(notice) for notice in found.notices]
+            notes: list[JsonValue] = [*found.notes]
+            json_line(
+                {
+                    "type": "valid",
+                    "file": str(file),
+                    "notes": notes,
+                    "notices": [*notices],
+                }
+            )
             return
         click.echo(f"{file}: valid")
-        for note in notes:
+        for note in found.notes:
             click.echo(f"  note: {note}")
+        for line in notice_lines(found.notices):
+            click.echo(line)
 
     each(subjects_of(paths), check, as_json=as_json, annotate=annotate)
 
@@ -346,13 +359,15 @@ def _print(
     steps: bool,
     apart: bool = False,
 ) -> None:
-    fit = planned.fit if isinstance(planned, Planned) else None
+    seen = planned.prepared if isinstance(planned, Planned) else None
+    fit, notices = (None, ()) if seen is None else (seen.fit, seen.notices)
     match form:
         case "json":
             from deployer.core.render.data import plan_data  # noqa: PLC0415 - rare
 
             data = plan_data(planned.plan, planned.places, fit=fit)
-            json_line({**data, "file": str(file)})
+            told = [notice_data(notice) for notice in notices]
+            json_line({**data, "notices": [*told], "file": str(file)})
         case "markdown":
             click.echo(comment_of(planned, file), nl=False)
         case _:
@@ -360,3 +375,5 @@ def _print(
             click.echo(f"\n{text}" if apart else text, nl=False)
             for note in planned.notes:
                 click.echo(f"note: {note}")
+            for line in notice_lines(notices):
+                click.echo(line)

@@ -240,6 +240,16 @@ class Modal(Section):
     """Let Modal ask for a proxy token as well."""
 
 
+class Ignored(Section):
+    """A known trap that the stack is in on purpose."""
+
+    trap: Text
+    """Name of the trap; `deployer traps` lists them."""
+
+    reason: Text
+    """Why it is not one here."""
+
+
 class Stack(Section):
     """One file under stacks/: everything that decides how a model is served."""
 
@@ -281,6 +291,9 @@ class Stack(Section):
 
     rollout: Annotated[Rollout, Effect.NOTE] = Rollout()
     """How a new release takes over."""
+
+    ignore: Annotated[tuple[Ignored, ...] | None, Effect.NOTE] = None
+    """Known traps that are not told, each with a reason."""
 
     local: Annotated[Local, Effect.REDEPLOY, Only("local")] = Local()
     """Settings of the local engine."""

@@ -118,6 +118,16 @@ def fetch(
         unpack_tar(archive, into, unwatched)
 
 
+def newest_build(repo: str, downloads: Path, environment: Mapping[str, str]) -> str:
+    """The tag with the highest build number; raises SourceError."""
+    refuse_repository(repo)
+    names = _names(_remote(repo, downloads, environment))
+    builds = [name for name in names if re.fullmatch(r"b\d+", name)]
+    if not builds:
+        raise SourceError(f"`{repo}` has no tag of a build (`b11434`)")
+    return max(builds, key=_numbers)
+
+
 def refuse_repository(repo: str) -> None:
     """Raise SourceError for an address that must not be written down, or asked."""
     parts = urlsplit(repo)

@@ -109,6 +109,10 @@ RUNNING: Mapping[str, tuple[JsonValue, JsonValue]] = {
     "scaling.buffer_containers": (0, 1),
     "scaling.scaledown_window": ("1m", 90),
     "scaling.max_concurrent": (1, 2),
+    "ignore": (
+        [{"trap": "budget-zero", "reason": "one"}],
+        [{"trap": "budget-zero", "reason": "other"}],
+    ),
     "rollout.keep": (3, 1),
     "rollout.on_failure": ("rollback", "keep"),
     "rollout.strategy": ("handover", "replace"),

@@ -39,6 +39,7 @@ EFFECTS: Mapping[str, Effect] = {
     "scaling.max_concurrent": Effect.REDEPLOY,
     "gates": Effect.GATE,
     "rollout": Effect.NOTE,
+    "ignore": Effect.NOTE,
     "local": Effect.REDEPLOY,
     "local.start_timeout": Effect.NOTE,
     "local.drain": Effect.NOTE,

@@ -16,7 +16,6 @@ from deployer.core.resources import Kind, Node
 from deployer.core.state import Record
 from deployer.core.values import Flat, JsonValue
 from deployer.engines import Place
-from deployer.engines.local.causes import likely_cause
 from deployer.engines.local.process import scrubbed
 from deployer.engines.pins import pin_of
 from deployer.errors import EngineError, SourceError
@@ -24,6 +23,7 @@ from deployer.llama import releases
 from deployer.llama.compile import SERVER
 from deployer.llama.patch_file import load_patches
 from deployer.llama.source_build import Settings, build_from_source
+from deployer.llama.symptoms import likely_cause
 from deployer.llama.trees import TREE_SOURCES, Surroundings
 from deployer.sources import folders, http, hub, paths, pypi, wheels
 from deployer.sources.digests import DigestCache

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from deployer.engines.local.causes import Cause, likely_cause
 from deployer.engines.local.logs import last_lines
 from deployer.engines.local.ports import (
     accepted_by,
@@ -25,6 +24,8 @@ from deployer.engines.local.ports import (
 )
 from deployer.engines.local.process import Ended, Running, wait_for_end
 from deployer.errors import EngineError, TimedOutError
+from deployer.llama.symptom import Symptom
+from deployer.llama.symptoms import likely_cause
 
 _FIRST_PAUSE: Final = 0.01
 _LONGEST_PAUSE: Final = 0.5
@@ -143,7 +144,8 @@ def _died(running: Running, ended: Ended, url: str) -> EngineError:
         reason := refused(urlsplit(url).hostname or "", running.port)
     ):
         # A llama-server that ends at once may lose its last words (1 of 40 did).
-        cause = Cause("", reason, "free the port, or set `server.port`")
+        hint = "free the port, or set `local.port`"
+        cause = Symptom("port-in-use", "", reason, hint)
     why = f": {cause.meaning}" if cause else ""
     return EngineError(
         f"the server ended {_how(ended)} before it was healthy{why}{_excerpt(log)}",

@@ -17,7 +17,6 @@ from deployer.core.values import Flat
 from deployer.engines import Place
 from deployer.engines.local import ports, steer
 from deployer.engines.local.artefacts import run_server
-from deployer.engines.local.causes import likely_cause
 from deployer.engines.local.health import wait_healthy
 from deployer.engines.local.logs import last_lines
 from deployer.engines.local.process import Running, drain, find, spawn, stop
@@ -25,6 +24,7 @@ from deployer.engines.local.resident import recorded, servers_in
 from deployer.engines.local.templates import with_template
 from deployer.engines.local.warming import Door
 from deployer.errors import AuthError, EngineError
+from deployer.llama.symptoms import likely_cause
 
 GRACE: Final = 10.0
 """Seconds that llama-server may take to end after SIGTERM; it takes 0.2."""

@@ -1,0 +1,67 @@
+"""Looking at everything there is to look at."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from deployer.app.doctor import live, machine, stacks
+from deployer.app.doctor.finding import Finding
+from deployer.app.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """A log to read instead of the engine's."""
+
+    name: str
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What doctor is to look at beside this machine."""
+
+    file: Path | None = None
+    """A stack."""
+    url: str | None = None
+    """A server, instead of the one that the stack has live."""
+    log: Log | None = None
+
+
+def examine(asked: Asked, settings: Settings, *, now: float) -> Iterator[Finding]:
+    """Every finding, area by area; what is not there is not looked at."""
+    if asked.file is not None:
+        yield from _stack(asked.file, asked, settings)
+    elif asked.log is None and asked.url is None:
+        yield from machine.programs(None, settings)
+        yield from machine.surroundings(None, None, settings)
+    if asked.log is None and (asked.url is None or asked.file is not None):
+        yield from machine.store(settings, now=now)
+    if asked.file is None and asked.url is not None:
+        yield from live.asked(asked.url, None, "", None, None)
+    if asked.log is not None:
+        yield from live.read(asked.log.lines, asked.log.name)
+
+
+def _stack(file: Path, asked: Asked, settings: Settings) -> Iterator[Finding]:
+    patient = stacks.patient(file)
+    yield from patient.problems
+    stack, folder = patient.stack, file.parent
+    running = live.deployment(file, settings) if stack is not None else None
+    if stack is None or running is None:
+        return
+    yield from stacks.keys(stack, folder, settings)
+    yield from stacks.state(stack, file, settings)
+    yield from machine.programs(stack, settings)
+    yield from machine.extras(stack, settings)
+    yield from machine.server_program(stack, file)
+    yield from machine.surroundings(stack, patient.build, settings)
+    if asked.url is None:
+        yield from machine.port(stack, running.pid)
+        yield from running.findings
+    if (url := asked.url or running.url) is not None:
+        name = (stack.auth.api_key.env if stack.auth is not None else None) or ""
+        key = settings.variables(folder).get(name) if name else None
+        yield from live.asked(url, key, name, stack, patient.build)
+    if asked.log is None and asked.url is None and running.log:
+        yield from live.read(running.log, running.log_name)

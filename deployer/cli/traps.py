@@ -1,0 +1,80 @@
+"""traps: what is known to bite, and on which builds."""
+
+import click
+
+from deployer.cli.options import json_option
+from deployer.cli.output import json_head, json_line
+from deployer.core.spelling import did_you_mean, shown
+from deployer.core.values import JsonValue
+from deployer.errors import UsageError
+from deployer.llama.trap import NEWEST, Trap
+from deployer.llama.traps import THEMES, TRAPS, markdown
+
+_SIGNS = {"error": "✖", "warning": "▲", "note": "·"}
+
+
+@click.command("traps", short_help="List the known traps, or explain one.")
+@click.argument("trap", required=False, metavar="[ID]")
+@click.option("--markdown", "as_page", is_flag=True, help="Print docs/traps.md.")
+@json_option
+def traps_command(trap: str | None, *, as_page: bool, as_json: bool) -> None:
+    """List the known traps of llama.cpp, or explain one.
+
+    `validate` and `plan` show those that a stack is in.
+
+    \b
+    Example:
+      deployer traps
+      deployer traps context-checkpoints
+    """
+    if trap is not None and trap not in TRAPS:
+        raise UsageError(
+            f"there is no trap `{shown(trap)}`",
+            hint=did_you_mean(trap, TRAPS) or "`deployer traps` lists them",
+        )
+    wanted = [TRAPS[trap]] if trap is not None else [*TRAPS.values()]
+    if as_page:
+        click.echo(markdown(), nl=False)
+    elif as_json:
+        json_head()
+        for one in wanted:
+            json_line(_data(one))
+    elif trap is not None:
+        _explain(TRAPS[trap])
+    else:
+        _list()
+
+
+def _list() -> None:
+    for theme, traps in THEMES.items():
+        click.echo(theme)
+        for trap in traps:
+            sign = _SIGNS[trap.severity.value]
+            click.echo(f"  {sign} {trap.id:<26}  {trap.builds}")
+    click.echo("✖ refused  ▲ warning  · note   `deployer traps ID` explains one")
+
+
+def _explain(trap: Trap) -> None:
+    click.echo(f"{trap.id}: {trap.severity} on {trap.builds}")
+    for word, text in (
+        ("when", trap.when),
+        ("happens", trap.what),
+        ("write", trap.write),
+        ("reference", trap.reference),
+        ("ignore it", f"ignore: [{{trap: {trap.id}, reason: …}}]"),
+    ):
+        click.echo(f"  {word:<10}  {text}")
+
+
+def _data(trap: Trap) -> dict[str, JsonValue]:
+    return {
+        "type": "trap",
+        "id": trap.id,
+        "severity": trap.severity.value,
+        "since": trap.since or None,
+        "until": trap.until if trap.until < NEWEST else None,
+        "when": trap.when,
+        "what": trap.what,
+        "write": trap.write,
+        "reference": trap.reference,
+    }
