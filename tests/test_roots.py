@@ -8,9 +8,10 @@ from deployer.app.settings import settings_of
 from deployer.core.resources import Kind
 from deployer.core.state import Record, Release, State
 from deployer.state.files import FileStateStore
+from deployer.state.places import StatePlace
 
 
-def stack(folder: Path, *live: str, before: str = "") -> FileStateStore:
+def stack(folder: Path, *live: str, before: str = "") -> StatePlace:
     """A stack of this folder with snapshots of these keys, live and kept."""
 
     def records(keys: tuple[str, ...]) -> dict[str, Record]:
@@ -23,15 +24,16 @@ def stack(folder: Path, *live: str, before: str = "") -> FileStateStore:
     state = State("demo", "local", lineage="f00d", live=records(live))
     if before:
         state = replace(state, releases=(release,), released=1)
-    states = FileStateStore(folder / ".deployer" / "state", "demo")
-    register(settings_of({"DEPLOYER_HOME": str(folder.parent / "home")}), states)
+    place = StatePlace("file", str(folder / ".deployer" / "state"))
+    register(settings_of({"DEPLOYER_HOME": str(folder.parent / "home")}), place, "demo")
+    states = FileStateStore(Path(place.where), "demo")
     states.write(replace(state, serial=1), expect=0)
-    return states
+    return place
 
 
 def test_what_another_stack_of_the_same_name_needs_stays(tmp_path: Path) -> None:
     mine = stack(tmp_path / "one", "shared", "mine", before="kept")
     stack(tmp_path / "two", "shared")
     settings = settings_of({"DEPLOYER_HOME": str(tmp_path / "home")})
-    assert only_used_by(settings, mine, Kind.SNAPSHOT) == {"mine", "kept"}
-    assert only_used_by(settings, mine, Kind.BUILD) == set()
+    assert only_used_by(settings, mine, "demo", Kind.SNAPSHOT) == {"mine", "kept"}
+    assert only_used_by(settings, mine, "demo", Kind.BUILD) == set()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from deployer import saved_plan
-from deployer.core.render.markdown import plan_markdown
+from deployer.cli.comment import comment_of
 from deployer.core.render.text import plan_text
 from tests.cli.project import STACK, Project
 
@@ -198,13 +198,13 @@ def test_no_text_of_a_plan_file_moves_the_cursor_or_breaks_the_markup() -> None:
     text = plan_text(saved.plan, saved.places, steps=True)
     assert "owned" in text
     assert not UNSEEN.search(text)
-    markdown = plan_markdown(saved.plan, saved.places)
+    markdown = comment_of(saved, Path("stacks/a.yaml"))
     assert not UNSEEN.search(markdown)
     from markdown_it import MarkdownIt  # noqa: PLC0415 - slow to import
 
     html = MarkdownIt("commonmark").enable("table").render(markdown)
     assert "<script>" not in html
-    assert "</details>" not in html
+    assert html.count("</details>") == 1
     assert not re.search(r"@everyone(?![^<]*</code>)", html)
 
 

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+from pathlib import Path
+
 import pytest
 
 from deployer.core.costs import LISTED, Costs, Pace, costs_of, rate_of
@@ -9,8 +11,9 @@ from deployer.core.facts import Facts
 from deployer.core.gpus import GPUS
 from deployer.core.plan import Plan
 from deployer.core.render.data import plan_data
-from deployer.core.render.markdown import plan_markdown
+from deployer.cli.comment import comment_of
 from deployer.core.render.text import plan_text
+from deployer.saved_plan import Bound, SavedPlan
 from deployer.core.values import Flat
 from deployer.testing import facts
 from tests.core.checking import DROPS, LOCAL, MODAL, SNAPSHOT, but, planned
@@ -131,7 +134,8 @@ def test_a_plan_says_about_what_it_costs_in_every_form() -> None:
         f"about ${found.awake:.2f}/h while awake"
     )
     assert f"  $ costs    {said}\n" in plan_text(plan, {})
-    assert f"- costs: {said}\n" in plan_markdown(plan, {})
+    saved = SavedPlan("f", Bound("", "", "", "", ""), plan, {}, ())
+    assert f"  costs    {said}\n" in comment_of(saved, Path("f"))
     data = plan_data(plan, {})["costs"]
     assert isinstance(data, dict)
     assert data["apply"] == round(found.apply, 4)

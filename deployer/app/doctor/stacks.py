@@ -11,6 +11,7 @@ from deployer.app.reading import refuse_build, refuse_options
 from deployer.app.settings import Settings
 from deployer.app.trapped import notices_of, number_of
 from deployer.core.model import Stack
+from deployer.state.files import FileStateStore
 from deployer.errors import DeployerError, LockedError, StackError, UsageError
 from deployer.gates.target import Target
 from deployer.load.stack import Loaded, load
@@ -124,12 +125,13 @@ def state(stack: Stack, file: Path, settings: Settings) -> Iterator[Finding]:
     except DeployerError as error:
         yield wrong("state", error)
         return
-    lock = states.folder / f"{stack.name}.lock"
+    here = isinstance(states, FileStateStore)
+    lock = states.folder / f"{stack.name}.lock" if here else None
     if holder is not None:
         what = f"the stack is locked by {holder}"
         hint = "wait for it, or stop it: the lock goes with its process"
         yield Finding("state", Grade.NOTE, what, hint)
-    elif lock.exists():
+    elif lock is not None and lock.exists():
 
         def take_over() -> None:
             with states.lock(operation="doctor"):
