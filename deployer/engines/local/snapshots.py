@@ -79,6 +79,7 @@ class Snapshots:
             entry,
             variables=scrubbed(os.environ),
             api_key=server.known_key(),
+            key_is_known=server.api_key_env is None or server.known_key() is not None,
             program=found.program,
             digests=DigestCache(self.store.digests),
         )
