@@ -325,6 +325,11 @@ def test_the_api_key_was_changed(crashed: Frozen) -> None:
     assert "restored from its snapshot" in crashed.start(key="sk-of-today")
 
 
+def test_a_key_that_is_not_at_hand_is_not_taken_for_another(live: Frozen) -> None:
+    done = live.run("plan", DEMO, "--refresh", env={"LLAMA_API_KEY": None})
+    assert "No changes: what is live is what the stack says." in done.out
+
+
 def test_the_machine_was_started_anew(crashed: Frozen) -> None:
     manifest = crashed.file("manifest.json")
     manifest.write_text(re.sub(r'"boot": "[^"]*"', '"boot": "b"', manifest.read_text()))
