@@ -243,6 +243,15 @@ def test_what_the_client_says_reaches_the_server(live: Project) -> None:
     assert live.streamed(url)[-1] == "data: [DONE]"
 
 
+def test_a_stack_without_a_queue_in_front(ready: Project) -> None:
+    """`endpoint: server` is 503 until a container is ready, which is waited for."""
+    ready.write(STACK + "\nmodal: {endpoint: server}\n")
+    ready.apply()
+    assert ready.ask(ready.live()["outputs"]["url"])["model"] == "tiny"
+    ready.change("max_containers: 2", "max_containers: 3")
+    ready.apply()
+
+
 def test_the_emulator_leaves_no_process(ready: Project, tmp_path: Path) -> None:
     with emulator(tmp_path / "short") as cloud:
         cloud.secret(SECRET, {"LLAMA_API_KEY": KEY})
