@@ -54,6 +54,7 @@ def fetch(
         for node in prepared.graph.values()
         if node.kind in (Kind.BUILD, Kind.WEIGHTS)
     ]
+    made_by.preflight(nodes)
     with ThreadPoolExecutor(max_workers=len(nodes)) as pool:
         outputs = pool.map(lambda node: made_by.stage(node, {}, say), nodes)
         done = zip(nodes, outputs, strict=True)

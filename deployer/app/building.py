@@ -37,7 +37,9 @@ def build(
     if force:
         settings.store.remove("build", node.key)
         forget_work(settings.home / "work")
-    made = settings.engine(prepared.engine, stack_file).stage(node, {}, say)
+    engine = settings.engine(prepared.engine, stack_file)
+    engine.preflight([node])
+    made = engine.stage(node, {}, say)
     return Built(str(made["path"]), str(made["version"]))
 
 

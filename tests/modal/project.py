@@ -189,21 +189,30 @@ class Project:
     def live(self) -> dict[str, Any]:
         """The record of what is live, as the state has it."""
         content = json.loads(self.state.read_text(encoding="utf-8"))
-        found: dict[str, Any] = content["live"]["tiny/server"]
+        found: dict[str, Any] = content["live"].get("tiny/server", {})
         return found
 
-    def ask(self, url: str, *, key: str = KEY) -> dict[str, Any]:
-        """One chat request."""
-        body = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
-        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
-        request = urllib.request.Request(
-            f"{url}/v1/chat/completions",
-            data=json.dumps(body).encode(),
-            headers=headers,
-        )
-        with urllib.request.urlopen(request, timeout=LIMIT) as answer:
+    def ask(self, url: str) -> dict[str, Any]:
+        """The answer to one chat request."""
+        with self._asked(url, {}) as answer:
             found: dict[str, Any] = json.load(answer)
             return found
+
+    def streamed(self, url: str) -> list[str]:
+        """The events of an answer that is streamed."""
+        with self._asked(url, {"stream": True}) as answer:
+            lines = answer.read().decode().splitlines()
+        return [line for line in lines if line]
+
+    def _asked(self, url: str, more: Mapping[str, object]) -> Any:
+        body = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {KEY}"}
+        request = urllib.request.Request(
+            f"{url}/v1/chat/completions",
+            data=json.dumps({**body, **more}).encode(),
+            headers=headers,
+        )
+        return urllib.request.urlopen(request, timeout=LIMIT)
 
 
 def make_source(folder: Path, ready: Path) -> str:

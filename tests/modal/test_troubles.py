@@ -74,12 +74,12 @@ def test_a_secret_without_the_key(project: Project) -> None:
 
 def test_an_option_that_the_build_refuses_costs_one_start(ready: Project) -> None:
     """The real llama-server is asked, once, in a function that nobody starts again."""
-    ready.change("  fit: off\n", "  fit: off\n  flags: {pooling: diagonal}\n")
+    ready.change("  fit: off\n", "  fit: off\n  flags: {numa: everywhere}\n")
     done = ready.apply(code=1)
     assert "error: llama-server did not start: this build of llama.cpp refuses" in (
         done.err
     )
-    assert "`--pooling`" in done.err
+    assert "`--numa`" in done.err
     assert "nothing was deployed" in done.err
     seen = ready.cloud.seen()
     assert seen["started"] == 1

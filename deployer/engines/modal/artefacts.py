@@ -53,7 +53,7 @@ class Artefacts:
         what = builder.build if build else builder.fetch
         if what is None:
             raise EngineError(f"app `{builder.app}` has no part for `{node.address}`")
-        say(Talk(node.address, f"{'builds' if build else 'fetches'} {what.title}"))
+        say(Talk(node.address, _what(what)))
         log = Log(account, builder.app)
         limit = what.timeout + _QUEUE_SECONDS
         wait = Wait(node.address, f"{name} on Modal", limit)
@@ -86,6 +86,15 @@ class Artefacts:
                     account.deploy(file, tag)
             self._deployed = tag
             return builder
+
+
+def _what(part: apps.Build | apps.Fetch) -> str:
+    """What a function of the builder is about to do."""
+    match part:
+        case apps.Build():
+            return f"builds {part.title}"
+        case apps.Fetch():
+            return f"fetches {part.repo or part.files[0].path}"
 
 
 def folder_of(node_kind: Kind, key: str) -> str:

@@ -148,21 +148,35 @@ class Account:
 
     def url(self, app: str) -> str:
         """The address of a deployed server."""
+        modal = _modal()
         with self.translated(f"app `{app}`"):
-            return str(self._server(app).get_web_url())
+            try:
+                return str(self._server(app).get_web_url())
+            except modal.exception.NotFoundError:
+                return str(self._direct(app).get_url())
 
     def containers(self, app: str) -> int:
         """How many containers of a deployed server there are."""
+        modal = _modal()
         with self.translated(f"app `{app}`"):
-            return int(self._service(app).get_current_stats().num_total_runners)
+            try:
+                service = self._service(app)
+            except modal.exception.NotFoundError:
+                return self.program.containers(str(self._lookup(app).app_id))
+            return int(service.get_current_stats().num_total_runners)
 
     def scale(self, app: str, scaling: Scaling) -> None:
         """Change how many containers there are, without a deployment.
 
         What is unset is set to Modal's own default: a stack says all there is.
         """
+        modal = _modal()
         with self.translated(f"app `{app}`"):
-            self._service(app).autoscaler.update(
+            try:
+                autoscaler: Any = self._service(app).autoscaler
+            except modal.exception.NotFoundError:
+                autoscaler = self._direct(app).autoscaler
+            autoscaler.update(
                 min_containers=scaling.min_containers,
                 max_containers=scaling.max_containers,
                 buffer_containers=scaling.buffer_containers,
@@ -268,6 +282,13 @@ class Account:
             app, CLASS, environment_name=self._environment, client=self.client
         )
         found: modal.Function[Any, Any, Any] = getattr(server(), METHOD)
+        return found
+
+    def _direct(self, app: str) -> "modal.Server":
+        """The same for `endpoint: server`, which is no class on Modal."""
+        found: modal.Server = _modal().Server.from_name(
+            app, CLASS, environment_name=self._environment, client=self.client
+        )
         return found
 
     def _service(self, app: str) -> "modal.Function[Any, Any, Any]":

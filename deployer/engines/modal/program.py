@@ -17,24 +17,28 @@ _SECONDS: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """`modal app …`, in one environment."""
+    """`modal app …` and `modal container …`, in one environment."""
 
     variables: Mapping[str, str]
     environment: str | None
 
     def history(self, name: str) -> tuple[Version, ...]:
         """The deployments of an app, newest first; none of one that is not there."""
-        return tuple(_version(entry) for entry in self._listed("history", name))
+        return tuple(_version(entry) for entry in self._listed("app", "history", name))
 
     def deployed(self) -> tuple[str, ...]:
         """The names of all apps that are deployed."""
-        listed = self._listed("list")
+        listed = self._listed("app", "list")
         found = (it for it in listed if it.get("state") == "deployed")
         return tuple(str(it.get("name") or it.get("description")) for it in found)
 
+    def containers(self, app_id: str) -> int:
+        """How many containers of an app there are."""
+        return len(self._listed("container", "list", "--app-id", app_id))
+
     def _listed(self, *words: str) -> list[Mapping[str, Any]]:
         refuse_missing_client()
-        command = [sys.executable, "-m", "modal", "app", *words, "--json"]
+        command = [sys.executable, "-m", "modal", *words, "--json"]
         if self.environment is not None:
             command += ["--env", self.environment]
         done = subprocess.run(  # noqa: S603 - the client's own program

@@ -100,7 +100,6 @@ async def main(folder: Path, haste: float) -> None:
             cloud.cut.clear()
             await plane.cut()
     await plane.pools.end()
-    await plane.front.close()
 
 
 if __name__ == "__main__":

@@ -5,13 +5,42 @@ looked for at is loopback, as there is no eth0.  The runtime's checkpoint file i
 that the emulator writes: it holds `restore` or `error`.
 """
 
+import asyncio
 import fcntl
 import os
 import runpy
 import socket
 import struct
+import threading
+from typing import Any
 
 from modal._runtime import asgi, gpu_memory_snapshot
+
+
+def _let_in(socket_path: str, port: int) -> None:
+    """Join connections from outside to a port of this network."""
+
+    async def join(reader: Any, writer: Any) -> None:
+        try:
+            to_reader, to_writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            writer.close()
+            return
+        await asyncio.gather(_copy(reader, to_writer), _copy(to_reader, writer))
+
+    async def serve() -> None:
+        server = await asyncio.start_unix_server(join, socket_path)
+        await server.serve_forever()
+
+    threading.Thread(target=lambda: asyncio.run(serve()), daemon=True).start()
+
+
+async def _copy(reader: Any, writer: Any) -> None:
+    while content := await reader.read(65536):
+        writer.write(content)
+        await writer.drain()
+    writer.close()
+
 
 _SET_FLAGS = 0x8914
 _UP_LOOPBACK_RUNNING = 0x49
@@ -23,4 +52,7 @@ if os.environ.pop("EMULATED_NETWORK"):
 
 setattr(asgi, "get_ip_address", lambda _interface: "127.0.0.1")  # noqa: B010
 gpu_memory_snapshot.RUNTIME_CHECKPOINT_WAIT_PATH = os.environ.pop("EMULATED_CHECKPOINT")
+if way_in := os.environ.pop("EMULATED_PORT"):
+    path, _, number = way_in.rpartition(":")
+    _let_in(path, int(number))
 runpy.run_module("modal._container_entrypoint", run_name="__main__")

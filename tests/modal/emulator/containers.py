@@ -58,6 +58,11 @@ class Container:
         return None if self.process is None else self.process.returncode
 
     @property
+    def way_in(self) -> Path:
+        """The socket that leads to the port of a server."""
+        return self.folder / "port.sock"
+
+    @property
     def restore_file(self) -> Path:
         return self.folder / "restore.json"
 
@@ -100,8 +105,11 @@ def _as_root() -> list[str]:
 def _has_a_network_of_its_own(function: pb.Function) -> bool:
     """Two versions of a server listen on one port; what writes a Volume fetches."""
     mounts = function.volume_mounts
-    serves = function.is_class and not function.is_server
-    return serves or (bool(mounts) and all(mount.read_only for mount in mounts))
+    return (
+        function.is_class
+        or function.is_server
+        or (bool(mounts) and all(mount.read_only for mount in mounts))
+    )
 
 
 def _arguments(cloud: Cloud, container: Container) -> bytes:
@@ -149,6 +157,9 @@ def _environment(cloud: Cloud, container: Container, *, alone: bool) -> dict[str
         "MODAL_REGION": "local",
         "MODAL_CLOUD_PROVIDER": "CLOUD_PROVIDER_UNSPECIFIED",
         "EMULATED_CHECKPOINT": str(folder / "checkpoint"),
+        "EMULATED_PORT": f"{container.way_in}:{function.http_config.port}"
+        if function.is_server
+        else "",
         "EMULATED_NETWORK": "own" if alone else "",
     }
     for line in cloud.image_lines(function.image_id):

@@ -17,6 +17,7 @@ from modal_proto import api_pb2 as pb
 
 from tests.modal.emulator.calls import Call
 from tests.modal.emulator.cloud import HOST, Address, Cloud
+from tests.modal.emulator.containers import Container
 from tests.modal.emulator.pools import Pools
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -32,7 +33,6 @@ class Front:
     def __init__(self, cloud: Cloud, pools: Pools) -> None:
         self._cloud = cloud
         self._pools = pools
-        self._client: aiohttp.ClientSession | None = None
 
     async def web_function(self, address: Address) -> str:
         """The address of a web function; its requests wait while one starts."""
@@ -71,16 +71,12 @@ class Front:
             )
             chosen.active += 1
             try:
-                return await self._relay(request, chosen.definition.http_config.port)
+                return await self._relay(request, chosen)
             finally:
                 chosen.active -= 1
                 chosen.idle_since = time.time()
 
         return await listen([web.route("*", "/{tail:.*}", handle)])
-
-    async def close(self) -> None:
-        if self._client is not None:
-            await self._client.close()
 
     async def _call(self, request: web.Request, function_id: str, method: str) -> Call:
         call = Call(self._cloud.new("fc"), function_id, self._cloud.new("in"))
@@ -139,14 +135,17 @@ class Front:
         await response.write_eof()
         return response
 
-    async def _relay(self, request: web.Request, port: int) -> web.StreamResponse:
-        self._client = self._client or aiohttp.ClientSession(auto_decompress=False)
-        url = f"http://{HOST}:{port}{request.path_qs}"
+    async def _relay(
+        self, request: web.Request, container: Container
+    ) -> web.StreamResponse:
+        way_in = aiohttp.UnixConnector(str(container.way_in))
+        url = f"http://{HOST}{request.path_qs}"
         kept = {k: v for k, v in request.headers.items() if k.lower() not in _HOP}
         body = await request.read()
-        async with self._client.request(
-            request.method, url, data=body, headers=kept
-        ) as found:
+        async with (
+            aiohttp.ClientSession(auto_decompress=False, connector=way_in) as client,
+            client.request(request.method, url, data=body, headers=kept) as found,
+        ):
             headers = {k: v for k, v in found.headers.items() if k.lower() not in _HOP}
             response = web.StreamResponse(status=found.status, headers=headers)
             await response.prepare(request)

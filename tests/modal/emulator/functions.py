@@ -9,7 +9,7 @@ from grpclib import GRPCError, Status
 from modal_proto import api_pb2 as pb
 
 from tests.modal.emulator.calls import Call
-from tests.modal.emulator.cloud import HOST, Address, App, digest
+from tests.modal.emulator.cloud import Address, App, digest
 from tests.modal.emulator.front import Front
 from tests.modal.emulator.rpc import Service, rpc, rpc_stream
 
@@ -186,14 +186,17 @@ class Functions(Service):
     async def ContainerServerLifecycleReady(self, _request: Any) -> Any:
         """The platform looks for the port of a server; the entrypoint does not."""
         container = self.asking()
-        port = container.definition.http_config.port
 
         async def look() -> None:
             while container.runs and not container.ready.is_set():
                 with suppress(OSError):
-                    _, writer = await asyncio.open_connection(HOST, port)
+                    path = str(container.way_in)
+                    reader, writer = await asyncio.open_unix_connection(path)
+                    with suppress(TimeoutError):  # it ends at once where nobody listens
+                        await asyncio.wait_for(reader.read(1), 0.1)
+                    if not reader.at_eof():
+                        container.ready.set()
                     writer.close()
-                    container.ready.set()
                 await asyncio.sleep(0.05)
 
         self.cloud.spawn(look())
