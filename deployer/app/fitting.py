@@ -109,6 +109,8 @@ def does_not_fit(size: Sized, places: Mapping[str, Place]) -> Iterator[Problem]:
 def doubts(stack: Stack, size: Sized) -> Iterator[str]:
     """What is no error and may end in one: host memory under load."""
     fit = size.fits[0]
+    if not fit.holds and fit.unsure:
+        yield f"it may not fit: {fit_line(fit)}: {'; '.join(fit.unsure)}"
     held = sum(bytes_ for _, bytes_ in (*(fit.host or fit.parts), *fit.grows))
     if not fit.host and fit.capacity and fit.holds and held > fit.capacity:
         yield (
