@@ -109,7 +109,12 @@ def does_not_fit(size: Sized, places: Mapping[str, Place]) -> Iterator[Problem]:
 def doubts(stack: Stack, size: Sized) -> Iterator[str]:
     """What is no error and may end in one: host memory under load."""
     fit = size.fits[0]
-    held = sum(bytes_ for _, bytes_ in (*(fit.host or fit.parts), *fit.grows))
+    if not fit.holds and fit.unsure:
+        yield f"it may not fit: {fit_line(fit)}: {'; '.join(fit.unsure)}"
+    machine = size.machines[0][1]
+    held = host_memory_needed(
+        size.facts, size.serving, gpu=machine.gpus > 0, snapshot=machine.snapshot
+    )
     if not fit.host and fit.capacity and fit.holds and held > fit.capacity:
         yield (
             f"under load the server may take {shown_size(held)} of"
@@ -122,14 +127,6 @@ def doubts(stack: Stack, size: Sized) -> Iterator[str]:
             f"`modal.memory: {memory}` is less than the server may take under load,"
             f" {shown_size(held)}: {_grown(fit)}"
         )
-
-
-def host_need(size: Sized) -> int:
-    """Bytes of host memory that a container of the stack needs, under load too."""
-    _, machine = size.machines[0]
-    return host_memory_needed(
-        size.facts, size.serving, gpu=machine.gpus > 0, snapshot=machine.snapshot
-    )
 
 
 def _grown(fit: Fit) -> str:

@@ -59,7 +59,7 @@ class _Split:
 
 def fit_on(facts: Facts, serving: Serving, machine: Machine) -> Fit:
     """What a server needs on a machine."""
-    unsure = tuple(_unsure(facts, serving))
+    unsure = tuple(_unsure(facts, serving, machine))
     grows = growth(facts, serving)
     if not machine.gpus:
         parts = _joined(_on_host(facts, serving))
@@ -216,13 +216,13 @@ def _split(model: Model, serving: Serving) -> _Split:
     return _Split(here, output=wanted > layers)
 
 
-def _unsure(facts: Facts, serving: Serving) -> Iterator[str]:
+def _unsure(facts: Facts, serving: Serving, machine: Machine) -> Iterator[str]:
     """What is not in the figures, or only roughly."""
     model = facts.model
     yield from serving.untold
     if reason := untold_cache(model):
         yield reason
-    if not model.layer_bytes:
+    if machine.gpus and not model.layer_bytes:
         yield "the tensors were not read: all weights count as in GPU memory"
     if serving.prompt_cache is None:
         yield "`cache_ram: -1` sets no limit to the prompt cache"

@@ -113,7 +113,9 @@ def gemma4_26b(path: Path, tokens: bytes, *, template: str = "") -> None:
         "tokenizer.chat_template": template or "{{ tools }} <|channel>thought",
         "general.file_type": ("u32", 15),
     }
-    shapes = {"token_embd.weight": ((2816, 262144), 14, 2816 // 256 * 210 * 262144)}
+    shapes: dict[str, tuple[tuple[int, ...], int, int]] = {
+        "token_embd.weight": ((2816, 262144), 14, 2816 // 256 * 210 * 262144),
+    }
     for layer in range(layers):
         up, down = (2816, 1408, 128), (704, 2816, 128)
         shapes[f"blk.{layer}.ffn_gate_up_exps.weight"] = (up, 12, 285474816)

@@ -11,7 +11,7 @@ from deployer.gguf.header import read_header, read_sizes
 from deployer.gguf.reading import facts_of_addresses, facts_of_files, header_in, remote
 from deployer.gguf.stream import HeaderError, local
 from tests.gguf.conftest import FileServer
-from tests.gguf.files import header, text
+from tests.gguf.files import Typed, header, text
 
 MOST = 16_000_000
 
@@ -60,7 +60,7 @@ def test_sizes_are_the_same_whoever_stops_where(real_model: Path) -> None:
 def test_keys_of_the_architecture_behind_the_tokenizer_are_found(
     tmp_path: Path,
 ) -> None:
-    values = {
+    values: dict[str, Typed] = {
         "general.architecture": "x",
         "tokenizer.ggml.tokens": ["a"] * 9000,
         "x.block_count": ("u32", 2),
@@ -97,7 +97,7 @@ def test_no_more_than_16_mb_are_read_of_a_header_that_goes_on(
     served: FileServer,
 ) -> None:
     """What came before is kept; what may come later is told as not read."""
-    values = {
+    values: dict[str, Typed] = {
         "general.architecture": "x",
         "x.block_count": ("u32", 2),
         "x.context_length": ("u32", 8),
@@ -174,7 +174,7 @@ def test_a_projector_is_no_model(tiny_model: Path) -> None:
     projector = tiny_model.with_name("mmproj.gguf")
     with pytest.raises(SourceError, match="is a multimodal projector, not a model"):
         facts_of_files([projector])
-    with pytest.raises(SourceError, match="no multimodal projector.*`gemma4`"):
+    with pytest.raises(SourceError, match=r"no multimodal projector.*`gemma4`"):
         facts_of_files([tiny_model], tiny_model)
 
 

@@ -24,6 +24,7 @@ from deployer.llama.trees import SourceRequest, Surroundings, pin_tree
 from deployer.store import Store
 from tests.gates.checking import run_one
 from tests.gates.real_server import KEY, serving
+from tests.gguf.allocating import compared
 
 pytestmark = [pytest.mark.network, pytest.mark.real]
 
@@ -122,3 +123,13 @@ def test_the_patch_alone_recompiles_what_it_touches(home: Home, patch: Patch) ->
     entry = home.store.find("build", digest(dict(patched.identity)))
     assert entry is not None
     assert entry.about["files"] in range(1, 4)
+
+
+@pytest.mark.parametrize("options", ["", "-ub 256", "-np 2 -ub 1024"])
+def test_memory_is_predicted_for_b8672_too(
+    home: Home, real_model: Path, options: str
+) -> None:
+    """It reserves logits for every token of a batch, twenty times what b10434 takes."""
+    pin = pin_tree(SourceRequest("pypi", "b8672"), (), home.around)
+    server = home.server(pin, ())
+    compared(server, real_model, options, above=1.02, build=8672)
