@@ -89,6 +89,8 @@ SPELLED: Mapping[str, set[object]] = {
     "app/applying.py": {"rollout.keep"},
     # what another build means for options
     "app/upgrading.py": {"llama_cpp.tag"},
+    # what a client has to know
+    "app/connecting.py": {"model.alias", "server.ctx_size"},
     # the build number that gates expect
     "app/judging.py": {"llama_cpp.tag"},
     # what the local engine makes real by itself

@@ -85,7 +85,7 @@ def state_unlock(stack: Path, lock_id: str) -> None:
     click.echo(f"unlocked; it was held by {holder}")
 
 
-@click.command("schema")
+@click.command("schema", short_help="Print a JSON schema: of stacks, or of events.")
 @click.argument("of", type=click.Choice(["stack", "events"]), default="stack")
 def schema_command(of: str) -> None:
     """Print a JSON schema: of stack files, for editors, or of `apply --json`.
