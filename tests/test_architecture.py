@@ -109,6 +109,8 @@ SPELLED: Mapping[str, set[object]] = {
     "app/upgrading.py": {"llama_cpp.tag"},
     # whether the old one comes back where a short look fails
     "apply.py": {"rollout.on_failure"},
+    # what a client has to know
+    "app/connecting.py": {"model.alias", "server.ctx_size"},
     # the build number that gates expect
     "app/judging.py": {"llama_cpp.tag"},
     # what the local engine makes real by itself

@@ -200,7 +200,7 @@ def plan_command(  # noqa: PLR0913 - one parameter an option
         raise click.exceptions.Exit(CHANGES)
 
 
-@click.command("show")
+@click.command("show", short_help="Show a plan that `plan --out` kept.")
 @click.argument("plan_file", type=click.Path(path_type=Path), metavar="PLANFILE")
 @_format_option
 @json_option

@@ -8,7 +8,7 @@ from deployer import __version__
 from deployer.errors import UsageError
 
 
-@click.command("schema")
+@click.command("schema", short_help="Print a JSON schema: of stacks, or of events.")
 @click.argument("of", type=click.Choice(["stack", "events"]), default="stack")
 def schema_command(of: str) -> None:
     """Print a JSON schema: of stack files, for editors, or of `apply --json`.

@@ -83,7 +83,7 @@ def counters_of(answer: Answer) -> Counters | Judgement:
         return refused(answer)
     if is_web_page(answer):
         return failed(f"/metrics is a web page: `{excerpt(answer.body)}`")
-    match _samples(answer.body):
+    match samples_of(answer.body):
         case str() as problem:
             return failed(f"/metrics is not Prometheus text: {problem}")
         case samples:
@@ -96,7 +96,7 @@ def counters_of(answer: Answer) -> Counters | Judgement:
     return Counters(samples[PROMPT_TOKENS], samples[PREDICTED_TOKENS])
 
 
-def _samples(body: bytes) -> Mapping[str, float] | str:
+def samples_of(body: bytes) -> Mapping[str, float] | str:
     """Every sample without labels, or why the text does not parse."""
     # Imported here: 40 ms that the other gates need not pay.
     from prometheus_client.parser import (  # noqa: PLC0415

@@ -1,0 +1,142 @@
+"""What to write into a client so that it talks to a live endpoint.
+
+The key is always a reference: the name of the variable that holds it.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """A server to connect to."""
+
+    stack: str
+    url: str
+    model: str
+    api_key_env: str | None
+    context: int | None = None
+
+    @property
+    def base(self) -> str:
+        """Where the OpenAI API begins."""
+        return f"{self.url.rstrip('/')}/v1"
+
+
+def curl(live: Live) -> str:
+    """A request to try."""
+    key = f' -H "Authorization: Bearer ${live.api_key_env}"' if live.api_key_env else ""
+    message = {"role": "user", "content": "Hello"}
+    body = json.dumps({"model": live.model, "messages": [message], "max_tokens": 32})
+    shell = body.replace("'", "'\\''")
+    return (
+        f"curl -sS {live.base}/chat/completions{key}"
+        f" -H 'Content-Type: application/json' -d '{shell}'\n"
+    )
+
+
+def openai(live: Live) -> str:
+    """A program with OpenAI's client for Python."""
+    key = f'os.environ["{live.api_key_env}"]' if live.api_key_env else '"none"'
+    return f"""\
+import os
+
+from openai import OpenAI
+
+client = OpenAI(base_url={json.dumps(live.base)}, api_key={key})
+answer = client.chat.completions.create(
+    model={json.dumps(live.model)},
+    messages=[{{"role": "user", "content": "Hello"}}],
+    max_tokens=32,
+)
+print(answer.choices[0].message.content)
+"""
+
+
+def codex(live: Live) -> str:
+    """For `~/.codex/config.toml`; it speaks the Responses API."""
+    key = f"env_key = {json.dumps(live.api_key_env)}\n" if live.api_key_env else ""
+    return f"""\
+# ~/.codex/config.toml
+model = {json.dumps(live.model)}
+model_provider = "deployer"
+
+[model_providers.deployer]
+name = {json.dumps(f"deployer: {live.stack}")}
+base_url = {json.dumps(live.base)}
+wire_api = "responses"
+{key}"""
+
+
+def cursor(live: Live) -> str:
+    """For the settings of Cursor, which has no file for them."""
+    key = f"the value of ${live.api_key_env}" if live.api_key_env else "any text"
+    return f"""\
+# Cursor: Settings > Models
+# Cursor's own servers ask the endpoint: it has to be reachable from the internet.
+OpenAI API Key:           {key}
+Override OpenAI Base URL: {live.base}
+Add model:                {live.model}
+"""
+
+
+def opencode(live: Live) -> str:
+    """For `opencode.json`."""
+    options = {"baseURL": live.base}
+    if live.api_key_env:
+        options["apiKey"] = f"{{env:{live.api_key_env}}}"
+    model: dict[str, object] = {"name": live.model}
+    if live.context:
+        model["limit"] = {"context": live.context, "output": min(live.context, 8192)}
+    provider = {
+        "npm": "@ai-sdk/openai-compatible",
+        "name": f"deployer: {live.stack}",
+        "options": options,
+        "models": {live.model: model},
+    }
+    config = {
+        "$schema": "https://opencode.ai/config.json",
+        "provider": {"deployer": provider},
+        "model": f"deployer/{live.model}",
+    }
+    return json.dumps(config, indent=2) + "\n"
+
+
+def continue_(live: Live) -> str:
+    """For `~/.continue/config.yaml`; the key is a secret of Continue."""
+    name = live.api_key_env
+    key = f"    apiKey: ${{{{ secrets.{name} }}}}\n" if name else ""
+    return f"""\
+# ~/.continue/config.yaml
+name: deployer
+version: 1.0.0
+schema: v1
+models:
+  - name: {json.dumps(live.model)}
+    provider: openai
+    model: {json.dumps(live.model)}
+    apiBase: {json.dumps(live.base)}
+{key}    roles: [chat, edit, apply]
+"""
+
+
+def aider(live: Live) -> str:
+    """A command line for aider."""
+    key = f'"${live.api_key_env}"' if live.api_key_env else "none"
+    return (
+        f"OPENAI_API_BASE={live.base} OPENAI_API_KEY={key}"
+        f" aider --model 'openai/{live.model}'\n"
+    )
+
+
+CLIENTS: Mapping[str, Callable[[Live], str]] = {
+    "openai": openai,
+    "codex": codex,
+    "cursor": cursor,
+    "opencode": opencode,
+    "continue": continue_,
+    "aider": aider,
+    "curl": curl,
+}
+"""Every client by name."""
