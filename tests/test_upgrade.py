@@ -67,6 +67,7 @@ DIFF = """\
 @pytest.fixture
 def stack(tmp_path: Path) -> Path:
     shutil.copytree(ROOT / "patches", tmp_path / "patches")
+    (tmp_path / "deployer.yaml").touch()
     (tmp_path / "stacks").mkdir()
     file = tmp_path / "stacks" / "prod.yaml"
     file.write_text(STACK, encoding="utf-8")

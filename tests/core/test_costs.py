@@ -1,20 +1,19 @@
 """What a plan on Modal says about money, with the arithmetic in full."""
 
 from dataclasses import replace
-
 from pathlib import Path
 
 import pytest
 
+from deployer.cli.comment import comment_of
 from deployer.core.costs import LISTED, Costs, Pace, costs_of, rate_of
 from deployer.core.facts import Facts
 from deployer.core.gpus import GPUS
 from deployer.core.plan import Plan
 from deployer.core.render.data import plan_data
-from deployer.cli.comment import comment_of
 from deployer.core.render.text import plan_text
-from deployer.saved_plan import Bound, SavedPlan
 from deployer.core.values import Flat
+from deployer.saved_plan import Bound, SavedPlan
 from deployer.testing import facts
 from tests.core.checking import DROPS, LOCAL, MODAL, SNAPSHOT, but, planned
 

@@ -273,8 +273,9 @@ def test_a_damaged_snapshot_is_taken_anew_while_the_server_serves_on() -> None:
         WARMED,
         WARMED,
         """\
+  ! drift    demo/snapshot: the image is damaged: a file is gone
   ± snapshot 1 warm-up request                                        re-snapshot
-      drift: the image is damaged: a file is gone
+      because it drifted
 Plan: 1 to snapshot.
 """,
         abilities=KEEPS,

@@ -11,10 +11,10 @@ from deployer.app.reading import refuse_build, refuse_options
 from deployer.app.settings import Settings
 from deployer.app.trapped import notices_of, number_of
 from deployer.core.model import Stack
-from deployer.state.files import FileStateStore
 from deployer.errors import DeployerError, LockedError, StackError, UsageError
 from deployer.gates.target import Target
 from deployer.load.stack import Loaded, load
+from deployer.state.files import FileStateStore
 
 _PRIVATE = 0o077
 """What others may do to a file that holds keys."""
