@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpclib.server
+import psutil
 from modal_proto import api_pb2 as pb
 
 from tests.modal.emulator.cloud import Cloud
@@ -65,6 +66,12 @@ class Container:
     @property
     def restore_file(self) -> Path:
         return self.folder / "restore.json"
+
+    def lose_children(self) -> None:
+        """What it started is not there after the restore."""
+        if self.process is not None:
+            for child in psutil.Process(self.process.pid).children(recursive=True):
+                child.kill()
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the whole group."""
