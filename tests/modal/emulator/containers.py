@@ -1,8 +1,7 @@
 """One container: the client's entrypoint in a root, a network and mounts of its own.
 
 The root is an overlay over this machine's, so a container writes where it likes and
-two of one app do not see each other.  It is started as root, or in a user namespace
-where we are not root.
+two of one app do not see each other.  That takes root.
 """
 
 import asyncio
@@ -87,7 +86,7 @@ async def launch(cloud: Cloud, container: Container) -> None:
     state = "error" if container.fails_restore else "restore"
     (folder / "checkpoint").write_text(state, encoding="utf-8")
     alone = _has_a_network_of_its_own(function)
-    namespaces = ["-m", *(["-n"] if alone else []), *_as_root()]
+    namespaces = ["-m", *(["-n"] if alone else [])]
     container.process = await asyncio.create_subprocess_exec(
         "unshare",
         *namespaces,
@@ -103,10 +102,6 @@ async def launch(cloud: Cloud, container: Container) -> None:
         start_new_session=True,
     )
     cloud.spawn(_watch(cloud, container))
-
-
-def _as_root() -> list[str]:
-    return [] if os.geteuid() == 0 else ["-Ur"]
 
 
 def _has_a_network_of_its_own(function: pb.Function) -> bool:
