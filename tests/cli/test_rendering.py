@@ -20,7 +20,7 @@ local: {port: 8099}
 """
 WARM = CAPTURED.replace(
     "enabled: true", "enabled: true, warmup: [{prompt: Hi, image: red.png}]"
-)
+).replace("quant: Q4_K_M", "quant: Q4_K_M, mmproj: F16")
 
 
 def deployer(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
