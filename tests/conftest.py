@@ -5,6 +5,8 @@ llama-server to test with.
 """
 
 import os
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,6 +15,7 @@ import pytest
 from filelock import FileLock
 
 from deployer.core.progress import unwatched
+from deployer.engines.local import criu as criu_module
 from deployer.sources import pypi
 from deployer.sources.wheels import gguf_from, server_from
 
@@ -46,6 +49,24 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny")
     tiny.write(folder / "tiny.gguf", folder / "mmproj.gguf")
     return folder / "tiny.gguf"
+
+
+@pytest.fixture(scope="session")
+def criu() -> Path:
+    """A CRIU that works here; installed below the cache where there is none."""
+    known = shutil.which("criu") or str(_cache() / "criu" / "bin" / "criu")
+    program = Path(os.environ.get(criu_module.VARIABLE, known))
+    if not program.exists():
+        script = Path(__file__).parents[1] / "scripts" / "install-criu.sh"
+        _cache().mkdir(parents=True, exist_ok=True)
+        with FileLock(_cache() / "criu.lock"):
+            subprocess.run([script, _cache() / "criu"], check=True)
+        program = _cache() / "criu" / "bin" / "criu"
+    with TemporaryDirectory() as home:
+        environment = {**os.environ, criu_module.VARIABLE: str(program)}
+        found = criu_module.capability(environment, Path(home))
+    assert found.works, f"{found.why}; {found.hint}; or deselect: -m 'not criu'"
+    return program
 
 
 def _unpacked(requirement: str, finish: Callable[[Path], object]) -> Path:

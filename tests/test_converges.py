@@ -254,15 +254,13 @@ class History:
 
     def _drift(self) -> tuple[Drift, ...]:
         server = self.state.live.get(SERVER)
-        if server is None:
-            return ()
         found = []
-        if not self.world.observe(server).running:
+        if server is not None and not self.world.observe(server).running:
             found.append(Drift(SERVER, "not running"))
         found += [
             Drift(record.address, flaw)
             for record in self.state.live.values()
-            if (flaw := self.world.flaw(record, server))
+            if (flaw := self.world.flaw(record, record))
         ]
         return tuple(found)
 

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import stat
 import threading
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -342,3 +343,13 @@ def test_a_manifest_lists_digest_size_and_mode(store: Store) -> None:
     assert content["files"]["notes"]["size"] == 4
     assert content["files"]["notes"]["mode"] == 0o444
     assert content["files"]["notes"]["sha256"].startswith("982d9e3eb996f559")
+
+
+def test_a_snapshot_is_for_its_owner_alone(store: Store) -> None:
+    """It holds the memory of a server: prompts and keys."""
+    entry = publish(store, kind="snapshot")
+    modes = {stat.S_IMODE(entry.path(name).stat().st_mode) for name in entry.files}
+    assert modes == {0o500, 0o400}
+    assert stat.S_IMODE(entry.folder.stat().st_mode) == 0o700
+    assert store.look("snapshot", "k1") == entry
+    assert store.look("snapshot", "k2") is None

@@ -98,18 +98,21 @@ def drift_of(
     stack_file: Path, settings: Settings, state: State, graph: Graph
 ) -> tuple[Drift, ...]:
     """What runs or lies there otherwise than the state says."""
-    server = state.server
-    if server is None:
+    if not state.live:
         return ()
     engine = settings.engine(state.engine, stack_file)
-    seen = engine.observe(server)
     found = []
-    if not (seen.running and seen.healthy):
-        found.append(Drift(server.address, seen.detail))
-    for record in state.live.values():
-        wanted = graph.get(server.address, server)
-        if record.kind is Kind.SNAPSHOT and (flaw := engine.flaw(record, wanted)):
-            found.append(Drift(record.address, flaw))
+    if (server := state.server) is not None:
+        seen = engine.observe(server)
+        if not (seen.running and seen.healthy):
+            found.append(Drift(server.address, seen.detail))
+    asked = next((n for n in graph.values() if n.kind is Kind.SERVER), server)
+    if asked is not None:
+        found += [
+            Drift(record.address, flaw)
+            for record in state.live.values()
+            if record.kind is Kind.SNAPSHOT and (flaw := engine.flaw(record, asked))
+        ]
     return tuple(found)
 
 

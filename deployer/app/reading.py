@@ -23,7 +23,7 @@ from deployer.core.marks import leaves
 from deployer.core.model import Stack
 from deployer.core.problems import Place, Problem
 from deployer.core.progress import Watch
-from deployer.core.snapshot_notes import snapshot_notes
+from deployer.core.snapshots import narrowed, snapshot_notes
 from deployer.core.values import Flat
 from deployer.engines import abilities_of, machine_stamp
 from deployer.errors import StackError, UsageError
@@ -34,6 +34,7 @@ from deployer.load.stack import Loaded, load
 from deployer.load.tree import place_of
 from deployer.resolve import Resolver
 
+_COLD = "write `snapshot: {enabled: auto}` to start cold where there is none"
 _START = Place("stack")
 """For an option that no field was written for."""
 
@@ -59,6 +60,7 @@ def read(stack_file: Path, settings: Settings, options: Options, watch: Watch) -
     stack = loaded.stack
     variables = settings.variables(stack_file.parent.absolute())
     abilities = abilities_of(stack.engine, variables, settings.home)
+    abilities = narrowed(stack, abilities)
     _refuse_snapshot(stack, abilities)
     refuse_options(loaded)
     refuse_build(loaded)
@@ -203,9 +205,8 @@ def _refuse_snapshot(stack: Stack, abilities: Abilities) -> None:
     wanted = stack.snapshot is not None and stack.snapshot.enabled is True
     if wanted and not abilities.snapshots:
         raise UsageError(
-            f"the stack takes a snapshot, and this machine cannot: {abilities.why_not}",
-            hint=f"{abilities.hint}; or write `snapshot: {{enabled: auto}}` to start"
-            " cold where there are none",
+            f"no snapshot can be taken here: {abilities.why_not}",
+            hint="; or ".join(filter(None, (abilities.hint, _COLD))),
         )
 
 

@@ -2,14 +2,14 @@
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from deployer.core import gate_options
 from deployer.core.values import JsonValue
 from deployer.core.verdict import Outcome, Verdict
 from deployer.gates.runner import GateRequest, run_gates
-from deployer.gates.target import Process, Target
+from deployer.gates.target import Comeback, Process, Target
 from tests.gates.fake_http import KEY, Script
 from tests.gates.fake_server import fake_server
 
@@ -42,6 +42,11 @@ def section(gate: str, **options: object) -> gate_options.Gate:
     return found
 
 
+def coming_back(url: str, *, really: bool = True) -> Callable[[float], Comeback]:
+    """An engine whose server is back at once, and answers at the address."""
+    return lambda _idle: Comeback(really, 0.25, "the image was damaged", url)
+
+
 def run_one(gate: str, target: Target, **options: object) -> Verdict:
     (verdict,) = run_gates(
         [GateRequest(gate, section(gate, **options))], target, say=lambda _event: None
@@ -60,6 +65,7 @@ def check(
     key_name: str = "API_KEY",
     process: Process = PROCESS,
     folder: Path | None = DATA,
+    bring_back: Callable[[float], Comeback] | None = None,
     **options: object,
 ) -> Verdict:
     """Run one gate against the server in miniature; `because` is part of the reason."""
@@ -72,6 +78,7 @@ def check(
             build=10434,
             process=process,
             folder=folder,
+            bring_back=bring_back or coming_back(server.url),
         )
         verdict = run_one(gate, target, **options)
     assert (verdict.outcome, because in verdict.because) == (outcome, True), verdict

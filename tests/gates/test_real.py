@@ -12,7 +12,7 @@ from deployer.gates import GATES
 from deployer.gates.props import context_per_slot
 from deployer.gates.runner import GateRequest, run_gates
 from deployer.gates.target import Process, Target
-from tests.gates.checking import DATA, PROCESS, run_one, section
+from tests.gates.checking import DATA, PROCESS, coming_back, run_one, section
 from tests.gates.real_server import KEY, serving
 
 pytestmark = pytest.mark.real
@@ -54,6 +54,7 @@ def target(url: str, **changed: JsonValue) -> Target:
         build=10434,
         process=PROCESS,
         folder=DATA,
+        bring_back=coming_back(url),
     )
 
 

@@ -18,7 +18,7 @@ from deployer.gates.target import Target
 from tests.gates import fake_http as http
 from tests.gates import fake_server as fake
 from tests.gates.breaking import CHAT, answers
-from tests.gates.checking import DATA, PROCESS, STATED, section
+from tests.gates.checking import DATA, PROCESS, STATED, coming_back, section
 from tests.gates.fake_http import KEY, Reply, Request, Responder, Script
 from tests.gates.fake_server import fake_server
 
@@ -34,7 +34,12 @@ def run(
 
     with fake_server(script) as server:
         target = Target(
-            server.url, api_key=KEY, expects=STATED, process=PROCESS, folder=DATA
+            server.url,
+            api_key=KEY,
+            expects=STATED,
+            process=PROCESS,
+            folder=DATA,
+            bring_back=coming_back(server.url),
         )
         requests = [GateRequest(name, section(name)) for name in names]
         return run_gates(requests, target, say=say, jobs=jobs), told

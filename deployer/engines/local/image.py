@@ -16,6 +16,8 @@ from typing import Final, TypeAlias
 
 FILES: Final = "files.img"
 """The table of open files, sockets among them."""
+PAGES: Final = "pages-1.img"
+"""The memory."""
 
 _MAGIC_BYTES: Final = 8
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5

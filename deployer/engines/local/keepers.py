@@ -51,8 +51,30 @@ def keepers_of(server: int) -> list[psutil.Process]:
 
 def end_keepers(keepers: Sequence[psutil.Process]) -> None:
     """Keepers end with their server; one that does not is ended, outermost first."""
-    _, left = psutil.wait_procs(keepers, timeout=_END_SECONDS)
-    for keeper in reversed(left):
+    if _all_ended(keepers):
+        return
+    for keeper in reversed(keepers):
         with suppress(psutil.NoSuchProcess):
             keeper.kill()
-    psutil.wait_procs(left, timeout=_END_SECONDS)
+    _all_ended(keepers)
+
+
+def _all_ended(keepers: Sequence[psutil.Process]) -> bool:
+    """Whether they are over within a while; a child of ours is reaped."""
+    deadline = time.monotonic() + _END_SECONDS
+    while time.monotonic() < deadline:
+        if all(_is_over(keeper) for keeper in keepers):
+            return True
+        time.sleep(_PAUSE)
+    return False
+
+
+def _is_over(keeper: psutil.Process) -> bool:
+    with suppress(psutil.TimeoutExpired, psutil.NoSuchProcess):
+        keeper.wait(timeout=0)
+        return True
+    try:
+        # An orphan is over though whoever it was left to has not reaped it yet.
+        return bool(keeper.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True

@@ -68,17 +68,21 @@ def flaw_of(
     *,
     variables: Mapping[str, str],
     api_key: str | None,
+    key_is_known: bool,
     program: str,
     digests: DigestCache,
 ) -> str:
-    """Why an image must not be used; empty where everything is as it was."""
+    """Why an image must not be used; empty where everything is as it was.
+
+    A key that the environment does not hold cannot be compared, and so is no reason.
+    """
     if problems := entry.problems():
         return f"the image is damaged: {problems[0]}"
     about = entry.about
     for changed in (
         _other_machine(about.get("machine"), entry, program),
         _other_files(about.get("depends"), digests),
-        _other_key(about.get("api_key"), api_key),
+        _other_key(about.get("api_key"), api_key) if key_is_known else "",
     ):
         if changed:
             return changed

@@ -60,7 +60,7 @@ class _Row:
 
 def listeners(port: int) -> tuple[Listener, ...]:
     """Everybody who listens on the port, on whatever address, IPv6 included."""
-    rows = [row for row in _rows() if row.state == _LISTEN and row.local[1] == port]
+    rows = [row for row in _rows(port) if row.state == _LISTEN]
     if not rows:
         return ()
     owners = _owners({row.inode for row in rows})
@@ -114,10 +114,7 @@ def refused(host: str, port: int) -> str | None:
 def listens(pid: int, port: int) -> bool:
     """Whether this very process listens on the port."""
     inodes = _sockets_of(pid)
-    return any(
-        row.inode in inodes and row.state == _LISTEN and row.local[1] == port
-        for row in _rows()
-    )
+    return any(row.inode in inodes and row.state == _LISTEN for row in _rows(port))
 
 
 def established(pid: int, port: int) -> int:
@@ -127,8 +124,8 @@ def established(pid: int, port: int) -> int:
     """
     inodes = _sockets_of(pid)
     count = 0
-    for row in _rows():
-        if row.inode not in inodes or row.local[1] != port:
+    for row in _rows(port):
+        if row.inode not in inodes:
             continue
         if row.state == _LISTEN:
             count += row.waiting
@@ -140,10 +137,7 @@ def established(pid: int, port: int) -> int:
 def accepted_by(pid: int, port: int, client: tuple[str, int]) -> bool:
     """Whether the connection from `client` (address, port) ended in this process."""
     inodes = _sockets_of(pid)
-    return any(
-        row.inode in inodes and row.local[1] == port and row.remote == client
-        for row in _rows()
-    )
+    return any(row.inode in inodes and row.remote == client for row in _rows(port))
 
 
 def _listener(row: _Row, pid: int | None) -> Listener:
@@ -179,14 +173,18 @@ def _program_name(pid: int | None) -> str:
         return ""
 
 
-def _rows() -> Iterator[_Row]:
+def _rows(port: int) -> Iterator[_Row]:
+    """The sockets whose own port this is; a busy machine has thousands of others."""
+    own = f":{port:04X}"
     for table in _TABLES:
         try:
             text = table.read_text(encoding="ascii")
         except FileNotFoundError:  # not Linux, or IPv6 is off
             continue
         for line in text.splitlines()[1:]:
-            yield _row(line.split())
+            columns = line.split(maxsplit=10)
+            if columns[1].endswith(own):
+                yield _row(columns)
 
 
 def _row(columns: Sequence[str]) -> _Row:

@@ -17,12 +17,12 @@ from typing import Final
 from deployer.core.events import Say, Talk
 from deployer.core.units import show_seconds
 from deployer.core.values import Flat
-from deployer.engines.local import criu, image
+from deployer.engines.local import criu, image, manifest
 from deployer.engines.local.health import wait_healthy
 from deployer.engines.local.process import Running, spawn, stop
 from deployer.engines.local.server import Server
 from deployer.engines.local.snapshots import Snapshots
-from deployer.engines.local.warming import probe
+from deployer.engines.local.warming import Door, probe
 from deployer.errors import DeployerError, EngineError
 from deployer.store import Entry
 
@@ -65,11 +65,12 @@ def bring_up(
         server.bring_up(needs, say)
     took = time.monotonic() - begun
     detail = f"started cold: {why}" if why else "restored from its snapshot"
+    if not why and key is not None and _is_older_than_the_machine(snapshots, key):
+        detail += ", which was taken before this machine was started"
     origin = Origin(restored=not why, seconds=round(took, 3), detail=detail)
     (server.run_dir / _ORIGIN).write_text(json.dumps(asdict(origin)), "utf-8")
     if not why:
-        text = f"restored from its snapshot in {show_seconds(took)}"
-        say(Talk(server.record.address, text))
+        say(Talk(server.record.address, f"{detail}; it took {show_seconds(took)}"))
     return origin
 
 
@@ -78,6 +79,12 @@ def origin_of(server: Server) -> Origin | None:
     with suppress(OSError, ValueError, TypeError):
         return Origin(**json.loads((server.run_dir / _ORIGIN).read_text("utf-8")))
     return None
+
+
+def _is_older_than_the_machine(snapshots: Snapshots, key: str) -> bool:
+    """Whether an image outlived a reboot."""
+    entry = snapshots.store.look("snapshot", key)
+    return entry is not None and entry.about.get("boot") != manifest.boot_id()
 
 
 def _restored(server: Server, key: str, snapshots: Snapshots, say: Say) -> str:
@@ -101,7 +108,7 @@ def _restored(server: Server, key: str, snapshots: Snapshots, say: Say) -> str:
 
 def _bring_back(server: Server, entry: Entry, program: str, say: Say) -> None:
     """Restore and prove; raises EngineError, and leaves no process then."""
-    server.clear_the_way()
+    door = server.clear_the_way()
     images = server.run_dir / _IMAGES
     # The process stands in this folder.
     Path(str(entry.about["folder"])).mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -119,42 +126,48 @@ def _bring_back(server: Server, entry: Entry, program: str, say: Say) -> None:
             port=server.port,
             environment={},
         )
-        _prove(server, running, entry, say)
+        _prove(server, door, running, entry, say)
     except DeployerError as error:
         if running is not None:
             stop(running, grace=0)
         said = criu.errors_in(server.run_dir / "restore.log")
         raise EngineError(said or error.message) from error
-    finally:
-        shutil.rmtree(images, ignore_errors=True)
 
 
 def _lay_out(entry: Entry, images: Path, *, to: tuple[str, int]) -> None:
-    """A folder with the files of the image, and the listener where it is to be."""
+    """A folder of links to the image, with the listener where it is to be.
+
+    It stays for the next restore: links cost nothing but the making.
+    """
+    port = int(str(entry.about["port"]))
+    table = image.rebind(entry.path(image.FILES), port=port, to=to)
+    file = images / image.FILES
+    with suppress(OSError):
+        pages = (images / image.PAGES).readlink()
+        if pages == entry.path(image.PAGES) and file.read_bytes() == table:
+            return
     shutil.rmtree(images, ignore_errors=True)
     images.mkdir(mode=0o700)
     for name in entry.files:
         if name != image.FILES:
             (images / name).symlink_to(entry.path(name))
-    port = int(str(entry.about["port"]))
-    table = image.rebind(entry.path(image.FILES), port=port, to=to)
-    file = images / image.FILES
     file.touch(mode=0o600)
     file.write_bytes(table)
 
 
-def _prove(server: Server, running: Running, entry: Entry, say: Say) -> None:
+def _prove(
+    server: Server, door: Door, running: Running, entry: Entry, say: Say
+) -> None:
     """Healthy soon, and of the same mind as before; raises the engine's errors."""
     limit = _PATIENCE + entry.size / _SLOWEST
     wait_healthy(
         running,
         server.url,
         limit=limit,
-        source_address=server.source_address,
+        source_address=door.source_address,
         say=lambda text: say(Talk(server.record.address, text)),
     )
-    answer = probe(
-        server.door(), limit + _SLOWER * float(str(entry.about["answer_seconds"]))
-    )
+    took = float(str(entry.about["answer_seconds"]))
+    answer = probe(door, limit + _SLOWER * took)
     if answer != entry.about["answer"]:
         raise EngineError("it answers otherwise than before it was frozen")

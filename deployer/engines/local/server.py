@@ -102,9 +102,14 @@ class Server:
         return None if name is None else self.place.environment.get(name)
 
     def door(self) -> Door:
-        """Where it is asked, with its key as far as that is known."""
-        host = steer.reachable(self.host)
-        return Door(host, self.port, self.known_key(), self.source_address)
+        """Where it is asked so that it answers, and not the one it shares with.
+
+        The key is there as far as it is known.
+        """
+        host, source = steer.reachable(self.host), ""
+        if self.is_shared():
+            source = steer.GATE_SOURCE
+        return Door(host, self.port, self.known_key(), source)
 
     def elsewhere(self, key: str) -> "Server":
         """One more server of the same kind, on a port of its own and this machine."""
@@ -134,7 +139,7 @@ class Server:
                 running,
                 self.url,
                 limit=limit,
-                source_address=self.source_address,
+                source_address=self.door().source_address,
                 say=lambda text: say(Talk(self.record.address, text)),
             )
         finally:
@@ -208,17 +213,14 @@ class Server:
         """Where its log lies, and what it is found again by."""
         return self._stack_dir / self.record.key[:_KEY_LENGTH]
 
-    @property
-    def source_address(self) -> str:
-        """Where to ask from so that it answers, and not the one it shares with."""
-        return steer.GATE_SOURCE if self.is_shared() else ""
-
-    def clear_the_way(self) -> None:
+    def clear_the_way(self) -> Door:
         """What comes before any start; on a shared port the clients stay away."""
         self.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.stopped.unlink(missing_ok=True)
-        if self.is_shared():
+        door = self.door()
+        if door.source_address:
             steer.steer(self.host, self.port, clients=0, gates=1)
+        return door
 
     @property
     def _stack_dir(self) -> Path:

@@ -15,6 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+import psutil
+
 from deployer.core.events import Say, Talk
 from deployer.core.resources import Node
 from deployer.core.state import Record, record_of
@@ -79,6 +81,7 @@ class Snapshots:
             entry,
             variables=scrubbed(os.environ),
             api_key=server.known_key(),
+            key_is_known=server.api_key_env is None or server.known_key() is not None,
             program=found.program,
             digests=DigestCache(self.store.digests),
         )
@@ -114,19 +117,20 @@ class Snapshots:
         found = criu.capability(self.place.environment, self.place.home)
         if not found.works:
             raise EngineError(f"no snapshot can be taken: {found.why}", found.hint)
-        self.retire(record_of(node, {}))
-        server = self._private(node)
-        server.bring_up(needs, say, keeper=("unshare", *criu.OWN_CLOCK, "setsid"))
-        running = server.running()
-        if running is None:
-            raise EngineError("the server to be captured ended at once")
-        keepers = keepers_of(running.pid)
+        record, server = record_of(node, {}), self._private(node)
+        self.retire(record)
+        keepers: list[psutil.Process] = []
         try:
+            server.bring_up(needs, say, keeper=("unshare", *criu.OWN_CLOCK, "setsid"))
+            running = server.running()
+            if running is None:
+                raise EngineError("the server to be captured ended at once")
+            keepers = keepers_of(running.pid)
             about = self._warmed(node, server, say)
             about |= self._frozen(node, server, running, into, found.program, say)
         finally:
             # Nobody is connected, and frozen half-way it would hear no SIGTERM.
-            stop(running, grace=0)
+            self.retire(record)
             end_keepers(keepers)
         return {**about, "criu": found.version}
 
@@ -169,7 +173,7 @@ class Snapshots:
     ) -> dict[str, JsonValue]:
         """Write the image; raises EngineError with what CRIU says."""
         memory = memory_of(running)
-        ensure_room(self.place.home, memory, purpose=f"the snapshot {node.key[:12]}")
+        ensure_room(into, memory, purpose=f"the snapshot {node.key[:12]}")
         digests = DigestCache(self.store.digests)
         about: dict[str, JsonValue] = {
             "name": f"{node.address}, a warmed server",

@@ -17,7 +17,7 @@ from deployer.errors import EngineError
 IDLE: Final = "--sleep-idle-seconds"
 """Option with which llama-server frees its memory when nobody asks."""
 PROBE: Final = "The capital of France is"
-_PROBE_TOKENS: Final = 8
+_PROBE_TOKENS: Final = 4
 _PROPS_SECONDS: Final = 5.0
 _EXCERPT: Final = 200
 

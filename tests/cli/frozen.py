@@ -1,0 +1,120 @@
+"""Projects whose server comes from a snapshot, and what is seen of it."""
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from deployer.engines.local.criu import VARIABLE
+from tests.cli.clients import chat
+from tests.cli.project import KEY, STACK, Done, Project, gone
+
+DEMO = "stacks/demo.yaml"
+ANSWER = "The answer is 42."
+SNAPSHOT = """
+snapshot:
+  enabled: true
+  warmup: [{prompt: Hello, max_tokens: 4}]
+"""
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """A project, with the CRIU that its commands use."""
+
+    project: Project
+    criu: Path
+
+    @property
+    def home(self) -> Path:
+        return self.project.home
+
+    def write(self, text: str = STACK + SNAPSHOT) -> None:
+        self.project.write(text)
+
+    def run(self, *words: str, env: Mapping[str, str | None] | None = None) -> Done:
+        variables = {VARIABLE: str(self.criu), **(env or {})}
+        return self.project.run(*words, env=variables)
+
+    def apply(self, **more: Mapping[str, str | None]) -> Done:
+        done = self.run("apply", DEMO, "--yes", **more)
+        assert done.code == 0, done.out + done.err
+        return done
+
+    def answer(self) -> str:
+        return chat(self.project.port, KEY)
+
+    def image(self) -> Path:
+        """The folder of the live snapshot."""
+        live = json.loads(self.project.state.read_text(encoding="utf-8"))["live"]
+        return self.home / "snapshot" / str(live["demo/snapshot"]["key"])
+
+    def file(self, name: str) -> Path:
+        """A file of the image, made writable."""
+        file = self.image() / name
+        file.chmod(0o600)
+        return file
+
+    def kill(self) -> None:
+        """End the server as a crash would."""
+        for process in processes_below(self.home):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+            assert gone(process.pid)
+
+    def start(self, env: Mapping[str, str | None] | None = None, key: str = KEY) -> str:
+        """Start what was killed; whatever was said, the right server answers then."""
+        done = self.run("start", DEMO, env={"LLAMA_API_KEY": key, **(env or {})})
+        assert done.code == 0, done.out + done.err
+        assert chat(self.project.port, key) == ANSWER
+        return done.out
+
+    def wrapper(self, name: str, script: str) -> str:
+        """A program that stands for CRIU, and has the real one in CRIU."""
+        file = self.project.folder / name
+        file.write_text(f"#!/bin/bash\nCRIU={self.criu}\n{script}\n")
+        file.chmod(0o755)
+        return str(file)
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Whatever is done to the image, it is as before in the end."""
+        image, copy = self.image(), self.project.folder / "image"
+        shutil.copytree(image, copy)
+        try:
+            yield
+        finally:
+            shutil.rmtree(self.home / "cache" / "snapshots", ignore_errors=True)
+            shutil.rmtree(image, ignore_errors=True)
+            copy.rename(image)
+
+    def pids(self) -> list[int]:
+        return [process.pid for process in processes_below(self.home)]
+
+
+@contextmanager
+def frozen(project: Project, criu: Path) -> Iterator[Frozen]:
+    """The project with its stack live from a snapshot; nothing of it is left."""
+    made = Frozen(project, criu)
+    made.write()
+    out = made.apply().out
+    assert "restored from its snapshot" in out, out
+    assert made.answer() == ANSWER
+    yield made
+    project.end()
+
+
+def processes_below(home: Path) -> Iterator[psutil.Process]:
+    """Everything that lives and was started for a server below this home."""
+    for process in psutil.process_iter():
+        try:
+            variables = process.environ()
+            below = variables.get("DEPLOYER_RUN_DIR", "").startswith(f"{home}/")
+            if below and process.status() != psutil.STATUS_ZOMBIE:
+                yield process
+        except (psutil.Error, OSError):
+            continue

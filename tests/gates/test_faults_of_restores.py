@@ -1,0 +1,76 @@
+"""No server passes that came back cold, as another one, or too late."""
+
+from dataclasses import replace
+
+from deployer.core.verdict import Outcome
+from deployer.gates import restore
+from deployer.gates.target import Comeback, Target
+from tests.gates.breaking import ERROR, FAIL, UNCLEAR, model
+from tests.gates.checking import check, coming_back, section
+from tests.gates.fake_http import Script
+from tests.gates.fake_model import Said
+from tests.gates.fake_server import fake_server
+
+SOUND = Script()
+OTHER = model(lambda _body: Said(content="I am another."))
+
+
+def test_the_times_of_warm_and_restored_are_kept_apart() -> None:
+    verdict = check("restore", SOUND, Outcome.PASS, "3 answers as before")
+    assert set(verdict.figures) == {
+        "restore_seconds",
+        "warm_ttft_seconds",
+        "restore_ttft_seconds",
+    }
+    assert verdict.figures["restore_seconds"] == 0.25
+
+
+def test_a_cold_start_is_no_restore() -> None:
+    with fake_server(SOUND) as server:
+        back = coming_back(server.url, really=False)
+        because = "it was no restore: the image was damaged"
+        check("restore", SOUND, FAIL, because, bring_back=back)
+
+
+def test_a_server_that_answers_otherwise_is_another_one() -> None:
+    with fake_server(OTHER) as server:
+        because = "once restored it answers otherwise: `"
+        back = coming_back(server.url)
+        verdict = check("restore", SOUND, FAIL, because, bring_back=back)
+    assert "became `I am another.`" in verdict.because
+
+
+def test_a_server_that_does_not_come_back_is_not_measured() -> None:
+    with fake_server(SOUND) as server:
+        gone = server.url
+    because = "once restored it does not answer: nothing answers at"
+    check("restore", SOUND, ERROR, because, bring_back=coming_back(gone))
+
+
+def test_a_restore_has_to_keep_its_limit() -> None:
+    because = "more than the 200 ms of `within`"
+    check("restore", SOUND, FAIL, because, within="0.2s")
+    check("restore", SOUND, Outcome.PASS, "", within="60s")
+
+
+def test_the_engine_is_told_how_long_nobody_asks() -> None:
+    told = list[float]()
+    with fake_server(SOUND) as server:
+
+        def back(idle: float) -> Comeback:
+            told.append(idle)
+            return coming_back(server.url)(idle)
+
+        check("restore", SOUND, Outcome.PASS, "", bring_back=back, idle="90s")
+    assert told == [90.0]
+
+
+def test_without_a_snapshot_nothing_is_proved() -> None:
+    target = Target("http://127.0.0.1:1")
+    parameters = section("restore")
+    nothing = restore.Measurement()
+    judged = restore.judge(nothing, parameters, target)  # type: ignore[arg-type] # of the gate
+    assert judged.outcome is UNCLEAR
+    why = "this server was started without a snapshot"
+    told = replace(target, why_no_snapshot=why)
+    assert restore.judge(nothing, parameters, told).because == why  # type: ignore[arg-type] # as above
