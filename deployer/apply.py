@@ -279,12 +279,11 @@ class _Run:
         verdicts = self._world.judge(record, gates, candidate=False)
         if all_let_pass(verdicts) or record.fields.get(ON_FAILURE) == "keep":
             return
-        if before is None:
-            engine.retire(record, say)
-        else:
+        if before is not None:
             engine.promote(before, record, say)
+        engine.retire(record, say)
         self._write(lambda s: s.dropped())
-        raise _refusal(verdicts, "what was live before was deployed again")
+        raise _refusal(verdicts, "what was live before has the traffic again")
 
     def _before(self, address: str) -> Record | None:
         """What has the traffic: live, or on its way out since a destroy that died."""

@@ -74,12 +74,12 @@ def test_a_secret_without_the_key(project: Project) -> None:
 
 def test_an_option_that_the_build_refuses_costs_one_start(ready: Project) -> None:
     """The real llama-server is asked, once, in a function that nobody starts again."""
-    ready.change("  fit: off\n", "  fit: off\n  flags: {numa: everywhere}\n")
+    ready.change("  fit: off\n", "  fit: off\n  flags: {override-kv: nonsense}\n")
     done = ready.apply(code=1)
     assert "error: llama-server did not start: this build of llama.cpp refuses" in (
         done.err
     )
-    assert "`--numa`" in done.err
+    assert "`--override-kv`" in done.err
     assert "nothing was deployed" in done.err
     seen = ready.cloud.seen()
     assert seen["started"] == 1
@@ -139,8 +139,10 @@ def test_an_image_that_is_not_built(ready: Project) -> None:
 def test_a_volume_that_is_full(project: Project) -> None:
     project.cloud.faults(volume_bytes=4_000_000)
     done = project.apply(code=1)
-    assert "No space left on device" in done.err
-    assert "deployer store gc --engine modal" in done.err
+    assert done.err == (
+        "error: the Volume takes no more data, or no more files (500 000): `deployer"
+        " store gc --engine modal` removes what no release needs\n"
+    )
 
 
 def test_the_network_is_cut_and_comes_back(ready: Project) -> None:
@@ -203,7 +205,7 @@ def test_two_deployers_at_once(ready: Project) -> None:
 
 
 def test_a_restore_that_fails_starts_anew_and_is_held_back(ready: Project) -> None:
-    """Exit code 222 makes Modal start without the snapshot; the gate tells."""
+    """The app ends with 222, and is started without its snapshot; the gate tells."""
     ready.change("gates:\n", "gates:\n  restore: {within: 30s, idle: 1s}\n")
     ready.cloud.faults(restores=1)
     done = ready.apply(code=6)

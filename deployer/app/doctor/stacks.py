@@ -125,8 +125,8 @@ def state(stack: Stack, file: Path, settings: Settings) -> Iterator[Finding]:
     except DeployerError as error:
         yield wrong("state", error)
         return
-    here = isinstance(states, FileStateStore)
-    lock = states.folder / f"{stack.name}.lock" if here else None
+    files = states if isinstance(states, FileStateStore) else None
+    lock = None if files is None else files.folder / f"{stack.name}.lock"
     if holder is not None:
         what = f"the stack is locked by {holder}"
         hint = "wait for it, or stop it: the lock goes with its process"

@@ -25,11 +25,6 @@ if TYPE_CHECKING:
     import modal
     from modal.types import LogEntry
 
-_FULL: Final = "No space left on device"
-_MAKE_ROOM: Final = (
-    "`deployer store gc --engine modal` lists what can go from the Volume, which holds"
-    " 500,000 files at most"
-)
 _ENVIRONMENT: Final = "MODAL_ENVIRONMENT"
 _IMAGE_LINES: Final = 12
 """Of the log of an image that was not built: what its last layer said."""
@@ -356,9 +351,7 @@ class Call:
             except its.Error:
                 raise
             except Exception as error:  # noqa: BLE001 - whatever the function raised
-                said = _said(error)
-                full = _FULL in said
-                raise EngineError(said, hint=_MAKE_ROOM if full else "") from None
+                raise EngineError(_said(error)) from None
 
     def cancel(self) -> None:
         """End it and its container; over already is fine."""

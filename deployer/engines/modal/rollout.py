@@ -28,7 +28,13 @@ from deployer.engines.modal.kept import (
 from deployer.engines.modal.lower import primes_of, rate_of, scaling_of
 from deployer.engines.modal.meter import Meter
 from deployer.engines.modal.render import CANDIDATE_FILE, SERVER_FILE, TRYOUT_FILE
-from deployer.engines.modal.starting import QUEUE_SECONDS, is_ours, not_started, wake
+from deployer.engines.modal.starting import (
+    QUEUE_SECONDS,
+    is_ours,
+    last_words,
+    not_started,
+    wake,
+)
 from deployer.engines.modal.told import Deployed
 from deployer.errors import (
     CancelledError,
@@ -86,6 +92,7 @@ class Rollout:
                 try:
                     result = result_of(call, log, self._say, wait)
                 except EngineError as error:
+                    last_words(log, self._say, node.address)
                     raise not_started(
                         log, error.message, "nothing was deployed"
                     ) from None

@@ -75,11 +75,15 @@ class Seeing:
             "containers": containers,
             "deployed_at": found.deployed_at,
         }
-        if (gpu := record.outputs.get("gpu")) is not None:
-            facts["gpu"] = gpu
+        words = [f"app `{app}` version {found.version}", what]
+        match record.outputs.get("gpu"):
+            case [*gpus] if gpus:
+                facts["gpu"] = gpus
+                words.append(f"on {' or '.join(str(gpu) for gpu in gpus)}")
         if (restored := self._last_restore(app)) is not None:
             facts["last_restore"] = restored
-        words = [f"app `{app}` version {found.version}", what, *missing]
+            words.append(f"last restored {restored}")
+        words += missing
         return Observation(
             running=True, healthy=not missing, detail=", ".join(words), facts=facts
         )

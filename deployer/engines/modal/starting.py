@@ -38,7 +38,7 @@ def wake(
         wait = Wait(about, "a start on Modal", limit, show=is_ours)
         seconds = wait_for(lambda: _answered(answer, log), log, say, wait)
     except (EngineError, TimedOutError) as error:
-        _last_words(log, say, about)
+        last_words(log, say, about)
         account.stop(app)
         raise not_started(log, error.message, f"app `{app}` was stopped") from None
     except BaseException:
@@ -51,7 +51,7 @@ def wake(
     return seconds, restored
 
 
-def _last_words(log: Log, say: Say, about: str) -> None:
+def last_words(log: Log, say: Say, about: str) -> None:
     """Tell what of the log is still on its way."""
     threading.Event().wait(_WORDS_SECONDS)
     for line in log.now(any_line):

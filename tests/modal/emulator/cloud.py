@@ -141,7 +141,7 @@ class Faults:
     cut_at: str = ""
     """The request during which the network is cut."""
     restores: int = 0
-    """How many restores end in exit code 222."""
+    """How many containers lose their processes when they are restored."""
     unmounted: str = ""
     """An app whose containers find their Volumes empty."""
     failed_layer: str = ""

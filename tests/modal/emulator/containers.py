@@ -1,8 +1,7 @@
 """One container: the client's entrypoint in a root, a network and mounts of its own.
 
 The root is an overlay over this machine's, so a container writes where it likes and
-two of one app do not see each other.  It is started as root, or in a user namespace
-where we are not root.
+two of one app do not see each other.  That takes root.
 """
 
 import asyncio
@@ -16,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpclib.server
+import psutil
 from modal_proto import api_pb2 as pb
 
 from tests.modal.emulator.cloud import Cloud
@@ -66,6 +66,12 @@ class Container:
     def restore_file(self) -> Path:
         return self.folder / "restore.json"
 
+    def lose_children(self) -> None:
+        """What it started is not there after the restore."""
+        if self.process is not None:
+            for child in psutil.Process(self.process.pid).children(recursive=True):
+                child.kill()
+
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the whole group."""
         if self.process is not None:
@@ -80,7 +86,7 @@ async def launch(cloud: Cloud, container: Container) -> None:
     state = "error" if container.fails_restore else "restore"
     (folder / "checkpoint").write_text(state, encoding="utf-8")
     alone = _has_a_network_of_its_own(function)
-    namespaces = ["-m", *(["-n"] if alone else []), *_as_root()]
+    namespaces = ["-m", *(["-n"] if alone else [])]
     container.process = await asyncio.create_subprocess_exec(
         "unshare",
         *namespaces,
@@ -96,10 +102,6 @@ async def launch(cloud: Cloud, container: Container) -> None:
         start_new_session=True,
     )
     cloud.spawn(_watch(cloud, container))
-
-
-def _as_root() -> list[str]:
-    return [] if os.geteuid() == 0 else ["-Ur"]
 
 
 def _has_a_network_of_its_own(function: pb.Function) -> bool:

@@ -224,6 +224,8 @@ class Pools:
     async def _resume(self, container: Container, said: str) -> None:
         if container.runs:
             await self._cloud.log(container.function_id, container.task_id, said)
+            if container.fails_restore:
+                container.lose_children()
             # Every value is text; an empty one stands for what it was.
             state = json.dumps({"task_id": container.task_id, "server_url": ""})
             new = container.restore_file.with_suffix(".new")
