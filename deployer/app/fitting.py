@@ -17,7 +17,7 @@ from deployer.core.render.fit import fit_line
 from deployer.core.render.fit import sized as shown_size
 from deployer.core.units import size_in_bytes
 from deployer.gguf.choices import Way, machine_of, ways_out
-from deployer.gguf.facts import Facts, from_json
+from deployer.gguf.facts import Facts, NoModelError, from_json
 from deployer.gguf.memory import Machine, fit_on, host_memory_needed
 from deployer.gguf.reading import facts_of_files
 from deployer.gguf.serving import Serving
@@ -63,7 +63,10 @@ def weights_facts(pin: Pin, key: str, store: Store) -> Facts | None:
     projector = [entry.path(name) for name in names if Path(name).name == mmproj]
     if not model:
         return None
-    return facts_of_files(model, projector[0] if projector else None)
+    try:
+        return facts_of_files(model, projector[0] if projector else None)
+    except NoModelError:
+        return None
 
 
 def serving_of(stack: Stack, locked: Locked) -> Serving:

@@ -28,6 +28,8 @@ _NAMES = {
         re.compile(r'\{\s*PROJECTOR_TYPE_\w+\s*,\s*"([^"]+)"'),
     ),
 }
+_IN_EVERY = b"starcoder2\0"
+"""An architecture of every build: where it is, the table of names is."""
 _LIBRARIES = {ARCHITECTURE: "libllama.*", PROJECTOR: "libmtmd.*"}
 
 
@@ -89,8 +91,11 @@ def known_in_tree(kind: str, name: str, tree: Path) -> Known:
 
 
 def known_in_binary(kind: str, name: str, binary: Path) -> Known:
-    """Whether a llama-server or its library holds the name as a text of its own."""
-    wanted = b"\0" + name.encode() + b"\0"
+    """Whether a llama-server or its library holds a text that ends in the name.
+
+    Linkers keep a text inside of a longer one that ends like it, so no more is asked.
+    """
+    wanted = name.encode() + b"\0"
     looked = False
     for file in _binaries(kind, binary):
         try:
@@ -98,7 +103,7 @@ def known_in_binary(kind: str, name: str, binary: Path) -> Known:
                 file.open("rb") as stream,
                 mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content,
             ):
-                looked = looked or content.find(b"general.architecture") >= 0
+                looked = looked or content.find(_IN_EVERY) >= 0
                 if content.find(wanted) >= 0:
                     return Known.YES
         except (OSError, ValueError):
