@@ -39,7 +39,6 @@ FAULTS = (
     *("503", "silent", "empty", "half a stream", "a page"),
     *(
         "another model",
-        "tools all at 0",
         "thoughts",
         "half a body",
         "reset",

@@ -6,6 +6,7 @@ from deployer.core.gate_options import Chat
 from deployer.gates.answers import Answer, Judgement, excerpt, failed, passed
 from deployer.gates.asking import PROMPT, chat_body
 from deployer.gates.client import Client
+from deployer.gates.leaks import leak_in
 from deployer.gates.shapes import Choice, Completion, Usage, read
 from deployer.gates.target import Target
 
@@ -81,6 +82,8 @@ def _text_problem(choice: Choice, parameters: Chat, most: int) -> str:
         )
     if not text:
         return "the answer is empty"
+    if leak := leak_in(text):
+        return f"`{leak}` of the chat template reached the client: `{excerpt(text)}`"
     wanted = parameters.contains
     if wanted is not None and wanted.casefold() not in text.casefold():
         return f"the answer does not hold `{wanted}`: `{excerpt(text)}`"
