@@ -54,16 +54,9 @@ def doctor_command(
       deployer doctor stacks/prod.yaml --fix
     """
     if runbook:
-        from deployer.llama.runbook import markdown  # noqa: PLC0415 - only here
-
-        click.echo(markdown(), nl=False)
+        _print_runbook()
         return
-    files = () if path is None else stack_files((path,))
-    if path is not None and not files:
-        raise UsageError(
-            f"no stack file in `{path}`", hint="stack files end in `.yaml`"
-        )
-    asked = Asked(files, url, None if logs is None else _log(logs))
+    asked = _asked(path, url, logs)
     found = tuple(examine(asked, settings_of(), now=time.time()))
     if as_json:
         json_head()
@@ -78,6 +71,21 @@ def doctor_command(
             _show([f for f in found if f.grade is not Grade.FINE])
     if any(finding.grade is Grade.ERROR for finding in found):
         raise click.exceptions.Exit(1)
+
+
+def _print_runbook() -> None:
+    from deployer.llama.runbook import markdown  # noqa: PLC0415 - only here
+
+    click.echo(markdown(), nl=False)
+
+
+def _asked(path: Path | None, url: str | None, logs: str | None) -> Asked:
+    """What is to be looked at; a folder stands for the stacks in it."""
+    files = () if path is None else stack_files((path,))
+    if path is not None and not files:
+        hint = "stack files end in `.yaml`"
+        raise UsageError(f"no stack file in `{path}`", hint=hint)
+    return Asked(files, url, None if logs is None else _log(logs))
 
 
 def _log(name: str) -> Log:
