@@ -101,7 +101,7 @@ def test_what_the_build_means_is_told(stack: Path) -> None:
     assert said(found, "patches") == ["gemma4-thinking-tags"]
     assert said(found, "traps left") == ["gemma4-early", "thinking-unbounded"]
     assert said(found, "traps entered") == []
-    assert "`timeout`" in said(found, "default")
+    assert "`timeout`" in said(found, "defaults")
     assert "`tool_choice" in said(found, "server API")
     assert len(said(found, "weights")) == 1
 
@@ -166,6 +166,24 @@ def test_a_patch_that_is_still_wanted_stays(stack: Path) -> None:
     (line,) = [line for line in found.lines if line.topic == "patches"]
     assert line.sign == "✔"
     assert load(stack).stack.llama_cpp.patches == ("gemma4-thinking-tags",)
+
+
+def test_a_change_that_may_come_later_is_told_apart(stack: Path) -> None:
+    signs = {
+        build: {
+            line.sign for line in moved(stack, build).lines if "ubatch" in line.text
+        }
+        for build in ("b8722", "b11434")
+    }
+
+    assert signs == {"b8722": {"?"}, "b11434": {"~"}}
+
+
+def test_the_way_back_takes_changes_back(stack: Path) -> None:
+    write(moved(stack, "b11434"))
+    texts = [line.text for line in moved(stack, "b8672").lines]
+
+    assert "`timeout`: 3600 s → 600 s (between b9246 and b9496)" in texts
 
 
 def test_what_is_no_tag_is_refused(stack: Path) -> None:

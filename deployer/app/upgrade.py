@@ -227,9 +227,9 @@ def _said(edit: Edit) -> str:
 def _change_lines(stack: Stack, old: int | None, new: int | None) -> Iterator[Line]:
     if old is None or new is None:
         return
-    for change, forward in changes_between(stack, old, new):
-        text = str(change) if forward else f"taken back: {change}"
-        yield Line(change.area.value, "~", text)
+    for crossed in changes_between(stack, old, new):
+        sign = "~" if crossed.sure else "?"
+        yield Line(crossed.change.area.value, sign, crossed.text)
 
 
 def _trap_lines(

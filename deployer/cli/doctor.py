@@ -4,7 +4,6 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from textwrap import wrap
 
 import click
 
@@ -12,7 +11,13 @@ from deployer.app.doctor.examine import Asked, Log, examine
 from deployer.app.doctor.finding import Finding, Grade
 from deployer.app.settings import settings_of
 from deployer.cli.options import json_option, yes_option
-from deployer.cli.output import is_terminal, json_head, json_line, width
+from deployer.cli.output import (
+    is_terminal,
+    json_head,
+    json_line,
+    stack_files,
+    wrapped,
+)
 from deployer.core.values import JsonValue
 from deployer.errors import UsageError
 
@@ -49,11 +54,9 @@ def doctor_command(
       deployer doctor stacks/prod.yaml --fix
     """
     if runbook:
-        from deployer.llama.runbook import markdown  # noqa: PLC0415 - only here
-
-        click.echo(markdown(), nl=False)
+        _print_runbook()
         return
-    asked = Asked(path, url, None if logs is None else _log(logs))
+    asked = _asked(path, url, logs)
     found = tuple(examine(asked, settings_of(), now=time.time()))
     if as_json:
         json_head()
@@ -70,6 +73,21 @@ def doctor_command(
         raise click.exceptions.Exit(1)
 
 
+def _print_runbook() -> None:
+    from deployer.llama.runbook import markdown  # noqa: PLC0415 - only here
+
+    click.echo(markdown(), nl=False)
+
+
+def _asked(path: Path | None, url: str | None, logs: str | None) -> Asked:
+    """What is to be looked at; a folder stands for the stacks in it."""
+    files = () if path is None else stack_files((path,))
+    if path is not None and not files:
+        hint = "stack files end in `.yaml`"
+        raise UsageError(f"no stack file in `{path}`", hint=hint)
+    return Asked(files, url, None if logs is None else _log(logs))
+
+
 def _log(name: str) -> Log:
     if name == "-":
         return Log("stdin", tuple(sys.stdin.read().splitlines()))
@@ -81,10 +99,10 @@ def _show(found: Sequence[Finding]) -> None:
     for finding in found:
         head = f"  {_SIGNS[finding.grade]} {finding.area:<{_AREA}}"
         name = f" [{finding.id}]" if finding.id else ""
-        for line in _wrapped(head, f"{finding.what}{name}"):
+        for line in wrapped(head, f"{finding.what}{name}"):
             click.echo(line)
         if finding.fix:
-            for line in _wrapped(f"{'':{_AREA + 4}}fix: ", finding.fix):
+            for line in wrapped(f"{'':{_AREA + 4}}fix: ", finding.fix):
                 click.echo(line)
     counts = [
         f"{count} {grade.value}{'s' if count > 1 else ''}"
@@ -92,18 +110,6 @@ def _show(found: Sequence[Finding]) -> None:
         if (count := sum(f.grade is grade for f in found))
     ]
     click.echo(", ".join(counts) or "nothing is wrong")
-
-
-def _wrapped(head: str, text: str) -> list[str]:
-    """The text behind its head, in the columns that there are; words stay whole."""
-    return wrap(
-        text,
-        width=max(60, width()),
-        initial_indent=head,
-        subsequent_indent=" " * len(head),
-        break_long_words=False,
-        break_on_hyphens=False,
-    ) or [head]
 
 
 def _fix(found: Sequence[Finding], *, yes: bool, as_json: bool) -> bool:

@@ -27,6 +27,20 @@ def width() -> int:
     return shutil.get_terminal_size((100, 24)).columns
 
 
+def wrapped(head: str, text: str) -> list[str]:
+    """The text behind its head, in the columns that there are; words stay whole."""
+    from textwrap import wrap  # noqa: PLC0415 - few commands print prose
+
+    return wrap(
+        text,
+        width=max(60, width()),
+        initial_indent=head,
+        subsequent_indent=" " * len(head),
+        break_long_words=False,
+        break_on_hyphens=False,
+    ) or [head]
+
+
 def when(stamp: str) -> str:
     """A time as people read it, from one as the state keeps it: UTC, ISO 8601."""
     return stamp.replace("T", " ").replace("+00:00", " UTC")

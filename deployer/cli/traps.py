@@ -3,7 +3,7 @@
 import click
 
 from deployer.cli.options import json_option
-from deployer.cli.output import json_head, json_line
+from deployer.cli.output import json_head, json_line, wrapped
 from deployer.core.spelling import did_you_mean, shown
 from deployer.core.values import JsonValue
 from deployer.errors import UsageError
@@ -63,7 +63,8 @@ def _explain(trap: Trap) -> None:
         ("reference", trap.reference),
         ("ignore it", f"ignore: [{{trap: {trap.id}, reason: …}}]"),
     ):
-        click.echo(f"  {word:<10}  {text}")
+        for line in wrapped(f"  {word:<10}  ", text):
+            click.echo(line)
 
 
 def _data(trap: Trap) -> dict[str, JsonValue]:

@@ -9,7 +9,7 @@ from deployer.app.planning import Options, plan
 from deployer.app.settings import settings_of
 from deployer.app.upgrade import Upgrade, Wanted, upgrade, write
 from deployer.cli.options import json_option, stack_argument
-from deployer.cli.output import json_head, json_line
+from deployer.cli.output import json_head, json_line, wrapped
 from deployer.core.notices import notice_lines
 from deployer.core.progress import unwatched
 from deployer.core.render.text import plan_text
@@ -70,9 +70,9 @@ def _lines(found: Upgrade) -> Iterator[str]:
         yield topic
         for line in found.lines:
             if line.topic == topic:
-                yield f"  {line.sign} {line.text}"
+                yield from wrapped(f"  {line.sign} ", line.text)
                 if line.hint:
-                    yield f"      {line.hint}"
+                    yield from wrapped("      ", line.hint)
     yield ""
     for file in found.files:
         yield from file.diff.splitlines()

@@ -17,7 +17,7 @@ from deployer.llama.trap import Case
 class Area(StrEnum):
     """What changes."""
 
-    DEFAULT = "default"
+    DEFAULT = "defaults"
     API = "server API"
 
 
@@ -34,23 +34,37 @@ class Change:
     concerns: Callable[[Case], bool] = lambda _: True
     """Whether a stack would notice."""
 
-    def __str__(self) -> str:
-        since = f"by b{self.by}" if self.by - self.after > 1 else f"b{self.by}"
-        return f"{self.what}: {self.old} → {self.new} ({since})"
+
+@dataclass(frozen=True, slots=True)
+class Crossed:
+    """A change that lies between two builds, in the direction that is gone."""
+
+    change: Change
+    forward: bool
+    sure: bool
+    """One of the builds may lie where the change is only known to be near."""
+
+    @property
+    def text(self) -> str:
+        """What changes, from what to what, and when."""
+        change = self.change
+        before, after = change.old, change.new
+        if not self.forward:
+            before, after = after, before
+        near = f"between b{change.after} and b{change.by}"
+        when = near if change.by - change.after > 1 else f"b{change.by}"
+        return f"{change.what}: {before} → {after} ({when})"
 
 
-def changes_between(stack: Stack, old: int, new: int) -> Iterator[tuple[Change, bool]]:
-    """What a stack would notice between two builds; False: it is taken back.
-
-    What lies between the builds that are known counts as changed.
-    """
+def changes_between(stack: Stack, old: int, new: int) -> Iterator[Crossed]:
+    """What a stack would notice, or may, between two builds."""
     case = Case(stack, new)
+    low, high = min(old, new), max(old, new)
     for change in CHANGES:
-        if change.concerns(case):
-            if old < change.by <= new or old <= change.after < new:
-                yield change, True
-            elif new < change.by <= old or new <= change.after < old:
-                yield change, False
+        crossed = low < change.by and change.after < high
+        if crossed and low != high and change.concerns(case):
+            sure = low <= change.after and change.by <= high
+            yield Crossed(change, forward=old < new, sure=sure)
 
 
 def _drafts(case: Case) -> bool:

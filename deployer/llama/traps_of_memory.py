@@ -73,12 +73,13 @@ def _picture(most: int, case: Case) -> str:
     server = case.server
     if not case.is_gemma4 or case.stack.model.mmproj is None:
         return ""
-    stated = [n for n in (server.image_min_tokens, server.image_max_tokens) if n]
+    least = server.image_min_tokens or 0
+    tokens = server.image_max_tokens or max(most, least)
     batch = server.batch_size or DEFAULT_BATCH
     held = server.ubatch_size or DEFAULT_UBATCH
-    if min(max(stated, default=most), batch) <= held:
+    if min(tokens, batch) <= held:
         return ""
-    if stated:
+    if server.image_max_tokens or least > most:
         name = "max" if server.image_max_tokens else "min"
         return f"server.image_{name}_tokens"
     return "server.ubatch_size" if server.ubatch_size else "model.mmproj"
@@ -102,7 +103,7 @@ def _mixed_cache(case: Case) -> str:
     compiled = pair in _COMPILED_PAIRS or any(
         case.has_definition(f"GGML_CUDA_FA_{name}") for name in ("ALL_QUANTS", "QUANTS")
     )
-    if compiled or case.stack.llama_cpp.cuda is None:
+    if compiled or server.flash_attn == "off" or case.stack.llama_cpp.cuda is None:
         return ""
     return "server.cache_type_v" if server.cache_type_v else "server.cache_type_k"
 

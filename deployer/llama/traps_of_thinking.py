@@ -10,7 +10,8 @@ def _asks_for_budget(case: Case) -> str:
     gates = case.stack.gates
     if gates is not None and gates.thinking_budget is not None:
         return "gates.thinking_budget"
-    limited = (case.server.reasoning_budget or -1) > 0
+    budget = case.server.reasoning_budget
+    limited = budget is not None and budget >= 0
     return "server.reasoning_budget" if limited else ""
 
 

@@ -111,6 +111,7 @@ CAUGHT: dict[str, list[tuple[Change, int, str]]] = {
     ],
     "large-picture-above-batch": [
         (gemma(), 10821, "model.mmproj"),
+        (gemma(server={"image_min_tokens": 64}), 10821, "model.mmproj"),
         (gemma(server={"ubatch_size": 1024}), 11218, "server.ubatch_size"),
     ],
     "several-pictures": [(gemma(), 9628, "model.mmproj")],
@@ -264,6 +265,7 @@ SPARED: dict[str, list[tuple[Change, int]]] = {
     "large-picture-above-batch": [
         (gemma(server={"ubatch_size": 1120}), 11218),
         (gemma(server={"image_max_tokens": 512}), 11218),
+        (gemma(server={"image_min_tokens": 64, "ubatch_size": 1120}), 11218),
         (gemma(), 11434),
     ],
     "several-pictures": [(gemma(), 9763), ({"model": {}}, 9628)],

@@ -21,8 +21,8 @@ class Log:
 class Asked:
     """What doctor is to look at beside this machine."""
 
-    file: Path | None = None
-    """A stack."""
+    files: tuple[Path, ...] = ()
+    """Stacks."""
     url: str | None = None
     """A server, instead of the one that the stack has live."""
     log: Log | None = None
@@ -30,14 +30,14 @@ class Asked:
 
 def examine(asked: Asked, settings: Settings, *, now: float) -> Iterator[Finding]:
     """Every finding, area by area; what is not there is not looked at."""
-    if asked.file is not None:
-        yield from _stack(asked.file, asked, settings)
-    elif asked.log is None and asked.url is None:
+    for file in asked.files:
+        yield from _stack(file, asked, settings)
+    if asked == Asked():
         yield from machine.programs(None, settings)
         yield from machine.surroundings(None, None, settings)
-    if asked.log is None and (asked.url is None or asked.file is not None):
+    if asked.log is None and (asked.url is None or asked.files):
         yield from machine.store(settings, now=now)
-    if asked.file is None and asked.url is not None:
+    if not asked.files and asked.url is not None:
         yield from live.asked(asked.url, None, "", None, None)
     if asked.log is not None:
         yield from live.read(asked.log.lines, asked.log.name)
