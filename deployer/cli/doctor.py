@@ -10,12 +10,12 @@ import click
 from deployer.app.doctor.examine import Asked, Log, examine
 from deployer.app.doctor.finding import Finding, Grade
 from deployer.app.settings import settings_of
+from deployer.app.subjects import stack_files
 from deployer.cli.options import json_option, yes_option
 from deployer.cli.output import (
     is_terminal,
     json_head,
     json_line,
-    stack_files,
     wrapped,
 )
 from deployer.core.values import JsonValue
