@@ -240,12 +240,19 @@ class _Run:
             if self._world.engine.observe(record).healthy:
                 raise  # it may have the traffic already: the next run tries again
             self._world.engine.retire(record, _silent)
+            self._give_back(record.address)
             self._write(lambda s: s.dropped())
             raise EngineError(
                 f"release {release.number} could not be started again, and was"
                 f" dropped: {error.message}",
                 hint="what was live before it serves on; run `deployer apply` again",
             ) from error
+
+    def _give_back(self, address: str) -> None:
+        """A release that is dropped may have had the traffic already."""
+        live = self.state.live.get(address)
+        if live is not None and self._world.engine.observe(live).running:
+            self._world.engine.promote(live, None, _silent)
 
     def _hand_over(self, release: Release) -> None:
         outputs: dict[str, Flat] = {}

@@ -282,3 +282,13 @@ def test_a_failed_build_does_not_lose_the_weights_beside_it() -> None:
     desk.fail(LOCAL, EngineError, ["stage build"])
     assert list(desk.state.made) == ["demo/weights"]
     assert [it.record.kind for it in desk.state.loose] == [Kind.BUILD]
+
+
+def test_a_dropped_release_gives_the_traffic_back(desk: Desk) -> None:
+    """It may have had it already when the run before died."""
+    desk.apply(LOCAL)
+    before = dict(desk.engine.traffic)
+    desk.crash(WIDER, at=2, after=True)
+    assert desk.engine.traffic != before
+    desk.fail(WIDER, EngineError, ["start server"])
+    assert desk.engine.traffic == before
