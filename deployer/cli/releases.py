@@ -96,11 +96,11 @@ def _status_data(found: Status) -> dict[str, JsonValue]:
     }
 
 
-@click.command("history")
+@click.command("history", short_help="List the kept releases, newest first.")
 @stack_argument
 @json_option
 def history_command(stack: Path, *, as_json: bool) -> None:
-    """List the kept releases, newest first, with the versions of the engine.
+    """List the kept releases, newest first, with the versions that Modal gave them.
 
     Each with the speed that its gates measured, and with their report.
 

@@ -1,14 +1,11 @@
 """The story of a stack on Modal, told once to the emulated control plane."""
 
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from tests.cli.project import Done
@@ -47,6 +44,8 @@ class Story:
 
     project: Project
     chapters: dict[str, Chapter] = field(default_factory=dict)
+    answer: Mapping[str, Any] = field(default_factory=dict)
+    events: list[str] = field(default_factory=list)
 
     def tell(self, name: str, *words: str) -> Chapter:
         """Run a command; whatever it ends in is for the tests to judge."""
@@ -86,6 +85,8 @@ def _tell(story: Story, cloud: Emulated) -> None:
     project = story.project
     project.write(RESTORING)
     story.tell("first", *APPLY)
+    url = project.live()["outputs"]["url"]
+    story.answer, story.events = project.ask(url), project.streamed(url)
     story.tell("nothing", *APPLY)
     project.change("  chat: {}\n", "  chat: {}\n  stream: {}\n")
     project.change("  restore: {within: 30s, idle: 1s}\n", "")
@@ -236,11 +237,10 @@ def test_the_key_is_in_no_file_of_ours(story: Story) -> None:
     assert KEY not in json.dumps([c.done.out for c in story.chapters.values()])
 
 
-def test_what_the_client_says_reaches_the_server(live: Project) -> None:
+def test_what_clients_say_reaches_the_server(story: Story) -> None:
     """HTTP and SSE go through the platform's own proxy, and through none of ours."""
-    url = live.live()["outputs"]["url"]
-    assert live.ask(url)["model"] == "tiny"
-    assert live.streamed(url)[-1] == "data: [DONE]"
+    assert story.answer["model"] == "tiny"
+    assert story.events[-1] == "data: [DONE]"
 
 
 def test_a_stack_without_a_queue_in_front(ready: Project) -> None:
@@ -250,27 +250,3 @@ def test_a_stack_without_a_queue_in_front(ready: Project) -> None:
     assert ready.ask(ready.live()["outputs"]["url"])["model"] == "tiny"
     ready.change("max_containers: 2", "max_containers: 3")
     ready.apply()
-
-
-def test_the_emulator_leaves_no_process(ready: Project, tmp_path: Path) -> None:
-    with emulator(tmp_path / "short") as cloud:
-        cloud.secret(SECRET, {"LLAMA_API_KEY": KEY})
-        shutil.copytree(
-            ready.cloud.folder / "volumes" / VOLUME,
-            cloud.folder / "volumes" / VOLUME,
-            copy_function=os.link,
-        )
-        project = Project(tmp_path / "other", cloud, ready.words)
-        project.write()
-        project.apply()
-        groups = {c["pid"] for c in cloud.seen()["containers"] if c["runs"]}
-        assert groups
-    left = [p for p in psutil.process_iter() if _group(p) in groups]
-    assert [p for p in left if p.status() != psutil.STATUS_ZOMBIE] == []
-
-
-def _group(process: psutil.Process) -> int:
-    try:
-        return os.getpgid(process.pid)
-    except ProcessLookupError:
-        return -1
