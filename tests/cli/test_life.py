@@ -85,7 +85,7 @@ def test_the_plan_of_a_changed_line_says_which_one(settled: Project) -> None:
         "4096",
         "stacks/changed.yaml:14",
     ]
-    assert done.out.endswith("Plan: 1 to deploy.\n")
+    assert "\nPlan: 1 to deploy.\n" in done.out
 
 
 def test_detailed_exitcode_is_0_where_nothing_would_change(settled: Project) -> None:

@@ -96,7 +96,7 @@ def test_weights_that_are_no_gguf(paper: Project) -> None:
 
 def test_the_disk_is_full(paper: Project) -> None:
     """Stands for a full disk: no file may grow beyond a few kilobytes."""
-    (paper.stack.parent / "tiny.gguf").write_bytes(b"GGUF" + bytes(100))
+    (paper.stack.parent / "tiny.gguf").write_bytes(b"GGUF\3\0\0\0" + bytes(100))
     paper.binary.write_bytes(paper.binary.read_bytes() + bytes(4_000_000))
     limited = f"ulimit -f 1; exec {' '.join(COMMAND)} apply {DEMO} --yes"
     done = paper.shell(limited)
@@ -167,18 +167,31 @@ def test_the_state_before_the_damaged_one_is_offered(live: Project) -> None:
 
 
 @pytest.mark.real
-def test_a_model_that_cannot_be_loaded(live: Project) -> None:
+def test_a_model_that_is_cut_short_is_refused_before_anything_starts(
+    live: Project,
+) -> None:
     before = live.server()
     whole = (live.stack.parent / "tiny.gguf").read_bytes()
     (live.stack.parent / "short.gguf").write_bytes(whole[:100_000])
     code, said = apply(live, STACK.replace("tiny.gguf", "short.gguf"))
 
     assert code == 1
-    assert said.startswith(
-        "error: the server ended with exit code 1 before it was healthy: the model"
-        " file is incomplete or damaged\n    last lines of "
-    )
-    assert "data is not within the file bounds" in said
+    assert said.startswith("error: `short.gguf`: broken GGUF header at byte 28047: ")
+    assert "hint: the file is cut short: download it again" in said
+    assert live.server() == before
+
+
+@pytest.mark.real
+def test_a_model_that_cannot_be_loaded(live: Project) -> None:
+    before = live.server()
+    whole = (live.stack.parent / "tiny.gguf").read_bytes()
+    odd = whole.replace(b"blk.1.attn_q.weight", b"blk.1.attn_z.weight")
+    (live.stack.parent / "odd.gguf").write_bytes(odd)
+    code, said = apply(live, STACK.replace("tiny.gguf", "odd.gguf"))
+
+    assert code == 1
+    assert said.startswith("error: the server ended with exit code 1 before it was")
+    assert "blk.1.attn_q.weight" in said
     assert live.server() == before
 
 
