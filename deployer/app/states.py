@@ -184,7 +184,8 @@ def _copy(state: State, there: StateStore) -> None:
 def _whole(store: StateStore) -> Iterator[State]:
     """Every whole version that is left: kept, or put aside by a run that failed.
 
-    What was put aside counts where it goes on from what is kept.
+    What was put aside counts where it is this user's, and goes on from what is kept:
+    anybody may lay a file among temporary ones.
     """
     kept = [
         store.kept(serial)
@@ -198,5 +199,5 @@ def _whole(store: StateStore) -> Iterator[State]:
             found = from_json(file.read_bytes(), str(file))
         except (OSError, DeployerError):
             continue
-        if found.stack == store.stack and (not lineages or found.lineage in lineages):
+        if found.stack == store.stack and found.lineage in lineages:
             yield found

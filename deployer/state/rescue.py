@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -57,10 +58,10 @@ def rescue(content: bytes, error: OSError | StateError, store: Refused) -> NoRet
 
 
 def rescued(stack: str, refuges: tuple[Path, ...] | None) -> tuple[Path, ...]:
-    """The states of a stack that were put aside, and lie there still."""
+    """The states of a stack that this user put aside, and that lie there still."""
     folders = refuges or _refuges()
     places = (folder / f"errored.{stack}.state.json" for folder in folders)
-    return tuple(place for place in places if place.is_file())
+    return tuple(place for place in places if _is_mine(place))
 
 
 def quoted(path: Path) -> str:
@@ -74,6 +75,14 @@ def _put(place: Path, content: bytes, replace: Callable[[Path, bytes], None]) ->
     except OSError:
         return False
     return True
+
+
+def _is_mine(place: Path) -> bool:
+    try:
+        status = place.lstat()
+    except OSError:
+        return False
+    return stat.S_ISREG(status.st_mode) and status.st_uid == os.getuid()
 
 
 def _refuges() -> tuple[Path, ...]:

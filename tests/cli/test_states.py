@@ -124,6 +124,16 @@ def test_a_repair_writes_only_what_is_whole(pushed: Project) -> None:
     assert pushed.state.read_text() == ""
 
 
+def test_a_repair_takes_no_state_that_does_not_go_on(pushed: Project) -> None:
+    """Anybody may lay a file among temporary ones."""
+    other = replace(newer(5), lineage="other")
+    file_of(pushed, other, "errored.demo.state.json")
+    pushed.state.write_text("")
+    assert pushed.run("state", "repair", DEMO).code == 1
+    pushed.run("state", "push", DEMO, file_of(pushed, other))
+    assert pushed.state.read_text() == ""
+
+
 def test_a_repair_leaves_a_newer_deployers_state_alone(pushed: Project) -> None:
     pushed.run("state", "push", DEMO, file_of(pushed, newer()))
     pushed.state.write_text('{"version": 99}')

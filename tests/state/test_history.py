@@ -139,6 +139,7 @@ def test_states_that_were_put_aside_are_found(tmp_path: Path) -> None:
     place = other / "errored.demo.state.json"
     place.write_text("{}")
     (one / "errored.else.state.json").write_text("{}")
+    (one / "errored.demo.state.json").symlink_to(place)
     assert rescued("demo", (one, other)) == (place,)
 
 
