@@ -1,14 +1,21 @@
-"""The table of causes against what the real llama-server says."""
+"""The table of symptoms against what the real llama-server says."""
 
+import base64
+import json
 import shutil
 import socket
+import struct
+import urllib.request
+import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from deployer.engines.local.health import wait_healthy
-from deployer.engines.local.process import spawn, stop
+from deployer.engines.local.process import spawn, stop, wait_for_end
 from deployer.errors import EngineError
+from deployer.llama.symptoms import symptoms_in
 
 pytestmark = pytest.mark.real
 
@@ -111,3 +118,56 @@ def test_a_missing_library_is_named(
     alone = Path(shutil.copy(llama_server, tmp_path / "llama-server"))
     told = message(alone, port, tmp_path, "--model", str(model))
     assert "the shared library `lib" in told
+
+
+def picture(size: int) -> str:
+    """A red square as a data URL."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        check = struct.pack(">I", zlib.crc32(name + content))
+        return struct.pack(">I", len(content)) + name + content + check
+
+    rows = (b"\0" + b"\xff\0\0" * size) * size
+    head = struct.pack(">IIBBBBB", size, size, 8, 2, 0, 0, 0)
+    parts = (chunk(b"IHDR", head), chunk(b"IDAT", zlib.compress(rows)))
+    png = b"\x89PNG\r\n\x1a\n" + b"".join(parts) + chunk(b"IEND", b"")
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+def test_a_picture_above_the_batch_ends_the_server_and_is_named(
+    llama_server: Path, tiny_model: Path, tmp_path: Path, port: int
+) -> None:
+    projector = tiny_model.with_name("mmproj.gguf")
+    sizes = ("--image-min-tokens", "1024", "--image-max-tokens", "1120")
+    running = spawn(
+        [
+            *(str(llama_server), "--host", "127.0.0.1", "--port", str(port)),
+            *("--model", str(tiny_model), "--mmproj", str(projector)),
+            *("--ctx-size", "4096", "--parallel", "1"),
+            *("--ubatch-size", "64", *sizes),
+        ],
+        run_dir=tmp_path,
+        address="stack/server",
+        key="k1",
+        port=port,
+        environment={"GGML_NO_BACKTRACE": "1"},
+    )
+    url = f"http://127.0.0.1:{port}"
+    content = [{"type": "image_url", "image_url": {"url": picture(1024)}}]
+    body = {"messages": [{"role": "user", "content": content}], "max_tokens": 4}
+    try:
+        wait_healthy(running, url, limit=30, source_address="", say=lambda _: None)
+        request = urllib.request.Request(  # noqa: S310 - of this test
+            f"{url}/v1/chat/completions",
+            data=json.dumps(body).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        with suppress(OSError):
+            urllib.request.urlopen(request, timeout=30).close()  # noqa: S310
+        ended = wait_for_end(running, 20)
+    finally:
+        stop(running, grace=5)
+
+    assert ended is not None
+    log = Path(running.log).read_text(encoding="utf-8").splitlines()
+    assert "image-above-batch" in {seen.symptom.id for seen in symptoms_in(log)}
