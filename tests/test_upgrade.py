@@ -155,6 +155,7 @@ def test_a_commit_of_the_old_build_goes_and_a_package_is_told(stack: Path) -> No
     ready = text.replace('  cuda: "12.8.1"', "  package: llama==1").replace(
         "  patches: [gemma4-thinking-tags]   # thinking budgets\n", ""
     )
+    ready = ready.replace("engine: modal", "engine: local")
     stack.write_text(ready, encoding="utf-8")
     found = moved(stack, "b8722")
     assert said(found, "build") == ["llama_cpp.commit", "llama_cpp.package"]
@@ -192,7 +193,7 @@ def test_what_is_no_tag_is_refused(stack: Path) -> None:
 
 
 def test_latest_says_so_where_upstream_cannot_be_asked(stack: Path) -> None:
-    text = STACK.replace("  cuda:", "  repo: file:///nowhere/llama.cpp\n  cuda:")
+    text = STACK.replace("  cuda:", "  repo: https://127.0.0.1:9/llama.cpp\n  cuda:")
     stack.write_text(text, encoding="utf-8")
 
     with pytest.raises(SourceError, match="could not be reached"):

@@ -63,8 +63,7 @@ def read(stack_file: Path, settings: Settings, options: Options, watch: Watch) -
     loaded = load(stack_file, engine=options.engine, allowed=settings.allowed)
     stack = loaded.stack
     variables = settings.variables(stack_file.parent.absolute())
-    abilities = abilities_of(stack.engine, variables, settings.home)
-    abilities = narrowed(stack, abilities)
+    abilities = narrowed(stack, abilities_of(stack.engine, variables, settings.home))
     _refuse_snapshot(stack, abilities)
     refuse_options(loaded)
     refuse_build(loaded)
@@ -78,8 +77,7 @@ def read(stack_file: Path, settings: Settings, options: Options, watch: Watch) -
             _moved(lock, locked, facts), hint=f"run `deployer lock {stack_file}`"
         )
     asked = gate_files(stack, stack_file.parent)
-    digests: Flat = {p: sha256_of(f, unwatched) for p, f in asked.items()}
-    graph = judged_by(expand(stack, facts, abilities), digests)
+    graph = judged_by(expand(stack, facts, abilities), _digests(asked))
     known = weighed(loaded, stack_file, settings, facts, graph)
     refuse_model(known)
     prepared = Prepared(
@@ -97,10 +95,17 @@ def read(stack_file: Path, settings: Settings, options: Options, watch: Watch) -
         (*loaded.sources, lock, *_read_files(stack, stack_file)),
         (*_artefacts(stack, stack_file.parent), *asked.values()),
         lasting=stack.llama_cpp.source != "path",
-        machine=""
-        if stack.snapshot is None
-        else machine_stamp(stack.engine, variables),
+        machine=_machine(stack, variables),
     )
+
+
+def _digests(files: Mapping[str, Path]) -> Flat:
+    return {path: sha256_of(file, unwatched) for path, file in files.items()}
+
+
+def _machine(stack: Stack, variables: Mapping[str, str]) -> str:
+    """What the plan of a stack depends on of this machine; nothing for most."""
+    return "" if stack.snapshot is None else machine_stamp(stack.engine, variables)
 
 
 def refuse_options(loaded: Loaded) -> None:

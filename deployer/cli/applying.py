@@ -97,18 +97,19 @@ def apply_command(
         stack = stack_of(saved) if stack == Path() else stack
         asked["engine"], yes = asked["engine"] or saved.bound.engine or None, True
     subjects = asked_for(stack, since, allow_destroy=allow_destroy)
-    options = Options(
+    run = Run(_options(asked), settings_of(), saved=saved, yes=yes)
+    carry_out = run.stream if as_json else run.show
+    carry_out(subjects, f"deployer apply {stack}")
+
+
+def _options(asked: _Asked) -> Options:
+    return Options(
         asked["engine"],
         locked=asked["locked"],
         refresh=True,
         cheaply=not asked["refresh"],
         pending=Pending(asked["pending"]),
     )
-    run = Run(options, settings_of(), saved=saved, yes=yes)
-    if as_json:
-        run.stream(subjects, f"deployer apply {stack}")
-    else:
-        run.show(subjects, f"deployer apply {stack}")
 
 
 @click.command("rollback")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -56,7 +57,7 @@ def test_the_lock_file_keeps_what_the_headers_say(
     settings: Settings, tmp_path: Path, llama_server: Path
 ) -> None:
     (tmp_path / "hub.yaml").write_text(STACK)
-    (tmp_path / "llama-server").symlink_to(llama_server)
+    shutil.copy(llama_server, tmp_path / "llama-server")
     assert lock(tmp_path / "hub.yaml", settings, None, upgrade=False).changed
     about = json.loads((tmp_path / "hub.lock.json").read_text())["weights"]["about"]
     assert about["gguf"]["model"]["embedding_length"] == 256
@@ -74,7 +75,7 @@ def test_a_hub_that_serves_no_parts_is_no_reason_not_to_lock(
 ) -> None:
     served.ranges = False
     (tmp_path / "hub.yaml").write_text(STACK)
-    (tmp_path / "llama-server").symlink_to(llama_server)
+    shutil.copy(llama_server, tmp_path / "llama-server")
     assert lock(tmp_path / "hub.yaml", settings, None, upgrade=False).changed
     about = json.loads((tmp_path / "hub.lock.json").read_text())["weights"]["about"]
     assert "gguf" not in about

@@ -152,7 +152,8 @@ def gates_line(plan: Plan) -> str:
     """How many gates run, and on what; empty where none does."""
     number = len(plan.gates)
     called_for = {reason.calls_for for c in plan.changes for reason in c.reasons}
-    if called_for & {Action.CREATE, Action.REPLACE}:
+    server = plan.change(Kind.SERVER)
+    if server is not None and server.action in {Action.CREATE, Action.REPLACE}:
         where = "the candidate before promotion"
     elif Action.VALIDATE in called_for:
         where = "what is live"
