@@ -34,7 +34,7 @@ from deployer.engines.local.ports import free_port
 from deployer.engines.local.process import scrubbed
 from deployer.engines.local.server import Server
 from deployer.store import Store
-from deployer.testing import unheard
+from deployer.testing.judges import unheard
 
 RESULTS = Path(__file__).parent / "results"
 PROMPT = "The capital of France is"

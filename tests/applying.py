@@ -17,16 +17,11 @@ from deployer.core.values import Flat
 from deployer.errors import (
     DeployerError,
 )
-from deployer.testing import (
-    CrashError,
-    FakeEngine,
-    FakeJudge,
-    Fuse,
-    MemoryStateStore,
-    resolved,
-    stack,
-    unheard,
-)
+from deployer.testing.engines import FakeEngine
+from deployer.testing.faults import CrashError, Fuse
+from deployer.testing.judges import FakeJudge, unheard
+from deployer.testing.stacks import resolved, stack
+from deployer.testing.states import MemoryStateStore
 from tests.core.checking import KEEPS, LOCAL, MODAL, but
 
 SERVER = "demo/server"

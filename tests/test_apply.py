@@ -12,9 +12,7 @@ from deployer.errors import (
     GateError,
     StalePlanError,
 )
-from deployer.testing import (
-    FakeJudge,
-)
+from deployer.testing.judges import FakeJudge
 from tests.applying import (
     GATED,
     OTHER_BUILD,

@@ -13,10 +13,7 @@ from deployer.errors import (
     EngineError,
     GateError,
 )
-from deployer.testing import (
-    FakeJudge,
-    unheard,
-)
+from deployer.testing.judges import FakeJudge, unheard
 from tests.applying import (
     GATED,
     OTHER_BUILD,

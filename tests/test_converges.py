@@ -23,17 +23,11 @@ from deployer.core.steps import steps_of
 from deployer.core.values import JsonValue
 from deployer.errors import EngineError, GateError
 from deployer.state.form import from_json, to_json
-from deployer.testing import (
-    CrashError,
-    FakeEngine,
-    FakeJudge,
-    Fuse,
-    MemoryStateStore,
-    in_place,
-    resolved,
-    stack,
-    unheard,
-)
+from deployer.testing.engines import FakeEngine, in_place
+from deployer.testing.faults import CrashError, Fuse
+from deployer.testing.judges import FakeJudge, unheard
+from deployer.testing.stacks import resolved, stack
+from deployer.testing.states import MemoryStateStore
 from tests.core.checking import DROPS, KEEPS
 
 HISTORIES = 100_000 if os.environ.get("DEPLOYER_LONG") else 10_000

@@ -14,15 +14,10 @@ from deployer.core.plan import Drift, make_plan
 from deployer.core.resources import Graph, Kind
 from deployer.core.state import State, node_of
 from deployer.core.steps import Step, steps_of
-from deployer.testing import (
-    CrashError,
-    FakeEngine,
-    FakeJudge,
-    Fuse,
-    MemoryStateStore,
-    in_place,
-    unheard,
-)
+from deployer.testing.engines import FakeEngine, in_place
+from deployer.testing.faults import CrashError, Fuse
+from deployer.testing.judges import FakeJudge, unheard
+from deployer.testing.states import MemoryStateStore
 from tests.applying import (
     GATED,
     OTHER_BUILD,

@@ -21,7 +21,7 @@ from deployer.core.verdict import Outcome, Verdict
 from deployer.errors import GateError
 from deployer.gates.runner import run_gates
 from deployer.gates.target import Target
-from deployer.testing import FakeJudge
+from deployer.testing.judges import FakeJudge
 from tests.applying import SERVER, Desk, graph
 from tests.core.checking import LOCAL, but
 

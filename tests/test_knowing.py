@@ -14,7 +14,7 @@ from deployer.core.problems import Place
 from deployer.core.values import JsonValue
 from deployer.gguf.facts import Facts, Projector
 from deployer.gguf.template import template_of
-from deployer.testing import stack as stack_of
+from deployer.testing.stacks import stack as stack_of
 from tests.gguf.test_memory import GEMMA
 
 EARLY = "{{ tools }} '<|tool_call>call:' <|channel>thought"

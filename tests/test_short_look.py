@@ -10,7 +10,8 @@ import pytest
 from deployer.core.state import Record
 from deployer.core.verdict import Verdict
 from deployer.errors import GateError
-from deployer.testing import FakeEngine, FakeJudge
+from deployer.testing.engines import FakeEngine
+from deployer.testing.judges import FakeJudge
 from tests.applying import GATED, SERVER, Desk
 from tests.core.checking import but
 

@@ -11,7 +11,7 @@ from deployer.core.problems import Place
 from deployer.core.render.text import plan_text
 from deployer.core.resources import Graph
 from deployer.core.state import Release, State, record_of
-from deployer.testing import resolved, stack
+from deployer.testing.stacks import resolved, stack
 
 PLAIN = Abilities(snapshots=False)
 KEEPS = Abilities(snapshots=True)

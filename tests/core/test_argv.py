@@ -11,7 +11,7 @@ from deployer.core.argv import words_of
 from deployer.core.graph import build_number
 from deployer.core.marks import leaves
 from deployer.core.values import JsonValue
-from deployer.testing import facts, stack
+from deployer.testing.stacks import facts, stack
 from tests.core.checking import LOCAL
 from tests.core.examples import SERVER
 

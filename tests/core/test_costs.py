@@ -14,7 +14,7 @@ from deployer.core.render.data import plan_data
 from deployer.core.render.text import plan_text
 from deployer.core.values import Flat
 from deployer.saved_plan import Bound, SavedPlan
-from deployer.testing import facts
+from deployer.testing.stacks import facts
 from tests.core.checking import DROPS, LOCAL, MODAL, SNAPSHOT, but, planned
 
 GB = 10**9

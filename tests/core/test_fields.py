@@ -15,7 +15,7 @@ from deployer.core.plan import Action, make_plan
 from deployer.core.resources import Graph, Kind
 from deployer.core.state import State, record_of
 from deployer.core.values import JsonValue
-from deployer.testing import facts, stack
+from deployer.testing.stacks import facts, stack
 from tests.core.checking import DROPS, KEEPS, PLAIN
 from tests.core.examples import ADDRESS, EXAMPLES, ONE_VALUE
 

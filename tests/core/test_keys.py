@@ -8,7 +8,7 @@ from deployer.core.graph import RECIPES, expand
 from deployer.core.keys import digest, key_of
 from deployer.core.resources import Kind
 from deployer.core.values import JsonValue
-from deployer.testing import facts, stack
+from deployer.testing.stacks import facts, stack
 from tests.core.checking import LOCAL, PLAIN
 
 JSON = st.recursive(

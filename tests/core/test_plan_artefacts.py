@@ -1,6 +1,6 @@
 """What a change of the build or the weights costs."""
 
-from deployer.testing import facts
+from deployer.testing.stacks import facts
 from tests.core.checking import LOCAL, MODAL, but, check
 
 REORDERED = """\

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from deployer.core.snapshots import narrowed, snapshot_notes
-from deployer.testing import stack
+from deployer.testing.stacks import stack
 from tests.core.checking import DROPS, KEEPS, LOCAL, MODAL
 
 ASKED = LOCAL + "snapshot: {}\n"

@@ -17,7 +17,7 @@ from deployer.core.plan import Action, make_plan
 from deployer.core.resources import Graph
 from deployer.core.state import State, record_of
 from deployer.core.values import JsonValue
-from deployer.testing import resolved, stack
+from deployer.testing.stacks import resolved, stack
 from tests.core.checking import KEEPS
 
 pytestmark = pytest.mark.trust

@@ -15,7 +15,8 @@ from deployer.core.verdict import Outcome, Verdict
 from deployer.engines import Endpoint, Observation
 from deployer.errors import UsageError
 from deployer.gates.target import Process
-from deployer.testing import FakeEngine, unheard
+from deployer.testing.engines import FakeEngine
+from deployer.testing.judges import unheard
 from tests.gates.fake_http import Script
 from tests.gates.fake_server import fake_server
 

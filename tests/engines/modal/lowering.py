@@ -20,7 +20,7 @@ from deployer.engines.modal.lower import files_of, lower, outputs_of
 from deployer.engines.modal.render import render
 from deployer.llama.patch_file import Patch, load_patches
 from deployer.load.stack import load
-from deployer.testing import stack as stack_of
+from deployer.testing.stacks import stack as stack_of
 
 ROOT = Path(__file__).parents[3]
 PRODUCTION = ROOT / "stacks" / "gemma4-prod.yaml"

@@ -5,7 +5,7 @@ from deployer.core.plan import Plan, make_plan
 from deployer.core.render.words import price, verb
 from deployer.core.resources import Kind
 from deployer.core.state import State, record_of
-from deployer.testing import stack as stack_of
+from deployer.testing.stacks import stack as stack_of
 from tests.engines.modal.changes import BEFORE, CHANGES, after
 from tests.engines.modal.lowering import graph_of, rendered
 

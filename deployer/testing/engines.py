@@ -1,177 +1,28 @@
-"""Fakes that keep the contracts, and builders, for tests of and around deployer.
+"""An engine with a small world: artefacts that are made, servers, their traffic.
 
-`FakeEngine` is a small world: artefacts that are made, servers that run, and where
-the traffic goes.  A `Fuse` that the engine and the store share ends a run before or
-after its n-th effect, as a crash would.
+A `Fuse` that the engine and the store share ends a run before or after its n-th
+effect, as a crash would.
 """
 
-import json
-import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import cache
 from typing import TypeVar
 
 from deployer.core.effects import Effect
-from deployer.core.events import Event, Say, Talk
-from deployer.core.facts import Facts, Pin
-from deployer.core.keys import digest
-from deployer.core.marks import leaves, marks_at
+from deployer.core.events import Say, Talk
+from deployer.core.marks import marks_at
 from deployer.core.model import Stack
 from deployer.core.resources import Kind, Node
-from deployer.core.state import Record, State
-from deployer.core.values import Flat, JsonValue
-from deployer.core.verdict import Outcome, Verdict
+from deployer.core.state import Record
+from deployer.core.values import Flat
 from deployer.engines import Endpoint, Observation, Restored
 from deployer.errors import (
     EngineError,
-    LockedError,
-    StackError,
-    StalePlanError,
-    StateError,
 )
-from deployer.load.tree import plain
-from deployer.load.yaml12 import parse
-from deployer.state.holder import Holder, this_process
+from deployer.testing.faults import ContractError, Fuse
 
 _Result = TypeVar("_Result")
-
-
-class CrashError(Exception):
-    """The run ends here, as if the machine had lost its power."""
-
-
-class ContractError(Exception):
-    """The engine was asked for something that its contract rules out."""
-
-
-def stack(content: str | Mapping[str, JsonValue]) -> Stack:
-    """A stack from YAML text or from its content; cross-field rules are not looked at.
-
-    Raises StackError for text that is no YAML of ours, and pydantic's ValidationError.
-    """
-    return Stack.model_validate_json(json.dumps(_content(content)))
-
-
-def facts(*, build: str = "build", weights: str = "weights") -> Facts:
-    """Facts whose identity is made of two words: other words, other artefacts."""
-    return Facts(
-        build=_pin(build, about={"size": 11_000_000}),
-        weights=_pin(weights, about={"size": 253_000_000, "model": ["tiny.gguf"]}),
-        inputs={},
-    )
-
-
-def resolved(stack: Stack) -> Facts:
-    """Facts as from a world where every other way to name something is another."""
-    named: dict[Kind, list[JsonValue]] = {Kind.BUILD: [], Kind.WEIGHTS: []}
-    for leaf in leaves(stack):
-        if leaf.marks.locked:
-            built = leaf.marks.effect is Effect.BUILD
-            kind = Kind.BUILD if built else Kind.WEIGHTS
-            named[kind].append([leaf.path, leaf.value])
-    return facts(build=digest(named[Kind.BUILD]), weights=digest(named[Kind.WEIGHTS]))
-
-
-class Fuse:
-    """Ends a run before or after its n-th effect; no effect happens after that."""
-
-    def __init__(self, at: int = 0, *, after: bool = False) -> None:
-        self._left = at
-        self._after = after
-        self._counting = threading.Lock()
-        self.blown = False
-        self.burnt = 0
-        """Effects that happened."""
-
-    def run(self, effect: Callable[[], _Result]) -> _Result:
-        """Let an effect happen; raises CrashError when the time has come."""
-        with self._counting:
-            if self.blown:
-                raise CrashError
-            self._left -= 1
-            last = self._left == 0
-            self.blown = last
-        if last and not self._after:
-            raise CrashError
-        result = effect()
-        self.burnt += 1
-        if last:
-            raise CrashError
-        return result
-
-
-class MemoryStateStore:
-    """A `StateStore` that remembers every state it was given."""
-
-    def __init__(self, state: State | None = None, *, fuse: Fuse | None = None) -> None:
-        self.history: list[State] = [] if state is None else [state]
-        self.fuse = fuse or Fuse()
-        self._holder: Holder | None = None
-
-    def read(self) -> State | None:
-        """The last state."""
-        return self.history[-1] if self.history else None
-
-    def write(self, state: State, *, expect: int) -> None:
-        """Keep a state; raises StalePlanError when the last one is not as expected."""
-        before = self.read()
-        if before == state:
-            return
-        if before is not None and (before.serial, before.lineage) != (
-            expect,
-            state.lineage,
-        ):
-            raise StalePlanError(
-                f"expected serial {expect}, the state is now at {before.serial}"
-            )
-        self.fuse.run(lambda: self.history.append(state))
-
-    @property
-    def stack(self) -> str:
-        """The name of the stack; empty before the first state."""
-        return self.history[-1].stack if self.history else ""
-
-    @property
-    def place(self) -> str:
-        """Nowhere that lasts."""
-        return "memory"
-
-    def mend(self, state: State) -> None:
-        """What is remembered is never damaged."""
-        raise StateError(f"the state of `{state.stack}` is not damaged")
-
-    @contextmanager
-    def lock(self, *, operation: str) -> Iterator[None]:
-        """Hold the lock; raises LockedError while it is held."""
-        if self._holder is not None:
-            raise LockedError(f"`{self._holder}` holds the lock")
-        self._holder = this_process(operation, now=lambda: datetime.now(UTC))
-        try:
-            yield
-        finally:
-            self._holder = None
-
-    def holder(self) -> Holder | None:
-        """Who holds the lock."""
-        return self._holder
-
-    def unlock(self, holder_id: str) -> Holder:
-        """Break the lock of the holder with this ID."""
-        if self._holder is None or self._holder.id != holder_id:
-            raise LockedError(f"nobody with the ID `{holder_id}` holds the lock")
-        broken, self._holder = self._holder, None
-        return broken
-
-    def serials(self) -> tuple[int, ...]:
-        """The serials of all states before the last one."""
-        return tuple(state.serial for state in self.history[:-1])
-
-    def kept(self, serial: int) -> State:
-        """The state with this serial."""
-        return next(state for state in self.history if state.serial == serial)
 
 
 class FakeEngine:
@@ -368,49 +219,11 @@ class FakeEngine:
                 raise ContractError(f"{kind} {key[:8]} is needed and was not handed in")
 
 
-class FakeJudge:
-    """A `Judge` that fails the gates it is told to."""
-
-    def __init__(self, fails: Collection[str] = ()) -> None:
-        self.fails = fails
-        self.asked: list[tuple[str, bool]] = []
-        """Address, and whether it was a candidate."""
-
-    def __call__(
-        self, record: Record, gates: Sequence[str], *, candidate: bool
-    ) -> tuple[Verdict, ...]:
-        """A verdict for every gate."""
-        self.asked.append((record.address, candidate))
-        return tuple(self._verdict(gate) for gate in gates)
-
-    def _verdict(self, gate: str) -> Verdict:
-        if gate in self.fails:
-            return Verdict(gate, Outcome.FAIL, "told to fail")
-        return Verdict(gate, Outcome.PASS, "told to pass")
-
-
 def in_place(fields: Flat) -> Flat:
     """The fields that change without a restart."""
     return {path: value for path, value in fields.items() if _changes_in_place(path)}
 
 
-def unheard(_event: Event) -> None:
-    """Takes what a run says, and shows it to nobody."""
-
-
 @cache
 def _changes_in_place(path: str) -> bool:
     return marks_at(Stack, path).effect is Effect.UPDATE
-
-
-def _content(content: str | Mapping[str, JsonValue]) -> JsonValue:
-    if not isinstance(content, str):
-        return dict(content)
-    table, problems = parse(content, "stack.yaml")
-    if problems:
-        raise StackError(problems)
-    return plain(table)
-
-
-def _pin(word: str, *, about: Mapping[str, JsonValue]) -> Pin:
-    return Pin("path", {"sha256": digest(word)}, {"path": word}, about)

@@ -1,0 +1,1 @@
+"""Fakes that keep the contracts, and builders, for tests of and around deployer."""
