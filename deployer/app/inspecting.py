@@ -100,7 +100,7 @@ def choices(found: Fitted) -> tuple[Cell, ...]:
 def _weighed(
     stack_file: Path, settings: Settings, engine: str | None, watch: Watch
 ) -> Weighed:
-    loaded = load(stack_file, engine=engine)
+    loaded = load(stack_file, engine=engine, allowed=settings.allowed)
     locked = lockfile.read(lockfile.lock_path(stack_file))
     facts = resolved(loaded, stack_file, settings, locked, watch)
     graph = expand(loaded.stack, facts, ABILITIES[loaded.stack.engine])

@@ -93,7 +93,7 @@ def upgrade(
 
     Raises SourceError where `latest` or a tree cannot be reached.
     """
-    loaded = load(stack_file)
+    loaded = load(stack_file, allowed=settings.allowed)
     locked = lockfile.read(lockfile.lock_path(stack_file))
     tag = _tag(loaded.stack, wanted.to, settings)
     old, new = number_of(loaded.stack, locked), tag_to_number(tag)

@@ -162,6 +162,8 @@ def test_a_url_where_nothing_answers_is_told(paper: Project) -> None:
 def test_what_modal_needs_is_looked_at(paper: Project) -> None:
     text = STACK.replace("engine: local", "engine: modal")
     text = text.replace("{env: LLAMA_API_KEY}", "{env: LLAMA_API_KEY, secret: key}")
+    text = text.replace("  binary: BINARY\n", "")
+    text = text.replace("  path: tiny.gguf\n", "  repo: owner/tiny\n  quant: F16\n")
     paper.write(text)
     env = {"MODAL_CONFIG_PATH": "/nowhere", "MODAL_TOKEN_ID": "ak-1"}
     done = paper.run("doctor", "stacks/demo.yaml", env=env)
@@ -178,3 +180,18 @@ def test_missing_tools_of_a_build_are_told(paper: Project) -> None:
     assert done.code == 1
     assert "a C compiler" in done.out
     assert "there is no `git`" in done.out
+
+
+@pytest.mark.parametrize(
+    ("enabled", "sign", "code"), [("true", "✖", 1), ("auto", "·", 0)]
+)
+def test_why_no_snapshot_can_be_taken_is_told(
+    project: Project, enabled: str, sign: str, code: int
+) -> None:
+    project.write(f"{STACK}snapshot: {{enabled: {enabled}}}\n")
+    environment = {"LLAMA_API_KEY": KEY, "DEPLOYER_CRIU": "/nowhere/criu"}
+    done = project.run("doctor", "stacks/demo.yaml", env=environment)
+
+    assert f"{sign} machine no snapshots: " in done.out
+    assert "scripts/install-criu.sh" in done.out
+    assert done.code == code, done.out

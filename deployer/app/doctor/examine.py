@@ -34,6 +34,7 @@ def examine(asked: Asked, settings: Settings, *, now: float) -> Iterator[Finding
         yield from _stack(file, asked, settings)
     if asked == Asked():
         yield from machine.programs(None, settings)
+        yield from machine.freezing(None, settings)
         yield from machine.surroundings(None, None, settings)
     if asked.log is None and (asked.url is None or asked.files):
         yield from machine.store(settings, now=now)
@@ -44,7 +45,7 @@ def examine(asked: Asked, settings: Settings, *, now: float) -> Iterator[Finding
 
 
 def _stack(file: Path, asked: Asked, settings: Settings) -> Iterator[Finding]:
-    patient = stacks.patient(file)
+    patient = stacks.patient(file, settings)
     yield from patient.problems
     stack, folder = patient.stack, file.parent
     running = live.deployment(file, settings) if stack is not None else None
@@ -54,6 +55,7 @@ def _stack(file: Path, asked: Asked, settings: Settings) -> Iterator[Finding]:
     yield from stacks.state(stack, file, settings)
     yield from machine.programs(stack, settings)
     yield from machine.extras(stack, settings)
+    yield from machine.freezing(stack, settings)
     yield from machine.server_program(stack, file)
     yield from machine.surroundings(stack, patient.build, settings)
     if asked.url is None:

@@ -84,6 +84,24 @@ def _modal_token(settings: Settings) -> Finding:
     return Finding("machine", Grade.ERROR, what, hint)
 
 
+def freezing(stack: Stack | None, settings: Settings) -> Iterator[Finding]:
+    """Whether this machine takes snapshots; an error where a stack insists on them."""
+    from deployer.engines.local import criu  # noqa: PLC0415 - only here
+
+    wanted = stack.snapshot if stack is not None else None
+    if stack is not None and (stack.engine != "local" or wanted is None):
+        return
+    enabled = "auto" if wanted is None else wanted.enabled
+    if enabled is False:
+        return
+    found = criu.capability(settings.environment, settings.home)
+    if found.works:
+        yield fine("machine", f"CRIU {found.version}: snapshots work here")
+        return
+    grade = Grade.ERROR if enabled is True else Grade.NOTE
+    yield Finding("machine", grade, f"no snapshots: {found.why}", found.hint)
+
+
 def server_program(stack: Stack, file: Path) -> Iterator[Finding]:
     """Whether a llama-server that the stack names by path runs here at all."""
     from deployer.engines.local.artefacts import version_of  # noqa: PLC0415

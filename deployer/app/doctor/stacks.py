@@ -35,10 +35,10 @@ class Patient:
         return None if self.loaded is None else self.loaded.stack
 
 
-def patient(file: Path) -> Patient:
+def patient(file: Path, settings: Settings) -> Patient:
     """Read a stack, and what is wrong with it in itself."""
     try:
-        loaded = load(file)
+        loaded = load(file, allowed=settings.allowed)
     except StackError as error:
         return Patient(file, None, None, tuple(_told(error)))
     try:
