@@ -157,7 +157,6 @@ SPELLED: Mapping[str, set[object]] = {
         "auth.api_key.env",
         "auth.api_key.secret",
         "modal.endpoint",
-        "modal.proxy_auth",
         "modal.region",
         "model.hub_secret",
         "scaling.buffer_containers",

@@ -236,9 +236,6 @@ class Modal(Section):
     memory: Size | None = None
     """Memory of a container."""
 
-    proxy_auth: bool | None = None
-    """Let Modal ask for a proxy token as well."""
-
 
 class Ignored(Section):
     """A known trap that the stack is in on purpose."""

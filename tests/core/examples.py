@@ -125,7 +125,6 @@ RUNNING: Mapping[str, tuple[JsonValue, JsonValue]] = {
     "modal.endpoint": ("web_server", "server"),
     "modal.cpu": (1, 2.5),
     "modal.memory": ("16GiB", 1024),
-    "modal.proxy_auth": (True, False),
 }
 
 GATES: Mapping[str, tuple[JsonValue, JsonValue]] = {

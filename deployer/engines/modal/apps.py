@@ -220,7 +220,6 @@ class Front:
     endpoint: Endpoint
     routing_region: str
     """Of the proxy in front of `endpoint: server`."""
-    proxy_auth: bool
     secret: Secret | None
     max_inputs: int
     """Requests at a time in one container: as many as there are slots."""

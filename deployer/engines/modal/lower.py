@@ -227,7 +227,6 @@ def _front(fields: Flat) -> apps.Front:
     return apps.Front(
         endpoint="server" if direct else "web_server",
         routing_region=_routing_region(fields.get("modal.region")),
-        proxy_auth=fields.get("modal.proxy_auth") is True,
         secret=secret_of(fields),
         max_inputs=_whole(fields.get("scaling.max_concurrent"))
         or _whole(fields.get("server.parallel"))

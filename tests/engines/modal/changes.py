@@ -37,7 +37,6 @@ CHANGES: Mapping[str, tuple[str, str]] = {
     "the region": ("region: us", "region: eu"),
     "the kind of endpoint": ("region: us", "region: us, endpoint: server"),
     "memory of a container": ("region: us", "region: us, memory: 32GiB"),
-    "a token of the proxy": ("region: us", "region: us, proxy_auth: true"),
     "the secret of the key": ("secret: llama-api-key", "secret: another"),
     "an option of llama-server": ("ctx_size: 4096", "ctx_size: 8192"),
     "the alias": ("alias: tiny", "alias: small"),

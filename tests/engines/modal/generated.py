@@ -129,5 +129,4 @@ def _modal(choose: Random) -> dict[str, Any]:
         endpoint=choose.choice(("web_server", "server")),
         cpu=choose.choice((0.5, 4, 8.0)),
         memory=choose.choice(("24GiB", "500MB", 2**30)),
-        proxy_auth=choose.choice((True, False)),
     )

@@ -26,7 +26,6 @@ requests at a time              -        -         re-snapshot  redeploy        
 the region                      -        -         re-snapshot  redeploy         $1.26
 the kind of endpoint            -        -         re-snapshot  redeploy         $1.26
 memory of a container           -        -         re-snapshot  redeploy         $1.30
-a token of the proxy            -        -         re-snapshot  redeploy         $1.26
 the secret of the key           -        -         re-snapshot  redeploy         $1.26
 an option of llama-server       -        -         re-snapshot  redeploy         $1.26
 the alias                       -        -         re-snapshot  redeploy         $1.26

@@ -254,10 +254,9 @@ def keyword_of_concurrent(text: str) -> object:
     return keyword(text, "modal.concurrent", "max_inputs")
 
 
-def test_a_region_and_a_token_of_the_proxy() -> None:
-    text = server(PLAIN + "modal: {region: eu-west, proxy_auth: true}\n")
+def test_a_region() -> None:
+    text = server(PLAIN + "modal: {region: eu-west}\n")
     assert keyword(text, "app.cls", "region") == "eu-west"
-    assert keyword(text, "modal.web_server", "requires_proxy_auth") is True
     assert "region" not in server(PLAIN)
 
 
