@@ -177,7 +177,7 @@ def _in_place(plan: Plan, nodes: tuple[Node, ...]) -> Iterator[Step]:
     if server is None or server.after is None or server.before is None:
         return
     made = plan.change(Kind.SNAPSHOT)
-    remade = made is not None and made.action is Action.REPLACE
+    remade = made is not None and made.action in {Action.CREATE, Action.REPLACE}
     if Action.START in called_for and not (remade and _makes_room(plan)):
         yield Start(server.before)
     if Action.UPDATE in called_for:
