@@ -71,7 +71,7 @@ def test_a_plan_says_in_one_line_whether_it_fits(big: Project) -> None:
         line,
     )
     markdown = big.run("plan", "stacks/big.yaml", "--format", "markdown").out
-    assert "- fits: `L4 24 GB: weights 0.1 + KV 8.0" in markdown
+    assert "  fits     L4 24 GB: weights 0.1 + KV 8.0" in markdown
     *_, plan, _ = big.run("plan", "stacks/big.yaml", "--json").lines()
     assert plan["fit"]["fits"] is True
     assert plan["fit"]["parts"]["KV"] == 8 * 1024**3

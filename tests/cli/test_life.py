@@ -71,9 +71,10 @@ def test_the_key_may_stand_in_a_file_beside_the_stack(project: Project) -> None:
 
 
 def test_the_plan_of_a_changed_line_says_which_one(settled: Project) -> None:
-    file = settled.write(STACK.replace("1024", "4096"), "changed")
-    done = settled.run("plan", "stacks/changed.yaml", "--detailed-exitcode")
-    file.unlink()
+    before = settled.stack.read_text(encoding="utf-8")
+    settled.write(STACK.replace("1024", "4096"))
+    done = settled.run("plan", DEMO, "--detailed-exitcode")
+    settled.stack.write_text(before, encoding="utf-8")
 
     assert done.code == 2
     assert "  ✔ build    " in done.out
@@ -83,7 +84,7 @@ def test_the_plan_of_a_changed_line_says_which_one(settled: Project) -> None:
         "2048",
         "→",
         "4096",
-        "stacks/changed.yaml:14",
+        "stacks/demo.yaml:14",
     ]
     assert "\nPlan: 1 to deploy.\n" in done.out
 

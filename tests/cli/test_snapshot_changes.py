@@ -42,7 +42,7 @@ def test_the_api_key_was_changed(crashed: Frozen) -> None:
     out = crashed.start(key="sk-of-today")
     assert "starts cold: the API key has changed since it was taken" in out
     out = crashed.apply(env={"LLAMA_API_KEY": "sk-of-today"}).out
-    assert "drift: the API key has changed since it was taken" in out
+    assert "! drift    demo/snapshot: the API key has changed since it was taken" in out
     crashed.kill()
     assert "restored from its snapshot" in crashed.start(key="sk-of-today")
 

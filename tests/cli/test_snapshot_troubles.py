@@ -59,7 +59,8 @@ def test_a_truncated_image(crashed: Frozen) -> None:
     )
     before = crashed.pids()
     out = crashed.apply().out
-    assert re.search(r"± snapshot .* re-snapshot\n +drift: the image is damaged", out)
+    assert "! drift    demo/snapshot: the image is damaged" in out
+    assert re.search(r"± snapshot .* re-snapshot\n +because it drifted", out)
     assert "Plan: 1 to snapshot." in out
     assert crashed.pids() == before, "the server serves on while it is taken anew"
     crashed.kill()
@@ -89,7 +90,7 @@ def test_an_answer_that_is_not_the_one_before(crashed: Frozen) -> None:
 
     out = crashed.start()
     assert "starts cold: it answers otherwise than before it was frozen" in out
-    assert "drift: it could not be restored: it answers" in crashed.apply().out
+    assert "demo/snapshot: it could not be restored: it answers" in crashed.apply().out
 
 
 def test_an_image_whose_bytes_make_no_process(crashed: Frozen) -> None:

@@ -42,7 +42,7 @@ def test_programs_get_it_as_json_and_reviewers_as_markdown(paper: Project) -> No
 
     (notice,) = plan["notices"]
     assert (notice["id"], notice["line"]) == ("budget-zero", 14)
-    assert "- warning: with a budget of 0" in page
+    assert "\n  stacks/demo.yaml:14:3: warning: with a budget of 0" in page
 
 
 def test_an_error_is_refused(paper: Project) -> None:
@@ -99,7 +99,7 @@ def test_an_upgrade_is_told_and_then_written(paper: Project) -> None:
     before = paper.stack.read_text(encoding="utf-8")
     told = paper.run("upgrade", "stacks/demo.yaml", "--to", "b11434")
     assert told.code == 0
-    assert "  ✖ llama_cpp.binary: " in told.out
+    assert "  ✖ llama_cpp.binary:" in told.out
     assert "-  tag: b10434\n+  tag: b11434\n" in told.out
     assert paper.stack.read_text(encoding="utf-8") == before
 

@@ -27,7 +27,9 @@ def outside(paper: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file that is none of the project's business."""
     (paper.folder / ".git").mkdir()
     folder = tmp_path_factory.mktemp("private")
-    (folder / "secret.gguf").write_bytes(b"GGUF\x03\0\0\0 the private words")
+    (folder / "secret.gguf").write_bytes(
+        b"GGUF\x03\0\0\0" + bytes(16) + b" the private words"
+    )
     (folder / "base.yaml").write_text("version: 1\nname: private-words\n")
     return folder
 

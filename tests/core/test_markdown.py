@@ -55,7 +55,7 @@ def test_a_comment_as_it_is() -> None:
         == """\
 #### deployer plan: 1 of 1 stack would change
 
-<details><summary><code>demo</code> on local: 1 to deploy</summary>
+<details><summary><code>demo</code> on <code>local</code>: 1 to deploy</summary>
 
 ```diff
   build    llama-server b9763 · llama-bin==1.0 · 11.0 MB   unchanged
@@ -102,7 +102,9 @@ def test_what_fails_and_what_is_destroyed_stands_first_and_open() -> None:
     text = comment([entry(planned(LOCAL, WIDER)), entry(planned(LOCAL, None)), bad])
     heads = re.findall(r"<details.*", text)
     assert heads[0].startswith("<details open><summary><code>bad.yaml</code>: cannot")
-    assert heads[1].startswith("<details open><summary><code>demo</code> on local: <b>")
+    assert heads[1].startswith(
+        "<details open><summary><code>demo</code> on <code>local</code>: <b>"
+    )
     assert heads[2].startswith("<details><summary>")
     assert "\n- bad.yaml:3:1: what?\n" in text
 

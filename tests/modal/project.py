@@ -180,11 +180,18 @@ class Project:
             **os.environ,
             **self.cloud.environment,
             "DEPLOYER_HOME": str(self.folder / "home"),
+            "DEPLOYER_ALLOW_OUTSIDE": os.pathsep.join(self._trusted()),
             "LLAMA_API_KEY": KEY,
             "PYTHONPATH": str(ROOT),
             **changes,
         }
         return {name: value for name, value in base.items() if value is not None}
+
+    def _trusted(self) -> Iterator[str]:
+        """Where the repositories of this machine lie that stacks name."""
+        yield str(self.folder.parent)
+        if "REPOSITORY" in self.words:
+            yield self.words["REPOSITORY"].removeprefix("file://")
 
     def live(self) -> dict[str, Any]:
         """The record of what is live, as the state has it."""

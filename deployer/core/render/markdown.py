@@ -147,7 +147,7 @@ def _headline(entry: Entry) -> str:
     plan = entry.plan
     if plan is None:
         return f"<code>{_html(entry.file)}</code>: cannot be planned"
-    name = f"<code>{_html(plan.stack)}</code> on {_html(plan.engine)}"
+    name = f"<code>{_html(plan.stack)}</code> on <code>{_html(plan.engine)}</code>"
     if plan.is_empty:
         return f"{name}: no changes, with a note"
     fate = "<b>destroy</b>" if plan.destroys else _html(counts(plan)[6:-1])
