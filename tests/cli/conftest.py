@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from deployer.engines.local.ports import free_port
+from tests.cli.frozen import Frozen, frozen
 from tests.cli.project import Project, link_store
 
 MakeProject = Callable[[Path], Project]
@@ -63,6 +64,25 @@ def paper(tmp_path: Path) -> Project:
     (made.stack.parent / "tiny.gguf").write_bytes(b"GGUF\x03\0\0\0" + bytes(100))
     made.write()
     return made
+
+
+@pytest.fixture(scope="module")
+def deployed(
+    make_project: MakeProject, criu: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Frozen]:
+    """A stack that is live from its snapshot, for all tests of a module."""
+    project = make_project(tmp_path_factory.mktemp("frozen") / "project")
+    with frozen(project, criu) as made:
+        yield made
+
+
+@pytest.fixture
+def crashed(deployed: Frozen) -> Iterator[Frozen]:
+    """A server that comes from a snapshot, and was killed."""
+    deployed.kill()
+    with deployed.kept():
+        yield deployed
+        deployed.kill()
 
 
 def _project(folder: Path, binary: Path) -> Project:

@@ -1,33 +1,12 @@
 """What changes around an image: seen before it is used, and told."""
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import MakeProject
-from tests.cli.frozen import DEMO, Frozen, frozen
+from tests.cli.frozen import DEMO, Frozen
 
 pytestmark = [pytest.mark.real, pytest.mark.criu]
-
-
-@pytest.fixture(scope="module")
-def deployed(
-    make_project: MakeProject, criu: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Frozen]:
-    project = make_project(tmp_path_factory.mktemp("frozen") / "project")
-    with frozen(project, criu) as made:
-        yield made
-
-
-@pytest.fixture
-def crashed(deployed: Frozen) -> Iterator[Frozen]:
-    """A server that comes from a snapshot, and was killed."""
-    deployed.kill()
-    with deployed.kept():
-        yield deployed
-        deployed.kill()
 
 
 @pytest.fixture

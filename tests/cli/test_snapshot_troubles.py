@@ -13,31 +13,13 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import MakeProject
-from tests.cli.frozen import DEMO, SNAPSHOT, Frozen, frozen
+from tests.cli.frozen import DEMO, SNAPSHOT, Frozen
 from tests.cli.project import STACK, gone, read_until
 
 pytestmark = [pytest.mark.real, pytest.mark.criu]
 
 MAPPED = STACK.replace("mmap: false", "mmap: true") + SNAPSHOT
 MEGABYTE = 1 << 20
-
-
-@pytest.fixture(scope="module")
-def deployed(
-    make_project: MakeProject, criu: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Frozen]:
-    project = make_project(tmp_path_factory.mktemp("frozen") / "project")
-    with frozen(project, criu) as made:
-        yield made
-
-
-@pytest.fixture
-def crashed(deployed: Frozen) -> Iterator[Frozen]:
-    """A server that comes from a snapshot, and was killed."""
-    deployed.kill()
-    with deployed.kept():
-        yield deployed
-        deployed.kill()
 
 
 @pytest.fixture

@@ -1,27 +1,21 @@
 """Servers that come from snapshots, with the real llama-server and the real CRIU."""
 
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.cli.clients import chat
-from tests.cli.conftest import MakeProject
-from tests.cli.frozen import ANSWER, DEMO, SNAPSHOT, Frozen, frozen
+from tests.cli.frozen import ANSWER, DEMO, SNAPSHOT, Frozen
 from tests.cli.project import KEY, STACK, Project
 
 pytestmark = [pytest.mark.real, pytest.mark.criu]
 
 
 @pytest.fixture(scope="module")
-def live(
-    make_project: MakeProject, criu: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Frozen]:
+def live(deployed: Frozen) -> Frozen:
     """A stack that is live from its snapshot; every test leaves it so."""
-    project = make_project(tmp_path_factory.mktemp("frozen") / "project")
-    with frozen(project, criu) as made:
-        yield made
+    return deployed
 
 
 @pytest.fixture
