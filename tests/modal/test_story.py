@@ -142,6 +142,7 @@ def test_an_apply_says_what_it_used(story: Story) -> None:
     for part in ("build", "fetch", "tryout", "candidate", "production"):
         assert f"{part} " in line
     assert "(prices of 2026-09-01)" in line
+    assert "Modal's prices now" not in story.out("first")
 
 
 def test_each_kind_of_change_asks_no_more_than_it_needs(story: Story) -> None:

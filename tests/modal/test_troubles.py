@@ -145,6 +145,12 @@ def test_a_volume_that_is_full(project: Project) -> None:
     )
 
 
+def test_prices_are_others_by_now(ready: Project) -> None:
+    ready.cloud.faults(rates={"cpu": "0.09"})
+    told = "Modal's prices now: a core $0.09/h ($0.04716 in the table)"
+    assert told in ready.apply().out
+
+
 def test_the_network_is_cut_and_comes_back(ready: Project) -> None:
     ready.cloud.faults(cut_at="ClassCreate")
     done = ready.apply(code=1)

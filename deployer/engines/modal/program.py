@@ -17,7 +17,7 @@ _SECONDS: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """`modal app …` and `modal container …`, in one environment."""
+    """`modal app …`, `modal container …` and `modal billing …` of one environment."""
 
     variables: Mapping[str, str]
     environment: str | None
@@ -36,11 +36,19 @@ class Program:
         """How many containers of an app there are."""
         return len(self._listed("container", "list", "--app-id", app_id))
 
+    def rates(self) -> Mapping[str, str]:
+        """Dollars for an hour of each thing that is billed; none if it does not say."""
+        found = self._asked("billing", "rates")
+        return found if isinstance(found, dict) else {}
+
     def _listed(self, *words: str) -> list[Mapping[str, Any]]:
+        place = () if self.environment is None else ("--env", self.environment)
+        found = self._asked(*words, *place)
+        return found if isinstance(found, list) else []
+
+    def _asked(self, *words: str) -> object:
         refuse_missing_client()
         command = [sys.executable, "-m", "modal", *words, "--json"]
-        if self.environment is not None:
-            command += ["--env", self.environment]
         done = subprocess.run(  # noqa: S603 - the client's own program
             command,
             env=dict(self.variables),
@@ -51,9 +59,9 @@ class Program:
             check=False,
         )
         try:
-            return list(json.loads(done.stdout))
+            return json.loads(done.stdout)
         except ValueError:
-            return []
+            return None
 
 
 def refuse_missing_client() -> None:

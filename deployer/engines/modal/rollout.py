@@ -27,6 +27,7 @@ from deployer.engines.modal.kept import (
 )
 from deployer.engines.modal.lower import primes_of, rate_of, scaling_of
 from deployer.engines.modal.meter import Meter
+from deployer.engines.modal.rates import changed
 from deployer.engines.modal.render import CANDIDATE_FILE, SERVER_FILE, TRYOUT_FILE
 from deployer.engines.modal.starting import (
     QUEUE_SECONDS,
@@ -149,13 +150,16 @@ class Rollout:
         self._stop_if(apps.candidate_app(_stack(record)), record)
         window = scaling_of(record.fields).scaledown_window or _WINDOW
         self._meter.add("idling after that", window, rate)
-        self.tell_costs(record.address)
+        self.tell_costs(record)
         return outputs
 
-    def tell_costs(self, address: str) -> None:
-        """Say what was used since the last time."""
-        if said := self._meter.told():
-            self._tell(address, said)
+    def tell_costs(self, record: Record) -> None:
+        """Say what was used since the last time, and where prices are others by now."""
+        if not (said := self._meter.told()):
+            return
+        self._tell(record.address, said)
+        if prices := changed(self._account.program.rates(), record.fields):
+            self._tell(record.address, f"Modal's prices now: {', '.join(prices)}")
 
     def start(self, record: Record) -> None:
         """Serve again where it does not, or where somebody deployed something else.
@@ -184,7 +188,7 @@ class Rollout:
         """
         stack = _stack(record)
         self._stop_if(apps.candidate_app(stack), record)
-        self.tell_costs(record.address)
+        self.tell_costs(record)
         if COPY in record.outputs:
             return
         if self._stop_if(apps.server_app(stack), record):

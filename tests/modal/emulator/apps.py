@@ -29,6 +29,15 @@ class Apps(Service):
         return pb.AuthTokenGetResponse(token="x.e30.x")
 
     @rpc
+    async def WorkspaceNameLookup(self, _request: Any) -> Any:
+        return pb.WorkspaceNameLookupResponse(username="tests")
+
+    @rpc
+    async def WorkspaceBillingRates(self, _request: Any) -> Any:
+        rates = {"cpu": "0.04716", "memory": "0.007992", **self.cloud.faults.rates}
+        return pb.WorkspaceBillingRatesResponse(rates=rates, formatted=str(rates))
+
+    @rpc
     async def EnvironmentGetOrCreate(self, request: Any) -> Any:
         name = request.deployment_name or "main"
         self._environment(name)

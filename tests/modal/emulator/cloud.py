@@ -148,6 +148,8 @@ class Faults:
     """Text of an image's line that does not build."""
     longest_wait: float = 150.0
     """Seconds after which a web request is answered with 303."""
+    rates: dict[str, str] = field(default_factory=dict)
+    """Prices that differ from those of the day."""
     volume_bytes: int = 0
     """How much more fits on a Volume; 0: as much as on the disk."""
 
