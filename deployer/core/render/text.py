@@ -23,6 +23,8 @@ from deployer.core.render.words import (
 
 _VERB_COLUMN = 68
 _PLACE_COLUMN = 58
+_ROOM = 36
+"""For names of gates, in a terminal of 90 columns."""
 
 
 def plan_text(
@@ -49,7 +51,7 @@ def _lines(
     for change, head in zip(plan.changes, heads, strict=True):
         yield f"{head:<{max(column, _VERB_COLUMN)}}  {verb(change)}"
         yield from _reasons(change, places)
-    if gates := gates_line(plan):
+    if gates := gates_line(plan, room=_ROOM):
         yield f"  ◌ gates    {gates}"
     if fit is not None:
         yield f"  ≤ fits     {fit_line(fit)}"

@@ -3,7 +3,7 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import assert_never
 
 from deployer.core.plan import Action, Cause, Change, Plan, Reason
@@ -148,8 +148,11 @@ def leftovers(plan: Plan) -> Iterator[str]:
         yield f"an earlier run left {thing} {loose.begun}; it is retired first"
 
 
-def gates_line(plan: Plan) -> str:
-    """How many gates run, and on what; empty where none does."""
+def gates_line(plan: Plan, *, room: int | None = None) -> str:
+    """How many gates run, and on what; empty where none does.
+
+    ``room`` is for names, in characters; JSON and the steps name every gate.
+    """
     number = len(plan.gates)
     called_for = {reason.calls_for for c in plan.changes for reason in c.reasons}
     server = plan.change(Kind.SERVER)
@@ -160,7 +163,17 @@ def gates_line(plan: Plan) -> str:
     else:
         return ""
     verb_ = "runs" if number == 1 else "run"
-    return f"{number} {verb_} on {where}: {', '.join(plan.gates)}"
+    return f"{number} {verb_} on {where}: {', '.join(_few(plan.gates, room))}"
+
+
+def _few(names: Sequence[str], room: int | None) -> Iterator[str]:
+    """Names, as many as there is room for."""
+    for name in names:
+        if room is not None and len(name) + len(", …") > room:
+            yield "…"
+            return
+        yield name
+        room = None if room is None else room - len(name) - len(", ")
 
 
 def place_of(reason: Reason, places: Mapping[str, Place]) -> Place | None:
