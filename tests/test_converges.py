@@ -9,9 +9,10 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from deployer.apply import World, apply
@@ -114,6 +115,22 @@ RUNS = st.builds(
 )
 
 
+def _run(wish: Wish, **wrong: Any) -> Run:
+    fine = {"crash_at": 0, "crash_after": False, "gate_fails": False, "fails": ""}
+    return Run("apply", wish, **{**fine, "reboot": False, "rots": False, **wrong})
+
+
+# A live snapshot that is being made anew when a run dies is forgotten by the next one.
+FORGOTTEN = (
+    _run(PLAIN),
+    _run(Wish(snapshot=True)),
+    _run(PLAIN, crash_at=2, rots=True),
+    _run(Wish(snapshot=True), crash_at=5),
+    _run(PLAIN, gate_fails=True),
+)
+
+
+@example("local", FORGOTTEN, "back", PLAIN)
 @given(
     st.sampled_from(("local", "modal")),
     st.lists(RUNS, min_size=1, max_size=6),
