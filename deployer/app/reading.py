@@ -150,7 +150,12 @@ def resolved(
     stack = loaded.stack
     patches = patches_of(stack, stack_file)
     resolver = Resolver(
-        stack_file.parent, settings.store, settings.environment, watch, patches
+        stack_file.parent,
+        settings.store,
+        settings.environment,
+        watch,
+        patches,
+        locked.weights if locked else None,
     )
     digests = {f"llama_cpp.patches.{patch.name}": patch.digest for patch in patches}
     for name in _pictures(stack):
@@ -196,6 +201,8 @@ def template_of(stack: Stack, folder: Path) -> Path | None:
 def patches_of(stack: Stack, stack_file: Path) -> tuple[Patch, ...]:
     """The patches that a stack names; raises StackError with all that is wrong."""
     names = stack.llama_cpp.patches or ()
+    if not names:
+        return ()
     folder = patches_folder(stack_file)
     root = root_of(stack_file)
     led_out = [name for name in names if not may_read(folder / name, root, ())]
@@ -204,15 +211,17 @@ def patches_of(stack: Stack, stack_file: Path) -> tuple[Patch, ...]:
             f"the patch `{led_out[0]}` lies outside the project of the stack",
             hint=f"`{folder / led_out[0]}` is a link: put the folder there",
         )
-    return load_patches(folder, names) if names else ()
+    return load_patches(folder, names)
 
 
 def _read_files(stack: Stack, stack_file: Path) -> Iterator[Path]:
     """Every file of the patches that a stack names, and its chat template."""
     if (template := template_of(stack, stack_file.parent)) is not None:
         yield template
+    if not stack.llama_cpp.patches:
+        return
     folder = patches_folder(stack_file)
-    for name in stack.llama_cpp.patches or ():
+    for name in stack.llama_cpp.patches:
         yield folder / name / "patch.yaml"
         yield folder / name / f"{name}.patch"
 
