@@ -24,6 +24,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     for layer, others in {
         "__init__": "",
         "core": "",
+        "cores": "",
         "errors": "core",
         "home": "core errors",
         "git": "errors",
@@ -34,13 +35,13 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "sources": "core errors store",  # store: its type of a file alone
         "store": "core errors sources",
         "gguf": "core errors sources",
-        "llama": "core errors load sources",
+        "llama": "core cores errors load sources",
         "resolve": "core errors gguf llama sources store",
         "gates": "core errors",
         "engines": "core errors gguf llama sources store",
         "apply": "core engines errors state",
         "testing": "core engines errors load state",
-        "app": "__init__ apply core engines errors gates gguf git home llama load"
+        "app": "__init__ apply core cores engines errors gates gguf git home llama load"
         " lockfile resolve saved_plan sources state store",
         "cli": "__init__ app core engines errors gates gguf llama saved_plan state",
         "__main__": "cli",
