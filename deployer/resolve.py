@@ -163,6 +163,7 @@ class Resolver:
                 wanted.url,
                 sha256=wanted.sha256,
                 downloads=self.store.downloads,
+                cache=self._cache,
                 progress=self.progress,
             )
         if wanted.path is not None:

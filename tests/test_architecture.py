@@ -32,7 +32,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "state": "core errors",
         "lockfile": "core errors state",
         "saved_plan": "core errors state",
-        "sources": "core errors store",  # store: its type of a file alone
+        "sources": "core errors",
         "store": "core errors sources",
         "gguf": "core errors sources",
         "llama": "core cores errors load sources",
@@ -56,7 +56,9 @@ HOMES: Mapping[str, tuple[str, ...]] = {
     "httpx2": (
         "gates/client.py",
         "gates/runner.py",
-        "sources/http.py",
+        "sources/client.py",
+        "sources/parts.py",
+        "sources/transfer.py",
         "sources/hub.py",
         "sources/ranges.py",
     ),
@@ -71,7 +73,7 @@ HOMES: Mapping[str, tuple[str, ...]] = {
     "pydantic": ("core/", "gates/", "load/"),
     "pydantic_core": ("core/schema.py",),
     "rich": ("cli/",),
-    "stamina": ("gates/client.py", "sources/http.py", "state/bucket.py"),
+    "stamina": ("gates/client.py", "sources/transfer.py", "state/bucket.py"),
     "yaml": ("load/",),
     # of the standard library
     "socket": ("engines/local/",),

@@ -30,7 +30,7 @@ from deployer.gguf.reading import header_in, remote
 from deployer.gguf.stream import local
 from deployer.load.stack import load
 from deployer.sources import hub
-from deployer.sources.http import shown
+from deployer.sources.client import shown
 from deployer.sources.paths import parts_of
 
 _REFERENCE = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(:(?P<quant>[\w.-]+))?")

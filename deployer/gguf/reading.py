@@ -15,7 +15,7 @@ from deployer.gguf.facts import (
 )
 from deployer.gguf.header import Header, read_header
 from deployer.gguf.stream import REMOTE_BUDGET, HeaderError, Stream, local
-from deployer.sources.http import shown
+from deployer.sources.client import shown
 from deployer.sources.ranges import opened
 
 Opens = Callable[[], AbstractContextManager[Stream]]

@@ -11,8 +11,9 @@ from deployer.core.facts import Pin
 from deployer.core.progress import Watch, unwatched
 from deployer.errors import SourceError
 from deployer.llama.archives import unpack_tar
+from deployer.sources.client import shown
 from deployer.sources.digests import sha256_of
-from deployer.sources.http import download, shown
+from deployer.sources.http import download
 from deployer.sources.paths import Platform
 from deployer.sources.space import writing
 

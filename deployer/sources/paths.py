@@ -14,8 +14,8 @@ from deployer.core.progress import Watch, unwatched
 from deployer.core.values import JsonValue
 from deployer.errors import SourceError
 from deployer.sources.digests import DigestCache, sha256_of
+from deployer.sources.files import File
 from deployer.sources.space import writing
-from deployer.store import File
 
 _SHARD = re.compile(r"(?P<stem>.+)-\d{5}-of-(?P<count>\d{5})\.gguf")
 _LIBRARIES = ("lib*.so", "lib*.so.*", "lib*.dylib")
@@ -106,6 +106,7 @@ def referred(pin: Pin, *, cache: DigestCache, progress: Watch) -> dict[str, File
             sha256=found,
             external=str(path.resolve()),
             mtime_ns=status.st_mtime_ns,
+            inode=status.st_ino,
         )
     return files
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from deployer.errors import AuthError, SourceError
-from deployer.sources.http import new_client, refuse_address, shown, translated
+from deployer.sources.client import new_client, refuse_address, shown, translated
 
 if TYPE_CHECKING:
     import httpx2
