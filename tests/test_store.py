@@ -1,6 +1,5 @@
 """The store: whole entries, or none."""
 
-import hashlib
 import json
 import multiprocessing
 import os
@@ -17,9 +16,7 @@ from deployer.errors import StoreError
 from deployer.home import home_of
 from deployer.sources.files import File
 from deployer.store import Entry, Kind, Store
-from tests.counting import file_bytes
 
-LARGE = os.urandom(500_000) * 4
 THEN = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
 
@@ -175,57 +172,6 @@ def test_a_file_that_was_only_touched_is_the_same(store: Store) -> None:
     entry = publish(store)
     os.utime(entry.path("notes"), ns=(1, 1))
     assert store.find("build", "k1") == entry
-
-
-def replaced(entry: Entry, content: bytes) -> None:
-    """Put another file of the same size and time in the place of the large one."""
-    path = entry.path("large")
-    status, other = path.stat(), path.with_name("other")
-    other.write_bytes(content)
-    os.utime(other, ns=(status.st_atime_ns, status.st_mtime_ns))
-    other.replace(path)
-
-
-def large(folder: Path) -> Mapping[str, JsonValue]:
-    (folder / "large").write_bytes(LARGE)
-    return {}
-
-
-def test_an_unchanged_file_is_not_read(store: Store) -> None:
-    publish(store, fill=large)
-    assert file_bytes(lambda: store.find("build", "k1")) < 10_000
-
-
-def test_another_file_of_the_same_size_and_time_is_read_once(store: Store) -> None:
-    replaced(publish(store, fill=large), LARGE)
-    assert file_bytes(lambda: store.find("build", "k1")) > len(LARGE)
-    assert file_bytes(lambda: store.find("build", "k1")) < 10_000
-    assert store.find("build", "k1") is not None
-
-
-def test_other_content_of_the_same_size_and_time_is_found_out(store: Store) -> None:
-    replaced(publish(store, fill=large), LARGE[::-1])
-    assert store.find("build", "k1") is None
-
-
-def test_what_a_fill_proves_is_not_read_again(store: Store) -> None:
-    digest = hashlib.sha256(LARGE).hexdigest()
-
-    def make() -> None:
-        store.publish(
-            "build",
-            "k1",
-            large,
-            now=lambda: THEN,
-            say=lambda _: None,
-            proven={"large": digest},
-        )
-
-    assert file_bytes(make) < 200_000
-    entry = store.find("build", "k1")
-    assert entry is not None
-    assert entry.files["large"].sha256 == digest
-    assert store.verify(entry) == []
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"version": 99, "key": "k1"}'])
