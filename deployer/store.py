@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -18,6 +19,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from deployer.core.pauses import growing
 from deployer.core.values import JsonValue
 from deployer.errors import StoreError
 from deployer.sources.digests import DigestCache
@@ -31,6 +33,8 @@ Kind: TypeAlias = Literal["build", "weights", "snapshot"]
 KINDS: tuple[Kind, ...] = ("build", "weights", "snapshot")
 
 _VERSION = 1
+_PAUSES = (0.005, 0.25)
+"""The first and the longest between two tries for a lock."""
 _MANIFEST = "manifest.json"
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 _STAGING = re.compile(r"\.(?P<key>[A-Za-z0-9_-]+)\.[0-9a-f]{8}")
@@ -221,7 +225,9 @@ class Store:
         lock = self._lock(kind, key)
         if not _acquired(lock):
             say(f"waiting for another process that makes `{kind}/{key[:12]}`")
-            lock.acquire()
+            pauses = growing(*_PAUSES)
+            while not _acquired(lock):
+                time.sleep(next(pauses))
         try:
             yield
         finally:
