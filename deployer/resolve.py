@@ -14,7 +14,7 @@ from deployer.core.progress import Watch
 from deployer.core.values import JsonValue
 from deployer.errors import AuthError, SourceError
 from deployer.gguf.facts import Facts as Weights
-from deployer.gguf.facts import to_json
+from deployer.gguf.facts import from_json, to_json
 from deployer.gguf.reading import facts_of_addresses, facts_of_files
 from deployer.gguf.stream import HeaderError
 from deployer.llama import releases, trees
@@ -35,6 +35,8 @@ class Resolver:
     progress: Watch
     patches: tuple[Patch, ...] = ()
     """The patches that the stack names, in its order."""
+    known: Pin | None = None
+    """Weights of the lock file: the same bytes have the same header."""
 
     def facts(
         self,
@@ -107,6 +109,8 @@ class Resolver:
         is no model, is pinned without.
         """
         pin = self._weights(stack)
+        if (known := self._known_header(pin)) is not None:
+            return replace(pin, about={**pin.about, HEADER: known})
         try:
             facts = self._header_facts(pin)
         except HeaderError:
@@ -116,6 +120,13 @@ class Resolver:
         if facts is None:
             return pin
         return replace(pin, about={**pin.about, HEADER: dict(to_json(facts))})
+
+    def _known_header(self, pin: Pin) -> JsonValue:
+        """What the lock file keeps of the header of these very weights, if anything."""
+        if self.known is None or self.known.identity != pin.identity:
+            return None
+        kept = self.known.about.get(HEADER)
+        return None if from_json(kept) is None else kept
 
     def _header_facts(self, pin: Pin) -> Weights | None:
         match dict(pin.where):
@@ -152,6 +163,7 @@ class Resolver:
                 wanted.url,
                 sha256=wanted.sha256,
                 downloads=self.store.downloads,
+                cache=self._cache,
                 progress=self.progress,
             )
         if wanted.path is not None:

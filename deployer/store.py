@@ -6,22 +6,24 @@ behind is swept by the next publish.  Entries are never changed: their files los
 their write permission.  A user's large file is referred to, not copied.
 """
 
-import hashlib
 import json
 import os
 import re
 import secrets
 import shutil
-import stat
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from deployer.core.pauses import growing
 from deployer.core.values import JsonValue
 from deployer.errors import StoreError
+from deployer.sources.digests import DigestCache
+from deployer.sources.files import File, digest_of, listed, problem_of
 from deployer.sources.space import sync_folder, writing
 
 if TYPE_CHECKING:
@@ -31,24 +33,11 @@ Kind: TypeAlias = Literal["build", "weights", "snapshot"]
 KINDS: tuple[Kind, ...] = ("build", "weights", "snapshot")
 
 _VERSION = 1
+_PAUSES = (0.005, 0.25)
+"""The first and the longest between two tries for a lock."""
 _MANIFEST = "manifest.json"
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 _STAGING = re.compile(r"\.(?P<key>[A-Za-z0-9_-]+)\.[0-9a-f]{8}")
-
-
-@dataclass(frozen=True, slots=True)
-class File:
-    """One file of an entry, by what its manifest says."""
-
-    size: int
-    sha256: str
-    mode: int = 0o444
-    link: str = ""
-    """Target of a symbolic link inside the entry; empty for a file."""
-    external: str = ""
-    """Absolute path of a file of the user; empty for a file of the store."""
-    mtime_ns: int = 0
-    """When it was written, in nanoseconds: another time calls for another look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +64,15 @@ class Entry:
         return self._place(name)
 
     def problems(self) -> list[str]:
-        """What a look at names and sizes finds; empty for a sound entry."""
+        """What a look at size, time and inode finds; empty for a sound entry.
+
+        A file that is another one by that is read, once: its digest is remembered.
+        """
+        digests = DigestCache(_digests_of(self.folder.parent.parent))
         return [
             problem
             for name, file in sorted(self.files.items())
-            if (problem := _problem(self._place(name), file))
+            if (problem := problem_of(self._place(name), file, digests))
         ]
 
     def _place(self, name: str) -> Path:
@@ -101,7 +94,7 @@ class Store:
     @property
     def digests(self) -> Path:
         """File that remembers digests of files outside the store."""
-        return self.home / "digests.json"
+        return _digests_of(self.home)
 
     def find(self, kind: Kind, key: str) -> Entry | None:
         """The entry, or None where it is absent, damaged, or its file changed."""
@@ -133,7 +126,7 @@ class Store:
         return [
             f"`{entry.path(name)}` has other content than when it was published"
             for name, file in sorted(entry.files.items())
-            if not file.link and _sha256(entry.path(name)) != file.sha256
+            if not file.link and digest_of(entry.path(name)) != file.sha256
         ]
 
     def publish(
@@ -144,18 +137,22 @@ class Store:
         *,
         now: Callable[[], datetime],
         say: Callable[[str], None],
+        proven: Mapping[str, str] | None = None,
     ) -> Entry:
         """Return the entry, having ``fill`` write its files where it is not there.
 
         ``fill`` gets an empty folder and returns what to tell people about the
-        entry.  Whoever comes second waits, and says so.  Raises StoreError where
-        the disk is full; what ``fill`` raises passes through and leaves nothing.
+        entry; it proves the digests that are ``proven``, by name, while it writes:
+        those files are not read again.  Whoever comes second waits, and says so.
+        Raises StoreError where the disk is full; what ``fill`` raises passes through
+        and leaves nothing.
         """
 
         def make(folder: Path) -> tuple[dict[str, File], Mapping[str, JsonValue]]:
             about = fill(folder)
             # A snapshot is the memory of a server: prompts and keys are in it.
-            return _listed(folder, private=kind == "snapshot"), about
+            private = kind == "snapshot"
+            return listed(folder, proven or {}, private=private), about
 
         return self._publish(kind, key, make, now=now, say=say)
 
@@ -228,7 +225,9 @@ class Store:
         lock = self._lock(kind, key)
         if not _acquired(lock):
             say(f"waiting for another process that makes `{kind}/{key[:12]}`")
-            lock.acquire()
+            pauses = growing(*_PAUSES)
+            while not _acquired(lock):
+                time.sleep(next(pauses))
         try:
             yield
         finally:
@@ -262,54 +261,6 @@ def _acquired(lock: "FileLock") -> bool:
     except Timeout:
         return False
     return True
-
-
-def _listed(folder: Path, *, private: bool) -> dict[str, File]:
-    """Everything below ``folder``; equal files become one, none stays writable."""
-    files: dict[str, File] = {}
-    first: dict[tuple[str, int], Path] = {}
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.is_symlink():
-            files[name] = _link(path, folder)
-        elif path.is_file():
-            file = _file(path, private=private)
-            files[name] = file
-            twin = first.setdefault((file.sha256, file.mode), path)
-            if twin is not path:
-                _merge(path, twin)
-            written = path.stat().st_mtime_ns
-            files[name] = replace(file, mtime_ns=written)
-        elif not path.is_dir():
-            raise StoreError(f"`{name}` is neither a file nor a folder")
-    return files
-
-
-def _merge(path: Path, twin: Path) -> None:
-    spare = path.with_name(f"{path.name}.twin")
-    try:
-        spare.hardlink_to(twin)
-    except OSError:
-        return  # a disk without hard links: two copies do as well
-    spare.replace(path)
-
-
-def _link(path: Path, folder: Path) -> File:
-    target = path.readlink()
-    inside = path.resolve().is_relative_to(folder.resolve())
-    if target.is_absolute() or not inside or not path.exists():
-        raise StoreError(f"symbolic link `{path.name}` leaves its entry: `{target}`")
-    return File(size=0, sha256="", link=target.as_posix())
-
-
-def _file(path: Path, *, private: bool) -> File:
-    mode = 0o555 if path.stat().st_mode & stat.S_IXUSR else 0o444
-    mode &= 0o700 if private else 0o777
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        os.fsync(stream.fileno())
-    path.chmod(mode)
-    return File(size=path.stat().st_size, sha256=digest, mode=mode)
 
 
 def _write_manifest(entry: Entry) -> None:
@@ -346,22 +297,8 @@ def _read(kind: Kind, key: str, folder: Path) -> Entry | None:
         return None
 
 
-def _problem(path: Path, file: File) -> str:
-    try:
-        status = path.lstat() if file.link else path.stat()
-    except OSError as error:
-        return f"`{path}` cannot be read: {error.strerror}"
-    if file.link:
-        same = stat.S_ISLNK(status.st_mode) and path.readlink() == Path(file.link)
-        return "" if same else f"`{path}` is not a link to `{file.link}`"
-    if status.st_size != file.size:
-        return f"`{path}` has {status.st_size} bytes, published were {file.size}"
-    if file.external and status.st_mtime_ns != file.mtime_ns:
-        return f"`{path}` was written to since it was published"
-    touched = not file.external and status.st_mtime_ns != file.mtime_ns
-    if touched and _sha256(path) != file.sha256:
-        return f"`{path}` has other content than when it was published"
-    return ""
+def _digests_of(home: Path) -> Path:
+    return home / "digests.json"
 
 
 def _swap_in(staging: Path, place: Path) -> None:
@@ -386,11 +323,6 @@ def _sweep(folder: Path) -> None:
 
 def _folders(parent: Path) -> list[Path]:
     return sorted(path for path in parent.glob("*") if path.is_dir())
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _checked(key: str) -> str:

@@ -24,6 +24,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     for layer, others in {
         "__init__": "",
         "core": "",
+        "cores": "",
         "errors": "core",
         "home": "core errors",
         "git": "errors",
@@ -31,16 +32,16 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "state": "core errors",
         "lockfile": "core errors state",
         "saved_plan": "core errors state",
-        "sources": "core errors store",  # store: its type of a file alone
+        "sources": "core errors",
         "store": "core errors sources",
         "gguf": "core errors sources",
-        "llama": "core errors load sources",
+        "llama": "core cores errors load sources",
         "resolve": "core errors gguf llama sources store",
         "gates": "core errors",
         "engines": "core errors gguf llama sources store",
         "apply": "core engines errors state",
         "testing": "core engines errors load state",
-        "app": "__init__ apply core engines errors gates gguf git home llama load"
+        "app": "__init__ apply core cores engines errors gates gguf git home llama load"
         " lockfile resolve saved_plan sources state store",
         "cli": "__init__ app core engines errors gates gguf llama saved_plan state",
         "__main__": "cli",
@@ -55,7 +56,9 @@ HOMES: Mapping[str, tuple[str, ...]] = {
     "httpx2": (
         "gates/client.py",
         "gates/runner.py",
-        "sources/http.py",
+        "sources/client.py",
+        "sources/parts.py",
+        "sources/transfer.py",
         "sources/hub.py",
         "sources/ranges.py",
     ),
@@ -70,7 +73,7 @@ HOMES: Mapping[str, tuple[str, ...]] = {
     "pydantic": ("core/", "gates/", "load/"),
     "pydantic_core": ("core/schema.py",),
     "rich": ("cli/",),
-    "stamina": ("gates/client.py", "sources/http.py", "state/bucket.py"),
+    "stamina": ("gates/client.py", "sources/transfer.py", "state/bucket.py"),
     "yaml": ("load/",),
     # of the standard library
     "socket": ("engines/local/",),

@@ -14,7 +14,8 @@ import pytest
 from deployer.core.values import JsonValue
 from deployer.errors import StoreError
 from deployer.home import home_of
-from deployer.store import Entry, File, Kind, Store
+from deployer.sources.files import File
+from deployer.store import Entry, Kind, Store
 
 THEN = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 

@@ -26,11 +26,11 @@ from deployer.gguf.facts import (
     projector_of,
 )
 from deployer.gguf.header import Header, read_header, read_sizes
-from deployer.gguf.reading import header_in, remote
+from deployer.gguf.reading import beginning, header_in, remote
 from deployer.gguf.stream import local
 from deployer.load.stack import load
 from deployer.sources import hub
-from deployer.sources.http import shown
+from deployer.sources.client import shown
 from deployer.sources.paths import parts_of
 
 _REFERENCE = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(:(?P<quant>[\w.-]+))?")
@@ -68,9 +68,9 @@ def look(
     if path.suffix in _STACKS:
         return _of_stack(path, settings, watch)
     if named.startswith(("https://", "http://")):
-        return (
-            _looked(named, (header_in(partial(remote, named), shown(named), read),)),
-        )
+        opens = beginning if sizes_only else remote
+        header = header_in(partial(opens, named), shown(named), read)
+        return (_looked(named, (header,)),)
     if path.exists() or path.suffix == ".gguf":
         parts = parts_of(path) if not sizes_only else [path]
         headers = [header_in(partial(local, it), it.name, read) for it in parts]

@@ -43,6 +43,8 @@ class Options:
     """Look at the world, and report drift."""
     cheaply: bool = False
     """Look only where that costs no requests."""
+    offline: bool = False
+    """Raise UsageError rather than ask a source."""
     pending: Pending = Pending.ADOPT
 
 

@@ -70,7 +70,8 @@ def read(stack_file: Path, settings: Settings, options: Options, watch: Watch) -
     lock = lockfile.lock_path(stack_file)
     locked = lockfile.read(lock)
     notices = refuse_traps(loaded, number_of(stack, locked))
-    facts = resolved(loaded, stack_file, settings, locked, watch)
+    offline = options.offline
+    facts = resolved(loaded, stack_file, settings, locked, watch, offline=offline)
     same = lockfile.pins_same(locked, facts)
     if not same and options.locked:
         raise UsageError(
@@ -145,12 +146,22 @@ def resolved(
     settings: Settings,
     locked: Facts | None,
     watch: Watch,
+    *,
+    offline: bool = False,
 ) -> Facts:
-    """The facts of a stack: from the lock file where it fits, else from the sources."""
+    """The facts of a stack: from the lock file where it fits, else from the sources.
+
+    Raises UsageError where sources would have to be asked and it is ``offline``.
+    """
     stack = loaded.stack
     patches = patches_of(stack, stack_file)
     resolver = Resolver(
-        stack_file.parent, settings.store, settings.environment, watch, patches
+        stack_file.parent,
+        settings.store,
+        settings.environment,
+        watch,
+        patches,
+        locked.weights if locked else None,
     )
     digests = {f"llama_cpp.patches.{patch.name}": patch.digest for patch in patches}
     for name in _pictures(stack):
@@ -160,6 +171,11 @@ def resolved(
         digests[TEMPLATE_DIGEST] = sha256_of(template, unwatched)
     inputs = lockfile.inputs_of(stack, digests)
     build, weights = _kept(stack, locked, inputs)
+    if offline and _asks(stack, build, weights):
+        raise UsageError(
+            f"the lock file of `{stack_file}` does not pin all that it names",
+            hint=f"run `deployer lock {stack_file}`",
+        )
     return resolver.facts(stack, inputs, build=build, weights=weights)
 
 
@@ -196,6 +212,8 @@ def template_of(stack: Stack, folder: Path) -> Path | None:
 def patches_of(stack: Stack, stack_file: Path) -> tuple[Patch, ...]:
     """The patches that a stack names; raises StackError with all that is wrong."""
     names = stack.llama_cpp.patches or ()
+    if not names:
+        return ()
     folder = patches_folder(stack_file)
     root = root_of(stack_file)
     led_out = [name for name in names if not may_read(folder / name, root, ())]
@@ -204,15 +222,17 @@ def patches_of(stack: Stack, stack_file: Path) -> tuple[Patch, ...]:
             f"the patch `{led_out[0]}` lies outside the project of the stack",
             hint=f"`{folder / led_out[0]}` is a link: put the folder there",
         )
-    return load_patches(folder, names) if names else ()
+    return load_patches(folder, names)
 
 
 def _read_files(stack: Stack, stack_file: Path) -> Iterator[Path]:
     """Every file of the patches that a stack names, and its chat template."""
     if (template := template_of(stack, stack_file.parent)) is not None:
         yield template
+    if not stack.llama_cpp.patches:
+        return
     folder = patches_folder(stack_file)
-    for name in stack.llama_cpp.patches or ():
+    for name in stack.llama_cpp.patches:
         yield folder / name / "patch.yaml"
         yield folder / name / f"{name}.patch"
 
@@ -225,11 +245,21 @@ def _kept(
         return None, None
     moved = lockfile.moved(locked, inputs)
     stale = {difference.artefact for difference in moved}
-    here = stack.llama_cpp.binary is not None or stack.llama_cpp.source == "path"
-    build = None if "build" in stale or here else locked.build
+    build = None if "build" in stale or _builds_here(stack) else locked.build
     here = stack.model.path is not None
     weights = None if "weights" in stale or here else locked.weights
     return build, weights
+
+
+def _asks(stack: Stack, build: Pin | None, weights: Pin | None) -> bool:
+    """Whether what no pin is given for lies elsewhere than on this machine."""
+    remote_weights = weights is None and stack.model.path is None
+    return remote_weights or (build is None and not _builds_here(stack))
+
+
+def _builds_here(stack: Stack) -> bool:
+    """Whether llama-server is of this machine, and so looked at each time."""
+    return stack.llama_cpp.binary is not None or stack.llama_cpp.source == "path"
 
 
 def _moved(lock: Path, locked: Facts | None, facts: Facts) -> str:

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -192,10 +192,11 @@ def plan_command(  # noqa: PLR0913 - one parameter an option
     subjects, unchanged = _selected(paths, since)
     _refuse_several(subjects, out)
     make = partial(_plan, settings, options, out, as_text=form == "text")
-    if form == "markdown":
-        changes = print_comment(subjects, unchanged, make, since, annotate=annotate)
-    else:
-        changes = _tell_each(subjects, make, form, steps=steps, annotate=annotate)
+    with _ahead(subjects, settings, options):
+        if form == "markdown":
+            changes = print_comment(subjects, unchanged, make, since, annotate=annotate)
+        else:
+            changes = _tell_each(subjects, make, form, steps=steps, annotate=annotate)
     if changes and detailed_exitcode:
         raise click.exceptions.Exit(CHANGES)
 
@@ -268,6 +269,18 @@ def _selected(
     if not found.subjects:
         click.echo(f"No stack resolves to anything else than at {since}.", err=True)
     return found.subjects, found.unchanged
+
+
+def _ahead(
+    subjects: tuple[Subject, ...], settings: Settings, options: Options
+) -> AbstractContextManager[None]:
+    """Help for many stacks; one alone has nobody to be helped by."""
+    if len(subjects) == 1:
+        return nullcontext()
+    from deployer.app.ahead import reading_ahead  # noqa: PLC0415 - only for several
+
+    files = [subject.file for subject in subjects if subject.gone is None]
+    return reading_ahead(files, settings, options)
 
 
 def _tell_each(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from deployer.core.gate_options import Metrics
+from deployer.core.pauses import growing
 from deployer.core.verdict import Outcome
 from deployer.gates.answers import Answer, Judgement, excerpt, failed, passed
 from deployer.gates.asking import PROMPT, chat_body
@@ -19,7 +20,7 @@ PREDICTED_TOKENS: Final = "llamacpp:tokens_predicted_total"
 _MAX_TOKENS = 8
 _PATIENCE_SECONDS = 1.0
 """The counters of a request are written a moment after its answer."""
-_PAUSE_SECONDS = 0.1
+_PAUSES = (0.01, 0.1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +47,14 @@ async def measure(client: Client, parameters: Metrics, target: Target) -> Measur
     body = chat_body(PROMPT, _MAX_TOKENS, cache_prompt=False)
     completion = await client.post("/v1/chat/completions", body)
     begun = client.clock()
+    pauses = growing(*_PAUSES)
     while True:
         found = Measurement(before, completion, await client.get("/metrics"))
         if not _may_still_move(found, parameters, target):
             return found
         if client.clock() - begun > _PATIENCE_SECONDS:
             return found
-        await asyncio.sleep(_PAUSE_SECONDS)
+        await asyncio.sleep(next(pauses))
 
 
 def judge(measurement: Measurement, _parameters: Metrics, _target: Target) -> Judgement:

@@ -1,7 +1,7 @@
 """Facts of the weights of a stack, from files here or files behind an address."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -14,15 +14,16 @@ from deployer.gguf.facts import (
     projector_of,
 )
 from deployer.gguf.header import Header, read_header
-from deployer.gguf.stream import REMOTE_BUDGET, HeaderError, Stream, local
-from deployer.sources.http import shown
-from deployer.sources.ranges import opened
+from deployer.gguf.stream import REMOTE_BUDGET, Fetch, HeaderError, Stream, local
+from deployer.sources.client import shown
+from deployer.sources.ranges import Flow, Ranges, opened
 
 Opens = Callable[[], AbstractContextManager[Stream]]
 
 FIRST_PART = 64 * 1024
-"""Read with the first request: the keys that size a model, and more."""
-_LARGEST_PART = 2 * 1024 * 1024
+"""What the keys that size a model lie in, and more."""
+_PIECE = 256 * 1024
+"""Taken at a time of an answer that is still arriving."""
 
 
 def facts_of_files(model: Sequence[Path], mmproj: Path | None = None) -> Facts:
@@ -71,18 +72,29 @@ def header_in(
 
 @contextmanager
 def remote(url: str, *, token: str = "") -> Iterator[Stream]:
-    """A file behind an address: its first part is there, later ones grow."""
+    """A file behind an address: a request for 8 MiB, hung up on where the header ends.
+
+    A header that goes on takes another one, up to the budget.
+    """
+    with opened(url, token=token) as ranges, closing(Flow(ranges, REMOTE_BUDGET)) as it:
+        first = it.fetch(0, FIRST_PART)
+        yield _stream(it.fetch, ranges, first)
+
+
+@contextmanager
+def beginning(url: str, *, token: str = "") -> Iterator[Stream]:
+    """The same where its first part will do: a request for that, and more if not."""
     with opened(url, token=token) as ranges:
         first = ranges.fetch(0, FIRST_PART)
-        stream = Stream(
-            ranges.fetch,
-            ranges.size,
-            piece=FIRST_PART * 4,
-            largest=_LARGEST_PART,
-            budget=REMOTE_BUDGET,
-        )
-        stream.begin_with(first)
-        yield stream
+        yield _stream(ranges.fetch, ranges, first)
+
+
+def _stream(fetch: Fetch, ranges: Ranges, first: bytes) -> Stream:
+    stream = Stream(
+        fetch, ranges.size, piece=_PIECE, largest=_PIECE * 4, budget=REMOTE_BUDGET
+    )
+    stream.begin_with(first)
+    return stream
 
 
 @contextmanager

@@ -80,6 +80,7 @@ class Stream:
         self.read += wanted
         self.piece = min(self.piece * 4, self.largest)
         if len(self._held) < count:
+            self._refuse_more(what)
             raise self.broken(f"the file ends inside {what}")
         return 0
 
@@ -102,6 +103,11 @@ class Stream:
     def broken(self, what: str) -> HeaderError:
         """The error for what is wrong here."""
         return HeaderError(f"broken GGUF header at byte {self.at}: {what}")
+
+    def _refuse_more(self, what: str) -> None:
+        """Raise where the file goes on, and whoever reads it does not."""
+        if self.size is not None and self._start + len(self._held) < self.size:
+            raise BeyondBudgetError(f"{what} lies beyond what is read of a header")
 
     def _left(self, missing: int, what: str) -> int:
         left = self.budget - self.read

@@ -22,6 +22,7 @@ from deployer.errors import EngineError
 from deployer.llama import recipe
 from deployer.llama.build_log import first_error, step_of
 from deployer.llama.toolchain import Toolchain
+from deployer.sources.copies import copy
 from deployer.sources.space import writing
 
 SERVER = "bin/llama-server"
@@ -329,14 +330,14 @@ def _collect(place: Work, into: Path) -> None:
         )
     target = into / SERVER
     target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copy(server, target)
+    copy(server.resolve(), target)
     for pattern in _LIBRARIES:
         for library in sorted(built.glob(pattern)):
-            copy = target.parent / library.name
-            if not os.path.lexists(copy):
-                shutil.copy(library, copy, follow_symlinks=False)
+            beside = target.parent / library.name
+            if not os.path.lexists(beside):
+                copy(library, beside)
     templates = sorted((place.source / "models" / "templates").glob("*.jinja"))
     if templates:
         (into / TEMPLATES).mkdir()
     for template in templates:
-        shutil.copy(template, into / TEMPLATES / template.name)
+        copy(template.resolve(), into / TEMPLATES / template.name)

@@ -11,10 +11,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import TypedDict
+
+from deployer.sources.digests import Stamp, stamp_of
 
 ARCHITECTURE, PROJECTOR = "architectures", "projectors"
 
@@ -99,16 +101,23 @@ def known_in_binary(kind: str, name: str, binary: Path) -> Known:
     looked = False
     for file in _binaries(kind, binary):
         try:
-            with (
-                file.open("rb") as stream,
-                mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content,
-            ):
-                looked = looked or content.find(_IN_EVERY) >= 0
-                if content.find(wanted) >= 0:
-                    return Known.YES
+            stamp = stamp_of(file)
+            if _holds(file, stamp, wanted):
+                return Known.YES
+            looked = looked or _holds(file, stamp, _IN_EVERY)
         except (OSError, ValueError):
             continue
     return Known.NO if looked and kind == ARCHITECTURE else Known.UNCERTAIN
+
+
+@lru_cache(maxsize=1024)
+def _holds(file: Path, _stamp: Stamp, wanted: bytes) -> bool:
+    """Whether a file holds some bytes; searched once for all stacks of a run."""
+    with (
+        file.open("rb") as stream,
+        mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content,
+    ):
+        return content.find(wanted) >= 0
 
 
 def _binaries(kind: str, binary: Path) -> Iterator[Path]:

@@ -1,7 +1,6 @@
 """Upstream's ready-made archives: no compiler needed, and no patch possible."""
 
 import re
-import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,8 +10,10 @@ from deployer.core.facts import Pin
 from deployer.core.progress import Watch, unwatched
 from deployer.errors import SourceError
 from deployer.llama.archives import unpack_tar
+from deployer.sources.client import shown
+from deployer.sources.copies import copy
 from deployer.sources.digests import sha256_of
-from deployer.sources.http import download, shown
+from deployer.sources.http import download
 from deployer.sources.paths import Platform
 from deployer.sources.space import writing
 
@@ -146,10 +147,10 @@ def _collect(unpacked: Path, into: Path) -> Path:
         raise SourceError("the archive carries no `llama-server`")
     server = into / SERVER
     server.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copy(found[0], server)
+    copy(found[0].resolve(), server)
     for pattern in _LIBRARIES:
         for library in sorted(found[0].parent.glob(pattern)):
             target = server.parent / library.name
             if not target.is_symlink() and not target.exists():
-                shutil.copy(library, target, follow_symlinks=False)
+                copy(library, target)
     return server

@@ -1,12 +1,12 @@
 """From a pinned source to llama-server in a folder: what an engine calls."""
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from deployer.core.facts import Pin
 from deployer.core.keys import digest
+from deployer.cores import cores
 from deployer.errors import EngineError
 from deployer.llama.compile import Compiled, Job, compile_server
 from deployer.llama.patch_file import Patch
@@ -64,7 +64,7 @@ def build_from_source(
         ),
         lay_out=lambda folder: fetch_patched(pin, patches, folder, around),
         target=target,
-        jobs=_cores(),
+        jobs=cores(),
     )
     work.mkdir(parents=True, exist_ok=True, mode=0o700)
     return compile_server(
@@ -81,10 +81,3 @@ def _called(target: Target, pin: Pin) -> str:
     if target.number is not None:
         return f"b{target.number}"
     return (target.commit or str(pin.where.get("path", "")))[:9]
-
-
-def _cores() -> int:
-    """Cores that this process may use; fewer than there are inside a container."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -1,7 +1,6 @@
 """A source tree on this machine, pinned by its content."""
 
 import os
-import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from deployer.core.keys import digest
 from deployer.core.progress import unwatched
 from deployer.core.values import JsonValue
 from deployer.errors import SourceError
+from deployer.sources.copies import copy
 from deployer.sources.digests import sha256_of
 
 _IGNORED = frozenset({".git", ".cache", ".venv", "__pycache__", "node_modules"})
@@ -42,7 +42,7 @@ def fetch(pin: Pin, into: Path) -> None:
     for path in content(folder):
         target = into / path.relative_to(folder)
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, target, follow_symlinks=False)
+        copy(path, target)
     if tree_digest(into) != pin.identity["tree"]:
         raise SourceError(
             f"`{folder}` changed since it was locked",

@@ -20,11 +20,15 @@ def root_of(path: Path) -> Path:
     that its own.
     """
     folder = path.resolve().parent
-    above = (folder, *folder.parents)
-    repository = next((it for it in above if (it / ".git").exists()), None)
-    if repository is not None:
-        return repository
-    return next((it for it in above if (it / PROJECT_FILE).is_file()), folder)
+    # Asked several times a stack: texts, since a `Path` for each name costs more.
+    above = (str(folder), *map(str, folder.parents))
+    for it in above:
+        if os.path.exists(os.path.join(it, ".git")):  # noqa: PTH110, PTH118
+            return Path(it)
+    for it in above:
+        if os.path.isfile(os.path.join(it, PROJECT_FILE)):  # noqa: PTH113, PTH118
+            return Path(it)
+    return folder
 
 
 def project_file(path: Path) -> Path | None:

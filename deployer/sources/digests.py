@@ -5,6 +5,7 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,8 +60,14 @@ class DigestCache:
                 return digest
         digest = sha256_of(path, progress)
         if stamp_of(path) == before:  # else it is being written: do not remember
-            self._write({**self._read(), str(path): [*_fields(before), digest]})
+            self.remember(path, digest)
         return digest
+
+    def remember(self, path: Path, digest: str) -> None:
+        """Take the digest of a file from whoever hashed it while writing it."""
+        path = path.resolve()
+        with suppress(OSError):  # a store that may only be read is asked all the same
+            self._write({**self._read(), str(path): [*_fields(stamp_of(path)), digest]})
 
     def _read(self) -> dict[str, object]:
         try:

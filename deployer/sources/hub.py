@@ -1,19 +1,19 @@
 """The Hugging Face hub: a repository pinned to a commit and digests, and fetched."""
 
-import logging
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from deployer.core.facts import Pin
-from deployer.core.progress import Progress, Watch
+from deployer.core.progress import Watch
 from deployer.core.values import JsonValue
 from deployer.errors import AuthError, DeployerError, SourceError
 from deployer.sources.digests import sha256_of
+from deployer.sources.http import download
 from deployer.sources.quants import choose_model, choose_projector
 from deployer.sources.space import ensure_room, writing
 
@@ -92,16 +92,18 @@ def fetch(
         ensure_room(arriving, needed - _present(arriving), purpose=repo)
     with writing(arriving, purpose=repo, needed=needed):
         for name, sha256 in files:
-            arrived = _download(repo, commit, name, arriving, environment, progress)
-            found = sha256_of(arrived, progress)
-            if found != sha256:
-                arrived.unlink()
-                raise SourceError(
-                    f"`{repo}/{name}` is not the pinned file: sha256 is {found}, "
-                    f"pinned was {sha256}",
-                    hint="try again; if it stays so, lock again",
+            arrived = arriving / sha256
+            if not (arrived.is_file() and sha256_of(arrived, progress) == sha256):
+                download(
+                    address(pin, name, environment),
+                    arrived,
+                    sha256=sha256,
+                    size=_size(pin, name, environment),
+                    progress=progress,
+                    token=token_of(environment),
                 )
-            arrived.replace(into / PurePosixPath(name).name)
+        for name, sha256 in files:
+            (arriving / sha256).replace(into / PurePosixPath(name).name)
         shutil.rmtree(arriving)
 
 
@@ -156,54 +158,26 @@ def _pinned(pin: Pin) -> tuple[str, str, list[tuple[str, str]]]:
             raise SourceError("the lock file has a `hub` pin that is not one of ours")
 
 
-def _download(
-    repo: str,
-    commit: str,
-    name: str,
-    folder: Path,
-    environment: Mapping[str, str],
-    progress: Watch,
-) -> Path:
+def _size(pin: Pin, name: str, environment: Mapping[str, str]) -> int | None:
+    """Bytes of a pinned file; asking tells in the hub's words what stands against it.
+
+    Raises AuthError and SourceError.
+    """
     _refuse_missing_library()
-    from huggingface_hub import hf_hub_download  # noqa: PLC0415 - 0.4 s, for hubs
-
-    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # it logs URLs
-    with _translated(repo, environment):
-        path = hf_hub_download(
-            repo,
-            name,
-            revision=commit,
-            local_dir=folder,
-            endpoint=_endpoint(environment),
-            token=token_of(environment) or False,
-            tqdm_class=_bar(PurePosixPath(name).name, progress),
-        )
-    return Path(path)
-
-
-def _bar(name: str, progress: Watch) -> type[Any]:
-    """A progress bar of the library that draws nothing and tells the watcher."""
-    from huggingface_hub.utils import (  # type: ignore[attr-defined]  # noqa: PLC0415
-        tqdm,
+    from huggingface_hub import (  # noqa: PLC0415 - 0.4 s, only for hubs
+        get_hf_file_metadata,
     )
 
-    furthest = 0  # the library may count the same file in two bars
-
-    class Bar(tqdm):
-        def __init__(self, *_: object, **options: Any) -> None:  # noqa: ANN401
-            super().__init__(disable=True)  # type: ignore[no-untyped-call]
-            self.total = options.get("total")
-            self.n = options.get("initial") or 0
-
-        def update(self, n: float | None = 1) -> None:
-            nonlocal furthest
-            self.n += n or 0
-            if self.n > furthest:
-                furthest = int(self.n)
-                total = int(self.total) if self.total else None
-                progress(Progress(name, furthest, total))
-
-    return Bar
+    repo = str(pin.where["repo"])
+    with _translated(repo, environment):
+        found = get_hf_file_metadata(
+            address(pin, name, environment),
+            token=token_of(environment) or False,
+            timeout=30.0,
+        )
+    if found.commit_hash is None:  # whoever answers is no hub
+        raise _unreachable(repo)
+    return found.size
 
 
 def _present(folder: Path) -> int:

@@ -4,7 +4,6 @@ import hashlib
 import json
 import platform
 import re
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +12,10 @@ from deployer.core.facts import Pin
 from deployer.core.progress import Watch, unwatched
 from deployer.core.values import JsonValue
 from deployer.errors import SourceError
+from deployer.sources.copies import copy
 from deployer.sources.digests import DigestCache, sha256_of
+from deployer.sources.files import File
 from deployer.sources.space import writing
-from deployer.store import File
 
 _SHARD = re.compile(r"(?P<stem>.+)-\d{5}-of-(?P<count>\d{5})\.gguf")
 _LIBRARIES = ("lib*.so", "lib*.so.*", "lib*.dylib")
@@ -106,6 +106,7 @@ def referred(pin: Pin, *, cache: DigestCache, progress: Watch) -> dict[str, File
             sha256=found,
             external=str(path.resolve()),
             mtime_ns=status.st_mtime_ns,
+            inode=status.st_ino,
         )
     return files
 
@@ -149,7 +150,7 @@ def fetch_binary(pin: Pin, into: Path, *, here: Platform) -> Path:
             if target is not None and str(target) in files:
                 (into / name).symlink_to(target)
             else:
-                shutil.copy2(file, into / name)
+                copy(file.resolve(), into / name)
     copied = into / path.resolve().name
     found = _binary_digest(
         _binary_files(copied), lambda file: sha256_of(file, unwatched)

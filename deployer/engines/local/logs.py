@@ -8,13 +8,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, TextIO
 
+from deployer.core.pauses import growing
+
 KEEP: Final = 5
 """Earlier logs that stay."""
 
 LIMIT: Final = 32 * 1024 * 1024
 """Bytes of one log that stay."""
 
-_POLL_SECONDS: Final = 0.2
+_PAUSES: Final = (0.01, 0.25)
+"""The first and the longest between two looks at a log; a line begins them anew."""
 _TAIL_BYTES: Final = 64 * 1024
 _LONGEST_LINE: Final = 300
 
@@ -77,18 +80,18 @@ def tail(
     stream = log.open(encoding="utf-8", errors="replace", newline="\n")
     try:
         yield from (line.rstrip() for line in deque(stream, maxlen=lines))
-        begun = ""
+        begun, pauses = "", growing(*_PAUSES)
         while follow:
             begun += stream.readline()
             if begun.endswith("\n"):
                 yield begun.rstrip()
-                begun = ""
+                begun, pauses = "", growing(*_PAUSES)
                 continue
             if _was_replaced(log, stream):
                 stream.close()
                 stream = log.open(encoding="utf-8", errors="replace", newline="\n")
                 continue
-            pause(_POLL_SECONDS)
+            pause(next(pauses))
     finally:
         stream.close()
 

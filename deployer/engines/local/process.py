@@ -8,16 +8,19 @@ the start time must be the same.
 
 import json
 import os
+import select
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
 import psutil
 
+from deployer.core.pauses import growing
 from deployer.engines.local.keepers import MARKER, end_keepers, keepers_of, kept_by
 from deployer.engines.local.logs import rotate
 from deployer.engines.local.ports import established
@@ -43,7 +46,8 @@ _INHERITED_PREFIXES: Final = ("LC_", "NVIDIA_")
 # not used again within this many seconds.
 _CLOCK_SLACK: Final = 2.0
 
-_POLL_SECONDS: Final = 0.1
+_FIRST_PAUSE: Final = 0.005
+_LONGEST_PAUSE: Final = 0.1
 _QUIET_SECONDS: Final = 0.5
 _SAY_SECONDS: Final = 2.0
 _KILL_SECONDS: Final = 10.0
@@ -141,19 +145,44 @@ def wait_for_end(running: Running, seconds: float) -> Ended | None:
     process = _process(running)
     if process is None:
         return Ended(None)
+    if not _ends_within(process, seconds):
+        return None
+    with suppress(psutil.TimeoutExpired):
+        code = process.wait(timeout=0)
+        return Ended(None if code is None else int(code))
+    # Nobody may be there to reap an orphan, as in many containers.
+    return Ended(None) if _is_zombie(process) else None
+
+
+def _ends_within(process: psutil.Process, seconds: float) -> bool:
+    """Wait until it ends, reaped or not; the kernel tells, where it can."""
+    try:
+        descriptor = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return True
+    except (AttributeError, OSError):  # another system, or an old kernel
+        return _looks_ended(process, seconds)
+    try:
+        # A pid that was used again since would be another process.
+        return not process.is_running() or bool(
+            select.select([descriptor], [], [], seconds)[0]
+        )
+    finally:
+        os.close(descriptor)
+
+
+def _looks_ended(process: psutil.Process, seconds: float) -> bool:
     deadline = time.monotonic() + seconds
+    pauses = growing(_FIRST_PAUSE, _LONGEST_PAUSE)
     while True:
-        left = max(0.0, deadline - time.monotonic())
-        try:
-            code = process.wait(timeout=min(left, _POLL_SECONDS))
-        except psutil.TimeoutExpired:
-            # Nobody may be there to reap an orphan, as in many containers.
-            if _is_zombie(process):
-                return Ended(None)
-            if left <= 0:
-                return None
-        else:
-            return Ended(None if code is None else int(code))
+        left = deadline - time.monotonic()
+        with suppress(psutil.TimeoutExpired):
+            process.wait(timeout=max(0.0, min(left, next(pauses))))
+            return True
+        if _is_zombie(process):
+            return True
+        if left <= 0:
+            return False
 
 
 def drain(running: Running, *, limit: float, say: Callable[[str], None]) -> int:
@@ -166,6 +195,7 @@ def drain(running: Running, *, limit: float, say: Callable[[str], None]) -> int:
     """
     now = time.monotonic()
     deadline, said, busy = now + limit, now, now
+    pauses = growing(_FIRST_PAUSE, _LONGEST_PAUSE)
     while True:
         left = established(running.pid, running.port) if is_alive(running) else 0
         now = time.monotonic()
@@ -177,7 +207,7 @@ def drain(running: Running, *, limit: float, say: Callable[[str], None]) -> int:
         if left and now - said >= _SAY_SECONDS:
             say(f"waiting for {left} connection{'s' if left != 1 else ''} to end")
             said = now
-        if wait_for_end(running, _POLL_SECONDS) is not None:
+        if wait_for_end(running, next(pauses)) is not None:
             return 0
 
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Final, TypeVar
 
 from deployer.core.events import Say, Talk
+from deployer.core.pauses import growing
 from deployer.core.progress import Progress
 from deployer.engines.modal.drive import Account, Call
 from deployer.engines.modal.told import Line
@@ -19,7 +20,9 @@ from deployer.errors import DeployerError, TimedOutError
 _Result = TypeVar("_Result")
 
 _TICK: Final = 0.2
-"""Seconds between two looks at what is waited for."""
+"""Seconds that a call is waited for between two looks at its log."""
+_FIRST_PAUSE: Final = 0.01
+_LONGEST_PAUSE: Final = 0.5
 _LOG_SECONDS: Final = 1.0
 """Between two looks at the log."""
 _FETCHED: Final = 500
@@ -94,7 +97,8 @@ class Wait:
     """Seconds."""
     take: Callable[[Line], bool] = any_line
     show: Callable[[Line], bool] = any_line
-    pause: float = _TICK
+    pause: float = _LONGEST_PAUSE
+    """The longest between two looks; 0 where looking waits by itself."""
 
 
 def result_of(call: Call, log: Log, say: Say, wait: Wait) -> object:
@@ -123,6 +127,7 @@ def wait_for(
 ) -> _Result:
     """What ``look`` finds, once it finds something; the log is told meanwhile."""
     begun = time.monotonic()
+    pauses = growing(_FIRST_PAUSE, wait.pause)
     while True:
         found = look()
         lines = log.arrived(wait.take) if found is None else log.now(wait.take)
@@ -135,4 +140,4 @@ def wait_for(
             raise TimedOutError(f"{wait.what} took longer than {wait.limit:.0f} s")
         say(Progress(wait.what, int(waited), None, unit="s"))
         if wait.pause:
-            threading.Event().wait(wait.pause)
+            threading.Event().wait(next(pauses))

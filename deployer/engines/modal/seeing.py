@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Final
 
+from deployer.core.pauses import growing
 from deployer.core.resources import Kind
 from deployer.core.state import Record
 from deployer.core.values import JsonValue
@@ -19,7 +20,8 @@ from deployer.engines.modal.told import SYSTEM, Deployed
 from deployer.errors import AuthError, EngineError
 
 _SEARCHED_LINES: Final = 200
-_LOOK_SECONDS: Final = 0.5
+_PAUSES: Final = (0.1, 1.0)
+"""The first and the longest between two looks at a log."""
 
 
 class Seeing:
@@ -60,9 +62,12 @@ class Seeing:
         read = self._account.log(app)
         if lines:
             yield from (line.text for line in read(lines))
+        pauses = growing(*_PAUSES)
         while follow:
-            yield from (line.text for line in log.arrived(any_line))
-            threading.Event().wait(_LOOK_SECONDS)
+            if arrived := log.arrived(any_line):
+                yield from (line.text for line in arrived)
+                pauses = growing(*_PAUSES)
+            threading.Event().wait(next(pauses))
 
     def _seen(
         self, record: Record, app: str, found: Deployed, missing: tuple[str, ...]

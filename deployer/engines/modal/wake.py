@@ -13,9 +13,12 @@ from http import HTTPStatus
 from typing import Final
 from urllib.parse import urljoin, urlsplit
 
+from deployer.core.pauses import growing
+
 _REQUEST_SECONDS: Final = 200.0
 """Longer than Modal takes to answer with a redirect."""
-_PAUSE: Final = 1.0
+_PAUSES: Final = (0.1, 1.0)
+"""The first and the longest between two requests."""
 
 
 def knock(url: str, limit: float) -> "Future[float]":
@@ -39,13 +42,13 @@ def knock(url: str, limit: float) -> "Future[float]":
 def _ask(url: str, limit: float) -> float:
     begun = time.monotonic()
     target = f"{url.rstrip('/')}/health"
-    last = "no answer"
+    last, pauses = "no answer", growing(*_PAUSES)
     while time.monotonic() - begun < limit:
         try:
             status, location = _get(target)
         except (OSError, http.client.HTTPException) as error:
             last = str(error) or type(error).__name__
-            threading.Event().wait(_PAUSE)
+            threading.Event().wait(next(pauses))
             continue
         if status == HTTPStatus.OK:
             return time.monotonic() - begun
@@ -56,7 +59,7 @@ def _ask(url: str, limit: float) -> float:
             raise ConnectionError(f"`{target}` answers {status}")
         last = f"status {status}"
         target = f"{url.rstrip('/')}/health"
-        threading.Event().wait(_PAUSE)
+        threading.Event().wait(next(pauses))
     raise TimeoutError(f"not healthy within {limit:.0f} s: {last}")
 
 
