@@ -33,7 +33,7 @@ class Ahead:
         self._stores = stores
         self._turns = {store.place: turn for turn, store in enumerate(stores)}
         self._pool = pool
-        self._coming: dict[int, "Future[State | None]"] = {}
+        self._coming: dict[int, Future[State | None]] = {}
 
     def read(self, store: StateStore) -> State | None:
         """The stored state, as it was read ahead; raises StateError."""

@@ -38,6 +38,8 @@ class Settings:
     environment: Mapping[str, str]
     home: Path
     """Artefact store, run directories, caches."""
+    lock_timeout: float = 0.0
+    """Seconds that a run waits for the lock of a stack."""
     ahead: "Callable[[StateStore], State | None] | None" = None
     """Reads states that were asked for before their turn; None: each in its turn."""
 

@@ -100,14 +100,7 @@ class ObjectStateStore:
     @contextmanager
     def lock(self, *, operation: str) -> Iterator[None]:
         """Hold the lock of the stack; LockedError where somebody else does."""
-        mine = holders.this_process(operation, now=self.now)
-        before = self.bucket.get(self._lock)
-        if (other := _holder_in(before, self.place)) is not None:
-            raise self._locked(other)
-        try:
-            taken = self.bucket.put(self._lock, holders.to_json(mine).encode(), before)
-        except MovedError as error:
-            raise self._just_locked() from error
+        taken = self._take(holders.this_process(operation, now=self.now))
         try:
             yield
         finally:
@@ -230,6 +223,17 @@ class ObjectStateStore:
             self.bucket.put(name, content, self.bucket.get(name))
         if serial > self.keep:
             self.bucket.drop(self._kept(serial - self.keep))
+
+    def _take(self, mine: Holder) -> Found:
+        """Write the holder into a lock that is free; LockedError says whose it is."""
+        content = holders.to_json(mine).encode()
+        for _ in range(ATTEMPTS):
+            before = self.bucket.get(self._lock)
+            if (other := _holder_in(before, self.place)) is not None:
+                raise self._locked(other)
+            with suppress(MovedError):  # somebody was faster: the next look says who
+                return self.bucket.put(self._lock, content, before)
+        raise self._just_locked()
 
     def _let_go(self, taken: Found) -> None:
         """Free the lock if it is still this holder's."""
