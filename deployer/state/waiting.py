@@ -1,9 +1,8 @@
 """Waiting for the lock of a stack that somebody else holds.
 
-How often to look follows from how long this holder was seen to hold it, not from how
-long one has waited: an apply of seconds is noticed within a second, one of minutes is
-asked about every few seconds, and nobody who comes late looks more often than those
-who were there before, as with pauses that double.
+How often to look follows from how long this holder was seen to hold it: the end of an
+apply of seconds is noticed within a second, that of one of minutes within a tenth of
+it, and five seconds at most.
 """
 
 from collections.abc import Callable, Iterator
@@ -26,6 +25,14 @@ Called at every look; what it raises ends the waiting.
 """
 
 
+def pause_after(seen: float, chance: float) -> float:
+    """Seconds to the next look at a lock whose holder was seen that long.
+
+    ``chance`` spreads the looks of those who wait, so that they do not come at once.
+    """
+    return min(max(seen * SHARE, SHORTEST), LONGEST) * (0.5 + chance)
+
+
 @dataclass(frozen=True, slots=True)
 class Patience:
     """How long a run waits for a lock, and what tells it the time."""
@@ -37,6 +44,7 @@ class Patience:
     sleep: Callable[[float], None]
     chance: Callable[[], float]
     """A number between 0 and 1, another one each time."""
+    pause: Callable[[float, float], float] = pause_after
 
 
 @contextmanager
@@ -65,16 +73,8 @@ def _wait(
             if error.message != holder:
                 holder, since = error.message, now
             tell(holder, now - begun)
-            pause = pause_after(now - since, patience.chance())
+            pause = patience.pause(now - since, patience.chance())
             patience.sleep(min(pause, left))
-
-
-def pause_after(seen: float, chance: float) -> float:
-    """Seconds to the next look at a lock whose holder was seen that long.
-
-    ``chance`` spreads the looks of those who wait, so that they do not come at once.
-    """
-    return min(max(seen * SHARE, SHORTEST), LONGEST) * (0.5 + chance)
 
 
 def _refusal(error: LockedError, patience: Patience) -> LockedError:
