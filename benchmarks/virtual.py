@@ -6,6 +6,7 @@ same tasks with the same waits give the same order, whatever the machine.
 
 import heapq
 import itertools
+import math
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -35,7 +36,7 @@ class VirtualTime:
         self, task: Callable[[], object], *, at: float = 0.0, dies: float | None = None
     ) -> None:
         """Begin a task in ``at`` seconds; in ``dies`` it is killed where it waits."""
-        end = None if dies is None else self.now + dies
+        end = math.inf if dies is None else self.now + dies
         turn = threading.Semaphore(0)
 
         def run() -> None:
@@ -74,11 +75,13 @@ class VirtualTime:
         if not hasattr(self._mine, "turn"):
             self.now = end
             return
-        dies: float | None = self._mine.dies
-        if dies is not None and end >= dies:
+        dies: float = self._mine.dies
+        if dies <= self.now:  # it died before: this is what cleans up after it
             raise KilledError
-        self._push(end, self._mine.turn)
+        self._push(min(end, dies), self._mine.turn)
         self._give_away()
+        if end >= dies:
+            raise KilledError
 
     def park(self, waiting: deque[threading.Semaphore]) -> None:
         """Wait until somebody wakes who stands in the line."""

@@ -18,7 +18,7 @@ from deployer.state import KEPT
 
 pytestmark = pytest.mark.trust
 LONG = bool(os.environ.get("DEPLOYER_LONG"))
-SEEDS = range(100 if LONG else 4)
+SEEDS = range(20 if LONG else 4)
 JOBS = 50 if LONG else 12
 BRISK = Pace(start=(2.0, 20.0), gates=(1.0, 5.0), hand_over=(0.5, 1.0))
 HOUR = 3600.0
