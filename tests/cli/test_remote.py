@@ -1,0 +1,122 @@
+"""The command line on an object store: what it asks for, and two of it at once."""
+
+import shutil
+import subprocess
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+import pytest
+
+from deployer.state.form import from_json
+from tests.cli.project import COMMAND, STACK, Done, Project, finished, read_until
+from tests.state.s3 import REGION, Proxy, bucket_at
+
+DEMO = "stacks/demo.yaml"
+KEYS = {"AWS_ACCESS_KEY_ID": "of-the-tests", "AWS_SECRET_ACCESS_KEY": "of-the-tests"}
+
+
+class Remote:
+    """A project whose states lie in a bucket of its own."""
+
+    def __init__(self, project: Project, proxy: Proxy, url: str) -> None:
+        self.project = project
+        self.proxy = proxy
+        self.folder = project.folder.parent.name.replace("_", "-")
+        where = f"s3://states/{self.folder}?endpoint={url}&region={REGION}"
+        self.env: Mapping[str, str] = {**KEYS, "DEPLOYER_STATE_URL": where}
+        self.bucket = bucket_at(url, self.folder)
+
+    def run(self, *words: str) -> Done:
+        return self.project.run(*words, env=self.env)
+
+    def asked(self, *words: str) -> Counter[str]:
+        """What a command that ends well asks the bucket for."""
+        self.proxy.seen.clear()
+        done = self.run(*words)
+        assert done.code == 0, done.out + done.err
+        return Counter(line.split()[0] for line in self.proxy.seen)
+
+    def start(self, *words: str) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [*COMMAND, *words],
+            cwd=self.project.folder,
+            env=self.project.environment(self.env),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+
+@pytest.fixture
+def remote(project: Project, s3: tuple[Proxy, str]) -> Iterator[Remote]:
+    yield Remote(project, *s3)
+    project.end()
+
+
+@pytest.fixture
+def planned(remote: Remote) -> Remote:
+    """A stack that is live, and two plans of the same change."""
+    assert remote.run("apply", DEMO, "--yes").code == 0
+    remote.project.write(STACK.replace("1024", "2048"))
+    assert remote.run("plan", DEMO, "--out", "one.plan").code == 0
+    shutil.copy(remote.project.folder / "one.plan", remote.project.folder / "two.plan")
+    return remote
+
+
+def kept(remote: Remote) -> tuple[list[int], int]:
+    """The serials of all versions, and the number of the newest release."""
+    found = remote.bucket.get("demo.state.json")
+    assert found is not None
+    state = from_json(found.content, "stored")
+    names = sorted(remote.bucket.names("history/demo"))
+    return [*(int(name.partition(".")[0]) for name in names), state.serial], (
+        state.released
+    )
+
+
+@pytest.mark.real
+def test_of_two_merges_at_once_the_first_holds_and_the_second_is_stale(
+    planned: Remote,
+) -> None:
+    first = planned.start("apply", "one.plan")
+    read_until(first, "→")
+    held = planned.run("apply", "two.plan")
+    assert held.code == 5
+    assert held.err.startswith("error: `demo` is locked by ")
+    assert f"(pid {first.pid}) since " in held.err
+    assert "hint: if it runs no more: `deployer state unlock stacks/demo.yaml" in (
+        held.err
+    )
+    waited = planned.run("apply", "two.plan", "--lock-timeout", "80s")
+    done = finished(first)
+    assert done.code == 0, done.err
+    assert waited.code == 7
+    assert ": waiting, for 1 min 20 s at most\n" in waited.out
+    assert waited.err.startswith("error: the plan is stale: the state was at serial ")
+    assert "make it again: `deployer plan stacks/demo.yaml --out FILE`" in waited.err
+    serials, released = kept(planned)
+    assert released == 2
+    assert serials == list(range(serials[0], serials[-1] + 1))
+    assert planned.asked("plan", DEMO) == {"GET": 1}
+    assert planned.asked("apply", DEMO) == {"GET": 2, "PUT": 2}  # nothing to do
+
+
+@pytest.mark.real
+def test_of_two_that_start_together_one_wins(planned: Remote) -> None:
+    both = [planned.start("apply", plan) for plan in ("one.plan", "two.plan")]
+    done = [finished(process) for process in both]
+    codes = sorted(it.code for it in done)
+    assert codes in ([0, 5], [0, 7]), [it.err for it in done]
+    serials, released = kept(planned)
+    assert released == 2
+    assert serials == list(range(serials[0], serials[-1] + 1))
+
+
+@pytest.mark.real
+def test_an_apply_asks_for_two_writes_a_change_of_the_state(planned: Remote) -> None:
+    then = kept(planned)[0][-1]
+    asked = planned.asked("apply", "one.plan")
+    changes = kept(planned)[0][-1] - then
+    assert asked["GET"] == 3  # the lock; the state for the plan, and before it begins
+    assert asked["PUT"] == 2 * changes + 2  # a version, the state; the lock
