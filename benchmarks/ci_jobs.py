@@ -29,7 +29,7 @@ from deployer.core.verdict import Outcome, Verdict
 from deployer.errors import LockedError, StalePlanError
 from deployer.state.bucket import ObjectBucket
 from deployer.state.form import from_json, to_json
-from deployer.state.objects import ObjectStateStore
+from deployer.state.objects import FREE, ObjectStateStore
 from deployer.state.waiting import Patience, lock_in_time, pause_after
 from deployer.testing.engines import FakeEngine
 from deployer.testing.judges import unheard
@@ -87,6 +87,8 @@ class Yard:
         self.objects = AuditedObjects()
         self.engine = SlowEngine(self)
         self.requests: list[Request] = []
+        self.moments: list[float] = []
+        """When requests, and their answers, set out."""
         self.waits: list[float] = []
         """Seconds from wanting a lock to having it."""
         self.overtaken: list[int] = []
@@ -111,12 +113,15 @@ class Yard:
         """Let a time between two bounds pass."""
         self.time.sleep(self.chance.uniform(*bounds))
 
-    def store(self, name: str, log: list[Request] | None = None) -> ObjectStateStore:
+    def store(self, name: str) -> ObjectStateStore:
         """The store of a stack, as one process has it."""
-        half = tuple(seconds / 2 for seconds in self.pace.request)
-        low, high = half[0], half[1]
-        log = self.requests if log is None else log
-        client = FakeObjects(self.objects, lambda: self.spend((low, high)), log)
+        low, high = (seconds / 2 for seconds in self.pace.request)
+
+        def travel() -> None:
+            self.moments.append(self.time.now)
+            self.spend((low, high))
+
+        client = FakeObjects(self.objects, travel, self.requests)
         return ObjectStateStore(
             ObjectBucket(client, URL), name, now=self.now, refuges=(), replace=_never
         )
@@ -139,6 +144,7 @@ class Yard:
         for name in names:
             state = replace(like, stack=name, file=f"{name}.yaml")
             self.objects[f"{name}.state.json"] = to_json(state).encode()
+            self.objects[f"{name}.lock.json"] = FREE
 
     def plan(self, names: Sequence[str], at_once: int = AT_ONCE) -> None:
         """A job that plans stacks that did not change."""

@@ -47,7 +47,7 @@ class Proxy:
             if fault == "refused":
                 return None, ""
             real = self._real(method, path, headers, body)
-            self.carried.append((len(body), len(real[2])))
+            self.carried.append((len(body), len(real[2]) if real[0] == 200 else 0))
             if fault == "stale" and method == "GET":
                 return self._older(path, real), ""
             self._remember(method, path, real)
