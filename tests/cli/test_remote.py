@@ -1,13 +1,16 @@
 """The command line on an object store: what it asks for, and two of it at once."""
 
+import re
 import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import pytest
 
-from deployer.state.form import from_json
+from deployer.state.form import from_json, to_json
+from tests.applying import GATED, Desk
 from tests.cli.project import COMMAND, STACK, Done, Project, finished, read_until
 from tests.state.s3 import REGION, Proxy, bucket_at
 
@@ -120,3 +123,56 @@ def test_an_apply_asks_for_two_writes_a_change_of_the_state(planned: Remote) -> 
     changes = kept(planned)[0][-1] - then
     assert asked["GET"] == 3  # the lock; the state for the plan, and before it begins
     assert asked["PUT"] == 2 * changes + 2  # a version, the state; the lock
+
+
+@pytest.fixture
+def stacks(paper: Project, s3: tuple[Proxy, str]) -> Remote:
+    """Twenty stacks, each with a state, none of which can run."""
+    remote = Remote(paper, *s3)
+    paper.stack.unlink()
+    desk = Desk()
+    desk.apply(GATED)
+    for number in range(20):
+        name = f"s{number:02}"
+        paper.write(STACK.replace("name: demo", f"name: {name}"), name)
+        state = replace(desk.state, stack=name, file=f"{name}.yaml")
+        remote.bucket.put(f"{name}.state.json", to_json(state).encode(), None)
+    assert remote.run("lock", "stacks").code == 0
+    return remote
+
+
+@pytest.mark.parametrize("form", ["text", "json", "markdown"])
+def test_a_plan_of_many_asks_once_for_each_in_its_order(
+    stacks: Remote, form: str
+) -> None:
+    stacks.proxy.seen.clear()
+    stacks.proxy.connections = 0
+    done = stacks.run("plan", "stacks", "--format", form)
+    assert done.code == 0, done.err
+    assert len(stacks.proxy.seen) == len(set(stacks.proxy.seen)) == 20
+    assert 1 < stacks.proxy.connections <= 16
+    names = re.findall(r"\bs\d\d\b", done.out)
+    assert [*dict.fromkeys(names)] == [f"s{number:02}" for number in range(20)]
+
+
+def test_looking_for_drift_asks_once_for_each(stacks: Remote) -> None:
+    assert stacks.asked("refresh", "stacks") == {"GET": 20}
+
+
+def test_a_state_that_is_damaged_hides_no_other_stack(stacks: Remote) -> None:
+    whole = stacks.bucket.get("s03.state.json")
+    stacks.bucket.put("s03.state.json", b"{", whole)
+    done = stacks.run("plan", "stacks")
+    assert done.code == 1
+    assert done.err.count("error: ") == 1
+    assert "s03.state.json` is damaged" in done.err
+    assert "s19 on local" in done.out
+
+
+@pytest.mark.parametrize("command", ["apply", "rollback", "destroy"])
+def test_how_long_to_wait_is_a_duration(paper: Project, command: str) -> None:
+    done = paper.run(command, DEMO, "--lock-timeout", "soon")
+    assert done.code == 3
+    assert "hint: write `90s` or `5m`" in done.err
+    told = paper.run(command, DEMO, env={"DEPLOYER_LOCK_TIMEOUT": "soon"})
+    assert told.err == done.err
