@@ -61,7 +61,8 @@ class FakeObjects:
         self.travel()
         if content is None:
             raise FileNotFoundError(path)
-        return cast("GetResult", _Answer(content))
+        meta = {"size": len(content), "e_tag": tag_of(content)}
+        return cast("GetResult", _Answer(content, meta))
 
     def put(
         self, path: str, file: bytes, /, *, mode: "PutMode", use_multipart: bool
@@ -132,10 +133,7 @@ class _Answer:
     """An object that was read."""
 
     content: bytes
-
-    @property
-    def meta(self) -> dict[str, Any]:
-        return {"size": len(self.content), "e_tag": tag_of(self.content)}
+    meta: dict[str, Any]
 
     def bytes(self) -> _Content:
         return _Content(self.content)
