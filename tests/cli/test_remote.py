@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import signal
 import subprocess
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -10,6 +11,7 @@ from dataclasses import replace
 import pytest
 
 from deployer.state.form import from_json, to_json
+from deployer.state.objects import ObjectStateStore
 from tests.applying import GATED, Desk
 from tests.cli.project import COMMAND, STACK, Done, Project, finished, read_until
 from tests.state.s3 import REGION, Proxy, bucket_at
@@ -176,3 +178,36 @@ def test_how_long_to_wait_is_a_duration(paper: Project, command: str) -> None:
     assert "hint: write `90s` or `5m`" in done.err
     told = paper.run(command, DEMO, env={"DEPLOYER_LOCK_TIMEOUT": "soon"})
     assert told.err == done.err
+
+
+def test_ctrl_c_ends_the_waiting(paper: Project, s3: tuple[Proxy, str]) -> None:
+    remote = Remote(paper, *s3)
+    store = ObjectStateStore(remote.bucket, "demo")
+    with store.lock(operation="rollback"):
+        waiting = remote.start("apply", DEMO, "--yes", "--lock-timeout", "80s")
+        seen = read_until(waiting, "waiting")
+        waiting.send_signal(signal.SIGINT)
+        done = finished(waiting)
+        held = store.holder()
+    assert re.search(
+        r"demo: `demo` is locked by \S+ \(pid \d+\) since .* UTC for rollback:"
+        r" waiting, for 1 min 20 s at most",
+        seen,
+    )
+    assert done.code == 8
+    assert "stopped at your request" in done.err
+    assert held is not None
+    assert held.operation == "rollback"
+
+
+def test_waiting_is_part_of_the_stream_of_events(
+    paper: Project, s3: tuple[Proxy, str]
+) -> None:
+    remote = Remote(paper, *s3)
+    with ObjectStateStore(remote.bucket, "demo").lock(operation="rollback"):
+        done = remote.run("apply", DEMO, "--yes", "--json", "--lock-timeout", "1s")
+    assert done.code == 5
+    first, *lines, last = done.lines()
+    assert (first["type"], last["type"]) == ("version", "summary")
+    assert any("waiting, for 1.0 s at most" in str(line) for line in lines)
+    assert "for rollback, still after 1.0 s" in done.err

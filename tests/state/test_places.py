@@ -1,5 +1,7 @@
 """From a URL to the store of a stack, and back to the URL."""
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from deployer.state import KEPT
 from deployer.state.files import FileStateStore, unnoticed
 from deployer.state.objects import ObjectStateStore
 from deployer.state.places import StatePlace, place_at, stacks_at, store_at
+from tests.state.s3 import REGION, Proxy, bucket_at
 
 HINT = "docs/state.md shows one of each kind"
 
@@ -130,3 +133,23 @@ def test_what_a_store_does_not_know_is_no_place_either() -> None:
     ) as caught:
         store_at(place, "demo", stack_file=Path("demo.yaml"))
     assert "colour" in caught.value.message
+
+
+def test_the_stacks_of_a_bucket_are_listed(s3: tuple[Proxy, str]) -> None:
+    folder = f"listed-{os.getpid()}"
+    bucket = bucket_at(s3[1], folder)
+    for name in ("b.state.json", "a.state.json", "a.lock.json", "history/c/1.json"):
+        bucket.put(name, b"", None)
+    options = {"endpoint": s3[1], "region": REGION}
+    assert stacks_at(StatePlace("s3", f"states/{folder}", options)) == ("a", "b")
+
+
+def test_without_its_extra_a_bucket_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delitem(sys.modules, "deployer.state.bucket")
+    monkeypatch.setitem(sys.modules, "obstore.exceptions", None)
+    with pytest.raises(UsageError) as caught:
+        stacks_at(StatePlace("s3", "b"))
+    assert caught.value.message == "a state at `s3://` needs `obstore.exceptions`"
+    assert caught.value.hint == "install it: `pip install 'deployer[remote]'`"
