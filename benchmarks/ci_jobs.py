@@ -33,9 +33,9 @@ from deployer.state.objects import FREE, ObjectStateStore
 from deployer.state.waiting import Patience, lock_in_time, pause_after
 from deployer.testing.engines import FakeEngine
 from deployer.testing.judges import unheard
-from deployer.testing.objects import FakeObjects, Request
 from deployer.testing.stacks import resolved, stack
 from tests.core.checking import KEEPS
+from tests.state.fake_objects import FakeObjects, Request
 
 URL = "s3://states/prod"
 GATES = ("health", "build", "props", "auth", "chat", "stream")

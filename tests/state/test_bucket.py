@@ -18,7 +18,7 @@ from obstore.exceptions import (
 
 from deployer.errors import AuthError, StateError
 from deployer.state.bucket import ATTEMPTS, Found, MovedError, ObjectBucket
-from deployer.testing.objects import FakeObjects, tag_of
+from tests.state.fake_objects import FakeObjects, tag_of
 
 if TYPE_CHECKING:
     from obstore import GetResult, ListResult, ObjectMeta, PutMode, PutResult

@@ -16,7 +16,7 @@ from deployer.errors import DeployerError, LockedError, StalePlanError
 from deployer.state.bucket import ObjectBucket, open_bucket
 from deployer.state.form import to_json
 from deployer.state.objects import FREE, ObjectStateStore, stacks_in
-from deployer.testing.objects import PAGE, FakeObjects, Request
+from tests.state.fake_objects import PAGE, FakeObjects, Request
 from tests.state.s3 import REGION, Proxy, bucket_at
 
 S3 = tuple[Proxy, str]
