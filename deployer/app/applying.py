@@ -14,6 +14,7 @@ from deployer.app.reports import keep_report
 from deployer.app.roots import only_used_by, register
 from deployer.app.saving import held_to
 from deployer.app.settings import Settings, monotonic, utc_now, whole
+from deployer.app.waiting import locked
 from deployer.apply import World, apply
 from deployer.core.events import Say, Talk
 from deployer.core.plan import make_plan
@@ -60,11 +61,12 @@ def apply_stack(
     """Plan under the lock of the stack, ask, and carry it out; None if declined.
 
     With a ``saved`` plan it is that one or less, or StalePlanError.
-    Raises what `deployer.apply.apply` and planning raise, and LockedError.
+    Raises what `deployer.apply.apply` and planning raise, and LockedError where the
+    lock is not free within the time that the settings give it.
     """
     name = name_of(stack_file, settings)
     store = settings.states(stack_file, name, notify=_notes(name, say))
-    with store.lock(operation="apply"):
+    with locked(store, settings, say, operation="apply"):
         planned = plan(stack_file, settings, options, say)
         if saved is not None:
             planned = held_to(saved, planned, stack_file)
@@ -88,7 +90,8 @@ def rollback(
 ) -> Applied | None:
     """Promote an earlier release again, from the state alone; None if declined."""
     found = deployed(stack_file, settings)
-    with _telling(found, settings, say).lock(operation="rollback"):
+    store = _telling(found, settings, say)
+    with locked(store, settings, say, operation="rollback"):
         found = deployed(stack_file, settings)
         release = earlier(found.state, number)
         graph = {a: node_of(r) for a, r in release.records.items()}
@@ -118,7 +121,8 @@ def destroy(
     before.
     """
     found = deployed(stack_file, settings, name)
-    with _telling(found, settings, say).lock(operation="destroy"):
+    store = _telling(found, settings, say)
+    with locked(store, settings, say, operation="destroy"):
         found = deployed(stack_file, settings, name)
         planned = _planned(found, {})
         if not planned.plan.is_empty and not confirm(planned):

@@ -62,7 +62,7 @@ def changed_since(paths: Sequence[Path], revision: str) -> Selection:
 def plan_gone(subject: Subject, settings: Settings) -> Planned:
     """A plan that removes what is live of a stack that nothing asks for."""
     name = subject.gone or ""
-    found = settings.states(subject.file, name).read()
+    found = settings.state(subject.file, name)
     state = found or State(name, "local", lineage="")
     made = make_plan({}, state)
     note = f"no file asks for `{name}` any more"

@@ -102,7 +102,7 @@ def notes_of(made: Plan) -> tuple[str, ...]:
 
 def state_of(stack_file: Path, settings: Settings, prepared: Prepared) -> State:
     """The recorded state of a stack, or a new one; raises UsageError on a mix-up."""
-    found = settings.states(stack_file, prepared.name).read()
+    found = settings.state(stack_file, prepared.name)
     if found is None:
         lineage = urandom(16).hex()
         file = stack_file.name

@@ -14,7 +14,7 @@ def refresh(stack_file: Path, settings: Settings) -> Plan | None:
 
     None for a stack that was never applied.
     """
-    state = settings.states(stack_file, name_of(stack_file, settings)).read()
+    state = settings.state(stack_file, name_of(stack_file, settings))
     if state is None:
         return None
     graph = {a: node_of(record) for a, record in live_once_settled(state).items()}

@@ -21,6 +21,7 @@ from deployer.state import StateStore
 from deployer.state.places import StatePlace, place_at, store_at
 
 if TYPE_CHECKING:
+    from deployer.core.state import State
     from deployer.engines import Engine, Place
     from deployer.store import Store
 
@@ -37,6 +38,10 @@ class Settings:
     environment: Mapping[str, str]
     home: Path
     """Artefact store, run directories, caches."""
+    lock_timeout: float = 0.0
+    """Seconds that a run waits for the lock of a stack."""
+    ahead: "Callable[[StateStore], State | None] | None" = None
+    """Reads states that were asked for before their turn; None: each in its turn."""
 
     @property
     def store(self) -> "Store":
@@ -60,6 +65,11 @@ class Settings:
         """Where the state of a stack is kept."""
         place = self.state_place(stack_file)
         return store_at(place, name, stack_file=stack_file, notify=notify)
+
+    def state(self, stack_file: Path, name: str) -> "State | None":
+        """The stored state of a stack, for those who change nothing."""
+        store = self.states(stack_file, name)
+        return store.read() if self.ahead is None else self.ahead(store)
 
     def state_place(self, stack_file: Path) -> StatePlace:
         """The place that DEPLOYER_STATE_URL or `deployer.yaml` names, or the folder.

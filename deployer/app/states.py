@@ -1,7 +1,7 @@
 """States as things to look at, to carry elsewhere and to mend."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -187,11 +187,7 @@ def _whole(store: StateStore) -> Iterator[State]:
     What was put aside counts where it is this user's, and goes on from what is kept:
     anybody may lay a file among temporary ones.
     """
-    kept = [
-        store.kept(serial)
-        for serial in store.serials()
-        if _version(store, serial).whole
-    ]
+    kept = [*_kept(store)]
     yield from kept
     lineages = {state.lineage for state in kept}
     for file in rescued(store.stack, None):
@@ -201,3 +197,10 @@ def _whole(store: StateStore) -> Iterator[State]:
             continue
         if found.stack == store.stack and found.lineage in lineages:
             yield found
+
+
+def _kept(store: StateStore) -> Iterator[State]:
+    """The kept versions that can be read."""
+    for serial in store.serials():
+        with suppress(StateError):
+            yield store.kept(serial)

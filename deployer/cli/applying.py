@@ -1,5 +1,6 @@
 """apply, rollback, destroy: the commands that change something."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TypedDict, Unpack
 
@@ -13,6 +14,7 @@ from deployer.app.settings import settings_of
 from deployer.cli.options import (
     engine_option,
     json_option,
+    lock_timeout_option,
     locked_option,
     since_option,
     stack_argument,
@@ -38,6 +40,7 @@ class _Asked(TypedDict):
     locked: bool
     refresh: bool
     pending: str
+    lock_timeout: float
 
 
 @click.command("apply")
@@ -64,6 +67,7 @@ class _Asked(TypedDict):
     is_flag=True,
     help="With --changed-since: also destroy stacks that no file asks for any more.",
 )
+@lock_timeout_option
 @yes_option
 @json_option
 def apply_command(
@@ -97,7 +101,8 @@ def apply_command(
         stack = stack_of(saved) if stack == Path() else stack
         asked["engine"], yes = asked["engine"] or saved.bound.engine or None, True
     subjects = asked_for(stack, since, allow_destroy=allow_destroy)
-    run = Run(_options(asked), settings_of(), saved=saved, yes=yes)
+    settings = replace(settings_of(), lock_timeout=asked["lock_timeout"])
+    run = Run(_options(asked), settings, saved=saved, yes=yes)
     carry_out = run.stream if as_json else run.show
     carry_out(subjects, f"deployer apply {stack}")
 
@@ -115,8 +120,11 @@ def _options(asked: _Asked) -> Options:
 @click.command("rollback")
 @stack_argument
 @click.argument("release", type=int, required=False)
+@lock_timeout_option
 @yes_option
-def rollback_command(stack: Path, release: int | None, *, yes: bool) -> None:
+def rollback_command(
+    stack: Path, release: int | None, lock_timeout: float, *, yes: bool
+) -> None:
     """Promote an earlier release again, after its gates pass.
 
     Without a number: the one before the live release.  Nothing is rebuilt.
@@ -125,7 +133,7 @@ def rollback_command(stack: Path, release: int | None, *, yes: bool) -> None:
     Example:
       deployer rollback stacks/prod.yaml 3
     """
-    settings = settings_of()
+    settings = replace(settings_of(), lock_timeout=lock_timeout)
     command = f"deployer rollback {stack} {release or ''}".rstrip()
     with Show(command) as show, evidence(show):
         done = rollback(stack, settings, release, show, asker(show, yes=yes))
@@ -139,15 +147,18 @@ def rollback_command(stack: Path, release: int | None, *, yes: bool) -> None:
     is_flag=True,
     help="Remove builds and weights too that no other stack needs.",
 )
+@lock_timeout_option
 @yes_option
-def destroy_command(stack: Path, *, artefacts: bool, yes: bool) -> None:
+def destroy_command(
+    stack: Path, lock_timeout: float, *, artefacts: bool, yes: bool
+) -> None:
     """Stop and remove what runs, and its snapshots; builds and weights stay.
 
     \b
     Example:
       deployer destroy stacks/demo.yaml
     """
-    settings = settings_of()
+    settings = replace(settings_of(), lock_timeout=lock_timeout)
 
     def confirm(planned: Planned) -> bool:
         name = planned.plan.stack

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from deployer.core.spelling import did_you_mean, one_of, shown
+from deployer.core.units import seconds
 from deployer.errors import UsageError
 
 
@@ -23,6 +24,15 @@ def _known_engine(
             hint=did_you_mean(name, ABILITIES) or f"write {one_of(ABILITIES)}",
         )
     return name
+
+
+def duration(context: click.Context, option: click.Parameter, text: str) -> float:
+    """The seconds of a duration; raises UsageError for what is none."""
+    del context, option
+    try:
+        return seconds(text)
+    except ValueError as error:
+        raise UsageError(str(error), hint="write `90s` or `5m`") from error
 
 
 stack_argument = click.argument(
@@ -46,4 +56,12 @@ since_option = click.option(
     "since",
     metavar="REV",
     help="Only stacks that resolve to something else than at this git revision.",
+)
+lock_timeout_option = click.option(
+    "--lock-timeout",
+    envvar="DEPLOYER_LOCK_TIMEOUT",
+    callback=duration,
+    default="0s",
+    metavar="TIME",
+    help="Wait that long for a lock that somebody else holds, such as `10m`.",
 )

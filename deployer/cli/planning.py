@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 import click
 
+from deployer.app.ahead import reading_ahead
 from deployer.app.planning import Options, Planned, plan
 from deployer.app.settings import Settings, settings_of
 from deployer.app.subjects import Subject
@@ -191,8 +192,8 @@ def plan_command(  # noqa: PLR0913 - one parameter an option
     form = "json" if as_json else form
     subjects, unchanged = _selected(paths, since)
     _refuse_several(subjects, out)
-    make = partial(_plan, settings, options, out, as_text=form == "text")
-    with _ahead(subjects, settings, options):
+    with _helped(subjects, settings, options), reading_ahead(subjects, settings) as far:
+        make = partial(_plan, far, options, out, as_text=form == "text")
         if form == "markdown":
             changes = print_comment(subjects, unchanged, make, since, annotate=annotate)
         else:
@@ -238,10 +239,9 @@ def refresh_command(
     from deployer.app.refreshing import refresh  # noqa: PLC0415 - only here
     from deployer.cli.drift import drift_data, drift_lines  # noqa: PLC0415 - as above
 
-    settings = settings_of()
     drifted = 0
 
-    def look(subject: Subject) -> None:
+    def look(settings: Settings, subject: Subject) -> None:
         nonlocal drifted
         file = subject.file
         found = refresh(file, settings)
@@ -252,7 +252,9 @@ def refresh_command(
         for line in drift_lines(found):
             click.echo(f"{file}: {line}")
 
-    each(subjects_of(paths), look, as_json=as_json)
+    subjects = subjects_of(paths)
+    with reading_ahead(subjects, settings_of()) as settings:
+        each(subjects, partial(look, settings), as_json=as_json)
     if drifted and detailed_exitcode:
         raise click.exceptions.Exit(CHANGES)
 
@@ -271,16 +273,16 @@ def _selected(
     return found.subjects, found.unchanged
 
 
-def _ahead(
+def _helped(
     subjects: tuple[Subject, ...], settings: Settings, options: Options
 ) -> AbstractContextManager[None]:
     """Help for many stacks; one alone has nobody to be helped by."""
     if len(subjects) == 1:
         return nullcontext()
-    from deployer.app.ahead import reading_ahead  # noqa: PLC0415 - only for several
+    from deployer.app.helpers import helped  # noqa: PLC0415 - only for several
 
     files = [subject.file for subject in subjects if subject.gone is None]
-    return reading_ahead(files, settings, options)
+    return helped(files, settings, options)
 
 
 def _tell_each(

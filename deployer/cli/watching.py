@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import click
 
 from deployer.app.settings import settings_of
-from deployer.cli.options import json_option, stack_argument
+from deployer.cli.options import duration, json_option, stack_argument
 from deployer.cli.output import json_head, json_line
-from deployer.core.units import seconds, show_seconds
-from deployer.errors import GateError, UsageError
+from deployer.core.units import show_seconds
+from deployer.errors import GateError
 
 if TYPE_CHECKING:
     from deployer.app.watching import Probe
@@ -50,19 +50,11 @@ def metrics_command(stack: Path, *, as_json: bool) -> None:
         click.echo(f"{_WORDS.get(name, name):<40} {found[name]:>14,.6g}")
 
 
-def _duration(context: click.Context, option: click.Parameter, text: str) -> float:
-    del context, option
-    try:
-        return seconds(text)
-    except ValueError as error:
-        raise UsageError(str(error), hint="write `90s` or `5m`") from error
-
-
 @click.command("watch", short_help="Probe a live stack, warm and after idle.")
 @stack_argument
 @click.option(
     "--idle",
-    callback=_duration,
+    callback=duration,
     default="60s",
     show_default=True,
     help="Rest before each round; longer than the server takes to fall asleep.",

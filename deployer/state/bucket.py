@@ -5,11 +5,11 @@ and only the answer got lost.  So after every failed write the object is read ag
 and what lies there decides.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from functools import cache
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
-import obstore
 import stamina
 from obstore.exceptions import (
     AlreadyExistsError,
@@ -23,6 +23,9 @@ from obstore.exceptions import (
 from obstore.store import AzureStore, GCSStore, S3Store
 
 from deployer.errors import AuthError, StateError, UsageError
+
+if TYPE_CHECKING:
+    from obstore import GetResult, ListResult, ObjectMeta, PutMode, PutResult
 
 ATTEMPTS = 10
 _Result = TypeVar("_Result")
@@ -45,6 +48,30 @@ class Found:
     content: bytes
     tag: str
     """Changes with every write."""
+
+
+class Client(Protocol):
+    """What is asked of a store of `obstore`; it raises what that raises."""
+
+    def get(self, path: str, /) -> "GetResult":
+        """An object."""
+        ...
+
+    def put(
+        self, path: str, file: bytes, /, *, mode: "PutMode", use_multipart: bool
+    ) -> "PutResult":
+        """Write an object, if the condition of ``mode`` holds."""
+        ...
+
+    def list_with_delimiter(
+        self, prefix: str | None, /
+    ) -> "ListResult[Sequence[ObjectMeta]]":
+        """What lies right in a folder."""
+        ...
+
+    def delete(self, paths: str, /) -> None:
+        """Remove an object."""
+        ...
 
 
 class Bucket(Protocol):
@@ -83,7 +110,7 @@ class ObjectBucket:
     protocol, and AuthError where it refuses the credentials.
     """
 
-    store: S3Store | GCSStore | AzureStore
+    store: Client
     url: str
 
     def get(self, name: str) -> Found | None:
@@ -104,7 +131,7 @@ class ObjectBucket:
 
     def _get(self, name: str) -> Found | None:
         try:
-            found = obstore.get(self.store, name)
+            found = self.store.get(name)
             content = found.bytes().to_bytes()
         except (FileNotFoundError, NotFoundError):
             return None
@@ -115,25 +142,23 @@ class ObjectBucket:
         return Found(content, _tag(found.meta["e_tag"]))
 
     def _put(self, name: str, content: bytes, before: Found | None) -> Found:
-        mode: obstore.PutMode = "create" if before is None else {"e_tag": before.tag}
+        mode: PutMode = "create" if before is None else {"e_tag": before.tag}
         try:
-            done = obstore.put(
-                self.store, name, content, mode=mode, use_multipart=False
-            )
+            done = self.store.put(name, content, mode=mode, use_multipart=False)
         except (BaseError, FileNotFoundError) as error:
             return self._decided(name, content, before, error)
         return Found(content, _tag(done["e_tag"]))
 
     def _names(self, folder: str) -> list[str]:
         try:
-            found = obstore.list_with_delimiter(self.store, folder or None)
+            found = self.store.list_with_delimiter(folder or None)
         except BaseError as error:
             raise self._again(error) from error
         return [it["path"].rpartition("/")[2] for it in found["objects"]]
 
     def _drop(self, name: str) -> None:
         try:
-            obstore.delete(self.store, name)
+            self.store.delete(name)
         except (FileNotFoundError, NotFoundError):
             return
         except BaseError as error:
@@ -167,14 +192,20 @@ def open_bucket(url: str, options: Mapping[str, str]) -> ObjectBucket:
     ``options`` are those of the store: ``endpoint``, ``region``, ``account_name``.
     Raises UsageError for what the store does not know.
     """
+    return _opened(url, tuple(sorted(options.items())))
+
+
+@cache  # each has its own connections and looks for credentials anew
+def _opened(url: str, options: tuple[tuple[str, str], ...]) -> ObjectBucket:
     kinds = {"s3": S3Store, "gs": GCSStore, "az": AzureStore}
     scheme = url.partition("://")[0]
-    plain = options.get("endpoint", "").startswith("http://")
+    config = dict(options)
+    plain = config.get("endpoint", "").startswith("http://")
     client = {**_TIMEOUTS, "allow_http": plain}
     try:
         store = kinds[scheme].from_url(  # type: ignore[attr-defined] # all have it
             url,
-            config=dict(options),
+            config=config,
             client_options=client,
             retry_config={"max_retries": 0},
         )

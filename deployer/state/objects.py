@@ -10,7 +10,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -53,6 +53,8 @@ class ObjectStateStore:
     """Versions before the stored one that stay."""
     stack_file: Path = Path("STACK")
     """For hints that are to be typed."""
+    _seen: dict[tuple[str, int], Found] = field(default_factory=dict, compare=False)
+    """The object that this store read or wrote last, by its lineage and serial."""
 
     @property
     def place(self) -> str:
@@ -63,7 +65,9 @@ class ObjectStateStore:
         """The stored state, read anew each time; None before the first."""
         found = self.bucket.get(self._name)
         if found is not None:
-            return self._state_in(found)
+            state = self._state_in(found)
+            self._see(state, found)
+            return state
         if self.serials():
             raise StateError(
                 f"`{self.place}` is gone, though there was one", hint=self._way_back()
@@ -96,14 +100,7 @@ class ObjectStateStore:
     @contextmanager
     def lock(self, *, operation: str) -> Iterator[None]:
         """Hold the lock of the stack; LockedError where somebody else does."""
-        mine = holders.this_process(operation, now=self.now)
-        before = self.bucket.get(self._lock)
-        if (other := _holder_in(before, self.place)) is not None:
-            raise self._locked(other)
-        try:
-            taken = self.bucket.put(self._lock, holders.to_json(mine).encode(), before)
-        except MovedError as error:
-            raise self._just_locked() from error
+        taken = self._take(holders.this_process(operation, now=self.now))
         try:
             yield
         finally:
@@ -183,8 +180,18 @@ class ObjectStateStore:
         stack = shlex.quote(str(self.stack_file))
         return f"`deployer state repair {stack}` goes on from the newest whole version"
 
+    def _see(self, state: State, found: Found) -> None:
+        self._seen.clear()
+        self._seen[state.lineage, state.serial] = found
+
     def _replace(self, state: State, content: bytes, expect: int) -> None:
         """Try until it is stored, or somebody else is seen to have been faster."""
+        seen = self._seen.pop((state.lineage, expect), None)
+        if seen is not None and state.serial > expect and seen.content != content:
+            # No look before it: what was written meanwhile makes the attempt fail.
+            with suppress(MovedError):
+                self._put(state, content, seen, expect)
+                return
         for _ in range(ATTEMPTS):
             before = self.bucket.get(self._name)
             if before is not None and before.content == content:
@@ -192,13 +199,20 @@ class ObjectStateStore:
             stored = None if before is None else self._state_in(before)
             if stored is not None and _is_old_answer(stored, state, expect):
                 continue
-            if before is not None and stored is not None:
+            if stored is not None:
                 refuse_other(stored, state, expect)
-                self._remember(stored.serial, before.content)
             with suppress(MovedError):  # the next look says by whom, if by anybody
-                self.bucket.put(self._name, content, before)
+                self._put(state, content, before, expect)
                 return
         raise StateError(f"`{self.place}` keeps answering with what it was before")
+
+    def _put(
+        self, state: State, content: bytes, before: Found | None, expect: int
+    ) -> None:
+        """Keep the version before, and replace it; raises MovedError."""
+        if before is not None:
+            self._remember(expect, before.content)
+        self._see(state, self.bucket.put(self._name, content, before))
 
     def _remember(self, serial: int, content: bytes) -> None:
         """Keep a version, and forget the one that is too many."""
@@ -209,6 +223,17 @@ class ObjectStateStore:
             self.bucket.put(name, content, self.bucket.get(name))
         if serial > self.keep:
             self.bucket.drop(self._kept(serial - self.keep))
+
+    def _take(self, mine: Holder) -> Found:
+        """Write the holder into a lock that is free; LockedError says whose it is."""
+        content = holders.to_json(mine).encode()
+        for _ in range(ATTEMPTS):
+            before = self.bucket.get(self._lock)
+            if (other := _holder_in(before, self.place)) is not None:
+                raise self._locked(other)
+            with suppress(MovedError):  # somebody was faster: the next look says who
+                return self.bucket.put(self._lock, content, before)
+        raise self._just_locked()
 
     def _let_go(self, taken: Found) -> None:
         """Free the lock if it is still this holder's."""

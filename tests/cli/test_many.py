@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from deployer.app.ahead import FEWEST
+from deployer.app.helpers import FEWEST
 from deployer.app.planning import Options, prepare
 from deployer.app.settings import settings_of
 from deployer.core.progress import unwatched
@@ -21,7 +21,7 @@ AHEAD = """
 import os, sys
 from pathlib import Path
 import psutil
-from deployer.app.ahead import reading_ahead
+from deployer.app.helpers import helped
 from deployer.app.planning import Options
 from deployer.app.settings import settings_of
 files = sorted(Path("stacks").glob("*.yaml"))
@@ -100,7 +100,7 @@ def test_helpers_keep_what_the_run_asks_for_next(many: Project) -> None:
     done = script(
         many,
         f"""{AHEAD}
-with reading_ahead(files, settings_of(), Options()):
+with helped(files, settings_of(), Options()):
     started = helpers()
     for it in started:
         os.waitid(os.P_PID, it.pid, os.WEXITED | os.WNOWAIT)
@@ -130,7 +130,7 @@ def test_helpers_that_die_lose_no_answer(crowd: Project) -> None:
 
 def test_what_is_kept_already_needs_no_helper(many: Project) -> None:
     many.run("plan", "stacks")
-    text = f"{AHEAD}\nwith reading_ahead(files, settings_of(), Options()):\n"
+    text = f"{AHEAD}\nwith helped(files, settings_of(), Options()):\n"
     done = script(many, f"{text}    print(helpers(), 'pydantic' in sys.modules)\n")
 
     assert done.out == "[] False\n", done.err
@@ -139,7 +139,7 @@ def test_what_is_kept_already_needs_no_helper(many: Project) -> None:
 def test_a_few_stacks_need_no_helper(many: Project) -> None:
     forget(many)
     some = f"files[:{FEWEST - 1}]"
-    text = f"{AHEAD}\nwith reading_ahead({some}, settings_of(), Options()):\n"
+    text = f"{AHEAD}\nwith helped({some}, settings_of(), Options()):\n"
     done = script(many, f"{text}    print(helpers(), 'pydantic' in sys.modules)\n")
 
     assert done.out == "[] False\n", done.err

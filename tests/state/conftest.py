@@ -1,21 +1,17 @@
 """Programs that work on a state, to be started, killed and raced."""
 
-import logging
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
-import stamina
 
 import deployer
 from deployer.core.resources import Kind
 from deployer.core.state import Begun, Record, State
 from deployer.state.files import FileStateStore
-from tests.state.s3 import Proxy, proxied
 
 HERE = Path(__file__).parent
 
@@ -73,33 +69,3 @@ def store(tmp_path: Path) -> FileStateStore:
 @pytest.fixture
 def second(first: State) -> State:
     return first.retired(first.loose[0].record)
-
-
-@pytest.fixture(scope="session")
-def s3_server() -> Iterator[tuple[str, int]]:
-    """A real S3 server on loopback, with a bucket `states`."""
-    from moto.server import ThreadedMotoServer  # noqa: PLC0415 - slow to import
-
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    connection = HTTPConnection(host, port)
-    connection.request("PUT", "/states")
-    assert connection.getresponse().status == 200
-    connection.close()
-    yield host, port
-    server.stop()
-
-
-@pytest.fixture
-def s3(
-    s3_server: tuple[str, int], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[tuple[Proxy, str]]:
-    """A proxy before that server, and its URL; retries do not wait."""
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "of-the-tests")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "of-the-tests")
-    stamina.set_testing(True, attempts=10, cap=True)
-    with proxied(s3_server) as found:
-        yield found
-    stamina.set_testing(False)

@@ -28,6 +28,9 @@ class Proxy:
         """Taken one a request; ``""`` lets one through as it is."""
         self.seen: list[str] = []
         """Method and path of every request."""
+        self.carried: list[tuple[int, int]] = []
+        """Bytes of the body of each, and of its answer."""
+        self.connections = 0
         self._server = server
         self._one = threading.Lock()
         self._before: dict[str, list[Answer]] = {}
@@ -44,6 +47,7 @@ class Proxy:
             if fault == "refused":
                 return None, ""
             real = self._real(method, path, headers, body)
+            self.carried.append((len(body), len(real[2]) if real[0] == 200 else 0))
             if fault == "stale" and method == "GET":
                 return self._older(path, real), ""
             self._remember(method, path, real)
@@ -87,6 +91,10 @@ def proxied(server: tuple[str, int]) -> Iterator[tuple[Proxy, str]]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         wbufsize = -1  # an answer in one piece: else each waits for an old timer
+
+        def setup(self) -> None:
+            proxy.connections += 1
+            super().setup()
 
         def _any(self) -> None:
             length = int(self.headers.get("content-length") or 0)
