@@ -127,7 +127,8 @@ def rollback_command(stack: Path, release: int | None, *, yes: bool) -> None:
     """
     settings = settings_of()
     command = f"deployer rollback {stack} {release or ''}".rstrip()
-    with Show(command) as show, evidence(show):
+    show = Show(command)
+    with evidence(show), show:
         done = rollback(stack, settings, release, show, asker(show, yes=yes))
     finish(done)
 
