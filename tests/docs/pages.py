@@ -51,9 +51,23 @@ def commands(text: str) -> Iterator[str]:
                 yield words[match.end() :]
 
 
+def prose(page: Path) -> str:
+    """A page without its blocks of code."""
+    return re.sub(r"^ *```.*?^ *```", "", _text(page), flags=re.DOTALL | re.MULTILINE)
+
+
+def inline_code(page: Path) -> Iterator[str]:
+    """Code within sentences and tables."""
+    text = prose(page).replace("\\|", "|")
+    yield from re.findall(r"(?<!`)`([^`\n]+)`(?!`)", text)
+
+
+def _text(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
 def _fences(page: Path) -> Iterator[Fence]:
-    text = page.read_text(encoding="utf-8")
-    for token in MarkdownIt().parse(_flat(text)):
+    for token in MarkdownIt().parse(_flat(_text(page))):
         if token.type == "fence" and token.map is not None:
             language = token.info.split()[0] if token.info else ""
             yield Fence(page, token.map[0] + 1, language, token.content)
