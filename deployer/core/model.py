@@ -34,7 +34,7 @@ class LlamaCpp(Section):
     commit: Annotated[str | None, Field(pattern=r"^[0-9a-f]{7,40}$"), Effect.GATE] = (
         None
     )
-    """Commit that proves a binary without a build number; unset: `tag` has to."""
+    """Commit that proves a binary without a build number; unset: `tag` alone."""
 
     package: Annotated[Requirement | None, Mark.LOCKED] = None
     """Package with a ready llama-server, as `name==version`; unset: none."""

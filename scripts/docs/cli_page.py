@@ -86,7 +86,7 @@ def _options(command: click.Command) -> Iterator[str]:
         record = option.get_help_record(context)
         if record is None or option.param_type_name != "option":
             continue
-        if option.name == "help":
+        if "--help" in option.opts:
             continue
         names, text = (re.sub(r"\s+", " ", part).strip() for part in record)
         yield _row(names, text)

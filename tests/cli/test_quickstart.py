@@ -8,7 +8,8 @@ from tests.cli.project import ROOT, STACK, Project
 
 DOCS = ROOT / "docs"
 RUN = re.compile(
-    r"^<!-- run(?:: exits (\d+) at the last)? -->\n```console\n(.*?)^```", re.M | re.S
+    r"^<!-- run(?:: exits (\d+) at the last)? -->\n```console\n(.*?)^```",
+    re.MULTILINE | re.DOTALL,
 )
 DEMO = (
     STACK.replace("ctx_size: 1024", "ctx_size: 4096")
@@ -59,7 +60,7 @@ def test_the_quickstart_for_modal_begins_as_it_stands(project: Project) -> None:
 
 def test_the_quickstart_begins_with_the_command_of_the_readme() -> None:
     command = re.compile(
-        r"^export LLAMA_API_KEY=.* apply stacks/demo\.yaml --yes$", re.M
+        r"^export LLAMA_API_KEY=.* apply stacks/demo\.yaml --yes$", re.MULTILINE
     )
     (readme,) = command.findall((ROOT / "README.md").read_text("utf-8"))
     (quickstart,) = command.findall((DOCS / "quickstart.md").read_text("utf-8"))

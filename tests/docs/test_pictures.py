@@ -5,7 +5,7 @@ import html
 import re
 import socket
 from pathlib import Path
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -34,7 +34,7 @@ def shape(text: str) -> list[str]:
 
 
 def words_of(file: Path) -> str:
-    lines = ElementTree.parse(file).iter(f"{NAMED}text")  # noqa: S314 - our own
+    lines = ET.parse(file).iter(f"{NAMED}text")  # noqa: S314 - our own
     return " ".join(" ".join(line.itertext()) for line in lines)
 
 
@@ -72,7 +72,8 @@ def test_a_picture_says_nothing_of_where_it_was_made(file: Path) -> None:
         assert not re.search(private, text)
     for name in (socket.gethostname(), f"{getpass.getuser()}@"):
         assert name not in text
-    drawn = {tag.tag.removeprefix(NAMED) for tag in ElementTree.parse(file).iter()}  # noqa: S314 - our own
+    picture = ET.parse(file)  # noqa: S314 - our own
+    drawn = {element.tag.removeprefix(NAMED) for element in picture.iter()}
     assert drawn == {"svg", "title", "rect", "circle", "text", "tspan"}
     assert "url(" not in text
 
@@ -82,7 +83,7 @@ def test_colours_and_columns_of_a_terminal_are_kept() -> None:
 
     line = (Char(" "), Char("<", fg="red"), Char("b"), Char(" "), Char("c"))
     picture = svg([Ran("deployer x", (line,), 0)], "A & B")
-    root = ElementTree.fromstring(picture)  # noqa: S314 - our own
+    root = ET.fromstring(picture)  # noqa: S314 - our own
     prompt, row = root.iter(f"{NAMED}text")
     assert "".join(prompt.itertext()) == "$deployer x"
     red, rest = row
