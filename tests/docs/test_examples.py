@@ -18,10 +18,10 @@ from deployer.core.schema import schema_of
 from deployer.load.stack import load
 from deployer.load.tree import plain
 from deployer.load.yaml12 import parse
-from tests.docs.pages import PAGES, Fence, commands, in_language, inline_code
+from tests.docs.pages import DOCS, PAGES, Fence, commands, in_language, inline_code
 
 CALLS = [
-    pytest.param(fence, call, id=f"{fence} {call}")
+    (fence, call)
     for fence in in_language("console", "bash", "sh")
     for call in commands(fence.text)
 ]
@@ -29,7 +29,7 @@ OTHER_FILES = {"repos": "pre-commit", "state": "deployer.yaml", "jobs": "a workf
 """Keys that tell a file of another kind, and which."""
 
 
-@pytest.mark.parametrize(("fence", "call"), CALLS)
+@pytest.mark.parametrize(("fence", "call"), CALLS, ids=str)
 def test_a_command_is_one_that_deployer_understands(fence: Fence, call: str) -> None:
     words = [word for word in shlex.split(call) if word != "…"]
     command: click.Command = main
@@ -48,7 +48,7 @@ def test_a_command_is_one_that_deployer_understands(fence: Fence, call: str) -> 
 
 def test_commands_are_found_at_all() -> None:
     assert len(CALLS) > 100
-    assert len({param.values[1].split()[0] for param in CALLS}) > 25
+    assert len({call.split()[0] for _, call in CALLS}) > 25
 
 
 @pytest.mark.parametrize(
@@ -106,6 +106,11 @@ def test_a_file_of_another_kind_can_be_read(fence: Fence) -> None:
     assert isinstance(yaml.safe_load(fence.text), dict)
 
 
+@pytest.mark.parametrize("file", sorted(DOCS.rglob("*.y*ml")), ids=lambda f: f.name)
+def test_a_file_to_copy_can_be_read(file: Path) -> None:
+    assert isinstance(yaml.safe_load(file.read_text(encoding="utf-8")), dict)
+
+
 def test_there_is_yaml_of_every_kind() -> None:
     assert sum(map(is_stack, YAML)) >= 2
     assert sum(map(is_other, YAML)) >= 2
@@ -149,14 +154,14 @@ def _nothing_required() -> dict[str, Any]:
 
 
 WORDS = [
-    pytest.param(page, code, id=f"{page.name} {code[:60]}")
+    (page, code)
     for page in PAGES
     for code in inline_code(page)
     if code.startswith("deployer ")
 ]
 
 
-@pytest.mark.parametrize(("page", "code"), WORDS)
+@pytest.mark.parametrize(("page", "code"), WORDS, ids=lambda part: str(part)[-60:])
 def test_a_command_within_a_sentence_exists(page: Path, code: str) -> None:
     """Such words may leave out arguments, and name several commands at once."""
     words = code.split()[1:]
