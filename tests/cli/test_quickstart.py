@@ -3,13 +3,20 @@
 import re
 import shlex
 import sys
+from pathlib import Path
 
+import pytest
+from click.testing import CliRunner
+
+from deployer.cli.main import main
 from tests.cli.project import ROOT, STACK, Project
+from tests.engines.modal.lowering import project as lock_made_up
 
 DOCS = ROOT / "docs"
+BLOCK = re.MULTILINE | re.DOTALL
 RUN = re.compile(
     r"^<!-- run(?:: exits (\d+) at the last)? -->\n```console\n(.*?)^```",
-    re.MULTILINE | re.DOTALL,
+    BLOCK,
 )
 DEMO = (
     STACK.replace("ctx_size: 1024", "ctx_size: 4096")
@@ -56,6 +63,20 @@ def test_the_quickstart_for_modal_begins_as_it_stands(project: Project) -> None:
     said = play(project, "quickstart-modal.md")
 
     assert "stacks/prod.yaml: valid" in said[-1]
+
+
+def test_the_plan_on_modal_is_what_is_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the very stack above it; the digests of its lock file are made up."""
+    page = (DOCS / "quickstart-modal.md").read_text(encoding="utf-8")
+    (stack,) = re.findall(r"^```yaml\n(version: 1\n.*?)^```", page, BLOCK)
+    (shown,) = re.findall(r"^```text\n(prod on modal .*?)^```", page, BLOCK)
+    lock_made_up(tmp_path, stack, "prod")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DEPLOYER_HOME", str(tmp_path / "home"))
+    done = CliRunner().invoke(main, ["plan", "stacks/prod.yaml"])
+    assert done.output == shown
 
 
 def test_the_quickstart_begins_with_the_command_of_the_readme() -> None:
