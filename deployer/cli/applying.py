@@ -135,7 +135,8 @@ def rollback_command(
     """
     settings = replace(settings_of(), lock_timeout=lock_timeout)
     command = f"deployer rollback {stack} {release or ''}".rstrip()
-    with Show(command) as show, evidence(show):
+    show = Show(command)
+    with evidence(show), show:
         done = rollback(stack, settings, release, show, asker(show, yes=yes))
     finish(done)
 

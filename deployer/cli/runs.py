@@ -63,7 +63,7 @@ class Run:
         worst = 0
         for subject in subjects:
             try:
-                with show, evidence(show):
+                with evidence(show), show:
                     done = self._carry_out(subject, show, confirm)
                 finish(done)
             except CancelledError:

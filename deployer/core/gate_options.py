@@ -26,10 +26,10 @@ class Gate(Section):
     says_something_when_empty: ClassVar[bool] = True
 
     advisory: bool | None = None
-    """Show and record the verdict, but hold nothing back."""
+    """Show and record the verdict, but hold nothing back; unset: `false`."""
 
     timeout: Duration | None = None
-    """Longest time the gate may take."""
+    """Longest time the gate may take; unset: what the gate needs at most."""
 
 
 class Health(Gate):
@@ -56,20 +56,20 @@ class Chat(Gate):
     """A chat completion answers with text."""
 
     prompt: Text | None = None
-    """What to ask."""
+    """What to ask; unset: a question of the gate's own."""
 
     max_tokens: PositiveInt | None = None
-    """Longest answer."""
+    """Longest answer; unset: 64 tokens."""
 
     contains: Text | None = None
-    """Text that the answer must hold, in any case."""
+    """Text that the answer must hold, in any case; unset: any text."""
 
 
 class Stream(Gate):
     """A streamed answer is well-formed server-sent events and ends in `[DONE]`."""
 
     ttft: Duration | None = None
-    """Longest time to the first token."""
+    """Longest time to the first token; unset: no limit."""
 
 
 class Metrics(Gate):
@@ -94,7 +94,7 @@ class ThinkingBudget(Gate):
     """Budgets to try, in tokens."""
 
     slack: NonNegativeInt | None = None
-    """Tokens by which reasoning may exceed a budget."""
+    """Tokens by which reasoning may exceed a budget; unset: 16."""
 
 
 class Tools(Gate):
@@ -133,7 +133,7 @@ class Vision(Gate):
     """An image is seen: its colour is named in the answer."""
 
     colour: Literal["red", "green", "blue", "yellow"] | None = None
-    """Colour of the picture that the gate draws."""
+    """Colour of the picture that the gate draws; unset: red."""
 
     large: bool = False
     """Also show a picture of 1536 by 1536 pixels, which some batches do not hold."""
@@ -146,7 +146,7 @@ class Context(Gate):
     """Length of the longest prompt; unset: the whole context of a slot."""
 
     needle: Text | None = None
-    """Word that is hidden in the middle of the prompt and has to be found."""
+    """Word hidden in the prompt that has to be found; unset: none."""
 
 
 class Errors(Gate):
@@ -164,20 +164,20 @@ class Memory(Gate):
     """What the server leaves free is enough; what it takes is recorded."""
 
     headroom: Headroom | None = None
-    """Memory that has to stay free: of its GPUs, or of the machine without one."""
+    """Memory to stay free, of its GPUs or of the machine; unset: no limit."""
 
 
 class Quality(Gate):
     """Enough prompts of a file are answered as the file expects."""
 
     file: Text | None = None
-    """Prompts and expectations, one JSON object a line; relative to the stack."""
+    """Prompts and expectations, one JSON object a line; unset: refused."""
 
     pass_rate: Share = 1.0
     """Least share of prompts that have to be answered as expected."""
 
     max_tokens: PositiveInt | None = None
-    """Longest answer, where a line of the file states none."""
+    """Longest answer, where a line of the file states none; unset: 256 tokens."""
 
 
 class Regression(Gate):
@@ -190,37 +190,37 @@ class Regression(Gate):
     """Least share of words in which the greedy answers agree."""
 
     max_tokens: PositiveInt | None = None
-    """Longest answer."""
+    """Longest answer; unset: 64 tokens."""
 
 
 class Custom(Gate):
     """A command or a Python function of the user's own, and its verdict."""
 
     command: Annotated[tuple[Text, ...], Field(min_length=1)] | None = None
-    """Program and arguments; no shell looks at them."""
+    """Program and arguments, without a shell; unset: `python` says."""
 
     python: Annotated[str, Field(pattern=PYTHON_PATTERN)] | None = None
-    """File and function (`checks.py:smoke`), called in a process of its own."""
+    """File and function, called in a process of its own; unset: `command` says."""
 
 
 class Speed(Gate):
     """Time to the first token and tokens a second; always recorded."""
 
     ttft: Duration | None = None
-    """Longest time to the first token of a short prompt."""
+    """Longest time to the first token of a short prompt; unset: no limit."""
 
     tokens_per_second: Annotated[float, Field(gt=0)] | None = None
-    """Slowest decoding of one stream."""
+    """Slowest decoding of one stream; unset: no limit."""
 
 
 class Restore(Gate):
     """A restored server answers as it did before the snapshot."""
 
     within: Duration | None = None
-    """Longest time from the restore to the first token."""
+    """Longest time from the restore to the first token; unset: no limit."""
 
     idle: Duration | None = None
-    """How long nothing is asked before the restore is provoked."""
+    """How long nothing is asked before the restore; unset: not at all."""
 
 
 class Gates(Section):

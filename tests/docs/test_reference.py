@@ -1,0 +1,115 @@
+"""What the product says of itself stands in the docs, and nothing else."""
+
+import re
+
+import click
+import pytest
+
+from deployer.core.marks import Section
+from deployer.gates import GATES
+from deployer.llama.symptoms import SYMPTOMS
+from deployer.llama.traps import TRAPS
+from scripts.docs.cli_page import calls
+from scripts.docs.stack_page import Entry, entries
+from scripts.docs.write import PAGES
+from tests.core.test_fields import EVERY_PATH
+from tests.docs.pages import DOCS
+
+STACK = (DOCS / "reference" / "stack.md").read_text(encoding="utf-8")
+CLI = (DOCS / "reference" / "cli.md").read_text(encoding="utf-8")
+ENTRIES = tuple(entries())
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_the_committed_page_is_the_generated_one(name: str) -> None:
+    committed = (DOCS / name).read_text(encoding="utf-8")
+    assert committed == PAGES[name](), "run `python -m scripts.docs.write`"
+
+
+def section(page: str, heading: str) -> str:
+    """What stands below a heading, up to the next one."""
+    found = re.search(
+        rf"^#+ {re.escape(heading)}\n(.*?)(?=^#|\Z)", page, re.DOTALL | re.MULTILINE
+    )
+    assert found, f"no section `{heading}`"
+    return found[1]
+
+
+@pytest.mark.parametrize("path", EVERY_PATH)
+def test_every_field_has_its_section(path: str) -> None:
+    gate, _, option = path.removeprefix("gates.").partition(".")
+    told_once = path.startswith("gates.") and option in ("advisory", "timeout")
+    text = section(STACK, f"gates.GATE.{option}" if told_once else path)
+    assert gate
+    assert "\n- Type: " in text
+    assert "\n- A change: " in text
+    assert "\n- Example: " in text
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.path)
+def test_a_field_that_may_be_left_out_says_what_holds_then(entry: Entry) -> None:
+    is_gate = entry.path.startswith("gates.") and entry.below is not None
+    stated = entry.info.is_required() or entry.info.default is not None
+    said = "; unset: " in (entry.info.description or "")
+    assert stated or said or is_gate or entry.path.startswith("server.")
+
+
+def test_an_option_stands_with_the_builds_that_spell_it_so() -> None:
+    text = section(STACK, "server.mmap")
+    assert "`--mmap` or `--no-mmap` up to b10104; `--load-mode mmap` or" in text
+
+
+def test_a_field_of_one_engine_says_so() -> None:
+    only = {e.path for e in ENTRIES if e.marks.only and e.below is None}
+    said = {path for path in only if "- Engine: `" in section(STACK, path)}
+    assert only
+    assert said == only
+
+
+@pytest.mark.parametrize("words", [words for words, _ in calls()], ids=" ".join)
+def test_every_command_has_its_section_with_an_example(words: tuple[str, ...]) -> None:
+    text = section(CLI, f"deployer {' '.join(words)}")
+    assert f"\n$ deployer {' '.join(words)}" in text
+
+
+def test_every_option_of_a_command_is_listed() -> None:
+    for words, command in calls():
+        text = section(CLI, f"deployer {' '.join(words)}")
+        for option in command.params:
+            if isinstance(option, click.Option) and not option.hidden:
+                assert option.opts[-1] in text
+
+
+@pytest.mark.parametrize("gate", GATES)
+def test_every_gate_has_its_page(gate: str) -> None:
+    page = (DOCS / "gates" / f"{gate}.md").read_text(encoding="utf-8")
+    headings = re.findall(r"^## (.*)$", page, re.MULTILINE)
+    assert page.startswith(f"# {gate}\n")
+    assert headings[0] == "What it proves"
+    assert {"What it costs", "When it fails"} <= {*headings}
+
+
+def test_the_list_of_gates_holds_them_in_the_order_in_which_they_run() -> None:
+    """But for those that end the row: they measure, and run alone."""
+    page = (DOCS / "gates" / "README.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| \[(\w+)\]\(\1\.md\)", page, re.MULTILINE) == [*GATES]
+
+
+@pytest.mark.parametrize("trap", TRAPS)
+def test_every_trap_has_its_section(trap: str) -> None:
+    page = (DOCS / "traps.md").read_text(encoding="utf-8")
+    text = section(page, trap)
+    for word in ("When", "What happens", "Write", "Reference"):
+        assert f"\n- {word}: " in text
+
+
+def test_every_symptom_has_its_line() -> None:
+    page = (DOCS / "runbook.md").read_text(encoding="utf-8")
+    assert [s.id for s in SYMPTOMS if f"| `{s.id}` |" not in page] == []
+
+
+def test_every_section_of_a_stack_is_a_heading() -> None:
+    held = [e for e in ENTRIES if "." not in e.path and e.below is not None]
+    assert held
+    assert all(issubclass(entry.below or object, Section) for entry in held)
+    assert [e.path for e in held if f"\n## {e.path}\n" not in STACK] == []

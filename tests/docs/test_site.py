@@ -1,0 +1,95 @@
+"""The site is built without a warning, and asks nobody else for anything."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.docs.pages import DOCS, ROOT
+
+BUILD = """\
+import logging, sys
+from mkdocs.commands.build import build
+from mkdocs.config import load_config
+logging.basicConfig()
+docs, site = sys.argv[1:]
+build(load_config("mkdocs.yml", docs_dir=docs, site_dir=site, strict=True))
+"""
+REQUEST = re.compile(
+    r"<(?:script|img|link|iframe|source|object)\b[^>]*?"
+    r"(?:src|href|data)=[\"']?((?:https?:)?//[^\"'\s>]+)"
+)
+IN_STYLE = re.compile(r"(?:url\(|@import )[\"']?((?:https?:)?//[^\"')\s]+)")
+
+
+def build(docs: Path, site: Path) -> subprocess.CompletedProcess[str]:
+    """As `mkdocs build --strict` does, with another folder of pages."""
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", BUILD, docs, site],
+        cwd=ROOT,
+        env={"NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": ":".join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def requests(text: str) -> list[str]:
+    """Addresses of others that a browser would ask on its own."""
+    return [*REQUEST.findall(text), *IN_STYLE.findall(text)]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    done = build(DOCS, folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def test_nothing_comes_from_elsewhere(site: Path) -> None:
+    asked = [
+        f"{file.name}: {address}"
+        for file in site.rglob("*")
+        if file.suffix in (".html", ".css", ".svg")
+        for address in requests(file.read_text(encoding="utf-8"))
+    ]
+    assert asked == []
+
+
+def test_requests_are_noticed() -> None:
+    assert requests('<script async src="https://a.test/x.js">')
+    assert requests('<link rel=stylesheet href="//a.test/x.css">')
+    assert requests("@font-face { src: url('https://a.test/x.woff') }")
+
+
+def test_pages_of_the_root_and_files_of_the_repository_are_on_it(site: Path) -> None:
+    assert "invariant" in (site / "architecture" / "index.html").read_text("utf-8")
+    assert (site / "changelog" / "index.html").is_file()
+    assert (site / "repository" / "stacks" / "demo.yaml").is_file()
+    page = (site / "quickstart" / "index.html").read_text("utf-8")
+    assert 'href="../repository/stacks/demo.yaml"' in page
+
+
+def test_it_can_be_searched_copied_from_and_made_dark(site: Path) -> None:
+    page = (site / "quickstart" / "index.html").read_text("utf-8")
+    assert (site / "search" / "search_index.json").is_file()
+    assert "content.code.copy" in page
+    assert 'data-md-color-scheme="slate"' in page
+
+
+@pytest.mark.parametrize(
+    "link",
+    ["[x](nowhere.md)", "[x](plans.md#nowhere)", "[x](../stacks/nowhere.yaml)"],
+)
+def test_a_broken_link_ends_the_build(link: str, tmp_path: Path) -> None:
+    docs = tmp_path / "docs"
+    shutil.copytree(DOCS, docs)
+    with (docs / "plans.md").open("a", encoding="utf-8") as page:
+        page.write(f"\n{link}\n")
+    done = build(docs, tmp_path / "site")
+    assert done.returncode != 0
+    assert "nowhere" in done.stderr
