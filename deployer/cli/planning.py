@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 import click
 
-from deployer.app.planning import Options, Planned, plan
+from deployer.app.planning import UNSEEN_STATE, Options, Planned, plan
 from deployer.app.settings import Settings, settings_of
 from deployer.app.subjects import Subject
 from deployer.cli.comment import comment_of, print_comment
@@ -142,6 +142,7 @@ class _Asked(TypedDict):
     engine: str | None
     locked: bool
     refresh: bool
+    without_state: bool
 
 
 @click.command("plan")
@@ -151,6 +152,11 @@ class _Asked(TypedDict):
 @since_option
 @annotate_option
 @click.option("--refresh", is_flag=True, help="Look at the world, and report drift.")
+@click.option(
+    "--without-state",
+    is_flag=True,
+    help="Ask nobody what is deployed, as where no secret is: all counts as new.",
+)
 @click.option(
     "--detailed-exitcode", is_flag=True, help="Exit 2 when something would change."
 )
@@ -303,7 +309,7 @@ def _plan(
     if subject.gone is not None:
         from deployer.app.changed import plan_gone  # noqa: PLC0415 - asks git
 
-        return plan_gone(subject, settings)
+        return plan_gone(subject, settings, without_state=options.without_state)
     file = subject.file
     with _watched(f"deployer plan {file}", as_text=as_text) as watch:
         planned = plan(file, settings, options, watch)
@@ -375,5 +381,7 @@ def _print(
             click.echo(f"\n{text}" if apart else text, nl=False)
             for note in planned.notes:
                 click.echo(f"note: {note}")
+            if isinstance(planned, Planned) and planned.without_state:
+                click.echo(f"note: {UNSEEN_STATE}: all of it counts as new")
             for line in notice_lines(notices):
                 click.echo(line)
