@@ -73,7 +73,7 @@ def init_command(path: Path, template: str) -> None:
 
 
 @click.command("validate", short_help="Check stack files, offline.")
-@_paths
+@click.argument("paths", type=click.Path(path_type=Path), nargs=-1, metavar="[PATH…]")
 @engine_option
 @json_option
 @annotate_option
@@ -83,12 +83,14 @@ def validate_command(
     """Check stack files: schema, rules across fields, files they name.  Offline.
 
     A folder stands for every YAML file in it.  All problems are shown at once.
+    Without a path: the folder `stacks`, and every `*.deployer.yaml` at or below here.
 
     \b
     Example:
       deployer validate stacks/
     """
     from deployer.app.checking import validate  # noqa: PLC0415 - plan needs no more
+    from deployer.app.subjects import recognised  # noqa: PLC0415 - as above
 
     def check(subject: Subject) -> None:
         file = subject.file
@@ -111,6 +113,11 @@ def validate_command(
         for line in notice_lines(found.notices):
             click.echo(line)
 
+    if not (paths := paths or recognised(Path())):
+        raise UsageError(
+            "there is no folder `stacks` here, and no `*.deployer.yaml`",
+            hint="name the stack files; `deployer init` writes one",
+        )
     each(subjects_of(paths), check, as_json=as_json, annotate=annotate)
 
 
