@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from deployer.errors import UsageError
 from deployer.load.roots import PROJECT_FILE
 
 _YAML = (".yaml", ".yml")
@@ -44,7 +45,7 @@ def stack_files(paths: Sequence[Path]) -> tuple[Path, ...]:
 def recognised(folder: Path) -> tuple[Path, ...]:
     """What to look at where nothing is named: `stacks`, and every `*.deployer.yaml`.
 
-    Hidden folders are left out.
+    Hidden folders are left out.  Raises UsageError where there is neither.
     """
     named: list[Path] = []
     for place, below, files in os.walk(folder):
@@ -52,6 +53,11 @@ def recognised(folder: Path) -> tuple[Path, ...]:
         named += [Path(place, name) for name in sorted(files) if name.endswith(_NAMED)]
     stacks = (folder / _FOLDER,) if (folder / _FOLDER).is_dir() else ()
     bases = _bases(named)
+    if not stacks and not named:
+        raise UsageError(
+            "there is no folder `stacks` here, and no `*.deployer.yaml`",
+            hint="name the stack files; `deployer init` writes one",
+        )
     return (*stacks, *(file for file in named if file not in bases))
 
 

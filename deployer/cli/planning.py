@@ -113,12 +113,8 @@ def validate_command(
         for line in notice_lines(found.notices):
             click.echo(line)
 
-    if not (paths := paths or recognised(Path())):
-        raise UsageError(
-            "there is no folder `stacks` here, and no `*.deployer.yaml`",
-            hint="name the stack files; `deployer init` writes one",
-        )
-    each(subjects_of(paths), check, as_json=as_json, annotate=annotate)
+    subjects = subjects_of(paths or recognised(Path()))
+    each(subjects, check, as_json=as_json, annotate=annotate)
 
 
 @click.command("lock", short_help="Pin what stacks name, in their lock files.")

@@ -3,6 +3,7 @@
 DEPLOYER_LONG=1 lets pre-commit itself build the hook's environment from the index.
 """
 
+import json
 import os
 import re
 import shlex
@@ -98,6 +99,21 @@ def test_the_hook_runs_for_what_stacks_are_made_of() -> None:
     ):
         assert re.search(hook()["files"], name), name
     assert not re.search(hook()["files"], "src/main.py")
+
+
+def test_the_entry_for_schemastore_names_what_is_recognised(
+    repository: Project,
+) -> None:
+    page = (ROOT / "docs" / "gitops.md").read_text()
+    blocks = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    (entry,) = (it for it in map(json.loads, blocks) if "fileMatch" in it)
+    assert entry.keys() == {"name", "description", "fileMatch", "url"}
+    schema = ROOT / "schema" / entry["url"].rpartition("/schema/")[2]
+    assert entry["name"] == json.loads(schema.read_text())["title"]
+    file = repository.folder / "deep" / "other.deployer.yaml"
+    for pattern in entry["fileMatch"]:
+        file = file.rename(file.with_name(pattern.replace("*", "renamed")))
+        assert f"deep/{file.name}: valid" in repository.run("validate").out
 
 
 def test_pre_commit_takes_the_manifest() -> None:
