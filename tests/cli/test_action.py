@@ -175,3 +175,16 @@ def test_without_gh_the_summary_has_the_plan(runner: Runner, tmp_path: Path) -> 
 def test_the_fake_is_asked_by_nobody_else() -> None:
     """What it answers to a request that the action never makes."""
     assert GitHub().answer("GET", "/user", b"")[0] == 404
+
+
+def test_a_huge_summary_is_cut_and_says_so(runner: Runner) -> None:
+    """GitHub drops one of more than 1 MiB, of which a comment takes 64,000 at most."""
+    lines = "".join(f"stacks/{n}.yaml: pid {n} is gone 🦙\n" for n in range(40_000))
+    (runner.project.folder / "said").write_text(lines)
+    command = 'python3 "$GITHUB_ACTION_PATH/action/tell.py" said "#### found" <said'
+    told = runner.bash(command, {}).out
+    assert 890_000 < len(told.encode()) < (1 << 20) - 65_536
+    first, *_, last = told.splitlines()
+    assert first == "#### found"
+    shown = told.count("    stacks/")
+    assert last == f"{40_000 - shown} more lines are in the log of this job."

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.project import Project
+from tests.cli.project import ROOT, Project
 
 TEXT = """\
 version: 1
@@ -252,3 +252,29 @@ def test_a_binary_and_a_huge_file_beside_the_stacks(repository: Project) -> None
     assert "1 of 4 stacks would change, 2 cannot be planned" in done.out
     for name in ("binary", "huge"):
         assert re.search(rf"^- stacks/{name}.yaml.*: .*$", done.out, re.MULTILINE)
+
+
+NO_NETWORK = """\
+import sys
+
+def refuse(event, arguments):
+    if event in ("socket.connect", "socket.getaddrinfo", "socket.sendto"):
+        raise SystemExit(f"asked the network: {event} {arguments[1:]}")
+
+sys.addaudithook(refuse)
+"""
+"""Run by Python before all else: ends the program that speaks to anybody."""
+
+
+def test_a_plan_of_locked_stacks_asks_nobody(
+    repository: Project, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(NO_NETWORK)
+    alone = {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    caught = repository.run("check", "--url", "http://127.0.0.1:9", env=alone)
+    assert "asked the network: socket.connect" in caught.out + caught.err
+    edit(repository, "base.yaml", "1024", "2048")
+    words = ("plan", "stacks", "--changed-since", "HEAD", "--format", "markdown")
+    done = repository.run(*words, env=alone)
+    assert done.code == 0, done.out + done.err
+    assert "2 of 2 stacks would change" in done.out
