@@ -15,6 +15,7 @@ from deployer.core.plan import Action, Cause, Drift, Plan, Reason
 from deployer.core.problems import Place, Problem
 from deployer.core.render.markdown import LONGEST, MARKER, Entry, comment
 from deployer.core.state import Begun, Loose
+from scripts.picture_of_comment import entries, page
 from tests.core.checking import LOCAL, but, deployed, planned
 
 WIDER = but(LOCAL, "4096", "8192")
@@ -124,9 +125,8 @@ def test_the_summary_counts_stacks_by_what_becomes_of_them() -> None:
     )
     assert last == MARKER
     assert "<b>destroy</b>" in comment(entries)
-    assert "2 stacks unchanged: `stacks/demo.yaml`, `stacks/same.yaml`" in comment(
-        entries
-    )
+    unchanged = "2 stacks unchanged</summary>\n\n`stacks/demo.yaml`, `stacks/same.yaml`"
+    assert unchanged in comment(entries)
 
 
 def test_what_fails_and_what_is_destroyed_stands_first_and_open() -> None:
@@ -230,6 +230,14 @@ def test_a_huge_section_is_shortened_and_says_so() -> None:
     text = comment([entry(planned(LOCAL, WIDER), *notes)])
     assert len(text.encode("utf-16-le")) // 2 <= LONGEST
     assert re.search(r"  … \d+ more lines: `deployer plan` shows them\n```", text)
+
+
+def test_the_picture_of_the_docs_is_drawn_from_a_comment_of_today() -> None:
+    text = comment([*entries()])
+    drawn = page(text)
+    assert drawn.count("<details open>") == 3
+    assert '<span class="add">+     server.ctx_size: 16384' in drawn
+    assert drawn.count("</details>") == text.count("</details>")
 
 
 def test_a_long_value_is_cut_and_says_how_much() -> None:
