@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from deployer.state.files import FileStateStore
 from tests.cli.github import BOT, GH, GitHub, github
 from tests.cli.project import Project
 from tests.cli.runner import Runner
@@ -101,6 +102,21 @@ def test_two_paths_are_applied_one_after_the_other(runner: Runner) -> None:
     for name in ("nowhere", "also-nowhere"):
         assert re.search(rf"^    .*{name}.*$", runner.step_summary, re.MULTILINE)
     assert "::error title=deployer apply::" in printed
+
+
+def test_an_apply_beside_another_ends_at_the_lock_and_says_whose(
+    runner: Runner,
+) -> None:
+    """The first of two merges is still at work."""
+    store = FileStateStore(runner.project.state.parent, "demo")
+    with store.lock(operation="apply"):
+        code, told, printed = runner.use(command="apply", paths="stacks/demo.yaml")
+    assert (code, told["exit-code"]) == (5, "5")
+    assert told["summary"] == "#### deployer apply: 0 changed, 1 failed"
+    (line,) = (it for it in printed.splitlines() if it.startswith("::error"))
+    assert "error: `demo` is locked by " in line
+    assert line.endswith(" for apply")
+    assert "    error: `demo` is locked by " in runner.step_summary
 
 
 def test_a_fork_plans_without_state_and_without_asking(runner: Runner) -> None:
