@@ -95,7 +95,8 @@ def plan(
     if options.refresh and not (options.cheaply and remote):
         drift = drift_of(stack_file, settings, state, prepared.graph)
     made = make_plan(prepared.graph, state, drift=drift)
-    notes = (*prepared.notes, *notes_of(made))
+    blind = (f"{UNSEEN_STATE}: all counts as new",) if options.without_state else ()
+    notes = (*prepared.notes, *notes_of(made), *blind)
     return Planned(made, prepared, state, facts, notes, options.without_state)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 import click
 
-from deployer.app.planning import UNSEEN_STATE, Options, Planned, plan
+from deployer.app.planning import Options, Planned, plan
 from deployer.app.settings import Settings, settings_of
 from deployer.app.subjects import Subject
 from deployer.cli.comment import comment_of, print_comment
@@ -384,7 +384,5 @@ def _print(
             click.echo(f"\n{text}" if apart else text, nl=False)
             for note in planned.notes:
                 click.echo(f"note: {note}")
-            if isinstance(planned, Planned) and planned.without_state:
-                click.echo(f"note: {UNSEEN_STATE}: all of it counts as new")
             for line in notice_lines(notices):
                 click.echo(line)
