@@ -6,10 +6,12 @@ change.  Whatever the text holds stays inside of its indented block.
 """
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+SIGNS = {"pass": "✔", "fail": "✖"}
 ANNOTATIONS = 10
 """Errors of a step that GitHub shows."""
 LONGEST = 900_000
@@ -35,21 +37,40 @@ def main() -> None:
 def applied(
     events: Sequence[Mapping[str, object]], code: int, said: str
 ) -> Iterator[str]:
-    """How many stacks were changed, and why others were not."""
+    """How many stacks were changed, what gates saw, and why others were not."""
     done = sum(it["type"] == "applied" and bool(it["changed"]) for it in events)
     failed = sum(it["type"] == "error" for it in events)
-    lines = said.splitlines() if code else []
+    errors = said.splitlines() if code else []
     yield f"#### deployer apply: {done} changed, {max(failed, bool(code))} failed"
     yield ""
-    yield from block(lines)
-    for number, line in enumerate(it for it in lines if "error: " in it):
-        if number < ANNOTATIONS:
-            print(f"::error title=deployer apply::{escaped(line)}", file=sys.stderr)
+    yield from block([*filter(None, map(line_of, events)), *errors])
+    judged = (line_of(it) for it in events if it.get("outcome") == "fail")
+    wrong = [*(it for it in errors if "error: " in it), *judged]
+    for line in wrong[:ANNOTATIONS]:
+        print(annotation(line), file=sys.stderr)
 
 
-def escaped(text: str) -> str:
-    """As the message of an annotation is written."""
-    return text.replace("%", "%25").replace("\r", "%0D")
+def line_of(event: Mapping[str, object]) -> str:
+    """A verdict, or what became of a stack; nothing for other events."""
+    match event["type"]:
+        case "verdict":
+            sign = SIGNS.get(str(event["outcome"]), "?")
+            return f"{sign} {event['gate']}: {event['because']}"
+        case "applied" if event["changed"]:
+            return f"{event['file']}: release {event['release']}, {event['url']}"
+        case "applied":
+            return f"{event['file']}: nothing to do"
+        case _:
+            return ""
+
+
+def annotation(line: str) -> str:
+    """An error as GitHub shows it, at its place where it has one."""
+    text = line.replace("%", "%25").replace("\r", "%0D")
+    if found := re.fullmatch(r"([^:,]+):(\d+):(\d+): error: (.*)", text):
+        file, row, column, text = found.groups()
+        return f"::error file={file},line={row},col={column},title=deployer::{text}"
+    return f"::error title=deployer::{text}"
 
 
 def block(lines: Iterable[str]) -> Iterator[str]:

@@ -4,6 +4,7 @@ They are there where `gh` is installed: `.ci/run` sees to it where it may, and s
 where it may not.
 """
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -101,7 +102,7 @@ def test_two_paths_are_applied_one_after_the_other(runner: Runner) -> None:
     assert told["summary"] == "#### deployer apply: 0 changed, 2 failed"
     for name in ("nowhere", "also-nowhere"):
         assert re.search(rf"^    .*{name}.*$", runner.step_summary, re.MULTILINE)
-    assert "::error title=deployer apply::" in printed
+    assert "::error file=nowhere,line=1,col=1,title=deployer::" in printed
 
 
 def test_an_apply_beside_another_ends_at_the_lock_and_says_whose(
@@ -191,6 +192,34 @@ def test_without_gh_the_summary_has_the_plan(runner: Runner, tmp_path: Path) -> 
 def test_the_fake_is_asked_by_nobody_else() -> None:
     """What it answers to a request that the action never makes."""
     assert GitHub().answer("GET", "/user", b"")[0] == 404
+
+
+def test_a_gate_that_held_an_apply_back_is_told_with_what_it_saw(
+    runner: Runner,
+) -> None:
+    folder = runner.project.folder
+    verdict = {"type": "verdict", "gate": "speed", "outcome": "fail"}
+    events = [
+        {"type": "version"},
+        {**verdict, "outcome": "pass", "gate": "chat", "because": "answered `hi`"},
+        {**verdict, "because": "3 tokens/s, 50 % of what it may"},
+        {"type": "error"},
+    ]
+    (folder / "events").write_text("".join(f"{json.dumps(it)}\n" for it in events))
+    (folder / "said").write_text("a.yaml:3:1: error: no\n  hint: yes\n")
+    tell = 'python3 "$GITHUB_ACTION_PATH/action/tell.py" applied 6 said <events'
+    done = runner.bash(tell, {})
+    assert done.out == (
+        "#### deployer apply: 0 changed, 1 failed\n\n"
+        "    ✔ chat: answered `hi`\n"
+        "    ✖ speed: 3 tokens/s, 50 % of what it may\n"
+        "    a.yaml:3:1: error: no\n"
+        "      hint: yes\n"
+    )
+    assert done.err == (
+        "::error file=a.yaml,line=3,col=1,title=deployer::no\n"
+        "::error title=deployer::✖ speed: 3 tokens/s, 50 %25 of what it may\n"
+    )
 
 
 def test_a_huge_summary_is_cut_and_says_so(runner: Runner) -> None:

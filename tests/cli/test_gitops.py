@@ -106,6 +106,8 @@ if GH:
         code, printed = team.merge(head)
         assert code == 0, printed
         assert "#### deployer apply: 1 changed, 0 failed" in team.runner.step_summary
+        assert "    ✔ chat: answered " in team.runner.step_summary
+        assert "    stacks/demo.yaml: release 2, http://" in team.runner.step_summary
         assert team.runner.project.server() != before
         assert len(team.runner.github.plans) == 1
 
@@ -131,7 +133,7 @@ if GH:
         assert code == 7
         assert "error: the plan is stale: " in printed
         assert "hint: make it again: `deployer plan stacks/demo.yaml" in printed
-        assert "::error title=deployer apply::" in printed
+        assert "::error title=deployer::" in printed
         assert "#### deployer apply: 0 changed, 1 failed" in team.runner.step_summary
         assert "    error: the plan is stale" in team.runner.step_summary
         assert team.runner.project.server() == live
