@@ -10,9 +10,8 @@ tell() { python3 "$here/tell.py" "$@"; }
 read -r -a paths <<<"${PATHS:?}"
 since=()
 [[ -z $CHANGED_SINCE ]] || since=(--changed-since "$CHANGED_SINCE")
-# The pull request of a fork has no secret, and so cannot ask what is deployed.
 blind=()
-[[ ${FORK:-} != true ]] || blind=(--without-state)
+[[ ${WITHOUT_STATE:-} != true ]] || blind=(--without-state)
 
 # Saves the plan of every stack that would change; what is gone has no file to save.
 save_plans() {
