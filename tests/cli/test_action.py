@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from deployer.state.files import FileStateStore
-from tests.cli.github import BOT, GH, GitHub, github
+from tests.cli.github import BOT, GH, github
 from tests.cli.project import Project
 from tests.cli.runner import Runner
 
@@ -187,11 +187,6 @@ def test_without_gh_the_summary_has_the_plan(runner: Runner, tmp_path: Path) -> 
     (tools / "bash").symlink_to(runner.project.shell("command -v bash").out.strip())
     runner.environment["PATH"] = str(tools)
     assert "`gh` is not installed on this runner" in warned(comment(runner, "new"))
-
-
-def test_the_fake_is_asked_by_nobody_else() -> None:
-    """What it answers to a request that the action never makes."""
-    assert GitHub().answer("GET", "/user", b"")[0] == 404
 
 
 def test_a_gate_that_held_an_apply_back_is_told_with_what_it_saw(
