@@ -5,65 +5,66 @@ set -uo pipefail
 
 work="${RUNNER_TEMP:?}/deployer"
 rm -rf "$work" && mkdir -p "$work/plans"
-read -r -a paths <<<"$PATHS"
+here="${GITHUB_ACTION_PATH:?}/action"
+tell() { python3 "$here/tell.py" "$@"; }
+read -r -a paths <<<"${PATHS:?}"
 since=()
 [[ -z $CHANGED_SINCE ]] || since=(--changed-since "$CHANGED_SINCE")
+blind=()
+[[ ${WITHOUT_STATE:-} != true ]] || blind=(--without-state)
 
 # Saves the plan of every stack that would change; what is gone has no file to save.
 save_plans() {
-  deployer plan "${paths[@]}" "${since[@]}" --json 2>"$work/ignored" |
-    python3 -c '
-import json, sys
-for line in map(json.loads, sys.stdin):
-    here = line["type"] == "plan" and not line["empty"]
-    if here and any(change["key"]["after"] for change in line["changes"]):
-        print(line["file"])
-' | while IFS= read -r file; do
-    deployer plan "$file" --out "$work/plans/${file//\//_}.plan" >"$work/ignored" 2>&1 ||
-      echo "::warning::the plan of $file was not saved"
-  done
+  [[ ${#blind[@]} = 0 ]] || return
+  deployer plan "${paths[@]}" "${since[@]}" --json 2>"$work/ignored" | tell changed |
+    while IFS= read -r file; do
+      deployer plan "$file" --out "$work/plans/${file//\//_}.plan" \
+        >"$work/ignored" 2>&1 || echo "::warning::the plan of $file was not saved"
+    done
 }
 
-apply_plans() {
-  local worst=0 file
-  for file in "$PLAN_FILES"/*.plan; do
-    [[ -e $file ]] || continue
-    deployer apply "$file" --json || worst=$?
+# Applies what was approved, or else every path; the worst code is the code.
+apply() {
+  local worst=0 file options=(--json)
+  if [[ -n $PLAN_FILES ]]; then
+    for file in "$PLAN_FILES"/*.plan; do
+      [[ -e $file ]] || continue
+      deployer apply "$file" "${options[@]}" || worst=$?
+    done
+    return "$worst"
+  fi
+  options+=(--yes "${since[@]}")
+  [[ $ALLOW_DESTROY != true ]] || options+=(--allow-destroy)
+  for file in "${paths[@]}"; do
+    deployer apply "$file" "${options[@]}" || worst=$?
   done
   return "$worst"
 }
 
+said="$work/said.txt"
 case "$COMMAND" in
 plan)
-  deployer plan "${paths[@]}" "${since[@]}" --format markdown --detailed-exitcode \
-    --annotate >"$work/comment.md"
+  deployer plan "${paths[@]}" "${since[@]}" "${blind[@]}" --format markdown \
+    --detailed-exitcode --annotate >"$work/comment.md" 2>"$said"
   code=$?
+  cat "$said" >&2
+  [[ -s $work/comment.md ]] ||
+    tell said "#### deployer plan: failed, exit $code" <"$said" >"$work/comment.md"
   save_plans
   ;;
 apply)
-  allow=()
-  [[ $ALLOW_DESTROY != true ]] || allow=(--allow-destroy)
-  if [[ -n $PLAN_FILES ]]; then
-    apply_plans | tee "$work/events.jsonl"
-    code=${PIPESTATUS[0]}
-  else
-    deployer apply "${paths[@]}" "${since[@]}" "${allow[@]}" --yes --json |
-      tee "$work/events.jsonl"
-    code=${PIPESTATUS[0]}
-  fi
-  python3 -c '
-import json, sys
-found = [json.loads(line) for line in open(sys.argv[1], encoding="utf-8")]
-done = sum(line["type"] == "applied" and line["changed"] for line in found)
-failed = sum(line["type"] == "error" for line in found)
-print(f"#### deployer apply: {done} changed, {failed} failed")
-' "$work/events.jsonl" >"$work/comment.md"
+  apply 2>"$said" | tee "$work/events.jsonl"
+  code=${PIPESTATUS[0]}
+  cat "$said" >&2
+  tell applied "$code" "$said" <"$work/events.jsonl" >"$work/comment.md"
   ;;
 drift)
-  deployer refresh "${paths[@]}" --detailed-exitcode >"$work/found.txt"
+  deployer refresh "${paths[@]}" --detailed-exitcode >"$work/found.txt" 2>"$said"
   code=$?
-  { echo "#### deployer refresh: what runs otherwise than it was deployed" && echo &&
-    sed 's/^/    /' "$work/found.txt"; } >"$work/comment.md"
+  cat "$said" >&2
+  cat "$work/found.txt" "$said" |
+    tell said "#### deployer refresh: what runs otherwise than it was deployed" \
+      >"$work/comment.md"
   ;;
 check)
   read -r -a names <<<"$GATES"
@@ -71,10 +72,10 @@ check)
   for name in "${names[@]}"; do gates+=(--gate "$name"); done
   code=0
   for path in "${paths[@]}"; do
-    deployer check "$path" "${gates[@]}" >>"$work/found.txt" || code=$?
+    deployer check "$path" "${gates[@]}" >>"$work/found.txt" 2>>"$said" || code=$?
   done
-  { echo "#### deployer check" && echo && sed 's/^/    /' "$work/found.txt"; } \
-    >"$work/comment.md"
+  cat "$said" >&2
+  cat "$work/found.txt" "$said" | tell said "#### deployer check" >"$work/comment.md"
   ;;
 *)
   echo "::error::there is no command \`$COMMAND\`: plan, apply, drift or check"

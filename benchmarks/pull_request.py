@@ -61,8 +61,8 @@ def prepare(folder: Path) -> None:
     for number in range(STACKS):
         text = TEXT.format(number=number, port=9000 + number)
         (stacks / f"s{number}.yaml").write_text(text, encoding="utf-8")
+    run(folder, "git", "init", "-q")  # the project that the files of stacks lie in
     run(folder, sys.executable, "-m", "deployer", "lock", "stacks")
-    run(folder, "git", "init", "-q")
     run(folder, "git", "add", "--all", ":!home")
     who = ("-c", "user.name=b", "-c", "user.email=b@example.com")
     run(folder, "git", *who, "commit", "-qm", "stacks")

@@ -21,6 +21,8 @@ class Base:
     commit: str
     changed: frozenset[Path]
     """Files that differ from the revision, untracked ones too."""
+    note: str = ""
+    """What the comparison could not see."""
 
     def files(self) -> tuple[PurePosixPath, ...]:
         """Every file of the revision, relative to the root."""
@@ -50,13 +52,19 @@ def base_of(folder: Path, revision: str) -> Base:
     commit = _git(folder, "rev-parse", "--verify", "--end-of-options", named)
     commit_id = commit.decode().strip()
     common = _run(root, ("merge-base", commit_id, "HEAD"))
-    if common.returncode == 0:  # else a shallow clone: compare with the revision itself
+    note = ""
+    if common.returncode == 0:
         commit_id = common.stdout.decode().strip()
+    else:  # a shallow clone, or histories without a common commit
+        note = (
+            f"where the work left {revision} is not in this clone: stacks that changed"
+            f" in {revision} since then count as well (`fetch-depth: 0`)"
+        )
     asked = ("diff", "--name-only", "--no-renames", "-z", commit_id, "--")
     tracked = _git(root, *asked)
     new = _git(root, "ls-files", "--others", "--exclude-standard", "-z")
     changed = {root / name for name in (*_names(tracked), *_names(new))}
-    return Base(root, commit_id, frozenset(changed))
+    return Base(root, commit_id, frozenset(changed), note)
 
 
 def _names(listed: bytes) -> tuple[str, ...]:
@@ -68,8 +76,10 @@ def _git(folder: Path, *words: str, typed: bytes = b"") -> bytes:
     if done.returncode == 0:
         return done.stdout
     why = os.fsdecode(done.stderr).strip().splitlines() or ["it failed"]
+    shallow = _run(folder, ("rev-parse", "--is-shallow-repository")).stdout
+    more = ", and this clone is shallow" if shallow.strip() == b"true" else ""
     raise UsageError(
-        f"git says: {why[0].removeprefix('fatal: ')}",
+        f"git says: {why[0].removeprefix('fatal: ')}{more}",
         hint="`--changed-since` needs a revision of this repository that was fetched:"
         " `git fetch origin main`, or `fetch-depth: 0` where CI checks it out",
     )

@@ -8,7 +8,7 @@ of it removes what is live.
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deployer import lockfile
@@ -56,19 +56,28 @@ def changed_since(paths: Sequence[Path], revision: str) -> Selection:
                 found.append(subject)
             else:
                 unchanged.append(file)
-    return Selection((*gone, *found), tuple(unchanged))
+    subjects = (*gone, *found)
+    if base.note and subjects:
+        first = replace(subjects[0], note=subjects[0].note or base.note)
+        subjects = (first, *subjects[1:])
+    return Selection(subjects, tuple(unchanged))
 
 
-def plan_gone(subject: Subject, settings: Settings) -> Planned:
+def plan_gone(
+    subject: Subject, settings: Settings, *, without_state: bool = False
+) -> Planned:
     """A plan that removes what is live of a stack that nothing asks for."""
     name = subject.gone or ""
-    found = settings.state(subject.file, name)
+    found = None if without_state else settings.state(subject.file, name)
     state = found or State(name, "local", lineage="")
     made = make_plan({}, state)
     note = f"no file asks for `{name}` any more"
-    if made.is_empty:
+    if without_state:
+        note += ": what is live of it would be destroyed, and was not looked at"
+    elif made.is_empty:
         note += "; nothing live of it is recorded here"
-    return Planned(made, Prepared(name, state.engine, {}, {}, ()), state, None, (note,))
+    prepared = Prepared(name, state.engine, {}, {}, ())
+    return Planned(made, prepared, state, None, (note,), without_state)
 
 
 def _compared(

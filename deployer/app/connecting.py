@@ -6,6 +6,8 @@ from deployer.app.deployed import deployed
 from deployer.app.judging import release_fields
 from deployer.app.settings import Settings
 from deployer.core.connect import Live
+from deployer.core.values import Flat
+from deployer.gates.props import context_per_slot
 
 
 def live_of(stack_file: Path, settings: Settings) -> Live:
@@ -13,11 +15,21 @@ def live_of(stack_file: Path, settings: Settings) -> Live:
     found = deployed(stack_file, settings)
     end = found.engine.endpoint(found.server, candidate=False)
     fields = release_fields(found.state.live)
-    alias, context = (fields.get(f) for f in ("model.alias", "server.ctx_size"))
+    alias = fields.get("model.alias")
     return Live(
         stack=found.state.stack,
         url=end.url,
         model=alias if isinstance(alias, str) else found.state.stack,
         api_key_env=end.api_key_env,
-        context=context if isinstance(context, int) else None,
+        context=_context(fields),
     )
+
+
+def _context(fields: Flat) -> int | None:
+    """What one slot has: all of them share what the stack states."""
+    whole, parallel = fields.get("server.ctx_size"), fields.get("server.parallel")
+    if not isinstance(whole, int) or not whole:
+        return None
+    slots = parallel if isinstance(parallel, int) and parallel > 0 else None
+    unified = fields.get("server.kv_unified") is True
+    return context_per_slot(whole, slots, unified=unified)

@@ -19,6 +19,9 @@ from deployer.core.state import Record, State, node_of
 from deployer.engines import ABILITIES
 from deployer.errors import PendingError, UsageError
 
+UNSEEN_STATE = "the state was not read (--without-state)"
+"""Said of plans that were made without asking what is deployed."""
+
 
 class Pending(StrEnum):
     """What becomes of what an earlier run began and did not end."""
@@ -46,6 +49,8 @@ class Options:
     offline: bool = False
     """Raise UsageError rather than ask a source."""
     pending: Pending = Pending.ADOPT
+    without_state: bool = False
+    """Ask nobody what is deployed: all of the stack counts as new."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,8 @@ class Planned:
     """To be written to the lock file before anything is made; None: it stands."""
     notes: tuple[str, ...] = ()
     """What the user should know though it is not wrong."""
+    without_state: bool = False
+    """Nobody was asked what is deployed."""
 
     @property
     def places(self) -> Mapping[str, Place]:
@@ -81,13 +88,18 @@ def plan(
     something has to be resolved.
     """
     prepared, facts = prepare(stack_file, settings, options, watch)
-    state = state_of(stack_file, settings, prepared)
+    if options.without_state:
+        state = _new_state(stack_file, prepared)
+    else:
+        state = state_of(stack_file, settings, prepared)
     drift: tuple[Drift, ...] = ()
     remote = ABILITIES[prepared.engine].remote
     if options.refresh and not (options.cheaply and remote):
         drift = drift_of(stack_file, settings, state, prepared.graph)
     made = make_plan(prepared.graph, state, drift=drift)
-    return Planned(made, prepared, state, facts, (*prepared.notes, *notes_of(made)))
+    blind = (f"{UNSEEN_STATE}: all counts as new",) if options.without_state else ()
+    notes = (*prepared.notes, *notes_of(made), *blind)
+    return Planned(made, prepared, state, facts, notes, options.without_state)
 
 
 def notes_of(made: Plan) -> tuple[str, ...]:
@@ -104,9 +116,7 @@ def state_of(stack_file: Path, settings: Settings, prepared: Prepared) -> State:
     """The recorded state of a stack, or a new one; raises UsageError on a mix-up."""
     found = settings.state(stack_file, prepared.name)
     if found is None:
-        lineage = urandom(16).hex()
-        file = stack_file.name
-        return State(prepared.name, prepared.engine, lineage=lineage, file=file)
+        return _new_state(stack_file, prepared)
     refuse_other_file(found, stack_file)
     if found.engine != prepared.engine and (found.live or found.loose):
         raise UsageError(
@@ -116,6 +126,12 @@ def state_of(stack_file: Path, settings: Settings, prepared: Prepared) -> State:
             f" {found.engine}`), or give this one another name",
         )
     return replace(found, engine=prepared.engine, file=stack_file.name)
+
+
+def _new_state(stack_file: Path, prepared: Prepared) -> State:
+    lineage = urandom(16).hex()
+    file = stack_file.name
+    return State(prepared.name, prepared.engine, lineage=lineage, file=file)
 
 
 def refuse_other_file(state: State, stack_file: Path) -> None:

@@ -23,6 +23,11 @@ _MOST = 4
 
 def save(planned: Planned, stack_file: Path, options: Options, out: Path) -> None:
     """Keep a plan in a file; raises UsageError where it cannot be written."""
+    if planned.without_state:
+        raise UsageError(
+            "a plan that was made without the state of its stack fits none",
+            hint="leave out `--out` or `--without-state`",
+        )
     if out.is_file() and not saved_plan.is_plan_file(out):
         raise UsageError(
             f"`{out}` is there, and is no plan", hint="give another name to `--out`"

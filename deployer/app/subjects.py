@@ -1,11 +1,18 @@
 """The stacks that a command is about, by the paths that were named."""
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from deployer.errors import UsageError
+from deployer.load.roots import PROJECT_FILE
+
 _YAML = (".yaml", ".yml")
+_NAMED = (".deployer.yaml", ".deployer.yml")
+"""Ends of names that say by themselves that a file is a stack."""
+_FOLDER = "stacks"
 _NAME = re.compile(
     r"^name:[ \t]*[\"']?([a-z][a-z0-9-]*)[\"']?[ \t]*(#.*)?$", re.MULTILINE
 )
@@ -35,11 +42,35 @@ def stack_files(paths: Sequence[Path]) -> tuple[Path, ...]:
     return tuple(dict.fromkeys(found))
 
 
+def recognised(folder: Path) -> tuple[Path, ...]:
+    """What to look at where nothing is named: `stacks`, and every `*.deployer.yaml`.
+
+    Hidden folders are left out.  Raises UsageError where there is neither.
+    """
+    named: list[Path] = []
+    for place, below, files in os.walk(folder):
+        below[:] = sorted(name for name in below if not name.startswith("."))
+        named += [Path(place, name) for name in sorted(files) if name.endswith(_NAMED)]
+    stacks = (folder / _FOLDER,) if (folder / _FOLDER).is_dir() else ()
+    bases = _bases(named)
+    if not stacks and not named:
+        raise UsageError(
+            "there is no folder `stacks` here, and no `*.deployer.yaml`",
+            hint="name the stack files; `deployer init` writes one",
+        )
+    return (*stacks, *(file for file in named if file not in bases))
+
+
 def yaml_files(folder: Path) -> tuple[Path, ...]:
-    """The YAML files right in a folder, by name; none where it is no folder."""
+    """The YAML files right in a folder, by name; none where it is no folder.
+
+    Hidden ones are other tools', and `deployer.yaml` is the project's.
+    """
     if not folder.is_dir():
         return ()
-    return tuple(sorted(f for f in folder.iterdir() if f.suffix in _YAML))
+    files = (file for file in folder.iterdir() if file.suffix in _YAML)
+    ours = (f for f in files if f.name != PROJECT_FILE and not f.name.startswith("."))
+    return tuple(sorted(ours))
 
 
 def name_in(text: str) -> str | None:

@@ -6,16 +6,33 @@ import click
 
 from deployer.errors import DeployerError, StackError
 
+SHOWN = 10
+"""Errors of one step that GitHub shows; it drops the others and does not say so."""
+_TOLD = "deployer.annotations"
+
 
 def annotate_error(error: DeployerError, file: Path) -> None:
-    """Tell every problem of an error, on stderr, which the runner reads as well."""
+    """Tell every problem of an error, on stderr, which the runner reads as well.
+
+    The last one that GitHub would show says that there may be more.
+    """
     if not isinstance(error, StackError):
-        click.echo(_annotation(str(file), error.message, error.hint), err=True)
+        _tell(_annotation(str(file), error.message, error.hint))
         return
     for problem in error.problems:
         place = problem.place
         at = f",line={place.line},col={place.column}"
-        text = _annotation(place.file, problem.what, problem.hint, at)
+        _tell(_annotation(place.file, problem.what, problem.hint, at))
+
+
+def _tell(text: str) -> None:
+    """One annotation of this command, as long as GitHub shows them."""
+    known = click.get_current_context().meta
+    told = known[_TOLD] = known.get(_TOLD, 0) + 1
+    if told == SHOWN:
+        text = "::error title=deployer::GitHub shows no more here: the log has all"
+        text += " problems"
+    if told <= SHOWN:
         click.echo(text, err=True)
 
 

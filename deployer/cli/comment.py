@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from deployer.app.planning import Planned
+from deployer.app.planning import UNSEEN_STATE, Planned
 from deployer.app.subjects import Subject
 from deployer.cli.annotations import annotate_error
 from deployer.cli.each import report
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 MANY = 5
 """Stacks that a line names."""
+NO_STATE = "no recorded state here"
 
 
 def print_comment(
@@ -39,6 +40,7 @@ def print_comment(
     """
     entries: list[Entry] = []
     new: list[str] = []
+    blind = False
     worst = changes = 0
     for subject in subjects:
         try:
@@ -51,10 +53,12 @@ def print_comment(
                 annotate_error(error, subject.file)
             continue
         changes += not planned.plan.is_empty
+        blind |= planned.without_state
         new += [] if planned.plan.lineage or subject.gone else [str(subject.file)]
         entries.append(_planned(subject, planned, since))
     entries += [Entry(str(file), unchanged=True) for file in unchanged]
-    click.echo(comment(entries, unseen=tuple(_unseen(subjects, new))), nl=False)
+    unseen = tuple(_unseen(subjects, new, UNSEEN_STATE if blind else NO_STATE))
+    click.echo(comment(entries, unseen=unseen), nl=False)
     if worst:
         raise click.exceptions.Exit(worst)
     return changes
@@ -64,7 +68,7 @@ def comment_of(planned: "Planned | SavedPlan", file: Path) -> str:
     """The comment for one plan."""
     new = [] if planned.plan.lineage else [str(file)]
     entry = _planned(Subject(file), planned, None)
-    return comment([entry], unseen=tuple(_unseen((), new)))
+    return comment([entry], unseen=tuple(_unseen((), new, NO_STATE)))
 
 
 def _planned(
@@ -106,10 +110,10 @@ def _failed(subject: Subject, error: DeployerError) -> Entry:
     return Entry(str(subject.file), error=message, problems=tuple(problems))
 
 
-def _unseen(subjects: Sequence[Subject], new: Sequence[str]) -> Iterator[str]:
+def _unseen(subjects: Sequence[Subject], new: Sequence[str], why: str) -> Iterator[str]:
     """What the plans could not look at, a line each."""
     yield from (subject.note for subject in subjects if subject.note)
     if new:
         more = f" and {len(new) - MANY} more" if len(new) > MANY else ""
         names = ", ".join(new[:MANY])
-        yield f"no recorded state here of {names}{more}: all of it counts as new"
+        yield f"{why} of {names}{more}: all of it counts as new"

@@ -74,7 +74,7 @@ def init_command(path: Path, template: str) -> None:
 
 
 @click.command("validate", short_help="Check stack files, offline.")
-@_paths
+@click.argument("paths", type=click.Path(path_type=Path), nargs=-1, metavar="[PATH…]")
 @engine_option
 @json_option
 @annotate_option
@@ -84,12 +84,14 @@ def validate_command(
     """Check stack files: schema, rules across fields, files they name.  Offline.
 
     A folder stands for every YAML file in it.  All problems are shown at once.
+    Without a path: the folder `stacks`, and every `*.deployer.yaml` at or below here.
 
     \b
     Example:
       deployer validate stacks/
     """
     from deployer.app.checking import validate  # noqa: PLC0415 - plan needs no more
+    from deployer.app.subjects import recognised  # noqa: PLC0415 - as above
 
     def check(subject: Subject) -> None:
         file = subject.file
@@ -112,7 +114,8 @@ def validate_command(
         for line in notice_lines(found.notices):
             click.echo(line)
 
-    each(subjects_of(paths), check, as_json=as_json, annotate=annotate)
+    subjects = subjects_of(paths or recognised(Path()))
+    each(subjects, check, as_json=as_json, annotate=annotate)
 
 
 @click.command("lock", short_help="Pin what stacks name, in their lock files.")
@@ -143,6 +146,7 @@ class _Asked(TypedDict):
     engine: str | None
     locked: bool
     refresh: bool
+    without_state: bool
 
 
 @click.command("plan")
@@ -152,6 +156,11 @@ class _Asked(TypedDict):
 @since_option
 @annotate_option
 @click.option("--refresh", is_flag=True, help="Look at the world, and report drift.")
+@click.option(
+    "--without-state",
+    is_flag=True,
+    help="Ask nobody what is deployed, as where no secret is: all counts as new.",
+)
 @click.option(
     "--detailed-exitcode", is_flag=True, help="Exit 2 when something would change."
 )
@@ -318,7 +327,7 @@ def _plan(
     if subject.gone is not None:
         from deployer.app.changed import plan_gone  # noqa: PLC0415 - asks git
 
-        return plan_gone(subject, settings)
+        return plan_gone(subject, settings, without_state=options.without_state)
     file = subject.file
     with _watched(f"deployer plan {file}", as_text=as_text) as watch:
         planned = plan(file, settings, options, watch)

@@ -25,6 +25,10 @@ _WORDS = {
     "llamacpp:predicted_tokens_seconds": "tokens a second",
     "llamacpp:n_busy_slots_per_decode": "busy slots a step",
     "llamacpp:n_tokens_max": "largest context used",
+    "llamacpp:n_tokens_max_total": "largest context used",
+    "llamacpp:prompt_seconds_total": "seconds of reading prompts",
+    "llamacpp:tokens_predicted_seconds_total": "seconds of generating",
+    "llamacpp:n_decode_total": "steps of the model",
 }
 """What people want to know first, in their words."""
 

@@ -4,8 +4,10 @@ The key is always a reference: the name of the variable that holds it.
 """
 
 import json
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,11 +19,22 @@ class Live:
     model: str
     api_key_env: str | None
     context: int | None = None
+    """Tokens that one request may have, where the stack says."""
 
     @property
     def base(self) -> str:
         """Where the OpenAI API begins."""
         return f"{self.url.rstrip('/')}/v1"
+
+    @property
+    def private(self) -> bool:
+        """Whether the address is one that others on the internet cannot reach."""
+        place = self.url.partition("://")[2].partition("/")[0]
+        host = place.rpartition(":")[0] or place
+        try:
+            return not ip_address(host.strip("[]")).is_global
+        except ValueError:
+            return host == "localhost" or host.endswith((".localhost", ".local"))
 
 
 def curl(live: Live) -> str:
@@ -57,11 +70,12 @@ print(answer.choices[0].message.content)
 def codex(live: Live) -> str:
     """For `~/.codex/config.toml`; it speaks the Responses API."""
     key = f"env_key = {json.dumps(live.api_key_env)}\n" if live.api_key_env else ""
+    window = f"model_context_window = {live.context}\n" if live.context else ""
     return f"""\
 # ~/.codex/config.toml
 model = {json.dumps(live.model)}
 model_provider = "deployer"
-
+{window}
 [model_providers.deployer]
 name = {json.dumps(f"deployer: {live.stack}")}
 base_url = {json.dumps(live.base)}
@@ -72,9 +86,12 @@ wire_api = "responses"
 def cursor(live: Live) -> str:
     """For the settings of Cursor, which has no file for them."""
     key = f"the value of ${live.api_key_env}" if live.api_key_env else "any text"
+    reach = "it has to be reachable from the internet"
+    if live.private:
+        reach += ", and this one is not"
     return f"""\
-# Cursor: Settings > Models
-# Cursor's own servers ask the endpoint: it has to be reachable from the internet.
+# Cursor Settings > Models > API Keys
+# Cursor's own servers ask the endpoint: {reach}.
 OpenAI API Key:           {key}
 Override OpenAI Base URL: {live.base}
 Add model:                {live.model}
@@ -107,8 +124,9 @@ def continue_(live: Live) -> str:
     """For `~/.continue/config.yaml`; the key is a secret of Continue."""
     name = live.api_key_env
     key = f"    apiKey: ${{{{ secrets.{name} }}}}\n" if name else ""
+    where = f"; {name} is looked for in ~/.continue/.env" if name else ""
     return f"""\
-# ~/.continue/config.yaml
+# ~/.continue/config.yaml{where}
 name: deployer
 version: 1.0.0
 schema: v1
@@ -124,9 +142,10 @@ models:
 def aider(live: Live) -> str:
     """A command line for aider."""
     key = f'"${live.api_key_env}"' if live.api_key_env else "none"
+    model = shlex.quote(f"openai/{live.model}")
     return (
-        f"OPENAI_API_BASE={live.base} OPENAI_API_KEY={key}"
-        f" aider --model 'openai/{live.model}'\n"
+        f"OPENAI_API_BASE={shlex.quote(live.base)} OPENAI_API_KEY={key}"
+        f" aider --model {model} --no-show-model-warnings\n"
     )
 
 

@@ -14,7 +14,8 @@ from pydantic_core import core_schema
 from deployer.core.marks import Section
 from deployer.core.model import Stack
 
-DIALECT = "https://json-schema.org/draft/2020-12/schema"
+DIALECT = "http://json-schema.org/draft-07/schema#"
+"""What most editors read, and SchemaStore asks for; no later word is in it."""
 IDENTIFIER = "urn:deployer:stack:1"
 
 

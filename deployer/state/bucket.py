@@ -181,7 +181,8 @@ class ObjectBucket:
         if isinstance(error, _FINAL):
             return AuthError(
                 f"`{self.url}` refuses these credentials",
-                hint="docs/state.md says where they are looked for",
+                hint="docs/state.md says where they are looked for; `deployer plan"
+                " --without-state` needs none",
             )
         return _AgainError(f"`{self.url}` cannot be reached: {_why(error)}")
 
@@ -226,7 +227,9 @@ def _repeated(do: Callable[[], _Result]) -> _Result:
                 return do()
     except _AgainError as error:
         raise StateError(
-            str(error), hint="nothing goes on without it: try again later"
+            str(error),
+            hint="try again later; without it nothing goes on but"
+            " `deployer plan --without-state`",
         ) from error
     raise AssertionError("an attempt returns or raises")
 

@@ -1,200 +1,230 @@
-"""The GitHub action, without GitHub: its shell steps run as they stand, for real.
+"""The GitHub action: its steps run as they stand, with the real `gh`, without GitHub.
 
-A fake `gh` is a program that keeps the comments of a pull request in a file, or
-refuses as GitHub does for the token of a fork.
+They are there where `gh` is installed: `.ci/run` sees to it where it may, and says so
+where it may not.
 """
 
+import json
 import re
-import subprocess
-import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
-from tests.cli.project import Done, Project
+from deployer.state.files import FileStateStore
+from tests.cli.github import BOT, GH, github
+from tests.cli.project import Project
+from tests.cli.runner import Runner
 
-ROOT = Path(__file__).parents[2]
-GH = """\
-#!/usr/bin/env python3
-import os, re, sys
-from pathlib import Path
-words = sys.argv[1:]
-if os.environ.get("GH_REFUSES"):
-    sys.exit("HTTP 403: Resource not accessible by integration")
-comments = Path(os.environ["GH_COMMENTS"])
-comments.mkdir(exist_ok=True)
-if "--method" not in words:
-    assert words[1] == "repos/o/r/issues/7/comments", words
-    known = sorted(comments.iterdir())
-    marked = (c.name for c in known if "<!-- deployer:plan -->" in c.read_text())
-    print("\\n".join(marked))
-    sys.exit()
-body = Path(words[words.index("-F") + 1].removeprefix("body=@")).read_text()
-if words[words.index("--method") + 1] == "POST":
-    number = str(1 + len(list(comments.iterdir())))
-else:
-    number = re.fullmatch("repos/o/r/issues/comments/(.*)", words[4])[1]
-(comments / number).write_text(body)
-"""
-
-
-@dataclass
-class Runner:
-    """Runs the steps of `action.yml` as a runner of GitHub does."""
-
-    project: Project
-    temp: Path
-    environment: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def comments(self) -> list[str]:
-        folder = self.temp / "comments"
-        return [file.read_text() for file in sorted(folder.glob("*"))]
-
-    @property
-    def step_summary(self) -> str:
-        return (self.temp / "step-summary").read_text()
-
-    def use(self, **inputs: str) -> tuple[int, dict[str, str], str]:
-        """Exit code of the job, outputs of the action, and all that was printed."""
-        action = yaml.safe_load((ROOT / "action.yml").read_text())
-        given = {k: v["default"] for k, v in action["inputs"].items()}
-        given |= {name.replace("_", "-"): value for name, value in inputs.items()}
-        values = {f"inputs.{name}": str(value) for name, value in given.items()}
-        values["github.event.pull_request.number"] = "7"
-        code, printed = 0, ""
-        for step in action["runs"]["steps"]:
-            if not _holds(step.get("if", "always()"), values):
-                continue
-            done, outputs = self._step(step, values)
-            values |= {
-                f"steps.{step.get('id')}.outputs.{k}": outputs[k] for k in outputs
-            }
-            printed += done.out + done.err
-            code = code or done.code
-        told = {k: _filled(v["value"], values) for k, v in action["outputs"].items()}
-        return code, told, printed
-
-    def _step(
-        self, step: Mapping[str, Any], values: Mapping[str, str]
-    ) -> tuple[Done, dict[str, str]]:
-        output = self.temp / "output"
-        output.write_text("")
-        own = {k: _filled(v, values) for k, v in step.get("env", {}).items()}
-        done = subprocess.run(
-            ["/bin/bash", "-e", "-o", "pipefail", "-c", step["run"]],
-            cwd=self.project.folder,
-            env=self.project.environment({**self._variables(output), **own}),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-        )
-        pairs = (line.split("=", 1) for line in output.read_text().splitlines())
-        found = dict(pair for pair in pairs)
-        return Done(done.returncode, done.stdout, done.stderr), found
-
-    def _variables(self, output: Path) -> dict[str, str]:
-        path = self.project.environment({})["PATH"]
-        return {
-            "PATH": f"{self.temp / 'bin'}:{path}",
-            "GITHUB_ACTION_PATH": str(ROOT),
-            "GITHUB_OUTPUT": str(output),
-            "GITHUB_REPOSITORY": "o/r",
-            "GITHUB_STEP_SUMMARY": str(self.temp / "step-summary"),
-            "GH_COMMENTS": str(self.temp / "comments"),
-            "RUNNER_TEMP": str(self.temp / "runner"),
-            **self.environment,
-        }
-
-
-def _filled(text: str, values: Mapping[str, str]) -> str:
-    return re.sub(r"\$\{\{ *(.*?) *\}\}", lambda m: values.get(m[1], ""), str(text))
-
-
-def _holds(condition: str, values: Mapping[str, str]) -> bool:
-    terms = [t for t in condition.split(" && ") if t != "always()"]
-    found = [re.fullmatch(r"(\S+) (==|!=) '(.*)'", term) for term in terms]
-    return all(m and (values.get(m[1], "") == m[3]) is (m[2] == "==") for m in found)
-
-
-def _runner(project: Project, temp: Path) -> Runner:
-    commands = temp / "bin"
-    commands.mkdir(parents=True)
-    (temp / "runner").mkdir()
-    programs = {
-        "gh": GH,
-        "deployer": f'#!/bin/sh\nexec {sys.executable} -m deployer "$@"\n',
-    }
-    for name, text in programs.items():
-        (commands / name).write_text(text)
-        (commands / name).chmod(0o755)
-    (project.folder / ".gitignore").write_text("home/\n.deployer/\n")
-    shell = (
-        "git init -q && git add -A && git -c user.name=t -c user.email=t@t commit -qm 1"
-    )
-    assert project.shell(shell).code == 0
-    return Runner(project, temp)
+MARKER = "<!-- deployer:plan -->"
+REFUSALS = (
+    (403, "Resource not accessible by integration"),
+    (403, "API rate limit exceeded for installation ID 1."),
+    (404, "Not Found"),
+    (422, "Validation Failed"),
+    (429, "You have exceeded a secondary rate limit"),
+)
 
 
 @pytest.fixture
-def on_paper(paper: Project, tmp_path: Path) -> Runner:
-    return _runner(paper, tmp_path / "github")
+def runner(paper: Project, tmp_path: Path) -> Iterator[Runner]:
+    """A runner with a checkout of a stack that cannot run, one value of it changed."""
+    (paper.folder / ".gitignore").write_text("home/\n.deployer/\n")
+    assert paper.shell(commit("stack")).code == 0
+    edit(paper, "alias: tiny", "alias: other")
+    with github() as (fake, variables):
+        yield Runner(paper, tmp_path / "github", fake, variables)
 
 
-def test_plan_on_a_pull_request_and_apply_on_merge(
-    live: Project, tmp_path: Path
-) -> None:
-    """The whole way: plan, one comment, the saved plan applied, drift seen."""
-    runner = _runner(live, tmp_path / "github")
-    text = live.stack.read_text()
-    live.stack.write_text(text.replace("ctx_size: 1024", "ctx_size: 512"))
-
-    code, told, _ = runner.use(command="plan", changed_since="HEAD")
-    assert (code, told["changes"], told["exit-code"]) == (0, "true", "2")
-    assert told["summary"] == "#### deployer plan: 1 of 1 stack would change"
-    runner.use(command="plan", changed_since="HEAD")
-    (comment,) = runner.comments
-    assert "-     server.ctx_size: 1024\n+     server.ctx_size: 512" in comment
-    assert comment in runner.step_summary
-    saved = tmp_path / "downloaded"
-    Path(told["plan-file"]).rename(saved)
-
-    code, told, printed = runner.use(command="apply", plan_files=str(saved))
-    assert code == 0, printed
-    assert told["summary"] == "#### deployer apply: 1 changed, 0 failed"
-    code, told, printed = runner.use(command="apply", plan_files=str(saved))
-    assert (code, told["exit-code"]) == (7, "7"), printed  # merged twice: it is stale
-
-    assert runner.use(command="drift")[1]["changes"] == "false"
-    live.end()
-    assert runner.use(command="drift")[1]["changes"] == "true"
+def commit(message: str) -> str:
+    who = "-c user.name=t -c user.email=t@t"
+    return f"git init -q && git add -A && git {who} commit -qm {message}"
 
 
-def test_a_wrong_stack_is_annotated_and_fails_the_job(on_paper: Runner) -> None:
-    stack = on_paper.project.stack
-    stack.write_text(stack.read_text().replace("server:", "sever:"))
-    code, told, printed = on_paper.use(command="plan", changed_since="HEAD")
+def edit(project: Project, old: str, new: str) -> None:
+    project.stack.write_text(project.stack.read_text().replace(old, new))
+
+
+def plan(runner: Runner) -> tuple[int, dict[str, str], str]:
+    return runner.use(command="plan", changed_since="HEAD")
+
+
+def warned(printed: str) -> str:
+    (line,) = (it for it in printed.splitlines() if it.startswith("::warning"))
+    return line
+
+
+def test_a_wrong_stack_is_annotated_and_fails_the_job(runner: Runner) -> None:
+    edit(runner.project, "server:", "sever:")
+    code, told, printed = plan(runner)
     assert (code, told["exit-code"]) == (3, "3")
     assert "::error file=stacks/demo.yaml,line=13,col=1,title=deployer::" in printed
-    assert "1 cannot be planned" in on_paper.comments[0]
 
 
-def test_a_fork_may_not_comment_and_the_summary_has_the_plan(on_paper: Runner) -> None:
-    stack = on_paper.project.stack
-    stack.write_text(stack.read_text().replace("1024", "512"))
-    on_paper.environment["GH_REFUSES"] = "1"
-    code, _, printed = on_paper.use(command="plan", changed_since="HEAD")
-    assert code == 0
-    assert "::warning::the comment was refused; the plan is in the summary" in printed
-    assert "no recorded state here of stacks/demo.yaml" in on_paper.step_summary
+def test_more_problems_than_github_shows_end_in_a_word_about_them(
+    runner: Runner,
+) -> None:
+    """GitHub drops all but ten annotations of a step, and says nothing."""
+    wrong = "".join(f"\n  unknown_{number}: 1" for number in range(30))
+    edit(runner.project, "server:", f"server:{wrong}")
+    _, _, printed = plan(runner)
+    told = [line for line in printed.splitlines() if line.startswith("::error")]
+    assert len(told) == 10
+    assert told[-1].endswith("::GitHub shows no more here: the log has all problems")
+    assert printed.count("`unknown_29`") == 1
 
 
-def test_an_unknown_command_is_refused(on_paper: Runner) -> None:
-    code, _, printed = on_paper.use(command="deploy")
+def test_an_unknown_command_is_refused(runner: Runner) -> None:
+    code, _, printed = runner.use(command="deploy")
     assert code == 3
     assert "::error::there is no command `deploy`" in printed
+
+
+def test_a_checkout_without_history_says_what_to_do(runner: Runner) -> None:
+    """As a checkout of GitHub's is without `fetch-depth: 0`: one commit, no branch."""
+    shallow = runner.project.folder / "shallow"
+    clone = f"git clone -q --depth 1 file://{runner.project.folder} {shallow}"
+    assert runner.project.shell(clone).code == 0
+    runner.project = Project(
+        shallow, runner.project.home, runner.project.port, runner.project.binary
+    )
+    code, told, printed = runner.use(command="plan", changed_since="HEAD~1")
+    assert (code, told["exit-code"]) == (3, "3")
+    assert told["summary"] == "#### deployer plan: failed, exit 3"
+    assert "`fetch-depth: 0` where CI checks it out" in runner.step_summary
+    assert "git says: Needed a single revision, and this clone is shallow" in printed
+
+
+def test_two_paths_are_applied_one_after_the_other(runner: Runner) -> None:
+    """Each is told by itself, and the worst code is the code."""
+    code, told, printed = runner.use(command="apply", paths="nowhere also-nowhere")
+    assert (code, told["exit-code"]) == (3, "3")
+    assert told["summary"] == "#### deployer apply: 0 changed, 2 failed"
+    for name in ("nowhere", "also-nowhere"):
+        assert re.search(rf"^    .*{name}.*$", runner.step_summary, re.MULTILINE)
+    assert "::error file=nowhere,line=1,col=1,title=deployer::" in printed
+
+
+def test_an_apply_beside_another_ends_at_the_lock_and_says_whose(
+    runner: Runner,
+) -> None:
+    """The first of two merges is still at work."""
+    store = FileStateStore(runner.project.state.parent, "demo")
+    with store.lock(operation="apply"):
+        code, told, printed = runner.use(command="apply", paths="stacks/demo.yaml")
+    assert (code, told["exit-code"]) == (5, "5")
+    assert told["summary"] == "#### deployer apply: 0 changed, 1 failed"
+    (line,) = (it for it in printed.splitlines() if it.startswith("::error"))
+    assert "error: `demo` is locked by " in line
+    assert line.endswith(" for apply")
+    assert "    error: `demo` is locked by " in runner.step_summary
+
+
+def test_a_fork_plans_without_state_and_without_asking(runner: Runner) -> None:
+    """It has no secret; where the states lie is not asked at all."""
+    runner.values["github.event.pull_request.head.repo.fork"] = "true"
+    runner.environment["DEPLOYER_STATE_URL"] = "s3://team/states?region=eu-west-1"
+    code, told, printed = plan(runner)
+    assert code == 0, printed
+    assert told["changes"] == "true"
+    assert (
+        "- `the state was not read (--without-state) of stacks/demo.yaml:"
+        " all of it counts as new`"
+    ) in runner.step_summary
+    assert not list(Path(told["plan-file"]).iterdir())
+
+
+def comment(runner: Runner, text: str) -> str:
+    """What the step that comments prints for a plan."""
+    file = runner.temp / "runner" / "deployer" / "comment.md"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(f"{text}\n{MARKER}\n")
+    env = {"GH_TOKEN": "ghs_token", "NUMBER": "7"}
+    done = runner.bash('bash "$GITHUB_ACTION_PATH/action/comment.sh"', env)
+    assert done.code == 0, done.err
+    return done.out
+
+
+if GH:
+
+    def test_one_comment_is_kept_and_nobody_elses_is_touched(runner: Runner) -> None:
+        """Also not one with the marker, and also where there are many pages of them."""
+        others = {n: ("somebody", f"{MARKER} {n}") for n in range(1, 131)}
+        runner.github.comments.update(others)
+        assert plan(runner)[0] == 0
+        (first,) = runner.github.plans
+        assert "127.0.0.1" in first
+        assert first in runner.step_summary
+        assert comment(runner, "newer") == ""
+        assert runner.github.plans == [f"newer\n{MARKER}\n"]
+        assert {n: runner.github.comments[n] for n in others} == others
+
+    def test_a_refused_comment_is_a_warning_that_says_why(runner: Runner) -> None:
+        runner.github.comments[1] = (BOT, MARKER)
+        for status, message in REFUSALS:
+            runner.github.faults.append(("PATCH", status, message))
+            text = (
+                f"the plan is in the summary of this job: gh: {message} (HTTP {status})"
+            )
+            assert text in warned(comment(runner, "new"))
+        assert runner.github.plans == [MARKER]
+
+    def test_a_comment_that_failed_once_is_written_once(runner: Runner) -> None:
+        runner.github.faults.append(("POST", 502, "Bad Gateway"))
+        assert comment(runner, "new") == ""
+        assert len(runner.github.plans) == 1
+
+    def test_an_api_that_is_down_is_a_warning(runner: Runner) -> None:
+        runner.github.faults.extend([("POST", 503, "Unavailable")] * 3)
+        assert "(HTTP 503)" in warned(comment(runner, "new"))
+        assert runner.github.plans == []
+
+
+def test_without_gh_the_summary_has_the_plan(runner: Runner, tmp_path: Path) -> None:
+    """As on a runner of one's own."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "bash").symlink_to(runner.project.shell("command -v bash").out.strip())
+    runner.environment["PATH"] = str(tools)
+    assert "`gh` is not installed on this runner" in warned(comment(runner, "new"))
+
+
+def test_a_gate_that_held_an_apply_back_is_told_with_what_it_saw(
+    runner: Runner,
+) -> None:
+    folder = runner.project.folder
+    verdict = {"type": "verdict", "gate": "speed", "outcome": "fail"}
+    events = [
+        {"type": "version"},
+        {**verdict, "outcome": "pass", "gate": "chat", "because": "answered `hi`"},
+        {**verdict, "because": "3 tokens/s, 50 % of what it may"},
+        {"type": "error"},
+    ]
+    (folder / "events").write_text("".join(f"{json.dumps(it)}\n" for it in events))
+    (folder / "said").write_text("a.yaml:3:1: error: no\n  hint: yes\n")
+    tell = 'python3 "$GITHUB_ACTION_PATH/action/tell.py" applied 6 said <events'
+    done = runner.bash(tell, {})
+    assert done.out == (
+        "#### deployer apply: 0 changed, 1 failed\n\n"
+        "    ✔ chat: answered `hi`\n"
+        "    ✖ speed: 3 tokens/s, 50 % of what it may\n"
+        "    a.yaml:3:1: error: no\n"
+        "      hint: yes\n"
+    )
+    assert done.err == (
+        "::error file=a.yaml,line=3,col=1,title=deployer::no\n"
+        "::error title=deployer::✖ speed: 3 tokens/s, 50 %25 of what it may\n"
+    )
+
+
+def test_a_huge_summary_is_cut_and_says_so(runner: Runner) -> None:
+    """GitHub drops one of more than 1 MiB, of which a comment takes 64,000 at most."""
+    lines = "".join(f"stacks/{n}.yaml: pid {n} is gone 🦙\n" for n in range(40_000))
+    (runner.project.folder / "said").write_text(lines)
+    command = 'python3 "$GITHUB_ACTION_PATH/action/tell.py" said "#### found" <said'
+    told = runner.bash(command, {}).out
+    assert 890_000 < len(told.encode()) < (1 << 20) - 65_536
+    first, *_, last = told.splitlines()
+    assert first == "#### found"
+    shown = told.count("    stacks/")
+    assert last == f"{40_000 - shown} more lines are in the log of this job."

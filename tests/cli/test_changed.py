@@ -2,11 +2,12 @@
 
 import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.cli.project import Project
+from tests.cli.project import ROOT, Project
 
 TEXT = """\
 version: 1
@@ -176,3 +177,104 @@ def test_apply_destroys_only_where_it_is_allowed(live: Project) -> None:
     assert done.code == 0, done.err
     assert live.servers() == set()
     assert not Path(live.stack).exists()
+
+
+def test_without_state_everything_is_new_and_nobody_is_asked(
+    repository: Project,
+) -> None:
+    """As for the pull request of a fork: what could not be seen is said."""
+    repository.stack.with_name("one.yaml").unlink()
+    edit(repository, "two.yaml", "alias: tiny", "alias: other")
+    far = {"DEPLOYER_STATE_URL": "s3://team/states?endpoint=http://127.0.0.1:9"}
+    words = ("plan", "stacks", "--changed-since", "HEAD", "--without-state")
+    done = repository.run(*words, "--format", "markdown", env=far)
+    assert done.code == 0, done.err
+    assert "the state was not read (--without-state) of stacks/two.yaml:" in done.out
+    assert (
+        "no file asks for `one` any more: what is live of it would be dest" in done.out
+    )
+    text = repository.run("plan", "stacks/two.yaml", "--without-state", env=far)
+    assert "note: the state was not read (--without-state): all counts as" in text.out
+
+
+def test_a_plan_without_state_is_not_kept(repository: Project) -> None:
+    words = ("plan", "stacks/two.yaml", "--without-state", "--out", "two.plan")
+    done = repository.run(*words)
+    assert done.code == 3
+    assert "a plan that was made without the state of its stack fits none" in done.err
+
+
+def test_a_clone_without_the_common_commit_says_what_it_cannot_see(
+    repository: Project, tmp_path: Path
+) -> None:
+    """Two branches, each fetched with its last commit only."""
+    git(repository, "branch", "-M", "main")
+    git(repository, "checkout", "-qb", "work")
+    edit(repository, "two.yaml", "alias: tiny", "alias: other")
+    git(repository, "commit", "-qam", "work")
+    origin, clone = f"file://{repository.folder}", tmp_path / "clone"
+    git(repository, "clone", "-q", "--depth", "1", "-b", "work", origin, str(clone))
+    shallow = replace(repository, folder=clone)
+    git(shallow, "fetch", "-q", "--depth", "1", "origin", "main:origin/main")
+    words = ("plan", "stacks", "--changed-since", "origin/main", "--format", "markdown")
+    done = shallow.run(*words)
+    assert "where the work left origin/main is not in this clone" in done.out
+    assert "1 of 2 stacks would change" in done.out
+
+
+def test_a_submodule_is_no_stack_and_in_nobodys_way(
+    repository: Project, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    shared = replace(repository, folder=other)
+    (other / "a.yaml").write_text("a: 1\n")
+    git(shared, "init", "-q")
+    git(shared, "add", "-A")
+    git(shared, "commit", "-qm", "other")
+    allowed = ("-c", "protocol.file.allow=always", "submodule", "--quiet", "add")
+    git(repository, *allowed, str(other), "stacks/shared")
+    assert changed(repository) == []
+    git(repository, "commit", "-qm", "submodule")
+    edit(repository, "one.yaml", "alias: tiny", "alias: other")
+    assert changed(repository) == ["one"]
+
+
+def test_a_binary_and_a_huge_file_beside_the_stacks(repository: Project) -> None:
+    """The broken ones are told, the others are planned."""
+    repository.stack.with_name("binary.yaml").write_bytes(bytes(range(256)) * 64)
+    huge = "name: huge\n" + "".join(f"k{n}: {'x' * 90}\n" for n in range(40_000))
+    repository.stack.with_name("huge.yaml").write_text(huge)
+    edit(repository, "one.yaml", "alias: tiny", "alias: other")
+    words = ("plan", "stacks", "--changed-since", "HEAD", "--format", "markdown")
+    done = repository.run(*words)
+    assert done.code == 3
+    assert "1 of 4 stacks would change, 2 cannot be planned" in done.out
+    for name in ("binary", "huge"):
+        assert re.search(rf"^- stacks/{name}.yaml.*: .*$", done.out, re.MULTILINE)
+
+
+NO_NETWORK = """\
+import sys
+
+def refuse(event, arguments):
+    if event in ("socket.connect", "socket.getaddrinfo", "socket.sendto"):
+        raise SystemExit(f"asked the network: {event} {arguments[1:]}")
+
+sys.addaudithook(refuse)
+"""
+"""Run by Python before all else: ends the program that speaks to anybody."""
+
+
+def test_a_plan_of_locked_stacks_asks_nobody(
+    repository: Project, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(NO_NETWORK)
+    alone = {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    caught = repository.run("check", "--url", "http://127.0.0.1:9", env=alone)
+    assert "asked the network: socket.connect" in caught.out + caught.err
+    edit(repository, "base.yaml", "1024", "2048")
+    words = ("plan", "stacks", "--changed-since", "HEAD", "--format", "markdown")
+    done = repository.run(*words, env=alone)
+    assert done.code == 0, done.out + done.err
+    assert "2 of 2 stacks would change" in done.out

@@ -1,9 +1,11 @@
 """`connect`: what it prints works in the real client, where one is here."""
 
 import json
+import shlex
 import subprocess
 import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
@@ -43,6 +45,8 @@ def test_every_client_gets_the_endpoint_and_no_key(live: Project) -> None:
         assert f"{live.url}/v1" in out
         assert "LLAMA_API_KEY" in out
         assert KEY not in out
+    codex = tomllib.loads(live.run("connect", DEMO, "--client", "codex").out)
+    assert codex["model_context_window"] == 512  # of 1024, which two slots share
 
 
 def test_configurations_are_what_their_clients_read() -> None:
@@ -54,6 +58,29 @@ def test_configurations_are_what_their_clients_read() -> None:
     (model,) = yaml.safe_load(CLIENTS["continue"](OPEN))["models"]
     assert (model["model"], model["apiBase"]) == (OPEN.model, OPEN.base)
     compile(CLIENTS["openai"](OPEN), "ask.py", "exec")
+    line = shlex.split(CLIENTS["aider"](OPEN))
+    assert line[:2] == [f"OPENAI_API_BASE={OPEN.base}", "OPENAI_API_KEY=none"]
+    assert line[2:5] == ["aider", "--model", f"openai/{OPEN.model}"]
+
+
+def test_clients_are_told_the_context_that_a_request_has() -> None:
+    live = replace(OPEN, context=8192)
+    assert tomllib.loads(CLIENTS["codex"](live))["model_context_window"] == 8192
+    provider = json.loads(CLIENTS["opencode"](live))["provider"]["deployer"]
+    assert provider["models"][OPEN.model]["limit"]["context"] == 8192
+
+
+def test_cursor_says_where_its_servers_cannot_reach_the_endpoint() -> None:
+    for url in (
+        "http://127.0.0.1:1",
+        "http://10.0.0.7:1",
+        "http://[::1]:1",
+        "http://localhost:1",
+    ):
+        text = CLIENTS["cursor"](replace(OPEN, url=url))
+        assert "reachable from the internet, and this one is not." in text
+    far = CLIENTS["cursor"](replace(OPEN, url="https://org--prod.modal.run"))
+    assert "reachable from the internet." in far
 
 
 def test_nothing_is_live(paper: Project) -> None:

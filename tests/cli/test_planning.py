@@ -139,7 +139,7 @@ def test_a_broken_stack_among_others_as_json(paper: Project) -> None:
 def test_the_schema_is_json(paper: Project) -> None:
     schema = json.loads(paper.run("schema").out)
 
-    assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    assert schema["$schema"] == "http://json-schema.org/draft-07/schema#"
 
 
 def test_completion_is_a_script_for_deployer(paper: Project) -> None:

@@ -4,7 +4,10 @@ import random
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from html.parser import HTMLParser
 
+import cmarkgfm  # type: ignore[import-untyped]
+from cmarkgfm.cmark import Options  # type: ignore[import-untyped]
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
@@ -12,6 +15,7 @@ from deployer.core.plan import Action, Cause, Drift, Plan, Reason
 from deployer.core.problems import Place, Problem
 from deployer.core.render.markdown import LONGEST, MARKER, Entry, comment
 from deployer.core.state import Begun, Loose
+from scripts.picture_of_comment import entries, page
 from tests.core.checking import LOCAL, but, deployed, planned
 
 WIDER = but(LOCAL, "4096", "8192")
@@ -46,6 +50,35 @@ def skeleton(text: str) -> list[str]:
         else token.type
         for token in tokens(text)
     ]
+
+
+class Rendered(HTMLParser):
+    """What GitHub's own parser makes of a comment, before anything is sanitised."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.said: list[str] = []
+        """Text that stands in no code: where GitHub looks for mentions."""
+        self._inside: list[str] = []
+        options = Options.CMARK_OPT_UNSAFE
+        self.feed(cmarkgfm.github_flavored_markdown_to_html(text, options=options))
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(f"<{tag} {dict(attrs)}>")
+        self._inside.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        self.tags.append(f"</{tag}>")
+        assert self._inside.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "code" not in self._inside:
+            self.said.append(data)
+
+    def handle_comment(self, data: str) -> None:
+        self.tags.append(f"<!--{data}-->")
 
 
 def test_a_comment_as_it_is() -> None:
@@ -92,9 +125,8 @@ def test_the_summary_counts_stacks_by_what_becomes_of_them() -> None:
     )
     assert last == MARKER
     assert "<b>destroy</b>" in comment(entries)
-    assert "2 stacks unchanged: `stacks/demo.yaml`, `stacks/same.yaml`" in comment(
-        entries
-    )
+    unchanged = "2 stacks unchanged</summary>\n\n`stacks/demo.yaml`, `stacks/same.yaml`"
+    assert unchanged in comment(entries)
 
 
 def test_what_fails_and_what_is_destroyed_stands_first_and_open() -> None:
@@ -156,14 +188,23 @@ def with_values(values: Sequence[str]) -> list[Entry]:
 
 
 def test_no_hostile_value_breaks_out() -> None:
-    """Whatever values hold, the structure is that of harmless ones, and no link."""
-    plain = skeleton(comment(with_values(["a"] * 6), unseen=("a",)))
+    """Whatever values hold, the structure is that of harmless ones, and no link.
+
+    Two parsers say so: the one that GitHub uses, and another of the same dialect.
+    """
+    harmless = comment(with_values(["a"] * 6), unseen=("a",))
+    plain = skeleton(harmless)
+    tags = Rendered(harmless).tags
     assert "fence" in plain
+    assert not any(tag.startswith(("<a ", "<img ", "<script ")) for tag in tags)
     chance = random.Random(9)  # noqa: S311 - the same values in every run
     for _ in range(HOSTILE_VALUES // 6 + 1):
         values = [hostile(chance) for _ in range(6)]
         text = comment(with_values(values), unseen=(values[0],))
         assert skeleton(text) == plain, values
+        rendered = Rendered(text)
+        assert rendered.tags == tags, values
+        assert "@" not in "".join(rendered.said), values
         assert "link_open" not in plain
         assert text.count(MARKER) == text.rstrip().endswith(MARKER) == 1
         for token in tokens(text):
@@ -189,6 +230,14 @@ def test_a_huge_section_is_shortened_and_says_so() -> None:
     text = comment([entry(planned(LOCAL, WIDER), *notes)])
     assert len(text.encode("utf-16-le")) // 2 <= LONGEST
     assert re.search(r"  … \d+ more lines: `deployer plan` shows them\n```", text)
+
+
+def test_the_picture_of_the_docs_is_drawn_from_a_comment_of_today() -> None:
+    text = comment([*entries()])
+    drawn = page(text)
+    assert drawn.count("<details open>") == 3
+    assert '<span class="add">+     server.ctx_size: 16384' in drawn
+    assert drawn.count("</details>") == text.count("</details>")
 
 
 def test_a_long_value_is_cut_and_says_how_much() -> None:

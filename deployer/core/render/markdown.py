@@ -164,7 +164,8 @@ def _told(entry: Entry) -> Iterator[str]:
     yield from (f"! drift    {line}" for line in drifted(plan))
     for change in plan.changes:
         sign = _SIGNS.get(change.action, "!")
-        yield f"{sign} {change.kind:<9}{describe(change)}   {verb(change)}"
+        words = (describe(change), verb(change))
+        yield f"{sign} {change.kind:<9}{'   '.join(filter(None, words))}"
         yield from _reasons(change, entry.places or {})
     if gates := gates_line(plan):
         yield f"  gates    {gates}"
@@ -213,7 +214,8 @@ def _left_out(entries: Sequence[Entry]) -> str:
 
 def _unchanged(entries: Sequence[Entry]) -> str:
     names = _few([entry.file for entry in entries])
-    return f"{_stacks(len(entries))} unchanged: {names}\n"
+    head = f"<details><summary>{_stacks(len(entries))} unchanged</summary>"
+    return f"{head}\n\n{names}\n\n</details>\n"
 
 
 def _few(names: Sequence[str], *, most: int = 10) -> str:

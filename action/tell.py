@@ -1,0 +1,98 @@
+"""What an action did, as Markdown for the summary of its job: stdin, to stdout.
+
+`applied` reads the events of `deployer apply --json`, and tells failures as annotations
+too; `said` reads what a command printed; `changed` names the stacks that a plan would
+change.  Whatever the text holds stays inside of its indented block.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+SIGNS = {"pass": "✔", "fail": "✖"}
+ANNOTATIONS = 10
+"""Errors of a step that GitHub shows."""
+LONGEST = 900_000
+"""Bytes; GitHub drops a summary of more than 1,048,576, the comment's included."""
+
+
+def main() -> None:
+    """Print what the first argument asks for."""
+    kind, *words = sys.argv[1:]
+    lines = sys.stdin.read().splitlines()
+    match kind:
+        case "applied":
+            code, said = int(words[0]), Path(words[1]).read_text("utf-8")
+            print("\n".join(applied([*map(json.loads, lines)], code, said)))
+        case "said":
+            kept = [line for line in lines if not line.startswith("::")]
+            print("\n".join([words[0], "", *block(kept)]))
+        case _:
+            for file in changed(map(json.loads, lines)):
+                print(file)
+
+
+def applied(
+    events: Sequence[Mapping[str, object]], code: int, said: str
+) -> Iterator[str]:
+    """How many stacks were changed, what gates saw, and why others were not."""
+    done = sum(it["type"] == "applied" and bool(it["changed"]) for it in events)
+    failed = sum(it["type"] == "error" for it in events)
+    errors = said.splitlines() if code else []
+    yield f"#### deployer apply: {done} changed, {max(failed, bool(code))} failed"
+    yield ""
+    yield from block([*filter(None, map(line_of, events)), *errors])
+    judged = (line_of(it) for it in events if it.get("outcome") == "fail")
+    wrong = [*(it for it in errors if "error: " in it), *judged]
+    for line in wrong[:ANNOTATIONS]:
+        print(annotation(line), file=sys.stderr)
+
+
+def line_of(event: Mapping[str, object]) -> str:
+    """A verdict, or what became of a stack; nothing for other events."""
+    match event["type"]:
+        case "verdict":
+            sign = SIGNS.get(str(event["outcome"]), "?")
+            return f"{sign} {event['gate']}: {event['because']}"
+        case "applied" if event["changed"]:
+            return f"{event['file']}: release {event['release']}, {event['url']}"
+        case "applied":
+            return f"{event['file']}: nothing to do"
+        case _:
+            return ""
+
+
+def annotation(line: str) -> str:
+    """An error as GitHub shows it, at its place where it has one."""
+    text = line.replace("%", "%25").replace("\r", "%0D")
+    if found := re.fullmatch(r"([^:,]+):(\d+):(\d+): error: (.*)", text):
+        file, row, column, text = found.groups()
+        return f"::error file={file},line={row},col={column},title=deployer::{text}"
+    return f"::error title=deployer::{text}"
+
+
+def block(lines: Iterable[str]) -> Iterator[str]:
+    """Lines as code, as many as a summary holds."""
+    room = LONGEST
+    for number, line in enumerate(known := list(lines)):
+        room -= len(line.encode()) + 5
+        if room < 0:
+            yield f"\n{len(known) - number} more lines are in the log of this job."
+            return
+        yield f"    {line}"
+
+
+def changed(lines: Iterable[Mapping[str, object]]) -> Iterator[str]:
+    """The files of the stacks that would change; what is gone has none to save."""
+    for line in lines:
+        if line["type"] != "plan" or line["empty"]:
+            continue
+        changes = line["changes"]
+        if isinstance(changes, list) and any(it["key"]["after"] for it in changes):
+            yield str(line["file"])
+
+
+if __name__ == "__main__":
+    main()
