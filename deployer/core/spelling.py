@@ -1,9 +1,12 @@
 """Words of a user in messages: what was meant, and what may be printed."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 
 LONGEST = 80
 """Characters; a longer word is no slip of the finger, and costs time to compare."""
+_SECRET = re.compile("KEY|TOKEN|SECRET|PASSW|CREDENTIAL|INDEX_URL", re.IGNORECASE)
+_SHORTEST_SECRET = 8
 
 
 def nearest(word: str, words: Iterable[str]) -> str | None:
@@ -48,6 +51,23 @@ def harmless(text: str) -> str:
         return text
     keeps = {"\n", "\t"}
     return "".join(c if c.isprintable() or c in keeps else ascii(c)[1:-1] for c in text)
+
+
+def secrets_of(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Values of variables that nobody is to read, by their names; longest first."""
+    found = (
+        value
+        for name, value in environment.items()
+        if _SECRET.search(name) and len(value) >= _SHORTEST_SECRET
+    )
+    return tuple(sorted(found, key=len, reverse=True))
+
+
+def without_secrets(text: str, secrets: Iterable[str]) -> str:
+    """The text without them: an error of a library may quote what it was given."""
+    for secret in secrets:
+        text = text.replace(secret, "[redacted]")
+    return text
 
 
 def _plain(word: str) -> str:
