@@ -42,6 +42,7 @@ COMMANDS: Mapping[str, str] = {
     "restore": "serving",
     "logs": "serving",
     "connect": "connecting",
+    "chat": "chatting",
     "metrics": "watching",
     "watch": "watching",
     "monitor": "watching",
