@@ -65,6 +65,7 @@ HOMES: Mapping[str, tuple[str, ...]] = {
     "markupsafe": ("app/reporting/page.py", "gates/report.py"),
     "modal": ("engines/modal/drive.py",),
     "obstore": ("state/bucket.py",),
+    "packaging": ("app/versions.py",),
     "prometheus_client": ("gates/metrics.py",),
     "psutil": ("engines/local/", "state/lock.py"),
     "pydantic": ("core/", "gates/", "load/"),
