@@ -15,7 +15,12 @@ _STACKS = Path("stacks")
 
 
 @click.command("report", short_help="One page of stacks, releases, gates, latency.")
-@click.argument("paths", type=click.Path(path_type=Path), nargs=-1, metavar="[PATH]…")
+@click.argument(
+    "paths",
+    type=click.Path(path_type=Path, exists=True),
+    nargs=-1,
+    metavar="[PATH]…",
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),

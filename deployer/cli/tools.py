@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import click
 
 from deployer import __version__
-from deployer.app.settings import settings_of
 from deployer.cli.options import json_option
 from deployer.cli.output import json_head, json_line, wrapped
 from deployer.core.spelling import harmless
@@ -90,7 +89,8 @@ def version_command(paths: tuple[Path, ...], *, check: bool, as_json: bool) -> N
 
 
 def _look(paths: tuple[Path, ...]) -> "Looked":
-    from deployer.app.versions import look  # noqa: PLC0415 - only with --check
+    from deployer.app.settings import settings_of  # noqa: PLC0415 - only with --check
+    from deployer.app.versions import look  # noqa: PLC0415 - as above
 
     stacks = Path("stacks")
     return look(paths or ((stacks,) if stacks.is_dir() else ()), settings_of())

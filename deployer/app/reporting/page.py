@@ -18,7 +18,7 @@ from deployer.app.reporting.latency import over_time, per_release, spreads
 from deployer.core.overview import RATE, TTFT, Cost, Overview, Run
 from deployer.core.render.words import price
 from deployer.core.spelling import harmless
-from deployer.core.verdict import Verdict, sign, word
+from deployer.core.verdict import Outcome, Verdict, sign, word
 from deployer.gates.answers import show_time
 from deployer.gates.report import paired
 
@@ -90,10 +90,16 @@ def _run(run: Run, gates: Sequence[str]) -> dict[str, object]:
         "it": run,
         "cells": [by_gate.get(gate) for gate in gates],
         "changes": _changes(run.changes),
-        "held": [one for one in run.verdicts if one.holds_back],
+        "amiss": [one for one in run.verdicts if _is_amiss(one, run)],
         "ttft": run.figure(TTFT),
         "rate": run.figure(RATE),
     }
+
+
+def _is_amiss(verdict: Verdict, run: Run) -> bool:
+    """What held a run back; of what is live also what did not pass."""
+    failed = verdict.outcome is not Outcome.PASS
+    return verdict.holds_back or (run.live and failed)
 
 
 def _changes(changes: tuple[str, ...] | None) -> tuple[str, ...] | None:
