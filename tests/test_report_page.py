@@ -52,7 +52,7 @@ def overview(text: Callable[[], str]) -> Overview:
     )
     runs = tuple(
         Run(
-            at=AT,
+            at=text() if number == 3 else AT,
             cause=text(),
             number=None if number == 2 else 5 - number,
             live=number == 0,
@@ -69,6 +69,7 @@ def overview(text: Callable[[], str]) -> Overview:
         for day in range(1, 5)
         for path in ("warm", "restore")
     )
+    probes += (Seen(text(), "warm", True, 0.1, 2.0, text()),)  # noqa: FBT003 - a value
     return Overview(
         stack=text(),
         file=text(),

@@ -60,7 +60,7 @@ def test_only_the_last_runs_are_kept(tmp_path: Path) -> None:
 def test_what_is_no_run_is_left_out(tmp_path: Path) -> None:
     remember(tmp_path, ONE, ONE, ran_now(plan(), "apply", [FAILED], []))
     (record,) = (tmp_path / "reports").iterdir()
-    strange = b'{"at": 1}\n[]\nnull\n"x"\n{"at\n\xff\xfe\n\x00\n'
+    strange = b'{"at": 1}\n[]\nnull\n"x"\n{"at\n\xff\xfe\n\x00\n' + b"[" * 99999 + b"\n"
     record.write_bytes(strange + record.read_bytes() + strange)
     assert [ran.held_back for ran in remembered(tmp_path, ONE)] == [True]
 

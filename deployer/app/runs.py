@@ -106,7 +106,7 @@ def _runs(record: Path) -> Iterator[Ran]:
     for line in _lines(record):
         try:
             found = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         match found:
             case {

@@ -12,6 +12,7 @@ from deployer.core.values import JsonValue
 from deployer.core.verdict import Outcome, Verdict, summary
 
 TTFT, RATE = "ttft_seconds", "tokens_per_second"
+_NEVER = 1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +51,9 @@ class Run:
         """A measured number: of the gate `speed`, or else of `stream`."""
         for gate in ("speed", "stream"):
             for one in self.verdicts:
-                if one.gate == gate and name in one.figures:
-                    return one.figures[name]
+                value = one.figures.get(name)
+                if one.gate == gate and value is not None and is_measurable(value):
+                    return value
         return None
 
 
@@ -127,6 +129,11 @@ class Overview:
         """Every gate that ever said something, in the order of the newest run."""
         names = (one.gate for run in self.runs for one in run.verdicts)
         return tuple(dict.fromkeys(names))
+
+
+def is_measurable(value: float) -> bool:
+    """Whether a clock could have shown this; a strange server may say anything."""
+    return 0 <= value < _NEVER
 
 
 def spread(probes: Sequence[Seen]) -> Spread:

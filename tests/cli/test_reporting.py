@@ -107,9 +107,14 @@ def test_secrets_of_the_environment_are_left_out(live: Project) -> None:
         ' "ttft_seconds": null, "limit_seconds": 5, "because": "said SECRET",'
         ' "failures_total": 1, "server_errors_total": 0}\n'
     )
-    record.write_text(probe.replace("SECRET", KEY) + "no probe\n[]\n")
+    strange = [
+        probe.replace("null", value) for value in ("NaN", '"x"', "-1", "1e999", "[]")
+    ]
+    strange += ["no probe\n", "[]\n", probe.replace('"warm"', "7")]
+    record.write_text(probe.replace("SECRET", KEY) + "".join(strange))
     done = live.run("report", "--json")
-    assert done.lines()[1]["probes"][0]["because"] == "said [redacted]"
+    (only,) = done.lines()[1]["probes"]
+    assert only["because"] == "said [redacted]"
     assert KEY not in done.out
 
 

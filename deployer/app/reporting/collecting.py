@@ -13,10 +13,17 @@ from deployer.app.runs import Ran, changes_in, remembered
 from deployer.app.settings import Settings
 from deployer.app.states import states_in
 from deployer.app.subjects import name_in, stack_files, text_of
-from deployer.app.watching import record_of
+from deployer.app.watching import Probe, record_of
 from deployer.app.watching import remembered as probes
 from deployer.core.costs import costs_of
-from deployer.core.overview import Cost, Overview, Run, Seen, verdict_of
+from deployer.core.overview import (
+    Cost,
+    Overview,
+    Run,
+    Seen,
+    is_measurable,
+    verdict_of,
+)
 from deployer.core.plan import Plan, make_plan
 from deployer.core.render.words import describe
 from deployer.core.resources import Kind
@@ -61,21 +68,21 @@ def _overview(settings: Settings, file: Path) -> Overview:
 
 def _read(name: str, file: Path, settings: Settings, note: str = "") -> Overview:
     """What is recorded under a name; an error is part of it."""
+    notes = (note,) if note else ()
     try:
         state = settings.states(file, name).read()
-        if state is not None and not note:
-            refuse_other_file(state, file)
         probed = tuple(_seen(file, name))
+        if state is None:
+            notes = (*notes, "never applied from here")
+            return Overview(name, str(file), probes=probed, notes=notes)
+        if not note:
+            refuse_other_file(state, file)
+        return _told(state, file, settings, probed, notes)
     except DeployerError as error:
         return Overview(name, str(file), error=error.message, hint=error.hint)
     except OSError as error:
         why = f"`{error.filename}`: {error.strerror}"
         return Overview(name, str(file), error=why)
-    notes = (note,) if note else ()
-    if state is None:
-        notes = (*notes, "never applied from here")
-        return Overview(name, str(file), probes=probed, notes=notes)
-    return _told(state, file, settings, probed, notes)
 
 
 def _gone(folder: Path, settings: Settings) -> Iterator[Overview]:
@@ -183,15 +190,20 @@ def _verdicts(gates: Sequence[Mapping[str, JsonValue]]) -> tuple[Verdict, ...]:
 
 
 def _seen(file: Path, name: str) -> Iterator[Seen]:
+    """The probes of a record that are whole: anybody may have written in it."""
     for probe in probes(record_of(file, name)):
-        yield Seen(
-            at=probe.at,
-            path=probe.path,
-            ok=probe.ok,
-            ttft_seconds=probe.ttft_seconds,
-            limit_seconds=probe.limit_seconds,
-            because=probe.because,
-        )
+        match probe:
+            case Probe(
+                at=str(at),
+                path=str(path),
+                ok=bool(ok),
+                ttft_seconds=(None | int() | float()) as ttft,
+                limit_seconds=int() | float() as limit,
+                because=str(because),
+            ) if is_measurable(limit) and (ttft is None or is_measurable(ttft)):
+                yield Seen(at, path, ok, ttft, limit, because)
+            case _:
+                continue
 
 
 def _cost(plan: Plan) -> Cost | None:
