@@ -18,7 +18,7 @@ from deployer.core.render.words import because
 from deployer.core.state import State
 from deployer.core.values import JsonValue
 from deployer.core.verdict import Verdict, all_let_pass, summary
-from deployer.state.disk import replace_file
+from deployer.state.disk import guarded, replace_file
 
 KEPT: Final = 200
 """Runs of a stack that are remembered."""
@@ -71,9 +71,10 @@ def remember(home: Path, before: State, after: State, ran: Ran) -> None:
     line = {**asdict(ran), "release": after.released if released else None}
     record = _record(home, after)
     record.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lines = [*_lines(record), json.dumps(line, ensure_ascii=False)]
-    text = "".join(f"{it}\n" for it in lines[-KEPT:])
-    replace_file(record, text.encode(errors="replace"))
+    with guarded(record.parent):
+        lines = [*_lines(record), json.dumps(line, ensure_ascii=False)]
+        text = "".join(f"{it}\n" for it in lines[-KEPT:])
+        replace_file(record, text.encode(errors="replace"))
 
 
 def remembered(home: Path, state: State) -> tuple[Ran, ...]:

@@ -60,7 +60,9 @@ def chat_command(
             hint="deployer chat stacks/demo.yaml",
         )
     if once is None and not sys.stdin.isatty():
-        once = _typed()
+        once = sys.stdin.buffer.read().decode(errors="replace").strip()
+    if once is not None and not once.strip():
+        raise UsageError("there is nothing to ask", hint='write `--once "Hello"`')
     opened = _opened(stack, url, api_key_env, system, budget)
     if once is not None:
         _ask_once(opened.conversation, once)
@@ -85,17 +87,6 @@ def _opened(
     if url is not None:
         return chat_at(url, api_key_env, settings_of(), chatting)
     return chat_with(Path(stack or ""), settings_of(), chatting)
-
-
-def _typed() -> str:
-    """All of stdin; raises UsageError where that is nothing."""
-    text = sys.stdin.buffer.read().decode(errors="replace").strip()
-    if not text:
-        raise UsageError(
-            "there is nothing to ask: stdin is empty, and is not a terminal",
-            hint='write `--once "Hello"`',
-        )
-    return text
 
 
 def _ask_once(conversation: "Conversation", prompt: str) -> None:

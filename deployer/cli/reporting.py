@@ -9,7 +9,8 @@ from deployer.cli.options import json_option
 from deployer.cli.output import json_head, json_line
 from deployer.core.overview import Overview, overview_data
 from deployer.core.spelling import harmless
-from deployer.errors import DeployerError
+from deployer.errors import DeployerError, UsageError
+from deployer.state.disk import guarded, replace_file
 
 _STACKS = Path("stacks")
 
@@ -38,8 +39,8 @@ def report_command(
 
     It tells what is recorded, and asks no server: states, what runs led to, what
     `watch` saw.  Without a PATH of the folder `stacks`.  With --json no page is
-    written.  A stack that cannot be read says so on the page, and its exit code is
-    that of the command.
+    written.  A stack that cannot be read says so on the page, and the command exits
+    1 once that is written.
 
     \b
     Example:
@@ -76,7 +77,9 @@ def _print(found: tuple[Overview, ...]) -> None:
 
 
 def _write(out: Path, text: str) -> None:
-    """Replace the page, whole or not at all."""
-    new = out.with_name(f".{out.name}.new")
-    new.write_text(text, encoding="utf-8")
-    new.replace(out)
+    """Replace the page, whole or not at all; raises UsageError where that fails."""
+    try:
+        with guarded(out.parent):
+            replace_file(out, text.encode(), mode=0o666)  # less the umask
+    except OSError as error:
+        raise UsageError(f"cannot write `{out}`: {error.strerror}") from error

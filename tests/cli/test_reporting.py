@@ -118,6 +118,12 @@ def test_secrets_of_the_environment_are_left_out(live: Project) -> None:
     assert KEY not in done.out
 
 
+def test_a_page_that_cannot_be_written_says_so(paper: Project) -> None:
+    done = paper.run("report", "--out", "no/page.html")
+    assert (done.code, done.out) == (3, "")
+    assert done.err == "error: cannot write `no/page.html`: No such file or directory\n"
+
+
 def test_no_stack_at_all_is_a_wrong_call(paper: Project) -> None:
     (paper.folder / "empty").mkdir()
     done = paper.run("report", "empty")
