@@ -12,11 +12,12 @@ from deployer.app.planning import Options, Planned, plan, settled
 from deployer.app.prepared import Prepared
 from deployer.app.reports import keep_report
 from deployer.app.roots import only_used_by, register
+from deployer.app.runs import ran_now, remember
 from deployer.app.saving import held_to
 from deployer.app.settings import Settings, monotonic, utc_now, whole
 from deployer.app.waiting import locked
 from deployer.apply import World, apply
-from deployer.core.events import Say, Talk
+from deployer.core.events import Event, Say, Talk, Used
 from deployer.core.plan import make_plan
 from deployer.core.resources import Graph, Kind, Node
 from deployer.core.state import Record, Release, State, node_of
@@ -215,12 +216,14 @@ def _carry_out(
 ) -> Applied:
     """With the very engine that saw all of it before: it remembers what is wanted."""
     seen: list[Verdict] = []
-    judging = _judging(stack_file, settings, planned, engine, say, seen)
+    used: list[str] = []
+    tell = _noting(say, used)
+    judging = _judging(stack_file, settings, planned, engine, tell, seen)
     world = World(
         engine=engine,
         judge=judging,
         store=settings.states(stack_file, planned.prepared.name),
-        say=say,
+        say=tell,
         now=utc_now,
         clock=monotonic,
     )
@@ -228,17 +231,42 @@ def _carry_out(
     if steps:
         register(settings, settings.state_place(stack_file), planned.prepared.name)
     keep = _kept(planned)
-    home, before, name = settings.home, planned.state, planned.plan.id
+    before = planned.state
+    kept = partial(_keep, settings.home, planned, cause, seen, used)
     try:
         state = apply(steps, before, world, cause=cause, keep=keep)
     except GateError as error:
-        report = keep_report(home, before, before, seen, name)
-        hint = f"{error.hint}, and `{report}` shows it all"
+        hint = f"{error.hint}, and `{kept(before)}` shows it all"
         raise GateError(error.message, hint=hint) from error
-    report = keep_report(home, before, state, seen, name)
+    report = kept(state)
     server = state.server
     endpoint = None if server is None else engine.endpoint(server, candidate=False)
     return Applied(planned, state, tuple(seen), report, endpoint)
+
+
+def _noting(say: Say, used: list[str]) -> Say:
+    """Hands on what is said, and keeps what was billed."""
+
+    def tell(event: Event) -> None:
+        if isinstance(event, Used):
+            used.append(event.text)
+        say(event)
+
+    return tell
+
+
+def _keep(
+    home: Path,
+    planned: Planned,
+    cause: str,
+    seen: Sequence[Verdict],
+    used: Sequence[str],
+    after: State,
+) -> Path | None:
+    """Keep what a run led to, and what its gates saw; the page to read."""
+    before, plan_ = planned.state, planned.plan
+    remember(home, before, after, ran_now(plan_, cause, seen, used))
+    return keep_report(home, before, after, seen, plan_.id)
 
 
 def _judging(

@@ -33,7 +33,7 @@ def keep_report(
         name = f"{_RELEASE}{after.released}"
         title = f"{after.stack}: gates of release {after.released}"
     about = f"plan {plan} on {after.engine}, {now[:16].replace('T', ' ')} UTC"
-    folder = _folder(home, after)
+    folder = folder_of(home, after)
     page = write_report(verdicts, folder / name, title=title, about=about)
     _prune(folder, after)
     return page
@@ -41,11 +41,11 @@ def keep_report(
 
 def report_of(home: Path, state: State, number: int) -> Path | None:
     """The page of a kept release, if there is one."""
-    page = _folder(home, state) / f"{_RELEASE}{number}" / PAGE
+    page = folder_of(home, state) / f"{_RELEASE}{number}" / PAGE
     return page if page.is_file() else None
 
 
-def _folder(home: Path, state: State) -> Path:
+def folder_of(home: Path, state: State) -> Path:
     """Names of stacks are unique in a folder only, lineages everywhere."""
     return home / "reports" / f"{state.stack}-{state.lineage[:6]}"
 

@@ -104,11 +104,11 @@ def record_of(stack_file: Path, stack: str) -> Path:
 def remembered(record: Path) -> tuple[Probe, ...]:
     """The probes of a record, oldest first; lines that are no probe are left out."""
     found: list[Probe] = []
-    text = record.read_text(encoding="utf-8") if record.exists() else ""
+    text = record.read_text("utf-8", errors="replace") if record.exists() else ""
     for line in text.splitlines():
         try:
             found.append(Probe(**json.loads(line)))
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             continue
     return tuple(found)
 

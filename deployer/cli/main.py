@@ -3,7 +3,6 @@
 import errno
 import io
 import os
-import re
 import sys
 from collections.abc import Mapping
 from importlib import import_module
@@ -13,7 +12,13 @@ import click
 
 from deployer import __version__
 from deployer.core.problems import problems_text
-from deployer.core.spelling import did_you_mean, harmless, shown
+from deployer.core.spelling import (
+    did_you_mean,
+    harmless,
+    secrets_of,
+    shown,
+    without_secrets,
+)
 from deployer.errors import DeployerError, StackError, UsageError
 
 COMMANDS: Mapping[str, str] = {
@@ -27,6 +32,7 @@ COMMANDS: Mapping[str, str] = {
     "render": "rendering",
     "status": "releases",
     "history": "releases",
+    "report": "reporting",
     "diff": "releases",
     "rollback": "applying",
     "destroy": "applying",
@@ -36,6 +42,7 @@ COMMANDS: Mapping[str, str] = {
     "restore": "serving",
     "logs": "serving",
     "connect": "connecting",
+    "chat": "chatting",
     "metrics": "watching",
     "watch": "watching",
     "monitor": "watching",
@@ -57,9 +64,6 @@ COMMANDS: Mapping[str, str] = {
 """Every command, and the module of `deployer.cli` that holds it."""
 
 INTERNAL_ERROR = 70
-
-_SECRET = re.compile("KEY|TOKEN|SECRET|PASSW|CREDENTIAL|INDEX_URL", re.IGNORECASE)
-_SHORTEST_SECRET = 8
 
 _ADVICE: Mapping[int | None, str] = {
     errno.ENOSPC: "free some space; `DEPLOYER_HOME` moves the store to another disk",
@@ -200,15 +204,5 @@ def _tell_trace() -> None:
 
 
 def _tell(text: str) -> None:
-    """Say what went wrong, without the secrets of the environment.
-
-    An error of a library may quote what it was given.
-    """
-    secrets = (
-        value
-        for name, value in os.environ.items()
-        if _SECRET.search(name) and len(value) >= _SHORTEST_SECRET
-    )
-    for secret in sorted(secrets, key=len, reverse=True):
-        text = text.replace(secret, "[redacted]")
-    click.echo(harmless(text), err=True)
+    """Say what went wrong, without the secrets of the environment."""
+    click.echo(harmless(without_secrets(text, secrets_of(os.environ))), err=True)

@@ -33,6 +33,11 @@ class Talk:
 
 
 @dataclass(frozen=True, slots=True)
+class Used(Talk):
+    """What a run was billed so far, as a line: it is also kept."""
+
+
+@dataclass(frozen=True, slots=True)
 class Judged:
     """A gate ended."""
 

@@ -1,9 +1,16 @@
 """Words of a user in messages: what was meant, and what may be printed."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 
 LONGEST = 80
 """Characters; a longer word is no slip of the finger, and costs time to compare."""
+_SECRET = re.compile("KEY|TOKEN|SECRET|PASSW|CREDENTIAL|INDEX_URL", re.IGNORECASE)
+_SHORTEST_SECRET = 8
+_SPOKEN = frozenset(
+    map(chr, (0xA0, *range(0x2000, 0x200B), 0x200C, 0x200D, 0x202F, 0x205F, 0x3000))
+)
+"""Cannot be seen and do no harm: typography, and what emojis are joined with."""
 
 
 def nearest(word: str, words: Iterable[str]) -> str | None:
@@ -48,6 +55,30 @@ def harmless(text: str) -> str:
         return text
     keeps = {"\n", "\t"}
     return "".join(c if c.isprintable() or c in keeps else ascii(c)[1:-1] for c in text)
+
+
+def speakable(text: str) -> str:
+    """What a model says, `harmless`: spaces of every width and joiners may stay."""
+    if text.isprintable():
+        return text
+    return "".join(c if c in _SPOKEN else harmless(c) for c in text)
+
+
+def secrets_of(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Values of variables that nobody is to read, by their names; longest first."""
+    found = (
+        value
+        for name, value in environment.items()
+        if _SECRET.search(name) and len(value) >= _SHORTEST_SECRET
+    )
+    return tuple(sorted(found, key=len, reverse=True))
+
+
+def without_secrets(text: str, secrets: Iterable[str]) -> str:
+    """The text without them: an error of a library may quote what it was given."""
+    for secret in secrets:
+        text = text.replace(secret, "[redacted]")
+    return text
 
 
 def _plain(word: str) -> str:

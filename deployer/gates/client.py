@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from ipaddress import ip_address
 from typing import TypeVar
 
@@ -89,12 +90,15 @@ class Client:
         *,
         gate: str = "",
         clock: Callable[[], float] = time.monotonic,
+        patient: bool = True,
     ) -> None:
         self.evidence: list[Exchange] = []
         self.gate = gate
         self.clock = clock
         self._http = http
         self._target = target
+        self._patient = patient
+        """Whether a server that loads is asked again; else 503 is its answer."""
 
     async def get(
         self, path: str, *, headers: Mapping[str, str] | None = None
@@ -124,9 +128,18 @@ class Client:
         """Send what claims to be JSON, byte by byte as it is."""
         return await self._exchange("POST", path, content, None, self._whole)
 
-    async def stream(self, path: str, body: Mapping[str, JsonValue]) -> Streamed:
-        """Send JSON to a path, and read server-sent events until the end."""
-        return await self._exchange("POST", path, body, None, self._events)
+    async def stream(
+        self,
+        path: str,
+        body: Mapping[str, JsonValue],
+        hear: Callable[[Event], None] = lambda _: None,
+    ) -> Streamed:
+        """Send JSON to a path, and read server-sent events until the end.
+
+        ``hear`` takes each as it comes.  Whoever is cancelled hangs up on the server.
+        """
+        consume = partial(self._events, hear)
+        return await self._exchange("POST", path, body, None, consume)
 
     def keep(self, exchange: Exchange) -> None:
         """Take evidence that is not a request of this client, without the key."""
@@ -212,7 +225,8 @@ class Client:
             draft.status = response.status_code
             if isinstance(response.stream, httpx2.AsyncByteStream):
                 response.stream = _Tee(response.stream, draft.body)
-            if response.status_code == httpx2.codes.SERVICE_UNAVAILABLE:
+            loads = response.status_code == httpx2.codes.SERVICE_UNAVAILABLE
+            if loads and self._patient:
                 draft.loading += 1
                 await _drained(response)
                 raise _Loading
@@ -233,7 +247,11 @@ class Client:
         return _answer(response, body, self.clock() - started)
 
     async def _events(
-        self, response: httpx2.Response, draft: _Draft, started: float
+        self,
+        hear: Callable[[Event], None],
+        response: httpx2.Response,
+        draft: _Draft,
+        started: float,
     ) -> Streamed:
         events: list[Event] = []
         broke = ""
@@ -243,6 +261,7 @@ class Client:
             async for event in httpx2.EventSource(response):
                 at = self.clock() - started
                 events.append(Event(event.event, event.data, at))
+                hear(events[-1])
         except _TRANSPORT as error:
             broke = why(error, self._target.base)
         answer = _answer(response, bytes(draft.body), self.clock() - started)

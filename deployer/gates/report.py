@@ -155,7 +155,7 @@ def as_html(report: Report) -> str:
     def literals(text: str) -> Markup:
         return Markup("").join(
             Markup("<code>{}</code>").format(part) if number % 2 else escape(part)
-            for number, part in enumerate(_paired(text))
+            for number, part in enumerate(paired(text))
         )
 
     environment = Environment(
@@ -163,8 +163,10 @@ def as_html(report: Report) -> str:
     )
     environment.filters["literals"] = literals
     source = files("deployer.gates").joinpath("report.html.j2").read_text("utf-8")
+    look = files("deployer").joinpath("templates", "page.css").read_text("utf-8")
     axis = _axis(report.verdicts)
     page = environment.from_string(source).render(
+        look=Markup(look),  # noqa: S704 - a file of ours
         report=report,
         conclusion=conclusion(report.verdicts),
         may_promote=may_promote(report.verdicts),
@@ -191,7 +193,7 @@ def show_figure(name: str, value: float) -> tuple[str, str]:
     return name.replace("_", " "), f"{value:g}"
 
 
-def _paired(text: str) -> list[str]:
+def paired(text: str) -> list[str]:
     """The text cut at its backticks, with the literals at odd places."""
     parts = text.split("`")
     return parts if len(parts) % 2 else [*parts[:-2], f"{parts[-2]}`{parts[-1]}"]

@@ -6,7 +6,8 @@ Resolving and downloading is pip's, unpacking is ours; no code of a package runs
 import json
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -29,20 +30,7 @@ def pin(requirement: str, *, environment: Mapping[str, str]) -> Pin:
     does not become part of the pin.  Raises SourceError.
     """
     _refuse_inexact(requirement)
-    with tempfile.TemporaryDirectory(prefix="deployer-") as folder:
-        work = Path(folder)
-        report = work / "report.json"
-        run_pip(
-            [
-                *("install", "--dry-run", "--ignore-installed"),
-                *("--only-binary=:all:", f"--report={report}", "--", requirement),
-            ],
-            requirement=requirement,
-            work=work,
-            environment=environment,
-            tick=lambda: None,
-        )
-        items = json.loads(report.read_text(encoding="utf-8"))["install"]
+    items = _resolved(requirement, [], environment)
     wheels = {_name(item): _sha256(item) for item in items}
     return Pin(
         source="pypi",
@@ -50,6 +38,35 @@ def pin(requirement: str, *, environment: Mapping[str, str]) -> Pin:
         where={"requirement": requirement},
         about=_about(requirement, items),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Newest:
+    """The newest version of a package on the index, and what it says of itself."""
+
+    version: str
+    summary: str
+    keywords: tuple[str, ...]
+
+
+def newest(name: str, *, environment: Mapping[str, str]) -> Newest:
+    """Ask the index for the newest version that this Python can use.
+
+    Raises SourceError.
+    """
+    (item,) = _resolved(name, ["--no-deps"], environment)
+    match item:
+        case {"metadata": {"version": str(version), **about}}:
+            keywords = about.get("keywords")
+            return Newest(
+                version=version,
+                summary=str(about.get("summary", "")),
+                keywords=tuple(map(str, keywords))
+                if isinstance(keywords, list)
+                else (),
+            )
+        case _:
+            raise SourceError(f"pip reports no version for `{name}`")
 
 
 def fetch(
@@ -84,6 +101,27 @@ def fetch(
         for wheel in _verified(arrived, wheels):
             unpack(wheel, into, progress)
             wheel.unlink()
+
+
+def _resolved(
+    requirement: str, options: Sequence[str], environment: Mapping[str, str]
+) -> list[Mapping[str, JsonValue]]:
+    """What pip would install."""
+    with tempfile.TemporaryDirectory(prefix="deployer-") as folder:
+        work = Path(folder)
+        report = work / "report.json"
+        run_pip(
+            [
+                *("install", "--dry-run", "--ignore-installed", *options),
+                *("--only-binary=:all:", f"--report={report}", "--", requirement),
+            ],
+            requirement=requirement,
+            work=work,
+            environment=environment,
+            tick=lambda: None,
+        )
+        found = json.loads(report.read_text(encoding="utf-8"))
+        return list(found["install"])
 
 
 def _refuse_inexact(requirement: str) -> None:

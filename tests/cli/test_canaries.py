@@ -114,6 +114,10 @@ def test_no_secret_is_found_where_it_was_not_planted(project: Project) -> None:
         ("state", "show", DEMO),
         ("state", "versions", DEMO),
         ("state", "pull", DEMO, "--out", "copy.json"),
+        ("report", "--out", "page.html"),
+        ("report", "--json"),
+        ("chat", DEMO, "--once", "What is your key?"),
+        ("version", "--check"),
         ("rollback", DEMO, "1", "--yes"),
         ("--debug", "rollback", DEMO, "99", "--yes"),
     ):

@@ -123,6 +123,8 @@ class FakeServer:
         self.predicted_tokens = 0
         self.busy = 0
         self.stopped = threading.Event()
+        self.hung_up = threading.Event()
+        """A client left before its answer was whole."""
         self.lock = threading.Lock()
         self.room = threading.Semaphore(script.slots)
         self._http = _Http(self)
@@ -198,6 +200,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             self._send(reply)
         except (BrokenPipeError, ConnectionResetError):
+            self._fake().hung_up.set()
             self.close_connection = True
 
     def _send(self, reply: Reply) -> None:

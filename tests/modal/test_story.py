@@ -95,6 +95,7 @@ def _tell(story: Story, cloud: Emulated) -> None:
     story.tell("scaling", *APPLY)
     project.change("ctx_size: 1024", "ctx_size: 2048")
     story.tell("options", *APPLY)
+    story.tell("report", "report", "stacks/tiny.yaml", "--json")
     for name in ("status", "history", "logs"):
         story.tell(name, name, "stacks/tiny.yaml")
     story.tell("rollback", "rollback", "stacks/tiny.yaml", "1", "--yes")
@@ -143,6 +144,16 @@ def test_an_apply_says_what_it_used(story: Story) -> None:
         assert f"{part} " in line
     assert "(prices of 2026-09-01)" in line
     assert "Modal's prices now" not in story.out("first")
+
+
+def test_what_a_run_used_is_remembered_for_the_report(story: Story) -> None:
+    _, stack, _ = story.chapters["report"].done.lines()
+    first = stack["runs"][-1]
+    (used,) = first["used"]
+    assert used.startswith("this used ")
+    assert used in story.out("first")
+    assert stack["cost"]["prices"] == "2026-09-01"
+    assert stack["cost"]["awake_hour"] > 0
 
 
 def test_each_kind_of_change_asks_no_more_than_it_needs(story: Story) -> None:

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Final
 
-from deployer.core.events import Say, Talk
+from deployer.core.events import Say, Talk, Used
 from deployer.core.progress import Progress
 from deployer.core.resources import Node
 from deployer.core.state import Record
@@ -157,7 +157,7 @@ class Rollout:
         """Say what was used since the last time, and where prices are others by now."""
         if not (said := self._meter.told()):
             return
-        self._tell(record.address, said)
+        self._say(Used(record.address, said))
         if prices := changed(self._account.program.rates(), record.fields):
             self._tell(record.address, f"Modal's prices now: {', '.join(prices)}")
 
