@@ -21,7 +21,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks import peers
-from benchmarks.applied import prepare
+from benchmarks.applied import prepare, prepare_criu
 from benchmarks.cases import CASES
 from benchmarks.processes import MeasureError
 
@@ -63,6 +63,10 @@ def _prepare(chosen: Sequence[str], options: argparse.Namespace) -> None:
             prepare(options.cache)
         except MeasureError as error:
             sys.exit(f"error: {error}")
+    if any(CASES[name].snapshots for name in chosen):
+        _say("a CRIU, for snapshots")
+        if why := prepare_criu(options.cache):
+            _say(f"there is none: {why}")
 
 
 def _one(name: str, options: argparse.Namespace) -> bool:

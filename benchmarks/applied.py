@@ -1,16 +1,18 @@
 """A stack with a real model, applied by deployer, that cases measure."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.processes import Command, MeasureError
 from benchmarks.result import Run
+from deployer.engines.local import criu
 from deployer.engines.local.ports import free_port
 
 KEY = "sk-of-the-benchmarks"
@@ -73,6 +75,16 @@ class Applied:
         env, folder = variables(self.home), self.file.parent.parent
         return Command(name or words[0], argv, folder, env, expects=expects)
 
+    def files(self) -> Iterator[Path]:
+        """Programs, weights and image of what is live, in the store."""
+        state = (
+            self.file.parent / ".deployer" / "state" / f"{self.file.stem}.state.json"
+        )
+        for record in json.loads(state.read_bytes())["live"].values():
+            for file in (self.home / record["kind"] / record["key"]).rglob("*"):
+                if file.is_file() and not file.is_symlink():
+                    yield file
+
     def do(self, *words: str) -> str:
         """Run a command of ours to its end, and return what it said."""
         return do(self.file.parent.parent, self.home, *words)
@@ -91,8 +103,10 @@ def ours() -> tuple[str, ...]:
 
 def variables(home: Path) -> dict[str, str]:
     """The environment of a command of ours: no proxy, no settings of the user's."""
-    kept = ("PATH", "HOME", "DEPLOYER_CRIU", "PYTHONPATH")
+    kept = ("PATH", "HOME", "PYTHONPATH", criu.VARIABLE)
+    own = _criu_in(home.parent)
     return {
+        **({criu.VARIABLE: str(own)} if own.exists() else {}),
         **{name: os.environ[name] for name in kept if name in os.environ},
         "LANG": "C.UTF-8",
         "DEPLOYER_HOME": str(home),
@@ -106,6 +120,28 @@ def prepare(cache: Path) -> None:
     if not file.with_suffix(".lock.json").exists():
         do(cache / "project", cache / "home", "lock", "stacks/bench.yaml", network=True)
     do(cache / "project", cache / "home", "fetch", "stacks/bench.yaml", network=True)
+
+
+def llama_server(cache: Path) -> Path:
+    """The program that the stacks run."""
+    said = do(cache / "project", cache / "home", "fetch", "stacks/bench.yaml")
+    (line,) = (it for it in said.splitlines() if it.startswith("build "))
+    return Path(line.removeprefix("build ").strip())
+
+
+def prepare_criu(cache: Path) -> str:
+    """A CRIU below the cache where there is none; what keeps it from being there."""
+    known = os.environ.get(criu.VARIABLE) or shutil.which("criu")
+    if known or _criu_in(cache).exists():
+        return ""
+    script = Path(__file__).parents[1] / "scripts" / "install-criu.sh"
+    argv = (str(script), str(cache / "criu"))
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    return done.stderr.strip()[-200:] if done.returncode else ""
+
+
+def _criu_in(cache: Path) -> Path:
+    return cache / "criu" / "bin" / "criu"
 
 
 def write(
@@ -146,8 +182,9 @@ def applied(
         found.do("apply", found.path, "--yes")
         yield found
     finally:
-        found.do("destroy", found.path, "--yes")
-        shutil.rmtree(file.parent, ignore_errors=True)
+        # What was not applied cannot always be destroyed: the first failure counts.
+        with suppress(MeasureError):
+            found.do("destroy", found.path, "--yes")
 
 
 def do(folder: Path, home: Path, *words: str, network: bool = False) -> str:

@@ -22,6 +22,8 @@ class Case:
     """
     stacks: bool = False
     """Needs llama-server and the model in the store."""
+    snapshots: bool = False
+    """Takes snapshots, where this machine can."""
     peers: bool = False
     """Compares with other tools, where they are wanted."""
     offline: bool = True
@@ -41,6 +43,7 @@ CASES: Mapping[str, Case] = {
         "start to first token: cold, warm, restored, and by hand",
         "start:start",
         stacks=True,
+        snapshots=True,
         offline=False,
     ),
     "serving": Case(

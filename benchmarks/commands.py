@@ -46,12 +46,12 @@ def plans(run: Run) -> Result:
             about=(
                 f"A stack that is live on this machine: {MODEL}, {BUILD}.",
                 (
-                    "The others are asked in the same way: a dry run, a check, a plan of a"
-                    " small project in which nothing is left to do."
+                    "The others are asked in the same way: a dry run, a check, a plan"
+                    " of a small project in which nothing is left to do."
                 ),
                 (
-                    "They do not do the same work; each number is what a user waits before"
-                    " being told that nothing changes."
+                    "They do not do the same work; each number is what a user waits"
+                    " before being told that nothing changes."
                 ),
             ),
         )
@@ -94,9 +94,9 @@ def commands(run: Run) -> Result:
         plots=(plot,),
         notes=(
             (
-                f"Limits: {_FAST} × for a plan that is remembered, {_FULL} × for one that"
-                f" reads everything, {_SHORT} × for `--help` and `--version`, 25 MiB for a"
-                " plan, 1.2 × the plan for an `apply` without changes."
+                f"Limits: {_FAST} × for a plan that is remembered, {_FULL} × for one"
+                f" that reads everything, {_SHORT} × for `--help` and `--version`,"
+                " 25 MiB for a plan, 1.2 × the plan for an `apply` without changes."
             ),
         ),
         samples=samples_of(turns),
@@ -242,8 +242,8 @@ def _about(run: Run) -> tuple[str, ...]:
     network = "out of reach" if run.offline else "not used, though within reach"
     return (
         (
-            f"{run.rounds} rounds after one that warms up; in each, a command runs right"
-            " after `python -c pass` and after ours, and ratios are taken pair by pair."
+            f"{run.rounds} rounds after one that warms up; in each, a command runs"
+            " right after `python -c pass` and after ours; ratios are of such pairs."
         ),
         "CPU time counts all children; bytecode is compiled.",
         f"The network was {network}: whoever is in the table needs none.",

@@ -29,7 +29,8 @@ def draw(plot: Plot, file: Path) -> None:
         mpl.rc("font", family="sans-serif", size=10.5)
         mpl.rc("text", color=INK)
         mpl.rc("axes", labelcolor=INK, edgecolor=INK)
-        mpl.rc(("xtick", "ytick"), color=INK)
+        mpl.rc("xtick", color=INK)
+        mpl.rc("ytick", color=INK)
         match plot:
             case Bars():
                 figure = _bars(plot)
