@@ -76,16 +76,14 @@ def wait_healthy(
     gone or another one answers, `TimedOutError` when the limit runs out.
     """
     begun = said = time.monotonic()
-    pause = _SHORTEST_PAUSE
     # The kernel is slow to tell who has which socket: it is asked as seldom as can be.
-    listening = False
+    pause, listening = _SHORTEST_PAUSE, False
     while True:
-        answer = _Answer.NONE
         listening = listening or listens(running.pid, running.port)
+        answer = _Answer.NONE
         if listening:
             answer = _answer(running, url, source_address, heard)
-        if answer is _Answer.HEARD:
-            heard = None
+        heard = None if answer is _Answer.HEARD else heard
         if answer is _Answer.HEALTHY:
             return
         if answer is _Answer.STRANGE:
