@@ -27,10 +27,7 @@ from deployer.errors import EngineError, TimedOutError
 from deployer.llama.symptom import Symptom
 from deployer.llama.symptoms import likely_cause
 
-# A pause grows with what was waited already: a server is found healthy at most this
-# share of its start too late, and one that loads for minutes is not kept busy.
-_SHARE: Final = 0.03
-_SHORTEST_PAUSE: Final = 0.005
+_FIRST_PAUSE: Final = 0.01
 _LONGEST_PAUSE: Final = 0.5
 _REQUEST_SECONDS: Final = 5.0
 _SAY_SECONDS: Final = 2.0
@@ -43,17 +40,10 @@ _BODY_BYTES: Final = 400
 _LOOKS: Final = 3
 
 
-_Heard = Callable[[int, str], None]
-
-
 class _Answer(Enum):
-    """What a request for /health came back with.
-
-    HEARD: unhealthy, and it was told; STRANGE: from another process.
-    """
+    """What a request for /health came back with; STRANGE: from another process."""
 
     HEALTHY = auto()
-    HEARD = auto()
     UNHEALTHY = auto()
     STRANGE = auto()
     NONE = auto()
@@ -66,24 +56,19 @@ def wait_healthy(
     limit: float,
     source_address: str,
     say: Callable[[str], None],
-    heard: _Heard | None = None,
+    heard: Callable[[int, str], None] = lambda _status, _body: None,
 ) -> None:
     """Wait up to `limit` seconds until `url`/health is 200 from this very process.
 
-    Requests come from `source_address` (empty: any).  Status and body of its first
-    answer that is not 200 are `heard`: what it says while it loads.  Raises
+    Requests come from `source_address` (empty: any).  Status and body of each of its
+    answers that is not 200 are `heard`: what it says while it loads.  Raises
     `EngineError` with the likely cause and the end of the log as soon as the process is
     gone or another one answers, `TimedOutError` when the limit runs out.
     """
     begun = said = time.monotonic()
-    # The kernel is slow to tell who has which socket: it is asked as seldom as can be.
-    pause, listening = _SHORTEST_PAUSE, False
+    pause = _FIRST_PAUSE
     while True:
-        listening = listening or listens(running.pid, running.port)
-        answer = _Answer.NONE
-        if listening:
-            answer = _answer(running, url, source_address, heard)
-        heard = None if answer is _Answer.HEARD else heard
+        answer = _answer(running, url, source_address, heard)
         if answer is _Answer.HEALTHY:
             return
         if answer is _Answer.STRANGE:
@@ -98,7 +83,7 @@ def wait_healthy(
         if now - said >= _SAY_SECONDS:
             say(f"the server loads its model, {now - begun:.0f} s so far")
             said = now
-        pause = min(max(_SHORTEST_PAUSE, (now - begun) * _SHARE), _LONGEST_PAUSE)
+        pause = min(pause * 1.5, _LONGEST_PAUSE)
 
 
 def is_healthy(running: Running, url: str, source_address: str) -> bool:
@@ -106,14 +91,15 @@ def is_healthy(running: Running, url: str, source_address: str) -> bool:
 
     A request from an address that is steered to another server is a no.
     """
-    if not listens(running.pid, running.port):
-        return False
-    return _answer(running, url, source_address, None) is _Answer.HEALTHY
+    heard = _answer(running, url, source_address, lambda _status, _body: None)
+    return heard is _Answer.HEALTHY
 
 
 def _answer(
-    running: Running, url: str, source_address: str, heard: _Heard | None
+    running: Running, url: str, source_address: str, heard: Callable[[int, str], None]
 ) -> _Answer:
+    if not listens(running.pid, running.port):
+        return _Answer.NONE
     place = urlsplit(url)
     connection = http.client.HTTPConnection(
         place.hostname or "",
@@ -126,16 +112,12 @@ def _answer(
         client = connection.sock.getsockname()
         connection.request("GET", f"{place.path.rstrip('/')}/health")
         answer = connection.getresponse()
-        healthy = answer.status == http.HTTPStatus.OK
-        if not healthy and heard is None:
-            return _Answer.UNHEALTHY
         # The server keeps this connection open, so it can be looked up.
         own = any(accepted_by(running.pid, running.port, client) for _ in range(_LOOKS))
-        if not healthy:
-            if not own or heard is None:
-                return _Answer.UNHEALTHY
-            heard(answer.status, answer.read(_BODY_BYTES).decode(errors="replace"))
-            return _Answer.HEARD
+        if answer.status != http.HTTPStatus.OK:
+            if own:
+                heard(answer.status, answer.read(_BODY_BYTES).decode(errors="replace"))
+            return _Answer.UNHEALTHY
     except (OSError, http.client.HTTPException):
         return _Answer.NONE
     finally:
