@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -72,8 +73,9 @@ def measure(run: Run) -> Result:
 
 
 def _script(main: Callable[[], object], case: Case) -> Result:
-    """What a script prints."""
+    """What a script prints: a text, or Markdown where it holds a table."""
     printed = io.StringIO()
+    sys.argv[1:] = []  # of the case; a script may have options of its own
     with contextlib.redirect_stdout(printed):
         main()
     title = case.about[:1].upper() + case.about[1:]

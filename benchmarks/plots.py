@@ -50,7 +50,8 @@ def _bars(plot: Bars) -> Figure:
     places = range(len(plot.bars))
     colours = [OURS if bar.ours else OTHERS for bar in plot.bars]
     axes.barh(places, medians, color=colours, height=0.68)
-    longest = max(value for bar in plot.bars for value in bar.values)
+    all_values = [value for bar in plot.bars for value in bar.values]
+    longest = max(*all_values, *plot.limits.values(), 0.0)
     for place, bar, median in zip(places, plot.bars, medians, strict=True):
         axes.plot(
             bar.values, [place] * len(bar.values), "o", ms=2.6, color=INK, alpha=0.8

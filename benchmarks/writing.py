@@ -35,7 +35,9 @@ def _markdown(result: Result, about: Mapping[str, str]) -> Iterator[str]:
         yield from rows(table)
     if result.notes:
         yield from ("", *(f"- {note}" for note in result.notes))
-    if result.text:
+    if "| --" in result.text:
+        yield from ("", result.text.strip())
+    elif result.text:
         yield from ("", "```text", result.text.rstrip(), "```")
     yield from ("", "Measured on:", "")
     yield from (f"- {name}: {value}" for name, value in about.items())
