@@ -73,7 +73,7 @@ def _bars(plot: Bars) -> Figure:
             name, (value, -0.62), (3, 0), textcoords="offset points", fontsize=9
         )
     axes.set_yticks(places, [bar.label for bar in plot.bars])
-    axes.invert_yaxis()
+    axes.set_ylim(len(plot.bars) - 0.4, -0.8)  # the first one on top
     axes.set_xlabel(plot.unit)
     _bare(axes, plot.title)
     axes.tick_params(axis="y", length=0)
