@@ -20,7 +20,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks import peers
+from benchmarks import peers, summary
 from benchmarks.applied import prepare, prepare_criu
 from benchmarks.cases import CASES
 from benchmarks.processes import MeasureError
@@ -46,6 +46,8 @@ def main() -> int:
     failed = [name for name in chosen if not _one(name, options)]
     print(f"\n{len(chosen) - len(failed)} of {len(chosen)} cases measured", end="")
     print(f" in {(time.monotonic() - begun) / 60:.1f} min, written to {options.into}")
+    if options.into == summary.RESULTS:
+        summary.main()
     if failed:
         again = " ".join(f"--only {name}" for name in failed)
         print(f"again: python -m benchmarks {again}")
@@ -152,7 +154,7 @@ def _options() -> argparse.Namespace:
         help="folder of the other tools' environments, made there; `none`: ours alone",
     )
     parser.add_argument("--cache", type=Path, default=cache, help="kept between runs")
-    parser.add_argument("--into", type=Path, default=ROOT / "benchmarks" / "results")
+    parser.add_argument("--into", type=Path, default=summary.RESULTS)
     parser.add_argument("--list", action="store_true", help="list the cases")
     options = parser.parse_args()
     options.peers = None if options.peers == "none" else Path(options.peers).absolute()
