@@ -40,6 +40,8 @@ def main() -> int:
         for name, case in CASES.items():
             print(f"{name:<14} {case.about}")
         return 0
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     chosen = options.only or list(CASES)
     begun = time.monotonic()
     _prepare(chosen, options)

@@ -3,11 +3,13 @@
 import json
 import platform
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+import psutil
 import pytest
 
 from benchmarks.cases import CASES
@@ -63,6 +65,27 @@ def test_a_case_that_takes_too_long_is_ended_and_told(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "ended: not done within 0 s" in done.stdout
     assert "again: python -m benchmarks --only helps" in done.stdout
+    assert not (tmp_path / "out").exists()
+
+
+def test_ctrl_c_ends_the_case_and_all_that_it_started(tmp_path: Path) -> None:
+    argv = [sys.executable, "-m", "benchmarks", "--cache", str(tmp_path / "cache")]
+    argv += ["--into", str(tmp_path / "out"), "--peers", "none", "--only", "helps"]
+    with subprocess.Popen(
+        [*argv, "--rounds", "100000"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        said = next(line for line in process.stdout if "100000 rounds" in line)
+        below = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 130, said
+    assert len(below) >= 2
+    gone, alive = psutil.wait_procs(below, timeout=10)
+    assert alive == [], gone
     assert not (tmp_path / "out").exists()
 
 
