@@ -1,13 +1,13 @@
 """All cases, in the order in which they are run."""
 
-import contextlib
-import io
+import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import cast
 
+from benchmarks.processes import MeasureError
 from benchmarks.result import Result, Run
 
 
@@ -19,7 +19,7 @@ class Case:
     measures: str
     """`module:function`, of `benchmarks`: takes a `Run`, gives a `Result`.
 
-    A module alone is a script with a `main()`: what it prints is the result.
+    A module alone is a script: what it prints is the result.
     """
     stacks: bool = False
     """Needs llama-server and the model in the store."""
@@ -58,25 +58,28 @@ CASES: Mapping[str, Case] = {
     ),
     "render": Case("rendering a stack for Modal", "render:render"),
     "pull_request": Case("the plan of a pull request", "pull_request:pull_request"),
-    "plan": Case("plan and validate beside bare imports", "plan"),
+    "plan": Case("plan and validate, read anew and remembered", "plan"),
+    "many": Case("plan and validate of 1 to 1,000 stacks", "many"),
+    "fetching": Case("downloads and headers over a slow network", "fetching"),
+    "verify": Case("weights that did not change", "verify"),
 }
 
 
 def measure(run: Run) -> Result:
-    """Run a case."""
+    """Run a case; raises MeasureError where it fails."""
     case = CASES[run.case]
     module, _, function = case.measures.partition(":")
-    found = import_module(f"benchmarks.{module}")
     if not function:
-        return _script(found.main, case)
-    return cast("Callable[[Run], Result]", getattr(found, function))(run)
+        return _script(f"benchmarks.{module}", case)
+    found = getattr(import_module(f"benchmarks.{module}"), function)
+    return cast("Callable[[Run], Result]", found)(run)
 
 
-def _script(main: Callable[[], object], case: Case) -> Result:
+def _script(module: str, case: Case) -> Result:
     """What a script prints: a text, or Markdown where it holds a table."""
-    printed = io.StringIO()
-    sys.argv[1:] = []  # of the case; a script may have options of its own
-    with contextlib.redirect_stdout(printed):
-        main()
+    argv = (sys.executable, "-m", module)
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise MeasureError(f"`python -m {module}` failed: {done.stderr[-500:]}")
     title = case.about[:1].upper() + case.about[1:]
-    return Result(title, about=(), tables=(), text=printed.getvalue())
+    return Result(title, about=(), tables=(), text=done.stdout)

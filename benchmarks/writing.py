@@ -35,7 +35,7 @@ def _markdown(result: Result, about: Mapping[str, str]) -> Iterator[str]:
         yield from rows(table)
     if result.notes:
         yield from ("", *(f"- {note}" for note in result.notes))
-    if "| --" in result.text:
+    if "|--" in result.text:
         yield from ("", result.text.strip())
     elif result.text:
         yield from ("", "```text", result.text.rstrip(), "```")
