@@ -81,7 +81,7 @@ def _readme(plans: Found) -> Iterator[str]:
     """One plot, and the figures in a sentence."""
     table, date = plans["tables"][0], plans["machine"]["date"].split()[0]
     column = table["head"].index(_TIMES_FLOOR)
-    costs = {row[0]: f"{float(row[column]):.0f} ×" for row in table["rows"]}
+    costs = {row[0]: _times(float(row[column])) for row in table["rows"]}
     own = costs.pop("deployer plan")
     others = ", ".join(f"{name} {cost}" for name, cost in costs.items())
     yield f"![{plans['plots'][0]['title']}](benchmarks/results/plans.svg)"
@@ -90,6 +90,10 @@ def _readme(plans: Found) -> Iterator[str]:
         f"A plan without changes costs {own} the CPU time of `python -c pass`"
         f" ({others or 'others were not measured'}), measured {date}."
     )
+
+
+def _times(cost: float) -> str:
+    return f"{cost:.1f} ×" if cost < 10 else f"{cost:.0f} ×"
 
 
 if __name__ == "__main__":
