@@ -3,6 +3,7 @@
 import itertools
 import re
 import shutil
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -115,7 +116,7 @@ def _ours(stack: Applied) -> Iterator[Command]:
     yield stack.deployer("render", stack.path)
     yield stack.deployer("status", stack.path)
     words = ("apply", stack.path, "--yes")
-    yield stack.deployer(*words, name="apply, no change", expects="")
+    yield stack.deployer(*words, name="apply, no change", expects="No changes")
 
 
 def _changed(stack: Applied) -> Command:
@@ -151,12 +152,11 @@ def _beside_peers(
     help_only: bool = False,
 ) -> Result:
     """Ours, and every peer that is there, each right after ours."""
-    turns: dict[str, Sequence[Turn]] = {}
-    notes: list[str] = []
+    notes = [] if run.peers else ["The other tools were not asked for."]
     versions: dict[str, str] = {}
     with ExitStack() as stack:
         launcher = stack.enter_context(Launcher.started())
-        listed = [replace(own, environment=own.environment)]
+        listed = [own]
         for command, version, problem in _peers(run, stack, help_only=help_only):
             if command is None:
                 notes.append(problem)
@@ -165,7 +165,7 @@ def _beside_peers(
             versions[command.name] = version
             if command.note:
                 notes.append(f"{command.name}: {command.note}.")
-        turns.update(_measured(run, launcher, own, listed, notes))
+        turns = _measured(run, launcher, own, listed, notes)
     order = sorted(turns, key=lambda name: median_of(turns[name], "cpu"))
     bars = tuple(Bar(n, floors(turns[n]), ours=n == own.name) for n in order)
     table = Table(_HEAD, tuple(_row(n, turns[n], versions.get(n, "")) for n in order))
@@ -208,7 +208,8 @@ def _peers(
     for peer in peers.PEERS if run.peers else ():
         found = peers.look(peer, run.peers or Path())
         if found is None:
-            yield None, "", f"{peer.name} is not measured: it could not be installed."
+            why = peers.why_not(peer, run.peers or Path())
+            yield None, "", f"{peer.name} is not measured: {why}"
             continue
         folder = run.folder / peer.package
         try:
@@ -227,24 +228,27 @@ def _row(
     name: str, turns: Sequence[Turn], version: str = "", *, short: bool = False
 ) -> tuple[str, ...]:
     best = min(turn.it.cpu for turn in turns)
-    floor = sorted(floors(turns))[len(turns) // 2]
     cells = (
         f"{median_of(turns, 'cpu') * 1000:.0f} ({best * 1000:.0f})",
         f"{median_of(turns, 'wall') * 1000:.0f}",
         f"{median_of(turns, 'peak') / 2**20:.0f}",
-        f"{floor:.1f}",
+        f"{statistics.median(floors(turns)):.1f}",
         f"{against_ours(turns):.2f}",
     )
     return (name, *cells) if short else (name, version, *cells)
 
 
 def _about(run: Run) -> tuple[str, ...]:
-    network = "out of reach" if run.offline else "not used, though within reach"
+    network = (
+        "The network was out of reach: whoever is in the table needs none."
+        if run.offline
+        else "The network was within reach, since this user may not leave it."
+    )
     return (
         (
             f"{run.rounds} rounds after one that warms up; in each, a command runs"
             " right after `python -c pass` and after ours; ratios are of such pairs."
         ),
         "CPU time counts all children; bytecode is compiled.",
-        f"The network was {network}: whoever is in the table needs none.",
+        network,
     )

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,20 +57,29 @@ PEERS: Sequence[Peer] = (
 """All of them, those that answer soonest first."""
 
 
-def install(
-    peers: Sequence[Peer], folder: Path, say: Callable[[str], None]
-) -> Mapping[str, str]:
-    """Make the environments that are not there; why those that fail are not."""
-    failed = {}
+def install(peers: Sequence[Peer], folder: Path, say: Callable[[str], None]) -> None:
+    """Make the environments that are not there; why one fails is kept beside it."""
     for peer in peers:
         if look(peer, folder) is not None:
             continue
         say(f"installing {peer.requirement}")
         why = _install(peer, folder / peer.package)
         if why or look(peer, folder) is None:
-            failed[peer.name] = why or "installed, but it cannot be imported"
-            say(f"{peer.name} is left out: {failed[peer.name]}")
-    return failed
+            why = why or "it is installed, but cannot be imported"
+            _reason(peer, folder).write_text(why, encoding="utf-8")
+            say(f"{peer.name} is left out: {why}")
+
+
+def why_not(peer: Peer, folder: Path) -> str:
+    """Why a peer is not there, as far as its installation told."""
+    try:
+        return _reason(peer, folder).read_text(encoding="utf-8")
+    except OSError:
+        return "it is not installed"
+
+
+def _reason(peer: Peer, folder: Path) -> Path:
+    return folder / f"{peer.package}.failed"
 
 
 def look(peer: Peer, folder: Path) -> Installed | None:
