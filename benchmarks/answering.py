@@ -62,6 +62,8 @@ def by_hand(argv: Sequence[str], log: Path) -> "subprocess.Popen[bytes]":
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=stream,
+            # As ours is: the kernel divides its time among sessions.
+            start_new_session=True,
         )
 
 
