@@ -3,21 +3,19 @@
 Both ways are run in turn against one real llama-server, so that the machine's mood hits
 both alike; what counts is the ratio.  The tiny model answers in milliseconds, so the
 gates that run alone and the client's own work decide; on a GPU the shared ones gain.
-
-    python -m benchmarks.gates PATH/TO/llama-server
 """
 
 import os
 import statistics
-import sys
-import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Collection, Mapping, Sequence
+from operator import truediv
 from urllib.parse import urlsplit
 
 import psutil
 
+from benchmarks.applied import llama_server
+from benchmarks.result import Result, Run, Table
 from deployer.core.values import JsonValue
 from deployer.core.verdict import Outcome, Verdict
 from deployer.gates import GATES
@@ -27,7 +25,6 @@ from tests.gates.checking import DATA, section
 from tests.gates.real_server import KEY, serving
 from tests.models import tiny
 
-ROUNDS = 5
 SLOTS = 4
 STATED: Mapping[str, JsonValue] = {
     "llama_cpp.tag": "b10434",
@@ -43,35 +40,37 @@ OPTIONS = ("--ctx-size", "16384", "--parallel", str(SLOTS), "--metrics")
 WAYS: Mapping[str, int | None] = {"--jobs 1": 1, "as many as slots": None}
 
 
-def main(binary: Path) -> None:
-    """Print the medians of both ways, and their ratio."""
-    with tempfile.TemporaryDirectory() as name:
-        model, projector = Path(name) / "tiny.gguf", Path(name) / "mmproj.gguf"
-        tiny.write(model, projector)
-        options = (*OPTIONS, "--alias", "tiny", "--mmproj", str(projector))
-        with serving(binary, model, *options) as url:
-            warm = run(url, 1)
-            times = measure(url)
-    report(times)
-    print("slowest of the first run:")
-    for verdict in sorted(warm, key=lambda verdict: -verdict.seconds)[:6]:
-        print(f"  {verdict.gate:<16} {verdict.seconds:6.2f} s")
+def gates(run: Run) -> Result:
+    """All gates in both ways, a round after the other."""
+    model, projector = run.folder / "tiny.gguf", run.folder / "mmproj.gguf"
+    tiny.write(model, projector)
+    options = (*OPTIONS, "--alias", "tiny", "--mmproj", str(projector))
+    with serving(llama_server(run.cache), model, *options) as url:
+        warm = judge(url, 1)
+        times, troubles = measure(url, run)
+    return _result(times, warm, troubles)
 
 
-def measure(url: str) -> Mapping[str, list[float]]:
-    """Seconds of each round of both ways, in turn."""
+def measure(url: str, run: Run) -> tuple[Mapping[str, list[float]], set[str]]:
+    """Seconds of each round of both ways, in turn; and what did not pass."""
     times: dict[str, list[float]] = {way: [] for way in WAYS}
-    for number in range(ROUNDS):
+    troubles: set[str] = set()
+    for number in range(run.rounds):
+        run.say(f"round {number + 1} of {run.rounds}")
         order = tuple(WAYS)[:: 1 if number % 2 else -1]
         for way in order:
             begun = time.perf_counter()
-            verdicts = run(url, WAYS[way])
+            verdicts = judge(url, WAYS[way])
             times[way].append(time.perf_counter() - begun)
-            tell_troubles(verdicts)
-    return times
+            troubles |= {
+                f"{it.gate}: {it.outcome}: {it.because}"
+                for it in verdicts
+                if it.outcome is not Outcome.PASS
+            }
+    return times, troubles
 
 
-def run(url: str, jobs: int | None) -> Sequence[Verdict]:
+def judge(url: str, jobs: int | None) -> Sequence[Verdict]:
     """All gates once."""
     server = psutil.Process(listener(urlsplit(url).port or 0))
     process = Process(pid=server.pid, memory=server.memory_info().rss)
@@ -98,22 +97,43 @@ def listener(port: int) -> int:
     )
 
 
-def tell_troubles(verdicts: Sequence[Verdict]) -> None:
-    """What did not pass: a time of it means nothing."""
-    for verdict in verdicts:
-        if verdict.outcome is not Outcome.PASS:
-            print(f"{verdict.gate}: {verdict.outcome}: {verdict.because}")
-
-
-def report(times: Mapping[str, list[float]]) -> None:
-    """Medians, the spread, and each as a share of the first."""
-    first = statistics.median(next(iter(times.values())))
-    print(f"{len(GATES)} gates, {SLOTS} slots, {ROUNDS} rounds, {os.cpu_count()} cores")
-    for way, seconds in times.items():
-        median = statistics.median(seconds)
-        spread = f"{min(seconds):.2f} to {max(seconds):.2f}"
-        print(f"{way:<18} {median:6.2f} s  ({spread})  {median / first:5.2f}")
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+def _result(
+    times: Mapping[str, Sequence[float]],
+    warm: Sequence[Verdict],
+    troubles: Collection[str],
+) -> Result:
+    first, *_ = times.values()
+    rows = tuple(
+        (
+            way,
+            f"{statistics.median(seconds):.2f} ({min(seconds):.2f}-{max(seconds):.2f})",
+            f"{statistics.median(map(truediv, seconds, first)):.2f}",
+        )
+        for way, seconds in times.items()
+    )
+    slowest = sorted(warm, key=lambda verdict: -verdict.seconds)[:6]
+    return Result(
+        title="All gates, one after the other and side by side",
+        about=(
+            (
+                f"{len(GATES)} gates on the tiny model of the tests, {SLOTS} slots,"
+                f" {len(first)} rounds, {os.cpu_count()} cores."
+            ),
+            (
+                "It answers in milliseconds, so the gates that run alone and the client"
+                " decide; on a GPU the shared ones gain."
+            ),
+        ),
+        tables=(
+            Table(("", "seconds (spread)", "× one after the other"), rows),
+            Table(
+                ("", "seconds"),
+                tuple((it.gate, f"{it.seconds:.2f}") for it in slowest),
+                "The slowest, alone",
+            ),
+        ),
+        notes=tuple(
+            f"Its time means nothing, it did not pass: {it}" for it in troubles
+        ),
+        samples={way: list(seconds) for way, seconds in times.items()},
+    )

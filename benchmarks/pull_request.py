@@ -1,10 +1,8 @@
 """The plan of a pull request: 50 stacks that share a base, 2 of them changed.
 
-Run: python benchmarks/pull_request.py [ROUNDS]
-
 Every round starts cold: a fresh `DEPLOYER_HOME`, so that nothing is remembered.  Each
-stack has a lock file, and the network is out of reach (`unshare -n`, where that is
-allowed), so that a plan that asked for anything would fail.
+stack has a lock file, and the network is out of reach, so that a plan that asked for
+anything would fail.
 """
 
 import os
@@ -12,9 +10,18 @@ import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
-import time
 from pathlib import Path
+
+from benchmarks.applied import do, ours, variables
+from benchmarks.processes import (
+    Command,
+    Launcher,
+    floors,
+    in_turn,
+    median_of,
+    samples_of,
+)
+from benchmarks.result import Result, Run, Table
 
 STACKS = 50
 CHANGED = 2
@@ -36,20 +43,48 @@ gates: {health: {}, chat: {}, stream: {ttft: 2s}}
 """
 
 
-def main() -> None:
-    """Print the median and the worst of some cold rounds."""
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
-        prepare(folder)
-        times = [one_round(folder) for _ in range(rounds)]
-    median, worst = statistics.median(times), max(times)
-    print(f"{STACKS} stacks, {CHANGED} changed, {os.cpu_count()} cores, cold, offline")
-    print(f"median {median:.2f} s, worst {worst:.2f} s of {rounds}")
-    print(f"limit {LIMIT_SECONDS} s: {'kept' if worst < LIMIT_SECONDS else 'missed'}")
+def pull_request(run: Run) -> Result:
+    """Cold rounds of one plan."""
+    home = run.folder / "home"
+    prepare(run.folder, home)
+    words = ("plan", "stacks", "--changed-since", "HEAD", "--format", "markdown")
+    command = Command(
+        "plan of a pull request",
+        (*ours(), *words, "--locked"),
+        run.folder,
+        variables(home),
+        expects=f"{CHANGED} of {STACKS} stacks would change",
+        before=lambda: shutil.rmtree(home, ignore_errors=True),
+    )
+    with Launcher.started() as launcher:
+        turns = in_turn(launcher, None, [command], run.rounds)
+    found = turns[command.name]
+    row = (
+        *(command.name, f"{median_of(found, 'wall'):.2f}"),
+        *(f"{max(turn.it.wall for turn in found):.2f}", f"{LIMIT_SECONDS:g}"),
+        *(f"{median_of(found, 'cpu'):.2f}", f"{statistics.median(floors(found)):.0f}"),
+        f"{median_of(found, 'peak') / 2**20:.0f}",
+    )
+    head = (
+        *("", "median s", "worst s", "limit s", "CPU s"),
+        *("× `python -c pass`", "peak MiB"),
+    )
+    return Result(
+        title="The plan of a pull request",
+        about=(
+            (
+                f"`plan --changed-since --format markdown --locked`: {STACKS} stacks"
+                f" that share a base, {CHANGED} of them changed; {run.rounds} rounds,"
+                f" {os.cpu_count()} cores."
+            ),
+            "Each round starts cold, with nothing remembered.",
+        ),
+        tables=(Table(head, (row,)),),
+        samples=samples_of(turns),
+    )
 
 
-def prepare(folder: Path) -> None:
+def prepare(folder: Path, home: Path) -> None:
     """A repository of locked stacks, then the change."""
     stacks = folder / "stacks"
     stacks.mkdir()
@@ -61,42 +96,15 @@ def prepare(folder: Path) -> None:
     for number in range(STACKS):
         text = TEXT.format(number=number, port=9000 + number)
         (stacks / f"s{number}.yaml").write_text(text, encoding="utf-8")
-    run(folder, "git", "init", "-q")  # the project that the files of stacks lie in
-    run(folder, sys.executable, "-m", "deployer", "lock", "stacks")
-    run(folder, "git", "add", "--all", ":!home")
+    git = shutil.which("git") or "git"
+    subprocess.run((git, "init", "-q"), cwd=folder, check=True)
+    do(folder, home, "lock", "stacks")
     who = ("-c", "user.name=b", "-c", "user.email=b@example.com")
-    run(folder, "git", *who, "commit", "-qm", "stacks")
+    for words in (
+        ("add", "--all", ":!home"),
+        (*who, "commit", "-qm", "stacks"),
+    ):
+        subprocess.run((git, *words), cwd=folder, check=True)
     for number in range(CHANGED):
         file = stacks / f"s{number}.yaml"
         file.write_text(file.read_text(encoding="utf-8") + "rollout: {keep: 5}\n")
-
-
-def one_round(folder: Path) -> float:
-    """Seconds of the plan, from the start of Python to its end."""
-    shutil.rmtree(folder / "home", ignore_errors=True)
-    words = ("plan", "stacks", "--changed-since", "HEAD", "--format", "markdown")
-    argv = [sys.executable, "-m", "deployer", *words, "--locked"]
-    offline = subprocess.run(["unshare", "-n", "true"], check=False).returncode == 0  # noqa: S607 - a system program
-    begun = time.perf_counter()
-    out = run(folder, *(("unshare", "-n") if offline else ()), *argv)
-    seconds = time.perf_counter() - begun
-    if f"{CHANGED} of {STACKS} stacks would change" not in out:
-        sys.exit(out[:500])
-    return seconds
-
-
-def run(folder: Path, *argv: str) -> str:
-    """Run a program; its failure ends the benchmark."""
-    root = str(Path(__file__).parents[1])
-    home = str(folder / "home")
-    environment = {**os.environ, "DEPLOYER_HOME": home, "PYTHONPATH": root}
-    done = subprocess.run(
-        argv, cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        sys.exit(done.stdout + done.stderr)
-    return done.stdout
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,5 @@
 """How long lowering and rendering of one stack for Modal takes, without any import.
 
-    python -m benchmarks.render
-
 The stack is `stacks/gemma4-prod.yaml`, its facts are made up; reading the stack is
 not counted, nor are imports and the first use of the templates.
 """
@@ -11,20 +9,22 @@ import sys
 import time
 from pathlib import Path
 
+from benchmarks.result import Result, Run, Table
 from deployer.core.facts import Facts, Pin
 from deployer.core.graph import expand
 from deployer.engines import ABILITIES
 from deployer.engines.modal.lower import lower
-from deployer.engines.modal.render import render
+from deployer.engines.modal.render import render as app_files
 from deployer.llama.patch_file import load_patches
 from deployer.load.stack import load
 
 ROOT = Path(__file__).parent.parent
-ROUNDS = 200
+RENDERINGS = 40
+"""In a round."""
 
 
-def main() -> None:
-    """Print median, best and worst of many rounds."""
+def render(run: Run) -> Result:
+    """Median, best and worst of many renderings."""
     stack = load(ROOT / "stacks" / "gemma4-prod.yaml").stack
     patches = load_patches(ROOT / "patches", stack.llama_cpp.patches or ())
     picture = (ROOT / "stacks" / "red.png").read_bytes()
@@ -49,19 +49,35 @@ def main() -> None:
         {},
     )
     times = []
-    for _ in range(ROUNDS + 1):
+    for _ in range(run.rounds * RENDERINGS + 1):
         begun = time.perf_counter()
         graph = expand(stack, facts, ABILITIES["modal"])
-        files = render(lower(graph, patches, {"red.png": picture}))
+        files = app_files(lower(graph, patches, {"red.png": picture}))
         times.append((time.perf_counter() - begun) * 1000)
     first, *later = times
     size = sum(len(content) for content in files.values())
-    print(f"expand, lower and render {len(files)} files, {size} bytes:")
-    print(f"  first  {first:6.1f} ms, with compiling the templates")
-    print(f"  median {statistics.median(later):6.2f} ms of {ROUNDS}")
-    print(f"  best   {min(later):6.2f} ms, worst {max(later):.2f} ms")
-    print(f"  modal imported: {'modal' in sys.modules}")
-
-
-if __name__ == "__main__":
-    main()
+    row = (
+        *(f"{statistics.median(later):.2f}", f"{min(later):.2f}"),
+        *(f"{max(later):.2f}", f"{first:.1f}"),
+    )
+    return Result(
+        title="Rendering a stack for Modal",
+        about=(
+            (
+                f"`expand`, `lower` and `render` of `stacks/gemma4-prod.yaml` to"
+                f" {len(files)} files of {size} bytes, {len(later)} times."
+            ),
+            "Its facts are made up; reading the stack and imports are not counted.",
+        ),
+        tables=(
+            Table(
+                ("", "median ms", "best ms", "worst ms", "the first ms"),
+                (("a rendering", *row),),
+            ),
+        ),
+        notes=(
+            "The first one compiles the templates.",
+            f"Modal's client was{' ' if 'modal' in sys.modules else ' not '}imported.",
+        ),
+        samples=[*times],
+    )

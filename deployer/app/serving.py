@@ -1,11 +1,11 @@
-"""Day to day: status, check, start, stop, logs."""
+"""Day to day: status and check."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deployer.app.comeback import restorable
-from deployer.app.deployed import Deployed, deployed
+from deployer.app.deployed import deployed
 from deployer.app.judging import (
     process_of,
     release_fields,
@@ -13,13 +13,11 @@ from deployer.app.judging import (
     target_of,
 )
 from deployer.app.settings import Settings
-from deployer.core.events import Event, Say
+from deployer.core.events import Event
 from deployer.core.plan import Change, gates_of, make_plan
-from deployer.core.resources import Kind
 from deployer.core.state import Release, State, node_of
 from deployer.core.verdict import Verdict
-from deployer.engines import Endpoint, Observation, Restored
-from deployer.errors import UsageError
+from deployer.engines import Endpoint, Observation
 from deployer.gates.runner import GateRequest, Tell, run_gates
 from deployer.gates.target import Target
 
@@ -107,56 +105,6 @@ def check_url(
     target = target_of(endpoint, settings.variables(Path.cwd()), {})
     requests = requests_of(checking.gates or ("health", "chat", "stream"), {})
     return _checked(requests, target, checking, tell)
-
-
-def start(stack_file: Path, settings: Settings, say: Say) -> Endpoint:
-    """Start the live release where it does not run."""
-    found = deployed(stack_file, settings)
-    with found.store.lock(operation="start"):
-        found.engine.start(found.server, found.needs, say)
-    return found.engine.endpoint(found.server, candidate=False)
-
-
-def restore(stack_file: Path, settings: Settings, say: Say) -> Restored:
-    """Bring the live server back from its snapshot, now.
-
-    Raises UsageError where there is no snapshot that can be used; the server that runs
-    is left alone then.
-    """
-    found = deployed(stack_file, settings)
-    server = found.server
-    snapshot = next(
-        (it for it in found.state.live.values() if it.kind is Kind.SNAPSHOT), None
-    )
-    if snapshot is None:
-        raise UsageError(
-            f"stack `{found.state.stack}` was deployed without a snapshot",
-            hint="add `snapshot: {enabled: true}` and run `deployer apply`",
-        )
-    with found.store.lock(operation="restore"):
-        if flaw := found.engine.flaw(snapshot, server):
-            raise UsageError(
-                f"the snapshot cannot be used: {flaw}",
-                hint=f"`deployer apply {stack_file}` takes a new one; what runs was"
-                " left alone",
-            )
-        return found.engine.restore(server, found.needs, say, beside=False)
-
-
-def stop(stack_file: Path, settings: Settings, say: Say) -> Deployed:
-    """Stop the server; the release stays, and `start` brings it back."""
-    found = deployed(stack_file, settings)
-    with found.store.lock(operation="stop"):
-        found.engine.stop(found.server, say)
-    return found
-
-
-def logs(
-    stack_file: Path, settings: Settings, *, lines: int, follow: bool
-) -> Iterator[str]:
-    """The server's own log."""
-    found = deployed(stack_file, settings)
-    return found.engine.logs(found.server, lines=lines, follow=follow)
 
 
 def unheard(_event: Event) -> None:

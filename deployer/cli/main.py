@@ -36,7 +36,7 @@ COMMANDS: Mapping[str, str] = {
     "diff": "releases",
     "rollback": "applying",
     "destroy": "applying",
-    "check": "serving",
+    "check": "checking",
     "start": "serving",
     "stop": "serving",
     "restore": "serving",

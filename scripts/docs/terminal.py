@@ -67,7 +67,7 @@ def run(
     """
     ours, its = pty.openpty()
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", _ROWS, COLUMNS, 0, 0))
-    process = subprocess.Popen(  # noqa: S603 - what the story names
+    process = subprocess.Popen(
         argv, cwd=folder, env=environment, stdin=its, stdout=its, stderr=its
     )
     os.close(its)

@@ -1,7 +1,5 @@
 """Builds and weights of this machine: from a pin to files in the store."""
 
-import os
-import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +14,7 @@ from deployer.core.resources import Kind, Node
 from deployer.core.state import Record
 from deployer.core.values import Flat, JsonValue
 from deployer.engines import Place
-from deployer.engines.local.process import scrubbed
+from deployer.engines.local.program import run_server
 from deployer.engines.pins import pin_of
 from deployer.errors import EngineError, SourceError
 from deployer.llama import releases
@@ -29,9 +27,6 @@ from deployer.sources import folders, http, hub, paths, pypi, wheels
 from deployer.sources.digests import DigestCache
 from deployer.store import Entry, Store
 from deployer.store import Kind as StoredKind
-
-_VERSION_SECONDS = 30
-"""`llama-server --version` answers in milliseconds; a hung loader must not hang us."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,34 +208,6 @@ def version_of(server: Path) -> str:
         f"`{server.name}` does not run on this machine: {reason}",
         hint=cause.hint if cause else "take a build for this system, or another tag",
     )
-
-
-def run_server(
-    argv: tuple[str, ...], environment: Mapping[str, str]
-) -> "subprocess.CompletedProcess[str]":
-    """Run llama-server for an answer, not to serve; raises EngineError."""
-    try:
-        return subprocess.run(  # noqa: S603 - no shell, and the plan's own argv
-            argv,
-            env={**scrubbed(os.environ), **environment},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_VERSION_SECONDS,
-            check=False,
-            start_new_session=True,  # Ctrl-C is for us to answer
-        )
-    except OSError as error:
-        raise EngineError(
-            f"`{argv[0]}` cannot be started: {error.strerror}",
-            hint="it was built for another system: take a build for this one",
-        ) from error
-    except subprocess.TimeoutExpired:
-        raise EngineError(
-            f"`{argv[0]} {argv[-1]}` did not answer within {_VERSION_SECONDS} s",
-            hint="a driver or a network file system may hang: run it by hand",
-        ) from None
 
 
 def _texts(fields: Flat, path: str) -> tuple[str, ...]:

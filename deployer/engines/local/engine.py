@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from deployer.core.events import Say, Talk
 from deployer.core.render.words import show
@@ -19,7 +20,6 @@ from deployer.core.units import show_bytes
 from deployer.core.values import Flat, JsonValue
 from deployer.engines import Endpoint, Observation, Place, Restored
 from deployer.engines.local import logs, steer
-from deployer.engines.local.artefacts import Artefacts
 from deployer.engines.local.health import is_healthy
 from deployer.engines.local.resident import memory_of
 from deployer.engines.local.restoring import bring_up, origin_of
@@ -27,6 +27,9 @@ from deployer.engines.local.server import Server
 from deployer.engines.local.snapshots import Snapshots
 from deployer.engines.local.warming import IDLE, asleep
 from deployer.errors import EngineError
+
+if TYPE_CHECKING:
+    from deployer.engines.local.artefacts import Artefacts
 
 _COPY = "copy-"
 """Begins the key of a server that is restored beside the live one, to be looked at."""
@@ -37,8 +40,14 @@ class LocalEngine:
 
     def __init__(self, place: Place) -> None:
         self._place = place
-        self._artefacts = Artefacts(place)
         self._snapshots = Snapshots(place)
+
+    @property
+    def _artefacts(self) -> "Artefacts":
+        """Builds and weights; what makes them is slow to import, and rarely needed."""
+        from deployer.engines.local.artefacts import Artefacts  # noqa: PLC0415
+
+        return Artefacts(self._place)
 
     def preflight(self, nodes: Sequence[Node]) -> None:
         """See `Engine.preflight`."""

@@ -16,10 +16,10 @@ from deployer.core.units import seconds
 from deployer.core.values import Flat
 from deployer.engines import Place
 from deployer.engines.local import ports, steer
-from deployer.engines.local.artefacts import run_server
 from deployer.engines.local.health import wait_healthy
 from deployer.engines.local.logs import last_lines
 from deployer.engines.local.process import Running, drain, find, spawn, stop
+from deployer.engines.local.program import run_server
 from deployer.engines.local.resident import recorded, servers_in
 from deployer.engines.local.templates import with_template
 from deployer.engines.local.warming import Door

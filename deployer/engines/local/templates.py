@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Final
 
 from deployer.core.spelling import did_you_mean, one_of
-from deployer.engines.local.artefacts import run_server
+from deployer.engines.local.program import run_server
 from deployer.errors import EngineError
-from deployer.llama.compile import TEMPLATES
 
 OPTION: Final = "--chat-template"
 FILE_ENDING: Final = ".jinja"
@@ -25,6 +24,8 @@ def with_template(words: list[str], server: Path, folder: Path) -> list[str]:
     """
     if OPTION not in words:
         return words
+    from deployer.llama.compile import TEMPLATES  # noqa: PLC0415 - rarely needed
+
     at = words.index(OPTION)
     name = words[at + 1]
     kept = server.parent.parent / TEMPLATES

@@ -1,0 +1,61 @@
+"""Day to day: start, stop, restore, logs; no gate and no model is imported."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from deployer.app.deployed import Deployed, deployed
+from deployer.app.settings import Settings
+from deployer.core.events import Say
+from deployer.core.resources import Kind
+from deployer.engines import Endpoint, Restored
+from deployer.errors import UsageError
+
+
+def start(stack_file: Path, settings: Settings, say: Say) -> Endpoint:
+    """Start the live release where it does not run."""
+    found = deployed(stack_file, settings)
+    with found.store.lock(operation="start"):
+        found.engine.start(found.server, found.needs, say)
+    return found.engine.endpoint(found.server, candidate=False)
+
+
+def restore(stack_file: Path, settings: Settings, say: Say) -> Restored:
+    """Bring the live server back from its snapshot, now.
+
+    Raises UsageError where there is no snapshot that can be used; the server that runs
+    is left alone then.
+    """
+    found = deployed(stack_file, settings)
+    server = found.server
+    snapshot = next(
+        (it for it in found.state.live.values() if it.kind is Kind.SNAPSHOT), None
+    )
+    if snapshot is None:
+        raise UsageError(
+            f"stack `{found.state.stack}` was deployed without a snapshot",
+            hint="add `snapshot: {enabled: true}` and run `deployer apply`",
+        )
+    with found.store.lock(operation="restore"):
+        if flaw := found.engine.flaw(snapshot, server):
+            raise UsageError(
+                f"the snapshot cannot be used: {flaw}",
+                hint=f"`deployer apply {stack_file}` takes a new one; what runs was"
+                " left alone",
+            )
+        return found.engine.restore(server, found.needs, say, beside=False)
+
+
+def stop(stack_file: Path, settings: Settings, say: Say) -> Deployed:
+    """Stop the server; the release stays, and `start` brings it back."""
+    found = deployed(stack_file, settings)
+    with found.store.lock(operation="stop"):
+        found.engine.stop(found.server, say)
+    return found
+
+
+def logs(
+    stack_file: Path, settings: Settings, *, lines: int, follow: bool
+) -> Iterator[str]:
+    """The server's own log."""
+    found = deployed(stack_file, settings)
+    return found.engine.logs(found.server, lines=lines, follow=follow)
