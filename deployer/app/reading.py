@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deployer import lockfile
+from deployer.app.inputs import stack_inputs
 from deployer.app.planning import Options
 from deployer.app.prepared import Prepared
 from deployer.app.settings import Settings, patches_folder
@@ -45,15 +46,11 @@ _START = Place("stack")
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """A stack that was read, and what it came from."""
+    """A stack that was read."""
 
     prepared: Prepared
     facts: Facts | None
     """New facts, to be written to the lock file."""
-    texts: tuple[Path, ...]
-    artefacts: tuple[Path, ...]
-    lasting: bool
-    """It holds while these files do not change; a source tree has too many."""
     machine: str
     """What the abilities of this machine were found out for, where they matter."""
 
@@ -88,13 +85,11 @@ def read(stack_file: Path, settings: Settings, options: Options, watch: Watch) -
         (*loaded.notes, *snapshot_notes(stack, abilities), *known.notes),
         known.size.fits[0] if known.size else None,
         notices,
+        stack_inputs(loaded, stack_file, settings, facts, graph),
     )
     return Read(
         prepared,
         None if same else facts,
-        (*loaded.sources, lock, *_read_files(stack, stack_file)),
-        (*_artefacts(stack, stack_file.parent), *asked.values()),
-        lasting=stack.llama_cpp.source != "path",
         machine=_machine(stack, variables),
     )
 
@@ -207,16 +202,6 @@ def patches_of(stack: Stack, stack_file: Path) -> tuple[Patch, ...]:
     return load_patches(folder, names) if names else ()
 
 
-def _read_files(stack: Stack, stack_file: Path) -> Iterator[Path]:
-    """Every file of the patches that a stack names, and its chat template."""
-    if (template := template_of(stack, stack_file.parent)) is not None:
-        yield template
-    folder = patches_folder(stack_file)
-    for name in stack.llama_cpp.patches or ():
-        yield folder / name / "patch.yaml"
-        yield folder / name / f"{name}.patch"
-
-
 def _kept(
     stack: Stack, locked: Facts | None, inputs: Flat
 ) -> tuple[Pin | None, Pin | None]:
@@ -255,18 +240,6 @@ def _refuse_snapshot(stack: Stack, abilities: Abilities) -> None:
             f"no snapshot can be taken here: {abilities.why_not}",
             hint="; or ".join(filter(None, (abilities.hint, _COLD))),
         )
-
-
-def _artefacts(stack: Stack, folder: Path) -> Iterator[Path]:
-    """Files of this machine that the plan depends on."""
-    if stack.llama_cpp.binary is not None:
-        yield folder / stack.llama_cpp.binary
-    if stack.model.path is not None:
-        yield folder / stack.model.path
-        if stack.model.mmproj is not None:
-            yield folder / stack.model.mmproj
-    for name in _pictures(stack):
-        yield folder / name
 
 
 def _pictures(stack: Stack) -> Iterator[str]:

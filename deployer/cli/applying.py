@@ -1,11 +1,13 @@
 """apply, rollback, destroy: the commands that change something."""
 
+import sys
 from pathlib import Path
 from typing import TypedDict, Unpack
 
 import click
 
 from deployer import saved_plan
+from deployer.answers.kept import call_of
 from deployer.app.applying import destroy, rollback
 from deployer.app.planning import Options, Pending, Planned
 from deployer.app.saving import stack_of
@@ -14,6 +16,7 @@ from deployer.cli.options import (
     engine_option,
     json_option,
     locked_option,
+    no_cache_option,
     since_option,
     stack_argument,
     yes_option,
@@ -37,6 +40,7 @@ class _Asked(TypedDict):
     engine: str | None
     locked: bool
     refresh: bool
+    cached: bool
     pending: str
 
 
@@ -45,6 +49,7 @@ class _Asked(TypedDict):
 @click.argument("plan_file", type=click.Path(path_type=Path), required=False)
 @engine_option
 @locked_option
+@no_cache_option
 @click.option(
     "--refresh",
     is_flag=True,
@@ -97,7 +102,8 @@ def apply_command(
         stack = stack_of(saved) if stack == Path() else stack
         asked["engine"], yes = asked["engine"] or saved.bound.engine or None, True
     subjects = asked_for(stack, since, allow_destroy=allow_destroy)
-    run = Run(_options(asked), settings_of(), saved=saved, yes=yes)
+    call = call_of(sys.argv[1:])
+    run = Run(_options(asked), settings_of(), saved=saved, yes=yes, call=call)
     carry_out = run.stream if as_json else run.show
     carry_out(subjects, f"deployer apply {stack}")
 
@@ -109,6 +115,7 @@ def _options(asked: _Asked) -> Options:
         refresh=True,
         cheaply=not asked["refresh"],
         pending=Pending(asked["pending"]),
+        cached=asked["cached"],
     )
 
 

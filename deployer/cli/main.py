@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING, NoReturn, cast
+from typing import TYPE_CHECKING, cast
 
 import click
 
@@ -126,8 +126,8 @@ def main(ctx: click.Context, *, debug: bool) -> None:
     ctx.obj = debug
 
 
-def run() -> NoReturn:
-    """Run the command line and exit with the code that `deployer.errors` lists."""
+def run() -> int:
+    """Run the command line; returns the exit code that `deployer.errors` lists."""
     debug = "--debug" in sys.argv or bool(os.environ.get("DEPLOYER_DEBUG"))
     _print_anywhere()
     try:
@@ -138,7 +138,7 @@ def run() -> NoReturn:
         from deployer.cli.trouble import tell  # noqa: PLC0415 - only on trouble
 
         code = tell(error, debug=debug)
-    sys.exit(code if isinstance(code, int) else 0)
+    return code if isinstance(code, int) else 0
 
 
 def _print_anywhere() -> None:

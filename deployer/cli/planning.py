@@ -1,7 +1,7 @@
 """init, validate, lock, plan."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -10,27 +10,28 @@ from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 import click
 
+from deployer.answers.kept import call_of
 from deployer.app.planning import Options, Planned, plan
 from deployer.app.settings import Settings, settings_of
 from deployer.app.subjects import Subject
-from deployer.cli.comment import comment_of, print_comment
+from deployer.cli.comment import print_comment
 from deployer.cli.each import annotate_option, each, subjects_of
 from deployer.cli.options import (
     engine_option,
     json_option,
     locked_option,
+    no_cache_option,
     since_option,
 )
 from deployer.cli.output import json_head, json_line
+from deployer.cli.telling import Told, print_plan, remember
 from deployer.core.notices import notice_data, notice_lines
 from deployer.core.progress import Progress, Watch, unwatched
-from deployer.core.render.text import plan_text
 from deployer.core.values import JsonValue
 from deployer.errors import UsageError
 
 if TYPE_CHECKING:
     from deployer.cli.show import Show
-    from deployer.saved_plan import SavedPlan
 
 CHANGES = 2
 """Exit code of `plan --detailed-exitcode` when something would change."""
@@ -77,8 +78,14 @@ def init_command(path: Path, template: str) -> None:
 @engine_option
 @json_option
 @annotate_option
+@no_cache_option
 def validate_command(
-    paths: tuple[Path, ...], engine: str | None, *, as_json: bool, annotate: bool
+    paths: tuple[Path, ...],
+    engine: str | None,
+    *,
+    as_json: bool,
+    annotate: bool,
+    cached: bool,
 ) -> None:
     """Check stack files: schema, rules across fields, files they name.  Offline.
 
@@ -92,7 +99,7 @@ def validate_command(
 
     def check(subject: Subject) -> None:
         file = subject.file
-        found = validate(file, settings_of(), engine)
+        found = validate(file, settings_of(), engine, cached=cached)
         if as_json:
             notices = [notice_data(notice) for notice in found.notices]
             notes: list[JsonValue] = [*found.notes]
@@ -142,12 +149,14 @@ class _Asked(TypedDict):
     engine: str | None
     locked: bool
     refresh: bool
+    cached: bool
 
 
 @click.command("plan")
 @_paths
 @engine_option
 @locked_option
+@no_cache_option
 @since_option
 @annotate_option
 @click.option("--refresh", is_flag=True, help="Look at the world, and report drift.")
@@ -192,10 +201,11 @@ def plan_command(  # noqa: PLR0913 - one parameter an option
     subjects, unchanged = _selected(paths, since)
     _refuse_several(subjects, out)
     make = partial(_plan, settings, options, out, as_text=form == "text")
+    keep = partial(remember, call_of(sys.argv[1:]), settings)
     if form == "markdown":
         changes = print_comment(subjects, unchanged, make, since, annotate=annotate)
     else:
-        changes = _tell_each(subjects, make, form, steps=steps, annotate=annotate)
+        changes = _tell_each(subjects, make, form, keep, steps=steps, annotate=annotate)
     if changes and detailed_exitcode:
         raise click.exceptions.Exit(CHANGES)
 
@@ -216,7 +226,7 @@ def show_command(plan_file: Path, form: str, *, as_json: bool) -> None:
     saved = saved_plan.read(plan_file)
     if as_json or form == "json":
         json_head()
-    _print(saved, "json" if as_json else form, Path(saved.file), steps=True)
+    print_plan(saved, "json" if as_json else form, Path(saved.file), steps=True)
 
 
 @click.command("refresh", short_help="Look for drift: what runs otherwise.")
@@ -274,22 +284,23 @@ def _tell_each(
     subjects: tuple[Subject, ...],
     make: Callable[[Subject], Planned],
     form: str,
+    keep: "Callable[[Sequence[Told]], None]",
     *,
     steps: bool,
     annotate: bool,
 ) -> int:
     """Print every plan; returns how many would change something."""
-    changes = 0
+    told: list[Told] = []
 
     def tell(subject: Subject) -> None:
-        nonlocal changes
         apart = subject != subjects[0]
         planned = make(subject)
-        changes += not planned.plan.is_empty
-        _print(planned, form, subject.file, steps=steps, apart=apart)
+        text = print_plan(planned, form, subject.file, steps=steps, apart=apart)
+        told.append(Told(subject.file, planned, text))
 
     each(subjects, tell, as_json=form == "json", annotate=annotate)
-    return changes
+    keep(told)
+    return sum(not it.planned.plan.is_empty for it in told)
 
 
 def _plan(
@@ -349,31 +360,3 @@ def _watched(command: str, *, as_text: bool) -> Iterator[Watch]:
     finally:
         for show in shows:
             show.pause()
-
-
-def _print(
-    planned: "Planned | SavedPlan",
-    form: str,
-    file: Path,
-    *,
-    steps: bool,
-    apart: bool = False,
-) -> None:
-    seen = planned.prepared if isinstance(planned, Planned) else None
-    fit, notices = (None, ()) if seen is None else (seen.fit, seen.notices)
-    match form:
-        case "json":
-            from deployer.core.render.data import plan_data  # noqa: PLC0415 - rare
-
-            data = plan_data(planned.plan, planned.places, fit=fit)
-            told = [notice_data(notice) for notice in notices]
-            json_line({**data, "notices": [*told], "file": str(file)})
-        case "markdown":
-            click.echo(comment_of(planned, file), nl=False)
-        case _:
-            text = plan_text(planned.plan, planned.places, steps=steps, fit=fit)
-            click.echo(f"\n{text}" if apart else text, nl=False)
-            for note in planned.notes:
-                click.echo(f"note: {note}")
-            for line in notice_lines(notices):
-                click.echo(line)

@@ -1,10 +1,8 @@
 """schema, completion, version: small tools."""
 
-import sys
-
 import click
 
-from deployer import __version__
+from deployer import version_line
 from deployer.errors import UsageError
 
 
@@ -52,4 +50,4 @@ def version_command() -> None:
     Example:
       deployer version
     """
-    click.echo(f"deployer {__version__} (Python {sys.version.split()[0]})")
+    click.echo(version_line())

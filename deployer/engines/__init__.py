@@ -6,6 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Protocol, cast
 
+from deployer.answers.inputs import STAMP, Input
 from deployer.core.abilities import Abilities
 from deployer.core.events import Say
 from deployer.core.resources import Graph, Node
@@ -214,6 +215,30 @@ def abilities_of(name: str, environment: Mapping[str, str], home: Path) -> Abili
     return replace(
         ABILITIES[name], snapshots=found.works, why_not=found.why, hint=found.hint
     )
+
+
+def machine_inputs(name: str, environment: Mapping[str, str]) -> tuple[Input, ...]:
+    """The files that the stamp of a machine comes from."""
+    if name != "local":
+        return ()
+    from deployer.engines.local.criu import candidates  # noqa: PLC0415 - see above
+
+    return tuple((STAMP, path) for path in candidates(environment))
+
+
+def signs_of_life(
+    name: str, record: Record, place: Place
+) -> tuple[tuple[Input, str], ...]:
+    """What shows at no cost that a server is as well as `Engine.observe` found it.
+
+    With the word that each look has to come back with, in this order; nothing where
+    only the engine can tell.
+    """
+    if name != "local":
+        return ()
+    from deployer.engines.local.signs import signs_of  # noqa: PLC0415 - see above
+
+    return signs_of(record, place)
 
 
 def machine_stamp(name: str, environment: Mapping[str, str]) -> str:
