@@ -41,9 +41,10 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "engines": "answers core errors gguf llama sources store",
         "apply": "core engines errors state",
         "testing": "core engines errors load state",
-        "app": "__init__ answers apply core engines errors gates gguf git home llama load"
-        " lockfile resolve saved_plan sources state store",
-        "cli": "__init__ answers app core engines errors gates gguf llama saved_plan state",
+        "app": "__init__ answers apply core engines errors gates gguf git home llama"
+        " load lockfile resolve saved_plan sources state store",
+        "cli": "__init__ answers app core engines errors gates gguf llama saved_plan"
+        " state",
         "entry": "__init__ answers cli",
         "__main__": "entry",
     }.items()

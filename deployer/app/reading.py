@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from deployer import lockfile
 from deployer.app.inputs import stack_inputs
@@ -31,13 +32,13 @@ from deployer.core.values import Flat
 from deployer.engines import abilities_of, machine_stamp
 from deployer.errors import StackError, UsageError
 from deployer.llama.flags import problems_of
-from deployer.llama.patch_file import Patch, load_patches
-from deployer.llama.recipe import Target, refusals
 from deployer.load.roots import may_read, root_of
 from deployer.load.stack import Loaded, load
 from deployer.load.tree import place_of
-from deployer.resolve import Resolver
 from deployer.sources.digests import sha256_of
+
+if TYPE_CHECKING:
+    from deployer.llama.patch_file import Patch
 
 _COLD = "write `snapshot: {enabled: auto}` to start cold where there is none"
 _START = Place("stack")
@@ -120,6 +121,8 @@ def refuse_build(loaded: Loaded) -> None:
     wanted = loaded.stack.llama_cpp
     if wanted.package or wanted.binary or wanted.source == "release":
         return
+    from deployer.llama.recipe import Target, refusals  # noqa: PLC0415 - for sources
+
     target = Target(
         number=tag_number(loaded.stack),
         cuda=wanted.cuda,
@@ -144,9 +147,6 @@ def resolved(
     """The facts of a stack: from the lock file where it fits, else from the sources."""
     stack = loaded.stack
     patches = patches_of(stack, stack_file)
-    resolver = Resolver(
-        stack_file.parent, settings.store, settings.environment, watch, patches
-    )
     digests = {f"llama_cpp.patches.{patch.name}": patch.digest for patch in patches}
     for name in _pictures(stack):
         picture = stack_file.parent / name
@@ -155,6 +155,13 @@ def resolved(
         digests[TEMPLATE_DIGEST] = sha256_of(template, unwatched)
     inputs = lockfile.inputs_of(stack, digests)
     build, weights = _kept(stack, locked, inputs)
+    if build is not None and weights is not None:
+        return Facts(build=build, weights=weights, inputs=inputs)
+    from deployer.resolve import Resolver  # noqa: PLC0415 - knows every source
+
+    resolver = Resolver(
+        stack_file.parent, settings.store, settings.environment, watch, patches
+    )
     return resolver.facts(stack, inputs, build=build, weights=weights)
 
 
@@ -188,7 +195,7 @@ def template_of(stack: Stack, folder: Path) -> Path | None:
     return folder / name
 
 
-def patches_of(stack: Stack, stack_file: Path) -> tuple[Patch, ...]:
+def patches_of(stack: Stack, stack_file: Path) -> "tuple[Patch, ...]":
     """The patches that a stack names; raises StackError with all that is wrong."""
     names = stack.llama_cpp.patches or ()
     folder = patches_folder(stack_file)
@@ -199,7 +206,11 @@ def patches_of(stack: Stack, stack_file: Path) -> tuple[Patch, ...]:
             f"the patch `{led_out[0]}` lies outside the project of the stack",
             hint=f"`{folder / led_out[0]}` is a link: put the folder there",
         )
-    return load_patches(folder, names) if names else ()
+    if not names:
+        return ()
+    from deployer.llama.patch_file import load_patches  # noqa: PLC0415 - few have any
+
+    return load_patches(folder, names)
 
 
 def _kept(

@@ -14,7 +14,6 @@ from deployer.answers.kept import call_of
 from deployer.app.planning import Options, Planned, plan
 from deployer.app.settings import Settings, settings_of
 from deployer.app.subjects import Subject
-from deployer.cli.comment import print_comment
 from deployer.cli.each import annotate_option, each, subjects_of
 from deployer.cli.options import (
     engine_option,
@@ -203,6 +202,8 @@ def plan_command(  # noqa: PLR0913 - one parameter an option
     make = partial(_plan, settings, options, out, as_text=form == "text")
     keep = partial(remember, call_of(sys.argv[1:]), settings)
     if form == "markdown":
+        from deployer.cli.comment import print_comment  # noqa: PLC0415 - rare
+
         changes = print_comment(subjects, unchanged, make, since, annotate=annotate)
     else:
         changes = _tell_each(subjects, make, form, keep, steps=steps, annotate=annotate)

@@ -8,7 +8,6 @@ import click
 
 from deployer.app.planning import Planned
 from deployer.app.settings import Settings
-from deployer.cli.comment import comment_of
 from deployer.cli.output import json_line
 from deployer.core.notices import notice_data, notice_lines
 from deployer.core.render.text import plan_text
@@ -36,6 +35,8 @@ def print_plan(
             told = [notice_data(notice) for notice in notices]
             json_line({**data, "notices": [*told], "file": str(file)})
         case "markdown":
+            from deployer.cli.comment import comment_of  # noqa: PLC0415 - rare
+
             click.echo(comment_of(planned, file), nl=False)
         case _:
             text = plan_text(planned.plan, planned.places, steps=steps, fit=fit)
