@@ -10,7 +10,7 @@ from deployer import __version__, version_line
 
 def run() -> None:
     """Answer from what earlier runs kept, or run the command line; then exit."""
-    gc.set_threshold(50_000, 20, 100)  # importing makes much, and no garbage
+    gc.set_threshold(150_000, 10, 10)  # importing makes much, and no garbage
     left: list[int] = []
     atexit.register(_leave, left)  # the first to be registered is the last to run
     words = sys.argv[1:]

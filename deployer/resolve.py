@@ -18,13 +18,13 @@ from deployer.gguf.facts import Facts as Weights
 from deployer.gguf.facts import to_json
 from deployer.gguf.reading import facts_of_addresses, facts_of_files
 from deployer.gguf.stream import HeaderError
-from deployer.llama.patch_file import Patch
 from deployer.sources import folders, paths
 from deployer.sources.digests import DigestCache
 from deployer.store import Store
 
 if TYPE_CHECKING:
     from deployer.llama import trees
+    from deployer.llama.patch_file import Patch
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Resolver:
     store: Store
     environment: Mapping[str, str]
     progress: Watch
-    patches: tuple[Patch, ...] = ()
+    patches: "tuple[Patch, ...]" = ()
     """The patches that the stack names, in its order."""
 
     def facts(

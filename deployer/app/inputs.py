@@ -93,7 +93,7 @@ def _gate_files(stack: Stack, folder: Path) -> Iterator[Input]:
     """Files that gates name, there or not; a word of a command may become one."""
     for it in files_of(stack.gates):
         if it.certain or not Path(it.name).is_absolute():  # programs of the system
-            yield ways.STAMP, str(folder / it.name)
+            yield from _both(ways.STAMP, (folder / it.name,))
 
 
 def _around(stack_file: Path) -> Iterator[Input]:

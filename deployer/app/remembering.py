@@ -26,7 +26,7 @@ from deployer.app.planning import Planned
 from deployer.app.settings import Settings
 from deployer.core.resources import Kind
 from deployer.engines import signs_of_life
-from deployer.load.roots import ALLOW_OUTSIDE, PROJECT_FILE
+from deployer.load.roots import ALLOW_OUTSIDE, project_file
 
 
 def remember_plans(
@@ -121,8 +121,9 @@ def _state_inputs(
         (REAL, str(state)),
         (REAL, str(folder)),
         *((REAL, str(Path(name).expanduser())) for name in allowed if name),
-        *((TEXT, str(it / PROJECT_FILE)) for it in stack_file.resolve().parents),
     ]
+    if (project := project_file(stack_file)) is not None:  # else its absence is known
+        found.append((TEXT, str(project)))
     if stored is None:
         found.append((STAMP, str(folder / "history" / stack)))
     elif stored.file != stack_file.name:
