@@ -1,6 +1,6 @@
 """Run as ``python -m deployer``."""
 
-from deployer.cli.main import run
+from deployer.entry import run
 
 if __name__ == "__main__":
     run()

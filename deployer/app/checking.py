@@ -19,11 +19,14 @@ class Valid:
     """Known traps that it is in."""
 
 
-def validate(stack_file: Path, settings: Settings, engine: str | None) -> Valid:
+def validate(
+    stack_file: Path, settings: Settings, engine: str | None, *, cached: bool = True
+) -> Valid:
     """Check a stack file offline; raises StackError with every problem."""
     cache = Cache(settings.home / "cache" / "stacks", settings.allowed)
     machine = partial(settings.machine_stamp, stack_file)
-    if (known := cache.find(stack_file, engine, machine)) is not None:
+    known = cache.find(stack_file, engine, machine) if cached else None
+    if known is not None:
         return Valid(known.notes, known.notices)
     from deployer.app.reading import (  # noqa: PLC0415 - slow to import
         refuse_build,

@@ -7,7 +7,8 @@ from functools import partial
 from os import urandom
 from pathlib import Path
 
-from deployer.app.prepared import Cache, Inputs, Prepared
+from deployer.answers.inputs import unchanged
+from deployer.app.prepared import Cache, Prepared
 from deployer.app.settings import Settings
 from deployer.core.facts import Facts
 from deployer.core.fit import Fit
@@ -51,6 +52,8 @@ class Options:
     pending: Pending = Pending.ADOPT
     without_state: bool = False
     """Ask nobody what is deployed: all of the stack counts as new."""
+    cached: bool = True
+    """Take what earlier runs read of the same files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,13 +208,14 @@ def prepare(
     """Read, check, resolve and expand a stack; facts are given where they are new."""
     cache = Cache(settings.home / "cache" / "stacks", settings.allowed)
     machine = partial(settings.machine_stamp, stack_file)
-    known = cache.find(stack_file, options.engine, machine)
-    if known is not None:
-        return known, None
+    if options.cached:
+        known = cache.find(stack_file, options.engine, machine)
+        if known is not None:
+            return known, None
     from deployer.app.reading import read  # noqa: PLC0415 - the model is slow to import
 
     found = read(stack_file, settings, options, watch)
-    if found.facts is None and found.lasting:
-        inputs = Inputs(found.texts, found.artefacts, found.machine)
-        cache.keep(stack_file, options.engine, found.prepared, inputs)
+    inputs = found.prepared.inputs
+    if found.facts is None and inputs and unchanged(inputs, settings.begun):
+        cache.keep(stack_file, options.engine, found.prepared, found.machine)
     return found.prepared, found.facts

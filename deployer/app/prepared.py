@@ -1,20 +1,20 @@
 """What a plan needs of the files of a stack, remembered while no file changes.
 
 Reading the model costs more than a whole plan without changes, so what it led to is
-kept beside the store, under the digests of every file it came from and of the code
-that read them.  A file that differs by a byte, or a local artefact that was touched,
-is read anew; losing the cache costs one slower plan.
+kept beside the store, with everything it came from and the state of the code that
+read it.  A file that differs by a byte, one that appears, or a local artefact that was
+touched, is read anew; losing the cache costs one slower plan.
 """
 
-import hashlib
 import json
-import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
-import deployer
+from deployer.answers.inputs import Input, code, digest, look
+from deployer.answers.private import read, write
 from deployer.core.fit import Fit, fit_data, fit_of
 from deployer.core.notices import Notice, Severity, notice_data
 from deployer.core.problems import Place
@@ -37,18 +37,8 @@ class Prepared:
     """The memory that it needs where it runs first; None where nobody knows yet."""
     notices: tuple[Notice, ...] = ()
     """Known traps that it is in."""
-
-
-@dataclass(frozen=True, slots=True)
-class Inputs:
-    """The files that a prepared stack came from."""
-
-    texts: tuple[Path, ...]
-    """Stack, bases, lock file: compared by content."""
-    artefacts: tuple[Path, ...]
-    """Weights, binaries, pictures of this machine: compared by size and time."""
-    machine: str = ""
-    """What the abilities of this machine were found out for, where they matter."""
+    inputs: tuple[Input, ...] | None = None
+    """What it came from; None where that cannot be told, or moves."""
 
 
 class Cache:
@@ -56,80 +46,58 @@ class Cache:
 
     def __init__(self, folder: Path, allowed: tuple[Path, ...] = ()) -> None:
         """`allowed` is what stacks may read: another list, another answer."""
-        self._folder = folder
+        self._folder = str(folder)
         self._allowed = ":".join(map(str, allowed))
 
     def find(
         self, stack_file: Path, engine: str | None, machine: Callable[[str], str]
     ) -> Prepared | None:
-        """What was prepared from exactly these files, if anything.
+        """What was prepared from exactly these inputs, if anything.
 
         ``machine`` tells of an engine what its abilities here depend on now.
         """
         try:
-            content = json.loads(self._file(stack_file, engine).read_bytes())
-            inputs = Inputs(
-                tuple(Path(p) for p in content["texts"]),
-                tuple(Path(p) for p in content["artefacts"]),
-                str(content["machine"]),
-            )
-            if content["digest"] != _digest(inputs):
+            content = json.loads(read(self._folder, self._name(stack_file, engine)))
+            if content["code"] != _code():
                 return None
-            engine = content["prepared"]["engine"]
-            if inputs.machine and inputs.machine != machine(engine):
+            if any(look(how, path) != word for how, path, word in content["inputs"]):
                 return None
-            return _prepared(content["prepared"])
+            inputs = tuple((how, path) for how, path, _ in content["inputs"])
+            found = _prepared(content["prepared"], inputs)
+            if content["machine"] and content["machine"] != machine(found.engine):
+                return None
         except (OSError, ValueError, KeyError, TypeError):
             return None
+        return found
 
     def keep(
-        self, stack_file: Path, engine: str | None, prepared: Prepared, inputs: Inputs
+        self, stack_file: Path, engine: str | None, prepared: Prepared, machine: str
     ) -> None:
-        """Remember; not being able to is no error."""
-        with suppress(OSError):
+        """Remember; not being able to is no error.
+
+        ``machine`` is what the abilities of this machine were found out for, where
+        they matter.  The inputs have to be `unchanged` since before they were read.
+        """
+        if prepared.inputs is None:
+            return
+        with suppress(OSError, ValueError):
             content = {
-                "texts": [str(path) for path in inputs.texts],
-                "artefacts": [str(path) for path in inputs.artefacts],
-                "machine": inputs.machine,
-                "digest": _digest(inputs),
+                "code": _code(),
+                "inputs": [[how, it, look(how, it)] for how, it in prepared.inputs],
+                "machine": machine,
                 "prepared": _data(prepared),
             }
-            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            file = self._file(stack_file, engine)
-            new = file.with_suffix(f".{os.getpid()}.new")
-            new.write_text(json.dumps(content), encoding="utf-8")
-            new.replace(file)
+            text = json.dumps(content).encode()
+            write(self._folder, self._name(stack_file, engine), text)
 
-    def _file(self, stack_file: Path, engine: str | None) -> Path:
-        name = f"{stack_file.absolute()}\n{stack_file}\n{engine or ''}\n{self._allowed}"
-        return self._folder / f"{hashlib.sha256(name.encode()).hexdigest()[:24]}.json"
+    def _name(self, stack_file: Path, engine: str | None) -> str:
+        name = (str(stack_file.absolute()), str(stack_file), engine or "")
+        return f"{digest(*name, self._allowed)[:24]}.json"
 
 
-def _digest(inputs: Inputs) -> str:
-    found = hashlib.sha256(_code().encode())
-    for path in inputs.texts:
-        found.update(hashlib.sha256(path.read_bytes()).digest())
-    for path in inputs.artefacts:
-        status = path.stat()
-        stamp = f"{path}:{status.st_size}:{status.st_mtime_ns}:{status.st_ino}\n"
-        found.update(stamp.encode())
-    return found.hexdigest()
-
-
+@cache  # two hundred files; what runs is imported already
 def _code() -> str:
-    """Version and state of our own files: another deployer may read otherwise."""
-    root = Path(deployer.__file__).parent
-    stamps = [f"{p}:{m}:{s}" for p, m, s in sorted(_stamps((root, root / "core")))]
-    return "\n".join((deployer.__version__, *stamps))
-
-
-def _stamps(folders: Iterable[Path]) -> Iterable[tuple[str, int, int]]:
-    for folder in folders:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name.endswith(".py"):
-                    status = entry.stat()
-                    yield entry.path, status.st_mtime_ns, status.st_size
+    return code()
 
 
 def _data(prepared: Prepared) -> dict[str, JsonValue]:
@@ -155,7 +123,7 @@ def _node_data(node: Node) -> JsonValue:
     }
 
 
-def _prepared(content: Mapping[str, JsonValue]) -> Prepared:
+def _prepared(content: Mapping[str, JsonValue], inputs: tuple[Input, ...]) -> Prepared:
     """Raises KeyError, TypeError or ValueError for anything that is not ours."""
     match content:
         case {
@@ -172,7 +140,7 @@ def _prepared(content: Mapping[str, JsonValue]) -> Prepared:
             told = tuple(str(note) for note in notes)
             known = None if fit is None else fit_of(fit)
             traps = tuple(_notice(notice) for notice in notices)
-            return Prepared(name, engine, graph, found, told, known, traps)
+            return Prepared(name, engine, graph, found, told, known, traps, inputs)
         case _:
             raise ValueError("not a prepared stack")
 

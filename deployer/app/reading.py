@@ -3,8 +3,10 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from deployer import lockfile
+from deployer.app.inputs import stack_inputs
 from deployer.app.planning import Options
 from deployer.app.prepared import Prepared
 from deployer.app.settings import Settings, patches_folder
@@ -30,13 +32,13 @@ from deployer.core.values import Flat
 from deployer.engines import abilities_of, machine_stamp
 from deployer.errors import StackError, UsageError
 from deployer.llama.flags import problems_of
-from deployer.llama.patch_file import Patch, load_patches
-from deployer.llama.recipe import Target, refusals
 from deployer.load.roots import may_read, root_of
 from deployer.load.stack import Loaded, load
 from deployer.load.tree import place_of
-from deployer.resolve import Resolver
 from deployer.sources.digests import sha256_of
+
+if TYPE_CHECKING:
+    from deployer.llama.patch_file import Patch
 
 _COLD = "write `snapshot: {enabled: auto}` to start cold where there is none"
 _START = Place("stack")
@@ -45,15 +47,11 @@ _START = Place("stack")
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """A stack that was read, and what it came from."""
+    """A stack that was read."""
 
     prepared: Prepared
     facts: Facts | None
     """New facts, to be written to the lock file."""
-    texts: tuple[Path, ...]
-    artefacts: tuple[Path, ...]
-    lasting: bool
-    """It holds while these files do not change; a source tree has too many."""
     machine: str
     """What the abilities of this machine were found out for, where they matter."""
 
@@ -89,13 +87,11 @@ def read(stack_file: Path, settings: Settings, options: Options, watch: Watch) -
         (*loaded.notes, *snapshot_notes(stack, abilities), *known.notes),
         known.size.fits[0] if known.size else None,
         notices,
+        stack_inputs(loaded, stack_file, settings, facts, graph),
     )
     return Read(
         prepared,
         None if same else facts,
-        (*loaded.sources, lock, *_read_files(stack, stack_file)),
-        (*_artefacts(stack, stack_file.parent), *asked.values()),
-        lasting=stack.llama_cpp.source != "path",
         machine=_machine(stack, variables),
     )
 
@@ -126,6 +122,8 @@ def refuse_build(loaded: Loaded) -> None:
     wanted = loaded.stack.llama_cpp
     if wanted.package or wanted.binary or wanted.source == "release":
         return
+    from deployer.llama.recipe import Target, refusals  # noqa: PLC0415 - for sources
+
     target = Target(
         number=tag_number(loaded.stack),
         cuda=wanted.cuda,
@@ -155,14 +153,6 @@ def resolved(
     """
     stack = loaded.stack
     patches = patches_of(stack, stack_file)
-    resolver = Resolver(
-        stack_file.parent,
-        settings.store,
-        settings.environment,
-        watch,
-        patches,
-        locked.weights if locked else None,
-    )
     digests = {f"llama_cpp.patches.{patch.name}": patch.digest for patch in patches}
     for name in _pictures(stack):
         picture = stack_file.parent / name
@@ -171,11 +161,20 @@ def resolved(
         digests[TEMPLATE_DIGEST] = sha256_of(template, unwatched)
     inputs = lockfile.inputs_of(stack, digests)
     build, weights = _kept(stack, locked, inputs)
-    if offline and _asks(stack, build, weights):
-        raise UsageError(
-            f"the lock file of `{stack_file}` does not pin all that it names",
-            hint=f"run `deployer lock {stack_file}`",
-        )
+    if build is not None and weights is not None:
+        return Facts(build=build, weights=weights, inputs=inputs)
+    if offline:
+        _refuse_asking(stack, stack_file, build, weights)
+    from deployer.resolve import Resolver  # noqa: PLC0415 - knows every source
+
+    resolver = Resolver(
+        stack_file.parent,
+        settings.store,
+        settings.environment,
+        watch,
+        patches,
+        locked.weights if locked else None,
+    )
     return resolver.facts(stack, inputs, build=build, weights=weights)
 
 
@@ -209,7 +208,7 @@ def template_of(stack: Stack, folder: Path) -> Path | None:
     return folder / name
 
 
-def patches_of(stack: Stack, stack_file: Path) -> tuple[Patch, ...]:
+def patches_of(stack: Stack, stack_file: Path) -> "tuple[Patch, ...]":
     """The patches that a stack names; raises StackError with all that is wrong."""
     names = stack.llama_cpp.patches or ()
     if not names:
@@ -222,19 +221,9 @@ def patches_of(stack: Stack, stack_file: Path) -> tuple[Patch, ...]:
             f"the patch `{led_out[0]}` lies outside the project of the stack",
             hint=f"`{folder / led_out[0]}` is a link: put the folder there",
         )
+    from deployer.llama.patch_file import load_patches  # noqa: PLC0415 - few have any
+
     return load_patches(folder, names)
-
-
-def _read_files(stack: Stack, stack_file: Path) -> Iterator[Path]:
-    """Every file of the patches that a stack names, and its chat template."""
-    if (template := template_of(stack, stack_file.parent)) is not None:
-        yield template
-    if not stack.llama_cpp.patches:
-        return
-    folder = patches_folder(stack_file)
-    for name in stack.llama_cpp.patches:
-        yield folder / name / "patch.yaml"
-        yield folder / name / f"{name}.patch"
 
 
 def _kept(
@@ -251,10 +240,16 @@ def _kept(
     return build, weights
 
 
-def _asks(stack: Stack, build: Pin | None, weights: Pin | None) -> bool:
-    """Whether what no pin is given for lies elsewhere than on this machine."""
+def _refuse_asking(
+    stack: Stack, stack_file: Path, build: Pin | None, weights: Pin | None
+) -> None:
+    """Raise UsageError where what no pin is given for lies elsewhere than here."""
     remote_weights = weights is None and stack.model.path is None
-    return remote_weights or (build is None and not _builds_here(stack))
+    if remote_weights or (build is None and not _builds_here(stack)):
+        raise UsageError(
+            f"the lock file of `{stack_file}` does not pin all that it names",
+            hint=f"run `deployer lock {stack_file}`",
+        )
 
 
 def _builds_here(stack: Stack) -> bool:
@@ -285,18 +280,6 @@ def _refuse_snapshot(stack: Stack, abilities: Abilities) -> None:
             f"no snapshot can be taken here: {abilities.why_not}",
             hint="; or ".join(filter(None, (abilities.hint, _COLD))),
         )
-
-
-def _artefacts(stack: Stack, folder: Path) -> Iterator[Path]:
-    """Files of this machine that the plan depends on."""
-    if stack.llama_cpp.binary is not None:
-        yield folder / stack.llama_cpp.binary
-    if stack.model.path is not None:
-        yield folder / stack.model.path
-        if stack.model.mmproj is not None:
-            yield folder / stack.model.mmproj
-    for name in _pictures(stack):
-        yield folder / name
 
 
 def _pictures(stack: Stack) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Day to day: status and check."""
+"""Day to day: check."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,25 +14,11 @@ from deployer.app.judging import (
 )
 from deployer.app.settings import Settings
 from deployer.core.events import Event
-from deployer.core.plan import Change, gates_of, make_plan
-from deployer.core.state import Release, State, node_of
+from deployer.core.plan import gates_of
 from deployer.core.verdict import Verdict
-from deployer.engines import Endpoint, Observation
+from deployer.engines import Endpoint
 from deployer.gates.runner import GateRequest, Tell, run_gates
 from deployer.gates.target import Target
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """How a stack is now."""
-
-    state: State
-    release: Release | None
-    """The live one."""
-    server: Observation | None
-    endpoint: Endpoint | None
-    made_of: tuple[Change, ...] = ()
-    """What is live, each as a change that keeps it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,20 +41,6 @@ class Checked:
 
     url: str
     verdicts: tuple[Verdict, ...]
-
-
-def status(stack_file: Path, settings: Settings) -> Status:
-    """The state of a stack, and what its server is seen to do."""
-    found = deployed(stack_file, settings)
-    server = found.state.server
-    if server is None:
-        return Status(found.state, None, None, None)
-    release = found.state.releases[-1] if found.state.releases else None
-    endpoint = found.engine.endpoint(server, candidate=False)
-    seen = found.engine.observe(server)
-    graph = {a: node_of(r) for a, r in found.state.live.items()}
-    kept = make_plan(graph, found.state).changes
-    return Status(found.state, release, seen, endpoint, kept)
 
 
 def check(

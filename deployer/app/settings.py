@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,6 +42,8 @@ class Settings:
     """Seconds that a run waits for the lock of a stack."""
     ahead: "Callable[[StateStore], State | None] | None" = None
     """Reads states that were asked for before their turn; None: each in its turn."""
+    begun: int = field(default_factory=time.time_ns)
+    """When this run began to read, in nanoseconds since the epoch."""
 
     @property
     def store(self) -> "Store":
@@ -135,8 +137,8 @@ class Settings:
 
 def settings_of(environment: Mapping[str, str] | None = None) -> Settings:
     """The settings of this process."""
-    found = dict(os.environ) if environment is None else environment
-    return Settings(environment=found, home=home_of(found))
+    found = dict(os.environ if environment is None else environment)
+    return Settings(environment=found, home=Path(home_of(found)))
 
 
 def patches_folder(stack_file: Path) -> Path:

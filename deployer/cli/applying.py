@@ -1,5 +1,6 @@
 """apply, rollback, destroy: the commands that change something."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TypedDict, Unpack
@@ -7,6 +8,7 @@ from typing import TypedDict, Unpack
 import click
 
 from deployer import saved_plan
+from deployer.answers.kept import call_of
 from deployer.app.applying import destroy, rollback
 from deployer.app.planning import Options, Pending, Planned
 from deployer.app.saving import stack_of
@@ -16,6 +18,7 @@ from deployer.cli.options import (
     json_option,
     lock_timeout_option,
     locked_option,
+    no_cache_option,
     since_option,
     stack_argument,
     yes_option,
@@ -39,6 +42,7 @@ class _Asked(TypedDict):
     engine: str | None
     locked: bool
     refresh: bool
+    cached: bool
     pending: str
     lock_timeout: float
 
@@ -48,6 +52,7 @@ class _Asked(TypedDict):
 @click.argument("plan_file", type=click.Path(path_type=Path), required=False)
 @engine_option
 @locked_option
+@no_cache_option
 @click.option(
     "--refresh",
     is_flag=True,
@@ -102,7 +107,8 @@ def apply_command(
         asked["engine"], yes = asked["engine"] or saved.bound.engine or None, True
     subjects = asked_for(stack, since, allow_destroy=allow_destroy)
     settings = replace(settings_of(), lock_timeout=asked["lock_timeout"])
-    run = Run(_options(asked), settings, saved=saved, yes=yes)
+    call = call_of(sys.argv[1:])
+    run = Run(_options(asked), settings, saved=saved, yes=yes, call=call)
     carry_out = run.stream if as_json else run.show
     carry_out(subjects, f"deployer apply {stack}")
 
@@ -114,6 +120,7 @@ def _options(asked: _Asked) -> Options:
         refresh=True,
         cheaply=not asked["refresh"],
         pending=Pending(asked["pending"]),
+        cached=asked["cached"],
     )
 
 

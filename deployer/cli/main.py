@@ -1,84 +1,67 @@
 """The `deployer` command: commands are imported when they are called."""
 
-import errno
 import io
 import os
 import sys
 from collections.abc import Mapping
 from importlib import import_module
-from typing import NoReturn, cast
+from typing import TYPE_CHECKING, cast
 
 import click
 
 from deployer import __version__
-from deployer.core.problems import problems_text
-from deployer.core.spelling import (
-    did_you_mean,
-    harmless,
-    secrets_of,
-    shown,
-    without_secrets,
-)
-from deployer.errors import DeployerError, StackError, UsageError
 
-COMMANDS: Mapping[str, str] = {
-    "init": "planning",
-    "validate": "planning",
-    "lock": "planning",
-    "plan": "planning",
-    "show": "planning",
-    "refresh": "planning",
-    "apply": "applying",
-    "render": "rendering",
-    "status": "releases",
-    "history": "releases",
-    "report": "reporting",
-    "diff": "releases",
-    "rollback": "applying",
-    "destroy": "applying",
-    "check": "checking",
-    "start": "serving",
-    "stop": "serving",
-    "restore": "serving",
-    "logs": "serving",
-    "connect": "connecting",
-    "chat": "chatting",
-    "metrics": "watching",
-    "watch": "watching",
-    "monitor": "watching",
-    "build": "building",
-    "fetch": "artefacts",
-    "store": "artefacts",
-    "state": "states",
-    "gguf": "fitting",
-    "fit": "fitting",
-    "flags": "flags",
-    "traps": "traps",
-    "doctor": "doctor",
-    "upgrade": "upgrading",
-    "patches": "building",
-    "schema": "tools",
-    "completion": "tools",
-    "version": "tools",
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+COMMANDS: Mapping[str, tuple[str, str]] = {
+    "init": ("planning", "Write a stack file to start from."),
+    "validate": ("planning", "Check stack files, offline."),
+    "lock": ("planning", "Pin what stacks name, in their lock files."),
+    "plan": ("planning", "Show what `apply` would change, and why."),
+    "show": ("planning", "Show a plan that `plan --out` kept."),
+    "refresh": ("planning", "Look for drift: what runs otherwise."),
+    "apply": ("applying", "Carry out the plan: make, prove with gates, promote."),
+    "render": ("rendering", "Show the apps and the command line of a stack."),
+    "status": ("releases", "Show what is live, and how it is."),
+    "history": ("releases", "List the kept releases, newest first."),
+    "report": ("reporting", "One page of stacks, releases, gates, latency."),
+    "diff": ("releases", "Show what release AFTER changed against release BEFORE."),
+    "rollback": ("applying", "Promote an earlier release again, after its gates pass."),
+    "destroy": ("applying", "Stop and remove what runs."),
+    "check": ("checking", "Run gates against a running server."),
+    "start": ("serving", "Start the live release where it does not run."),
+    "stop": ("serving", "Stop the server; `start` brings it back."),
+    "restore": ("serving", "Bring the server back from its snapshot."),
+    "logs": ("serving", "Print the log of the live server."),
+    "connect": (
+        "connecting",
+        "Print the configuration of a client for the live endpoint.",
+    ),
+    "chat": ("chatting", "Talk with a live stack in the terminal."),
+    "metrics": ("watching", "Show what the live server counts."),
+    "watch": ("watching", "Probe a live stack, warm and after idle."),
+    "monitor": ("watching", "What Prometheus and Grafana need to watch a stack."),
+    "build": ("building", "Put the llama-server of a stack into the store."),
+    "fetch": ("artefacts", "Put llama-server and weights into the store."),
+    "store": ("artefacts", "The artefact store of this machine."),
+    "state": ("states", "What was deployed, as it is recorded."),
+    "gguf": ("fitting", "Show what the header of a GGUF file says."),
+    "fit": ("fitting", "Show whether a model fits, and where it would."),
+    "flags": ("flags", "List the options of llama-server at a build, or explain one."),
+    "traps": ("traps", "List the known traps, or explain one."),
+    "doctor": ("doctor", "Say what is wrong, why, and what to do."),
+    "upgrade": ("upgrading", "Say what another build means for a stack."),
+    "patches": ("building", "Patches to llama.cpp: what each means for a build."),
+    "schema": ("tools", "Print a JSON schema: of stacks, or of events."),
+    "completion": ("tools", "Print the completion script of a shell."),
+    "version": ("tools", "Print the version; --check looks for a newer."),
 }
-"""Every command, and the module of `deployer.cli` that holds it."""
-
-INTERNAL_ERROR = 70
-
-_ADVICE: Mapping[int | None, str] = {
-    errno.ENOSPC: "free some space; `DEPLOYER_HOME` moves the store to another disk",
-    errno.EDQUOT: "free some space; `DEPLOYER_HOME` moves the store to another disk",
-    errno.EFBIG: "raise the limit of the file size: `ulimit -f`",
-    errno.EACCES: "look at its owner and mode; run `deployer` as one user",
-    errno.EPERM: "look at its owner and mode; run `deployer` as one user",
-    errno.EROFS: "`DEPLOYER_HOME` moves the store to another disk",
-    errno.EMFILE: "raise the limit of open files: `ulimit -n`",
-}
-"""What to do where the system refuses a file."""
+"""Every command: the module of `deployer.cli` that holds it, and its short help."""
 
 
 class _Lazy(click.Group):
-    """A group that imports a command only to run it or to show its help."""
+    """A group that imports a command only to run it or to show its own help."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order in which they are usually needed."""
@@ -87,19 +70,44 @@ class _Lazy(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command of this name; raises UsageError where there is none."""
-        if (module := COMMANDS.get(cmd_name)) is None:
+        if cmd_name not in COMMANDS:
             if ctx.resilient_parsing:  # a shell asks for completions
                 return None
+            from deployer.core.spelling import (  # noqa: PLC0415 - as above
+                did_you_mean,
+                shown,
+            )
+            from deployer.errors import UsageError  # noqa: PLC0415 - only on trouble
+
             raise UsageError(
                 f"there is no command `{shown(cmd_name)}`",
                 hint=did_you_mean(cmd_name, COMMANDS)
                 or "`deployer --help` lists the commands",
             )
+        module, _ = COMMANDS[cmd_name]
         name = cmd_name.replace("-", "_")
         return cast(
             "click.Command",
             getattr(import_module(f"deployer.cli.{module}"), f"{name}_command"),
         )
+
+    def format_commands(
+        self, ctx: click.Context, formatter: click.HelpFormatter
+    ) -> None:
+        """Every command with its short help."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, told) for name, (_, told) in COMMANDS.items()])
+
+    def shell_complete(
+        self, ctx: click.Context, incomplete: str
+    ) -> "list[CompletionItem]":
+        """The commands and options that begin so."""
+        from click.shell_completion import CompletionItem  # noqa: PLC0415 - a shell
+
+        options = click.Command.shell_complete(self, ctx, incomplete)
+        begun = [name for name in COMMANDS if name.startswith(incomplete)]
+        return [*(CompletionItem(n, help=COMMANDS[n][1]) for n in begun), *options]
 
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
@@ -120,32 +128,19 @@ def main(ctx: click.Context, *, debug: bool) -> None:
     ctx.obj = debug
 
 
-def run() -> NoReturn:
-    """Run the command line and exit with the code that `deployer.errors` lists."""
+def run() -> int:
+    """Run the command line; returns the exit code that `deployer.errors` lists."""
     debug = "--debug" in sys.argv or bool(os.environ.get("DEPLOYER_DEBUG"))
     _print_anywhere()
     try:
         code = main(prog_name="deployer", standalone_mode=False)
     except click.exceptions.Exit as stop:
         code = stop.exit_code
-    except click.Abort:
-        click.echo("cancelled", err=True)
-        code = 8
-    except click.exceptions.NoArgsIsHelpError as error:
-        error.show()
-        code = UsageError.exit_code
-    except click.ClickException as error:
-        code = _say(_usage_error(error))
-    except DeployerError as error:
-        code = _say(error, debug=debug)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
-    except OSError as error:
-        code = _say(_refused(error), debug=debug)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is told
-        code = _say_internal(error, debug=debug)
-    sys.exit(code if isinstance(code, int) else 0)
+        from deployer.cli.trouble import tell  # noqa: PLC0415 - only on trouble
+
+        code = tell(error, debug=debug)
+    return code if isinstance(code, int) else 0
 
 
 def _print_anywhere() -> None:
@@ -153,56 +148,3 @@ def _print_anywhere() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-
-
-def _usage_error(error: click.ClickException) -> UsageError:
-    """What click says, as we say it."""
-    context = error.ctx if isinstance(error, click.UsageError) else None
-    command = "deployer" if context is None else context.command_path
-    message = error.format_message().removeprefix("Invalid value for ")
-    message = message.rstrip(".").replace("'", "`")
-    return UsageError(
-        f"{message[:1].lower()}{message[1:]}",
-        hint=f"`{command} --help` shows how to call it",
-    )
-
-
-def _refused(error: OSError) -> DeployerError:
-    """The system refused a file; which one, and why."""
-    place = f"`{error.filename}`: " if error.filename else ""
-    return DeployerError(
-        f"{place}{error.strerror or error}", hint=_ADVICE.get(error.errno, "")
-    )
-
-
-def _say(error: DeployerError, *, debug: bool = False) -> int:
-    if debug:
-        _tell_trace()
-    if isinstance(error, StackError):
-        _tell(problems_text(error.problems).rstrip("\n"))
-        return error.exit_code
-    _tell(f"error: {error.message}")
-    if error.hint:
-        _tell(f"  hint: {error.hint}")
-    return error.exit_code
-
-
-def _say_internal(error: Exception, *, debug: bool) -> int:
-    """A defect of ours: say so without a traceback, and how to get one."""
-    if debug:
-        _tell_trace()
-    _tell(f"error: internal error ({type(error).__name__}: {error})")
-    _tell("  hint: run again with `deployer --debug …` and report it")
-    return INTERNAL_ERROR
-
-
-def _tell_trace() -> None:
-    """The traceback of the error at hand."""
-    import traceback  # noqa: PLC0415 - only on trouble
-
-    _tell(traceback.format_exc().rstrip("\n"))
-
-
-def _tell(text: str) -> None:
-    """Say what went wrong, without the secrets of the environment."""
-    click.echo(harmless(without_secrets(text, secrets_of(os.environ))), err=True)

@@ -47,6 +47,13 @@ engine_option = click.option(
 locked_option = click.option(
     "--locked", is_flag=True, help="Refuse to change or outdate the lock file."
 )
+no_cache_option = click.option(
+    "--no-cache",
+    "cached",
+    is_flag=True,
+    callback=lambda _context, _option, given: not given,
+    help="Read everything anew, nothing from what earlier runs kept.",
+)
 yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print JSON lines for programs."

@@ -1,7 +1,6 @@
 """What goes to the terminal: text for people, JSON lines for programs."""
 
 import json
-import shutil
 import sys
 from collections.abc import Mapping
 
@@ -24,6 +23,8 @@ def json_head() -> None:
 
 def width() -> int:
     """Columns to fill."""
+    import shutil  # noqa: PLC0415 - few commands fill them
+
     return shutil.get_terminal_size((100, 24)).columns
 
 

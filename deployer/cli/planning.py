@@ -10,28 +10,29 @@ from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 import click
 
+from deployer.answers.kept import call_of
 from deployer.app.ahead import reading_ahead
 from deployer.app.planning import Options, Planned, plan
+from deployer.app.remembering import SaidPlans
 from deployer.app.settings import Settings, settings_of
 from deployer.app.subjects import Subject
-from deployer.cli.comment import comment_of, print_comment
 from deployer.cli.each import annotate_option, each, subjects_of
 from deployer.cli.options import (
     engine_option,
     json_option,
     locked_option,
+    no_cache_option,
     since_option,
 )
 from deployer.cli.output import json_head, json_line
+from deployer.cli.telling import print_plan
 from deployer.core.notices import notice_data, notice_lines
 from deployer.core.progress import Progress, Watch, unwatched
-from deployer.core.render.text import plan_text
 from deployer.core.values import JsonValue
 from deployer.errors import UsageError
 
 if TYPE_CHECKING:
     from deployer.cli.show import Show
-    from deployer.saved_plan import SavedPlan
 
 CHANGES = 2
 """Exit code of `plan --detailed-exitcode` when something would change."""
@@ -78,8 +79,14 @@ def init_command(path: Path, template: str) -> None:
 @engine_option
 @json_option
 @annotate_option
+@no_cache_option
 def validate_command(
-    paths: tuple[Path, ...], engine: str | None, *, as_json: bool, annotate: bool
+    paths: tuple[Path, ...],
+    engine: str | None,
+    *,
+    as_json: bool,
+    annotate: bool,
+    cached: bool,
 ) -> None:
     """Check stack files: schema, rules across fields, files they name.  Offline.
 
@@ -95,18 +102,11 @@ def validate_command(
 
     def check(subject: Subject) -> None:
         file = subject.file
-        found = validate(file, settings_of(), engine)
+        found = validate(file, settings_of(), engine, cached=cached)
         if as_json:
-            notices = [notice_data(notice) for notice in found.notices]
-            notes: list[JsonValue] = [*found.notes]
-            json_line(
-                {
-                    "type": "valid",
-                    "file": str(file),
-                    "notes": notes,
-                    "notices": [*notices],
-                }
-            )
+            told: list[JsonValue] = [notice_data(notice) for notice in found.notices]
+            about: dict[str, JsonValue] = {"notes": [*found.notes], "notices": told}
+            json_line({"type": "valid", "file": str(file), **about})
             return
         click.echo(f"{file}: valid")
         for note in found.notes:
@@ -147,12 +147,14 @@ class _Asked(TypedDict):
     locked: bool
     refresh: bool
     without_state: bool
+    cached: bool
 
 
 @click.command("plan")
 @_paths
 @engine_option
 @locked_option
+@no_cache_option
 @since_option
 @annotate_option
 @click.option("--refresh", is_flag=True, help="Look at the world, and report drift.")
@@ -201,12 +203,15 @@ def plan_command(  # noqa: PLR0913 - one parameter an option
     form = "json" if as_json else form
     subjects, unchanged = _selected(paths, since)
     _refuse_several(subjects, out)
+    said = SaidPlans(call_of(sys.argv[1:]), settings)
     with _helped(subjects, settings, options), reading_ahead(subjects, settings) as far:
         make = partial(_plan, far, options, out, as_text=form == "text")
         if form == "markdown":
-            changes = print_comment(subjects, unchanged, make, since, annotate=annotate)
+            changes = _comment(subjects, unchanged, make, since, annotate=annotate)
         else:
-            changes = _tell_each(subjects, make, form, steps=steps, annotate=annotate)
+            changes = _tell_each(
+                subjects, make, form, said, steps=steps, annotate=annotate
+            )
     if changes and detailed_exitcode:
         raise click.exceptions.Exit(CHANGES)
 
@@ -227,7 +232,7 @@ def show_command(plan_file: Path, form: str, *, as_json: bool) -> None:
     saved = saved_plan.read(plan_file)
     if as_json or form == "json":
         json_head()
-    _print(saved, "json" if as_json else form, Path(saved.file), steps=True)
+    print_plan(saved, "json" if as_json else form, Path(saved.file), steps=True)
 
 
 @click.command("refresh", short_help="Look for drift: what runs otherwise.")
@@ -285,8 +290,8 @@ def _selected(
 def _helped(
     subjects: tuple[Subject, ...], settings: Settings, options: Options
 ) -> AbstractContextManager[None]:
-    """Help for many stacks; one alone has nobody to be helped by."""
-    if len(subjects) == 1:
+    """Help for many stacks; one alone, or all read anew, has no use for it."""
+    if len(subjects) == 1 or not options.cached:
         return nullcontext()
     from deployer.app.helpers import helped  # noqa: PLC0415 - only for several
 
@@ -294,10 +299,25 @@ def _helped(
     return helped(files, settings, options)
 
 
+def _comment(
+    subjects: tuple[Subject, ...],
+    unchanged: tuple[Path, ...],
+    make: Callable[[Subject], Planned],
+    since: str | None,
+    *,
+    annotate: bool,
+) -> int:
+    """Print one comment of all plans; returns how many would change something."""
+    from deployer.cli.comment import print_comment  # noqa: PLC0415 - rare
+
+    return print_comment(subjects, unchanged, make, since, annotate=annotate)
+
+
 def _tell_each(
     subjects: tuple[Subject, ...],
     make: Callable[[Subject], Planned],
     form: str,
+    said: SaidPlans,
     *,
     steps: bool,
     annotate: bool,
@@ -310,9 +330,11 @@ def _tell_each(
         apart = subject != subjects[0]
         planned = make(subject)
         changes += not planned.plan.is_empty
-        _print(planned, form, subject.file, steps=steps, apart=apart)
+        text = print_plan(planned, form, subject.file, steps=steps, apart=apart)
+        said.add(subject.file, planned, text)
 
     each(subjects, tell, as_json=form == "json", annotate=annotate)
+    said.keep()
     return changes
 
 
@@ -373,31 +395,3 @@ def _watched(command: str, *, as_text: bool) -> Iterator[Watch]:
     finally:
         for show in shows:
             show.pause()
-
-
-def _print(
-    planned: "Planned | SavedPlan",
-    form: str,
-    file: Path,
-    *,
-    steps: bool,
-    apart: bool = False,
-) -> None:
-    seen = planned.prepared if isinstance(planned, Planned) else None
-    fit, notices = (None, ()) if seen is None else (seen.fit, seen.notices)
-    match form:
-        case "json":
-            from deployer.core.render.data import plan_data  # noqa: PLC0415 - rare
-
-            data = plan_data(planned.plan, planned.places, fit=fit)
-            told = [notice_data(notice) for notice in notices]
-            json_line({**data, "notices": [*told], "file": str(file)})
-        case "markdown":
-            click.echo(comment_of(planned, file), nl=False)
-        case _:
-            text = plan_text(planned.plan, planned.places, steps=steps, fit=fit)
-            click.echo(f"\n{text}" if apart else text, nl=False)
-            for note in planned.notes:
-                click.echo(f"note: {note}")
-            for line in notice_lines(notices):
-                click.echo(line)

@@ -8,8 +8,8 @@ import click
 from deployer.app.deployed import deployed
 from deployer.app.releases import compare, versions_of
 from deployer.app.reports import report_of
-from deployer.app.serving import Status, status
 from deployer.app.settings import settings_of
+from deployer.app.status import Status, status
 from deployer.cli.options import json_option, stack_argument
 from deployer.cli.output import json_head, json_line, when
 from deployer.core.render.data import plan_data

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from deployer import __version__
+from deployer import __version__, version_line
 from deployer.cli.options import json_option
 from deployer.cli.output import json_head, json_line, wrapped
 from deployer.core.spelling import harmless
@@ -77,7 +77,7 @@ def version_command(paths: tuple[Path, ...], *, check: bool, as_json: bool) -> N
     """
     python = sys.version.split()[0]
     if not as_json:
-        click.echo(f"deployer {__version__} (Python {python})")
+        click.echo(version_line())
     looked = _look(paths) if check else None
     if as_json:
         json_head()

@@ -26,7 +26,7 @@ class Section(BaseModel):
         frozen=True,
         extra="forbid",
         strict=True,
-        use_attribute_docstrings=True,
+        defer_build=True,  # a stack builds the parts that it has
         allow_inf_nan=False,
     )
 
@@ -130,7 +130,7 @@ def fields_of(section: type[Section]) -> Mapping[str, Field]:
         found[name] = Field(
             next((m for m in marks if isinstance(m, Effect)), None),
             tuple(m for m in marks if isinstance(m, Flag)),
-            _unit_in(Annotated[info.annotation, *marks, "field"]),
+            next(filter(None, map(_unit_in, (info.annotation, *marks))), None),
             Mark.LOCKED in marks,
             next((m.engine for m in marks if isinstance(m, Only)), None),
             _section_in(info.annotation),

@@ -4,8 +4,12 @@ It describes a stack after its overlays are merged.  `null` is not in it: in a f
 it removes what a base says, so a merged stack holds none, and no editor offers it.
 """
 
+import ast
+import inspect
 import json
+from collections.abc import Iterator
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
@@ -23,9 +27,15 @@ def schema_of() -> dict[str, Any]:
     """The schema that stacks are checked against, as plain JSON values."""
     made = Stack.model_json_schema(mode="validation", schema_generator=_Generator)
     definitions = made["$defs"]
-    for section in (made, *definitions.values()):
-        for field in section.get("properties", {}).values():
-            _describe(field, definitions)
+    classes = {section.__name__: section for section in _below(Section)}
+    for name, section in ({"Stack": made} | definitions).items():
+        if name not in classes:
+            continue
+        written = written_below(classes[name])
+        fields = section.get("properties", {})
+        for field, schema in fields.items():
+            told = written.get(field) or _said_of(schema, definitions)
+            fields[field] = dict(sorted({**schema, "description": told}.items()))
     head = {"$schema": DIALECT, "$id": IDENTIFIER, "title": "deployer stack"}
     return {**head, **made}
 
@@ -41,11 +51,40 @@ def known_schema() -> dict[str, Any]:
     return schema_of()
 
 
-def _describe(field: dict[str, Any], definitions: dict[str, Any]) -> None:
-    """Say it on the field too where pydantic leaves it to the section it names."""
-    if "description" not in field:
-        section = definitions[field["$ref"].rpartition("/")[2]]
-        field["description"] = section["description"]
+def _below(section: type[Section]) -> Iterator[type[Section]]:
+    """Every kind of section that there is."""
+    for kind in section.__subclasses__():
+        yield kind
+        yield from _below(kind)
+
+
+def written_below(section: type[Section]) -> dict[str, str]:
+    """The text below each field in the source of a class, or of one it comes from.
+
+    Only the schema tells it, and reading sources takes longer than a plan: so pydantic
+    is not asked to do it for every run.
+    """
+    found: dict[str, str] = {}
+    for above in reversed(section.__mro__):
+        if not issubclass(above, Section):
+            continue
+        (defined,) = ast.parse(inspect.getsource(above)).body
+        for field, text in pairwise(getattr(defined, "body", ())):
+            match field, text:
+                case (
+                    ast.AnnAssign(target=ast.Name(name)),
+                    ast.Expr(value=ast.Constant(str(said))),
+                ):
+                    found[name] = inspect.cleandoc(said)
+                case _:
+                    pass
+    return found
+
+
+def _said_of(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
+    """What is said of the section that a field names."""
+    section = definitions[schema["$ref"].rpartition("/")[2]]
+    return str(section["description"])
 
 
 class _Generator(GenerateJsonSchema):

@@ -4,13 +4,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
+from deployer.answers.inputs import STAMP, Input
 from deployer.core.abilities import Abilities
-from deployer.core.events import Say
 from deployer.core.resources import Graph, Node
 from deployer.core.state import Record
 from deployer.core.values import Flat
+
+if TYPE_CHECKING:
+    from deployer.core.events import Say
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,7 @@ class Engine(Protocol):
         """Raise what can be known to fail before anything is made."""
         ...
 
-    def stage(self, node: Node, needs: Mapping[str, Flat], say: Say) -> Flat:
+    def stage(self, node: Node, needs: Mapping[str, Flat], say: "Say") -> Flat:
         """Make an artefact, or bring a server up beside the live one.
 
         ``needs`` holds the outputs of what the node is made from, by kind.
@@ -69,11 +72,11 @@ class Engine(Protocol):
         """
         ...
 
-    def update(self, node: Node, record: Record, say: Say) -> None:
+    def update(self, node: Node, record: Record, say: "Say") -> None:
         """Change a live server in place, in its update fields only."""
         ...
 
-    def promote(self, record: Record, before: Record | None, say: Say) -> Flat:
+    def promote(self, record: Record, before: Record | None, say: "Say") -> Flat:
         """Hand the traffic over to a staged server; being live already is fine.
 
         Returns the outputs that are known only now.  Raises PromotionError where the
@@ -82,25 +85,25 @@ class Engine(Protocol):
         """
         ...
 
-    def retire(self, record: Record, say: Say) -> None:
+    def retire(self, record: Record, say: "Say") -> None:
         """Let a server finish what it answers, then stop it; gone already is fine.
 
         An artefact that an earlier run began stays: the store looks after itself.
         """
         ...
 
-    def start(self, record: Record, needs: Mapping[str, Flat], say: Say) -> None:
+    def start(self, record: Record, needs: Mapping[str, Flat], say: "Say") -> None:
         """Start a live server that does not run; running already is fine.
 
         Where no other server has the traffic, it has it from here on.
         """
         ...
 
-    def stop(self, record: Record, say: Say) -> None:
+    def stop(self, record: Record, say: "Say") -> None:
         """Stop a live server; it stays the live release, and `start` brings it back."""
         ...
 
-    def idle(self, record: Record, seconds: float, say: Say) -> None:
+    def idle(self, record: Record, seconds: float, say: "Say") -> None:
         """Let nobody ask a candidate for a while, so that a restore is what follows.
 
         Returns once its memory is free.
@@ -108,7 +111,7 @@ class Engine(Protocol):
         ...
 
     def restore(
-        self, record: Record, needs: Mapping[str, Flat], say: Say, *, beside: bool
+        self, record: Record, needs: Mapping[str, Flat], say: "Say", *, beside: bool
     ) -> Restored:
         """Bring a server back from its snapshot; a cold start is told as one.
 
@@ -130,7 +133,7 @@ class Engine(Protocol):
         """Where a server answers; for a candidate, where only it answers."""
         ...
 
-    def discard(self, record: Record, say: Say) -> None:
+    def discard(self, record: Record, say: "Say") -> None:
         """Remove an artefact that nothing needs any more; gone already is fine."""
         ...
 
@@ -214,6 +217,30 @@ def abilities_of(name: str, environment: Mapping[str, str], home: Path) -> Abili
     return replace(
         ABILITIES[name], snapshots=found.works, why_not=found.why, hint=found.hint
     )
+
+
+def machine_inputs(name: str, environment: Mapping[str, str]) -> tuple[Input, ...]:
+    """The files that the stamp of a machine comes from."""
+    if name != "local":
+        return ()
+    from deployer.engines.local.criu import candidates  # noqa: PLC0415 - see above
+
+    return tuple((STAMP, path) for path in candidates(environment))
+
+
+def signs_of_life(
+    name: str, record: Record, place: Place
+) -> tuple[tuple[Input, str], ...]:
+    """What shows at no cost that a server is as well as `Engine.observe` found it.
+
+    With the word that each look has to come back with, in this order; nothing where
+    only the engine can tell.
+    """
+    if name != "local":
+        return ()
+    from deployer.engines.local.signs import signs_of  # noqa: PLC0415 - see above
+
+    return signs_of(record, place)
 
 
 def machine_stamp(name: str, environment: Mapping[str, str]) -> str:

@@ -103,6 +103,10 @@ class Project:
         """Run `deployer` without a terminal until it ends."""
         return self._run((*COMMAND, *words), typed, env)
 
+    def python(self, code: str, *words: str) -> Done:
+        """Run a program of the test, that calls `deployer` in its own way."""
+        return self._run((sys.executable, "-c", code, *words), "", None)
+
     def shell(self, line: str) -> Done:
         """Run a line of a shell."""
         return self._run(("bash", "-c", line), "", None)

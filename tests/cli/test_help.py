@@ -4,7 +4,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from deployer.cli.main import main
+from deployer.cli.main import COMMANDS, main
 from tests.cli.project import Project
 
 
@@ -32,6 +32,15 @@ def test_every_command_fits_on_its_line_of_the_overview() -> None:
     done = CliRunner().invoke(main, ["--help"])
 
     assert "..." not in done.output.partition("Commands:")[2]
+
+
+def test_the_overview_says_what_the_commands_say_of_themselves() -> None:
+    context = click.Context(main)
+    for name, (_, told) in COMMANDS.items():
+        command = main.get_command(context, name)
+        assert command is not None
+        assert told == command.get_short_help_str(limit=99)
+        assert not command.hidden
 
 
 WRONG_CALLS = {

@@ -13,6 +13,7 @@ from deployer.core.marks import Section, fields_of, leaves, marks_at
 from deployer.core.model import Stack
 from deployer.core.plan import Action, make_plan
 from deployer.core.resources import Graph, Kind
+from deployer.core.schema import written_below
 from deployer.core.state import State, record_of
 from deployer.core.values import JsonValue
 from deployer.testing.stacks import facts, stack
@@ -92,7 +93,7 @@ def test_a_field_says_what_it_means(path: str) -> None:
         found = fields_of(inside)[name].section
         assert found is not None
         inside = found
-    assert (inside.model_fields[last].description or "").endswith(".")
+    assert written_below(inside)[last].endswith(".")
 
 
 @pytest.mark.parametrize("path", EXAMPLES)

@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -83,6 +83,18 @@ def stamp(environment: Mapping[str, str]) -> str:
     except OSError:
         of_program = ""
     return f"1:{program}:{of_program}:{os.uname().release}:{os.geteuid()}"
+
+
+def candidates(environment: Mapping[str, str]) -> Iterator[str]:
+    """The files that decide which program it is: the first that is one."""
+    if named := environment.get(VARIABLE):
+        yield named
+        return
+    found = _program(environment)
+    for folder in environment.get("PATH", os.defpath).split(os.pathsep):
+        yield (path := os.path.join(folder, "criu"))  # noqa: PTH118 - as `which` does
+        if path == found:
+            return
 
 
 def dump(program: str, pid: int, images: Path) -> str:

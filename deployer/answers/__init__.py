@@ -1,0 +1,1 @@
+"""What was answered before, and whether it still holds; imports next to nothing."""

@@ -1,0 +1,46 @@
+"""Plans as they are printed."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from deployer.app.planning import Planned
+from deployer.cli.output import json_line
+from deployer.core.notices import notice_data, notice_lines
+from deployer.core.render.text import plan_text
+
+if TYPE_CHECKING:
+    from deployer.saved_plan import SavedPlan
+
+
+def print_plan(
+    planned: "Planned | SavedPlan",
+    form: str,
+    file: Path,
+    *,
+    steps: bool,
+    apart: bool = False,
+) -> str:
+    """Print a plan; returns what was printed where that is text for people."""
+    seen = planned.prepared if isinstance(planned, Planned) else None
+    fit, notices = (None, ()) if seen is None else (seen.fit, seen.notices)
+    match form:
+        case "json":
+            from deployer.core.render.data import plan_data  # noqa: PLC0415 - rare
+
+            data = plan_data(planned.plan, planned.places, fit=fit)
+            told = [notice_data(notice) for notice in notices]
+            json_line({**data, "notices": [*told], "file": str(file)})
+        case "markdown":
+            from deployer.cli.comment import comment_of  # noqa: PLC0415 - rare
+
+            click.echo(comment_of(planned, file), nl=False)
+        case _:
+            text = plan_text(planned.plan, planned.places, steps=steps, fit=fit)
+            notes = (f"note: {note}" for note in planned.notes)
+            lines = [*notes, *notice_lines(notices)]
+            text = "\n".join((text.removesuffix("\n"), *lines, ""))
+            click.echo(said := f"\n{text}" if apart else text, nl=False)
+            return said
+    return ""

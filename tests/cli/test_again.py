@@ -1,0 +1,213 @@
+"""The second time: what nothing changed for is answered without a run."""
+
+import json
+import os
+import signal
+from dataclasses import dataclass
+
+import pytest
+
+from deployer import __version__, version_line
+from tests.cli.project import COMMAND, STACK, Project
+
+DEMO = "stacks/demo.yaml"
+
+WATCH = """\
+import sys
+
+def watch(event, args):
+    if event.startswith(("subprocess.", "os.exec", "os.fork", "os.posix_spawn")):
+        started.append(str(args[0]))
+    if event in ("socket.connect", "socket.sendto", "socket.getaddrinfo"):
+        asked.append(str(args[1]))
+
+started, asked = [], []
+sys.addaudithook(watch)
+from deployer.entry import run
+try:
+    run()
+except SystemExit as left:
+    names = sorted({name.partition(".")[0] for name in sys.modules})
+    import json
+    print(json.dumps([left.code, started, asked, names]), file=sys.stderr)
+"""
+
+SLOW = {"modal", "httpx2", "openai", "rich", "numpy", "gguf", "huggingface_hub"}
+MODEL = {"pydantic", "yaml", "jsonschema", "jinja2"}
+LINE = {"click", "json", "re", "pathlib", "dataclasses", "typing", "socket", "inspect"}
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What a command said and did."""
+
+    code: int
+    out: str
+    started: list[str]
+    asked: list[str]
+    imported: set[str]
+
+
+def watched(project: Project, call: str) -> Watched:
+    """Run a command, and look at what it imports, starts and speaks to."""
+    done = project.python(WATCH, *call.split())
+    code, started, asked, names = json.loads(done.err.splitlines()[-1])
+    return Watched(code, done.out, started, asked, set(names))
+
+
+@pytest.fixture
+def locked(paper: Project) -> Project:
+    """A project that plans without asking anybody."""
+    assert paper.run("lock", DEMO).code == 0
+    return paper
+
+
+@pytest.mark.parametrize("call", ["version", "--version"])
+def test_the_version_needs_no_command_line(paper: Project, call: str) -> None:
+    seen = watched(paper, call)
+    assert (seen.code, seen.imported & (LINE | MODEL | SLOW)) == (0, set())
+    said = f"deployer, version {__version__}\n"
+    assert seen.out == (said if call == "--version" else f"{version_line()}\n")
+    # The command line says the same.
+    assert paper.run("--debug", call).out == seen.out
+
+
+@pytest.mark.parametrize("call", ["--help", "-h"])
+def test_help_imports_no_command(paper: Project, call: str) -> None:
+    seen = watched(paper, call)
+    assert (seen.code, seen.imported & (MODEL | SLOW | {"json"})) == (0, set())
+    assert "Commands:" in seen.out
+
+
+def test_a_shell_is_told_the_commands_without_them(paper: Project) -> None:
+    code = (
+        "import sys\n"
+        "from deployer.entry import run\n"
+        "try:\n    run()\n"
+        "except SystemExit:\n"
+        "    print([it for it in sys.modules if it.startswith('deployer.cli.')])\n"
+    )
+    line = f'COMP_WORDS="deployer st" COMP_CWORD=1 python -c "{code}"'
+    done = paper.shell(f"export _DEPLOYER_COMPLETE=bash_complete; {line}")
+    words = [f"plain,{name}" for name in ("status", "start", "stop", "store", "state")]
+    *told, modules = done.out.splitlines()
+    assert (sorted(told), modules) == (sorted(words), "['deployer.cli.main']")
+
+
+def test_the_second_plan_needs_no_model_and_the_third_no_command_line(
+    locked: Project,
+) -> None:
+    first, second, third = (watched(locked, f"plan {DEMO}") for _ in range(3))
+    assert first.out == second.out == third.out != ""
+    assert {"pydantic", "yaml", "click"} <= first.imported
+    assert third.imported & (LINE | MODEL | SLOW) == set()
+    assert (third.code, third.started, third.asked) == (0, [], [])
+
+
+@pytest.mark.parametrize("call", ["plan --engine local", "validate", "status"])
+def test_no_command_that_reads_imports_what_is_slow(locked: Project, call: str) -> None:
+    locked.run("plan", DEMO)
+    seen = watched(locked, f"{call} {DEMO}")
+    assert seen.imported & SLOW == set()
+
+
+@pytest.mark.parametrize("call", ["plan", "validate", "render"])
+def test_neither_does_one_that_reads_everything(locked: Project, call: str) -> None:
+    seen = watched(locked, f"{call} {DEMO}")
+    assert seen.code == 0
+    assert "pydantic" in seen.imported
+    assert seen.imported & SLOW == set()
+
+
+@pytest.mark.parametrize("call", ["plan", "validate"])
+def test_no_cache_reads_everything_anew(locked: Project, call: str) -> None:
+    first, second = (watched(locked, f"{call} {DEMO} --no-cache") for _ in range(2))
+    assert first.out == second.out
+    assert {"pydantic", "yaml"} <= second.imported
+
+
+def test_the_options_of_a_plan_are_no_part_of_what_is_kept(locked: Project) -> None:
+    plain = locked.run("plan", DEMO).out
+    assert locked.run("plan", DEMO).out == plain
+    assert locked.run("plan", DEMO, "--json").lines()[0]["type"] == "version"
+    assert locked.run("plan", DEMO, "--steps").out.startswith(plain)
+    assert locked.run("plan", DEMO, "--detailed-exitcode").code == 2
+    assert locked.run("plan", DEMO).out == plain
+
+
+def test_an_edit_is_seen_at_once(locked: Project) -> None:
+    before = [locked.run("plan", DEMO).out for _ in range(2)]
+    locked.write(STACK.replace("parallel: 2", "parallel: 3"))
+    edited = locked.run("plan", DEMO, "--steps").out
+    after = locked.run("plan", DEMO).out
+    assert before[0] == before[1] != after
+    assert edited.startswith(after)
+
+
+def test_a_stack_that_comes_into_a_folder_is_seen_at_once(locked: Project) -> None:
+    before = [locked.run("plan", "stacks").out for _ in range(2)]
+    locked.write(STACK.replace("name: demo", "name: other"), "other")
+    after = locked.run("plan", "stacks").out
+    assert before[0] == before[1]
+    assert "other on local" in after
+
+
+def test_a_mistake_is_told_each_time(locked: Project) -> None:
+    locked.write(STACK + "wrong: 1\n")
+    first, second = locked.run("plan", DEMO), locked.run("plan", DEMO)
+    assert (first.code, first.out) == (3, "")
+    assert first == second
+
+
+def test_nobody_reads(locked: Project) -> None:
+    for _ in range(3):
+        done = locked.shell(f"{' '.join(COMMAND)} plan {DEMO} | true; exit $PIPESTATUS")
+        assert (done.code in (0, 1), done.err) == (True, "")
+
+
+def test_what_a_terminal_cannot_show_is_a_question_mark(locked: Project) -> None:
+    for _ in range(3):
+        done = locked.run("plan", DEMO, env={"PYTHONIOENCODING": "iso8859-5"})
+        assert "demo on local ? plan" in done.out
+
+
+def test_an_apply_with_nothing_to_do(live: Project) -> None:
+    first, second = (watched(live, f"apply {DEMO}") for _ in range(2))
+    assert first.out == second.out
+    assert second.out.endswith(f"Live at {live.url}\n")
+    assert second.started == []
+    address = f"('127.0.0.1', {live.port})"
+    assert second.asked == [address, "(0, 0)"]  # the server, and the kernel about it
+    assert second.imported & (LINE | MODEL | SLOW) == set()
+    assert live.run("apply", DEMO, "--no-cache").out == first.out
+
+
+def test_an_apply_finds_what_happened_since(live: Project) -> None:
+    assert live.run("apply", DEMO).out == live.run("apply", DEMO).out
+    os.kill(live.server(), signal.SIGKILL)
+    done = live.run("apply", DEMO, "--yes")
+    assert "crashed or was killed" in done.out
+    assert live.server()
+
+
+def test_an_apply_waits_for_nobody_behind_its_back(live: Project) -> None:
+    """What another apply holds is refused, as ever."""
+    assert live.run("apply", DEMO).out == live.run("apply", DEMO).out
+    lock = live.state.with_name("demo.lock")
+    with live.running("apply", DEMO, "--refresh") as other:
+        other.wait()
+    lock.write_text("{}")
+    assert live.run("apply", DEMO).code == 5
+
+
+def test_a_server_that_hangs_is_not_well(live: Project) -> None:
+    said = [live.run("apply", DEMO).out for _ in range(2)]
+    server = live.server()
+    os.kill(server, signal.SIGSTOP)
+    try:
+        seen = watched(live, f"plan {DEMO} --refresh")
+    finally:
+        os.kill(server, signal.SIGCONT)
+    assert said[0] == said[1]
+    assert "running but not healthy" in seen.out
+    assert live.server() == server
