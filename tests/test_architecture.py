@@ -117,8 +117,13 @@ SPELLED: Mapping[str, set[object]] = {
     "app/upgrading.py": {"llama_cpp.tag"},
     # whether the old one comes back where a short look fails
     "apply.py": {"rollout.on_failure"},
-    # what a client has to know
-    "app/connecting.py": {"model.alias", "server.ctx_size"},
+    # what a client has to know: the model, and the context of one slot
+    "app/connecting.py": {
+        "model.alias",
+        "server.ctx_size",
+        "server.kv_unified",
+        "server.parallel",
+    },
     # the build number that gates expect
     "app/judging.py": {"llama_cpp.tag"},
     # what the local engine makes real by itself
