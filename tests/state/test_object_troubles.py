@@ -281,7 +281,8 @@ def test_an_answer_of_before_is_asked_again_and_not_for_ever(
     message, hint = error_of(lambda: kept.write(replace(first, serial=9), expect=8))
     behind = f"`{PLACE}` keeps answering with what it was before"
     assert f"({behind})" in message
-    assert "deployer state push 's/a b.yaml' " in hint
+    push = "before anything else: `deployer state push 's/a b.yaml' "
+    assert hint.startswith(push)
     assert [it.method for it in client.log] == ["GET"] * ATTEMPTS
     assert (tmp_path / "errored.demo.state.json").exists()
 
