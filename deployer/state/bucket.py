@@ -199,13 +199,15 @@ def open_bucket(url: str, options: Mapping[str, str]) -> ObjectBucket:
 @cache  # each has its own connections and looks for credentials anew
 def _opened(url: str, options: tuple[tuple[str, str], ...]) -> ObjectBucket:
     kinds = {"s3": S3Store, "gs": GCSStore, "az": AzureStore}
-    scheme = url.partition("://")[0]
+    scheme, _, where = url.partition("://")
     config = dict(options)
+    if scheme == "az":  # to obstore the first part is the container
+        config["account_name"], _, where = where.partition("/")
     plain = config.get("endpoint", "").startswith("http://")
     client = {**_TIMEOUTS, "allow_http": plain}
     try:
         store = kinds[scheme].from_url(  # type: ignore[attr-defined] # all have it
-            url,
+            f"{scheme}://{where}",
             config=config,
             client_options=client,
             retry_config={"max_retries": 0},

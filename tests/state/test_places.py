@@ -2,6 +2,7 @@
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -128,9 +129,7 @@ def test_the_stacks_of_a_folder_are_listed(tmp_path: Path) -> None:
 
 def test_what_a_store_does_not_know_is_no_place_either() -> None:
     place = StatePlace("s3", "b", {"colour": "red"})
-    with pytest.raises(
-        UsageError, match="`s3://b` is no place for a state: "
-    ) as caught:
+    with pytest.raises(UsageError, match=r"^`s3://b` is no place for a") as caught:
         store_at(place, "demo", stack_file=Path("demo.yaml"))
     assert "colour" in caught.value.message
 
@@ -153,3 +152,23 @@ def test_without_its_extra_a_bucket_says_what_to_install(
         stacks_at(StatePlace("s3", "b"))
     assert caught.value.message == "a state at `s3://` needs `obstore.exceptions`"
     assert caught.value.hint == "install it: `pip install 'deployer[remote]'`"
+
+
+@pytest.mark.parametrize("url", ["s3://b/f", "gs://b/f", "az://account/container/f"])
+def test_each_kind_of_bucket_is_opened_without_a_request(url: str) -> None:
+    region = {"region": "us-east-1"} if url.startswith("s3") else {}
+    store = store_at(
+        replace(place_at(url), options=region), "demo", stack_file=Path("demo.yaml")
+    )
+    assert store.place == f"{url}/demo.state.json"
+
+
+def test_a_container_of_azure_is_asked_for_in_its_account(
+    s3: tuple[Proxy, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server knows no Azure: what it is asked for is what this looks at."""
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", "a2V5LW9mLXRoZS10ZXN0cw==")
+    place = place_at(f"az://account/container/f?endpoint={s3[1]}")
+    store = store_at(place, "demo", stack_file=Path("demo.yaml"))
+    assert store.holder() is None
+    assert s3[0].seen == ["GET /container/f/demo.lock.json"]
