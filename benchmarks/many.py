@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.models import tiny
@@ -32,6 +33,20 @@ auth: {api_key: {env: LLAMA_API_KEY}}
 local: {port: 8080}
 gates: {health: {}, build: {}, props: {}, auth: {}, chat: {}, stream: {ttft: 2s}}
 """
+PROGRAM = """
+import os, runpy, sys
+run, status = os.getpid(), sys.argv.pop(1)
+try:
+    runpy.run_module("deployer", run_name="__main__", alter_sys=True)
+finally:
+    if os.getpid() == run:
+        with open("/proc/self/status") as told, open(status, "w") as kept:
+            kept.write(told.read())
+"""
+"""Runs deployer, and writes down how much memory it took at most.
+
+What the kernel tells whoever started it begins with the memory of that one.
+"""
 WAYS: Mapping[str, tuple[str, bool, bool]] = {
     "plan, kept": ("plan", True, True),
     "plan, unread, one core": ("plan", False, True),
@@ -41,36 +56,53 @@ WAYS: Mapping[str, tuple[str, bool, bool]] = {
 """By name: the command, whether answers are kept, and whether it has one core."""
 
 
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one run came to."""
+
+    wall: float
+    cpu: float
+    """With that of its helpers."""
+    peak: float
+    """Bytes of memory of the process itself."""
+
+
 def main() -> None:
     """Print the medians, and what a stack more costs."""
-    seconds, memory = measured()
-    print(f"{os.cpu_count()} cores; medians of {ROUNDS} rounds, all ways in turn.\n")
+    costs = measured()
+    print(f"{os.cpu_count()} cores; medians of {ROUNDS} rounds, all ways in turn.")
+    print("CPU time, and in brackets the time that passed.\n")
     heads = [f"{count} stacks" for count in COUNTS]
-    print(f"| | {' | '.join(heads)} | a stack more | memory a stack more |")
+    print(f"| | {' | '.join(heads)} | CPU a stack more | memory a stack more |")
     print("|---|" + "---|" * (len(COUNTS) + 2))
     for way in WAYS:
-        medians = [statistics.median(seconds[f"{way}, {n}"]) for n in COUNTS]
-        peaks = [statistics.median(memory[f"{way}, {n}"]) for n in COUNTS]
+        cpu, wall, peak = (
+            [_median(costs[f"{way}, {n}"], name) for n in COUNTS]
+            for name in ("cpu", "wall", "peak")
+        )
         more = COUNTS[-1] - COUNTS[0]
-        slope, growth = (medians[-1] - medians[0]) / more, (peaks[-1] - peaks[0]) / more
-        cells = " | ".join(f"{median * 1000:.0f} ms" for median in medians)
+        slope, growth = (cpu[-1] - cpu[0]) / more, (peak[-1] - peak[0]) / more
+        pairs = zip(cpu, wall, strict=True)
+        cells = " | ".join(f"{c * 1000:.0f} ({w * 1000:.0f}) ms" for c, w in pairs)
         print(f"| {way} | {cells} | {slope * 1000:.2f} ms | {growth / 1000:.1f} kB |")
 
 
 def measured(
     rounds: int = ROUNDS, counts: Sequence[int] = COUNTS
-) -> tuple[Mapping[str, list[float]], Mapping[str, list[float]]]:
-    """Wall seconds, and peak bytes of memory, of every way at every size."""
-    seconds: dict[str, list[float]] = {}
-    memory: dict[str, list[float]] = {}
+) -> Mapping[str, list[Cost]]:
+    """What every way costs at every size, by both names."""
+    costs: dict[str, list[Cost]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         files = prepare(folder, max(counts))
         for _ in range(rounds):
-            for way, count, taken, peak in _round(folder, files, counts):
-                seconds.setdefault(f"{way}, {count}", []).append(taken)
-                memory.setdefault(f"{way}, {count}", []).append(peak)
-    return seconds, memory
+            for way, count, cost in _round(folder, files, counts):
+                costs.setdefault(f"{way}, {count}", []).append(cost)
+    return costs
+
+
+def _median(costs: Sequence[Cost], name: str) -> float:
+    return statistics.median(float(getattr(cost, name)) for cost in costs)
 
 
 def prepare(folder: Path, count: int) -> list[Path]:
@@ -90,31 +122,36 @@ def prepare(folder: Path, count: int) -> list[Path]:
 
 def _round(
     folder: Path, files: Sequence[Path], counts: Sequence[int]
-) -> Iterator[tuple[str, int, float, float]]:
+) -> Iterator[tuple[str, int, Cost]]:
     for count in counts:
         for way, (command, kept, alone) in WAYS.items():
-            shutil.rmtree(folder / "home" / "cache", ignore_errors=True)
-            if kept:
+            if not kept:
+                shutil.rmtree(folder / "home" / "cache", ignore_errors=True)
+            else:
                 _run(folder, command, files[:count])
-            begun = time.perf_counter()
-            peak = _run(folder, command, files[:count], alone=alone)
-            yield way, count, time.perf_counter() - begun, peak
+            yield way, count, _run(folder, command, files[:count], alone=alone)
 
 
 def _run(
     folder: Path, command: str, files: Sequence[Path], *, alone: bool = False
-) -> float:
-    """The peak of memory of the command, in bytes; raises where it fails."""
+) -> Cost:
+    """What a command costs; raises where it fails."""
     environment = {**os.environ, "DEPLOYER_HOME": str(folder / "home")}
     cores = sorted(os.sched_getaffinity(0))
     taskset = ("taskset", "-c", str(cores[0])) if alone else ()
-    argv = (*taskset, sys.executable, "-m", "deployer", command, *map(str, files))
+    status = folder / "status"
+    program = (sys.executable, "-c", PROGRAM, str(status))
+    argv = (*taskset, *program, command, *map(str, files))
+    begun = time.perf_counter()
     with subprocess.Popen(argv, env=environment, stdout=subprocess.DEVNULL) as process:
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
+        _, code, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(code)
+    wall = time.perf_counter() - begun
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, argv[:5])
-    return usage.ru_maxrss * 1024.0
+    lines = status.read_text(encoding="ascii").splitlines()
+    (peak,) = (line.split()[1] for line in lines if line.startswith("VmHWM:"))
+    return Cost(wall, usage.ru_utime + usage.ru_stime, float(peak) * 1024)
 
 
 if __name__ == "__main__":

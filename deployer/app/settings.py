@@ -78,14 +78,13 @@ class Settings:
 
         Stacks of another folder of the project have another one.
         """
-        url = self.environment.get(STATE_URL)
-        file = None if url else project_file(stack_file)
-        below = stack_file.resolve().parent.relative_to(root_of(stack_file))
-        place = place_at(url).below(below) if url else None
-        if file is not None:
+        place: StatePlace | None = None
+        if url := self.environment.get(STATE_URL):
+            place = place_at(url).below(_below(stack_file))
+        elif (file := project_file(stack_file)) is not None:
             from deployer.app.projects import state_place  # noqa: PLC0415 - slow
 
-            place = state_place(file, below)
+            place = state_place(file, _below(stack_file))
         return place or StatePlace("file", str(self._beside(stack_file)))
 
     def _beside(self, stack_file: Path) -> Path:
@@ -133,6 +132,11 @@ class Settings:
 
         stated = {k: v for k, v in dotenv_values(file).items() if v is not None}
         return {**stated, **self.environment}
+
+
+def _below(stack_file: Path) -> Path:
+    """The folder of a stack, from that of its project."""
+    return stack_file.resolve().parent.relative_to(root_of(stack_file))
 
 
 def settings_of(environment: Mapping[str, str] | None = None) -> Settings:

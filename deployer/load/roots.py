@@ -19,22 +19,13 @@ def root_of(path: Path) -> Path:
     Its repository; without one the folder of `deployer.yaml` at or above it; without
     that its own.
     """
-    folder = path.resolve().parent
-    # Asked several times a stack: texts, since a `Path` for each name costs more.
-    above = (str(folder), *map(str, folder.parents))
-    for it in above:
-        if os.path.exists(os.path.join(it, ".git")):  # noqa: PTH110, PTH118
-            return Path(it)
-    for it in above:
-        if os.path.isfile(os.path.join(it, PROJECT_FILE)):  # noqa: PTH113, PTH118
-            return Path(it)
-    return folder
+    return _root_above(path.resolve().parent)
 
 
 def project_file(path: Path) -> Path | None:
     """The nearest `deployer.yaml` at or above a stack, within its project."""
-    root = root_of(path)
     folder = path.resolve().parent
+    root = _root_above(folder)
     for above in (folder, *folder.parents):
         if (above / PROJECT_FILE).is_file():
             return above / PROJECT_FILE
@@ -59,3 +50,15 @@ def how_to_allow(path: Path) -> str:
     """What to type to let the stacks of this machine read beside a file."""
     folder = path.resolve().parent
     return f"if you trust this stack: `export {ALLOW_OUTSIDE}={folder}`"
+
+
+def _root_above(folder: Path) -> Path:
+    # Asked several times a stack: texts, since a `Path` for each name costs more.
+    above = (str(folder), *map(str, folder.parents))
+    for it in above:
+        if os.path.exists(os.path.join(it, ".git")):  # noqa: PTH110, PTH118
+            return Path(it)
+    for it in above:
+        if os.path.isfile(os.path.join(it, PROJECT_FILE)):  # noqa: PTH113, PTH118
+            return Path(it)
+    return folder
