@@ -145,18 +145,23 @@ def _options() -> argparse.Namespace:
     )
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     cache /= "deployer-bench"
+    only = "this case alone; again for more"
     parser.add_argument(
-        *("--only",), action="append", choices=list(CASES), metavar="CASE"
+        *("--only",), action="append", choices=list(CASES), metavar="CASE", help=only
     )
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"{ROUNDS}")
-    parser.add_argument("--limit", type=int, default=LIMIT, help="seconds for a case")
+    parser.add_argument(
+        "--rounds", type=int, default=ROUNDS, help=f"of a case ({ROUNDS})"
+    )
+    parser.add_argument(
+        "--limit", type=int, default=LIMIT, help=f"seconds a case ({LIMIT})"
+    )
     parser.add_argument(
         *("--peers",),
         default=str(cache / "peers"),
         help="folder of the other tools' environments, made there; `none`: ours alone",
     )
     parser.add_argument("--cache", type=Path, default=cache, help="kept between runs")
-    parser.add_argument("--into", type=Path, default=summary.RESULTS)
+    parser.add_argument("--into", type=Path, default=summary.RESULTS, help="results")
     parser.add_argument("--list", action="store_true", help="list the cases")
     options = parser.parse_args()
     options.peers = None if options.peers == "none" else Path(options.peers).absolute()
