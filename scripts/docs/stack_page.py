@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 from deployer.core.effects import Effect, Flag, Marks
 from deployer.core.marks import Section, fields_of, plain
 from deployer.core.model import Stack
-from deployer.core.schema import schema_of
+from deployer.core.schema import schema_of, written_below
 from deployer.core.values import JsonValue
 from deployer.gates import GATES
 from scripts.docs.types import type_words
@@ -49,6 +49,8 @@ class Entry:
 
     path: str
     info: FieldInfo
+    said: str
+    """What its declaration says of it."""
     marks: Marks
     schema: Mapping[str, Any]
     below: type[Section] | None
@@ -66,7 +68,7 @@ def entries(
     section: type[Section] = Stack, prefix: str = "", inherited: Marks | None = None
 ) -> Iterator[Entry]:
     """Every field that can be written, those of lists and mappings included."""
-    properties = _properties(section)
+    properties, said = _properties(section), written_below(section)
     for name, field in fields_of(section).items():
         info = section.model_fields[name]
         marks = field.under(inherited)
@@ -74,7 +76,15 @@ def entries(
         listed = {"array": "[]", "object": ".NAME"}.get(schema.get("type", ""), "")
         below = _held(info.annotation)
         path = f"{prefix}{name}"
-        yield Entry(path, info, marks, schema, below, listed if below else "")
+        yield Entry(
+            path,
+            info,
+            said.get(name, ""),
+            marks,
+            schema,
+            below,
+            listed if below else "",
+        )
         if below is not None:
             yield from entries(below, f"{path}{listed}.", marks)
 
@@ -124,7 +134,7 @@ def _gates(found: list[Entry]) -> Iterator[str]:
 
 
 def _gate(entry: Entry, name: str) -> Iterator[str]:
-    yield entry.info.description or ""
+    yield entry.said
     alone = ", and nothing runs beside it" if GATES[name].alone else ""
     yield f"Without a `timeout` it may take {GATES[name].limit:g} s{alone}."
     yield f"[What it proves, what it costs, and when it fails](../gates/{name}.md)."
@@ -169,7 +179,7 @@ def _facts(entry: Entry, example: str) -> Iterator[str]:
 
 def _told(entry: Entry) -> tuple[str, str]:
     """The sentence of a field, and what holds where it is unset."""
-    text = entry.info.description or ""
+    text = entry.said
     said, _, unset = text.rstrip(".").partition("; unset: ")
     if entry.info.is_required():
         return text, ""
