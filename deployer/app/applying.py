@@ -62,7 +62,7 @@ def apply_stack(
     With a ``saved`` plan it is that one or less, or StalePlanError.
     Raises what `deployer.apply.apply` and planning raise, and LockedError.
     """
-    name = name_of(stack_file, settings)
+    name = name_of(stack_file, settings, cached=options.cached)
     store = settings.states(stack_file, name, notify=_notes(name, say))
     with store.lock(operation="apply"):
         planned = plan(stack_file, settings, options, say)
