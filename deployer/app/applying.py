@@ -65,7 +65,7 @@ def apply_stack(
     Raises what `deployer.apply.apply` and planning raise, and LockedError where the
     lock is not free within the time that the settings give it.
     """
-    name = name_of(stack_file, settings)
+    name = name_of(stack_file, settings, cached=options.cached)
     store = settings.states(stack_file, name, notify=_notes(name, say))
     with locked(store, settings, say, operation="apply"):
         planned = plan(stack_file, settings, options, say)

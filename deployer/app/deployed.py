@@ -60,8 +60,8 @@ def deployed(stack_file: Path, settings: Settings, name: str | None = None) -> D
     return Deployed(stack_file, state, store, settings.engine(state.engine, stack_file))
 
 
-def name_of(stack_file: Path, settings: Settings) -> str:
+def name_of(stack_file: Path, settings: Settings, *, cached: bool = True) -> str:
     """The name in a stack file, even in one with mistakes elsewhere."""
     if (name := name_in(text_of(stack_file))) is not None:
         return name
-    return prepare(stack_file, settings, Options())[0].name
+    return prepare(stack_file, settings, Options(cached=cached))[0].name
