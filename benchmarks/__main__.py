@@ -26,7 +26,7 @@ from benchmarks.cases import CASES
 from benchmarks.processes import MeasureError
 
 ROOT = Path(__file__).parents[1]
-ROUNDS = 6
+ROUNDS = 5
 LIMIT = 600
 """Seconds for a case."""
 _GRACE = 30

@@ -2,8 +2,8 @@
 
 Nothing of deployer stands between client and server, so the answer should be: nothing.
 Both are the same program with the same options.  Two processes of one program differ
-by a percent or so, by where their memory lies; so both are started anew in every round,
-and the interval is that of the rounds, not of the requests.
+by a percent or so, by where their memory lies; so both are started anew again and
+again, and the interval is that of the starts, not of the requests.
 """
 
 import math
@@ -18,8 +18,10 @@ from benchmarks.result import Bar, Bars, Result, Run, Table
 from benchmarks.start import command_line
 from deployer.engines.local.ports import free_port
 
-PAIRS = 6
-"""Requests to each in a round."""
+STARTS = 2
+"""Starts of both servers in a round."""
+PAIRS = 4
+"""Requests to each after a start."""
 TOKENS = 64
 PROMPT = "Once upon a time there was a server that answered every request. " * 6
 _LIMIT = 0.02
@@ -50,12 +52,13 @@ class Interval:
 
 
 def serving(run: Run) -> Result:
-    """Rounds of fresh servers, in each some pairs of requests."""
-    rounds: list[list[Pair]] = []
+    """Some pairs of requests to fresh servers, again and again."""
+    starts: list[list[Pair]] = []
     with applied(run, "bench") as stack:
         argv = command_line(stack.port)
-        for number in range(run.rounds + 1):
-            run.say(f"round {number} of {run.rounds}" if number else "warming up")
+        for number in range(run.rounds * STARTS + 1):
+            of = f"{number} of {run.rounds * STARTS}"
+            run.say(f"start {of}" if number else "warming up")
             port = free_port("127.0.0.1")
             process = by_hand(_moved(argv, port), run.folder / "hand.log")
             try:
@@ -64,10 +67,10 @@ def serving(run: Run) -> Result:
             finally:
                 end(process)
             if number:
-                rounds.append(pairs)
+                starts.append(pairs)
             stack.do("stop", stack.path)
             stack.do("start", stack.path)
-    return _result(rounds)
+    return _result(starts)
 
 
 def _moved(argv: Sequence[str], port: int) -> list[str]:
@@ -85,9 +88,9 @@ def _pair(ours: int, hand: int, turn: int) -> Pair:
     return Pair(ask(ours, PROMPT, tokens=TOKENS), first)
 
 
-def interval(rounds: Sequence[float]) -> Interval:
-    """Of ratios, one a round: their geometric mean with its 95 % interval."""
-    logs = [math.log(ratio) for ratio in rounds]
+def interval(ratios: Sequence[float]) -> Interval:
+    """Of ratios, one a start: their geometric mean with its 95 % interval."""
+    logs = [math.log(ratio) for ratio in ratios]
     middle = statistics.fmean(logs)
     if len(logs) == 1:
         return Interval(math.exp(middle), 0.0, math.inf)
@@ -97,19 +100,19 @@ def interval(rounds: Sequence[float]) -> Interval:
     return Interval(*(math.exp(it) for it in (middle, middle - half, middle + half)))
 
 
-def _result(rounds: Sequence[Sequence[Pair]]) -> Result:
+def _result(starts: Sequence[Sequence[Pair]]) -> Result:
     rates = [
         statistics.median(
             p.ours.tokens_per_second / p.hand.tokens_per_second for p in it
         )
-        for it in rounds
+        for it in starts
     ]
     firsts = [
         statistics.median(p.ours.first_token / p.hand.first_token for p in it)
-        for it in rounds
+        for it in starts
     ]
     rate, first = interval(rates), interval(firsts)
-    pairs = [pair for it in rounds for pair in it]
+    pairs = [pair for it in starts for pair in it]
     table = Table(
         ("", "through the stack", "by hand", "ratio (95 % interval)"),
         (
@@ -132,12 +135,12 @@ def _result(rounds: Sequence[Sequence[Pair]]) -> Result:
         about=(
             f"{MODEL}, {BUILD}, {os.cpu_count()} cores; the same options for both.",
             (
-                f"{len(rounds)} rounds; in each both servers are started anew and get"
+                f"{len(starts)} times both servers are started anew and get"
                 f" {PAIRS} requests each in turn, of about 80 tokens for {TOKENS}."
             ),
             (
-                "A ratio is the median of the pairs of a round; the interval is that of"
-                " the rounds (Student's t of their logarithms)."
+                "A ratio is the median of the pairs of a start; the interval is that of"
+                " the starts (Student's t of their logarithms)."
             ),
         ),
         tables=(table,),
@@ -145,7 +148,7 @@ def _result(rounds: Sequence[Sequence[Pair]]) -> Result:
             Bars(
                 "serving",
                 "Through a stack, as a multiple of by hand (1 is the same)",
-                "ratio; a dot is a round",
+                "ratio; a dot is a start",
                 (
                     Bar("tokens a second", tuple(rates), ours=True),
                     Bar("time to first token", tuple(firsts), ours=True),
@@ -156,7 +159,7 @@ def _result(rounds: Sequence[Sequence[Pair]]) -> Result:
             _verdict("Tokens a second", rate),
             _verdict("Time to first token", first),
         ),
-        samples=[[asdict(pair) for pair in it] for it in rounds],
+        samples=[[asdict(pair) for pair in it] for it in starts],
     )
 
 
@@ -168,4 +171,4 @@ def _verdict(name: str, found: Interval) -> str:
         return f"{name}: within 2 %."
     if outside:
         return f"{name}: NOT within 2 %."
-    return f"{name}: the interval is wider than 2 %, so these rounds cannot tell."
+    return f"{name}: the interval is wider than 2 %, so this cannot tell."
