@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 import click
 
-from deployer.app.ahead import reading_ahead
 from deployer.app.planning import Options, Planned, plan
 from deployer.app.settings import Settings, settings_of
+from deployer.app.states_ahead import states_ahead
 from deployer.app.subjects import Subject
 from deployer.cli.comment import comment_of, print_comment
 from deployer.cli.each import annotate_option, each, subjects_of
@@ -192,7 +192,7 @@ def plan_command(  # noqa: PLR0913 - one parameter an option
     form = "json" if as_json else form
     subjects, unchanged = _selected(paths, since)
     _refuse_several(subjects, out)
-    with reading_ahead(subjects, settings) as settings:
+    with states_ahead(subjects, settings) as settings:
         make = partial(_plan, settings, options, out, as_text=form == "text")
         if form == "markdown":
             changes = print_comment(subjects, unchanged, make, since, annotate=annotate)
@@ -253,7 +253,7 @@ def refresh_command(
             click.echo(f"{file}: {line}")
 
     subjects = subjects_of(paths)
-    with reading_ahead(subjects, settings_of()) as settings:
+    with states_ahead(subjects, settings_of()) as settings:
         each(subjects, partial(look, settings), as_json=as_json)
     if drifted and detailed_exitcode:
         raise click.exceptions.Exit(CHANGES)
