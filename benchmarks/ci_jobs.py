@@ -16,7 +16,7 @@ from pathlib import Path
 from random import Random
 
 from benchmarks.virtual import KilledError, VirtualPool, VirtualTime
-from deployer.app.ahead import AT_ONCE, Ahead
+from deployer.app.states_ahead import AT_ONCE, StatesAhead
 from deployer.apply import World, apply
 from deployer.core.events import Say
 from deployer.core.graph import expand
@@ -149,7 +149,7 @@ class Yard:
     def plan(self, names: Sequence[str], at_once: int = AT_ONCE) -> None:
         """A job that plans stacks that did not change."""
         stores = [self.store(name) for name in names]
-        ahead = Ahead(stores, VirtualPool(self.time, at_once))
+        ahead = StatesAhead(stores, VirtualPool(self.time, at_once))
         for store in stores:
             state = ahead.read(store) if len(stores) > 1 else store.read()
             live = {} if state is None else state.live

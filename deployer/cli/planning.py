@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 import click
 
 from deployer.answers.kept import call_of
-from deployer.app.ahead import reading_ahead
 from deployer.app.planning import Options, Planned, plan
 from deployer.app.remembering import SaidPlans
 from deployer.app.settings import Settings, settings_of
+from deployer.app.states_ahead import states_ahead
 from deployer.app.subjects import Subject
 from deployer.cli.each import annotate_option, each, subjects_of
 from deployer.cli.options import (
@@ -204,7 +204,7 @@ def plan_command(  # noqa: PLR0913 - one parameter an option
     subjects, unchanged = _selected(paths, since)
     _refuse_several(subjects, out)
     said = SaidPlans(call_of(sys.argv[1:]), settings)
-    with _helped(subjects, settings, options), reading_ahead(subjects, settings) as far:
+    with _helped(subjects, settings, options), states_ahead(subjects, settings) as far:
         make = partial(_plan, far, options, out, as_text=form == "text")
         if form == "markdown":
             changes = _comment(subjects, unchanged, make, since, annotate=annotate)
@@ -267,7 +267,7 @@ def refresh_command(
             click.echo(f"{file}: {line}")
 
     subjects = subjects_of(paths)
-    with reading_ahead(subjects, settings_of()) as settings:
+    with states_ahead(subjects, settings_of()) as settings:
         each(subjects, partial(look, settings), as_json=as_json)
     if drifted and detailed_exitcode:
         raise click.exceptions.Exit(CHANGES)

@@ -42,8 +42,12 @@ def in_language(*languages: str) -> list[Fence]:
 
 
 def commands(text: str) -> Iterator[str]:
-    """The calls of `deployer` in a block for a console, less what is around them."""
-    for line in text.replace("\\\n", " ").splitlines():
+    """The calls of `deployer` in a block for a console, less what is around them.
+
+    Where some lines have a prompt, the others are what was printed.
+    """
+    lines = text.replace("\\\n", " ").splitlines()
+    for line in [it for it in lines if it.startswith("$ ")] or lines:
         typed = line.removeprefix("$ ").partition(" #")[0]
         for part in re.split(r"&&|\|\s|;|(?<!\d)>>?", typed):
             words = part.strip()

@@ -26,7 +26,7 @@ WINDOW = 64
 """States that are kept before their turn."""
 
 
-class Ahead:
+class StatesAhead:
     """Reads states in the order in which they will be asked for."""
 
     def __init__(self, stores: Sequence[StateStore], pool: "Executor") -> None:
@@ -48,9 +48,7 @@ class Ahead:
 
 
 @contextmanager
-def reading_ahead(
-    subjects: Sequence[Subject], settings: Settings
-) -> Iterator[Settings]:
+def states_ahead(subjects: Sequence[Subject], settings: Settings) -> Iterator[Settings]:
     """Settings under which the states of these stacks are read ahead of their turn.
 
     They are what they were when this began: for plans, never for an apply.
@@ -63,7 +61,7 @@ def reading_ahead(
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         try:
-            yield replace(settings, ahead=Ahead(stores, pool).read)
+            yield replace(settings, ahead=StatesAhead(stores, pool).read)
         finally:
             pool.shutdown(cancel_futures=True)
 

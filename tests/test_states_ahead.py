@@ -7,8 +7,8 @@ from typing import Any, ParamSpec, TypeVar
 
 import pytest
 
-from deployer.app.ahead import WINDOW, Ahead, reading_ahead
 from deployer.app.settings import Settings
+from deployer.app.states_ahead import WINDOW, StatesAhead, states_ahead
 from deployer.app.subjects import Subject
 from deployer.core.state import State
 from deployer.errors import StateError
@@ -62,7 +62,7 @@ class Damaged(Named):
 def test_each_state_is_read_once_and_only_so_many_before_their_turn() -> None:
     stores = [Named(f"s{number}") for number in range(WINDOW * 3)]
     pool = Eager()
-    ahead = Ahead(stores, pool)
+    ahead = StatesAhead(stores, pool)
     for turn, store in enumerate(stores):
         state = ahead.read(store)
         assert state is not None
@@ -74,7 +74,7 @@ def test_each_state_is_read_once_and_only_so_many_before_their_turn() -> None:
 def test_stacks_that_nobody_asks_for_do_not_use_up_the_window() -> None:
     """They may be wrong, and end before their state is asked for."""
     stores = [Named(f"s{number}") for number in range(WINDOW * 3)]
-    ahead = Ahead(stores, Eager())
+    ahead = StatesAhead(stores, Eager())
     ahead.read(stores[0])
     ahead.read(stores[-1])
     assert stores[-1].reads == 1
@@ -83,13 +83,13 @@ def test_stacks_that_nobody_asks_for_do_not_use_up_the_window() -> None:
 
 def test_one_that_was_not_foreseen_is_read_in_its_turn() -> None:
     pool, stranger = Eager(), Named("stranger")
-    assert Ahead([Named("s0")], pool).read(stranger) == stranger.history[-1]
+    assert StatesAhead([Named("s0")], pool).read(stranger) == stranger.history[-1]
     assert pool.submitted == 0
 
 
 def test_an_error_comes_when_its_stack_has_its_turn() -> None:
     stores = [Named("s0"), Damaged("s1"), Named("s2")]
-    ahead = Ahead(stores, Eager())
+    ahead = StatesAhead(stores, Eager())
     assert ahead.read(stores[0]) is not None
     with pytest.raises(StateError, match="damaged"):
         ahead.read(stores[1])
@@ -116,13 +116,13 @@ def test_files_of_this_machine_and_a_single_stack_are_not_read_ahead(
     tmp_path: Path, count: int, variables: dict[str, Any]
 ) -> None:
     given = settings(tmp_path, **variables)
-    with reading_ahead(subjects(tmp_path, count), given) as found:
+    with states_ahead(subjects(tmp_path, count), given) as found:
         assert found is given
 
 
 def test_states_far_away_are(tmp_path: Path) -> None:
     url = "s3://states/f?region=us-east-1"
     given = settings(tmp_path, DEPLOYER_STATE_URL=url)
-    with reading_ahead(subjects(tmp_path, 3), given) as found:
+    with states_ahead(subjects(tmp_path, 3), given) as found:
         assert found.ahead is not None
         assert found.environment == given.environment
