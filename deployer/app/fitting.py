@@ -19,7 +19,6 @@ from deployer.core.units import size_in_bytes
 from deployer.gguf.choices import Way, machine_of, ways_out
 from deployer.gguf.facts import Facts, NoModelError, from_json
 from deployer.gguf.memory import Machine, fit_on, host_memory_needed
-from deployer.gguf.reading import facts_of_files
 from deployer.gguf.serving import Serving
 from deployer.load.tree import place_of
 from deployer.store import Store
@@ -63,6 +62,10 @@ def weights_facts(pin: Pin, key: str, store: Store) -> Facts | None:
     projector = [entry.path(name) for name in names if Path(name).name == mmproj]
     if not model:
         return None
+    from deployer.gguf.reading import (  # noqa: PLC0415 - most lock files have it
+        facts_of_files,
+    )
+
     try:
         return facts_of_files(model, projector[0] if projector else None)
     except NoModelError:

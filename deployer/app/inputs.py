@@ -18,7 +18,6 @@ from deployer.engines import machine_inputs
 from deployer.load.roots import PROJECT_FILE, root_of
 from deployer.load.stack import Loaded
 from deployer.lockfile import lock_path
-from deployer.sources.paths import parts_of
 
 
 def stack_inputs(
@@ -74,6 +73,8 @@ def _artefacts(stack: Stack, folder: Path) -> Iterator[Path]:
     if (repo := stack.llama_cpp.repo or "").startswith("file://"):
         yield folder / repo.removeprefix("file://")
     if stack.model.path is not None:
+        from deployer.sources.paths import parts_of  # noqa: PLC0415 - few lie here
+
         yield from parts_of(folder / stack.model.path)
         if stack.model.mmproj is not None:
             yield folder / stack.model.mmproj
