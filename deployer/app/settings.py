@@ -44,6 +44,10 @@ class Settings:
     """Reads states that were asked for before their turn; None: each in its turn."""
     begun: int = field(default_factory=time.time_ns)
     """When this run began to read, in nanoseconds since the epoch."""
+    _places: dict[tuple[Path, Path], StatePlace] = field(
+        default_factory=dict, compare=False, repr=False
+    )
+    """Where the states of the stacks of a folder are, once somebody asked."""
 
     @property
     def store(self) -> "Store":
@@ -78,6 +82,12 @@ class Settings:
 
         Stacks of another folder of the project have another one.
         """
+        folder = (stack_file.parent, stack_file.resolve().parent)
+        if (known := self._places.get(folder)) is None:
+            known = self._places[folder] = self._state_place(stack_file)
+        return known
+
+    def _state_place(self, stack_file: Path) -> StatePlace:
         place: StatePlace | None = None
         if url := self.environment.get(STATE_URL):
             place = place_at(url).below(_below(stack_file))
