@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from deployer.core.checks import gpu_types
-from deployer.core.facts import HEADER, Pin
 from deployer.core.facts import Facts as Locked
 from deployer.core.fit import Fit
 from deployer.core.graph import build_number
@@ -16,12 +16,13 @@ from deployer.core.problems import Place, Problem
 from deployer.core.render.fit import fit_line
 from deployer.core.render.fit import sized as shown_size
 from deployer.core.units import size_in_bytes
-from deployer.gguf.choices import Way, machine_of, ways_out
-from deployer.gguf.facts import Facts, NoModelError, from_json
+from deployer.gguf.facts import Facts
 from deployer.gguf.memory import Machine, fit_on, host_memory_needed
 from deployer.gguf.serving import Serving
 from deployer.load.tree import place_of
-from deployer.store import Store
+
+if TYPE_CHECKING:
+    from deployer.gguf.choices import Way
 
 _UNTOLD_FLAGS = (
     *("n-cpu-ffn", "cpu-moe", "model-draft", "spec-draft-model", "lora"),
@@ -49,27 +50,6 @@ class Sized:
 def sized(stack: Stack, locked: Locked, weights: Facts) -> Sized:
     """What decides about the memory of a stack."""
     return Sized(weights, serving_of(stack, locked), tuple(_machines(stack)))
-
-
-def weights_facts(pin: Pin, key: str, store: Store) -> Facts | None:
-    """What is known of the weights: from the lock file, else from the store."""
-    known = from_json(pin.about.get(HEADER))
-    if known is not None or (entry := store.find("weights", key)) is None:
-        return known
-    names = sorted(name for name in entry.files if name.endswith(".gguf"))
-    mmproj = str(pin.about.get("mmproj") or "")
-    model = [entry.path(name) for name in names if Path(name).name != mmproj]
-    projector = [entry.path(name) for name in names if Path(name).name == mmproj]
-    if not model:
-        return None
-    from deployer.gguf.reading import (  # noqa: PLC0415 - most lock files have it
-        facts_of_files,
-    )
-
-    try:
-        return facts_of_files(model, projector[0] if projector else None)
-    except NoModelError:
-        return None
 
 
 def serving_of(stack: Stack, locked: Locked) -> Serving:
@@ -107,6 +87,8 @@ def does_not_fit(size: Sized, places: Mapping[str, Place]) -> Iterator[Problem]:
         fit = fit_on(size.facts, size.serving, machine)
         if fit.holds or fit.unsure:
             continue
+        from deployer.gguf.choices import ways_out  # noqa: PLC0415 - only on trouble
+
         place, path = _place(places, gpu)
         hint = _ways(ways_out(size.facts, size.serving, gpu, machine))
         yield Problem(place, path, f"the model does not fit: {fit_line(fit)}", hint)
@@ -139,13 +121,13 @@ def _grown(fit: Fit) -> str:
     return " and ".join(f"{name} {shown_size(bytes_)}" for name, bytes_ in fit.grows)
 
 
-def _ways(ways: tuple[Way, ...]) -> str:
+def _ways(ways: "tuple[Way, ...]") -> str:
     if not ways:
         return "nothing in the table of GPUs holds it: take a smaller quantisation"
     return ", or ".join(_way(way) for way in ways)
 
 
-def _way(way: Way) -> str:
+def _way(way: "Way") -> str:
     fields = " and ".join(f"`{path}: {value}`" for path, value in way.fields.items())
     cost = f", ${way.dearer:+.2f}/h".replace("$+", "+$").replace("$-", "-$")
     free = abs(way.dearer) < 0.005
@@ -166,6 +148,8 @@ def _machines(stack: Stack) -> Iterator[tuple[str | None, Machine]]:
     wanted = stack.snapshot is not None and stack.snapshot.enabled is not False
     copied = wanted and bool(stack.snapshot and stack.snapshot.gpu)
     for name, count in gpu_types(stack):
+        from deployer.gguf.choices import machine_of  # noqa: PLC0415 - few have one
+
         yield name, machine_of(name, count, snapshot=copied)
     if stack.gpu is None and stack.engine == "local":
         yield None, Machine("this machine", memory_here())

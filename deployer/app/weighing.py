@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deployer import lockfile
-from deployer.app.fitting import Sized, does_not_fit, doubts, sized, weights_facts
+from deployer.app.fitting import Sized, does_not_fit, doubts, sized
+from deployer.app.headers import weights_facts
 from deployer.app.knowing import judged
 from deployer.app.settings import Settings
 from deployer.core.facts import HEADER, Facts

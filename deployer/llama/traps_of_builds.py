@@ -4,13 +4,6 @@ from typing import Final
 
 from deployer.core.graph import architectures_of
 from deployer.core.notices import Severity
-from deployer.llama.recipe import (
-    BROKEN_TOOLKITS,
-    FIRST_UNKNOWN_TOOLKIT,
-    Target,
-    refusals,
-    toolkit,
-)
 from deployer.llama.trap import NEWEST, UPSTREAM, Case, Trap
 
 _NVIDIA: Final = "https://docs.nvidia.com/cuda/cuda-toolkit-release-notes/"
@@ -19,15 +12,28 @@ _LOOPBACK: Final = ("127.", "localhost")
 
 
 def _broken_toolkit(case: Case) -> str:
-    cuda = case.stack.llama_cpp.cuda
-    broken = cuda is not None and toolkit(cuda) in BROKEN_TOOLKITS
-    return "llama_cpp.cuda" if broken else ""
+    if (cuda := case.stack.llama_cpp.cuda) is None:
+        return ""
+    from deployer.llama.recipe import (  # noqa: PLC0415 - only for CUDA
+        BROKEN_TOOLKITS,
+        toolkit,
+    )
+
+    return "llama_cpp.cuda" if toolkit(cuda) in BROKEN_TOOLKITS else ""
 
 
 def _other_architecture(case: Case) -> str:
     """Where the toolkit and the GPU do not know each other, for the recipe."""
-    cuda = case.stack.llama_cpp.cuda
-    if cuda is None or toolkit(cuda) >= FIRST_UNKNOWN_TOOLKIT:
+    if (cuda := case.stack.llama_cpp.cuda) is None:
+        return ""
+    from deployer.llama.recipe import (  # noqa: PLC0415 - as above
+        FIRST_UNKNOWN_TOOLKIT,
+        Target,
+        refusals,
+        toolkit,
+    )
+
+    if toolkit(cuda) >= FIRST_UNKNOWN_TOOLKIT:
         return ""
     wanted = architectures_of(case.stack)
     target = Target(case.build, cuda=cuda, architectures=wanted)
