@@ -18,21 +18,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.plan import STACK
 from tests.models import tiny
 
 ROUNDS = 5
 COUNTS = (1, 10, 100, 1000)
-STACK = """\
-version: 1
-name: NAME
-engine: local
-llama_cpp: {tag: b10434, binary: server/llama-server}
-model: {path: tiny.gguf, alias: tiny}
-server: {ctx_size: 4096, parallel: 2, flash_attn: auto, mmap: false, metrics: true}
-auth: {api_key: {env: LLAMA_API_KEY}}
-local: {port: 8080}
-gates: {health: {}, build: {}, props: {}, auth: {}, chat: {}, stream: {ttft: 2s}}
-"""
 PROGRAM = """
 import os, runpy, sys
 run, status = os.getpid(), sys.argv.pop(1)
