@@ -60,13 +60,13 @@ def test_what_is_not_ours_is_read_anew(store: Store, spoil: str) -> None:
     before = weights_facts(PIN, KEY, store)
     kept = store.home / "cache" / "headers" / f"{KEY}.json"
     content = json.loads(kept.read_text(encoding="utf-8"))
+    content["facts"]["model"]["architecture"] = "planted"
     match spoil:
         case "code" | "facts":
             kept.write_text(json.dumps({**content, spoil: "other"}), encoding="utf-8")
         case "text":
             kept.write_text("{", encoding="utf-8")
         case _:
-            content["facts"]["model"]["architecture"] = "planted"
             kept.write_text(json.dumps(content), encoding="utf-8")
             kept.chmod(0o666)
     assert weights_facts(PIN, KEY, store) == before

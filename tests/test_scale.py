@@ -146,38 +146,38 @@ def test_a_plan_of_many_stacks_asks_once_for_each_and_waits_for_few() -> None:
 
 
 def test_virtual_time_goes_on_with_whoever_is_next() -> None:
-    time = VirtualTime()
+    clock = VirtualTime()
     said: list[tuple[str, float]] = []
 
     def task(name: str, *pauses: float) -> None:
         for pause in pauses:
-            time.sleep(pause)
-            said.append((name, time.now))
+            clock.sleep(pause)
+            said.append((name, clock.now))
 
-    time.spawn(partial(task, "a", 5.0, 5.0))
-    time.spawn(partial(task, "b", 3.0), at=1.0)
-    time.spawn(partial(task, "killed", 3.0, 90.0), dies=50.0)
-    time.run()
+    clock.spawn(partial(task, "a", 5.0, 5.0))
+    clock.spawn(partial(task, "b", 3.0), at=1.0)
+    clock.spawn(partial(task, "killed", 3.0, 90.0), dies=50.0)
+    clock.run()
     assert said == [("killed", 3.0), ("b", 4.0), ("a", 5.0), ("a", 10.0)]
 
 
 def test_what_a_worker_raises_comes_to_who_asked() -> None:
-    time = VirtualTime()
-    pool = VirtualPool(time, 2)
+    clock = VirtualTime()
+    pool = VirtualPool(clock, 2)
     seen: list[str] = []
 
     def work(number: int) -> int:
-        time.sleep(1.0)
+        clock.sleep(1.0)
         return 6 // number
 
     def ask() -> None:
         futures = [pool.submit(work, number) for number in (3, 0, 1)]
-        seen.append(f"{futures[0].result()} {futures[2].result()} at {time.now}")
+        seen.append(f"{futures[0].result()} {futures[2].result()} at {clock.now}")
         with pytest.raises(ZeroDivisionError):
             futures[1].result()
 
-    time.spawn(ask)
-    time.run()
+    clock.spawn(ask)
+    clock.run()
     assert seen == ["2 6 at 2.0"]
 
 

@@ -8,8 +8,8 @@ import json
 from contextlib import suppress
 from pathlib import Path
 
-from deployer.answers.inputs import code
 from deployer.answers.private import read, write
+from deployer.app.prepared import this_code
 from deployer.core.facts import HEADER, Pin
 from deployer.gguf.facts import Facts, NoModelError, from_json, to_json
 from deployer.store import Entry, Store
@@ -23,12 +23,13 @@ def weights_facts(pin: Pin, key: str, store: Store) -> Facts | None:
     folder, name = str(store.home / "cache" / "headers"), f"{key}.json"
     with suppress(OSError, ValueError, KeyError, TypeError):
         kept = json.loads(read(folder, name))
-        if kept["code"] == code() and (facts := from_json(kept["facts"])) is not None:
+        facts = from_json(kept["facts"]) if kept["code"] == this_code() else None
+        if facts is not None:
             return facts
     found = _in_files(pin, entry)
     if found is not None:
         with suppress(OSError):
-            content = json.dumps({"code": code(), "facts": to_json(found)})
+            content = json.dumps({"code": this_code(), "facts": to_json(found)})
             write(folder, name, content.encode())
     return found
 

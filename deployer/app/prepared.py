@@ -58,7 +58,7 @@ class Cache:
         """
         try:
             content = json.loads(read(self._folder, self._name(stack_file, engine)))
-            if content["code"] != _code():
+            if content["code"] != this_code():
                 return None
             if any(look(how, path) != word for how, path, word in content["inputs"]):
                 return None
@@ -82,7 +82,7 @@ class Cache:
             return
         with suppress(OSError, ValueError):
             content = {
-                "code": _code(),
+                "code": this_code(),
                 "inputs": [[how, it, look(how, it)] for how, it in prepared.inputs],
                 "machine": machine,
                 "prepared": _data(prepared),
@@ -96,7 +96,8 @@ class Cache:
 
 
 @cache  # two hundred files; what runs is imported already
-def _code() -> str:
+def this_code() -> str:
+    """The state of our own files, found out once a run."""
     return code()
 
 

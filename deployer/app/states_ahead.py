@@ -8,7 +8,6 @@ for.  Files of this machine are read when it is their turn.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache
 from typing import TYPE_CHECKING
 
 from deployer.app.settings import Settings
@@ -68,11 +67,12 @@ def states_ahead(subjects: Sequence[Subject], settings: Settings) -> Iterator[Se
 
 def _stores(subjects: Sequence[Subject], settings: Settings) -> tuple[StateStore, ...]:
     """The stores of the stacks whose state is far away, and whose name is plain."""
-    place_of = cache(lambda folder: settings.state_place(folder / "stack.yaml"))
     found = []
     for subject in subjects:
-        place = place_of(subject.file.parent)
+        place = settings.state_place(subject.file)
+        if place.scheme == "file":
+            continue
         name = subject.gone or name_in(text_of(subject.file))
-        if place.scheme != "file" and name is not None:
+        if name is not None:
             found.append(store_at(place, name, stack_file=subject.file))
     return tuple(found)

@@ -131,6 +131,7 @@ def main(ctx: click.Context, *, debug: bool) -> None:
 def run() -> int:
     """Run the command line; returns the exit code that `deployer.errors` lists."""
     debug = "--debug" in sys.argv or bool(os.environ.get("DEPLOYER_DEBUG"))
+    _open_closed()
     _print_anywhere()
     try:
         code = main(prog_name="deployer", standalone_mode=False)
@@ -141,6 +142,15 @@ def run() -> int:
 
         code = tell(error, debug=debug)
     return code if isinstance(code, int) else 0
+
+
+def _open_closed() -> None:
+    """Lead nowhere what the caller closed (`>&-`): a file opened next would be it."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            mode = "r" if name == "stdin" else "w"
+            nowhere = open(os.devnull, mode, encoding="utf-8")  # noqa: PTH123, SIM115 - stays open
+            setattr(sys, name, nowhere)
 
 
 def _print_anywhere() -> None:

@@ -285,13 +285,15 @@ class Stack(Section):
     gates: Annotated[Gates | None, Effect.GATE] = None
     """What a candidate must pass before it is promoted; unset: nothing."""
 
-    rollout: Annotated[Rollout, Effect.NOTE] = Rollout()
+    rollout: Annotated[Rollout, Effect.NOTE] = Field(default_factory=Rollout)
     """How a new release takes over."""
 
     ignore: Annotated[tuple[Ignored, ...] | None, Effect.NOTE] = None
     """Known traps that are not told, each with a reason; unset: all are told."""
 
-    local: Annotated[Local, Effect.REDEPLOY, Only("local")] = Local()
+    local: Annotated[Local, Effect.REDEPLOY, Only("local")] = Field(
+        default_factory=Local
+    )
     """Settings of the local engine."""
 
     modal: Annotated[Modal | None, Effect.REDEPLOY, Only("modal")] = None

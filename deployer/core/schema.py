@@ -95,7 +95,7 @@ class _Generator(GenerateJsonSchema):
 
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
         """Sections show their defaults on their own fields."""
-        if schema.get("default") is None or isinstance(schema["default"], Section):
+        if schema.get("default") is None:
             return self.generate_inner(schema["schema"])
         return super().default_schema(schema)
 

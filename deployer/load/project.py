@@ -13,6 +13,7 @@ from deployer.core.project import Project, problems_of
 from deployer.core.spelling import did_you_mean, shown
 from deployer.errors import StackError
 from deployer.load.files import text_of
+from deployer.load.plugins import no_plugins
 from deployer.load.tree import dotted, place_of, plain, walk
 from deployer.load.yaml12 import UnreadableError, parse
 
@@ -28,7 +29,8 @@ def load_project(path: Path) -> Project:
         raise StackError([error.problem]) from error
     places = {dotted(steps): entry.place for steps, entry in walk(table)}
     try:
-        project = Project.model_validate_json(json.dumps(plain(table)))
+        with no_plugins():
+            project = Project.model_validate_json(json.dumps(plain(table)))
     except ValidationError as error:
         problems += _refused(error, places, Place(file))
         raise StackError(sorted(set(problems))) from error

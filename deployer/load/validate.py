@@ -1,9 +1,7 @@
 """Merged values to a `Stack`, or every problem they have."""
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,11 +15,9 @@ from deployer.core.problems import Place, Problem
 from deployer.core.spelling import shown
 from deployer.core.values import JsonValue
 from deployer.load.files import missing
+from deployer.load.plugins import no_plugins
 from deployer.load.roots import how_to_allow, may_read, root_of
 from deployer.load.tree import Steps, Table, dotted, place_of
-
-_PLUGINS = "PYDANTIC_DISABLE_PLUGINS"
-"""A variable of pydantic, read in its plugin/_loader.py."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +46,7 @@ def validated(
     wrong = list(written.broken)
     stack: Stack | None
     try:
-        with _no_plugins():
+        with no_plugins():
             stack = Stack.model_validate_json(json.dumps(values))
     except ValidationError as error:
         refused = _refused(error, written, problems)
@@ -59,23 +55,6 @@ def validated(
     if stack is not None:
         problems += _broken_rules(stack, written, wrong)
     return stack, problems
-
-
-@contextmanager
-def _no_plugins() -> Iterator[None]:
-    """Build the model without looking for plugins of pydantic.
-
-    The first validation would read the metadata of everything that is installed, and
-    run what calls itself a plugin.  Programs that are started inherit nothing of this.
-    """
-    before = os.environ.get(_PLUGINS)
-    os.environ[_PLUGINS] = "__all__"
-    try:
-        yield
-    finally:
-        del os.environ[_PLUGINS]
-        if before is not None:
-            os.environ[_PLUGINS] = before
 
 
 def _refused(

@@ -150,7 +150,7 @@ def _about(entry: Entry) -> str:
     only = f" Only for the engine `{entry.marks.only}`." if entry.marks.only else ""
     if entry.info.is_required():
         return f"{text} Required.{only}"
-    if isinstance(entry.info.default, Section):
+    if entry.info.default_factory is not None:
         return f"{text} Unset: what its fields say by themselves.{only}"
     return f"{text} Unset: {unset}.{only}"
 
@@ -183,7 +183,7 @@ def _told(entry: Entry) -> tuple[str, str]:
     said, _, unset = text.rstrip(".").partition("; unset: ")
     if entry.info.is_required():
         return text, ""
-    if entry.info.default is not None and not isinstance(entry.info.default, Section):
+    if entry.info.default is not None and entry.info.default_factory is None:
         return text, f"`{_flow(plain(entry.info.default))}`"
     if unset:
         return f"{said}.", unset

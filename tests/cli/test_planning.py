@@ -2,7 +2,7 @@
 
 import json
 
-from tests.cli.project import STACK, Project
+from tests.cli.project import COMMAND, STACK, Project
 
 DEMO = "stacks/demo.yaml"
 
@@ -162,3 +162,27 @@ def test_output_survives_a_terminal_without_these_signs(paper: Project) -> None:
 
     assert done.code == 0
     assert "  ? gates    2 run" in done.out
+
+
+def test_a_plan_whose_output_is_closed_ends_well(paper: Project) -> None:
+    """`>&-`: nobody reads, and no file that is opened next may be written into."""
+    line = " ".join((*COMMAND, "plan", "--no-cache", DEMO))
+    done = paper.shell(f"{line} >&-")
+    assert (done.code, done.out, done.err) == (0, "", "")
+
+
+def test_plugins_of_pydantic_are_not_run(paper: Project) -> None:
+    """Whoever installs one beside deployer does not get to see stacks by it."""
+    about = paper.folder / "seen-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: seen\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[pydantic]\nseen = seen:plugin\n")
+    (paper.folder / "seen.py").write_text("raise SystemExit('a plugin runs')\n")
+    (paper.folder / "deployer.yaml").write_text("version: 1\n")
+    env = {"PYTHONPATH": str(paper.folder)}
+
+    told = "from pydantic import BaseModel\nclass A(BaseModel): a: int\nA(a=1)"
+    line = " ".join((COMMAND[0], "-c", f'"{told}"'))
+    assert "a plugin runs" in paper.shell(f"PYTHONPATH=. {line}").err, "it would be"
+    done = paper.run("plan", "--no-cache", DEMO, env=env)
+    assert (done.code, done.err) == (0, "")

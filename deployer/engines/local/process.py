@@ -163,10 +163,10 @@ def _ends_within(process: psutil.Process, seconds: float) -> bool:
     except (AttributeError, OSError):  # another system, or an old kernel
         return _looks_ended(process, seconds)
     try:
+        ends = select.poll()
+        ends.register(descriptor, select.POLLIN)
         # A pid that was used again since would be another process.
-        return not process.is_running() or bool(
-            select.select([descriptor], [], [], seconds)[0]
-        )
+        return not process.is_running() or bool(ends.poll(seconds * 1000))
     finally:
         os.close(descriptor)
 
