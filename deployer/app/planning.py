@@ -91,18 +91,35 @@ def plan(
     something has to be resolved.
     """
     prepared, facts = prepare(stack_file, settings, options, watch)
+    remote = ABILITIES[prepared.engine].remote
+    if not options.cached and not remote:
+        verify_artefacts(prepared.graph, settings, watch)
     if options.without_state:
         state = _new_state(stack_file, prepared)
     else:
         state = state_of(stack_file, settings, prepared)
     drift: tuple[Drift, ...] = ()
-    remote = ABILITIES[prepared.engine].remote
     if options.refresh and not (options.cheaply and remote):
         drift = drift_of(stack_file, settings, state, prepared.graph)
     made = make_plan(prepared.graph, state, drift=drift)
     blind = (f"{UNSEEN_STATE}: all counts as new",) if options.without_state else ()
     notes = (*prepared.notes, *notes_of(made), *blind)
     return Planned(made, prepared, state, facts, notes, options.without_state)
+
+
+def verify_artefacts(graph: Graph, settings: Settings, watch: Watch) -> None:
+    """Read every byte of the artefacts of a stack that are in the store.
+
+    What differs counts as damaged from then on: for drift, and for what makes it.
+    """
+    from deployer.store import STORED  # noqa: PLC0415 - plan rarely needs it
+
+    store = settings.store
+    for node in graph.values():
+        if (kind := STORED.get(node.kind)) is not None:
+            entry = store.look(kind, node.key)
+            if entry is not None:
+                store.verify(entry, watch)
 
 
 def notes_of(made: Plan) -> tuple[str, ...]:
@@ -169,7 +186,7 @@ def drift_of(
         found += [
             Drift(record.address, flaw)
             for record in state.live.values()
-            if record.kind is Kind.SNAPSHOT and (flaw := engine.flaw(record, asked))
+            if record.kind is not Kind.SERVER and (flaw := engine.flaw(record, asked))
         ]
     return tuple(found)
 

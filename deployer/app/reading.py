@@ -1,6 +1,6 @@
 """The slow way to a prepared stack: model, lock file, sources."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -69,7 +69,15 @@ def read(stack_file: Path, settings: Settings, options: Options, watch: Watch) -
     locked = lockfile.read(lock)
     notices = refuse_traps(loaded, number_of(stack, locked))
     offline = options.offline
-    facts = resolved(loaded, stack_file, settings, locked, watch, offline=offline)
+    facts = resolved(
+        loaded,
+        stack_file,
+        settings,
+        locked,
+        watch,
+        offline=offline,
+        cached=options.cached,
+    )
     same = lockfile.pins_same(locked, facts)
     if not same and options.locked:
         raise UsageError(
@@ -146,6 +154,7 @@ def resolved(
     watch: Watch,
     *,
     offline: bool = False,
+    cached: bool = True,
 ) -> Facts:
     """The facts of a stack: from the lock file where it fits, else from the sources.
 
@@ -153,13 +162,8 @@ def resolved(
     """
     stack = loaded.stack
     patches = patches_of(stack, stack_file)
-    digests = {f"llama_cpp.patches.{patch.name}": patch.digest for patch in patches}
-    for name in _pictures(stack):
-        picture = stack_file.parent / name
-        digests[f"{WARMUP_DIGESTS}{name}"] = sha256_of(picture, unwatched)
-    if (template := template_of(stack, stack_file.parent)) is not None:
-        digests[TEMPLATE_DIGEST] = sha256_of(template, unwatched)
-    inputs = lockfile.inputs_of(stack, digests)
+    named = _digests_of_named(stack, stack_file.parent, patches)
+    inputs = lockfile.inputs_of(stack, named)
     build, weights = _kept(stack, locked, inputs)
     if build is not None and weights is not None:
         return Facts(build=build, weights=weights, inputs=inputs)
@@ -174,8 +178,21 @@ def resolved(
         watch,
         patches,
         locked.weights if locked else None,
+        cached=cached,
     )
     return resolver.facts(stack, inputs, build=build, weights=weights)
+
+
+def _digests_of_named(
+    stack: Stack, folder: Path, patches: "Sequence[Patch]"
+) -> dict[str, str]:
+    """The digests of the files that a stack names, by the field that they stand for."""
+    digests = {f"llama_cpp.patches.{patch.name}": patch.digest for patch in patches}
+    for name in _pictures(stack):
+        digests[f"{WARMUP_DIGESTS}{name}"] = sha256_of(folder / name, unwatched)
+    if (template := template_of(stack, folder)) is not None:
+        digests[TEMPLATE_DIGEST] = sha256_of(template, unwatched)
+    return digests
 
 
 def gate_files(stack: Stack, folder: Path) -> Mapping[str, Path]:

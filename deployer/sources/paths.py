@@ -14,7 +14,7 @@ from deployer.core.values import JsonValue
 from deployer.errors import SourceError
 from deployer.sources.copies import copy
 from deployer.sources.digests import DigestCache, sha256_of
-from deployer.sources.files import File
+from deployer.sources.files import File, stamped
 from deployer.sources.space import writing
 
 _SHARD = re.compile(r"(?P<stem>.+)-\d{5}-of-(?P<count>\d{5})\.gguf")
@@ -100,14 +100,8 @@ def referred(pin: Pin, *, cache: DigestCache, progress: Watch) -> dict[str, File
                 f"locked was {expected}",
                 hint="lock again to take the new file, or put the old one back",
             )
-        status = path.stat()
-        files[path.name] = File(
-            size=status.st_size,
-            sha256=found,
-            external=str(path.resolve()),
-            mtime_ns=status.st_mtime_ns,
-            inode=status.st_ino,
-        )
+        file = File(path.stat().st_size, found, external=str(path.resolve()))
+        files[path.name] = stamped(file, path)
     return files
 
 

@@ -27,6 +27,7 @@ from deployer.engines.local.server import Server
 from deployer.engines.local.snapshots import Snapshots
 from deployer.engines.local.warming import IDLE, asleep
 from deployer.errors import EngineError
+from deployer.store import STORED
 
 if TYPE_CHECKING:
     from deployer.engines.local.artefacts import Artefacts
@@ -122,9 +123,11 @@ class LocalEngine:
         return Restored(origin.restored, origin.seconds, origin.detail, server.record)
 
     def flaw(self, record: Record, server: Record | Node) -> str:
-        """See `Engine.flaw`: the store looks after builds and weights itself."""
-        if record.kind is not Kind.SNAPSHOT:
+        """See `Engine.flaw`: of builds and weights, what their stamps say."""
+        if record.kind is Kind.SERVER:
             return ""
+        if record.kind is not Kind.SNAPSHOT:
+            return self._snapshots.store.flaw(STORED[record.kind], record.key)
         thing = record_of(server, {}) if isinstance(server, Node) else server
         return self._snapshots.flaw(record.key, Server(thing, self._place))
 
