@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from deployer.llama.patch_file import Patch
 
 _COLD = "write `snapshot: {enabled: auto}` to start cold where there is none"
+_DEFAULT = Options()
 _START = Place("stack")
 """For an option that no field was written for."""
 
@@ -68,16 +69,7 @@ def read(stack_file: Path, settings: Settings, options: Options, watch: Watch) -
     lock = lockfile.lock_path(stack_file)
     locked = lockfile.read(lock)
     notices = refuse_traps(loaded, number_of(stack, locked))
-    offline = options.offline
-    facts = resolved(
-        loaded,
-        stack_file,
-        settings,
-        locked,
-        watch,
-        offline=offline,
-        cached=options.cached,
-    )
+    facts = resolved(loaded, stack_file, settings, locked, watch, options)
     same = lockfile.pins_same(locked, facts)
     if not same and options.locked:
         raise UsageError(
@@ -152,9 +144,7 @@ def resolved(
     settings: Settings,
     locked: Facts | None,
     watch: Watch,
-    *,
-    offline: bool = False,
-    cached: bool = True,
+    options: Options = _DEFAULT,
 ) -> Facts:
     """The facts of a stack: from the lock file where it fits, else from the sources.
 
@@ -167,7 +157,7 @@ def resolved(
     build, weights = _kept(stack, locked, inputs)
     if build is not None and weights is not None:
         return Facts(build=build, weights=weights, inputs=inputs)
-    if offline:
+    if options.offline:
         _refuse_asking(stack, stack_file, build, weights)
     from deployer.resolve import Resolver  # noqa: PLC0415 - knows every source
 
@@ -178,7 +168,7 @@ def resolved(
         watch,
         patches,
         locked.weights if locked else None,
-        cached=cached,
+        cached=options.cached,
     )
     return resolver.facts(stack, inputs, build=build, weights=weights)
 
