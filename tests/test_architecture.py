@@ -190,31 +190,26 @@ SPELLED: Mapping[str, set[object]] = {
     },
     "engines/modal/rendering.py": {"llama_cpp.patches"},
     "llama/recipe.py": {"llama_cpp.cuda"},
-    # what known traps blame
-    "llama/traps_of_builds.py": {
+    # what known issues blame
+    "llama/known/conditions.py": {
         "llama_cpp.cmake",
         "llama_cpp.cuda",
         "llama_cpp.tag",
-        "model.revision",
-        "server.ui",
-    },
-    "llama/traps_of_memory.py": {
         "modal.memory",
         "model.mmproj",
+        "model.revision",
         "scaling.max_concurrent",
         "server.cache_type_k",
         "server.cache_type_v",
         "server.ctx_checkpoints",
         "server.kv_offload",
         "server.mlock",
-        "server.swa_full",
-        "server.ubatch_size",
-        "snapshot.gpu",
-    },
-    "llama/traps_of_thinking.py": {
-        "llama_cpp.tag",
         "server.reasoning_budget",
         "server.reasoning_budget_message",
+        "server.swa_full",
+        "server.ubatch_size",
+        "server.ui",
+        "snapshot.gpu",
     },
     # files beside the stack that have to be there
     "load/validate.py": {

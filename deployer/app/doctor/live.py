@@ -14,7 +14,7 @@ from deployer.errors import DeployerError, UsageError
 from deployer.gates.answers import Answer
 from deployer.gates.client import Client, Unanswered, connected
 from deployer.gates.target import Target
-from deployer.llama.symptoms import symptoms_in
+from deployer.llama.known.symptoms import symptoms_in
 
 _SECONDS = 10.0
 _LINES = 20_000

@@ -26,8 +26,7 @@ from deployer.engines.local.ports import (
 )
 from deployer.engines.local.process import Ended, Running, wait_for_end
 from deployer.errors import EngineError, TimedOutError
-from deployer.llama.symptom import Symptom
-from deployer.llama.symptoms import likely_cause
+from deployer.llama.known.symptoms import Symptom, likely_cause
 
 _FIRST_PAUSE: Final = 0.005
 _LONGEST_PAUSE: Final = 0.1

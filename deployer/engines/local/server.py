@@ -24,7 +24,7 @@ from deployer.engines.local.resident import recorded, servers_in
 from deployer.engines.local.templates import with_template
 from deployer.engines.local.warming import Door
 from deployer.errors import AuthError, EngineError
-from deployer.llama.symptoms import likely_cause
+from deployer.llama.known.symptoms import likely_cause
 
 GRACE: Final = 10.0
 """Seconds that llama-server may take to end after SIGTERM; it takes 0.2."""

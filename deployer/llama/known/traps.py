@@ -1,26 +1,64 @@
-"""The known traps of llama.cpp and of what it runs on, and which a stack is in."""
+"""The known issues of llama.cpp and of what it runs on, and which a stack is in."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 from deployer.core.model import Stack
 from deployer.core.notices import Severity
 from deployer.core.spelling import did_you_mean, shown
-from deployer.llama.trap import NEWEST, Case, Trap
-from deployer.llama.traps_of_builds import BUILDS
-from deployer.llama.traps_of_memory import MEMORY
-from deployer.llama.traps_of_thinking import THINKING
+from deployer.llama.known.case import Case
+from deployer.llama.known.conditions import BLAMES
+from deployer.llama.known.tables import rows
 
-THEMES: Final[Mapping[str, tuple[Trap, ...]]] = {
-    "Builds and platforms": BUILDS,
-    "Memory, pictures and snapshots": MEMORY,
-    "Thinking and tools": THINKING,
-}
-TRAPS: Final[Mapping[str, Trap]] = {
-    trap.id: trap for group in THEMES.values() for trap in group
-}
-"""Every trap, by its name."""
+NEWEST: Final = 10**9
+
+
+@dataclass(frozen=True, slots=True)
+class Trap:
+    """A range of builds and a condition under which something bites."""
+
+    id: str
+    theme: str
+    severity: Severity
+    when: str
+    """The condition, in words."""
+    what: str
+    """What happens."""
+    write: str
+    """What to write instead."""
+    reference: str
+    since: int = 0
+    until: int = NEWEST
+    """Last build that is known to have it."""
+
+    @property
+    def builds(self) -> str:
+        """The range, in words."""
+        match self.since, self.until:
+            case 0, until if until == NEWEST:
+                return "all builds"
+            case 0, until:
+                return f"up to b{until}"
+            case since, until if until == NEWEST:
+                return f"b{since} and later"
+            case since, until if since == until:
+                return f"b{since}"
+            case since, until:
+                return f"b{since} to b{until}"
+
+
+@cache
+def traps() -> Mapping[str, Trap]:
+    """Return every trap by its id, in the order of the table."""
+    return {t.id: t for t in rows("traps.toml", "trap", Trap, severity=Severity)}
+
+
+def themes() -> Mapping[str, tuple[Trap, ...]]:
+    """Return the traps by theme."""
+    names = dict.fromkeys(trap.theme for trap in traps().values())
+    return {n: tuple(t for t in traps().values() if t.theme == n) for n in names}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +84,13 @@ def traps_of(stack: Stack, build: int | None) -> tuple[Caught, ...]:
 
 def _caught(stack: Stack, build: int | None) -> tuple[Caught, ...]:
     case = Case(stack, build)
+    blamed = {name: blame(case) for name, blame in BLAMES.items()}
+    if not any(blamed.values()):  # most stacks: the table need not be read
+        return ()
     return tuple(
         Caught(trap.id, trap.severity, path, trap.what, _hint(trap))
-        for trap in TRAPS.values()
-        if _has(trap, build) and (path := trap.where(case))
+        for trap in traps().values()
+        if (path := blamed[trap.id]) and _has(trap, build)
     )
 
 
@@ -69,9 +110,9 @@ def _ignores(stack: Stack, caught: tuple[Caught, ...]) -> Iterator[Caught]:
     for index, ignored in enumerate(stack.ignore or ()):
         path = f"ignore.{index}.trap"
         name = ignored.trap
-        if name not in TRAPS:
+        if name not in traps():
             what = f"there is no trap `{shown(name)}`"
-            hint = did_you_mean(name, TRAPS) or "`deployer traps` lists them"
+            hint = did_you_mean(name, traps()) or "`deployer traps` lists them"
             yield Caught(name, Severity.ERROR, path, what, hint)
         elif name not in here:
             what = f"`{name}` is ignored, and the stack is not in this trap"
@@ -100,9 +141,9 @@ def _page() -> Iterator[str]:
     yield "  - trap: context-checkpoints"
     yield "    reason: the host has 256 GiB"
     yield "```"
-    for theme, traps in THEMES.items():
+    for theme, group in themes().items():
         yield from ("", f"## {theme}")
-        for trap in traps:
+        for trap in group:
             yield from _entry(trap)
 
 

@@ -1,4 +1,4 @@
-"""Logs to causes: the one table of what a line means and what to do about it."""
+"""Logs to causes: what a line means and what to do about it."""
 
 import re
 import signal
@@ -7,42 +7,49 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Final
 
-from deployer.llama.symptom import Symptom
-from deployer.llama.symptoms_of_hosts import HOSTS
-from deployer.llama.symptoms_of_start import START
-from deployer.llama.symptoms_of_use import USE
+from deployer.core.notices import Severity
+from deployer.llama.known.tables import read, rows
 
-SYMPTOMS: Final = (*START, *HOSTS, *USE)
+START: Final = "start"
+"""Theme of the symptoms that tell why a server did not start."""
 
 _LONGEST_LINE: Final = 2000
 
-_SIGNALS: Final[Mapping[int, Symptom]] = {
-    signal.SIGILL: Symptom(
-        "illegal-instruction",
-        "",
-        "the processor lacks an instruction that the server was built with",  # b10434
-        "build on this machine, or take binaries for this processor",
-    ),
-    signal.SIGKILL: Symptom(
-        "killed",
-        "",
-        "it was killed, most likely because the machine ran out of memory",
-        "`dmesg` or `journalctl -k` tells; lower `server.ctx_size`, or take a smaller"
-        " `model.quant`",
-    ),
-    signal.SIGABRT: Symptom(
-        "aborted",
-        "",
-        "it gave up on an error of its own (an assertion or an exception)",
-        "the log tells which; try another `llama_cpp.tag`",
-    ),
-    signal.SIGSEGV: Symptom(
-        "crashed",
-        "",
-        "it crashed (segmentation fault)",
-        "try another `llama_cpp.tag`",
-    ),
-}
+
+@dataclass(frozen=True, slots=True)
+class Symptom:
+    """A pattern of the log, what it means, and what to do.
+
+    Groups that the pattern catches stand in the meaning as in `re.Match.expand`.
+    """
+
+    id: str
+    pattern: str
+    meaning: str
+    hint: str
+    theme: str = START
+    source: str = ""
+    """Who prints the text: a build that was made to, or another program."""
+    severity: Severity = Severity.ERROR
+    hides: tuple[str, ...] = ()
+    """Symptoms that are only what follows from this one."""
+
+
+@cache
+def symptoms() -> tuple[Symptom, ...]:
+    """Return every symptom, in the order in which lines are compared with them."""
+    return rows("symptoms.toml", "symptom", Symptom, severity=Severity)
+
+
+@cache
+def _signals() -> Mapping[int, Symptom]:
+    """Return what the end by a signal means, by its number."""
+    return {
+        signal.Signals[row["signal"]]: Symptom(
+            row["id"], "", row["meaning"], row["hint"]
+        )
+        for row in read("symptoms.toml")["signal"]
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +69,11 @@ def likely_cause(lines: Sequence[str], exit_code: int | None) -> Symptom | None:
 
     `exit_code` is negative for a signal, None when unknown.
     """
-    for symptom in START:
+    for symptom in (it for it in symptoms() if it.theme == START):
         for line in lines:
             if match := _pattern(symptom.pattern).search(line):
                 return _with_words(symptom, match)
-    return _SIGNALS.get(-exit_code) if exit_code else None
+    return _signals().get(-exit_code) if exit_code else None
 
 
 def symptoms_in(lines: Iterable[str]) -> tuple[Seen, ...]:
@@ -76,7 +83,7 @@ def symptoms_in(lines: Iterable[str]) -> tuple[Seen, ...]:
         line = whole[:_LONGEST_LINE]
         if not _any_pattern().search(line):
             continue
-        for symptom in SYMPTOMS:
+        for symptom in symptoms():
             match = _pattern(symptom.pattern).search(line)
             if match is None:
                 continue
@@ -93,7 +100,7 @@ def symptoms_in(lines: Iterable[str]) -> tuple[Seen, ...]:
 @cache
 def _any_pattern() -> re.Pattern[str]:
     """What most lines of a log do not match: one look instead of one a symptom."""
-    return re.compile("|".join(f"(?:{symptom.pattern})" for symptom in SYMPTOMS))
+    return re.compile("|".join(f"(?:{symptom.pattern})" for symptom in symptoms()))
 
 
 @cache

@@ -4,15 +4,12 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from deployer.llama.symptom import Symptom
-from deployer.llama.symptoms_of_hosts import HOSTS
-from deployer.llama.symptoms_of_start import START
-from deployer.llama.symptoms_of_use import USE
+from deployer.llama.known.symptoms import symptoms
 
-THEMES: Final[Mapping[str, tuple[Symptom, ...]]] = {
-    "The server does not start, or dies": START,
-    "Requests go wrong": USE,
-    "Around the server: downloads, snapshots, Modal": HOSTS,
+THEMES: Final[Mapping[str, str]] = {
+    "start": "The server does not start, or dies",
+    "use": "Requests go wrong",
+    "hosts": "Around the server: downloads, snapshots, Modal",
 }
 
 _HEAD: Final = """\
@@ -31,10 +28,10 @@ def markdown() -> str:
 
 
 def _tables() -> Iterator[str]:
-    for theme, symptoms in THEMES.items():
-        yield from ("", f"## {theme}", "", "| Name | | Cause | What to do |")
+    for theme, title in THEMES.items():
+        yield from ("", f"## {title}", "", "| Name | | Cause | What to do |")
         yield "|---|---|---|---|"
-        for symptom in symptoms:
+        for symptom in (it for it in symptoms() if it.theme == theme):
             cells = (_words(symptom.meaning), _words(symptom.hint))
             yield f"| `{symptom.id}` | {symptom.severity} | {cells[0]} | {cells[1]} |"
 

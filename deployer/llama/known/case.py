@@ -1,15 +1,11 @@
-"""What a known trap is, and the questions its condition asks of a stack."""
+"""A stack on a build: what conditions of known issues ask."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from deployer.core.model import Stack
-from deployer.core.notices import Severity
 from deployer.core.server import Server
 
-UPSTREAM: Final = "https://github.com/ggml-org/llama.cpp/issues/"
-NEWEST: Final = 10**9
 DEFAULT_BATCH: Final = 2048
 DEFAULT_UBATCH: Final = 512
 DEFAULT_SLOTS: Final = 4
@@ -77,38 +73,3 @@ class Case:
         """Whether the cmake definitions of the stack set this one."""
         defined = self.stack.llama_cpp.cmake or ()
         return any(one.partition("=")[0].partition(":")[0] == name for one in defined)
-
-
-@dataclass(frozen=True, slots=True)
-class Trap:
-    """A range of builds and a condition under which something bites."""
-
-    id: str
-    severity: Severity
-    when: str
-    """The condition, in words."""
-    where: Callable[[Case], str]
-    """The field to blame; empty where the stack is not in the trap."""
-    what: str
-    """What happens."""
-    write: str
-    """What to write instead."""
-    reference: str
-    since: int = 0
-    until: int = NEWEST
-    """Last build that is known to have it."""
-
-    @property
-    def builds(self) -> str:
-        """The range, in words."""
-        match self.since, self.until:
-            case 0, until if until == NEWEST:
-                return "all builds"
-            case 0, until:
-                return f"up to b{until}"
-            case since, until if until == NEWEST:
-                return f"b{since} and later"
-            case since, until if since == until:
-                return f"b{since}"
-            case since, until:
-                return f"b{since} to b{until}"
