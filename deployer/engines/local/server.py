@@ -10,6 +10,7 @@ from typing import Final
 
 import psutil
 
+from deployer.core.argv import command_line, template_file
 from deployer.core.events import Say, Talk
 from deployer.core.state import Record
 from deployer.core.units import seconds
@@ -21,7 +22,7 @@ from deployer.engines.local.logs import last_lines
 from deployer.engines.local.process import Running, drain, find, spawn, stop
 from deployer.engines.local.program import run_server
 from deployer.engines.local.resident import recorded, servers_in
-from deployer.engines.local.templates import with_template
+from deployer.engines.local.templates import known_template
 from deployer.engines.local.warming import Door
 from deployer.errors import AuthError, EngineError
 from deployer.llama.known.symptoms import likely_cause
@@ -286,17 +287,19 @@ class Server:
         """The whole command line; what the engine owns comes last and so wins."""
         weights = needs["weights"]
         program = str(needs["build"]["path"])
-        stated = list(self.argv)
-        argv = [program, *with_template(stated, Path(program), self.place.folder)]
-        argv += ["--model", str(weights["path"])]
-        if "mmproj" in weights:
-            argv += ["--mmproj", str(weights["mmproj"])]
-        argv += ["--host", self.host, "--port", str(self.port)]
-        if steer.supported(self.host) is None:
-            argv.append("--reuse-port")
-        if self.api_key_env is not None:
-            argv += ["--api-key-file", str(self.run_dir / _API_KEY)]
-        return tuple(argv)
+        file = template_file(self.argv)
+        argv = command_line(
+            program,
+            self.argv,
+            template=None if file is None else str(self.place.folder / file),
+            model=str(weights["path"]),
+            mmproj=str(weights["mmproj"]) if "mmproj" in weights else None,
+            host=self.host,
+            port=self.port,
+            reuse_port=steer.supported(self.host) is None,
+            key_file=None if self.api_key_env is None else str(self._key_file),
+        )
+        return known_template(argv, Path(program))
 
     def _dry_run(self, argv: tuple[str, ...]) -> None:
         """Let llama-server read its options without starting.
@@ -318,14 +321,18 @@ class Server:
             " `llama-server --help` of this build",
         )
 
+    @property
+    def _key_file(self) -> Path:
+        return self.run_dir / _API_KEY
+
     def _remove_api_key(self) -> None:
-        (self.run_dir / _API_KEY).unlink(missing_ok=True)
+        self._key_file.unlink(missing_ok=True)
 
     def _write_api_key(self) -> None:
         key = self.api_key()
         if key is None:
             return
-        file = self.run_dir / _API_KEY
+        file = self._key_file
         file.unlink(missing_ok=True)
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:

@@ -1,0 +1,15 @@
+"""Rendered files in a folder."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+
+def write_files(files: Mapping[str, bytes], folder: Path) -> tuple[Path, ...]:
+    """Write files below a folder by their names; what they replace is overwritten."""
+    written = []
+    for name, content in files.items():
+        place = folder / name
+        place.parent.mkdir(exist_ok=True)
+        place.write_bytes(content)
+        written.append(place)
+    return tuple(written)
