@@ -145,6 +145,7 @@ WEIGHTS = Weights(
 
 fetch_image = (
     modal.Image.debian_slim(python_version="3.12")
+    .entrypoint([])
     .pip_install("huggingface-hub==2.4.0")
     .add_local_dir(HERE / "runtime", "/root/runtime")
 )
