@@ -16,7 +16,7 @@ ROOT = REPOSITORY / "deployer"
 OURS = sorted(ROOT.rglob("*.py"))
 TESTS = sorted((REPOSITORY / "tests").rglob("*.py"))
 
-MAX_FILE = 400
+MAX_FILE = 800
 MAX_FUNCTION = 40
 
 MAY_IMPORT: Mapping[str, frozenset[str]] = {
@@ -26,6 +26,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "core": "",
         "cores": "",
         "errors": "core",
+        "contained": "errors",
         "answers": "home",  # before anything else is imported
         "home": "",
         "git": "errors",
@@ -33,17 +34,17 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "state": "core errors",
         "lockfile": "core errors state",
         "saved_plan": "core errors state",
-        "sources": "core errors",
-        "store": "core errors sources",
+        "sources": "contained core errors",
+        "store": "contained core errors sources",
         "gguf": "core errors sources",
-        "llama": "core cores errors load sources",
+        "llama": "contained core cores errors load sources",
         "resolve": "core errors gguf llama sources store",
         "gates": "core errors",
-        "engines": "answers core errors gguf llama sources store",
+        "engines": "answers contained core errors gguf llama sources store",
         "apply": "core engines errors state",
         "testing": "core engines errors load state",
-        "app": "__init__ answers apply core cores engines errors gates gguf git home"
-        " llama load lockfile resolve saved_plan sources state store",
+        "app": "__init__ answers apply contained core cores engines errors gates gguf"
+        " git home llama load lockfile resolve saved_plan sources state store",
         "cli": "__init__ answers app core engines errors gates gguf llama saved_plan"
         " state",
         "entry": "__init__ answers cli",

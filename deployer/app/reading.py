@@ -27,6 +27,7 @@ from deployer.core.marks import leaves
 from deployer.core.model import Stack
 from deployer.core.problems import Place, Problem
 from deployer.core.progress import Watch, unwatched
+from deployer.core.resources import Kind
 from deployer.core.snapshots import narrowed, snapshot_notes
 from deployer.core.values import Flat
 from deployer.engines import abilities_of, machine_stamp
@@ -161,6 +162,10 @@ def resolved(
         digests[TEMPLATE_DIGEST] = sha256_of(template, unwatched)
     inputs = lockfile.inputs_of(stack, digests)
     build, weights = _kept(stack, locked, inputs)
+    lock = lockfile.lock_path(stack_file)
+    for kind, pin in ((Kind.BUILD, build), (Kind.WEIGHTS, weights)):
+        if pin is not None:
+            lockfile.refuse_other(lock, stack, kind, pin)
     if build is not None and weights is not None:
         return Facts(build=build, weights=weights, inputs=inputs)
     if offline:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from deployer.app.planning import Options, prepare
 from deployer.app.settings import Settings
+from deployer.contained import contained
 from deployer.core.progress import Watch, unwatched
 from deployer.engines import Rendering, render
 from deployer.errors import UsageError
@@ -28,6 +29,7 @@ def write(rendering: Rendering, folder: Path) -> tuple[Path, ...]:
         raise UsageError(f"`{folder}` is a file", hint="name a folder") from None
     written = []
     for name, content in rendering.files.items():
-        (folder / name).write_bytes(content)
-        written.append(folder / name)
+        file = contained(folder, folder / name)
+        file.write_bytes(content)
+        written.append(file)
     return tuple(written)

@@ -14,8 +14,6 @@ from deployer.errors import SourceError
 from deployer.llama.archives import unpack_tar
 from deployer.llama.git import run_git
 
-UPSTREAM = "https://github.com/ggml-org/llama.cpp"
-
 _WHOLE = re.compile(r"[0-9a-f]{40}")
 _LISTED = re.compile(r"^(?P<commit>[0-9a-f]{40})\trefs/(?:tags|heads)/(?P<name>\S+)$")
 _UNREACHABLE = re.compile(

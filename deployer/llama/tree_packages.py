@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
+from deployer.contained import contained
 from deployer.core.facts import Pin
 from deployer.core.progress import Watch, unwatched
 from deployer.core.values import JsonValue
@@ -70,7 +71,7 @@ def fetch(
 ) -> None:
     """Unpack the tree of the pinned archive into ``into``; raises SourceError."""
     sha256, package = _pinned(pin)
-    archive = downloads / sha256
+    archive = contained(downloads, downloads / sha256)
     if not (archive.is_file() and sha256_of(archive, unwatched) == sha256):
         address = locate(package, environment=environment)
         _get(address, archive, sha256, progress)

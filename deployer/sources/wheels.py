@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
+from deployer.contained import contained
 from deployer.core.progress import Progress, Watch
 from deployer.errors import SourceError
 from deployer.sources.space import ensure_room, writing
@@ -95,7 +96,7 @@ def _extract(
     progress: Watch,
 ) -> None:
     for member in members:
-        target = into / member.filename
+        target = contained(into, into / member.filename)
         if target.exists():
             _refuse_other(target, member)
             continue

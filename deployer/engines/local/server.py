@@ -10,6 +10,7 @@ from typing import Final
 
 import psutil
 
+from deployer.contained import contained
 from deployer.core.events import Say, Talk
 from deployer.core.state import Record
 from deployer.core.units import seconds
@@ -233,7 +234,8 @@ class Server:
     @property
     def run_dir(self) -> Path:
         """Where its log lies, and what it is found again by."""
-        return self._stack_dir / self.record.key[:_KEY_LENGTH]
+        folder = self._stack_dir
+        return contained(folder, folder / self.record.key[:_KEY_LENGTH])
 
     def clear_the_way(self) -> Door:
         """What comes before any start; on a shared port the clients stay away."""
@@ -250,7 +252,8 @@ class Server:
         stack = self.record.address.partition("/")[0]
         folder = str(self.place.folder.resolve())
         mark = hashlib.sha256(folder.encode()).hexdigest()[:_MARK_LENGTH]
-        return self.place.home / "run" / f"{stack}-{mark}"
+        runs = self.place.home / "run"
+        return contained(runs, runs / f"{stack}-{mark}")
 
     def _ended_with_the_machine(self) -> bool:
         """Whether it was started before the machine was."""

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Final
 
+from deployer.core.forms import is_file_name
 from deployer.core.spelling import did_you_mean, one_of
 from deployer.engines.local.program import run_server
 from deployer.errors import EngineError
@@ -31,7 +32,7 @@ def with_template(words: list[str], server: Path, folder: Path) -> list[str]:
     kept = server.parent.parent / TEMPLATES
     if name.endswith(FILE_ENDING):
         file = folder / name
-    elif (kept / f"{name}{FILE_ENDING}").is_file():
+    elif is_file_name(name) and (kept / f"{name}{FILE_ENDING}").is_file():
         file = kept / f"{name}{FILE_ENDING}"
     else:
         _refuse_unknown(name, server, kept)
