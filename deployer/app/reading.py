@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,7 +34,7 @@ from deployer.core.values import Flat
 from deployer.engines import abilities_of, machine_stamp
 from deployer.errors import StackError, UsageError
 from deployer.llama.flags import problems_of
-from deployer.load.roots import may_read, root_of
+from deployer.load.roots import how_to_allow, may_read, root_of
 from deployer.load.stack import Loaded, load
 from deployer.load.tree import place_of
 from deployer.sources.digests import sha256_of
@@ -76,7 +77,7 @@ def read(stack_file: Path, settings: Settings, options: Options, watch: Watch) -
         raise UsageError(
             _moved(lock, locked, facts), hint=f"run `deployer lock {stack_file}`"
         )
-    asked = gate_files(stack, stack_file.parent)
+    asked = gate_files(stack, stack_file, settings)
     graph = judged_by(expand(stack, facts, abilities), _digests(asked))
     known = weighed(loaded, stack_file, settings, facts, graph)
     refuse_model(known)
@@ -153,6 +154,7 @@ def resolved(
     Raises UsageError where sources would have to be asked and it is ``offline``.
     """
     stack = loaded.stack
+    _refuse_beside(stack, stack_file, settings)
     patches = patches_of(stack, stack_file)
     digests = {f"llama_cpp.patches.{patch.name}": patch.digest for patch in patches}
     for name in _pictures(stack):
@@ -183,21 +185,49 @@ def resolved(
     return resolver.facts(stack, inputs, build=build, weights=weights)
 
 
-def gate_files(stack: Stack, folder: Path) -> Mapping[str, Path]:
-    """The files that gates name and that are there, by the field of their digest."""
+def gate_files(
+    stack: Stack, stack_file: Path, settings: Settings
+) -> Mapping[str, Path]:
+    """The files that gates name and that are there, by the field of their digest.
+
+    A word of a command is one only where the stack may read it.
+    """
+    folder, root = stack_file.parent, root_of(stack_file)
     found = {
         it.field: folder / it.name
         for it in files_of(stack.gates)
         if it.certain or not Path(it.name).is_absolute()  # programs of the system
     }
-    return {field: file for field, file in found.items() if _is_file(file)}
+    return {
+        field: file
+        for field, file in found.items()
+        if _is_file(file, root, settings.allowed)
+    }
 
 
-def _is_file(file: Path) -> bool:
+def _is_file(file: Path, root: Path, allowed: tuple[Path, ...]) -> bool:
     try:
-        return file.is_file()
-    except (OSError, ValueError):  # a word of a command may be no name of a file
+        return may_read(file, root, allowed) and file.is_file()
+    except (OSError, ValueError, RuntimeError):  # a word may be no name of a file
         return False
+
+
+def _refuse_beside(stack: Stack, stack_file: Path, settings: Settings) -> None:
+    """Raise UsageError where what lies beside a named file leads out of the project."""
+    program, model = stack.llama_cpp.binary, stack.model.path
+    if program is None and model is None:
+        return
+    from deployer.sources import paths  # noqa: PLC0415 - few name files of their own
+
+    folder, root = stack_file.parent, root_of(stack_file)
+    parts = () if model is None else paths.named_parts(folder / model)
+    beside = () if program is None else paths.libraries_of(folder / program)
+    for file in (*takewhile(Path.exists, parts), *beside):
+        if not may_read(file, root, settings.allowed):
+            raise UsageError(
+                f"`{file}` is outside the project of the stack",
+                hint=how_to_allow(file),
+            )
 
 
 def template_of(stack: Stack, folder: Path) -> Path | None:
@@ -218,17 +248,9 @@ def patches_of(stack: Stack, stack_file: Path) -> "tuple[Patch, ...]":
     names = stack.llama_cpp.patches or ()
     if not names:
         return ()
-    folder = patches_folder(stack_file)
-    root = root_of(stack_file)
-    led_out = [name for name in names if not may_read(folder / name, root, ())]
-    if led_out:
-        raise UsageError(
-            f"the patch `{led_out[0]}` lies outside the project of the stack",
-            hint=f"`{folder / led_out[0]}` is a link: put the folder there",
-        )
     from deployer.llama.patch_file import load_patches  # noqa: PLC0415 - few have any
 
-    return load_patches(folder, names)
+    return load_patches(patches_folder(stack_file), names)
 
 
 def _kept(
