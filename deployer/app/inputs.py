@@ -71,8 +71,8 @@ def _artefacts(stack: Stack, folder: Path) -> Iterator[Path]:
     """Files of this machine that the plan depends on."""
     if stack.llama_cpp.binary is not None:
         yield folder / stack.llama_cpp.binary
-    if (repo := folder_of(stack.llama_cpp.repo or "")) is not None:
-        yield from places_of(repo)
+    if (place := folder_of(stack.llama_cpp.repo or "")) is not None:
+        yield from places_of(place)
     if stack.model.path is not None:
         from deployer.sources.paths import parts_of  # noqa: PLC0415 - few lie here
 

@@ -147,7 +147,7 @@ def _or_null(form: _Form) -> _Form:
 
 def _list_of(form: _Form) -> _Form:
     return (
-        f"a list of {form[0]}",
+        f"a list, each item {form[0]}",
         lambda value: (
             isinstance(value, list) and bool(value) and all(map(form[1], value))
         ),

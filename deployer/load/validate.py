@@ -125,8 +125,7 @@ def _unusable(stack: Stack, written: Written) -> Iterator[Finding]:
     files = dict(_files_of(stack))
     repo = stack.llama_cpp.repo
     if repo is not None and (told := trouble_of(repo)):
-        yield Finding("llama_cpp.repo", shown(told[0]), told[1])
-        return
+        yield Finding("llama_cpp.repo", shown(told[0], longest=200), told[1])
     for path, name in (*files.items(), *_folders_of(stack)):
         if name is None:
             continue
@@ -140,7 +139,8 @@ def _unusable(stack: Stack, written: Written) -> Iterator[Finding]:
 def _folders_of(stack: Stack) -> Iterator[tuple[str, str | None]]:
     """The folders of this machine that a stack takes its source from."""
     yield "llama_cpp.source_path", stack.llama_cpp.source_path
-    if (folder := folder_of(stack.llama_cpp.repo or "")) is not None:
+    repo = stack.llama_cpp.repo or ""
+    if (folder := folder_of(repo)) is not None and trouble_of(repo) is None:
         yield from (("llama_cpp.repo", str(it)) for it in places_of(folder))
 
 

@@ -91,7 +91,7 @@ PATCHES: list[Patch] = [
         files=["common/chat.cpp"],
         marker=(
             "common/**/*.cpp",
-            'thinking_start_tag\\s*=\\s*"<\\|channel>thought',
+            'thinking_start_tag\\s+=\\s+"<\\|channel>thought',
         ),
         lines=[
             "--- a/common/chat.cpp\n",
