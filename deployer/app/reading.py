@@ -71,12 +71,18 @@ def read(stack_file: Path, settings: Settings, options: Options, watch: Watch) -
     locked = lockfile.read(lock)
     notices = refuse_traps(loaded, number_of(stack, locked))
     offline = options.offline
-    facts = resolved(loaded, stack_file, settings, locked, watch, offline=offline)
+    facts = resolved(
+        loaded,
+        stack_file,
+        settings,
+        locked,
+        watch,
+        offline=offline,
+        as_locked=options.locked,
+    )
     same = lockfile.pins_same(locked, facts)
     if not same and options.locked:
-        raise UsageError(
-            _moved(lock, locked, facts), hint=f"run `deployer lock {stack_file}`"
-        )
+        raise _stale(stack_file, locked, facts.inputs, facts)
     asked = gate_files(stack, stack_file, settings)
     graph = judged_by(expand(stack, facts, abilities), _digests(asked))
     known = weighed(loaded, stack_file, settings, facts, graph)
@@ -148,10 +154,12 @@ def resolved(
     watch: Watch,
     *,
     offline: bool = False,
+    as_locked: bool = False,
 ) -> Facts:
     """The facts of a stack: from the lock file where it fits, else from the sources.
 
-    Raises UsageError where sources would have to be asked and it is ``offline``.
+    Raises UsageError where sources would have to be asked and it is ``offline``, or
+    has to be ``as_locked``.
     """
     stack = loaded.stack
     _refuse_beside(stack, stack_file, settings)
@@ -170,8 +178,14 @@ def resolved(
             lockfile.refuse_other(lock, stack, kind, pin)
     if build is not None and weights is not None:
         return Facts(build=build, weights=weights, inputs=inputs)
-    if offline:
-        _refuse_asking(stack, stack_file, build, weights)
+    if _asks(stack, build, weights):
+        if offline:
+            raise UsageError(
+                f"the lock file of `{stack_file}` does not pin all that it names",
+                hint=f"run `deployer lock {stack_file}`",
+            )
+        if as_locked:
+            raise _stale(stack_file, locked, inputs)
     from deployer.resolve import Resolver  # noqa: PLC0415 - knows every source
 
     resolver = Resolver(
@@ -267,16 +281,10 @@ def _kept(
     return build, weights
 
 
-def _refuse_asking(
-    stack: Stack, stack_file: Path, build: Pin | None, weights: Pin | None
-) -> None:
-    """Raise UsageError where what no pin is given for lies elsewhere than here."""
+def _asks(stack: Stack, build: Pin | None, weights: Pin | None) -> bool:
+    """Whether what no pin is given for lies elsewhere than here."""
     remote_weights = weights is None and stack.model.path is None
-    if remote_weights or (build is None and not _builds_here(stack)):
-        raise UsageError(
-            f"the lock file of `{stack_file}` does not pin all that it names",
-            hint=f"run `deployer lock {stack_file}`",
-        )
+    return remote_weights or (build is None and not _builds_here(stack))
 
 
 def _builds_here(stack: Stack) -> bool:
@@ -284,20 +292,28 @@ def _builds_here(stack: Stack) -> bool:
     return stack.llama_cpp.binary is not None or stack.llama_cpp.source == "path"
 
 
-def _moved(lock: Path, locked: Facts | None, facts: Facts) -> str:
+def _stale(
+    stack_file: Path, locked: Facts | None, inputs: Flat, facts: Facts | None = None
+) -> UsageError:
     """Which field or file the lock file is behind in."""
+    lock = lockfile.lock_path(stack_file)
+    hint = f"run `deployer lock {stack_file}`"
     if locked is None:
-        return f"`{lock}` is not there, and `--locked` may not write it"
-    every = sorted(locked.inputs.keys() | facts.inputs.keys())
-    fields = [p for p in every if locked.inputs.get(p) != facts.inputs.get(p)]
+        return UsageError(
+            f"`{lock}` is not there, and `--locked` may not write it", hint
+        )
+    every = sorted(locked.inputs.keys() | inputs.keys())
+    fields = [p for p in every if locked.inputs.get(p) != inputs.get(p)]
     if fields:
         changes = ", ".join(
-            f"`{p}` ({locked.inputs.get(p, 'unset')} → {facts.inputs.get(p, 'unset')})"
+            f"`{p}` ({locked.inputs.get(p, 'unset')} → {inputs.get(p, 'unset')})"
             for p in fields
         )
-        return f"`{lock}` was made for another stack: {changes}"
-    which = "llama-server" if locked.build != facts.build else "weights"
-    return f"`{lock}` pins other {which} than the file that is there now"
+        return UsageError(f"`{lock}` was made for another stack: {changes}", hint)
+    same_build = facts is None or locked.build == facts.build
+    which = "weights" if same_build else "llama-server"
+    what = f"`{lock}` pins other {which} than the file that is there now"
+    return UsageError(what, hint)
 
 
 def _refuse_snapshot(stack: Stack, abilities: Abilities) -> None:

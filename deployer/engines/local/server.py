@@ -287,19 +287,31 @@ class Server:
 
     def _argv(self, needs: Mapping[str, Flat]) -> tuple[str, ...]:
         """The whole command line; what the engine owns comes last and so wins."""
-        weights = needs["weights"]
-        program = str(needs["build"]["path"])
+        program, model = self._made(needs, "build"), self._made(needs, "weights")
+        contained(self.place.home / "build", Path(program))
         stated = list(self.argv)
         argv = [program, *with_template(stated, Path(program), self.place.folder)]
-        argv += ["--model", str(weights["path"])]
-        if "mmproj" in weights:
-            argv += ["--mmproj", str(weights["mmproj"])]
+        argv += ["--model", model]
+        if "mmproj" in needs["weights"]:
+            argv += ["--mmproj", self._made(needs, "weights", "mmproj")]
         argv += ["--host", self.host, "--port", str(self.port)]
         if steer.supported(self.host) is None:
             argv.append("--reuse-port")
         if self.api_key_env is not None:
             argv += ["--api-key-file", str(self.run_dir / _API_KEY)]
         return tuple(argv)
+
+    def _made(self, needs: Mapping[str, Flat], kind: str, name: str = "path") -> str:
+        """Where a file of an artefact lies; raises EngineError for a state without."""
+        match needs.get(kind, {}).get(name):
+            case str(path) if path:
+                return path
+            case _:
+                raise EngineError(
+                    f"the state of `{self.record.address}` does not name the {kind}"
+                    " that it was started from",
+                    hint="run `deployer apply`: it fills in what is missing",
+                )
 
     def _dry_run(self, argv: tuple[str, ...]) -> None:
         """Let llama-server read its options without starting.
