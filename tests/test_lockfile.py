@@ -221,6 +221,30 @@ def test_wrong_values_are_named_by_their_path(path: Path) -> None:
         lockfile.read(path)
 
 
+@pytest.mark.parametrize(
+    ("part", "member", "value", "message"),
+    [
+        ("where", "revision", "main", "is `main`, expected 40 hexadecimal digits"),
+        ("where", "model", ["../m.gguf"], "is a list, expected a list, each item a"),
+        ("where", "repo", "../..", "is `../..`, expected `owner/name`"),
+        ("identity", "model", ["A" * 64], "is a list, expected a list, each item 64"),
+        ("about", "size", -1, "is `-1`, expected an integer from 0 or null"),
+        ("about", "model", [".."], "is a list, expected a list, each item the name"),
+    ],
+)
+def test_a_pin_has_the_form_that_resolving_writes(
+    path: Path, part: str, member: str, value: object, message: str
+) -> None:
+    lockfile.write(path, FACTS, "demo")
+    content = json.loads(path.read_text())
+    content["weights"][part][member] = value
+    path.write_text(json.dumps(content))
+    with pytest.raises(UsageError) as caught:
+        lockfile.read(path)
+    assert f"in `weights` `{part}.{member}` {message}" in caught.value.message
+    assert caught.value.hint.endswith("demo.yaml --upgrade` resolves it again")
+
+
 def test_a_newer_file_asks_for_an_upgrade(path: Path) -> None:
     path.write_text('{"version": 2}')
     with pytest.raises(UsageError) as caught:
