@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from deployer.llama.patch_file import Patch
 
 _COLD = "write `snapshot: {enabled: auto}` to start cold where there is none"
+_ASKING = Options()
+"""Sources are asked for what the lock file does not pin."""
 _START = Place("stack")
 """For an option that no field was written for."""
 
@@ -67,19 +69,9 @@ def read(stack_file: Path, settings: Settings, options: Options, watch: Watch) -
     _refuse_snapshot(stack, abilities)
     refuse_options(loaded)
     refuse_build(loaded)
-    lock = lockfile.lock_path(stack_file)
-    locked = lockfile.read(lock)
+    locked = lockfile.read(lockfile.lock_path(stack_file))
     notices = refuse_traps(loaded, number_of(stack, locked))
-    offline = options.offline
-    facts = resolved(
-        loaded,
-        stack_file,
-        settings,
-        locked,
-        watch,
-        offline=offline,
-        as_locked=options.locked,
-    )
+    facts = resolved(loaded, stack_file, settings, locked, watch, options)
     same = lockfile.pins_same(locked, facts)
     if not same and options.locked:
         raise _stale(stack_file, locked, facts.inputs, facts)
@@ -152,40 +144,25 @@ def resolved(
     settings: Settings,
     locked: Facts | None,
     watch: Watch,
-    *,
-    offline: bool = False,
-    as_locked: bool = False,
+    options: Options = _ASKING,
 ) -> Facts:
     """The facts of a stack: from the lock file where it fits, else from the sources.
 
-    Raises UsageError where sources would have to be asked and it is ``offline``, or
-    has to be ``as_locked``.
+    Raises UsageError where sources would have to be asked and the ``options`` are not
+    to, and where the lock file pins what the stack does not ask for.
     """
     stack = loaded.stack
     _refuse_beside(stack, stack_file, settings)
     patches = patches_of(stack, stack_file)
-    digests = {f"llama_cpp.patches.{patch.name}": patch.digest for patch in patches}
-    for name in _pictures(stack):
-        picture = stack_file.parent / name
-        digests[f"{WARMUP_DIGESTS}{name}"] = sha256_of(picture, unwatched)
-    if (template := template_of(stack, stack_file.parent)) is not None:
-        digests[TEMPLATE_DIGEST] = sha256_of(template, unwatched)
-    inputs = lockfile.inputs_of(stack, digests)
+    inputs = lockfile.inputs_of(stack, _digests_of(stack, stack_file.parent, patches))
     build, weights = _kept(stack, locked, inputs)
-    lock = lockfile.lock_path(stack_file)
     for kind, pin in ((Kind.BUILD, build), (Kind.WEIGHTS, weights)):
         if pin is not None:
-            lockfile.refuse_other(lock, stack, kind, pin)
+            lockfile.refuse_other(lockfile.lock_path(stack_file), stack, kind, pin)
     if build is not None and weights is not None:
         return Facts(build=build, weights=weights, inputs=inputs)
-    if _asks(stack, build, weights):
-        if offline:
-            raise UsageError(
-                f"the lock file of `{stack_file}` does not pin all that it names",
-                hint=f"run `deployer lock {stack_file}`",
-            )
-        if as_locked:
-            raise _stale(stack_file, locked, inputs)
+    if _asks(stack, build, weights) and (options.locked or options.offline):
+        raise _stale(stack_file, locked, inputs)
     from deployer.resolve import Resolver  # noqa: PLC0415 - knows every source
 
     resolver = Resolver(
@@ -197,6 +174,18 @@ def resolved(
         locked.weights if locked else None,
     )
     return resolver.facts(stack, inputs, build=build, weights=weights)
+
+
+def _digests_of(
+    stack: Stack, folder: Path, patches: "tuple[Patch, ...]"
+) -> dict[str, str]:
+    """Of the files that a stack names and the lock file stands for."""
+    digests = {f"llama_cpp.patches.{patch.name}": patch.digest for patch in patches}
+    for name in _pictures(stack):
+        digests[f"{WARMUP_DIGESTS}{name}"] = sha256_of(folder / name, unwatched)
+    if (template := template_of(stack, folder)) is not None:
+        digests[TEMPLATE_DIGEST] = sha256_of(template, unwatched)
+    return digests
 
 
 def gate_files(
