@@ -18,7 +18,7 @@ WORD: Final = re.compile(r"[a-z][a-z0-9_-]{0,47}")
 DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 COMMIT: Final = re.compile(r"[0-9a-f]{40}")
 REQUIREMENT: Final = re.compile(
-    r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9.+!-]*"
+    r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9._+!-]*"
 )
 TAG: Final = re.compile(
     r"b[0-9]{1,9}|v[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}|[0-9a-f]{7,40}"

@@ -10,6 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from email.parser import BytesHeaderParser
 from pathlib import Path, PurePosixPath
 
 from deployer.contained import contained
@@ -18,11 +19,15 @@ from deployer.core.progress import Progress, Watch
 from deployer.core.spelling import shown
 from deployer.core.units import show_bytes
 from deployer.errors import SourceError
+from deployer.sources.pip import canonical
 from deployer.sources.space import ensure_room, most_bytes, writing
 
 _PART = re.compile(r"(?P<name>.+\.gguf)\.part(?P<number>\d+)")
 _SUM_LINE = re.compile(r"(?P<sha256>[0-9a-f]{64})[ \t]+\*?(?P<name>.+)")
 _REFUSED = "do not use this package; tell whoever publishes it"
+_METADATA = re.compile(r"[^/]+\.dist-info/METADATA")
+_LONGEST_METADATA = 4 << 20
+_NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]*")
 _ENCRYPTED = 0x1
 _LONGEST = 1024
 """Characters of a name with its folders."""
@@ -65,6 +70,19 @@ def opened(wheel: Path) -> Iterator[zipfile.ZipFile]:
     except _DAMAGED as error:
         why = shown(str(error) or type(error).__name__)
         raise SourceError(f"`{wheel.name}` is damaged: {why}") from error
+
+
+def requires_of(wheel: Path) -> set[str]:
+    """Names of the packages that a wheel needs, as it says; raises SourceError."""
+    with opened(wheel) as archive:
+        files = [it for it in archive.namelist() if _METADATA.fullmatch(it)]
+        if len(files) != 1:
+            what = f"`{wheel.name}` has {len(files)} files with its metadata"
+            raise SourceError(what, hint=_REFUSED)
+        with archive.open(files[0]) as stream:
+            said = BytesHeaderParser().parsebytes(stream.read(_LONGEST_METADATA))
+    named = (_NAME.match(str(it)) for it in said.get_all("Requires-Dist", []))
+    return {canonical(found[0]) for found in named if found}
 
 
 def gguf_from(folder: Path, progress: Watch) -> list[Path]:
