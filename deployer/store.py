@@ -19,6 +19,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from deployer.contained import contained
+from deployer.core.forms import DIGEST, is_inner_path, is_path
 from deployer.core.pauses import growing
 from deployer.core.values import JsonValue
 from deployer.errors import StoreError
@@ -178,7 +180,7 @@ class Store:
         place = self.home / kind / _checked(key)
         with self._locked(kind, key, say=lambda _: None):
             if place.exists():
-                leaving = _staging(place)
+                leaving = _staging(contained(self.home / kind, place))
                 place.rename(leaving)
                 _sweep(leaving)
 
@@ -290,11 +292,24 @@ def _read(kind: Kind, key: str, folder: Path) -> Entry | None:
         content = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
         if content["version"] != _VERSION or content["key"] != key:
             return None
-        files = {name: File(**file) for name, file in content["files"].items()}
+        files = {name: _listed(name, it) for name, it in content["files"].items()}
         created = datetime.fromisoformat(content["created"])
-        return Entry(kind, key, folder, created, files, content["about"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return Entry(kind, key, folder, created, files, dict(content["about"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
+
+
+def _listed(name: str, file: Mapping[str, object]) -> File:
+    """A file of a manifest; raises ValueError or TypeError for one of another form."""
+    found = File(**file)  # type: ignore[arg-type]
+    numbers = (found.size, found.mode, found.mtime_ns, found.inode)
+    if not is_inner_path(name) or any(type(it) is not int or it < 0 for it in numbers):
+        raise ValueError(name)
+    if not (found.link or DIGEST.fullmatch(found.sha256)):
+        raise ValueError(name)
+    if found.external and not (is_path(found.external) and found.external[0] == "/"):
+        raise ValueError(name)
+    return found
 
 
 def _digests_of(home: Path) -> Path:

@@ -27,6 +27,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "core": "runtime",
         "cores": "",
         "errors": "core",
+        "contained": "errors",
         "answers": "home",  # before anything else is imported
         "home": "",
         "git": "errors",
@@ -34,17 +35,17 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "state": "core errors",
         "lockfile": "core errors state",
         "saved_plan": "core errors state",
-        "sources": "core errors",
-        "store": "core errors sources",
+        "sources": "contained core errors",
+        "store": "contained core errors sources",
         "gguf": "core errors sources",
-        "llama": "core cores errors load sources",
+        "llama": "contained core cores errors load sources",
         "resolve": "core errors gguf llama sources store",
         "gates": "core errors",
-        "engines": "answers core errors gguf llama runtime sources store",
+        "engines": "answers contained core errors gguf llama runtime sources store",
         "apply": "core engines errors state",
         "testing": "core engines errors load state",
-        "app": "__init__ answers apply core cores engines errors gates gguf git home"
-        " llama load lockfile resolve saved_plan sources state store",
+        "app": "__init__ answers apply contained core cores engines errors gates gguf"
+        " git home llama load lockfile resolve saved_plan sources state store",
         "cli": "__init__ answers app core engines errors gates gguf llama saved_plan"
         " state",
         "entry": "__init__ answers cli",

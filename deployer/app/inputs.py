@@ -15,6 +15,7 @@ from deployer.core.gate_files import files_of
 from deployer.core.model import Stack
 from deployer.core.resources import Graph, Kind
 from deployer.engines import machine_inputs
+from deployer.load.addresses import folder_of, places_of
 from deployer.load.roots import PROJECT_FILE, root_of
 from deployer.load.stack import Loaded
 from deployer.lockfile import lock_path
@@ -70,8 +71,8 @@ def _artefacts(stack: Stack, folder: Path) -> Iterator[Path]:
     """Files of this machine that the plan depends on."""
     if stack.llama_cpp.binary is not None:
         yield folder / stack.llama_cpp.binary
-    if (repo := stack.llama_cpp.repo or "").startswith("file://"):
-        yield folder / repo.removeprefix("file://")
+    if (place := folder_of(stack.llama_cpp.repo or "")) is not None:
+        yield from places_of(place)
     if stack.model.path is not None:
         from deployer.sources.paths import parts_of  # noqa: PLC0415 - few lie here
 

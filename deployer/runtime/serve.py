@@ -141,8 +141,9 @@ def with_template(argv: Sequence[str], templates: Path) -> list[str]:
     words = list(argv)
     if "--chat-template" in words:
         at = words.index("--chat-template")
-        file = templates / f"{words[at + 1]}.jinja"
-        if file.is_file():
+        name = words[at + 1]
+        file = templates / f"{name}.jinja"
+        if "/" not in name and file.is_file():
             words[at : at + 2] = ["--chat-template-file", str(file)]
     return words
 

@@ -92,7 +92,7 @@ BUILD = Build(
             ],
             marker=(
                 "common/**/*.cpp",
-                'thinking_start_tag\\s*=\\s*"<\\|channel>thought',
+                'thinking_start_tag\\s+=\\s+"<\\|channel>thought',
             ),
         ),
     ],

@@ -156,7 +156,12 @@ def _lock_patched(made: World) -> None:
     }
     known = lockfile.read(lockfile.lock_path(made.demo))
     assert known is not None
-    build = Pin("git", {"commit": "c0ffee"}, {"repo": "none"}, {"size": 1000})
+    build = Pin(
+        "source-git",
+        {"commit": "c0ffee" + "0" * 34},
+        {"repo": str(stack.llama_cpp.repo), "tag": stack.llama_cpp.tag},
+        {"size": 1000},
+    )
     inputs = lockfile.inputs_of(stack, digests)
     facts = Facts(build, known.weights, inputs)
     lockfile.write(lockfile.lock_path(file), facts, "patched")

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
+from deployer.contained import contained
 from deployer.core.events import Say, Talk
 from deployer.core.units import show_seconds
 from deployer.core.values import Flat
@@ -98,7 +99,7 @@ def _restored(server: Server, key: str, snapshots: Snapshots, say: Say) -> str:
     if entry is None:
         return "the image is gone"
     try:
-        _bring_back(server, entry, found.program, say)
+        _bring_back(server, entry, found.program, snapshots, say)
     except (EngineError, image.ImageError) as error:
         why = str(error).splitlines()[0]
         snapshots.condemn(key, f"it could not be restored: {why}")
@@ -106,14 +107,18 @@ def _restored(server: Server, key: str, snapshots: Snapshots, say: Say) -> str:
     return ""
 
 
-def _bring_back(server: Server, entry: Entry, program: str, say: Say) -> None:
+def _bring_back(
+    server: Server, entry: Entry, program: str, snapshots: Snapshots, say: Say
+) -> None:
     """Restore and prove; raises EngineError, and leaves no process then."""
     door = server.clear_the_way()
     images = server.run_dir / _IMAGES
-    # The process stands in this folder.
-    Path(str(entry.about["folder"])).mkdir(mode=0o700, parents=True, exist_ok=True)
     running: Running | None = None
     try:
+        # The process stands in this folder.
+        runs = snapshots.place.home / "run"
+        folder = contained(runs, Path(str(entry.about["folder"])))
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         _lay_out(entry, images, to=(server.host, server.port))
         log = str(entry.about["log"])
         command = criu.restoring(program, images, server.run_dir, log)
@@ -150,7 +155,7 @@ def _lay_out(entry: Entry, images: Path, *, to: tuple[str, int]) -> None:
     images.mkdir(mode=0o700)
     for name in entry.files:
         if name != image.FILES:
-            (images / name).symlink_to(entry.path(name))
+            contained(images, images / name).symlink_to(entry.path(name))
     file.touch(mode=0o600)
     file.write_bytes(table)
 

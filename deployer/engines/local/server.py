@@ -10,6 +10,7 @@ from typing import Final
 
 import psutil
 
+from deployer.contained import contained
 from deployer.core.argv import command_line, template_file
 from deployer.core.events import Say, Talk
 from deployer.core.state import Record
@@ -234,7 +235,8 @@ class Server:
     @property
     def run_dir(self) -> Path:
         """Where its log lies, and what it is found again by."""
-        return self._stack_dir / self.record.key[:_KEY_LENGTH]
+        folder = self._stack_dir
+        return contained(folder, folder / self.record.key[:_KEY_LENGTH])
 
     def clear_the_way(self) -> Door:
         """What comes before any start; on a shared port the clients stay away."""
@@ -251,7 +253,8 @@ class Server:
         stack = self.record.address.partition("/")[0]
         folder = str(self.place.folder.resolve())
         mark = hashlib.sha256(folder.encode()).hexdigest()[:_MARK_LENGTH]
-        return self.place.home / "run" / f"{stack}-{mark}"
+        runs = self.place.home / "run"
+        return contained(runs, runs / f"{stack}-{mark}")
 
     def _ended_with_the_machine(self) -> bool:
         """Whether it was started before the machine was."""
@@ -285,21 +288,33 @@ class Server:
 
     def _argv(self, needs: Mapping[str, Flat]) -> tuple[str, ...]:
         """The whole command line; what the engine owns comes last and so wins."""
-        weights = needs["weights"]
-        program = str(needs["build"]["path"])
-        file = template_file(self.argv)
+        program, model = self._made(needs, "build"), self._made(needs, "weights")
+        contained(self.place.home / "build", Path(program))
+        sees, file = "mmproj" in needs["weights"], template_file(self.argv)
         argv = command_line(
             program,
             self.argv,
             template=None if file is None else str(self.place.folder / file),
-            model=str(weights["path"]),
-            mmproj=str(weights["mmproj"]) if "mmproj" in weights else None,
+            model=model,
+            mmproj=self._made(needs, "weights", "mmproj") if sees else None,
             host=self.host,
             port=self.port,
             reuse_port=steer.supported(self.host) is None,
             key_file=None if self.api_key_env is None else str(self._key_file),
         )
         return known_template(argv, Path(program))
+
+    def _made(self, needs: Mapping[str, Flat], kind: str, name: str = "path") -> str:
+        """Where a file of an artefact lies; raises EngineError for a state without."""
+        match needs.get(kind, {}).get(name):
+            case str(path) if path:
+                return path
+            case _:
+                raise EngineError(
+                    f"the state of `{self.record.address}` does not name the {kind}"
+                    " that it was started from",
+                    hint="run `deployer apply`: it fills in what is missing",
+                )
 
     def _dry_run(self, argv: tuple[str, ...]) -> None:
         """Let llama-server read its options without starting.

@@ -17,6 +17,7 @@ from typing import Final
 
 import psutil
 
+from deployer.contained import contained
 from deployer.core.events import Say, Talk
 from deployer.core.resources import Node
 from deployer.core.state import Record, record_of
@@ -108,7 +109,8 @@ class Snapshots:
         return server.elsewhere(node.key)
 
     def _condemned(self, key: str) -> Path:
-        return self.place.home / "cache" / "snapshots" / key
+        notes = self.place.home / "cache" / "snapshots"
+        return contained(notes, notes / key)
 
     def _capture(
         self, node: Node, needs: Mapping[str, Flat], into: Path, say: Say

