@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deployer import lockfile
-from deployer.app.inputs import stack_inputs
+from deployer.app.inputs import look_around, look_at_all
 from deployer.app.planning import Options
 from deployer.app.prepared import Prepared
 from deployer.app.settings import Settings, patches_folder
@@ -29,7 +29,7 @@ from deployer.core.problems import Place, Problem
 from deployer.core.progress import Watch, unwatched
 from deployer.core.snapshots import narrowed, snapshot_notes
 from deployer.core.values import Flat
-from deployer.engines import abilities_of, machine_stamp
+from deployer.engines import abilities_of
 from deployer.errors import StackError, UsageError
 from deployer.llama.flags import problems_of
 from deployer.load.roots import may_read, root_of
@@ -52,12 +52,11 @@ class Read:
     prepared: Prepared
     facts: Facts | None
     """New facts, to be written to the lock file."""
-    machine: str
-    """What the abilities of this machine were found out for, where they matter."""
 
 
 def read(stack_file: Path, settings: Settings, options: Options, watch: Watch) -> Read:
     """Everything a plan needs of the files; see `deployer.app.planning.prepare`."""
+    seen = look_around(stack_file)
     loaded = load(stack_file, engine=options.engine, allowed=settings.allowed)
     stack = loaded.stack
     variables = settings.variables(stack_file.parent.absolute())
@@ -68,8 +67,7 @@ def read(stack_file: Path, settings: Settings, options: Options, watch: Watch) -
     lock = lockfile.lock_path(stack_file)
     locked = lockfile.read(lock)
     notices = refuse_traps(loaded, number_of(stack, locked))
-    offline = options.offline
-    facts = resolved(loaded, stack_file, settings, locked, watch, offline=offline)
+    facts = resolved(loaded, stack_file, settings, locked, watch)
     same = lockfile.pins_same(locked, facts)
     if not same and options.locked:
         raise UsageError(
@@ -87,22 +85,13 @@ def read(stack_file: Path, settings: Settings, options: Options, watch: Watch) -
         (*loaded.notes, *snapshot_notes(stack, abilities), *known.notes),
         known.size.fits[0] if known.size else None,
         notices,
-        stack_inputs(loaded, stack_file, settings, facts, graph),
+        look_at_all(seen, loaded, stack_file, settings, facts, graph),
     )
-    return Read(
-        prepared,
-        None if same else facts,
-        machine=_machine(stack, variables),
-    )
+    return Read(prepared, None if same else facts)
 
 
 def _digests(files: Mapping[str, Path]) -> Flat:
     return {path: sha256_of(file, unwatched) for path, file in files.items()}
-
-
-def _machine(stack: Stack, variables: Mapping[str, str]) -> str:
-    """What the plan of a stack depends on of this machine; nothing for most."""
-    return "" if stack.snapshot is None else machine_stamp(stack.engine, variables)
 
 
 def refuse_options(loaded: Loaded) -> None:
@@ -144,13 +133,8 @@ def resolved(
     settings: Settings,
     locked: Facts | None,
     watch: Watch,
-    *,
-    offline: bool = False,
 ) -> Facts:
-    """The facts of a stack: from the lock file where it fits, else from the sources.
-
-    Raises UsageError where sources would have to be asked and it is ``offline``.
-    """
+    """The facts of a stack: from the lock file where it fits, else from the sources."""
     stack = loaded.stack
     patches = patches_of(stack, stack_file)
     digests = {f"llama_cpp.patches.{patch.name}": patch.digest for patch in patches}
@@ -163,8 +147,6 @@ def resolved(
     build, weights = _kept(stack, locked, inputs)
     if build is not None and weights is not None:
         return Facts(build=build, weights=weights, inputs=inputs)
-    if offline:
-        _refuse_asking(stack, stack_file, build, weights)
     from deployer.resolve import Resolver  # noqa: PLC0415 - knows every source
 
     resolver = Resolver(
@@ -238,18 +220,6 @@ def _kept(
     here = stack.model.path is not None
     weights = None if "weights" in stale or here else locked.weights
     return build, weights
-
-
-def _refuse_asking(
-    stack: Stack, stack_file: Path, build: Pin | None, weights: Pin | None
-) -> None:
-    """Raise UsageError where what no pin is given for lies elsewhere than here."""
-    remote_weights = weights is None and stack.model.path is None
-    if remote_weights or (build is None and not _builds_here(stack)):
-        raise UsageError(
-            f"the lock file of `{stack_file}` does not pin all that it names",
-            hint=f"run `deployer lock {stack_file}`",
-        )
 
 
 def _builds_here(stack: Stack) -> bool:
