@@ -28,8 +28,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "cores": "",
         "errors": "core",
         "contained": "errors",
-        "answers": "home",  # before anything else is imported
         "home": "",
+        "private_files": "",
         "git": "errors",
         "load": "core errors",
         "state": "core errors",
@@ -41,14 +41,13 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "llama": "contained core cores errors load sources",
         "resolve": "core errors gguf llama sources store",
         "gates": "core errors",
-        "engines": "answers contained core errors gguf llama runtime sources store",
+        "engines": "contained core errors gguf llama runtime sources store",
         "apply": "core engines errors state",
         "testing": "core engines errors load state",
-        "app": "__init__ answers apply contained core cores engines errors gates gguf"
-        " git home llama load lockfile resolve saved_plan sources state store",
-        "cli": "__init__ answers app core engines errors gates gguf llama saved_plan"
-        " state",
-        "entry": "__init__ answers cli",
+        "app": "__init__ apply contained core cores engines errors gates gguf git home"
+        " llama load lockfile private_files resolve saved_plan sources state store",
+        "cli": "__init__ app core engines errors gates gguf llama saved_plan state",
+        "entry": "cli",
         "__main__": "entry",
     }.items()
 }
@@ -82,7 +81,6 @@ HOMES: Mapping[str, tuple[str, ...]] = {
     "stamina": ("gates/client.py", "sources/transfer.py", "state/bucket.py"),
     "yaml": ("load/",),
     # of the standard library
-    "_socket": ("answers/alive.py",),  # without the names around it
     "socket": ("engines/local/",),
     "subprocess": (
         "engines/local/",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deployer import lockfile
-from deployer.app.inputs import stack_inputs
+from deployer.app.inputs import look_around, look_at_all
 from deployer.app.planning import Options
 from deployer.app.prepared import Prepared
 from deployer.app.settings import Settings, patches_folder
@@ -31,7 +31,7 @@ from deployer.core.progress import Watch, unwatched
 from deployer.core.resources import Kind
 from deployer.core.snapshots import narrowed, snapshot_notes
 from deployer.core.values import Flat
-from deployer.engines import abilities_of, machine_stamp
+from deployer.engines import abilities_of
 from deployer.errors import StackError, UsageError
 from deployer.llama.flags import problems_of
 from deployer.load.roots import how_to_allow, may_read, root_of
@@ -56,12 +56,11 @@ class Read:
     prepared: Prepared
     facts: Facts | None
     """New facts, to be written to the lock file."""
-    machine: str
-    """What the abilities of this machine were found out for, where they matter."""
 
 
 def read(stack_file: Path, settings: Settings, options: Options, watch: Watch) -> Read:
     """Everything a plan needs of the files; see `deployer.app.planning.prepare`."""
+    seen = look_around(stack_file)
     loaded = load(stack_file, engine=options.engine, allowed=settings.allowed)
     stack = loaded.stack
     variables = settings.variables(stack_file.parent.absolute())
@@ -87,22 +86,13 @@ def read(stack_file: Path, settings: Settings, options: Options, watch: Watch) -
         (*loaded.notes, *snapshot_notes(stack, abilities), *known.notes),
         known.size.fits[0] if known.size else None,
         notices,
-        stack_inputs(loaded, stack_file, settings, facts, graph),
+        look_at_all(seen, loaded, stack_file, settings, facts, graph),
     )
-    return Read(
-        prepared,
-        None if same else facts,
-        machine=_machine(stack, variables),
-    )
+    return Read(prepared, None if same else facts)
 
 
 def _digests(files: Mapping[str, Path]) -> Flat:
     return {path: sha256_of(file, unwatched) for path, file in files.items()}
-
-
-def _machine(stack: Stack, variables: Mapping[str, str]) -> str:
-    """What the plan of a stack depends on of this machine; nothing for most."""
-    return "" if stack.snapshot is None else machine_stamp(stack.engine, variables)
 
 
 def refuse_options(loaded: Loaded) -> None:
@@ -161,7 +151,7 @@ def resolved(
             lockfile.refuse_other(lockfile.lock_path(stack_file), stack, kind, pin)
     if build is not None and weights is not None:
         return Facts(build=build, weights=weights, inputs=inputs)
-    if _asks(stack, build, weights) and (options.locked or options.offline):
+    if _asks(stack, build, weights) and options.locked:
         raise _stale(stack_file, locked, inputs)
     from deployer.resolve import Resolver  # noqa: PLC0415 - knows every source
 

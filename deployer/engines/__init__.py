@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
-from deployer.answers.inputs import STAMP, Input
 from deployer.core.abilities import Abilities
 from deployer.core.resources import Graph, Node
 from deployer.core.state import Record
@@ -37,6 +37,15 @@ class Observation:
     """One sentence: how it is, and since when."""
     facts: Flat
     """pid, memory, version …, as far as the engine knows them."""
+
+
+class Look(StrEnum):
+    """What a plan sees of a live server; an engine observes more."""
+
+    ANSWERS = "answers"
+    SILENT = "runs, but did not answer `/health` with 200 within 2 s"
+    GONE = "does not run"
+    UNSEEN = "was not looked at"
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,34 +228,19 @@ def abilities_of(name: str, environment: Mapping[str, str], home: Path) -> Abili
     )
 
 
-def machine_inputs(name: str, environment: Mapping[str, str]) -> tuple[Input, ...]:
-    """The files that the stamp of a machine comes from."""
+def machine_inputs(name: str, environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the files that decide what an engine can do on this machine."""
     if name != "local":
         return ()
     from deployer.engines.local.criu import candidates  # noqa: PLC0415 - see above
 
-    return tuple((STAMP, path) for path in candidates(environment))
+    return tuple(candidates(environment))
 
 
-def signs_of_life(
-    name: str, record: Record, place: Place
-) -> tuple[tuple[Input, str], ...]:
-    """What shows at no cost that a server is as well as `Engine.observe` found it.
-
-    With the word that each look has to come back with, in this order; nothing where
-    only the engine can tell.
-    """
+def look_at(name: str, record: Record, place: Place) -> Look:
+    """Look at a live server where that takes one request at most, on this machine."""
     if name != "local":
-        return ()
-    from deployer.engines.local.signs import signs_of  # noqa: PLC0415 - see above
+        return Look.UNSEEN
+    from deployer.engines.local.look import look  # noqa: PLC0415 - see above
 
-    return signs_of(record, place)
-
-
-def machine_stamp(name: str, environment: Mapping[str, str]) -> str:
-    """What the abilities of an engine here were found out for, at no cost."""
-    if name != "local":
-        return ""
-    from deployer.engines.local.criu import stamp  # noqa: PLC0415 - see above
-
-    return stamp(environment)
+    return look(record, place)

@@ -18,8 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import psutil
-
 from deployer.errors import EngineError
 
 _TABLES: Final = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
@@ -167,6 +165,8 @@ def _user_name(uid: int) -> str:
 def _program_name(pid: int | None) -> str:
     if pid is None:
         return ""
+    import psutil  # noqa: PLC0415 - a plan asks for no names
+
     try:
         return psutil.Process(pid).name()
     except psutil.Error:  # it ended since
@@ -228,6 +228,8 @@ def _socket_inodes(directory: Path) -> Iterator[str]:
 
 
 def _owners(inodes: Collection[str]) -> dict[str, int]:
+    import psutil  # noqa: PLC0415 - as above
+
     owners: dict[str, int] = {}
     for pid in psutil.pids():
         for inode in _sockets_of(pid).intersection(inodes):

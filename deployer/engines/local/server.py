@@ -1,6 +1,5 @@
 """One llama-server of a release: its argument list, its run directory, its life."""
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from deployer.engines import Place
 from deployer.engines.local import ports, steer
 from deployer.engines.local.health import wait_healthy
 from deployer.engines.local.logs import last_lines
+from deployer.engines.local.look import run_dir, stack_dir
 from deployer.engines.local.process import Running, drain, find, spawn, stop
 from deployer.engines.local.program import run_server
 from deployer.engines.local.resident import recorded, servers_in
@@ -33,10 +33,6 @@ GRACE: Final = 10.0
 STOPPED: Final = "stopped"
 """File that tells a server that was stopped from one that died."""
 
-_KEY_LENGTH = 16
-"""Characters of a key in the name of a run directory."""
-_MARK_LENGTH = 6
-"""Characters that tell stacks of one name in several folders apart."""
 LOADING: Final = "loading.json"
 """File that holds what it said first while it loaded; gates want to see that."""
 _LOOPBACK = "127.0.0.1"
@@ -235,8 +231,7 @@ class Server:
     @property
     def run_dir(self) -> Path:
         """Where its log lies, and what it is found again by."""
-        folder = self._stack_dir
-        return contained(folder, folder / self.record.key[:_KEY_LENGTH])
+        return run_dir(self.record, self.place)
 
     def clear_the_way(self) -> Door:
         """What comes before any start; on a shared port the clients stay away."""
@@ -247,15 +242,6 @@ class Server:
             steer.steer(self.host, self.port, clients=0, gates=1)
         return door
 
-    @property
-    def _stack_dir(self) -> Path:
-        """Of this stack in this folder: names are unique in a folder only."""
-        stack = self.record.address.partition("/")[0]
-        folder = str(self.place.folder.resolve())
-        mark = hashlib.sha256(folder.encode()).hexdigest()[:_MARK_LENGTH]
-        runs = self.place.home / "run"
-        return contained(runs, runs / f"{stack}-{mark}")
-
     def _ended_with_the_machine(self) -> bool:
         """Whether it was started before the machine was."""
         known = recorded(self.run_dir)
@@ -263,7 +249,7 @@ class Server:
 
     def _pids_of_stack(self) -> frozenset[int]:
         """Processes of every release of this stack."""
-        return servers_in(self._stack_dir)
+        return servers_in(stack_dir(self.record, self.place))
 
     def _spawn(
         self, needs: Mapping[str, Flat], say: Say, keeper: tuple[str, ...]

@@ -10,10 +10,9 @@ from io import StringIO
 from pathlib import Path
 
 from deployer import lockfile
-from deployer.answers.kept import find
 from deployer.app.locking import lock
 from deployer.app.planning import Options, plan
-from deployer.app.remembering import SaidPlans
+from deployer.app.prepared import Cache
 from deployer.app.settings import Settings
 from deployer.cli.telling import print_plan
 from deployer.core.facts import Facts, Pin
@@ -76,10 +75,6 @@ class World:
     @property
     def demo(self) -> Path:
         return self.stacks / "demo.yaml"
-
-    @property
-    def state(self) -> Path:
-        return self.stacks / ".deployer" / "state" / "demo.state.json"
 
     @property
     def settings(self) -> Settings:
@@ -167,23 +162,20 @@ def _lock_patched(made: World) -> None:
     lockfile.write(lockfile.lock_path(file), facts, "patched")
 
 
-def whole(made: World, call: tuple[str, ...], *, cached: bool) -> str | None:
-    """What a full run says, and keeps where it is ``cached``; None for an error."""
-    kept = SaidPlans(call if cached else (), made.settings)
-    said = ""
+def planned(made: World, path: str, *, cached: bool) -> str | None:
+    """What a plan prints, and keeps where it is ``cached``; None for an error."""
+    said = StringIO()
     try:
-        for path in map(Path, call[1:]):
-            planned = plan(path, made.settings, Options(cached=cached))
-            with redirect_stdout(StringIO()):
-                text = print_plan(planned, "text", path, steps=False, apart=bool(said))
-            kept.add(path, planned, text)
-            said += text
+        found = plan(Path(path), made.settings, Options(cached=cached))
+        with redirect_stdout(said):
+            print_plan(found, "text", Path(path), steps=False)
     except DeployerError:
         return None
-    kept.keep()
-    return said
+    return said.getvalue()
 
 
-def fast(made: World, call: tuple[str, ...]) -> str | None:
-    """What is answered without a run."""
-    return find(call, dict(made.variables))
+def is_kept(made: World, path: str) -> bool:
+    """Whether a plan would not read the stack again."""
+    settings = made.settings
+    cache = Cache(settings.home, settings.environment)
+    return cache.find(Path(path), None) is not None

@@ -4,14 +4,8 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
-from deployer.app.planning import Options, plan
-from deployer.core.state import Begun, Loose, Record, State, record_of
-from deployer.core.values import JsonValue
-from deployer.errors import DeployerError
-from deployer.state.form import to_json
-from tests.answers.world import BASE, COMMON, DEMO, DESCRIPTION, PATCH, World
+from tests.prepared.world import BASE, COMMON, DEMO, DESCRIPTION, PATCH, World
 
 Edit = Callable[[World], None]
 
@@ -136,57 +130,8 @@ def _nearer_patches(made: World) -> None:
         folder.mkdir()
 
 
-def _state(made: World) -> None:
-    """Live as the stack says, live with other fields, left half done, or gone."""
-    what = made.random.choice(("live", "live", "other", "loose", "gone", "damaged"))
-    if what == "gone":
-        made.state.unlink(missing_ok=True)
-        return
-    made.state.parent.mkdir(parents=True, exist_ok=True)
-    if what == "damaged":
-        made.state.write_text("{")
-        return
-    try:
-        planned = plan(made.demo, made.settings, Options())
-    except DeployerError:
-        return
-    nodes = planned.prepared.graph.values()
-    live = {node.address: record_of(node, {}) for node in nodes}
-    if what == "other":
-        live = {it: _otherwise(record) for it, record in live.items()}
-    loose = tuple(Loose(Begun.RETIRING, it) for it in live.values())[-1:]
-    state = State(
-        "demo",
-        "local",
-        lineage="f" * 32,
-        serial=made.random.randint(1, 9),
-        live=live,
-        loose=loose if what == "loose" else (),
-        file=made.random.choice(("demo.yaml", "demo.yaml", "patched.yaml")),
-    )
-    made.state.write_text(to_json(state), encoding="utf-8")
-
-
-def _otherwise(record: Record) -> Record:
-    fields: dict[str, JsonValue] = {
-        **record.fields,
-        "rollout.keep": 7,
-    }
-    return replace(record, fields=fields)
-
-
-def _history(made: World) -> None:
-    """An earlier state is kept, or forgotten."""
-    folder = made.state.parent / "history" / "demo"
-    if folder.exists():
-        shutil.rmtree(folder)
-    else:
-        folder.mkdir(parents=True)
-        (folder / "00000001.json").write_text("{}")
-
-
 def _project_file(made: World) -> None:
-    """`deployer.yaml` comes, changes or goes: it says where the states are."""
+    """`deployer.yaml` comes, changes or goes: it may say where the project begins."""
     where = made.random.choice(("stacks", "."))
     file = made.folder / "project" / where / "deployer.yaml"
     if made.random.random() < 0.4:
@@ -204,19 +149,6 @@ def _repository(made: World) -> None:
         folder.rmdir()
     else:
         folder.mkdir()
-
-
-def _state_is_a_link(made: World) -> None:
-    """The folder of the states is a link, or a folder again."""
-    folder = made.stacks / ".deployer"
-    other = made.folder / "states"
-    if folder.is_symlink():
-        folder.unlink()
-        folder.mkdir()
-        return
-    shutil.rmtree(folder, ignore_errors=True)
-    (other / "state").mkdir(parents=True, exist_ok=True)
-    folder.symlink_to(other)
 
 
 def _criu(made: World) -> None:
@@ -249,8 +181,6 @@ def _variable(made: World) -> None:
             ("DEPLOYER_ALLOW_OUTSIDE", None),
             ("DEPLOYER_CRIU", str(made.folder / "none")),
             ("DEPLOYER_CRIU", None),
-            ("DEPLOYER_STATE_URL", f"file://{made.folder}/states"),
-            ("DEPLOYER_STATE_URL", None),
             ("LANG", "C"),
         )
     )
@@ -279,11 +209,8 @@ EDITS: Mapping[str, Edit] = {
     "a patch": _patch,
     "the description of a patch": _description,
     "a nearer folder of patches": _nearer_patches,
-    "the state": _state,
-    "its history": _history,
     "the project file": _project_file,
     "the repository": _repository,
-    "a state behind a link": _state_is_a_link,
     "CRIU": _criu,
     ".env": _dotenv,
     "a variable": _variable,

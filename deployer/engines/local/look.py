@@ -1,0 +1,91 @@
+"""A glance at a live server, for plans: one request, and few imports.
+
+`Engine.observe` finds out more, and takes three times as long to import.
+"""
+
+import hashlib
+import json
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Final
+
+from deployer.contained import contained
+from deployer.core.state import Record
+from deployer.engines import Look, Place
+from deployer.engines.local.ports import accepted_by
+
+_SECONDS: Final = 2.0
+"""For connecting, asking and being answered, all together."""
+_LONGEST: Final = 4096
+_CLOCK_SLACK: Final = 2.0
+
+_KEY_LENGTH = 16
+"""Characters of a key in the name of a run directory."""
+_MARK_LENGTH = 6
+"""Characters that tell stacks of one name in several folders apart."""
+
+
+def look(record: Record, place: Place) -> Look:
+    """Ask a live server for its health once, within two seconds.
+
+    An answer counts only from the very process of the release.
+    """
+    try:
+        host, port = (record.fields[name] for name in ("local.host", "local.port"))
+        pid = _living(run_dir(record, place))
+    except (OSError, ValueError, KeyError, TypeError):
+        return Look.GONE
+    try:
+        well = _is_well(str(host), int(str(port)), pid)
+    except (OSError, ValueError):
+        well = False
+    return Look.ANSWERS if well else Look.SILENT
+
+
+def run_dir(record: Record, place: Place) -> Path:
+    """Return where the log of a server lies, and what it is found again by."""
+    folder = stack_dir(record, place)
+    return contained(folder, folder / record.key[:_KEY_LENGTH])
+
+
+def stack_dir(record: Record, place: Place) -> Path:
+    """Return where the servers of this stack in this folder have their directories."""
+    stack = record.address.partition("/")[0]
+    folder = str(place.folder.resolve())
+    mark = hashlib.sha256(folder.encode()).hexdigest()[:_MARK_LENGTH]
+    runs = place.home / "run"
+    return contained(runs, runs / f"{stack}-{mark}")
+
+
+def _living(folder: Path) -> int:
+    """The recorded process; raises OSError where it ended or its pid is another's."""
+    known = json.loads((folder / "process.json").read_bytes())
+    pid = int(known["pid"])
+    fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    booted = Path("/proc/stat").read_bytes().partition(b"\nbtime ")[2].split()[0]
+    began = int(fields[19]) / os.sysconf("SC_CLK_TCK") + int(booted)
+    if fields[0] in {b"Z", b"X"} or abs(began - known["started"]) > _CLOCK_SLACK:
+        raise ProcessLookupError(pid)
+    return pid
+
+
+def _is_well(host: str, port: int, pid: int) -> bool:
+    until = time.monotonic() + _SECONDS
+    # Linux takes the wildcard address as one of this machine.
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as connection:
+        connection.settimeout(_SECONDS)
+        connection.connect((host, port))
+        own = connection.getsockname()[:2]
+        connection.sendall(f"GET /health HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        said = b""
+        while b"\n" not in said and len(said) < _LONGEST:
+            connection.settimeout(max(0.001, until - time.monotonic()))
+            if not (more := connection.recv(_LONGEST)):
+                return False
+            said += more
+        # The server keeps this connection open, so it can be looked up.
+        well = said.startswith(b"HTTP/") and said.split()[1:2] == [b"200"]
+        return well and accepted_by(pid, port, own)
