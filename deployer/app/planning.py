@@ -8,6 +8,8 @@ from os import urandom
 from pathlib import Path
 
 from deployer.answers.inputs import unchanged
+from deployer.app.actual import reconciled
+from deployer.app.hosts import elsewhere, placed
 from deployer.app.prepared import Cache, Prepared
 from deployer.app.settings import Settings
 from deployer.core.facts import Facts
@@ -97,10 +99,19 @@ def plan(
         state = state_of(stack_file, settings, prepared)
     drift: tuple[Drift, ...] = ()
     remote = ABILITIES[prepared.engine].remote
-    if options.refresh and not (options.cheaply and remote):
-        drift = drift_of(stack_file, settings, state, prepared.graph)
+    blind: tuple[str, ...] = ()
+    if options.without_state:
+        blind = (f"{UNSEEN_STATE}: all counts as new",)
+    if host := elsewhere(state, settings, stack_file):
+        blind = (f"`{prepared.name}` runs on host `{host}`: apply it there",)
+    elif not options.without_state:
+        state, drift = reconciled(
+            state, settings, stack_file, prepared.graph, thoroughly=options.refresh
+        )
+        state = placed(state, settings)
+        if options.refresh and not (options.cheaply and remote):
+            drift += drift_of(stack_file, settings, state, prepared.graph)
     made = make_plan(prepared.graph, state, drift=drift)
-    blind = (f"{UNSEEN_STATE}: all counts as new",) if options.without_state else ()
     notes = (*prepared.notes, *notes_of(made), *blind)
     return Planned(made, prepared, state, facts, notes, options.without_state)
 

@@ -1,6 +1,6 @@
 """What an engine is, and which ones there are."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from deployer.answers.inputs import STAMP, Input
 from deployer.core.abilities import Abilities
+from deployer.core.actual import RunningServer
 from deployer.core.resources import Graph, Node
 from deployer.core.state import Record
 from deployer.core.values import Flat
@@ -129,6 +130,17 @@ class Engine(Protocol):
         """How a server is now."""
         ...
 
+    def servers(
+        self, stack: str, known: Collection[str], *, thoroughly: bool
+    ) -> tuple[RunningServer, ...]:
+        """Living servers of a stack on this machine, in its state or not.
+
+        ``known`` are the keys that the state names: only where another lives is each
+        asked whether clients reach it.  ``thoroughly`` also finds a server that left
+        no trace but its process.  None where the engine runs servers elsewhere.
+        """
+        ...
+
     def endpoint(self, record: Record, *, candidate: bool) -> Endpoint:
         """Where a server answers; for a candidate, where only it answers."""
         ...
@@ -241,6 +253,16 @@ def signs_of_life(
     from deployer.engines.local.signs import signs_of  # noqa: PLC0415 - see above
 
     return signs_of(record, place)
+
+
+def may_live(name: str, stack: str, place: Place) -> tuple[str, ...]:
+    """Beginnings of the keys of servers that may live here; costs next to nothing."""
+    if name != "local":
+        return ()
+    from deployer.engines.local import folders  # noqa: PLC0415 - see above
+
+    folder = folders.stack_folder(place.home, place.folder, stack)
+    return tuple(folders.may_live(folder))
 
 
 def machine_stamp(name: str, environment: Mapping[str, str]) -> str:

@@ -140,6 +140,20 @@ def accepted_by(pid: int, port: int, client: tuple[str, int]) -> bool:
     return any(row.inode in inodes and row.remote == client for row in _rows(port))
 
 
+def owner_of(port: int, client: tuple[str, int], among: Collection[int]) -> int | None:
+    """The process that accepted the connection from `client` (address, port).
+
+    Looked for `among` these first, then everywhere; None while nobody has accepted it.
+    """
+    rows = [row for row in _rows(port) if row.remote == client and row.inode != "0"]
+    for row in rows:
+        for pid in among:
+            if row.inode in _sockets_of(pid):
+                return pid
+    found = _owners({row.inode for row in rows}) if rows else {}
+    return next(iter(found.values()), None)
+
+
 def _listener(row: _Row, pid: int | None) -> Listener:
     return Listener(
         address=row.local[0],

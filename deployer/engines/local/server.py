@@ -1,6 +1,5 @@
 """One llama-server of a release: its argument list, its run directory, its life."""
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -15,12 +14,14 @@ from deployer.core.state import Record
 from deployer.core.units import seconds
 from deployer.core.values import Flat
 from deployer.engines import Place
-from deployer.engines.local import ports, steer
+from deployer.engines.local import ports, reach, steer
+from deployer.engines.local.folders import KEY_LENGTH, stack_folder
 from deployer.engines.local.health import wait_healthy
 from deployer.engines.local.logs import last_lines
 from deployer.engines.local.process import Running, drain, find, spawn, stop
 from deployer.engines.local.program import run_server
 from deployer.engines.local.resident import recorded, servers_in
+from deployer.engines.local.survivors import marked_pids
 from deployer.engines.local.templates import with_template
 from deployer.engines.local.warming import Door
 from deployer.errors import AuthError, EngineError
@@ -31,10 +32,6 @@ GRACE: Final = 10.0
 STOPPED: Final = "stopped"
 """File that tells a server that was stopped from one that died."""
 
-_KEY_LENGTH = 16
-"""Characters of a key in the name of a run directory."""
-_MARK_LENGTH = 6
-"""Characters that tell stacks of one name in several folders apart."""
 LOADING: Final = "loading.json"
 """File that holds what it said first while it loaded; gates want to see that."""
 _LOOPBACK = "127.0.0.1"
@@ -136,6 +133,8 @@ class Server:
         running = self.running()
         if running is None:
             running = self._spawn(needs, say, keeper)
+        else:
+            self._lead_gates(running)
         limit = seconds(self.record.fields["local.start_timeout"])
         try:
             wait_healthy(
@@ -184,10 +183,43 @@ class Server:
         pids = {it.pid for it in ports.listeners(self.port)}
         return bool(pids - {None if own is None else own.pid})
 
+    def take_over(self, running: Running) -> None:
+        """Lead clients to it, and prove that they reach it; raises EngineError."""
+        reach.lead(self.host, self.port, clients=running.pid, gates=running.pid)
+
+    def turn_away(self) -> None:
+        """Lead clients to another server of the stack on its port, where there is one.
+
+        So a server that ends first has nobody new to finish with.
+        """
+        running, others = self.running(), self._others()
+        if running is None or not others:
+            return
+        if reach.reached(self.host, self.port, {running.pid, *others}) == running.pid:
+            other = max(others)
+            reach.lead(self.host, self.port, clients=other, gates=other)
+
+    def _lead_gates(self, running: Running) -> None:
+        """A candidate that an earlier run left may be out of the gates' reach."""
+        if not (others := self._others()) or not ports.listens(running.pid, self.port):
+            return
+        clients = reach.reached(self.host, self.port, {running.pid, *others})
+        if clients is not None:
+            reach.lead(self.host, self.port, clients=clients, gates=running.pid)
+
+    def _others(self) -> frozenset[int]:
+        """Other servers of the stack that listen on its port."""
+        own = self.running()
+        listening = {it.pid for it in ports.listeners(self.port)}
+        mine = {None if own is None else own.pid}
+        return frozenset(self._pids_of_stack() & (listening - mine))
+
     def refuse_strangers(self) -> None:
         """Raise EngineError when the port belongs to anything but this stack."""
         found = ports.listeners(self.port)
         own = self._pids_of_stack()
+        if any(it.pid not in own for it in found):  # one that left no record, perhaps
+            own |= marked_pids(self._stack_dir)
         strangers = tuple(it for it in found if it.pid not in own)
         if strangers:
             raise EngineError(
@@ -233,7 +265,7 @@ class Server:
     @property
     def run_dir(self) -> Path:
         """Where its log lies, and what it is found again by."""
-        return self._stack_dir / self.record.key[:_KEY_LENGTH]
+        return self._stack_dir / self.record.key[:KEY_LENGTH]
 
     def clear_the_way(self) -> Door:
         """What comes before any start; on a shared port the clients stay away."""
@@ -246,11 +278,8 @@ class Server:
 
     @property
     def _stack_dir(self) -> Path:
-        """Of this stack in this folder: names are unique in a folder only."""
         stack = self.record.address.partition("/")[0]
-        folder = str(self.place.folder.resolve())
-        mark = hashlib.sha256(folder.encode()).hexdigest()[:_MARK_LENGTH]
-        return self.place.home / "run" / f"{stack}-{mark}"
+        return stack_folder(self.place.home, self.place.folder, stack)
 
     def _ended_with_the_machine(self) -> bool:
         """Whether it was started before the machine was."""
