@@ -123,7 +123,7 @@ def _record(run_dir: Path, running: Running, stack: str) -> Record:
             "fields": dict(fields),
             "needs": dict(needs),
             "spec": dict(spec),
-        } if (one, two) == (address, key) and _ENDS <= fields.keys():
+        } if (one, two) == (address, key) and fields.keys() >= _ENDS:
             words = {kind: str(it) for kind, it in needs.items()}
             return Record(address, Kind.SERVER, key, fields, words, spec)
         case _:
