@@ -9,6 +9,7 @@ import os
 import selectors
 import socket
 import sys
+from itertools import pairwise
 
 NAME = "fake-llama-server"
 
@@ -17,7 +18,7 @@ def main(words: list[str]) -> None:
     if "--version" in words:
         sys.stderr.write("version: 10434 (7e4c0a9)\nbuilt with nothing for nobody\n")
         return
-    options = dict(zip(words, words[1:], strict=False))
+    options = dict(pairwise(words))
     with socket.socket() as server, selectors.DefaultSelector() as ready:
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -27,9 +28,7 @@ def main(words: list[str]) -> None:
         serve(server, ready, json.dumps({"status": "ok", **said}).encode())
 
 
-def serve(
-    server: socket.socket, ready: selectors.DefaultSelector, body: bytes
-) -> None:
+def serve(server: socket.socket, ready: selectors.DefaultSelector, body: bytes) -> None:
     """Answer whatever comes, and keep connections until the client closes them."""
     head = f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     answer = b"HTTP/1.1 200 OK\r\n" + head.encode() + body

@@ -140,18 +140,27 @@ def accepted_by(pid: int, port: int, client: tuple[str, int]) -> bool:
     return any(row.inode in inodes and row.remote == client for row in _rows(port))
 
 
-def owner_of(port: int, client: tuple[str, int], among: Collection[int]) -> int | None:
-    """The process that accepted the connection from `client` (address, port).
+def owners_of(
+    port: int, clients: Collection[tuple[str, int]], among: Collection[int]
+) -> dict[tuple[str, int], int]:
+    """The process that accepted each connection, by its client (address, port).
 
-    Looked for `among` these first, then everywhere; None while nobody has accepted it.
+    Looked for `among` these first, then everywhere.  One that nobody has accepted yet
+    is left out, and so is one of another user's process.
     """
-    rows = [row for row in _rows(port) if row.remote == client and row.inode != "0"]
-    for row in rows:
-        for pid in among:
-            if row.inode in _sockets_of(pid):
-                return pid
-    found = _owners({row.inode for row in rows}) if rows else {}
-    return next(iter(found.values()), None)
+    rows = {
+        row.inode: row.remote
+        for row in _rows(port)
+        if row.remote in clients and row.inode != "0"
+    }
+    found: dict[tuple[str, int], int] = {}
+    for pid in among:
+        mine = _sockets_of(pid) if len(found) < len(rows) else frozenset()
+        found |= {remote: pid for inode, remote in rows.items() if inode in mine}
+    if len(found) < len(rows):
+        others = _owners(rows.keys())
+        found = {rows[inode]: pid for inode, pid in others.items()} | found
+    return found
 
 
 def _listener(row: _Row, pid: int | None) -> Listener:

@@ -6,8 +6,10 @@ kernel's table: it cannot be imitated by another release, and needs no request.
 
 import socket
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack
 from itertools import product
+from types import MappingProxyType
 from typing import Final
 
 from deployer.core.pauses import growing
@@ -22,49 +24,49 @@ _SECONDS: Final = 5.0
 _FIRST_PAUSE: Final = 0.001
 _LONGEST_PAUSE: Final = 0.05
 _CONNECTIONS: Final = 4
-"""Connections in a row that prove a way; the kernel's choice is fixed by source."""
+"""Connections that prove a way: where it is by chance, they part."""
 
 
 def reached(
     host: str, port: int, among: Collection[int], *, source: str = CLIENTS
-) -> int | None:
-    """Return the pid that a new connection reaches; None where none accepts it.
+) -> frozenset[int | None]:
+    """Return the pids that several new connections reach; None where none accepts.
 
     `among` are the likely ones; any other process of this user is found, too.
     """
-    try:
-        client = socket.create_connection(
-            (steer.reachable(host), port),
-            timeout=_SECONDS,
-            source_address=(source, 0) if source else None,
-        )
-    except OSError:
-        return None
-    with client:
-        name = client.getsockname()[:2]
+    place, end = steer.reachable(host), (source, 0) if source else None
+    with ExitStack() as opened:
+        try:
+            clients = {
+                opened.enter_context(
+                    socket.create_connection(
+                        (place, port), timeout=_SECONDS, source_address=end
+                    )
+                ).getsockname()[:2]
+                for _ in range(_CONNECTIONS)
+            }
+        except OSError:
+            return frozenset({None})
         deadline = time.monotonic() + _SECONDS
         for pause in growing(_FIRST_PAUSE, _LONGEST_PAUSE):
-            if (pid := ports.owner_of(port, name, among)) is not None:
-                return pid
-            if time.monotonic() >= deadline:
-                return None
+            owners = ports.owners_of(port, clients, among)
+            if len(owners) == len(clients) or time.monotonic() >= deadline:
+                break
             time.sleep(pause)
-    return None
+    return frozenset(owners.get(client) for client in clients)
 
 
-def always_reached(
-    host: str, port: int, among: Collection[int], *, source: str = CLIENTS
-) -> frozenset[int | None]:
-    """Return who several new connections in a row reach."""
-    return frozenset(
-        reached(host, port, among, source=source) for _ in range(_CONNECTIONS)
-    )
-
-
-def lead(host: str, port: int, *, clients: int, gates: int) -> None:
+def lead(
+    host: str,
+    port: int,
+    *,
+    clients: int,
+    gates: int,
+    names: Mapping[int, str] = MappingProxyType({}),
+) -> None:
     """Lead new connections of clients and of gates to processes, by pid, and prove it.
 
-    Raises EngineError that names who answers instead.
+    Raises EngineError that says who answers instead; `names` are those of servers.
     """
     group = ports.listeners(port)
     pids = {it.pid for it in group if it.pid is not None}
@@ -72,14 +74,14 @@ def lead(host: str, port: int, *, clients: int, gates: int) -> None:
     for order in _orders(len(group), same=clients == gates):
         if len(group) > 1:
             steer.steer(host, port, clients=order[0], gates=order[1])
-        answered = always_reached(host, port, pids)
+        answered = reached(host, port, pids)
         if answered == {clients} and (
             clients == gates
-            or always_reached(host, port, pids, source=steer.GATE_SOURCE) == {gates}
+            or reached(host, port, pids, source=steer.GATE_SOURCE) == {gates}
         ):
             return
     raise EngineError(
-        f"new connections on port {port} reach {_named(answered, port)},"
+        f"new connections on port {port} reach {_named(answered, port, names)},"
         f" not the server with pid {clients}",
         hint="end what answers there, then run `deployer apply` again",
     )
@@ -97,14 +99,16 @@ def _orders(count: int, *, same: bool) -> Iterator[tuple[int, int]]:
     yield from ((one, two) for one, two in product(indexes, repeat=2) if one != two)
 
 
-def _named(answered: Collection[int | None], port: int) -> str:
+def _named(
+    answered: Collection[int | None], port: int, names: Mapping[int, str]
+) -> str:
     listeners = {it.pid: it for it in ports.listeners(port)}
     words = []
     for pid in sorted(answered, key=str):
         if pid is None:
             words.append("no process that accepts them")
-        elif (listener := listeners.get(pid)) is not None and listener.program:
-            words.append(f"pid {pid} ({listener.program})")
         else:
-            words.append(f"pid {pid}")
+            program = listeners[pid].program if pid in listeners else ""
+            known = ", ".join(it for it in (program, names.get(pid, "")) if it)
+            words.append(f"pid {pid} ({known})" if known else f"pid {pid}")
     return " and ".join(words) or "no process"

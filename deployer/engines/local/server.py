@@ -21,7 +21,7 @@ from deployer.engines.local.logs import last_lines
 from deployer.engines.local.process import Running, drain, find, spawn, stop
 from deployer.engines.local.program import run_server
 from deployer.engines.local.resident import recorded, servers_in
-from deployer.engines.local.survivors import marked_pids
+from deployer.engines.local.survivors import marked_pids, names_in
 from deployer.engines.local.templates import with_template
 from deployer.engines.local.warming import Door
 from deployer.errors import AuthError, EngineError
@@ -64,7 +64,7 @@ class Server:
     @property
     def argv(self) -> tuple[str, ...]:
         """The options that the stack leads to, less those of the engine."""
-        words = self.record.spec["argv"]
+        words = self.record.spec.get("argv")
         return tuple(map(str, words)) if isinstance(words, list) else ()
 
     @property
@@ -185,7 +185,8 @@ class Server:
 
     def take_over(self, running: Running) -> None:
         """Lead clients to it, and prove that they reach it; raises EngineError."""
-        reach.lead(self.host, self.port, clients=running.pid, gates=running.pid)
+        pid, names = running.pid, names_in(self._stack_dir)
+        reach.lead(self.host, self.port, clients=pid, gates=pid, names=names)
 
     def turn_away(self) -> None:
         """Lead clients to another server of the stack on its port, where there is one.
@@ -195,7 +196,7 @@ class Server:
         running, others = self.running(), self._others()
         if running is None or not others:
             return
-        if reach.reached(self.host, self.port, {running.pid, *others}) == running.pid:
+        if running.pid in reach.reached(self.host, self.port, {running.pid, *others}):
             other = max(others)
             reach.lead(self.host, self.port, clients=other, gates=other)
 
@@ -203,7 +204,8 @@ class Server:
         """A candidate that an earlier run left may be out of the gates' reach."""
         if not (others := self._others()) or not ports.listens(running.pid, self.port):
             return
-        clients = reach.reached(self.host, self.port, {running.pid, *others})
+        found = reach.reached(self.host, self.port, {running.pid, *others})
+        clients = next((pid for pid in found if pid is not None), None)
         if clients is not None:
             reach.lead(self.host, self.port, clients=clients, gates=running.pid)
 

@@ -77,6 +77,12 @@ def marked_pids(folder: Path) -> frozenset[int]:
     return frozenset(running.pid for _, running in _marked(folder))
 
 
+def names_in(folder: Path) -> Mapping[int, str]:
+    """Return the living servers of a stack by pid, as the steps of a plan name them."""
+    named = {it.pid: _marker(run_dir, it) for run_dir, it in _recorded(folder)}
+    return {pid: f"{address} {key[:8]}" for pid, (address, key) in named.items()}
+
+
 def _recorded(folder: Path) -> Iterator[tuple[Path, Running]]:
     for run_dir in run_folders(folder):
         running = recorded(run_dir)
@@ -162,6 +168,6 @@ def _with_clients(servers: list[RunningServer]) -> Iterator[RunningServer]:
     """Each server, asked once a port who gets its clients."""
     pids = {it.pid for it in servers}
     doors = {(str(it.record.fields["local.host"]), it.port) for it in servers}
-    serving = {reached(host, port, pids) for host, port in doors}
+    serving = {pid for host, port in doors for pid in reached(host, port, pids)}
     for it in servers:
         yield RunningServer(it.record, it.pid, it.started, it.port, it.pid in serving)
