@@ -103,6 +103,8 @@ class LocalEngine:
         if record.kind is Kind.SNAPSHOT:
             self._snapshots.retire(record)
             return
+        if record.kind is not Kind.SERVER:
+            return
         server = Server(record, self._place)
         with suppress(EngineError):
             server.turn_away()
