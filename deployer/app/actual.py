@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from deployer.app.settings import Settings
-from deployer.core.actual import named_keys, reconcile
+from deployer.core.actual import reconcile, serving_keys
 from deployer.core.plan import Drift
 from deployer.core.resources import Graph
 from deployer.core.state import State
@@ -25,7 +25,7 @@ def reconciled(
     """
     if state.engine not in ABILITIES or ABILITIES[state.engine].remote:
         return state, ()
-    known = named_keys(state)
+    known = serving_keys(state)
     if not thoroughly:
         found = may_live(state.engine, state.stack, settings.place(stack_file))
         if all(any(key.startswith(it) for key in known) for it in found):

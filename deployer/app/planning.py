@@ -105,8 +105,10 @@ def plan(
     if host := elsewhere(state, settings, stack_file):
         blind = (f"`{prepared.name}` runs on host `{host}`: apply it there",)
     elif not options.without_state:
+        # Where nothing new is to begin, what clients reach is what there is.
+        graph = {} if options.pending is Pending.CLEAR else prepared.graph
         state, drift = reconciled(
-            state, settings, stack_file, prepared.graph, thoroughly=options.refresh
+            state, settings, stack_file, graph, thoroughly=options.refresh
         )
         state = placed(state, settings)
         if options.refresh and not (options.cheaply and remote):

@@ -34,53 +34,62 @@ def reconcile(
 
     The serial stays: nothing is written before the plan is carried out.
     """
-    unnamed = [it for it in running if not _names(state, it.record)]
-    if not unnamed:
-        return state, ()
     node = next((n for n in wanted.values() if n.kind is Kind.SERVER), None)
-    front = _front(running, unnamed, node)
-    if front in unnamed:
-        # A promotion that a lost state began is over, or was never of this server.
-        state = replace(state, promoting=None)
+    front = _front(state, running, node)
     drift = []
-    for server in unnamed:
+    for server in running:
+        known = _standing(state, server.record)
+        if known == _SERVES or (known and server is not front):
+            continue
         if node is not None and server.record.is_same_thing(node):
             fate = "adopted"
+            state = _without(state, server.record)
         elif server is front:
             fate = "replaced" if node is not None else "taken as live"
             state = _live(state, server.record, running, node)
         else:
             fate = "retired"
             state = _loose(state, server.record)
-        drift.append(Drift(_name(server.record), _detail(server, fate)))
+        if server is front:
+            # A promotion that a lost state began is over, or never was of this one.
+            state = replace(state, promoting=None)
+        drift.append(Drift(_name(server.record), _detail(server, known, fate)))
     return state, tuple(drift)
 
 
-def named_keys(state: State) -> frozenset[str]:
-    """Keys of all that a state names; a snapshot in the making is a server, too."""
-    return frozenset(record.key for record in _named(state))
+def serving_keys(state: State) -> frozenset[str]:
+    """Keys of all that a state says may have the traffic."""
+    return frozenset(record.key for record in _serving(state))
 
 
-def _named(state: State) -> tuple[Record, ...]:
+_SERVES = "live"
+
+
+def _serving(state: State) -> tuple[Record, ...]:
     promoting = state.promoting.records.values() if state.promoting else ()
-    return (*state.live.values(), *(it.record for it in state.loose), *promoting)
+    return (*state.live.values(), *promoting)
 
 
-def _names(state: State, server: Record) -> bool:
-    return any(record.is_same_thing(server) for record in _named(state))
+def _standing(state: State, server: Record) -> str:
+    """How the state names a server; empty where it does not."""
+    if any(record.is_same_thing(server) for record in _serving(state)):
+        return _SERVES
+    loose = (it.begun for it in state.loose if it.record.is_same_thing(server))
+    return next(loose, "")
 
 
 def _front(
-    running: Sequence[RunningServer],
-    unnamed: Sequence[RunningServer],
-    node: Node | None,
+    state: State, running: Sequence[RunningServer], node: Node | None
 ) -> RunningServer | None:
     """The one that counts as live: known before unknown, then by port, then by age."""
     port = None if node is None else node.fields.get("local.port")
-    serving = [it for it in running if it.serves]
     return max(
-        serving,
-        key=lambda it: (it not in unnamed, it.port == port, it.started),
+        (it for it in running if it.serves),
+        key=lambda it: (
+            _standing(state, it.record) == _SERVES,
+            it.port == port,
+            it.started,
+        ),
         default=None,
     )
 
@@ -90,7 +99,13 @@ def _live(
 ) -> State:
     """The state with another live server; the one it named goes if it runs."""
     before = state.live.get(server.address)
-    state = replace(state, live={**state.live, server.address: server})
+    loose = tuple(
+        it
+        for it in state.loose
+        if it.begun is not Begun.STOPPED and not it.record.is_same_thing(server)
+    )
+    live = {**state.live, server.address: server}
+    state = replace(state, live=live, loose=loose)
     if before is None or not any(it.record.is_same_thing(before) for it in running):
         return state
     if node is not None and before.is_same_thing(node):
@@ -99,7 +114,13 @@ def _live(
 
 
 def _loose(state: State, server: Record) -> State:
+    state = _without(state, server)
     return replace(state, loose=(*state.loose, Loose(Begun.RETIRING, server)))
+
+
+def _without(state: State, server: Record) -> State:
+    loose = tuple(it for it in state.loose if not it.record.is_same_thing(server))
+    return replace(state, loose=loose)
 
 
 def _name(server: Record) -> str:
@@ -107,9 +128,10 @@ def _name(server: Record) -> str:
     return f"{server.address} {server.key[:8]}"
 
 
-def _detail(server: RunningServer, fate: str) -> str:
+def _detail(server: RunningServer, known: str, fate: str) -> str:
+    where = f"{known} in the state" if known else "not in the state"
     clients = ", and clients reach it" if server.serves else ""
     return (
-        f"runs here on port {server.port}, not in the state: pid {server.pid}"
-        f"{clients}; it is {fate}"
+        f"runs here on port {server.port}, {where}: pid {server.pid}{clients};"
+        f" it is {fate}"
     )
