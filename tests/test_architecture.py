@@ -136,6 +136,8 @@ SPELLED: Mapping[str, set[object]] = {
         "local.start_timeout",
         "rollout.strategy",
     },
+    # where a server that left no note is reached
+    "engines/local/survivors.py": {"local.drain", "local.host", "local.port"},
     # what is asked before the memory is captured
     "engines/local/snapshots.py": {"snapshot.warmup"},
     # whether a key is asked for

@@ -7,6 +7,8 @@ from os import urandom
 from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
 
+from deployer.app.actual import reconciled
+from deployer.app.hosts import elsewhere, placed
 from deployer.app.prepared import Cache, Prepared
 from deployer.app.settings import Settings
 from deployer.core.plan import Action, Drift, Plan, make_plan
@@ -94,10 +96,24 @@ def plan(
         state = _new_state(stack_file, prepared)
     else:
         state = state_of(stack_file, settings, prepared)
-    drift, seen = _looked(stack_file, settings, state, prepared, options)
+    drift: tuple[Drift, ...] = ()
+    seen: tuple[str, ...] = ()
+    if options.without_state:
+        seen = (f"{UNSEEN_STATE}: all counts as new",)
+    elif host := elsewhere(state, settings, stack_file):
+        seen = (f"`{prepared.name}` runs on host `{host}`: apply it there",)
+    else:
+        # Where nothing new is to begin, what clients reach is what there is.
+        graph = {} if options.pending is Pending.CLEAR else prepared.graph
+        thoroughly = options.refresh or options.observe
+        state, drift = reconciled(
+            state, settings, stack_file, graph, thoroughly=thoroughly
+        )
+        state = placed(state, settings)
+        found, seen = _looked(stack_file, settings, state, prepared, options)
+        drift += found
     made = make_plan(prepared.graph, state, drift=drift)
-    blind = (f"{UNSEEN_STATE}: all counts as new",) if options.without_state else ()
-    notes = (*prepared.notes, *notes_of(made), *blind, *seen)
+    notes = (*prepared.notes, *notes_of(made), *seen)
     return Planned(made, prepared, state, facts, notes, options.without_state)
 
 

@@ -36,21 +36,27 @@ def status_command(stack: Path, *, as_json: bool) -> None:
         return
     state = found.state
     click.echo(f"{state.stack} on {state.engine} · state serial {state.serial}")
-    if found.release is None or found.server is None or found.endpoint is None:
+    if found.server is None or found.endpoint is None:
         click.echo("  nothing is live")
     else:
         release = found.release
-        click.echo(f"  release  {release.number} since {when(release.at)}")
-        sign = "✔" if found.server.healthy else "✖"
+        known = "not in the state"
+        if release is not None:
+            known = f"{release.number} since {when(release.at)}"
+        click.echo(f"  release  {known}")
+        sign = "✔" if found.server.healthy else "?" if found.host else "✖"
         click.echo(f"  server   {sign} {found.server.detail}")
-        if not found.server.running:
+        if not found.server.running and not found.host:
             click.echo(f"           `deployer start {stack}` brings it back")
         click.echo(f"  url      {found.endpoint.url}")
         for change in found.made_of:
             if change.kind is not Kind.SERVER:
                 what = describe(change) or "without warm-up requests"
                 click.echo(f"  {change.kind:<8} {what}")
-        _gates(release)
+        if release is not None:
+            _gates(release)
+    for drift in found.drift:
+        click.echo(f"  ! drift  {drift.address}: {drift.detail}")
     _unfinished(state)
 
 
@@ -89,6 +95,10 @@ def _status_data(found: Status) -> dict[str, JsonValue]:
             "detail": server.detail,
             "facts": dict(server.facts),
         },
+        "host": found.host or None,
+        "drift": [
+            {"address": drift.address, "detail": drift.detail} for drift in found.drift
+        ],
         "unfinished": [
             {"address": it.record.address, "begun": it.begun.value}
             for it in found.state.loose
@@ -109,10 +119,10 @@ def history_command(stack: Path, *, as_json: bool) -> None:
       deployer history stacks/prod.yaml
     """
     settings = settings_of()
-    found = deployed(stack, settings)
+    found = deployed(stack, settings, anywhere=True)
     state = found.state
     versions = versions_of(found)
-    live = state.releases[-1].number if state.live and state.releases else None
+    live = state.live_release.number if state.live_release else None
     if as_json:
         json_head()
     for release in reversed(state.releases):

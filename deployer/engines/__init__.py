@@ -1,6 +1,6 @@
 """What an engine is, and which ones there are."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from importlib import import_module
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
 from deployer.core.abilities import Abilities
+from deployer.core.actual import RunningServer
 from deployer.core.resources import Graph, Node
 from deployer.core.state import Record
 from deployer.core.values import Flat
@@ -138,6 +139,17 @@ class Engine(Protocol):
         """How a server is now."""
         ...
 
+    def servers(
+        self, stack: str, known: Collection[str], *, thoroughly: bool
+    ) -> tuple[RunningServer, ...]:
+        """Living servers of a stack on this machine, in its state or not.
+
+        ``known`` are the keys that the state names: only where another lives is each
+        asked whether clients reach it.  ``thoroughly`` also finds a server that left
+        no trace but its process.  None where the engine runs servers elsewhere.
+        """
+        ...
+
     def endpoint(self, record: Record, *, candidate: bool) -> Endpoint:
         """Where a server answers; for a candidate, where only it answers."""
         ...
@@ -244,3 +256,13 @@ def look_at(name: str, record: Record, place: Place) -> Look:
     from deployer.engines.local.look import look  # noqa: PLC0415 - see above
 
     return look(record, place)
+
+
+def may_live(name: str, stack: str, place: Place) -> tuple[str, ...]:
+    """Beginnings of the keys of servers that may live here; costs next to nothing."""
+    if name != "local":
+        return ()
+    from deployer.engines.local import folders  # noqa: PLC0415 - see above
+
+    folder = folders.stack_folder(place.home, place.folder, stack)
+    return tuple(folders.may_live(folder))

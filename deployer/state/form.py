@@ -24,6 +24,8 @@ _Word = TypeVar("_Word", bound=StrEnum)
 _UPGRADES: Sequence[Upgrade] = (
     # 2 knows which stack file a state belongs to; the next apply writes it down.
     lambda members: {**members, "file": ""},
+    # 3 knows the machine that servers run on; the next apply writes it down.
+    lambda members: {**members, "host": "", "machine": ""},
 )
 
 
@@ -81,6 +83,8 @@ def _state(item: Item) -> State:
         releases=tuple(release_in(entry) for entry in found["releases"].entries()),
         released=found["released"].count(),
         file=file_in(found["file"]),
+        host=found["host"].text(),
+        machine=found["machine"].text(),
     )
 
 

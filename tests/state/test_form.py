@@ -78,6 +78,8 @@ def states(draw: some.DrawFn) -> State:
         promoting=draw(some.none() | releases),
         releases=tuple(kept),
         released=newest + draw(numbers),
+        host=draw(texts),
+        machine=draw(texts),
     )
 
 
@@ -107,12 +109,14 @@ def test_a_state_looks_like_this() -> None:
         to_json(State("demo", "local", lineage="l1", serial=3))
         == """\
 {
-  "version": 2,
+  "version": 3,
   "engine": "local",
   "file": "",
+  "host": "",
   "lineage": "l1",
   "live": {},
   "loose": [],
+  "machine": "",
   "made": {},
   "promoting": null,
   "released": 0,
@@ -253,10 +257,10 @@ def test_every_key_of_a_state_is_needed(first: State) -> None:
 
 def test_a_newer_state_asks_for_an_upgrade_whatever_its_form() -> None:
     with pytest.raises(StateError) as caught:
-        from_json('{"version": 3, "things": []}', "demo.state.json")
+        from_json('{"version": 4, "things": []}', "demo.state.json")
     assert str(caught.value) == (
         "`demo.state.json` was written by a newer deployer "
-        "(state version 3, this one reads 2)"
+        "(state version 4, this one reads 3)"
     )
     assert caught.value.hint == "upgrade deployer"
 

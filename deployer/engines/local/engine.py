@@ -9,9 +9,11 @@ Where that cannot work the stack says ``rollout.strategy: replace``.
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from deployer.core.actual import RunningServer
 from deployer.core.events import Say, Talk
 from deployer.core.render.words import show
 from deployer.core.resources import Kind, Node
@@ -20,13 +22,15 @@ from deployer.core.units import show_bytes
 from deployer.core.values import Flat, JsonValue
 from deployer.engines import Endpoint, Observation, Place, Restored
 from deployer.engines.local import logs, steer
+from deployer.engines.local.folders import stack_folder
 from deployer.engines.local.health import is_healthy
 from deployer.engines.local.resident import memory_of
 from deployer.engines.local.restoring import bring_up, origin_of
 from deployer.engines.local.server import Server
 from deployer.engines.local.snapshots import Snapshots
+from deployer.engines.local.survivors import made_from, survivors
 from deployer.engines.local.warming import IDLE, asleep
-from deployer.errors import EngineError
+from deployer.errors import EngineError, PromotionError
 
 if TYPE_CHECKING:
     from deployer.engines.local.artefacts import Artefacts
@@ -75,12 +79,21 @@ class LocalEngine:
 
     def promote(self, record: Record, before: Record | None, say: Say) -> Flat:
         """See `Engine.promote`: new connections go to the candidate from here on."""
+        del before  # whoever has the traffic: it is found by asking
         server = Server(record, self._place)
-        if before is None or before.is_same_thing(record):
-            return {}
-        old = Server(before, self._place)
-        if old.port == server.port and old.running() is not None:
-            steer.steer(server.host, server.port, clients=1, gates=0)
+        running = server.running()
+        if running is None:
+            raise PromotionError(
+                f"the server of `{record.address}` ended before it took over:"
+                f" {server.why_not()}",
+                hint="run `deployer apply` again",
+            )
+        shared = server.is_shared()
+        try:
+            server.take_over(running)
+        except EngineError as error:
+            raise PromotionError(error.message, hint=error.hint) from error
+        if shared:
             text = f"takes the new connections on port {server.port}"
             say(Talk(record.address, text))
         return {}
@@ -90,14 +103,20 @@ class LocalEngine:
         if record.kind is Kind.SNAPSHOT:
             self._snapshots.retire(record)
             return
+        if record.kind is not Kind.SERVER:
+            return
         server = Server(record, self._place)
+        with suppress(EngineError):
+            server.turn_away()
         server.end(say)
         if record.key.startswith(_COPY):
             shutil.rmtree(server.run_dir, ignore_errors=True)
 
     def start(self, record: Record, needs: Mapping[str, Flat], say: Say) -> None:
-        """See `Engine.start`."""
-        bring_up(Server(record, self._place), needs, self._snapshots, say)
+        """See `Engine.start`; what a lost state knew is taken from the run folder."""
+        server = Server(record, self._place)
+        known = {**made_from(server.run_dir), **needs}
+        bring_up(server, known, self._snapshots, say)
 
     def stop(self, record: Record, say: Say) -> None:
         """See `Engine.stop`."""
@@ -155,6 +174,13 @@ class LocalEngine:
                 "loading": dict(server.first_words),
             },
         )
+
+    def servers(
+        self, stack: str, known: Collection[str], *, thoroughly: bool
+    ) -> tuple[RunningServer, ...]:
+        """See `Engine.servers`."""
+        folder = stack_folder(self._place.home, self._place.folder, stack)
+        return survivors(folder, stack, known, thoroughly=thoroughly)
 
     def endpoint(self, record: Record, *, candidate: bool) -> Endpoint:
         """See `Engine.endpoint`."""

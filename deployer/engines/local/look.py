@@ -3,7 +3,6 @@
 `Engine.observe` finds out more, and takes three times as long to import.
 """
 
-import hashlib
 import json
 import os
 import socket
@@ -11,20 +10,15 @@ import time
 from pathlib import Path
 from typing import Final
 
-from deployer.contained import contained
 from deployer.core.state import Record
 from deployer.engines import Look, Place
+from deployer.engines.local.folders import run_folder
 from deployer.engines.local.ports import accepted_by
 
 _SECONDS: Final = 2.0
 """For connecting, asking and being answered, all together."""
 _LONGEST: Final = 4096
 _CLOCK_SLACK: Final = 2.0
-
-_KEY_LENGTH = 16
-"""Characters of a key in the name of a run directory."""
-_MARK_LENGTH = 6
-"""Characters that tell stacks of one name in several folders apart."""
 
 
 def look(record: Record, place: Place) -> Look:
@@ -34,7 +28,7 @@ def look(record: Record, place: Place) -> Look:
     """
     try:
         host, port = (record.fields[name] for name in ("local.host", "local.port"))
-        pid = _living(run_dir(record, place))
+        pid = _living(run_folder(record, place))
     except (OSError, ValueError, KeyError, TypeError):
         return Look.GONE
     try:
@@ -42,21 +36,6 @@ def look(record: Record, place: Place) -> Look:
     except (OSError, ValueError):
         well = False
     return Look.ANSWERS if well else Look.SILENT
-
-
-def run_dir(record: Record, place: Place) -> Path:
-    """Return where the log of a server lies, and what it is found again by."""
-    folder = stack_dir(record, place)
-    return contained(folder, folder / record.key[:_KEY_LENGTH])
-
-
-def stack_dir(record: Record, place: Place) -> Path:
-    """Return where the servers of this stack in this folder have their directories."""
-    stack = record.address.partition("/")[0]
-    folder = str(place.folder.resolve())
-    mark = hashlib.sha256(folder.encode()).hexdigest()[:_MARK_LENGTH]
-    runs = place.home / "run"
-    return contained(runs, runs / f"{stack}-{mark}")
 
 
 def _living(folder: Path) -> int:

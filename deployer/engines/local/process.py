@@ -26,7 +26,8 @@ from deployer.engines.local.logs import rotate
 from deployer.engines.local.ports import established
 from deployer.errors import EngineError
 
-_RUN_DIR: Final = "DEPLOYER_RUN_DIR"
+RUN_DIR: Final = "DEPLOYER_RUN_DIR"
+"""Variable of a server's environment: its run folder."""
 _PORT: Final = "DEPLOYER_PORT"
 
 _INHERITED: Final = frozenset(
@@ -93,7 +94,7 @@ def spawn(  # noqa: PLR0913 - one more than the limit, all named at the call
     rotate(log)
     marks = {
         MARKER: f"{address}@{key}",
-        _RUN_DIR: str(run_dir),
+        RUN_DIR: str(run_dir),
         _PORT: str(port),
         "XDG_CONFIG_HOME": str(_empty_directory(run_dir)),
     }
@@ -331,7 +332,7 @@ def _marked(run_dir: Path, marker: str) -> Iterator[Running]:
             variables = process.environ()
             if variables.get(MARKER) != marker:
                 continue
-            if variables.get(_RUN_DIR) != str(run_dir) or _is_zombie(process):
+            if variables.get(RUN_DIR) != str(run_dir) or _is_zombie(process):
                 continue
             if os.getsid(process.pid) != process.pid:  # a child of the server
                 continue

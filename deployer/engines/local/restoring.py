@@ -23,6 +23,7 @@ from deployer.engines.local.health import wait_healthy
 from deployer.engines.local.process import Running, spawn, stop
 from deployer.engines.local.server import Server
 from deployer.engines.local.snapshots import Snapshots
+from deployer.engines.local.survivors import note
 from deployer.engines.local.warming import Door, probe
 from deployer.errors import DeployerError, EngineError
 from deployer.store import Entry
@@ -55,6 +56,7 @@ def bring_up(
         server.bring_up(needs, say)
         return origin_of(server) or Origin(restored=False, seconds=0, detail="it ran")
     server.refuse_strangers()
+    note(server.run_dir, server.record, needs)
     begun = time.monotonic()
     why = "the stack takes no snapshot"
     if (key := server.record.needs.get("snapshot")) is not None:

@@ -16,13 +16,14 @@ from deployer.core.state import Record
 from deployer.core.units import seconds
 from deployer.core.values import Flat
 from deployer.engines import Place
-from deployer.engines.local import ports, steer
+from deployer.engines.local import ports, reach, steer
+from deployer.engines.local.folders import run_folder, stack_folder
 from deployer.engines.local.health import wait_healthy
 from deployer.engines.local.logs import last_lines
-from deployer.engines.local.look import run_dir, stack_dir
 from deployer.engines.local.process import Running, drain, find, spawn, stop
 from deployer.engines.local.program import run_server
 from deployer.engines.local.resident import recorded, servers_in
+from deployer.engines.local.survivors import marked_pids, names_in
 from deployer.engines.local.templates import known_template
 from deployer.engines.local.warming import Door
 from deployer.errors import AuthError, EngineError
@@ -65,7 +66,7 @@ class Server:
     @property
     def argv(self) -> tuple[str, ...]:
         """The options that the stack leads to, less those of the engine."""
-        words = self.record.spec["argv"]
+        words = self.record.spec.get("argv")
         return tuple(map(str, words)) if isinstance(words, list) else ()
 
     @property
@@ -134,6 +135,8 @@ class Server:
         running = self.running()
         if running is None:
             running = self._spawn(needs, say, keeper)
+        else:
+            self._lead_gates(running)
         limit = seconds(self.record.fields["local.start_timeout"])
         try:
             wait_healthy(
@@ -182,10 +185,45 @@ class Server:
         pids = {it.pid for it in ports.listeners(self.port)}
         return bool(pids - {None if own is None else own.pid})
 
+    def take_over(self, running: Running) -> None:
+        """Lead clients to it, and prove that they reach it; raises EngineError."""
+        pid, names = running.pid, names_in(self._stack_dir)
+        reach.lead(self.host, self.port, clients=pid, gates=pid, names=names)
+
+    def turn_away(self) -> None:
+        """Lead clients to another server of the stack on its port, where there is one.
+
+        So a server that ends first has nobody new to finish with.
+        """
+        running, others = self.running(), self._others()
+        if running is None or not others:
+            return
+        if running.pid in reach.reached(self.host, self.port, {running.pid, *others}):
+            other = max(others)
+            reach.lead(self.host, self.port, clients=other, gates=other)
+
+    def _lead_gates(self, running: Running) -> None:
+        """A candidate that an earlier run left may be out of the gates' reach."""
+        if not (others := self._others()) or not ports.listens(running.pid, self.port):
+            return
+        found = reach.reached(self.host, self.port, {running.pid, *others})
+        clients = next((pid for pid in found if pid is not None), None)
+        if clients is not None:
+            reach.lead(self.host, self.port, clients=clients, gates=running.pid)
+
+    def _others(self) -> frozenset[int]:
+        """Other servers of the stack that listen on its port."""
+        own = self.running()
+        listening = {it.pid for it in ports.listeners(self.port)}
+        mine = {None if own is None else own.pid}
+        return frozenset(self._pids_of_stack() & (listening - mine))
+
     def refuse_strangers(self) -> None:
         """Raise EngineError when the port belongs to anything but this stack."""
         found = ports.listeners(self.port)
         own = self._pids_of_stack()
+        if any(it.pid not in own for it in found):  # one that left no record, perhaps
+            own |= marked_pids(self._stack_dir)
         strangers = tuple(it for it in found if it.pid not in own)
         if strangers:
             raise EngineError(
@@ -231,7 +269,7 @@ class Server:
     @property
     def run_dir(self) -> Path:
         """Where its log lies, and what it is found again by."""
-        return run_dir(self.record, self.place)
+        return run_folder(self.record, self.place)
 
     def clear_the_way(self) -> Door:
         """What comes before any start; on a shared port the clients stay away."""
@@ -242,6 +280,11 @@ class Server:
             steer.steer(self.host, self.port, clients=0, gates=1)
         return door
 
+    @property
+    def _stack_dir(self) -> Path:
+        stack = self.record.address.partition("/")[0]
+        return stack_folder(self.place.home, self.place.folder, stack)
+
     def _ended_with_the_machine(self) -> bool:
         """Whether it was started before the machine was."""
         known = recorded(self.run_dir)
@@ -249,7 +292,7 @@ class Server:
 
     def _pids_of_stack(self) -> frozenset[int]:
         """Processes of every release of this stack."""
-        return servers_in(stack_dir(self.record, self.place))
+        return servers_in(self._stack_dir)
 
     def _spawn(
         self, needs: Mapping[str, Flat], say: Say, keeper: tuple[str, ...]

@@ -17,7 +17,6 @@ from deployer.core.resources import Kind
 from deployer.core.state import Record
 from deployer.core.values import JsonValue
 from deployer.engines import Look, Place, look_at
-from deployer.engines.local.look import run_dir
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
@@ -56,7 +55,7 @@ def seen(place: Place, port: int, pid: int, started: float | None = None) -> Loo
     """The look at a server that was recorded as this process."""
     fields: dict[str, JsonValue] = {"local.host": "127.0.0.1", "local.port": port}
     record = Record("demo/server", Kind.SERVER, "k1", fields, {}, {}, {})
-    folder = run_dir(record, place)
+    folder = run_folder(record, place)
     folder.mkdir(parents=True)
     if started is None:
         started = psutil.Process(pid).create_time()
