@@ -8,14 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-import psutil
-
 from deployer.core.events import Say, Talk
 from deployer.core.state import Record
 from deployer.core.units import seconds
 from deployer.core.values import Flat
 from deployer.engines import Place
-from deployer.engines.local import ports, steer
+from deployer.engines.local import identity, ports, steer
 from deployer.engines.local.health import wait_healthy
 from deployer.engines.local.logs import last_lines
 from deployer.engines.local.process import Running, drain, find, spawn, stop
@@ -255,7 +253,7 @@ class Server:
     def _ended_with_the_machine(self) -> bool:
         """Whether it was started before the machine was."""
         known = recorded(self.run_dir)
-        return known is not None and known.started < psutil.boot_time()
+        return known is not None and not identity.is_of_this_boot(known.began)
 
     def _pids_of_stack(self) -> frozenset[int]:
         """Processes of every release of this stack."""
