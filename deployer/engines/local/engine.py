@@ -22,7 +22,7 @@ from deployer.engines import Endpoint, Observation, Place, Restored
 from deployer.engines.local import logs, steer
 from deployer.engines.local.health import is_healthy
 from deployer.engines.local.resident import memory_of
-from deployer.engines.local.restoring import bring_up, origin_of
+from deployer.engines.local.restoring import Origin, bring_up, origin_of
 from deployer.engines.local.server import Server
 from deployer.engines.local.snapshots import Snapshots
 from deployer.engines.local.warming import IDLE, asleep
@@ -65,7 +65,7 @@ class LocalEngine:
                 return self._snapshots.make(node, needs, say)
             case Kind.SERVER:
                 server = Server(record_of(node, {}), self._place)
-                bring_up(server, needs, self._snapshots, say)
+                self._bring_up(server, needs, say)
                 return {"url": server.url, "log": str(server.log)}
             case _:
                 return self._artefacts.make(node, say)
@@ -76,6 +76,10 @@ class LocalEngine:
     def promote(self, record: Record, before: Record | None, say: Say) -> Flat:
         """See `Engine.promote`: new connections go to the candidate from here on."""
         server = Server(record, self._place)
+        if server.let_clients_in():
+            text = f"takes the connections on port {server.port}"
+            say(Talk(record.address, text))
+            return {}
         if before is None or before.is_same_thing(record):
             return {}
         old = Server(before, self._place)
@@ -92,17 +96,21 @@ class LocalEngine:
             return
         server = Server(record, self._place)
         server.end(say)
+        server.forget_clients()
         if record.key.startswith(_COPY):
             shutil.rmtree(server.run_dir, ignore_errors=True)
 
     def start(self, record: Record, needs: Mapping[str, Flat], say: Say) -> None:
-        """See `Engine.start`."""
-        bring_up(Server(record, self._place), needs, self._snapshots, say)
+        """See `Engine.start`: clients wait outside until it is healthy, and proven."""
+        server = Server(record, self._place)
+        self._bring_up(server, needs, say)
+        server.let_clients_in()
 
     def stop(self, record: Record, say: Say) -> None:
         """See `Engine.stop`."""
         server = Server(record, self._place)
         server.end(say)
+        server.forget_clients()
         server.mark_stopped()
 
     def idle(self, record: Record, seconds: float, say: Say) -> None:
@@ -117,9 +125,25 @@ class LocalEngine:
         server = Server(record, self._place)
         if beside:
             server = server.elsewhere(f"{_COPY}{record.key}")
+        candidate = server.is_guarded
         server.end(say)
-        origin = bring_up(server, needs, self._snapshots, say)
+        if beside:
+            origin = bring_up(server, needs, self._snapshots, say)
+        else:
+            origin = self._bring_up(server, needs, say)
+        if not candidate:
+            server.let_clients_in()
         return Restored(origin.restored, origin.seconds, origin.detail, server.record)
+
+    def _bring_up(self, server: Server, needs: Mapping[str, Flat], say: Say) -> Origin:
+        """Bring a server up; its clients stay away until they are let in."""
+        server.keep_clients_away(say)
+        try:
+            return bring_up(server, needs, self._snapshots, say)
+        except BaseException:
+            if server.running() is None:
+                server.forget_clients()
+            raise
 
     def flaw(self, record: Record, server: Record | Node) -> str:
         """See `Engine.flaw`: the store looks after builds and weights itself."""

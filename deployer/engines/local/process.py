@@ -99,7 +99,7 @@ def spawn(  # noqa: PLR0913 - one more than the limit, all named at the call
     pid = kept_by(keeper) if wrapped else keeper
     running = Running(pid=pid, began=_identity(pid), port=port, log=str(log))
     try:
-        _write_record(run_dir, running, f"{address}@{key}")
+        write_record(run_dir, running, f"{address}@{key}")
     except OSError as error:
         stop(running, grace=0)
         raise EngineError(
@@ -287,7 +287,8 @@ def _record(run_dir: Path) -> Path:
     return run_dir / "process.json"
 
 
-def _write_record(run_dir: Path, running: Running, marker: str) -> None:
+def write_record(run_dir: Path, running: Running, marker: str) -> None:
+    """Write `process.json`, whole or not at all."""
     text = json.dumps({**asdict(running), "marker": marker}, indent=2, sort_keys=True)
     target = _record(run_dir)
     draft = target.with_name(f"{target.name}.{os.getpid()}.tmp")

@@ -13,7 +13,7 @@ from deployer.core.state import Record
 from deployer.core.units import seconds
 from deployer.core.values import Flat
 from deployer.engines import Place
-from deployer.engines.local import identity, ports, steer
+from deployer.engines.local import guard, identity, ports, steer
 from deployer.engines.local.health import wait_healthy
 from deployer.engines.local.logs import last_lines
 from deployer.engines.local.process import Running, drain, find, spawn, stop
@@ -182,6 +182,39 @@ class Server:
         pids = {it.pid for it in ports.listeners(self.port)}
         return bool(pids - {None if own is None else own.pid})
 
+    @property
+    def is_guarded(self) -> bool:
+        """Return whether its clients are kept away."""
+        return guard.guard_of(self.run_dir) is not None
+
+    def keep_clients_away(self, say: Say) -> None:
+        """Guard its port until `let_clients_in`.
+
+        Nothing is done for a server that runs, or beside another one that takes the
+        clients.  Raises EngineError when the port belongs to anything but this stack.
+        """
+        if self.running() is not None:
+            return
+        self.refuse_strangers()
+        if ports.listeners(self.port):
+            return
+        if (reason := steer.supported(self.host)) is not None:
+            text = f"clients can reach it before it is proven: {reason}"
+            say(Talk(self.record.address, text))
+            return
+        guard.close(self.run_dir, self.host, self.port)
+
+    def let_clients_in(self) -> bool:
+        """End the guard of its port; return whether there was one."""
+        if not self.is_guarded:
+            return False
+        guard.open_(self.run_dir, self.host, self.port)
+        return True
+
+    def forget_clients(self) -> None:
+        """End the guard of a server that is gone."""
+        guard.end(self.run_dir)
+
     def refuse_strangers(self) -> None:
         """Raise EngineError when the port belongs to anything but this stack."""
         found = ports.listeners(self.port)
@@ -256,8 +289,8 @@ class Server:
         return known is not None and not identity.is_of_this_boot(known.began)
 
     def _pids_of_stack(self) -> frozenset[int]:
-        """Processes of every release of this stack."""
-        return servers_in(self._stack_dir)
+        """Processes of every release of this stack, and those that guard its port."""
+        return servers_in(self._stack_dir) | guard.guards_in(self._stack_dir)
 
     def _spawn(
         self, needs: Mapping[str, Flat], say: Say, keeper: tuple[str, ...]
