@@ -22,6 +22,11 @@ class Status:
     made_of: tuple[Change, ...] = ()
     """What is live, each as a change that keeps it."""
 
+    @property
+    def is_well(self) -> bool:
+        """What is live runs and answers; nothing is live, and so nothing is wrong."""
+        return self.server is None or (self.server.running and self.server.healthy)
+
 
 def status(stack_file: Path, settings: Settings) -> Status:
     """The state of a stack, and what its server is seen to do."""

@@ -17,6 +17,7 @@ from deployer.core.render.words import because, describe
 from deployer.core.resources import Kind
 from deployer.core.state import Release, State
 from deployer.core.values import JsonValue
+from deployer.engines import Observation
 
 
 @click.command("status", short_help="Show what is live, and how it is.")
@@ -24,6 +25,9 @@ from deployer.core.values import JsonValue
 @json_option
 def status_command(stack: Path, *, as_json: bool) -> None:
     """Show what is live, how its server is, and what an earlier run left.
+
+    Exit 1 when the live server does not run, or does not answer that it is healthy;
+    `condition` in the JSON says which.
 
     \b
     Example:
@@ -33,7 +37,13 @@ def status_command(stack: Path, *, as_json: bool) -> None:
     if as_json:
         json_head()
         json_line(_status_data(found))
-        return
+    else:
+        _show(stack, found)
+    if not found.is_well:
+        raise click.exceptions.Exit(1)
+
+
+def _show(stack: Path, found: Status) -> None:
     state = found.state
     click.echo(f"{state.stack} on {state.engine} · state serial {state.serial}")
     if found.release is None or found.server is None or found.endpoint is None:
@@ -43,7 +53,7 @@ def status_command(stack: Path, *, as_json: bool) -> None:
         click.echo(f"  release  {release.number} since {when(release.at)}")
         sign = "✔" if found.server.healthy else "✖"
         click.echo(f"  server   {sign} {found.server.detail}")
-        if not found.server.running:
+        if not found.is_well and "condition" in found.server.facts:
             click.echo(f"           `deployer start {stack}` brings it back")
         click.echo(f"  url      {found.endpoint.url}")
         for change in found.made_of:
@@ -86,6 +96,7 @@ def _status_data(found: Status) -> dict[str, JsonValue]:
         else {
             "running": server.running,
             "healthy": server.healthy,
+            "condition": server.facts.get("condition") or _condition(server),
             "detail": server.detail,
             "facts": dict(server.facts),
         },
@@ -94,6 +105,13 @@ def _status_data(found: Status) -> dict[str, JsonValue]:
             for it in found.state.loose
         ],
     }
+
+
+def _condition(server: Observation) -> str:
+    """Where the engine does not say more."""
+    if not server.running:
+        return "dead"
+    return "healthy" if server.healthy else "unhealthy"
 
 
 @click.command("history", short_help="List the kept releases, newest first.")

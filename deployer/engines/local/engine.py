@@ -20,10 +20,9 @@ from deployer.core.units import show_bytes
 from deployer.core.values import Flat, JsonValue
 from deployer.engines import Endpoint, Observation, Place, Restored
 from deployer.engines.local import logs, steer
-from deployer.engines.local.health import is_healthy
 from deployer.engines.local.resident import memory_of
 from deployer.engines.local.restoring import Origin, bring_up, origin_of
-from deployer.engines.local.server import Server
+from deployer.engines.local.server import CONDITIONS, Server
 from deployer.engines.local.snapshots import Snapshots
 from deployer.engines.local.warming import IDLE, asleep
 from deployer.errors import EngineError
@@ -103,6 +102,7 @@ class LocalEngine:
     def start(self, record: Record, needs: Mapping[str, Flat], say: Say) -> None:
         """See `Engine.start`: clients wait outside until it is healthy, and proven."""
         server = Server(record, self._place)
+        server.end_hung(say)
         self._bring_up(server, needs, say)
         server.let_clients_in()
 
@@ -157,22 +157,28 @@ class LocalEngine:
         server = Server(record, self._place)
         running = server.running()
         if running is None:
+            stopped = server.stopped.exists()
             return Observation(
-                running=False, healthy=False, detail=server.why_not(), facts={}
+                running=False,
+                healthy=False,
+                detail=server.why_not(),
+                facts={"condition": "stopped" if stopped else "dead"},
             )
         logs.trim(server.log)
         memory = memory_of(running)
         about = f"pid {running.pid}, {show_bytes(memory)} of memory"
         if "snapshot" in record.needs and (origin := origin_of(server)) is not None:
             about += f", {origin.detail}"
-        if IDLE in server.argv and asleep(server.door()):
+        condition = server.condition(running)
+        answers = condition in {"healthy", "unhealthy"}
+        if answers and IDLE in server.argv and asleep(server.door()):
             about += ", asleep: the next request wakes it"
-        healthy = is_healthy(running, server.url, "")
         return Observation(
             running=True,
-            healthy=healthy,
-            detail=f"{'healthy' if healthy else 'running but not healthy'}, {about}",
+            healthy=condition == "healthy",
+            detail=f"{CONDITIONS[condition]}, {about}",
             facts={
+                "condition": condition,
                 "pid": running.pid,
                 "memory": memory,
                 "log": str(server.log),

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -14,7 +15,8 @@ from deployer.core.units import seconds
 from deployer.core.values import Flat
 from deployer.engines import Place
 from deployer.engines.local import guard, identity, ports, steer
-from deployer.engines.local.health import wait_healthy
+from deployer.engines.local.health import Answer, health_now, wait_healthy
+from deployer.engines.local.hung import why_hung
 from deployer.engines.local.logs import last_lines
 from deployer.engines.local.process import Running, drain, find, spawn, stop
 from deployer.engines.local.program import run_server
@@ -26,6 +28,16 @@ from deployer.llama.symptoms import likely_cause
 
 GRACE: Final = 10.0
 """Seconds that llama-server may take to end after SIGTERM; it takes 0.2."""
+HUNG_GRACE: Final = 1.0
+"""Seconds for one that hangs; nothing it does is waited for."""
+CONDITIONS: Final[Mapping[str, str]] = {
+    "healthy": "healthy",
+    "unhealthy": "running but not healthy",
+    "silent": "running, and does not answer",
+    "guarded": "running, and clients are kept away: it was not proven; `deployer"
+    " apply` or `deployer start` does that",
+}
+"""Conditions of a process that runs, as `status --json` names them, and in words."""
 STOPPED: Final = "stopped"
 """File that tells a server that was stopped from one that died."""
 
@@ -175,6 +187,29 @@ class Server:
             say(Talk(self.record.address, text))
         stop(running, grace=GRACE)
         self._remove_api_key()
+
+    def condition(self, running: Running) -> str:
+        """Return the condition of its process as clients see it; see `CONDITIONS`."""
+        if self.is_guarded:
+            return "guarded"
+        match health_now(running, self.url, ""):
+            case Answer.HEALTHY:
+                return "healthy"
+            case Answer.NONE:
+                return "silent"
+            case _:
+                return "unhealthy"
+
+    def end_hung(self, say: Say) -> None:
+        """End a process that is proven to hang, so that it can be started again."""
+        running = self.running()
+        if running is None:
+            return
+        if why := why_hung(running, self.url, self.door().source_address):
+            say(Talk(self.record.address, f"{why}; it is ended, and started again"))
+            with suppress(OSError), self.log.open("a", encoding="utf-8") as log:
+                log.write(f"deployer: {why}; ended, and started again\n")
+            stop(running, grace=HUNG_GRACE)
 
     def is_shared(self) -> bool:
         """Whether another server of the same stack listens on its port."""
