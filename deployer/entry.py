@@ -5,11 +5,12 @@ import gc
 import os
 import sys
 
-from deployer import __version__, version_line
+from deployer import __version__, interrupts, version_line
 
 
 def run() -> None:
     """Answer from what earlier runs kept, or run the command line; then exit."""
+    interrupts.end_at_once()
     gc.set_threshold(150_000, 10, 10)  # importing makes much, and no garbage
     left: list[int] = []
     atexit.register(_leave, left)  # the first to be registered is the last to run
@@ -20,6 +21,7 @@ def run() -> None:
         left.append(run_all())
     else:
         left.append(0)
+    interrupts.ignore()
     sys.exit(left[0])
 
 

@@ -75,6 +75,6 @@ def test_watch_keeps_to_its_limits_where_a_server_hangs(project: Project) -> Non
     probes = [line for line in done.lines() if line["type"] == "probe"]
     assert [probe["breach"] for probe in probes] == [True, True]
     assert [probe["because"] for probe in probes] == [
-        "the first token took more than the 30.0 s of `ttft`",
+        "the first token took more than the 30 s of `ttft`",
         "the first token took more than the 1.0 s of `ttft`",
     ]
