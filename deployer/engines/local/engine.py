@@ -20,6 +20,7 @@ from deployer.core.units import show_bytes
 from deployer.core.values import Flat, JsonValue
 from deployer.engines import Endpoint, Observation, Place, Restored
 from deployer.engines.local import logs, steer
+from deployer.engines.local.log_trimmer import trim
 from deployer.engines.local.resident import memory_of
 from deployer.engines.local.restoring import Origin, bring_up, origin_of
 from deployer.engines.local.server import CONDITIONS, Server
@@ -164,7 +165,7 @@ class LocalEngine:
                 detail=server.why_not(),
                 facts={"condition": "stopped" if stopped else "dead"},
             )
-        logs.trim(server.log)
+        trim(server.log)
         memory = memory_of(running)
         about = f"pid {running.pid}, {show_bytes(memory)} of memory"
         if "snapshot" in record.needs and (origin := origin_of(server)) is not None:

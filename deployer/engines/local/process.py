@@ -11,6 +11,7 @@ import os
 import select
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -21,8 +22,9 @@ from typing import Final
 import psutil
 
 from deployer.core.pauses import growing
-from deployer.engines.local import identity
+from deployer.engines.local import identity, log_trimmer
 from deployer.engines.local.keepers import MARKER, end_keepers, keepers_of, kept_by
+from deployer.engines.local.log_trimmer import KEEP, LIMIT
 from deployer.engines.local.logs import rotate
 from deployer.engines.local.ports import established
 from deployer.errors import EngineError
@@ -105,6 +107,7 @@ def spawn(  # noqa: PLR0913 - one more than the limit, all named at the call
         raise EngineError(
             f"cannot write `{_record(run_dir)}`: {error.strerror or error}"
         ) from error
+    _keep_short(running)
     return running
 
 
@@ -250,6 +253,22 @@ def _start(
     # The process is meant to outlive this object, which else warns that it does.
     process.returncode = 0
     return process.pid
+
+
+def _keep_short(running: Running) -> None:
+    """Start what keeps the log within its limit; a server does without, too."""
+    words = (str(running.pid), running.log, str(KEEP), str(LIMIT))
+    with suppress(OSError):
+        process = subprocess.Popen(  # noqa: S603 - a program of ours
+            (sys.executable, "-I", "-S", log_trimmer.__file__, *words),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={},
+            cwd="/",
+            start_new_session=True,
+        )
+        process.returncode = 0  # as above
 
 
 def _identity(pid: int) -> str:
