@@ -15,7 +15,7 @@ from deployer.cli.output import json_head, json_line, when
 from deployer.core.render.data import plan_data
 from deployer.core.render.words import because, describe
 from deployer.core.resources import Kind
-from deployer.core.state import Release, State
+from deployer.core.state import Release
 from deployer.core.values import JsonValue
 from deployer.engines import Observation
 
@@ -61,7 +61,7 @@ def _show(stack: Path, found: Status) -> None:
                 what = describe(change) or "without warm-up requests"
                 click.echo(f"  {change.kind:<8} {what}")
         _gates(release)
-    _unfinished(state)
+    _unfinished(found)
 
 
 def _gates(release: Release) -> None:
@@ -70,13 +70,16 @@ def _gates(release: Release) -> None:
     click.echo(f"  gates    {of} passed before promotion")
 
 
-def _unfinished(state: State) -> None:
+def _unfinished(found: Status) -> None:
+    state = found.state
     if state.promoting is not None:
         click.echo(f"  ! promoting release {state.promoting.number} did not end")
     for loose in state.loose:
         record = loose.record
+        seen = found.left.get(record.key)
+        now = f": {seen.detail}" if seen else ""
         click.echo(
-            f"  ! {record.address} {record.key[:8]} was left {loose.begun.value}"
+            f"  ! {record.address} {record.key[:8]} was left {loose.begun.value}{now}"
         )
     if state.promoting is not None or state.loose:
         click.echo("    the next `deployer apply` settles it")

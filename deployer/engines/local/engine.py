@@ -103,6 +103,7 @@ class LocalEngine:
     def start(self, record: Record, needs: Mapping[str, Flat], say: Say) -> None:
         """See `Engine.start`: clients wait outside until it is healthy, and proven."""
         server = Server(record, self._place)
+        server.forget_keys()
         server.end_hung(say)
         self._bring_up(server, needs, say)
         server.let_clients_in()
@@ -156,6 +157,7 @@ class LocalEngine:
     def observe(self, record: Record) -> Observation:
         """See `Engine.observe`."""
         server = Server(record, self._place)
+        server.forget_keys()
         running = server.running()
         if running is None:
             stopped = server.stopped.exists()

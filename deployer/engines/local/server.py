@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ from deployer.core.state import Record
 from deployer.core.units import seconds
 from deployer.core.values import Flat
 from deployer.engines import Place
-from deployer.engines.local import guard, identity, ports, steer
+from deployer.engines.local import guard, identity, key_file, ports, steer
 from deployer.engines.local.health import Answer, health_now, wait_healthy
 from deployer.engines.local.hung import why_hung
 from deployer.engines.local.logs import last_lines
@@ -48,8 +47,6 @@ _MARK_LENGTH = 6
 LOADING: Final = "loading.json"
 """File that holds what it said first while it loaded; gates want to see that."""
 _LOOPBACK = "127.0.0.1"
-_API_KEY = "api-key"
-"""File that llama-server reads its key from; gone once it has started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,10 +141,11 @@ class Server:
         """
         self.refuse_strangers()
         running = self.running()
-        if running is None:
-            running = self._spawn(needs, say, keeper)
+        key = self.api_key() if running is None else None
         limit = seconds(self.record.fields["local.start_timeout"])
-        try:
+        with key_file.lent(self.run_dir / key_file.NAME, key):
+            if running is None:
+                running = self._spawn(needs, say, keeper)
             wait_healthy(
                 running,
                 self.url,
@@ -156,8 +154,6 @@ class Server:
                 say=lambda text: say(Talk(self.record.address, text)),
                 heard=self._keep_first_words,
             )
-        finally:
-            self._remove_api_key()
 
     @property
     def first_words(self) -> Flat:
@@ -170,9 +166,9 @@ class Server:
 
     def end(self, say: Say) -> None:
         """Let it finish what it answers, then stop it; gone already is fine."""
+        self.forget_keys()
         running = self.running()
         if running is None:
-            self._remove_api_key()
             return
         limit = seconds(self.record.fields.get("local.drain", 0))
         say(Talk(self.record.address, "finishing what it answers"))
@@ -186,7 +182,10 @@ class Server:
             text = f"{left} {connections} cut after {limit:g} s"
             say(Talk(self.record.address, text))
         stop(running, grace=GRACE)
-        self._remove_api_key()
+
+    def forget_keys(self) -> None:
+        """Remove the key files that runs of this stack left when they were killed."""
+        key_file.remove_left(self._stack_dir)
 
     def condition(self, running: Running) -> str:
         """Return the condition of its process as clients see it; see `CONDITIONS`."""
@@ -332,7 +331,6 @@ class Server:
     ) -> Running:
         self.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         argv = self._argv(needs)
-        self._write_api_key()
         self._dry_run(argv)
         self.clear_the_way()
         self._loading.unlink(missing_ok=True)
@@ -361,7 +359,7 @@ class Server:
         if steer.supported(self.host) is None:
             argv.append("--reuse-port")
         if self.api_key_env is not None:
-            argv += ["--api-key-file", str(self.run_dir / _API_KEY)]
+            argv += ["--api-key-file", str(self.run_dir / key_file.NAME)]
         return tuple(argv)
 
     def _dry_run(self, argv: tuple[str, ...]) -> None:
@@ -383,16 +381,3 @@ class Server:
             hint="compare `server` and `server.flags` of the stack with"
             " `llama-server --help` of this build",
         )
-
-    def _remove_api_key(self) -> None:
-        (self.run_dir / _API_KEY).unlink(missing_ok=True)
-
-    def _write_api_key(self) -> None:
-        key = self.api_key()
-        if key is None:
-            return
-        file = self.run_dir / _API_KEY
-        file.unlink(missing_ok=True)
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(f"{key}\n")
