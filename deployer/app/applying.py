@@ -8,6 +8,7 @@ from pathlib import Path
 from deployer import lockfile
 from deployer.app.actual import prove
 from deployer.app.deployed import Deployed, deployed, name_of
+from deployer.app.full_disk import stopping_even_so
 from deployer.app.hosts import refuse_elsewhere
 from deployer.app.judging import Judging
 from deployer.app.planning import Options, Planned, plan, settled
@@ -126,11 +127,21 @@ def destroy(
     """
     found = deployed(stack_file, settings, name, thoroughly=True)
     store = _telling(found, settings, say)
-    with locked(store, settings, say, operation="destroy"):
+    asked: list[bool] = []
+
+    def agreed() -> bool:
+        return asked[-1] if asked else confirm(_planned(found, {}))
+
+    with (
+        stopping_even_so(found, agreed, say),
+        locked(store, settings, say, operation="destroy"),
+    ):
         found = deployed(stack_file, settings, name, thoroughly=True)
         planned = _planned(found, {})
-        if not planned.plan.is_empty and not confirm(planned):
-            return None
+        if not planned.plan.is_empty:
+            asked.append(confirm(planned))
+            if not asked[-1]:
+                return None
         engine = found.engine
         mine = _only_of(found, settings) if artefacts else ()
         done = _carry_out(stack_file, settings, planned, engine, say, cause="destroy")

@@ -1,11 +1,13 @@
 """What is live of a stack, and how its server is."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from deployer.app.deployed import deployed
 from deployer.app.settings import Settings
 from deployer.core.plan import Change, Drift, make_plan
+from deployer.core.resources import Kind
 from deployer.core.state import Release, State, node_of
 from deployer.engines import Endpoint, Observation
 
@@ -25,14 +27,26 @@ class Status:
     """Servers that run here and that the state does not name."""
     host: str = ""
     """The other machine that it runs on; empty: this one, or none."""
+    left: Mapping[str, Observation] = field(default_factory=dict)
+    """Servers that an earlier run left on their way in or out, by key."""
+
+    @property
+    def is_well(self) -> bool:
+        """What is live runs and answers; nothing is live, and so nothing is wrong."""
+        return self.server is None or (self.server.running and self.server.healthy)
 
 
 def status(stack_file: Path, settings: Settings) -> Status:
     """The state of a stack, and what its server is seen to do."""
     found = deployed(stack_file, settings, thoroughly=True, anywhere=True)
     server = found.state.server
+    left = {
+        it.record.key: found.engine.observe(it.record)
+        for it in found.state.loose
+        if it.record.kind is Kind.SERVER and not found.host
+    }
     if server is None:
-        return Status(found.state, None, None, None, (), found.drift, found.host)
+        return Status(found.state, None, None, None, (), found.drift, found.host, left)
     release = found.state.live_release
     endpoint = found.engine.endpoint(server, candidate=False)
     if found.host:
@@ -42,4 +56,5 @@ def status(stack_file: Path, settings: Settings) -> Status:
         seen = found.engine.observe(server)
     graph = {a: node_of(r) for a, r in found.state.live.items()}
     kept = make_plan(graph, found.state).changes
-    return Status(found.state, release, seen, endpoint, kept, found.drift, found.host)
+    drift, host = found.drift, found.host
+    return Status(found.state, release, seen, endpoint, kept, drift, host, left)

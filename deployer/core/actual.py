@@ -21,7 +21,7 @@ class RunningServer:
     """As it was noted when it was started; without that only how to end it."""
     pid: int
     started: float
-    """Seconds since the epoch."""
+    """Clock ticks since this boot; only comparable on one machine."""
     port: int
     serves: bool = False
     """New connections of clients reach it."""

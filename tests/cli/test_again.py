@@ -229,5 +229,5 @@ def test_a_server_that_hangs_is_not_well(live: Project) -> None:
     finally:
         os.kill(server, signal.SIGCONT)
     assert said[0] == said[1]
-    assert "running but not healthy" in seen.out
+    assert "running, and does not answer" in seen.out
     assert live.server() == server

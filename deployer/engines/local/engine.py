@@ -23,10 +23,10 @@ from deployer.core.values import Flat, JsonValue
 from deployer.engines import Endpoint, Observation, Place, Restored
 from deployer.engines.local import logs, steer
 from deployer.engines.local.folders import stack_folder
-from deployer.engines.local.health import is_healthy
+from deployer.engines.local.log_trimmer import trim
 from deployer.engines.local.resident import memory_of
-from deployer.engines.local.restoring import bring_up, origin_of
-from deployer.engines.local.server import Server
+from deployer.engines.local.restoring import Origin, bring_up, origin_of
+from deployer.engines.local.server import CONDITIONS, Server
 from deployer.engines.local.snapshots import Snapshots
 from deployer.engines.local.survivors import made_from, survivors
 from deployer.engines.local.warming import IDLE, asleep
@@ -69,7 +69,7 @@ class LocalEngine:
                 return self._snapshots.make(node, needs, say)
             case Kind.SERVER:
                 server = Server(record_of(node, {}), self._place)
-                bring_up(server, needs, self._snapshots, say)
+                self._bring_up(server, needs, say)
                 return {"url": server.url, "log": str(server.log)}
             case _:
                 return self._artefacts.make(node, say)
@@ -89,6 +89,7 @@ class LocalEngine:
                 hint="run `deployer apply` again",
             )
         shared = server.is_shared()
+        server.let_clients_in()
         try:
             server.take_over(running)
         except EngineError as error:
@@ -109,19 +110,27 @@ class LocalEngine:
         with suppress(EngineError):
             server.turn_away()
         server.end(say)
+        server.forget_clients()
         if record.key.startswith(_COPY):
             shutil.rmtree(server.run_dir, ignore_errors=True)
 
     def start(self, record: Record, needs: Mapping[str, Flat], say: Say) -> None:
-        """See `Engine.start`; what a lost state knew is taken from the run folder."""
+        """See `Engine.start`: clients wait outside until it is healthy, and proven.
+
+        What a lost state knew is taken from the run folder.
+        """
         server = Server(record, self._place)
+        server.forget_keys()
+        server.end_hung(say)
         known = {**made_from(server.run_dir), **needs}
-        bring_up(server, known, self._snapshots, say)
+        self._bring_up(server, known, say)
+        server.let_clients_in()
 
     def stop(self, record: Record, say: Say) -> None:
         """See `Engine.stop`."""
         server = Server(record, self._place)
         server.end(say)
+        server.forget_clients()
         server.mark_stopped()
 
     def idle(self, record: Record, seconds: float, say: Say) -> None:
@@ -136,9 +145,25 @@ class LocalEngine:
         server = Server(record, self._place)
         if beside:
             server = server.elsewhere(f"{_COPY}{record.key}")
+        candidate = server.is_guarded
         server.end(say)
-        origin = bring_up(server, needs, self._snapshots, say)
+        if beside:
+            origin = bring_up(server, needs, self._snapshots, say)
+        else:
+            origin = self._bring_up(server, needs, say)
+        if not candidate:
+            server.let_clients_in()
         return Restored(origin.restored, origin.seconds, origin.detail, server.record)
+
+    def _bring_up(self, server: Server, needs: Mapping[str, Flat], say: Say) -> Origin:
+        """Bring a server up; its clients stay away until they are let in."""
+        server.keep_clients_away(say)
+        try:
+            return bring_up(server, needs, self._snapshots, say)
+        except BaseException:
+            if server.running() is None:
+                server.forget_clients()
+            raise
 
     def flaw(self, record: Record, server: Record | Node) -> str:
         """See `Engine.flaw`: the store looks after builds and weights itself."""
@@ -150,24 +175,31 @@ class LocalEngine:
     def observe(self, record: Record) -> Observation:
         """See `Engine.observe`."""
         server = Server(record, self._place)
+        server.forget_keys()
         running = server.running()
         if running is None:
+            stopped = server.stopped.exists()
             return Observation(
-                running=False, healthy=False, detail=server.why_not(), facts={}
+                running=False,
+                healthy=False,
+                detail=server.why_not(),
+                facts={"condition": "stopped" if stopped else "dead"},
             )
-        logs.trim(server.log)
+        trim(server.log)
         memory = memory_of(running)
         about = f"pid {running.pid}, {show_bytes(memory)} of memory"
         if "snapshot" in record.needs and (origin := origin_of(server)) is not None:
             about += f", {origin.detail}"
-        if IDLE in server.argv and asleep(server.door()):
+        condition = server.condition(running)
+        answers = condition in {"healthy", "unhealthy"}
+        if answers and IDLE in server.argv and asleep(server.door()):
             about += ", asleep: the next request wakes it"
-        healthy = is_healthy(running, server.url, "")
         return Observation(
             running=True,
-            healthy=healthy,
-            detail=f"{'healthy' if healthy else 'running but not healthy'}, {about}",
+            healthy=condition == "healthy",
+            detail=f"{CONDITIONS[condition]}, {about}",
             facts={
+                "condition": condition,
                 "pid": running.pid,
                 "memory": memory,
                 "log": str(server.log),

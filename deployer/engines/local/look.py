@@ -4,7 +4,6 @@
 """
 
 import json
-import os
 import socket
 import time
 from pathlib import Path
@@ -12,13 +11,13 @@ from typing import Final
 
 from deployer.core.state import Record
 from deployer.engines import Look, Place
+from deployer.engines.local import identity
 from deployer.engines.local.folders import run_folder
 from deployer.engines.local.ports import accepted_by
 
 _SECONDS: Final = 2.0
 """For connecting, asking and being answered, all together."""
 _LONGEST: Final = 4096
-_CLOCK_SLACK: Final = 2.0
 
 
 def look(record: Record, place: Place) -> Look:
@@ -42,10 +41,11 @@ def _living(folder: Path) -> int:
     """The recorded process; raises OSError where it ended or its pid is another's."""
     known = json.loads((folder / "process.json").read_bytes())
     pid = int(known["pid"])
-    fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-    booted = Path("/proc/stat").read_bytes().partition(b"\nbtime ")[2].split()[0]
-    began = int(fields[19]) / os.sysconf("SC_CLK_TCK") + int(booted)
-    if fields[0] in {b"Z", b"X"} or abs(began - known["started"]) > _CLOCK_SLACK:
+    stat = Path(f"/proc/{pid}/stat").read_bytes()
+    ended = stat.rpartition(b")")[2].split()[0] in {b"Z", b"X"}
+    began = identity.began(pid)
+    then = known.get("began") or identity.from_start_time(pid, float(known["started"]))
+    if ended or not began or began != then:
         raise ProcessLookupError(pid)
     return pid
 

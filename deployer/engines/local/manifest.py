@@ -47,14 +47,6 @@ def environment_digest(variables: Mapping[str, str]) -> str:
     return digest(dict(kept))
 
 
-def boot_id() -> str:
-    """Which start of the machine this is."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
-    except OSError:
-        return ""
-
-
 def sealed(api_key: str | None) -> JsonValue:
     """What tells later whether a key is the same, and not which one it is."""
     if api_key is None:

@@ -1,11 +1,10 @@
 """What is resident on this machine: the processes of a stack, and their memory."""
 
-import json
 from pathlib import Path
 
 import psutil
 
-from deployer.engines.local.process import Running, is_alive
+from deployer.engines.local.process import Running, is_alive, read_record
 
 
 def servers_in(stack_dir: Path) -> frozenset[int]:
@@ -26,13 +25,4 @@ def memory_of(running: Running) -> int:
 
 def recorded(run_dir: Path) -> Running | None:
     """The last process of a run directory, alive or not; a damaged record is none."""
-    try:
-        content = json.loads((run_dir / "process.json").read_text(encoding="utf-8"))
-        return Running(
-            pid=int(content["pid"]),
-            started=float(content["started"]),
-            port=int(content["port"]),
-            log=str(content["log"]),
-        )
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    return read_record(run_dir)

@@ -18,7 +18,7 @@ from deployer.contained import contained
 from deployer.core.events import Say, Talk
 from deployer.core.units import show_seconds
 from deployer.core.values import Flat
-from deployer.engines.local import criu, image, manifest
+from deployer.engines.local import criu, identity, image
 from deployer.engines.local.health import wait_healthy
 from deployer.engines.local.process import Running, spawn, stop
 from deployer.engines.local.server import Server
@@ -87,7 +87,7 @@ def origin_of(server: Server) -> Origin | None:
 def _is_older_than_the_machine(snapshots: Snapshots, key: str) -> bool:
     """Whether an image outlived a reboot."""
     entry = snapshots.store.look("snapshot", key)
-    return entry is not None and entry.about.get("boot") != manifest.boot_id()
+    return entry is not None and entry.about.get("boot") != identity.boot_id()
 
 
 def _restored(server: Server, key: str, snapshots: Snapshots, say: Say) -> str:

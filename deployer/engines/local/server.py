@@ -1,13 +1,11 @@
 """One llama-server of a release: its argument list, its run directory, its life."""
 
 import json
-import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
-
-import psutil
 
 from deployer.contained import contained
 from deployer.core.argv import command_line, template_file
@@ -16,9 +14,10 @@ from deployer.core.state import Record
 from deployer.core.units import seconds
 from deployer.core.values import Flat
 from deployer.engines import Place
-from deployer.engines.local import ports, reach, steer
+from deployer.engines.local import guard, identity, key_file, ports, reach, steer
 from deployer.engines.local.folders import run_folder, stack_folder
-from deployer.engines.local.health import wait_healthy
+from deployer.engines.local.health import Answer, health_now, wait_healthy
+from deployer.engines.local.hung import why_hung
 from deployer.engines.local.logs import last_lines
 from deployer.engines.local.process import Running, drain, find, spawn, stop
 from deployer.engines.local.program import run_server
@@ -31,14 +30,22 @@ from deployer.llama.known.symptoms import likely_cause
 
 GRACE: Final = 10.0
 """Seconds that llama-server may take to end after SIGTERM; it takes 0.2."""
+HUNG_GRACE: Final = 1.0
+"""Seconds for one that hangs; nothing it does is waited for."""
+CONDITIONS: Final[Mapping[str, str]] = {
+    "healthy": "healthy",
+    "unhealthy": "running but not healthy",
+    "silent": "running, and does not answer",
+    "guarded": "running, and clients are kept away: it was not proven; `deployer"
+    " apply` or `deployer start` does that",
+}
+"""Conditions of a process that runs, as `status --json` names them, and in words."""
 STOPPED: Final = "stopped"
 """File that tells a server that was stopped from one that died."""
 
 LOADING: Final = "loading.json"
 """File that holds what it said first while it loaded; gates want to see that."""
 _LOOPBACK = "127.0.0.1"
-_API_KEY = "api-key"
-"""File that llama-server reads its key from; gone once it has started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +140,13 @@ class Server:
         """
         self.refuse_strangers()
         running = self.running()
-        if running is None:
-            running = self._spawn(needs, say, keeper)
-        else:
+        if running is not None:
             self._lead_gates(running)
+        key = self.api_key() if running is None else None
         limit = seconds(self.record.fields["local.start_timeout"])
-        try:
+        with key_file.lent(self.run_dir / key_file.NAME, key):
+            if running is None:
+                running = self._spawn(needs, say, keeper)
             wait_healthy(
                 running,
                 self.url,
@@ -147,8 +155,6 @@ class Server:
                 say=lambda text: say(Talk(self.record.address, text)),
                 heard=self._keep_first_words,
             )
-        finally:
-            self._remove_api_key()
 
     @property
     def first_words(self) -> Flat:
@@ -161,9 +167,9 @@ class Server:
 
     def end(self, say: Say) -> None:
         """Let it finish what it answers, then stop it; gone already is fine."""
+        self.forget_keys()
         running = self.running()
         if running is None:
-            self._remove_api_key()
             return
         limit = seconds(self.record.fields.get("local.drain", 0))
         say(Talk(self.record.address, "finishing what it answers"))
@@ -177,7 +183,33 @@ class Server:
             text = f"{left} {connections} cut after {limit:g} s"
             say(Talk(self.record.address, text))
         stop(running, grace=GRACE)
-        self._remove_api_key()
+
+    def forget_keys(self) -> None:
+        """Remove the key files that runs of this stack left when they were killed."""
+        key_file.remove_left(self._stack_dir)
+
+    def condition(self, running: Running) -> str:
+        """Return the condition of its process as clients see it; see `CONDITIONS`."""
+        if self.is_guarded:
+            return "guarded"
+        match health_now(running, self.url, ""):
+            case Answer.HEALTHY:
+                return "healthy"
+            case Answer.NONE:
+                return "silent"
+            case _:
+                return "unhealthy"
+
+    def end_hung(self, say: Say) -> None:
+        """End a process that is proven to hang, so that it can be started again."""
+        running = self.running()
+        if running is None:
+            return
+        if why := why_hung(running, self.url, self.door().source_address):
+            say(Talk(self.record.address, f"{why}; it is ended, and started again"))
+            with suppress(OSError), self.log.open("a", encoding="utf-8") as log:
+                log.write(f"deployer: {why}; ended, and started again\n")
+            stop(running, grace=HUNG_GRACE)
 
     def is_shared(self) -> bool:
         """Whether another server of the same stack listens on its port."""
@@ -217,6 +249,39 @@ class Server:
         listening = {it.pid for it in ports.listeners(self.port)}
         mine = {None if own is None else own.pid}
         return frozenset(self._pids_of_stack() & (listening - mine))
+
+    @property
+    def is_guarded(self) -> bool:
+        """Return whether its clients are kept away."""
+        return guard.guard_of(self.run_dir) is not None
+
+    def keep_clients_away(self, say: Say) -> None:
+        """Guard its port until `let_clients_in`.
+
+        Nothing is done for a server that runs, or beside another one that takes the
+        clients.  Raises EngineError when the port belongs to anything but this stack.
+        """
+        if self.running() is not None:
+            return
+        self.refuse_strangers()
+        if ports.listeners(self.port):
+            return
+        if (reason := steer.supported(self.host)) is not None:
+            text = f"clients can reach it before it is proven: {reason}"
+            say(Talk(self.record.address, text))
+            return
+        guard.close(self.run_dir, self.host, self.port)
+
+    def let_clients_in(self) -> bool:
+        """End the guard of its port; return whether there was one."""
+        if not self.is_guarded:
+            return False
+        guard.open_(self.run_dir, self.host, self.port)
+        return True
+
+    def forget_clients(self) -> None:
+        """End the guard of a server that is gone."""
+        guard.end(self.run_dir)
 
     def refuse_strangers(self) -> None:
         """Raise EngineError when the port belongs to anything but this stack."""
@@ -288,18 +353,17 @@ class Server:
     def _ended_with_the_machine(self) -> bool:
         """Whether it was started before the machine was."""
         known = recorded(self.run_dir)
-        return known is not None and known.started < psutil.boot_time()
+        return known is not None and not identity.is_of_this_boot(known.began)
 
     def _pids_of_stack(self) -> frozenset[int]:
-        """Processes of every release of this stack."""
-        return servers_in(self._stack_dir)
+        """Processes of every release of this stack, and those that guard its port."""
+        return servers_in(self._stack_dir) | guard.guards_in(self._stack_dir)
 
     def _spawn(
         self, needs: Mapping[str, Flat], say: Say, keeper: tuple[str, ...]
     ) -> Running:
         self.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         argv = self._argv(needs)
-        self._write_api_key()
         self._dry_run(argv)
         self.clear_the_way()
         self._loading.unlink(missing_ok=True)
@@ -329,7 +393,9 @@ class Server:
             host=self.host,
             port=self.port,
             reuse_port=steer.supported(self.host) is None,
-            key_file=None if self.api_key_env is None else str(self._key_file),
+            key_file=None
+            if self.api_key_env is None
+            else str(self.run_dir / key_file.NAME),
         )
         return known_template(argv, Path(program))
 
@@ -364,20 +430,3 @@ class Server:
             hint="compare `server` and `server.flags` of the stack with"
             " `llama-server --help` of this build",
         )
-
-    @property
-    def _key_file(self) -> Path:
-        return self.run_dir / _API_KEY
-
-    def _remove_api_key(self) -> None:
-        self._key_file.unlink(missing_ok=True)
-
-    def _write_api_key(self) -> None:
-        key = self.api_key()
-        if key is None:
-            return
-        file = self._key_file
-        file.unlink(missing_ok=True)
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(f"{key}\n")

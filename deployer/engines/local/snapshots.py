@@ -24,7 +24,7 @@ from deployer.core.state import Record, record_of
 from deployer.core.units import show_bytes, show_seconds
 from deployer.core.values import Flat, JsonValue
 from deployer.engines import Place
-from deployer.engines.local import criu, image, manifest
+from deployer.engines.local import criu, identity, image, manifest
 from deployer.engines.local.keepers import end_keepers, keepers_of
 from deployer.engines.local.process import Running, scrubbed, stop
 from deployer.engines.local.resident import memory_of
@@ -184,7 +184,7 @@ class Snapshots:
             "folder": str(server.run_dir),
             "memory": memory,
             "machine": dict(manifest.machine()),
-            "boot": manifest.boot_id(),
+            "boot": identity.boot_id(),
             "environment": manifest.environment_digest(scrubbed(os.environ)),
             "depends": manifest.mapped_files(running.pid, digests),
         }

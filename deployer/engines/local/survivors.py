@@ -113,7 +113,7 @@ def _server(run_dir: Path, running: Running, stack: str) -> RunningServer:
     return RunningServer(
         record=_record(run_dir, running, stack),
         pid=running.pid,
-        started=running.started,
+        started=float(running.began.rpartition(":")[2]),
         port=running.port,
     )
 

@@ -17,6 +17,7 @@ from deployer.core.resources import Kind
 from deployer.core.state import Record
 from deployer.core.values import JsonValue
 from deployer.engines import Look, Place, look_at
+from deployer.engines.local.folders import run_folder
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
