@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 
+from deployer.core.access import access_checks
 from deployer.core.checks_modal import modal_checks
 from deployer.core.effects import Flag
 from deployer.core.findings import Finding
@@ -63,7 +64,7 @@ def checks(stack: Stack) -> Iterator[Finding]:
     yield from _llama_cpp(stack.llama_cpp)
     yield from _gpu(stack)
     yield from _snapshot(stack)
-    yield from _auth(stack)
+    yield from access_checks(stack)
     yield from _gates(stack)
     if stack.scaling:
         yield from _scaling(stack.scaling)
@@ -186,22 +187,10 @@ def _snapshot(stack: Stack) -> Iterator[Finding]:
         yield Finding("snapshot.warmup", what, "add `model.mmproj`", lacks="model")
 
 
-def _auth(stack: Stack) -> Iterator[Finding]:
-    if stack.auth is None:
-        return
-    key = stack.auth.api_key
-    if stack.engine == "local" and key.env is None:
-        what = "`env` is missing: on local the key is taken from the environment"
-        yield Finding("auth.api_key", what, "add `env: LLAMA_API_KEY`")
-    if stack.engine == "modal" and key.secret is None:
-        what = "`secret` is missing: on modal the key is kept in a Modal secret"
-        yield Finding("auth.api_key", what, "add `secret: llama-api-key`")
-
-
 def _gates(stack: Stack) -> Iterator[Finding]:
     if stack.gates is None:
         return
-    if stack.gates.auth is not None and stack.auth is None:
+    if stack.gates.auth is not None and stack.api_key is None:
         what = "the gate `auth` needs a key to try"
         yield Finding("gates.auth", what, "add `auth.api_key`", lacks="auth")
     if stack.gates.metrics is not None and not (stack.server and stack.server.metrics):

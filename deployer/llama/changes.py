@@ -144,7 +144,7 @@ CHANGES: Final = (
         "401",
         10435,
         10698,
-        lambda case: case.stack.auth is not None,
+        lambda case: case.stack.api_key is not None,
     ),
     Change(
         Area.API,

@@ -20,6 +20,17 @@ USE: Final = (
         Severity.WARNING,
     ),
     Symptom(
+        "open-server",
+        r"all origins \('\*'\) and no API key is set"  # b10434
+        r"|no API key is set and CORS allows all origins"  # b11434
+        r"|everybody may use \S+: it answers without an API key",  # deployer
+        "the server asks for no API key: whoever reaches it may use it, and so may any"
+        " web page that is open beside it",
+        "set `auth.api_key`, and `local.host: 127.0.0.1` where only this machine needs"
+        " it",
+        Severity.WARNING,
+    ),
+    Symptom(
         "variable-not-set",
         r"the API key is to be in `([^`]+)`, which is not set",  # deployer
         "the variable `\\1` that holds the API key is not set",

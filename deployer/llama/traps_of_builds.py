@@ -81,7 +81,7 @@ def _uncounted(case: Case) -> str:
 def _guarded_models(case: Case) -> str:
     local = case.stack.engine == "local"
     alone = local and case.stack.local.host.startswith(_LOOPBACK)
-    return "auth" if case.stack.auth is not None and not alone else ""
+    return "auth" if case.stack.api_key is not None and not alone else ""
 
 
 def _redirects(case: Case) -> str:

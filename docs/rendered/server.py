@@ -9,6 +9,7 @@ import http.client
 import json
 import mimetypes
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -53,6 +54,9 @@ OPTIONS = [
 PORT = 8080
 # The variable of the Modal secret that holds the key clients send.
 KEY_VARIABLE = "LLAMA_API_KEY"
+# Another key would leave the server open: llama-server skips empty lines of its file
+# and lines that begin with `#`.
+KEY_FORM = "(?!#)[!-+\\--~]+"
 # From the start of the container to the end of the warm-up.  It is bounded because
 # Modal starts a container that failed again as long as a request waits for one.
 START_SECONDS = 360
@@ -195,9 +199,15 @@ def command(home: Path) -> list[str]:
     # Modal connects to the address of the container, not to the loopback.
     argv += ["--host", "0.0.0.0", "--port", str(PORT)]  # noqa: S104 - see above
     # A file that only we can read: command lines are seen in logs and by `ps`.
+    key = os.environ[KEY_VARIABLE]
+    if not re.fullmatch(KEY_FORM, key):
+        raise ValueError(
+            f"the API key in {KEY_VARIABLE} cannot be used: it is empty, begins with"
+            " `#`, or holds a comma, a blank or what is not printable ASCII"
+        )
     key_file = home / "api-key"
     key_file.touch(mode=0o600)
-    key_file.write_text(os.environ[KEY_VARIABLE] + "\n")
+    key_file.write_text(key + "\n")
     argv += ["--api-key-file", str(key_file)]
     return argv
 

@@ -10,6 +10,7 @@ from typing import Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from deployer.core.access import KEY_FORM
 from deployer.engines.modal import apps
 from deployer.engines.modal.apps import Apps, Builder, Server
 from deployer.engines.modal.source import (
@@ -75,5 +76,5 @@ def _environment() -> Environment:
         "comment": comment,
     }
     environment.tests["wide"] = is_wide
-    environment.globals["names"] = apps
+    environment.globals |= {"names": apps, "key_form": KEY_FORM}
     return environment
