@@ -120,7 +120,9 @@ def test_files_of_this_machine_and_a_single_stack_are_not_read_ahead(
         assert found is given
 
 
-def test_states_far_away_are(tmp_path: Path) -> None:
+def test_states_far_away_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "of-the-tests")
     url = "s3://states/f?region=us-east-1"
     given = settings(tmp_path, DEPLOYER_STATE_URL=url)
     with states_ahead(subjects(tmp_path, 3), given) as found:

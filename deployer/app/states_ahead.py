@@ -6,13 +6,14 @@ for.  Files of this machine are read when it is their turn.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from deployer.app.settings import Settings
 from deployer.app.subjects import Subject, name_in, text_of
 from deployer.core.state import State
+from deployer.errors import DeployerError
 from deployer.state import StateStore
 from deployer.state.places import store_at
 
@@ -69,10 +70,9 @@ def _stores(subjects: Sequence[Subject], settings: Settings) -> tuple[StateStore
     """The stores of the stacks whose state is far away, and whose name is plain."""
     found = []
     for subject in subjects:
-        place = settings.state_place(subject.file)
-        if place.scheme == "file":
-            continue
         name = subject.gone or name_in(text_of(subject.file))
-        if name is not None:
-            found.append(store_at(place, name, stack_file=subject.file))
+        with suppress(DeployerError):  # it is told when it is the turn of the stack
+            place = settings.state_place(subject.file)
+            if place.scheme != "file" and name is not None:
+                found.append(store_at(place, name, stack_file=subject.file))
     return tuple(found)

@@ -106,7 +106,9 @@ def apply_command(
         stack = stack_of(saved) if stack == Path() else stack
         asked["engine"], yes = asked["engine"] or saved.bound.engine or None, True
     subjects = asked_for(stack, since, allow_destroy=allow_destroy)
-    settings = replace(settings_of(), lock_timeout=asked["lock_timeout"])
+    settings = replace(
+        settings_of(), lock_timeout=asked["lock_timeout"], base=since or ""
+    )
     call = call_of(sys.argv[1:])
     run = Run(_options(asked), settings, saved=saved, yes=yes, call=call)
     carry_out = run.stream if as_json else run.show

@@ -199,12 +199,13 @@ def plan_command(  # noqa: PLR0913 - one parameter an option
       deployer plan stacks/demo.yaml --out demo.plan
       deployer plan stacks/ --changed-since origin/main --format markdown
     """
-    settings, options = settings_of(), Options(**asked)
+    settings, options = replace(settings_of(), base=since or ""), Options(**asked)
     form = "json" if as_json else form
     subjects, unchanged = _selected(paths, since)
     _refuse_several(subjects, out)
     said = SaidPlans(call_of(sys.argv[1:]), settings)
-    with _helped(subjects, settings, options), states_ahead(subjects, settings) as far:
+    asked_for = () if options.without_state else subjects
+    with _helped(subjects, settings, options), states_ahead(asked_for, settings) as far:
         make = partial(_plan, far, options, out, as_text=form == "text")
         if form == "markdown":
             changes = _comment(subjects, unchanged, make, since, annotate=annotate)

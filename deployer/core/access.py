@@ -6,10 +6,10 @@ only, may not offer what runs programs or changes the server, and answers pages 
 machine alone.
 """
 
-import ipaddress
 import re
 from collections.abc import Iterator
 
+from deployer.core.addresses import is_loopback
 from deployer.core.findings import Finding
 from deployer.core.model import Stack
 
@@ -87,7 +87,7 @@ def _needs_a_key(stack: Stack) -> Iterator[tuple[str, str]]:
     """Path and words of what a stack does that needs a key."""
     if stack.engine == "modal":
         yield "engine", "everybody who knows the URL on Modal can use the server"
-    elif not _is_loopback(stack.local.host):
+    elif not is_loopback(stack.local.host):
         host = stack.local.host
         yield "local.host", f"`{host}` lets other machines use the server"
     server = stack.server
@@ -102,11 +102,3 @@ def _needs_a_key(stack: Stack) -> Iterator[tuple[str, str]]:
         elif name == _CORS and value != _THIS_MACHINE:
             what = f"`{name}` lets pages of other sites use the server"
             yield f"server.flags.{name}", what
-
-
-def _is_loopback(host: str) -> bool:
-    """Whether an address is this machine's own; a name that may be any is not."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

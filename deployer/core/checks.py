@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 
 from deployer.core.access import access_checks
+from deployer.core.addresses import host_of, is_metadata
 from deployer.core.checks_modal import modal_checks
 from deployer.core.effects import Flag
 from deployer.core.findings import Finding
@@ -20,6 +21,7 @@ _LOOPBACK = re.compile(r"http://(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?/")
 _GPU = re.compile(r"(?P<type>[^:]+)(:(?P<count>[0-9]{1,3}))?")
 _OPTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,47}")
+_METADATA = "this is an address at which clouds give machines their credentials"
 _SOURCES = ("repo", "path", "url", "pypi")
 
 _OWNED: Mapping[str, str] = {
@@ -105,6 +107,8 @@ def _model(model: Model) -> Iterator[Finding]:
     if model.url and model.url.startswith("http:") and not _LOOPBACK.match(model.url):
         what = "weights come over https, except from this machine"
         yield Finding("model.url", what, "write `https://`")
+    if model.url and is_metadata(host_of(model.url)):
+        yield Finding("model.url", _METADATA)
 
 
 def _picked(model: Model) -> Iterator[Finding]:
@@ -138,6 +142,8 @@ def _source(llama: LlamaCpp, ready: list[str]) -> Iterator[Finding]:
         what = f"`source` and `{ready[0]}` both say where llama-server comes from"
         yield Finding("llama_cpp.source", what, "keep one of them")
     source = llama.source or "git"
+    if llama.repo and is_metadata(host_of(llama.repo)):
+        yield Finding("llama_cpp.repo", _METADATA)
     for name, owner in (
         ("source_path", "path"),
         ("repo", "git"),

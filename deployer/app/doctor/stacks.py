@@ -114,8 +114,8 @@ def _add_line(file: Path, line: str) -> None:
 
 def state(stack: Stack, file: Path, settings: Settings) -> Iterator[Finding]:
     """Whether the state can be read, and whether somebody works on the stack."""
-    states = settings.states(file, stack.name)
     try:
+        states = settings.states(file, stack.name)
         states.read()
         holder = states.holder()
     except LockedError as error:
