@@ -5,13 +5,14 @@ for most of a minute.  Files of this machine are read when it is their turn.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from deployer.app.settings import Settings
 from deployer.app.subjects import Subject, name_in, text_of
 from deployer.core.state import State
+from deployer.errors import DeployerError
 from deployer.state import StateStore
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def concurrent_states(
 
     They are what they were when this began: for plans, never for an apply.
     """
-    far = [it for it in subjects if settings.state_place(it.file).scheme != "file"]
+    far = [it for it in subjects if _is_far(it, settings)]
     if len(far) < 2:
         yield settings
         return
@@ -42,6 +43,13 @@ def concurrent_states(
             yield replace(settings, coming=begin_reading(stores, pool))
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _is_far(subject: Subject, settings: Settings) -> bool:
+    """Whether a state is in a bucket; what is wrong there is reported in its turn."""
+    with suppress(DeployerError):
+        return settings.state_place(subject.file).scheme != "file"
+    return False
 
 
 def begin_reading(

@@ -44,6 +44,8 @@ class Settings:
     """Seconds that a run waits for the lock of a stack."""
     coming: "dict[str, Future[State | None]]" = field(default_factory=dict)
     """States that were asked for already, by the place of their store."""
+    base: str = ""
+    """Revision that the work is compared with, as the user names it."""
     begun: int = field(default_factory=time.time_ns)
     """When this run began to read, in nanoseconds since the epoch."""
     _places: dict[tuple[Path, Path], StatePlace] = field(
@@ -97,7 +99,8 @@ class Settings:
         elif (file := project_file(stack_file)) is not None:
             from deployer.app.projects import state_place  # noqa: PLC0415 - slow
 
-            place = state_place(file, _below(stack_file))
+            below, variables = _below(stack_file), self.environment
+            place = state_place(file, below, variables, self.base)
         return place or StatePlace("file", str(self._beside(stack_file)))
 
     def _beside(self, stack_file: Path) -> Path:

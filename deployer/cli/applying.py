@@ -104,7 +104,9 @@ def apply_command(
         stack = stack_of(saved) if stack == Path() else stack
         asked["engine"], yes = asked["engine"] or saved.bound.engine or None, True
     subjects = asked_for(stack, since, allow_destroy=allow_destroy)
-    settings = replace(settings_of(), lock_timeout=asked["lock_timeout"])
+    settings = replace(
+        settings_of(), lock_timeout=asked["lock_timeout"], base=since or ""
+    )
     run = Run(_options(asked), settings, saved=saved, yes=yes)
     carry_out = run.stream if as_json else run.show
     carry_out(subjects, f"deployer apply {stack}")

@@ -199,11 +199,12 @@ def plan_command(  # noqa: PLR0913 - one parameter an option
       deployer plan stacks/demo.yaml --out demo.plan
       deployer plan stacks/ --changed-since origin/main --format markdown
     """
-    settings, options = settings_of(), Options(**asked)
+    settings, options = replace(settings_of(), base=since or ""), Options(**asked)
     form = "json" if as_json else form
     subjects, unchanged = _selected(paths, since)
     _refuse_several(subjects, out)
-    with concurrent_states(subjects, settings) as known:
+    asked_for = () if options.without_state else subjects
+    with concurrent_states(asked_for, settings) as known:
         make = partial(_plan, known, options, out, as_text=form == "text")
         if form == "markdown":
             changes = _comment(subjects, unchanged, make, since, annotate=annotate)

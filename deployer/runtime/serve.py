@@ -4,6 +4,7 @@ import http
 import http.client
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .keys import KEY_FORM
 from .volume import is_complete
 from .warmup import Request, warm_up
 
@@ -121,11 +123,18 @@ def place(program: Program) -> None:
             )
     shutil.copytree(program.build, program.home, dirs_exist_ok=True)
     if program.key_variable is not None:
+        key = os.environ[program.key_variable]
+        if not re.fullmatch(KEY_FORM, key):
+            raise ValueError(
+                f"the API key in {program.key_variable} cannot be used: it is empty,"
+                " begins with `#`, or contains a comma, a blank or what is not"
+                " printable ASCII"
+            )
         # A file that only we can read: command lines are seen in logs and by `ps`.
         file = key_file(program)
         file.unlink(missing_ok=True)
         file.touch(mode=0o600)
-        file.write_text(os.environ[program.key_variable] + "\n")
+        file.write_text(key + "\n")
 
 
 def key_file(program: Program) -> Path:

@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urljoin, urlsplit
 
+from deployer.core.addresses import is_metadata
 from deployer.errors import AuthError, SourceError
 
 if TYPE_CHECKING:
@@ -30,6 +31,11 @@ def refuse_address(url: str) -> None:
         raise SourceError(
             f"`{shown(url)}` carries a user name or password",
             hint="lock files are shared: use an address without credentials",
+        )
+    if is_metadata(parts.hostname or ""):
+        raise SourceError(
+            f"`{shown(url)}` is where clouds give machines their credentials",
+            hint="no file of a model is there",
         )
     if parts.scheme == "https" and parts.hostname:
         return

@@ -27,7 +27,8 @@ REQUESTS = {
         *("unknown-tool-choice", "thinking-not-boolean"),
     ],
     "b10434": [
-        *("outdated-template", "wrong-json", "prompt-too-long", "no-mmproj"),
+        *("open-server", "outdated-template"),
+        *("wrong-json", "prompt-too-long", "no-mmproj"),
         *("responses-tool-skipped", "responses-stateless", "named-tool-ignored"),
         *("unknown-tool-choice", "thinking-not-boolean"),
     ],
@@ -99,6 +100,9 @@ PUBLISHED = {
     "snapshot-many-gpus": (
         "GPU memory snapshots are not supported for Functions with more than one GPU."
     ),
+    "open-server": (
+        "W srv  llama_server: security: no API key is set and CORS allows all origins"
+    ),
     "snapshot-too-long": "Runner heartbeat timeout: 1800 seconds",
     "modal-redirect": "modal-http: bad redirect method",
     "modal-no-token": (
@@ -125,7 +129,8 @@ def read(path: Path) -> list[str]:
 def test_the_log_of_a_healthy_run_raises_no_alarm(path: Path) -> None:
     alarms = [s for s in symptoms_in(read(path)) if s.symptom.severity != Severity.NOTE]
 
-    assert alarms == []
+    # Builds since b10434 say it themselves; the runs were made without a key.
+    assert [s.symptom.id for s in alarms if s.symptom.id != "open-server"] == []
 
 
 def test_ten_healthy_runs_are_looked_at() -> None:
@@ -142,7 +147,8 @@ def test_ten_healthy_runs_are_looked_at() -> None:
     ids=lambda path: path.stem,
 )
 def test_a_real_log_shows_the_symptom_it_is_named_after(path: Path) -> None:
-    found = [s for s in symptoms_in(read(path)) if s.symptom.id != "outdated-template"]
+    aside = ("outdated-template", "open-server")
+    found = [s for s in symptoms_in(read(path)) if s.symptom.id not in aside]
 
     assert [s.symptom.id for s in found] == [path.name.split(".")[0]]
     assert found[0].line > 0

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from deployer.contained import contained
+from deployer.core.access import NEW_KEY, key_problem
 from deployer.core.argv import command_line, template_file
 from deployer.core.events import Say, Talk
 from deployer.core.state import Record
@@ -93,7 +94,7 @@ class Server:
         return None if name is None else str(name)
 
     def api_key(self) -> str | None:
-        """Its key, from the environment; raises AuthError where it is not set."""
+        """Its key, from the environment; raises AuthError where none can be used."""
         name = self.api_key_env
         if name is None:
             return None
@@ -102,6 +103,11 @@ class Server:
                 f"the API key is to be in `{name}`, which is not set",
                 hint=f"run `export {name}=…`, or write `{name}=…` into `.env` beside"
                 " the stack",
+            )
+        if problem := key_problem(key):
+            raise AuthError(
+                f"the API key in `{name}` cannot be used: {problem}",
+                hint=NEW_KEY,
             )
         return key
 

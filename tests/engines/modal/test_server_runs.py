@@ -40,7 +40,9 @@ class World:
 
     folder: Path
 
-    def run(self, content: str, *, seconds: int = 20, **behaviour: str) -> Ran:
+    def run(
+        self, content: str, *, seconds: int = 20, key: str = KEY, **behaviour: str
+    ) -> Ran:
         apps = lowered(content)
         server = self._placed(apps.tryout, seconds)
         server = replace(server, home=str(self.folder / "home"))
@@ -58,7 +60,7 @@ class World:
                 **os.environ,
                 "PATH": f"{report}{os.pathsep}{os.environ['PATH']}",
                 "TMPDIR": str(self.folder),
-                "LLAMA_API_KEY": KEY,
+                "LLAMA_API_KEY": key,
                 "LLAMA_ARG_CTX_SIZE": "1",
                 "HF_TOKEN": "hf-of-these-tests",
             },
@@ -129,6 +131,15 @@ def test_it_starts_from_local_disk_and_waits_until_it_is_healthy(plain: Plain) -
     assert option(argv, "--host") == "0.0.0.0"  # noqa: S104 - what Modal connects to
     assert "--no-mmap" in argv
     assert "returned" in ran.output
+
+
+@pytest.mark.parametrize("key", ["#secret", "one,two", "", " secret", "a\nsecret"])
+def test_a_key_that_would_leave_it_open_ends_the_start(world: World, key: str) -> None:
+    ran = world.run(ON_CPU, key=key)
+    assert ran.code != 0
+    assert ran.started == {}
+    assert "the API key in LLAMA_API_KEY cannot be used: it is empty" in ran.output
+    assert "secret" not in ran.output
 
 
 def test_the_key_is_in_a_file_that_is_gone_and_nowhere_else(plain: Plain) -> None:
