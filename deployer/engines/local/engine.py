@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from deployer.core.events import Say, Talk
@@ -94,6 +95,11 @@ class LocalEngine:
         server.end(say)
         if record.key.startswith(_COPY):
             shutil.rmtree(server.run_dir, ignore_errors=True)
+            return
+        # A check that was killed leaves the copy that it looked at.
+        copy = replace(record, key=f"{_COPY}{record.key}")
+        if Server(copy, self._place).run_dir.exists():
+            self.retire(copy, say)
 
     def start(self, record: Record, needs: Mapping[str, Flat], say: Say) -> None:
         """See `Engine.start`."""
@@ -117,6 +123,7 @@ class LocalEngine:
         server = Server(record, self._place)
         if beside:
             server = server.elsewhere(f"{_COPY}{record.key}")
+        server.api_key()  # before what runs is ended
         server.end(say)
         origin = bring_up(server, needs, self._snapshots, say)
         return Restored(origin.restored, origin.seconds, origin.detail, server.record)
@@ -143,11 +150,16 @@ class LocalEngine:
             about += f", {origin.detail}"
         if IDLE in server.argv and asleep(server.door()):
             about += ", asleep: the next request wakes it"
-        healthy = is_healthy(running, server.url, "")
+        unproven = server.unproven.exists()
+        healthy = not unproven and is_healthy(running, server.url, "")
+        if unproven:
+            how = "unproven: restored, and its answers were not compared yet"
+        else:
+            how = "healthy" if healthy else "running but not healthy"
         return Observation(
             running=True,
             healthy=healthy,
-            detail=f"{'healthy' if healthy else 'running but not healthy'}, {about}",
+            detail=f"{how}, {about}",
             facts={
                 "pid": running.pid,
                 "memory": memory,

@@ -26,7 +26,8 @@ from deployer.engines.local.logs import rotate
 from deployer.engines.local.ports import established
 from deployer.errors import EngineError
 
-_RUN_DIR: Final = "DEPLOYER_RUN_DIR"
+RUN_DIR: Final = "DEPLOYER_RUN_DIR"
+"""Variable of a server's environment: its run folder."""
 _PORT: Final = "DEPLOYER_PORT"
 
 _INHERITED: Final = frozenset(
@@ -93,7 +94,7 @@ def spawn(  # noqa: PLR0913 - one more than the limit, all named at the call
     rotate(log)
     marks = {
         MARKER: f"{address}@{key}",
-        _RUN_DIR: str(run_dir),
+        RUN_DIR: str(run_dir),
         _PORT: str(port),
         "XDG_CONFIG_HOME": str(_empty_directory(run_dir)),
     }
@@ -331,12 +332,13 @@ def _marked(run_dir: Path, marker: str) -> Iterator[Running]:
             variables = process.environ()
             if variables.get(MARKER) != marker:
                 continue
-            if variables.get(_RUN_DIR) != str(run_dir) or _is_zombie(process):
+            if variables.get(RUN_DIR) != str(run_dir) or _is_zombie(process):
                 continue
-            if os.getsid(process.pid) != process.pid:  # a child of the server
+            # A child of the server; or one that was restored, which has the marker of
+            # its image, and is found by its keeper's.
+            if keepers_of(process.pid):
                 continue
-            # A keeper has the marker, too, and a restored server that of its image.
-            server = (process, *process.children(recursive=True))[-1]
+            server = _kept(process)
             yield Running(
                 pid=server.pid,
                 started=server.create_time(),
@@ -345,6 +347,12 @@ def _marked(run_dir: Path, marker: str) -> Iterator[Running]:
             )
         except (psutil.Error, OSError):  # it ended, or hides its environment
             continue
+
+
+def _kept(first: psutil.Process) -> psutil.Process:
+    """The server that a first process keeps; that itself where it keeps none (yet)."""
+    below = first.children(recursive=True)
+    return next((it for it in below if os.getsid(it.pid) == it.pid), first)
 
 
 def _process(running: Running) -> psutil.Process | None:

@@ -20,11 +20,12 @@ from deployer.engines.local.health import wait_healthy
 from deployer.engines.local.logs import last_lines
 from deployer.engines.local.process import Running, drain, find, spawn, stop
 from deployer.engines.local.program import run_server
-from deployer.engines.local.resident import recorded, servers_in
+from deployer.engines.local.resident import marked_pids, recorded, servers_in
 from deployer.engines.local.templates import with_template
 from deployer.engines.local.warming import Door
 from deployer.errors import AuthError, EngineError
 from deployer.llama.symptoms import likely_cause
+from deployer.sources.space import sync_folder
 
 GRACE: Final = 10.0
 """Seconds that llama-server may take to end after SIGTERM; it takes 0.2."""
@@ -188,6 +189,8 @@ class Server:
         """Raise EngineError when the port belongs to anything but this stack."""
         found = ports.listeners(self.port)
         own = self._pids_of_stack()
+        if any(it.pid not in own for it in found):  # one that left no record, perhaps
+            own |= marked_pids(self._stack_dir)
         strangers = tuple(it for it in found if it.pid not in own)
         if strangers:
             raise EngineError(
@@ -215,6 +218,16 @@ class Server:
         cause = likely_cause(lines, None)
         reason = cause.meaning if cause else f"its log ends in `{lines[-1]}`"
         return f"crashed or was killed: {reason}"
+
+    @property
+    def unproven(self) -> Path:
+        """Exists from before it is restored until it has proven itself."""
+        return self.run_dir / "unproven"
+
+    def mark_unproven(self) -> None:
+        """Remember, even after a power cut, that what is restored is unproven."""
+        self.unproven.touch(mode=0o600)
+        sync_folder(self.run_dir)
 
     def mark_stopped(self) -> None:
         """Remember that it was stopped on purpose."""

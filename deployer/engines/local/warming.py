@@ -16,8 +16,6 @@ from deployer.errors import EngineError
 
 IDLE: Final = "--sleep-idle-seconds"
 """Option with which llama-server frees its memory when nobody asks."""
-PROBE: Final = "The capital of France is"
-_PROBE_TOKENS: Final = 4
 _PROPS_SECONDS: Final = 5.0
 _EXCERPT: Final = 200
 
@@ -87,23 +85,11 @@ def warm_up(door: Door, requests: Sequence[JsonValue], folder: Path) -> None:
             )
 
 
-def probe(door: Door, limit: float) -> str:
-    """A greedy answer that is the same every time; raises EngineError without one."""
-    body: dict[str, JsonValue] = {
-        "prompt": PROBE,
-        "n_predict": _PROBE_TOKENS,
-        "temperature": 0,
-        "seed": 1,
-    }
-    try:
-        status, content = door.post("/completion", body, limit)
-    except OSError as error:
-        raise EngineError(f"it does not answer: {_why(error, limit)}") from error
-    match content:
-        case {"content": str(text)} if status == http.HTTPStatus.OK:
-            return text
-        case _:
-            raise EngineError(f"it answers a completion with HTTP {status}")
+def why_no_answer(error: OSError, limit: float) -> str:
+    """Say in words why a request came to nothing."""
+    if isinstance(error, TimeoutError):
+        return f"no answer within {show_seconds(limit)}"
+    return str(error) or type(error).__name__
 
 
 def _problem(door: Door, request: Mapping[str, JsonValue], folder: Path) -> str:
@@ -119,7 +105,7 @@ def _problem(door: Door, request: Mapping[str, JsonValue], folder: Path) -> str:
         body = body_of(request, picture, _tokens_a_word(door, request, limit))
         status, content = door.post("/v1/chat/completions", body, limit)
     except OSError as error:
-        return _why(error, limit)
+        return why_no_answer(error, limit)
     match content:
         case {"choices": [_, *_]} if status == http.HTTPStatus.OK:
             return ""
@@ -141,12 +127,6 @@ def _tokens_a_word(door: Door, request: Mapping[str, JsonValue], limit: float) -
             return max(1.0, len(tokens) / (2 * len(prompt.split())))
         case _:
             return TOKENS_A_WORD
-
-
-def _why(error: OSError, limit: float) -> str:
-    if isinstance(error, TimeoutError):
-        return f"no answer within {show_seconds(limit)}"
-    return str(error) or type(error).__name__
 
 
 def _data_url(picture: Path) -> str:
