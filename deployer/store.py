@@ -105,6 +105,10 @@ class Store:
         """The entry as its manifest tells of it, sound or not."""
         return _read(kind, _checked(key), self.home / kind / key)
 
+    def has(self, kind: Kind, key: str) -> bool:
+        """Whether there is an entry, sound or not, at the cost of one look."""
+        return (self.home / kind / _checked(key) / _MANIFEST).is_file()
+
     def entries(self) -> list[Entry]:
         """Every entry with a readable manifest, oldest first; damaged ones too."""
         found = (

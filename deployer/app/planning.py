@@ -95,7 +95,7 @@ def plan(
         state = _new_state(stack_file, prepared)
     else:
         state = state_of(stack_file, settings, prepared)
-    drift: tuple[Drift, ...] = ()
+    drift = lost_images(state, settings.home)
     remote = ABILITIES[prepared.engine].remote
     if options.refresh and not (options.cheaply and remote):
         drift = drift_of(stack_file, settings, state, prepared.graph)
@@ -172,6 +172,22 @@ def drift_of(
             if record.kind is Kind.SNAPSHOT and (flaw := engine.flaw(record, asked))
         ]
     return tuple(found)
+
+
+def lost_images(state: State, home: Path) -> tuple[Drift, ...]:
+    """Snapshots of this machine whose image is gone, which one look at each shows."""
+    taken = [
+        it
+        for it in state.live.values()
+        if it.kind is Kind.SNAPSHOT
+        and it.outputs.get("path") == str(home / Kind.SNAPSHOT / it.key)
+    ]
+    if not taken or not home.is_dir():  # a job of CI plans for another machine
+        return ()
+    from deployer.store import Store  # noqa: PLC0415 - most stacks take no snapshot
+
+    lost = (it for it in taken if not Store(home).has("snapshot", it.key))
+    return tuple(Drift(it.address, "the image is gone") for it in lost)
 
 
 def settled(planned: Planned, pending: Pending) -> Planned:

@@ -108,7 +108,8 @@ def _inputs(
     """What a plan depends on; nothing where it is about more than files."""
     prepared, state = planned.prepared.inputs, planned.state
     unusual = planned.facts, planned.plan.drift, state.loose, state.promoting
-    if not prepared or any(unusual):
+    frozen = any(it.kind is Kind.SNAPSHOT for it in state.live.values())
+    if not prepared or any(unusual) or frozen:  # an image may be gone
         return ()
     stored = _state_inputs(stack_file, settings, planned.plan.stack)
     return (*prepared, *stored) if stored else ()

@@ -31,8 +31,8 @@ _ENOUGH_SECONDS: Final = 5.0
 """What the questions may take together; two are asked in any case."""
 _LEAST: Final = 2
 _NOISE: Final = 0.001
-"""What a logarithm of a probability may differ by.  Restored with nobody else asking it
-did not differ at all; beside other requests it did by 0.14, and whole texts did: what is
+"""What a logarithm of a probability may differ by.  While nobody else asked it did not
+differ at all; beside other requests it did by 0.14, and whole texts did, since what is
 computed together decides how numbers are rounded."""
 _TRIES: Final = 3
 

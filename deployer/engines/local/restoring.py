@@ -159,7 +159,6 @@ def _bring_back(server: Server, entry: Entry, program: str, say: Say) -> None:
             port=server.port,
             environment={},
         )
-        surroundings.renew(running.pid)
         _prove(server, door, running, entry, say)
     except (DeployerError, KeyboardInterrupt) as error:
         if (left := running or server.running()) is not None:
@@ -204,6 +203,7 @@ def _prove(
         source_address=door.source_address,
         say=lambda text: say(Talk(server.record.address, text)),
     )
+    surroundings.renew(running.pid)  # CRIU sets what the image holds until here
     prove(
         door,
         entry.about["proof"],

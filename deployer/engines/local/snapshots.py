@@ -35,7 +35,7 @@ from deployer.sources.space import ensure_room
 from deployer.store import Entry, Store
 
 _KIND: Final = "snapshot"
-VARIABLE: Final = "DEPLOYER_READ_IMAGES"
+VARIABLE: Final = "DEPLOYER_VERIFY_IMAGES"
 """Says when every byte of an image is read and compared before it is restored."""
 _ALWAYS, _AFTER_BOOT, _NEVER = _POLICIES = ("always", "after-boot", "never")
 
