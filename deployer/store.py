@@ -107,6 +107,10 @@ class Store:
         """The entry as its manifest tells of it, sound or not."""
         return _read(kind, _checked(key), self.home / kind / key)
 
+    def has(self, kind: Kind, key: str) -> bool:
+        """Whether there is an entry, sound or not, at the cost of one look."""
+        return (self.home / kind / _checked(key) / _MANIFEST).is_file()
+
     def entries(self) -> list[Entry]:
         """Every entry with a readable manifest, oldest first; damaged ones too."""
         found = (
@@ -140,12 +144,14 @@ class Store:
         now: Callable[[], datetime],
         say: Callable[[str], None],
         proven: Mapping[str, str] | None = None,
+        again: bool = False,
     ) -> Entry:
         """Return the entry, having ``fill`` write its files where it is not there.
 
         ``fill`` gets an empty folder and returns what to tell people about the
         entry; it proves the digests that are ``proven``, by name, while it writes:
         those files are not read again.  Whoever comes second waits, and says so.
+        ``again`` fills it even where it is there, and replaces it in the end.
         Raises StoreError where the disk is full; what ``fill`` raises passes through
         and leaves nothing.
         """
@@ -156,7 +162,7 @@ class Store:
             private = kind == "snapshot"
             return listed(folder, proven or {}, private=private), about
 
-        return self._publish(kind, key, make, now=now, say=say)
+        return self._publish(kind, key, make, now=now, say=say, again=again)
 
     def refer(
         self,
@@ -192,13 +198,14 @@ class Store:
         *,
         now: Callable[[], datetime],
         say: Callable[[str], None],
+        again: bool = False,
     ) -> Entry:
         place = self.home / kind / _checked(key)
         with (
             writing(self.home, purpose=f"{kind} {key[:12]}"),
             self._locked(kind, key, say=say),
         ):
-            if (found := self.find(kind, key)) is not None:
+            if not again and (found := self.find(kind, key)) is not None:
                 return found
             self._clean(kind, key)
             staging = _staging(place)
@@ -277,7 +284,10 @@ def _write_manifest(entry: Entry) -> None:
     if _MANIFEST in entry.files:
         raise StoreError(f"an entry cannot have a file of its own named `{_MANIFEST}`")
     text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False)
-    with (entry.folder / _MANIFEST).open("w", encoding="utf-8") as stream:
+    mode = 0o400 if entry.kind == "snapshot" else 0o444
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    descriptor = os.open(entry.folder / _MANIFEST, flags, mode)
+    with open(descriptor, "w", encoding="utf-8") as stream:  # noqa: PTH123 - has its mode
         stream.write(text)
         stream.flush()
         os.fsync(stream.fileno())

@@ -112,6 +112,9 @@ def plan(
         state = placed(state, settings)
         found, seen = _looked(stack_file, settings, state, prepared, options)
         drift += found
+        known = {it.address for it in drift}
+        lost = lost_images(state, settings.home)
+        drift += tuple(it for it in lost if it.address not in known)
     made = make_plan(prepared.graph, state, drift=drift)
     notes = (*prepared.notes, *notes_of(made), *seen)
     return Planned(made, prepared, state, facts, notes, options.without_state)
@@ -211,6 +214,22 @@ def drift_of(
             if record.kind is Kind.SNAPSHOT and (flaw := engine.flaw(record, asked))
         ]
     return tuple(found)
+
+
+def lost_images(state: State, home: Path) -> tuple[Drift, ...]:
+    """Snapshots of this machine whose image is gone, which one look at each shows."""
+    taken = [
+        it
+        for it in state.live.values()
+        if it.kind is Kind.SNAPSHOT
+        and it.outputs.get("path") == str(home / Kind.SNAPSHOT / it.key)
+    ]
+    if not taken or not home.is_dir():  # a job of CI plans for another machine
+        return ()
+    from deployer.store import Store  # noqa: PLC0415 - most stacks take no snapshot
+
+    lost = (it for it in taken if not Store(home).has("snapshot", it.key))
+    return tuple(Drift(it.address, "the image is gone") for it in lost)
 
 
 def settled(planned: Planned, pending: Pending) -> Planned:

@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from deployer.core.actual import RunningServer
@@ -25,7 +26,7 @@ from deployer.engines.local import logs, steer
 from deployer.engines.local.folders import stack_folder
 from deployer.engines.local.log_trimmer import trim
 from deployer.engines.local.resident import memory_of
-from deployer.engines.local.restoring import Origin, bring_up, origin_of
+from deployer.engines.local.restoring import Origin, bring_up, end_unproven, origin_of
 from deployer.engines.local.server import CONDITIONS, Server
 from deployer.engines.local.snapshots import Snapshots
 from deployer.engines.local.survivors import made_from, survivors
@@ -35,6 +36,7 @@ from deployer.errors import EngineError, PromotionError
 if TYPE_CHECKING:
     from deployer.engines.local.artefacts import Artefacts
 
+_UNPROVEN = "unproven: restored, and its answers were not compared yet"
 _COPY = "copy-"
 """Begins the key of a server that is restored beside the live one, to be looked at."""
 
@@ -113,6 +115,11 @@ class LocalEngine:
         server.forget_clients()
         if record.key.startswith(_COPY):
             shutil.rmtree(server.run_dir, ignore_errors=True)
+            return
+        # A check that was killed leaves the copy that it looked at.
+        copy = replace(record, key=f"{_COPY}{record.key}")
+        if Server(copy, self._place).run_dir.exists():
+            self.retire(copy, say)
 
     def start(self, record: Record, needs: Mapping[str, Flat], say: Say) -> None:
         """See `Engine.start`: clients wait outside until it is healthy, and proven.
@@ -146,6 +153,7 @@ class LocalEngine:
         if beside:
             server = server.elsewhere(f"{_COPY}{record.key}")
         candidate = server.is_guarded
+        server.api_key()  # before what runs is ended
         server.end(say)
         if beside:
             origin = bring_up(server, needs, self._snapshots, say)
@@ -157,6 +165,7 @@ class LocalEngine:
 
     def _bring_up(self, server: Server, needs: Mapping[str, Flat], say: Say) -> Origin:
         """Bring a server up; its clients stay away until they are let in."""
+        end_unproven(server, say)  # else its clients would reach it till its end
         server.keep_clients_away(say)
         try:
             return bring_up(server, needs, self._snapshots, say)
@@ -194,10 +203,13 @@ class LocalEngine:
         answers = condition in {"healthy", "unhealthy"}
         if answers and IDLE in server.argv and asleep(server.door()):
             about += ", asleep: the next request wakes it"
+        how, healthy = CONDITIONS[condition], condition == "healthy"
+        if server.unproven.exists():
+            how, healthy = _UNPROVEN, False
         return Observation(
             running=True,
-            healthy=condition == "healthy",
-            detail=f"{CONDITIONS[condition]}, {about}",
+            healthy=healthy,
+            detail=f"{how}, {about}",
             facts={
                 "condition": condition,
                 "pid": running.pid,

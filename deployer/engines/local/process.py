@@ -352,10 +352,11 @@ def _marked(run_dir: Path, marker: str) -> Iterator[Running]:
                 continue
             if variables.get(RUN_DIR) != str(run_dir) or _is_zombie(process):
                 continue
-            if os.getsid(process.pid) != process.pid:  # a child of the server
+            # A child of the server; or one that was restored, which has the marker of
+            # its image, and is found by its keeper's.
+            if keepers_of(process.pid):
                 continue
-            # A keeper has the marker, too, and a restored server that of its image.
-            server = (process, *process.children(recursive=True))[-1]
+            server = _kept(process)
             yield Running(
                 pid=server.pid,
                 began=_identity(server.pid),
@@ -364,6 +365,12 @@ def _marked(run_dir: Path, marker: str) -> Iterator[Running]:
             )
         except (psutil.Error, OSError, EngineError):  # it ended, or hides itself
             continue
+
+
+def _kept(first: psutil.Process) -> psutil.Process:
+    """The server that a first process keeps; that itself where it keeps none (yet)."""
+    below = first.children(recursive=True)
+    return next((it for it in below if os.getsid(it.pid) == it.pid), first)
 
 
 def _process(running: Running) -> psutil.Process | None:

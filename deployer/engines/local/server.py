@@ -22,12 +22,13 @@ from deployer.engines.local.hung import why_hung
 from deployer.engines.local.logs import last_lines
 from deployer.engines.local.process import Running, drain, find, spawn, stop
 from deployer.engines.local.program import run_server
-from deployer.engines.local.resident import recorded, servers_in
-from deployer.engines.local.survivors import marked_pids, names_in
+from deployer.engines.local.resident import marked_pids, recorded, servers_in
+from deployer.engines.local.survivors import names_in
 from deployer.engines.local.templates import known_template
 from deployer.engines.local.warming import Door
 from deployer.errors import AuthError, EngineError
 from deployer.llama.known.symptoms import likely_cause
+from deployer.sources.space import sync_folder
 
 GRACE: Final = 10.0
 """Seconds that llama-server may take to end after SIGTERM; it takes 0.2."""
@@ -322,6 +323,16 @@ class Server:
         cause = likely_cause(lines, None)
         reason = cause.meaning if cause else f"its log ends in `{lines[-1]}`"
         return f"crashed or was killed: {reason}"
+
+    @property
+    def unproven(self) -> Path:
+        """Exists from before it is restored until it has proven itself."""
+        return self.run_dir / "unproven"
+
+    def mark_unproven(self) -> None:
+        """Remember, even after a power cut, that what is restored is unproven."""
+        self.unproven.touch(mode=0o600)
+        sync_folder(self.run_dir)
 
     def mark_stopped(self) -> None:
         """Remember that it was stopped on purpose."""

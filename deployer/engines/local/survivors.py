@@ -72,11 +72,6 @@ def survivors(
     return tuple(_with_clients(servers))
 
 
-def marked_pids(folder: Path) -> frozenset[int]:
-    """Return the living servers of a stack that their environment gives away."""
-    return frozenset(running.pid for _, running in _marked(folder))
-
-
 def names_in(folder: Path) -> Mapping[int, str]:
     """Return the living servers of a stack by pid, as the steps of a plan name them."""
     named = {it.pid: _marker(run_dir, it) for run_dir, it in _recorded(folder)}

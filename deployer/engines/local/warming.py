@@ -15,8 +15,6 @@ from deployer.runtime import warmup as runtime
 
 IDLE: Final = "--sleep-idle-seconds"
 """Option with which llama-server frees its memory when nobody asks."""
-PROBE: Final = "The capital of France is"
-_PROBE_TOKENS: Final = 4
 _PROPS_SECONDS: Final = 5.0
 
 
@@ -83,26 +81,8 @@ def warm_up(door: Door, requests: Sequence[JsonValue], folder: Path) -> None:
         ) from None
 
 
-def probe(door: Door, limit: float) -> str:
-    """A greedy answer that is the same every time; raises EngineError without one."""
-    body: dict[str, JsonValue] = {
-        "prompt": PROBE,
-        "n_predict": _PROBE_TOKENS,
-        "temperature": 0,
-        "seed": 1,
-    }
-    try:
-        status, content = door.post("/completion", body, limit)
-    except OSError as error:
-        raise EngineError(f"it does not answer: {_why(error, limit)}") from error
-    match content:
-        case {"content": str(text)} if status == http.HTTPStatus.OK:
-            return text
-        case _:
-            raise EngineError(f"it answers a completion with HTTP {status}")
-
-
-def _why(error: OSError, limit: float) -> str:
+def why_no_answer(error: OSError, limit: float) -> str:
+    """Say in words why a request came to nothing."""
     if isinstance(error, TimeoutError):
         return f"no answer within {show_seconds(limit)}"
     return str(error) or type(error).__name__
