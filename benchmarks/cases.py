@@ -34,7 +34,7 @@ class Case:
 CASES: Mapping[str, Case] = {
     "helps": Case("`--help` of everybody", "commands:helps", peers=True),
     "plans": Case(
-        "a plan without changes, beside other tools",
+        "a plan without changes that asks the live server, beside other tools",
         "commands:plans",
         stacks=True,
         peers=True,
@@ -58,7 +58,7 @@ CASES: Mapping[str, Case] = {
     ),
     "render": Case("rendering a stack for Modal", "render:render"),
     "pull_request": Case("the plan of a pull request", "pull_request:pull_request"),
-    "plan": Case("plan and validate, read anew and remembered", "plan"),
+    "plan": Case("plan and validate, everything read or prepared before", "plan"),
     "many": Case("plan and validate of 1 to 1,000 stacks", "many"),
     "fetching": Case("downloads and headers over a slow network", "fetching"),
     "verify": Case("weights that did not change", "verify"),

@@ -16,7 +16,7 @@ from pathlib import Path
 from random import Random
 
 from benchmarks.virtual import KilledError, VirtualPool, VirtualTime
-from deployer.app.states_ahead import AT_ONCE, StatesAhead
+from deployer.app.concurrent_states import AT_ONCE, begin_reading
 from deployer.apply import World, apply
 from deployer.core.events import Say
 from deployer.core.graph import expand
@@ -149,9 +149,11 @@ class Yard:
     def plan(self, names: Sequence[str], at_once: int = AT_ONCE) -> None:
         """A job that plans stacks that did not change."""
         stores = [self.store(name) for name in names]
-        ahead = StatesAhead(stores, VirtualPool(self.time, at_once))
+        pool = VirtualPool(self.time, at_once)
+        coming = begin_reading(stores if len(stores) > 1 else (), pool)
         for store in stores:
-            state = ahead.read(store) if len(stores) > 1 else store.read()
+            found = coming.get(store.place)
+            state = store.read() if found is None else found.result()
             live = {} if state is None else state.live
             made = make_plan({a: node_of(r) for a, r in live.items()}, _known(state))
             must(made.is_empty, f"{store.stack} changed by itself")

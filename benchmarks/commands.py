@@ -31,8 +31,8 @@ _HEAD = (
     *("× `python -c pass`", "× ours"),
 )
 _FLOOR = "CPU time as a multiple of `python -c pass`"
-_FAST, _FULL, _SHORT = 6, 20, 5
-"""What a plan may cost, remembered and read in full, and what `--help` may."""
+_FAST, _FULL, _SHORT = 6, 16, 4
+"""What a plan may cost, of a prepared stack and read in full, and what `--help` may."""
 
 
 def plans(run: Run) -> Result:
@@ -46,6 +46,7 @@ def plans(run: Run) -> Result:
             plot=Bars("plans", "Nothing to do: who says so soonest", _FLOOR, ()),
             about=(
                 f"A stack that is live on this machine: {MODEL}, {BUILD}.",
+                "Ours plans anew each time and asks the live server.",
                 (
                     "The others are asked in the same way: a dry run, a check, a plan"
                     " of a small project in which nothing is left to do."
@@ -89,15 +90,16 @@ def commands(run: Run) -> Result:
         title="Commands of deployer",
         about=(
             f"A stack that is live on this machine: {MODEL}, {BUILD}.",
+            "A plan is made anew each time and asks the live server.",
             *_about(run),
         ),
         tables=(table,),
         plots=(plot,),
         notes=(
             (
-                f"Limits: {_FAST} × for a plan that is remembered, {_FULL} × for one"
-                f" that reads everything, {_SHORT} × for `--help` and `--version`,"
-                " 25 MiB for a plan, 1.2 × the plan for an `apply` without changes."
+                f"Goals: {_FAST} × for a plan that asks the live server and reads no"
+                f" model, {_FULL} × for one that reads everything, {_SHORT} × for"
+                " `--help`, 30 MiB for a plan."
             ),
         ),
         samples=samples_of(turns),

@@ -1,8 +1,7 @@
 """What `plan` and `validate` cost for 1 to 1,000 stacks: time, and memory a stack.
 
-Whole processes, all sizes in turn, so that the machine's mood hits all alike.  *Kept*:
-every stack was planned before.  *Unread*: none was, as on a fresh machine; on one core
-nobody helps, on all of them helpers read ahead (`deployer/app/helpers.py`).
+Whole processes, all sizes in turn, so that the machine's mood hits all alike.
+*Prepared*: every stack was planned before.  *Unread*: none was, as on a fresh machine.
 
     python -m benchmarks.many
 """
@@ -37,13 +36,12 @@ finally:
 
 What the kernel tells whoever started it begins with the memory of that one.
 """
-WAYS: Mapping[str, tuple[str, bool, bool]] = {
-    "plan, kept": ("plan", True, True),
-    "plan, unread, one core": ("plan", False, True),
-    "plan, unread, all cores": ("plan", False, False),
-    "validate, unread, one core": ("validate", False, True),
+WAYS: Mapping[str, tuple[str, bool]] = {
+    "plan, prepared": ("plan", True),
+    "plan, unread": ("plan", False),
+    "validate, unread": ("validate", False),
 }
-"""By name: the command, whether answers are kept, and whether it has one core."""
+"""By name: the command, and whether the stacks were prepared before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +50,6 @@ class Cost:
 
     wall: float
     cpu: float
-    """With that of its helpers."""
     peak: float
     """Bytes of memory of the process itself."""
 
@@ -114,24 +111,20 @@ def _round(
     folder: Path, files: Sequence[Path], counts: Sequence[int]
 ) -> Iterator[tuple[str, int, Cost]]:
     for count in counts:
-        for way, (command, kept, alone) in WAYS.items():
-            if not kept:
+        for way, (command, prepared) in WAYS.items():
+            if not prepared:
                 shutil.rmtree(folder / "home" / "cache", ignore_errors=True)
             else:
                 _run(folder, command, files[:count])
-            yield way, count, _run(folder, command, files[:count], alone=alone)
+            yield way, count, _run(folder, command, files[:count])
 
 
-def _run(
-    folder: Path, command: str, files: Sequence[Path], *, alone: bool = False
-) -> Cost:
+def _run(folder: Path, command: str, files: Sequence[Path]) -> Cost:
     """What a command costs; raises where it fails."""
     environment = {**os.environ, "DEPLOYER_HOME": str(folder / "home")}
-    cores = sorted(os.sched_getaffinity(0))
-    taskset = ("taskset", "-c", str(cores[0])) if alone else ()
     status = folder / "status"
     program = (sys.executable, "-c", PROGRAM, str(status))
-    argv = (*taskset, *program, command, *map(str, files))
+    argv = (*program, command, *map(str, files))
     begun = time.perf_counter()
     with subprocess.Popen(argv, env=environment, stdout=subprocess.DEVNULL) as process:
         _, code, usage = os.wait4(process.pid, 0)

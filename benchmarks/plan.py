@@ -77,11 +77,10 @@ def calls(stacks: Path) -> Mapping[str, tuple[str, ...]]:
         "version": (*COMMAND, "version"),
         "--version": (*COMMAND, "--version"),
         "--help": (*COMMAND, "--help"),
-        "plan, nothing changed": (*COMMAND, "plan", one),
-        "plan, read before": (*COMMAND, "plan", one, "--engine", "local"),
+        "plan, prepared before": (*COMMAND, "plan", one),
         "plan, everything read": (*COMMAND, "plan", one, "--no-cache"),
         "validate, everything read": (*COMMAND, "validate", one, "--no-cache"),
-        f"plan of {STACKS}, nothing changed": (*COMMAND, "plan", str(stacks)),
+        f"plan of {STACKS}, prepared before": (*COMMAND, "plan", str(stacks)),
         "import pydantic, click, yaml": (
             *(sys.executable, "-c"),
             "import pydantic, click, yaml",
@@ -110,7 +109,7 @@ def measure(
     environment: Mapping[str, str],
     rounds: int = ROUNDS,
 ) -> Mapping[str, Ratio]:
-    """Every command in turn with the floor; two rounds first fill what is kept."""
+    """Every command in turn with the floor; two rounds first fill the cache."""
     costs: dict[str, list[Cost]] = {name: [] for name in commands}
     floors: dict[str, list[float]] = {name: [] for name in commands}
     for number in range(rounds + 2):

@@ -20,7 +20,7 @@ from random import Random
 from statistics import median
 
 from benchmarks.ci_jobs import Pace, Yard, lost, must
-from deployer.app.states_ahead import AT_ONCE
+from deployer.app.concurrent_states import AT_ONCE
 from deployer.core.units import show_bytes, show_seconds
 from deployer.state.form import to_json
 from deployer.state.objects import stacks_in

@@ -89,7 +89,7 @@ def apply(
             world.say(Started(step))
             run.carry_out(step)
             world.say(Ended(step, world.clock() - begun))
-    except DeployerError:
+    except BaseException:  # a defect of ours and Ctrl-C leave no candidate either
         run.give_up()
         raise
     return run.state
@@ -199,14 +199,15 @@ class _Run:
         """Retire the candidate, and bring back what was stopped to make room for it.
 
         Says nothing: a cancelled run must not be cancelled again while it cleans up.
-        What fails here is left to the next run, which finds it in the state.
+        What fails here is left to the next run, which finds it in the state; the
+        error that the run ended in is the one that is reported.
         """
         if (candidate := self._candidate) is not None:
-            with suppress(DeployerError):
+            with suppress(Exception):
                 self._world.engine.retire(candidate, _silent)
                 self._write(lambda s: s.retired(candidate))
         if (stopped := self._stopped) is not None:
-            with suppress(DeployerError):
+            with suppress(Exception):
                 self._world.engine.start(stopped, self._needs(stopped.needs), _silent)
                 self._write(lambda s: s.started(stopped))
 
@@ -219,8 +220,8 @@ class _Run:
             records=records,
             gates=tuple(summary(verdict) for verdict in self._verdicts),
         )
-        self._candidate, self._stopped = None, None
         self._write(lambda s: s.promote(release))
+        self._candidate, self._stopped = None, None
         self._hand_over(release)
 
     def _resume(self, release: Release) -> None:

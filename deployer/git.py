@@ -67,6 +67,30 @@ def base_of(folder: Path, revision: str) -> Base:
     return Base(root, commit_id, frozenset(changed), note)
 
 
+def merge_base(folder: Path, revision: str) -> str | None:
+    """The commit where the work left ``revision``; None where git cannot tell."""
+    named = commit_of(folder, revision)
+    found = named and _run(folder, ("merge-base", named, "HEAD"))
+    return found.stdout.decode().strip() if found and not found.returncode else None
+
+
+def commit_of(folder: Path, revision: str) -> str | None:
+    """The commit that a revision names; None where this clone has none."""
+    asked = ("rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}")
+    found = _run(folder, asked)
+    return found.stdout.decode().strip() if found.returncode == 0 else None
+
+
+def content_at(commit: str, file: Path) -> bytes | None:
+    """A file as it was in a commit; None where it was not there, or is no small one."""
+    named = f"{commit}:./{file.name}"
+    size = _run(file.parent, ("cat-file", "-s", named))
+    if size.returncode or int(size.stdout) > LARGEST_FILE:
+        return None
+    found = _run(file.parent, ("cat-file", "blob", named))
+    return found.stdout if found.returncode == 0 else None
+
+
 def _names(listed: bytes) -> tuple[str, ...]:
     return tuple(os.fsdecode(name) for name in listed.split(b"\0") if name)
 
@@ -111,4 +135,6 @@ def _environment(variables: Mapping[str, str]) -> dict[str, str]:
         "LC_ALL": "C",
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_OPTIONAL_LOCKS": "0",
+        "GIT_NO_LAZY_FETCH": "1",
+        "GIT_NO_REPLACE_OBJECTS": "1",
     }

@@ -7,9 +7,11 @@ from pathlib import Path
 
 from deployer.core.effects import Effect
 from deployer.core.facts import HEADER, Facts, Pin
+from deployer.core.forms import STACK
 from deployer.core.keys import digest
 from deployer.core.marks import leaves, marks_at
 from deployer.core.model import Stack
+from deployer.core.pins import flaw_of, other_than
 from deployer.core.resources import Kind
 from deployer.core.values import Flat, JsonValue
 from deployer.errors import UsageError
@@ -50,7 +52,7 @@ def read(path: Path) -> Facts | None:
 
     Raises UsageError where it is damaged, or written by a newer deployer.
     """
-    anew = f"`deployer lock {_stack_file(path)}` writes it anew"
+    again = f"`{_again(path)}` resolves it again"
     try:
         return _facts(parse(path.read_bytes()).versioned(_VERSION))
     except FileNotFoundError:
@@ -61,10 +63,10 @@ def read(path: Path) -> Facts | None:
         raise UsageError(
             f"`{path}` was written by a newer deployer "
             f"(lock version {error.version}, this one reads {_VERSION})",
-            hint=f"upgrade deployer; or {anew}",
+            hint=f"upgrade deployer; or {again}",
         ) from error
     except FormError as error:
-        raise UsageError(f"`{path}` is damaged: {error}", hint=anew) from error
+        raise UsageError(f"`{path}` is damaged: {error}", hint=again) from error
 
 
 def write(path: Path, facts: Facts, stack_name: str) -> None:
@@ -137,25 +139,39 @@ def _artefact_of(path: str) -> Kind:
             return Kind.SERVER
 
 
+def refuse_other(path: Path, stack: Stack, kind: Kind, pin: Pin) -> None:
+    """Raise UsageError where a pin of a lock file is not what the stack asks for."""
+    if other := other_than(stack, kind, pin):
+        raise UsageError(
+            f"`{path}` does not belong to the stack: in `{kind}` {other}",
+            hint=f"`{_again(path)}` resolves it again; compare the two files before",
+        )
+
+
 def _facts(item: Item) -> Facts:
     found = item.members("stack", *Facts.__dataclass_fields__)
-    found["stack"].text()
+    found["stack"].named(STACK, "the name of a stack")
     return Facts(
-        build=_pin(found["build"]),
-        weights=_pin(found["weights"]),
+        build=_pin(found["build"], Kind.BUILD),
+        weights=_pin(found["weights"], Kind.WEIGHTS),
         inputs=found["inputs"].flat(),
     )
 
 
-def _pin(item: Item) -> Pin:
+def _pin(item: Item, kind: Kind) -> Pin:
     found = item.of_class(Pin)
-    return Pin(
+    pin = Pin(
         source=found["source"].text(),
         identity=found["identity"].flat(),
         where=found["where"].flat(),
         about=found["about"].flat(),
     )
+    if flaw := flaw_of(kind, pin):
+        raise FormError(f"in `{kind}` {flaw}")
+    return pin
 
 
-def _stack_file(path: Path) -> Path:
-    return path.with_name(f"{path.name.removesuffix(_SUFFIX)}.yaml")
+def _again(path: Path) -> str:
+    """What to type to have a lock file written again, whatever it holds."""
+    stack = path.with_name(f"{path.name.removesuffix(_SUFFIX)}.yaml")
+    return f"deployer lock {stack} --upgrade"

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 
 from deployer.core.facts import HEADER, Facts, Pin
 from deployer.core.model import LlamaCpp, Stack
+from deployer.core.pins import flaw_of
 from deployer.core.progress import Watch
+from deployer.core.resources import Kind
 from deployer.core.values import JsonValue
 from deployer.errors import AuthError, SourceError
 from deployer.gguf.facts import Facts as Weights
@@ -55,11 +57,10 @@ class Resolver:
 
         Raises the errors of `deployer.sources`.
         """
-        return Facts(
-            build=self._build(stack) if build is None else build,
-            weights=self._described(stack) if weights is None else weights,
-            inputs=inputs,
-        )
+        build = _sound(Kind.BUILD, self._build(stack)) if build is None else build
+        if weights is None:
+            weights = _sound(Kind.WEIGHTS, self._described(stack))
+        return Facts(build=build, weights=weights, inputs=inputs)
 
     def _build(self, stack: Stack) -> Pin:
         wanted = stack.llama_cpp
@@ -210,6 +211,19 @@ class Resolver:
     @property
     def _cache(self) -> DigestCache:
         return DigestCache(self.store.digests, trusts=self.cached)
+
+
+def _sound(kind: Kind, pin: Pin) -> Pin:
+    """The pin; raises SourceError for an answer of a source that has no form of ours.
+
+    What a hub or an index says is no more believed than what a lock file says.
+    """
+    if flaw := flaw_of(kind, pin):
+        raise SourceError(
+            f"what was found for the {kind} cannot be pinned: {flaw}",
+            hint="rename the file, or take it from another place",
+        )
+    return pin
 
 
 def _first(value: JsonValue) -> JsonValue:

@@ -9,12 +9,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from deployer.core.forms import KEY, STACK, WORD
 from deployer.core.plan import Action, Cause, Change, Drift, Plan, Reason
 from deployer.core.problems import Place
 from deployer.core.resources import Kind, Node
 from deployer.errors import UsageError
 from deployer.state.disk import guarded, replace_file
-from deployer.state.form import loose_in, record_in, release_in, word_in
+from deployer.state.form import (
+    address_in,
+    file_in,
+    key_in,
+    loose_in,
+    needs_in,
+    record_in,
+    release_in,
+    word_in,
+)
 from deployer.state.json_text import (
     FormError,
     Item,
@@ -139,7 +149,7 @@ def _saved(item: Item) -> SavedPlan:
         raise FormError(f"`form` is not `{FORM}`")
     bound = found["bound"].of_class(Bound)
     return SavedPlan(
-        file=found["file"].text(),
+        file=file_in(found["file"]),
         bound=Bound(**{name: entry.text() for name, entry in bound.items()}),
         plan=_plan(found["plan"]),
         places={path: _place(at) for path, at in found["places"].mapping().items()},
@@ -151,9 +161,9 @@ def _plan(item: Item) -> Plan:
     found = item.of_class(Plan)
     resumes = found["resumes"]
     return Plan(
-        stack=found["stack"].text(),
-        engine=found["engine"].text(),
-        lineage=found["lineage"].text(),
+        stack=found["stack"].named(STACK, "the name of a stack"),
+        engine=found["engine"].named(WORD, "the name of an engine"),
+        lineage=_lineage(found["lineage"]),
         serial=found["serial"].count(),
         changes=tuple(_change(entry) for entry in found["changes"].entries()),
         gates=tuple(entry.text() for entry in found["gates"].entries()),
@@ -163,11 +173,16 @@ def _plan(item: Item) -> Plan:
     )
 
 
+def _lineage(item: Item) -> str:
+    """Empty where the plan was made before there was a state."""
+    return item.text() and item.named(KEY, "letters and digits")
+
+
 def _change(item: Item) -> Change:
     found = item.of_class(Change)
     before, after = found["before"], found["after"]
     return Change(
-        address=found["address"].text(),
+        address=address_in(found["address"]),
         kind=word_in(Kind, found["kind"]),
         reasons=tuple(_reason(entry) for entry in found["reasons"].entries()),
         before=None if before.value is None else record_in(before),
@@ -191,11 +206,11 @@ def _reason(item: Item) -> Reason:
 def _node(item: Item) -> Node:
     found = item.of_class(Node)
     return Node(
-        address=found["address"].text(),
+        address=address_in(found["address"]),
         kind=word_in(Kind, found["kind"]),
-        key=found["key"].text(),
+        key=key_in(found["key"]),
         fields=found["fields"].flat(),
-        needs={kind: key.text() for kind, key in found["needs"].mapping().items()},
+        needs=needs_in(found["needs"]),
         spec=found["spec"].flat(),
     )
 

@@ -19,7 +19,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from deployer.contained import contained
 from deployer.core import resources
+from deployer.core.forms import DIGEST, is_inner_path, is_path
 from deployer.core.pauses import growing
 from deployer.core.progress import Watch, unwatched
 from deployer.core.values import JsonValue
@@ -127,6 +129,10 @@ class Store:
         """The entry as its manifest tells of it, sound or not."""
         return _read(kind, _checked(key), self.home / kind / key)
 
+    def has(self, kind: Kind, key: str) -> bool:
+        """Whether there is an entry, sound or not, at the cost of one look."""
+        return (self.home / kind / _checked(key) / _MANIFEST).is_file()
+
     def entries(self) -> list[Entry]:
         """Every entry with a readable manifest, oldest first; damaged ones too."""
         found = (
@@ -166,12 +172,14 @@ class Store:
         now: Callable[[], datetime],
         say: Callable[[str], None],
         proven: Mapping[str, str] | None = None,
+        again: bool = False,
     ) -> Entry:
         """Return the entry, having ``fill`` write its files where it is not there.
 
         ``fill`` gets an empty folder and returns what to tell people about the
         entry; it proves the digests that are ``proven``, by name, while it writes:
         those files are not read again.  Whoever comes second waits, and says so.
+        ``again`` fills it even where it is there, and replaces it in the end.
         Raises StoreError where the disk is full; what ``fill`` raises passes through
         and leaves nothing.
         """
@@ -182,7 +190,7 @@ class Store:
             private = kind == "snapshot"
             return listed(folder, proven or {}, private=private), about
 
-        return self._publish(kind, key, make, now=now, say=say)
+        return self._publish(kind, key, make, now=now, say=say, again=again)
 
     def refer(
         self,
@@ -206,7 +214,7 @@ class Store:
         place = self.home / kind / _checked(key)
         with self._locked(kind, key, say=lambda _: None):
             if place.exists():
-                leaving = _staging(place)
+                leaving = _staging(contained(self.home / kind, place))
                 place.rename(leaving)
                 _sweep(leaving)
 
@@ -218,16 +226,17 @@ class Store:
         *,
         now: Callable[[], datetime],
         say: Callable[[str], None],
+        again: bool = False,
     ) -> Entry:
         place = self.home / kind / _checked(key)
         with (
             writing(self.home, purpose=f"{kind} {key[:12]}"),
             self._locked(kind, key, say=say),
         ):
-            if (found := self.find(kind, key)) is not None:
+            if not again and (found := self.find(kind, key)) is not None:
                 return found
-            if place.exists():
-                say(f"{self.flaw(kind, key)}: making it again")
+            if place.exists() and (flaw := self.flaw(kind, key)):
+                say(f"{flaw}: making it again")
             self._clean(kind, key)
             staging = _staging(place)
             staging.mkdir(mode=0o700)
@@ -305,7 +314,10 @@ def _write_manifest(entry: Entry) -> None:
     if _MANIFEST in entry.files:
         raise StoreError(f"an entry cannot have a file of its own named `{_MANIFEST}`")
     text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False)
-    with (entry.folder / _MANIFEST).open("w", encoding="utf-8") as stream:
+    mode = 0o400 if entry.kind == "snapshot" else 0o444
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    descriptor = os.open(entry.folder / _MANIFEST, flags, mode)
+    with open(descriptor, "w", encoding="utf-8") as stream:  # noqa: PTH123 - has its mode
         stream.write(text)
         stream.flush()
         os.fsync(stream.fileno())
@@ -320,11 +332,24 @@ def _read(kind: Kind, key: str, folder: Path) -> Entry | None:
         content = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
         if content["version"] != _VERSION or content["key"] != key:
             return None
-        files = {name: File(**file) for name, file in content["files"].items()}
+        files = {name: _listed(name, it) for name, it in content["files"].items()}
         created = datetime.fromisoformat(content["created"])
-        return Entry(kind, key, folder, created, files, content["about"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return Entry(kind, key, folder, created, files, dict(content["about"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
+
+
+def _listed(name: str, file: Mapping[str, object]) -> File:
+    """A file of a manifest; raises ValueError or TypeError for one of another form."""
+    found = File(**file)  # type: ignore[arg-type]
+    numbers = (found.size, found.mode, found.mtime_ns, found.inode)
+    if not is_inner_path(name) or any(type(it) is not int or it < 0 for it in numbers):
+        raise ValueError(name)
+    if not (found.link or DIGEST.fullmatch(found.sha256)):
+        raise ValueError(name)
+    if found.external and not (is_path(found.external) and found.external[0] == "/"):
+        raise ValueError(name)
+    return found
 
 
 def _digests_of(home: Path) -> Path:

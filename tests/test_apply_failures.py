@@ -1,13 +1,15 @@
 """The apply loop when something fails, dies or is cancelled: what is left."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
 from deployer.core.events import Ended, Event, Say, Started, Talk
 from deployer.core.plan import Drift, make_plan
 from deployer.core.resources import Kind
+from deployer.core.state import Record, State
 from deployer.core.steps import Forget, Stage
+from deployer.core.verdict import Verdict
 from deployer.errors import (
     CancelledError,
     EngineError,
@@ -67,6 +69,52 @@ def test_a_failed_gate_brings_back_what_was_stopped_to_make_room(desk: Desk) -> 
         "  live 1",
     ]
     assert desk.settled(REPLACE)
+
+
+class BrokenJudge(FakeJudge):
+    """Ends in whatever it is given, as a defect of ours or Ctrl-C would."""
+
+    def __init__(self, ends: BaseException) -> None:
+        super().__init__()
+        self._ends = ends
+
+    def __call__(
+        self, record: Record, gates: Sequence[str], *, candidate: bool
+    ) -> tuple[Verdict, ...]:
+        del record, gates, candidate
+        raise self._ends
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [RuntimeError("a defect"), KeyboardInterrupt(), SystemExit(1), MemoryError()],
+    ids=lambda ends: type(ends).__name__,
+)
+@pytest.mark.parametrize("wanted", [(LOCAL, WIDER), (REPLACE, WIDER_REPLACE)])
+def test_whatever_ends_a_run_retires_the_candidate(
+    desk: Desk, ends: BaseException, wanted: tuple[str, str]
+) -> None:
+    before, after = wanted
+    desk.apply(before)
+    desk.judge = BrokenJudge(ends)
+    with pytest.raises(type(ends)):
+        desk.apply(after)
+    assert desk.settled(before)
+
+
+def test_a_promotion_that_cannot_be_written_retires_the_candidate(desk: Desk) -> None:
+    desk.apply(LOCAL)
+    write = desk.store.write
+
+    def refuse(state: State, *, expect: int) -> None:
+        if state.promoting is not None:
+            raise RuntimeError("a defect")
+        write(state, expect=expect)
+
+    desk.store.write = refuse  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError):
+        desk.apply(WIDER)
+    assert desk.settled(LOCAL)
 
 
 @pytest.mark.parametrize("call", ["stage server", "stop server"])

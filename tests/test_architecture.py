@@ -23,30 +23,33 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     layer: frozenset(others.split())
     for layer, others in {
         "__init__": "",
-        "core": "",
+        "runtime": "",  # copied beside rendered apps
+        "core": "runtime",
         "cores": "",
         "errors": "core",
-        "answers": "home",  # before anything else is imported
+        "contained": "errors",
         "home": "",
+        "private_files": "",
+        "interrupts": "",
         "git": "errors",
         "load": "core errors",
         "state": "core errors",
         "lockfile": "core errors state",
         "saved_plan": "core errors state",
-        "sources": "core errors",
-        "store": "core errors sources",
+        "sources": "contained core errors",
+        "store": "contained core errors sources",
         "gguf": "core errors sources",
-        "llama": "core cores errors load sources",
+        "llama": "contained core cores errors load sources",
         "resolve": "core errors gguf llama sources store",
         "gates": "core errors",
-        "engines": "answers core errors gguf llama sources store",
+        "engines": "contained core errors gguf llama runtime sources store",
         "apply": "core engines errors state",
         "testing": "core engines errors load state",
-        "app": "__init__ answers apply core cores engines errors gates gguf git home"
-        " llama load lockfile resolve saved_plan sources state store",
-        "cli": "__init__ answers app core engines errors gates gguf llama saved_plan"
-        " state",
-        "entry": "__init__ answers cli",
+        "app": "__init__ apply contained core cores engines errors gates gguf git home"
+        " llama load lockfile private_files resolve saved_plan sources state store",
+        "cli": "__init__ app core engines errors gates gguf interrupts llama"
+        " saved_plan state",
+        "entry": "__init__ cli interrupts",
         "__main__": "entry",
     }.items()
 }
@@ -65,7 +68,7 @@ HOMES: Mapping[str, tuple[str, ...]] = {
         "sources/hub.py",
         "sources/ranges.py",
     ),
-    "huggingface_hub": ("sources/hub.py",),
+    "huggingface_hub": ("runtime/fetch.py", "sources/hub.py"),
     "jinja2": ("app/reporting/page.py", "engines/modal/render.py", "gates/report.py"),
     "jsonschema": ("gates/json_schema.py",),
     "markupsafe": ("app/reporting/page.py", "gates/report.py"),
@@ -80,13 +83,13 @@ HOMES: Mapping[str, tuple[str, ...]] = {
     "stamina": ("gates/client.py", "sources/transfer.py", "state/bucket.py"),
     "yaml": ("load/",),
     # of the standard library
-    "_socket": ("answers/alive.py",),  # without the names around it
     "socket": ("engines/local/",),
     "subprocess": (
         "engines/local/",
         "engines/modal/program.py",
         "git.py",
         "llama/",
+        "runtime/",
         "sources/pip.py",
     ),
     "logging": ("sources/hub.py",),
@@ -124,6 +127,8 @@ SPELLED: Mapping[str, set[object]] = {
         "server.kv_unified",
         "server.parallel",
     },
+    # a probe waits no longer than its limit
+    "app/watching.py": {"gates.stream.ttft"},
     # the build number that gates expect
     "app/judging.py": {"llama_cpp.tag"},
     # what the local engine makes real by itself
@@ -135,6 +140,8 @@ SPELLED: Mapping[str, set[object]] = {
         "local.start_timeout",
         "rollout.strategy",
     },
+    # where a server that left no note is reached
+    "engines/local/survivors.py": {"local.drain", "local.host", "local.port"},
     # what is asked before the memory is captured
     "engines/local/snapshots.py": {"snapshot.warmup"},
     # whether a key is asked for
@@ -177,7 +184,6 @@ SPELLED: Mapping[str, set[object]] = {
         "scaling.max_containers",
         "scaling.min_containers",
         "scaling.scaledown_window",
-        "server.chat_template",
         "server.parallel",
         "snapshot.prime",
         "snapshot.warmup",
@@ -190,31 +196,26 @@ SPELLED: Mapping[str, set[object]] = {
     },
     "engines/modal/rendering.py": {"llama_cpp.patches"},
     "llama/recipe.py": {"llama_cpp.cuda"},
-    # what known traps blame
-    "llama/traps_of_builds.py": {
+    # what known issues blame
+    "llama/known/conditions.py": {
         "llama_cpp.cmake",
         "llama_cpp.cuda",
         "llama_cpp.tag",
-        "model.revision",
-        "server.ui",
-    },
-    "llama/traps_of_memory.py": {
         "modal.memory",
         "model.mmproj",
+        "model.revision",
         "scaling.max_concurrent",
         "server.cache_type_k",
         "server.cache_type_v",
         "server.ctx_checkpoints",
         "server.kv_offload",
         "server.mlock",
-        "server.swa_full",
-        "server.ubatch_size",
-        "snapshot.gpu",
-    },
-    "llama/traps_of_thinking.py": {
-        "llama_cpp.tag",
         "server.reasoning_budget",
         "server.reasoning_budget_message",
+        "server.swa_full",
+        "server.ubatch_size",
+        "server.ui",
+        "snapshot.gpu",
     },
     # files beside the stack that have to be there
     "load/validate.py": {
@@ -243,8 +244,11 @@ def imports(path: Path) -> Iterator[str]:
     for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            # Only of what is copied elsewhere, under another name.
+            assert (node.level, path.parent.name) == (1, "runtime"), path
+            yield f"deployer.runtime.{node.module}"
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
             assert node.module is not None
             if node.module == "deployer":
                 yield from (f"deployer.{alias.name}" for alias in node.names)
@@ -263,6 +267,13 @@ def test_imports_run_one_way(path: Path) -> None:
     layer = name_of(path).split("/")[0].removesuffix(".py")
     known = {layer_of(n) for n in imports(path) if n.startswith("deployer.")}
     assert known - {layer} <= MAY_IMPORT[layer]
+
+
+def test_what_is_copied_beside_rendered_apps_needs_nothing_else() -> None:
+    allowed = {*sys.stdlib_module_names, "huggingface_hub"}
+    for path in (ROOT / "runtime").glob("*.py"):
+        others = {n for n in imports(path) if not n.startswith("deployer.runtime")}
+        assert {name.split(".")[0] for name in others} <= allowed
 
 
 def test_gates_and_engines_do_not_know_each_other() -> None:

@@ -16,6 +16,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from deployer.apply import World, apply
+from deployer.core.actual import reconcile
 from deployer.core.graph import expand
 from deployer.core.plan import Action, Drift, make_plan
 from deployer.core.resources import Graph, Kind, Node
@@ -150,6 +151,30 @@ def test_running_again_converges(
     assert from_json(to_json(history.state), "state") == history.state
 
 
+@given(
+    st.lists(RUNS.filter(lambda run: not run.wish.in_place), min_size=1, max_size=4),
+    st.integers(min_value=0, max_value=30),
+    st.sampled_from(("apply", "back", "destroy")),
+    WISHES.filter(lambda wish: not wish.in_place),
+)
+@settings(max_examples=HISTORIES // 4, deadline=None)
+def test_a_lost_or_older_state_converges(
+    runs: Sequence[Run], kept: int, last: str, wish: Wish
+) -> None:
+    """Nothing is known but what runs; nobody is left without a server meanwhile."""
+    history = History("local")
+    for run in runs:
+        history.attempt(run)
+    target = history.target(last, wish)
+    down = not target or _replaces(target) or not history.served
+    history.store.history = history.store.history[:kept]
+    if not history.served:  # no machine keeps connections for a server that is gone
+        history.world.traffic.clear()
+    history.run(target, observe=True, found=True)
+    history.check_settled(target)
+    assert down or history.world.outages == []
+
+
 class History:
     """A world, its state, and what has to be true of them at any time."""
 
@@ -200,10 +225,22 @@ class History:
             self.check_settled(target)
             self.may_be_down = False
 
-    def run(self, target: Graph, *, observe: bool, gate_fails: bool = False) -> None:
+    def run(
+        self,
+        target: Graph,
+        *,
+        observe: bool,
+        gate_fails: bool = False,
+        found: bool = False,
+    ) -> None:
         """What the command line does: plan, then carry the plan out."""
+        unnamed: tuple[Drift, ...] = ()
         state = self.state
-        plan = make_plan(target, state, drift=self._drift() if observe else ())
+        if found:
+            running = self.world.servers("demo", (), thoroughly=True)
+            state, unnamed = reconcile(state, running, target)
+        drift = self._drift(state) if observe else ()
+        plan = make_plan(target, state, drift=(*unnamed, *drift))
         for change in plan.changes:
             assert (change.action is Action.KEEP) == (change.reasons == ())
         apply(
@@ -244,7 +281,7 @@ class History:
     def check_settled(self, target: Graph) -> None:
         """The world is the target, the state says so, and nothing is left over."""
         state = self.state
-        assert make_plan(target, state, drift=self._drift()).is_empty
+        assert make_plan(target, state, drift=self._drift(state)).is_empty
         assert (state.loose, state.promoting) == ((), None)
         assert (self.world.running, self.world.traffic) == _right(target)
         for address, record in state.live.items():
@@ -266,14 +303,20 @@ class History:
         """Which servers run, and which one has the traffic."""
         return (set(self.world.running), dict(self.world.traffic))
 
-    def _drift(self) -> tuple[Drift, ...]:
-        server = self.state.live.get(SERVER)
+    @property
+    def served(self) -> bool:
+        """Whether the server that has the traffic runs."""
+        key = self.world.traffic.get(SERVER, "")
+        return (SERVER, key) in self.world.running
+
+    def _drift(self, state: State) -> tuple[Drift, ...]:
+        server = state.live.get(SERVER)
         found = []
         if server is not None and not self.world.observe(server).running:
             found.append(Drift(SERVER, "not running"))
         found += [
             Drift(record.address, flaw)
-            for record in self.state.live.values()
+            for record in state.live.values()
             if (flaw := self.world.flaw(record, record))
         ]
         return tuple(found)

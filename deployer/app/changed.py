@@ -12,11 +12,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deployer import lockfile
+from deployer.app.actual import reconciled
+from deployer.app.hosts import elsewhere
 from deployer.app.planning import Planned
 from deployer.app.prepared import Prepared
 from deployer.app.settings import Settings, patches_folder
 from deployer.app.subjects import Subject, name_in, stack_files, text_of, yaml_files
-from deployer.core.plan import make_plan
+from deployer.core.plan import Drift, make_plan
 from deployer.core.state import State
 from deployer.core.values import JsonValue
 from deployer.git import base_of
@@ -70,7 +72,10 @@ def plan_gone(
     name = subject.gone or ""
     found = None if without_state else settings.state(subject.file, name)
     state = found or State(name, "local", lineage="")
-    made = make_plan({}, state)
+    drift: tuple[Drift, ...] = ()
+    if not without_state and not elsewhere(state, settings, subject.file):
+        state, drift = reconciled(state, settings, subject.file, {}, thoroughly=False)
+    made = make_plan({}, state, drift=drift)
     note = f"no file asks for `{name}` any more"
     if without_state:
         note += ": what is live of it would be destroyed, and was not looked at"

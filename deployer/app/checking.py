@@ -1,7 +1,6 @@
 """Validating a stack without planning it."""
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from deployer import lockfile
@@ -23,9 +22,8 @@ def validate(
     stack_file: Path, settings: Settings, engine: str | None, *, cached: bool = True
 ) -> Valid:
     """Check a stack file offline; raises StackError with every problem."""
-    cache = Cache(settings.home / "cache" / "stacks", settings.allowed)
-    machine = partial(settings.machine_stamp, stack_file)
-    known = cache.find(stack_file, engine, machine) if cached else None
+    cache = Cache(settings.home, settings.environment)
+    known = cache.find(stack_file, engine) if cached else None
     if known is not None:
         return Valid(known.notes, known.notices)
     from deployer.app.reading import (  # noqa: PLC0415 - slow to import

@@ -5,11 +5,15 @@ is read from it; engine and everything else come from the state.
 """
 
 from dataclasses import dataclass
+from os import urandom
 from pathlib import Path
 
+from deployer.app.actual import reconciled
+from deployer.app.hosts import elsewhere, placed, refuse_elsewhere
 from deployer.app.planning import Options, prepare, refuse_other_file
 from deployer.app.settings import Settings
 from deployer.app.subjects import name_in, text_of
+from deployer.core.plan import Drift
 from deployer.core.state import Record, State
 from deployer.core.values import Flat
 from deployer.engines import Engine
@@ -23,8 +27,15 @@ class Deployed:
 
     file: Path
     state: State
+    """With the servers that run here and that the stored one lacks."""
     store: StateStore
     engine: Engine
+    drift: tuple[Drift, ...] = ()
+    """Each of those servers."""
+    strays: tuple[Record, ...] = ()
+    """Those of them that no client reaches."""
+    host: str = ""
+    """The other machine that it runs on; empty: this one, or none."""
 
     @property
     def server(self) -> Record:
@@ -43,21 +54,42 @@ class Deployed:
         return {r.kind.value: r.outputs for r in self.state.live.values()}
 
 
-def deployed(stack_file: Path, settings: Settings, name: str | None = None) -> Deployed:
-    """What is recorded of a stack; raises UsageError when it was never applied.
+def deployed(
+    stack_file: Path,
+    settings: Settings,
+    name: str | None = None,
+    *,
+    thoroughly: bool = False,
+    anywhere: bool = False,
+) -> Deployed:
+    """What is recorded of a stack, or runs here without being recorded.
 
-    ``name`` is that of a stack that the file no longer asks for.
+    ``name`` is that of a stack that the file no longer asks for.  Raises UsageError
+    where it was never applied, and EngineError where it runs on another machine,
+    unless ``anywhere`` is fine.  ``thoroughly`` also finds servers by their processes.
     """
     name = name or name_of(stack_file, settings)
     store = settings.states(stack_file, name)
-    state = store.read()
-    if state is None:
+    stored = store.read()
+    state = stored or State(name, "local", urandom(16).hex(), file=stack_file.name)
+    refuse_other_file(state, stack_file)
+    if not anywhere:
+        refuse_elsewhere(state, settings, stack_file)
+    drift: tuple[Drift, ...] = ()
+    if not (host := elsewhere(state, settings, stack_file)):
+        state, drift = reconciled(
+            state, settings, stack_file, {}, thoroughly=thoroughly
+        )
+        state = placed(state, settings)
+    if stored is None and not drift:
         raise UsageError(
             f"stack `{name}` was never applied from here",
             hint=f"run `deployer apply {stack_file}`",
         )
-    refuse_other_file(state, stack_file)
-    return Deployed(stack_file, state, store, settings.engine(state.engine, stack_file))
+    engine = settings.engine(state.engine, stack_file)
+    left = () if stored is None else stored.loose
+    strays = tuple(it.record for it in state.loose if it not in left)
+    return Deployed(stack_file, state, store, engine, drift, strays, host)
 
 
 def name_of(stack_file: Path, settings: Settings, *, cached: bool = True) -> str:

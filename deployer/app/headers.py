@@ -8,10 +8,10 @@ import json
 from contextlib import suppress
 from pathlib import Path
 
-from deployer.answers.private import read, write
 from deployer.app.prepared import this_code
 from deployer.core.facts import HEADER, Pin
 from deployer.gguf.facts import Facts, NoModelError, from_json, to_json
+from deployer.private_files import read, write
 from deployer.store import Entry, Store
 
 

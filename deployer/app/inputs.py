@@ -1,54 +1,102 @@
-"""Everything that a stack is read from: if any of it changes, it is read anew.
+"""Everything that a stack is read from: if any of it changes, it is read again.
 
 Absence counts: a repository, a project file or a lock that appears may mean another
 plan, and so may a program that a gate names and that was not there before.
 """
 
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from stat import S_ISLNK
 
-from deployer.answers import inputs as ways
-from deployer.answers.inputs import Input
+from deployer.app.prepared import look
 from deployer.app.settings import Settings, patches_folder
 from deployer.core.facts import HEADER, Facts
 from deployer.core.gate_files import files_of
 from deployer.core.model import Stack
 from deployer.core.resources import Graph, Kind
 from deployer.engines import machine_inputs
+from deployer.load.addresses import folder_of, places_of
 from deployer.load.roots import PROJECT_FILE, root_of
 from deployer.load.stack import Loaded
 from deployer.lockfile import lock_path
 
+_TICK = 20_000_000
+"""Nanoseconds that the clock of a file system may be behind."""
+_MEMORY_LIMIT = "/sys/fs/cgroup/memory.max"
 
-def stack_inputs(
-    loaded: Loaded, stack_file: Path, settings: Settings, facts: Facts, graph: Graph
-) -> tuple[Input, ...] | None:
-    """What a stack was read, checked and resolved from; None for too much to look at.
 
-    That is a source tree, which has too many files.
+def look_around(stack_file: Path) -> Mapping[str, str] | None:
+    """Look, before a stack is read, at what decides where its project is.
+
+    None where not all of it may be looked at.
+    """
+    return _look_at(_around(stack_file))
+
+
+def look_at_all(
+    around: Mapping[str, str] | None,
+    loaded: Loaded,
+    stack_file: Path,
+    settings: Settings,
+    facts: Facts,
+    graph: Graph,
+) -> Mapping[str, str] | None:
+    """Look, beside what is ``around``, at every path that a stack was prepared from.
+
+    None where one changed since this run began: what is there now may not be what was
+    read.  None, too, for a source tree, which has too many files.
     """
     stack, folder = loaded.stack, stack_file.parent
-    if stack.llama_cpp.source == "path":
+    if around is None or stack.llama_cpp.source == "path":
         return None
-    found = (
-        *_both(ways.TEXT, (*loaded.sources, lock_path(stack_file))),
-        *_both(ways.TEXT, _patch_files(stack, stack_file)),
-        *_both(ways.TEXT, _named_template(stack, folder)),
-        *_both(ways.STAMP, _artefacts(stack, folder)),
-        *_libraries(stack, folder),
-        *_gate_files(stack, folder),
-        *_around(stack_file),
-        *_weights_in_store(facts, graph, settings),
-        *_machine(stack, settings, folder),
+    paths = (
+        *map(str, (*loaded.sources, lock_path(stack_file))),
+        *map(str, _patch_files(stack, stack_file)),
+        *map(str, _named_template(stack, folder)),
+        *map(str, _artefacts(stack, folder)),
+        *map(str, _gate_files(stack, folder)),
+        *map(str, _weights_in_store(facts, graph, settings)),
+        *_programs(stack, settings, folder),
     )
-    return tuple(dict.fromkeys(found))
+    seen = _look_at(path for path in paths if path not in around)
+    latest = settings.begun - _TICK
+    if seen is None or any(_changed(Path(path)) >= latest for path in seen):
+        return None
+    return {**around, **seen}
 
 
-def _both(how: str, files: Iterable[Path]) -> Iterator[Input]:
-    """What a file is, and where it really lies: a link may lead elsewhere."""
-    for file in files:
-        yield how, str(file)
-        yield ways.REAL, str(file)
+def _look_at(paths: Iterable[str]) -> Mapping[str, str] | None:
+    try:
+        return {path: look(path) for path in paths}
+    except OSError:
+        return None
+
+
+def _changed(path: Path) -> int:
+    """When it changed last, or a link to it; if it is gone, its folder."""
+    try:
+        link = path.lstat()
+        of_link = link.st_ctime_ns if S_ISLNK(link.st_mode) else 0
+        return max(path.stat().st_ctime_ns, of_link)
+    except (FileNotFoundError, NotADirectoryError):
+        return path.parent.stat().st_ctime_ns if path.parent.is_dir() else 0
+    except OSError:
+        return sys.maxsize
+
+
+def _around(stack_file: Path) -> Iterator[str]:
+    root = root_of(stack_file)
+    for folder in stack_file.resolve().parents:
+        yield str(folder / ".git")
+        yield str(folder / PROJECT_FILE)
+        if folder == root and (root / ".git").exists():
+            break
+    for folder in stack_file.absolute().parents:
+        yield str(folder / "patches")
+    yield str(stack_file)
+    yield str(stack_file.parent / ".env")
+    yield _MEMORY_LIMIT
 
 
 def _patch_files(stack: Stack, stack_file: Path) -> Iterator[Path]:
@@ -70,8 +118,12 @@ def _artefacts(stack: Stack, folder: Path) -> Iterator[Path]:
     """Files of this machine that the plan depends on."""
     if stack.llama_cpp.binary is not None:
         yield folder / stack.llama_cpp.binary
-    if (repo := stack.llama_cpp.repo or "").startswith("file://"):
-        yield folder / repo.removeprefix("file://")
+        # Beside a llama-server of the user lie the libraries that it loads.
+        beside = (folder / stack.llama_cpp.binary).resolve().parent
+        yield beside
+        yield from sorted(beside.glob("lib*"))
+    if (place := folder_of(stack.llama_cpp.repo or "")) is not None:
+        yield from places_of(place)
     if stack.model.path is not None:
         from deployer.sources.paths import parts_of  # noqa: PLC0415 - few lie here
 
@@ -83,54 +135,25 @@ def _artefacts(stack: Stack, folder: Path) -> Iterator[Path]:
             yield folder / warmup.image
 
 
-def _libraries(stack: Stack, folder: Path) -> Iterator[Input]:
-    """Beside a llama-server of the user lie the libraries that it loads."""
-    if stack.llama_cpp.binary is not None:
-        program = (folder / stack.llama_cpp.binary).resolve()
-        yield ways.LIBRARIES, str(program.parent)
-
-
-def _gate_files(stack: Stack, folder: Path) -> Iterator[Input]:
+def _gate_files(stack: Stack, folder: Path) -> Iterator[Path]:
     """Files that gates name, there or not; a word of a command may become one."""
     for it in files_of(stack.gates):
         if it.certain or not Path(it.name).is_absolute():  # programs of the system
-            yield from _both(ways.STAMP, (folder / it.name,))
+            yield folder / it.name
 
 
-def _around(stack_file: Path) -> Iterator[Input]:
-    """What decides which folder the project is, and where its parts are."""
-    root = root_of(stack_file)
-    for folder in stack_file.resolve().parents:
-        yield ways.KIND, str(folder / ".git")
-        yield ways.KIND, str(folder / PROJECT_FILE)
-        if folder == root and (root / ".git").exists():
-            break
-    yield ways.REAL, str(stack_file)
-    for folder in stack_file.absolute().parents:
-        yield ways.KIND, str(folder / "patches")
-    yield ways.STAMP, str(stack_file.parent / ".env")
-
-
-def _weights_in_store(
-    facts: Facts, graph: Graph, settings: Settings
-) -> Iterator[Input]:
-    """Weights whose header the lock file lacks are read once they have arrived.
-
-    That they are not there yet is no stamp: this very run writes to the folders above.
-    """
+def _weights_in_store(facts: Facts, graph: Graph, settings: Settings) -> Iterator[Path]:
+    """Weights whose header the lock file lacks are read once they have arrived."""
     if facts.weights.about.get(HEADER) is not None:
         return
     for node in graph.values():
         if node.kind is Kind.WEIGHTS:
             entry = settings.home / "weights" / node.key
-            yield ways.KIND, str(entry / "manifest.json")
-            files = entry.iterdir() if entry.is_dir() else ()
-            yield from ((ways.STAMP, str(file)) for file in sorted(files))
+            yield entry / "manifest.json"
+            yield from sorted(entry.iterdir()) if entry.is_dir() else ()
 
 
-def _machine(stack: Stack, settings: Settings, folder: Path) -> Iterator[Input]:
-    """What of this machine decides: its memory, and whether it takes snapshots."""
-    yield ways.MEMORY, ways.CGROUP
+def _programs(stack: Stack, settings: Settings, folder: Path) -> Iterator[str]:
+    """Programs of this machine that decide whether it takes snapshots."""
     if stack.snapshot is not None:
-        variables = settings.variables(folder.absolute())
-        yield from machine_inputs(stack.engine, variables)
+        yield from machine_inputs(stack.engine, settings.variables(folder.absolute()))

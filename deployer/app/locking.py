@@ -9,6 +9,7 @@ from deployer.app.settings import Settings
 from deployer.core.facts import Facts, Pin
 from deployer.core.progress import unwatched
 from deployer.core.render.words import show
+from deployer.errors import UsageError
 from deployer.load.stack import load
 
 
@@ -28,12 +29,20 @@ def lock(
     """Resolve what is not pinned (all of it with ``upgrade``), and write the file."""
     loaded = load(stack_file, engine=engine, allowed=settings.allowed)
     file = lockfile.lock_path(stack_file)
-    before = lockfile.read(file)
+    before = _before(file) if upgrade else lockfile.read(file)
     known = None if upgrade else before
     facts = resolved(loaded, stack_file, settings, known, unwatched)
     if facts != before:
         lockfile.write(file, facts, loaded.stack.name)
     return Locked(file, facts != before, tuple(_changes(before, facts)))
+
+
+def _before(file: Path) -> Facts | None:
+    """What a lock file pins that is about to be replaced, whatever it is now."""
+    try:
+        return lockfile.read(file)
+    except UsageError:
+        return None
 
 
 def _changes(before: Facts | None, after: Facts) -> list[str]:

@@ -3,22 +3,25 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from functools import partial
 from os import urandom
 from pathlib import Path
+from typing import TYPE_CHECKING, assert_never
 
-from deployer.answers.inputs import unchanged
+from deployer.app.actual import reconciled
+from deployer.app.hosts import elsewhere, placed
 from deployer.app.prepared import Cache, Prepared
 from deployer.app.settings import Settings
-from deployer.core.facts import Facts
-from deployer.core.fit import Fit
 from deployer.core.plan import Action, Drift, Plan, make_plan
 from deployer.core.problems import Place
 from deployer.core.progress import Watch, unwatched
 from deployer.core.resources import Graph, Kind
 from deployer.core.state import Record, State, node_of
-from deployer.engines import ABILITIES
+from deployer.engines import ABILITIES, Look, look_at
 from deployer.errors import PendingError, UsageError
+
+if TYPE_CHECKING:
+    from deployer.core.facts import Facts
+    from deployer.core.fit import Fit
 
 UNSEEN_STATE = "the state was not read (--without-state)"
 """Said of plans that were made without asking what is deployed."""
@@ -44,11 +47,9 @@ class Options:
     locked: bool = False
     """Refuse to resolve anything that the lock file does not hold."""
     refresh: bool = False
-    """Look at the world, and report drift."""
-    cheaply: bool = False
-    """Look only where that costs no requests."""
-    offline: bool = False
-    """Raise UsageError rather than ask a source."""
+    """Observe all that is live, also where that takes requests to somebody else."""
+    observe: bool = False
+    """Observe all that is live on this machine, as before an apply."""
     pending: Pending = Pending.ADOPT
     without_state: bool = False
     """Ask nobody what is deployed: all of the stack counts as new."""
@@ -63,7 +64,7 @@ class Planned:
     plan: Plan
     prepared: Prepared
     state: State
-    facts: Facts | None
+    facts: "Facts | None"
     """To be written to the lock file before anything is made; None: it stands."""
     notes: tuple[str, ...] = ()
     """What the user should know though it is not wrong."""
@@ -76,7 +77,7 @@ class Planned:
         return self.prepared.places
 
     @property
-    def fit(self) -> Fit | None:
+    def fit(self) -> "Fit | None":
         """The memory that the server needs; None where nobody knows yet."""
         return self.prepared.fit
 
@@ -99,11 +100,26 @@ def plan(
     else:
         state = state_of(stack_file, settings, prepared)
     drift: tuple[Drift, ...] = ()
-    if options.refresh and not (options.cheaply and remote):
-        drift = drift_of(stack_file, settings, state, prepared.graph)
+    seen: tuple[str, ...] = ()
+    if options.without_state:
+        seen = (f"{UNSEEN_STATE}: all counts as new",)
+    elif host := elsewhere(state, settings, stack_file):
+        seen = (f"`{prepared.name}` runs on host `{host}`: apply it there",)
+    else:
+        # Where nothing new is to begin, what clients reach is what there is.
+        graph = {} if options.pending is Pending.CLEAR else prepared.graph
+        thoroughly = options.refresh or options.observe
+        state, drift = reconciled(
+            state, settings, stack_file, graph, thoroughly=thoroughly
+        )
+        state = placed(state, settings)
+        found, seen = _looked(stack_file, settings, state, prepared, options)
+        drift += found
+        known = {it.address for it in drift}
+        lost = lost_images(state, settings.home)
+        drift += tuple(it for it in lost if it.address not in known)
     made = make_plan(prepared.graph, state, drift=drift)
-    blind = (f"{UNSEEN_STATE}: all counts as new",) if options.without_state else ()
-    notes = (*prepared.notes, *notes_of(made), *blind)
+    notes = (*prepared.notes, *notes_of(made), *seen)
     return Planned(made, prepared, state, facts, notes, options.without_state)
 
 
@@ -120,6 +136,33 @@ def verify_artefacts(graph: Graph, settings: Settings, watch: Watch) -> None:
             entry = store.look(kind, node.key)
             if entry is not None:
                 store.verify(entry, watch)
+
+
+def _looked(
+    stack_file: Path,
+    settings: Settings,
+    state: State,
+    prepared: Prepared,
+    options: Options,
+) -> tuple[tuple[Drift, ...], tuple[str, ...]]:
+    """How what is live differs from the state, and a note on what was looked at."""
+    server, here = state.server, not ABILITIES[state.engine].remote
+    if options.refresh or (options.observe and here):
+        return drift_of(stack_file, settings, state, prepared.graph), ()
+    if server is None:
+        return (), ()
+    match look_at(state.engine, server, settings.place(stack_file)):
+        case Look.ANSWERS:
+            return (), (f"{server.address} was asked, and answers",)
+        case Look.SILENT as silent:
+            return (Drift(server.address, silent.value),), ()
+        case Look.GONE:
+            return drift_of(stack_file, settings, state, prepared.graph), ()
+        case Look.UNSEEN:
+            why = "`--refresh` looks at it"
+            return (), (f"{server.address} was not looked at: {why}",)
+        case never:
+            assert_never(never)
 
 
 def notes_of(made: Plan) -> tuple[str, ...]:
@@ -191,6 +234,22 @@ def drift_of(
     return tuple(found)
 
 
+def lost_images(state: State, home: Path) -> tuple[Drift, ...]:
+    """Snapshots of this machine whose image is gone, which one look at each shows."""
+    taken = [
+        it
+        for it in state.live.values()
+        if it.kind is Kind.SNAPSHOT
+        and it.outputs.get("path") == str(home / Kind.SNAPSHOT / it.key)
+    ]
+    if not taken or not home.is_dir():  # a job of CI plans for another machine
+        return ()
+    from deployer.store import Store  # noqa: PLC0415 - most stacks take no snapshot
+
+    lost = (it for it in taken if not Store(home).has("snapshot", it.key))
+    return tuple(Drift(it.address, "the image is gone") for it in lost)
+
+
 def settled(planned: Planned, pending: Pending) -> Planned:
     """The plan, once it is decided about what an earlier run left.
 
@@ -221,18 +280,15 @@ def live_once_settled(state: State) -> Mapping[str, Record]:
 
 def prepare(
     stack_file: Path, settings: Settings, options: Options, watch: Watch = unwatched
-) -> tuple[Prepared, Facts | None]:
+) -> "tuple[Prepared, Facts | None]":
     """Read, check, resolve and expand a stack; facts are given where they are new."""
-    cache = Cache(settings.home / "cache" / "stacks", settings.allowed)
-    machine = partial(settings.machine_stamp, stack_file)
-    if options.cached:
-        known = cache.find(stack_file, options.engine, machine)
-        if known is not None:
-            return known, None
+    cache = Cache(settings.home, settings.environment)
+    known = cache.find(stack_file, options.engine) if options.cached else None
+    if known is not None:
+        return known, None
     from deployer.app.reading import read  # noqa: PLC0415 - the model is slow to import
 
     found = read(stack_file, settings, options, watch)
-    inputs = found.prepared.inputs
-    if found.facts is None and inputs and unchanged(inputs, settings.begun):
-        cache.keep(stack_file, options.engine, found.prepared, found.machine)
+    if found.facts is None:
+        cache.keep(stack_file, options.engine, found.prepared)
     return found.prepared, found.facts

@@ -1,25 +1,35 @@
-"""What a plan needs of the files of a stack, remembered while no file changes.
+"""Prepared stacks, kept while everything that they came from is the same.
 
-Reading the model costs more than a whole plan without changes, so what it led to is
-kept beside the store, with everything it came from and the state of the code that
-read it.  A file that differs by a byte, one that appears, or a local artefact that was
-touched, is read anew; losing the cache costs one slower plan.
+Reading the model costs more than a whole plan without changes.  So what a stack led to
+is kept below the home of this user, with each path that it came from and what was seen
+there.  It is used again only where every look sees the same; losing it costs one slower
+plan.
 """
 
 import json
-from collections.abc import Callable, Mapping
+import os
+import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
+from typing import Any
 
-from deployer.answers.inputs import Input, code, digest, look
-from deployer.answers.private import read, write
+import deployer
 from deployer.core.fit import Fit, fit_data, fit_of
-from deployer.core.notices import Notice, Severity, notice_data
+from deployer.core.notices import Notice, Severity
 from deployer.core.problems import Place
 from deployer.core.resources import Graph, Kind, Node
-from deployer.core.values import JsonValue
+from deployer.private_files import read, write
+
+_ABSENT = "-"
+_LARGE = 256 * 1024
+"""Bytes from which on a file is known by its stamp and not by its digest."""
+_VARIABLES = ("HOME", "PATH", "XDG_DATA_HOME")
+"""Variables that decide what is read, beside our own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,152 +47,141 @@ class Prepared:
     """The memory that it needs where it runs first; None where nobody knows yet."""
     notices: tuple[Notice, ...] = ()
     """Known traps that it is in."""
-    inputs: tuple[Input, ...] | None = None
-    """What it came from; None where that cannot be told, or moves."""
+    seen: Mapping[str, str] | None = None
+    """Paths that it came from, and what was there; None for too many or moving ones."""
 
 
 class Cache:
-    """Prepared stacks in one folder."""
+    """Prepared stacks in one folder, for one environment."""
 
-    def __init__(self, folder: Path, allowed: tuple[Path, ...] = ()) -> None:
-        """`allowed` is what stacks may read: another list, another answer."""
-        self._folder = str(folder)
-        self._allowed = ":".join(map(str, allowed))
+    def __init__(self, home: Path, environment: Mapping[str, str]) -> None:
+        """``home`` holds the folder; the variables decide what a stack leads to."""
+        self._folder = str(home / "cache" / "stacks")
+        self._around = _surroundings(environment)
 
-    def find(
-        self, stack_file: Path, engine: str | None, machine: Callable[[str], str]
-    ) -> Prepared | None:
-        """What was prepared from exactly these inputs, if anything.
-
-        ``machine`` tells of an engine what its abilities here depend on now.
-        """
+    def find(self, stack_file: Path, engine: str | None) -> Prepared | None:
+        """Return what was prepared from exactly this, if anything."""
         try:
-            content = json.loads(read(self._folder, self._name(stack_file, engine)))
-            if content["code"] != this_code():
+            content = json.loads(read(self._folder, _name(stack_file, engine)))
+            if content["around"] != self._around:
                 return None
-            if any(look(how, path) != word for how, path, word in content["inputs"]):
+            if any(look(path) != word for path, word in content["seen"].items()):
                 return None
-            inputs = tuple((how, path) for how, path, _ in content["inputs"])
-            found = _prepared(content["prepared"], inputs)
-            if content["machine"] and content["machine"] != machine(found.engine):
-                return None
+            return _prepared(content)
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        return found
 
-    def keep(
-        self, stack_file: Path, engine: str | None, prepared: Prepared, machine: str
-    ) -> None:
-        """Remember; not being able to is no error.
-
-        ``machine`` is what the abilities of this machine were found out for, where
-        they matter.  The inputs have to be `unchanged` since before they were read.
-        """
-        if prepared.inputs is None:
+    def keep(self, stack_file: Path, engine: str | None, prepared: Prepared) -> None:
+        """Keep what was prepared; being unable to is no error."""
+        if prepared.seen is None:
             return
+        content = {"around": self._around, **_data(prepared)}
         with suppress(OSError, ValueError):
-            content = {
-                "code": this_code(),
-                "inputs": [[how, it, look(how, it)] for how, it in prepared.inputs],
-                "machine": machine,
-                "prepared": _data(prepared),
-            }
             text = json.dumps(content).encode()
-            write(self._folder, self._name(stack_file, engine), text)
-
-    def _name(self, stack_file: Path, engine: str | None) -> str:
-        name = (str(stack_file.absolute()), str(stack_file), engine or "")
-        return f"{digest(*name, self._allowed)[:24]}.json"
+            write(self._folder, _name(stack_file, engine), text)
 
 
-@cache  # two hundred files; what runs is imported already
+def look(path: str) -> str:
+    """Return one word for what is at a path now; raises OSError where it is closed.
+
+    A small file by its content, a large one by its stamp, a folder by its names; and
+    where links lead to.  Absence is a word, too.
+    """
+    try:
+        status = os.stat(path)
+        if S_ISDIR(status.st_mode):
+            word = _digest(*sorted(os.listdir(path)))
+        elif not S_ISREG(status.st_mode):
+            word = "other"
+        elif status.st_size > _LARGE:
+            times = f"{status.st_mtime_ns}:{status.st_ctime_ns}"
+            word = f"{status.st_size}:{times}:{status.st_ino}"
+        else:
+            # Never waits: what was a file a moment ago may be a pipe.
+            with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as stream:
+                word = sha256(stream.read(_LARGE + 1)).hexdigest()
+    except (FileNotFoundError, NotADirectoryError):
+        return _ABSENT
+    return f"{word}:{status.st_mode:o}:{os.path.realpath(path)}"
+
+
+@cache
 def this_code() -> str:
-    """The state of our own files, found out once a run."""
-    return code()
+    """Return the state of our own files: another deployer may read otherwise."""
+    found: list[str] = []
+    folders = [os.path.dirname(deployer.__file__)]
+    for folder in folders:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir():
+                    folders += () if entry.name == "__pycache__" else (entry.path,)
+                    continue
+                status = entry.stat()
+                found.append(f"{entry.path}:{status.st_mtime_ns}:{status.st_size}")
+    # An upgrade of an installed package renames a folder in one of these.
+    ends = ("site-packages", "dist-packages")
+    packages = [
+        path for path in sys.path if path.endswith(ends) and os.path.isdir(path)
+    ]
+    found += (f"{path}:{os.stat(path).st_mtime_ns}" for path in packages)
+    return _digest(sys.version, *sorted(found))
 
 
-def _data(prepared: Prepared) -> dict[str, JsonValue]:
+def _surroundings(environment: Mapping[str, str]) -> str:
+    """One digest of what every stack depends on: code, machine, user, variables."""
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    machine = (os.uname().release, str(pages), str(os.geteuid()))
+    ours = [n for n in environment if n in _VARIABLES or n.startswith("DEPLOYER_")]
+    variables = (f"{name}={environment[name]}" for name in sorted(ours))
+    return _digest(this_code(), *machine, *variables)
+
+
+def _name(stack_file: Path, engine: str | None) -> str:
+    whole = os.path.abspath(stack_file)
+    return f"{_digest(whole, str(stack_file), engine or '')}.json"
+
+
+def _digest(*parts: str) -> str:
+    return sha256("\0".join(parts).encode(errors="surrogateescape")).hexdigest()
+
+
+def _data(it: Prepared) -> dict[str, Any]:
     return {
-        "name": prepared.name,
-        "engine": prepared.engine,
-        "nodes": [_node_data(node) for node in prepared.graph.values()],
-        "places": {p: [w.file, w.line, w.column] for p, w in prepared.places.items()},
-        "notes": list(prepared.notes),
-        "fit": None if prepared.fit is None else fit_data(prepared.fit),
-        "notices": [notice_data(notice) for notice in prepared.notices],
+        "seen": dict(it.seen or {}),
+        "names": [it.name, it.engine],
+        "nodes": [
+            [n.address, n.kind, n.key, dict(n.fields), dict(n.needs), dict(n.spec)]
+            for n in it.graph.values()
+        ],
+        "places": {path: _words(place) for path, place in it.places.items()},
+        "notes": it.notes,
+        "fit": it.fit and fit_data(it.fit),
+        "notices": [
+            [_words(n.place), n.severity, n.id, n.path, n.what, n.hint]
+            for n in it.notices
+        ],
     }
 
 
-def _node_data(node: Node) -> JsonValue:
-    return {
-        "address": node.address,
-        "kind": node.kind.value,
-        "key": node.key,
-        "fields": dict(node.fields),
-        "needs": dict(node.needs),
-        "spec": dict(node.spec),
-    }
+def _words(place: Place) -> list[str | int]:
+    return [place.file, place.line, place.column]
 
 
-def _prepared(content: Mapping[str, JsonValue], inputs: tuple[Input, ...]) -> Prepared:
-    """Raises KeyError, TypeError or ValueError for anything that is not ours."""
-    match content:
-        case {
-            "name": str(name),
-            "engine": str(engine),
-            "nodes": list(nodes),
-            "places": dict(places),
-            "notes": list(notes),
-            "fit": None | dict() as fit,
-            "notices": list(notices),
-        }:
-            graph = {n.address: n for n in (_node(node) for node in nodes)}
-            found = {path: _place(place) for path, place in places.items()}
-            told = tuple(str(note) for note in notes)
-            known = None if fit is None else fit_of(fit)
-            traps = tuple(_notice(notice) for notice in notices)
-            return Prepared(name, engine, graph, found, told, known, traps, inputs)
-        case _:
-            raise ValueError("not a prepared stack")
-
-
-def _node(content: JsonValue) -> Node:
-    match content:
-        case {
-            "address": str(address),
-            "kind": str(kind),
-            "key": str(key),
-            "fields": dict(fields),
-            "needs": dict(needs),
-            "spec": dict(spec),
-        }:
-            found = {kind: str(needed) for kind, needed in needs.items()}
-            return Node(address, Kind(kind), key, fields, found, spec)
-        case _:
-            raise ValueError("not a node")
-
-
-def _notice(content: JsonValue) -> Notice:
-    match content:
-        case {
-            "file": str(file),
-            "line": int(line),
-            "column": int(column),
-            "severity": str(severity),
-            "id": str(name),
-            "path": str(path),
-            "what": str(what),
-            "hint": str(hint),
-        }:
-            place = Place(file, line, column)
-            return Notice(place, Severity(severity), name, path, what, hint)
-        case _:
-            raise ValueError("not a notice")
-
-
-def _place(content: JsonValue) -> Place:
-    match content:
-        case [str(file), int(line), int(column)]:
-            return Place(file, line, column)
-        case _:
-            raise ValueError("not a place")
+def _prepared(content: Mapping[str, Any]) -> Prepared:
+    nodes = [
+        Node(address, Kind(kind), *rest) for address, kind, *rest in content["nodes"]
+    ]
+    name, engine = content["names"]
+    return Prepared(
+        name,
+        engine,
+        {node.address: node for node in nodes},
+        {path: Place(*words) for path, words in content["places"].items()},
+        tuple(content["notes"]),
+        content["fit"] and fit_of(content["fit"]),
+        tuple(
+            Notice(Place(*place), Severity(severity), *rest)
+            for place, severity, *rest in content["notices"]
+        ),
+        content["seen"],
+    )

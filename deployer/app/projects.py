@@ -1,31 +1,45 @@
 """What `deployer.yaml` says, for the stacks of its project."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
+from deployer.app.state_places import refuse_unknown
 from deployer.core.project import StateOptions
+from deployer.errors import UsageError
 from deployer.load.project import load_project
+from deployer.load.roots import allowed_in, how_to_allow, may_read, root_of
 from deployer.state import KEPT
 from deployer.state.places import StatePlace
 
 
-def state_place(file: Path, below: Path) -> StatePlace | None:
+def state_place(
+    file: Path, below: Path, environment: Mapping[str, str], revision: str
+) -> StatePlace | None:
     """Where the project keeps the states of the stacks in the folder ``below``.
 
     None where it does not say.
 
-    Raises StackError with everything that is wrong in the file.
+    Raises StackError with everything that is wrong in the file, and UsageError for a
+    place that a project may not name, see `deployer.app.state_places`.
     """
     options = load_project(_shown(file)).state
     if options is None:
         return None
     if options.backend == "file":
-        named = options.path or ".deployer/state"
-        where = str(file.parent / named)
+        folder = file.parent / (options.path or ".deployer/state")
+        if not may_read(folder, root_of(file), allowed_in(environment)):
+            raise UsageError(
+                f"`{_shown(file)}` keeps states in `{folder}`, outside of its project",
+                hint=how_to_allow(folder),
+            )
+        where = str(folder)
     else:
         parts = (options.account, options.bucket, options.prefix)
         where = "/".join(part.strip("/") for part in parts if part)
     place = StatePlace(options.backend, where, _extra(options), options.keep or KEPT)
+    if place.scheme != "file":
+        refuse_unknown(place, options, _shown(file), environment, revision)
     return place.below(below)
 
 

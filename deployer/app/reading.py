@@ -1,12 +1,13 @@
 """The slow way to a prepared stack: model, lock file, sources."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deployer import lockfile
-from deployer.app.inputs import stack_inputs
+from deployer.app.inputs import look_around, look_at_all
 from deployer.app.planning import Options
 from deployer.app.prepared import Prepared
 from deployer.app.settings import Settings, patches_folder
@@ -27,12 +28,13 @@ from deployer.core.marks import leaves
 from deployer.core.model import Stack
 from deployer.core.problems import Place, Problem
 from deployer.core.progress import Watch, unwatched
+from deployer.core.resources import Kind
 from deployer.core.snapshots import narrowed, snapshot_notes
 from deployer.core.values import Flat
-from deployer.engines import abilities_of, machine_stamp
+from deployer.engines import abilities_of
 from deployer.errors import StackError, UsageError
 from deployer.llama.flags import problems_of
-from deployer.load.roots import may_read, root_of
+from deployer.load.roots import how_to_allow, may_read, root_of
 from deployer.load.stack import Loaded, load
 from deployer.load.tree import place_of
 from deployer.sources.digests import sha256_of
@@ -41,7 +43,8 @@ if TYPE_CHECKING:
     from deployer.llama.patch_file import Patch
 
 _COLD = "write `snapshot: {enabled: auto}` to start cold where there is none"
-_DEFAULT = Options()
+_ASKING = Options()
+"""Sources are asked for what the lock file does not pin."""
 _START = Place("stack")
 """For an option that no field was written for."""
 
@@ -53,12 +56,11 @@ class Read:
     prepared: Prepared
     facts: Facts | None
     """New facts, to be written to the lock file."""
-    machine: str
-    """What the abilities of this machine were found out for, where they matter."""
 
 
 def read(stack_file: Path, settings: Settings, options: Options, watch: Watch) -> Read:
     """Everything a plan needs of the files; see `deployer.app.planning.prepare`."""
+    seen = look_around(stack_file)
     loaded = load(stack_file, engine=options.engine, allowed=settings.allowed)
     stack = loaded.stack
     variables = settings.variables(stack_file.parent.absolute())
@@ -66,16 +68,13 @@ def read(stack_file: Path, settings: Settings, options: Options, watch: Watch) -
     _refuse_snapshot(stack, abilities)
     refuse_options(loaded)
     refuse_build(loaded)
-    lock = lockfile.lock_path(stack_file)
-    locked = lockfile.read(lock)
+    locked = lockfile.read(lockfile.lock_path(stack_file))
     notices = refuse_traps(loaded, number_of(stack, locked))
     facts = resolved(loaded, stack_file, settings, locked, watch, options)
     same = lockfile.pins_same(locked, facts)
     if not same and options.locked:
-        raise UsageError(
-            _moved(lock, locked, facts), hint=f"run `deployer lock {stack_file}`"
-        )
-    asked = gate_files(stack, stack_file.parent)
+        raise _stale(stack_file, locked, facts.inputs, facts)
+    asked = gate_files(stack, stack_file, settings)
     graph = judged_by(expand(stack, facts, abilities), _digests(asked))
     known = weighed(loaded, stack_file, settings, facts, graph)
     refuse_model(known)
@@ -87,22 +86,13 @@ def read(stack_file: Path, settings: Settings, options: Options, watch: Watch) -
         (*loaded.notes, *snapshot_notes(stack, abilities), *known.notes),
         known.size.fits[0] if known.size else None,
         notices,
-        stack_inputs(loaded, stack_file, settings, facts, graph),
+        look_at_all(seen, loaded, stack_file, settings, facts, graph),
     )
-    return Read(
-        prepared,
-        None if same else facts,
-        machine=_machine(stack, variables),
-    )
+    return Read(prepared, None if same else facts)
 
 
 def _digests(files: Mapping[str, Path]) -> Flat:
     return {path: sha256_of(file, unwatched) for path, file in files.items()}
-
-
-def _machine(stack: Stack, variables: Mapping[str, str]) -> str:
-    """What the plan of a stack depends on of this machine; nothing for most."""
-    return "" if stack.snapshot is None else machine_stamp(stack.engine, variables)
 
 
 def refuse_options(loaded: Loaded) -> None:
@@ -144,21 +134,25 @@ def resolved(
     settings: Settings,
     locked: Facts | None,
     watch: Watch,
-    options: Options = _DEFAULT,
+    options: Options = _ASKING,
 ) -> Facts:
     """The facts of a stack: from the lock file where it fits, else from the sources.
 
-    Raises UsageError where sources would have to be asked and it is ``offline``.
+    Raises UsageError where sources would have to be asked and the ``options`` are not
+    to, and where the lock file pins what the stack does not ask for.
     """
     stack = loaded.stack
+    _refuse_beside(stack, stack_file, settings)
     patches = patches_of(stack, stack_file)
-    named = _digests_of_named(stack, stack_file.parent, patches)
-    inputs = lockfile.inputs_of(stack, named)
+    inputs = lockfile.inputs_of(stack, _digests_of(stack, stack_file.parent, patches))
     build, weights = _kept(stack, locked, inputs)
+    for kind, pin in ((Kind.BUILD, build), (Kind.WEIGHTS, weights)):
+        if pin is not None:
+            lockfile.refuse_other(lockfile.lock_path(stack_file), stack, kind, pin)
     if build is not None and weights is not None:
         return Facts(build=build, weights=weights, inputs=inputs)
-    if options.offline:
-        _refuse_asking(stack, stack_file, build, weights)
+    if _asks(stack, build, weights) and options.locked:
+        raise _stale(stack_file, locked, inputs)
     from deployer.resolve import Resolver  # noqa: PLC0415 - knows every source
 
     resolver = Resolver(
@@ -173,10 +167,10 @@ def resolved(
     return resolver.facts(stack, inputs, build=build, weights=weights)
 
 
-def _digests_of_named(
-    stack: Stack, folder: Path, patches: "Sequence[Patch]"
+def _digests_of(
+    stack: Stack, folder: Path, patches: "tuple[Patch, ...]"
 ) -> dict[str, str]:
-    """The digests of the files that a stack names, by the field that they stand for."""
+    """Of the files that a stack names and the lock file stands for."""
     digests = {f"llama_cpp.patches.{patch.name}": patch.digest for patch in patches}
     for name in _pictures(stack):
         digests[f"{WARMUP_DIGESTS}{name}"] = sha256_of(folder / name, unwatched)
@@ -185,21 +179,49 @@ def _digests_of_named(
     return digests
 
 
-def gate_files(stack: Stack, folder: Path) -> Mapping[str, Path]:
-    """The files that gates name and that are there, by the field of their digest."""
+def gate_files(
+    stack: Stack, stack_file: Path, settings: Settings
+) -> Mapping[str, Path]:
+    """The files that gates name and that are there, by the field of their digest.
+
+    A word of a command is one only where the stack may read it.
+    """
+    folder, root = stack_file.parent, root_of(stack_file)
     found = {
         it.field: folder / it.name
         for it in files_of(stack.gates)
         if it.certain or not Path(it.name).is_absolute()  # programs of the system
     }
-    return {field: file for field, file in found.items() if _is_file(file)}
+    return {
+        field: file
+        for field, file in found.items()
+        if _is_file(file, root, settings.allowed)
+    }
 
 
-def _is_file(file: Path) -> bool:
+def _is_file(file: Path, root: Path, allowed: tuple[Path, ...]) -> bool:
     try:
-        return file.is_file()
-    except (OSError, ValueError):  # a word of a command may be no name of a file
+        return may_read(file, root, allowed) and file.is_file()
+    except (OSError, ValueError, RuntimeError):  # a word may be no name of a file
         return False
+
+
+def _refuse_beside(stack: Stack, stack_file: Path, settings: Settings) -> None:
+    """Raise UsageError where what lies beside a named file leads out of the project."""
+    program, model = stack.llama_cpp.binary, stack.model.path
+    if program is None and model is None:
+        return
+    from deployer.sources import paths  # noqa: PLC0415 - few name files of their own
+
+    folder, root = stack_file.parent, root_of(stack_file)
+    parts = () if model is None else paths.named_parts(folder / model)
+    beside = () if program is None else paths.libraries_of(folder / program)
+    for file in (*takewhile(Path.exists, parts), *beside):
+        if not may_read(file, root, settings.allowed):
+            raise UsageError(
+                f"`{file}` is outside the project of the stack",
+                hint=how_to_allow(file),
+            )
 
 
 def template_of(stack: Stack, folder: Path) -> Path | None:
@@ -220,17 +242,9 @@ def patches_of(stack: Stack, stack_file: Path) -> "tuple[Patch, ...]":
     names = stack.llama_cpp.patches or ()
     if not names:
         return ()
-    folder = patches_folder(stack_file)
-    root = root_of(stack_file)
-    led_out = [name for name in names if not may_read(folder / name, root, ())]
-    if led_out:
-        raise UsageError(
-            f"the patch `{led_out[0]}` lies outside the project of the stack",
-            hint=f"`{folder / led_out[0]}` is a link: put the folder there",
-        )
     from deployer.llama.patch_file import load_patches  # noqa: PLC0415 - few have any
 
-    return load_patches(folder, names)
+    return load_patches(patches_folder(stack_file), names)
 
 
 def _kept(
@@ -247,16 +261,10 @@ def _kept(
     return build, weights
 
 
-def _refuse_asking(
-    stack: Stack, stack_file: Path, build: Pin | None, weights: Pin | None
-) -> None:
-    """Raise UsageError where what no pin is given for lies elsewhere than here."""
+def _asks(stack: Stack, build: Pin | None, weights: Pin | None) -> bool:
+    """Whether what no pin is given for lies elsewhere than here."""
     remote_weights = weights is None and stack.model.path is None
-    if remote_weights or (build is None and not _builds_here(stack)):
-        raise UsageError(
-            f"the lock file of `{stack_file}` does not pin all that it names",
-            hint=f"run `deployer lock {stack_file}`",
-        )
+    return remote_weights or (build is None and not _builds_here(stack))
 
 
 def _builds_here(stack: Stack) -> bool:
@@ -264,20 +272,28 @@ def _builds_here(stack: Stack) -> bool:
     return stack.llama_cpp.binary is not None or stack.llama_cpp.source == "path"
 
 
-def _moved(lock: Path, locked: Facts | None, facts: Facts) -> str:
+def _stale(
+    stack_file: Path, locked: Facts | None, inputs: Flat, facts: Facts | None = None
+) -> UsageError:
     """Which field or file the lock file is behind in."""
+    lock = lockfile.lock_path(stack_file)
+    hint = f"run `deployer lock {stack_file}`"
     if locked is None:
-        return f"`{lock}` is not there, and `--locked` may not write it"
-    every = sorted(locked.inputs.keys() | facts.inputs.keys())
-    fields = [p for p in every if locked.inputs.get(p) != facts.inputs.get(p)]
+        return UsageError(
+            f"`{lock}` is not there, and `--locked` may not write it", hint
+        )
+    every = sorted(locked.inputs.keys() | inputs.keys())
+    fields = [p for p in every if locked.inputs.get(p) != inputs.get(p)]
     if fields:
         changes = ", ".join(
-            f"`{p}` ({locked.inputs.get(p, 'unset')} → {facts.inputs.get(p, 'unset')})"
+            f"`{p}` ({locked.inputs.get(p, 'unset')} → {inputs.get(p, 'unset')})"
             for p in fields
         )
-        return f"`{lock}` was made for another stack: {changes}"
-    which = "llama-server" if locked.build != facts.build else "weights"
-    return f"`{lock}` pins other {which} than the file that is there now"
+        return UsageError(f"`{lock}` was made for another stack: {changes}", hint)
+    same_build = facts is None or locked.build == facts.build
+    which = "weights" if same_build else "llama-server"
+    what = f"`{lock}` pins other {which} than the file that is there now"
+    return UsageError(what, hint)
 
 
 def _refuse_snapshot(stack: Stack, abilities: Abilities) -> None:

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+from deployer.app.actual import reconciled
 from deployer.app.deployed import name_of
+from deployer.app.hosts import refuse_elsewhere
 from deployer.app.planning import drift_of, live_once_settled
 from deployer.app.settings import Settings
 from deployer.core.plan import Plan, make_plan
@@ -18,5 +20,7 @@ def refresh(stack_file: Path, settings: Settings) -> Plan | None:
     if state is None:
         return None
     graph = {a: node_of(record) for a, record in live_once_settled(state).items()}
-    drift = drift_of(stack_file, settings, state, graph)
+    refuse_elsewhere(state, settings, stack_file)
+    state, drift = reconciled(state, settings, stack_file, graph, thoroughly=True)
+    drift += drift_of(stack_file, settings, state, graph)
     return make_plan(graph, state, drift=drift)

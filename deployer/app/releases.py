@@ -24,7 +24,7 @@ def compare(
     stack_file: Path, settings: Settings, before: int, after: int
 ) -> Comparison:
     """The difference between two kept releases; raises UsageError for others."""
-    state = deployed(stack_file, settings).state
+    state = deployed(stack_file, settings, anywhere=True).state
     old, new = _release(state, before), _release(state, after)
     seen = State(state.stack, state.engine, state.lineage, live=old.records)
     graph = {address: node_of(record) for address, record in new.records.items()}

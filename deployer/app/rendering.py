@@ -6,6 +6,7 @@ from deployer.app.planning import Options, prepare
 from deployer.app.settings import Settings
 from deployer.core.progress import Watch, unwatched
 from deployer.engines import Rendering, render
+from deployer.engines.files import write_files
 from deployer.errors import UsageError
 
 
@@ -26,8 +27,4 @@ def write(rendering: Rendering, folder: Path) -> tuple[Path, ...]:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
         raise UsageError(f"`{folder}` is a file", hint="name a folder") from None
-    written = []
-    for name, content in rendering.files.items():
-        (folder / name).write_bytes(content)
-        written.append(folder / name)
-    return tuple(written)
+    return write_files(rendering.files, folder)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from deployer.app.settings import utc_now
+from deployer.contained import contained
 from deployer.core.state import State
 from deployer.core.verdict import Verdict
 
@@ -47,7 +48,8 @@ def report_of(home: Path, state: State, number: int) -> Path | None:
 
 def folder_of(home: Path, state: State) -> Path:
     """Names of stacks are unique in a folder only, lineages everywhere."""
-    return home / "reports" / f"{state.stack}-{state.lineage[:6]}"
+    reports = home / "reports"
+    return contained(reports, reports / f"{state.stack}-{state.lineage[:6]}")
 
 
 def _prune(folder: Path, state: State) -> None:
@@ -56,4 +58,4 @@ def _prune(folder: Path, state: State) -> None:
     runs = [name for name in names if not name.startswith(_RELEASE)]
     for name in names:
         if name not in kept and name not in runs[-KEPT_RUNS:]:
-            shutil.rmtree(folder / name, ignore_errors=True)
+            shutil.rmtree(contained(folder, folder / name), ignore_errors=True)

@@ -13,8 +13,10 @@ from deployer.errors import UsageError
 
 def start(stack_file: Path, settings: Settings, say: Say) -> Endpoint:
     """Start the live release where it does not run."""
-    found = deployed(stack_file, settings)
+    found = deployed(stack_file, settings, thoroughly=True)
     with found.store.lock(operation="start"):
+        for stray in found.strays:
+            found.engine.retire(stray, say)
         found.engine.start(found.server, found.needs, say)
     return found.engine.endpoint(found.server, candidate=False)
 
@@ -47,8 +49,10 @@ def restore(stack_file: Path, settings: Settings, say: Say) -> Restored:
 
 def stop(stack_file: Path, settings: Settings, say: Say) -> Deployed:
     """Stop the server; the release stays, and `start` brings it back."""
-    found = deployed(stack_file, settings)
+    found = deployed(stack_file, settings, thoroughly=True)
     with found.store.lock(operation="stop"):
+        for stray in found.strays:
+            found.engine.retire(stray, say)
         found.engine.stop(found.server, say)
     return found
 

@@ -46,7 +46,10 @@ def stack_of(saved: SavedPlan) -> Path:
     is said by who applies it.
     """
     named = Path(saved.file)
-    inside = (Path.cwd() / named).resolve().is_relative_to(Path.cwd().resolve())
+    try:
+        inside = (Path.cwd() / named).resolve().is_relative_to(Path.cwd().resolve())
+    except (OSError, RuntimeError):  # too long, or a loop of links
+        inside = False
     if named.is_absolute() or not inside:
         raise UsageError(
             f"the plan is for a stack outside of this folder: `{show(saved.file)}`",

@@ -1,7 +1,7 @@
 """Day to day: check."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from deployer.app.comeback import restorable
@@ -15,6 +15,7 @@ from deployer.app.judging import (
 from deployer.app.settings import Settings
 from deployer.core.events import Event
 from deployer.core.plan import gates_of
+from deployer.core.values import Flat
 from deployer.core.verdict import Verdict
 from deployer.engines import Endpoint
 from deployer.gates.runner import GateRequest, Tell, run_gates
@@ -33,6 +34,10 @@ class Checking:
     """How often each is run."""
     fail_fast: bool = False
     """Begin none after one that holds back."""
+    options: Flat = field(default_factory=dict)
+    """Options of gates by dotted path, instead of those of the stack."""
+    process: bool = True
+    """Look at the process first, for gates that judge its memory or its log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +58,15 @@ def check(
     folder = stack_file.parent.absolute()
     fields = release_fields(found.state.live)
     target = replace(
-        target_of(endpoint, settings.variables(folder), fields),
-        process=process_of(found.engine.observe(server)),
-        folder=folder,
+        target_of(endpoint, settings.variables(folder), fields), folder=folder
     )
+    if checking.process:
+        target = replace(target, process=process_of(found.engine.observe(server)))
     named = checking.gates or gates_of(server.fields)
     with restorable(
         target, found.engine, server, lambda _: found.needs, unheard, candidate=False
     ) as looked_at:
-        requests = requests_of(named, server.fields)
+        requests = requests_of(named, {**server.fields, **checking.options})
         return _checked(requests, looked_at, checking, tell)
 
 

@@ -21,6 +21,8 @@ from deployer.state import StateStore
 from deployer.state.places import StatePlace, place_at, store_at
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from deployer.core.state import State
     from deployer.engines import Engine, Place
     from deployer.store import Store
@@ -40,8 +42,10 @@ class Settings:
     """Artefact store, run directories, caches."""
     lock_timeout: float = 0.0
     """Seconds that a run waits for the lock of a stack."""
-    ahead: "Callable[[StateStore], State | None] | None" = None
-    """Reads states that were asked for before their turn; None: each in its turn."""
+    coming: "dict[str, Future[State | None]]" = field(default_factory=dict)
+    """States that were asked for already, by the place of their store."""
+    base: str = ""
+    """Revision that the work is compared with, as the user names it."""
     begun: int = field(default_factory=time.time_ns)
     """When this run began to read, in nanoseconds since the epoch."""
     _places: dict[tuple[Path, Path], StatePlace] = field(
@@ -75,7 +79,8 @@ class Settings:
     def state(self, stack_file: Path, name: str) -> "State | None":
         """The stored state of a stack, for those who change nothing."""
         store = self.states(stack_file, name)
-        return store.read() if self.ahead is None else self.ahead(store)
+        coming = self.coming.pop(store.place, None)  # held no longer than needed
+        return store.read() if coming is None else coming.result()
 
     def state_place(self, stack_file: Path) -> StatePlace:
         """The place that DEPLOYER_STATE_URL or `deployer.yaml` names, or the folder.
@@ -94,7 +99,8 @@ class Settings:
         elif (file := project_file(stack_file)) is not None:
             from deployer.app.projects import state_place  # noqa: PLC0415 - slow
 
-            place = state_place(file, _below(stack_file))
+            below, variables = _below(stack_file), self.environment
+            place = state_place(file, below, variables, self.base)
         return place or StatePlace("file", str(self._beside(stack_file)))
 
     def _beside(self, stack_file: Path) -> Path:
@@ -126,12 +132,6 @@ class Settings:
         folder = stack_file.parent.absolute()
         patches = patches_folder(stack_file)
         return Place(self.home, folder, self.variables(folder), patches)
-
-    def machine_stamp(self, stack_file: Path, engine: str) -> str:
-        """What the abilities of an engine on this machine depend on."""
-        from deployer.engines import machine_stamp  # noqa: PLC0415 - as above
-
-        return machine_stamp(engine, self.variables(stack_file.parent.absolute()))
 
     def variables(self, folder: Path) -> Mapping[str, str]:
         """The environment over what `.env` beside the stack says."""

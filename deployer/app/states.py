@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deployer.app.deployed import name_of
+from deployer.app.hosts import elsewhere, taken_over
 from deployer.app.settings import Settings
 from deployer.core.state import State
 from deployer.errors import DeployerError, StalePlanError, StateError, UsageError
@@ -116,6 +117,28 @@ def migrate(stack_file: Path, settings: Settings, url: str) -> StateStore:
             _copy(here.kept(serial), there)
         _copy(state, there)
     return there
+
+
+def take_over(stack_file: Path, settings: Settings, host: str) -> State:
+    """Forget what another machine ran, so that this one can deploy the stack.
+
+    Nothing is stopped there.  Raises UsageError unless it is that machine, by its
+    name, that the stack runs on.
+    """
+    store = store_of(stack_file, settings)
+    with store.lock(operation="state take-over"):
+        stored = store.read()
+        found = "" if stored is None else elsewhere(stored, settings, stack_file)
+        if stored is None or not found:
+            raise UsageError(f"stack `{store.stack}` runs on no other machine")
+        if host != found:
+            raise UsageError(
+                f"stack `{store.stack}` runs on host `{found}`, not on `{host}`",
+                hint=f"`deployer state take-over {stack_file} {found}`",
+            )
+        new = taken_over(stored, settings)
+        store.write(new, expect=stored.serial)
+        return new
 
 
 def repair(stack_file: Path, settings: Settings) -> State | None:

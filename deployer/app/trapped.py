@@ -6,7 +6,7 @@ from deployer.core.model import Stack
 from deployer.core.notices import Notice, Severity
 from deployer.core.problems import Place, Problem
 from deployer.errors import StackError
-from deployer.llama.traps import traps_of
+from deployer.llama.known.traps import traps_of
 from deployer.load.stack import Loaded
 from deployer.load.tree import place_of
 

@@ -13,15 +13,16 @@ from deployer.core.argv import FLAGS_PREFIX, words_by_field
 from deployer.core.facts import Facts
 from deployer.core.marks import leaves
 from deployer.core.model import Stack
+from deployer.core.pins import UPSTREAM
 from deployer.core.progress import Watch
 from deployer.core.values import JsonValue
 from deployer.errors import DeployerError, UsageError
 from deployer.llama.catalogue import Standing, catalogue
-from deployer.llama.changes import changes_between
 from deployer.llama.flags import problems_of
-from deployer.llama.renames import newer, older
-from deployer.llama.traps import Caught, traps_of
-from deployer.llama.tree_git import UPSTREAM, newest_build
+from deployer.llama.known.changes import changes_between
+from deployer.llama.known.renames import newer, older
+from deployer.llama.known.traps import Caught, traps_of
+from deployer.llama.tree_git import newest_build
 from deployer.llama.trees import number_of as tag_to_number
 from deployer.load.edits import Edit, Remove, Rename, SetValue, applied, edited
 from deployer.load.stack import Loaded, load

@@ -16,7 +16,7 @@ from deployer.app.serving import Checking, check
 from deployer.app.settings import STATE_FOLDER, Settings, utc_now
 from deployer.core import monitor
 from deployer.core.monitor import RESTORE, WARM, Monitored
-from deployer.core.values import JsonValue
+from deployer.core.values import Flat, JsonValue
 from deployer.core.verdict import Outcome, Verdict
 
 KEPT = 500
@@ -89,7 +89,7 @@ def watch(stack_file: Path, settings: Settings, watching: Watching) -> Iterator[
             record = record_of(stack_file, it.stack)
             known = remembered(record)
             before = [probe for probe in known if probe.path == path]
-            verdict = _asked(stack_file, settings)
+            verdict = _asked(stack_file, settings, limit)
             probe = _probe(verdict, path, limit, before[-1] if before else None)
             _write(record, (*known, probe)[-KEPT:])
             yield probe
@@ -153,11 +153,11 @@ def _value(name: str, probes: list[Probe]) -> float | None:
     return probes[-1].ttft_seconds
 
 
-def _asked(stack_file: Path, settings: Settings) -> Verdict:
-    """One streamed answer of what is live."""
-    (verdict,) = check(
-        stack_file, settings, Checking(gates=("stream",)), lambda _: None
-    ).verdicts
+def _asked(stack_file: Path, settings: Settings, limit: float) -> Verdict:
+    """One streamed answer of what is live; none is waited for beyond the limit."""
+    options: Flat = {"gates.stream.ttft": limit}
+    checking = Checking(gates=("stream",), options=options, process=False)
+    (verdict,) = check(stack_file, settings, checking, lambda _: None).verdicts
     return verdict
 
 

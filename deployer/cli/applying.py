@@ -1,6 +1,5 @@
 """apply, rollback, destroy: the commands that change something."""
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TypedDict, Unpack
@@ -8,7 +7,6 @@ from typing import TypedDict, Unpack
 import click
 
 from deployer import saved_plan
-from deployer.answers.kept import call_of
 from deployer.app.applying import destroy, rollback
 from deployer.app.planning import Options, Pending, Planned
 from deployer.app.saving import stack_of
@@ -106,9 +104,10 @@ def apply_command(
         stack = stack_of(saved) if stack == Path() else stack
         asked["engine"], yes = asked["engine"] or saved.bound.engine or None, True
     subjects = asked_for(stack, since, allow_destroy=allow_destroy)
-    settings = replace(settings_of(), lock_timeout=asked["lock_timeout"])
-    call = call_of(sys.argv[1:])
-    run = Run(_options(asked), settings, saved=saved, yes=yes, call=call)
+    settings = replace(
+        settings_of(), lock_timeout=asked["lock_timeout"], base=since or ""
+    )
+    run = Run(_options(asked), settings, saved=saved, yes=yes)
     carry_out = run.stream if as_json else run.show
     carry_out(subjects, f"deployer apply {stack}")
 
@@ -117,8 +116,8 @@ def _options(asked: _Asked) -> Options:
     return Options(
         asked["engine"],
         locked=asked["locked"],
-        refresh=True,
-        cheaply=not asked["refresh"],
+        refresh=asked["refresh"],
+        observe=True,
         pending=Pending(asked["pending"]),
         cached=asked["cached"],
     )

@@ -74,7 +74,7 @@ def doctor_command(
 
 
 def _print_runbook() -> None:
-    from deployer.llama.runbook import markdown  # noqa: PLC0415 - only here
+    from deployer.llama.known.runbook import markdown  # noqa: PLC0415 - only here
 
     click.echo(markdown(), nl=False)
 

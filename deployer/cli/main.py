@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from deployer import __version__
+from deployer import __version__, interrupts
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -134,10 +134,12 @@ def run() -> int:
     _open_closed()
     _print_anywhere()
     try:
+        interrupts.raise_from_now()
         code = main(prog_name="deployer", standalone_mode=False)
     except click.exceptions.Exit as stop:
         code = stop.exit_code
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is told
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - whatever it is, it is told
+        interrupts.ignore()
         from deployer.cli.trouble import tell  # noqa: PLC0415 - only on trouble
 
         code = tell(error, debug=debug)

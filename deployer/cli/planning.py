@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,11 +10,9 @@ from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 import click
 
-from deployer.answers.kept import call_of
+from deployer.app.concurrent_states import concurrent_states
 from deployer.app.planning import Options, Planned, plan
-from deployer.app.remembering import SaidPlans
 from deployer.app.settings import Settings, settings_of
-from deployer.app.states_ahead import states_ahead
 from deployer.app.subjects import Subject
 from deployer.cli.each import annotate_option, each, subjects_of
 from deployer.cli.options import (
@@ -157,7 +155,9 @@ class _Asked(TypedDict):
 @no_cache_option
 @since_option
 @annotate_option
-@click.option("--refresh", is_flag=True, help="Look at the world, and report drift.")
+@click.option(
+    "--refresh", is_flag=True, help="Observe all that is live, and report drift."
+)
 @click.option(
     "--without-state",
     is_flag=True,
@@ -199,19 +199,17 @@ def plan_command(  # noqa: PLR0913 - one parameter an option
       deployer plan stacks/demo.yaml --out demo.plan
       deployer plan stacks/ --changed-since origin/main --format markdown
     """
-    settings, options = settings_of(), Options(**asked)
+    settings, options = replace(settings_of(), base=since or ""), Options(**asked)
     form = "json" if as_json else form
     subjects, unchanged = _selected(paths, since)
     _refuse_several(subjects, out)
-    said = SaidPlans(call_of(sys.argv[1:]), settings)
-    with _helped(subjects, settings, options), states_ahead(subjects, settings) as far:
-        make = partial(_plan, far, options, out, as_text=form == "text")
+    asked_for = () if options.without_state else subjects
+    with concurrent_states(asked_for, settings) as known:
+        make = partial(_plan, known, options, out, as_text=form == "text")
         if form == "markdown":
             changes = _comment(subjects, unchanged, make, since, annotate=annotate)
         else:
-            changes = _tell_each(
-                subjects, make, form, said, steps=steps, annotate=annotate
-            )
+            changes = _tell_each(subjects, make, form, steps=steps, annotate=annotate)
     if changes and detailed_exitcode:
         raise click.exceptions.Exit(CHANGES)
 
@@ -267,7 +265,7 @@ def refresh_command(
             click.echo(f"{file}: {line}")
 
     subjects = subjects_of(paths)
-    with states_ahead(subjects, settings_of()) as settings:
+    with concurrent_states(subjects, settings_of()) as settings:
         each(subjects, partial(look, settings), as_json=as_json)
     if drifted and detailed_exitcode:
         raise click.exceptions.Exit(CHANGES)
@@ -285,18 +283,6 @@ def _selected(
     if not found.subjects:
         click.echo(f"No stack resolves to anything else than at {since}.", err=True)
     return found.subjects, found.unchanged
-
-
-def _helped(
-    subjects: tuple[Subject, ...], settings: Settings, options: Options
-) -> AbstractContextManager[None]:
-    """Help for many stacks; one alone, or all read anew, has no use for it."""
-    if len(subjects) == 1 or not options.cached:
-        return nullcontext()
-    from deployer.app.helpers import helped  # noqa: PLC0415 - only for several
-
-    files = [subject.file for subject in subjects if subject.gone is None]
-    return helped(files, settings, options)
 
 
 def _comment(
@@ -317,7 +303,6 @@ def _tell_each(
     subjects: tuple[Subject, ...],
     make: Callable[[Subject], Planned],
     form: str,
-    said: SaidPlans,
     *,
     steps: bool,
     annotate: bool,
@@ -330,11 +315,9 @@ def _tell_each(
         apart = subject != subjects[0]
         planned = make(subject)
         changes += not planned.plan.is_empty
-        text = print_plan(planned, form, subject.file, steps=steps, apart=apart)
-        said.add(subject.file, planned, text)
+        print_plan(planned, form, subject.file, steps=steps, apart=apart)
 
     each(subjects, tell, as_json=form == "json", annotate=annotate)
-    said.keep()
     return changes
 
 

@@ -15,8 +15,9 @@ from deployer.cli.output import json_head, json_line, when
 from deployer.core.render.data import plan_data
 from deployer.core.render.words import because, describe
 from deployer.core.resources import Kind
-from deployer.core.state import Release, State
+from deployer.core.state import Release
 from deployer.core.values import JsonValue
+from deployer.engines import Observation
 
 
 @click.command("status", short_help="Show what is live, and how it is.")
@@ -24,6 +25,9 @@ from deployer.core.values import JsonValue
 @json_option
 def status_command(stack: Path, *, as_json: bool) -> None:
     """Show what is live, how its server is, and what an earlier run left.
+
+    Exit 1 when the live server does not run, or does not answer that it is healthy;
+    `condition` in the JSON says which.
 
     \b
     Example:
@@ -33,25 +37,37 @@ def status_command(stack: Path, *, as_json: bool) -> None:
     if as_json:
         json_head()
         json_line(_status_data(found))
-        return
+    else:
+        _show(stack, found)
+    if not found.is_well:
+        raise click.exceptions.Exit(1)
+
+
+def _show(stack: Path, found: Status) -> None:
     state = found.state
     click.echo(f"{state.stack} on {state.engine} · state serial {state.serial}")
-    if found.release is None or found.server is None or found.endpoint is None:
+    if found.server is None or found.endpoint is None:
         click.echo("  nothing is live")
     else:
         release = found.release
-        click.echo(f"  release  {release.number} since {when(release.at)}")
-        sign = "✔" if found.server.healthy else "✖"
+        known = "not in the state"
+        if release is not None:
+            known = f"{release.number} since {when(release.at)}"
+        click.echo(f"  release  {known}")
+        sign = "✔" if found.server.healthy else "?" if found.host else "✖"
         click.echo(f"  server   {sign} {found.server.detail}")
-        if not found.server.running:
+        if not found.is_well and "condition" in found.server.facts:
             click.echo(f"           `deployer start {stack}` brings it back")
         click.echo(f"  url      {found.endpoint.url}")
         for change in found.made_of:
             if change.kind is not Kind.SERVER:
                 what = describe(change) or "without warm-up requests"
                 click.echo(f"  {change.kind:<8} {what}")
-        _gates(release)
-    _unfinished(state)
+        if release is not None:
+            _gates(release)
+    for drift in found.drift:
+        click.echo(f"  ! drift  {drift.address}: {drift.detail}")
+    _unfinished(found)
 
 
 def _gates(release: Release) -> None:
@@ -60,13 +76,16 @@ def _gates(release: Release) -> None:
     click.echo(f"  gates    {of} passed before promotion")
 
 
-def _unfinished(state: State) -> None:
+def _unfinished(found: Status) -> None:
+    state = found.state
     if state.promoting is not None:
         click.echo(f"  ! promoting release {state.promoting.number} did not end")
     for loose in state.loose:
         record = loose.record
+        seen = found.left.get(record.key)
+        now = f": {seen.detail}" if seen else ""
         click.echo(
-            f"  ! {record.address} {record.key[:8]} was left {loose.begun.value}"
+            f"  ! {record.address} {record.key[:8]} was left {loose.begun.value}{now}"
         )
     if state.promoting is not None or state.loose:
         click.echo("    the next `deployer apply` settles it")
@@ -86,14 +105,26 @@ def _status_data(found: Status) -> dict[str, JsonValue]:
         else {
             "running": server.running,
             "healthy": server.healthy,
+            "condition": server.facts.get("condition") or _condition(server),
             "detail": server.detail,
             "facts": dict(server.facts),
         },
+        "host": found.host or None,
+        "drift": [
+            {"address": drift.address, "detail": drift.detail} for drift in found.drift
+        ],
         "unfinished": [
             {"address": it.record.address, "begun": it.begun.value}
             for it in found.state.loose
         ],
     }
+
+
+def _condition(server: Observation) -> str:
+    """Where the engine does not say more."""
+    if not server.running:
+        return "dead"
+    return "healthy" if server.healthy else "unhealthy"
 
 
 @click.command("history", short_help="List the kept releases, newest first.")
@@ -109,10 +140,10 @@ def history_command(stack: Path, *, as_json: bool) -> None:
       deployer history stacks/prod.yaml
     """
     settings = settings_of()
-    found = deployed(stack, settings)
+    found = deployed(stack, settings, anywhere=True)
     state = found.state
     versions = versions_of(found)
-    live = state.releases[-1].number if state.live and state.releases else None
+    live = state.live_release.number if state.live_release else None
     if as_json:
         json_head()
     for release in reversed(state.releases):

@@ -9,7 +9,6 @@ import click
 
 from deployer.app.applying import Applied, Confirm, apply_stack, destroy
 from deployer.app.planning import Options, Planned
-from deployer.app.remembering import remember_apply
 from deployer.app.settings import Settings
 from deployer.app.subjects import Subject
 from deployer.cli.each import report
@@ -55,8 +54,6 @@ class Run:
     settings: Settings
     saved: SavedPlan | None
     yes: bool
-    call: tuple[str, ...] = ()
-    """What was typed, where the next call may be answered without a run."""
 
     def show(self, subjects: Sequence[Subject], command: str) -> None:
         """Carry out and show it to a person."""
@@ -68,11 +65,7 @@ class Run:
             try:
                 with evidence(show), show:
                     done = self._carry_out(subject, show, confirm)
-                said = finish(done)
-                if done is not None and said and self.call:
-                    remember_apply(
-                        self.call, self.settings, subject.file, done.planned, said
-                    )
+                finish(done)
             except CancelledError:
                 raise
             except DeployerError as error:
@@ -174,19 +167,15 @@ def refuse_without_terminal() -> None:
         )
 
 
-def finish(done: Applied | None) -> str:
-    """Say what a run ended in; returns what was said where there was nothing to do.
-
-    Raises CancelledError where it was declined.
-    """
+def finish(done: Applied | None) -> None:
+    """Say what a run ended in; raises CancelledError where it was declined."""
     if done is None:
         raise CancelledError("nothing was applied")
     if done.planned.plan.is_empty:
-        said = plan_text(done.planned.plan, done.planned.places)
+        click.echo(plan_text(done.planned.plan, done.planned.places), nl=False)
         if done.endpoint is not None:
-            said += f"Live at {done.endpoint.url}\n"
-        click.echo(said, nl=False)
-        return said
+            click.echo(f"Live at {done.endpoint.url}")
+        return
     if done.verdicts:
         _table(done.verdicts)
     if done.report is not None:
@@ -194,7 +183,6 @@ def finish(done: Applied | None) -> str:
     if done.endpoint is not None:
         click.echo(f"\nRelease {done.state.released} is live at {done.endpoint.url}")
         click.echo(f"\n  {curl_line(done.endpoint)}\n")
-    return ""
 
 
 def curl_line(endpoint: Endpoint) -> str:

@@ -176,3 +176,20 @@ def state_unlock(stack: Path, lock_id: str) -> None:
     """
     holder = states.store_of(stack, settings_of()).unlock(lock_id)
     click.echo(f"unlocked; it was held by {holder}")
+
+
+@state_command.command("take-over", short_help="Forget what another machine ran.")
+@stack_argument
+@click.argument("host")
+def state_take_over(stack: Path, host: str) -> None:
+    """Forget what HOST ran of a stack, so that this machine can deploy it.
+
+    Nothing is stopped on HOST: do this once that machine is gone, or nothing of the
+    stack runs there.  Releases stay for a rollback.
+
+    \b
+    Example:
+      deployer state take-over stacks/demo.yaml gpu-1
+    """
+    states.take_over(stack, settings_of(), host)
+    click.echo(f"nothing is live; `deployer apply {stack}` deploys it here")

@@ -21,8 +21,8 @@ def print_plan(
     *,
     steps: bool,
     apart: bool = False,
-) -> str:
-    """Print a plan; returns what was printed where that is text for people."""
+) -> None:
+    """Print a plan, in a form for people or for programs."""
     seen = planned.prepared if isinstance(planned, Planned) else None
     fit, notices = (None, ()) if seen is None else (seen.fit, seen.notices)
     match form:
@@ -30,8 +30,9 @@ def print_plan(
             from deployer.core.render.data import plan_data  # noqa: PLC0415 - rare
 
             data = plan_data(planned.plan, planned.places, fit=fit)
-            told = [notice_data(notice) for notice in notices]
-            json_line({**data, "notices": [*told], "file": str(file)})
+            data["notices"] = [notice_data(notice) for notice in notices]
+            data["notes"] = [*planned.notes]
+            json_line({**data, "file": str(file)})
         case "markdown":
             from deployer.cli.comment import comment_of  # noqa: PLC0415 - rare
 
@@ -41,6 +42,4 @@ def print_plan(
             notes = (f"note: {note}" for note in planned.notes)
             lines = [*notes, *notice_lines(notices)]
             text = "\n".join((text.removesuffix("\n"), *lines, ""))
-            click.echo(said := f"\n{text}" if apart else text, nl=False)
-            return said
-    return ""
+            click.echo(f"\n{text}" if apart else text, nl=False)

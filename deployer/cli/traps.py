@@ -7,8 +7,7 @@ from deployer.cli.output import json_head, json_line, wrapped
 from deployer.core.spelling import did_you_mean, shown
 from deployer.core.values import JsonValue
 from deployer.errors import UsageError
-from deployer.llama.trap import NEWEST, Trap
-from deployer.llama.traps import THEMES, TRAPS, markdown
+from deployer.llama.known.traps import NEWEST, Trap, markdown, themes, traps
 
 _SIGNS = {"error": "✖", "warning": "▲", "note": "·"}
 
@@ -27,12 +26,13 @@ def traps_command(trap: str | None, *, as_page: bool, as_json: bool) -> None:
       deployer traps
       deployer traps context-checkpoints
     """
-    if trap is not None and trap not in TRAPS:
+    known = traps()
+    if trap is not None and trap not in known:
         raise UsageError(
             f"there is no trap `{shown(trap)}`",
-            hint=did_you_mean(trap, TRAPS) or "`deployer traps` lists them",
+            hint=did_you_mean(trap, known) or "`deployer traps` lists them",
         )
-    wanted = [TRAPS[trap]] if trap is not None else [*TRAPS.values()]
+    wanted = [known[trap]] if trap is not None else [*known.values()]
     if as_page:
         click.echo(markdown(), nl=False)
     elif as_json:
@@ -40,15 +40,15 @@ def traps_command(trap: str | None, *, as_page: bool, as_json: bool) -> None:
         for one in wanted:
             json_line(_data(one))
     elif trap is not None:
-        _explain(TRAPS[trap])
+        _explain(known[trap])
     else:
         _list()
 
 
 def _list() -> None:
-    for theme, traps in THEMES.items():
+    for theme, group in themes().items():
         click.echo(theme)
-        for trap in traps:
+        for trap in group:
             sign = _SIGNS[trap.severity.value]
             click.echo(f"  {sign} {trap.id:<26}  {trap.builds}")
     click.echo("✖ refused  ▲ warning  · note   `deployer traps ID` explains one")

@@ -25,10 +25,10 @@ _ADVICE: Mapping[int | None, str] = {
 """What to do where the system refuses a file."""
 
 
-def tell(error: Exception, *, debug: bool) -> int:
+def tell(error: BaseException, *, debug: bool) -> int:
     """Say what went wrong; returns the exit code that `deployer.errors` lists."""
     match error:
-        case click.Abort():
+        case click.Abort() | KeyboardInterrupt():
             click.echo("cancelled", err=True)
             return CancelledError.exit_code
         case click.exceptions.NoArgsIsHelpError():
@@ -79,7 +79,7 @@ def _say(error: DeployerError, *, debug: bool = False) -> int:
     return error.exit_code
 
 
-def _say_internal(error: Exception, *, debug: bool) -> int:
+def _say_internal(error: BaseException, *, debug: bool) -> int:
     """A defect of ours: say so without a traceback, and how to get one."""
     if debug:
         _tell_trace()

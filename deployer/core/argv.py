@@ -17,6 +17,9 @@ _LOAD_MODES = {
     frozenset({"none", "dio"}): "dio",
 }
 """Values of the option since b10156 (`common/arg.cpp`) that say two things at once."""
+TEMPLATE = "--chat-template"
+TEMPLATE_ENDING = ".jinja"
+"""What tells a template file of the user's from a name."""
 NEWEST = 10**9
 """Stands for the build number where only a commit is known."""
 
@@ -28,6 +31,44 @@ def words_of(leaves: Iterable[Leaf], *, build: int | None) -> tuple[str, ...]:
     """
     groups = words_by_field(leaves, build=build)
     return tuple(word for _, words in groups for word in words)
+
+
+def command_line(  # noqa: PLR0913 - every part that an engine decides, by name
+    program: str,
+    words: Iterable[str],
+    *,
+    model: str,
+    mmproj: str | None,
+    template: str | None,
+    host: str,
+    port: int,
+    reuse_port: bool = False,
+    key_file: str | None,
+) -> tuple[str, ...]:
+    """Return the whole command line of llama-server; what the engine owns wins.
+
+    ``template`` is the file that a name ending in ``.jinja`` stands for: the one
+    builder of what `render` prints, a dry run tries, and an engine starts.
+    """
+    argv = [program, *words]
+    if template is not None:
+        at = argv.index(TEMPLATE)
+        argv[at : at + 2] = [f"{TEMPLATE}-file", template]
+    argv += ["--model", model]
+    argv += ["--mmproj", mmproj] if mmproj is not None else []
+    argv += ["--host", host, "--port", str(port)]
+    argv += ["--reuse-port"] if reuse_port else []
+    argv += ["--api-key-file", key_file] if key_file is not None else []
+    return tuple(argv)
+
+
+def template_file(words: Iterable[str]) -> str | None:
+    """Return the file of the user's that the words name as a chat template, if any."""
+    options = [*words]
+    if TEMPLATE not in options:
+        return None
+    name = options[options.index(TEMPLATE) + 1]
+    return name if name.endswith(TEMPLATE_ENDING) else None
 
 
 def words_by_field(

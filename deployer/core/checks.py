@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 
+from deployer.core.access import access_checks
+from deployer.core.addresses import host_of, is_metadata
 from deployer.core.checks_modal import modal_checks
 from deployer.core.effects import Flag
 from deployer.core.findings import Finding
@@ -19,6 +21,7 @@ _LOOPBACK = re.compile(r"http://(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?/")
 _GPU = re.compile(r"(?P<type>[^:]+)(:(?P<count>[0-9]{1,3}))?")
 _OPTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,47}")
+_METADATA = "this is an address at which clouds give machines their credentials"
 _SOURCES = ("repo", "path", "url", "pypi")
 
 _OWNED: Mapping[str, str] = {
@@ -63,7 +66,7 @@ def checks(stack: Stack) -> Iterator[Finding]:
     yield from _llama_cpp(stack.llama_cpp)
     yield from _gpu(stack)
     yield from _snapshot(stack)
-    yield from _auth(stack)
+    yield from access_checks(stack)
     yield from _gates(stack)
     if stack.scaling:
         yield from _scaling(stack.scaling)
@@ -104,6 +107,8 @@ def _model(model: Model) -> Iterator[Finding]:
     if model.url and model.url.startswith("http:") and not _LOOPBACK.match(model.url):
         what = "weights come over https, except from this machine"
         yield Finding("model.url", what, "write `https://`")
+    if model.url and is_metadata(host_of(model.url)):
+        yield Finding("model.url", _METADATA)
 
 
 def _picked(model: Model) -> Iterator[Finding]:
@@ -137,6 +142,8 @@ def _source(llama: LlamaCpp, ready: list[str]) -> Iterator[Finding]:
         what = f"`source` and `{ready[0]}` both say where llama-server comes from"
         yield Finding("llama_cpp.source", what, "keep one of them")
     source = llama.source or "git"
+    if llama.repo and is_metadata(host_of(llama.repo)):
+        yield Finding("llama_cpp.repo", _METADATA)
     for name, owner in (
         ("source_path", "path"),
         ("repo", "git"),
@@ -186,22 +193,10 @@ def _snapshot(stack: Stack) -> Iterator[Finding]:
         yield Finding("snapshot.warmup", what, "add `model.mmproj`", lacks="model")
 
 
-def _auth(stack: Stack) -> Iterator[Finding]:
-    if stack.auth is None:
-        return
-    key = stack.auth.api_key
-    if stack.engine == "local" and key.env is None:
-        what = "`env` is missing: on local the key is taken from the environment"
-        yield Finding("auth.api_key", what, "add `env: LLAMA_API_KEY`")
-    if stack.engine == "modal" and key.secret is None:
-        what = "`secret` is missing: on modal the key is kept in a Modal secret"
-        yield Finding("auth.api_key", what, "add `secret: llama-api-key`")
-
-
 def _gates(stack: Stack) -> Iterator[Finding]:
     if stack.gates is None:
         return
-    if stack.gates.auth is not None and stack.auth is None:
+    if stack.gates.auth is not None and stack.api_key is None:
         what = "the gate `auth` needs a key to try"
         yield Finding("gates.auth", what, "add `auth.api_key`", lacks="auth")
     if stack.gates.metrics is not None and not (stack.server and stack.server.metrics):

@@ -61,8 +61,8 @@ def modal_notes(stack: Stack) -> Iterator[str]:
             f" candidate where the workspace's name is longer than {longest}"
         )
     settings = stack.modal or Modal()
-    if stack.auth is None:
-        yield ("everybody who knows the URL can use the server: set `auth.api_key`")
+    if stack.auth is not None and stack.auth.open is not None:
+        yield f"everybody who knows the URL can use the server: {stack.auth.open}"
     idle = stack.scaling is None or not stack.scaling.min_containers
     if settings.endpoint == "server" and idle:
         yield (

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from deployer.core.abilities import Abilities
+from deployer.core.access import closing_words
 from deployer.core.argv import is_word, words_of
 from deployer.core.checks import gpu_types
 from deployer.core.effects import Effect
@@ -51,7 +52,7 @@ def expand(stack: Stack, facts: Facts, abilities: Abilities) -> Graph:
     for leaf in every:
         homes[_home(leaf, abilities, captured=captured)].append(leaf)
     worded = every if not captured else tuple(_unmapped(every, abilities))
-    argv = list(words_of(worded, build=build_number(stack, facts)))
+    argv = list(_argv(stack, worded, build_number(stack, facts)))
 
     for_gpu = architectures_of(stack)
     build = _artefact(
@@ -109,6 +110,12 @@ def _can_be_captured(stack: Stack, wanted: Snapshot, abilities: Abilities) -> bo
     return few and wanted.gpu is not False
 
 
+def _argv(stack: Stack, worded: tuple[Leaf, ...], build: int | None) -> Iterator[str]:
+    """The argument list, with what the stack leaves to us in front."""
+    yield from closing_words(stack, build=build)
+    yield from words_of(worded, build=build)
+
+
 def _unmapped(every: tuple[Leaf, ...], abilities: Abilities) -> Iterator[Leaf]:
     """The fields, with a model that is read instead of mapped where it has to be."""
     yield from every
@@ -155,7 +162,7 @@ def _used(stack: Stack, *, captured: bool) -> Iterator[Leaf]:
 def _held(stack: Stack, facts: Facts) -> Flat:
     """What else the memory of a warmed server depends on."""
     pictures = {p: v for p, v in facts.inputs.items() if p.startswith(WARMUP_DIGESTS)}
-    return {**pictures, **({} if stack.auth is None else {ASKS_FOR_KEY: True})}
+    return {**pictures, **({} if stack.api_key is None else {ASKS_FOR_KEY: True})}
 
 
 def _starts(leaf: Leaf) -> bool:

@@ -120,10 +120,13 @@ class ApiKey(Section):
 
 
 class Access(Section):
-    """Who may use the server."""
+    """Who may use the server: who has the key, or, with a reason, everybody."""
 
-    api_key: ApiKey
-    """The key clients send as `Authorization: Bearer …`."""
+    api_key: ApiKey | None = None
+    """The key clients send as `Authorization: Bearer …`; unset: `open` says why."""
+
+    open: Annotated[Text | None, Effect.NOTE] = None
+    """Why everybody who reaches the server may use it; unset: a key is needed."""
 
 
 class Warmup(Section):
@@ -274,7 +277,7 @@ class Stack(Section):
     """Options of llama-server; unset: its own defaults."""
 
     auth: Annotated[Access | None, Effect.REDEPLOY] = None
-    """Who may use the server; unset: everybody who reaches it."""
+    """Who may use the server; unset: everybody on this machine."""
 
     snapshot: Annotated[Snapshot | None, Effect.SNAPSHOT] = None
     """Memory snapshots and warm-up; unset: cold starts."""
@@ -298,3 +301,8 @@ class Stack(Section):
 
     modal: Annotated[Modal | None, Effect.REDEPLOY, Only("modal")] = None
     """Settings of the Modal engine; unset: the profile's and Modal's own."""
+
+    @property
+    def api_key(self) -> ApiKey | None:
+        """Where the key of the server is found; None for one that asks for none."""
+        return None if self.auth is None else self.auth.api_key

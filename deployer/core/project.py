@@ -10,6 +10,12 @@ from deployer.core.server import Text
 
 FILE = "deployer.yaml"
 
+_ENDPOINT = (
+    r"^https?://([A-Za-z0-9][A-Za-z0-9.-]*|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?"
+    r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*/?$"
+)
+"""A server by its plain name or address, so that nothing hides in it."""
+
 _NEEDS = {
     "file": (),
     "s3": ("bucket",),
@@ -33,7 +39,7 @@ class StateOptions(Section):
     path: Text | None = None
     """Folder for `file`, relative to this file; unset: beside each stack."""
 
-    bucket: Text | None = None
+    bucket: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = None
     """Bucket, or for `az` the container."""
 
     prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")] | None = (
@@ -41,13 +47,13 @@ class StateOptions(Section):
     )
     """Folder in the bucket."""
 
-    region: Text | None = None
+    region: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")] | None = None
     """Region of an S3 bucket."""
 
-    endpoint: Annotated[str, Field(pattern=r"^https?://[^\s@?]+$")] | None = None
+    endpoint: Annotated[str, Field(pattern=_ENDPOINT)] | None = None
     """Server that speaks the protocol, where it is not the cloud's own."""
 
-    account: Text | None = None
+    account: Annotated[str, Field(pattern=r"^[a-z0-9]{1,24}$")] | None = None
     """Storage account for `az`."""
 
     keep: PositiveInt | None = None

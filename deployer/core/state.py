@@ -18,7 +18,7 @@ from enum import StrEnum
 from deployer.core.resources import Kind, Node
 from deployer.core.values import Flat, JsonValue
 
-VERSION = 2
+VERSION = 3
 """Version of the state's form; a newer one is refused."""
 
 IN_DOUBT: JsonValue = {"in doubt": True}
@@ -98,18 +98,38 @@ class State:
     """Number of the newest release there ever was."""
     file: str = ""
     """Name of the stack file it belongs to; two files of one name share no state."""
+    host: str = ""
+    """Name of the machine that its servers run on; empty: not known, or none."""
+    machine: str = ""
+    """Digest that identifies that machine, whatever its name is."""
 
     @property
     def server(self) -> Record | None:
         """The live server, if there is one."""
         return next((r for r in self.live.values() if r.kind is Kind.SERVER), None)
 
+    @property
+    def live_release(self) -> Release | None:
+        """The newest release with the live server; none where it is not in the state.
+
+        A server that was found running, and not in the state, has none.
+        """
+        server = self.server
+        found = (
+            release
+            for release in reversed(self.releases)
+            if server is not None
+            and any(r.is_same_thing(server) for r in release.records.values())
+        )
+        return next(found, None)
+
     def outputs_of(self, needs: Mapping[str, str]) -> Mapping[str, Flat]:
-        """The outputs of what is needed, by kind."""
+        """The outputs of what is needed, by kind, as far as the state knows them."""
         made = (*self.made.values(), *self.live.values())
         return {
-            kind: next(r.outputs for r in made if r.kind.value == kind and r.key == key)
-            for kind, key in needs.items()
+            record.kind.value: record.outputs
+            for record in reversed(made)
+            if needs.get(record.kind.value) == record.key
         }
 
     def begin(self, begun: Begun, record: Record) -> "State":

@@ -1,13 +1,14 @@
 """What an engine is, and which ones there are."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
-from deployer.answers.inputs import STAMP, Input
 from deployer.core.abilities import Abilities
+from deployer.core.actual import RunningServer
 from deployer.core.resources import Graph, Node
 from deployer.core.state import Record
 from deployer.core.values import Flat
@@ -37,6 +38,15 @@ class Observation:
     """One sentence: how it is, and since when."""
     facts: Flat
     """pid, memory, version …, as far as the engine knows them."""
+
+
+class Look(StrEnum):
+    """What a plan sees of a live server; an engine observes more."""
+
+    ANSWERS = "answers"
+    SILENT = "runs, but did not answer `/health` with 200 within 2 s"
+    GONE = "does not run"
+    UNSEEN = "was not looked at"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +142,17 @@ class Engine(Protocol):
         """How a server is now."""
         ...
 
+    def servers(
+        self, stack: str, known: Collection[str], *, thoroughly: bool
+    ) -> tuple[RunningServer, ...]:
+        """Living servers of a stack on this machine, in its state or not.
+
+        ``known`` are the keys that the state names: only where another lives is each
+        asked whether clients reach it.  ``thoroughly`` also finds a server that left
+        no trace but its process.  None where the engine runs servers elsewhere.
+        """
+        ...
+
     def endpoint(self, record: Record, *, candidate: bool) -> Endpoint:
         """Where a server answers; for a candidate, where only it answers."""
         ...
@@ -222,34 +243,29 @@ def abilities_of(name: str, environment: Mapping[str, str], home: Path) -> Abili
     )
 
 
-def machine_inputs(name: str, environment: Mapping[str, str]) -> tuple[Input, ...]:
-    """The files that the stamp of a machine comes from."""
+def machine_inputs(name: str, environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the files that decide what an engine can do on this machine."""
     if name != "local":
         return ()
     from deployer.engines.local.criu import candidates  # noqa: PLC0415 - see above
 
-    return tuple((STAMP, path) for path in candidates(environment))
+    return tuple(candidates(environment))
 
 
-def signs_of_life(
-    name: str, record: Record, place: Place
-) -> tuple[tuple[Input, str], ...]:
-    """What shows at no cost that a server is as well as `Engine.observe` found it.
+def look_at(name: str, record: Record, place: Place) -> Look:
+    """Look at a live server where that takes one request at most, on this machine."""
+    if name != "local":
+        return Look.UNSEEN
+    from deployer.engines.local.look import look  # noqa: PLC0415 - see above
 
-    With the word that each look has to come back with, in this order; nothing where
-    only the engine can tell.
-    """
+    return look(record, place)
+
+
+def may_live(name: str, stack: str, place: Place) -> tuple[str, ...]:
+    """Beginnings of the keys of servers that may live here; costs next to nothing."""
     if name != "local":
         return ()
-    from deployer.engines.local.signs import signs_of  # noqa: PLC0415 - see above
+    from deployer.engines.local import folders  # noqa: PLC0415 - see above
 
-    return signs_of(record, place)
-
-
-def machine_stamp(name: str, environment: Mapping[str, str]) -> str:
-    """What the abilities of an engine here were found out for, at no cost."""
-    if name != "local":
-        return ""
-    from deployer.engines.local.criu import stamp  # noqa: PLC0415 - see above
-
-    return stamp(environment)
+    folder = folders.stack_folder(place.home, place.folder, stack)
+    return tuple(folders.may_live(folder))

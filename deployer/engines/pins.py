@@ -1,12 +1,16 @@
 """What a node was made from, read back from its spec."""
 
 from deployer.core.facts import Pin
+from deployer.core.pins import flaw_of
 from deployer.core.resources import Node
 from deployer.errors import EngineError
 
 
 def pin_of(node: Node) -> Pin:
-    """The pin that a node was made from."""
+    """The pin that a node was made from; raises EngineError for none of ours.
+
+    A rollback reads it from the state, so it is judged by its form here too.
+    """
     match node.spec:
         case {
             "source": str(source),
@@ -14,6 +18,12 @@ def pin_of(node: Node) -> Pin:
             "where": dict(where),
             "about": dict(about),
         }:
-            return Pin(source, identity, where, about)
+            pin = Pin(source, identity, where, about)
+            if flaw := flaw_of(node.kind, pin):
+                raise EngineError(
+                    f"the pin of `{node.address}` is not one of ours: {flaw}",
+                    hint="run `deployer lock STACK --upgrade`, then plan again",
+                )
+            return pin
         case _:
             raise EngineError(f"`{node.address}` has no pin")

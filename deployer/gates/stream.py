@@ -1,10 +1,12 @@
 """Gate stream: a streamed answer is well-formed events, and ends in `[DONE]`."""
 
+import asyncio
 from dataclasses import dataclass
 
 from deployer.core.gate_options import Stream
 from deployer.core.units import seconds
 from deployer.gates.answers import (
+    Event,
     Judgement,
     Streamed,
     excerpt,
@@ -24,7 +26,8 @@ _MAX_TOKENS = 32
 class Measurement:
     """The stream as it came."""
 
-    streamed: Streamed
+    streamed: Streamed | None
+    """None where nothing came within `ttft`: a server that hangs is not waited for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +40,32 @@ class Told:
     """When the first piece of text was there."""
 
 
-async def measure(client: Client, _parameters: Stream, _target: Target) -> Measurement:
-    """Stream one greedy answer."""
+async def measure(client: Client, parameters: Stream, _target: Target) -> Measurement:
+    """Stream one greedy answer; hang up where nothing comes within `ttft`."""
     body = chat_body(
         PROMPT, _MAX_TOKENS, stream=True, stream_options={"include_usage": True}
     )
-    return Measurement(await client.stream("/v1/chat/completions", body))
+    limit = None if parameters.ttft is None else seconds(parameters.ttft)
+    patience = asyncio.timeout(limit)
+
+    def hear(_: Event) -> None:
+        patience.reschedule(None)
+
+    try:
+        async with patience:
+            streamed = await client.stream("/v1/chat/completions", body, hear)
+    except TimeoutError:
+        return Measurement(None)
+    return Measurement(streamed)
 
 
 def judge(measurement: Measurement, parameters: Stream, _target: Target) -> Judgement:
     """The frames, the order of the chunks, the text, and when it began."""
-    match chunks_of(measurement.streamed):
+    streamed = measurement.streamed
+    if streamed is None:
+        limit = show_time(seconds(parameters.ttft))
+        return failed(f"the first token took more than the {limit} of `ttft`")
+    match chunks_of(streamed):
         case Judgement() as broken:
             return broken
         case timed:
@@ -59,7 +77,7 @@ def judge(measurement: Measurement, parameters: Stream, _target: Target) -> Judg
         return failed("the stream holds no text")
     figures = {
         "ttft_seconds": told.first_seconds,
-        "stream_seconds": measurement.streamed.answer.seconds,
+        "stream_seconds": streamed.answer.seconds,
         "chunks": float(len(timed)),
     }
     took = show_time(told.first_seconds)

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
-_HUNK = re.compile(r"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@")
+_NUMBER = r"([0-9]{1,9})"
+_HUNK = re.compile(rf"@@ -{_NUMBER}(?:,{_NUMBER})? \+{_NUMBER}(?:,{_NUMBER})? @@")
 _NAMES = re.compile(
     r"(?:--- |\+\+\+ |rename from |rename to |copy from |copy to )(?P<name>[^\t\n]+)"
 )
@@ -63,6 +64,8 @@ class _Reader:
     hunks: list[Hunk] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     file: str = ""
+    content: list[str] = field(default_factory=list)
+    """Lines of the hunk that is read."""
     old: int = 0
     """Lines of the old file that the hunk still has to show."""
     new: int = 0
@@ -85,9 +88,16 @@ class _Reader:
     def _open(self, number: int, found: re.Match[str]) -> None:
         if not self.file:
             self.fault(number, "a hunk before any `--- a/…` and `+++ b/…`")
+        self.close()
         self.old = int(found[2] or 1)
         self.new = int(found[4] or 1)
         self.hunks.append(Hunk(self.file, int(found[1]), number, ()))
+
+    def close(self) -> None:
+        """Give the hunk that was read its lines."""
+        if self.content:
+            self.hunks[-1] = replace(self.hunks[-1], lines=tuple(self.content))
+            self.content = []
 
     def _take_content(self, number: int, line: str) -> None:
         if line.startswith("\\"):
@@ -96,6 +106,7 @@ class _Reader:
         if mark not in " -+":
             self.fault(number, "a hunk ends before all its lines are there", _COUNT)
             self.old = self.new = 0
+            self.close()
             self.take(number, line)
             return
         self.old -= mark in " -"
@@ -104,8 +115,9 @@ class _Reader:
             self.fault(number, "a hunk has more lines than its head says", _COUNT)
             self.old = self.new = 0
             return
-        hunk = self.hunks[-1]
-        self.hunks[-1] = replace(hunk, lines=(*hunk.lines, line or " "))
+        self.content.append(line or " ")
+        if not (self.old or self.new):
+            self.close()
 
     def _take_head(self, number: int, line: str) -> None:
         if found := _MODE.match(line):
@@ -150,6 +162,7 @@ def read_diff(text: str) -> Diff:
     number = 0
     for number, line in enumerate(text.splitlines(), start=1):
         reader.take(number, line)
+    reader.close()
     if reader.old or reader.new:
         reader.fault(number, "the last hunk is cut off", _COUNT)
     reader.faults.extend(_emptiness(text, reader))

@@ -18,7 +18,7 @@ from deployer.llama.catalogue import (
     seen,
     spelled,
 )
-from deployer.llama.renames import newer, older
+from deployer.llama.known.renames import newer, older
 
 
 class Known(StrEnum):

@@ -18,7 +18,7 @@ from deployer.llama.catalogue import (
     spelled,
     value_came,
 )
-from deployer.llama.renames import newer, older
+from deployer.llama.known.renames import newer, older
 
 _ON = ("on", "enabled", "true", "1")
 _OFF = ("off", "disabled", "false", "0")

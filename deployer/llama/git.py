@@ -22,20 +22,20 @@ def run_git(
     folder: Path,
     environment: Mapping[str, str],
     given: str | None = None,
-    own_settings: bool = False,
+    asked: str | None = None,
 ) -> "subprocess.CompletedProcess[str]":
     """Run git inside ``folder``; the caller judges how it ended.
 
     git takes no repository above ``folder`` for its own: inside one, `git apply`
-    would skip every file without an error.  With ``own_settings`` the user's
-    configuration counts (credentials, proxies, mirrors).  Raises SourceError where
-    there is no git.
+    would skip every file without an error.  With ``asked``, the address of a
+    repository, the user's configuration counts (credentials, proxies, mirrors), and
+    nothing leads from the network to files.  Raises SourceError where there is no git.
     """
     git = shutil.which("git", path=environment.get("PATH"))
     if git is None:
         raise SourceError("there is no `git` on this machine", hint=_HINT)
     kept = {name: environment[name] for name in _KEPT if name in environment}
-    plain = {} if own_settings else _unset()
+    plain = _unset() if asked is None else _towards(asked)
     ceilings = {str(folder.absolute().parent), str(folder.resolve().parent)}
     return subprocess.run(  # noqa: S603 - a list, and no shell
         [git, *arguments],
@@ -58,3 +58,17 @@ def run_git(
 
 def _unset() -> dict[str, str]:
     return {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
+
+
+def _towards(repo: str) -> dict[str, str]:
+    """Let git speak what the address says and nothing else."""
+    if not repo.startswith("file://"):
+        return {"GIT_ALLOW_PROTOCOL": "https:ssh", "GIT_NO_LAZY_FETCH": "1"}
+    # The longest name wins: no rewriting of the user's leads to another folder.
+    return {
+        "GIT_ALLOW_PROTOCOL": "file",
+        "GIT_NO_LAZY_FETCH": "1",
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": f"url.{repo}.insteadOf",
+        "GIT_CONFIG_VALUE_0": repo,
+    }

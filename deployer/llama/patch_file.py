@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal, TypeAlias, get_args
 
+from deployer.core.forms import is_path
 from deployer.core.problems import Place, Problem
 from deployer.core.spelling import did_you_mean, one_of
 from deployer.errors import StackError
 from deployer.llama.diffs import Diff, read_diff
 from deployer.load.files import text_of
+from deployer.load.roots import may_read, root_of
 from deployer.load.tree import Broken, Entry, Listing, Scalar, Table
 from deployer.load.yaml12 import UnreadableError, parse
 
@@ -23,6 +25,8 @@ DESCRIPTION = "patch.yaml"
 _REQUIRED = ("name", "why", "reference", "status")
 _OPTIONAL = ("needs", "upstream", "gate", "until")
 _BUILD = re.compile(r"b\d+")
+_LONGEST_MARKER = 1000
+_INSTEAD = "a marker is no regular expression: write the text itself as `contains:`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +35,13 @@ class Marker:
 
     files: str
     """Pattern of paths, such as ``common/**/*.cpp``."""
-    matches: re.Pattern[str]
+    contains: str
+    """Text of one of them, white space of any length where it has some."""
+
+    @property
+    def pattern(self) -> re.Pattern[str]:
+        """The text as a pattern that is searched in linear time, whatever it says."""
+        return re.compile(r"\s+".join(map(re.escape, self.contains.split())))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +100,19 @@ def load_patch(folder: Path) -> Patch:
 
 
 def load_patches(folder: Path, names: tuple[str, ...]) -> tuple[Patch, ...]:
-    """The named patches below ``folder``, in order; raises StackError."""
+    """The named patches below ``folder``, in order; raises StackError.
+
+    Links are followed as far as the project goes.
+    """
     problems: list[Problem] = []
     loaded: list[Patch] = []
+    root = root_of(folder.parent / DESCRIPTION)
     for name in names:
+        if not may_read(folder / name, root, ()):
+            what = f"the patch `{name}` lies outside the project of the stack"
+            hint = "it is a link, or in one: put the folder there"
+            problems.append(Problem(Place(str(folder / name)), "", what, hint))
+            continue
         if not (folder / name).is_dir():
             known = names_in(folder)
             what = f"there is no patch `{name}`"
@@ -135,6 +154,9 @@ def _text(path: Path, problems: list[Problem]) -> str | None:
 def _described(path: Path, name: str, problems: list[Problem]) -> Table:
     """What the YAML file says, checked; every problem goes to ``problems``."""
     place = Place(str(path))
+    if path.is_symlink():
+        problems.append(Problem(place, "", f"`{path.name}` is a symbolic link"))
+        return Table({})
     try:
         table, found = parse(text_of(path, file=str(path), asked=place), str(path))
     except UnreadableError as error:
@@ -208,15 +230,16 @@ def _wrong_marker(key: str, entry: Entry) -> Iterator[Problem]:
         case Table(entries=entries):
             pass
         case _:
-            yield Problem(entry.place, key, f"`{key}` needs `files:` and `matches:`")
+            yield Problem(entry.place, key, f"`{key}` needs `files:` and `contains:`")
             return
-    for name in ("files", "matches"):
+    for name in ("files", "contains"):
         if name not in entries:
-            yield Problem(entry.place, key, f"`{key}.{name}` is missing")
+            hint = _INSTEAD if name == "contains" and "matches" in entries else ""
+            yield Problem(entry.place, key, f"`{key}.{name}` is missing", hint)
     for name, inner in entries.items():
         path = f"{key}.{name}"
-        if name not in ("files", "matches") or not _is_text(inner):
-            yield Problem(inner.place, path, f"`{path}` is not `files` or `matches`")
+        if name not in ("files", "contains") or not _is_text(inner):
+            yield Problem(inner.place, path, f"`{path}` is not `files` or `contains`")
         elif why := _refused(name, _text_of(inner)):
             yield Problem(inner.place, path, f"`{path}` {why}")
 
@@ -225,12 +248,12 @@ def _refused(name: str, text: str) -> str:
     if name == "files":
         path = PurePosixPath(text)
         bad = path.is_absolute() or ".." in path.parts or not path.parts
-        return "is not a pattern of paths inside the source tree" if bad else ""
-    try:
-        found = re.compile(text)
-    except re.error as error:
-        return f"is not a regular expression: {error}"
-    return "matches everything" if found.search("") else ""
+        if bad or "\\" in text or not is_path(text):
+            return "is not a pattern of paths inside the source tree"
+        return "has `**` twice" if text.count("**") > 1 else ""
+    if len(text) > _LONGEST_MARKER:
+        return f"is longer than {_LONGEST_MARKER} characters"
+    return "" if text.split() else "is empty: every file contains it"
 
 
 def _is_text(entry: Entry) -> bool:
@@ -253,8 +276,7 @@ def _said(table: Table, key: str) -> str:
 def _marker(table: Table, key: str) -> Marker | None:
     match table.entries.get(key):
         case Entry(node=Table(entries=entries)):
-            pattern = re.compile(_text_of(entries["matches"]), re.MULTILINE)
-            return Marker(_text_of(entries["files"]), pattern)
+            return Marker(_text_of(entries["files"]), _text_of(entries["contains"]))
         case _:
             return None
 

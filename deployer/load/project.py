@@ -24,7 +24,16 @@ def load_project(path: Path) -> Project:
     """Read the project file; raises StackError with every problem, by place."""
     file = str(path)
     try:
-        table, problems = parse(text_of(path, file=file, asked=Place(file)), file)
+        text = text_of(path, file=file, asked=Place(file))
+    except UnreadableError as error:
+        raise StackError([error.problem]) from error
+    return project_in(text, file)
+
+
+def project_in(text: str, file: str) -> Project:
+    """The project that a text says; raises StackError as `load_project` does."""
+    try:
+        table, problems = parse(text, file)
     except UnreadableError as error:
         raise StackError([error.problem]) from error
     places = {dotted(steps): entry.place for steps, entry in walk(table)}

@@ -14,6 +14,7 @@ from deployer.core.model import Stack
 from deployer.core.problems import Place, Problem
 from deployer.core.spelling import shown
 from deployer.core.values import JsonValue
+from deployer.load.addresses import folder_of, places_of, trouble_of
 from deployer.load.files import missing
 from deployer.load.plugins import no_plugins
 from deployer.load.roots import how_to_allow, may_read, root_of
@@ -122,6 +123,9 @@ def _unusable(stack: Stack, written: Written) -> Iterator[Finding]:
     folder = written.path.parent
     root = root_of(written.path)
     files = dict(_files_of(stack))
+    repo = stack.llama_cpp.repo
+    if repo is not None and (told := trouble_of(repo)):
+        yield Finding("llama_cpp.repo", shown(told[0], longest=200), told[1])
     for path, name in (*files.items(), *_folders_of(stack)):
         if name is None:
             continue
@@ -136,8 +140,8 @@ def _folders_of(stack: Stack) -> Iterator[tuple[str, str | None]]:
     """The folders of this machine that a stack takes its source from."""
     yield "llama_cpp.source_path", stack.llama_cpp.source_path
     repo = stack.llama_cpp.repo or ""
-    if repo.startswith("file://"):
-        yield "llama_cpp.repo", repo.removeprefix("file://")
+    if (folder := folder_of(repo)) is not None and trouble_of(repo) is None:
+        yield from (("llama_cpp.repo", str(it)) for it in places_of(folder))
 
 
 def _files_of(stack: Stack) -> Iterator[tuple[str, str | None]]:

@@ -6,23 +6,36 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
 
+from deployer.core.addresses import is_metadata
 from deployer.errors import AuthError, SourceError
 
 if TYPE_CHECKING:
     import httpx2
 
+_NUMBER = re.compile("(0x[0-9a-f]*|[0-9]+)")
 _WEB_PAGE = re.compile(rb"\s*<(!doctype html|html|\?xml)", re.IGNORECASE)
 
 
 def refuse_address(url: str) -> None:
     """Raise SourceError where ``url`` is not safe to fetch or to write down."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        raise SourceError(
+            f"`{shown(url)}` is not an address", hint="write `https://host/file.gguf`"
+        ) from None
     if parts.username or parts.password:
         raise SourceError(
             f"`{shown(url)}` carries a user name or password",
             hint="lock files are shared: use an address without credentials",
+        )
+    if is_metadata(parts.hostname or ""):
+        raise SourceError(
+            f"`{shown(url)}` is where clouds give machines their credentials",
+            hint="no file of a model is there",
         )
     if parts.scheme == "https" and parts.hostname:
         return
@@ -34,11 +47,31 @@ def refuse_address(url: str) -> None:
     )
 
 
+def refuse_way(asked: str, led_to: str) -> None:
+    """Raise SourceError where a server may not lead from one address to the other.
+
+    From https on to plain http, or from far away to what only this machine or its
+    network reaches: nobody who writes a stack can see that coming.
+    """
+    refuse_address(led_to)
+    here, there = urlsplit(asked), urlsplit(led_to)
+    down = here.scheme == "https" and there.scheme != "https"
+    if down or _nearness(there.hostname or "") > _nearness(here.hostname or ""):
+        raise SourceError(
+            f"`{shown(asked)}` leads on to `{shown(led_to)}`, which is refused",
+            hint="from https to https only, and never to this machine or network:"
+            " name the address itself if you trust it",
+        )
+
+
 def shown(url: str) -> str:
     """The address without credentials and query, which may hold secrets."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:  # brackets without an address, a port beyond all ports
+        return "an address that cannot be read"
     host = parts.hostname or ""
-    port = f":{parts.port}" if parts.port else ""
     return f"{parts.scheme}://{host}{port}{parts.path}"
 
 
@@ -122,10 +155,15 @@ def new_client() -> "httpx2.Client":
     def refuse_hop(request: httpx2.Request) -> None:
         refuse_address(str(request.url))
 
+    def refuse_redirect(answer: httpx2.Response) -> None:
+        if answer.has_redirect_location:
+            asked = str(answer.request.url)
+            refuse_way(asked, urljoin(asked, answer.headers["location"]))
+
     return httpx2.Client(
         follow_redirects=True,
         timeout=httpx2.Timeout(60.0, connect=15.0),
-        event_hooks={"request": [refuse_hop]},
+        event_hooks={"request": [refuse_hop], "response": [refuse_redirect]},
         headers={"User-Agent": "deployer"},
     )
 
@@ -140,3 +178,19 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _nearness(host: str) -> int:
+    """How near a name says that it is: 0 the world, 1 this network, 2 this machine."""
+    host = host.lower().rstrip(".").partition("%")[0]
+    if host == "localhost" or host.endswith(".localhost"):
+        return 2
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        # `127.1`, `0x7f000001`, `2130706433`: the resolver takes them for addresses.
+        return 2 if _NUMBER.fullmatch(host.rpartition(".")[2]) else 0
+    mapped = getattr(address, "ipv4_mapped", None) or address
+    if mapped.is_loopback or mapped.is_unspecified:
+        return 2
+    return 0 if mapped.is_global else 1

@@ -4,6 +4,7 @@ import hashlib
 from functools import partial
 from pathlib import Path
 
+from deployer.contained import contained
 from deployer.core.facts import Pin
 from deployer.core.progress import Watch
 from deployer.errors import SourceError
@@ -63,7 +64,7 @@ def fetch(
     if not (isinstance(url, str) and isinstance(digest, list)):
         raise SourceError("the lock file has a `url` pin that is not one of ours")
     sha256 = str(digest[0])
-    arrived = downloads / sha256
+    arrived = contained(downloads, downloads / sha256)
     size = pin.about.get("size")
     if not (arrived.is_file() and cache.sha256_of(arrived, progress) == sha256):
         download(
@@ -74,7 +75,7 @@ def fetch(
             progress=progress,
         )
     with writing(into, purpose=file_name(url)):
-        arrived.replace(into / file_name(url))
+        arrived.replace(contained(into, into / file_name(url)))
 
 
 def download(

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from deployer.contained import contained
 from deployer.core.facts import Pin
 from deployer.core.progress import Watch
 from deployer.core.values import JsonValue
@@ -84,7 +85,8 @@ def fetch(
     Raises AuthError, SourceError, and StoreError where the disk is full.
     """
     repo, commit, files = _pinned(pin)
-    arriving = downloads / "hub" / repo.replace("/", "--") / commit
+    hub = downloads / "hub"
+    arriving = contained(hub, hub / repo.replace("/", "--") / commit)
     arriving.mkdir(parents=True, exist_ok=True)
     size = pin.about.get("size")
     needed = size if isinstance(size, int) else None
@@ -92,7 +94,7 @@ def fetch(
         ensure_room(arriving, needed - _present(arriving), purpose=repo)
     with writing(arriving, purpose=repo, needed=needed):
         for name, sha256 in files:
-            arrived = arriving / sha256
+            arrived = contained(arriving, arriving / sha256)
             if not (arrived.is_file() and sha256_of(arrived, progress) == sha256):
                 download(
                     address(pin, name, environment),
@@ -103,8 +105,9 @@ def fetch(
                     token=token_of(environment),
                 )
         for name, sha256 in files:
-            (arriving / sha256).replace(into / PurePosixPath(name).name)
-        shutil.rmtree(arriving)
+            target = contained(into, into / PurePosixPath(name).name)
+            (arriving / sha256).replace(target)
+        shutil.rmtree(contained(hub, arriving))
 
 
 def address(pin: Pin, name: str, environment: Mapping[str, str]) -> str:

@@ -226,6 +226,12 @@ def _gguf(path: Path) -> Path:
 
 def parts_of(path: Path) -> list[Path]:
     """All files of a split model, in order; of any other just the one."""
+    names = named_parts(path)
+    return names if len(names) == 1 else [_gguf(name) for name in names]
+
+
+def named_parts(path: Path) -> list[Path]:
+    """The names that the files of a split model have; nothing is read."""
     found = _SHARD.fullmatch(path.name)
     if found is None:
         return [path]
@@ -234,7 +240,7 @@ def parts_of(path: Path) -> list[Path]:
         f"{found['stem']}-{index:05}-of-{count:05}.gguf"
         for index in range(1, count + 1)
     ]
-    return [_gguf(path.with_name(name)) for name in names]
+    return [path.with_name(name) for name in names]
 
 
 def _pinned(pin: Pin) -> list[tuple[Path, str]]:
@@ -258,13 +264,14 @@ def _digest(path: Path, cache: DigestCache, progress: Watch) -> str:
 def _binary_files(path: Path) -> dict[str, Path]:
     """The executable and the libraries beside it, by name."""
     program = path.resolve()
-    beside = {
-        library.name: library
-        for pattern in _LIBRARIES
-        for library in program.parent.glob(pattern)
-        if library.is_file()
-    }
+    beside = {it.name: it for it in libraries_of(path) if it.is_file()}
     return {**beside, program.name: program}
+
+
+def libraries_of(program: Path) -> list[Path]:
+    """What lies beside a program and is named as shared libraries are."""
+    folder = program.resolve().parent
+    return [it for pattern in _LIBRARIES for it in sorted(folder.glob(pattern))]
 
 
 def _binary_digest(files: Mapping[str, Path], sha256: Callable[[Path], str]) -> str:

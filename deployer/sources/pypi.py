@@ -18,7 +18,7 @@ from deployer.errors import DeployerError, SourceError
 from deployer.sources.digests import sha256_of
 from deployer.sources.http import size_of
 from deployer.sources.pip import canonical, run_pip
-from deployer.sources.wheels import unpack
+from deployer.sources.wheels import requires_of, unpack
 
 _EXACT = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?==[A-Za-z0-9][\w.+!-]*")
 
@@ -98,7 +98,9 @@ def fetch(
             environment=environment,
             tick=lambda: progress(Progress(requirement, _weight(work, total), total)),
         )
-        for wheel in _verified(arrived, wheels):
+        found = _verified(arrived, wheels)
+        _refuse_unneeded(requirement, dict(zip(wheels, found, strict=True)))
+        for wheel in found:
             unpack(wheel, into, progress)
             wheel.unlink()
 
@@ -209,6 +211,29 @@ def _verified(folder: Path, wheels: Mapping[str, str]) -> list[Path]:
     if missing:
         raise SourceError(f"pip did not download `{missing[0]}`")
     return [arrived[digest] for digest in wheels.values()]
+
+
+def _refuse_unneeded(requirement: str, wheels: Mapping[str, Path]) -> None:
+    """Raise SourceError for a pinned wheel that the package does not lead to.
+
+    A file of it could come to lie beside the server, and be loaded by it.
+    """
+    needs = {_bare(name): requires_of(wheel) for name, wheel in wheels.items()}
+    reached: set[str] = set()
+    new = {_bare(requirement)}
+    while new:
+        reached |= new
+        new = {it for name in new for it in needs.get(name, ())} - reached
+    for name in wheels:
+        if _bare(name) not in reached:
+            raise SourceError(
+                f"the lock file pins `{name}`, which `{requirement}` does not need",
+                hint="run `deployer lock STACK --upgrade`, and compare the lock files",
+            )
+
+
+def _bare(requirement: str) -> str:
+    return canonical(requirement.partition("==")[0])
 
 
 def _weight(folder: Path, limit: int | None) -> int:

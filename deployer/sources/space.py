@@ -10,6 +10,9 @@ from pathlib import Path
 from deployer.core.units import show_bytes
 from deployer.errors import StoreError
 
+_SMALL_BOMB = 1 << 30
+_MOST_TIMES = 100
+"""Source trees and weights shrink to a tenth at the very best."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -19,6 +22,11 @@ def ensure_room(folder: Path, needed: int, *, purpose: str) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise _full(folder, needed=needed, free=free, purpose=purpose)
+
+
+def most_bytes(archive: Path) -> int:
+    """Return how much an archive may unpack to: no honest one has more."""
+    return max(_SMALL_BOMB, _MOST_TIMES * archive.stat().st_size)
 
 
 @contextmanager

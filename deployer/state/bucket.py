@@ -5,10 +5,12 @@ and only the answer got lost.  So after every failed write the object is read ag
 and what lies there decides.
 """
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Protocol, TypeVar
+from urllib.parse import urlsplit
 
 import stamina
 from obstore.exceptions import (
@@ -22,7 +24,9 @@ from obstore.exceptions import (
 )
 from obstore.store import AzureStore, GCSStore, S3Store
 
+from deployer.core.addresses import is_loopback
 from deployer.errors import AuthError, StateError, UsageError
+from deployer.state.credentials import refuse_none
 
 if TYPE_CHECKING:
     from obstore import GetResult, ListResult, ObjectMeta, PutMode, PutResult
@@ -191,8 +195,17 @@ def open_bucket(url: str, options: Mapping[str, str]) -> ObjectBucket:
     """The folder at a URL such as ``s3://bucket/prefix``; asks nothing yet.
 
     ``options`` are those of the store: ``endpoint``, ``region``, ``account_name``.
-    Raises UsageError for what the store does not know.
+    Raises UsageError for what the store does not know or would send in the clear, and
+    AuthError where the environment holds no credentials.
     """
+    endpoint = urlsplit(options.get("endpoint", ""))
+    if endpoint.scheme == "http" and not is_loopback(endpoint.hostname or ""):
+        raise UsageError(
+            f"`{url}` would be asked over plain http, which shows the credentials to"
+            " the network",
+            hint="write `https://`; plain http is for this machine only",
+        )
+    refuse_none(url.partition("://")[0], url, os.environ)
     return _opened(url, tuple(sorted(options.items())))
 
 

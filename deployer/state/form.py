@@ -5,6 +5,7 @@ from enum import StrEnum
 from itertools import pairwise
 from typing import TypeVar
 
+from deployer.core.forms import ADDRESS, KEY, STACK, WORD, is_path
 from deployer.core.resources import Kind
 from deployer.core.state import VERSION, Begun, Loose, Record, Release, State
 from deployer.errors import StateError
@@ -23,6 +24,8 @@ _Word = TypeVar("_Word", bound=StrEnum)
 _UPGRADES: Sequence[Upgrade] = (
     # 2 knows which stack file a state belongs to; the next apply writes it down.
     lambda members: {**members, "file": ""},
+    # 3 knows the machine that servers run on; the next apply writes it down.
+    lambda members: {**members, "host": "", "machine": ""},
 )
 
 
@@ -69,9 +72,9 @@ def _state(item: Item) -> State:
     found = item.of_class(State)
     promoting = found["promoting"]
     return State(
-        stack=found["stack"].text(),
-        engine=found["engine"].text(),
-        lineage=found["lineage"].text(),
+        stack=found["stack"].named(STACK, "the name of a stack"),
+        engine=found["engine"].named(WORD, "the name of an engine"),
+        lineage=found["lineage"].named(KEY, "letters and digits"),
         serial=found["serial"].count(),
         live=_records(found["live"]),
         made=_records(found["made"]),
@@ -79,8 +82,17 @@ def _state(item: Item) -> State:
         promoting=None if promoting.value is None else release_in(promoting),
         releases=tuple(release_in(entry) for entry in found["releases"].entries()),
         released=found["released"].count(),
-        file=found["file"].text(),
+        file=file_in(found["file"]),
+        host=found["host"].text(),
+        machine=found["machine"].text(),
     )
+
+
+def file_in(item: Item) -> str:
+    """The path that an item holds, or nothing; raises FormError."""
+    if (text := item.text()) and not is_path(text):
+        raise FormError(f"`{item.path}` holds a control character")
+    return text
 
 
 def release_in(item: Item) -> Release:
@@ -114,14 +126,32 @@ def record_in(item: Item) -> Record:
     """The record that an item holds; raises FormError."""
     found = item.of_class(Record)
     return Record(
-        address=found["address"].text(),
+        address=address_in(found["address"]),
         kind=word_in(Kind, found["kind"]),
-        key=found["key"].text(),
+        key=key_in(found["key"]),
         fields=found["fields"].flat(),
-        needs={kind: key.text() for kind, key in found["needs"].mapping().items()},
+        needs=needs_in(found["needs"]),
         spec=found["spec"].flat(),
         outputs=found["outputs"].flat(),
     )
+
+
+def address_in(item: Item) -> str:
+    """The address of a resource: it begins with a stack, and names folders."""
+    return item.named(ADDRESS, "the address of a resource")
+
+
+def key_in(item: Item) -> str:
+    """The key of a resource: it names folders; raises FormError."""
+    return item.named(KEY, "the key of a resource")
+
+
+def needs_in(item: Item) -> Mapping[str, str]:
+    """The keys of what a resource is made from, by kind; raises FormError."""
+    needs = {kind: key_in(key) for kind, key in item.mapping().items()}
+    if strange := sorted(needs.keys() - set(Kind)):
+        raise FormError(f"`{item.path}` has an unknown key `{strange[0]}`")
+    return needs
 
 
 def word_in(words: type[_Word], item: Item) -> _Word:

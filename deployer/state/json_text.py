@@ -2,9 +2,10 @@
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from deployer.core.values import JsonValue
 
@@ -14,6 +15,13 @@ if TYPE_CHECKING:
 
 Upgrade = Callable[[dict[str, JsonValue]], dict[str, JsonValue]]
 """Turns the members of one version of a form into those of the next."""
+
+
+_DEEPEST: Final = 64
+"""Mappings and lists inside each other."""
+_LARGEST: Final = 2**64
+_HALF: Final = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+"""Characters that no file name holds and no encoding takes."""
 
 
 class FormError(ValueError):
@@ -70,6 +78,12 @@ class Item:
         if not isinstance(self.value, str):
             self._refuse("text")
         return self.value
+
+    def named(self, form: re.Pattern[str], what: str) -> str:
+        """A string that has a form from its first character to its last."""
+        if not form.fullmatch(text := self.text()):
+            self._refuse(what)
+        return text
 
     def count(self) -> int:
         """A whole number that is not negative."""
@@ -150,14 +164,14 @@ def parse(content: bytes | str) -> Item:
     """
     try:
         text = content.decode() if isinstance(content, bytes) else content
-        return Item(
-            json.loads(
-                text,
-                object_pairs_hook=_once,
-                parse_constant=_refuse_constant,
-                parse_float=_finite,
-            )
+        value = json.loads(
+            text,
+            object_pairs_hook=_once,
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
         )
+        _refuse_unbounded(value)
+        return Item(value)
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
         raise FormError(f"not JSON at {place}") from error
@@ -169,6 +183,28 @@ def parse(content: bytes | str) -> Item:
         raise
     except ValueError as error:
         raise FormError("a number has too many digits") from error
+
+
+def _refuse_unbounded(value: JsonValue) -> None:
+    """Raise FormError for what no file of ours holds, and other code stumbles over."""
+    level: list[JsonValue] = [value]
+    for _ in range(_DEEPEST):
+        below: list[JsonValue] = []
+        for it in level:
+            if isinstance(it, dict):
+                below += it.keys()
+                below += it.values()
+            elif isinstance(it, list):
+                below += it
+            elif isinstance(it, str):
+                if not it.isascii() and _HALF.search(it):
+                    raise FormError("a string holds half a character")
+            elif isinstance(it, int) and not -_LARGEST < it < _LARGEST:
+                raise FormError("a number has too many digits")
+        if not below:
+            return
+        level = below
+    raise FormError("nested too deeply")
 
 
 def _once(pairs: Sequence[tuple[str, JsonValue]]) -> dict[str, JsonValue]:

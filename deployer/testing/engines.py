@@ -9,12 +9,13 @@ from dataclasses import replace
 from functools import cache
 from typing import TypeVar
 
+from deployer.core.actual import RunningServer
 from deployer.core.effects import Effect
 from deployer.core.events import Say, Talk
 from deployer.core.marks import marks_at
 from deployer.core.model import Stack
 from deployer.core.resources import Kind, Node
-from deployer.core.state import Record
+from deployer.core.state import Record, record_of
 from deployer.core.values import Flat
 from deployer.engines import Endpoint, Observation, Restored
 from deployer.errors import (
@@ -46,6 +47,8 @@ class FakeEngine:
         """Artefacts that must be made anew, by address and key."""
         self.running: dict[tuple[str, str], Flat] = {}
         """Servers, by address and key, with the fields that change in place."""
+        self.records: dict[tuple[str, str], Record] = {}
+        """Every server that ever ran, as it was started."""
         self.traffic: dict[str, str] = {}
         """The key of the server that gets the traffic, by address."""
         self.outages: list[str] = []
@@ -64,6 +67,7 @@ class FakeEngine:
         def effect() -> Flat:
             if node.kind is Kind.SERVER:
                 self.running[thing] = in_place(node.fields)
+                self.records[thing] = record_of(node, {})
             else:
                 self.made.add(thing)
                 self.rotten.discard(thing)
@@ -111,9 +115,9 @@ class FakeEngine:
         """Start a server where it does not run."""
 
         def effect() -> None:
-            self.running.setdefault(
-                (record.address, record.key), in_place(record.fields)
-            )
+            thing = (record.address, record.key)
+            self.running.setdefault(thing, in_place(record.fields))
+            self.records[thing] = record
             self.traffic.setdefault(record.address, record.key)
 
         self._know(record.needs, needs)
@@ -145,7 +149,9 @@ class FakeEngine:
             record = replace(record, key=f"copy-{record.key}")
 
         def effect() -> None:
-            self.running[record.address, record.key] = in_place(record.fields)
+            thing = (record.address, record.key)
+            self.running[thing] = in_place(record.fields)
+            self.records[thing] = record
 
         self._know(record.needs, needs)
         self._do("restore", record, effect, say)
@@ -163,6 +169,23 @@ class FakeEngine:
         """Whether the server runs."""
         runs = (record.address, record.key) in self.running
         return Observation(runs, runs, "running" if runs else "not running", {})
+
+    def servers(
+        self, stack: str, known: Collection[str], *, thoroughly: bool
+    ) -> tuple[RunningServer, ...]:
+        """Every server that runs, and whether it has the traffic."""
+        del known, thoroughly
+        return tuple(
+            RunningServer(
+                self.records[thing],
+                pid=number,
+                started=number,
+                port=0,
+                serves=self.traffic.get(thing[0]) == thing[1],
+            )
+            for number, thing in enumerate(self.running, start=1)
+            if thing[0].startswith(f"{stack}/")
+        )
 
     def endpoint(self, record: Record, *, candidate: bool) -> Endpoint:
         """An address that nothing listens on."""

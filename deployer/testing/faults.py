@@ -7,8 +7,8 @@ from typing import TypeVar
 _Result = TypeVar("_Result")
 
 
-class CrashError(Exception):
-    """The run ends here, as if the machine had lost its power."""
+class CrashError(BaseException):
+    """The run ends here, as if the machine had lost its power: nothing handles it."""
 
 
 class ContractError(Exception):

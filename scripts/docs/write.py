@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from deployer.llama import runbook, traps
+from deployer.llama.known import runbook, traps
 from scripts.docs import cli_page, stack_page
 
 DOCS: Final = Path(__file__).parents[2] / "docs"

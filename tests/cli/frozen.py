@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -22,6 +23,36 @@ snapshot:
 """
 
 
+DYING = """\
+import os, runpy, signal, sys, threading
+
+where, *sys.argv = sys.argv[1:]
+calls = 0
+
+
+def look(frame, event, _):
+    global calls
+    code = frame.f_code
+    if event != "call" or not any(it in code.co_filename for it in OURS):
+        return
+    calls += 1
+    if where in (code.co_name, str(calls)):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+OURS = ("/deployer/engines/local/", "/deployer/gates/restore.py", "/deployer/store.py")
+sys.argv.insert(0, "deployer")
+threading.setprofile(look)
+sys.setprofile(look)
+try:
+    runpy.run_module("deployer", run_name="__main__", alter_sys=True)
+finally:
+    sys.setprofile(None)
+    print(calls, "calls", file=sys.stderr)
+"""
+"""Runs a command that is killed at a call: of a function, or by its number."""
+
+
 @dataclass(frozen=True)
 class Frozen:
     """A project, with the CRIU that its commands use."""
@@ -39,6 +70,18 @@ class Frozen:
     def run(self, *words: str, env: Mapping[str, str | None] | None = None) -> Done:
         variables = {VARIABLE: str(self.criu), **(env or {})}
         return self.project.run(*words, env=variables)
+
+    def dies(
+        self, at: str, *words: str, env: Mapping[str, str | None] | None = None
+    ) -> None:
+        """Run a command that is killed when it calls this function of the engine."""
+        variables = {VARIABLE: str(self.criu), **(env or {})}
+        done = self.project.python(DYING, at, *words, env=variables)
+        assert done.code == -signal.SIGKILL, done.out + done.err
+
+    def unproven(self) -> list[Path]:
+        """The marks of servers that were restored and not proven."""
+        return list(self.home.glob("run/*/*/unproven"))
 
     def apply(self, **more: Mapping[str, str | None]) -> Done:
         done = self.run("apply", DEMO, "--yes", **more)

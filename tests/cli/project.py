@@ -103,9 +103,11 @@ class Project:
         """Run `deployer` without a terminal until it ends."""
         return self._run((*COMMAND, *words), typed, env)
 
-    def python(self, code: str, *words: str) -> Done:
+    def python(
+        self, code: str, *words: str, env: Mapping[str, str | None] | None = None
+    ) -> Done:
         """Run a program of the test, that calls `deployer` in its own way."""
-        return self._run((sys.executable, "-c", code, *words), "", None)
+        return self._run((sys.executable, "-c", code, *words), "", env)
 
     def shell(self, line: str) -> Done:
         """Run a line of a shell."""

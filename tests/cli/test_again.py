@@ -1,4 +1,4 @@
-"""The second time: what nothing changed for is answered without a run."""
+"""The second time: a stack that did not change is not read, and the server is asked."""
 
 import json
 import os
@@ -34,7 +34,6 @@ except SystemExit as left:
 
 SLOW = {"modal", "httpx2", "openai", "rich", "numpy", "gguf", "huggingface_hub"}
 MODEL = {"pydantic", "yaml", "jsonschema", "jinja2"}
-LINE = {"click", "json", "re", "pathlib", "dataclasses", "typing", "socket", "inspect"}
 
 
 @dataclass(frozen=True)
@@ -62,14 +61,11 @@ def locked(paper: Project) -> Project:
     return paper
 
 
-@pytest.mark.parametrize("call", ["version", "--version"])
-def test_the_version_needs_no_command_line(paper: Project, call: str) -> None:
-    seen = watched(paper, call)
-    assert (seen.code, seen.imported & (LINE | MODEL | SLOW)) == (0, set())
-    said = f"deployer, version {__version__}\n"
-    assert seen.out == (said if call == "--version" else f"{version_line()}\n")
-    # The command line says the same.
-    assert paper.run("--debug", call).out == seen.out
+def test_the_version_imports_no_other_command(paper: Project) -> None:
+    assert paper.run("version").out == f"{version_line()}\n"
+    seen = watched(paper, "--version")
+    assert (seen.code, seen.imported & (MODEL | SLOW)) == (0, set())
+    assert seen.out == f"deployer, version {__version__}\n"
 
 
 @pytest.mark.parametrize("call", ["--help", "-h"])
@@ -94,14 +90,12 @@ def test_a_shell_is_told_the_commands_without_them(paper: Project) -> None:
     assert (sorted(told), modules) == (sorted(words), "['deployer.cli.main']")
 
 
-def test_the_second_plan_needs_no_model_and_the_third_no_command_line(
-    locked: Project,
-) -> None:
-    first, second, third = (watched(locked, f"plan {DEMO}") for _ in range(3))
-    assert first.out == second.out == third.out != ""
+def test_the_second_plan_needs_no_model(locked: Project) -> None:
+    first, second = (watched(locked, f"plan {DEMO}") for _ in range(2))
+    assert first.out == second.out != ""
     assert {"pydantic", "yaml", "click"} <= first.imported
-    assert third.imported & (LINE | MODEL | SLOW) == set()
-    assert (third.code, third.started, third.asked) == (0, [], [])
+    assert second.imported & (MODEL | SLOW) == set()
+    assert (second.code, second.started, second.asked) == (0, [], [])
 
 
 @pytest.mark.parametrize("call", ["plan --engine local", "validate", "status"])
@@ -171,15 +165,41 @@ def test_what_a_terminal_cannot_show_is_a_question_mark(locked: Project) -> None
         assert "demo on local ? plan" in done.out
 
 
-def test_an_apply_with_nothing_to_do(live: Project) -> None:
-    first, second = (watched(live, f"apply {DEMO}") for _ in range(2))
+def test_a_plan_asks_the_live_server_once_and_nobody_else(live: Project) -> None:
+    first, second = (watched(live, f"plan {DEMO}") for _ in range(2))
     assert first.out == second.out
+    assert second.out.endswith("note: demo/server was asked, and answers\n")
+    assert (second.started, second.asked) == ([], [f"('127.0.0.1', {live.port})"])
+    assert second.imported & (MODEL | SLOW | {"psutil", "subprocess"}) == set()
+    (told,) = (it for it in live.run("plan", DEMO, "--json").lines() if "notes" in it)
+    assert told["notes"][-1] == "demo/server was asked, and answers"
+
+
+def test_a_plan_sees_what_an_apply_would_see(live: Project) -> None:
+    os.kill(live.server(), signal.SIGKILL)
+    plan = live.run("plan", DEMO)
+    assert "! drift    demo/server: crashed or was killed" in plan.out
+    assert "Plan: 1 to start." in plan.out
+    assert plan.out.startswith("\n".join(live.run("apply", DEMO).out.splitlines()[:5]))
+
+
+def test_a_plan_waits_two_seconds_for_a_server_that_hangs(live: Project) -> None:
+    server = live.server()
+    os.kill(server, signal.SIGSTOP)
+    try:
+        done = live.run("plan", DEMO, "--detailed-exitcode")
+    finally:
+        os.kill(server, signal.SIGCONT)
+    assert "demo/server: runs, but did not answer `/health` with 200 within 2 s" in (
+        done.out
+    )
+    assert done.code == 2
+
+
+def test_an_apply_with_nothing_to_do(live: Project) -> None:
+    first, second = live.run("apply", DEMO), live.run("apply", DEMO, "--no-cache")
+    assert first == second
     assert second.out.endswith(f"Live at {live.url}\n")
-    assert second.started == []
-    address = f"('127.0.0.1', {live.port})"
-    assert second.asked == [address, "(0, 0)"]  # the server, and the kernel about it
-    assert second.imported & (LINE | MODEL | SLOW) == set()
-    assert live.run("apply", DEMO, "--no-cache").out == first.out
 
 
 def test_an_apply_finds_what_happened_since(live: Project) -> None:
@@ -209,5 +229,5 @@ def test_a_server_that_hangs_is_not_well(live: Project) -> None:
     finally:
         os.kill(server, signal.SIGCONT)
     assert said[0] == said[1]
-    assert "running but not healthy" in seen.out
+    assert "running, and does not answer" in seen.out
     assert live.server() == server

@@ -1,5 +1,6 @@
 """`chat`: streamed answers, what they took, and what goes wrong, told plainly."""
 
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -299,6 +300,7 @@ def test_bytes_that_are_no_text_are_asked_as_well_as_can_be(
 ) -> None:
     (tmp_path / "prompt").write_bytes(b"a\xff\n")
     with fake_server(Script(key=None)) as server:
-        line = f"python3 -m deployer chat --url {server.url} < {tmp_path}/prompt"
+        chat = f"{sys.executable} -m deployer chat --url {server.url}"
+        line = f"{chat} < {tmp_path}/prompt"
         done = paper.shell(line)
     assert (done.code, done.out) == (0, "The answer is 42.\n")

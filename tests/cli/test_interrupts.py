@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -152,6 +153,43 @@ def test_a_killed_first_run_is_repeated(project: Project) -> None:
         process.wait()
 
     converges(project)
+
+
+@pytest.mark.parametrize(
+    "words", [("status",), ("stop",), ("start",), ("apply", "--yes")]
+)
+def test_the_key_file_of_a_killed_run_goes_with_the_next_command(
+    live: Project, words: tuple[str, ...]
+) -> None:
+    live.write(SLOW)
+    with live.running("apply", DEMO, "--yes") as process:
+        candidate = frozen_server(process)
+        assert len(key_files(live)) == 1
+        process.kill()
+        process.wait()
+    assert len(key_files(live)) == 1
+    if words[0] != "status":
+        signal_to(candidate, signal.SIGCONT)
+    live.run(words[0], DEMO, *words[1:])
+    assert key_files(live) == []
+
+
+def test_the_key_file_of_a_killed_first_run_goes_with_a_status(
+    project: Project,
+) -> None:
+    with project.running("apply", DEMO, "--yes") as process:
+        frozen_server(process)
+        process.kill()
+        process.wait()
+    assert len(key_files(project)) == 1
+    done = project.run("status", DEMO)
+    assert done.code == 0
+    assert "! demo/server" in done.out
+    assert key_files(project) == []
+
+
+def key_files(project: Project) -> list[Path]:
+    return [path for path in project.home.glob("run/*/*/*") if "api-key" in path.name]
 
 
 def test_the_server_outlives_the_terminal(live: Project) -> None:

@@ -58,6 +58,7 @@ def test_an_image_is_private(live: Frozen) -> None:
     """It holds prompts and keys."""
     assert stat.S_IMODE(live.image().stat().st_mode) == 0o700
     modes = {stat.S_IMODE(p.stat().st_mode) for p in live.image().glob("*.img")}
+    modes.add(stat.S_IMODE((live.image() / "manifest.json").stat().st_mode))
     assert modes == {0o400}
     written = [*live.home.rglob("*.json"), *live.project.folder.rglob("*.json")]
     assert not [p for p in written if KEY in p.read_text(encoding="utf-8")]

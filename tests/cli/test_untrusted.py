@@ -151,10 +151,16 @@ def test_reading_a_stack_runs_nothing_of_it(paper: Project) -> None:
 
 
 def attacked(value: Any) -> Any:
-    """The same plan, with every text in it turned into an attack."""
+    """The same plan, with every text in it turned into an attack.
+
+    Not what has a form of its own: the plan is refused then.
+    """
     match value:
         case dict():
-            return {_key(key): attacked(entry) for key, entry in value.items()}
+            return {
+                _key(key): entry if key in _FORMED else attacked(entry)
+                for key, entry in value.items()
+            }
         case list():
             return [attacked(entry) for entry in value]
         case str() if value in _WORDS or not value:
@@ -166,8 +172,11 @@ def attacked(value: Any) -> Any:
 
 
 def _key(key: str) -> str:
-    """Addresses are texts of the file too."""
-    return key + ATTACK if "/" in key else key
+    """Paths of fields are texts of the file too."""
+    return key + ATTACK if "." in key else key
+
+
+_FORMED = {"address", "key", "needs", "stack", "engine", "lineage", "file"}
 
 
 _WORDS = {

@@ -102,6 +102,7 @@ RUNNING: Mapping[str, tuple[JsonValue, JsonValue]] = {
     "gpu": ("L4", ["L40S", "H100"]),
     "auth.api_key.env": ("LLAMA_API_KEY", "OTHER"),
     "auth.api_key.secret": ("llama-api-key", "two"),
+    "auth.open": ("behind our VPN", "a demo"),
     "snapshot.enabled": (True, "auto"),
     "snapshot.gpu": (True, False),
     "snapshot.warmup": (

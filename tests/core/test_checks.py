@@ -18,6 +18,9 @@ SOUND: dict[str, Any] = {
 }
 
 
+OPEN = {"open": "of the tests"}
+
+
 def stack_with(**changes: Any) -> Stack:
     return Stack.model_validate_json(json.dumps({**SOUND, **changes}))
 
@@ -215,7 +218,7 @@ def test_several_gpus_are_not_captured() -> None:
 def test_a_mapped_model_is_not_captured_on_modal() -> None:
     mapped = {"server": {"mmap": True}}
     check([], snapshot={"enabled": True}, **mapped)
-    check([], engine="modal", snapshot={"enabled": False}, **mapped)
+    check([], engine="modal", snapshot={"enabled": False}, auth=OPEN, **mapped)
     for enabled in (True, "auto"):
         check(
             [
@@ -225,6 +228,7 @@ def test_a_mapped_model_is_not_captured_on_modal() -> None:
                 )
             ],
             engine="modal",
+            auth=OPEN,
             snapshot={"enabled": enabled},
             **mapped,
         )

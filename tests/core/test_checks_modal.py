@@ -215,8 +215,8 @@ def test_a_long_name_is_cut_in_urls() -> None:
 
 
 def test_an_open_server_is_told() -> None:
-    told = "everybody who knows the URL can use the server: set `auth.api_key`"
-    assert notes(auth=None) == [told]
+    told = "everybody who knows the URL can use the server: behind our VPN"
+    assert notes(auth={"open": "behind our VPN"}) == [told]
 
 
 def test_a_server_endpoint_does_not_queue() -> None:

@@ -33,6 +33,7 @@ EFFECTS: Mapping[str, Effect] = {
     "gpu": Effect.SNAPSHOT,
     "server": Effect.SNAPSHOT,
     "auth": Effect.REDEPLOY,
+    "auth.open": Effect.NOTE,
     "snapshot": Effect.SNAPSHOT,
     "snapshot.enabled": Effect.NOTE,
     "snapshot.prime": Effect.NOTE,

@@ -2,11 +2,13 @@
 
 import json
 
-from deployer.core.warmup import body_of, name_of
+from deployer.core.values import Flat
+from deployer.core.warmup import request_of
+from deployer.runtime.warmup import Request, body_of
 
 
 def test_a_prompt_alone_is_a_short_greedy_chat() -> None:
-    assert body_of({"prompt": "Hello"}, None) == {
+    assert body_of(Request("Hello"), None) == {
         "messages": [{"role": "user", "content": "Hello"}],
         "max_tokens": 8,
         "temperature": 0,
@@ -14,7 +16,7 @@ def test_a_prompt_alone_is_a_short_greedy_chat() -> None:
 
 
 def test_a_picture_is_sent_behind_the_text() -> None:
-    body = body_of({"prompt": "Colour?", "max_tokens": 2}, "data:image/png;base64,AA")
+    body = body_of(Request("Colour?", max_tokens=2), "data:image/png;base64,AA")
     assert body["messages"] == [
         {
             "role": "user",
@@ -28,13 +30,13 @@ def test_a_picture_is_sent_behind_the_text() -> None:
 
 
 def test_a_tool_is_offered() -> None:
-    body = json.dumps(body_of({"prompt": "Weather?", "tool": True}, None))
+    body = json.dumps(body_of(Request("Weather?", tool=True), None))
     assert json.loads(body)["tools"][0]["function"]["name"] == "get_weather"
 
 
 def test_a_long_prompt_is_the_prompt_again_and_again() -> None:
     def length(tokens: int, tokens_a_word: float) -> int:
-        body = body_of({"prompt": "a b c", "tokens": tokens}, None, tokens_a_word)
+        body = body_of(Request("a b c", tokens=tokens), None, tokens_a_word)
         sent = json.loads(json.dumps(body))
         return len(sent["messages"][0]["content"].split())
 
@@ -44,8 +46,14 @@ def test_a_long_prompt_is_the_prompt_again_and_again() -> None:
 
 
 def test_a_request_is_called_by_what_is_special_about_it() -> None:
-    assert name_of({"prompt": "Hello"}) == "`Hello`"
-    assert name_of({"prompt": "x" * 50, "tool": True, "tokens": 9}) == (
+    assert str(Request("Hello")) == "`Hello`"
+    assert str(Request("x" * 50, tool=True, tokens=9)) == (
         f"tool, 9 tokens, `{'x' * 39}…`"
     )
-    assert name_of({"prompt": "a\nb", "image": "red.png"}) == "image red.png, `a\\nb`"
+    assert str(Request("a\nb", image="red.png")) == "image red.png, `a\\nb`"
+
+
+def test_what_a_stack_states_is_what_is_asked() -> None:
+    stated: Flat = {"prompt": "Hi", "tool": True, "tokens": 9, "timeout": "2m"}
+    assert request_of(stated) == Request("Hi", tool=True, tokens=9, seconds=120.0)
+    assert request_of({"prompt": "Hi", "image": None}) == Request("Hi")

@@ -7,8 +7,8 @@ import pytest
 
 from deployer.core.marks import Section
 from deployer.gates import GATES
-from deployer.llama.symptoms import SYMPTOMS
-from deployer.llama.traps import TRAPS
+from deployer.llama.known.symptoms import symptoms
+from deployer.llama.known.traps import traps
 from scripts.docs.cli_page import calls
 from scripts.docs.stack_page import Entry, entries
 from scripts.docs.write import PAGES
@@ -95,7 +95,7 @@ def test_the_list_of_gates_holds_them_in_the_order_in_which_they_run() -> None:
     assert re.findall(r"^\| \[(\w+)\]\(\1\.md\)", page, re.MULTILINE) == [*GATES]
 
 
-@pytest.mark.parametrize("trap", TRAPS)
+@pytest.mark.parametrize("trap", traps())
 def test_every_trap_has_its_section(trap: str) -> None:
     page = (DOCS / "traps.md").read_text(encoding="utf-8")
     text = section(page, trap)
@@ -105,7 +105,7 @@ def test_every_trap_has_its_section(trap: str) -> None:
 
 def test_every_symptom_has_its_line() -> None:
     page = (DOCS / "runbook.md").read_text(encoding="utf-8")
-    assert [s.id for s in SYMPTOMS if f"| `{s.id}` |" not in page] == []
+    assert [s.id for s in symptoms() if f"| `{s.id}` |" not in page] == []
 
 
 def test_every_section_of_a_stack_is_a_heading() -> None:

@@ -77,8 +77,8 @@ name: fix
 why: a thought has no end
 reference: https://example.org/pull/1
 status: merged
-needs: {files: common/**/*.c, matches: start_tag}
-upstream: {files: common/**/*.c, matches: 'start_tag = "'}
+needs: {files: common/**/*.c, contains: start_tag}
+upstream: {files: common/**/*.c, contains: 'start_tag = "'}
 """
 
 

@@ -54,12 +54,36 @@ def test_a_link_that_leaves_is_refused(tmp_path: Path, target: str) -> None:
 
 
 def test_links_that_leave_together_are_refused(tmp_path: Path) -> None:
-    """Each one alone stays inside; over the first, the second does not."""
-    with pytest.raises(SourceError, match="leaves the source"):
+    """Each one alone stays inside; over the first, the second does not.
+
+    Neither is made, not even for a moment.
+    """
+    with pytest.raises(SourceError, match="a link that leaves it: `a/out`"):
         unpacked(
             tmp_path,
             {"1": link("a/b/up", "../.."), "2": link("a/out", "b/up/../..")},
         )
+    assert list((tmp_path / "into").iterdir()) == []
+
+
+def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="has `a/x` below `a`, which is no folder"):
+        unpacked(tmp_path, {"1": link("a", "b"), "b/y": b"", "a/x": b"bad"})
+    assert list((tmp_path / "into").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "names", [("a", "a"), ("a", "./a"), ("a", "a/b"), ("a/b", "a")]
+)
+def test_one_name_is_one_thing(tmp_path: Path, names: tuple[str, str]) -> None:
+    path = tmp_path / "x.tar"
+    with tarfile.open(path, "w") as tar:
+        for name in names:
+            tar.addfile(tarfile.TarInfo(name))
+    (tmp_path / "into").mkdir()
+    with pytest.raises(SourceError, match=r"twice|which is no folder"):
+        unpack_tar(path, tmp_path / "into", unwatched)
+    assert list((tmp_path / "into").iterdir()) == []
 
 
 @pytest.mark.parametrize("kind", [tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE])

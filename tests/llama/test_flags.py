@@ -17,7 +17,7 @@ from deployer.llama import catalogue as shipped
 from deployer.llama.catalogue import Takes, catalogue, every_name, life_of
 from deployer.llama.explain import Known, Renamed, diff, explain
 from deployer.llama.flags import problems_of
-from deployer.llama.renames import RENAMES
+from deployer.llama.known.renames import renames
 from tests.core.examples import SERVER
 
 BUILDS = shipped._read().builds
@@ -243,7 +243,7 @@ def test_what_was_removed_is_refused_by_newer_builds_and_by_commits(
 
 
 def test_every_rename_names_options_that_some_build_has() -> None:
-    for rename in RENAMES:
+    for rename in renames():
         new = rename.new.partition(" ")[0]
         assert {rename.old, new or rename.old} <= every_name()
 

@@ -56,21 +56,54 @@ def test_a_path_outside_the_tree(tmp_path: Path) -> None:
     )
 
 
-def test_a_marker_that_is_no_regular_expression(tmp_path: Path) -> None:
+def test_a_marker_is_no_regular_expression(tmp_path: Path) -> None:
     check(
         tmp_path,
-        "patch.yaml:5:26: error: `needs.matches` is not a regular expression: "
-        "missing ), unterminated subpattern at position 0\n",
-        needs="needs: {files: common/*, matches: '('}",
+        "patch.yaml:5:1: error: `needs.contains` is missing\n"
+        "  hint: a marker is no regular expression: write the text itself as "
+        "`contains:`\n"
+        "patch.yaml:5:26: error: `needs.matches` is not `files` or `contains`\n",
+        needs="needs: {files: common/*, matches: '(a+)+$'}",
     )
 
 
-def test_a_marker_that_matches_everything(tmp_path: Path) -> None:
+def test_a_marker_that_every_file_contains(tmp_path: Path) -> None:
     check(
         tmp_path,
-        "patch.yaml:6:29: error: `upstream.matches` matches everything\n",
-        upstream="upstream: {files: common/*, matches: 'x*'}",
+        "patch.yaml:6:29: error: `upstream.contains` is empty: every file contains "
+        "it\n",
+        upstream="upstream: {files: common/*, contains: ' '}",
     )
+
+
+def test_a_blank_of_a_marker_is_white_space_of_any_length(tmp_path: Path) -> None:
+    pattern = load_patch(write_patch(tmp_path)).upstream
+    assert pattern is not None
+    assert pattern.pattern.search('start_tag\n\t=  "')
+    assert not pattern.pattern.search('start_tag="')
+
+
+def test_no_marker_hangs_on_any_file(tmp_path: Path) -> None:
+    """What makes a regular expression try every way is plain text here."""
+    hostile = "needs: {files: common/*, contains: '(a+)+$ (.*)*b a a a a a'}"
+    text = DESCRIPTION.replace(DESCRIPTION.splitlines()[4], hostile)
+    marker = load_patch(write_patch(tmp_path, description=text)).needs
+    assert marker is not None
+    for content in ("a" * 10**6, " " * 10**6, "(a+)+$ " * 10**5):
+        assert marker.pattern.search(content) is None
+
+
+@pytest.mark.parametrize("file", ["patch.yaml", "fix.patch"])
+def test_a_file_that_is_a_link(tmp_path: Path, file: str) -> None:
+    place = write_patch(tmp_path)
+    (tmp_path / "private").write_text("the private words")
+    (place / file).unlink()
+    (place / file).symlink_to(tmp_path / "private")
+    with pytest.raises(StackError) as caught:
+        load_patch(place)
+    shown = problems_text(caught.value.problems)
+    assert "is a symbolic link" in shown
+    assert "private words" not in shown
 
 
 def test_a_marker_that_looks_outside_the_tree(tmp_path: Path) -> None:
@@ -78,7 +111,7 @@ def test_a_marker_that_looks_outside_the_tree(tmp_path: Path) -> None:
         tmp_path,
         "patch.yaml:5:9: error: `needs.files` is not a pattern of paths inside the "
         "source tree\n",
-        needs="needs: {files: '../*', matches: x}",
+        needs="needs: {files: '../*', contains: x}",
     )
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from deployer.core.notices import Severity
-from deployer.llama.runbook import THEMES, markdown
-from deployer.llama.symptoms import SYMPTOMS, likely_cause, symptoms_in
+from deployer.llama.known.runbook import THEMES, markdown
+from deployer.llama.known.symptoms import likely_cause, symptoms, symptoms_in
 
 LOGS = Path(__file__).parents[1] / "data" / "logs"
 HEALTHY = sorted((LOGS / "healthy").glob("*.log"))
@@ -27,7 +27,8 @@ REQUESTS = {
         *("unknown-tool-choice", "thinking-not-boolean"),
     ],
     "b10434": [
-        *("outdated-template", "wrong-json", "prompt-too-long", "no-mmproj"),
+        *("open-server", "outdated-template"),
+        *("wrong-json", "prompt-too-long", "no-mmproj"),
         *("responses-tool-skipped", "responses-stateless", "named-tool-ignored"),
         *("unknown-tool-choice", "thinking-not-boolean"),
     ],
@@ -99,6 +100,9 @@ PUBLISHED = {
     "snapshot-many-gpus": (
         "GPU memory snapshots are not supported for Functions with more than one GPU."
     ),
+    "open-server": (
+        "W srv  llama_server: security: no API key is set and CORS allows all origins"
+    ),
     "snapshot-too-long": "Runner heartbeat timeout: 1800 seconds",
     "modal-redirect": "modal-http: bad redirect method",
     "modal-no-token": (
@@ -125,7 +129,8 @@ def read(path: Path) -> list[str]:
 def test_the_log_of_a_healthy_run_raises_no_alarm(path: Path) -> None:
     alarms = [s for s in symptoms_in(read(path)) if s.symptom.severity != Severity.NOTE]
 
-    assert alarms == []
+    # Builds since b10434 say it themselves; the runs were made without a key.
+    assert [s.symptom.id for s in alarms if s.symptom.id != "open-server"] == []
 
 
 def test_ten_healthy_runs_are_looked_at() -> None:
@@ -142,7 +147,8 @@ def test_ten_healthy_runs_are_looked_at() -> None:
     ids=lambda path: path.stem,
 )
 def test_a_real_log_shows_the_symptom_it_is_named_after(path: Path) -> None:
-    found = [s for s in symptoms_in(read(path)) if s.symptom.id != "outdated-template"]
+    aside = ("outdated-template", "open-server")
+    found = [s for s in symptoms_in(read(path)) if s.symptom.id not in aside]
 
     assert [s.symptom.id for s in found] == [path.name.split(".")[0]]
     assert found[0].line > 0
@@ -170,7 +176,7 @@ def test_every_symptom_has_a_log_or_a_line() -> None:
     shown |= {name for names in REQUESTS.values() for name in names}
     shown |= {"budget-ignored", "raw-call"}
 
-    assert {symptom.id for symptom in SYMPTOMS} - shown == set()
+    assert {symptom.id for symptom in symptoms()} - shown == set()
 
 
 def test_the_page_of_the_docs_is_the_table() -> None:
@@ -178,16 +184,14 @@ def test_the_page_of_the_docs_is_the_table() -> None:
     page = (LOGS.parents[2] / "docs" / "runbook.md").read_text(encoding="utf-8")
 
     assert page == markdown()
-    assert sorted(SYMPTOMS, key=id) == sorted(
-        (symptom for group in THEMES.values() for symptom in group), key=id
-    )
+    assert {symptom.theme for symptom in symptoms()} == set(THEMES)
 
 
 def test_names_are_told_apart() -> None:
-    names = [symptom.id for symptom in SYMPTOMS]
+    names = [symptom.id for symptom in symptoms()]
 
     assert len(names) == len(set(names))
-    assert {hidden for s in SYMPTOMS for hidden in s.hides} <= set(names)
+    assert {hidden for s in symptoms() for hidden in s.hides} <= set(names)
 
 
 def test_a_symptom_says_how_often_and_where_it_was_first() -> None:

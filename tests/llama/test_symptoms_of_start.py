@@ -2,7 +2,7 @@ import signal
 
 import pytest
 
-from deployer.llama.symptoms import likely_cause
+from deployer.llama.known.symptoms import likely_cause
 
 # Lines as llama-server b10434 and the loader of glibc wrote them.
 REAL = [

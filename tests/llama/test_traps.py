@@ -8,7 +8,8 @@ import pytest
 
 from deployer.core.model import Stack
 from deployer.core.notices import Severity
-from deployer.llama.traps import TRAPS, markdown, traps_of
+from deployer.llama.known.conditions import BLAMES
+from deployer.llama.known.traps import markdown, traps, traps_of
 
 ROOT = Path(__file__).parents[2]
 GEMMA = "unsloth/gemma-4-26B-A4B-it-GGUF"
@@ -348,10 +349,10 @@ def test_a_stack_beside_the_trap_is_not(name: str, changes: Change, build: int) 
 
 
 def test_every_trap_has_a_stack_in_it_and_one_beside_it() -> None:
-    assert set(TRAPS) == set(CAUGHT) == set(SPARED)
+    assert set(traps()) == set(BLAMES) == set(CAUGHT) == set(SPARED)
 
 
-@pytest.mark.parametrize("trap", TRAPS.values(), ids=lambda trap: trap.id)
+@pytest.mark.parametrize("trap", traps().values(), ids=lambda trap: trap.id)
 def test_a_trap_ends_where_its_range_does(trap: Any) -> None:
     changes, build, _ = CAUGHT[trap.id][0]
     assert trap.since <= build <= trap.until

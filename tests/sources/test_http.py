@@ -10,7 +10,7 @@ import pytest
 from deployer.core.progress import Progress, unwatched
 from deployer.errors import AuthError, SourceError, StoreError
 from deployer.sources import http
-from deployer.sources.client import shown
+from deployer.sources.client import refuse_way, shown
 from deployer.sources.digests import DigestCache
 
 MIB = 1024 * 1024
@@ -279,6 +279,52 @@ def test_a_redirect_to_plain_http_is_refused(site: Any, tmp_path: Path) -> None:
     )
     with pytest.raises(SourceError, match="is not an https address"):
         load(site, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("asked", "led_to"),
+    [
+        ("https://example.org/m", "http://127.0.0.1:8080/m"),
+        ("https://example.org/m", "http://example.org/m"),
+        ("https://example.org/m", "https://127.0.0.1/m"),
+        ("https://example.org/m", "https://localhost./m"),
+        ("https://example.org/m", "https://x.localhost/m"),
+        ("https://example.org/m", "https://[::1]/m"),
+        ("https://example.org/m", "https://[::ffff:127.0.0.1]/m"),
+        ("https://example.org/m", "https://0.0.0.0/m"),
+        ("https://example.org/m", "https://2130706433/m"),
+        ("https://example.org/m", "https://0x7f.1/m"),
+        ("https://example.org/m", "https://169.254.169.254/latest/meta-data"),
+        ("https://example.org/m", "https://10.0.0.1/m"),
+        ("https://10.0.0.1/m", "https://127.0.0.1/m"),
+        ("https://example.org/m", "file:///etc/passwd"),
+        ("https://example.org/m", "https://me:secret@example.org/m"),
+        ("https://example.org/m", "https://[oops/m"),
+    ],
+)
+def test_no_redirect_leads_nearer_or_off_https(asked: str, led_to: str) -> None:
+    with pytest.raises(SourceError) as caught:
+        refuse_way(asked, led_to)
+    assert "secret" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("asked", "led_to"),
+    [
+        ("https://example.org/m", "https://cdn.example.net/m"),
+        ("https://10.0.0.1/m", "https://10.0.0.2/m"),
+        ("http://127.0.0.1:1/m", "http://127.0.0.1:2/m"),
+        ("http://127.0.0.1:1/m", "https://example.org/m"),
+    ],
+)
+def test_other_redirects_are_followed(asked: str, led_to: str) -> None:
+    refuse_way(asked, led_to)
+
+
+@pytest.mark.parametrize("url", ["https://[oops/m.gguf", "https://h:99999999/m.gguf"])
+def test_an_address_that_is_none(url: str) -> None:
+    with pytest.raises(SourceError, match="is not an address"):
+        http.size_of(url)
 
 
 @pytest.mark.usefixtures("page")

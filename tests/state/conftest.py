@@ -46,6 +46,14 @@ def program() -> Iterator[Program]:
 
 
 @pytest.fixture
+def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Credentials for each cloud, which nobody is asked with."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "GOOGLE_BEARER_TOKEN"):
+        monkeypatch.setenv(name, "of-the-tests")
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", "b2YtdGhlLXRlc3Rz")
+
+
+@pytest.fixture
 def first() -> State:
     """A state with one thing begun, at serial 1."""
     record = Record(

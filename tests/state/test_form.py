@@ -20,7 +20,7 @@ unhurried = settings(
 json_values = some.recursive(
     some.none()
     | some.booleans()
-    | some.integers()
+    | some.integers(-(2**63), 2**63)
     | some.floats(allow_nan=False, allow_infinity=False)
     | texts,
     lambda inner: (
@@ -29,16 +29,25 @@ json_values = some.recursive(
     max_leaves=3,
 )
 flats = some.dictionaries(texts, json_values, max_size=3)
-records = some.builds(
-    Record,
-    address=texts,
-    kind=some.sampled_from(Kind),
-    key=texts,
-    fields=flats,
-    needs=some.dictionaries(texts, texts, max_size=2),
-    spec=flats,
-    outputs=flats,
-)
+stacks = some.from_regex("[a-z][a-z0-9]{0,3}", fullmatch=True)
+keys = some.from_regex("[A-Za-z0-9][A-Za-z0-9_-]{0,7}", fullmatch=True)
+
+
+@some.composite
+def recorded(draw: some.DrawFn) -> Record:
+    kind = draw(some.sampled_from(Kind))
+    return Record(
+        address=f"{draw(stacks)}/{kind}",
+        kind=kind,
+        key=draw(keys),
+        fields=draw(flats),
+        needs=draw(some.dictionaries(some.sampled_from([*Kind]), keys, max_size=2)),
+        spec=draw(flats),
+        outputs=draw(flats),
+    )
+
+
+records = recorded()
 by_address = some.lists(records, max_size=3).map(lambda rs: {r.address: r for r in rs})
 releases = some.builds(
     Release,
@@ -56,9 +65,9 @@ def states(draw: some.DrawFn) -> State:
     kept.sort(key=lambda release: release.number)
     newest = kept[-1].number if kept else 0
     return State(
-        stack=draw(texts),
-        engine=draw(texts),
-        lineage=draw(texts),
+        stack=draw(stacks),
+        engine=draw(stacks),
+        lineage=draw(keys),
         serial=draw(numbers),
         live=draw(by_address),
         made=draw(by_address),
@@ -69,6 +78,8 @@ def states(draw: some.DrawFn) -> State:
         promoting=draw(some.none() | releases),
         releases=tuple(kept),
         released=newest + draw(numbers),
+        host=draw(texts),
+        machine=draw(texts),
     )
 
 
@@ -98,12 +109,14 @@ def test_a_state_looks_like_this() -> None:
         to_json(State("demo", "local", lineage="l1", serial=3))
         == """\
 {
-  "version": 2,
+  "version": 3,
   "engine": "local",
   "file": "",
+  "host": "",
   "lineage": "l1",
   "live": {},
   "loose": [],
+  "machine": "",
   "made": {},
   "promoting": null,
   "released": 0,
@@ -244,10 +257,10 @@ def test_every_key_of_a_state_is_needed(first: State) -> None:
 
 def test_a_newer_state_asks_for_an_upgrade_whatever_its_form() -> None:
     with pytest.raises(StateError) as caught:
-        from_json('{"version": 3, "things": []}', "demo.state.json")
+        from_json('{"version": 4, "things": []}', "demo.state.json")
     assert str(caught.value) == (
         "`demo.state.json` was written by a newer deployer "
-        "(state version 3, this one reads 2)"
+        "(state version 4, this one reads 3)"
     )
     assert caught.value.hint == "upgrade deployer"
 

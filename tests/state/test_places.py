@@ -106,6 +106,7 @@ def test_a_store_of_files_keeps_what_its_place_says(tmp_path: Path) -> None:
     assert unheard.notify is unnoticed
 
 
+@pytest.mark.usefixtures("credentials")
 def test_a_store_of_objects_keeps_what_its_place_says() -> None:
     told: list[str] = []
     place = StatePlace("s3", "b/f", {"region": "us-east-1"}, 4)
@@ -127,6 +128,7 @@ def test_the_stacks_of_a_folder_are_listed(tmp_path: Path) -> None:
     assert stacks_at(StatePlace("file", str(tmp_path))) == ("a", "b")
 
 
+@pytest.mark.usefixtures("credentials")
 def test_what_a_store_does_not_know_is_no_place_either() -> None:
     place = StatePlace("s3", "b", {"colour": "red"})
     with pytest.raises(UsageError, match=r"^`s3://b` is no place for a") as caught:
@@ -154,6 +156,7 @@ def test_without_its_extra_a_bucket_says_what_to_install(
     assert caught.value.hint == "install it: `pip install 'deployer[remote]'`"
 
 
+@pytest.mark.usefixtures("credentials")
 @pytest.mark.parametrize("url", ["s3://b/f", "gs://b/f", "az://account/container/f"])
 def test_each_kind_of_bucket_is_opened_without_a_request(url: str) -> None:
     region = {"region": "us-east-1"} if url.startswith("s3") else {}

@@ -174,6 +174,7 @@ def test_stacks_of_a_place_share_their_connections(s3: S3, first: State) -> None
     assert proxy.connections < 20
 
 
+@pytest.mark.usefixtures("credentials")
 def test_another_option_is_another_place() -> None:
     one = open_bucket("s3://states/f", {"region": "us-east-1"})
     assert open_bucket("s3://states/f", {"region": "us-east-1"}) is one

@@ -62,7 +62,7 @@ def _stack(file: Path, asked: Asked, settings: Settings) -> Iterator[Finding]:
         yield from machine.port(stack, running.pid)
         yield from running.findings
     if (url := asked.url or running.url) is not None:
-        name = (stack.auth.api_key.env if stack.auth is not None else None) or ""
+        name = (stack.api_key.env if stack.api_key is not None else None) or ""
         key = settings.variables(folder).get(name) if name else None
         yield from live.asked(url, key, name, stack, patient.build)
     if asked.log is None and asked.url is None and running.log:

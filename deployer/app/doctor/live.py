@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deployer.app.deployed import deployed
@@ -14,7 +14,7 @@ from deployer.errors import DeployerError, UsageError
 from deployer.gates.answers import Answer
 from deployer.gates.client import Client, Unanswered, connected
 from deployer.gates.target import Target
-from deployer.llama.symptoms import symptoms_in
+from deployer.llama.known.symptoms import symptoms_in
 
 _SECONDS = 10.0
 _LINES = 20_000
@@ -63,7 +63,7 @@ def asked(
     """What a server says when it is asked: healthy, which build, which key."""
     try:
         target = Target(url, api_key=key or None, api_key_name=key_name)
-        health, props = asyncio.run(_answers(target))
+        health, props, unkeyed = asyncio.run(_answers(target))
     except UsageError as error:
         return (wrong("server", error),)
     except Unanswered as error:
@@ -73,13 +73,39 @@ def asked(
         what = f"{url} is not ready within {_SECONDS:.0f} s (503 while it loads)"
         hint = "wait until /health is 200; a large model loads for minutes"
         return (Finding("server", Grade.WARNING, what, hint, "loading"),)
-    return tuple(_judged(url, health, props, stack, build, key_name))
+    found = tuple(_judged(url, health, props, stack, build, key_name))
+    return (*found, *_open(url, unkeyed, stack))
 
 
-async def _answers(target: Target) -> tuple[Answer, Answer]:
+async def _answers(target: Target) -> tuple[Answer, Answer, Answer]:
+    """What `/health` and `/props` answer, and `/props` to those without the key."""
     async with asyncio.timeout(_SECONDS), connected(target) as http:
-        client = Client(http, target)
-        return await client.get("/health"), await client.get("/props")
+        client, other = (
+            Client(http, target),
+            Client(http, replace(target, api_key=None)),
+        )
+        return (
+            await client.get("/health"),
+            await client.get("/props"),
+            await other.get("/props"),
+        )
+
+
+def _open(url: str, unkeyed: Answer, stack: Stack | None) -> Iterator[Finding]:
+    """A server that asks nobody for a key; a note where the stack says so."""
+    if unkeyed.status != 200:
+        return
+    what = f"everybody may use {url}: it answers without an API key"
+    if stack is not None and stack.api_key is not None:
+        hint = "the stack has a key: `deployer apply`, or something else has the port"
+        yield Finding("server", Grade.ERROR, what, hint, "open-server")
+    elif stack is not None:
+        reason = "" if stack.auth is None else stack.auth.open
+        said = f"`auth.open`: {reason}" if reason else "only this machine reaches it"
+        yield Finding("server", Grade.NOTE, what, said, "open-server")
+    else:
+        hint = "give it a key (`auth.api_key`), or see that nobody else reaches it"
+        yield Finding("server", Grade.WARNING, what, hint, "open-server")
 
 
 def _judged(

@@ -10,9 +10,9 @@ from deployer.app.doctor.finding import GRADES, Finding, Grade, Remedy, fine, wr
 from deployer.app.reading import refuse_build, refuse_options
 from deployer.app.settings import Settings
 from deployer.app.trapped import notices_of, number_of
+from deployer.core.access import NEW_KEY, key_problem
 from deployer.core.model import Stack
-from deployer.errors import DeployerError, LockedError, StackError, UsageError
-from deployer.gates.target import Target
+from deployer.errors import DeployerError, LockedError, StackError
 from deployer.load.stack import Loaded, load
 from deployer.state.files import FileStateStore
 
@@ -73,7 +73,7 @@ def _told(error: StackError) -> Iterator[Finding]:
 def keys(stack: Stack, folder: Path, settings: Settings) -> Iterator[Finding]:
     """The variables that a stack names, and the file that may hold them."""
     file = folder / ".env"
-    name = stack.auth.api_key.env if stack.auth is not None else None
+    name = stack.api_key.env if stack.api_key is not None else None
     if name is not None:
         yield _key(name, file, settings.variables(folder).get(name))
     if file.is_file() and file.stat().st_mode & _PRIVATE:
@@ -98,10 +98,9 @@ def _key(name: str, file: Path, value: str | None) -> Finding:
                 lambda: _add_line(file, f"{name}=\n"),
             ),
         )
-    try:
-        Target("http://127.0.0.1", api_key=value, api_key_name=name)
-    except UsageError as error:
-        return wrong("keys", error)
+    if problem := key_problem(value):
+        what = f"the API key in `{name}` cannot be used: {problem}"
+        return Finding("keys", Grade.ERROR, what, NEW_KEY)
     return fine("keys", f"`{name}` is set")
 
 
@@ -115,8 +114,8 @@ def _add_line(file: Path, line: str) -> None:
 
 def state(stack: Stack, file: Path, settings: Settings) -> Iterator[Finding]:
     """Whether the state can be read, and whether somebody works on the stack."""
-    states = settings.states(file, stack.name)
     try:
+        states = settings.states(file, stack.name)
         states.read()
         holder = states.holder()
     except LockedError as error:

@@ -19,9 +19,9 @@ from deployer.engines.pins import pin_of
 from deployer.errors import EngineError, SourceError
 from deployer.llama import releases
 from deployer.llama.compile import SERVER
+from deployer.llama.known.symptoms import likely_cause
 from deployer.llama.patch_file import load_patches
 from deployer.llama.source_build import Settings, build_from_source
-from deployer.llama.symptoms import likely_cause
 from deployer.llama.trees import TREE_SOURCES, Surroundings
 from deployer.sources import folders, http, hub, paths, pypi, wheels
 from deployer.sources.digests import DigestCache

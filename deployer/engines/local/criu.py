@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 VARIABLE: Final = "DEPLOYER_CRIU"
 """Names the program, where it is not the `criu` on PATH."""
+RESTORE_LOG: Final = "restore.log"
+"""File in the folder of a restored server that holds what CRIU says."""
 OLDEST: Final = (4, 2)
 OWN_PIDS: Final = ("--pid", "--fork", "--kill-child", "--mount-proc")
 """Options of `unshare`: the pids of the image are free in there, whoever has them."""
@@ -127,7 +129,7 @@ def restoring(program: str, images: Path, folder: Path, log: str) -> tuple[str, 
     """
     # With a descriptor the file itself need not be there, nor be the same.
     inherit = ("--inherit-fd", f"fd[1]:{log.lstrip('/')}")
-    where = ("-D", str(images), "-W", str(folder), "-o", "restore.log", "-v2")
+    where = ("-D", str(images), "-W", str(folder), "-o", RESTORE_LOG, "-v2")
     return (program, "restore", "--tcp-close", *where, *inherit)
 
 

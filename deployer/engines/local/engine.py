@@ -9,9 +9,12 @@ Where that cannot work the stack says ``rollout.strategy: replace``.
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from deployer.core.actual import RunningServer
 from deployer.core.events import Say, Talk
 from deployer.core.render.words import show
 from deployer.core.resources import Kind, Node
@@ -20,18 +23,21 @@ from deployer.core.units import show_bytes
 from deployer.core.values import Flat, JsonValue
 from deployer.engines import Endpoint, Observation, Place, Restored
 from deployer.engines.local import logs, steer
-from deployer.engines.local.health import is_healthy
+from deployer.engines.local.folders import stack_folder
+from deployer.engines.local.log_trimmer import trim
 from deployer.engines.local.resident import memory_of
-from deployer.engines.local.restoring import bring_up, origin_of
-from deployer.engines.local.server import Server
+from deployer.engines.local.restoring import Origin, bring_up, end_unproven, origin_of
+from deployer.engines.local.server import CONDITIONS, Server
 from deployer.engines.local.snapshots import Snapshots
+from deployer.engines.local.survivors import made_from, survivors
 from deployer.engines.local.warming import IDLE, asleep
-from deployer.errors import EngineError
+from deployer.errors import EngineError, PromotionError
 from deployer.store import STORED
 
 if TYPE_CHECKING:
     from deployer.engines.local.artefacts import Artefacts
 
+_UNPROVEN = "unproven: restored, and its answers were not compared yet"
 _COPY = "copy-"
 """Begins the key of a server that is restored beside the live one, to be looked at."""
 
@@ -66,7 +72,7 @@ class LocalEngine:
                 return self._snapshots.make(node, needs, say)
             case Kind.SERVER:
                 server = Server(record_of(node, {}), self._place)
-                bring_up(server, needs, self._snapshots, say)
+                self._bring_up(server, needs, say)
                 return {"url": server.url, "log": str(server.log)}
             case _:
                 return self._artefacts.make(node, say)
@@ -76,12 +82,22 @@ class LocalEngine:
 
     def promote(self, record: Record, before: Record | None, say: Say) -> Flat:
         """See `Engine.promote`: new connections go to the candidate from here on."""
+        del before  # whoever has the traffic: it is found by asking
         server = Server(record, self._place)
-        if before is None or before.is_same_thing(record):
-            return {}
-        old = Server(before, self._place)
-        if old.port == server.port and old.running() is not None:
-            steer.steer(server.host, server.port, clients=1, gates=0)
+        running = server.running()
+        if running is None:
+            raise PromotionError(
+                f"the server of `{record.address}` ended before it took over:"
+                f" {server.why_not()}",
+                hint="run `deployer apply` again",
+            )
+        shared = server.is_shared()
+        server.let_clients_in()
+        try:
+            server.take_over(running)
+        except EngineError as error:
+            raise PromotionError(error.message, hint=error.hint) from error
+        if shared:
             text = f"takes the new connections on port {server.port}"
             say(Talk(record.address, text))
         return {}
@@ -91,19 +107,38 @@ class LocalEngine:
         if record.kind is Kind.SNAPSHOT:
             self._snapshots.retire(record)
             return
+        if record.kind is not Kind.SERVER:
+            return
         server = Server(record, self._place)
+        with suppress(EngineError):
+            server.turn_away()
         server.end(say)
+        server.forget_clients()
         if record.key.startswith(_COPY):
             shutil.rmtree(server.run_dir, ignore_errors=True)
+            return
+        # A check that was killed leaves the copy that it looked at.
+        copy = replace(record, key=f"{_COPY}{record.key}")
+        if Server(copy, self._place).run_dir.exists():
+            self.retire(copy, say)
 
     def start(self, record: Record, needs: Mapping[str, Flat], say: Say) -> None:
-        """See `Engine.start`."""
-        bring_up(Server(record, self._place), needs, self._snapshots, say)
+        """See `Engine.start`: clients wait outside until it is healthy, and proven.
+
+        What a lost state knew is taken from the run folder.
+        """
+        server = Server(record, self._place)
+        server.forget_keys()
+        server.end_hung(say)
+        known = {**made_from(server.run_dir), **needs}
+        self._bring_up(server, known, say)
+        server.let_clients_in()
 
     def stop(self, record: Record, say: Say) -> None:
         """See `Engine.stop`."""
         server = Server(record, self._place)
         server.end(say)
+        server.forget_clients()
         server.mark_stopped()
 
     def idle(self, record: Record, seconds: float, say: Say) -> None:
@@ -118,9 +153,27 @@ class LocalEngine:
         server = Server(record, self._place)
         if beside:
             server = server.elsewhere(f"{_COPY}{record.key}")
+        candidate = server.is_guarded
+        server.api_key()  # before what runs is ended
         server.end(say)
-        origin = bring_up(server, needs, self._snapshots, say)
+        if beside:
+            origin = bring_up(server, needs, self._snapshots, say)
+        else:
+            origin = self._bring_up(server, needs, say)
+        if not candidate:
+            server.let_clients_in()
         return Restored(origin.restored, origin.seconds, origin.detail, server.record)
+
+    def _bring_up(self, server: Server, needs: Mapping[str, Flat], say: Say) -> Origin:
+        """Bring a server up; its clients stay away until they are let in."""
+        end_unproven(server, say)  # else its clients would reach it till its end
+        server.keep_clients_away(say)
+        try:
+            return bring_up(server, needs, self._snapshots, say)
+        except BaseException:
+            if server.running() is None:
+                server.forget_clients()
+            raise
 
     def flaw(self, record: Record, server: Record | Node) -> str:
         """See `Engine.flaw`: of builds and weights, what their stamps say."""
@@ -134,30 +187,47 @@ class LocalEngine:
     def observe(self, record: Record) -> Observation:
         """See `Engine.observe`."""
         server = Server(record, self._place)
+        server.forget_keys()
         running = server.running()
         if running is None:
+            stopped = server.stopped.exists()
             return Observation(
-                running=False, healthy=False, detail=server.why_not(), facts={}
+                running=False,
+                healthy=False,
+                detail=server.why_not(),
+                facts={"condition": "stopped" if stopped else "dead"},
             )
-        logs.trim(server.log)
+        trim(server.log)
         memory = memory_of(running)
         about = f"pid {running.pid}, {show_bytes(memory)} of memory"
         if "snapshot" in record.needs and (origin := origin_of(server)) is not None:
             about += f", {origin.detail}"
-        if IDLE in server.argv and asleep(server.door()):
+        condition = server.condition(running)
+        answers = condition in {"healthy", "unhealthy"}
+        if answers and IDLE in server.argv and asleep(server.door()):
             about += ", asleep: the next request wakes it"
-        healthy = is_healthy(running, server.url, "")
+        how, healthy = CONDITIONS[condition], condition == "healthy"
+        if server.unproven.exists():
+            how, healthy = _UNPROVEN, False
         return Observation(
             running=True,
             healthy=healthy,
-            detail=f"{'healthy' if healthy else 'running but not healthy'}, {about}",
+            detail=f"{how}, {about}",
             facts={
+                "condition": condition,
                 "pid": running.pid,
                 "memory": memory,
                 "log": str(server.log),
                 "loading": dict(server.first_words),
             },
         )
+
+    def servers(
+        self, stack: str, known: Collection[str], *, thoroughly: bool
+    ) -> tuple[RunningServer, ...]:
+        """See `Engine.servers`."""
+        folder = stack_folder(self._place.home, self._place.folder, stack)
+        return survivors(folder, stack, known, thoroughly=thoroughly)
 
     def endpoint(self, record: Record, *, candidate: bool) -> Endpoint:
         """See `Engine.endpoint`."""

@@ -26,8 +26,7 @@ from deployer.engines.local.ports import (
 )
 from deployer.engines.local.process import Ended, Running, wait_for_end
 from deployer.errors import EngineError, TimedOutError
-from deployer.llama.symptom import Symptom
-from deployer.llama.symptoms import likely_cause
+from deployer.llama.known.symptoms import Symptom, likely_cause
 
 _FIRST_PAUSE: Final = 0.005
 _LONGEST_PAUSE: Final = 0.1
@@ -44,7 +43,7 @@ _BODY_BYTES: Final = 400
 _LOOKS: Final = 3
 
 
-class _Answer(Enum):
+class Answer(Enum):
     """What a request for /health came back with; STRANGE: from another process."""
 
     HEALTHY = auto()
@@ -75,9 +74,9 @@ def wait_healthy(
     while True:
         listening = listening or listens(running.pid, running.port)
         answer = _answer(running, url, source_address, ear) if listening else None
-        if answer is _Answer.HEALTHY:
+        if answer is Answer.HEALTHY:
             return
-        if answer is _Answer.STRANGE:
+        if answer is Answer.STRANGE:
             _refuse_stranger(running)
         left = begun + limit - time.monotonic()
         ended = wait_for_end(running, max(0.0, min(next(pauses), left)))
@@ -96,9 +95,21 @@ def is_healthy(running: Running, url: str, source_address: str) -> bool:
 
     A request from an address that is steered to another server is a no.
     """
+    return health_now(running, url, source_address) is Answer.HEALTHY
+
+
+def health_now(
+    running: Running, url: str, source_address: str, limit: float = _REQUEST_SECONDS
+) -> Answer:
+    """Ask `url`/health once, for `limit` seconds at most."""
     if not listens(running.pid, running.port):
-        return False
-    return _answer(running, url, source_address, None) is _Answer.HEALTHY
+        return Answer.NONE
+    return _answer(running, url, source_address, None, limit)
+
+
+def answers(running: Running, url: str, source_address: str, limit: float) -> bool:
+    """Return whether /health is answered within `limit` seconds, whatever with."""
+    return health_now(running, url, source_address, limit) is not Answer.NONE
 
 
 @dataclass(slots=True)
@@ -114,13 +125,17 @@ class _Ear:
 
 
 def _answer(
-    running: Running, url: str, source_address: str, ear: _Ear | None
-) -> _Answer:
+    running: Running,
+    url: str,
+    source_address: str,
+    ear: _Ear | None,
+    limit: float = _REQUEST_SECONDS,
+) -> Answer:
     place = urlsplit(url)
     connection = http.client.HTTPConnection(
         place.hostname or "",
         place.port,
-        timeout=_REQUEST_SECONDS,
+        timeout=limit,
         source_address=(source_address, 0) if source_address else None,
     )
     try:
@@ -132,13 +147,13 @@ def _answer(
             if ear is not None and ear.heard is not None and _accepted(running, client):
                 text = answer.read(_BODY_BYTES).decode(errors="replace")
                 ear.hear(answer.status, text)
-            return _Answer.UNHEALTHY
+            return Answer.UNHEALTHY
         own = _accepted(running, client)
     except (OSError, http.client.HTTPException):
-        return _Answer.NONE
+        return Answer.NONE
     finally:
         connection.close()
-    return _Answer.HEALTHY if own else _Answer.STRANGE
+    return Answer.HEALTHY if own else Answer.STRANGE
 
 
 def _accepted(running: Running, client: tuple[str, int]) -> bool:

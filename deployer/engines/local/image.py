@@ -9,6 +9,7 @@ CRIU itself has for this, pycriu, is not on the package index.)
 
 import ipaddress
 import struct
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ FILES: Final = "files.img"
 PAGES: Final = "pages-1.img"
 """The memory."""
 
+_BLOCK: Final = 4 * 1024 * 1024
 _MAGIC_BYTES: Final = 8
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
@@ -73,6 +75,18 @@ def frozen_seconds(folder: Path) -> float | None:
     except (OSError, ImageError):
         return None
     return None
+
+
+def checksum(file: Path) -> int:
+    """The CRC-32 of a file: four times as fast as SHA-256, and enough for a disk.
+
+    Raises OSError.
+    """
+    found = 0
+    with file.open("rb") as stream:
+        while block := stream.read(_BLOCK):
+            found = zlib.crc32(block, found)
+    return found
 
 
 def _moved(field: Field, port: int, to: tuple[str, int]) -> Field:

@@ -1,7 +1,6 @@
 """The log files of a server: `server.log`, and `server.log.1` … of earlier runs."""
 
 import os
-import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -9,12 +8,13 @@ from pathlib import Path
 from typing import Final, TextIO
 
 from deployer.core.pauses import growing
-
-KEEP: Final = 5
-"""Earlier logs that stay."""
-
-LIMIT: Final = 32 * 1024 * 1024
-"""Bytes of one log that stay."""
+from deployer.engines.local.log_trimmer import (
+    KEEP,
+    LIMIT,
+    copy_end,
+    numbered,
+    shift,
+)
 
 _PAUSES: Final = (0.01, 0.25)
 """The first and the longest between two looks at a log; a line begins them anew."""
@@ -30,27 +30,12 @@ def rotate(log: Path, *, keep: int = KEEP, limit: int = LIMIT) -> None:
     """
     if not log.exists():
         return
-    _shift(log, keep)
+    shift(log, keep)
     if log.stat().st_size > limit:
-        _copy_end(log, _numbered(log, 1), limit)
+        copy_end(log, numbered(log, 1), limit)
         log.unlink()
     else:
-        log.replace(_numbered(log, 1))
-
-
-def trim(log: Path, *, keep: int = KEEP, limit: int = LIMIT) -> bool:
-    """Empty the log of a running server once it is above `limit` bytes.
-
-    The end of it is copied to `server.log.1` first.  The server goes on at the start
-    of the emptied file because it writes with O_APPEND; lines that it writes between
-    the copy and the cut are lost.  Returns whether the log was cut.
-    """
-    if not log.exists() or log.stat().st_size <= limit:
-        return False
-    _shift(log, keep)
-    _copy_end(log, _numbered(log, 1), limit)
-    os.truncate(log, 0)
-    return True
+        log.replace(numbered(log, 1))
 
 
 def last_lines(log: Path, count: int) -> tuple[str, ...]:
@@ -103,20 +88,3 @@ def _was_replaced(log: Path, stream: TextIO) -> bool:
     except FileNotFoundError:  # between a rotation and the next start
         return False
     return now.st_ino != os.fstat(stream.fileno()).st_ino or now.st_size < stream.tell()
-
-
-def _numbered(log: Path, number: int) -> Path:
-    return log.with_name(f"{log.name}.{number}")
-
-
-def _shift(log: Path, keep: int) -> None:
-    for number in range(keep - 1, 0, -1):
-        if _numbered(log, number).exists():
-            _numbered(log, number).replace(_numbered(log, number + 1))
-
-
-def _copy_end(log: Path, target: Path, limit: int) -> None:
-    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with log.open("rb") as source, os.fdopen(descriptor, "wb") as copy:
-        source.seek(max(0, log.stat().st_size - limit))
-        shutil.copyfileobj(source, copy)

@@ -21,6 +21,7 @@ from deployer.core.keys import digest
 from deployer.core.progress import unwatched
 from deployer.core.values import Flat, JsonValue
 from deployer.engines.local.criu import fits_cpu
+from deployer.engines.local.proof import is_complete
 from deployer.sources.digests import DigestCache, Stamp, stamp_of
 from deployer.store import Entry
 
@@ -37,22 +38,15 @@ def mapped_files(pid: int, digests: DigestCache) -> list[JsonValue]:
 
 
 def machine() -> Flat:
-    """The kernel and the processor."""
-    return {"kernel": os.uname().release, "cpu": _cpu()}
+    """The kernel, the processor, and how many of its cores this process may use."""
+    cores = len(os.sched_getaffinity(0))
+    return {"kernel": os.uname().release, "cpu": _cpu(), "cores": cores}
 
 
 def environment_digest(variables: Mapping[str, str]) -> str:
     """Of the variables that a server computes by."""
     kept = {k: v for k, v in variables.items() if k not in _PLACES}
     return digest(dict(kept))
-
-
-def boot_id() -> str:
-    """Which start of the machine this is."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
-    except OSError:
-        return ""
 
 
 def sealed(api_key: str | None) -> JsonValue:
@@ -79,6 +73,8 @@ def flaw_of(
     if problems := entry.problems():
         return f"the image is damaged: {problems[0]}"
     about = entry.about
+    if not is_complete(about.get("proof")):
+        return "its manifest holds no answers that would prove a restored server"
     for changed in (
         _other_machine(about.get("machine"), entry, program),
         _other_files(about.get("depends"), digests),
@@ -101,6 +97,9 @@ def _other_machine(then: JsonValue, entry: Entry, program: str) -> str:
         )
     if then.get("cpu") != now["cpu"] and not fits_cpu(program, entry.folder):
         return "it was taken on another processor, and this one lacks what that had"
+    # llama-server counts them when it starts, and has as many threads from then on.
+    if then.get("cores") != now["cores"]:
+        return f"it was taken with {then.get('cores')} cores, here are {now['cores']}"
     return ""
 
 

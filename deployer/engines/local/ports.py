@@ -18,8 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import psutil
-
 from deployer.errors import EngineError
 
 _TABLES: Final = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
@@ -140,6 +138,29 @@ def accepted_by(pid: int, port: int, client: tuple[str, int]) -> bool:
     return any(row.inode in inodes and row.remote == client for row in _rows(port))
 
 
+def owners_of(
+    port: int, clients: Collection[tuple[str, int]], among: Collection[int]
+) -> dict[tuple[str, int], int]:
+    """The process that accepted each connection, by its client (address, port).
+
+    Looked for `among` these first, then everywhere.  One that nobody has accepted yet
+    is left out, and so is one of another user's process.
+    """
+    rows = {
+        row.inode: row.remote
+        for row in _rows(port)
+        if row.remote in clients and row.inode != "0"
+    }
+    found: dict[tuple[str, int], int] = {}
+    for pid in among:
+        mine = _sockets_of(pid) if len(found) < len(rows) else frozenset()
+        found |= {remote: pid for inode, remote in rows.items() if inode in mine}
+    if len(found) < len(rows):
+        others = _owners(rows.keys())
+        found = {rows[inode]: pid for inode, pid in others.items()} | found
+    return found
+
+
 def _listener(row: _Row, pid: int | None) -> Listener:
     return Listener(
         address=row.local[0],
@@ -167,6 +188,8 @@ def _user_name(uid: int) -> str:
 def _program_name(pid: int | None) -> str:
     if pid is None:
         return ""
+    import psutil  # noqa: PLC0415 - a plan asks for no names
+
     try:
         return psutil.Process(pid).name()
     except psutil.Error:  # it ended since
@@ -228,6 +251,8 @@ def _socket_inodes(directory: Path) -> Iterator[str]:
 
 
 def _owners(inodes: Collection[str]) -> dict[str, int]:
+    import psutil  # noqa: PLC0415 - as above
+
     owners: dict[str, int] = {}
     for pid in psutil.pids():
         for inode in _sockets_of(pid).intersection(inodes):

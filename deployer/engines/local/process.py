@@ -3,7 +3,7 @@
 A server is its own session and outlives the deployer.  It is found again by
 `process.json` in its run directory, and if a crash prevented that file, by the
 marker in its environment.  A pid alone is never trusted, since pids are used again:
-the start time must be the same.
+boot and start tick must be the same, see `deployer.engines.local.identity`.
 """
 
 import json
@@ -11,6 +11,7 @@ import os
 import select
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -21,12 +22,15 @@ from typing import Final
 import psutil
 
 from deployer.core.pauses import growing
+from deployer.engines.local import identity, log_trimmer
 from deployer.engines.local.keepers import MARKER, end_keepers, keepers_of, kept_by
+from deployer.engines.local.log_trimmer import KEEP, LIMIT
 from deployer.engines.local.logs import rotate
 from deployer.engines.local.ports import established
 from deployer.errors import EngineError
 
-_RUN_DIR: Final = "DEPLOYER_RUN_DIR"
+RUN_DIR: Final = "DEPLOYER_RUN_DIR"
+"""Variable of a server's environment: its run folder."""
 _PORT: Final = "DEPLOYER_PORT"
 
 _INHERITED: Final = frozenset(
@@ -42,10 +46,6 @@ _INHERITED: Final = frozenset(
 )
 _INHERITED_PREFIXES: Final = ("LC_", "NVIDIA_")
 
-# The start time that psutil computes moves when the system clock is set; a pid is
-# not used again within this many seconds.
-_CLOCK_SLACK: Final = 2.0
-
 _FIRST_PAUSE: Final = 0.005
 _LONGEST_PAUSE: Final = 0.1
 _QUIET_SECONDS: Final = 0.5
@@ -55,10 +55,10 @@ _KILL_SECONDS: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A server process; `started` is in seconds since the epoch."""
+    """A server process; `began` is what `identity.began` returns for its pid."""
 
     pid: int
-    started: float
+    began: str
     port: int
     log: str
 
@@ -93,22 +93,22 @@ def spawn(  # noqa: PLR0913 - one more than the limit, all named at the call
     rotate(log)
     marks = {
         MARKER: f"{address}@{key}",
-        _RUN_DIR: str(run_dir),
+        RUN_DIR: str(run_dir),
         _PORT: str(port),
         "XDG_CONFIG_HOME": str(_empty_directory(run_dir)),
     }
     variables = {**scrubbed(inherit), **environment, **marks}
     keeper = _start(argv, run_dir=run_dir, log=log, environment=variables)
     pid = kept_by(keeper) if wrapped else keeper
-    started = _start_time(pid)
-    running = Running(pid=pid, started=started, port=port, log=str(log))
+    running = Running(pid=pid, began=_identity(pid), port=port, log=str(log))
     try:
-        _write_record(run_dir, running, f"{address}@{key}")
+        write_record(run_dir, running, f"{address}@{key}")
     except OSError as error:
         stop(running, grace=0)
         raise EngineError(
             f"cannot write `{_record(run_dir)}`: {error.strerror or error}"
         ) from error
+    _keep_short(running)
     return running
 
 
@@ -125,7 +125,7 @@ def find(run_dir: Path, address: str, key: str) -> Running | None:
     """Find the living server of a run directory, also one that left no record."""
     run_dir = run_dir.resolve()
     marker = f"{address}@{key}"
-    recorded = _read_record(run_dir, marker)
+    recorded = read_record(run_dir, marker)
     if recorded is not None and is_alive(recorded):
         return recorded
     return next(_marked(run_dir, marker), None)
@@ -145,7 +145,7 @@ def wait_for_end(running: Running, seconds: float) -> Ended | None:
     process = _process(running)
     if process is None:
         return Ended(None)
-    if not _ends_within(process, seconds):
+    if not _ends_within(process, running.began, seconds):
         return None
     with suppress(psutil.TimeoutExpired):
         code = process.wait(timeout=0)
@@ -154,7 +154,7 @@ def wait_for_end(running: Running, seconds: float) -> Ended | None:
     return Ended(None) if _is_zombie(process) else None
 
 
-def _ends_within(process: psutil.Process, seconds: float) -> bool:
+def _ends_within(process: psutil.Process, began: str, seconds: float) -> bool:
     """Wait until it ends, reaped or not; the kernel tells, where it can."""
     try:
         descriptor = os.pidfd_open(process.pid)
@@ -166,7 +166,8 @@ def _ends_within(process: psutil.Process, seconds: float) -> bool:
         ends = select.poll()
         ends.register(descriptor, select.POLLIN)
         # A pid that was used again since would be another process.
-        return not process.is_running() or bool(ends.poll(seconds * 1000))
+        again = identity.began(process.pid) != began
+        return again or bool(ends.poll(seconds * 1000))
     finally:
         os.close(descriptor)
 
@@ -255,11 +256,26 @@ def _start(
     return process.pid
 
 
-def _start_time(pid: int) -> float:
-    try:
-        return psutil.Process(pid).create_time()
-    except psutil.NoSuchProcess as error:
-        raise EngineError("the server ended at once") from error
+def _keep_short(running: Running) -> None:
+    """Start what keeps the log within its limit; a server does without, too."""
+    words = (str(running.pid), running.log, str(KEEP), str(LIMIT))
+    with suppress(OSError):
+        process = subprocess.Popen(  # noqa: S603 - a program of ours
+            (sys.executable, "-I", "-S", log_trimmer.__file__, *words),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={},
+            cwd="/",
+            start_new_session=True,
+        )
+        process.returncode = 0  # as above
+
+
+def _identity(pid: int) -> str:
+    if found := identity.began(pid):
+        return found
+    raise EngineError("the server ended at once")
 
 
 def _not_started(program: str, error: OSError) -> EngineError:
@@ -291,7 +307,8 @@ def _record(run_dir: Path) -> Path:
     return run_dir / "process.json"
 
 
-def _write_record(run_dir: Path, running: Running, marker: str) -> None:
+def write_record(run_dir: Path, running: Running, marker: str) -> None:
+    """Write `process.json`, whole or not at all."""
     text = json.dumps({**asdict(running), "marker": marker}, indent=2, sort_keys=True)
     target = _record(run_dir)
     draft = target.with_name(f"{target.name}.{os.getpid()}.tmp")
@@ -303,22 +320,24 @@ def _write_record(run_dir: Path, running: Running, marker: str) -> None:
     draft.replace(target)
 
 
-def _read_record(run_dir: Path, marker: str) -> Running | None:
-    """Read the record; one that is absent, damaged or of another key is none.
+def read_record(run_dir: Path, marker: str | None = None) -> Running | None:
+    """Read the record; one that is absent, damaged or of another marker is none.
 
     The environment of the process is the second source, so nothing is lost.
     """
     try:
         record = json.loads(_record(run_dir).read_text(encoding="utf-8"))
-        if record["marker"] != marker:
+        if marker not in {None, record["marker"]}:
             return None
+        pid = int(record["pid"])
+        began = str(record["began"]) if "began" in record else None
         return Running(
-            pid=int(record["pid"]),
-            started=float(record["started"]),
+            pid=pid,
+            began=began or identity.from_start_time(pid, float(record["started"])),
             port=int(record["port"]),
             log=str(record["log"]),
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return None
 
 
@@ -331,29 +350,36 @@ def _marked(run_dir: Path, marker: str) -> Iterator[Running]:
             variables = process.environ()
             if variables.get(MARKER) != marker:
                 continue
-            if variables.get(_RUN_DIR) != str(run_dir) or _is_zombie(process):
+            if variables.get(RUN_DIR) != str(run_dir) or _is_zombie(process):
                 continue
-            if os.getsid(process.pid) != process.pid:  # a child of the server
+            # A child of the server; or one that was restored, which has the marker of
+            # its image, and is found by its keeper's.
+            if keepers_of(process.pid):
                 continue
-            # A keeper has the marker, too, and a restored server that of its image.
-            server = (process, *process.children(recursive=True))[-1]
+            server = _kept(process)
             yield Running(
                 pid=server.pid,
-                started=server.create_time(),
+                began=_identity(server.pid),
                 port=int(variables[_PORT]),
                 log=str(run_dir / "server.log"),
             )
-        except (psutil.Error, OSError):  # it ended, or hides its environment
+        except (psutil.Error, OSError, EngineError):  # it ended, or hides itself
             continue
 
 
+def _kept(first: psutil.Process) -> psutil.Process:
+    """The server that a first process keeps; that itself where it keeps none (yet)."""
+    below = first.children(recursive=True)
+    return next((it for it in below if os.getsid(it.pid) == it.pid), first)
+
+
 def _process(running: Running) -> psutil.Process | None:
+    if not running.began or identity.began(running.pid) != running.began:
+        return None
     try:
-        process = psutil.Process(running.pid)
-        same = abs(process.create_time() - running.started) < _CLOCK_SLACK
+        return psutil.Process(running.pid)
     except psutil.Error:
         return None
-    return process if same else None
 
 
 def _is_zombie(process: psutil.Process) -> bool:

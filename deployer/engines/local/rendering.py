@@ -1,7 +1,9 @@
 """A stack as the command line that the local engine starts."""
 
+from deployer.core.argv import command_line, template_file
 from deployer.core.resources import Graph, Kind
 from deployer.engines import Place, Rendering
+from deployer.engines.local import steer
 from deployer.engines.pins import pin_of
 
 
@@ -13,15 +15,20 @@ def render_stack(graph: Graph, place: Place) -> Rendering:
     words = server.spec["argv"]
     about = pin_of(nodes[Kind.WEIGHTS]).about
     stated = [str(word) for word in words] if isinstance(words, list) else []
-    argv = ["llama-server", *stated]
-    argv += ["--model", _model(about.get("model"), nodes[Kind.WEIGHTS].key)]
-    if "mmproj" in about:
-        argv += ["--mmproj", str(about["mmproj"])]
-    argv += ["--host", str(server.fields["local.host"])]
-    argv += ["--port", str(server.fields["local.port"])]
-    if server.fields.get("auth.api_key.env") is not None:
-        argv += ["--api-key-file", "api-key"]
-    return Rendering(tuple(argv), {})
+    host = str(server.fields["local.host"])
+    guarded = server.fields.get("auth.api_key.env") is not None
+    argv = command_line(
+        "llama-server",
+        stated,
+        template=template_file(stated),
+        model=_model(about.get("model"), nodes[Kind.WEIGHTS].key),
+        mmproj=str(about["mmproj"]) if "mmproj" in about else None,
+        host=host,
+        port=int(str(server.fields["local.port"])),
+        reuse_port=steer.supported(host) is None,
+        key_file="api-key" if guarded else None,
+    )
+    return Rendering(argv, {})
 
 
 def _model(names: object, key: str) -> str:

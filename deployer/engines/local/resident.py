@@ -1,11 +1,18 @@
 """What is resident on this machine: the processes of a stack, and their memory."""
 
-import json
+import os
 from pathlib import Path
 
 import psutil
 
-from deployer.engines.local.process import Running, is_alive
+from deployer.engines.local.keepers import MARKER
+from deployer.engines.local.process import (
+    RUN_DIR,
+    Running,
+    find,
+    is_alive,
+    read_record,
+)
 
 
 def servers_in(stack_dir: Path) -> frozenset[int]:
@@ -14,6 +21,23 @@ def servers_in(stack_dir: Path) -> frozenset[int]:
         return frozenset()
     found = (recorded(folder) for folder in stack_dir.iterdir())
     return frozenset(it.pid for it in found if it is not None and is_alive(it))
+
+
+def marked_pids(stack_dir: Path) -> frozenset[int]:
+    """Process ids of the servers of a stack that their environment gives away."""
+    below = f"{stack_dir.resolve()}{os.sep}"
+    markers: set[tuple[str, str]] = set()
+    for process in psutil.process_iter():
+        try:
+            if process.uids().real != os.getuid():
+                continue
+            variables = process.environ()
+        except (psutil.Error, OSError):  # it ended, or hides its environment
+            continue
+        if variables.get(RUN_DIR, "").startswith(below) and MARKER in variables:
+            markers.add((variables[RUN_DIR], variables[MARKER]))
+    found = (find(Path(folder), *marker.rsplit("@", 1)) for folder, marker in markers)
+    return frozenset(running.pid for running in found if running is not None)
 
 
 def memory_of(running: Running) -> int:
@@ -26,13 +50,4 @@ def memory_of(running: Running) -> int:
 
 def recorded(run_dir: Path) -> Running | None:
     """The last process of a run directory, alive or not; a damaged record is none."""
-    try:
-        content = json.loads((run_dir / "process.json").read_text(encoding="utf-8"))
-        return Running(
-            pid=int(content["pid"]),
-            started=float(content["started"]),
-            port=int(content["port"]),
-            log=str(content["log"]),
-        )
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    return read_record(run_dir)

@@ -1,45 +1,53 @@
 """One llama-server of a release: its argument list, its run directory, its life."""
 
-import hashlib
 import json
-import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-import psutil
-
+from deployer.contained import contained
+from deployer.core.access import NEW_KEY, key_problem
+from deployer.core.argv import command_line, template_file
 from deployer.core.events import Say, Talk
 from deployer.core.state import Record
 from deployer.core.units import seconds
 from deployer.core.values import Flat
 from deployer.engines import Place
-from deployer.engines.local import ports, steer
-from deployer.engines.local.health import wait_healthy
+from deployer.engines.local import guard, identity, key_file, ports, reach, steer
+from deployer.engines.local.folders import run_folder, stack_folder
+from deployer.engines.local.health import Answer, health_now, wait_healthy
+from deployer.engines.local.hung import why_hung
 from deployer.engines.local.logs import last_lines
 from deployer.engines.local.process import Running, drain, find, spawn, stop
 from deployer.engines.local.program import run_server
-from deployer.engines.local.resident import recorded, servers_in
-from deployer.engines.local.templates import with_template
+from deployer.engines.local.resident import marked_pids, recorded, servers_in
+from deployer.engines.local.survivors import names_in
+from deployer.engines.local.templates import known_template
 from deployer.engines.local.warming import Door
 from deployer.errors import AuthError, EngineError
-from deployer.llama.symptoms import likely_cause
+from deployer.llama.known.symptoms import likely_cause
+from deployer.sources.space import sync_folder
 
 GRACE: Final = 10.0
 """Seconds that llama-server may take to end after SIGTERM; it takes 0.2."""
+HUNG_GRACE: Final = 1.0
+"""Seconds for one that hangs; nothing it does is waited for."""
+CONDITIONS: Final[Mapping[str, str]] = {
+    "healthy": "healthy",
+    "unhealthy": "running but not healthy",
+    "silent": "running, and does not answer",
+    "guarded": "running, and clients are kept away: it was not proven; `deployer"
+    " apply` or `deployer start` does that",
+}
+"""Conditions of a process that runs, as `status --json` names them, and in words."""
 STOPPED: Final = "stopped"
 """File that tells a server that was stopped from one that died."""
 
-_KEY_LENGTH = 16
-"""Characters of a key in the name of a run directory."""
-_MARK_LENGTH = 6
-"""Characters that tell stacks of one name in several folders apart."""
 LOADING: Final = "loading.json"
 """File that holds what it said first while it loaded; gates want to see that."""
 _LOOPBACK = "127.0.0.1"
-_API_KEY = "api-key"
-"""File that llama-server reads its key from; gone once it has started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +75,7 @@ class Server:
     @property
     def argv(self) -> tuple[str, ...]:
         """The options that the stack leads to, less those of the engine."""
-        words = self.record.spec["argv"]
+        words = self.record.spec.get("argv")
         return tuple(map(str, words)) if isinstance(words, list) else ()
 
     @property
@@ -87,7 +95,7 @@ class Server:
         return None if name is None else str(name)
 
     def api_key(self) -> str | None:
-        """Its key, from the environment; raises AuthError where it is not set."""
+        """Its key, from the environment; raises AuthError where none can be used."""
         name = self.api_key_env
         if name is None:
             return None
@@ -96,6 +104,11 @@ class Server:
                 f"the API key is to be in `{name}`, which is not set",
                 hint=f"run `export {name}=…`, or write `{name}=…` into `.env` beside"
                 " the stack",
+            )
+        if problem := key_problem(key):
+            raise AuthError(
+                f"the API key in `{name}` cannot be used: {problem}",
+                hint=NEW_KEY,
             )
         return key
 
@@ -134,10 +147,13 @@ class Server:
         """
         self.refuse_strangers()
         running = self.running()
-        if running is None:
-            running = self._spawn(needs, say, keeper)
+        if running is not None:
+            self._lead_gates(running)
+        key = self.api_key() if running is None else None
         limit = seconds(self.record.fields["local.start_timeout"])
-        try:
+        with key_file.lent(self.run_dir / key_file.NAME, key):
+            if running is None:
+                running = self._spawn(needs, say, keeper)
             wait_healthy(
                 running,
                 self.url,
@@ -146,8 +162,6 @@ class Server:
                 say=lambda text: say(Talk(self.record.address, text)),
                 heard=self._keep_first_words,
             )
-        finally:
-            self._remove_api_key()
 
     @property
     def first_words(self) -> Flat:
@@ -160,9 +174,9 @@ class Server:
 
     def end(self, say: Say) -> None:
         """Let it finish what it answers, then stop it; gone already is fine."""
+        self.forget_keys()
         running = self.running()
         if running is None:
-            self._remove_api_key()
             return
         limit = seconds(self.record.fields.get("local.drain", 0))
         say(Talk(self.record.address, "finishing what it answers"))
@@ -176,7 +190,33 @@ class Server:
             text = f"{left} {connections} cut after {limit:g} s"
             say(Talk(self.record.address, text))
         stop(running, grace=GRACE)
-        self._remove_api_key()
+
+    def forget_keys(self) -> None:
+        """Remove the key files that runs of this stack left when they were killed."""
+        key_file.remove_left(self._stack_dir)
+
+    def condition(self, running: Running) -> str:
+        """Return the condition of its process as clients see it; see `CONDITIONS`."""
+        if self.is_guarded:
+            return "guarded"
+        match health_now(running, self.url, ""):
+            case Answer.HEALTHY:
+                return "healthy"
+            case Answer.NONE:
+                return "silent"
+            case _:
+                return "unhealthy"
+
+    def end_hung(self, say: Say) -> None:
+        """End a process that is proven to hang, so that it can be started again."""
+        running = self.running()
+        if running is None:
+            return
+        if why := why_hung(running, self.url, self.door().source_address):
+            say(Talk(self.record.address, f"{why}; it is ended, and started again"))
+            with suppress(OSError), self.log.open("a", encoding="utf-8") as log:
+                log.write(f"deployer: {why}; ended, and started again\n")
+            stop(running, grace=HUNG_GRACE)
 
     def is_shared(self) -> bool:
         """Whether another server of the same stack listens on its port."""
@@ -184,10 +224,78 @@ class Server:
         pids = {it.pid for it in ports.listeners(self.port)}
         return bool(pids - {None if own is None else own.pid})
 
+    def take_over(self, running: Running) -> None:
+        """Lead clients to it, and prove that they reach it; raises EngineError."""
+        pid, names = running.pid, names_in(self._stack_dir)
+        reach.lead(self.host, self.port, clients=pid, gates=pid, names=names)
+
+    def turn_away(self) -> None:
+        """Lead clients to another server of the stack on its port, where there is one.
+
+        So a server that ends first has nobody new to finish with.
+        """
+        running, others = self.running(), self._others()
+        if running is None or not others:
+            return
+        if running.pid in reach.reached(self.host, self.port, {running.pid, *others}):
+            other = max(others)
+            reach.lead(self.host, self.port, clients=other, gates=other)
+
+    def _lead_gates(self, running: Running) -> None:
+        """A candidate that an earlier run left may be out of the gates' reach."""
+        if not (others := self._others()) or not ports.listens(running.pid, self.port):
+            return
+        found = reach.reached(self.host, self.port, {running.pid, *others})
+        clients = next((pid for pid in found if pid is not None), None)
+        if clients is not None:
+            reach.lead(self.host, self.port, clients=clients, gates=running.pid)
+
+    def _others(self) -> frozenset[int]:
+        """Other servers of the stack that listen on its port."""
+        own = self.running()
+        listening = {it.pid for it in ports.listeners(self.port)}
+        mine = {None if own is None else own.pid}
+        return frozenset(self._pids_of_stack() & (listening - mine))
+
+    @property
+    def is_guarded(self) -> bool:
+        """Return whether its clients are kept away."""
+        return guard.guard_of(self.run_dir) is not None
+
+    def keep_clients_away(self, say: Say) -> None:
+        """Guard its port until `let_clients_in`.
+
+        Nothing is done for a server that runs, or beside another one that takes the
+        clients.  Raises EngineError when the port belongs to anything but this stack.
+        """
+        if self.running() is not None:
+            return
+        self.refuse_strangers()
+        if ports.listeners(self.port):
+            return
+        if (reason := steer.supported(self.host)) is not None:
+            text = f"clients can reach it before it is proven: {reason}"
+            say(Talk(self.record.address, text))
+            return
+        guard.close(self.run_dir, self.host, self.port)
+
+    def let_clients_in(self) -> bool:
+        """End the guard of its port; return whether there was one."""
+        if not self.is_guarded:
+            return False
+        guard.open_(self.run_dir, self.host, self.port)
+        return True
+
+    def forget_clients(self) -> None:
+        """End the guard of a server that is gone."""
+        guard.end(self.run_dir)
+
     def refuse_strangers(self) -> None:
         """Raise EngineError when the port belongs to anything but this stack."""
         found = ports.listeners(self.port)
         own = self._pids_of_stack()
+        if any(it.pid not in own for it in found):  # one that left no record, perhaps
+            own |= marked_pids(self._stack_dir)
         strangers = tuple(it for it in found if it.pid not in own)
         if strangers:
             raise EngineError(
@@ -216,6 +324,16 @@ class Server:
         reason = cause.meaning if cause else f"its log ends in `{lines[-1]}`"
         return f"crashed or was killed: {reason}"
 
+    @property
+    def unproven(self) -> Path:
+        """Exists from before it is restored until it has proven itself."""
+        return self.run_dir / "unproven"
+
+    def mark_unproven(self) -> None:
+        """Remember, even after a power cut, that what is restored is unproven."""
+        self.unproven.touch(mode=0o600)
+        sync_folder(self.run_dir)
+
     def mark_stopped(self) -> None:
         """Remember that it was stopped on purpose."""
         self.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -233,7 +351,7 @@ class Server:
     @property
     def run_dir(self) -> Path:
         """Where its log lies, and what it is found again by."""
-        return self._stack_dir / self.record.key[:_KEY_LENGTH]
+        return run_folder(self.record, self.place)
 
     def clear_the_way(self) -> Door:
         """What comes before any start; on a shared port the clients stay away."""
@@ -246,27 +364,23 @@ class Server:
 
     @property
     def _stack_dir(self) -> Path:
-        """Of this stack in this folder: names are unique in a folder only."""
         stack = self.record.address.partition("/")[0]
-        folder = str(self.place.folder.resolve())
-        mark = hashlib.sha256(folder.encode()).hexdigest()[:_MARK_LENGTH]
-        return self.place.home / "run" / f"{stack}-{mark}"
+        return stack_folder(self.place.home, self.place.folder, stack)
 
     def _ended_with_the_machine(self) -> bool:
         """Whether it was started before the machine was."""
         known = recorded(self.run_dir)
-        return known is not None and known.started < psutil.boot_time()
+        return known is not None and not identity.is_of_this_boot(known.began)
 
     def _pids_of_stack(self) -> frozenset[int]:
-        """Processes of every release of this stack."""
-        return servers_in(self._stack_dir)
+        """Processes of every release of this stack, and those that guard its port."""
+        return servers_in(self._stack_dir) | guard.guards_in(self._stack_dir)
 
     def _spawn(
         self, needs: Mapping[str, Flat], say: Say, keeper: tuple[str, ...]
     ) -> Running:
         self.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         argv = self._argv(needs)
-        self._write_api_key()
         self._dry_run(argv)
         self.clear_the_way()
         self._loading.unlink(missing_ok=True)
@@ -284,19 +398,35 @@ class Server:
 
     def _argv(self, needs: Mapping[str, Flat]) -> tuple[str, ...]:
         """The whole command line; what the engine owns comes last and so wins."""
-        weights = needs["weights"]
-        program = str(needs["build"]["path"])
-        stated = list(self.argv)
-        argv = [program, *with_template(stated, Path(program), self.place.folder)]
-        argv += ["--model", str(weights["path"])]
-        if "mmproj" in weights:
-            argv += ["--mmproj", str(weights["mmproj"])]
-        argv += ["--host", self.host, "--port", str(self.port)]
-        if steer.supported(self.host) is None:
-            argv.append("--reuse-port")
-        if self.api_key_env is not None:
-            argv += ["--api-key-file", str(self.run_dir / _API_KEY)]
-        return tuple(argv)
+        program, model = self._made(needs, "build"), self._made(needs, "weights")
+        contained(self.place.home / "build", Path(program))
+        sees, file = "mmproj" in needs["weights"], template_file(self.argv)
+        argv = command_line(
+            program,
+            self.argv,
+            template=None if file is None else str(self.place.folder / file),
+            model=model,
+            mmproj=self._made(needs, "weights", "mmproj") if sees else None,
+            host=self.host,
+            port=self.port,
+            reuse_port=steer.supported(self.host) is None,
+            key_file=None
+            if self.api_key_env is None
+            else str(self.run_dir / key_file.NAME),
+        )
+        return known_template(argv, Path(program))
+
+    def _made(self, needs: Mapping[str, Flat], kind: str, name: str = "path") -> str:
+        """Where a file of an artefact lies; raises EngineError for a state without."""
+        match needs.get(kind, {}).get(name):
+            case str(path) if path:
+                return path
+            case _:
+                raise EngineError(
+                    f"the state of `{self.record.address}` does not name the {kind}"
+                    " that it was started from",
+                    hint="run `deployer apply`: it fills in what is missing",
+                )
 
     def _dry_run(self, argv: tuple[str, ...]) -> None:
         """Let llama-server read its options without starting.
@@ -317,16 +447,3 @@ class Server:
             hint="compare `server` and `server.flags` of the stack with"
             " `llama-server --help` of this build",
         )
-
-    def _remove_api_key(self) -> None:
-        (self.run_dir / _API_KEY).unlink(missing_ok=True)
-
-    def _write_api_key(self) -> None:
-        key = self.api_key()
-        if key is None:
-            return
-        file = self.run_dir / _API_KEY
-        file.unlink(missing_ok=True)
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(f"{key}\n")

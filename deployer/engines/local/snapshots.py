@@ -1,13 +1,12 @@
 """Snapshots of warmed servers in the store: taken, looked at, given up.
 
 A snapshot is taken of a server of its own, on a private port, that no client ever
-reached; it is warmed, asked once for an answer that a restored one must repeat, frozen
-to disk, and gone.
+reached; it is warmed, asked for answers that a restored one must repeat, frozen to
+disk, and gone.
 """
 
 import os
 import shutil
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -17,25 +16,29 @@ from typing import Final
 
 import psutil
 
+from deployer.contained import contained
 from deployer.core.events import Say, Talk
 from deployer.core.resources import Node
 from deployer.core.state import Record, record_of
 from deployer.core.units import show_bytes, show_seconds
 from deployer.core.values import Flat, JsonValue
 from deployer.engines import Place
-from deployer.engines.local import criu, image, manifest
+from deployer.engines.local import criu, identity, image, manifest
 from deployer.engines.local.keepers import end_keepers, keepers_of
 from deployer.engines.local.process import Running, scrubbed, stop
+from deployer.engines.local.proof import answers_of
 from deployer.engines.local.resident import memory_of
 from deployer.engines.local.server import Server
-from deployer.engines.local.warming import probe, warm_up
-from deployer.errors import EngineError
+from deployer.engines.local.warming import warm_up
+from deployer.errors import EngineError, UsageError
 from deployer.sources.digests import DigestCache
 from deployer.sources.space import ensure_room
-from deployer.store import Store
+from deployer.store import Entry, Store
 
 _KIND: Final = "snapshot"
-_PROBE_SECONDS: Final = 120.0
+VARIABLE: Final = "DEPLOYER_VERIFY_IMAGES"
+"""Says when every byte of an image is read and compared before it is restored."""
+_ALWAYS, _AFTER_BOOT, _NEVER = _POLICIES = ("always", "after-boot", "never")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +58,17 @@ class Snapshots:
         Raises EngineError for a warm-up that fails or a process that cannot be
         frozen, and StoreError for a full disk; nothing is left behind then.
         """
-        if self.flaw(node.key, self._private(node)):
+        flawed = bool(self.flaw(node.key, self._private(node)))
+        if self.store.find(_KIND, node.key) is None:
             self.store.remove(_KIND, node.key)
+        # One that is whole is replaced only once there is a new one: others share it.
         entry = self.store.publish(
             _KIND,
             node.key,
             lambda into: self._capture(node, needs, into, say),
             now=lambda: datetime.now(tz=UTC),
             say=lambda text: say(Talk(node.address, text)),
+            again=flawed,
         )
         self._condemned(node.key).unlink(missing_ok=True)
         return {"path": str(entry.folder), "size": entry.size}
@@ -86,6 +92,45 @@ class Snapshots:
             digests=DigestCache(self.store.digests),
         )
 
+    def read_once(self, entry: Entry) -> str:
+        """The damage that reading every byte finds, where that is due.
+
+        Since the machine was started, what lies on the disk may be other than what was
+        written; from then on it is the memory of the system that is read.
+        """
+        note = self._notes / "read" / entry.key
+        stamp = f"{identity.boot_id()} {entry.created.isoformat()}"
+        policy = self.place.environment.get(VARIABLE, _AFTER_BOOT)
+        if policy not in _POLICIES:
+            raise UsageError(
+                f"environment variable `{VARIABLE}` is `{policy}`",
+                hint=f"set it to one of {', '.join(f'`{it}`' for it in _POLICIES)}",
+            )
+        taken_now = entry.about.get("boot") == identity.boot_id()
+        with suppress(OSError):
+            taken_now |= note.read_text(encoding="utf-8") == stamp
+        if policy == _NEVER or (policy == _AFTER_BOOT and taken_now):
+            return ""
+        damage = self.damage_of(entry)
+        if not damage:
+            with suppress(OSError):  # it is read once more then
+                note.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                note.write_text(stamp, encoding="utf-8")
+        return damage
+
+    def damage_of(self, entry: Entry) -> str:
+        """The damage that reading every byte of an image finds now."""
+        known = entry.about.get("crc32")
+        for name, number in known.items() if isinstance(known, dict) else ():
+            try:
+                if image.checksum(entry.folder / name) == number:
+                    continue
+                why = "has other content than when it was captured"
+            except OSError as error:
+                why = f"cannot be read: {error.strerror}"
+            return f"the image is damaged: `{entry.folder / name}` {why}"
+        return ""
+
     def condemn(self, key: str, why: str) -> None:
         """Never use an image again: what it was taken for is taken anew."""
         note = self._condemned(key)
@@ -108,7 +153,12 @@ class Snapshots:
         return server.elsewhere(node.key)
 
     def _condemned(self, key: str) -> Path:
-        return self.place.home / "cache" / "snapshots" / key
+        notes = self._notes
+        return contained(notes, notes / key)
+
+    @property
+    def _notes(self) -> Path:
+        return self.place.home / "cache" / "snapshots"
 
     def _capture(
         self, node: Node, needs: Mapping[str, Flat], into: Path, say: Say
@@ -135,7 +185,7 @@ class Snapshots:
         return {**about, "criu": found.version}
 
     def _warmed(self, node: Node, server: Server, say: Say) -> dict[str, JsonValue]:
-        """Make the warm-up requests, and keep the answer a restored one must give."""
+        """Make the warm-up requests, and keep the answers a restored one must give."""
         api_key, door = server.api_key(), server.door()
         match node.fields.get("snapshot.warmup"):
             case [*requests]:
@@ -145,22 +195,14 @@ class Snapshots:
             case _:
                 pass
         try:
-            probe(door, _PROBE_SECONDS)
-            # The second one comes from the cache, as it does after a restore.
-            begun = time.monotonic()
-            answer = probe(door, _PROBE_SECONDS)
-            took = time.monotonic() - begun
+            proof = answers_of(door)
         except EngineError as error:
             raise EngineError(
                 f"no snapshot can be taken of this server: {error.message}, so a"
                 " restored one could not be proven",
                 hint="write `snapshot: {enabled: false}` to do without",
             ) from error
-        return {
-            "answer": answer,
-            "answer_seconds": round(took, 3),
-            "api_key": manifest.sealed(api_key),
-        }
+        return {"proof": proof, "api_key": manifest.sealed(api_key)}
 
     def _frozen(
         self,
@@ -182,7 +224,7 @@ class Snapshots:
             "folder": str(server.run_dir),
             "memory": memory,
             "machine": dict(manifest.machine()),
-            "boot": manifest.boot_id(),
+            "boot": identity.boot_id(),
             "environment": manifest.environment_digest(scrubbed(os.environ)),
             "depends": manifest.mapped_files(running.pid, digests),
         }
@@ -199,4 +241,5 @@ class Snapshots:
         size = sum(file.stat().st_size for file in into.iterdir())
         stood = "" if frozen is None else f", frozen within {show_seconds(frozen)}"
         say(Talk(node.address, f"captured {show_bytes(size)}{stood}"))
-        return {**about, "frozen_seconds": frozen}
+        checksums: Flat = {it.name: image.checksum(it) for it in into.iterdir()}
+        return {**about, "frozen_seconds": frozen, "crc32": dict(checksums)}

@@ -8,6 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
+from deployer.core.argv import command_line
+from deployer.engines.modal.source import EVERYWHERE
+from deployer.runtime.warmup import Request
+
 VOLUME: Final = "deployer-store"
 """The Volume with builds and weights; stacks of one environment share it, since what
 lies there is named by its content."""
@@ -24,6 +28,8 @@ PYTHON: Final = "3.12"
 """Python of the containers; images of CUDA have none."""
 ASSETS: Final = "/opt/stack"
 """Where pictures and templates of the stack are in containers."""
+HOME: Final = "/opt/llama"
+"""Where binary, libraries and key of the server are in containers: on local disk."""
 HUB_CLIENT: Final = "huggingface-hub==2.4.0"
 """Package that downloads from the hub; another version, another image."""
 
@@ -174,18 +180,6 @@ class Secret:
 
 
 @dataclass(frozen=True, slots=True)
-class WarmupRequest:
-    """One request before the memory is captured."""
-
-    prompt: str
-    max_tokens: int
-    image: str | None
-    """Name among the assets."""
-    seconds: float | None
-    """Longest time it may take."""
-
-
-@dataclass(frozen=True, slots=True)
 class Scaling:
     """How many containers; what the client can change in place."""
 
@@ -237,11 +231,10 @@ class Program:
     model: str
     """File in the folder of the weights; of several, the first."""
     mmproj: str | None
-    template: str | None
-    """Chat template by name: of the build, or built into llama-server."""
     template_asset: str | None
     """Chat template of the user's, among the assets."""
-    warmup: tuple[WarmupRequest, ...]
+    warmup: tuple[Request, ...]
+    """Their images by their names among the assets."""
     start_timeout: int
     """Seconds from the start of a container to the end of its warm-up."""
 
@@ -268,6 +261,24 @@ class Server:
     """Names of the files beside the rendered one."""
     volume: str = VOLUME
     mount: str = MOUNT
+    home: str = HOME
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """The whole command line as it is in the container; the key is in a file."""
+        program, weights = self.program, weights_folder(self.weights_key)
+        folder, asset = f"{self.mount}{weights}", program.template_asset
+        return command_line(
+            f"{self.home}/bin/llama-server",
+            program.options,
+            template=None if asset is None else f"{ASSETS}/{asset}",
+            model=f"{folder}/{program.model}",
+            mmproj=None if program.mmproj is None else f"{folder}/{program.mmproj}",
+            # Modal connects to the address of the container, not to the loopback.
+            host=EVERYWHERE,
+            port=self.front.port,
+            key_file=None if self.front.secret is None else f"{self.home}/api-key",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,4 +290,4 @@ class Apps:
     candidate: Server
     tryout: Server
     assets: Mapping[str, bytes]
-    """Files beside the rendered ones: pictures, a chat template."""
+    """Files beside the rendered ones: images, a chat template, `runtime/`."""

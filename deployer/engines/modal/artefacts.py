@@ -1,6 +1,5 @@
 """Builds and weights on the Volume: made by functions of the builder app."""
 
-import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,10 +13,11 @@ from deployer.engines import Place
 from deployer.engines.modal import apps
 from deployer.engines.modal.drive import Account
 from deployer.engines.modal.follow import Log, Wait, result_of
+from deployer.engines.modal.kept import on_disk
 from deployer.engines.modal.lower import outputs_of
 from deployer.engines.modal.lower_builder import lower_builder
 from deployer.engines.modal.meter import Meter, plain_rate
-from deployer.engines.modal.render import BUILDER_FILE, render_builder
+from deployer.engines.modal.render import BUILDER_FILE, render_builder, runtime_files
 from deployer.engines.modal.rendering import patches_of
 from deployer.errors import EngineError
 
@@ -74,15 +74,16 @@ class Artefacts:
             patches = () if build is None else patches_of(build, self._place.patches)
             builder = lower_builder(build, weights, patches)
             text = render_builder(builder)
-            tag = digest(text)[:32]
+            files = {BUILDER_FILE: text.encode(), **runtime_files()}
+            tag = digest({name: content.decode() for name, content in files.items()})[
+                :32
+            ]
             if tag == self._deployed:
                 return builder
             known = account.program.history(builder.app)
             if not known or known[0].tag != tag:
                 say(Talk(node.address, f"deploys app `{builder.app}`"))
-                with tempfile.TemporaryDirectory() as folder:
-                    file = Path(folder) / BUILDER_FILE
-                    file.write_text(text, encoding="utf-8")
+                with on_disk(files, BUILDER_FILE) as file:
                     account.deploy(file, tag)
             self._deployed = tag
             return builder

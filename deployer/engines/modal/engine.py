@@ -7,8 +7,9 @@ the name that clients know: with the same key, on the same image, from the same 
 of the Volume.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
+from deployer.core.actual import RunningServer
 from deployer.core.events import Say, Talk
 from deployer.core.graph import PLACE
 from deployer.core.resources import Kind, Node
@@ -124,6 +125,13 @@ class ModalEngine:
     def observe(self, record: Record) -> Observation:
         """See `Engine.observe`."""
         return Seeing(self._account(record)).observe(record)
+
+    def servers(
+        self, stack: str, known: Collection[str], *, thoroughly: bool
+    ) -> tuple[RunningServer, ...]:
+        """See `Engine.servers`: none of them is a process of this machine."""
+        del stack, known, thoroughly
+        return ()
 
     def endpoint(self, record: Record, *, candidate: bool) -> Endpoint:
         """See `Engine.endpoint`: known from the deployment, so nothing is asked."""

@@ -14,6 +14,7 @@ from typing import Final
 
 from deployer.core.resources import Node
 from deployer.core.values import Flat
+from deployer.engines.files import write_files
 from deployer.engines.modal import apps
 from deployer.engines.modal.drive import Account
 from deployer.engines.modal.lower import (
@@ -29,6 +30,7 @@ from deployer.engines.modal.render import (
     TRYOUT_FILE,
     render_server,
     render_tryout,
+    runtime_files,
 )
 from deployer.engines.modal.rendering import contents
 
@@ -49,8 +51,7 @@ class Rendering:
 def on_disk(files: Mapping[str, bytes], name: str) -> Iterator[Path]:
     """All files in a folder of their own, and in it the one that is named."""
     with tempfile.TemporaryDirectory(prefix="deployer-") as folder:
-        for file, content in files.items():
-            (Path(folder) / file).write_bytes(content)
+        write_files(files, Path(folder))
         yield Path(folder) / name
 
 
@@ -64,20 +65,23 @@ def render(node: Node, needs: Mapping[str, Flat], folder: Path) -> Rendering:
         SERVER_FILE: render_server(server),
     }
     files = {name: text.encode() for name, text in texts.items()}
-    return Rendering(server, {**files, **assets_of(node, needs, given)})
+    given_files = {**assets_of(node, needs, given), **runtime_files()}
+    return Rendering(server, {**files, **given_files})
 
 
 def recorded(account: Account, key: str) -> Mapping[str, bytes] | None:
     """The files that the server of this key was deployed from; None: it never was."""
-    entries = account.listed(apps.VOLUME, f"{FOLDER}/{key}")
+    folder = f"{FOLDER}/{key}"
+    entries = account.listed(apps.VOLUME, folder, deep=True)
     if entries is None:
         return None
     found: dict[str, bytes] = {}
-    for entry in entries:
+    for entry in (it for it in entries if not it.folder):
         content = account.read(apps.VOLUME, entry.path)
         if content is None:
             return None
-        found[PurePosixPath(entry.path).name] = content
+        path = PurePosixPath("/") / entry.path
+        found[path.relative_to(folder).as_posix()] = content
     return found if SERVER_FILE in found else None
 
 

@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from deployer.core import costs
+from deployer.core.argv import template_file
 from deployer.core.machine_modal import (
     CANDIDATE_WINDOW,
     cores_of,
@@ -21,11 +22,13 @@ from deployer.core.machine_modal import (
 from deployer.core.resources import Graph, Kind, Node
 from deployer.core.units import seconds
 from deployer.core.values import Flat, JsonValue
+from deployer.core.warmup import request_of
 from deployer.engines.modal import apps
 from deployer.engines.modal.apps import Apps, Server
 from deployer.engines.modal.lower_builder import image_of, lower_builder
 from deployer.errors import EngineError
 from deployer.llama.patch_file import Patch
+from deployer.runtime.warmup import Request
 
 SLOTS: Final = 4
 """What llama-server serves at a time where `server.parallel` is unset."""
@@ -38,7 +41,6 @@ _READ: Final = 150e6
 """Bytes a second that the weights are read with at least, from a cold host."""
 _LONGEST_START: Final = 1500
 """Modal ends a start that captures after 1800 s, whatever is asked for."""
-_WARMUP_TOKENS: Final = 16
 _LONGEST_LABEL: Final = 63
 """Characters of one part of a host name."""
 _ROUTING: Final[Mapping[str, str]] = {
@@ -92,8 +94,8 @@ def files_of(node: Node, needs: Mapping[str, Flat]) -> tuple[str, ...]:
     """Files beside the stack that a server needs: pictures, a chat template."""
     fields = _fields(node, needs)
     named = [str(path) for it in _warmups(fields) if (path := it.get("image"))]
-    template = str(fields.get("server.chat_template", ""))
-    return tuple(dict.fromkeys([*named, *([template] if _is_file(template) else [])]))
+    template = template_file(_texts(node.spec.get("argv")))
+    return tuple(dict.fromkeys([*named, *([template] if template else [])]))
 
 
 def assets_of(
@@ -238,27 +240,16 @@ def _front(fields: Flat) -> apps.Front:
 def _program(
     node: Node, fields: Flat, weights: Flat, files: Mapping[str, bytes]
 ) -> apps.Program:
-    template = str(fields.get("server.chat_template", ""))
-    size = _whole(weights.get("size"))
+    words = _texts(node.spec.get("argv"))
+    template, size = template_file(words), _whole(weights.get("size"))
     return apps.Program(
-        options=_options(node.spec.get("argv"), template),
+        options=tuple(words),
         model=_name(weights["path"]),
         mmproj=_name(weights["mmproj"]) if "mmproj" in weights else None,
-        template=template if template and not _is_file(template) else None,
-        template_asset=_asset(template, files) if _is_file(template) else None,
+        template_asset=None if template is None else _asset(template, files),
         warmup=tuple(_warmup(it, files) for it in _warmups(fields)),
         start_timeout=min(_LONGEST_START, _START + math.ceil(size / _READ / 60) * 60),
     )
-
-
-def _options(argv: JsonValue, template: str) -> tuple[str, ...]:
-    """The words of the stack, less the chat template, which is found at the start."""
-    words = _texts(argv)
-    if not template:
-        return tuple(words)
-    option = ["--chat-template", template]
-    at = next(n for n in range(len(words)) if words[n : n + 2] == option)
-    return (*words[:at], *words[at + 2 :])
 
 
 def secret_of(fields: Flat) -> apps.Secret | None:
@@ -283,18 +274,10 @@ def _warmups(fields: Flat) -> list[Flat]:
             return []
 
 
-def _warmup(request: Flat, files: Mapping[str, bytes]) -> apps.WarmupRequest:
-    image, limit = request.get("image"), request.get("timeout")
-    return apps.WarmupRequest(
-        prompt=str(request["prompt"]),
-        max_tokens=_whole(request.get("max_tokens")) or _WARMUP_TOKENS,
-        image=None if image is None else _asset(str(image), files),
-        seconds=None if limit is None else seconds(limit),
-    )
-
-
-def _is_file(template: str) -> bool:
-    return template.endswith(".jinja")
+def _warmup(request: Flat, files: Mapping[str, bytes]) -> Request:
+    found = request_of(request)
+    image = None if found.image is None else _asset(found.image, files)
+    return replace(found, image=image)
 
 
 def _asset(name: str, files: Mapping[str, bytes]) -> str:

@@ -128,7 +128,7 @@ def _patch(digest: str, patches: Sequence[Patch]) -> apps.PatchText:
         digest=digest,
         text=patch.text,
         files=patch.diff.files,
-        marker=None if marker is None else (marker.files, marker.matches.pattern),
+        marker=None if marker is None else (marker.files, marker.pattern.pattern),
     )
 
 

@@ -5,20 +5,26 @@ template but as a literal of Python, see `deployer.engines.modal.source`.
 """
 
 from collections.abc import Mapping
+from dataclasses import fields
 from functools import cache
+from pathlib import Path
 from typing import Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from deployer import runtime
 from deployer.engines.modal import apps
 from deployer.engines.modal.apps import Apps, Builder, Server
 from deployer.engines.modal.source import (
+    Value,
+    call,
     comment,
     is_wide,
     lines,
     literal,
     options,
 )
+from deployer.runtime.warmup import Request
 
 BUILDER_FILE: Final = "builder.py"
 SERVER_FILE: Final = "server.py"
@@ -34,7 +40,15 @@ def render(stack: Apps) -> Mapping[str, bytes]:
         CANDIDATE_FILE: render_server(stack.candidate),
         SERVER_FILE: render_server(stack.server),
     }
-    return {name: text.encode() for name, text in texts.items()} | dict(stack.assets)
+    files = {name: text.encode() for name, text in texts.items()}
+    return {**files, **stack.assets, **runtime_files()}
+
+
+@cache
+def runtime_files() -> Mapping[str, bytes]:
+    """What runs in the containers, as it is here: every rendering comes with it."""
+    modules = sorted(Path(runtime.__path__[0]).glob("*.py"))
+    return {f"runtime/{path.name}": path.read_bytes() for path in modules}
 
 
 def render_builder(builder: Builder) -> str:
@@ -73,7 +87,15 @@ def _environment() -> Environment:
         "options": options,
         "lines": lines,
         "comment": comment,
+        "call": call,
+        "stated": _stated,
     }
     environment.tests["wide"] = is_wide
     environment.globals["names"] = apps
     return environment
+
+
+def _stated(request: Request) -> Mapping[str, Value]:
+    """The fields of a request that are not as they are by default."""
+    found = ((field, getattr(request, field.name)) for field in fields(request))
+    return {field.name: value for field, value in found if value != field.default}

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from deployer.core.resources import Graph, Kind, Node
 from deployer.engines import Place, Rendering
-from deployer.engines.modal.apps import ASSETS, Server, build_folder, weights_folder
 from deployer.engines.modal.lower import files_of, lower, outputs_of
 from deployer.engines.modal.render import render
 from deployer.errors import EngineError
@@ -18,7 +17,7 @@ def render_stack(graph: Graph, place: Place) -> Rendering:
     needs = {kind.value: outputs_of(node) for kind, node in nodes.items()}
     files = contents(files_of(nodes[Kind.SERVER], needs), place.folder)
     apps = lower(graph, patches_of(nodes[Kind.BUILD], place.patches), files)
-    return Rendering(argv_of(apps.server), render(apps))
+    return Rendering(apps.server.command, render(apps))
 
 
 def patches_of(build: Node, folder: Path) -> tuple[Patch, ...]:
@@ -42,21 +41,3 @@ def contents(names: Iterable[str], folder: Path) -> Mapping[str, bytes]:
                 hint="paths in a stack are relative to it",
             ) from error
     return found
-
-
-def argv_of(server: Server) -> tuple[str, ...]:
-    """The command line as it is in the container; the key is in a file."""
-    program = server.program
-    weights = f"{server.mount}{weights_folder(server.weights_key)}"
-    argv = [f"{server.mount}{build_folder(server.build_key)}/bin/llama-server"]
-    argv += [*program.options, "--model", f"{weights}/{program.model}"]
-    if program.mmproj is not None:
-        argv += ["--mmproj", f"{weights}/{program.mmproj}"]
-    if program.template is not None:
-        argv += ["--chat-template", program.template]
-    if program.template_asset is not None:
-        argv += ["--chat-template-file", f"{ASSETS}/{program.template_asset}"]
-    argv += ["--host", "0.0.0.0", "--port", str(server.front.port)]  # noqa: S104
-    if server.front.secret is not None:
-        argv += ["--api-key-file", "api-key"]
-    return tuple(argv)

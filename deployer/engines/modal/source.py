@@ -13,6 +13,7 @@ Value: TypeAlias = (
 """What has a literal here; tuples and lists both become lists."""
 
 WIDTH: Final = 88
+EVERYWHERE: Final = "0.0.0.0"  # noqa: S104 - every address of a container
 _INDENT: Final = 4
 
 
@@ -52,7 +53,21 @@ def options(words: Sequence[str]) -> str:
             groups.append([word])
         else:
             groups[-1].append(word)
-    return "[\n" + "".join(f"    {_group(group)},\n" for group in groups) + "]"
+    return "[\n" + "".join(f"    {_group(group)}\n" for group in groups) + "]"
+
+
+def call(values: Mapping[str, Value], name: str, *, indent: int) -> str:
+    """A call with named arguments, on one line where it fits; a comma follows."""
+    given = [f"{key}={_on_one_line(value)}" for key, value in values.items()]
+    line = f"{name}({', '.join(given)})"
+    if indent + len(line) < WIDTH:
+        return line
+    pad = " " * (indent + _INDENT)
+    exact = (
+        f"{pad}{key}={literal(value, before=len(pad) + len(key) + 1, indent=len(pad))}"
+        for key, value in values.items()
+    )
+    return f"{name}(\n" + "".join(f"{it},\n" for it in exact) + f"{' ' * indent})"
 
 
 def lines(text: str, *, indent: int = 0) -> str:
@@ -76,11 +91,13 @@ def comment(text: str) -> str:
 
 def _group(words: Sequence[str]) -> str:
     if len(words) == 1:
-        return _text(words[0])
+        return f"{_text(words[0])},"
     line = f"*({', '.join(_text(word) for word in words)})"
+    if EVERYWHERE in words:  # a linter asks why
+        return f"{line},  # noqa: S104 - Modal connects from outside"
     if len(line) + _INDENT < WIDTH:
-        return line
-    return "*(\n" + "".join(f"        {_text(word)},\n" for word in words) + "    )"
+        return f"{line},"
+    return "*(\n" + "".join(f"        {_text(word)},\n" for word in words) + "    ),"
 
 
 def _opens(value: Value) -> bool:

@@ -12,7 +12,7 @@ from deployer.engines.modal.follow import Log, Wait, any_line, wait_for
 from deployer.engines.modal.told import SYSTEM, Line
 from deployer.engines.modal.wake import knock
 from deployer.errors import DeployerError, EngineError, TimedOutError
-from deployer.llama.symptoms import likely_cause
+from deployer.llama.known.symptoms import likely_cause
 
 RESTORED: Final = "Restoring Function from memory snapshot."
 QUEUE_SECONDS: Final = 900

@@ -27,6 +27,8 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--ready", type=Path)
+    parser.add_argument("--deadlock", action="store_true")
+    parser.add_argument("--busy", action="store_true")
     parser.add_argument("--last-words")
     parser.add_argument("--exit-code", type=int, default=1)
     parser.add_argument("--killed-by", type=int)
@@ -43,7 +45,10 @@ def main() -> int:
         os.kill(os.getpid(), options.killed_by)
     if options.ignore_sigterm:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    with Server(("127.0.0.1", options.port), handler(options.ready)) as server:
+    if options.busy:
+        threading.Thread(target=busy, daemon=True).start()
+    answers = handler(options.ready, deadlock=options.deadlock or options.busy)
+    with Server(("127.0.0.1", options.port), answers) as server:
         sys.stdout.write("listening\n")
         sys.stdout.flush()
         threading.Thread(target=server.serve_forever).start()
@@ -51,11 +56,20 @@ def main() -> int:
     return 0
 
 
-def handler(ready: Path | None) -> type[http.server.BaseHTTPRequestHandler]:
+def busy() -> None:
+    while True:
+        sum(range(10_000))
+
+
+def handler(
+    ready: Path | None, *, deadlock: bool
+) -> type[http.server.BaseHTTPRequestHandler]:
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
+            if deadlock:
+                threading.Event().wait()
             healthy = ready is None or ready.exists()
             answer = b"ok" if healthy else b"loading"
             self.send_response(200 if healthy else 503)

@@ -1,10 +1,16 @@
+import fcntl
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
-from deployer.engines.local.logs import last_lines, rotate, tail, trim
+from deployer.engines.local.log_trimmer import LIMIT, trim
+from deployer.engines.local.logs import last_lines, rotate, tail
+from deployer.engines.local.process import stop, wait_for_end
+from tests.engines.local.conftest import Start, until
 
 
 @pytest.fixture
@@ -105,3 +111,46 @@ def test_a_followed_log_shows_whole_lines_over_a_rotation_and_a_cut(log: Path) -
 def append(log: Path, text: str) -> None:
     with log.open("a") as stream:
         stream.write(text)
+
+
+def trimmers(log: Path) -> list[psutil.Process]:
+    """The processes that keep this log short."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if str(log) in process.cmdline():
+                found.append(process)
+    return found
+
+
+def test_the_log_of_a_server_is_cut_while_no_one_looks(listening: Start) -> None:
+    running = listening()
+    log = Path(running.log)
+    os.truncate(log, LIMIT + 1)
+    until(running, lambda: log.stat().st_size <= LIMIT)
+    assert log.with_name("server.log.1").stat().st_size == LIMIT
+
+
+def test_a_server_serves_on_without_its_trimmer_and_takes_it_along(
+    listening: Start,
+) -> None:
+    running = listening()
+    (trimmer,) = trimmers(Path(running.log))
+    assert wait_for_end(running, 0) is None
+    stop(running, grace=20)
+    trimmer.wait(20)
+    assert trimmers(Path(running.log)) == []
+
+    other = listening(key="k2")
+    (killed,) = trimmers(Path(other.log))
+    killed.kill()
+    killed.wait(20)
+    assert wait_for_end(other, 0) is None
+
+
+def test_two_do_not_trim_one_log_at_once(log: Path) -> None:
+    log.write_text("0123456789")
+    with log.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert not trim(log, limit=4)
+    assert trim(log, limit=4)

@@ -15,7 +15,7 @@ import pytest
 from deployer.engines.local.health import wait_healthy
 from deployer.engines.local.process import spawn, stop, wait_for_end
 from deployer.errors import EngineError
-from deployer.llama.symptoms import symptoms_in
+from deployer.llama.known.symptoms import symptoms_in
 
 pytestmark = pytest.mark.real
 

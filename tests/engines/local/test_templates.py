@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from deployer.engines.local.templates import with_template
+from deployer.engines.local.templates import known_template
 from deployer.errors import EngineError
 
 HELP = """\
@@ -28,36 +28,36 @@ def server(tmp_path: Path) -> Path:
     return program
 
 
-def words(name: str, server: Path, folder: Path) -> list[str]:
-    stated = ["-a", "--chat-template", name, "--metrics"]
-    return with_template(stated, server, folder)
+def words(name: str, server: Path) -> tuple[str, ...]:
+    return known_template([str(server), "--chat-template", name, "--metrics"], server)
 
 
 def test_a_template_of_the_source_tree_becomes_a_file(
     server: Path, tmp_path: Path
 ) -> None:
     file = str(tmp_path / "build" / "templates" / "google-gemma.jinja")
-    found = words("google-gemma", server, tmp_path)
-    assert found == ["-a", "--chat-template-file", file, "--metrics"]
+    found = words("google-gemma", server)
+    assert found == (str(server), "--chat-template-file", file, "--metrics")
 
 
-def test_a_file_of_the_user_is_relative_to_the_stack(
-    server: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "mine.jinja").write_text("x")
-    found = words("mine.jinja", server, tmp_path)
-    assert found[1:3] == ["--chat-template-file", str(tmp_path / "mine.jinja")]
+def test_a_file_that_is_not_there_is_named(server: Path, tmp_path: Path) -> None:
+    file = tmp_path / "mine.jinja"
+    given = [str(server), "--chat-template-file", str(file)]
+    with pytest.raises(EngineError, match=r"no chat template `.*mine\.jinja`"):
+        known_template(given, server)
+    file.write_text("x")
+    assert known_template(given, server) == tuple(given)
 
 
-def test_a_built_in_template_stays_a_name(server: Path, tmp_path: Path) -> None:
-    assert words("gpt-oss", server, tmp_path)[1:3] == ["--chat-template", "gpt-oss"]
+def test_a_built_in_template_stays_a_name(server: Path) -> None:
+    assert words("gpt-oss", server)[1:3] == ("--chat-template", "gpt-oss")
 
 
-def test_an_unknown_template_names_the_nearest(server: Path, tmp_path: Path) -> None:
+def test_an_unknown_template_names_the_nearest(server: Path) -> None:
     with pytest.raises(EngineError, match="no chat template `google-gema`") as raised:
-        words("google-gema", server, tmp_path)
+        words("google-gema", server)
     assert "google-gemma" in raised.value.hint
 
 
 def test_without_a_template_nothing_is_asked(tmp_path: Path) -> None:
-    assert with_template(["-a"], tmp_path / "none", tmp_path) == ["-a"]
+    assert known_template(["-a"], tmp_path / "none") == ("-a",)

@@ -37,9 +37,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def _answer(self, status: int) -> None:
         self.send_response(status)
-        self.send_header("Content-Length", "2")
+        body = (
+            b'{"choices": [{}]}' if status == 200 else b'{"error": {"message": "no"}}'
+        )
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(b"ok")
+        self.wfile.write(body)
 
 
 def main() -> int:

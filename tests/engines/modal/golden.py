@@ -15,8 +15,9 @@ FOLDER = ROOT / "docs" / "rendered"
 
 
 def golden() -> Mapping[str, bytes]:
-    """Every file, by name."""
-    return render(lowered(production()))
+    """Every file by its name, without the copy of `deployer/runtime`."""
+    files = render(lowered(production()))
+    return {name: text for name, text in files.items() if "/" not in name}
 
 
 def write(folder: Path) -> None:

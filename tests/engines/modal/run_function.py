@@ -5,6 +5,7 @@
 Everything is real but the Volume, which is a folder, and what commits it.
 """
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -30,8 +31,13 @@ def main(file: str, function: str) -> None:
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
+    sys.path.insert(0, str(Path(file).parent))  # as `modal deploy` does
     spec.loader.exec_module(module)
-    vars(module)["store"] = Folder()
+    if hasattr(module, "volume"):
+        folder = Folder()
+        vars(module)["volume"] = dataclasses.replace(
+            module.volume, commit=folder.commit, reload=folder.reload
+        )
     returned = json.dumps(getattr(module, function).local())
     sys.stdout.write(f"returned {returned}\n")
 

@@ -16,8 +16,9 @@ from deployer.core.facts import Pin
 from deployer.core.keys import digest
 from deployer.core.resources import Kind, Node
 from deployer.core.values import JsonValue
+from deployer.engines.files import write_files
 from deployer.engines.modal.lower_builder import lower_builder
-from deployer.engines.modal.render import render_builder
+from deployer.engines.modal.render import render_builder, runtime_files
 from deployer.llama.patch_file import Patch, load_patch
 from tests.llama.small_source import (
     FIX,
@@ -77,6 +78,7 @@ class World:
         file = self.folder / "builder.py"
         text = render_builder(replace(lowered, mount=str(self.volume)))
         file.write_text(text)
+        write_files(runtime_files(), self.folder)
         temporary = self.folder / "tmp"
         temporary.mkdir(exist_ok=True)
         self.volume.mkdir(exist_ok=True)

@@ -1,6 +1,5 @@
 """Hundreds of stacks: what holds for every rendering, and what Modal's client says."""
 
-import importlib.util
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -9,7 +8,10 @@ from pathlib import Path
 import modal
 import pytest
 
+from deployer.engines.files import write_files
+from deployer.engines.modal import loading
 from deployer.engines.modal.apps import CLASS, METHOD
+from deployer.engines.modal.render import runtime_files
 from deployer.load.stack import load
 from tests.engines.modal.generated import generated
 from tests.engines.modal.lowering import CAPTURED, ROOT, rendered
@@ -106,15 +108,11 @@ def test_the_real_client_takes_every_example(tmp_path: Path) -> None:
 def check_app(text: str, file: Path) -> None:
     """Import a file as `modal deploy` does, and look at what the client made of it."""
     file.write_text(text, "utf-8")
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[file.stem] = module
+    write_files(runtime_files(), file.parent)
     try:
-        spec.loader.exec_module(module)
+        module = loading.load(file)
     finally:
-        del sys.modules[file.stem]
+        sys.modules.pop(file.stem, None)
     assert isinstance(module.app, modal.App)
     assert module.app.name == module.APP
     if f"class {CLASS}" in text:

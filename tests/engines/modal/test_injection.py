@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from deployer.core.marks import Section, fields_of
 from deployer.core.model import Stack
 from deployer.engines.modal.source import comment, lines, literal, options
+from deployer.errors import EngineError
 from tests.engines.modal.lowering import rendered
 
 HOSTILE = (
@@ -125,7 +126,12 @@ def test_a_hostile_text_changes_no_syntax(path: str, text: str) -> None:
         tame, wild = put(path, "A=benign"), put(path, f"A={text}")
     if path in ("model.file", "snapshot.warmup.0.image"):
         wild = put(path, text.replace("/", "") + ".png")
-    assert shapes(json.dumps(wild)) == shapes(json.dumps(tame))
+    of_pins = path in ("llama_cpp.repo", "model.file", "model.mmproj")
+    try:
+        found = shapes(json.dumps(wild))
+    except EngineError:  # not the form of a pin: it reaches no template at all
+        found = shapes(json.dumps(tame)) if of_pins else {}
+    assert found == shapes(json.dumps(tame))
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -145,7 +151,7 @@ def test_every_text_of_a_stack_is_reached() -> None:
         # of the local engine, refused on Modal, or read by gates alone
         *("llama_cpp.binary", "llama_cpp.source_path", "model.path"),
         *("model.quant", "model.revision"),  # the lock file names files and a commit
-        *("extends", "gpu"),  # not rendered; a name of a table
+        *("extends", "gpu", "auth.open"),  # not rendered; a name of a table
         *(p for p in free_texts(Stack) if p.startswith("gates.")),
     }
 

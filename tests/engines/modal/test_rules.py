@@ -11,6 +11,7 @@ import pytest
 from deployer.engines.modal.apps import builder_app, candidate_app
 from deployer.engines.modal.lower import lower_server, outputs_of, url_label
 from deployer.engines.modal.lower_builder import lower_builder
+from deployer.engines.modal.render import runtime_files
 from deployer.errors import EngineError
 from deployer.llama.patch_file import load_patches
 from deployer.testing.stacks import stack as stack_of
@@ -29,6 +30,11 @@ from tests.engines.modal.lowering import (
 
 def server(text: str) -> str:
     return rendered(text)["server.py"]
+
+
+def runtime(name: str) -> str:
+    """A module that is copied beside every rendering."""
+    return runtime_files()[f"runtime/{name}.py"].decode()
 
 
 def function(text: str, name: str) -> str:
@@ -100,24 +106,25 @@ def test_the_image_builder_is_pinned_before_anything_is_built() -> None:
 
 
 def test_no_file_of_the_volume_is_open_when_memory_is_captured() -> None:
-    text = server(CAPTURED)
-    command = function(text, "command")
-    assert "shutil.copytree(BUILD / 'bin', binaries)" in command
-    assert "str(binaries / 'llama-server')" in command
-    assert "--no-mmap" in str(constant(text, "OPTIONS"))
+    place = function(runtime("serve"), "place")
+    assert "shutil.copytree(program.build, program.home" in place
+    command = constant(server(CAPTURED), "COMMAND")
+    assert isinstance(command, list)
+    assert command[0] == "/opt/llama/bin/llama-server"
+    assert "--no-mmap" in command
 
 
 def test_the_model_is_read_as_the_build_spells_it() -> None:
     newer = server(CAPTURED.replace("b9763", "b11434"))
-    options = constant(newer, "OPTIONS")
+    options = constant(newer, "COMMAND")
     assert isinstance(options, list)
     assert options[options.index("--load-mode") + 1] == "none"
 
 
 def test_without_a_snapshot_the_model_may_be_mapped() -> None:
-    assert "mmap" not in str(constant(server(PLAIN), "OPTIONS"))
+    assert "mmap" not in str(constant(server(PLAIN), "COMMAND"))
     stated = server(PLAIN.replace("ctx_size: 4096", "ctx_size: 4096, mmap: true"))
-    assert "--mmap" in str(constant(stated, "OPTIONS"))
+    assert "--mmap" in str(constant(stated, "COMMAND"))
 
 
 def test_auto_takes_no_snapshot_of_a_mapped_model() -> None:
@@ -135,15 +142,14 @@ def test_paths_are_named_by_content_and_the_server_cannot_write() -> None:
 
 
 def test_the_builder_never_touches_what_is_complete() -> None:
-    builder = rendered(PLAIN)["builder.py"]
-    for name in ("build", "fetch"):
-        first = function(builder, name).split("return about(target)")[0]
-        assert "(target / COMPLETE).is_file()" in first
-    publish = function(builder, "publish")
-    assert publish.index("store.reload()") < publish.index("is_file()")
-    assert publish.rstrip().endswith("complete(target, version)")
-    complete = function(builder, "complete")
-    assert complete.index("write_text") < complete.index("store.commit()")
+    for module, name in (("compile", "compile_server"), ("fetch", "fetch_weights")):
+        first = function(runtime(module), name).split("return about(target)")[0]
+        assert "if is_complete(target)" in first
+    publish = function(runtime("compile"), "publish")
+    assert publish.index("volume.reload()") < publish.index("is_complete(")
+    assert publish.rstrip().endswith("volume.complete(target, version)")
+    complete = function(runtime("volume"), "complete")
+    assert complete.index("write_text") < complete.index("self.commit()")
 
 
 def test_the_candidate_proves_what_production_deploys() -> None:
@@ -210,34 +216,35 @@ def test_the_tryout_is_a_plain_function_without_retries() -> None:
     assert keyword(text, "app.function", "retries") == 0
     assert keyword(text, "app.function", "max_containers") == 1
     assert keyword(text, "app.function", "enable_memory_snapshot") is None
-    assert constant(text, "OPTIONS") == constant(server(CAPTURED), "OPTIONS")
-    for name in ("start_llama", "command", "wait_healthy", "environment"):
-        assert function(text, name) == function(server(CAPTURED), name)
+    assert constant(text, "COMMAND") == constant(server(CAPTURED), "COMMAND")
+    tryout = function(text, "tryout")
+    assert "llama.try_options(PROGRAM)" in tryout
+    assert "llama.start(PROGRAM)" in tryout
 
 
 def test_a_restore_is_checked_and_else_the_container_ends() -> None:
-    check = function(server(CAPTURED), "check")
-    assert "wait_healthy(self.server" in check
-    assert "os._exit(222)" in check
+    assert "llama.check(self.server, PROGRAM)" in server(CAPTURED)
+    check = function(runtime("serve"), "check")
+    assert "os._exit(_WITHOUT_SNAPSHOT)" in check
+    assert constant(runtime("serve"), "_WITHOUT_SNAPSHOT") == 222
 
 
 def test_the_hook_returns_only_when_the_server_is_healthy_and_warm() -> None:
-    start = function(server(CAPTURED), "start_llama")
-    order = ["subprocess.Popen", "wait_healthy(", "unlink()", "report_memory("]
+    assert "self.server = llama.start(PROGRAM)" in server(CAPTURED)
+    start = function(runtime("serve"), "start").partition('"""')[2]
+    order = ["subprocess.Popen", "wait_healthy(", "unlink(", "warm_up(", "report_mem"]
     assert [*sorted(order, key=start.index)] == order
 
 
 def test_the_key_is_in_a_file_of_its_own_and_in_no_command_line() -> None:
-    text = server(PLAIN)
-    assert "touch(mode=384)" in function(text, "command")
-    assert "'--api-key'" not in text
-    assert "KEY_VARIABLE" not in function(text, "environment")
+    assert "touch(mode=384)" in function(runtime("serve"), "place")
+    assert '"--api-key"' not in server(PLAIN)
 
 
 def test_a_server_without_a_key_mentions_none() -> None:
     text = server(PLAIN.replace("auth: {api_key: {secret: llama-api-key}}\n", ""))
-    assert "api-key" not in text.replace('"--api-key-file", "--cache-type-k"', "")
-    assert "secret" not in text.replace("no token, no secret", "")
+    assert "api-key" not in text
+    assert "secret" not in text
 
 
 def test_requests_are_as_many_as_slots() -> None:
@@ -300,7 +307,7 @@ def test_images_follow_the_toolkit(cuda: str, image: str) -> None:
 
 def test_the_builder_compiles_what_the_local_engine_would() -> None:
     builder = rendered(production())["builder.py"]
-    definitions = constant(builder, "DEFINITIONS")
+    definitions = keyword(builder, "Build", "definitions")
     assert isinstance(definitions, list)
     assert "CMAKE_CUDA_ARCHITECTURES=89" in definitions
     assert "LLAMA_BUILD_NUMBER=9763" in definitions
@@ -312,7 +319,7 @@ def test_a_repository_that_is_not_open_gets_its_token() -> None:
     builder = rendered(text)["builder.py"]
     keys = keyword(builder, "modal.Secret.from_name", "required_keys")
     assert keys == ["HF_TOKEN"]
-    assert "hub_secret" in rendered(PLAIN)["builder.py"]  # what to write
+    assert "hub_secret" not in rendered(PLAIN)["builder.py"]
     with_token, without = graph_of(stack_of(text)), graph_of(stack_of(PLAIN))
     assert with_token["demo/weights"].key == without["demo/weights"].key
 

@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
+from deployer.engines.files import write_files
 from deployer.engines.modal.apps import Server
-from deployer.engines.modal.render import render_tryout
+from deployer.engines.modal.render import render_tryout, runtime_files
 from tests.engines.modal.lowering import CAPTURED, PICTURE, lowered
 
 RUNNER = Path(__file__).with_name("run_function.py")
@@ -39,14 +40,16 @@ class World:
 
     folder: Path
 
-    def run(self, content: str, *, seconds: int = 20, **behaviour: str) -> Ran:
+    def run(
+        self, content: str, *, seconds: int = 20, key: str = KEY, **behaviour: str
+    ) -> Ran:
         apps = lowered(content)
         server = self._placed(apps.tryout, seconds)
+        server = replace(server, home=str(self.folder / "home"))
         text = render_tryout(server).replace("/opt/stack", str(self.folder))
         file = self.folder / "tryout.py"
         file.write_text(text)
-        for name, asset in apps.assets.items():
-            (self.folder / name).write_bytes(asset)
+        write_files({**apps.assets, **runtime_files()}, self.folder)
         report = self.folder / "report"
         report.mkdir()
         for name, value in {"unhealthy": "2", **behaviour}.items():
@@ -57,7 +60,7 @@ class World:
                 **os.environ,
                 "PATH": f"{report}{os.pathsep}{os.environ['PATH']}",
                 "TMPDIR": str(self.folder),
-                "LLAMA_API_KEY": KEY,
+                "LLAMA_API_KEY": key,
                 "LLAMA_ARG_CTX_SIZE": "1",
                 "HF_TOKEN": "hf-of-these-tests",
             },
@@ -130,6 +133,15 @@ def test_it_starts_from_local_disk_and_waits_until_it_is_healthy(plain: Plain) -
     assert "returned" in ran.output
 
 
+@pytest.mark.parametrize("key", ["#secret", "one,two", "", " secret", "a\nsecret"])
+def test_a_key_that_would_leave_it_open_ends_the_start(world: World, key: str) -> None:
+    ran = world.run(ON_CPU, key=key)
+    assert ran.code != 0
+    assert ran.started == {}
+    assert "the API key in LLAMA_API_KEY cannot be used: it is empty" in ran.output
+    assert "secret" not in ran.output
+
+
 def test_the_key_is_in_a_file_that_is_gone_and_nowhere_else(plain: Plain) -> None:
     ran = plain.ran
     assert ran.started["key"] == f"{KEY}\n"
@@ -175,7 +187,7 @@ def test_a_refused_warm_up_ends_the_start(world: World) -> None:
     warm = ON_CPU.replace("enabled: true", "enabled: true, warmup: [{prompt: Hi}]")
     ran = world.run(warm, refuses="")
     assert ran.code == 1
-    assert "a warm-up request got 400: ok" in ran.output
+    assert "warm-up request 1 of 1 (`Hi`) failed: HTTP 400: no" in ran.output
 
 
 def test_a_server_that_dies_says_so_at_once(world: World) -> None:
@@ -224,6 +236,7 @@ def test_what_is_missing_on_the_volume_is_named(world: World) -> None:
     file = world.folder / "tryout.py"
     mount = str(world.folder / "volume")
     file.write_text(render_tryout(replace(apps.tryout, mount=mount)))
+    write_files(runtime_files(), world.folder)
     done = subprocess.run(
         [sys.executable, str(RUNNER), str(file), "tryout"],
         env={**os.environ, "LLAMA_API_KEY": KEY},

@@ -1,1 +1,0 @@
-"""What was answered before, and whether it still holds; imports next to nothing."""

@@ -1,0 +1,5 @@
+"""What happens where llama-server is built, fetched and started.
+
+Standard library only, and no import of the rest of deployer: these files are copied
+as they are beside a rendered Modal app, and run in its containers.
+"""

@@ -1,0 +1,260 @@
+"""Start llama-server in a container: from folders of a volume to a warm server."""
+
+import http
+import http.client
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .keys import KEY_FORM
+from .volume import is_complete
+from .warmup import Request, warm_up
+
+_IDLE_GPU = 256
+"""MiB; a llama-server that uses the GPU takes more."""
+_REQUEST_SECONDS = 5
+_RESTORE_SECONDS = 30
+_WITHOUT_SNAPSHOT = 222
+_GRACE = 10
+
+
+@dataclass(frozen=True)
+class Program:
+    """A llama-server: where its files are, and how it is started."""
+
+    build: Path
+    """Folder with `bin/`, `templates/` and the file that makes it count."""
+    weights: Path
+    home: Path
+    """Folder on local disk for binary, libraries, templates and key."""
+    command: Sequence[str]
+    """The whole command line; program and key file are in `home`."""
+    port: int
+    seconds: float
+    """From the start to the end of the warm-up."""
+    key_variable: str | None = None
+    """Environment variable with the key that clients send."""
+    warmup: Sequence[Request] = ()
+    files: Path = Path()
+    """Folder of the files that requests name."""
+    gpu: bool = False
+    """Whether an idle GPU is an error."""
+
+
+def start(program: Program) -> "subprocess.Popen[bytes]":
+    """Start llama-server, and return it once it is healthy and warm."""
+    place(program)
+    argv = with_template(program.command, program.home / "templates")
+    print("starting", shlex.join(redacted(argv)), flush=True)
+    server = subprocess.Popen(
+        argv, env=environment(os.environ, program.home), stdin=subprocess.DEVNULL
+    )
+    try:
+        wait_healthy(server, program.port, program.seconds)
+        # It was read; what is not there cannot leak.
+        key_file(program).unlink(missing_ok=True)
+        begun = time.monotonic()
+        warm_up(lambda *asked: post(program, *asked), program.warmup, program.files)
+        if program.warmup:
+            print(f"the warm-up took {time.monotonic() - begun:.2f} s", flush=True)
+        report_memory(server.pid, gpu=program.gpu)
+    except BaseException:
+        server.kill()
+        raise
+    return server
+
+
+def check(server: "subprocess.Popen[bytes]", program: Program) -> None:
+    """After a restore: be sure that the server is there and answers.
+
+    Where it is not, the process ends with the code that tells Modal to start again
+    without the snapshot.
+    """
+    try:
+        wait_healthy(server, program.port, _RESTORE_SECONDS)
+    except (RuntimeError, TimeoutError) as error:
+        print(f"the restored server is not usable: {error}", flush=True)
+        sys.stderr.flush()
+        os._exit(_WITHOUT_SNAPSHOT)
+    print("llama-server is ready", flush=True)
+
+
+def try_options(program: Program) -> None:
+    """Let llama-server read its options without loading a model.
+
+    With ``--version`` last it reads them from left to right and names the first that
+    it does not take.
+    """
+    place(program)
+    argv = with_template(program.command, program.home / "templates")
+    seen = environment(os.environ, program.home)
+    subprocess.run([*argv, "--version"], env=seen, check=True)
+
+
+def stop(server: "subprocess.Popen[bytes]") -> None:
+    """End the server; it may be in the middle of an answer nobody waits for."""
+    server.terminate()
+    try:
+        server.wait(timeout=_GRACE)
+    except subprocess.TimeoutExpired:
+        server.kill()
+
+
+def place(program: Program) -> None:
+    """Put binary, libraries, templates and key on local disk.
+
+    No file of the volume may be open when the memory is captured: a restore fails
+    when it does not find such a file as it was.
+    """
+    for artefact in (program.build, program.weights):
+        if not is_complete(artefact):
+            raise FileNotFoundError(
+                f"{artefact} is not on the Volume, or not complete: "
+                "run `deployer apply`, which makes what is missing"
+            )
+    shutil.copytree(program.build, program.home, dirs_exist_ok=True)
+    if program.key_variable is not None:
+        key = os.environ[program.key_variable]
+        if not re.fullmatch(KEY_FORM, key):
+            raise ValueError(
+                f"the API key in {program.key_variable} cannot be used: it is empty,"
+                " begins with `#`, or contains a comma, a blank or what is not"
+                " printable ASCII"
+            )
+        # A file that only we can read: command lines are seen in logs and by `ps`.
+        file = key_file(program)
+        file.unlink(missing_ok=True)
+        file.touch(mode=0o600)
+        file.write_text(key + "\n")
+
+
+def key_file(program: Program) -> Path:
+    """Return the file that llama-server reads its key from; gone once it has."""
+    return program.home / "api-key"
+
+
+def with_template(argv: Sequence[str], templates: Path) -> list[str]:
+    """Return the command line with a template kept beside the build as a file.
+
+    A name that is not among them is one that is built into llama-server.
+    """
+    words = list(argv)
+    if "--chat-template" in words:
+        at = words.index("--chat-template")
+        name = words[at + 1]
+        file = templates / f"{name}.jinja"
+        if "/" not in name and file.is_file():
+            words[at : at + 2] = ["--chat-template-file", str(file)]
+    return words
+
+
+def environment(given: Mapping[str, str], home: Path) -> dict[str, str]:
+    """Return what llama-server may see: no LLAMA_* options, no token, no secret."""
+    kept = ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
+    found = {
+        name: value
+        for name, value in given.items()
+        if name in kept or name.startswith("NVIDIA_")
+    }
+    # Newer builds read a configuration file; the stack is all that decides.
+    return {**found, "XDG_CONFIG_HOME": str(home / "config")}
+
+
+def redacted(argv: Sequence[str]) -> list[str]:
+    """Return the command line without the values of options for keys and tokens."""
+    shown = []
+    hide = False
+    for word in argv:
+        shown.append("***" if hide else word)
+        parts = word.strip("-").split("-") if word.startswith("--") else []
+        hide = any(it in parts for it in ("key", "token", "password"))
+        hide = hide and "file" not in parts
+    return shown
+
+
+def wait_healthy(server: "subprocess.Popen[bytes]", port: int, seconds: float) -> None:
+    """Wait until /health is 200: the port is open long before the model is loaded.
+
+    Raises TimeoutError after so many seconds, RuntimeError where the server ended.
+    """
+    deadline = time.monotonic() + seconds
+    while not is_healthy(port):
+        try:
+            # A pause that ends at once when the process does.
+            code = server.wait(timeout=0.2)
+        except subprocess.TimeoutExpired:
+            if time.monotonic() > deadline:
+                raise TimeoutError(
+                    f"llama-server is not healthy after {seconds:g} s"
+                ) from None
+        else:
+            raise RuntimeError(
+                f"llama-server ended with {code} before it was healthy; "
+                "its last words are above"
+            )
+
+
+def is_healthy(port: int) -> bool:
+    """Return whether llama-server answers that it is ready."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_REQUEST_SECONDS)
+    try:
+        connection.request("GET", "/health")
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def post(
+    program: Program, path: str, body: Mapping[str, Any], seconds: float
+) -> tuple[int, Any]:
+    """Send a request with the key; return its status and what it answered.
+
+    Raises OSError where no whole answer comes in time.
+    """
+    headers = {"Content-Type": "application/json"}
+    if program.key_variable is not None:
+        headers["Authorization"] = f"Bearer {os.environ[program.key_variable]}"
+    connection = http.client.HTTPConnection("127.0.0.1", program.port, timeout=seconds)
+    try:
+        connection.request("POST", path, json.dumps(body), headers)
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())
+    except (http.client.HTTPException, ValueError) as error:
+        raise ConnectionError(f"no whole answer: {error}") from error
+    finally:
+        connection.close()
+
+
+def report_memory(pid: int, *, gpu: bool) -> None:
+    """Print how much memory is used; raises RuntimeError for a GPU that is idle."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(("VmRSS", "VmHWM")):
+            print("llama-server", " ".join(line.split()), flush=True)
+    if not gpu:
+        return
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        print("there is no nvidia-smi: GPU memory is not checked", flush=True)
+        return
+    query = [program, "--query-gpu=name,memory.used,memory.total"]
+    query += ["--format=csv,noheader,nounits"]
+    said = subprocess.run(query, capture_output=True, text=True, check=True)
+    used = 0
+    for line in said.stdout.splitlines():
+        name, taken, total = line.rsplit(",", 2)
+        used += int(taken)
+        print(f"{name}: {int(taken)} of {int(total)} MiB used", flush=True)
+    # llama-server falls back to the CPU without an error when CUDA does not load.
+    if used < _IDLE_GPU:
+        raise RuntimeError(f"llama-server does not use the GPU: {used} MiB are taken")

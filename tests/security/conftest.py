@@ -1,0 +1,26 @@
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.security.harness import Deployer, Listener, World, started
+
+MakeWorld = Callable[[str], World]
+
+
+@pytest.fixture(scope="session")
+def shared() -> Iterator[tuple[Deployer, Listener]]:
+    with started() as found:
+        yield found
+
+
+@pytest.fixture
+def world(tmp_path: Path, shared: tuple[Deployer, Listener]) -> World:
+    """A checkout with nothing in it yet."""
+    return World(tmp_path / "world", *shared)
+
+
+@pytest.fixture
+def make_world(tmp_path: Path, shared: tuple[Deployer, Listener]) -> MakeWorld:
+    """Checkouts by name, for tests that need many."""
+    return lambda name: World(tmp_path / name, *shared)

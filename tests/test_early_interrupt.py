@@ -1,0 +1,59 @@
+"""Ctrl-C while the command still imports: exit 8, one word, no traceback."""
+
+import os
+import select
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from deployer.errors import CancelledError
+
+ROOT = Path(__file__).parents[1]
+DELAYS = range(5, 101, 5)
+"""Milliseconds after exec."""
+BEFORE_ANY_CODE = {-signal.SIGINT, 1}
+"""Python itself is interrupted while it starts: `run` of deployer was not called, and
+nothing can be done there."""
+
+
+def interrupted(after: float, tmp_path: Path, *words: str) -> tuple[int, str, str]:
+    """Code, stdout and stderr of a command that gets a SIGINT after some seconds."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "deployer", *words],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "DEPLOYER_HOME": str(tmp_path)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        select.select([], [], [], after)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
+
+
+@pytest.mark.parametrize("words", [("validate", "none.yaml"), ("store", "ls")])
+def test_an_early_ctrl_c_ends_without_a_traceback(
+    tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    whole = subprocess.run(
+        [sys.executable, "-m", "deployer", *words],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "DEPLOYER_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    for delay in DELAYS:
+        code, out, err = interrupted(delay / 1000, tmp_path, *words)
+        assert "in run\n" not in err, (delay, err)
+        if code == whole.returncode:  # it had ended, or all was decided
+            assert out == whole.stdout, delay
+        elif code == CancelledError.exit_code:
+            assert err.strip() == "cancelled", delay
+        else:
+            assert code in BEFORE_ANY_CODE, (delay, err)
