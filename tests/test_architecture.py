@@ -26,26 +26,30 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "core": "",
         "cores": "",
         "errors": "core",
+        "children": "",
+        "regular": "",
+        "keys": "errors regular",
         "answers": "home",  # before anything else is imported
         "home": "",
-        "git": "errors",
-        "load": "core errors",
-        "state": "core errors",
-        "lockfile": "core errors state",
-        "saved_plan": "core errors state",
-        "sources": "core errors",
+        "git": "children errors",
+        "load": "core errors regular",
+        "state": "core errors regular",
+        "lockfile": "core errors regular state",
+        "saved_plan": "core errors regular state",
+        "sources": "children core errors regular",
         "store": "core errors sources",
-        "gguf": "core errors sources",
-        "llama": "core cores errors load sources",
+        "gguf": "core errors regular sources",
+        "llama": "children core cores errors load regular sources",
         "resolve": "core errors gguf llama sources store",
-        "gates": "core errors",
-        "engines": "answers core errors gguf llama sources store",
+        "gates": "children core errors regular",
+        "engines": "answers children core errors gguf keys llama sources store",
         "apply": "core engines errors state",
         "testing": "core engines errors load state",
-        "app": "__init__ answers apply core cores engines errors gates gguf git home"
-        " llama load lockfile resolve saved_plan sources state store",
-        "cli": "__init__ answers app core engines errors gates gguf llama saved_plan"
-        " state",
+        "app": "__init__ answers apply children core cores engines errors gates gguf"
+        " git home keys llama load lockfile regular resolve saved_plan sources state"
+        " store",
+        "cli": "__init__ answers app core engines errors gates gguf llama regular"
+        " saved_plan state",
         "entry": "__init__ answers cli",
         "__main__": "entry",
     }.items()
@@ -54,7 +58,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
 
 HOMES: Mapping[str, tuple[str, ...]] = {
     "click": ("cli/",),
-    "dotenv": ("app/settings.py",),
+    "dotenv": ("keys.py",),
     "filelock": ("store.py",),
     "httpx2": (
         "gates/client.py",

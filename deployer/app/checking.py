@@ -1,7 +1,6 @@
 """Validating a stack without planning it."""
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from deployer import lockfile
@@ -24,7 +23,7 @@ def validate(
 ) -> Valid:
     """Check a stack file offline; raises StackError with every problem."""
     cache = Cache(settings.home / "cache" / "stacks", settings.allowed)
-    machine = partial(settings.machine_stamp, stack_file)
+    machine = settings.machine_stamp
     known = cache.find(stack_file, engine, machine) if cached else None
     if known is not None:
         return Valid(known.notes, known.notices)

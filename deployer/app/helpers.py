@@ -12,7 +12,6 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -57,7 +56,7 @@ def _helpers(files: Sequence[Path], settings: Settings, options: Options) -> int
     cache = Cache(settings.home / "cache" / "stacks", settings.allowed)
     seen = files[:: max(1, len(files) // _LOOKED_AT)]
     unread = sum(
-        cache.find(file, options.engine, partial(settings.machine_stamp, file)) is None
+        cache.find(file, options.engine, settings.machine_stamp) is None
         for file in seen
     )
     return room if 2 * unread > len(seen) else 0

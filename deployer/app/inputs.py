@@ -39,7 +39,7 @@ def stack_inputs(
         *_gate_files(stack, folder),
         *_around(stack_file),
         *_weights_in_store(facts, graph, settings),
-        *_machine(stack, settings, folder),
+        *_machine(stack, settings),
     )
     return tuple(dict.fromkeys(found))
 
@@ -108,7 +108,6 @@ def _around(stack_file: Path) -> Iterator[Input]:
     yield ways.REAL, str(stack_file)
     for folder in stack_file.absolute().parents:
         yield ways.KIND, str(folder / "patches")
-    yield ways.STAMP, str(stack_file.parent / ".env")
 
 
 def _weights_in_store(
@@ -128,9 +127,8 @@ def _weights_in_store(
             yield from ((ways.STAMP, str(file)) for file in sorted(files))
 
 
-def _machine(stack: Stack, settings: Settings, folder: Path) -> Iterator[Input]:
+def _machine(stack: Stack, settings: Settings) -> Iterator[Input]:
     """What of this machine decides: its memory, and whether it takes snapshots."""
     yield ways.MEMORY, ways.CGROUP
     if stack.snapshot is not None:
-        variables = settings.variables(folder.absolute())
-        yield from machine_inputs(stack.engine, variables)
+        yield from machine_inputs(stack.engine, settings.environment)

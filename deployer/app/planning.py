@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from functools import partial
 from os import urandom
 from pathlib import Path
 
@@ -207,7 +206,7 @@ def prepare(
 ) -> tuple[Prepared, Facts | None]:
     """Read, check, resolve and expand a stack; facts are given where they are new."""
     cache = Cache(settings.home / "cache" / "stacks", settings.allowed)
-    machine = partial(settings.machine_stamp, stack_file)
+    machine = settings.machine_stamp
     if options.cached:
         known = cache.find(stack_file, options.engine, machine)
         if known is not None:

@@ -60,8 +60,8 @@ def read(stack_file: Path, settings: Settings, options: Options, watch: Watch) -
     """Everything a plan needs of the files; see `deployer.app.planning.prepare`."""
     loaded = load(stack_file, engine=options.engine, allowed=settings.allowed)
     stack = loaded.stack
-    variables = settings.variables(stack_file.parent.absolute())
-    abilities = narrowed(stack, abilities_of(stack.engine, variables, settings.home))
+    found = abilities_of(stack.engine, settings.environment, settings.home)
+    abilities = narrowed(stack, found)
     _refuse_snapshot(stack, abilities)
     refuse_options(loaded)
     refuse_build(loaded)
@@ -92,7 +92,7 @@ def read(stack_file: Path, settings: Settings, options: Options, watch: Watch) -
     return Read(
         prepared,
         None if same else facts,
-        machine=_machine(stack, variables),
+        machine=_machine(stack, settings.environment),
     )
 
 

@@ -53,7 +53,7 @@ def check(
     folder = stack_file.parent.absolute()
     fields = release_fields(found.state.live)
     target = replace(
-        target_of(endpoint, settings.variables(folder), fields),
+        target_of(endpoint, settings.keys(folder), fields),
         process=process_of(found.engine.observe(server)),
         folder=folder,
     )
@@ -74,7 +74,7 @@ def check_url(
 ) -> Checked:
     """Run gates against any llama-server."""
     endpoint = Endpoint(url=url, api_key_env=api_key_env)
-    target = target_of(endpoint, settings.variables(Path.cwd()), {})
+    target = target_of(endpoint, settings.keys(), {})
     requests = requests_of(checking.gates or ("health", "chat", "stream"), {})
     return _checked(requests, target, checking, tell)
 

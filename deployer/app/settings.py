@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from deployer.core.values import JsonValue
 from deployer.errors import UsageError
 from deployer.home import home_of
+from deployer.keys import Keys
 from deployer.load.roots import (
     allowed_in,
     how_to_allow,
@@ -125,23 +126,17 @@ class Settings:
 
         folder = stack_file.parent.absolute()
         patches = patches_folder(stack_file)
-        return Place(self.home, folder, self.variables(folder), patches)
+        return Place(self.home, folder, self.environment, self.keys(folder), patches)
 
-    def machine_stamp(self, stack_file: Path, engine: str) -> str:
+    def machine_stamp(self, engine: str) -> str:
         """What the abilities of an engine on this machine depend on."""
         from deployer.engines import machine_stamp  # noqa: PLC0415 - as above
 
-        return machine_stamp(engine, self.variables(stack_file.parent.absolute()))
+        return machine_stamp(engine, self.environment)
 
-    def variables(self, folder: Path) -> Mapping[str, str]:
-        """The environment over what `.env` beside the stack says."""
-        file = folder / ".env"
-        if not file.is_file():
-            return self.environment
-        from dotenv import dotenv_values  # noqa: PLC0415 - only where there is one
-
-        stated = {k: v for k, v in dotenv_values(file).items() if v is not None}
-        return {**stated, **self.environment}
+    def keys(self, folder: Path | None = None) -> Keys:
+        """The API keys of the environment, and of `.env` in the folder of a stack."""
+        return Keys(self.environment, None if folder is None else folder / ".env")
 
 
 def _below(stack_file: Path) -> Path:

@@ -75,8 +75,8 @@ def metrics(stack_file: Path, settings: Settings) -> dict[str, float]:
     end = found.engine.endpoint(found.server, candidate=False)
     from deployer.gates.scrape import scrape  # noqa: PLC0415 - only here
 
-    variables = settings.variables(stack_file.parent.absolute())
-    return scrape(target_of(end, variables, {}))
+    keys = settings.keys(stack_file.parent.absolute())
+    return scrape(target_of(end, keys, {}))
 
 
 def watch(stack_file: Path, settings: Settings, watching: Watching) -> Iterator[Probe]:

@@ -11,6 +11,7 @@ from deployer.core.abilities import Abilities
 from deployer.core.resources import Graph, Node
 from deployer.core.state import Record
 from deployer.core.values import Flat
+from deployer.keys import Keys
 
 if TYPE_CHECKING:
     from deployer.core.events import Say
@@ -155,6 +156,8 @@ class Place:
     folder: Path
     """Folder of the stack file; relative paths in it start here."""
     environment: Mapping[str, str]
+    keys: Keys
+    """API keys, by the variables that stacks name."""
     patches: Path
     """Folder of the patches that a build from source may name."""
 

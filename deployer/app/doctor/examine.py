@@ -63,7 +63,7 @@ def _stack(file: Path, asked: Asked, settings: Settings) -> Iterator[Finding]:
         yield from running.findings
     if (url := asked.url or running.url) is not None:
         name = (stack.auth.api_key.env if stack.auth is not None else None) or ""
-        key = settings.variables(folder).get(name) if name else None
+        key = settings.keys(folder).get(name) if name else None
         yield from live.asked(url, key, name, stack, patient.build)
     if asked.log is None and asked.url is None and running.log:
         yield from live.read(running.log, running.log_name)

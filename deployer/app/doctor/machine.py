@@ -7,6 +7,7 @@ from pathlib import Path
 
 from deployer.app.doctor.finding import Finding, Grade, Remedy, fine, wrong
 from deployer.app.settings import Settings
+from deployer.children import find_program
 from deployer.core.model import Stack
 from deployer.core.units import show_bytes
 from deployer.errors import DeployerError
@@ -42,7 +43,7 @@ def programs(stack: Stack | None, settings: Settings) -> Iterator[Finding]:
         yield fine("machine", f"{parts}{', ccache' if found.ccache else ''}")
         for note in found.notes:
             yield Finding("machine", Grade.NOTE, note)
-    if shutil.which("git", path=settings.environment.get("PATH")) is None:
+    if find_program("git", settings.environment) is None:
         what = "there is no `git`: sources cannot be cloned, patches not applied"
         hint = "apt install git, or brew install git"
         yield Finding("machine", grade, what, hint)

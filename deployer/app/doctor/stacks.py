@@ -75,7 +75,7 @@ def keys(stack: Stack, folder: Path, settings: Settings) -> Iterator[Finding]:
     file = folder / ".env"
     name = stack.auth.api_key.env if stack.auth is not None else None
     if name is not None:
-        yield _key(name, file, settings.variables(folder).get(name))
+        yield _key(name, file, settings.keys(folder).get(name))
     if file.is_file() and file.stat().st_mode & _PRIVATE:
         yield Finding(
             "keys",

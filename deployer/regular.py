@@ -1,0 +1,36 @@
+"""Reading regular files: a FIFO, a socket or a device is refused, and never waited for.
+
+A checkout can hold any of them where a file is expected, and opening a FIFO waits
+until somebody writes.
+"""
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file for reading; raises OSError for anything else."""
+    _refuse(path, os.stat(path).st_mode)  # noqa: PTH116 -- opening a device can act
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        _refuse(path, os.fstat(descriptor).st_mode)
+        return open(descriptor, "rb")  # noqa: PTH123 -- it owns a descriptor
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def read_regular(path: Path, most: int = -1) -> bytes:
+    """The bytes of a regular file, at most ``most`` of them; raises OSError."""
+    with open_regular(path) as stream:
+        return stream.read(most)
+
+
+def _refuse(path: Path, mode: int) -> None:
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
