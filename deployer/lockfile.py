@@ -13,6 +13,7 @@ from deployer.core.model import Stack
 from deployer.core.resources import Kind
 from deployer.core.values import Flat, JsonValue
 from deployer.errors import UsageError
+from deployer.regular import read_regular
 from deployer.state.disk import guarded, replace_file
 from deployer.state.json_text import (
     FormError,
@@ -52,7 +53,7 @@ def read(path: Path) -> Facts | None:
     """
     anew = f"`deployer lock {_stack_file(path)}` writes it anew"
     try:
-        return _facts(parse(path.read_bytes()).versioned(_VERSION))
+        return _facts(parse(read_regular(path)).versioned(_VERSION))
     except FileNotFoundError:
         return None
     except OSError as error:

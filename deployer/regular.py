@@ -7,11 +7,15 @@ until somebody writes.
 import errno
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 
-def open_regular(path: Path) -> BinaryIO:
+class NotRegularError(OSError):
+    """There is something else where a file was expected."""
+
+
+def open_regular(path: Path) -> BufferedReader:
     """Open a regular file for reading; raises OSError for anything else."""
     _refuse(path, os.stat(path).st_mode)  # noqa: PTH116 -- opening a device can act
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -33,4 +37,4 @@ def _refuse(path: Path, mode: int) -> None:
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not stat.S_ISREG(mode):
-        raise OSError(errno.EINVAL, "not a regular file", str(path))
+        raise NotRegularError(errno.EINVAL, "not a regular file", str(path))

@@ -13,6 +13,7 @@ from deployer.core.plan import Action, Cause, Change, Drift, Plan, Reason
 from deployer.core.problems import Place
 from deployer.core.resources import Kind, Node
 from deployer.errors import UsageError
+from deployer.regular import open_regular
 from deployer.state.disk import guarded, replace_file
 from deployer.state.form import loose_in, record_in, release_in, word_in
 from deployer.state.json_text import (
@@ -69,7 +70,7 @@ def is_plan_file(path: Path) -> bool:
     if path.suffix == SUFFIX:
         return True
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             head = stream.read(_HEAD)
     except OSError:
         return False
@@ -88,7 +89,7 @@ def write(path: Path, saved: SavedPlan) -> None:
 def read(path: Path) -> SavedPlan:
     """The plan in a file; raises UsageError where there is none, or a newer one."""
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             content = stream.read(_LARGEST + 1)
     except OSError as error:
         raise UsageError(f"cannot read `{path}`: {error.strerror}") from error

@@ -42,7 +42,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "llama": "children core cores errors load regular sources",
         "resolve": "core errors gguf llama sources store",
         "gates": "children core errors regular",
-        "engines": "answers children core errors gguf keys llama sources store",
+        "engines": "answers children core errors gguf keys llama regular sources store",
         "apply": "core engines errors state",
         "testing": "core engines errors load state",
         "app": "__init__ answers apply children core cores engines errors gates gguf"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from deployer.app.settings import Settings
 from deployer.app.subjects import Subject, name_in, text_of
 from deployer.core.state import State
+from deployer.errors import DeployerError
 from deployer.state import StateStore
 from deployer.state.places import store_at
 
@@ -69,7 +70,10 @@ def _stores(subjects: Sequence[Subject], settings: Settings) -> tuple[StateStore
     """The stores of the stacks whose state is far away, and whose name is plain."""
     found = []
     for subject in subjects:
-        place = settings.state_place(subject.file)
+        try:
+            place = settings.state_place(subject.file)
+        except DeployerError:  # told when it is the turn of the stack
+            continue
         if place.scheme == "file":
             continue
         name = subject.gone or name_in(text_of(subject.file))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from deployer.errors import UsageError
 from deployer.load.roots import PROJECT_FILE
+from deployer.regular import read_regular
 
 _YAML = (".yaml", ".yml")
 _NAMED = (".deployer.yaml", ".deployer.yml")
@@ -82,7 +83,7 @@ def name_in(text: str) -> str | None:
 def text_of(file: Path) -> str:
     """The text of a file; empty where it cannot be read."""
     try:
-        return file.read_text(encoding="utf-8")
+        return read_regular(file).decode("utf-8")
     except (OSError, UnicodeDecodeError):
         return ""
 

@@ -18,6 +18,7 @@ from deployer.core import monitor
 from deployer.core.monitor import RESTORE, WARM, Monitored
 from deployer.core.values import JsonValue
 from deployer.core.verdict import Outcome, Verdict
+from deployer.regular import read_regular
 
 KEPT = 500
 """Probes of a stack that are remembered."""
@@ -104,7 +105,7 @@ def record_of(stack_file: Path, stack: str) -> Path:
 def remembered(record: Path) -> tuple[Probe, ...]:
     """The probes of a record, oldest first; lines that are no probe are left out."""
     found: list[Probe] = []
-    text = record.read_text("utf-8", errors="replace") if record.exists() else ""
+    text = read_regular(record).decode("utf-8", "replace") if record.exists() else ""
     for line in text.splitlines():
         try:
             found.append(Probe(**json.loads(line)))

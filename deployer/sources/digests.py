@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deployer.core.progress import Progress, Watch
+from deployer.regular import open_regular
 
 _BLOCK = 4 * 1024 * 1024
 
@@ -18,7 +19,7 @@ def sha256_of(path: Path, progress: Watch) -> str:
     """The SHA-256 of a file, in hexadecimal; raises OSError."""
     digest = hashlib.sha256()
     done = 0
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         total = os.fstat(stream.fileno()).st_size
         while block := stream.read(_BLOCK):
             digest.update(block)

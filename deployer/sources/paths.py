@@ -12,6 +12,7 @@ from deployer.core.facts import Pin
 from deployer.core.progress import Watch, unwatched
 from deployer.core.values import JsonValue
 from deployer.errors import SourceError
+from deployer.regular import open_regular
 from deployer.sources.copies import copy
 from deployer.sources.digests import DigestCache, sha256_of
 from deployer.sources.files import File
@@ -174,7 +175,7 @@ def check_binary(path: Path, *, here: Platform) -> None:
         )
     if not path.stat().st_mode & 0o111:
         raise SourceError(f"`{path}` is not executable", hint=f"chmod +x {path}")
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         head = stream.read(512)
     if head.startswith(b"#!"):
         return  # a script that starts the real one, as some distributions have
@@ -221,7 +222,7 @@ def _gguf(path: Path) -> Path:
             hint=f"name one of its files: {inside}" if inside else "name the file",
         )
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             magic = stream.read(4)
     except OSError as error:
         raise SourceError(f"`{path}` cannot be read: {error.strerror}") from error

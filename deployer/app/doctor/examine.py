@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deployer.app.doctor import live, machine, stacks
-from deployer.app.doctor.finding import Finding
+from deployer.app.doctor.finding import Finding, wrong
 from deployer.app.settings import Settings
+from deployer.errors import error_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,10 @@ class Asked:
 def examine(asked: Asked, settings: Settings, *, now: float) -> Iterator[Finding]:
     """Every finding, area by area; what is not there is not looked at."""
     for file in asked.files:
-        yield from _stack(file, asked, settings)
+        try:
+            yield from _stack(file, asked, settings)
+        except Exception as error:  # noqa: BLE001 - one stack does not hide others
+            yield wrong("stack", error_of(error, file))
     if asked == Asked():
         yield from machine.programs(None, settings)
         yield from machine.freezing(None, settings)

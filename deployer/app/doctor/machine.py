@@ -104,14 +104,21 @@ def freezing(stack: Stack | None, settings: Settings) -> Iterator[Finding]:
 
 
 def server_program(stack: Stack, file: Path) -> Iterator[Finding]:
-    """Whether a llama-server that the stack names by path runs here at all."""
-    from deployer.engines.local.artefacts import version_of  # noqa: PLC0415
+    """Whether a llama-server that the stack names by path is one for this machine.
+
+    It is not started: it may have come with a pull request.
+    """
+    from deployer.sources.paths import (  # noqa: PLC0415 - only here
+        check_binary,
+        this_platform,
+    )
 
     if stack.llama_cpp.binary is None or stack.engine != "local":
         return
     path = file.parent / stack.llama_cpp.binary
     try:
-        yield fine("machine", f"{path} is {version_of(path)}")
+        check_binary(path, here=this_platform())
+        yield fine("machine", f"{path} is a program for this machine")
     except DeployerError as error:
         yield wrong("machine", error)
 

@@ -13,6 +13,7 @@ from deployer.core.units import seconds, show_seconds
 from deployer.core.values import JsonValue
 from deployer.core.warmup import LIMIT, TOKENS_A_WORD, body_of, name_of
 from deployer.errors import EngineError
+from deployer.regular import read_regular
 
 IDLE: Final = "--sleep-idle-seconds"
 """Option with which llama-server frees its memory when nobody asks."""
@@ -151,4 +152,4 @@ def _why(error: OSError, limit: float) -> str:
 
 def _data_url(picture: Path) -> str:
     kind = mimetypes.guess_type(picture.name)[0] or "image/png"
-    return f"data:{kind};base64,{base64.b64encode(picture.read_bytes()).decode()}"
+    return f"data:{kind};base64,{base64.b64encode(read_regular(picture)).decode()}"
