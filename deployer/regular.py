@@ -10,6 +10,9 @@ import stat
 from io import BufferedReader
 from pathlib import Path
 
+LARGEST = 64 << 20
+"""Bytes of any file that is read as a whole: states, lock files, templates."""
+
 
 class NotRegularError(OSError):
     """There is something else where a file was expected."""
@@ -27,10 +30,19 @@ def open_regular(path: Path) -> BufferedReader:
         raise
 
 
-def read_regular(path: Path, most: int = -1) -> bytes:
-    """The bytes of a regular file, at most ``most`` of them; raises OSError."""
+def read_regular(path: Path, most: int | None = None) -> bytes:
+    """The bytes of a regular file, the first ``most`` where given; raises OSError.
+
+    Without ``most`` a file of more than `LARGEST` bytes is refused, too.
+    """
     with open_regular(path) as stream:
-        return stream.read(most)
+        if most is not None:
+            return stream.read(most)
+        content = stream.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        what = f"larger than {LARGEST >> 20} MiB"
+        raise NotRegularError(errno.EINVAL, what, str(path))
+    return content
 
 
 def _refuse(path: Path, mode: int) -> None:

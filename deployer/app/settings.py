@@ -83,7 +83,7 @@ class Settings:
 
         Stacks of another folder of the project have another one.
         """
-        folder = (stack_file.parent, stack_file.resolve().parent)
+        folder = (stack_file.parent, Path(os.path.realpath(stack_file)).parent)
         if (known := self._places.get(folder)) is None:
             known = self._places[folder] = self._state_place(stack_file)
         return known
@@ -141,7 +141,7 @@ class Settings:
 
 def _below(stack_file: Path) -> Path:
     """The folder of a stack, from that of its project."""
-    return stack_file.resolve().parent.relative_to(root_of(stack_file))
+    return Path(os.path.realpath(stack_file)).parent.relative_to(root_of(stack_file))
 
 
 def settings_of(environment: Mapping[str, str] | None = None) -> Settings:
@@ -153,7 +153,9 @@ def settings_of(environment: Mapping[str, str] | None = None) -> Settings:
 def patches_folder(stack_file: Path) -> Path:
     """The folder `patches/` of the project: beside the stack, or above it."""
     root = root_of(stack_file)
-    inside = [f for f in stack_file.resolve().parents if f.is_relative_to(root)]
+    inside = [
+        f for f in Path(os.path.realpath(stack_file)).parents if f.is_relative_to(root)
+    ]
     folders = stack_file.absolute().parents[: len(inside)]
     found = (f / "patches" for f in folders if (f / "patches").is_dir())
     return next(found, folders[0] / "patches")

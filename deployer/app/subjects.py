@@ -96,5 +96,7 @@ def _bases(files: Sequence[Path]) -> set[Path]:
     from deployer.load.overlay import read_layers  # noqa: PLC0415 - rarely needed
 
     others = [file for file in files if file not in nameless]
-    extended = {s.resolve() for file in others for s in read_layers(file).sources[1:]}
-    return {file for file in nameless if file.resolve() in extended}
+    extended = {
+        os.path.realpath(s) for file in others for s in read_layers(file).sources[1:]
+    }
+    return {file for file in nameless if os.path.realpath(file) in extended}

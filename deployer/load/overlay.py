@@ -84,7 +84,7 @@ class _Reader:
         """One base; a problem of how it is named is told where it is named."""
         try:
             base = _tidy(path)
-            real = base.resolve()
+            real = Path(os.path.realpath(base))
             told = self._refusal(base, real, name, chain)
         except _NOT_A_PATH:
             told = (f"`{shown(name)}` is not a path", "")
@@ -97,7 +97,7 @@ class _Reader:
     def _refusal(
         self, base: Path, real: Path, name: str, chain: tuple[Path, ...]
     ) -> tuple[str, str] | None:
-        if real in (link.resolve() for link in chain):
+        if real in (Path(os.path.realpath(link)) for link in chain):
             links = " → ".join(f"`{shown(str(link))}`" for link in (*chain, base))
             return f"files extend each other: {links}", "take one `extends` out"
         if len(chain) > LONGEST_CHAIN:
@@ -131,4 +131,4 @@ class _Reader:
 def _tidy(path: Path) -> Path:
     """Without `..` where that names the same file, for messages people can click."""
     short = Path(os.path.normpath(path))
-    return short if short.resolve() == path.resolve() else path
+    return short if os.path.realpath(short) == os.path.realpath(path) else path

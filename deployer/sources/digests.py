@@ -54,7 +54,7 @@ class DigestCache:
 
     def sha256_of(self, path: Path, progress: Watch) -> str:
         """The digest of ``path``; hashed only where its stamp is not known."""
-        path = path.resolve()
+        path = Path(os.path.realpath(path))
         before = stamp_of(path)
         match self._read().get(str(path)):
             case [*stamp, str(digest)] if stamp == _fields(before):
@@ -66,7 +66,7 @@ class DigestCache:
 
     def remember(self, path: Path, digest: str) -> None:
         """Take the digest of a file from whoever hashed it while writing it."""
-        path = path.resolve()
+        path = Path(os.path.realpath(path))
         with suppress(OSError):  # a store that may only be read is asked all the same
             self._write({**self._read(), str(path): [*_fields(stamp_of(path)), digest]})
 
