@@ -131,6 +131,11 @@ def _run(
 def _started(folder: Path) -> Iterator[tuple[str, str]]:
     """Settings of this repository that name a program by a word of their own."""
     listed = _start(folder, ("config", "--list", "--name-only", "-z"), b"", ())
+    if listed.returncode:  # not in git's words: they quote a file that is included
+        raise UsageError(
+            f"git cannot read the settings of the repository of `{folder}`",
+            hint="`git config --list` says what is wrong with them",
+        )
     for name in _names(listed.stdout):
         if _STARTS.fullmatch(name):
             yield name, "false" if name.endswith(".required") else ""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deployer.errors import UsageError
-from deployer.load.roots import PROJECT_FILE
+from deployer.load.roots import PROJECT_FILE, leads_out
 from deployer.regular import read_regular
 
 _YAML = (".yaml", ".yml")
@@ -81,8 +81,10 @@ def name_in(text: str) -> str | None:
 
 
 def text_of(file: Path) -> str:
-    """The text of a file; empty where it cannot be read."""
+    """The text of a file; empty where it cannot be read, or is a link out of here."""
     try:
+        if leads_out(file):
+            return ""
         return read_regular(file).decode("utf-8")
     except (OSError, UnicodeDecodeError):
         return ""

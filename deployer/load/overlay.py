@@ -7,7 +7,7 @@ from pathlib import Path
 from deployer.core.problems import Place, Problem
 from deployer.core.spelling import shown
 from deployer.load.files import text_of
-from deployer.load.roots import root_of
+from deployer.load.roots import how_to_allow, leads_out, root_of
 from deployer.load.tree import Broken, Entry, Listing, Scalar, Table, merged
 from deployer.load.yaml12 import UnreadableError, parse
 
@@ -34,6 +34,10 @@ def read_layers(path: Path, *, allowed: tuple[Path, ...] = ()) -> Layers:
     """
     layers = Layers()
     try:
+        if leads_out(path, allowed):
+            what = f"`{shown(str(path))}` is a link out of the project"
+            problem = Problem(Place(str(path)), "", what, how_to_allow(path))
+            return Layers(problems=[problem])
         root = root_of(path)
     except _NOT_A_PATH:
         what = f"`{shown(str(path))}` is not a path"

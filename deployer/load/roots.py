@@ -46,6 +46,13 @@ def may_read(path: Path, root: Path, allowed: tuple[Path, ...]) -> bool:
     return any(real.is_relative_to(folder) for folder in (root, *allowed))
 
 
+def leads_out(path: Path, allowed: tuple[Path, ...] = ()) -> bool:
+    """Whether a file is a link out of the project of the folder that it lies in."""
+    if not path.is_symlink():
+        return False
+    return not may_read(path, root_of(path.parent / PROJECT_FILE), allowed)
+
+
 def how_to_allow(path: Path) -> str:
     """What to type to let the stacks of this machine read beside a file."""
     folder = _real(path).parent
