@@ -15,6 +15,7 @@ from deployer.core.pins import flaw_of, other_than
 from deployer.core.resources import Kind
 from deployer.core.values import Flat, JsonValue
 from deployer.errors import UsageError
+from deployer.regular import read_regular
 from deployer.state.disk import guarded, replace_file
 from deployer.state.json_text import (
     FormError,
@@ -54,7 +55,7 @@ def read(path: Path) -> Facts | None:
     """
     again = f"`{_again(path)}` resolves it again"
     try:
-        return _facts(parse(path.read_bytes()).versioned(_VERSION))
+        return _facts(parse(read_regular(path)).versioned(_VERSION))
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -49,7 +49,7 @@ def serving(*pieces: bytes, close: bool = False) -> Iterator[int]:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
-    return Place(tmp_path / "home", tmp_path, {}, tmp_path / "patches")
+    return Place(tmp_path / "home", tmp_path, {}, {}, tmp_path / "patches")
 
 
 def seen(place: Place, port: int, pid: int, started: float | None = None) -> Look:
