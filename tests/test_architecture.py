@@ -29,9 +29,10 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "answers": "home",  # before anything else is imported
         "home": "",
         "git": "errors",
+        "modes": "",
         "load": "core errors",
         "state": "core errors",
-        "lockfile": "core errors state",
+        "lockfile": "core errors modes state",
         "saved_plan": "core errors state",
         "sources": "core errors",
         "store": "core errors sources",
@@ -43,9 +44,9 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "apply": "core engines errors state",
         "testing": "core engines errors load state",
         "app": "__init__ answers apply core cores engines errors gates gguf git home"
-        " llama load lockfile resolve saved_plan sources state store",
-        "cli": "__init__ answers app core engines errors gates gguf llama saved_plan"
-        " state",
+        " llama load lockfile modes resolve saved_plan sources state store",
+        "cli": "__init__ answers app core engines errors gates gguf llama modes"
+        " saved_plan state",
         "entry": "__init__ answers cli",
         "__main__": "entry",
     }.items()

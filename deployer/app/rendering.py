@@ -7,6 +7,7 @@ from deployer.app.settings import Settings
 from deployer.core.progress import Watch, unwatched
 from deployer.engines import Rendering, render
 from deployer.errors import UsageError
+from deployer.modes import as_the_user
 
 
 def rendered(
@@ -22,12 +23,11 @@ def rendered(
 
 def write(rendering: Rendering, folder: Path) -> tuple[Path, ...]:
     """Put the files into a folder, which is made; what they replace is overwritten."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError:
-        raise UsageError(f"`{folder}` is a file", hint="name a folder") from None
-    written = []
-    for name, content in rendering.files.items():
-        (folder / name).write_bytes(content)
-        written.append(folder / name)
-    return tuple(written)
+    with as_the_user():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise UsageError(f"`{folder}` is a file", hint="name a folder") from None
+        for name, content in rendering.files.items():
+            (folder / name).write_bytes(content)
+    return tuple(folder / name for name in rendering.files)

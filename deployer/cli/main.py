@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from deployer import __version__
+from deployer import __version__, modes
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -131,6 +131,7 @@ def main(ctx: click.Context, *, debug: bool) -> None:
 def run() -> int:
     """Run the command line; returns the exit code that `deployer.errors` lists."""
     debug = "--debug" in sys.argv or bool(os.environ.get("DEPLOYER_DEBUG"))
+    modes.close()
     _open_closed()
     _print_anywhere()
     try:
