@@ -37,7 +37,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "git": "children errors",
         "load": "core errors regular",
         "state": "core errors regular",
-        "lockfile": "core errors regular state",
+        "modes": "",
+        "lockfile": "core errors modes regular state",
         "saved_plan": "core errors regular state",
         "sources": "children contained core errors regular",
         "store": "contained core errors regular sources",
@@ -50,10 +51,10 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "apply": "core engines errors state",
         "testing": "core engines errors load state",
         "app": "__init__ apply children contained core cores engines errors gates gguf"
-        " git home keys llama load lockfile private_files regular resolve saved_plan"
-        " sources state store",
-        "cli": "__init__ app core engines errors gates gguf interrupts llama regular"
-        " saved_plan state",
+        " git home keys llama load lockfile modes private_files regular resolve"
+        " saved_plan sources state store",
+        "cli": "__init__ app core engines errors gates gguf interrupts llama modes"
+        " regular saved_plan state",
         "entry": "__init__ cli interrupts",
         "__main__": "entry",
     }.items()

@@ -18,6 +18,7 @@ from deployer.core import monitor
 from deployer.core.monitor import RESTORE, WARM, Monitored
 from deployer.core.values import Flat, JsonValue
 from deployer.core.verdict import Outcome, Verdict
+from deployer.modes import as_the_user
 from deployer.regular import read_regular
 
 KEPT = 500
@@ -119,7 +120,8 @@ def write_textfile(stack_file: Path, settings: Settings, file: Path) -> None:
     stack = deployed(stack_file, settings).state.stack
     text = textfile(stack, remembered(record_of(stack_file, stack)))
     new = file.with_suffix(".new")
-    new.write_text(text, encoding="utf-8")
+    with as_the_user():  # node_exporter, another user, reads it
+        new.write_text(text, encoding="utf-8")
     new.replace(file)
 
 
@@ -198,7 +200,8 @@ def render_monitor(stack_file: Path, settings: Settings, out: Path) -> tuple[Pat
         f"{it.stack}.dashboard.json": json.dumps(monitor.dashboard(it), indent=2)
         + "\n",
     }
-    out.mkdir(parents=True, exist_ok=True)
-    for name, text in texts.items():
-        (out / name).write_text(text, encoding="utf-8")
+    with as_the_user():
+        out.mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            (out / name).write_text(text, encoding="utf-8")
     return tuple(out / name for name in texts)

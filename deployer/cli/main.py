@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from deployer import __version__, interrupts
+from deployer import __version__, interrupts, modes
 from deployer.cli.terminal import escape_streams
 
 if TYPE_CHECKING:
@@ -131,6 +131,7 @@ def main(ctx: click.Context, *, debug: bool) -> None:
 def run() -> int:
     """Run the command line; returns the exit code that `deployer.errors` lists."""
     debug = "--debug" in sys.argv or bool(os.environ.get("DEPLOYER_DEBUG"))
+    modes.close()
     _open_closed()
     escape_streams()
     try:
