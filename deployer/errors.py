@@ -15,14 +15,28 @@
   - StoreError             1   the artefact store is damaged or cannot be written
   - StateError             1   the state cannot be read or written
   - PendingError           1   an earlier run did not end, and that was not to be
+  - InternalError         70   a defect of ours
 
 A message says what is wrong in lower case, with literals in backticks;
 ``hint`` is what to type or change.  Neither ever holds a secret.
 """
 
-from collections.abc import Sequence
+import errno
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from deployer.core.problems import Problem
+
+_ADVICE: Mapping[int | None, str] = {
+    errno.ENOSPC: "free some space; `DEPLOYER_HOME` moves the store to another disk",
+    errno.EDQUOT: "free some space; `DEPLOYER_HOME` moves the store to another disk",
+    errno.EFBIG: "raise the limit of the file size: `ulimit -f`",
+    errno.EACCES: "look at its owner and mode; run `deployer` as one user",
+    errno.EPERM: "look at its owner and mode; run `deployer` as one user",
+    errno.EROFS: "`DEPLOYER_HOME` moves the store to another disk",
+    errno.EMFILE: "raise the limit of open files: `ulimit -n`",
+}
+"""What to do where the system refuses a file."""
 
 
 class DeployerError(Exception):
@@ -109,3 +123,31 @@ class StateError(DeployerError):
 
 class PendingError(DeployerError):
     """An earlier run did not end, and nothing was to be done in that case."""
+
+
+class InternalError(DeployerError):
+    """A defect of ours."""
+
+    exit_code = 70
+
+
+def error_of(error: BaseException, file: Path | None = None) -> DeployerError:
+    """The error to report for any other, while a file was read.
+
+    A file that the system refuses has a name and a reason; whatever else is not an
+    error of ours is a defect of ours, and says so.
+    """
+    match error:
+        case DeployerError():
+            return error
+        case OSError():
+            place = f"`{error.filename}`: " if error.filename else ""
+            return DeployerError(
+                f"{place}{error.strerror or error}", hint=_ADVICE.get(error.errno, "")
+            )
+        case _:
+            place = "" if file is None else f"`{file}`: "
+            return InternalError(
+                f"{place}internal error ({type(error).__name__}: {error})",
+                hint="run again with `deployer --debug …` and report it",
+            )

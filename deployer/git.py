@@ -1,15 +1,44 @@
 """What git knows of the files of stacks: read only, nothing of it is changed."""
 
 import os
+import re
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from deployer.children import GIT, find_program, variables
 from deployer.errors import UsageError
 
 LARGEST_FILE = 1 << 20
 """Bytes of a file that is exported; stacks, patches and lock files are smaller."""
+_SECONDS = 60
+_QUIET = ("--no-pager", "--no-replace-objects", "--literal-pathspecs")
+_VARIABLES = {
+    "LC_ALL": "C",
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_OPTIONAL_LOCKS": "0",
+    "GIT_ALLOW_PROTOCOL": "none",  # nothing is fetched, whatever a remote is called
+    "GIT_NO_LAZY_FETCH": "1",
+    "GIT_NO_REPLACE_OBJECTS": "1",
+}
+"""In English, never asking, never writing."""
+_SETTINGS = (
+    ("core.fsmonitor", "false"),
+    ("core.hooksPath", os.devnull),
+    ("core.attributesFile", os.devnull),
+    ("core.excludesFile", os.devnull),
+    ("core.sshCommand", "false"),
+    ("core.askPass", ""),
+    ("diff.external", ""),
+    ("credential.helper", ""),
+)
+"""What a repository could have programs started with; settings of ours win."""
+_STARTS = re.compile(
+    r"filter\..*\.(clean|smudge|process|required)|diff\..*\.(command|textconv)",
+    re.DOTALL | re.IGNORECASE,
+)
+"""The same, for programs that files choose by an attribute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +76,13 @@ class Base:
 
 def base_of(folder: Path, revision: str) -> Base:
     """Where the working tree left ``revision``; raises UsageError if git cannot say."""
-    root = Path(os.fsdecode(_git(folder, "rev-parse", "--show-toplevel")).strip())
+    said = os.fsdecode(_git(folder, "rev-parse", "--show-toplevel"))
+    root = Path(said.removesuffix("\n"))
+    if not folder.resolve().is_relative_to(root.resolve()):  # `core.worktree`
+        raise UsageError(
+            f"the repository of `{folder}` says that its files lie in `{root}`",
+            hint="remove `core.worktree` from its settings",
+        )
     named = f"{revision}^{{commit}}"
     commit = _git(folder, "rev-parse", "--verify", "--end-of-options", named)
     commit_id = commit.decode().strip()
@@ -60,8 +95,9 @@ def base_of(folder: Path, revision: str) -> Base:
             f"where the work left {revision} is not in this clone: stacks that changed"
             f" in {revision} since then count as well (`fetch-depth: 0`)"
         )
-    asked = ("diff", "--name-only", "--no-renames", "-z", commit_id, "--")
-    tracked = _git(root, *asked)
+    plain = ("--no-renames", "--no-ext-diff", "--no-textconv")
+    asked = ("diff", "--name-only", *plain, "--ignore-submodules=dirty", "-z")
+    tracked = _git(root, *asked, commit_id, "--")
     new = _git(root, "ls-files", "--others", "--exclude-standard", "-z")
     changed = {root / name for name in (*_names(tracked), *_names(new))}
     return Base(root, commit_id, frozenset(changed), note)
@@ -112,29 +148,56 @@ def _git(folder: Path, *words: str, typed: bytes = b"") -> bytes:
 def _run(
     folder: Path, words: Sequence[str], typed: bytes = b""
 ) -> "subprocess.CompletedProcess[bytes]":
+    """Run git, whose settings in this repository start no program."""
+    named = _started(folder)
+    return _start(folder, (*_QUIET, *words), typed, (*_SETTINGS, *named))
+
+
+def _started(folder: Path) -> Iterator[tuple[str, str]]:
+    """Settings of this repository that name a program by a word of their own."""
+    listed = _start(folder, ("config", "--list", "--name-only", "-z"), b"", ())
+    if listed.returncode:  # not in git's words: they quote a file that is included
+        raise UsageError(
+            f"git cannot read the settings of the repository of `{folder}`",
+            hint="`git config --list` says what is wrong with them",
+        )
+    for name in _names(listed.stdout):
+        if _STARTS.fullmatch(name):
+            yield name, "false" if name.endswith(".required") else ""
+
+
+def _start(
+    folder: Path,
+    words: Sequence[str],
+    typed: bytes,
+    settings: Sequence[tuple[str, str]],
+) -> "subprocess.CompletedProcess[bytes]":
+    if (program := find_program("git", os.environ)) is None:
+        raise UsageError(
+            "there is no `git` here", hint="install it, or plan without it"
+        )
+    pairs = {
+        f"GIT_CONFIG_{part}_{number}": word
+        for number, setting in enumerate(settings)
+        for part, word in zip(("KEY", "VALUE"), setting, strict=True)
+    }
     try:
         return subprocess.run(  # noqa: S603 - a fixed program, arguments without a shell
-            ("git", *words),  # noqa: S607 - the user's own git
+            (program, *words),
             cwd=folder,
-            env=_environment(os.environ),
+            env={
+                **variables(os.environ, *GIT),
+                **_VARIABLES,
+                **pairs,
+                "GIT_CONFIG_COUNT": str(len(settings)),
+            },
             input=typed,
             capture_output=True,
             check=False,
+            timeout=_SECONDS,
         )
-    except FileNotFoundError:
+    except subprocess.TimeoutExpired:
         raise UsageError(
-            "there is no `git` here", hint="install it, or plan without it"
+            f"`git {words[-1]}` in `{folder}` did not end within {_SECONDS} s",
+            hint="look for a file of git that is a FIFO, or a disk that hangs",
         ) from None
-
-
-def _environment(variables: Mapping[str, str]) -> dict[str, str]:
-    """Without what makes git look elsewhere, in English, and never asking."""
-    kept = {k: v for k, v in variables.items() if not k.startswith("GIT_")}
-    return {
-        **kept,
-        "LC_ALL": "C",
-        "GIT_TERMINAL_PROMPT": "0",
-        "GIT_OPTIONAL_LOCKS": "0",
-        "GIT_NO_LAZY_FETCH": "1",
-        "GIT_NO_REPLACE_OBJECTS": "1",
-    }

@@ -15,6 +15,8 @@ from deployer.core.pins import flaw_of, other_than
 from deployer.core.resources import Kind
 from deployer.core.values import Flat, JsonValue
 from deployer.errors import UsageError
+from deployer.modes import users_mode
+from deployer.regular import read_regular
 from deployer.state.disk import guarded, replace_file
 from deployer.state.json_text import (
     FormError,
@@ -54,7 +56,7 @@ def read(path: Path) -> Facts | None:
     """
     again = f"`{_again(path)}` resolves it again"
     try:
-        return _facts(parse(path.read_bytes()).versioned(_VERSION))
+        return _facts(parse(read_regular(path)).versioned(_VERSION))
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -77,7 +79,7 @@ def write(path: Path, facts: Facts, stack_name: str) -> None:
     text = text_of(_VERSION, {"stack": stack_name, **members_of(facts)})
     try:
         with guarded(path.parent):
-            replace_file(path, text.encode(), mode=0o666)  # less the umask
+            replace_file(path, text.encode(), mode=users_mode())
     except OSError as error:
         raise UsageError(f"cannot write `{path}`: {error.strerror}") from error
 

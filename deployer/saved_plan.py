@@ -14,6 +14,7 @@ from deployer.core.plan import Action, Cause, Change, Drift, Plan, Reason
 from deployer.core.problems import Place
 from deployer.core.resources import Kind, Node
 from deployer.errors import UsageError
+from deployer.regular import open_regular
 from deployer.state.disk import guarded, replace_file
 from deployer.state.form import (
     address_in,
@@ -79,7 +80,7 @@ def is_plan_file(path: Path) -> bool:
     if path.suffix == SUFFIX:
         return True
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             head = stream.read(_HEAD)
     except OSError:
         return False
@@ -98,7 +99,7 @@ def write(path: Path, saved: SavedPlan) -> None:
 def read(path: Path) -> SavedPlan:
     """The plan in a file; raises UsageError where there is none, or a newer one."""
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             content = stream.read(_LARGEST + 1)
     except OSError as error:
         raise UsageError(f"cannot read `{path}`: {error.strerror}") from error

@@ -28,27 +28,33 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "cores": "",
         "errors": "core",
         "contained": "errors",
+        "children": "",
+        "regular": "",
+        "keys": "errors regular",
         "home": "",
         "private_files": "",
         "interrupts": "",
-        "git": "errors",
-        "load": "core errors",
-        "state": "core errors",
-        "lockfile": "core errors state",
-        "saved_plan": "core errors state",
-        "sources": "contained core errors",
-        "store": "contained core errors sources",
-        "gguf": "core errors sources",
-        "llama": "contained core cores errors load sources",
+        "git": "children errors",
+        "load": "core errors regular",
+        "state": "core errors regular",
+        "modes": "",
+        "lockfile": "core errors modes regular state",
+        "saved_plan": "core errors regular state",
+        "sources": "children contained core errors regular",
+        "store": "contained core errors regular sources",
+        "gguf": "core errors regular sources",
+        "llama": "children contained core cores errors load regular sources",
         "resolve": "core errors gguf llama sources store",
-        "gates": "core errors",
-        "engines": "contained core errors gguf llama runtime sources store",
+        "gates": "children core errors regular",
+        "engines": "children contained core errors gguf keys llama regular runtime"
+        " sources store",
         "apply": "core engines errors state",
         "testing": "core engines errors load state",
-        "app": "__init__ apply contained core cores engines errors gates gguf git home"
-        " llama load lockfile private_files resolve saved_plan sources state store",
-        "cli": "__init__ app core engines errors gates gguf interrupts llama"
-        " saved_plan state",
+        "app": "__init__ apply children contained core cores engines errors gates gguf"
+        " git home keys llama load lockfile modes private_files regular resolve"
+        " saved_plan sources state store",
+        "cli": "__init__ app core engines errors gates gguf interrupts llama modes"
+        " regular saved_plan state",
         "entry": "__init__ cli interrupts",
         "__main__": "entry",
     }.items()
@@ -57,7 +63,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
 
 HOMES: Mapping[str, tuple[str, ...]] = {
     "click": ("cli/",),
-    "dotenv": ("app/settings.py",),
+    "dotenv": ("keys.py",),
     "filelock": ("store.py",),
     "httpx2": (
         "gates/client.py",

@@ -300,7 +300,7 @@ def _judging(
     folder = stack_file.parent.absolute()
     return Judging(
         engine,
-        settings.variables(folder),
+        settings.keys(folder),
         say,
         expects=partial(_expected, planned),
         keep=lambda _, verdicts: seen.extend(_new(verdicts, seen)),

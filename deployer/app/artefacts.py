@@ -111,7 +111,7 @@ def remove_on_modal(
 
 
 def _account(settings: Settings, environment: str | None) -> Account:
-    return Account(settings.variables(Path.cwd()), environment)
+    return Account(settings.environment, environment)
 
 
 def forget_leftovers(settings: Settings) -> None:

@@ -6,6 +6,7 @@ not count.  A stack of the revision that no file asks for any more is gone: the 
 of it removes what is live.
 """
 
+import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -41,7 +42,7 @@ def changed_since(paths: Sequence[Path], revision: str) -> Selection:
     """The stacks among the paths that changed; UsageError where git cannot say."""
     base = base_of(_existing(paths[0]), revision)
     root = base.root.resolve()
-    touched = frozenset(place.resolve() for place in base.changed)
+    touched = frozenset(Path(os.path.realpath(place)) for place in base.changed)
     files = stack_files(paths)
     with tempfile.TemporaryDirectory(prefix="deployer-base-") as folder:
         then = Path(folder).resolve()
@@ -95,9 +96,11 @@ def _compared(
     values = plain(layers.tree)
     if touched.intersection(_beside(file, values)):
         return Subject(file)
-    if not touched.intersection(source.resolve() for source in layers.sources):
+    if not touched.intersection(
+        Path(os.path.realpath(source)) for source in layers.sources
+    ):
         return None
-    before = then / file.resolve().relative_to(root)
+    before = then / Path(os.path.realpath(file)).relative_to(root)
     if not before.exists():
         return Subject(file)
     old = read_layers(before)
@@ -140,7 +143,7 @@ def _texts(values: JsonValue) -> Iterator[str]:
 def _gone(paths: Sequence[Path], root: Path, then: Path) -> Iterator[Subject]:
     """Stacks of the revision whose name no file of their folder has any more."""
     for path in paths:
-        place = then / path.resolve().relative_to(root)
+        place = then / Path(os.path.realpath(path)).relative_to(root)
         known = yaml_files(place) or ((place,) if place.is_file() else ())
         folder = path if path.is_dir() or place.is_dir() else path.parent
         names = _names(folder)

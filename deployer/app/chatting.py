@@ -36,7 +36,7 @@ def chat_with(stack_file: Path, settings: Settings, chatting: Chatting) -> Opene
     endpoint = found.engine.endpoint(found.server, candidate=False)
     folder = stack_file.parent.absolute()
     conversation = Conversation(
-        target_of(endpoint, settings.variables(folder), {}),
+        target_of(endpoint, settings.keys(folder), {}),
         model=live.model,
         system=chatting.system,
         budget=chatting.budget,
@@ -52,7 +52,7 @@ def chat_at(
     """A conversation with any llama-server."""
     endpoint = Endpoint(url=url, api_key_env=api_key_env)
     conversation = Conversation(
-        target_of(endpoint, settings.variables(Path.cwd()), {}),
+        target_of(endpoint, settings.keys(), {}),
         system=chatting.system,
         budget=chatting.budget,
         hint="look at the log of the server",

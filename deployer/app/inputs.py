@@ -57,7 +57,7 @@ def look_at_all(
         *map(str, _artefacts(stack, folder)),
         *map(str, _gate_files(stack, folder)),
         *map(str, _weights_in_store(facts, graph, settings)),
-        *_programs(stack, settings, folder),
+        *_programs(stack, settings),
     )
     seen = _look_at(path for path in paths if path not in around)
     latest = settings.begun - _TICK
@@ -95,7 +95,6 @@ def _around(stack_file: Path) -> Iterator[str]:
     for folder in stack_file.absolute().parents:
         yield str(folder / "patches")
     yield str(stack_file)
-    yield str(stack_file.parent / ".env")
     yield _MEMORY_LIMIT
 
 
@@ -153,7 +152,7 @@ def _weights_in_store(facts: Facts, graph: Graph, settings: Settings) -> Iterato
             yield from sorted(entry.iterdir()) if entry.is_dir() else ()
 
 
-def _programs(stack: Stack, settings: Settings, folder: Path) -> Iterator[str]:
+def _programs(stack: Stack, settings: Settings) -> Iterator[str]:
     """Programs of this machine that decide whether it takes snapshots."""
     if stack.snapshot is not None:
-        yield from machine_inputs(stack.engine, settings.variables(folder.absolute()))
+        yield from machine_inputs(stack.engine, settings.environment)

@@ -19,6 +19,7 @@ from deployer.errors import AuthError, EngineError, UsageError
 from deployer.gates import GATES, gate_of
 from deployer.gates.runner import GateEvent, GateRequest, Waiting, run_gates
 from deployer.gates.target import Loading, Process, Target
+from deployer.keys import Keys
 
 _CUSTOM: Final = "custom"
 _REGRESSION: Final = "regression"
@@ -31,7 +32,7 @@ class Judging:
     """What judging needs beside the record: see `deployer.apply.Judge`."""
 
     engine: Engine
-    environment: Mapping[str, str]
+    keys: Keys
     say: Say
     expects: Callable[[Record], Flat]
     """The fields of everything the server is made from."""
@@ -69,7 +70,7 @@ class Judging:
 
     def _target(self, record: Record, *, candidate: bool) -> Target:
         endpoint = self.engine.endpoint(record, candidate=candidate)
-        target = target_of(endpoint, self.environment, self.expects(record))
+        target = target_of(endpoint, self.keys, self.expects(record))
         if not self.remote:
             process = process_of(self.engine.observe(record))
             target = replace(target, process=process)
@@ -85,11 +86,9 @@ class Judging:
                 """What is at work is told soon enough."""
 
 
-def target_of(
-    endpoint: Endpoint, environment: Mapping[str, str], expects: Flat
-) -> Target:
-    """Where gates look; raises AuthError when the key is not in the environment."""
-    key = api_key(endpoint.api_key_env, environment)
+def target_of(endpoint: Endpoint, keys: Keys, expects: Flat) -> Target:
+    """Where gates look; raises AuthError when the key is not set."""
+    key = api_key(endpoint.api_key_env, keys)
     return Target(
         url=endpoint.url,
         api_key=key,
@@ -111,11 +110,11 @@ def process_of(seen: Observation) -> Process:
     )
 
 
-def api_key(name: str | None, environment: Mapping[str, str]) -> str | None:
+def api_key(name: str | None, keys: Keys) -> str | None:
     """The key in the variable ``name``; raises AuthError where there is none."""
     if name is None:
         return None
-    if not (value := environment.get(name)):
+    if not (value := keys.get(name)):
         raise AuthError(
             f"the API key is to be in `{name}`, which is not set",
             hint=f"run `export {name}=…`, or write `{name}=…` into `.env` beside the"

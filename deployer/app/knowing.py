@@ -20,6 +20,7 @@ from deployer.llama.models import (
     known_in_tree,
 )
 from deployer.load.tree import place_of
+from deployer.regular import read_regular
 
 _SAME_WIDTH = ("gemma",)
 """Projector types whose stated width was seen to be that of the model."""
@@ -159,4 +160,4 @@ def _asked(gates: Gates | None) -> tuple[str, ...]:
 
 
 def _read(file: Path) -> Template | None:
-    return template_of(file.read_text(encoding="utf-8", errors="replace"))
+    return template_of(read_regular(file).decode("utf-8", errors="replace"))

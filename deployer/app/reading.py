@@ -63,8 +63,8 @@ def read(stack_file: Path, settings: Settings, options: Options, watch: Watch) -
     seen = look_around(stack_file)
     loaded = load(stack_file, engine=options.engine, allowed=settings.allowed)
     stack = loaded.stack
-    variables = settings.variables(stack_file.parent.absolute())
-    abilities = narrowed(stack, abilities_of(stack.engine, variables, settings.home))
+    found = abilities_of(stack.engine, settings.environment, settings.home)
+    abilities = narrowed(stack, found)
     _refuse_snapshot(stack, abilities)
     refuse_options(loaded)
     refuse_build(loaded)

@@ -8,6 +8,7 @@ from deployer.core.progress import Watch, unwatched
 from deployer.engines import Rendering, render
 from deployer.engines.files import write_files
 from deployer.errors import UsageError
+from deployer.modes import as_the_user
 
 
 def rendered(
@@ -23,8 +24,9 @@ def rendered(
 
 def write(rendering: Rendering, folder: Path) -> tuple[Path, ...]:
     """Put the files into a folder, which is made; what they replace is overwritten."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError:
-        raise UsageError(f"`{folder}` is a file", hint="name a folder") from None
-    return write_files(rendering.files, folder)
+    with as_the_user():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise UsageError(f"`{folder}` is a file", hint="name a folder") from None
+        return write_files(rendering.files, folder)

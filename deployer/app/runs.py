@@ -18,6 +18,7 @@ from deployer.core.render.words import because
 from deployer.core.state import State
 from deployer.core.values import JsonValue
 from deployer.core.verdict import Verdict, all_let_pass, summary
+from deployer.regular import read_regular
 from deployer.state.disk import guarded, replace_file
 
 KEPT: Final = 200
@@ -99,7 +100,7 @@ def _record(home: Path, state: State) -> Path:
 def _lines(record: Path) -> list[str]:
     if not record.exists():
         return []
-    text = record.read_text(encoding="utf-8", errors="replace")
+    text = read_regular(record).decode("utf-8", errors="replace")
     return [line for line in text.split("\n") if line]
 
 

@@ -57,9 +57,7 @@ def check(
     endpoint = found.engine.endpoint(server, candidate=False)
     folder = stack_file.parent.absolute()
     fields = release_fields(found.state.live)
-    target = replace(
-        target_of(endpoint, settings.variables(folder), fields), folder=folder
-    )
+    target = replace(target_of(endpoint, settings.keys(folder), fields), folder=folder)
     if checking.process:
         target = replace(target, process=process_of(found.engine.observe(server)))
     named = checking.gates or gates_of(server.fields)
@@ -79,7 +77,7 @@ def check_url(
 ) -> Checked:
     """Run gates against any llama-server."""
     endpoint = Endpoint(url=url, api_key_env=api_key_env)
-    target = target_of(endpoint, settings.variables(Path.cwd()), {})
+    target = target_of(endpoint, settings.keys(), {})
     requests = requests_of(checking.gates or ("health", "chat", "stream"), {})
     return _checked(requests, target, checking, tell)
 

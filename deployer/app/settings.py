@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from deployer.core.values import JsonValue
 from deployer.errors import UsageError
 from deployer.home import home_of
+from deployer.keys import Keys
 from deployer.load.roots import (
     allowed_in,
     how_to_allow,
@@ -87,7 +88,7 @@ class Settings:
 
         Stacks of another folder of the project have another one.
         """
-        folder = (stack_file.parent, stack_file.resolve().parent)
+        folder = (stack_file.parent, Path(os.path.realpath(stack_file)).parent)
         if (known := self._places.get(folder)) is None:
             known = self._places[folder] = self._state_place(stack_file)
         return known
@@ -131,22 +132,16 @@ class Settings:
 
         folder = stack_file.parent.absolute()
         patches = patches_folder(stack_file)
-        return Place(self.home, folder, self.variables(folder), patches)
+        return Place(self.home, folder, self.environment, self.keys(folder), patches)
 
-    def variables(self, folder: Path) -> Mapping[str, str]:
-        """The environment over what `.env` beside the stack says."""
-        file = folder / ".env"
-        if not file.is_file():
-            return self.environment
-        from dotenv import dotenv_values  # noqa: PLC0415 - only where there is one
-
-        stated = {k: v for k, v in dotenv_values(file).items() if v is not None}
-        return {**stated, **self.environment}
+    def keys(self, folder: Path | None = None) -> Keys:
+        """The API keys of the environment, and of `.env` in the folder of a stack."""
+        return Keys(self.environment, None if folder is None else folder / ".env")
 
 
 def _below(stack_file: Path) -> Path:
     """The folder of a stack, from that of its project."""
-    return stack_file.resolve().parent.relative_to(root_of(stack_file))
+    return Path(os.path.realpath(stack_file)).parent.relative_to(root_of(stack_file))
 
 
 def settings_of(environment: Mapping[str, str] | None = None) -> Settings:
@@ -158,7 +153,9 @@ def settings_of(environment: Mapping[str, str] | None = None) -> Settings:
 def patches_folder(stack_file: Path) -> Path:
     """The folder `patches/` of the project: beside the stack, or above it."""
     root = root_of(stack_file)
-    inside = [f for f in stack_file.resolve().parents if f.is_relative_to(root)]
+    inside = [
+        f for f in Path(os.path.realpath(stack_file)).parents if f.is_relative_to(root)
+    ]
     folders = stack_file.absolute().parents[: len(inside)]
     found = (f / "patches" for f in folders if (f / "patches").is_dir())
     return next(found, folders[0] / "patches")

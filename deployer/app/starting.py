@@ -5,6 +5,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from deployer.errors import UsageError
+from deployer.regular import read_regular
 
 TEMPLATES: Mapping[str, str] = {
     "demo": "A small model on this machine, on the CPU",
@@ -61,7 +62,7 @@ def _write_schema(schema: Path) -> Path:
 
 def _ignore(file: Path) -> bool:
     """Add the lines that are not there; whether something was written."""
-    before = file.read_text(encoding="utf-8") if file.exists() else ""
+    before = read_regular(file).decode("utf-8") if file.exists() else ""
     missing = [line for line in _IGNORED if line not in before.splitlines()]
     if not missing:
         return False

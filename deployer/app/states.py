@@ -10,6 +10,7 @@ from deployer.app.hosts import elsewhere, taken_over
 from deployer.app.settings import Settings
 from deployer.core.state import State
 from deployer.errors import DeployerError, StalePlanError, StateError, UsageError
+from deployer.regular import read_regular
 from deployer.state import StateStore
 from deployer.state.disk import guarded, replace_file
 from deployer.state.form import from_json, to_json
@@ -72,7 +73,7 @@ def push(stack_file: Path, settings: Settings, file: Path, *, force: bool) -> St
     of what is stored, which stays in the history.
     """
     try:
-        new = from_json(file.read_bytes(), str(file))
+        new = from_json(read_regular(file), str(file))
     except OSError as error:
         raise UsageError(f"cannot read `{file}`: {error.strerror}") from error
     store = store_of(stack_file, settings)
@@ -215,7 +216,7 @@ def _whole(store: StateStore) -> Iterator[State]:
     lineages = {state.lineage for state in kept}
     for file in rescued(store.stack, None):
         try:
-            found = from_json(file.read_bytes(), str(file))
+            found = from_json(read_regular(file), str(file))
         except (OSError, DeployerError):
             continue
         if found.stack == store.stack and found.lineage in lineages:

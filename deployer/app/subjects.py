@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deployer.errors import UsageError
-from deployer.load.roots import PROJECT_FILE
+from deployer.load.roots import PROJECT_FILE, leads_out
+from deployer.regular import read_regular
 
 _YAML = (".yaml", ".yml")
 _NAMED = (".deployer.yaml", ".deployer.yml")
@@ -80,9 +81,11 @@ def name_in(text: str) -> str | None:
 
 
 def text_of(file: Path) -> str:
-    """The text of a file; empty where it cannot be read."""
+    """The text of a file; empty where it cannot be read, or is a link out of here."""
     try:
-        return file.read_text(encoding="utf-8")
+        if leads_out(file):
+            return ""
+        return read_regular(file).decode("utf-8")
     except (OSError, UnicodeDecodeError):
         return ""
 
@@ -95,5 +98,7 @@ def _bases(files: Sequence[Path]) -> set[Path]:
     from deployer.load.overlay import read_layers  # noqa: PLC0415 - rarely needed
 
     others = [file for file in files if file not in nameless]
-    extended = {s.resolve() for file in others for s in read_layers(file).sources[1:]}
-    return {file for file in nameless if file.resolve() in extended}
+    extended = {
+        os.path.realpath(s) for file in others for s in read_layers(file).sources[1:]
+    }
+    return {file for file in nameless if os.path.realpath(file) in extended}

@@ -28,6 +28,7 @@ from deployer.load.edits import Edit, Remove, Rename, SetValue, applied, edited
 from deployer.load.stack import Loaded, load
 from deployer.load.tree import Steps, place_of, plain
 from deployer.load.yaml12 import parse
+from deployer.regular import read_regular
 
 _TEMPLATE_FIXED = 8753
 """First build that tells outdated chat templates of Gemma 4."""
@@ -284,7 +285,7 @@ def _rewritten(loaded: Loaded, edits: list[Edit]) -> Iterator[Rewritten]:
 
 def _proven(path: Path, edits: list[Edit]) -> Rewritten:
     """The file with its changes; raises where it would not say exactly that."""
-    before = path.read_bytes().decode("utf-8")
+    before = read_regular(path).decode("utf-8")
     mark, text = (_BOM, before[1:]) if before.startswith(_BOM) else ("", before)
     after = edited(text, edits)
     if _values(after, path) != applied(_values(text, path), edits):

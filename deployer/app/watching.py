@@ -18,6 +18,8 @@ from deployer.core import monitor
 from deployer.core.monitor import RESTORE, WARM, Monitored
 from deployer.core.values import Flat, JsonValue
 from deployer.core.verdict import Outcome, Verdict
+from deployer.modes import as_the_user
+from deployer.regular import read_regular
 
 KEPT = 500
 """Probes of a stack that are remembered."""
@@ -75,8 +77,8 @@ def metrics(stack_file: Path, settings: Settings) -> dict[str, float]:
     end = found.engine.endpoint(found.server, candidate=False)
     from deployer.gates.scrape import scrape  # noqa: PLC0415 - only here
 
-    variables = settings.variables(stack_file.parent.absolute())
-    return scrape(target_of(end, variables, {}))
+    keys = settings.keys(stack_file.parent.absolute())
+    return scrape(target_of(end, keys, {}))
 
 
 def watch(stack_file: Path, settings: Settings, watching: Watching) -> Iterator[Probe]:
@@ -104,7 +106,7 @@ def record_of(stack_file: Path, stack: str) -> Path:
 def remembered(record: Path) -> tuple[Probe, ...]:
     """The probes of a record, oldest first; lines that are no probe are left out."""
     found: list[Probe] = []
-    text = record.read_text("utf-8", errors="replace") if record.exists() else ""
+    text = read_regular(record).decode("utf-8", "replace") if record.exists() else ""
     for line in text.splitlines():
         try:
             found.append(Probe(**json.loads(line)))
@@ -118,7 +120,8 @@ def write_textfile(stack_file: Path, settings: Settings, file: Path) -> None:
     stack = deployed(stack_file, settings).state.stack
     text = textfile(stack, remembered(record_of(stack_file, stack)))
     new = file.with_suffix(".new")
-    new.write_text(text, encoding="utf-8")
+    with as_the_user():  # node_exporter, another user, reads it
+        new.write_text(text, encoding="utf-8")
     new.replace(file)
 
 
@@ -197,7 +200,8 @@ def render_monitor(stack_file: Path, settings: Settings, out: Path) -> tuple[Pat
         f"{it.stack}.dashboard.json": json.dumps(monitor.dashboard(it), indent=2)
         + "\n",
     }
-    out.mkdir(parents=True, exist_ok=True)
-    for name, text in texts.items():
-        (out / name).write_text(text, encoding="utf-8")
+    with as_the_user():
+        out.mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            (out / name).write_text(text, encoding="utf-8")
     return tuple(out / name for name in texts)

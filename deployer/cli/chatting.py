@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from deployer.app.settings import settings_of
+from deployer.cli.terminal import styled
 from deployer.core.spelling import did_you_mean, harmless, speakable
 from deployer.errors import CancelledError, DeployerError, UsageError
 from deployer.gates.answers import show_time
@@ -100,7 +101,7 @@ def _talk(opened: "Opened") -> None:
     _edit_lines()
     conversation = opened.conversation
     click.echo(harmless(f"{opened.name} · {opened.url}"))
-    click.echo(_dim("/clear forgets, /system TEXT, /exit; Ctrl-C ends an answer"))
+    _dim("/clear forgets, /system TEXT, /exit; Ctrl-C ends an answer")
     while (line := _prompt()) is not None:
         if line.startswith("/") and not line.startswith("//"):
             if not _obey(conversation, line):
@@ -142,10 +143,10 @@ def _obey(conversation: "Conversation", line: str) -> bool:
             return False
         case "/clear":
             conversation.clear()
-            click.echo(_dim("forgotten"))
+            _dim("forgotten")
         case "/system":
             conversation.system = rest.strip()
-            click.echo(_dim("set" if rest.strip() else "there is none any more"))
+            _dim("set" if rest.strip() else "there is none any more")
         case _:
             near = did_you_mean(word, _COMMANDS)
             hint = near or f"there are {', '.join(_COMMANDS)}"
@@ -165,7 +166,7 @@ def _answer(conversation: "Conversation", prompt: str) -> "Said":
     notes += ["ended by you"] if said.ended else []
     if not said.text and not said.ended:
         notes += ["no answer came"]
-    click.echo(_dim(" · ".join(filter(None, notes)), err=True), err=True)
+    _dim(harmless(" · ".join(filter(None, notes))), err=True)
     return said
 
 
@@ -190,16 +191,16 @@ class _Printer:
         self._line_is_open = not text.endswith("\n")
         shown = speakable(text)
         if piece.thinking:
-            click.echo(_dim(shown, err=True), nl=False, err=True)
+            _dim(shown, nl=False, err=True)
         else:
-            click.echo(shown, nl=False)
+            click.echo(shown, nl=False, file=styled(sys.stdout))
 
     def _turn(self, piece: "Piece") -> None:
         """From thinking to the answer, or back."""
         if sys.stderr.isatty():
             self._close(err=True)
             head = "thinking" if piece.thinking else "answer"
-            click.echo(_dim(f"── {head}", err=True), err=True)
+            _dim(f"── {head}", err=True)
         self._thinking, self._begun = piece.thinking, False
 
     def end(self) -> None:
@@ -231,8 +232,8 @@ def figures_line(figures: "Figures") -> str:
     return " · ".join(parts)
 
 
-def _dim(text: str, *, err: bool = False) -> str:
-    """Dim on a terminal that has colours."""
+def _dim(text: str, *, nl: bool = True, err: bool = False) -> None:
+    """Print harmless text, dim on a terminal that has colours."""
     stream = sys.stderr if err else sys.stdout
     plain = not stream.isatty() or "NO_COLOR" in os.environ
-    return text if plain else click.style(text, dim=True)
+    click.echo(text if plain else click.style(text, dim=True), styled(stream), nl)

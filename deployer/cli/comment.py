@@ -10,12 +10,12 @@ import click
 from deployer.app.planning import UNSEEN_STATE, Planned
 from deployer.app.subjects import Subject
 from deployer.cli.annotations import annotate_error
-from deployer.cli.each import report
+from deployer.cli.each import ENDS_ALL, report
 from deployer.core.notices import notice_lines
 from deployer.core.render.fit import fit_line
 from deployer.core.render.markdown import Entry, comment
 from deployer.core.render.words import costs
-from deployer.errors import DeployerError, StackError
+from deployer.errors import DeployerError, StackError, error_of
 
 if TYPE_CHECKING:
     from deployer.saved_plan import SavedPlan
@@ -45,12 +45,15 @@ def print_comment(
     for subject in subjects:
         try:
             planned = planned_of(subject)
-        except DeployerError as error:
-            worst = max(worst, error.exit_code)
-            entries.append(_failed(subject, error))
-            report(subject.file, error, as_json=False)
+        except ENDS_ALL:
+            raise
+        except Exception as error:  # noqa: BLE001 - one stack does not hide others
+            known = error_of(error, subject.file)
+            worst = max(worst, known.exit_code)
+            entries.append(_failed(subject, known))
+            report(subject.file, known, as_json=False)
             if annotate:
-                annotate_error(error, subject.file)
+                annotate_error(known, subject.file)
             continue
         changes += not planned.plan.is_empty
         blind |= planned.without_state

@@ -20,9 +20,14 @@ from deployer.cli.output import (
 )
 from deployer.core.values import JsonValue
 from deployer.errors import UsageError
+from deployer.regular import read_regular
 
 _SIGNS = {Grade.FINE: "✔", Grade.NOTE: "·", Grade.WARNING: "▲", Grade.ERROR: "✖"}
 _AREA = 8
+
+
+_LARGEST_LOG = 256 << 20
+"""Bytes that are read of a log."""
 
 
 @click.command("doctor", short_help="Say what is wrong, why, and what to do.")
@@ -91,8 +96,8 @@ def _asked(path: Path | None, url: str | None, logs: str | None) -> Asked:
 def _log(name: str) -> Log:
     if name == "-":
         return Log("stdin", tuple(sys.stdin.read().splitlines()))
-    text = Path(name).read_text(encoding="utf-8", errors="replace")
-    return Log(name, tuple(text.splitlines()))
+    content = read_regular(Path(name), _LARGEST_LOG)
+    return Log(name, tuple(content.decode("utf-8", errors="replace").splitlines()))
 
 
 def _show(found: Sequence[Finding]) -> None:

@@ -1,5 +1,6 @@
 """Doing the same for several stacks: a broken one does not hide the others."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -9,9 +10,12 @@ from deployer.app.subjects import Subject, stack_files
 from deployer.cli.annotations import annotate_error
 from deployer.cli.output import json_head, json_line
 from deployer.core.problems import Problem, problems_text
-from deployer.core.spelling import harmless
+from deployer.core.spelling import harmless, secrets_of, without_secrets
 from deployer.core.values import JsonValue
-from deployer.errors import DeployerError, StackError, UsageError
+from deployer.errors import DeployerError, StackError, UsageError, error_of
+
+ENDS_ALL = (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError)
+"""No trouble of one stack."""
 
 annotate_option = click.option(
     "--annotate",
@@ -45,13 +49,16 @@ def each(
     for subject in subjects:
         try:
             do(subject)
-        except DeployerError as error:
+        except ENDS_ALL:
+            raise
+        except Exception as error:
+            known = error_of(error, subject.file)
             if annotate:
-                annotate_error(error, subject.file)
+                annotate_error(known, subject.file)
             if len(subjects) == 1 and not as_json:
-                raise
-            worst = max(worst, error.exit_code)
-            report(subject.file, error, as_json=as_json)
+                raise known from error
+            worst = max(worst, known.exit_code)
+            report(subject.file, known, as_json=as_json)
     if as_json:
         json_line({"type": "summary", "stacks": len(subjects), "exit_code": worst})
     if worst:
@@ -65,7 +72,9 @@ def report(file: Path, error: DeployerError, *, as_json: bool) -> None:
     elif isinstance(error, StackError):
         click.echo(problems_text(error.problems), err=True, nl=False)
     else:
-        click.echo(harmless(f"{file}: error: {error.message}"), err=True)
+        secrets = secrets_of(os.environ)  # an error of a library may quote one
+        said = without_secrets(f"{file}: error: {error.message}", secrets)
+        click.echo(harmless(said), err=True)
         if error.hint:
             click.echo(harmless(f"  hint: {error.hint}"), err=True)
 

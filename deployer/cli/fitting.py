@@ -1,5 +1,6 @@
 """gguf and fit: what is in a model file, and where it fits."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ import click
 from deployer.app.settings import settings_of
 from deployer.cli.options import engine_option, json_option, stack_argument
 from deployer.cli.output import json_head, json_line, width
+from deployer.cli.terminal import styled
 from deployer.core.fit import fit_data
 from deployer.core.problems import problems_text
 from deployer.core.progress import unwatched
@@ -218,8 +220,8 @@ def _table(cells: "tuple[Cell, ...]", *, own: int) -> None:
     for row in by_gpu.values():
         first = row[0]
         best = [_best([c for c in row if c.ctx_size == it]) for it in contexts]
-        table.add_row(first.name, f"{first.hourly:.2f}", *best)
-    Console(width=max(width(), 60)).print(table)
+        table.add_row(printable(first.name), f"{first.hourly:.2f}", *best)
+    Console(width=max(width(), 60), file=styled(sys.stdout)).print(table)
     click.echo("best KV type that fits, and the memory used · - does not fit")
     click.echo("$/h: Modal's price of the GPU alone · * the context of the stack")
 

@@ -1,6 +1,5 @@
 """The `deployer` command: commands are imported when they are called."""
 
-import io
 import os
 import sys
 from collections.abc import Mapping
@@ -9,7 +8,8 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from deployer import __version__, interrupts
+from deployer import __version__, interrupts, modes
+from deployer.cli.terminal import escape_streams
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -131,8 +131,9 @@ def main(ctx: click.Context, *, debug: bool) -> None:
 def run() -> int:
     """Run the command line; returns the exit code that `deployer.errors` lists."""
     debug = "--debug" in sys.argv or bool(os.environ.get("DEPLOYER_DEBUG"))
+    modes.close()
     _open_closed()
-    _print_anywhere()
+    escape_streams()
     try:
         interrupts.raise_from_now()
         code = main(prog_name="deployer", standalone_mode=False)
@@ -153,10 +154,3 @@ def _open_closed() -> None:
             mode = "r" if name == "stdin" else "w"
             nowhere = open(os.devnull, mode, encoding="utf-8")  # noqa: PTH123, SIM115 - stays open
             setattr(sys, name, nowhere)
-
-
-def _print_anywhere() -> None:
-    """Print signs that the terminal's encoding does not have as question marks."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")

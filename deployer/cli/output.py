@@ -6,12 +6,14 @@ from collections.abc import Mapping
 
 import click
 
+from deployer.core.spelling import json_harmless
 from deployer.core.values import JsonValue
 
 
 def json_line(value: Mapping[str, JsonValue]) -> None:
     """One JSON value on one line of stdout."""
-    click.echo(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    click.echo(json_harmless(text))
 
 
 def json_head() -> None:

@@ -28,6 +28,7 @@ from deployer.core.notices import notice_data, notice_lines
 from deployer.core.progress import Progress, Watch, unwatched
 from deployer.core.values import JsonValue
 from deployer.errors import UsageError
+from deployer.modes import as_the_user
 
 if TYPE_CHECKING:
     from deployer.cli.show import Show
@@ -67,8 +68,9 @@ def init_command(path: Path, template: str) -> None:
     """
     from deployer.app.starting import start_project  # noqa: PLC0415 - only here
 
-    for written in start_project(path, template):
-        click.echo(f"wrote {written}")
+    with as_the_user():
+        for written in start_project(path, template):
+            click.echo(f"wrote {written}")
     click.echo(f"next: deployer plan {path}")
 
 

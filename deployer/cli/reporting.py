@@ -10,6 +10,7 @@ from deployer.cli.output import json_head, json_line
 from deployer.core.overview import Overview, overview_data
 from deployer.core.spelling import harmless
 from deployer.errors import DeployerError, UsageError
+from deployer.modes import users_mode
 from deployer.state.disk import guarded, replace_file
 
 _STACKS = Path("stacks")
@@ -80,6 +81,6 @@ def _write(out: Path, text: str) -> None:
     """Replace the page, whole or not at all; raises UsageError where that fails."""
     try:
         with guarded(out.parent):
-            replace_file(out, text.encode(), mode=0o666)  # less the umask
+            replace_file(out, text.encode(), mode=users_mode())
     except OSError as error:
         raise UsageError(f"cannot write `{out}`: {error.strerror}") from error

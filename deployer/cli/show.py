@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Self, assert_never
 
 import click
 
+from deployer.cli.terminal import styled
 from deployer.core.events import AtWork, Ended, Event, Judged, Started, Talk
 from deployer.core.progress import Progress
 from deployer.core.render.step_words import step_text
@@ -139,13 +140,14 @@ class Show:
             return  # it is over before it could be seen
         bars = self._bars or self._begin_bars()
         if task is None:
-            name = _shortened(progress.name)
+            name = _shortened(harmless(progress.name))
             task = bars.add_task(name, total=progress.total, how="")
             self._tasks[progress.name] = task
         how = _how_far(progress)
         bars.update(task, completed=progress.done, total=progress.total, how=how)
 
     def _begin_bars(self) -> "Bars":
+        from rich.console import Console  # noqa: PLC0415 - only where there are bars
         from rich.progress import (  # noqa: PLC0415 - only where something is fetched
             BarColumn,
             TextColumn,
@@ -159,6 +161,7 @@ class Show:
             TextColumn("{task.fields[how]}", markup=False),
             TimeRemainingColumn(),
             transient=True,
+            console=Console(file=styled(sys.stdout)),
         )
         bars.start()
         self._bars = bars
@@ -183,7 +186,7 @@ class Show:
         if self._cancelled.is_set():
             cursor = _SHOW_CURSOR if sys.stderr.isatty() else ""
             again = f"run `{self._command}` to carry on from here"
-            click.echo(f"{cursor}\nstopped at once; {again}", err=True)
+            click.echo(f"{cursor}\nstopped at once; {again}", file=styled(sys.stderr))
             os._exit(CancelledError.exit_code)
         self._cancelled.set()
         self.pause()

@@ -43,7 +43,10 @@ def completion_command(shell: str) -> None:
     Example:
       deployer completion bash >> ~/.bashrc
     """
-    from click.shell_completion import get_completion_class  # noqa: PLC0415 - rare
+    from click.shell_completion import (  # noqa: PLC0415 - rare
+        ShellComplete,
+        get_completion_class,
+    )
 
     from deployer.cli.main import main  # noqa: PLC0415 - main imports this module
 
@@ -51,7 +54,8 @@ def completion_command(shell: str) -> None:
     if found is None:
         raise UsageError(f"no completion for `{shell}`")
     script = found(main, {}, "deployer", "_DEPLOYER_COMPLETE")
-    click.echo(script.source())
+    # Not its own `source`: that of bash looks for a `bash` on PATH, and starts it.
+    click.echo(ShellComplete.source(script))
 
 
 @click.command("version", short_help="Print the version; --check looks for a newer.")

@@ -1,28 +1,19 @@
 """What goes wrong, told to a person on stderr; imported only where something does."""
 
-import errno
 import os
 import sys
-from collections.abc import Mapping
 
 import click
 
 from deployer.core.problems import problems_text
 from deployer.core.spelling import harmless, secrets_of, without_secrets
-from deployer.errors import CancelledError, DeployerError, StackError, UsageError
-
-INTERNAL_ERROR = 70
-
-_ADVICE: Mapping[int | None, str] = {
-    errno.ENOSPC: "free some space; `DEPLOYER_HOME` moves the store to another disk",
-    errno.EDQUOT: "free some space; `DEPLOYER_HOME` moves the store to another disk",
-    errno.EFBIG: "raise the limit of the file size: `ulimit -f`",
-    errno.EACCES: "look at its owner and mode; run `deployer` as one user",
-    errno.EPERM: "look at its owner and mode; run `deployer` as one user",
-    errno.EROFS: "`DEPLOYER_HOME` moves the store to another disk",
-    errno.EMFILE: "raise the limit of open files: `ulimit -n`",
-}
-"""What to do where the system refuses a file."""
+from deployer.errors import (
+    CancelledError,
+    DeployerError,
+    StackError,
+    UsageError,
+    error_of,
+)
 
 
 def tell(error: BaseException, *, debug: bool) -> int:
@@ -36,15 +27,11 @@ def tell(error: BaseException, *, debug: bool) -> int:
             return UsageError.exit_code
         case click.ClickException():
             return _say(_usage_error(error))
-        case DeployerError():
-            return _say(error, debug=debug)
         case BrokenPipeError():
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
-        case OSError():
-            return _say(_refused(error), debug=debug)
         case _:
-            return _say_internal(error, debug=debug)
+            return _say(error_of(error), debug=debug)
 
 
 def _usage_error(error: click.ClickException) -> UsageError:
@@ -59,17 +46,9 @@ def _usage_error(error: click.ClickException) -> UsageError:
     )
 
 
-def _refused(error: OSError) -> DeployerError:
-    """The system refused a file; which one, and why."""
-    place = f"`{error.filename}`: " if error.filename else ""
-    return DeployerError(
-        f"{place}{error.strerror or error}", hint=_ADVICE.get(error.errno, "")
-    )
-
-
 def _say(error: DeployerError, *, debug: bool = False) -> int:
     if debug:
-        _tell_trace()
+        tell_trace()
     if isinstance(error, StackError):
         _tell(problems_text(error.problems).rstrip("\n"))
         return error.exit_code
@@ -79,16 +58,7 @@ def _say(error: DeployerError, *, debug: bool = False) -> int:
     return error.exit_code
 
 
-def _say_internal(error: BaseException, *, debug: bool) -> int:
-    """A defect of ours: say so without a traceback, and how to get one."""
-    if debug:
-        _tell_trace()
-    _tell(f"error: internal error ({type(error).__name__}: {error})")
-    _tell("  hint: run again with `deployer --debug …` and report it")
-    return INTERNAL_ERROR
-
-
-def _tell_trace() -> None:
+def tell_trace() -> None:
     """The traceback of the error at hand."""
     import traceback  # noqa: PLC0415 - only on trouble
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from json import dumps
 
 LONGEST = 80
 """Characters; a longer word is no slip of the finger, and costs time to compare."""
@@ -51,10 +52,22 @@ def harmless(text: str) -> str:
 
     Lines and tabs stay; everything else that cannot be seen is written out.
     """
-    if text.isprintable():
+    if text.replace("\n", "").replace("\t", "").isprintable():
         return text
     keeps = {"\n", "\t"}
     return "".join(c if c.isprintable() or c in keeps else ascii(c)[1:-1] for c in text)
+
+
+def json_harmless(text: str) -> str:
+    """The same JSON, with what cannot be seen as escapes: a text stays what it was."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else _unseen(c) for c in text)
+
+
+def _unseen(character: str) -> str:
+    """The escape of JSON for a character; DEL is the one that ASCII would let pass."""
+    return "\\u007f" if character == "\x7f" else dumps(character)[1:-1]
 
 
 def speakable(text: str) -> str:

@@ -12,6 +12,7 @@ from deployer.core.actual import RunningServer
 from deployer.core.resources import Graph, Node
 from deployer.core.state import Record
 from deployer.core.values import Flat
+from deployer.keys import Keys
 
 if TYPE_CHECKING:
     from deployer.core.events import Say
@@ -179,6 +180,8 @@ class Place:
     folder: Path
     """Folder of the stack file; relative paths in it start here."""
     environment: Mapping[str, str]
+    keys: Keys
+    """API keys, by the variables that stacks name."""
     patches: Path
     """Folder of the patches that a build from source may name."""
 

@@ -1,8 +1,9 @@
 """Gate custom: a command or a Python function of the user's own, and its verdict.
 
 It runs in the folder of the stack without a shell, with few variables: `DEPLOYER_URL`,
-`DEPLOYER_API_KEY`, `DEPLOYER_GATE`, and those of `KEPT`.  It has to end with exit code
-0, and its whole standard output has to be one JSON object such as
+`DEPLOYER_API_KEY`, `DEPLOYER_GATE`, and what every program gets (`deployer.children`).
+It has to end with exit code 0, and its whole standard output has to be one JSON object
+such as
 `{"outcome": "pass", "because": "it answers in French", "figures": {"score": 0.9}}`.
 A function returns that object; it is a command too (`deployer.gates.calling`), because
 what a pull request wrote must not run in the process that holds everybody's keys.
@@ -12,7 +13,6 @@ import asyncio
 import os
 import shlex
 import signal
-import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +22,7 @@ from typing import IO, Annotated, Final, Literal
 
 from pydantic import ConfigDict, Field, ValidationError
 
+from deployer.children import python_command, variables
 from deployer.core.gate_options import Custom
 from deployer.core.verdict import Exchange, Outcome
 from deployer.gates.answers import Judgement, excerpt, unmeasured
@@ -30,7 +31,6 @@ from deployer.gates.relay import reachable
 from deployer.gates.shapes import Shape, first_problem
 from deployer.gates.target import Target
 
-KEPT: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR")
 _CALLING: Final = Path(__file__).with_name("calling.py")
 _MOST_BYTES: Final = 2**20
 """Read of the output, and of what is said beside it."""
@@ -107,8 +107,7 @@ def _argv(parameters: Custom) -> tuple[str, ...]:
     if parameters.python is None:
         return parameters.command or ()
     file, _, function = parameters.python.rpartition(":")
-    # -P: a module of the user's is found before one of ours with its name.
-    return sys.executable, "-P", str(_CALLING), file, function
+    return python_command(str(_CALLING), file, function)
 
 
 def _ending(code: int) -> str:
@@ -121,8 +120,7 @@ def _environment(
     url: str, api_key: str | None, gate: str, mine: Mapping[str, str]
 ) -> dict[str, str]:
     key = {} if api_key is None else {"DEPLOYER_API_KEY": api_key}
-    kept = {name: mine[name] for name in KEPT if name in mine}
-    return {**kept, "DEPLOYER_URL": url, "DEPLOYER_GATE": gate, **key}
+    return {**variables(mine), "DEPLOYER_URL": url, "DEPLOYER_GATE": gate, **key}
 
 
 async def _run(

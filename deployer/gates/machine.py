@@ -5,11 +5,12 @@ driver, on another system than Linux, in a container that hides it.
 """
 
 import asyncio
-import shutil
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from deployer.children import NVIDIA, find_program, variables
 from deployer.gates.answers import excerpt
 
 _SECONDS: Final = 20.0
@@ -71,7 +72,7 @@ def free_memory(meminfo: Path = _MEMINFO) -> int | None:
 
 async def _asked(query: str) -> tuple[tuple[str, ...], ...]:
     """The rows that nvidia-smi answers to a query; none when it cannot."""
-    if (program := shutil.which("nvidia-smi")) is None:
+    if (program := find_program("nvidia-smi", os.environ)) is None:
         return ()
     process = await asyncio.create_subprocess_exec(
         program,
@@ -80,6 +81,7 @@ async def _asked(query: str) -> tuple[tuple[str, ...], ...]:
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
+        env=variables(os.environ, *NVIDIA),
     )
     try:
         async with asyncio.timeout(_SECONDS):

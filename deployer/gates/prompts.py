@@ -20,6 +20,7 @@ from deployer.gates.answers import excerpt
 from deployer.gates.asking import Body, chat_body
 from deployer.gates.json_schema import misfit, schema_problem
 from deployer.gates.shapes import Shape, first_problem
+from deployer.regular import read_regular
 
 _MOST_BYTES: Final = 16 * 2**20
 _EXPECTATIONS: Final = ("exact", "regex", "contains", "json_schema")
@@ -100,7 +101,7 @@ def read_prompts(folder: Path | None, name: str, *, expecting: bool) -> Prompts 
     if not path.is_absolute():
         return f"`{name}` is relative to a stack, and there is none"
     try:
-        content = path.read_bytes()
+        content = read_regular(path, _MOST_BYTES + 1)
     except OSError as error:
         reason = (error.strerror or "it cannot be read").lower()
         return f"`{name}`: {reason}; paths are relative to the stack"

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from math import prod
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 from deployer.core.values import Flat, JsonValue
 from deployer.errors import SourceError
@@ -17,6 +17,9 @@ PROJECTOR = "clip"
 """The architecture that a multimodal projector calls itself."""
 
 PerLayer = int | tuple[int, ...]
+
+MOST_LAYERS = 4096
+"""llama.cpp takes 512; what is computed layer by layer has to end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +124,11 @@ def model_of(headers: Sequence[Header]) -> Model:
     tensors = [tensor for header in headers for tensor in header.tensors]
     keys = _Keys(first, name)
     layers = keys.number("block_count")
+    if layers > MOST_LAYERS:
+        raise HeaderError(
+            f"broken GGUF header: `{name}.block_count` is {layers}, and no model has"
+            f" more than {MOST_LAYERS} layers"
+        )
     model = Model(
         architecture=name,
         size=sum(header.size or 0 for header in headers),
@@ -221,15 +229,15 @@ def from_json(content: JsonValue) -> Facts | None:
         return None
     try:
         mmproj = content.get("mmproj")
-        return Facts(
-            Model(**_values(content["model"])),
-            Projector(**_values(mmproj)) if mmproj else None,
-        )
-    except (KeyError, TypeError, ValueError):
+        model = Model(**_values(content["model"], Model))
+        projector = Projector(**_values(mmproj, Projector)) if mmproj else None
+    except (KeyError, TypeError):
         return None
+    return Facts(model, projector) if model.block_count <= MOST_LAYERS else None
 
 
-def _values(content: JsonValue) -> dict[str, Any]:
+def _values(content: JsonValue, kind: type) -> dict[str, Any]:
+    """The values of a class of facts; raises KeyError, TypeError for any other form."""
     if not isinstance(content, dict):
         raise TypeError("not facts")
     values: dict[str, Any] = {
@@ -237,8 +245,23 @@ def _values(content: JsonValue) -> dict[str, Any]:
         for name, value in content.items()
     }
     if isinstance(template := values.get("template"), dict):
-        values["template"] = Template(**template)
+        values["template"] = Template(**_values(template, Template))
+    types = get_type_hints(kind)
+    if not all(_fits(value, types[name]) for name, value in values.items()):
+        raise TypeError("facts of another form")
     return values
+
+
+def _fits(value: object, kind: object) -> bool:
+    """Whether a value is of a type; a number is one that a header can state."""
+    if kind is int:
+        return type(value) is int and -(2**63) <= value < 2**64
+    if isinstance(kind, type) and get_origin(kind) is None:
+        return isinstance(value, kind)
+    if get_origin(kind) is tuple:
+        (item, *_) = get_args(kind)
+        return isinstance(value, tuple) and all(_fits(it, item) for it in value)
+    return any(_fits(value, one) for one in get_args(kind))
 
 
 def _refuse_parts(headers: Sequence[Header]) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from deployer.errors import SourceError
+from deployer.regular import open_regular
 
 Fetch = Callable[[int, int], bytes]
 """The bytes from an offset on: as many as asked for, fewer at the end of the file."""
@@ -122,16 +123,12 @@ class Stream:
 def local(path: Path) -> Iterator[Stream]:
     """A file of this machine; raises SourceError where it cannot be read."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        with open_regular(path) as opened:
+            descriptor = opened.fileno()
+            size = os.fstat(descriptor).st_size
+            yield Stream(lambda at, count: os.pread(descriptor, count, at), size)
     except OSError as error:
         raise SourceError(f"`{path}` cannot be read: {error.strerror}") from error
-    try:
-        size = os.fstat(descriptor).st_size
-        yield Stream(lambda at, count: os.pread(descriptor, count, at), size)
-    except OSError as error:
-        raise SourceError(f"`{path}` cannot be read: {error.strerror}") from error
-    finally:
-        os.close(descriptor)
 
 
 def of_bytes(content: bytes) -> Stream:

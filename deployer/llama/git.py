@@ -1,18 +1,13 @@
 """Running git as nobody's: no settings of the user, no repository around the folder."""
 
 import os
-import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from deployer.children import GIT, find_program, variables
 from deployer.errors import SourceError
 
-_KEPT = (
-    *("PATH", "HOME", "TMPDIR", "SSH_AUTH_SOCK", "SSL_CERT_FILE", "SSL_CERT_DIR"),
-    *("http_proxy", "https_proxy", "no_proxy", "all_proxy"),
-    *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"),
-)
 _HINT = "install it: `apt install git`, `brew install git`"
 
 
@@ -31,17 +26,16 @@ def run_git(
     repository, the user's configuration counts (credentials, proxies, mirrors), and
     nothing leads from the network to files.  Raises SourceError where there is no git.
     """
-    git = shutil.which("git", path=environment.get("PATH"))
+    git = find_program("git", environment)
     if git is None:
         raise SourceError("there is no `git` on this machine", hint=_HINT)
-    kept = {name: environment[name] for name in _KEPT if name in environment}
     plain = _unset() if asked is None else _towards(asked)
     ceilings = {str(folder.absolute().parent), str(folder.resolve().parent)}
     return subprocess.run(  # noqa: S603 - a list, and no shell
         [git, *arguments],
         cwd=folder,
         env={
-            **kept,
+            **variables(environment, *GIT),
             **plain,
             "GIT_CEILING_DIRECTORIES": os.pathsep.join(sorted(ceilings)),
             "GIT_TERMINAL_PROMPT": "0",

@@ -16,6 +16,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TypedDict
 
+from deployer.regular import open_regular, read_regular
 from deployer.sources.digests import Stamp, stamp_of
 
 ARCHITECTURE, PROJECTOR = "architectures", "projectors"
@@ -83,7 +84,7 @@ def known_in_tree(kind: str, name: str, tree: Path) -> Known:
     """Whether a source tree names it; uncertain where it is laid out otherwise."""
     file, pattern = _NAMES[kind]
     try:
-        text = (tree / file).read_text(encoding="utf-8", errors="replace")
+        text = read_regular(tree / file).decode("utf-8", errors="replace")
     except OSError:
         return Known.UNCERTAIN
     found = set(pattern.findall(text))
@@ -114,7 +115,7 @@ def known_in_binary(kind: str, name: str, binary: Path) -> Known:
 def _holds(file: Path, _stamp: Stamp, wanted: bytes) -> bool:
     """Whether a file holds some bytes; searched once for all stacks of a run."""
     with (
-        file.open("rb") as stream,
+        open_regular(file) as stream,
         mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content,
     ):
         return content.find(wanted) >= 0

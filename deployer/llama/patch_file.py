@@ -16,6 +16,7 @@ from deployer.load.files import text_of
 from deployer.load.roots import may_read, root_of
 from deployer.load.tree import Broken, Entry, Listing, Scalar, Table
 from deployer.load.yaml12 import UnreadableError, parse
+from deployer.regular import read_regular
 
 Status: TypeAlias = Literal["merged", "proposed", "refused", "ours"]
 """What became of the change upstream."""
@@ -141,7 +142,7 @@ def _text(path: Path, problems: list[Problem]) -> str | None:
         return None
     try:
         # Bytes as they are: a line end of the tree is part of the patch.
-        return path.read_bytes().decode("utf-8")
+        return read_regular(path).decode("utf-8")
     except UnicodeDecodeError:
         problems.append(Problem(Place(str(path)), "", "the patch is not UTF-8"))
     except OSError as error:

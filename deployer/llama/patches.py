@@ -17,6 +17,7 @@ from deployer.errors import SourceError
 from deployer.llama.diffs import Hunk
 from deployer.llama.git import run_git
 from deployer.llama.patch_file import Marker, Patch
+from deployer.regular import read_regular
 
 _FAILED = re.compile(r"^error: patch failed: (?P<file>.+):(?P<line>\d+)$", re.MULTILINE)
 _SKIPPED = re.compile(r"^Skipped patch", re.MULTILINE)
@@ -190,7 +191,7 @@ def _find(marker: Marker | None, tree: Path) -> str:
     for path in sorted(tree.glob(marker.files)):
         if path.is_symlink() or not path.is_file():
             continue
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = read_regular(path).decode("utf-8", errors="replace")
         if found := pattern.search(text):
             line = text.count("\n", 0, found.start()) + 1
             return f"{path.relative_to(tree).as_posix()}:{line}"

@@ -1,7 +1,6 @@
 """What this machine can build with: cmake, a compiler, ninja, ccache, nvcc."""
 
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -9,14 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from deployer.children import COMPILERS, find_program, variables
 from deployer.errors import EngineError
 from deployer.llama.recipe import toolkit
 
 # Flags of the user's shell would end up in binaries that other stacks share.
-_DROPPED = re.compile(
-    r"(C|CXX|CPP|CUDA|LD|MAKE|NINJA)FLAGS|NINJA_STATUS|CMAKE_.*|DESTDIR|"
-    r"GIT_.*|LLAMA_.*|GGML_.*|LC_.*|LANG"
-)
+_LANGUAGE = re.compile(r"LC_.*|LANG|LANGUAGE")
 _RELEASE = re.compile(r"release (\d+\.\d+)")
 TOOLKITS = Path("/usr/local")
 _SECONDS = 30
@@ -50,18 +47,17 @@ def find_toolchain(
     ``toolkits`` is the folder that CUDA toolkits are installed in.
     """
     clean = _clean(environment)
-    path = clean["PATH"]
-    cmake = shutil.which("cmake", path=path)
+    cmake = find_program("cmake", clean)
     c_compiler = _compiler(clean, "CC", ("cc", "gcc", "clang"))
     cxx_compiler = _compiler(clean, "CXX", ("c++", "g++", "clang++"))
-    ninja = shutil.which("ninja", path=path)
+    ninja = find_program("ninja", clean)
     missing = [
         name
         for name, found in (
             ("`cmake`", cmake),
             ("a C compiler (`cc`)", c_compiler),
             ("a C++ compiler (`c++`)", cxx_compiler),
-            ("`ninja` or `make`", ninja or shutil.which("make", path=path)),
+            ("`ninja` or `make`", ninja or find_program("make", clean)),
         )
         if not found
     ]
@@ -86,8 +82,8 @@ def _clean(environment: Mapping[str, str]) -> dict[str, str]:
     """The environment of a build: what would change its outcome is left out."""
     kept = {
         name: value
-        for name, value in environment.items()
-        if not _DROPPED.fullmatch(name)
+        for name, value in variables(environment, *COMPILERS).items()
+        if not _LANGUAGE.fullmatch(name)
     }
     # cmake and ninja of the Python package index lie beside the interpreter.
     beside = str(Path(sys.executable).parent)
@@ -98,11 +94,10 @@ def _clean(environment: Mapping[str, str]) -> dict[str, str]:
 def _compiler(
     environment: Mapping[str, str], variable: str, names: tuple[str, ...]
 ) -> str | None:
-    path = environment["PATH"]
     wanted = environment.get(variable)
     if wanted:
-        return shutil.which(wanted.split()[0], path=path)
-    found = (shutil.which(name, path=path) for name in names)
+        return find_program(wanted.split()[0], environment)
+    found = (find_program(name, environment) for name in names)
     return next((program for program in found if program), None)
 
 
@@ -113,7 +108,7 @@ def _nvcc(cuda: str, environment: Mapping[str, str], toolkits: Path) -> str:
     places = [
         environment.get("CUDACXX"),
         str(toolkits / f"cuda-{short}" / "bin" / "nvcc"),
-        shutil.which("nvcc", path=environment["PATH"]),
+        find_program("nvcc", environment),
         str(toolkits / "cuda" / "bin" / "nvcc"),
     ]
     seen = {place: _release(place, environment) for place in places if place}
@@ -139,7 +134,7 @@ def _release(nvcc: str, environment: Mapping[str, str]) -> str | None:
 
 def _ccache(compiler: str, environment: Mapping[str, str]) -> tuple[bool, str]:
     """Whether compiling through ccache works, and what to say where it does not."""
-    ccache = shutil.which("ccache", path=environment["PATH"])
+    ccache = find_program("ccache", environment)
     if ccache is None:
         return False, ""
     with tempfile.TemporaryDirectory(prefix="deployer-") as folder:

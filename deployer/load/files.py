@@ -1,12 +1,12 @@
 """The bytes of a stack file, or in words why they cannot be used."""
 
 import re
-import stat
 from pathlib import Path
 
 from deployer.core.problems import Place, Problem
 from deployer.core.spelling import did_you_mean, shown
 from deployer.load.yaml12 import UnreadableError
+from deployer.regular import NotRegularError, read_regular
 
 LARGEST_FILE = 1 << 20
 """Bytes; a stack is a few kilobytes."""
@@ -20,7 +20,7 @@ def text_of(path: Path, *, file: str, asked: Place) -> str:
     Raises UnreadableError: at ``asked`` when there is no such file, else inside it.
     """
     try:
-        data = _read(path, file)
+        data = read_regular(path, LARGEST_FILE + 1)
     except (OSError, ValueError) as error:
         raise UnreadableError(_trouble(path, file, asked, error)) from error
     if len(data) > LARGEST_FILE:
@@ -53,17 +53,6 @@ def missing(path: Path, text: str) -> tuple[str, str]:
     return what, shown(did_you_mean(path.name, names))
 
 
-def _read(path: Path, file: str) -> bytes:
-    mode = path.stat().st_mode
-    if stat.S_ISDIR(mode):
-        raise IsADirectoryError
-    if not stat.S_ISREG(mode):
-        what = f"`{shown(file)}` is not a regular file"
-        raise UnreadableError(Problem(Place(file), "", what))
-    with path.open("rb") as opened:
-        return opened.read(LARGEST_FILE + 1)
-
-
 def _trouble(
     path: Path, file: str, asked: Place, error: OSError | ValueError
 ) -> Problem:
@@ -71,6 +60,8 @@ def _trouble(
     match error:
         case FileNotFoundError():
             what, hint = missing(path, file)
+        case NotRegularError():
+            what = f"`{shown(file)}` is not a regular file"
         case IsADirectoryError():
             what, hint = f"`{shown(file)}` is a directory", "name the file in it"
         case OSError():

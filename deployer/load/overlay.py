@@ -7,7 +7,7 @@ from pathlib import Path
 from deployer.core.problems import Place, Problem
 from deployer.core.spelling import shown
 from deployer.load.files import text_of
-from deployer.load.roots import root_of
+from deployer.load.roots import how_to_allow, leads_out, root_of
 from deployer.load.tree import Broken, Entry, Listing, Scalar, Table, merged
 from deployer.load.yaml12 import UnreadableError, parse
 
@@ -34,6 +34,10 @@ def read_layers(path: Path, *, allowed: tuple[Path, ...] = ()) -> Layers:
     """
     layers = Layers()
     try:
+        if leads_out(path, allowed):
+            what = f"`{shown(str(path))}` is a link out of the project"
+            problem = Problem(Place(str(path)), "", what, how_to_allow(path))
+            return Layers(problems=[problem])
         root = root_of(path)
     except _NOT_A_PATH:
         what = f"`{shown(str(path))}` is not a path"
@@ -84,7 +88,7 @@ class _Reader:
         """One base; a problem of how it is named is told where it is named."""
         try:
             base = _tidy(path)
-            real = base.resolve()
+            real = Path(os.path.realpath(base))
             told = self._refusal(base, real, name, chain)
         except _NOT_A_PATH:
             told = (f"`{shown(name)}` is not a path", "")
@@ -97,7 +101,7 @@ class _Reader:
     def _refusal(
         self, base: Path, real: Path, name: str, chain: tuple[Path, ...]
     ) -> tuple[str, str] | None:
-        if real in (link.resolve() for link in chain):
+        if real in (Path(os.path.realpath(link)) for link in chain):
             links = " → ".join(f"`{shown(str(link))}`" for link in (*chain, base))
             return f"files extend each other: {links}", "take one `extends` out"
         if len(chain) > LONGEST_CHAIN:
@@ -131,4 +135,4 @@ class _Reader:
 def _tidy(path: Path) -> Path:
     """Without `..` where that names the same file, for messages people can click."""
     short = Path(os.path.normpath(path))
-    return short if short.resolve() == path.resolve() else path
+    return short if os.path.realpath(short) == os.path.realpath(path) else path

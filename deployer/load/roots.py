@@ -19,12 +19,12 @@ def root_of(path: Path) -> Path:
     Its repository; without one the folder of `deployer.yaml` at or above it; without
     that its own.
     """
-    return _root_above(path.resolve().parent)
+    return _root_above(_real(path).parent)
 
 
 def project_file(path: Path) -> Path | None:
     """The nearest `deployer.yaml` at or above a stack, within its project."""
-    folder = path.resolve().parent
+    folder = _real(path).parent
     root = _root_above(folder)
     for above in (folder, *folder.parents):
         if (above / PROJECT_FILE).is_file():
@@ -42,14 +42,26 @@ def allowed_in(environment: Mapping[str, str]) -> tuple[Path, ...]:
 
 def may_read(path: Path, root: Path, allowed: tuple[Path, ...]) -> bool:
     """Whether a file, links followed, lies where a stack may read."""
-    real = path.resolve()
+    real = _real(path)
     return any(real.is_relative_to(folder) for folder in (root, *allowed))
+
+
+def leads_out(path: Path, allowed: tuple[Path, ...] = ()) -> bool:
+    """Whether a file is a link out of the project of the folder that it lies in."""
+    if not path.is_symlink():
+        return False
+    return not may_read(path, root_of(path.parent / PROJECT_FILE), allowed)
 
 
 def how_to_allow(path: Path) -> str:
     """What to type to let the stacks of this machine read beside a file."""
-    folder = path.resolve().parent
+    folder = _real(path).parent
     return f"if you trust this stack: `export {ALLOW_OUTSIDE}={folder}`"
+
+
+def _real(path: Path) -> Path:
+    """The path with links followed; unlike `resolve` it takes a loop of them."""
+    return Path(os.path.realpath(path))
 
 
 def _root_above(folder: Path) -> Path:

@@ -1,6 +1,7 @@
 """Warm-up requests: from what a stack says to what is sent to llama-server."""
 
 import base64
+import errno
 import mimetypes
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -136,5 +137,7 @@ def _tokens_a_word(post: Post, request: Request) -> float:
 
 
 def _data_url(picture: Path) -> str:
+    if picture.exists() and not picture.is_file():  # a FIFO is not waited for
+        raise OSError(errno.EINVAL, "not a regular file", str(picture))
     kind = mimetypes.guess_type(picture.name)[0] or "image/png"
     return f"data:{kind};base64,{base64.b64encode(picture.read_bytes()).decode()}"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deployer.core.progress import Progress, Watch
+from deployer.regular import open_regular
 
 _BLOCK = 4 * 1024 * 1024
 
@@ -18,7 +19,7 @@ def sha256_of(path: Path, progress: Watch) -> str:
     """The SHA-256 of a file, in hexadecimal; raises OSError."""
     digest = hashlib.sha256()
     done = 0
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         total = os.fstat(stream.fileno()).st_size
         while block := stream.read(_BLOCK):
             digest.update(block)
@@ -82,7 +83,7 @@ class DigestCache:
 
     def sha256_of(self, path: Path, progress: Watch) -> str:
         """The digest of ``path``; hashed only where its stamp is not known."""
-        path = path.resolve()
+        path = Path(os.path.realpath(path))
         before = stamp_of(path)
         if self.trusts and (found := self.known()(path, before)) is not None:
             return found
@@ -93,7 +94,7 @@ class DigestCache:
 
     def remember(self, path: Path, digest: str) -> None:
         """Take the digest of a file from whoever hashed it while writing it."""
-        path = path.resolve()
+        path = Path(os.path.realpath(path))
         with suppress(OSError):  # a store that may only be read is asked all the same
             self._write({**self._read(), str(path): [*_fields(stamp_of(path)), digest]})
 

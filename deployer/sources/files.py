@@ -10,6 +10,7 @@ from pathlib import Path
 from deployer.core.progress import unwatched
 from deployer.core.units import show_bytes
 from deployer.errors import StoreError
+from deployer.regular import open_regular
 from deployer.sources.digests import DigestCache, Known, Stamp, stamp_in, stamp_of
 
 
@@ -140,5 +141,5 @@ def _file(path: Path, proven: str | None, *, private: bool) -> File:
 
 def digest_of(path: Path) -> str:
     """The SHA-256 of a file; raises OSError."""
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

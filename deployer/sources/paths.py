@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import platform
 import re
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ from deployer.core.facts import Pin
 from deployer.core.progress import Watch, unwatched
 from deployer.core.values import JsonValue
 from deployer.errors import SourceError
+from deployer.regular import open_regular
 from deployer.sources.copies import copy
 from deployer.sources.digests import DigestCache, sha256_of
 from deployer.sources.files import File, stamped
@@ -100,7 +102,8 @@ def referred(pin: Pin, *, cache: DigestCache, progress: Watch) -> dict[str, File
                 f"locked was {expected}",
                 hint="lock again to take the new file, or put the old one back",
             )
-        file = File(path.stat().st_size, found, external=str(path.resolve()))
+        real = os.path.realpath(path)
+        file = File(path.stat().st_size, found, external=real)
         files[path.name] = stamped(file, path)
     return files
 
@@ -115,13 +118,13 @@ def pin_binary(
     check_binary(path, here=here)
     files = _binary_files(path)
     digest = _binary_digest(files, lambda file: cache.sha256_of(file, progress))
-    unique = {file.resolve() for file in files.values()}
+    unique = {Path(os.path.realpath(file)) for file in files.values()}
     return Pin(
         source="path",
         identity={"binary": digest},
         where={"path": str(path)},
         about={
-            "binary": path.resolve().name,
+            "binary": Path(os.path.realpath(path)).name,
             "files": len(files),
             "size": sum(file.stat().st_size for file in unique),
         },
@@ -144,8 +147,8 @@ def fetch_binary(pin: Pin, into: Path, *, here: Platform) -> Path:
             if target is not None and str(target) in files:
                 (into / name).symlink_to(target)
             else:
-                copy(file.resolve(), into / name)
-    copied = into / path.resolve().name
+                copy(Path(os.path.realpath(file)), into / name)
+    copied = into / Path(os.path.realpath(path)).name
     found = _binary_digest(
         _binary_files(copied), lambda file: sha256_of(file, unwatched)
     )
@@ -168,7 +171,7 @@ def check_binary(path: Path, *, here: Platform) -> None:
         )
     if not path.stat().st_mode & 0o111:
         raise SourceError(f"`{path}` is not executable", hint=f"chmod +x {path}")
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         head = stream.read(512)
     if head.startswith(b"#!"):
         return  # a script that starts the real one, as some distributions have
@@ -215,7 +218,7 @@ def _gguf(path: Path) -> Path:
             hint=f"name one of its files: {inside}" if inside else "name the file",
         )
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             magic = stream.read(4)
     except OSError as error:
         raise SourceError(f"`{path}` cannot be read: {error.strerror}") from error
@@ -263,7 +266,7 @@ def _digest(path: Path, cache: DigestCache, progress: Watch) -> str:
 
 def _binary_files(path: Path) -> dict[str, Path]:
     """The executable and the libraries beside it, by name."""
-    program = path.resolve()
+    program = Path(os.path.realpath(path))
     beside = {it.name: it for it in libraries_of(path) if it.is_file()}
     return {**beside, program.name: program}
 
@@ -278,9 +281,11 @@ def _binary_digest(files: Mapping[str, Path], sha256: Callable[[Path], str]) -> 
     """One digest over names and contents; a link counts as what it leads to."""
     known: dict[Path, str] = {}
     for file in files.values():
-        real = file.resolve()
+        real = Path(os.path.realpath(file))
         if real not in known:
             known[real] = sha256(real)
-    listing = {name: known[file.resolve()] for name, file in files.items()}
+    listing = {
+        name: known[Path(os.path.realpath(file))] for name, file in files.items()
+    }
     text = json.dumps(listing, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()

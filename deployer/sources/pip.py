@@ -7,10 +7,10 @@ are taken: a source archive would be executed to learn what it needs.
 
 import re
 import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from deployer.children import PIP, python_command, variables
 from deployer.errors import SourceError
 
 _INTERVAL = 0.25  # seconds between two looks at how much has arrived
@@ -49,7 +49,7 @@ def run_pip(
     """
     log = work / "pip.log"
     command = [
-        *(sys.executable, "-P", "-m", "pip", "-vv", "--no-input", "--no-color"),
+        *python_command("-m", "pip", "-vv", "--no-input", "--no-color"),
         *("--disable-pip-version-check", *arguments),
     ]
     with log.open("wb") as stream:
@@ -58,7 +58,7 @@ def run_pip(
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=subprocess.STDOUT,
-            env={**environment, "TMPDIR": str(work)},
+            env={**variables(environment, *PIP), "TMPDIR": str(work)},
         )
         try:
             status = _wait(process, tick)

@@ -69,6 +69,7 @@ def write_new(path: Path, content: bytes, mode: int = 0o600) -> None:
     """Write a file that is not there yet, down to the disk; raises OSError."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     with open(descriptor, "wb") as stream:  # noqa: PTH123 -- it owns a descriptor
+        os.fchmod(descriptor, mode)  # whatever the umask
         stream.write(content)
         stream.flush()
         os.fsync(stream.fileno())

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from deployer.core.state import State
 from deployer.errors import StalePlanError, StateError
+from deployer.regular import read_regular
 from deployer.state import KEPT
 from deployer.state.disk import guarded, replace_file
 from deployer.state.form import from_json, is_newer, to_json
@@ -82,7 +83,7 @@ class FileStateStore:
         """The version with this serial; StateError where it is not kept whole."""
         path = self._kept(serial)
         try:
-            return from_json(path.read_bytes(), str(path))
+            return from_json(read_regular(path), str(path))
         except OSError as error:
             raise StateError(f"cannot read `{path}`: {error.strerror}") from error
 
@@ -168,7 +169,7 @@ class FileStateStore:
 
     def _content(self) -> bytes | None:
         try:
-            return self.path.read_bytes()
+            return read_regular(self.path)
         except FileNotFoundError:
             return None
         except OSError as error:

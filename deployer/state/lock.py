@@ -9,6 +9,7 @@ know nothing: there a person has to say so, with the ID (`unlock`).
 
 import os
 import shlex
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -108,9 +109,15 @@ def _look(path: Path) -> _Found | None:
     """The lock file as it stands; the kernel's lock is only probed, not kept."""
     try:
         # Writable: network file systems lock nothing that is open for reading.
-        descriptor = os.open(path, os.O_RDWR)
+        descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK)
     except FileNotFoundError:
         return None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise LockedError(
+            f"`{path}` is not a regular file",
+            hint=f"if nothing works on the stack: `rm {shlex.quote(str(path))}`",
+        )
     with open(descriptor, "rb") as stream:  # noqa: PTH123 -- it owns a descriptor
         kernel = grip(descriptor)
         content = stream.read()

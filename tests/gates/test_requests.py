@@ -15,6 +15,7 @@ from deployer.core.verdict import Outcome, Verdict
 from deployer.engines import Endpoint, Observation
 from deployer.errors import UsageError
 from deployer.gates.target import Process
+from deployer.keys import Keys
 from deployer.testing.engines import FakeEngine
 from deployer.testing.judges import unheard
 from tests.gates.fake_http import Script
@@ -99,7 +100,7 @@ def judging(live: Record | None) -> Iterator[tuple[Judging, list[str]]]:
         yield (
             Judging(
                 engine,
-                {},
+                Keys({}),
                 unheard,
                 expects=lambda _record: {},
                 keep=lambda _record, _verdicts: None,

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deployer.app.doctor import live, machine, stacks
-from deployer.app.doctor.finding import Finding
+from deployer.app.doctor.finding import Finding, wrong
 from deployer.app.settings import Settings
+from deployer.errors import error_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,10 @@ class Asked:
 def examine(asked: Asked, settings: Settings, *, now: float) -> Iterator[Finding]:
     """Every finding, area by area; what is not there is not looked at."""
     for file in asked.files:
-        yield from _stack(file, asked, settings)
+        try:
+            yield from _stack(file, asked, settings)
+        except Exception as error:  # noqa: BLE001 - one stack does not hide others
+            yield wrong("stack", error_of(error, file))
     if asked == Asked():
         yield from machine.programs(None, settings)
         yield from machine.freezing(None, settings)
@@ -63,7 +67,7 @@ def _stack(file: Path, asked: Asked, settings: Settings) -> Iterator[Finding]:
         yield from running.findings
     if (url := asked.url or running.url) is not None:
         name = (stack.api_key.env if stack.api_key is not None else None) or ""
-        key = settings.variables(folder).get(name) if name else None
+        key = settings.keys(folder).get(name) if name else None
         yield from live.asked(url, key, name, stack, patient.build)
     if asked.log is None and asked.url is None and running.log:
         yield from live.read(running.log, running.log_name)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from deployer.app.doctor.finding import Finding, Grade, Remedy, fine, wrong
 from deployer.app.settings import Settings
+from deployer.children import find_program
 from deployer.core.model import Stack
 from deployer.core.units import show_bytes
 from deployer.errors import DeployerError
@@ -42,7 +43,7 @@ def programs(stack: Stack | None, settings: Settings) -> Iterator[Finding]:
         yield fine("machine", f"{parts}{', ccache' if found.ccache else ''}")
         for note in found.notes:
             yield Finding("machine", Grade.NOTE, note)
-    if shutil.which("git", path=settings.environment.get("PATH")) is None:
+    if find_program("git", settings.environment) is None:
         what = "there is no `git`: sources cannot be cloned, patches not applied"
         hint = "apt install git, or brew install git"
         yield Finding("machine", grade, what, hint)
@@ -103,14 +104,21 @@ def freezing(stack: Stack | None, settings: Settings) -> Iterator[Finding]:
 
 
 def server_program(stack: Stack, file: Path) -> Iterator[Finding]:
-    """Whether a llama-server that the stack names by path runs here at all."""
-    from deployer.engines.local.artefacts import version_of  # noqa: PLC0415
+    """Whether a llama-server that the stack names by path is one for this machine.
+
+    It is not started: it may have come with a pull request.
+    """
+    from deployer.sources.paths import (  # noqa: PLC0415 - only here
+        check_binary,
+        this_platform,
+    )
 
     if stack.llama_cpp.binary is None or stack.engine != "local":
         return
     path = file.parent / stack.llama_cpp.binary
     try:
-        yield fine("machine", f"{path} is {version_of(path)}")
+        check_binary(path, here=this_platform())
+        yield fine("machine", f"{path} is a program for this machine")
     except DeployerError as error:
         yield wrong("machine", error)
 

@@ -14,6 +14,7 @@ from deployer.core.access import NEW_KEY, key_problem
 from deployer.core.model import Stack
 from deployer.errors import DeployerError, LockedError, StackError
 from deployer.load.stack import Loaded, load
+from deployer.regular import read_regular
 from deployer.state.files import FileStateStore
 
 _PRIVATE = 0o077
@@ -75,7 +76,7 @@ def keys(stack: Stack, folder: Path, settings: Settings) -> Iterator[Finding]:
     file = folder / ".env"
     name = stack.api_key.env if stack.api_key is not None else None
     if name is not None:
-        yield _key(name, file, settings.variables(folder).get(name))
+        yield _key(name, file, settings.keys(folder).get(name))
     if file.is_file() and file.stat().st_mode & _PRIVATE:
         yield Finding(
             "keys",
@@ -105,7 +106,7 @@ def _key(name: str, file: Path, value: str | None) -> Finding:
 
 
 def _add_line(file: Path, line: str) -> None:
-    before = file.read_text(encoding="utf-8") if file.exists() else ""
+    before = read_regular(file).decode("utf-8") if file.exists() else ""
     gap = "" if not before or before.endswith("\n") else "\n"
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as stream:

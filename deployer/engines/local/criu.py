@@ -11,13 +11,14 @@ TCP sockets.
 import json
 import os
 import re
-import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+from deployer.children import find_program, search_path, variables
 
 if TYPE_CHECKING:
     import subprocess
@@ -93,7 +94,7 @@ def candidates(environment: Mapping[str, str]) -> Iterator[str]:
         yield named
         return
     found = _program(environment)
-    for folder in environment.get("PATH", os.defpath).split(os.pathsep):
+    for folder in search_path(environment):
         yield (path := os.path.join(folder, "criu"))  # noqa: PTH118 - as `which` does
         if path == found:
             return
@@ -146,8 +147,7 @@ def errors_in(log: Path) -> str:
 
 
 def _program(environment: Mapping[str, str]) -> str:
-    named = environment.get(VARIABLE)
-    return named or shutil.which("criu", path=environment.get("PATH")) or ""
+    return environment.get(VARIABLE) or find_program("criu", environment) or ""
 
 
 def _found(environment: Mapping[str, str]) -> Capability:
@@ -180,10 +180,11 @@ def _version(program: str) -> str:
 
 def _refusal(program: str) -> str:
     """What this machine or its user lacks; empty where all is there."""
-    if shutil.which("unshare") is None or shutil.which("setsid") is None:
+    unshare = find_program("unshare", os.environ)
+    if unshare is None or find_program("setsid", os.environ) is None:
         return "`unshare` and `setsid` of util-linux are missing"
     for options in (OWN_PIDS, OWN_CLOCK):
-        done = _run(("unshare", *options, "true"), _SECONDS)
+        done = _run((unshare, *options, "true"), _SECONDS)
         if done is None or done.returncode:
             said = "it hangs" if done is None else _last_line(done.stderr)
             return f"processes cannot be set apart here: {said}"
@@ -209,6 +210,7 @@ def _run(
     try:
         return subprocess.run(  # noqa: S603 - no shell, and an argv of our own
             argv,
+            env=variables(os.environ),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -6,6 +6,7 @@ So what the gates saw is the very process that is promoted, and no request fails
 Where that cannot work the stack says ``rollout.strategy: replace``.
 """
 
+import os
 import shutil
 import subprocess
 import time
@@ -14,6 +15,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from deployer.children import NVIDIA, find_program, variables
 from deployer.core.actual import RunningServer
 from deployer.core.events import Say, Talk
 from deployer.core.render.words import show
@@ -275,12 +277,17 @@ def _refuse_gpu(wanted: JsonValue) -> None:
 
 def _gpus() -> tuple[str, ...]:
     """Names of the GPUs, as the NVIDIA driver reports them."""
-    if (program := shutil.which("nvidia-smi")) is None:
+    if (program := find_program("nvidia-smi", os.environ)) is None:
         return ()
     asked = (program, "--query-gpu=name", "--format=csv,noheader")
     try:
         done = subprocess.run(  # noqa: S603 - a fixed command of the driver
-            asked, capture_output=True, text=True, timeout=20, check=False
+            asked,
+            env=variables(os.environ, *NVIDIA),
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return ()

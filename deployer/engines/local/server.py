@@ -99,7 +99,7 @@ class Server:
         name = self.api_key_env
         if name is None:
             return None
-        if not (key := self.place.environment.get(name)):
+        if not (key := self.place.keys.get(name)):
             raise AuthError(
                 f"the API key is to be in `{name}`, which is not set",
                 hint=f"run `export {name}=…`, or write `{name}=…` into `.env` beside"
@@ -115,7 +115,7 @@ class Server:
     def known_key(self) -> str | None:
         """Its key as far as the environment holds it."""
         name = self.api_key_env
-        return None if name is None else self.place.environment.get(name)
+        return None if name is None else self.place.keys.get(name)
 
     def door(self) -> Door:
         """Where it is asked so that it answers, and not the one it shares with.

@@ -3,11 +3,11 @@
 import importlib.util
 import json
 import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from deployer.children import MODAL, python_command, variables
 from deployer.engines.modal.told import Version
 from deployer.errors import EngineError
 
@@ -48,10 +48,10 @@ class Program:
 
     def _asked(self, *words: str) -> object:
         refuse_missing_client()
-        command = [sys.executable, "-m", "modal", *words, "--json"]
+        command = python_command("-m", "modal", *words, "--json")
         done = subprocess.run(  # noqa: S603 - the client's own program
             command,
-            env=dict(self.variables),
+            env=variables(self.variables, *MODAL),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

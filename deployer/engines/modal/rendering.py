@@ -9,6 +9,7 @@ from deployer.engines.modal.lower import files_of, lower, outputs_of
 from deployer.engines.modal.render import render
 from deployer.errors import EngineError
 from deployer.llama.patch_file import Patch, load_patches
+from deployer.regular import read_regular
 
 
 def render_stack(graph: Graph, place: Place) -> Rendering:
@@ -34,7 +35,7 @@ def contents(names: Iterable[str], folder: Path) -> Mapping[str, bytes]:
     found = {}
     for name in names:
         try:
-            found[name] = (folder / name).read_bytes()
+            found[name] = read_regular(folder / name)
         except OSError as error:
             raise EngineError(
                 f"`{folder / name}` cannot be read: {error.strerror}",

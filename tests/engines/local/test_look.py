@@ -18,6 +18,7 @@ from deployer.core.state import Record
 from deployer.core.values import JsonValue
 from deployer.engines import Look, Place, look_at
 from deployer.engines.local.folders import run_folder
+from deployer.keys import Keys
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
@@ -49,7 +50,7 @@ def serving(*pieces: bytes, close: bool = False) -> Iterator[int]:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
-    return Place(tmp_path / "home", tmp_path, {}, tmp_path / "patches")
+    return Place(tmp_path / "home", tmp_path, {}, Keys({}), tmp_path / "patches")
 
 
 def seen(place: Place, port: int, pid: int, started: float | None = None) -> Look:
