@@ -161,7 +161,7 @@ def test_what_a_state_that_cannot_be_read_needs_is_unknown(
     assert f"warning: what `far` in `{where}` needs is unknown: " in listed.err
 
 
-def test_a_bucket_that_does_not_answer_keeps_everything(paper: Project) -> None:
+def test_a_bucket_without_credentials_keeps_everything(paper: Project) -> None:
     publish(paper, FREE)
     settings = settings_of({"DEPLOYER_HOME": str(paper.home)})
     far = StatePlace("s3", "team/states", {"endpoint": "https://127.0.0.1:9"})
