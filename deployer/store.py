@@ -20,12 +20,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from deployer.contained import contained
+from deployer.core import resources
 from deployer.core.forms import DIGEST, is_inner_path, is_path
 from deployer.core.pauses import growing
+from deployer.core.progress import Watch, unwatched
 from deployer.core.values import JsonValue
 from deployer.errors import StoreError
-from deployer.sources.digests import DigestCache
-from deployer.sources.files import File, digest_of, listed, problem_of
+from deployer.sources.digests import DigestCache, sha256_of
+from deployer.sources.files import File, listed, other_content, problem_of
 from deployer.sources.space import sync_folder, writing
 
 if TYPE_CHECKING:
@@ -33,6 +35,12 @@ if TYPE_CHECKING:
 
 Kind: TypeAlias = Literal["build", "weights", "snapshot"]
 KINDS: tuple[Kind, ...] = ("build", "weights", "snapshot")
+STORED: Mapping[resources.Kind, Kind] = {
+    resources.Kind.BUILD: "build",
+    resources.Kind.WEIGHTS: "weights",
+    resources.Kind.SNAPSHOT: "snapshot",
+}
+"""The resources that lie in the store."""
 
 _VERSION = 1
 _PAUSES = (0.005, 0.25)
@@ -66,15 +74,17 @@ class Entry:
         return self._place(name)
 
     def problems(self) -> list[str]:
-        """What a look at size, time and inode finds; empty for a sound entry.
+        """What a look at size, times and inode finds; empty for a sound entry.
 
         A file that is another one by that is read, once: its digest is remembered.
+        A digest that was found since by reading everything counts, too.
         """
         digests = DigestCache(_digests_of(self.folder.parent.parent))
+        known = digests.known()
         return [
             problem
             for name, file in sorted(self.files.items())
-            if (problem := problem_of(self._place(name), file, digests))
+            if (problem := problem_of(self._place(name), file, digests, known))
         ]
 
     def _place(self, name: str) -> Path:
@@ -95,13 +105,25 @@ class Store:
 
     @property
     def digests(self) -> Path:
-        """File that remembers digests of files outside the store."""
+        """File that remembers the digests of files that were read again."""
         return _digests_of(self.home)
 
     def find(self, kind: Kind, key: str) -> Entry | None:
         """The entry, or None where it is absent, damaged, or its file changed."""
         entry = _read(kind, _checked(key), self.home / kind / key)
         return entry if entry is not None and not entry.problems() else None
+
+    def flaw(self, kind: Kind, key: str) -> str:
+        """Why `find` does not find an entry, in one sentence; empty where it does."""
+        entry = self.look(kind, key)
+        if entry is None:
+            folder = self.home / kind / key
+            return (
+                "its manifest is damaged" if folder.exists() else "its folder is gone"
+            )
+        problems = entry.problems()
+        more = f", and {len(problems) - 1} more" if problems[1:] else ""
+        return problems[0] + more if problems else ""
 
     def look(self, kind: Kind, key: str) -> Entry | None:
         """The entry as its manifest tells of it, sound or not."""
@@ -124,16 +146,22 @@ class Store:
             key=lambda entry: (entry.created, entry.kind, entry.key),
         )
 
-    def verify(self, entry: Entry) -> list[str]:
-        """Problems that reading every byte finds; empty for a sound entry."""
-        problems = entry.problems()
-        if problems:
+    def verify(self, entry: Entry, watch: Watch = unwatched) -> list[str]:
+        """Problems that reading every byte finds; empty for a sound entry.
+
+        What is found is remembered: the entry counts as damaged from then on.
+        """
+        if problems := entry.problems():
             return problems
-        return [
-            f"`{entry.path(name)}` has other content than when it was published"
-            for name, file in sorted(entry.files.items())
-            if not file.link and digest_of(entry.path(name)) != file.sha256
-        ]
+        digests = DigestCache(self.digests)
+        for name, file in sorted(entry.files.items()):
+            if file.link:
+                continue
+            path = entry.path(name)
+            if (found := sha256_of(path, watch)) != file.sha256:
+                digests.remember(path, found)
+                problems.append(other_content(file.external or path.name))
+        return problems
 
     def publish(
         self,
@@ -207,6 +235,8 @@ class Store:
         ):
             if not again and (found := self.find(kind, key)) is not None:
                 return found
+            if place.exists():
+                say(f"{self.flaw(kind, key)}: making it again")
             self._clean(kind, key)
             staging = _staging(place)
             staging.mkdir(mode=0o700)

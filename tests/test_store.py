@@ -14,7 +14,7 @@ import pytest
 from deployer.core.values import JsonValue
 from deployer.errors import StoreError
 from deployer.home import home_of
-from deployer.sources.files import File
+from deployer.sources.files import File, stamped
 from deployer.store import Entry, Kind, Store
 
 THEN = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -145,7 +145,7 @@ def test_a_missing_file_makes_an_entry_absent(store: Store) -> None:
     entry = publish(store)
     entry.path("notes").unlink()
     assert store.find("build", "k1") is None
-    assert "cannot be read" in store.verify(entry)[0]
+    assert store.verify(entry) == ["`notes` is gone"]
 
 
 def test_a_shortened_file_makes_an_entry_absent(store: Store) -> None:
@@ -155,17 +155,73 @@ def test_a_shortened_file_makes_an_entry_absent(store: Store) -> None:
     assert store.find("build", "k1") is None
 
 
-def test_only_reading_everything_finds_a_flipped_bit(store: Store) -> None:
-    """A disk that decays changes no time; who writes does, and is found at once."""
-    entry = publish(store)
+def flip(entry: Entry) -> None:
+    """Write another byte into a file, and put its time back."""
     notes = entry.path("notes")
     written = notes.stat().st_mtime_ns
     notes.chmod(0o600)
     notes.write_bytes(b"tixt")
-    assert store.find("build", "k1") is None
+    notes.chmod(0o444)
     os.utime(notes, ns=(written, written))
-    assert store.find("build", "k1") == entry
-    assert "has other content" in store.verify(entry)[0]
+
+
+@pytest.mark.trust
+def test_a_flipped_byte_is_found_though_size_and_time_are_kept(store: Store) -> None:
+    flip(publish(store))
+    assert store.find("build", "k1") is None
+    assert store.flaw("build", "k1") == (
+        "`notes` has other content than when it was published"
+    )
+
+
+@pytest.mark.trust
+def test_what_reading_everything_found_counts_from_then_on(store: Store) -> None:
+    """A disk that decays changes no stamp: the manifest here knows the new one."""
+    entry = publish(store)
+    flip(entry)
+    manifest = entry.folder / "manifest.json"
+    content = json.loads(manifest.read_text())
+    content["files"]["notes"]["ctime_ns"] = entry.path("notes").stat().st_ctime_ns
+    manifest.chmod(0o600)
+    manifest.write_text(json.dumps(content))
+    decayed = store.find("build", "k1")
+    assert decayed is not None
+    assert "has other content" in store.verify(decayed)[0]
+    assert store.find("build", "k1") is None
+    assert publish(store).path("notes").read_bytes() == b"text"
+
+
+def test_an_entry_without_all_of_a_stamp_is_read_once(store: Store) -> None:
+    entry = publish(store)
+    manifest = entry.folder / "manifest.json"
+    content = json.loads(manifest.read_text())
+    for file in content["files"].values():
+        del file["ctime_ns"]
+    manifest.write_text(json.dumps(content))
+    assert store.find("build", "k1") is not None
+    assert set(json.loads(store.digests.read_text())) == {
+        str(entry.path(name)) for name in entry.files
+    }
+
+
+@pytest.mark.trust
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [(b"", "is 0 B, was 4 B"), (bytes(4), "has other content"), (None, "is gone")],
+)
+def test_what_is_damaged_is_made_again_and_says_why(
+    store: Store, content: bytes | None, why: str
+) -> None:
+    notes = publish(store).path("notes")
+    notes.unlink()
+    if content is not None:
+        notes.write_bytes(content)
+    said: list[str] = []
+    entry = publish(store, said=said)
+    assert len(said) == 1
+    assert said[0].startswith(f"`notes` {why}")
+    assert said[0].endswith(": making it again")
+    assert entry.path("notes").read_bytes() == b"text"
 
 
 def test_a_file_that_was_only_touched_is_the_same(store: Store) -> None:
@@ -282,13 +338,8 @@ def test_a_publisher_at_work_is_not_swept(store: Store) -> None:
 
 
 def refer(store: Store, path: Path) -> Entry:
-    status = path.stat()
-    file = File(
-        size=status.st_size,
-        sha256="0" * 64,
-        external=str(path),
-        mtime_ns=status.st_mtime_ns,
-    )
+    wrong = File(size=path.stat().st_size, sha256="0" * 64, external=str(path))
+    file = stamped(wrong, path)
     files = {path.name: file}
     return store.refer("weights", "w1", files, {}, now=lambda: THEN, say=lambda _: None)
 

@@ -11,7 +11,7 @@ from deployer.app.deployed import Deployed, deployed, name_of
 from deployer.app.full_disk import stopping_even_so
 from deployer.app.hosts import refuse_elsewhere
 from deployer.app.judging import Judging
-from deployer.app.planning import Options, Planned, plan, settled
+from deployer.app.planning import Options, Planned, drift_of, plan, settled
 from deployer.app.prepared import Prepared
 from deployer.app.reports import keep_report
 from deployer.app.roots import only_used_by, register
@@ -21,7 +21,7 @@ from deployer.app.settings import Settings, monotonic, utc_now, whole
 from deployer.app.waiting import locked
 from deployer.apply import World, apply
 from deployer.core.events import Event, Say, Talk, Used
-from deployer.core.plan import make_plan
+from deployer.core.plan import Drift, make_plan
 from deployer.core.resources import Graph, Kind, Node
 from deployer.core.state import Record, Release, State, node_of
 from deployer.core.steps import Make, Stage, steps_of
@@ -100,7 +100,9 @@ def rollback(
         found = deployed(stack_file, settings, thoroughly=True)
         release = earlier(found.state, number)
         graph = {a: node_of(r) for a, r in release.records.items()}
-        planned = _planned(found, graph)
+        remote = ABILITIES[found.state.engine].remote
+        drift = () if remote else drift_of(stack_file, settings, found.state, graph)
+        planned = _planned(found, graph, drift)
         _preflight(found.engine, planned)
         if not planned.plan.is_empty and not confirm(planned):
             return None
@@ -187,11 +189,11 @@ def earlier(state: State, number: int | None) -> Release:
     raise UsageError(f"release {number} is not kept", hint=f"kept are: {kept}")
 
 
-def _planned(found: Deployed, graph: Graph) -> Planned:
+def _planned(found: Deployed, graph: Graph, drift: tuple[Drift, ...] = ()) -> Planned:
     """A plan towards a graph that comes from the state."""
     state = found.state
     prepared = Prepared(state.stack, state.engine, graph, {}, ())
-    made = make_plan(graph, state, drift=found.drift)
+    made = make_plan(graph, state, drift=(*found.drift, *drift))
     return Planned(made, prepared, state, None)
 
 

@@ -92,6 +92,9 @@ def plan(
     something has to be resolved.
     """
     prepared, facts = prepare(stack_file, settings, options, watch)
+    remote = ABILITIES[prepared.engine].remote
+    if not options.cached and not remote:
+        verify_artefacts(prepared.graph, settings, watch)
     if options.without_state:
         state = _new_state(stack_file, prepared)
     else:
@@ -145,6 +148,21 @@ def _looked(
             return (), (f"{server.address} was not looked at: {why}",)
         case never:
             assert_never(never)
+
+
+def verify_artefacts(graph: Graph, settings: Settings, watch: Watch) -> None:
+    """Read every byte of the artefacts of a stack that are in the store.
+
+    What differs counts as damaged from then on: for drift, and for what makes it.
+    """
+    from deployer.store import STORED  # noqa: PLC0415 - plan rarely needs it
+
+    store = settings.store
+    for node in graph.values():
+        if (kind := STORED.get(node.kind)) is not None:
+            entry = store.look(kind, node.key)
+            if entry is not None:
+                store.verify(entry, watch)
 
 
 def notes_of(made: Plan) -> tuple[str, ...]:
@@ -211,7 +229,7 @@ def drift_of(
         found += [
             Drift(record.address, flaw)
             for record in state.live.values()
-            if record.kind is Kind.SNAPSHOT and (flaw := engine.flaw(record, asked))
+            if record.kind is not Kind.SERVER and (flaw := engine.flaw(record, asked))
         ]
     return tuple(found)
 

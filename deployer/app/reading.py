@@ -162,6 +162,7 @@ def resolved(
         watch,
         patches,
         locked.weights if locked else None,
+        cached=options.cached,
     )
     return resolver.facts(stack, inputs, build=build, weights=weights)
 

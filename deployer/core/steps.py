@@ -176,9 +176,13 @@ def _in_place(plan: Plan, nodes: tuple[Node, ...]) -> Iterator[Step]:
     server = plan.change(Kind.SERVER)
     if server is None or server.after is None or server.before is None:
         return
-    made = plan.change(Kind.SNAPSHOT)
-    remade = made is not None and made.action in {Action.CREATE, Action.REPLACE}
-    if Action.START in called_for and not (remade and _makes_room(plan)):
+    remade = {
+        change.kind
+        for change in plan.changes
+        if change.action in {Action.CREATE, Action.REPLACE}
+    }
+    made_room = Kind.SNAPSHOT in remade and _makes_room(plan)
+    if Action.START in called_for and not made_room:
         yield Start(server.before)
     if Action.UPDATE in called_for:
         updates = (r for r in server.reasons if r.calls_for is Action.UPDATE)

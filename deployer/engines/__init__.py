@@ -133,7 +133,10 @@ class Engine(Protocol):
         ...
 
     def flaw(self, record: Record, server: Record | Node) -> str:
-        """Why an artefact must be made anew for this server; empty where it is fine."""
+        """Why an artefact must be made again for this server; empty where it is fine.
+
+        No file is read whose stamp is the one that it was verified with.
+        """
         ...
 
     def observe(self, record: Record) -> Observation:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,35 +30,63 @@ def sha256_of(path: Path, progress: Watch) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """What a file looks like from outside; it changes when the content does."""
+    """What a file looks like from outside; it changes when the content does.
+
+    Anyone may set the time of writing back; the time of the last change of the inode
+    is set by the kernel alone.
+    """
 
     size: int
     mtime_ns: int
+    ctime_ns: int
     inode: int
 
 
 def stamp_of(path: Path) -> Stamp:
     """The stamp of a file; raises OSError."""
     status = path.stat()
-    return Stamp(status.st_size, status.st_mtime_ns, status.st_ino)
+    return stamp_in(status)
+
+
+def stamp_in(status: os.stat_result) -> Stamp:
+    """The stamp in what the system says of a file."""
+    return Stamp(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+
+
+Known = Callable[[Path, Stamp], str | None]
+"""The digest that a file with this stamp had when it was read; None for another."""
 
 
 @dataclass(frozen=True, slots=True)
 class DigestCache:
-    """Digests of files outside the store, kept in one JSON file.
+    """Digests of files as they were last read, kept in one JSON file.
 
     Losing the file, or an entry to a writer at the same moment, costs one hash.
     """
 
     file: Path
+    trusts: bool = True
+    """Whether a known stamp stands for the content; else every file is read."""
+
+    def known(self) -> Known:
+        """Return what is known now, from one reading of the file."""
+        content = self._read()
+
+        def digest_at(path: Path, stamp: Stamp) -> str | None:
+            match content.get(str(path.resolve())):
+                case [*fields, str(digest)] if fields == _fields(stamp):
+                    return digest
+                case _:
+                    return None
+
+        return digest_at
 
     def sha256_of(self, path: Path, progress: Watch) -> str:
         """The digest of ``path``; hashed only where its stamp is not known."""
         path = Path(os.path.realpath(path))
         before = stamp_of(path)
-        match self._read().get(str(path)):
-            case [*stamp, str(digest)] if stamp == _fields(before):
-                return digest
+        if self.trusts and (found := self.known()(path, before)) is not None:
+            return found
         digest = sha256_of(path, progress)
         if stamp_of(path) == before:  # else it is being written: do not remember
             self.remember(path, digest)
@@ -87,4 +115,4 @@ class DigestCache:
 
 
 def _fields(stamp: Stamp) -> list[int]:
-    return [stamp.size, stamp.mtime_ns, stamp.inode]
+    return [stamp.size, stamp.mtime_ns, stamp.ctime_ns, stamp.inode]

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deployer.core.progress import unwatched
+from deployer.core.units import show_bytes
 from deployer.errors import StoreError
 from deployer.regular import open_regular
-from deployer.sources.digests import DigestCache
+from deployer.sources.digests import DigestCache, Known, Stamp, stamp_in, stamp_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,13 @@ class File:
     """When it was written, in nanoseconds: another time calls for another look."""
     inode: int = 0
     """Which file of the disk it is: another one, too; 0 where nobody wrote it down."""
+    ctime_ns: int = 0
+    """When its inode was last changed, by the kernel; 0 where nobody wrote it down."""
+
+    @property
+    def stamp(self) -> Stamp:
+        """How the file looked when its digest was taken."""
+        return Stamp(self.size, self.mtime_ns, self.ctime_ns, self.inode)
 
 
 def listed(
@@ -45,34 +53,63 @@ def listed(
             twin = first.setdefault((file.sha256, file.mode), path)
             if twin is not path:
                 _merge(path, twin)
-            status = path.stat()
-            files[name] = replace(
-                file, mtime_ns=status.st_mtime_ns, inode=status.st_ino
-            )
+            files[name] = file
         elif not path.is_dir():
             raise StoreError(f"`{name}` is neither a file nor a folder")
-    return files
+    # At last: becoming one with another file changes the stamp of both.
+    return {
+        name: file if file.link else stamped(file, folder / name)
+        for name, file in files.items()
+    }
 
 
-def problem_of(path: Path, file: File, digests: DigestCache) -> str:
-    """What is wrong with a file; empty where it is the one that was published."""
+def stamped(file: File, path: Path) -> File:
+    """The file with the stamp that it has now; raises OSError."""
+    now = stamp_of(path)
+    return replace(file, mtime_ns=now.mtime_ns, ctime_ns=now.ctime_ns, inode=now.inode)
+
+
+def problem_of(path: Path, file: File, digests: DigestCache, known: Known) -> str:
+    """What is wrong with a file; empty where it is the one that was published.
+
+    A file is read where neither an earlier reading nor the manifest knows its stamp.
+    """
+    name = file.external or path.name
     try:
         status = path.lstat() if file.link else path.stat()
+        target = path.readlink() if stat.S_ISLNK(status.st_mode) else None
+    except FileNotFoundError:
+        return f"`{name}` is gone"
     except OSError as error:
-        return f"`{path}` cannot be read: {error.strerror}"
+        return f"`{name}` cannot be read: {error.strerror}"
     if file.link:
-        same = stat.S_ISLNK(status.st_mode) and path.readlink() == Path(file.link)
-        return "" if same else f"`{path}` is not a link to `{file.link}`"
+        same = target == Path(file.link)
+        return "" if same else f"`{name}` is not a link to `{file.link}`"
+    if not stat.S_ISREG(status.st_mode):
+        return f"`{name}` is not a file"
     if status.st_size != file.size:
-        return f"`{path}` has {status.st_size} bytes, published were {file.size}"
+        return f"`{name}` is {_sizes(status.st_size, file.size)}"
     if file.external and status.st_mtime_ns != file.mtime_ns:
-        return f"`{path}` was written to since it was published"
-    same_file = file.inode in (0, status.st_ino)
-    if status.st_mtime_ns == file.mtime_ns and same_file:
+        return f"`{name}` was written to since it was published"
+    found = known(path, stamp_in(status))
+    if found is None and stamp_in(status) == file.stamp:
         return ""
-    if digests.sha256_of(path, unwatched) != file.sha256:
-        return f"`{path}` has other content than when it was published"
-    return ""
+    try:
+        found = found or digests.sha256_of(path, unwatched)
+    except OSError as error:
+        return f"`{name}` cannot be read: {error.strerror}"
+    return "" if found == file.sha256 else other_content(name)
+
+
+def other_content(name: str) -> str:
+    """The problem of a file that has its size, and not its digest."""
+    return f"`{name}` has other content than when it was published"
+
+
+def _sizes(now: int, then: int) -> str:
+    """Two sizes that differ, so that this is seen."""
+    is_, was = show_bytes(now), show_bytes(then)
+    return f"{is_}, was {was}" if is_ != was else f"{now} bytes, was {then}"
 
 
 def _merge(path: Path, twin: Path) -> None:

@@ -16,7 +16,7 @@ from deployer.errors import SourceError
 from deployer.regular import open_regular
 from deployer.sources.copies import copy
 from deployer.sources.digests import DigestCache, sha256_of
-from deployer.sources.files import File
+from deployer.sources.files import File, stamped
 from deployer.sources.space import writing
 
 _SHARD = re.compile(r"(?P<stem>.+)-\d{5}-of-(?P<count>\d{5})\.gguf")
@@ -102,14 +102,9 @@ def referred(pin: Pin, *, cache: DigestCache, progress: Watch) -> dict[str, File
                 f"locked was {expected}",
                 hint="lock again to take the new file, or put the old one back",
             )
-        status = path.stat()
-        files[path.name] = File(
-            size=status.st_size,
-            sha256=found,
-            external=str(Path(os.path.realpath(path))),
-            mtime_ns=status.st_mtime_ns,
-            inode=status.st_ino,
-        )
+        real = Path(os.path.realpath(path))
+        file = File(path.stat().st_size, found, external=str(real))
+        files[path.name] = stamped(file, path)
     return files
 
 

@@ -35,8 +35,7 @@ def test_a_truncated_image(crashed: Frozen) -> None:
 
     out = crashed.start()
     assert re.search(
-        r"starts cold: the image is damaged: `\S+/pages-1.img` has \d+ bytes, published"
-        r" were \d+",
+        r"starts cold: the image is damaged: `pages-1.img` is [\d.]+ MB, was [\d.]+ MB",
         out,
     )
     before = crashed.pids()
@@ -61,7 +60,7 @@ def test_a_megabyte_that_was_overwritten(crashed: Frozen) -> None:
 
 def test_a_file_of_the_image_that_is_gone(crashed: Frozen) -> None:
     crashed.file("pstree.img").unlink()
-    assert "pstree.img` cannot be read: No such file" in crashed.start()
+    assert "pstree.img` is gone" in crashed.start()
 
 
 def test_an_answer_that_is_not_the_one_before(crashed: Frozen) -> None:
@@ -76,13 +75,17 @@ def test_an_answer_that_is_not_the_one_before(crashed: Frozen) -> None:
 
 
 def test_an_image_whose_bytes_make_no_process(crashed: Frozen) -> None:
-    """Size, time and inode fit, as after a fault of the disk: CRIU finds out."""
+    """The whole stamp fits, as after a fault of the disk: CRIU finds out."""
     assert "restored from its snapshot" in crashed.start(), "every file was looked at"
     crashed.kill()
     core = next(crashed.image().glob("core-*.img"))
     before = core.stat()
     crashed.file(core.name).write_bytes(bytes(before.st_size))
     os.utime(core, ns=(before.st_mtime_ns, before.st_mtime_ns))
+    for file in (crashed.file("manifest.json"), crashed.home / "digests.json"):
+        text = file.read_text()
+        known, now = str(before.st_ctime_ns), str(core.stat().st_ctime_ns)
+        file.write_text(text.replace(known, now))
 
     out = crashed.start()
     assert "starts cold: " in out

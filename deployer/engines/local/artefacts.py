@@ -25,8 +25,7 @@ from deployer.llama.source_build import Settings, build_from_source
 from deployer.llama.trees import TREE_SOURCES, Surroundings
 from deployer.sources import folders, http, hub, paths, pypi, wheels
 from deployer.sources.digests import DigestCache
-from deployer.store import Entry, Store
-from deployer.store import Kind as StoredKind
+from deployer.store import STORED, Entry, Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +57,7 @@ class Artefacts:
 
     def discard(self, record: Record) -> None:
         """Remove a build or weights from the store; a file of the user's stays."""
-        kind: StoredKind = "build" if record.kind is Kind.BUILD else "weights"
-        self.store.remove(kind, record.key)
+        self.store.remove(STORED[record.kind], record.key)
 
     def _build(self, node: Node, say: Say) -> Flat:
         fill = partial(self._fill_build, node=node, say=say)
@@ -90,7 +88,7 @@ class Artefacts:
 
     def _publish(self, node: Node, fill: "partial[Flat]", say: Say) -> Entry:
         return self.store.publish(
-            "build" if node.kind is Kind.BUILD else "weights",
+            STORED[node.kind],
             node.key,
             lambda into: fill(pin_of(node), into),
             now=_now,

@@ -82,7 +82,7 @@ def stamp(environment: Mapping[str, str]) -> str:
     program = _program(environment)
     try:
         status = Path(program).stat()
-        of_program = f"{status.st_mtime_ns}:{status.st_size}"
+        of_program = f"{status.st_mtime_ns}:{status.st_ctime_ns}:{status.st_size}"
     except OSError:
         of_program = ""
     return f"1:{program}:{of_program}:{os.uname().release}:{os.geteuid()}"

@@ -34,6 +34,7 @@ from deployer.engines.local.snapshots import Snapshots
 from deployer.engines.local.survivors import made_from, survivors
 from deployer.engines.local.warming import IDLE, asleep
 from deployer.errors import EngineError, PromotionError
+from deployer.store import STORED
 
 if TYPE_CHECKING:
     from deployer.engines.local.artefacts import Artefacts
@@ -177,9 +178,11 @@ class LocalEngine:
             raise
 
     def flaw(self, record: Record, server: Record | Node) -> str:
-        """See `Engine.flaw`: the store looks after builds and weights itself."""
-        if record.kind is not Kind.SNAPSHOT:
+        """See `Engine.flaw`: of builds and weights, what their stamps say."""
+        if record.kind is Kind.SERVER:
             return ""
+        if record.kind is not Kind.SNAPSHOT:
+            return self._snapshots.store.flaw(STORED[record.kind], record.key)
         thing = record_of(server, {}) if isinstance(server, Node) else server
         return self._snapshots.flaw(record.key, Server(thing, self._place))
 

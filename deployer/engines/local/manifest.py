@@ -112,10 +112,11 @@ def _other_files(depends: JsonValue, digests: DigestCache) -> str:
                 "path": str(path),
                 "size": int(size),
                 "mtime_ns": int(written),
+                "ctime_ns": int(touched),
                 "inode": int(inode),
                 "sha256": str(sha256),
             }:
-                stamp = Stamp(size, written, inode)
+                stamp = Stamp(size, written, touched, inode)
                 if changed := _changed(Path(path), stamp, sha256, digests):
                     return changed
             case _:
@@ -155,6 +156,7 @@ def _identity(file: Path, digests: DigestCache) -> JsonValue:
         "path": str(file),
         "size": stamp.size,
         "mtime_ns": stamp.mtime_ns,
+        "ctime_ns": stamp.ctime_ns,
         "inode": stamp.inode,
         "sha256": digests.sha256_of(file, unwatched),
     }
