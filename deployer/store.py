@@ -235,8 +235,8 @@ class Store:
         ):
             if not again and (found := self.find(kind, key)) is not None:
                 return found
-            if place.exists():
-                say(f"{self.flaw(kind, key)}: making it again")
+            if place.exists() and (flaw := self.flaw(kind, key)):
+                say(f"{flaw}: making it again")
             self._clean(kind, key)
             staging = _staging(place)
             staging.mkdir(mode=0o700)
