@@ -12,8 +12,8 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -211,12 +211,35 @@ class Store:
 
     def remove(self, kind: Kind, key: str) -> None:
         """Remove an entry, at once for everybody; a file of the user stays."""
-        place = self.home / kind / _checked(key)
         with self._locked(kind, key, say=lambda _: None):
-            if place.exists():
-                leaving = _staging(contained(self.home / kind, place))
-                place.rename(leaving)
-                _sweep(leaving)
+            self._take_away(kind, key)
+
+    def remove_all(
+        self,
+        entries: Collection[tuple[Kind, str]],
+        unused: Callable[[], Collection[tuple[Kind, str]]],
+    ) -> tuple[tuple[Kind, str], ...]:
+        """Remove those of the entries that are ``unused``; returns which.
+
+        That is asked once no other process can publish them or find them published: a
+        run names what it needs in its state before it looks for it here.
+        """
+        found = sorted(set(entries))
+        with ExitStack() as locks:
+            for kind, key in found:
+                locks.enter_context(self._locked(kind, key, say=lambda _: None))
+            still = set(unused()) if found else set()
+            going = [it for it in found if it in still]
+            for kind, key in going:
+                self._take_away(kind, key)
+        return tuple(going)
+
+    def _take_away(self, kind: Kind, key: str) -> None:
+        place = self.home / kind / _checked(key)
+        if place.exists():
+            leaving = _staging(contained(self.home / kind, place))
+            place.rename(leaving)
+            _sweep(leaving)
 
     def _publish(
         self,

@@ -14,7 +14,7 @@ from deployer.app.judging import Judging
 from deployer.app.planning import Options, Planned, drift_of, plan, settled
 from deployer.app.prepared import Prepared
 from deployer.app.reports import keep_report
-from deployer.app.roots import only_used_by, register
+from deployer.app.roots import only_used_by, register, users
 from deployer.app.runs import ran_now, remember
 from deployer.app.saving import held_to
 from deployer.app.settings import Settings, monotonic, utc_now, whole
@@ -28,6 +28,9 @@ from deployer.core.steps import Make, Stage, steps_of
 from deployer.core.values import Flat, JsonValue
 from deployer.core.verdict import Verdict
 from deployer.engines import ABILITIES, Endpoint, Engine
+from deployer.engines.local.folders import stack_folder
+from deployer.engines.local.holders import holders
+from deployer.engines.local.leftovers import ended_runs, remove_runs
 from deployer.errors import GateError, UsageError
 from deployer.saved_plan import SavedPlan
 from deployer.state import StateStore
@@ -147,12 +150,25 @@ def destroy(
         engine = found.engine
         mine = _only_of(found, settings) if artefacts else ()
         done = _carry_out(stack_file, settings, planned, engine, say, cause="destroy")
-        place = settings.state_place(stack_file)
-        for key in only_used_by(settings, place, found.state.stack, Kind.SNAPSHOT):
-            settings.store.remove("snapshot", key)
+        _clear(found, settings, say)
         for record in mine:
             engine.discard(record, say)
         return done
+
+
+def _clear(found: Deployed, settings: Settings, say: Say) -> None:
+    """Remove the snapshots and run folders that a destroyed stack leaves."""
+    stack = found.state.stack
+    place = settings.state_place(found.file)
+    for key in only_used_by(settings, place, stack, Kind.SNAPSHOT):
+        settings.store.remove("snapshot", key)
+    for lost in users(settings).unreachable:
+        what = f"`{lost.stack}` in `{lost.place}`" if lost.stack else f"`{lost.place}`"
+        text = f"what {what} needs is unknown, so no artefact was removed: {lost.why}"
+        say(Talk(stack, text))
+    if not ABILITIES[found.state.engine].remote:
+        folder = stack_folder(settings.home, found.file.parent, stack)
+        remove_runs(ended_runs(folder, holders(settings.home)))
 
 
 def _only_of(found: Deployed, settings: Settings) -> tuple[Record, ...]:

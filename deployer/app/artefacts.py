@@ -1,22 +1,27 @@
 """Artefacts apart from a deployment: fetching them, and listing the store."""
 
+import shlex
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from deployer import lockfile
 from deployer.app.planning import Options, prepare
-from deployer.app.roots import users
+from deployer.app.roots import Unreachable, Users, users
 from deployer.app.settings import Settings
 from deployer.core.events import Say
 from deployer.core.render.words import show
 from deployer.core.resources import Kind
+from deployer.engines.local.holders import holder_of, holders
+from deployer.engines.local.leftovers import remove_runs, unused_runs
 from deployer.engines.modal import sweep
 from deployer.engines.modal.drive import Account
 from deployer.engines.modal.sweep import Left
+from deployer.errors import StateError
 from deployer.llama.compile import forget_work
+from deployer.store import Entry
 from deployer.store import Kind as StoredKind
 
 
@@ -34,7 +39,17 @@ class Stored:
     sound: bool
     """Every file is there with the recorded size."""
     used_by: tuple[str, ...]
-    """Stacks that have it live, keep it for a rollback, or are making it."""
+    """Stacks that have it live, retain it for a rollback, or are making it; else a
+    process that holds a file of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Garbage:
+    """What no state needs, and no living process holds."""
+
+    entries: tuple[Stored, ...]
+    runs: tuple[Path, ...]
+    """Run folders: logs, and what ended servers left."""
 
 
 def fetch(
@@ -61,9 +76,21 @@ def fetch(
         return {node.kind.value: str(found.get("path")) for node, found in done}
 
 
-def stored(settings: Settings) -> tuple[Stored, ...]:
-    """Everything in the store, oldest first."""
+def stored(settings: Settings) -> tuple[tuple[Stored, ...], tuple[Unreachable, ...]]:
+    """Everything in the store, oldest first, and the states whose needs are unknown."""
     needed = users(settings)
+    return _stored(settings, needed, holders(settings.home)), needed.unreachable
+
+
+def _stored(
+    settings: Settings, needed: Users, held: Mapping[Path, int]
+) -> tuple[Stored, ...]:
+    def used_by(entry: Entry) -> tuple[str, ...]:
+        if stacks := needed.of.get(entry.key):
+            return stacks
+        pid = holder_of(entry.folder, held)
+        return () if pid is None else (f"pid {pid}",)
+
     return tuple(
         Stored(
             entry.kind,
@@ -72,7 +99,7 @@ def stored(settings: Settings) -> tuple[Stored, ...]:
             entry.created.isoformat(timespec="seconds"),
             show(entry.about.get("name")),
             sound=not entry.problems(),
-            used_by=needed.get(entry.key, ()),
+            used_by=used_by(entry),
         )
         for entry in settings.store.entries()
     )
@@ -87,20 +114,61 @@ def verified(settings: Settings) -> Mapping[str, tuple[str, ...]]:
     }
 
 
-def unused(settings: Settings) -> tuple[Stored, ...]:
-    """What no live and no kept release needs."""
-    return tuple(entry for entry in stored(settings) if not entry.used_by)
+def garbage(settings: Settings) -> Garbage:
+    """What no live and no retained release needs, and no living process holds.
+
+    Raises StateError where a state cannot be read: what it needs is unknown.
+    """
+    needed = _known_users(settings)
+    held = holders(settings.home)
+    entries = _stored(settings, needed, held)
+    return Garbage(
+        tuple(entry for entry in entries if not entry.used_by),
+        unused_runs(settings.home, needed.of, held),
+    )
 
 
-def remove(settings: Settings, entries: Sequence[Stored]) -> None:
-    """Remove artefacts from the store; a file of the user stays."""
-    for entry in entries:
-        settings.store.remove(entry.kind, entry.key)
+def collect(settings: Settings, found: Garbage) -> Garbage:
+    """Remove garbage that still is some; a file of the user stays.
+
+    Returns what was removed.  Raises StateError as `garbage` does.
+    """
+
+    def unused() -> Collection[tuple[StoredKind, str]]:
+        return {(entry.kind, entry.key) for entry in garbage(settings).entries}
+
+    asked = [(entry.kind, entry.key) for entry in found.entries]
+    gone = settings.store.remove_all(asked, unused)
+    runs = tuple(run for run in found.runs if run in garbage(settings).runs)
+    remove_runs(runs)
+    entries = tuple(it for it in found.entries if (it.kind, it.key) in gone)
+    _forget_leftovers(settings)
+    return Garbage(entries, runs)
+
+
+def _known_users(settings: Settings) -> Users:
+    """Who needs what; raises StateError where that is not known of every state."""
+    found = users(settings)
+    if found.unreachable:
+        count = len(found.unreachable)
+        states = "1 state cannot" if count == 1 else f"{count} states cannot"
+        told = "; ".join(
+            f"{f'`{it.stack}` ' if it.stack else ''}in `{it.place}`: {it.why}"
+            for it in found.unreachable
+        )
+        raise StateError(
+            f"{states} be read, so what is needed is unknown and nothing was removed:"
+            f" {told}",
+            hint="make it readable, or for a state that is gone for good:"
+            f" `deployer store gc --forget {shlex.quote(found.unreachable[0].place)}`",
+        )
+    return found
 
 
 def unused_on_modal(settings: Settings, environment: str | None) -> tuple[Left, ...]:
     """What the Volume of a Modal environment holds, and no release needs."""
-    return sweep.unused(_account(settings, environment), users(settings))
+    needed = _known_users(settings).of
+    return sweep.unused(_account(settings, environment), needed)
 
 
 def remove_on_modal(
@@ -114,7 +182,9 @@ def _account(settings: Settings, environment: str | None) -> Account:
     return Account(settings.environment, environment)
 
 
-def forget_leftovers(settings: Settings) -> None:
+def _forget_leftovers(settings: Settings) -> None:
     """Remove what builds and downloads left to save the next one some work."""
     forget_work(settings.home / "work")
-    shutil.rmtree(settings.store.downloads, ignore_errors=True)
+    downloads = settings.store.downloads
+    if holder_of(downloads, holders(settings.home)) is None:
+        shutil.rmtree(downloads, ignore_errors=True)

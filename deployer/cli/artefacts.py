@@ -5,16 +5,17 @@ from pathlib import Path
 import click
 
 from deployer.app.artefacts import (
+    Garbage,
     Stored,
+    collect,
     fetch,
-    forget_leftovers,
-    remove,
+    garbage,
     remove_on_modal,
     stored,
-    unused,
     unused_on_modal,
     verified,
 )
+from deployer.app.roots import forget as forget_states
 from deployer.app.settings import Settings, settings_of
 from deployer.cli.options import (
     engine_option,
@@ -67,7 +68,7 @@ def store_ls(*, as_json: bool) -> None:
     Example:
       deployer store ls
     """
-    entries = stored(settings_of())
+    entries, unreachable = stored(settings_of())
     if as_json:
         json_head()
         for entry in entries:
@@ -89,6 +90,9 @@ def store_ls(*, as_json: bool) -> None:
     total = sum(entry.size for entry in entries)
     word = "artefact" if len(entries) == 1 else "artefacts"
     click.echo(f"{len(entries)} {word}, {show_bytes(total)}")
+    for it in unreachable:
+        where = f"`{it.stack}` in `{it.place}`" if it.stack else f"`{it.place}`"
+        click.echo(f"warning: what {where} needs is unknown: {it.why}", err=True)
 
 
 @store_command.command("verify")
@@ -121,33 +125,56 @@ def store_verify() -> None:
     help="Whose store.",
 )
 @click.option("--environment", metavar="NAME", help="With modal: the environment.")
+@click.option(
+    "--forget",
+    multiple=True,
+    metavar="PLACE",
+    help="First forget the states at or below this folder or URL that cannot be read.",
+)
 @yes_option
-def store_gc(engine: str, environment: str | None, *, yes: bool) -> None:
-    """Remove what no live and no kept release needs; without --yes only list it.
+def store_gc(
+    engine: str, environment: str | None, forget: tuple[str, ...], *, yes: bool
+) -> None:
+    """Remove what no live and no retained release needs; without --yes only list it.
 
-    What compilers left for the next build, and finished downloads, go with it.
+    What a living process holds stays.  While a state that was seen here cannot be read,
+    or is not there, what it needs is unknown: nothing is removed, and the exit code is
+    1.  For a project that is gone for good, say so with --forget.
+
+    Run folders and logs of servers that no release needs, what compilers left for the
+    next build, and finished downloads go with it.
     On Modal, that is folders of the Volume that no state of this machine names and no
     deployed app was made from.
 
     \b
     Example:
       deployer store gc --yes
+      deployer store gc --forget ~/old-project --yes
       deployer store gc --engine modal --environment dev
     """
     settings = settings_of()
+    for place in forget:
+        for gone in forget_states(settings, place):
+            click.echo(f"forgotten: the state in `{gone}`")
     if engine == "modal":
         _gc_on_modal(settings, environment, yes=yes)
         return
-    entries = unused(settings)
-    for entry in entries:
+    found = garbage(settings)
+    for entry in found.entries:
         click.echo(_line(entry))
-    total = show_bytes(sum(entry.size for entry in entries))
+    for run in found.runs:
+        click.echo(f"logs     {run}")
     if yes:
-        remove(settings, entries)
-        forget_leftovers(settings)
-        click.echo(f"removed {len(entries)}, {total}")
+        click.echo(f"removed {_counted(collect(settings, found))}")
     else:
-        click.echo(f"{len(entries)} would be removed, {total}: add `--yes`")
+        click.echo(f"{_counted(found)} would be removed: add `--yes`")
+
+
+def _counted(found: Garbage) -> str:
+    size = show_bytes(sum(entry.size for entry in found.entries))
+    artefacts = "artefact" if len(found.entries) == 1 else "artefacts"
+    folders = "run folder" if len(found.runs) == 1 else "run folders"
+    return f"{len(found.entries)} {artefacts}, {size}, {len(found.runs)} {folders}"
 
 
 def _gc_on_modal(settings: Settings, environment: str | None, *, yes: bool) -> None:

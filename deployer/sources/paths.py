@@ -102,8 +102,8 @@ def referred(pin: Pin, *, cache: DigestCache, progress: Watch) -> dict[str, File
                 f"locked was {expected}",
                 hint="lock again to take the new file, or put the old one back",
             )
-        real = Path(os.path.realpath(path))
-        file = File(path.stat().st_size, found, external=str(real))
+        real = os.path.realpath(path)
+        file = File(path.stat().st_size, found, external=real)
         files[path.name] = stamped(file, path)
     return files
 

@@ -24,7 +24,8 @@ def test_store_verify_reads_every_artefact(live: Project) -> None:
 
 @pytest.mark.real
 def test_store_gc_keeps_what_a_release_needs(live: Project) -> None:
-    assert live.run("store", "gc", "--yes").out == "removed 0, 0 B\n"
+    done = live.run("store", "gc", "--yes")
+    assert done.out == "removed 0 artefacts, 0 B, 0 run folders\n"
     assert len(live.run("store", "ls").out.splitlines()) == 3
 
 
@@ -32,11 +33,14 @@ def test_store_gc_keeps_what_a_release_needs(live: Project) -> None:
 def test_store_gc_removes_what_no_state_names_once_it_may(live: Project) -> None:
     live.run("destroy", "stacks/demo.yaml", "--yes")
     shutil.rmtree(live.state.parent)
-    listed = live.run("store", "gc")
+    unknown = live.run("store", "gc")
+    listed = live.run("store", "gc", "--forget", str(live.folder))
     removed = live.run("store", "gc", "--yes")
 
-    assert "2 would be removed" in listed.out
-    assert "removed 2" in removed.out
+    assert unknown.code == 1
+    assert "2 artefacts, " in listed.out
+    assert listed.out.endswith("would be removed: add `--yes`\n")
+    assert "removed 2 artefacts, " in removed.out
     assert live.run("store", "ls").out == "0 artefacts, 0 B\n"
     assert (live.folder / "stacks/tiny.gguf").exists()
 

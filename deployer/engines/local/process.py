@@ -8,6 +8,7 @@ boot and start tick must be the same, see `deployer.engines.local.identity`.
 
 import json
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -235,6 +236,7 @@ def stop(running: Running, *, grace: float) -> None:
 def _start(
     argv: Sequence[str], *, run_dir: Path, log: Path, environment: Mapping[str, str]
 ) -> int:
+    _write_no_cores()
     descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
         process = subprocess.Popen(  # noqa: S603 - no shell, and the plan's own argv
@@ -254,6 +256,18 @@ def _start(
     # The process is meant to outlive this object, which else warns that it does.
     process.returncode = 0
     return process.pid
+
+
+def _write_no_cores() -> None:
+    """Let no process that is started from here leave its memory behind when it dies.
+
+    It contains the API key and prompts, and this process may contain the key.  A limit
+    of 1 byte is less than any core file, and the one value that Linux heeds for a core
+    that is piped to a program (core(5), fs/coredump.c); of 0 such a program gets all.
+    """
+    hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    limit = 1 if hard == resource.RLIM_INFINITY else min(1, hard)
+    resource.setrlimit(resource.RLIMIT_CORE, (limit, hard))
 
 
 def _keep_short(running: Running) -> None:
