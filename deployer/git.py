@@ -135,11 +135,13 @@ def _git(folder: Path, *words: str, typed: bytes = b"") -> bytes:
     done = _run(folder, words, typed)
     if done.returncode == 0:
         return done.stdout
-    why = os.fsdecode(done.stderr).strip().splitlines() or ["it failed"]
+    # Other lines than `fatal:` quote files that the settings include.
+    said = os.fsdecode(done.stderr).splitlines()
+    why = next((it for it in said if it.startswith("fatal: ")), "it failed")
     shallow = _run(folder, ("rev-parse", "--is-shallow-repository")).stdout
     more = ", and this clone is shallow" if shallow.strip() == b"true" else ""
     raise UsageError(
-        f"git says: {why[0].removeprefix('fatal: ')}{more}",
+        f"git says: {why.removeprefix('fatal: ')}{more}",
         hint="`--changed-since` needs a revision of this repository that was fetched:"
         " `git fetch origin main`, or `fetch-depth: 0` where CI checks it out",
     )
@@ -156,11 +158,6 @@ def _run(
 def _started(folder: Path) -> Iterator[tuple[str, str]]:
     """Settings of this repository that name a program by a word of their own."""
     listed = _start(folder, ("config", "--list", "--name-only", "-z"), b"", ())
-    if listed.returncode:  # not in git's words: they quote a file that is included
-        raise UsageError(
-            f"git cannot read the settings of the repository of `{folder}`",
-            hint="`git config --list` says what is wrong with them",
-        )
     for name in _names(listed.stdout):
         if _STARTS.fullmatch(name):
             yield name, "false" if name.endswith(".required") else ""

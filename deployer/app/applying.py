@@ -209,9 +209,7 @@ def _planned(found: Deployed, graph: Graph, drift: tuple[Drift, ...] = ()) -> Pl
     """A plan towards a graph that comes from the state."""
     state = found.state
     prepared = Prepared(state.stack, state.engine, graph, {}, ())
-    known = {it.address for it in found.drift}
-    more = tuple(it for it in drift if it.address not in known)
-    made = make_plan(graph, state, drift=(*found.drift, *more))
+    made = make_plan(graph, state, drift=(*found.drift, *drift))
     return Planned(made, prepared, state, None)
 
 

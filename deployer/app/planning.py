@@ -123,21 +123,6 @@ def plan(
     return Planned(made, prepared, state, facts, notes, options.without_state)
 
 
-def verify_artefacts(graph: Graph, settings: Settings, watch: Watch) -> None:
-    """Read every byte of the artefacts of a stack that are in the store.
-
-    What differs counts as damaged from then on: for drift, and for what makes it.
-    """
-    from deployer.store import STORED  # noqa: PLC0415 - plan rarely needs it
-
-    store = settings.store
-    for node in graph.values():
-        if (kind := STORED.get(node.kind)) is not None:
-            entry = store.look(kind, node.key)
-            if entry is not None:
-                store.verify(entry, watch)
-
-
 def _looked(
     stack_file: Path,
     settings: Settings,
@@ -163,6 +148,21 @@ def _looked(
             return (), (f"{server.address} was not looked at: {why}",)
         case never:
             assert_never(never)
+
+
+def verify_artefacts(graph: Graph, settings: Settings, watch: Watch) -> None:
+    """Read every byte of the artefacts of a stack that are in the store.
+
+    What differs counts as damaged from then on: for drift, and for what makes it.
+    """
+    from deployer.store import STORED  # noqa: PLC0415 - plan rarely needs it
+
+    store = settings.store
+    for node in graph.values():
+        if (kind := STORED.get(node.kind)) is not None:
+            entry = store.look(kind, node.key)
+            if entry is not None:
+                store.verify(entry, watch)
 
 
 def notes_of(made: Plan) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ class LlamaCpp(Section):
 
     tag: Annotated[
         str,
-        Field(pattern=r"^(b[0-9]+|v[0-9]+\.[0-9]+\.[0-9]+|[0-9a-f]{7,40})$"),
+        Field(pattern=r"^(b[0-9]{1,9}|v[0-9]{1,9}(\.[0-9]{1,9}){2}|[0-9a-f]{7,40})$"),
         Mark.LOCKED,
     ]
     """Release of llama.cpp: `bNNNNN`, `vX.Y.Z` or a commit."""

@@ -1,5 +1,6 @@
 """What commands that only read start, import and print in a checkout full of traps."""
 
+import json
 import os
 import re
 import shutil
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from deployer.keys import Keys
 from tests.security.harness import (
     STACK,
     Deployer,
@@ -17,6 +19,7 @@ from tests.security.harness import (
     World,
     assert_harmless,
 )
+from tests.security.hostile import LOCK
 
 pytestmark = pytest.mark.trust
 STATES = Path(__file__).parents[1] / "state" / "forms"
@@ -255,3 +258,47 @@ def test_no_rendering_moves_the_cursor(world: World, form: tuple[str, ...]) -> N
     assert_harmless(outcome)
     assert outcome.code == 0
     assert r"ti\u202eny" in outcome.out
+
+
+@pytest.mark.parametrize(
+    ("tag", "layers", "code"),
+    [("9" * 5000, 2, 3), ("11434", "x", 0), ("11434", 10**12, 0), ("11434", None, 0)],
+)
+def test_a_bad_stack_ends_no_other(
+    world: World, tag: str, layers: object, code: int
+) -> None:
+    """What the lock file says of a header is not believed where it cannot be true."""
+    world.stack(STACK.replace("b11434", f"b{tag}"), "a-bad")
+    world.stack(STACK.replace("name: demo", "name: good"), "good")
+    assert world.run("lock", "stacks/good.yaml").code == 0
+    lock = json.loads((world.checkout / "stacks/good.lock.json").read_text())
+    model = json.loads(LOCK)["weights"]["about"]["gguf"]["model"]
+    lock["weights"]["about"]["gguf"] = {"model": {**model, "block_count": layers}}
+    lock["stack"] = "a-bad"
+    world.write("stacks/a-bad.lock.json", json.dumps(lock))
+    for words in (("plan", "stacks"), ("plan", "stacks", "--format", "markdown")):
+        outcome = world.run(*words)
+        assert_harmless(outcome)
+        assert outcome.code == code
+        assert "good on local" in outcome.out or "good" in outcome.out
+        assert ("stacks/a-bad.yaml:4:13: error: " in outcome.err) == bool(code)
+
+
+@pytest.mark.parametrize("place", ["stacks/demo.yaml", "stacks/demo.lock.json", ".env"])
+def test_a_fifo_is_refused_and_not_waited_for(world: World, place: str) -> None:
+    file = world.checkout / place
+    world.stack()
+    file.unlink(missing_ok=True)
+    os.mkfifo(file)
+    outcome = world.run("plan", "stacks/demo.yaml")
+    assert_harmless(outcome)
+    assert outcome.code == (0 if place == ".env" else 3)
+    assert place == ".env" or "not a regular file" in outcome.err
+
+
+def test_a_dotenv_names_no_other_variable(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("A=${OF_THE_JOB}\nB=b\nPATH=stacks\n")
+    keys = Keys({"OF_THE_JOB": "secret", "B": ""}, tmp_path / ".env")
+    assert keys.get("A") == "${OF_THE_JOB}"
+    assert keys.get("B") == ""
+    assert keys.get("C") is None
