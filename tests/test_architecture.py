@@ -177,6 +177,8 @@ SPELLED: Mapping[str, set[object]] = {
         "llama_cpp.cuda",
         "llama_cpp.patches",
     },
+    # where a live server is asked
+    "engines/local/look.py": {"local.host", "local.port"},
     "engines/local/rendering.py": {"auth.api_key.env", "local.host", "local.port"},
     # what a container on Modal is
     "engines/modal/lower.py": {
