@@ -1,6 +1,7 @@
 """Merged values to a `Stack`, or every problem they have."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,7 +142,10 @@ def _folders_of(stack: Stack) -> Iterator[tuple[str, str | None]]:
     yield "llama_cpp.source_path", stack.llama_cpp.source_path
     repo = stack.llama_cpp.repo or ""
     if (folder := folder_of(repo)) is not None and trouble_of(repo) is None:
-        yield from (("llama_cpp.repo", str(it)) for it in places_of(folder))
+        # git takes `x.git` for `x` only where it is: an absent one decides nothing.
+        first, *others = places_of(folder)
+        for place in (first, *(it for it in others if os.path.lexists(it))):
+            yield "llama_cpp.repo", str(place)
 
 
 def _files_of(stack: Stack) -> Iterator[tuple[str, str | None]]:

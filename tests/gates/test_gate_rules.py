@@ -15,6 +15,7 @@ SOUND: dict[str, Any] = {
     "engine": "local",
     "llama_cpp": {"tag": "b9763"},
     "model": {"repo": "owner/name", "quant": "Q4_K_M"},
+    "auth": {"open": "nothing serves in these tests"},
 }
 
 
