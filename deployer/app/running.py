@@ -44,7 +44,10 @@ def restore(stack_file: Path, settings: Settings, say: Say) -> Restored:
                 hint=f"`deployer apply {stack_file}` takes a new one; what runs was"
                 " left alone",
             )
-        return found.engine.restore(server, found.needs, say, beside=False)
+        restored = found.engine.restore(server, found.needs, say, beside=False)
+        # A run that was killed may have left its clients outside.
+        found.engine.start(server, found.needs, say)
+        return restored
 
 
 def stop(stack_file: Path, settings: Settings, say: Say) -> Deployed:

@@ -67,11 +67,21 @@ def command_text(argv: tuple[str, ...]) -> str:
 
 def _print_files(found: Rendering) -> None:
     for name, content in found.files.items():
+        if name.startswith(RUNTIME):
+            continue
         click.echo(f"# ==> {name} <==")
         if name.endswith(".py"):
             click.echo(content.decode())
         else:
             click.echo(f"# {len(content)} bytes\n")
+    if any(name.startswith(RUNTIME) for name in found.files):
+        click.echo(
+            f"# {RUNTIME} is the same for every stack; `--out DIR` writes it too\n"
+        )
+
+
+RUNTIME = "runtime/"
+"""Folder of what every rendered app comes with."""
 
 
 def _print_json(found: Rendering, *, with_text: bool) -> None:

@@ -17,8 +17,12 @@ class Escaped:
     def __init__(self, stream: TextIO) -> None:
         self.styled = stream
 
-    def write(self, text: str) -> int:
-        """Write text that cannot do harm."""
+    def write(self, text: str | bytes) -> int:
+        """Write text that cannot do harm; raises TypeError for no bytes at all."""
+        if isinstance(text, bytes):
+            if not text:  # click tries, to tell a stream of text from one of bytes
+                raise TypeError(type(text))
+            text = text.decode()  # what it completes for a shell
         return self.styled.write(harmless(text))
 
     def writelines(self, lines: "list[str]") -> None:

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from json import dumps
 
 LONGEST = 80
 """Characters; a longer word is no slip of the finger, and costs time to compare."""
@@ -67,7 +66,11 @@ def json_harmless(text: str) -> str:
 
 def _unseen(character: str) -> str:
     """The escape of JSON for a character; DEL is the one that ASCII would let pass."""
-    return "\\u007f" if character == "\x7f" else dumps(character)[1:-1]
+    if character == "\x7f":
+        return "\\u007f"
+    from json import dumps  # noqa: PLC0415 - slow to import, and rarely needed
+
+    return dumps(character)[1:-1]
 
 
 def speakable(text: str) -> str:

@@ -60,7 +60,7 @@ def test_a_server_that_crashed_is_told_with_its_cause(live: Project) -> None:
 
     assert found["server"][0] == "error"
     assert found["truncated-gguf"][0] == "error"
-    assert "has 900000 bytes" in found["store"][1]
+    assert "is 900.0 KB, was 2.1 MB" in found["store"][1]
 
 
 @pytest.mark.usefixtures("taken")

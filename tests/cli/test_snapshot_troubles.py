@@ -247,7 +247,7 @@ def test_a_warm_up_that_takes_too_long(live: Frozen) -> None:
     refuses(
         live,
         str(live.criu),
-        r"error: warm-up request 1 of 1 \(`Hello`\) failed: no answer within 0.0 s",
+        r"error: warm-up request 1 of 1 \(`Hello`\) failed: no answer within 0.001 s",
         text=re.sub(r"warmup: .*", slow, STACK + SNAPSHOT),
     )
 

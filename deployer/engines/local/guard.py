@@ -17,7 +17,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+import psutil
+
 from deployer.engines.local import identity, steer
+from deployer.engines.local.ports import listeners
 from deployer.engines.local.process import (
     Running,
     is_alive,
@@ -29,6 +32,8 @@ from deployer.errors import EngineError
 
 FOLDER: Final = "guard"
 """Folder in a run directory; it contains the guard's `process.json`."""
+_RUN_DIR: Final = "DEPLOYER_GUARDED_RUN_DIR"
+"""Tells of a guard without a record whose it is."""
 _BACKLOG: Final = 128
 _GRACE: Final = 5.0
 _ALONE_SECONDS: Final = 30
@@ -85,6 +90,17 @@ def end(run_dir: Path) -> None:
         (run_dir / FOLDER / "process.json").unlink()
 
 
+def end_unrecorded(stack_dir: Path, port: int) -> None:
+    """End the guards of a port whose deployer was killed before it recorded them."""
+    below = f"{stack_dir.resolve()}{os.sep}"
+    known = guards_in(stack_dir)
+    for pid in {it.pid for it in listeners(port) if it.pid is not None} - known:
+        with suppress(psutil.Error, OSError):
+            guarded = psutil.Process(pid).environ().get(_RUN_DIR, "")
+            if guarded.startswith(below):
+                stop(Running(pid, identity.began(pid), port, ""), grace=_GRACE)
+
+
 def _start(run_dir: Path, listener: socket.socket, port: int) -> None:
     folder = run_dir / FOLDER
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -96,7 +112,7 @@ def _start(run_dir: Path, listener: socket.socket, port: int) -> None:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        env={},
+        env={_RUN_DIR: str(run_dir.resolve())},
         cwd="/",
         start_new_session=True,
     )

@@ -243,6 +243,8 @@ class Server:
 
     def _lead_gates(self, running: Running) -> None:
         """A candidate that an earlier run left may be out of the gates' reach."""
+        if self.is_guarded:  # the clients are the guard's, as when it was started
+            return
         if not (others := self._others()) or not ports.listens(running.pid, self.port):
             return
         found = reach.reached(self.host, self.port, {running.pid, *others})
@@ -295,6 +297,8 @@ class Server:
         found = ports.listeners(self.port)
         own = self._pids_of_stack()
         if any(it.pid not in own for it in found):  # one that left no record, perhaps
+            guard.end_unrecorded(self._stack_dir, self.port)
+            found = ports.listeners(self.port)
             own |= marked_pids(self._stack_dir)
         strangers = tuple(it for it in found if it.pid not in own)
         if strangers:
@@ -359,7 +363,9 @@ class Server:
         self.stopped.unlink(missing_ok=True)
         door = self.door()
         if door.source_address:
-            steer.steer(self.host, self.port, clients=0, gates=1)
+            # It listens last: behind a live server, and its guard where it has one.
+            last = len(ports.listeners(self.port))
+            steer.steer(self.host, self.port, clients=0, gates=last)
         return door
 
     @property
@@ -420,13 +426,21 @@ class Server:
         """Where a file of an artefact lies; raises EngineError for a state without."""
         match needs.get(kind, {}).get(name):
             case str(path) if path:
-                return path
+                return self._in_store(kind, Path(path))
             case _:
                 raise EngineError(
                     f"the state of `{self.record.address}` does not name the {kind}"
                     " that it was started from",
                     hint="run `deployer apply`: it fills in what is missing",
                 )
+
+    def _in_store(self, kind: str, path: Path) -> str:
+        """A file of the store by its key: a state of another home names that one."""
+        key = self.record.needs.get(kind)
+        if key is None or key not in path.parts:
+            return str(path)  # weights of the user's own stay where they are
+        inside = path.parts[path.parts.index(key) + 1 :]
+        return str(self.place.home.joinpath(kind, key, *inside))
 
     def _dry_run(self, argv: tuple[str, ...]) -> None:
         """Let llama-server read its options without starting.
