@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks.applied import KEY
 from benchmarks.processes import MeasureError
-from deployer.engines.local.process import scrubbed
+from deployer.engines.local.supervise.process import scrubbed
 
 HOST = "127.0.0.1"
 PATIENCE = 120.0

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from benchmarks.processes import Command, MeasureError
 from benchmarks.result import Run
-from deployer.engines.local import criu
 from deployer.engines.local.ports import free_port
+from deployer.engines.local.snapshot import criu
 
 KEY = "sk-of-the-benchmarks"
 """Opens the servers that are measured."""

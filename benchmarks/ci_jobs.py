@@ -16,25 +16,25 @@ from pathlib import Path
 from random import Random
 
 from benchmarks.virtual import KilledError, VirtualPool, VirtualTime
-from deployer.app.concurrent_states import AT_ONCE, begin_reading
-from deployer.apply import World, apply
-from deployer.core.events import Say
-from deployer.core.graph import expand
-from deployer.core.plan import make_plan
-from deployer.core.resources import Graph, Kind, Node
-from deployer.core.state import Record, State, node_of
-from deployer.core.steps import steps_of
-from deployer.core.values import Flat
-from deployer.core.verdict import Outcome, Verdict
 from deployer.errors import LockedError, StalePlanError
+from deployer.planning.events import Say
+from deployer.planning.graph import expand
+from deployer.planning.plan import make_plan
+from deployer.planning.resources import Graph, Kind, Node
+from deployer.planning.state import Record, State, node_of
+from deployer.planning.steps import steps_of
+from deployer.planning.verdict import Outcome, Verdict
+from deployer.stack.fields.values import Flat
 from deployer.state.bucket import ObjectBucket
 from deployer.state.form import from_json, to_json
+from deployer.state.lock_wait import Patience, lock_in_time, pause_after
 from deployer.state.objects import FREE, ObjectStateStore
-from deployer.state.waiting import Patience, lock_in_time, pause_after
 from deployer.testing.engines import FakeEngine
 from deployer.testing.judges import unheard
 from deployer.testing.stacks import resolved, stack
-from tests.core.checking import KEEPS
+from deployer.usecases.applying.steps import World, apply
+from deployer.usecases.context.concurrent_states import AT_ONCE, begin_reading
+from tests.planning.checking import KEEPS
 from tests.state.fake_objects import FakeObjects, Request
 
 URL = "s3://states/prod"

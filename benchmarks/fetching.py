@@ -20,12 +20,12 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from deployer.core.progress import unwatched
+from deployer.artefacts.sources import http
+from deployer.artefacts.sources.ranges import opened
 from deployer.gguf.header import read_header, read_sizes
 from deployer.gguf.reading import beginning, remote
 from deployer.gguf.stream import Stream
-from deployer.sources import http
-from deployer.sources.ranges import opened
+from deployer.planning.progress import unwatched
 from tests.gguf.files import header
 
 ROUNDS = 5

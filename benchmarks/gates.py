@@ -16,11 +16,11 @@ import psutil
 
 from benchmarks.applied import llama_server
 from benchmarks.result import Result, Run, Table
-from deployer.core.values import JsonValue
-from deployer.core.verdict import Outcome, Verdict
 from deployer.gates import GATES
-from deployer.gates.runner import GateRequest, run_gates
-from deployer.gates.target import Process, Target
+from deployer.gates.harness.runner import GateRequest, run_gates
+from deployer.gates.harness.target import Process, Target
+from deployer.planning.verdict import Outcome, Verdict
+from deployer.stack.fields.values import JsonValue
 from tests.gates.checking import DATA, section
 from tests.gates.real_server import KEY, serving
 from tests.models import tiny

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from deployer.core.values import JsonValue
+from deployer.stack.fields.values import JsonValue
 
 LIMIT = 120
 """Seconds after which a program that is measured is killed."""

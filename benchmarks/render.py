@@ -10,13 +10,13 @@ import time
 from pathlib import Path
 
 from benchmarks.result import Result, Run, Table
-from deployer.core.facts import Facts, Pin
-from deployer.core.graph import expand
 from deployer.engines import ABILITIES
 from deployer.engines.modal.lower import lower
 from deployer.engines.modal.render import render as app_files
-from deployer.llama.patch_file import load_patches
-from deployer.load.stack import load
+from deployer.llama.patches.patch_file import load_patches
+from deployer.planning.facts import Facts, Pin
+from deployer.planning.graph import expand
+from deployer.stack.load import load
 
 ROOT = Path(__file__).parent.parent
 RENDERINGS = 40

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from deployer.core.values import JsonValue
+from deployer.stack.fields.values import JsonValue
 
 
 @dataclass(frozen=True, slots=True)

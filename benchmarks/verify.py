@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from deployer.core.values import JsonValue
-from deployer.store import Store
+from deployer.artefacts.store import Store
+from deployer.stack.fields.values import JsonValue
 
 ROUNDS = 15
 SIZE = 250_000_000

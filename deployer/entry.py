@@ -3,7 +3,7 @@
 import gc
 import sys
 
-from deployer import interrupts
+from deployer.system import interrupts
 
 # Importing makes many objects and no garbage: looking for it takes a tenth of the time.
 gc.set_threshold(150_000, 10, 10)

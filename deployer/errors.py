@@ -25,7 +25,7 @@ import errno
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from deployer.core.problems import Problem
+from deployer.diagnostics import Problem
 
 _ADVICE: Mapping[int | None, str] = {
     errno.ENOSPC: "free some space; `DEPLOYER_HOME` moves the store to another disk",

@@ -20,10 +20,10 @@ from cmarkgfm.cmark import Options  # type: ignore[import-untyped]
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from deployer.core.problems import Place, Problem
-from deployer.core.render.markdown import Entry, comment
-from deployer.core.render.words import costs
-from tests.core.checking import MODAL, but, planned
+from deployer.diagnostics import Place, Problem
+from deployer.show.markdown import Entry, comment
+from deployer.show.words import costs
+from tests.planning.checking import MODAL, but, planned
 
 SIZES = {"desktop": (920, 840), "phone": (420, 950)}
 """Width and height of the page, in pixels."""

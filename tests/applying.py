@@ -6,23 +6,23 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from deployer.apply import World, apply
-from deployer.core.events import Say
-from deployer.core.graph import expand
-from deployer.core.plan import Drift, make_plan
-from deployer.core.resources import Graph, Kind, Node
-from deployer.core.state import State
-from deployer.core.steps import steps_of
-from deployer.core.values import Flat
 from deployer.errors import (
     DeployerError,
 )
+from deployer.planning.events import Say
+from deployer.planning.graph import expand
+from deployer.planning.plan import Drift, make_plan
+from deployer.planning.resources import Graph, Kind, Node
+from deployer.planning.state import State
+from deployer.planning.steps import steps_of
+from deployer.stack.fields.values import Flat
 from deployer.testing.engines import FakeEngine
 from deployer.testing.faults import CrashError, Fuse
 from deployer.testing.judges import FakeJudge, unheard
 from deployer.testing.stacks import resolved, stack
 from deployer.testing.states import MemoryStateStore
-from tests.core.checking import KEEPS, LOCAL, MODAL, but
+from deployer.usecases.applying.steps import World, apply
+from tests.planning.checking import KEEPS, LOCAL, MODAL, but
 
 SERVER = "demo/server"
 WIDER = but(LOCAL, "4096", "8192")

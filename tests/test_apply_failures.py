@@ -4,17 +4,17 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from deployer.core.events import Ended, Event, Say, Started, Talk
-from deployer.core.plan import Drift, make_plan
-from deployer.core.resources import Kind
-from deployer.core.state import Record, State
-from deployer.core.steps import Forget, Stage
-from deployer.core.verdict import Verdict
 from deployer.errors import (
     CancelledError,
     EngineError,
     GateError,
 )
+from deployer.planning.events import Ended, Event, Say, Started, Talk
+from deployer.planning.plan import Drift, make_plan
+from deployer.planning.resources import Kind
+from deployer.planning.state import Record, State
+from deployer.planning.steps import Forget, Stage
+from deployer.planning.verdict import Verdict
 from deployer.testing.judges import FakeJudge, unheard
 from tests.applying import (
     GATED,
@@ -28,7 +28,7 @@ from tests.applying import (
     MeetingEngine,
     graph,
 )
-from tests.core.checking import LOCAL, MODAL, but
+from tests.planning.checking import LOCAL, MODAL, but
 
 
 @pytest.fixture(name="desk")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from deployer.core.marks import Section, fields_of
-from deployer.core.model import Stack
+from deployer.stack.fields.marks import Section, fields_of
+from deployer.stack.fields.model import Stack
 
 REPOSITORY = Path(__file__).parent.parent
 ROOT = REPOSITORY / "deployer"
@@ -63,42 +63,50 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
 
 HOMES: Mapping[str, tuple[str, ...]] = {
     "click": ("cli/",),
-    "dotenv": ("keys.py",),
-    "filelock": ("store.py",),
+    "dotenv": ("engines/api_keys.py",),
+    "filelock": ("artefacts/store.py",),
     "httpx2": (
-        "gates/client.py",
-        "gates/runner.py",
-        "sources/client.py",
-        "sources/parts.py",
-        "sources/transfer.py",
-        "sources/hub.py",
-        "sources/ranges.py",
+        "gates/harness/client.py",
+        "gates/harness/runner.py",
+        "artefacts/sources/client.py",
+        "artefacts/sources/parts.py",
+        "artefacts/sources/transfer.py",
+        "artefacts/sources/hub.py",
+        "artefacts/sources/ranges.py",
     ),
-    "huggingface_hub": ("runtime/fetch.py", "sources/hub.py"),
-    "jinja2": ("app/reporting/page.py", "engines/modal/render.py", "gates/report.py"),
-    "jsonschema": ("gates/json_schema.py",),
-    "markupsafe": ("app/reporting/page.py", "gates/report.py"),
+    "huggingface_hub": ("runtime/fetch.py", "artefacts/sources/hub.py"),
+    "jinja2": (
+        "usecases/history/page.py",
+        "engines/modal/render.py",
+        "gates/harness/report.py",
+    ),
+    "jsonschema": ("gates/checks/json_schema.py",),
+    "markupsafe": ("usecases/history/page.py", "gates/harness/report.py"),
     "modal": ("engines/modal/drive.py",),
     "obstore": ("state/bucket.py",),
-    "packaging": ("app/versions.py",),
-    "prometheus_client": ("gates/metrics.py",),
+    "packaging": ("usecases/versions.py",),
+    "prometheus_client": ("gates/checks/metrics.py",),
     "psutil": ("engines/local/", "state/lock.py"),
     "pydantic": ("core/", "gates/", "load/"),
-    "pydantic_core": ("core/schema.py",),
+    "pydantic_core": ("stack/fields/schema.py",),
     "rich": ("cli/",),
-    "stamina": ("gates/client.py", "sources/transfer.py", "state/bucket.py"),
+    "stamina": (
+        "gates/harness/client.py",
+        "artefacts/sources/transfer.py",
+        "state/bucket.py",
+    ),
     "yaml": ("load/",),
     # of the standard library
     "socket": ("engines/local/",),
     "subprocess": (
         "engines/local/",
         "engines/modal/program.py",
-        "git.py",
+        "usecases/context/git.py",
         "llama/",
         "runtime/",
-        "sources/pip.py",
+        "artefacts/sources/pip.py",
     ),
-    "logging": ("sources/hub.py",),
+    "logging": ("artefacts/sources/hub.py",),
     "random": (),
 }
 """Where a library is known; one that is not named here is known nowhere."""
@@ -111,10 +119,14 @@ NEVER_IN_CORE = {
 
 SPELLED: Mapping[str, set[object]] = {
     # decides what the state forgets
-    "app/applying.py": {"rollout.keep"},
+    "usecases/apply.py": {"rollout.keep"},
     # where to tell what does not fit, and what the build does not know
-    "app/fitting.py": {"server.ctx_size"},
-    "app/knowing.py": {"llama_cpp.tag", "model.mmproj", "server.chat_template"},
+    "usecases/reading/memory_fit.py": {"server.ctx_size"},
+    "usecases/reading/model_support.py": {
+        "llama_cpp.tag",
+        "model.mmproj",
+        "server.chat_template",
+    },
     # what to write so that it fits
     "gguf/choices.py": {
         "server.cache_type_k",
@@ -123,20 +135,20 @@ SPELLED: Mapping[str, set[object]] = {
         "server.n_cpu_moe",
     },
     # what another build means for options
-    "app/upgrading.py": {"llama_cpp.tag"},
+    "usecases/upgrade/notes.py": {"llama_cpp.tag"},
     # whether the old one comes back where a short look fails
-    "apply.py": {"rollout.on_failure"},
+    "usecases/applying/steps.py": {"rollout.on_failure"},
     # what a client has to know: the model, and the context of one slot
-    "app/connecting.py": {
+    "usecases/connect.py": {
         "model.alias",
         "server.ctx_size",
         "server.kv_unified",
         "server.parallel",
     },
     # a probe waits no longer than its limit
-    "app/watching.py": {"gates.stream.ttft"},
+    "usecases/watch.py": {"gates.stream.ttft"},
     # the build number that gates expect
-    "app/judging.py": {"llama_cpp.tag"},
+    "usecases/applying/run_gates.py": {"llama_cpp.tag"},
     # what the local engine makes real by itself
     "engines/local/server.py": {
         "auth.api_key.env",
@@ -147,15 +159,15 @@ SPELLED: Mapping[str, set[object]] = {
         "rollout.strategy",
     },
     # where a server that left no note is reached
-    "engines/local/survivors.py": {"local.drain", "local.host", "local.port"},
+    "engines/local/supervise/survivors.py": {"local.drain", "local.host", "local.port"},
     # what is asked before the memory is captured
-    "engines/local/snapshots.py": {"snapshot.warmup"},
+    "engines/local/snapshot/capture.py": {"snapshot.warmup"},
     # whether a key is asked for
-    "gates/auth.py": {"auth.api_key.env"},
+    "gates/checks/auth.py": {"auth.api_key.env"},
     # compared with what the server says of itself
-    "gates/build.py": {"llama_cpp.commit", "llama_cpp.tag"},
-    "gates/models.py": {"model.alias"},
-    "gates/props.py": {
+    "gates/checks/build.py": {"llama_cpp.commit", "llama_cpp.tag"},
+    "gates/checks/models.py": {"model.alias"},
+    "gates/checks/props.py": {
         "model.alias",
         "model.mmproj",
         "model.path",
@@ -169,8 +181,8 @@ SPELLED: Mapping[str, set[object]] = {
         "server.slots",
     },
     # how many requests answer at once
-    "gates/target.py": {"server.parallel"},
-    "gates/device.py": {"server.device", "server.n_gpu_layers"},
+    "gates/harness/target.py": {"server.parallel"},
+    "gates/checks/device.py": {"server.device", "server.n_gpu_layers"},
     # decides how llama.cpp is compiled
     "engines/local/artefacts.py": {
         "llama_cpp.cmake",
@@ -178,7 +190,7 @@ SPELLED: Mapping[str, set[object]] = {
         "llama_cpp.patches",
     },
     # where a live server is asked
-    "engines/local/look.py": {"local.host", "local.port"},
+    "engines/local/supervise/look.py": {"local.host", "local.port"},
     "engines/local/rendering.py": {"auth.api_key.env", "local.host", "local.port"},
     # what a container on Modal is
     "engines/modal/lower.py": {
@@ -203,7 +215,7 @@ SPELLED: Mapping[str, set[object]] = {
         "model.hub_secret",
     },
     "engines/modal/rendering.py": {"llama_cpp.patches"},
-    "llama/recipe.py": {"llama_cpp.cuda"},
+    "llama/build/recipe.py": {"llama_cpp.cuda"},
     # what known issues blame
     "llama/known/conditions.py": {
         "llama_cpp.cmake",
@@ -226,7 +238,7 @@ SPELLED: Mapping[str, set[object]] = {
         "snapshot.gpu",
     },
     # files beside the stack that have to be there
-    "load/validate.py": {
+    "stack/validate.py": {
         "llama_cpp.binary",
         "llama_cpp.repo",
         "llama_cpp.source_path",

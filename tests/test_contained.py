@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from deployer.contained import contained
 from deployer.errors import StoreError
+from deployer.system.contained import contained
 
 
 @pytest.fixture

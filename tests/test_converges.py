@@ -15,22 +15,22 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from deployer.apply import World, apply
-from deployer.core.actual import reconcile
-from deployer.core.graph import expand
-from deployer.core.plan import Action, Drift, make_plan
-from deployer.core.resources import Graph, Kind, Node
-from deployer.core.state import State, node_of
-from deployer.core.steps import steps_of
-from deployer.core.values import JsonValue
 from deployer.errors import EngineError, GateError
+from deployer.planning.actual import reconcile
+from deployer.planning.graph import expand
+from deployer.planning.plan import Action, Drift, make_plan
+from deployer.planning.resources import Graph, Kind, Node
+from deployer.planning.state import State, node_of
+from deployer.planning.steps import steps_of
+from deployer.stack.fields.values import JsonValue
 from deployer.state.form import from_json, to_json
 from deployer.testing.engines import FakeEngine, in_place
 from deployer.testing.faults import CrashError, Fuse
 from deployer.testing.judges import FakeJudge, unheard
 from deployer.testing.stacks import resolved, stack
 from deployer.testing.states import MemoryStateStore
-from tests.core.checking import DROPS, KEEPS
+from deployer.usecases.applying.steps import World, apply
+from tests.planning.checking import DROPS, KEEPS
 
 HISTORIES = 100_000 if os.environ.get("DEPLOYER_LONG") else 10_000
 SERVER = "demo/server"

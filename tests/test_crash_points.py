@@ -9,15 +9,15 @@ from dataclasses import dataclass
 
 import pytest
 
-from deployer.apply import World, apply
-from deployer.core.plan import Drift, make_plan
-from deployer.core.resources import Graph, Kind
-from deployer.core.state import State, node_of
-from deployer.core.steps import Step, steps_of
+from deployer.planning.plan import Drift, make_plan
+from deployer.planning.resources import Graph, Kind
+from deployer.planning.state import State, node_of
+from deployer.planning.steps import Step, steps_of
 from deployer.testing.engines import FakeEngine, in_place
 from deployer.testing.faults import CrashError, Fuse
 from deployer.testing.judges import FakeJudge, unheard
 from deployer.testing.states import MemoryStateStore
+from deployer.usecases.applying.steps import World, apply
 from tests.applying import (
     GATED,
     OTHER_BUILD,
@@ -28,7 +28,7 @@ from tests.applying import (
     WIDER_REPLACE,
     graph,
 )
-from tests.core.checking import LOCAL, MODAL, SNAPSHOT, but
+from tests.planning.checking import LOCAL, MODAL, SNAPSHOT, but
 
 pytestmark = pytest.mark.trust
 

@@ -15,15 +15,15 @@ from typing import Any
 
 import pytest
 
-from deployer.app.judging import requests_of
-from deployer.core.state import Record
-from deployer.core.verdict import Outcome, Verdict
 from deployer.errors import GateError
-from deployer.gates.runner import run_gates
-from deployer.gates.target import Target
+from deployer.gates.harness.runner import run_gates
+from deployer.gates.harness.target import Target
+from deployer.planning.state import Record
+from deployer.planning.verdict import Outcome, Verdict
 from deployer.testing.judges import FakeJudge
+from deployer.usecases.applying.run_gates import requests_of
 from tests.applying import SERVER, Desk, graph
-from tests.core.checking import LOCAL, but
+from tests.planning.checking import LOCAL, but
 
 pytestmark = pytest.mark.trust
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from deployer.app.headers import weights_facts
-from deployer.core.facts import Pin
-from deployer.core.values import JsonValue
+from deployer.artefacts.store import Store
 from deployer.gguf.facts import Facts
-from deployer.store import Store
+from deployer.planning.facts import Pin
+from deployer.stack.fields.values import JsonValue
+from deployer.usecases.reading.weight_headers import weights_facts
 from tests.counting import file_bytes
 from tests.gguf.files import header
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 import deployer
-from deployer.core.problems import Place, problems_text
+from deployer.diagnostics import Place, problems_text
 from deployer.errors import StackError
-from deployer.load.stack import Loaded, load
-from deployer.load.tree import place_of
+from deployer.stack.load import Loaded, load
+from deployer.stack.yaml.tree import place_of
 
 SMALL = """\
 version: 1
@@ -315,9 +315,9 @@ def test_control_characters_do_not_reach_the_terminal() -> None:
 def test_what_only_trouble_needs_is_not_imported() -> None:
     Path("s.yaml").write_text(SMALL, "utf-8")
     code = (
-        "import sys, pathlib; from deployer.load.stack import load;"
+        "import sys, pathlib; from deployer.stack.load import load;"
         "load(pathlib.Path('s.yaml'));"
-        "print(*sorted({'difflib', 'jsonschema', 'deployer.core.expect'}"
+        "print(*sorted({'difflib', 'jsonschema', 'deployer.stack.expected'}"
         " & set(sys.modules)))"
     )
     root = Path(deployer.__file__).parents[1]

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
-from deployer import lockfile
-from deployer.core.facts import Facts, Pin
-from deployer.core.model import Stack
-from deployer.core.resources import Kind
+from deployer.artefacts import lock_file
+from deployer.artefacts.lock_file import Moved
 from deployer.errors import UsageError
-from deployer.lockfile import Moved
+from deployer.planning.facts import Facts, Pin
+from deployer.planning.resources import Kind
+from deployer.stack.fields.model import Stack
 
 FACTS = Facts(
     build=Pin(
@@ -95,8 +95,8 @@ def test_what_is_written_reads_back_the_same(
     tmp_path_factory: pytest.TempPathFactory, facts: Facts
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "any.lock.json"
-    lockfile.write(path, facts, "demo")
-    assert lockfile.read(path) == facts
+    lock_file.write(path, facts, "demo")
+    assert lock_file.read(path) == facts
 
 
 def test_a_lock_file_looks_like_this(path: Path) -> None:
@@ -110,7 +110,7 @@ def test_a_lock_file_looks_like_this(path: Path) -> None:
         ),
         inputs={"model.path": "ä.gguf", "llama_cpp.tag": "b1"},
     )
-    lockfile.write(path, facts, "demo")
+    lock_file.write(path, facts, "demo")
     assert path.read_text() == (
         f"""\
 {{
@@ -155,22 +155,22 @@ def test_a_lock_file_looks_like_this(path: Path) -> None:
 
 
 def test_the_order_of_finding_does_not_show(path: Path) -> None:
-    lockfile.write(path, FACTS, "demo")
+    lock_file.write(path, FACTS, "demo")
     before = path.read_bytes()
     inputs = {name: FACTS.inputs[name] for name in reversed([*FACTS.inputs])}
-    lockfile.write(path, replace(FACTS, inputs=inputs), "demo")
+    lock_file.write(path, replace(FACTS, inputs=inputs), "demo")
     assert path.read_bytes() == before
 
 
 def test_writing_leaves_nothing_else_behind(path: Path) -> None:
-    lockfile.write(path, FACTS, "demo")
-    lockfile.write(path, FACTS, "demo")
+    lock_file.write(path, FACTS, "demo")
+    lock_file.write(path, FACTS, "demo")
     assert list(path.parent.iterdir()) == [path]
 
 
 def test_the_file_can_be_read_as_any_file_of_the_repository(path: Path) -> None:
     (path.parent / "ordinary").write_text("")
-    lockfile.write(path, FACTS, "demo")
+    lock_file.write(path, FACTS, "demo")
     assert path.stat().st_mode == (path.parent / "ordinary").stat().st_mode
 
 
@@ -183,11 +183,11 @@ def test_the_file_can_be_read_as_any_file_of_the_repository(path: Path) -> None:
     ],
 )
 def test_the_lock_file_lies_beside_the_stack(stack: str, lock: str) -> None:
-    assert lockfile.lock_path(Path(stack)) == Path(lock)
+    assert lock_file.lock_path(Path(stack)) == Path(lock)
 
 
 def test_no_file_holds_no_facts(path: Path) -> None:
-    assert lockfile.read(path) is None
+    assert lock_file.read(path) is None
 
 
 @pytest.mark.parametrize(
@@ -206,19 +206,19 @@ def test_a_damaged_file_can_be_written_anew(
 ) -> None:
     path.write_text(text)
     with pytest.raises(UsageError) as caught:
-        lockfile.read(path)
+        lock_file.read(path)
     assert caught.value.message == f"`{path}` is damaged: {message}"
     again = f"deployer lock {path.with_name('demo.yaml')} --upgrade"
     assert caught.value.hint == f"`{again}` resolves it again"
 
 
 def test_wrong_values_are_named_by_their_path(path: Path) -> None:
-    lockfile.write(path, FACTS, "demo")
+    lock_file.write(path, FACTS, "demo")
     content = json.loads(path.read_text())
     content["weights"]["identity"] = []
     path.write_text(json.dumps(content))
     with pytest.raises(UsageError, match=r"`weights.identity` is a list, expected a"):
-        lockfile.read(path)
+        lock_file.read(path)
 
 
 @pytest.mark.parametrize(
@@ -235,12 +235,12 @@ def test_wrong_values_are_named_by_their_path(path: Path) -> None:
 def test_a_pin_has_the_form_that_resolving_writes(
     path: Path, part: str, member: str, value: object, message: str
 ) -> None:
-    lockfile.write(path, FACTS, "demo")
+    lock_file.write(path, FACTS, "demo")
     content = json.loads(path.read_text())
     content["weights"][part][member] = value
     path.write_text(json.dumps(content))
     with pytest.raises(UsageError) as caught:
-        lockfile.read(path)
+        lock_file.read(path)
     assert f"in `weights` `{part}.{member}` {message}" in caught.value.message
     assert caught.value.hint.endswith("demo.yaml --upgrade` resolves it again")
 
@@ -248,7 +248,7 @@ def test_a_pin_has_the_form_that_resolving_writes(
 def test_a_newer_file_asks_for_an_upgrade(path: Path) -> None:
     path.write_text('{"version": 2}')
     with pytest.raises(UsageError) as caught:
-        lockfile.read(path)
+        lock_file.read(path)
     assert caught.value.message == (
         f"`{path}` was written by a newer deployer (lock version 2, this one reads 1)"
     )
@@ -258,19 +258,19 @@ def test_a_newer_file_asks_for_an_upgrade(path: Path) -> None:
 def test_what_cannot_be_read_is_an_error_of_use(path: Path) -> None:
     path.mkdir()
     with pytest.raises(UsageError, match=r"cannot read `.*`: Is a directory"):
-        lockfile.read(path)
+        lock_file.read(path)
 
 
 def test_what_cannot_be_written_is_an_error_of_use(path: Path) -> None:
     with pytest.raises(UsageError, match=r"cannot write `.*`: No such file"):
-        lockfile.write(path / "deeper.lock.json", FACTS, "demo")
+        lock_file.write(path / "deeper.lock.json", FACTS, "demo")
 
 
 def test_inputs_are_the_fields_that_the_lock_file_stands_for() -> None:
     stack = stack_of(
         llama_cpp={"cuda": "12.8.1", "commit": "abcdef0"}, model={"alias": "m"}
     )
-    assert lockfile.inputs_of(stack, {}) == {
+    assert lock_file.inputs_of(stack, {}) == {
         "llama_cpp.tag": "b9763",
         "model.repo": "org/model",
         "model.quant": "Q4",
@@ -278,12 +278,12 @@ def test_inputs_are_the_fields_that_the_lock_file_stands_for() -> None:
 
 
 def test_a_stack_that_did_not_change_moved_nowhere() -> None:
-    assert lockfile.moved(FACTS, lockfile.inputs_of(stack_of(), {})) == ()
+    assert lock_file.moved(FACTS, lock_file.inputs_of(stack_of(), {})) == ()
 
 
 def test_what_is_not_locked_does_not_move() -> None:
     stack = stack_of(llama_cpp={"cuda": "12.8.1"}, model={"alias": "m"})
-    assert lockfile.moved(FACTS, lockfile.inputs_of(stack, {})) == ()
+    assert lock_file.moved(FACTS, lock_file.inputs_of(stack, {})) == ()
 
 
 @pytest.mark.parametrize(
@@ -310,34 +310,34 @@ def test_what_is_not_locked_does_not_move() -> None:
 def test_a_field_that_moved_names_both_values_and_its_artefact(
     changes: dict[str, dict[str, object]], moved: Moved
 ) -> None:
-    assert lockfile.moved(FACTS, lockfile.inputs_of(stack_of(**changes), {})) == (
+    assert lock_file.moved(FACTS, lock_file.inputs_of(stack_of(**changes), {})) == (
         moved,
     )
 
 
 def test_moves_are_sorted_by_path() -> None:
     stack = stack_of(llama_cpp={"tag": "b1"}, model={"repo": "a/b", "quant": None})
-    paths = [it.path for it in lockfile.moved(FACTS, lockfile.inputs_of(stack, {}))]
+    paths = [it.path for it in lock_file.moved(FACTS, lock_file.inputs_of(stack, {}))]
     assert paths == ["llama_cpp.tag", "model.quant", "model.repo"]
 
 
 def test_a_field_that_the_vocabulary_lost_moved() -> None:
     facts = replace(FACTS, inputs={**FACTS.inputs, "model.mirror": "x"})
-    assert lockfile.moved(facts, lockfile.inputs_of(stack_of(), {})) == (
+    assert lock_file.moved(facts, lock_file.inputs_of(stack_of(), {})) == (
         Moved("model.mirror", "x", None, Kind.WEIGHTS),
     )
 
 
 def test_numbers_and_truths_are_told_apart() -> None:
     facts = replace(FACTS, inputs={**FACTS.inputs, "model.quant": 1})
-    assert lockfile.moved(facts, lockfile.inputs_of(stack_of(), {}))[0].locked == 1
-    assert not lockfile._same(1, True)  # noqa: FBT003 -- that is the case
-    assert not lockfile._same(1, 1.0)
+    assert lock_file.moved(facts, lock_file.inputs_of(stack_of(), {}))[0].locked == 1
+    assert not lock_file._same(1, True)  # noqa: FBT003 -- that is the case
+    assert not lock_file._same(1, 1.0)
 
 
 def test_what_moved_is_the_same_after_writing_and_reading(path: Path) -> None:
     stack = stack_of(llama_cpp={"patches": ["a", "b"]})
-    lockfile.write(path, replace(FACTS, inputs=lockfile.inputs_of(stack, {})), "demo")
-    read = lockfile.read(path)
+    lock_file.write(path, replace(FACTS, inputs=lock_file.inputs_of(stack, {})), "demo")
+    read = lock_file.read(path)
     assert read is not None
-    assert lockfile.moved(read, lockfile.inputs_of(stack, {})) == ()
+    assert lock_file.moved(read, lock_file.inputs_of(stack, {})) == ()

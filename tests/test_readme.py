@@ -4,7 +4,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from deployer.load.stack import load
+from deployer.stack.load import load
 
 ROOT = Path(__file__).parent.parent
 CI = (ROOT / ".ci/run").read_text(encoding="utf-8")

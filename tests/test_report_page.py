@@ -9,10 +9,10 @@ from typing import Any
 
 import html5lib
 
-from deployer.app.reporting.page import SHOWN, page
-from deployer.core.overview import Cost, Overview, Run, Seen
-from deployer.core.spelling import harmless
-from deployer.core.verdict import Outcome, Verdict
+from deployer.planning.verdict import Outcome, Verdict
+from deployer.show.overview import Cost, Overview, Run, Seen
+from deployer.spelling import harmless
+from deployer.usecases.history.page import SHOWN, page
 
 AT = "2026-11-24T12:00:00+00:00"
 PIECES = (

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from deployer.app.reports import KEPT_RUNS, keep_report, report_of
-from deployer.core.state import Release, State
-from deployer.core.verdict import Outcome, Verdict
+from deployer.planning.state import Release, State
+from deployer.planning.verdict import Outcome, Verdict
+from deployer.usecases.history.gate_reports import KEPT_RUNS, keep_report, report_of
 
 SEEN = (Verdict("chat", Outcome.PASS, "answered"),)
 

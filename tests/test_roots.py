@@ -3,12 +3,12 @@
 from dataclasses import replace
 from pathlib import Path
 
-from deployer.app.roots import only_used_by, register
-from deployer.app.settings import settings_of
-from deployer.core.resources import Kind
-from deployer.core.state import Record, Release, State
+from deployer.planning.resources import Kind
+from deployer.planning.state import Record, Release, State
 from deployer.state.files import FileStateStore
 from deployer.state.places import StatePlace
+from deployer.usecases.context.gc_roots import only_used_by, register
+from deployer.usecases.context.settings import settings_of
 
 
 def stack(folder: Path, *live: str, before: str = "") -> StatePlace:

@@ -3,13 +3,13 @@
 from dataclasses import replace
 from pathlib import Path
 
-from deployer.app.runs import KEPT, ran_now, remember, remembered
-from deployer.core.graph import expand
-from deployer.core.plan import Plan, make_plan
-from deployer.core.state import Release, State
-from deployer.core.verdict import Outcome, Verdict
+from deployer.planning.graph import expand
+from deployer.planning.plan import Plan, make_plan
+from deployer.planning.state import Release, State
+from deployer.planning.verdict import Outcome, Verdict
 from deployer.testing.stacks import resolved, stack
-from tests.core.checking import LOCAL, PLAIN
+from deployer.usecases.history.runs import KEPT, ran_now, remember, remembered
+from tests.planning.checking import LOCAL, PLAIN
 
 PASSED = Verdict("chat", Outcome.PASS, "answered", figures={"answer_seconds": 0.2})
 FAILED = Verdict("speed", Outcome.FAIL, "too slow")

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployer import saved_plan
-from deployer.core.plan import Drift, Plan, make_plan
-from deployer.core.problems import Place
-from deployer.core.state import Begun, Loose, State
+from deployer.diagnostics import Place
 from deployer.errors import UsageError
-from deployer.saved_plan import Bound, SavedPlan
+from deployer.planning.plan import Drift, Plan, make_plan
+from deployer.planning.state import Begun, Loose, State
+from deployer.usecases.applying import saved_plan
+from deployer.usecases.applying.saved_plan import Bound, SavedPlan
 from tests.applying import GATED, SERVER, WIDER, Desk, graph
-from tests.core.checking import LOCAL
+from tests.planning.checking import LOCAL
 
 BOUND = Bound("0.1.0", "", "s" * 64, "l" * 64, "c" * 64)
 

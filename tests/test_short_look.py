@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 import pytest
 
-from deployer.core.state import Record
-from deployer.core.verdict import Verdict
 from deployer.errors import GateError
+from deployer.planning.state import Record
+from deployer.planning.verdict import Verdict
 from deployer.testing.engines import FakeEngine
 from deployer.testing.judges import FakeJudge
 from tests.applying import GATED, SERVER, Desk
-from tests.core.checking import but
+from tests.planning.checking import but
 
 WIDER = but(GATED, "4096", "8192")
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from deployer.core.values import JsonValue
+from deployer.artefacts.sources.files import File, stamped
+from deployer.artefacts.store import Entry, Kind, Store
 from deployer.errors import StoreError
-from deployer.home import home_of
-from deployer.sources.files import File, stamped
-from deployer.store import Entry, Kind, Store
+from deployer.stack.fields.values import JsonValue
+from deployer.usecases.context.home import home_of
 
 THEN = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 

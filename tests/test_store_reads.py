@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from deployer.core.values import JsonValue
-from deployer.store import Entry, Store
+from deployer.artefacts.store import Entry, Store
+from deployer.stack.fields.values import JsonValue
 from tests.counting import file_bytes
 
 LARGE = os.urandom(500_000) * 4

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from deployer.app.settings import Settings
-from deployer.app.upgrade import Upgrade, Wanted, upgrade, write
-from deployer.core.progress import unwatched
 from deployer.errors import SourceError, UsageError
-from deployer.load.stack import load
+from deployer.planning.progress import unwatched
+from deployer.stack.load import load
+from deployer.usecases.context.settings import Settings
+from deployer.usecases.upgrade.builds import Upgrade, Wanted, upgrade, write
 
 ROOT = Path(__file__).parents[1]
 

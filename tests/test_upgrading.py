@@ -2,11 +2,11 @@
 
 from dataclasses import replace
 
-from deployer.app.upgrading import notes
-from deployer.core.plan import Change
-from deployer.core.resources import Kind, Node
-from deployer.core.state import record_of
-from deployer.core.values import Flat, JsonValue
+from deployer.planning.plan import Change
+from deployer.planning.resources import Kind, Node
+from deployer.planning.state import record_of
+from deployer.stack.fields.values import Flat, JsonValue
+from deployer.usecases.upgrade.notes import notes
 
 
 def build(tag: str, patches: dict[str, str]) -> Node:

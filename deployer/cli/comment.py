@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from deployer.app.planning import UNSEEN_STATE, Planned
-from deployer.app.subjects import Subject
 from deployer.cli.annotations import annotate_error
-from deployer.cli.each import ENDS_ALL, report
-from deployer.core.notices import notice_lines
-from deployer.core.render.fit import fit_line
-from deployer.core.render.markdown import Entry, comment
-from deployer.core.render.words import costs
+from deployer.cli.for_each_stack import ENDS_ALL, report
 from deployer.errors import DeployerError, StackError, error_of
+from deployer.show.markdown import Entry, comment
+from deployer.show.memory import fit_line
+from deployer.show.words import costs
+from deployer.stack.notices import notice_lines
+from deployer.usecases.context.stack_files import Subject
+from deployer.usecases.plan import UNSEEN_STATE, Planned
 
 if TYPE_CHECKING:
-    from deployer.saved_plan import SavedPlan
+    from deployer.usecases.applying.saved_plan import SavedPlan
 
 MANY = 5
 """Stacks that a line names."""

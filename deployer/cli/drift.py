@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from deployer.core.plan import Plan
-from deployer.core.render.data import plan_data
-from deployer.core.render.words import drifted
-from deployer.core.values import JsonValue
+from deployer.planning.plan import Plan
+from deployer.show.data import plan_data
+from deployer.show.words import drifted
+from deployer.stack.fields.values import JsonValue
 
 
 def drift_lines(found: Plan | None) -> Iterator[str]:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from deployer import __version__, interrupts, modes
+from deployer import __version__
 from deployer.cli.terminal import escape_streams
+from deployer.system import file_modes, interrupts
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -73,11 +74,8 @@ class _Lazy(click.Group):
         if cmd_name not in COMMANDS:
             if ctx.resilient_parsing:  # a shell asks for completions
                 return None
-            from deployer.core.spelling import (  # noqa: PLC0415 - as above
-                did_you_mean,
-                shown,
-            )
             from deployer.errors import UsageError  # noqa: PLC0415 - only on trouble
+            from deployer.spelling import did_you_mean, shown  # noqa: PLC0415 - as above
 
             raise UsageError(
                 f"there is no command `{shown(cmd_name)}`",
@@ -88,7 +86,9 @@ class _Lazy(click.Group):
         name = cmd_name.replace("-", "_")
         return cast(
             "click.Command",
-            getattr(import_module(f"deployer.cli.{module}"), f"{name}_command"),
+            getattr(
+                import_module(f"deployer.cli.commands.{module}"), f"{name}_command"
+            ),
         )
 
     def format_commands(
@@ -131,7 +131,7 @@ def main(ctx: click.Context, *, debug: bool) -> None:
 def run() -> int:
     """Run the command line; returns the exit code that `deployer.errors` lists."""
     debug = "--debug" in sys.argv or bool(os.environ.get("DEPLOYER_DEBUG"))
-    modes.close()
+    file_modes.close()
     _open_closed()
     escape_streams()
     try:
@@ -141,7 +141,7 @@ def run() -> int:
         code = stop.exit_code
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - whatever it is, it is told
         interrupts.ignore()
-        from deployer.cli.trouble import tell  # noqa: PLC0415 - only on trouble
+        from deployer.cli.print_error import tell  # noqa: PLC0415 - only on trouble
 
         code = tell(error, debug=debug)
     return code if isinstance(code, int) else 0

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import click
 
-from deployer.core.spelling import did_you_mean, one_of, shown
-from deployer.core.units import seconds
 from deployer.errors import UsageError
+from deployer.spelling import did_you_mean, one_of, shown
+from deployer.stack.fields.units import seconds
 
 
 def _known_engine(

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import click
 
-from deployer.core.spelling import json_harmless
-from deployer.core.values import JsonValue
+from deployer.spelling import json_harmless
+from deployer.stack.fields.values import JsonValue
 
 
 def json_line(value: Mapping[str, JsonValue]) -> None:
@@ -18,7 +18,7 @@ def json_line(value: Mapping[str, JsonValue]) -> None:
 
 def json_head() -> None:
     """The first line of every JSON output: the version of its form."""
-    from deployer.core.render.data import FORMAT  # noqa: PLC0415 - not for people
+    from deployer.show.data import FORMAT  # noqa: PLC0415 - not for people
 
     json_line({"type": "version", "format": FORMAT})
 

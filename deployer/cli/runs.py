@@ -7,20 +7,20 @@ from pathlib import Path
 
 import click
 
-from deployer.app.applying import Applied, Confirm, apply_stack, destroy
-from deployer.app.planning import Options, Planned
-from deployer.app.settings import Settings
-from deployer.app.subjects import Subject
-from deployer.cli.each import report
+from deployer.cli.for_each_stack import report
 from deployer.cli.output import is_terminal, width
-from deployer.cli.show import Show
+from deployer.cli.progress_display import Show
 from deployer.cli.stream import Stream
-from deployer.core.render.text import plan_text
-from deployer.core.spelling import harmless
-from deployer.core.verdict import Verdict
 from deployer.engines import Endpoint
 from deployer.errors import CancelledError, DeployerError, GateError, UsageError
-from deployer.saved_plan import SavedPlan
+from deployer.planning.verdict import Verdict
+from deployer.show.text import plan_text
+from deployer.spelling import harmless
+from deployer.usecases.apply import Applied, Confirm, apply_stack, destroy
+from deployer.usecases.applying.saved_plan import SavedPlan
+from deployer.usecases.context.settings import Settings
+from deployer.usecases.context.stack_files import Subject
+from deployer.usecases.plan import Options, Planned
 
 
 def asked_for(
@@ -33,7 +33,7 @@ def asked_for(
     """
     if since is None:
         return (Subject(stack),)
-    from deployer.app.changed import changed_since  # noqa: PLC0415 - asks git
+    from deployer.usecases.changed import changed_since  # noqa: PLC0415 - asks git
 
     subjects = changed_since((stack,), since).subjects
     gone = [subject.gone for subject in subjects if subject.gone is not None]
@@ -153,7 +153,7 @@ def evidence(show: Show) -> Iterator[None]:
 
 
 def _table(verdicts: Sequence[Verdict]) -> None:
-    from deployer.gates.report import table  # noqa: PLC0415 - only with gates
+    from deployer.gates.harness.report import table  # noqa: PLC0415 - only with gates
 
     click.echo(harmless(f"\n{table(verdicts, width=width())}"))
 

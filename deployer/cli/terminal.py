@@ -8,7 +8,7 @@ import io
 import sys
 from typing import TextIO, cast
 
-from deployer.core.spelling import harmless
+from deployer.spelling import harmless
 
 
 class Escaped:

@@ -7,15 +7,15 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
-from deployer.core.abilities import Abilities
-from deployer.core.actual import RunningServer
-from deployer.core.resources import Graph, Node
-from deployer.core.state import Record
-from deployer.core.values import Flat
-from deployer.keys import Keys
+from deployer.engines.api_keys import Keys
+from deployer.planning.abilities import Abilities
+from deployer.planning.actual import RunningServer
+from deployer.planning.resources import Graph, Node
+from deployer.planning.state import Record
+from deployer.stack.fields.values import Flat
 
 if TYPE_CHECKING:
-    from deployer.core.events import Say
+    from deployer.planning.events import Say
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +238,7 @@ def abilities_of(name: str, environment: Mapping[str, str], home: Path) -> Abili
     """What an engine can do here and now; this machine is asked only once."""
     if name != "local":
         return ABILITIES[name]
-    from deployer.engines.local.criu import capability  # noqa: PLC0415 - see above
+    from deployer.engines.local.snapshot.criu import capability  # noqa: PLC0415 - see above
 
     found = capability(environment, home)
     return replace(
@@ -250,7 +250,7 @@ def machine_inputs(name: str, environment: Mapping[str, str]) -> tuple[str, ...]
     """Return the files that decide what an engine can do on this machine."""
     if name != "local":
         return ()
-    from deployer.engines.local.criu import candidates  # noqa: PLC0415 - see above
+    from deployer.engines.local.snapshot.criu import candidates  # noqa: PLC0415 - see above
 
     return tuple(candidates(environment))
 
@@ -259,7 +259,7 @@ def look_at(name: str, record: Record, place: Place) -> Look:
     """Look at a live server where that takes one request at most, on this machine."""
     if name != "local":
         return Look.UNSEEN
-    from deployer.engines.local.look import look  # noqa: PLC0415 - see above
+    from deployer.engines.local.supervise.look import look  # noqa: PLC0415 - see above
 
     return look(record, place)
 

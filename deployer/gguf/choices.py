@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from deployer.core.fit import Fit
-from deployer.core.gpus import GPUS
 from deployer.gguf.facts import Facts
 from deployer.gguf.memory import Machine, fit_on
 from deployer.gguf.serving import Serving
+from deployer.planning.fit import Fit
+from deployer.stack.fields.gpus import GPUS
 
 CACHE_TYPES = ("f16", "q8_0", "q4_0")
 _ALIASES = frozenset(("A100", "H100!", "B200+"))

@@ -6,12 +6,12 @@ from dataclasses import dataclass, fields, replace
 from math import prod
 from typing import Any, get_args, get_origin, get_type_hints
 
-from deployer.core.values import Flat, JsonValue
 from deployer.errors import SourceError
 from deployer.gguf.header import Array, Header
 from deployer.gguf.stream import HeaderError
 from deployer.gguf.template import Template, template_of
 from deployer.gguf.tensors import FILE_TYPES, TYPES, Tensor
+from deployer.stack.fields.values import Flat, JsonValue
 
 PROJECTOR = "clip"
 """The architecture that a multimodal projector calls itself."""

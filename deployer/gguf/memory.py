@@ -7,7 +7,6 @@ What a real llama-server allocates is compared with this in
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from deployer.core.fit import Fit, Parts
 from deployer.gguf.caches import (
     cache_layers,
     cells_of,
@@ -17,6 +16,7 @@ from deployer.gguf.caches import (
 )
 from deployer.gguf.facts import Facts, Model, PerLayer
 from deployer.gguf.serving import Serving
+from deployer.planning.fit import Fit, Parts
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB

@@ -5,6 +5,8 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from functools import partial
 from pathlib import Path
 
+from deployer.artefacts.sources.client import shown
+from deployer.artefacts.sources.ranges import Flow, Ranges, opened
 from deployer.gguf.facts import (
     Facts,
     Model,
@@ -15,8 +17,6 @@ from deployer.gguf.facts import (
 )
 from deployer.gguf.header import Header, read_header
 from deployer.gguf.stream import REMOTE_BUDGET, Fetch, HeaderError, Stream, local
-from deployer.sources.client import shown
-from deployer.sources.ranges import Flow, Ranges, opened
 
 Opens = Callable[[], AbstractContextManager[Stream]]
 

@@ -5,8 +5,8 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from deployer.children import GIT, find_program, variables
 from deployer.errors import SourceError
+from deployer.system.children import GIT, find_program, variables
 
 _HINT = "install it: `apt install git`, `brew install git`"
 

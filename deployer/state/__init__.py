@@ -11,7 +11,7 @@ Every store raises
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from deployer.core.state import State
+from deployer.planning.state import State
 from deployer.state.holder import Holder
 
 KEPT = 10

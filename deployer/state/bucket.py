@@ -24,8 +24,8 @@ from obstore.exceptions import (
 )
 from obstore.store import AzureStore, GCSStore, S3Store
 
-from deployer.core.addresses import is_loopback
 from deployer.errors import AuthError, StateError, UsageError
+from deployer.stack.listen_addresses import is_loopback
 from deployer.state.credentials import refuse_none
 
 if TYPE_CHECKING:

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from deployer.core.state import State
+from deployer.artefacts.disk import guarded, replace_file
 from deployer.errors import StalePlanError, StateError
-from deployer.regular import read_regular
+from deployer.planning.state import State
 from deployer.state import KEPT
-from deployer.state.disk import guarded, replace_file
 from deployer.state.form import from_json, is_newer, to_json
 from deployer.state.holder import Holder, this_process
 from deployer.state.lock import holder_of, locked, unlock
 from deployer.state.rescue import quoted, rescue
+from deployer.system.regular_files import read_regular
 
 _SERIAL = re.compile(r"(?P<serial>[0-9]{8,})\.json")
 _NAMED = re.compile(r"(?P<stack>[a-z][a-z0-9-]*)\.state\.json")

@@ -5,11 +5,7 @@ from enum import StrEnum
 from itertools import pairwise
 from typing import TypeVar
 
-from deployer.core.forms import ADDRESS, KEY, STACK, WORD, is_path
-from deployer.core.resources import Kind
-from deployer.core.state import VERSION, Begun, Loose, Record, Release, State
-from deployer.errors import StateError
-from deployer.state.json_text import (
+from deployer.artefacts.json_text import (
     FormError,
     Item,
     NewerError,
@@ -18,6 +14,10 @@ from deployer.state.json_text import (
     parse,
     text_of,
 )
+from deployer.errors import StateError
+from deployer.planning.resources import Kind
+from deployer.planning.state import VERSION, Begun, Loose, Record, Release, State
+from deployer.stack.name_forms import ADDRESS, KEY, STACK, WORD, is_path
 
 _Word = TypeVar("_Word", bound=StrEnum)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from deployer.state.json_text import members_of, parse, text_of
+from deployer.artefacts.json_text import members_of, parse, text_of
 
 _VERSION = 1
 

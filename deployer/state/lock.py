@@ -15,10 +15,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from deployer.artefacts.disk import Grip, grip, guarded, sync_folder
+from deployer.artefacts.json_text import FormError, NewerError
 from deployer.errors import LockedError, StateError
-from deployer.state.disk import Grip, grip, guarded, sync_folder
 from deployer.state.holder import Holder, from_json, this_host, to_json
-from deployer.state.json_text import FormError, NewerError
 
 
 @contextmanager

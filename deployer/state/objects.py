@@ -14,16 +14,16 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from deployer.core.state import State
+from deployer.artefacts.disk import replace_file
+from deployer.artefacts.json_text import FormError, NewerError
 from deployer.errors import DeployerError, LockedError, StalePlanError, StateError
+from deployer.planning.state import State
 from deployer.state import KEPT
 from deployer.state import holder as holders
 from deployer.state.bucket import ATTEMPTS, Bucket, Found, MovedError
-from deployer.state.disk import replace_file
 from deployer.state.files import refuse_other, unnoticed, utc_now
 from deployer.state.form import from_json, is_newer, to_json
 from deployer.state.holder import Holder
-from deployer.state.json_text import FormError, NewerError
 from deployer.state.rescue import quoted, rescue
 
 FREE = b'{\n  "version": 1,\n  "free": true\n}\n'

@@ -9,18 +9,18 @@ from dataclasses import replace
 from functools import cache
 from typing import TypeVar
 
-from deployer.core.actual import RunningServer
-from deployer.core.effects import Effect
-from deployer.core.events import Say, Talk
-from deployer.core.marks import marks_at
-from deployer.core.model import Stack
-from deployer.core.resources import Kind, Node
-from deployer.core.state import Record, record_of
-from deployer.core.values import Flat
 from deployer.engines import Endpoint, Observation, Restored
 from deployer.errors import (
     EngineError,
 )
+from deployer.planning.actual import RunningServer
+from deployer.planning.events import Say, Talk
+from deployer.planning.resources import Kind, Node
+from deployer.planning.state import Record, record_of
+from deployer.stack.fields.effects import Effect
+from deployer.stack.fields.marks import marks_at
+from deployer.stack.fields.model import Stack
+from deployer.stack.fields.values import Flat
 from deployer.testing.faults import ContractError, Fuse
 
 _Result = TypeVar("_Result")

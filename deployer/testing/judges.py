@@ -2,9 +2,9 @@
 
 from collections.abc import Collection, Sequence
 
-from deployer.core.events import Event
-from deployer.core.state import Record
-from deployer.core.verdict import Outcome, Verdict
+from deployer.planning.events import Event
+from deployer.planning.state import Record
+from deployer.planning.verdict import Outcome, Verdict
 
 
 class FakeJudge:

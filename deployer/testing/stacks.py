@@ -3,18 +3,18 @@
 import json
 from collections.abc import Mapping
 
-from deployer.core.effects import Effect
-from deployer.core.facts import Facts, Pin
-from deployer.core.keys import digest
-from deployer.core.marks import leaves
-from deployer.core.model import Stack
-from deployer.core.resources import Kind
-from deployer.core.values import JsonValue
 from deployer.errors import (
     StackError,
 )
-from deployer.load.tree import plain
-from deployer.load.yaml12 import parse
+from deployer.planning.facts import Facts, Pin
+from deployer.planning.keys import digest
+from deployer.planning.resources import Kind
+from deployer.stack.fields.effects import Effect
+from deployer.stack.fields.marks import leaves
+from deployer.stack.fields.model import Stack
+from deployer.stack.fields.values import JsonValue
+from deployer.stack.yaml.tree import plain
+from deployer.stack.yaml.yaml12 import parse
 
 
 def stack(content: str | Mapping[str, JsonValue]) -> Stack:

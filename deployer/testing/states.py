@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from deployer.core.state import State
 from deployer.errors import (
     LockedError,
     StalePlanError,
     StateError,
 )
+from deployer.planning.state import State
 from deployer.state.holder import Holder, this_process
 from deployer.testing.faults import Fuse
 

@@ -8,14 +8,14 @@ from typing import Any, Final, get_args
 
 from pydantic.fields import FieldInfo
 
-from deployer.core.effects import Effect, Flag, Marks
-from deployer.core.marks import Section, fields_of, plain
-from deployer.core.model import Stack
-from deployer.core.schema import schema_of, written_below
-from deployer.core.values import JsonValue
 from deployer.gates import GATES
+from deployer.stack.fields.effects import Effect, Flag, Marks
+from deployer.stack.fields.marks import Section, fields_of, plain
+from deployer.stack.fields.model import Stack
+from deployer.stack.fields.schema import schema_of, written_below
+from deployer.stack.fields.values import JsonValue
 from scripts.docs.types import type_words
-from tests.core.examples import ADDRESS, EXAMPLES
+from tests.planning.examples import ADDRESS, EXAMPLES
 
 HEAD: Final = """\
 # Stack reference

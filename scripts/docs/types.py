@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from deployer.core.gate_options import PYTHON_PATTERN
-from deployer.core.model import EnvironmentName, Name, Requirement, Sha256
-from deployer.core.spelling import one_of
-from deployer.core.units import DURATION_PATTERN, SIZE_PATTERN
+from deployer.spelling import one_of
+from deployer.stack.fields.gate_options import PYTHON_PATTERN
+from deployer.stack.fields.model import EnvironmentName, Name, Requirement, Sha256
+from deployer.stack.fields.units import DURATION_PATTERN, SIZE_PATTERN
 
 Schema = Mapping[str, Any]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from deployer.core.connect import CLIENTS, Live
+from deployer.show.client_configs import CLIENTS, Live
 from tests.cli.project import KEY, Project
 
 DEMO = "stacks/demo.yaml"

@@ -7,7 +7,7 @@ from typing import Any
 
 import jsonschema
 
-from deployer.core.lines import events_schema
+from deployer.show.apply_ndjson import events_schema
 from tests.cli.project import Done, Project
 
 DEMO = "stacks/demo.yaml"

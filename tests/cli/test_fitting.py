@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from deployer.core.values import JsonValue
+from deployer.stack.fields.values import JsonValue
 from tests.cli.project import STACK, Project
 from tests.gguf.files import Typed, header, laid_out
 

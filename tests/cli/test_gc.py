@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from deployer.app.roots import register
-from deployer.app.settings import settings_of
-from deployer.core.resources import Kind
-from deployer.core.state import Record, Release, State
-from deployer.core.values import JsonValue
+from deployer.artefacts.store import Entry, Store
+from deployer.planning.resources import Kind
+from deployer.planning.state import Record, Release, State
+from deployer.stack.fields.values import JsonValue
 from deployer.state.files import FileStateStore
 from deployer.state.places import StatePlace
-from deployer.store import Entry, Store
+from deployer.usecases.context.gc_roots import register
+from deployer.usecases.context.settings import settings_of
 from tests.cli.project import Project
 
 pytestmark = pytest.mark.trust

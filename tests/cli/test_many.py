@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from deployer.app.planning import Options, prepare
-from deployer.app.settings import settings_of
-from deployer.core.progress import unwatched
 from deployer.errors import UsageError
+from deployer.planning.progress import unwatched
+from deployer.usecases.context.settings import settings_of
+from deployer.usecases.plan import Options, prepare
 from tests.cli.project import STACK, Done, Project, finished, read_until
 
 COUNT = 40

@@ -27,8 +27,8 @@ from grafana_foundation_sdk.models.prometheus import Dataquery
 from grafana_foundation_sdk.models.timeseries import Options
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from deployer.core.monitor import Monitored, alert_rules, dashboard
 from deployer.engines.local.ports import free_port
+from deployer.show.monitor import Monitored, alert_rules, dashboard
 from tests.cli.project import KEY, LIMIT, Project
 from tests.cli.test_watching import DEMO, MODAL
 

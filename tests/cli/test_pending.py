@@ -4,16 +4,16 @@ from dataclasses import replace
 
 import pytest
 
-from deployer.app.planning import Pending, Planned, settled
-from deployer.app.prepared import Prepared
-from deployer.core.plan import make_plan
-from deployer.core.state import Begun, Loose, State
-from deployer.core.steps import Resume, Retire, steps_of
 from deployer.errors import PendingError
+from deployer.planning.plan import make_plan
+from deployer.planning.state import Begun, Loose, State
+from deployer.planning.steps import Resume, Retire, steps_of
 from deployer.state.form import to_json
+from deployer.usecases.plan import Pending, Planned, settled
+from deployer.usecases.reading.prepared import Prepared
 from tests.applying import OTHER_BUILD, SERVER, WIDER, Desk, graph
 from tests.cli.project import Project
-from tests.core.checking import LOCAL
+from tests.planning.checking import LOCAL
 
 DEMO = "stacks/demo.yaml"
 

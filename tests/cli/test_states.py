@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from deployer.core.state import State
+from deployer.planning.state import State
 from deployer.state.form import from_json, to_json
 from tests.applying import GATED, WIDER, Desk
 from tests.cli.project import STACK, Project

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from deployer import saved_plan
 from deployer.cli.comment import comment_of
-from deployer.core.render.text import plan_text
+from deployer.show.text import plan_text
+from deployer.usecases.applying import saved_plan
 from tests.cli.project import STACK, Project
 
 pytestmark = pytest.mark.trust

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from deployer import __version__
-from deployer.app.versions import compare, out_of_bounds
-from deployer.sources.pypi import Newest
+from deployer.artefacts.sources.pypi import Newest
+from deployer.usecases.versions import compare, out_of_bounds
 from tests.cli.project import Done, Project
 
 OURS = "Plan and apply for llama.cpp servers"

@@ -2,7 +2,7 @@
 
 import json
 
-from deployer.core.monitor import Monitored, alert_rules, dashboard, scrape_config
+from deployer.show.monitor import Monitored, alert_rules, dashboard, scrape_config
 from tests.cli.project import KEY, Project
 
 DEMO = "stacks/demo.yaml"

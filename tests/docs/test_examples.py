@@ -13,11 +13,11 @@ import pytest
 import yaml
 
 from deployer.cli.main import main
-from deployer.core.model import Stack
-from deployer.core.schema import schema_of
-from deployer.load.stack import load
-from deployer.load.tree import plain
-from deployer.load.yaml12 import parse
+from deployer.stack.fields.model import Stack
+from deployer.stack.fields.schema import schema_of
+from deployer.stack.load import load
+from deployer.stack.yaml.tree import plain
+from deployer.stack.yaml.yaml12 import parse
 from tests.docs.pages import (
     DOCS,
     PAGES,

@@ -5,15 +5,15 @@ import re
 import click
 import pytest
 
-from deployer.core.marks import Section
 from deployer.gates import GATES
 from deployer.llama.known.symptoms import symptoms
 from deployer.llama.known.traps import traps
+from deployer.stack.fields.marks import Section
 from scripts.docs.cli_page import calls
 from scripts.docs.stack_page import Entry, entries
 from scripts.docs.write import PAGES
-from tests.core.test_fields import EVERY_PATH
 from tests.docs.pages import DOCS
+from tests.planning.test_fields import EVERY_PATH
 
 STACK = (DOCS / "reference" / "stack.md").read_text(encoding="utf-8")
 CLI = (DOCS / "reference" / "cli.md").read_text(encoding="utf-8")

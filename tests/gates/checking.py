@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from deployer.core import gate_options
-from deployer.core.values import JsonValue
-from deployer.core.verdict import Outcome, Verdict
-from deployer.gates.runner import GateRequest, run_gates
-from deployer.gates.target import Comeback, Process, Target
+from deployer.gates.harness.runner import GateRequest, run_gates
+from deployer.gates.harness.target import Comeback, Process, Target
+from deployer.planning.verdict import Outcome, Verdict
+from deployer.stack.fields import gate_options
+from deployer.stack.fields.values import JsonValue
 from tests.gates.fake_http import KEY, Script
 from tests.gates.fake_server import fake_server
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from deployer.core.verdict import Outcome, sign
-from deployer.gates.answers import excerpt
+from deployer.gates.harness.answers import excerpt
+from deployer.planning.verdict import Outcome, sign
 from tests.gates.checking import CASES, Case
 from tests.models import tiny
 from tests.models.vocabulary import Behaviour

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from deployer.core.values import JsonValue
-from deployer.core.verdict import Outcome
 from deployer.gates import GATES
-from deployer.gates.target import Target
+from deployer.gates.harness.target import Target
+from deployer.planning.verdict import Outcome
+from deployer.stack.fields.values import JsonValue
 from tests.gates import fake_http as http
 from tests.gates import fake_server as fake
 from tests.gates.breaking import (

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from deployer.core.gate_options import Errors
-from deployer.core.verdict import Outcome
-from deployer.gates import errors
-from deployer.gates.answers import Answer
-from deployer.gates.target import Loading, Process, Target
+from deployer.gates.checks import errors
+from deployer.gates.harness.answers import Answer
+from deployer.gates.harness.target import Loading, Process, Target
+from deployer.planning.verdict import Outcome
+from deployer.stack.fields.gate_options import Errors
 from tests.gates import fake_http as http
 from tests.gates import fake_server as fake
 from tests.gates.breaking import (

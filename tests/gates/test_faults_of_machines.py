@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from deployer.core.gate_options import Device, Memory
-from deployer.core.values import JsonValue
-from deployer.core.verdict import Outcome
-from deployer.gates import device, memory
-from deployer.gates.machine import Gpu, Gpus, free_memory
-from deployer.gates.target import Process, Target
+from deployer.gates.checks import device, memory
+from deployer.gates.harness.machine import Gpu, Gpus, free_memory
+from deployer.gates.harness.target import Process, Target
+from deployer.planning.verdict import Outcome
+from deployer.stack.fields.gate_options import Device, Memory
+from deployer.stack.fields.values import JsonValue
 from tests.gates.breaking import FAIL, UNCLEAR
 from tests.gates.checking import PROCESS, check, section
 from tests.gates.fake_http import Script

@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from deployer.core.verdict import Outcome
-from deployer.gates import restore
-from deployer.gates.target import Comeback, Target
+from deployer.gates.checks import restore
+from deployer.gates.harness.target import Comeback, Target
+from deployer.planning.verdict import Outcome
 from tests.gates.breaking import ERROR, FAIL, UNCLEAR, model
 from tests.gates.checking import check, coming_back, section
 from tests.gates.fake_http import Script

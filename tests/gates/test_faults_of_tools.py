@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from deployer.core.verdict import Outcome
-from deployer.gates.offering import PARAMETERS, TOOLS
+from deployer.gates.harness.tool_fixtures import PARAMETERS, TOOLS
+from deployer.planning.verdict import Outcome
 from tests.gates import fake_http as http
 from tests.gates import fake_server as fake
 from tests.gates.breaking import CHAT, FAIL, UNCLEAR, answers, template, when

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from deployer.core.checks import checks
-from deployer.core.model import Stack
+from deployer.stack.checks import checks
+from deployer.stack.fields.model import Stack
 
 SOUND: dict[str, Any] = {
     "version": 1,

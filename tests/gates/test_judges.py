@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployer.core.gate_options import Build, Concurrency, Props
-from deployer.core.values import JsonValue
-from deployer.core.verdict import Outcome
-from deployer.gates import build, concurrency, props
-from deployer.gates.answers import Answer, Event, Streamed
-from deployer.gates.props import context_per_slot
-from deployer.gates.target import Target
+from deployer.gates.checks import build, concurrency, props
+from deployer.gates.checks.props import context_per_slot
+from deployer.gates.harness.answers import Answer, Event, Streamed
+from deployer.gates.harness.target import Target
+from deployer.planning.verdict import Outcome
+from deployer.stack.fields.gate_options import Build, Concurrency, Props
+from deployer.stack.fields.values import JsonValue
 from tests.gates.checking import section
 
 PASS, FAIL, UNCLEAR = Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE
@@ -182,7 +182,7 @@ JUNK = st.one_of(
 @given(body=JUNK, status=st.sampled_from((200, 200, 204, 301, 401, 404, 500, 503)))
 @pytest.mark.parametrize("gate", ONE_ANSWER)
 def test_no_junk_passes_and_none_raises(gate: str, body: bytes, status: int) -> None:
-    module = importlib.import_module(f"deployer.gates.{gate}")
+    module = importlib.import_module(f"deployer.gates.checks.{gate}")
     measured = module.Measurement(Answer(status, "application/json", body, 0.1))
     judged = module.judge(measured, section(gate), target(llama_cpp__tag="b10434"))
     assert judged.outcome is not PASS
@@ -190,7 +190,7 @@ def test_no_junk_passes_and_none_raises(gate: str, body: bytes, status: int) -> 
 
 @given(raw=st.binary(max_size=60), events=st.lists(st.text(max_size=20), max_size=4))
 def test_no_junk_stream_passes_and_none_raises(raw: bytes, events: list[str]) -> None:
-    module = importlib.import_module("deployer.gates.stream")
+    module = importlib.import_module("deployer.gates.checks.stream")
     kind = "text/event-stream"
     sent = raw + "".join(f"data: {event}\n\n" for event in events).encode()
     streamed = Streamed(

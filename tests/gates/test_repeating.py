@@ -2,10 +2,10 @@
 
 import pytest
 
-from deployer.core.verdict import Exchange, Outcome, Verdict
-from deployer.gates.repeating import together
-from deployer.gates.runner import GateEvent, GateRequest, Waiting, run_gates
-from deployer.gates.target import Target
+from deployer.gates.harness.aggregate import together
+from deployer.gates.harness.runner import GateEvent, GateRequest, Waiting, run_gates
+from deployer.gates.harness.target import Target
+from deployer.planning.verdict import Exchange, Outcome, Verdict
 from tests.gates import fake_http as http
 from tests.gates import fake_server as fake
 from tests.gates.breaking import CHAT, answers

@@ -9,8 +9,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from deployer.core.verdict import Exchange, Outcome, Verdict
-from deployer.gates.report import (
+from deployer.gates.harness.report import (
     Report,
     as_html,
     as_json,
@@ -21,6 +20,7 @@ from deployer.gates.report import (
     table,
     write_report,
 )
+from deployer.planning.verdict import Exchange, Outcome, Verdict
 
 ASKED = Exchange("POST /v1/chat/completions {}", 500, "<b>oops</b>", 0.02, "a note")
 UNANSWERED = Exchange("GET /slots", None, "", 0.01)

@@ -6,18 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from deployer.app.judging import Judging, process_of, requests_of
-from deployer.core.gate_options import Custom
-from deployer.core.resources import Kind
-from deployer.core.state import Record
-from deployer.core.values import JsonValue
-from deployer.core.verdict import Outcome, Verdict
 from deployer.engines import Endpoint, Observation
+from deployer.engines.api_keys import Keys
 from deployer.errors import UsageError
-from deployer.gates.target import Process
-from deployer.keys import Keys
+from deployer.gates.harness.target import Process
+from deployer.planning.resources import Kind
+from deployer.planning.state import Record
+from deployer.planning.verdict import Outcome, Verdict
+from deployer.stack.fields.gate_options import Custom
+from deployer.stack.fields.values import JsonValue
 from deployer.testing.engines import FakeEngine
 from deployer.testing.judges import unheard
+from deployer.usecases.applying.run_gates import Judging, process_of, requests_of
 from tests.gates.fake_http import Script
 from tests.gates.fake_server import fake_server
 

@@ -9,18 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from deployer.core.verdict import Outcome, Verdict
 from deployer.errors import CancelledError, UsageError
 from deployer.gates import GATES
-from deployer.gates.answers import passed
-from deployer.gates.runner import (
+from deployer.gates.harness.answers import passed
+from deployer.gates.harness.runner import (
     GateEvent,
     GateRequest,
     Waiting,
     run_gates,
     with_numbers,
 )
-from deployer.gates.target import Target
+from deployer.gates.harness.target import Target
+from deployer.planning.verdict import Outcome, Verdict
 from tests.gates import fake_http as http
 from tests.gates import fake_server as fake
 from tests.gates.breaking import CHAT, answers

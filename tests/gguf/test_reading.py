@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from deployer.artefacts.sources.ranges import WINDOW
 from deployer.errors import SourceError
 from deployer.gguf.facts import from_json, to_json
 from deployer.gguf.header import read_header, read_sizes
@@ -15,7 +16,6 @@ from deployer.gguf.reading import (
     header_in,
 )
 from deployer.gguf.stream import HeaderError, local
-from deployer.sources.ranges import WINDOW
 from tests.gguf.conftest import FileServer
 from tests.gguf.files import Typed, header, text
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from deployer.app.inspecting import look
-from deployer.app.locking import lock
-from deployer.app.settings import Settings
-from deployer.core.progress import unwatched
 from deployer.gguf.facts import Model
+from deployer.planning.progress import unwatched
+from deployer.usecases.context.settings import Settings
+from deployer.usecases.lock import lock
+from deployer.usecases.reading.inspect_model import look
 from tests.gguf.conftest import FileServer
 
 COMMIT = "c" * 40

@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from deployer.core.facts import Pin
-from deployer.core.progress import unwatched
-from deployer.llama.compile import Compiled, Job, compile_server
-from deployer.llama.recipe import Target
-from deployer.llama.toolchain import Toolchain, find_toolchain
-from deployer.llama.trees import Surroundings, fetch_tree
+from deployer.llama.build.compile import Compiled, Job, compile_server
+from deployer.llama.build.recipe import Target
+from deployer.llama.build.toolchain import Toolchain, find_toolchain
+from deployer.llama.build.trees import Surroundings, fetch_tree
+from deployer.planning.facts import Pin
+from deployer.planning.progress import unwatched
 
 CMAKE = """\
 cmake_minimum_required(VERSION 3.14)

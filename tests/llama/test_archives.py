@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from deployer.core.progress import unwatched
 from deployer.errors import SourceError
-from deployer.llama.archives import refuse_links_outside, unpack_tar
+from deployer.llama.build.archives import refuse_links_outside, unpack_tar
+from deployer.planning.progress import unwatched
 from tests.llama.small_source import write_tar
 
 

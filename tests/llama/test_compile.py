@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from deployer.core.progress import Progress
 from deployer.errors import CancelledError, EngineError
-from deployer.llama.compile import Job, compile_server
-from deployer.llama.recipe import Target
-from deployer.llama.toolchain import find_toolchain
+from deployer.llama.build.compile import Job, compile_server
+from deployer.llama.build.recipe import Target
+from deployer.llama.build.toolchain import find_toolchain
+from deployer.planning.progress import Progress
 from tests.llama.small_source import (
     CHAT,
     CMAKE,

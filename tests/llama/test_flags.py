@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployer.core.argv import words_of
-from deployer.core.marks import fields_of, leaves
-from deployer.core.server import Server
-from deployer.core.values import JsonValue
-from deployer.llama import catalogue as shipped
-from deployer.llama.catalogue import Takes, catalogue, every_name, life_of
-from deployer.llama.explain import Known, Renamed, diff, explain
-from deployer.llama.flags import problems_of
+from deployer.llama.flags import catalogue as shipped
+from deployer.llama.flags.catalogue import Takes, catalogue, every_name, life_of
+from deployer.llama.flags.explain import Known, Renamed, diff, explain
+from deployer.llama.flags.unknown_options import problems_of
 from deployer.llama.known.renames import renames
-from tests.core.examples import SERVER
+from deployer.planning.argv import words_of
+from deployer.stack.fields.marks import fields_of, leaves
+from deployer.stack.fields.server import Server
+from deployer.stack.fields.values import JsonValue
+from tests.planning.examples import SERVER
 
 BUILDS = shipped._read().builds
 READ = Path(__file__).parent.parent / "data" / "server_flags.json"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from deployer.errors import SourceError
-from deployer.llama.trees import SourceRequest, fetch_tree, pin_tree
+from deployer.llama.build.trees import SourceRequest, fetch_tree, pin_tree
 from tests.llama.small_source import FILES, around, fetched, git, names, write_tree
 
 

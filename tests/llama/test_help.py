@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from deployer.errors import EngineError
-from deployer.llama.catalogue import Catalogue, Option, Standing, Takes, catalogue
-from deployer.llama.flags import problems_of
-from deployer.llama.help import catalogue_of_binary
+from deployer.llama.flags.catalogue import Catalogue, Option, Standing, Takes, catalogue
+from deployer.llama.flags.help import catalogue_of_binary
+from deployer.llama.flags.unknown_options import problems_of
 
 EXCERPT = """\
 ----- common params -----

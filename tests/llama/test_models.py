@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from deployer.llama.models import (
+from deployer.llama.known.models import (
     ARCHITECTURE,
     PROJECTOR,
     Known,

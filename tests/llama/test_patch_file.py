@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from deployer.core.problems import problems_text
+from deployer.diagnostics import problems_text
 from deployer.errors import StackError
-from deployer.llama.patch_file import load_patch, load_patches, names_in
+from deployer.llama.patches.patch_file import load_patch, load_patches, names_in
 from tests.llama.small_source import DESCRIPTION, FIX, write_patch
 
 

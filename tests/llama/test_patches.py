@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from deployer.errors import SourceError
-from deployer.llama.patch_file import Patch, load_patch
-from deployer.llama.patches import (
+from deployer.llama.patches.patch_file import Patch, load_patch
+from deployer.llama.patches.verdicts import (
     Outcome,
     PatchVerdict,
     apply_patch,

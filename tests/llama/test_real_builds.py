@@ -12,16 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from deployer.core.facts import Pin
-from deployer.core.keys import digest
-from deployer.core.progress import unwatched
-from deployer.core.verdict import Outcome, Verdict
-from deployer.gates.target import Target as Server
-from deployer.llama.compile import SERVER
-from deployer.llama.patch_file import Patch, load_patch
-from deployer.llama.source_build import Settings, build_from_source
-from deployer.llama.trees import SourceRequest, Surroundings, pin_tree
-from deployer.store import Store
+from deployer.artefacts.store import Store
+from deployer.gates.harness.target import Target as Server
+from deployer.llama.build.build import Settings, build_from_source
+from deployer.llama.build.compile import SERVER
+from deployer.llama.build.trees import SourceRequest, Surroundings, pin_tree
+from deployer.llama.patches.patch_file import Patch, load_patch
+from deployer.planning.facts import Pin
+from deployer.planning.keys import digest
+from deployer.planning.progress import unwatched
+from deployer.planning.verdict import Outcome, Verdict
 from tests.gates.checking import run_one
 from tests.gates.real_server import KEY, serving
 from tests.gguf.allocating import compared

@@ -2,8 +2,7 @@
 
 import pytest
 
-from deployer.core.gpus import GPUS
-from deployer.llama.recipe import (
+from deployer.llama.build.recipe import (
     ARCHITECTURES,
     Target,
     build_command,
@@ -11,6 +10,7 @@ from deployer.llama.recipe import (
     options,
     refusals,
 )
+from deployer.stack.fields.gpus import GPUS
 
 L40S = Target(9763, "d7ff0741f0aaa", cuda="12.8.1", architectures=("89",))
 

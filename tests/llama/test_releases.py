@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from deployer.core.facts import Pin
-from deployer.core.progress import unwatched
+from deployer.artefacts.sources.paths import Platform
 from deployer.errors import SourceError
-from deployer.llama.releases import Backend, fetch, pin, refuse_patches
-from deployer.sources.paths import Platform
+from deployer.llama.build.releases import Backend, fetch, pin, refuse_patches
+from deployer.planning.facts import Pin
+from deployer.planning.progress import unwatched
 from tests.llama.conftest import Site
 from tests.llama.small_source import write_tar
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from deployer.core.notices import Severity
 from deployer.llama.known.runbook import THEMES, markdown
 from deployer.llama.known.symptoms import likely_cause, symptoms, symptoms_in
+from deployer.stack.notices import Severity
 
 LOGS = Path(__file__).parents[1] / "data" / "logs"
 HEALTHY = sorted((LOGS / "healthy").glob("*.log"))

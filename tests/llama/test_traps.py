@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from deployer.core.model import Stack
-from deployer.core.notices import Severity
 from deployer.llama.known.conditions import BLAMES
 from deployer.llama.known.traps import markdown, traps, traps_of
+from deployer.stack.fields.model import Stack
+from deployer.stack.notices import Severity
 
 ROOT = Path(__file__).parents[2]
 GEMMA = "unsloth/gemma-4-26B-A4B-it-GGUF"

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from deployer.app.planning import Options, plan
-from deployer.app.prepared import Cache, Prepared, look, this_code
-from deployer.core.notices import Notice, Severity
-from deployer.core.problems import Place
-from deployer.core.resources import Kind, Node
-from deployer.private_files import read, write
+from deployer.diagnostics import Place
+from deployer.planning.resources import Kind, Node
+from deployer.stack.notices import Notice, Severity
+from deployer.system.private_files import read, write
+from deployer.usecases.plan import Options, plan
+from deployer.usecases.reading.prepared import Cache, Prepared, look, this_code
 from tests.prepared.world import is_kept, world
 
 STACK = Path("stack.yaml")

@@ -9,15 +9,15 @@ from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
 
-from deployer import lockfile
-from deployer.app.locking import lock
-from deployer.app.planning import Options, plan
-from deployer.app.prepared import Cache
-from deployer.app.settings import Settings
-from deployer.cli.telling import print_plan
-from deployer.core.facts import Facts, Pin
+from deployer.artefacts import lock_file
+from deployer.cli.print_plan import print_plan
 from deployer.errors import DeployerError
-from deployer.load.stack import load
+from deployer.planning.facts import Facts, Pin
+from deployer.stack.load import load
+from deployer.usecases.context.settings import Settings
+from deployer.usecases.lock import lock
+from deployer.usecases.plan import Options, plan
+from deployer.usecases.reading.prepared import Cache
 
 NOBODY = sys.maxsize
 """Begun after everything: nobody edits while a run of these tests reads."""
@@ -142,14 +142,14 @@ def files(made: World) -> Mapping[str, str]:
 
 def _lock_patched(made: World) -> None:
     """Lock a stack without the repository that it names."""
-    from deployer.app.reading import patches_of  # noqa: PLC0415 - beside its use
+    from deployer.usecases.reading.read_stack import patches_of  # noqa: PLC0415 - beside its use
 
     file = made.stacks / "patched.yaml"
     stack = load(file).stack
     digests = {
         f"llama_cpp.patches.{it.name}": it.digest for it in patches_of(stack, file)
     }
-    known = lockfile.read(lockfile.lock_path(made.demo))
+    known = lock_file.read(lock_file.lock_path(made.demo))
     assert known is not None
     build = Pin(
         "source-git",
@@ -157,9 +157,9 @@ def _lock_patched(made: World) -> None:
         {"repo": str(stack.llama_cpp.repo), "tag": stack.llama_cpp.tag},
         {"size": 1000},
     )
-    inputs = lockfile.inputs_of(stack, digests)
+    inputs = lock_file.inputs_of(stack, digests)
     facts = Facts(build, known.weights, inputs)
-    lockfile.write(lockfile.lock_path(file), facts, "patched")
+    lock_file.write(lock_file.lock_path(file), facts, "patched")
 
 
 def planned(made: World, path: str, *, cached: bool) -> str | None:

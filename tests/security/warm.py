@@ -25,8 +25,13 @@ CPU_SECONDS = 5
 
 def main() -> None:
     for module, _ in COMMANDS.values():
-        import_module(f"deployer.cli.{module}")
-    for module in ("app.reading", "app.knowing", "engines.local.engine", "git"):
+        import_module(f"deployer.cli.commands.{module}")
+    for module in (
+        "usecases.reading.read_stack",
+        "usecases.reading.model_support",
+        "engines.local.engine",
+        "usecases.context.git",
+    ):
         import_module(f"deployer.{module}")
     gc.freeze()
     for line in sys.stdin:

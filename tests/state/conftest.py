@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import deployer
-from deployer.core.resources import Kind
-from deployer.core.state import Begun, Record, State
+from deployer.planning.resources import Kind
+from deployer.planning.state import Begun, Record, State
 from deployer.state.files import FileStateStore
 
 HERE = Path(__file__).parent

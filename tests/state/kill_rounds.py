@@ -18,8 +18,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from deployer.core.state import Release, State
 from deployer.errors import StateError
+from deployer.planning.state import Release, State
 from deployer.state.files import FileStateStore
 
 SERIAL = struct.Struct("<q")

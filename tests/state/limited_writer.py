@@ -10,8 +10,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from deployer.core.state import Release, State
 from deployer.errors import StateError
+from deployer.planning.state import Release, State
 from deployer.state.files import FileStateStore
 
 NOBODY = 65534

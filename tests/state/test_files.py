@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from deployer.core.resources import Kind
-from deployer.core.state import Begun, Record, State
 from deployer.errors import StalePlanError, StateError
+from deployer.planning.resources import Kind
+from deployer.planning.state import Begun, Record, State
 from deployer.state import StateStore
 from deployer.state.files import FileStateStore, list_stacks
 from deployer.state.form import from_json, to_json

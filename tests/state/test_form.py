@@ -7,9 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
-from deployer.core.resources import Kind
-from deployer.core.state import Begun, Loose, Record, Release, State
 from deployer.errors import StateError
+from deployer.planning.resources import Kind
+from deployer.planning.state import Begun, Loose, Record, Release, State
 from deployer.state.form import from_json, to_json
 
 texts = some.text(max_size=8)

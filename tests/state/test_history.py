@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from deployer.core.state import VERSION, State
+from deployer.artefacts.disk import replace_file, sync_folder, write_new
+from deployer.artefacts.json_text import FormError, Item, NewerError
 from deployer.errors import LockedError, StalePlanError, StateError
-from deployer.state.disk import replace_file, sync_folder, write_new
+from deployer.planning.state import VERSION, State
 from deployer.state.files import FileStateStore, utc_now
 from deployer.state.form import is_newer, to_json
-from deployer.state.json_text import FormError, Item, NewerError
 from deployer.state.rescue import rescued
 
 AGAIN = "run `deployer plan` again"

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from deployer.artefacts.disk import Grip
 from deployer.errors import LockedError, StateError
 from deployer.state import lock
-from deployer.state.disk import Grip
 from deployer.state.files import FileStateStore
 
 Program = Callable[..., subprocess.Popen[str]]

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from deployer.core.state import VERSION, State
 from deployer.errors import AuthError, LockedError, StalePlanError, StateError
+from deployer.planning.state import VERSION, State
 from deployer.state import holder as holders
 from deployer.state.bucket import ATTEMPTS, Found, MovedError, ObjectBucket
 from deployer.state.form import to_json

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from deployer.core.state import State
 from deployer.errors import DeployerError, LockedError, StalePlanError, StateError
+from deployer.planning.state import State
 from deployer.state import StateStore
 from deployer.state.bucket import MovedError
 from deployer.state.form import from_json, to_json

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from deployer.core.state import State
 from deployer.errors import DeployerError, LockedError, StalePlanError
+from deployer.planning.state import State
 from deployer.state.bucket import ObjectBucket, open_bucket
 from deployer.state.form import to_json
 from deployer.state.objects import FREE, ObjectStateStore, stacks_in

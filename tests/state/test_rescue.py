@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from deployer.core.state import State
+from deployer.artefacts.disk import replace_file
 from deployer.errors import StateError
-from deployer.state.disk import replace_file
+from deployer.planning.state import State
 from deployer.state.files import FileStateStore
 from deployer.state.form import from_json, to_json
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from deployer import saved_plan
-from deployer.core import state as states
 from deployer.errors import StateError, UsageError
+from deployer.planning import state as states
 from deployer.state.form import from_json, to_json
+from deployer.usecases.applying import saved_plan
 
 pytestmark = pytest.mark.trust
 FORMS = Path(__file__).parent / "forms"

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import pytest
 
 from deployer.errors import CancelledError, LockedError
-from deployer.state.waiting import (
+from deployer.state.lock_wait import (
     LONGEST,
     SHORTEST,
     Patience,

@@ -8,24 +8,24 @@ from functools import partial
 from pathlib import Path
 from typing import assert_never
 
-from deployer.core.events import Say, Talk
-from deployer.core.facts import Pin
-from deployer.core.resources import Kind, Node
-from deployer.core.state import Record
-from deployer.core.values import Flat, JsonValue
+from deployer.artefacts.sources import folders, http, hub, paths, pypi, wheels
+from deployer.artefacts.sources.digests import DigestCache
+from deployer.artefacts.store import STORED, Entry, Store
 from deployer.engines import Place
 from deployer.engines.local.program import run_server
-from deployer.engines.pins import pin_of
+from deployer.engines.node_pins import pin_of
 from deployer.errors import EngineError, SourceError
-from deployer.llama import releases
-from deployer.llama.compile import SERVER
+from deployer.llama.build import releases
+from deployer.llama.build.build import Settings, build_from_source
+from deployer.llama.build.compile import SERVER
+from deployer.llama.build.trees import TREE_SOURCES, Surroundings
 from deployer.llama.known.symptoms import likely_cause
-from deployer.llama.patch_file import load_patches
-from deployer.llama.source_build import Settings, build_from_source
-from deployer.llama.trees import TREE_SOURCES, Surroundings
-from deployer.sources import folders, http, hub, paths, pypi, wheels
-from deployer.sources.digests import DigestCache
-from deployer.store import STORED, Entry, Store
+from deployer.llama.patches.patch_file import load_patches
+from deployer.planning.events import Say, Talk
+from deployer.planning.facts import Pin
+from deployer.planning.resources import Kind, Node
+from deployer.planning.state import Record
+from deployer.stack.fields.values import Flat, JsonValue
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Artefacts:
     def make(self, node: Node, say: Say) -> Flat:
         """The outputs of a build or of weights, made where they are not there yet.
 
-        Raises the errors of `deployer.sources`, StoreError, and EngineError where
+        Raises the errors of `artefacts.sources`, StoreError, and EngineError where
         llama-server does not run here.
         """
         match node.kind:

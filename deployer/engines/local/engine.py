@@ -1,7 +1,7 @@
 """The local engine: the real llama-server as processes of this machine.
 
 A candidate listens on the stack's own port beside the live server (SO_REUSEPORT),
-and the kernel is told who gets the connections: see `deployer.engines.local.steer`.
+and the kernel is told who gets the connections: see `deployer.engines.local.reuseport`.
 So what the gates saw is the very process that is promoted, and no request fails.
 Where that cannot work the stack says ``rollout.strategy: replace``.
 """
@@ -15,26 +15,31 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from deployer.children import NVIDIA, find_program, variables
-from deployer.core.actual import RunningServer
-from deployer.core.events import Say, Talk
-from deployer.core.render.words import show
-from deployer.core.resources import Kind, Node
-from deployer.core.state import Record, record_of
-from deployer.core.units import show_bytes
-from deployer.core.values import Flat, JsonValue
+from deployer.artefacts.store import STORED
 from deployer.engines import Endpoint, Observation, Place, Restored
-from deployer.engines.local import logs, steer
+from deployer.engines.local import logs, reuseport
 from deployer.engines.local.folders import stack_folder
 from deployer.engines.local.log_trimmer import trim
-from deployer.engines.local.resident import memory_of
-from deployer.engines.local.restoring import Origin, bring_up, end_unproven, origin_of
 from deployer.engines.local.server import CONDITIONS, Server
-from deployer.engines.local.snapshots import Snapshots
-from deployer.engines.local.survivors import made_from, survivors
-from deployer.engines.local.warming import IDLE, asleep
+from deployer.engines.local.snapshot.capture import Snapshots
+from deployer.engines.local.snapshot.restore import (
+    Origin,
+    bring_up,
+    end_unproven,
+    origin_of,
+)
+from deployer.engines.local.snapshot.warmup_requests import IDLE, asleep
+from deployer.engines.local.supervise.resident import memory_of
+from deployer.engines.local.supervise.survivors import made_from, survivors
 from deployer.errors import EngineError, PromotionError
-from deployer.store import STORED
+from deployer.planning.actual import RunningServer
+from deployer.planning.events import Say, Talk
+from deployer.planning.resources import Kind, Node
+from deployer.planning.state import Record, record_of
+from deployer.show.words import show
+from deployer.stack.fields.units import show_bytes
+from deployer.stack.fields.values import Flat, JsonValue
+from deployer.system.children import NVIDIA, find_program, variables
 
 if TYPE_CHECKING:
     from deployer.engines.local.artefacts import Artefacts
@@ -235,7 +240,7 @@ class LocalEngine:
         """See `Engine.endpoint`."""
         server = Server(record, self._place)
         shared = candidate and server.is_shared()
-        source = steer.GATE_SOURCE if shared else None
+        source = reuseport.GATE_SOURCE if shared else None
         return Endpoint(server.url, server.api_key_env, source)
 
     def discard(self, record: Record, say: Say) -> None:

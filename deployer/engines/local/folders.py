@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from deployer.contained import contained
-from deployer.core.state import Record
 from deployer.engines import Place
+from deployer.planning.state import Record
+from deployer.system.contained import contained
 
 KEY_LENGTH: Final = 16
 """Characters of a key in the name of a run folder."""

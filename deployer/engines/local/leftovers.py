@@ -5,12 +5,12 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from deployer.contained import contained
 from deployer.engines.local.folders import KEY_LENGTH, run_folders
-from deployer.engines.local.guard import guard_of
 from deployer.engines.local.holders import holder_of
-from deployer.engines.local.process import is_alive
-from deployer.engines.local.resident import recorded
+from deployer.engines.local.supervise.guard import guard_of
+from deployer.engines.local.supervise.process import is_alive
+from deployer.engines.local.supervise.resident import recorded
+from deployer.system.contained import contained
 
 
 def unused_runs(

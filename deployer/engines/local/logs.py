@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, TextIO
 
-from deployer.core.pauses import growing
 from deployer.engines.local.log_trimmer import (
     KEEP,
     LIMIT,
@@ -15,6 +14,7 @@ from deployer.engines.local.log_trimmer import (
     numbered,
     shift,
 )
+from deployer.system.pauses import growing
 
 _PAUSES: Final = (0.01, 0.25)
 """The first and the longest between two looks at a log; a line begins them anew."""

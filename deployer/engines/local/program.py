@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Mapping
 from typing import Final
 
-from deployer.engines.local.process import scrubbed
+from deployer.engines.local.supervise.process import scrubbed
 from deployer.errors import EngineError
 
 _SECONDS: Final = 30

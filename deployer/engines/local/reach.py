@@ -12,9 +12,9 @@ from itertools import product
 from types import MappingProxyType
 from typing import Final
 
-from deployer.core.pauses import growing
-from deployer.engines.local import ports, steer
+from deployer.engines.local import ports, reuseport
 from deployer.errors import EngineError
+from deployer.system.pauses import growing
 
 CLIENTS: Final = ""
 """Source of the connections of clients: any address but that of the gates."""
@@ -34,7 +34,7 @@ def reached(
 
     `among` are the likely ones; any other process of this user is found, too.
     """
-    place, end = steer.reachable(host), (source, 0) if source else None
+    place, end = reuseport.reachable(host), (source, 0) if source else None
     with ExitStack() as opened:
         try:
             clients = {
@@ -75,11 +75,11 @@ def lead(
     answered: frozenset[int | None] = frozenset()
     for order in _orders(len(group), same=clients == gates):
         if len(group) > 1:
-            steer.steer(host, port, clients=order[0], gates=order[1])
+            reuseport.steer(host, port, clients=order[0], gates=order[1])
         answered = reached(host, port, pids)
         if answered == {clients} and (
             clients == gates
-            or reached(host, port, pids, source=steer.GATE_SOURCE) == {gates}
+            or reached(host, port, pids, source=reuseport.GATE_SOURCE) == {gates}
         ):
             return
     raise EngineError(

@@ -1,10 +1,10 @@
 """A stack as the command line that the local engine starts."""
 
-from deployer.core.argv import command_line, template_file
-from deployer.core.resources import Graph, Kind
 from deployer.engines import Place, Rendering
-from deployer.engines.local import steer
-from deployer.engines.pins import pin_of
+from deployer.engines.local import reuseport
+from deployer.engines.node_pins import pin_of
+from deployer.planning.argv import command_line, template_file
+from deployer.planning.resources import Graph, Kind
 
 
 def render_stack(graph: Graph, place: Place) -> Rendering:
@@ -25,7 +25,7 @@ def render_stack(graph: Graph, place: Place) -> Rendering:
         mmproj=str(about["mmproj"]) if "mmproj" in about else None,
         host=host,
         port=int(str(server.fields["local.port"])),
-        reuse_port=steer.supported(host) is None,
+        reuse_port=reuseport.supported(host) is None,
         key_file="api-key" if guarded else None,
     )
     return Rendering(argv, {})

@@ -7,28 +7,29 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from deployer.contained import contained
-from deployer.core.access import NEW_KEY, key_problem
-from deployer.core.argv import command_line, template_file
-from deployer.core.events import Say, Talk
-from deployer.core.state import Record
-from deployer.core.units import seconds
-from deployer.core.values import Flat
+from deployer.artefacts.sources.space import sync_folder
 from deployer.engines import Place
-from deployer.engines.local import guard, identity, key_file, ports, reach, steer
+from deployer.engines.local import key_file, ports, reach, reuseport
+from deployer.engines.local.chat_templates import known_template
 from deployer.engines.local.folders import run_folder, stack_folder
-from deployer.engines.local.health import Answer, health_now, wait_healthy
-from deployer.engines.local.hung import why_hung
 from deployer.engines.local.logs import last_lines
-from deployer.engines.local.process import Running, drain, find, spawn, stop
 from deployer.engines.local.program import run_server
-from deployer.engines.local.resident import marked_pids, recorded, servers_in
-from deployer.engines.local.survivors import names_in
-from deployer.engines.local.templates import known_template
-from deployer.engines.local.warming import Door
+from deployer.engines.local.snapshot.warmup_requests import Door
+from deployer.engines.local.supervise import guard, identity
+from deployer.engines.local.supervise.health import Answer, health_now, wait_healthy
+from deployer.engines.local.supervise.hung import why_hung
+from deployer.engines.local.supervise.process import Running, drain, find, spawn, stop
+from deployer.engines.local.supervise.resident import marked_pids, recorded, servers_in
+from deployer.engines.local.supervise.survivors import names_in
 from deployer.errors import AuthError, EngineError
 from deployer.llama.known.symptoms import likely_cause
-from deployer.sources.space import sync_folder
+from deployer.planning.argv import command_line, template_file
+from deployer.planning.events import Say, Talk
+from deployer.planning.state import Record
+from deployer.stack.access import NEW_KEY, key_problem
+from deployer.stack.fields.units import seconds
+from deployer.stack.fields.values import Flat
+from deployer.system.contained import contained
 
 GRACE: Final = 10.0
 """Seconds that llama-server may take to end after SIGTERM; it takes 0.2."""
@@ -70,7 +71,7 @@ class Server:
     @property
     def url(self) -> str:
         """Where it is reached from this machine."""
-        return f"http://{steer.reachable(self.host)}:{self.port}"
+        return f"http://{reuseport.reachable(self.host)}:{self.port}"
 
     @property
     def argv(self) -> tuple[str, ...]:
@@ -122,9 +123,9 @@ class Server:
 
         The key is there as far as it is known.
         """
-        host, source = steer.reachable(self.host), ""
+        host, source = reuseport.reachable(self.host), ""
         if self.is_shared():
-            source = steer.GATE_SOURCE
+            source = reuseport.GATE_SOURCE
         return Door(host, self.port, self.known_key(), source)
 
     def elsewhere(self, key: str) -> "Server":
@@ -275,7 +276,7 @@ class Server:
         self.refuse_strangers()
         if ports.listeners(self.port):
             return
-        if (reason := steer.supported(self.host)) is not None:
+        if (reason := reuseport.supported(self.host)) is not None:
             text = f"clients can reach it before it is proven: {reason}"
             say(Talk(self.record.address, text))
             return
@@ -308,7 +309,7 @@ class Server:
                 f"({ports.free_port(self.host)} is free now)",
             )
         replaces = self.record.fields.get("rollout.strategy") == "replace"
-        reason = None if replaces or not found else steer.supported(self.host)
+        reason = None if replaces or not found else reuseport.supported(self.host)
         if reason is not None:
             raise EngineError(
                 f"old and new server cannot share port {self.port}: {reason}",
@@ -365,7 +366,7 @@ class Server:
         if door.source_address:
             # It listens last: behind a live server, and its guard where it has one.
             last = len(ports.listeners(self.port))
-            steer.steer(self.host, self.port, clients=0, gates=last)
+            reuseport.steer(self.host, self.port, clients=0, gates=last)
         return door
 
     @property
@@ -415,7 +416,7 @@ class Server:
             mmproj=self._made(needs, "weights", "mmproj") if sees else None,
             host=self.host,
             port=self.port,
-            reuse_port=steer.supported(self.host) is None,
+            reuse_port=reuseport.supported(self.host) is None,
             key_file=None
             if self.api_key_env is None
             else str(self.run_dir / key_file.NAME),

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
-from deployer.core.argv import command_line
-from deployer.engines.modal.source import EVERYWHERE
+from deployer.engines.modal.literals import EVERYWHERE
+from deployer.planning.argv import command_line
 from deployer.runtime.warmup import Request
 
 VOLUME: Final = "deployer-store"

@@ -5,21 +5,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from deployer.core.events import Say, Talk
-from deployer.core.keys import digest
-from deployer.core.resources import Kind, Node
-from deployer.core.values import Flat
 from deployer.engines import Place
 from deployer.engines.modal import apps
+from deployer.engines.modal.billing.meter import Meter, plain_rate
 from deployer.engines.modal.drive import Account
-from deployer.engines.modal.follow import Log, Wait, result_of
-from deployer.engines.modal.kept import on_disk
 from deployer.engines.modal.lower import outputs_of
 from deployer.engines.modal.lower_builder import lower_builder
-from deployer.engines.modal.meter import Meter, plain_rate
+from deployer.engines.modal.release_files import on_disk
 from deployer.engines.modal.render import BUILDER_FILE, render_builder, runtime_files
 from deployer.engines.modal.rendering import patches_of
+from deployer.engines.modal.wait.follow import Log, Wait, result_of
 from deployer.errors import EngineError
+from deployer.planning.events import Say, Talk
+from deployer.planning.keys import digest
+from deployer.planning.resources import Kind, Node
+from deployer.stack.fields.values import Flat
 
 _QUEUE_SECONDS: Final = 600
 """How long a container may be waited for, beside what the function may take."""

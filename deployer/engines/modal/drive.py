@@ -14,11 +14,11 @@ from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
+from deployer.engines.modal.app_module import load
 from deployer.engines.modal.apps import CLASS, METHOD, Scaling
-from deployer.engines.modal.loading import load
+from deployer.engines.modal.client_errors import TOKEN, in_our_words
 from deployer.engines.modal.program import Program, refuse_missing_client
-from deployer.engines.modal.refusals import TOKEN, in_our_words
-from deployer.engines.modal.told import Deployed, Entry, Line
+from deployer.engines.modal.types import Deployed, Entry, Line
 from deployer.errors import AuthError, DeployerError, EngineError, UsageError
 
 if TYPE_CHECKING:

@@ -9,16 +9,10 @@ of the Volume.
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from deployer.core.actual import RunningServer
-from deployer.core.events import Say, Talk
-from deployer.core.graph import PLACE
-from deployer.core.resources import Kind, Node
-from deployer.core.state import Record
-from deployer.core.units import show_seconds
-from deployer.core.values import Flat
 from deployer.engines import Endpoint, Observation, Place, Restored
 from deployer.engines.modal import apps
 from deployer.engines.modal.artefacts import Artefacts, folder_of
+from deployer.engines.modal.billing.meter import Meter
 from deployer.engines.modal.drive import Account
 from deployer.engines.modal.lower import (
     hub_secret_of,
@@ -26,10 +20,16 @@ from deployer.engines.modal.lower import (
     scaling_of,
     secret_of,
 )
-from deployer.engines.modal.meter import Meter
+from deployer.engines.modal.observe import Seeing
 from deployer.engines.modal.program import refuse_missing_client
 from deployer.engines.modal.rollout import Rollout
-from deployer.engines.modal.seeing import Seeing
+from deployer.planning.actual import RunningServer
+from deployer.planning.events import Say, Talk
+from deployer.planning.graph import PLACE
+from deployer.planning.resources import Kind, Node
+from deployer.planning.state import Record
+from deployer.stack.fields.units import show_seconds
+from deployer.stack.fields.values import Flat
 
 
 class ModalEngine:

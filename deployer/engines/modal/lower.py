@@ -11,24 +11,24 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Final
 
-from deployer.core import costs
-from deployer.core.argv import template_file
-from deployer.core.machine_modal import (
+from deployer.engines.modal import apps
+from deployer.engines.modal.apps import Apps, Server
+from deployer.engines.modal.lower_builder import image_of, lower_builder
+from deployer.errors import EngineError
+from deployer.llama.patches.patch_file import Patch
+from deployer.planning import costs
+from deployer.planning.argv import template_file
+from deployer.planning.machine_modal import (
     CANDIDATE_WINDOW,
     cores_of,
     gpus_of,
     memory_of,
 )
-from deployer.core.resources import Graph, Kind, Node
-from deployer.core.units import seconds
-from deployer.core.values import Flat, JsonValue
-from deployer.core.warmup import request_of
-from deployer.engines.modal import apps
-from deployer.engines.modal.apps import Apps, Server
-from deployer.engines.modal.lower_builder import image_of, lower_builder
-from deployer.errors import EngineError
-from deployer.llama.patch_file import Patch
+from deployer.planning.resources import Graph, Kind, Node
+from deployer.planning.warmup import request_of
 from deployer.runtime.warmup import Request
+from deployer.stack.fields.units import seconds
+from deployer.stack.fields.values import Flat, JsonValue
 
 SLOTS: Final = 4
 """What llama-server serves at a time where `server.parallel` is unset."""

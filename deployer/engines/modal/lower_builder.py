@@ -5,23 +5,23 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Final
 
-from deployer.core.facts import Pin
-from deployer.core.machine_modal import (
+from deployer.engines.modal import apps
+from deployer.engines.modal.apps import Build, Builder, Fetch
+from deployer.engines.node_pins import pin_of
+from deployer.errors import EngineError
+from deployer.llama.build import recipe
+from deployer.llama.build.build import Settings, target_of
+from deployer.llama.build.trees import pinned_patches
+from deployer.llama.patches.patch_file import Patch
+from deployer.planning.facts import Pin
+from deployer.planning.machine_modal import (
     BUILD_CORES,
     BUILD_MEMORY,
     FETCH_CORES,
     FETCH_MEMORY,
 )
-from deployer.core.resources import Node
-from deployer.core.values import Flat, JsonValue
-from deployer.engines.modal import apps
-from deployer.engines.modal.apps import Build, Builder, Fetch
-from deployer.engines.pins import pin_of
-from deployer.errors import EngineError
-from deployer.llama import recipe
-from deployer.llama.patch_file import Patch
-from deployer.llama.source_build import Settings, target_of
-from deployer.llama.trees import pinned_patches
+from deployer.planning.resources import Node
+from deployer.stack.fields.values import Flat, JsonValue
 
 BUILD_TIMEOUT: Final = 2 * 3600
 CPU_IMAGE: Final = "ubuntu:24.04"

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from deployer.children import MODAL, python_command, variables
-from deployer.engines.modal.told import Version
+from deployer.engines.modal.types import Version
 from deployer.errors import EngineError
+from deployer.system.children import MODAL, python_command, variables
 
 INSTALL: Final = "pip install 'deployer[modal]'"
 _SECONDS: Final = 60.0

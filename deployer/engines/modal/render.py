@@ -1,7 +1,7 @@
 """Values to the text of Modal apps: what is deployed, and what a person reads.
 
 The same values give the same bytes on any machine.  Nothing of a stack enters a
-template but as a literal of Python, see `deployer.engines.modal.source`.
+template but as a literal of Python, see `deployer.engines.modal.literals`.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from deployer import runtime
 from deployer.engines.modal import apps
 from deployer.engines.modal.apps import Apps, Builder, Server
-from deployer.engines.modal.source import (
+from deployer.engines.modal.literals import (
     Value,
     call,
     comment,

@@ -9,15 +9,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Final
 
-from deployer.core.events import Say, Talk, Used
-from deployer.core.progress import Progress
-from deployer.core.resources import Node
-from deployer.core.state import Record
-from deployer.core.values import Flat, JsonValue
 from deployer.engines.modal import apps
+from deployer.engines.modal.billing.meter import Meter
+from deployer.engines.modal.billing.rates import changed
 from deployer.engines.modal.drive import Account
-from deployer.engines.modal.follow import Log, Wait, no_line, result_of, wait_for
-from deployer.engines.modal.kept import (
+from deployer.engines.modal.lower import primes_of, rate_of, scaling_of
+from deployer.engines.modal.release_files import (
     mark_promoted,
     on_disk,
     promoted_files,
@@ -25,18 +22,16 @@ from deployer.engines.modal.kept import (
     recorded,
     render,
 )
-from deployer.engines.modal.lower import primes_of, rate_of, scaling_of
-from deployer.engines.modal.meter import Meter
-from deployer.engines.modal.rates import changed
 from deployer.engines.modal.render import CANDIDATE_FILE, SERVER_FILE, TRYOUT_FILE
-from deployer.engines.modal.starting import (
+from deployer.engines.modal.types import Deployed
+from deployer.engines.modal.wait.follow import Log, Wait, no_line, result_of, wait_for
+from deployer.engines.modal.wait.start import (
     QUEUE_SECONDS,
     is_ours,
     last_words,
     not_started,
     wake,
 )
-from deployer.engines.modal.told import Deployed
 from deployer.errors import (
     CancelledError,
     DeployerError,
@@ -44,6 +39,11 @@ from deployer.errors import (
     PromotionError,
     TimedOutError,
 )
+from deployer.planning.events import Say, Talk, Used
+from deployer.planning.progress import Progress
+from deployer.planning.resources import Node
+from deployer.planning.state import Record
+from deployer.stack.fields.values import Flat, JsonValue
 
 COPY: Final = "copy"
 """Output of a record that stands beside the live one it is a copy of."""

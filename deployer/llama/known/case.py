@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Final
 
-from deployer.core.model import Stack
-from deployer.core.server import Server
+from deployer.stack.fields.model import Stack
+from deployer.stack.fields.server import Server
 
 DEFAULT_BATCH: Final = 2048
 DEFAULT_UBATCH: Final = 512

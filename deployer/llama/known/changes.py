@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
 
-from deployer.core.model import Stack
 from deployer.llama.known.case import Case
 from deployer.llama.known.conditions import CONCERNS
 from deployer.llama.known.tables import rows
+from deployer.stack.fields.model import Stack
 
 
 class Area(StrEnum):

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from deployer.core.graph import architectures_of
-from deployer.core.units import size_in_bytes
 from deployer.llama.known.case import DEFAULT_BATCH, DEFAULT_SLOTS, DEFAULT_UBATCH, Case
+from deployer.planning.graph import architectures_of
+from deployer.stack.fields.units import size_in_bytes
 
 _DRAFTS: Final = ("model-draft", "spec-draft-model", "spec-draft-hf", "spec-type")
 _LOOPBACK: Final = ("127.", "localhost")
@@ -22,10 +22,7 @@ _COMPILED_PAIRS: Final = (
 def _broken_toolkit(case: Case) -> str:
     if (cuda := case.stack.llama_cpp.cuda) is None:
         return ""
-    from deployer.llama.recipe import (  # noqa: PLC0415 - only for CUDA
-        BROKEN_TOOLKITS,
-        toolkit,
-    )
+    from deployer.llama.build.recipe import BROKEN_TOOLKITS, toolkit  # noqa: PLC0415 - only for CUDA
 
     return "llama_cpp.cuda" if toolkit(cuda) in BROKEN_TOOLKITS else ""
 
@@ -34,7 +31,7 @@ def _other_architecture(case: Case) -> str:
     """Where the toolkit and the GPU do not know each other, for the recipe."""
     if (cuda := case.stack.llama_cpp.cuda) is None:
         return ""
-    from deployer.llama.recipe import (  # noqa: PLC0415 - as above
+    from deployer.llama.build.recipe import (  # noqa: PLC0415 - as above
         FIRST_UNKNOWN_TOOLKIT,
         Target,
         refusals,

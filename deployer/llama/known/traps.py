@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Final
 
-from deployer.core.model import Stack
-from deployer.core.notices import Severity
-from deployer.core.spelling import did_you_mean, shown
 from deployer.llama.known.case import Case
 from deployer.llama.known.conditions import BLAMES
 from deployer.llama.known.tables import rows
+from deployer.spelling import did_you_mean, shown
+from deployer.stack.fields.model import Stack
+from deployer.stack.notices import Severity
 
 NEWEST: Final = 10**9
 

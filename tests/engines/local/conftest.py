@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from deployer.engines.local.ports import free_port, listens
-from deployer.engines.local.process import Running, spawn, stop, wait_for_end
+from deployer.engines.local.supervise.process import Running, spawn, stop, wait_for_end
 
 PROGRAM = Path(__file__).with_name("fake_server.py")
 

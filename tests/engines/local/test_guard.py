@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from deployer.engines.local import guard, ports, steer
-from deployer.engines.local.process import Running, wait_for_end
+from deployer.engines.local import ports, reuseport
+from deployer.engines.local.supervise import guard
+from deployer.engines.local.supervise.process import Running, wait_for_end
 from tests.cli.project import ROOT
 from tests.engines.local.conftest import Start, until
 
@@ -31,7 +32,7 @@ def run_dir(tmp_path: Path) -> Iterator[Path]:
 def guarded(run_dir: Path, port: int, start: Start) -> Running:
     """A server behind a guard."""
     guard.close(run_dir, HOST, port)
-    steer.steer(HOST, port, clients=0, gates=1)
+    reuseport.steer(HOST, port, clients=0, gates=1)
     running = start(run_dir=run_dir)
     until(running, lambda: ports.listens(running.pid, port))
     return running
@@ -55,7 +56,7 @@ def test_clients_reach_the_guard_alone_and_gates_the_server(
 ) -> None:
     assert guarded.port == port
     assert Counter(status(port) for _ in range(50)) == {503: 50}
-    assert Counter(status(port, steer.GATE_SOURCE) for _ in range(50)) == {200: 50}
+    assert Counter(status(port, reuseport.GATE_SOURCE) for _ in range(50)) == {200: 50}
 
 
 @pytest.mark.usefixtures("guarded")
@@ -78,7 +79,7 @@ def test_who_waits_while_clients_are_let_in_is_answered(
     waiting = [http.client.HTTPConnection(HOST, port, timeout=20) for _ in range(5)]
     for one in waiting:
         one.request("GET", "/health")
-    steer.steer(HOST, port, clients=1, gates=1)
+    reuseport.steer(HOST, port, clients=1, gates=1)
     os.kill(found.pid, signal.SIGCONT)
     guard.end(run_dir)
     assert [one.getresponse().status for one in waiting] == [503] * 5

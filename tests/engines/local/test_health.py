@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from deployer.engines.local.health import is_healthy, wait_healthy
-from deployer.engines.local.process import Running, stop
-from deployer.engines.local.steer import GATE_SOURCE, steer
+from deployer.engines.local.reuseport import GATE_SOURCE, steer
+from deployer.engines.local.supervise.health import is_healthy, wait_healthy
+from deployer.engines.local.supervise.process import Running, stop
 from deployer.errors import EngineError, TimedOutError
 
 Start = Callable[..., Running]

@@ -8,8 +8,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from deployer.engines.local import identity
-from deployer.engines.local.process import Running, find, is_alive, read_record
+from deployer.engines.local.supervise import identity
+from deployer.engines.local.supervise.process import (
+    Running,
+    find,
+    is_alive,
+    read_record,
+)
 from tests.engines.local.conftest import Start
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from deployer.engines.local.image import ImageError, frozen_seconds, rebind
+from deployer.engines.local.snapshot.image import ImageError, frozen_seconds, rebind
 
 MAGIC = b"\x01\x02\x03\x04\x05\x06\x07\x08"
 LOOPBACK, ANY = b"\xff\x80\x80\x08", b"\x00"

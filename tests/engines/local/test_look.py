@@ -13,12 +13,12 @@ from socket import AF_INET, SOCK_STREAM, socket
 import psutil
 import pytest
 
-from deployer.core.resources import Kind
-from deployer.core.state import Record
-from deployer.core.values import JsonValue
 from deployer.engines import Look, Place, look_at
+from deployer.engines.api_keys import Keys
 from deployer.engines.local.folders import run_folder
-from deployer.keys import Keys
+from deployer.planning.resources import Kind
+from deployer.planning.state import Record
+from deployer.stack.fields.values import JsonValue
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from deployer.engines.local import identity
-from deployer.engines.local.process import (
+from deployer.engines.local.supervise import identity
+from deployer.engines.local.supervise.process import (
     Ended,
     Running,
     drain,
@@ -278,7 +278,7 @@ def test_a_server_outlives_the_deployer(tmp_path: Path, port: int) -> None:
     program = Path(__file__).with_name("fake_server.py")
     script = (
         "import sys; from pathlib import Path;"
-        " from deployer.engines.local.process import spawn;"
+        " from deployer.engines.local.supervise.process import spawn;"
         f" spawn([sys.executable, {str(program)!r}, '--port', '{port}'],"
         f" run_dir=Path({str(tmp_path)!r}), address='stack/server', key='k1',"
         f" port={port}, environment={{}})"

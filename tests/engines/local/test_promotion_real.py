@@ -15,9 +15,15 @@ from typing import Final
 
 import pytest
 
-from deployer.engines.local.health import wait_healthy
-from deployer.engines.local.process import Running, drain, is_alive, spawn, stop
-from deployer.engines.local.steer import GATE_SOURCE, steer
+from deployer.engines.local.reuseport import GATE_SOURCE, steer
+from deployer.engines.local.supervise.health import wait_healthy
+from deployer.engines.local.supervise.process import (
+    Running,
+    drain,
+    is_alive,
+    spawn,
+    stop,
+)
 
 pytestmark = pytest.mark.real
 

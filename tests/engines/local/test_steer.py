@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from deployer.engines.local.steer import GATE_SOURCE, reachable, steer, supported
+from deployer.engines.local.reuseport import GATE_SOURCE, reachable, steer, supported
 from deployer.errors import EngineError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="steering needs Linux")

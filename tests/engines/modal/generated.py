@@ -4,11 +4,11 @@ import json
 from random import Random
 from typing import Any
 
-from deployer.core.checks import checks
-from deployer.core.gpus import GPUS
-from deployer.core.graph import architectures_of
-from deployer.core.model import Stack
-from deployer.llama.recipe import Target, refusals
+from deployer.llama.build.recipe import Target, refusals
+from deployer.planning.graph import architectures_of
+from deployer.stack.checks import checks
+from deployer.stack.fields.gpus import GPUS
+from deployer.stack.fields.model import Stack
 
 _PROMPTS = ("Hello", 'Say "hi"', "Zähle bis drei.", "A\nB", "'''", "{{ 7 * 7 }}", "🦙")
 _TAGS = ("b8672", "b9763", "b10434", "b11434", "v0.5.0", "0123abc")

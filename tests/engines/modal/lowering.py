@@ -6,21 +6,21 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from deployer import lockfile
-from deployer.app.reading import patches_of
-from deployer.core.facts import Facts, Pin
-from deployer.core.graph import expand
-from deployer.core.keys import digest
-from deployer.core.model import Stack
-from deployer.core.resources import Graph, Kind
-from deployer.core.values import JsonValue
+from deployer.artefacts import lock_file
 from deployer.engines import ABILITIES
 from deployer.engines.modal.apps import Apps
 from deployer.engines.modal.lower import files_of, lower, outputs_of
 from deployer.engines.modal.render import render
-from deployer.llama.patch_file import Patch, load_patches
-from deployer.load.stack import load
+from deployer.llama.patches.patch_file import Patch, load_patches
+from deployer.planning.facts import Facts, Pin
+from deployer.planning.graph import expand
+from deployer.planning.keys import digest
+from deployer.planning.resources import Graph, Kind
+from deployer.stack.fields.model import Stack
+from deployer.stack.fields.values import JsonValue
+from deployer.stack.load import load
 from deployer.testing.stacks import stack as stack_of
+from deployer.usecases.reading.read_stack import patches_of
 
 ROOT = Path(__file__).parents[3]
 PRODUCTION = ROOT / "stacks" / "gemma4-prod.yaml"
@@ -170,7 +170,7 @@ def project(folder: Path, content: str, name: str = "stack") -> Path:
     stack = load(file).stack
     patches = patches_of(stack, file)
     digests = {f"llama_cpp.patches.{patch.name}": patch.digest for patch in patches}
-    inputs = lockfile.inputs_of(stack, digests)
+    inputs = lock_file.inputs_of(stack, digests)
     facts = replace(facts_of(stack, patches), inputs=inputs)
-    lockfile.write(lockfile.lock_path(file), facts, stack.name)
+    lock_file.write(lock_file.lock_path(file), facts, stack.name)
     return file

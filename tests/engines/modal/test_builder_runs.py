@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from deployer.core.facts import Pin
-from deployer.core.keys import digest
-from deployer.core.resources import Kind, Node
-from deployer.core.values import JsonValue
-from deployer.engines.files import write_files
 from deployer.engines.modal.lower_builder import lower_builder
 from deployer.engines.modal.render import render_builder, runtime_files
-from deployer.llama.patch_file import Patch, load_patch
+from deployer.engines.rendered_files import write_files
+from deployer.llama.patches.patch_file import Patch, load_patch
+from deployer.planning.facts import Pin
+from deployer.planning.keys import digest
+from deployer.planning.resources import Kind, Node
+from deployer.stack.fields.values import JsonValue
 from tests.llama.small_source import (
     FIX,
     answer,

@@ -1,10 +1,10 @@
 """What a change of each kind does on Modal, as one table."""
 
-from deployer.core.costs import costs_of
-from deployer.core.plan import Plan, make_plan
-from deployer.core.render.words import price, verb
-from deployer.core.resources import Kind
-from deployer.core.state import State, record_of
+from deployer.planning.costs import costs_of
+from deployer.planning.plan import Plan, make_plan
+from deployer.planning.resources import Kind
+from deployer.planning.state import State, record_of
+from deployer.show.words import price, verb
 from deployer.testing.stacks import stack as stack_of
 from tests.engines.modal.changes import BEFORE, CHANGES, after
 from tests.engines.modal.lowering import graph_of, rendered

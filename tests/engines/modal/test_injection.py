@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployer.core.marks import Section, fields_of
-from deployer.core.model import Stack
-from deployer.engines.modal.source import comment, lines, literal, options
+from deployer.engines.modal.literals import comment, lines, literal, options
 from deployer.errors import EngineError
+from deployer.stack.fields.marks import Section, fields_of
+from deployer.stack.fields.model import Stack
 from tests.engines.modal.lowering import rendered
 
 HOSTILE = (

@@ -2,8 +2,8 @@
 
 import pytest
 
-from deployer.core.costs import LISTED
-from deployer.engines.modal.rates import changed
+from deployer.engines.modal.billing.rates import changed
+from deployer.planning.costs import LISTED
 
 FIELDS = {"gpu": "L4"}
 HOURLY = {"L4": LISTED.gpu["L4"] * 3600, "cpu": LISTED.core * 3600}

@@ -1,1 +1,0 @@
-"""The use cases, wired: the only place that picks store, engine, clock, environment."""

@@ -1,1 +1,0 @@
-"""What is wrong with a stack, this machine, a server or its log; and what to do."""

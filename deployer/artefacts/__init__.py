@@ -1,0 +1,1 @@
+"""The store, the lock file, and files that are written whole."""

@@ -1,0 +1,179 @@
+"""The lock file of a stack: what its references resolved to, kept in git."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from deployer.artefacts.disk import guarded, replace_file
+from deployer.artefacts.json_text import (
+    FormError,
+    Item,
+    NewerError,
+    members_of,
+    parse,
+    text_of,
+)
+from deployer.errors import UsageError
+from deployer.planning.facts import HEADER, Facts, Pin
+from deployer.planning.keys import digest
+from deployer.planning.pins import flaw_of, other_than
+from deployer.planning.resources import Kind
+from deployer.stack.fields.effects import Effect
+from deployer.stack.fields.marks import leaves, marks_at
+from deployer.stack.fields.model import Stack
+from deployer.stack.fields.values import Flat, JsonValue
+from deployer.stack.name_forms import STACK
+from deployer.system.file_modes import users_mode
+from deployer.system.regular_files import read_regular
+
+_VERSION = 1
+_SUFFIX = ".lock.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A field that the lock file was resolved from, and that changed since."""
+
+    path: str
+    locked: JsonValue
+    """None where it was not set."""
+    today: JsonValue
+    """None where it is not set."""
+    artefact: Kind
+    """Which of build and weights has to be resolved again; else the server."""
+
+
+def lock_path(stack_file: Path) -> Path:
+    """``stacks/demo.lock.json`` for ``stacks/demo.yaml``."""
+    return stack_file.with_name(f"{stack_file.stem}{_SUFFIX}")
+
+
+def read(path: Path) -> Facts | None:
+    """The facts in a lock file; None where there is no file.
+
+    Raises UsageError where it is damaged, or written by a newer deployer.
+    """
+    again = f"`{_again(path)}` resolves it again"
+    try:
+        return _facts(parse(read_regular(path)).versioned(_VERSION))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UsageError(f"cannot read `{path}`: {error.strerror}") from error
+    except NewerError as error:
+        raise UsageError(
+            f"`{path}` was written by a newer deployer "
+            f"(lock version {error.version}, this one reads {_VERSION})",
+            hint=f"upgrade deployer; or {again}",
+        ) from error
+    except FormError as error:
+        raise UsageError(f"`{path}` is damaged: {error}", hint=again) from error
+
+
+def write(path: Path, facts: Facts, stack_name: str) -> None:
+    """Replace a lock file; equal facts give the same bytes.
+
+    Raises UsageError where it cannot be written; the old one is still there then.
+    """
+    text = text_of(_VERSION, {"stack": stack_name, **members_of(facts)})
+    try:
+        with guarded(path.parent):
+            replace_file(path, text.encode(), mode=users_mode())
+    except OSError as error:
+        raise UsageError(f"cannot write `{path}`: {error.strerror}") from error
+
+
+def digest_of(facts: Facts | None) -> str:
+    """The digest of facts; empty where there are none."""
+    if facts is None:
+        return ""
+    content = text_of(_VERSION, members_of(facts))
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def inputs_of(stack: Stack, digests: Mapping[str, str]) -> Flat:
+    """The fields that the lock file stands for, by path: what facts come from.
+
+    ``digests`` are those of files that the stack names: patches, a chat template.
+    """
+    fields = {leaf.path: leaf.value for leaf in leaves(stack) if leaf.marks.locked}
+    return {**fields, **digests}
+
+
+def moved(facts: Facts, inputs: Flat) -> tuple[Moved, ...]:
+    """The fields that differ between lock file and stack, by path.
+
+    Says nothing about the content of files on this machine: who can read them
+    compares their identity.
+    """
+    then, today = facts.inputs, inputs
+    return tuple(
+        Moved(path, then.get(path), today.get(path), _artefact_of(path))
+        for path in sorted(then.keys() | today.keys())
+        if not _same(then.get(path), today.get(path))
+    )
+
+
+def pins_same(one: Facts | None, other: Facts) -> bool:
+    """Whether two lock files pin the same, whatever they keep of headers."""
+    return one is not None and _bare(one) == _bare(other)
+
+
+def _bare(facts: Facts) -> Facts:
+    about = {k: v for k, v in facts.weights.about.items() if k != HEADER}
+    return replace(facts, weights=replace(facts.weights, about=about))
+
+
+def _same(one: JsonValue, other: JsonValue) -> bool:
+    """Equal as JSON: 1 is neither 1.0 nor true."""
+    return digest(one) == digest(other)
+
+
+def _artefact_of(path: str) -> Kind:
+    """The artefact a field decides about, by what a change of it costs."""
+    match marks_at(Stack, path).effect:
+        case Effect.FETCH:
+            return Kind.WEIGHTS
+        case Effect.BUILD:
+            return Kind.BUILD
+        case _:
+            return Kind.SERVER
+
+
+def refuse_other(path: Path, stack: Stack, kind: Kind, pin: Pin) -> None:
+    """Raise UsageError where a pin of a lock file is not what the stack asks for."""
+    if other := other_than(stack, kind, pin):
+        raise UsageError(
+            f"`{path}` does not belong to the stack: in `{kind}` {other}",
+            hint=f"`{_again(path)}` resolves it again; compare the two files before",
+        )
+
+
+def _facts(item: Item) -> Facts:
+    found = item.members("stack", *Facts.__dataclass_fields__)
+    found["stack"].named(STACK, "the name of a stack")
+    return Facts(
+        build=_pin(found["build"], Kind.BUILD),
+        weights=_pin(found["weights"], Kind.WEIGHTS),
+        inputs=found["inputs"].flat(),
+    )
+
+
+def _pin(item: Item, kind: Kind) -> Pin:
+    found = item.of_class(Pin)
+    pin = Pin(
+        source=found["source"].text(),
+        identity=found["identity"].flat(),
+        where=found["where"].flat(),
+        about=found["about"].flat(),
+    )
+    if flaw := flaw_of(kind, pin):
+        raise FormError(f"in `{kind}` {flaw}")
+    return pin
+
+
+def _again(path: Path) -> str:
+    """What to type to have a lock file written again, whatever it holds."""
+    stack = path.with_name(f"{path.name.removesuffix(_SUFFIX)}.yaml")
+    return f"deployer lock {stack} --upgrade"

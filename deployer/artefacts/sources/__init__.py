@@ -1,0 +1,1 @@
+"""Where artefacts come from: an index, a hub, an address, a path."""

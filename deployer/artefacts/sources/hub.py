@@ -1,0 +1,288 @@
+"""The Hugging Face hub: a repository pinned to a commit and digests, and fetched."""
+
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from deployer.artefacts.sources.digests import sha256_of
+from deployer.artefacts.sources.http import download
+from deployer.artefacts.sources.quants import choose_model, choose_projector
+from deployer.artefacts.sources.space import ensure_room, writing
+from deployer.errors import AuthError, DeployerError, SourceError
+from deployer.planning.facts import Pin
+from deployer.planning.progress import Watch
+from deployer.stack.fields.values import JsonValue
+from deployer.system.contained import contained
+
+if TYPE_CHECKING:
+    from huggingface_hub.errors import HfHubHTTPError
+
+_ENDPOINT = "https://huggingface.co"
+_TOKEN_HINT = {
+    True: "the token in `HF_TOKEN` may be wrong, expired, or lack the right to read it",
+    False: "if it is private, set `HF_TOKEN` to a token that may read it",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What of a repository is wanted, as the stack says it."""
+
+    repo: str
+    revision: str | None = None
+    file: str | None = None
+    quant: str | None = None
+    mmproj: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Remote:
+    size: int
+    sha256: str
+
+
+def pin(choice: Choice, *, environment: Mapping[str, str]) -> Pin:
+    """Pin the chosen files at the commit that the revision is now.
+
+    The token is HF_TOKEN of ``environment``, never one stored on this machine.
+    Raises AuthError for gated and private repositories, SourceError otherwise.
+    """
+    _refuse_missing_library()
+    from huggingface_hub import HfApi  # noqa: PLC0415 - 0.4 s, only for hubs
+
+    api = HfApi(endpoint=_endpoint(environment), token=token_of(environment) or False)
+    with _translated(choice.repo, environment):
+        answer = api.model_info(
+            choice.repo, revision=choice.revision, files_metadata=True, timeout=30.0
+        )
+    remote = {
+        sibling.rfilename: _Remote(sibling.lfs.size, sibling.lfs.sha256)
+        for sibling in answer.siblings or ()
+        if sibling.lfs is not None
+    }
+    if answer.sha is None:
+        raise SourceError(f"the hub names no commit for `{choice.repo}`")
+    model = choose_model(remote, file=choice.file, quant=choice.quant)
+    projector = choose_projector(remote, choice.mmproj) if choice.mmproj else None
+    return _pin_of(choice.repo, answer.sha, remote, model, projector)
+
+
+def fetch(
+    pin: Pin,
+    into: Path,
+    *,
+    downloads: Path,
+    environment: Mapping[str, str],
+    progress: Watch,
+) -> None:
+    """Put the pinned files into the folder ``into``, verified.
+
+    What is on its way stays in ``downloads``: an interrupted run resumes there.
+    Raises AuthError, SourceError, and StoreError where the disk is full.
+    """
+    repo, commit, files = _pinned(pin)
+    hub = downloads / "hub"
+    arriving = contained(hub, hub / repo.replace("/", "--") / commit)
+    arriving.mkdir(parents=True, exist_ok=True)
+    size = pin.about.get("size")
+    needed = size if isinstance(size, int) else None
+    if needed is not None:
+        ensure_room(arriving, needed - _present(arriving), purpose=repo)
+    with writing(arriving, purpose=repo, needed=needed):
+        for name, sha256 in files:
+            arrived = contained(arriving, arriving / sha256)
+            if not (arrived.is_file() and sha256_of(arrived, progress) == sha256):
+                download(
+                    address(pin, name, environment),
+                    arrived,
+                    sha256=sha256,
+                    size=_size(pin, name, environment),
+                    progress=progress,
+                    token=token_of(environment),
+                )
+        for name, sha256 in files:
+            target = contained(into, into / PurePosixPath(name).name)
+            (arriving / sha256).replace(target)
+        shutil.rmtree(contained(hub, arriving))
+
+
+def address(pin: Pin, name: str, environment: Mapping[str, str]) -> str:
+    """Where a file of the pinned commit is served."""
+    path = quote(f"{pin.where['repo']}/resolve/{pin.where['revision']}/{name}")
+    return f"{_endpoint(environment)}/{path}"
+
+
+def token_of(environment: Mapping[str, str]) -> str:
+    """The token of the hub; empty for none."""
+    return environment.get("HF_TOKEN", "").strip()
+
+
+def _pin_of(
+    repo: str,
+    commit: str,
+    remote: Mapping[str, _Remote],
+    model: list[str],
+    projector: str | None,
+) -> Pin:
+    chosen = [*model, *([projector] if projector else [])]
+    identity: dict[str, JsonValue] = {"model": [remote[n].sha256 for n in model]}
+    where: dict[str, JsonValue] = {
+        "repo": repo,
+        "revision": commit,
+        "model": list[JsonValue](model),
+    }
+    about: dict[str, JsonValue] = {
+        "model": [PurePosixPath(name).name for name in model],
+        "size": sum(remote[name].size for name in chosen),
+    }
+    if projector is not None:
+        identity["mmproj"] = remote[projector].sha256
+        where["mmproj"] = projector
+        about["mmproj"] = PurePosixPath(projector).name
+    return Pin(source="hub", identity=identity, where=where, about=about)
+
+
+def _pinned(pin: Pin) -> tuple[str, str, list[tuple[str, str]]]:
+    """Repository, commit, and each file with its digest."""
+    match dict(pin.where), dict(pin.identity):
+        case (
+            {"repo": str(repo), "revision": str(commit), "model": list(names), **more},
+            {"model": list(digests), **others},
+        ):
+            pairs = list(zip(names, digests, strict=True))
+            if "mmproj" in more:
+                pairs.append((more["mmproj"], others.get("mmproj")))
+            return repo, commit, [(str(name), str(sha)) for name, sha in pairs]
+        case _:
+            raise SourceError("the lock file has a `hub` pin that is not one of ours")
+
+
+def _size(pin: Pin, name: str, environment: Mapping[str, str]) -> int | None:
+    """Bytes of a pinned file; asking tells in the hub's words what stands against it.
+
+    Raises AuthError and SourceError.
+    """
+    _refuse_missing_library()
+    from huggingface_hub import (  # noqa: PLC0415 - 0.4 s, only for hubs
+        get_hf_file_metadata,
+    )
+
+    repo = str(pin.where["repo"])
+    with _translated(repo, environment):
+        found = get_hf_file_metadata(
+            address(pin, name, environment),
+            token=token_of(environment) or False,
+            timeout=30.0,
+        )
+    if found.commit_hash is None:  # whoever answers is no hub
+        raise _unreachable(repo)
+    return found.size
+
+
+def _present(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _endpoint(environment: Mapping[str, str]) -> str:
+    return (environment.get("HF_ENDPOINT") or _ENDPOINT).rstrip("/")
+
+
+def _refuse_missing_library() -> None:
+    try:
+        import huggingface_hub  # noqa: F401, PLC0415 - an extra, may be absent
+    except ImportError as error:
+        raise SourceError(
+            "`model.repo` needs the hub library",
+            hint='pip install "deployer[hub]"',
+        ) from error
+
+
+@contextmanager
+def _translated(repo: str, environment: Mapping[str, str]) -> Iterator[None]:
+    """Turn what the library raises into our errors."""
+    import httpx2  # noqa: PLC0415 - only hubs pay for it
+    from huggingface_hub.errors import (  # noqa: PLC0415 - only hubs pay for it
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+    )
+
+    try:
+        yield
+    except HfHubHTTPError as error:
+        raise _refusal(error, repo, environment) from error
+    except LocalEntryNotFoundError as error:
+        if isinstance(error.__cause__, HfHubHTTPError):
+            raise _refusal(error.__cause__, repo, environment) from error
+        raise _unreachable(repo) from error
+    except HFValidationError as error:
+        raise SourceError(
+            f"`{repo}` is not the name of a repository", hint="write `owner/name`"
+        ) from error
+    except (httpx2.HTTPError, ConnectionError) as error:
+        raise _unreachable(repo) from error
+
+
+def _refusal(
+    error: "HfHubHTTPError", repo: str, environment: Mapping[str, str]
+) -> DeployerError:
+    from huggingface_hub.errors import (  # noqa: PLC0415 - only hubs pay for it
+        GatedRepoError,
+        RemoteEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    page = f"{_endpoint(environment)}/{repo}"
+    has_token = bool(token_of(environment))
+    status = error.response.status_code
+    match error:
+        case GatedRepoError():
+            return _gated(repo, page, has_token=has_token)
+        case RevisionNotFoundError():
+            return SourceError(
+                f"`{repo}` has no such revision", hint=f"see {page}/tree/main"
+            )
+        case RemoteEntryNotFoundError():
+            return SourceError(
+                f"a pinned file of `{repo}` is gone from the hub", hint="lock again"
+            )
+        case RepositoryNotFoundError():
+            return SourceError(
+                f"`{repo}` does not exist, or is private",
+                hint=f"check the spelling; {_TOKEN_HINT[has_token]}",
+            )
+        case _ if status in (401, 403):
+            return AuthError(
+                f"the hub refuses `{repo}` (HTTP {status})", hint=_TOKEN_HINT[has_token]
+            )
+        case _:
+            return SourceError(
+                f"the hub could not serve `{repo}` (HTTP {status})",
+                hint="it may be busy: try again later",
+            )
+
+
+def _gated(repo: str, page: str, *, has_token: bool) -> AuthError:
+    if has_token:
+        return AuthError(
+            f"`{repo}` is gated, and the token in `HF_TOKEN` has no access",
+            hint=f"accept the licence at {page} with the account of the token",
+        )
+    return AuthError(
+        f"`{repo}` is gated, and `HF_TOKEN` is not set",
+        hint=f"accept the licence at {page}, then set `HF_TOKEN` to a token that may "
+        "read it",
+    )
+
+
+def _unreachable(repo: str) -> SourceError:
+    return SourceError(
+        f"the hub could not be reached for `{repo}`",
+        hint="check the network, and `HF_ENDPOINT` if it is set; what is locked and in "
+        "the store needs no hub",
+    )

@@ -1,0 +1,1 @@
+"""Commands, a family per module."""

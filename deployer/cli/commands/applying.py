@@ -1,0 +1,193 @@
+"""apply, rollback, destroy: the commands that change something."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TypedDict, Unpack
+
+import click
+
+from deployer.cli.options import (
+    engine_option,
+    json_option,
+    lock_timeout_option,
+    locked_option,
+    no_cache_option,
+    since_option,
+    stack_argument,
+    yes_option,
+)
+from deployer.cli.progress_display import Show
+from deployer.cli.runs import (
+    Run,
+    asked_for,
+    asker,
+    evidence,
+    finish,
+    refuse_without_terminal,
+)
+from deployer.errors import CancelledError
+from deployer.show.text import plan_text
+from deployer.usecases.apply import destroy, rollback
+from deployer.usecases.applying import saved_plan
+from deployer.usecases.applying.plan_file import stack_of
+from deployer.usecases.context.settings import settings_of
+from deployer.usecases.plan import Options, Pending, Planned
+
+
+class _Asked(TypedDict):
+    """The options that say how a stack is read, and what of it is done."""
+
+    engine: str | None
+    locked: bool
+    refresh: bool
+    cached: bool
+    pending: str
+    lock_timeout: float
+
+
+@click.command("apply")
+@stack_argument
+@click.argument("plan_file", type=click.Path(path_type=Path), required=False)
+@engine_option
+@locked_option
+@no_cache_option
+@click.option(
+    "--refresh",
+    is_flag=True,
+    help="Look at what runs first, where that takes requests.",
+)
+@click.option(
+    "--pending",
+    type=click.Choice([it.value for it in Pending]),
+    default=Pending.ADOPT.value,
+    show_default=True,
+    help="What to do about a run that did not end: settle it and go on, settle it"
+    " alone, or refuse.",
+)
+@since_option
+@click.option(
+    "--allow-destroy",
+    is_flag=True,
+    help="With --changed-since: also destroy stacks that no file asks for any more.",
+)
+@lock_timeout_option
+@yes_option
+@json_option
+def apply_command(
+    stack: Path,
+    plan_file: Path | None,
+    since: str | None,
+    *,
+    allow_destroy: bool,
+    yes: bool,
+    as_json: bool,
+    **asked: Unpack[_Asked],
+) -> None:
+    """Carry out the plan: make, prove with gates, promote.
+
+    The steps are shown before you are asked.  Ctrl-C once ends the run cleanly,
+    twice at once; running `apply` again carries on.
+
+    A file of `plan --out` may follow the stack, or stand alone: then that plan is
+    carried out, or less, without a question; exit 7 where anything moved since.
+
+    \b
+    Example:
+      deployer apply stacks/demo.yaml --yes
+      deployer apply demo.plan
+      deployer apply stacks --changed-since HEAD~1 --yes --json
+    """
+    if plan_file is None and saved_plan.is_plan_file(stack):
+        stack, plan_file = Path(), stack
+    saved = None if plan_file is None else saved_plan.read(plan_file)
+    if saved is not None:
+        stack = stack_of(saved) if stack == Path() else stack
+        asked["engine"], yes = asked["engine"] or saved.bound.engine or None, True
+    subjects = asked_for(stack, since, allow_destroy=allow_destroy)
+    settings = replace(
+        settings_of(), lock_timeout=asked["lock_timeout"], base=since or ""
+    )
+    run = Run(_options(asked), settings, saved=saved, yes=yes)
+    carry_out = run.stream if as_json else run.show
+    carry_out(subjects, f"deployer apply {stack}")
+
+
+def _options(asked: _Asked) -> Options:
+    return Options(
+        asked["engine"],
+        locked=asked["locked"],
+        refresh=asked["refresh"],
+        observe=True,
+        pending=Pending(asked["pending"]),
+        cached=asked["cached"],
+    )
+
+
+@click.command("rollback")
+@stack_argument
+@click.argument("release", type=int, required=False)
+@lock_timeout_option
+@yes_option
+def rollback_command(
+    stack: Path, release: int | None, lock_timeout: float, *, yes: bool
+) -> None:
+    """Promote an earlier release again, after its gates pass.
+
+    Without a number: the one before the live release.  Nothing is rebuilt.
+
+    \b
+    Example:
+      deployer rollback stacks/prod.yaml 3
+    """
+    settings = replace(settings_of(), lock_timeout=lock_timeout)
+    command = f"deployer rollback {stack} {release or ''}".rstrip()
+    show = Show(command)
+    with evidence(show), show:
+        done = rollback(stack, settings, release, show, asker(show, yes=yes))
+    finish(done)
+
+
+@click.command("destroy", short_help="Stop and remove what runs.")
+@stack_argument
+@click.option(
+    "--artefacts",
+    is_flag=True,
+    help="Remove builds and weights too that no other stack needs.",
+)
+@lock_timeout_option
+@yes_option
+def destroy_command(
+    stack: Path, lock_timeout: float, *, artefacts: bool, yes: bool
+) -> None:
+    """Stop and remove what runs, and its snapshots; builds and weights stay.
+
+    \b
+    Example:
+      deployer destroy stacks/demo.yaml
+    """
+    settings = replace(settings_of(), lock_timeout=lock_timeout)
+
+    def confirm(planned: Planned) -> bool:
+        name = planned.plan.stack
+        show.pause()
+        click.echo(plan_text(planned.plan, planned.places, steps=True))
+        click.echo(
+            "Snapshots are removed, and builds and weights that no other stack needs.\n"
+            if artefacts
+            else "Builds and weights stay in the store, snapshots are removed.\n"
+        )
+        if yes:
+            return True
+        refuse_without_terminal()
+        answer = click.prompt(
+            f"Type the stack's name ({name}) to destroy it",
+            default="",
+            show_default=False,
+        )
+        return bool(answer == name)
+
+    with Show(f"deployer destroy {stack}") as show:
+        done = destroy(stack, settings, show, confirm, artefacts=artefacts)
+    if done is None:
+        raise CancelledError("nothing was destroyed")
+    click.echo(f"Destroyed: nothing of `{done.state.stack}` runs any more.")

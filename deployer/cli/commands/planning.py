@@ -1,0 +1,382 @@
+"""init, validate, lock, plan."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
+
+import click
+
+from deployer.cli.for_each_stack import annotate_option, each, subjects_of
+from deployer.cli.options import (
+    engine_option,
+    json_option,
+    locked_option,
+    no_cache_option,
+    since_option,
+)
+from deployer.cli.output import json_head, json_line
+from deployer.cli.print_plan import print_plan
+from deployer.errors import UsageError
+from deployer.planning.progress import Progress, Watch, unwatched
+from deployer.stack.fields.values import JsonValue
+from deployer.stack.notices import notice_data, notice_lines
+from deployer.system.file_modes import as_the_user
+from deployer.usecases.context.concurrent_states import concurrent_states
+from deployer.usecases.context.settings import Settings, settings_of
+from deployer.usecases.context.stack_files import Subject
+from deployer.usecases.plan import Options, Planned, plan
+
+if TYPE_CHECKING:
+    from deployer.cli.progress_display import Show
+
+CHANGES = 2
+"""Exit code of `plan --detailed-exitcode` when something would change."""
+
+_paths = click.argument(
+    "paths", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="PATH…"
+)
+_format_option = click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json", "markdown"]),
+    default="text",
+    help="How to print the plan.",
+)
+
+
+@click.command("init", short_help="Write a stack file to start from.")
+@click.argument(
+    "path", type=click.Path(path_type=Path), default=Path("stacks/demo.yaml")
+)
+@click.option(
+    "--template",
+    default="demo",
+    metavar="NAME",
+    show_default=True,
+    help="Which stack to start from: demo, local or modal.",
+)
+def init_command(path: Path, template: str) -> None:
+    """Write a stack file to start from, with .env.example and .gitignore lines.
+
+    \b
+    Example:
+      deployer init stacks/mine.yaml
+    """
+    from deployer.usecases.init import start_project  # noqa: PLC0415 - only here
+
+    with as_the_user():
+        for written in start_project(path, template):
+            click.echo(f"wrote {written}")
+    click.echo(f"next: deployer plan {path}")
+
+
+@click.command("validate", short_help="Check stack files, offline.")
+@click.argument("paths", type=click.Path(path_type=Path), nargs=-1, metavar="[PATH…]")
+@engine_option
+@json_option
+@annotate_option
+@no_cache_option
+def validate_command(
+    paths: tuple[Path, ...],
+    engine: str | None,
+    *,
+    as_json: bool,
+    annotate: bool,
+    cached: bool,
+) -> None:
+    """Check stack files: schema, rules across fields, files they name.  Offline.
+
+    A folder stands for every YAML file in it.  All problems are shown at once.
+    Without a path: the folder `stacks`, and every `*.deployer.yaml` at or below here.
+
+    \b
+    Example:
+      deployer validate stacks/
+    """
+    from deployer.usecases.context.stack_files import recognised  # noqa: PLC0415 - as above
+    from deployer.usecases.validate import validate  # noqa: PLC0415 - plan needs no more
+
+    def check(subject: Subject) -> None:
+        file = subject.file
+        found = validate(file, settings_of(), engine, cached=cached)
+        if as_json:
+            told: list[JsonValue] = [notice_data(notice) for notice in found.notices]
+            about: dict[str, JsonValue] = {"notes": [*found.notes], "notices": told}
+            json_line({"type": "valid", "file": str(file), **about})
+            return
+        click.echo(f"{file}: valid")
+        for note in found.notes:
+            click.echo(f"  note: {note}")
+        for line in notice_lines(found.notices):
+            click.echo(line)
+
+    subjects = subjects_of(paths or recognised(Path()))
+    each(subjects, check, as_json=as_json, annotate=annotate)
+
+
+@click.command("lock", short_help="Pin what stacks name, in their lock files.")
+@_paths
+@engine_option
+@click.option("--upgrade", is_flag=True, help="Resolve again what is pinned already.")
+def lock_command(paths: tuple[Path, ...], engine: str | None, *, upgrade: bool) -> None:
+    """Resolve tags, revisions and packages into the lock file beside the stack.
+
+    \b
+    Example:
+      deployer lock stacks/prod.yaml --upgrade
+    """
+    from deployer.usecases.lock import lock  # noqa: PLC0415 - plan needs no more
+
+    def write(subject: Subject) -> None:
+        done = lock(subject.file, settings_of(), engine, upgrade=upgrade)
+        click.echo(f"{done.file}: {'written' if done.changed else 'unchanged'}")
+        for line in done.changes:
+            click.echo(f"  {line}")
+
+    each(subjects_of(paths), write, as_json=False)
+
+
+class _Asked(TypedDict):
+    """The options that say how a stack is read and compared."""
+
+    engine: str | None
+    locked: bool
+    refresh: bool
+    without_state: bool
+    cached: bool
+
+
+@click.command("plan")
+@_paths
+@engine_option
+@locked_option
+@no_cache_option
+@since_option
+@annotate_option
+@click.option(
+    "--refresh", is_flag=True, help="Observe all that is live, and report drift."
+)
+@click.option(
+    "--without-state",
+    is_flag=True,
+    help="Ask nobody what is deployed, as where no secret is: all counts as new.",
+)
+@click.option(
+    "--detailed-exitcode", is_flag=True, help="Exit 2 when something would change."
+)
+@_format_option
+@click.option("--json", "as_json", is_flag=True, help="Short for --format json.")
+@click.option("--steps", is_flag=True, help="Also list the steps of an apply.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Keep the plan of one stack in a file, for `apply FILE`.",
+)
+def plan_command(  # noqa: PLR0913 - one parameter an option
+    paths: tuple[Path, ...],
+    form: Literal["text", "json", "markdown"],
+    since: str | None,
+    out: Path | None,
+    *,
+    detailed_exitcode: bool,
+    as_json: bool,
+    steps: bool,
+    annotate: bool,
+    **asked: Unpack[_Asked],
+) -> None:
+    """Show what `apply` would change, and why.
+
+    Nothing is changed and, with a lock file, nothing is asked over the network.
+    With `--changed-since`, a stack counts by what it resolves to: also a base it
+    extends, a patch, or its lock file; one that is gone is planned as destroyed.
+
+    \b
+    Example:
+      deployer plan stacks/demo.yaml
+      deployer plan stacks/demo.yaml --out demo.plan
+      deployer plan stacks/ --changed-since origin/main --format markdown
+    """
+    settings, options = replace(settings_of(), base=since or ""), Options(**asked)
+    form = "json" if as_json else form
+    subjects, unchanged = _selected(paths, since)
+    _refuse_several(subjects, out)
+    asked_for = () if options.without_state else subjects
+    with concurrent_states(asked_for, settings) as known:
+        make = partial(_plan, known, options, out, as_text=form == "text")
+        if form == "markdown":
+            changes = _comment(subjects, unchanged, make, since, annotate=annotate)
+        else:
+            changes = _tell_each(subjects, make, form, steps=steps, annotate=annotate)
+    if changes and detailed_exitcode:
+        raise click.exceptions.Exit(CHANGES)
+
+
+@click.command("show", short_help="Show a plan that `plan --out` kept.")
+@click.argument("plan_file", type=click.Path(path_type=Path), metavar="PLANFILE")
+@_format_option
+@json_option
+def show_command(plan_file: Path, form: str, *, as_json: bool) -> None:
+    """Show a plan that `plan --out` kept, with the steps of its apply.
+
+    \b
+    Example:
+      deployer show demo.plan
+    """
+    from deployer.usecases.applying import saved_plan  # noqa: PLC0415 - only here
+
+    saved = saved_plan.read(plan_file)
+    if as_json or form == "json":
+        json_head()
+    print_plan(saved, "json" if as_json else form, Path(saved.file), steps=True)
+
+
+@click.command("refresh", short_help="Look for drift: what runs otherwise.")
+@_paths
+@click.option("--detailed-exitcode", is_flag=True, help="Exit 2 where there is drift.")
+@json_option
+def refresh_command(
+    paths: tuple[Path, ...], *, detailed_exitcode: bool, as_json: bool
+) -> None:
+    """Compare what runs with what the state says; the stacks may say what they like.
+
+    Changes nothing: `apply` brings back what drifted.  For a scheduled job.
+
+    \b
+    Example:
+      deployer refresh stacks/ --detailed-exitcode
+    """
+    from deployer.cli.drift import drift_data, drift_lines  # noqa: PLC0415 - as above
+    from deployer.usecases.refresh import refresh  # noqa: PLC0415 - only here
+
+    drifted = 0
+
+    def look(settings: Settings, subject: Subject) -> None:
+        nonlocal drifted
+        file = subject.file
+        found = refresh(file, settings)
+        drifted += found is not None and bool(found.drift)
+        if as_json:
+            json_line({"type": "drift", "file": str(file), **drift_data(found)})
+            return
+        for line in drift_lines(found):
+            click.echo(f"{file}: {line}")
+
+    subjects = subjects_of(paths)
+    with concurrent_states(subjects, settings_of()) as settings:
+        each(subjects, partial(look, settings), as_json=as_json)
+    if drifted and detailed_exitcode:
+        raise click.exceptions.Exit(CHANGES)
+
+
+def _selected(
+    paths: tuple[Path, ...], since: str | None
+) -> tuple[tuple[Subject, ...], tuple[Path, ...]]:
+    """The stacks to plan, and those that did not change since the revision."""
+    if since is None:
+        return subjects_of(paths), ()
+    from deployer.usecases.changed import changed_since  # noqa: PLC0415 - asks git
+
+    found = changed_since(paths, since)
+    if not found.subjects:
+        click.echo(f"No stack resolves to anything else than at {since}.", err=True)
+    return found.subjects, found.unchanged
+
+
+def _comment(
+    subjects: tuple[Subject, ...],
+    unchanged: tuple[Path, ...],
+    make: Callable[[Subject], Planned],
+    since: str | None,
+    *,
+    annotate: bool,
+) -> int:
+    """Print one comment of all plans; returns how many would change something."""
+    from deployer.cli.comment import print_comment  # noqa: PLC0415 - rare
+
+    return print_comment(subjects, unchanged, make, since, annotate=annotate)
+
+
+def _tell_each(
+    subjects: tuple[Subject, ...],
+    make: Callable[[Subject], Planned],
+    form: str,
+    *,
+    steps: bool,
+    annotate: bool,
+) -> int:
+    """Print every plan; returns how many would change something."""
+    changes = 0
+
+    def tell(subject: Subject) -> None:
+        nonlocal changes
+        apart = subject != subjects[0]
+        planned = make(subject)
+        changes += not planned.plan.is_empty
+        print_plan(planned, form, subject.file, steps=steps, apart=apart)
+
+    each(subjects, tell, as_json=form == "json", annotate=annotate)
+    return changes
+
+
+def _plan(
+    settings: Settings,
+    options: Options,
+    out: Path | None,
+    subject: Subject,
+    *,
+    as_text: bool,
+) -> Planned:
+    if subject.gone is not None:
+        from deployer.usecases.changed import plan_gone  # noqa: PLC0415 - asks git
+
+        return plan_gone(subject, settings, without_state=options.without_state)
+    file = subject.file
+    with _watched(f"deployer plan {file}", as_text=as_text) as watch:
+        planned = plan(file, settings, options, watch)
+    _keep(planned, file, options, out)
+    notes = (*planned.notes, subject.note) if subject.note else planned.notes
+    return replace(planned, notes=notes)
+
+
+def _refuse_several(subjects: tuple[Subject, ...], out: Path | None) -> None:
+    if out is not None and len(subjects) != 1:
+        raise UsageError(
+            "`--out` keeps the plan of one stack",
+            hint="name one stack file, and another file for each plan",
+        )
+
+
+def _keep(planned: Planned, file: Path, options: Options, out: Path | None) -> None:
+    if out is None:
+        return
+    from deployer.usecases.applying.plan_file import save  # noqa: PLC0415 - rare
+
+    save(planned, file, options, out)
+    click.echo(f"\nKept in {out}: `deployer apply {out}` does this, or less.", err=True)
+
+
+@contextmanager
+def _watched(command: str, *, as_text: bool) -> Iterator[Watch]:
+    """At a terminal, show how far reading and fetching are, if any is needed."""
+    if not as_text or not sys.stdout.isatty():
+        yield unwatched
+        return
+    shows: list[Show] = []
+
+    def watch(progress: Progress) -> None:
+        if not shows:
+            from deployer.cli.progress_display import Show  # noqa: PLC0415 - most plans read little
+
+            shows.append(Show(command))
+        shows[0](progress)
+
+    try:
+        yield watch
+    finally:
+        for show in shows:
+            show.pause()

@@ -1,0 +1,240 @@
+"""status, history, diff: what was deployed, and how it is."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import click
+
+from deployer.cli.options import json_option, stack_argument
+from deployer.cli.output import json_head, json_line, when
+from deployer.engines import Observation
+from deployer.planning.resources import Kind
+from deployer.planning.state import Release
+from deployer.show.data import plan_data
+from deployer.show.words import because, describe
+from deployer.stack.fields.values import JsonValue
+from deployer.usecases.context.deployed import deployed
+from deployer.usecases.context.settings import settings_of
+from deployer.usecases.history.gate_reports import report_of
+from deployer.usecases.releases import compare, versions_of
+from deployer.usecases.status import Status, status
+
+
+@click.command("status", short_help="Show what is live, and how it is.")
+@stack_argument
+@json_option
+def status_command(stack: Path, *, as_json: bool) -> None:
+    """Show what is live, how its server is, and what an earlier run left.
+
+    Exit 1 when the live server does not run, or does not answer that it is healthy;
+    `condition` in the JSON says which.
+
+    \b
+    Example:
+      deployer status stacks/demo.yaml
+    """
+    found = status(stack, settings_of())
+    if as_json:
+        json_head()
+        json_line(_status_data(found))
+    else:
+        _show(stack, found)
+    if not found.is_well:
+        raise click.exceptions.Exit(1)
+
+
+def _show(stack: Path, found: Status) -> None:
+    state = found.state
+    click.echo(f"{state.stack} on {state.engine} · state serial {state.serial}")
+    if found.server is None or found.endpoint is None:
+        click.echo("  nothing is live")
+    else:
+        release = found.release
+        known = "not in the state"
+        if release is not None:
+            known = f"{release.number} since {when(release.at)}"
+        click.echo(f"  release  {known}")
+        sign = "✔" if found.server.healthy else "?" if found.host else "✖"
+        click.echo(f"  server   {sign} {found.server.detail}")
+        if not found.is_well and "condition" in found.server.facts:
+            click.echo(f"           `deployer start {stack}` brings it back")
+        click.echo(f"  url      {found.endpoint.url}")
+        for change in found.made_of:
+            if change.kind is not Kind.SERVER:
+                what = describe(change) or "without warm-up requests"
+                click.echo(f"  {change.kind:<8} {what}")
+        if release is not None:
+            _gates(release)
+    for drift in found.drift:
+        click.echo(f"  ! drift  {drift.address}: {drift.detail}")
+    _unfinished(found)
+
+
+def _gates(release: Release) -> None:
+    passed = [g["gate"] for g in release.gates if g.get("outcome") == "pass"]
+    of = f"{len(passed)} of {len(release.gates)}"
+    click.echo(f"  gates    {of} passed before promotion")
+
+
+def _unfinished(found: Status) -> None:
+    state = found.state
+    if state.promoting is not None:
+        click.echo(f"  ! promoting release {state.promoting.number} did not end")
+    for loose in state.loose:
+        record = loose.record
+        seen = found.left.get(record.key)
+        now = f": {seen.detail}" if seen else ""
+        click.echo(
+            f"  ! {record.address} {record.key[:8]} was left {loose.begun.value}{now}"
+        )
+    if state.promoting is not None or state.loose:
+        click.echo("    the next `deployer apply` settles it")
+
+
+def _status_data(found: Status) -> dict[str, JsonValue]:
+    server = found.server
+    return {
+        "type": "status",
+        "stack": found.state.stack,
+        "engine": found.state.engine,
+        "serial": found.state.serial,
+        "release": None if found.release is None else found.release.number,
+        "url": None if found.endpoint is None else found.endpoint.url,
+        "server": None
+        if server is None
+        else {
+            "running": server.running,
+            "healthy": server.healthy,
+            "condition": server.facts.get("condition") or _condition(server),
+            "detail": server.detail,
+            "facts": dict(server.facts),
+        },
+        "host": found.host or None,
+        "drift": [
+            {"address": drift.address, "detail": drift.detail} for drift in found.drift
+        ],
+        "unfinished": [
+            {"address": it.record.address, "begun": it.begun.value}
+            for it in found.state.loose
+        ],
+    }
+
+
+def _condition(server: Observation) -> str:
+    """Where the engine does not say more."""
+    if not server.running:
+        return "dead"
+    return "healthy" if server.healthy else "unhealthy"
+
+
+@click.command("history", short_help="List the kept releases, newest first.")
+@stack_argument
+@json_option
+def history_command(stack: Path, *, as_json: bool) -> None:
+    """List the kept releases, newest first, with the versions that Modal gave them.
+
+    Each with the speed that its gates measured, and with their report.
+
+    \b
+    Example:
+      deployer history stacks/prod.yaml
+    """
+    settings = settings_of()
+    found = deployed(stack, settings, anywhere=True)
+    state = found.state
+    versions = versions_of(found)
+    live = state.live_release.number if state.live_release else None
+    if as_json:
+        json_head()
+    for release in reversed(state.releases):
+        report = report_of(settings.home, state, release.number)
+        is_live = release.number == live
+        if as_json:
+            data = _release_data(release, report, live=is_live)
+            json_line({**data, "version": _version(release, versions)})
+        else:
+            version = f"{_version(release, versions) or '':<5}" if versions else ""
+            _tell(release, report, version, live=is_live)
+    if not state.releases and not as_json:
+        click.echo("no release yet")
+
+
+def _release_data(
+    release: Release, report: Path | None, *, live: bool
+) -> dict[str, JsonValue]:
+    return {
+        "type": "release",
+        "number": release.number,
+        "at": release.at,
+        "cause": release.cause,
+        "live": live,
+        "keys": {r.kind.value: r.key for r in release.records.values()},
+        "gates": [dict(gate) for gate in release.gates],
+        "report": None if report is None else str(report),
+    }
+
+
+def _tell(release: Release, report: Path | None, version: str, *, live: bool) -> None:
+    passed = sum(gate.get("outcome") == "pass" for gate in release.gates)
+    gates = f"{passed}/{len(release.gates)} gates"
+    head = f"{'●' if live else ' '} {release.number:>4}  {when(release.at)}"
+    click.echo(f"{head}  {gates:<12} {version}{release.cause}")
+    for line in _speed(release):
+        click.echo(f"        speed   {line}")
+    if report is not None:
+        click.echo(f"        report  {report}")
+
+
+def _speed(release: Release) -> Iterator[str]:
+    """What the gate `speed` measured before the promotion: one stream, all slots."""
+    found = next((g["figures"] for g in release.gates if g["gate"] == "speed"), None)
+    if not isinstance(found, dict):
+        return
+    from deployer.gates.harness.report import show_figure  # noqa: PLC0415 - only with gates
+
+    figures = {n: float(v) for n, v in found.items() if isinstance(v, int | float)}
+    slots = figures.pop("parallel_streams", 1.0)
+    for prefix, head in (("", ""), ("parallel_", f"{slots:g} streams at once: ")):
+        names = [n for n in figures if n.startswith("parallel_") == bool(prefix)]
+        shown = [show_figure(n.removeprefix(prefix), figures[n]) for n in names]
+        if shown:
+            yield f"{head}{', '.join(f'{name} {value}' for name, value in shown)}"
+
+
+def _version(release: Release, versions: Mapping[str, str]) -> str | None:
+    """What the engine calls the deployment of a release."""
+    for record in release.records.values():
+        for prefix, version in versions.items():
+            if record.kind is Kind.SERVER and record.key.startswith(prefix):
+                return version
+    return None
+
+
+@click.command("diff")
+@stack_argument
+@click.argument("before", type=int)
+@click.argument("after", type=int)
+@json_option
+def diff_command(stack: Path, before: int, after: int, *, as_json: bool) -> None:
+    """Show what release AFTER changed against release BEFORE.
+
+    \b
+    Example:
+      deployer diff stacks/prod.yaml 3 5
+    """
+    found = compare(stack, settings_of(), before, after)
+    if as_json:
+        changes = plan_data(found.plan, {})["changes"]
+        json_head()
+        json_line(
+            {"type": "diff", "before": before, "after": after, "changes": changes}
+        )
+        return
+    for release in (found.before, found.after):
+        click.echo(f"release {release.number}  {when(release.at)}  {release.cause}")
+    click.echo()
+    for change in found.plan.changes:
+        for reason in change.reasons:
+            click.echo(f"  {change.kind:<9}{because(reason)}")
+    if found.plan.is_empty:
+        click.echo("  no difference")

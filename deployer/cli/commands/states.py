@@ -1,0 +1,195 @@
+"""state: what was deployed, as it is recorded, carried elsewhere and mended."""
+
+from pathlib import Path
+
+import click
+
+from deployer.cli.options import json_option, stack_argument
+from deployer.cli.output import json_head, json_line
+from deployer.state.form import to_json
+from deployer.usecases import states
+from deployer.usecases.context.settings import settings_of
+
+
+@click.group("state")
+def state_command() -> None:
+    """What was deployed, as it is recorded.
+
+    It lies beside the stacks, or where `deployer.yaml` or DEPLOYER_STATE_URL say.
+
+    \b
+    Example:
+      deployer state list stacks
+    """
+
+
+@state_command.command("list")
+@click.argument(
+    "folder",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    default=Path("stacks"),
+)
+@json_option
+def state_list(folder: Path, *, as_json: bool) -> None:
+    """List the stacks of a folder that have a state.
+
+    \b
+    Example:
+      deployer state list stacks
+    """
+    names = states.states_in(folder, settings_of())
+    if as_json:
+        json_head()
+    for name in names:
+        if as_json:
+            json_line({"type": "state", "stack": name})
+        else:
+            click.echo(name)
+    if not names and not as_json:
+        click.echo(f"no stack of `{folder}` has a state", err=True)
+
+
+@state_command.command("show")
+@stack_argument
+def state_show(stack: Path) -> None:
+    """Print the state of a stack as JSON.
+
+    \b
+    Example:
+      deployer state show stacks/demo.yaml
+    """
+    click.echo(to_json(states.pull(stack, settings_of(), None)), nl=False)
+
+
+@state_command.command("versions", short_help="List the kept versions of a state.")
+@stack_argument
+@json_option
+def state_versions(stack: Path, *, as_json: bool) -> None:
+    """List the versions of a state that are kept; the last one is the stored one.
+
+    \b
+    Example:
+      deployer state versions stacks/demo.yaml
+    """
+    found = states.versions(stack, settings_of())
+    if as_json:
+        json_head()
+    for version in found:
+        if as_json:
+            json_line(
+                {
+                    "type": "version_of_state",
+                    "serial": version.serial,
+                    "release": version.release,
+                    "whole": version.whole,
+                }
+            )
+            continue
+        what = f"release {version.release}" if version.whole else "damaged"
+        click.echo(f"{version.serial:>6}  {what}")
+
+
+@state_command.command("pull")
+@stack_argument
+@click.option("--serial", type=int, metavar="N", help="A kept version of it.")
+@click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), help="Write to a file."
+)
+def state_pull(stack: Path, serial: int | None, out: Path | None) -> None:
+    """Copy the state of a stack, or a kept version of it, into a file.
+
+    \b
+    Example:
+      deployer state pull stacks/demo.yaml --out demo.state.json
+    """
+    found = states.pull(stack, settings_of(), serial)
+    if out is None:
+        click.echo(to_json(found), nl=False)
+        return
+    states.write_copy(out, found)
+    click.echo(f"serial {found.serial} of `{found.stack}` is in {out}")
+
+
+@state_command.command("push", short_help="Store the state in a file.")
+@stack_argument
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--force", is_flag=True, help="Store it as the next version, whatever it is."
+)
+def state_push(stack: Path, file: Path, *, force: bool) -> None:
+    """Store the state in FILE; another lineage or an older serial is refused.
+
+    \b
+    Example:
+      deployer state push stacks/demo.yaml errored.demo.state.json
+    """
+    stored = states.push(stack, settings_of(), file, force=force)
+    click.echo(f"`{stored.stack}` is at serial {stored.serial}")
+
+
+@state_command.command("migrate", short_help="Copy state and history to another place.")
+@stack_argument
+@click.option("--to", "url", required=True, metavar="URL", help="The other place.")
+def state_migrate(stack: Path, url: str) -> None:
+    """Copy state and history to another place; both are locked meanwhile.
+
+    The old one stays, and is used until `deployer.yaml` or DEPLOYER_STATE_URL name
+    the new one.
+
+    \b
+    Example:
+      deployer state migrate stacks/demo.yaml --to s3://states/llama?region=eu-west-1
+    """
+    there = states.migrate(stack, settings_of(), url)
+    click.echo(f"copied to {there.place}")
+    click.echo("name it in `deployer.yaml` or DEPLOYER_STATE_URL to use it from now on")
+
+
+@state_command.command("repair", short_help="Mend a state that cannot be read.")
+@stack_argument
+def state_repair(stack: Path) -> None:
+    """Put the newest whole version in the place of a state that cannot be read.
+
+    One that can be read is left alone; the damaged one stays beside it.
+
+    \b
+    Example:
+      deployer state repair stacks/demo.yaml
+    """
+    found = states.repair(stack, settings_of())
+    if found is None:
+        click.echo("nothing to repair: the state can be read")
+        return
+    click.echo(f"`{found.stack}` goes on from serial {found.serial}")
+    click.echo("the next `apply` makes up what it does not know")
+
+
+@state_command.command("unlock")
+@stack_argument
+@click.argument("lock_id")
+def state_unlock(stack: Path, lock_id: str) -> None:
+    """Break the lock LOCK_ID that a run on another machine left.
+
+    \b
+    Example:
+      deployer state unlock stacks/demo.yaml 3f9a1c
+    """
+    holder = states.store_of(stack, settings_of()).unlock(lock_id)
+    click.echo(f"unlocked; it was held by {holder}")
+
+
+@state_command.command("take-over", short_help="Forget what another machine ran.")
+@stack_argument
+@click.argument("host")
+def state_take_over(stack: Path, host: str) -> None:
+    """Forget what HOST ran of a stack, so that this machine can deploy it.
+
+    Nothing is stopped on HOST: do this once that machine is gone, or nothing of the
+    stack runs there.  Releases stay for a rollback.
+
+    \b
+    Example:
+      deployer state take-over stacks/demo.yaml gpu-1
+    """
+    states.take_over(stack, settings_of(), host)
+    click.echo(f"nothing is live; `deployer apply {stack}` deploys it here")

@@ -1,0 +1,101 @@
+"""Doing the same for several stacks: a broken one does not hide the others."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import click
+
+from deployer.cli.annotations import annotate_error
+from deployer.cli.output import json_head, json_line
+from deployer.diagnostics import Problem, problems_text
+from deployer.errors import DeployerError, StackError, UsageError, error_of
+from deployer.spelling import harmless, secrets_of, without_secrets
+from deployer.stack.fields.values import JsonValue
+from deployer.usecases.context.stack_files import Subject, stack_files
+
+ENDS_ALL = (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError)
+"""No trouble of one stack."""
+
+annotate_option = click.option(
+    "--annotate",
+    is_flag=True,
+    help="Also tell problems as annotations of GitHub Actions, on stderr.",
+)
+
+
+def subjects_of(paths: tuple[Path, ...]) -> tuple[Subject, ...]:
+    """Every stack of the paths; raises UsageError where there is none."""
+    files = stack_files(paths)
+    if not files:
+        raise UsageError(
+            f"no stack file in {', '.join(f'`{path}`' for path in paths)}",
+            hint="stack files end in `.yaml`; `deployer init` writes one",
+        )
+    return tuple(map(Subject, files))
+
+
+def each(
+    subjects: Sequence[Subject],
+    do: Callable[[Subject], None],
+    *,
+    as_json: bool,
+    annotate: bool = False,
+) -> None:
+    """Every stack in turn; exits with the worst code once all were looked at."""
+    worst = 0
+    if as_json:
+        json_head()
+    for subject in subjects:
+        try:
+            do(subject)
+        except ENDS_ALL:
+            raise
+        except Exception as error:
+            known = error_of(error, subject.file)
+            if annotate:
+                annotate_error(known, subject.file)
+            if len(subjects) == 1 and not as_json:
+                raise known from error
+            worst = max(worst, known.exit_code)
+            report(subject.file, known, as_json=as_json)
+    if as_json:
+        json_line({"type": "summary", "stacks": len(subjects), "exit_code": worst})
+    if worst:
+        raise click.exceptions.Exit(worst)
+
+
+def report(file: Path, error: DeployerError, *, as_json: bool) -> None:
+    """What is wrong with one of several stacks."""
+    if as_json:
+        json_line({"type": "error", "file": str(file), **error_data(error)})
+    elif isinstance(error, StackError):
+        click.echo(problems_text(error.problems), err=True, nl=False)
+    else:
+        secrets = secrets_of(os.environ)  # an error of a library may quote one
+        said = without_secrets(f"{file}: error: {error.message}", secrets)
+        click.echo(harmless(said), err=True)
+        if error.hint:
+            click.echo(harmless(f"  hint: {error.hint}"), err=True)
+
+
+def error_data(error: DeployerError) -> Mapping[str, JsonValue]:
+    """An error as JSON."""
+    problems = error.problems if isinstance(error, StackError) else ()
+    return {
+        "message": error.message,
+        "hint": error.hint,
+        "exit_code": error.exit_code,
+        "problems": [_problem(problem) for problem in problems],
+    }
+
+
+def _problem(problem: Problem) -> JsonValue:
+    return {
+        "file": problem.place.file,
+        "line": problem.place.line,
+        "column": problem.place.column,
+        "path": problem.path,
+        "what": problem.what,
+        "hint": problem.hint,
+    }

@@ -1,0 +1,217 @@
+"""What a person sees while steps run; also where Ctrl-C is turned into an end.
+
+Each step is a line when it begins and a line when it ends.  On a terminal, what is
+read or fetched has a bar that goes when it is done.  The first Ctrl-C (or SIGTERM)
+raises CancelledError from the next thing that is said, so that what runs is ended by
+whoever runs it and the state is written; the second one stops the process at once.
+"""
+
+import os
+import signal
+import sys
+import threading
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Self, assert_never
+
+import click
+
+from deployer.cli.terminal import styled
+from deployer.errors import CancelledError, DeployerError
+from deployer.planning.events import AtWork, Ended, Event, Judged, Started, Talk
+from deployer.planning.progress import Progress
+from deployer.planning.verdict import Verdict, sign, word
+from deployer.show.step_words import step_text
+from deployer.spelling import harmless
+from deployer.stack.fields.units import show_bytes, show_seconds
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
+
+WORTH_A_TENTH = 50
+"""Objects from which a compilation is told by tenths where there are no bars."""
+WORTH_A_LINE = 10_000_000
+"""Bytes from which a finished transfer is told where there are no bars."""
+_SHOW_CURSOR = "\x1b[?25h"
+_NAME_LENGTH = 40
+_WORTH_A_MINUTE = 60
+_GATES = "gates"
+
+
+class Show:
+    """Shows events, and carries the user's wish to stop; a context manager."""
+
+    def __init__(self, command: str) -> None:
+        """`command` is what to type to carry on after a Ctrl-C."""
+        self.verdicts: list[Verdict] = []
+        """Every verdict that was shown, in the order of coming."""
+        self._command = command
+        self._cancelled = threading.Event()
+        self._lock = threading.Lock()
+        self._bars: Bars | None = None
+        self._tasks: dict[str, TaskID] = {}
+        self._told: set[str] = set()
+        self._handlers: dict[int, object] = {}
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._handlers[number] = signal.signal(number, self._interrupt)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Turn what a program ended in that Ctrl-C reached, too, into our own end."""
+        self.pause()
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)  # type: ignore[arg-type] # as it was given
+        stopped = self._cancelled.is_set() and isinstance(error, DeployerError)
+        if stopped and not isinstance(error, CancelledError):
+            raise self._end() from error
+
+    def __call__(self, event: Event) -> None:
+        """Show an event; raises CancelledError after the first Ctrl-C."""
+        if self._cancelled.is_set() and not isinstance(event, Ended):
+            raise self._end()
+        with self._lock:
+            self._show(event)
+
+    def pause(self) -> None:
+        """Take the bars off the terminal, before something else is printed."""
+        bars, self._bars = self._bars, None
+        if bars is not None:
+            bars.stop()
+            self._tasks = {}
+
+    def _end(self) -> CancelledError:
+        return CancelledError(
+            "stopped at your request",
+            hint=f"run `{self._command}` again to carry on from here",
+        )
+
+    def _show(self, event: Event) -> None:
+        match event:
+            case Started(step):
+                self._line(f"  → {step_text(step)}")
+            case Ended(step, seconds):
+                self.pause()
+                self._line(f"  ✔ {step_text(step)}  ({show_seconds(seconds)})")
+            case Talk(about, text):
+                self._line(f"    {about}: {text}")
+            case Judged(verdict):
+                self.verdicts.append(verdict)
+                self._line(f"    {verdict_line(verdict)}")
+            case AtWork(gates, seconds):
+                self._wait(gates, seconds)
+            case Progress():
+                self._advance(event)
+            case _:
+                assert_never(event)
+
+    def _line(self, text: str) -> None:
+        text = harmless(text)
+        if (bars := self._bars) is None:
+            click.echo(text)
+        else:
+            bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def _wait(self, gates: tuple[str, ...], seconds: float) -> None:
+        """On a terminal a line that goes; without one, a line a minute."""
+        if not sys.stdout.isatty():
+            minute = f"{gates} {seconds // 60:.0f}"
+            if seconds >= _WORTH_A_MINUTE and minute not in self._told:
+                click.echo(f"    {_at_work(gates, seconds)}", err=True)
+                self._told.add(minute)
+            return
+        bars = self._bars or self._begin_bars()
+        if (task := self._tasks.get(_GATES)) is None:
+            task = self._tasks[_GATES] = bars.add_task("", total=None, how="")
+        bars.update(task, description=_at_work(gates, seconds))
+
+    def _advance(self, progress: Progress) -> None:
+        if not sys.stdout.isatty():
+            self._milestone(progress)
+            return
+        task = self._tasks.get(progress.name)
+        if task is None and progress.done == progress.total:
+            return  # it is over before it could be seen
+        bars = self._bars or self._begin_bars()
+        if task is None:
+            name = _shortened(harmless(progress.name))
+            task = bars.add_task(name, total=progress.total, how="")
+            self._tasks[progress.name] = task
+        how = _how_far(progress)
+        bars.update(task, completed=progress.done, total=progress.total, how=how)
+
+    def _begin_bars(self) -> "Bars":
+        from rich.console import Console  # noqa: PLC0415 - only where there are bars
+        from rich.progress import (  # noqa: PLC0415 - only where something is fetched
+            BarColumn,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+        from rich.progress import Progress as Bars  # noqa: PLC0415 - as above
+
+        bars = Bars(
+            TextColumn("    {task.description}", markup=False),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[how]}", markup=False),
+            TimeRemainingColumn(),
+            transient=True,
+            console=Console(file=styled(sys.stdout)),
+        )
+        bars.start()
+        self._bars = bars
+        return bars
+
+    def _milestone(self, progress: Progress) -> None:
+        """Without a terminal: a line for a whole transfer, or a tenth of a build."""
+        total = progress.total or 0
+        if progress.unit == "objects" and total >= WORTH_A_TENTH:
+            tenth = f"{progress.name} {progress.done * 10 // total}"
+            if tenth not in self._told:
+                click.echo(f"    {progress.name}: {progress.done} of {total} objects")
+                self._told.add(tenth)
+            return
+        worth = progress.unit == "B" and total >= WORTH_A_LINE
+        if worth and progress.done >= total and progress.name not in self._told:
+            click.echo(f"    {progress.name}: {show_bytes(progress.done)}")
+            self._told.add(progress.name)
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        if self._cancelled.is_set():
+            cursor = _SHOW_CURSOR if sys.stderr.isatty() else ""
+            again = f"run `{self._command}` to carry on from here"
+            click.echo(f"{cursor}\nstopped at once; {again}", file=styled(sys.stderr))
+            os._exit(CancelledError.exit_code)
+        self._cancelled.set()
+        self.pause()
+        click.echo("\nstopping: once more stops at once", err=True)
+
+
+def verdict_line(verdict: Verdict) -> str:
+    """A verdict on one line, readable without colour."""
+    return f"{sign(verdict)} {verdict.gate:<16} {word(verdict)}: {verdict.because}"
+
+
+def _at_work(gates: tuple[str, ...], seconds: float) -> str:
+    """Which gates run, and for how long."""
+    shown = f"{seconds:.0f} s" if seconds < _WORTH_A_MINUTE else show_seconds(seconds)
+    return f"running {', '.join(gates) or 'the next gate'}, {shown} so far"
+
+
+def _how_far(progress: Progress) -> str:
+    """Done and all, in the unit of the thing."""
+    if progress.unit != "B":
+        of = "" if progress.total is None else f"/{progress.total}"
+        return f"{progress.done}{of} {progress.unit}"
+    of = "" if progress.total is None else f" of {show_bytes(progress.total)}"
+    return f"{show_bytes(progress.done)}{of}"
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= _NAME_LENGTH else f"{name[: _NAME_LENGTH - 1]}…"

@@ -1,1 +1,0 @@
-"""The pure part: values in, values out; touches no file, clock, network or process."""

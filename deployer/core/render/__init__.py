@@ -1,1 +1,0 @@
-"""Plans and steps as text, JSON and Markdown: reads values, returns text."""

@@ -1,0 +1,44 @@
+"""API keys, by the variable that a stack names."""
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from deployer.errors import UsageError
+from deployer.system.regular_files import read_regular
+
+_MOST = 1 << 20
+"""Bytes of an `.env`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Looks keys up: in the environment, else in `.env` beside the stack.
+
+    Only the variable that is asked for is taken from the file, which may have come
+    with a pull request: no other variable of it reaches anything.
+    """
+
+    environment: Mapping[str, str]
+    file: Path | None = None
+    """The `.env`; None where there is no stack."""
+
+    def get(self, name: str) -> str | None:
+        """The key in a variable; raises UsageError for a file that cannot be read."""
+        if name in self.environment or self.file is None:
+            return self.environment.get(name)
+        try:
+            content = read_regular(self.file, _MOST)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            why = (error.strerror or "unknown trouble").lower()
+            raise UsageError(
+                f"`{self.file}` cannot be read: {why}", hint=f"or run `export {name}=…`"
+            ) from error
+        from dotenv import dotenv_values  # noqa: PLC0415 - only where there is one
+
+        # Not interpolated: `${NAME}` would read any variable of the environment.
+        text = io.StringIO(content.decode("utf-8", errors="replace"))
+        return dotenv_values(stream=text, interpolate=False).get(name)

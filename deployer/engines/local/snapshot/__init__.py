@@ -1,0 +1,1 @@
+"""Process images: capture, verify, restore."""

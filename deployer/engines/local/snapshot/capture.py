@@ -1,0 +1,246 @@
+"""Snapshots of warmed servers in the store: taken, looked at, given up.
+
+A snapshot is taken of a server of its own, on a private port, that no client ever
+reached; it is warmed, asked for answers that a restored one must repeat, frozen to
+disk, and gone.
+"""
+
+import os
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from deployer.artefacts.sources.digests import DigestCache
+from deployer.artefacts.sources.space import ensure_room
+from deployer.artefacts.store import Entry, Store
+from deployer.engines import Place
+from deployer.engines.local.server import Server
+from deployer.engines.local.snapshot import criu, image, manifest
+from deployer.engines.local.snapshot.proof import answers_of
+from deployer.engines.local.snapshot.warmup_requests import warm_up
+from deployer.engines.local.supervise import identity
+from deployer.engines.local.supervise.keepers import end_keepers, keepers_of
+from deployer.engines.local.supervise.process import Running, scrubbed, stop
+from deployer.engines.local.supervise.resident import memory_of
+from deployer.errors import EngineError, UsageError
+from deployer.planning.events import Say, Talk
+from deployer.planning.resources import Node
+from deployer.planning.state import Record, record_of
+from deployer.stack.fields.units import show_bytes, show_seconds
+from deployer.stack.fields.values import Flat, JsonValue
+from deployer.system.contained import contained
+
+_KIND: Final = "snapshot"
+VARIABLE: Final = "DEPLOYER_VERIFY_IMAGES"
+"""Says when every byte of an image is read and compared before it is restored."""
+_ALWAYS, _AFTER_BOOT, _NEVER = _POLICIES = ("always", "after-boot", "never")
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshots:
+    """The snapshots that the local engine takes and restores."""
+
+    place: Place
+
+    @property
+    def store(self) -> Store:
+        """The artefact store of this machine."""
+        return Store(self.place.home)
+
+    def make(self, node: Node, needs: Mapping[str, Flat], say: Say) -> Flat:
+        """The outputs of a snapshot, taken unless there is one that can be used.
+
+        Raises EngineError for a warm-up that fails or a process that cannot be
+        frozen, and StoreError for a full disk; nothing is left behind then.
+        """
+        flawed = bool(self.flaw(node.key, self._private(node)))
+        if self.store.find(_KIND, node.key) is None:
+            self.store.remove(_KIND, node.key)
+        # One that is whole is replaced only once there is a new one: others share it.
+        entry = self.store.publish(
+            _KIND,
+            node.key,
+            lambda into: self._capture(node, needs, into, say),
+            now=lambda: datetime.now(tz=UTC),
+            say=lambda text: say(Talk(node.address, text)),
+            again=flawed,
+        )
+        self._condemned(node.key).unlink(missing_ok=True)
+        return {"path": str(entry.folder), "size": entry.size}
+
+    def flaw(self, key: str, server: Server) -> str:
+        """Why the snapshot cannot be used for this server; empty where it can."""
+        with suppress(OSError):
+            return self._condemned(key).read_text(encoding="utf-8")
+        entry = self.store.look(_KIND, key)
+        if entry is None:
+            return "the image is gone"
+        found = criu.capability(self.place.environment, self.place.home)
+        if not found.works:
+            return ""
+        return manifest.flaw_of(
+            entry,
+            variables=scrubbed(os.environ),
+            api_key=server.known_key(),
+            key_is_known=server.api_key_env is None or server.known_key() is not None,
+            program=found.program,
+            digests=DigestCache(self.store.digests),
+        )
+
+    def read_once(self, entry: Entry) -> str:
+        """The damage that reading every byte finds, where that is due.
+
+        Since the machine was started, what lies on the disk may be other than what was
+        written; from then on it is the memory of the system that is read.
+        """
+        note = self._notes / "read" / entry.key
+        stamp = f"{identity.boot_id()} {entry.created.isoformat()}"
+        policy = self.place.environment.get(VARIABLE, _AFTER_BOOT)
+        if policy not in _POLICIES:
+            raise UsageError(
+                f"environment variable `{VARIABLE}` is `{policy}`",
+                hint=f"set it to one of {', '.join(f'`{it}`' for it in _POLICIES)}",
+            )
+        taken_now = entry.about.get("boot") == identity.boot_id()
+        with suppress(OSError):
+            taken_now |= note.read_text(encoding="utf-8") == stamp
+        if policy == _NEVER or (policy == _AFTER_BOOT and taken_now):
+            return ""
+        damage = self.damage_of(entry)
+        if not damage:
+            with suppress(OSError):  # it is read once more then
+                note.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                note.write_text(stamp, encoding="utf-8")
+        return damage
+
+    def damage_of(self, entry: Entry) -> str:
+        """The damage that reading every byte of an image finds now."""
+        known = entry.about.get("crc32")
+        for name, number in known.items() if isinstance(known, dict) else ():
+            try:
+                if image.checksum(entry.folder / name) == number:
+                    continue
+                why = "has other content than when it was captured"
+            except OSError as error:
+                why = f"cannot be read: {error.strerror}"
+            return f"the image is damaged: `{entry.folder / name}` {why}"
+        return ""
+
+    def condemn(self, key: str, why: str) -> None:
+        """Never use an image again: what it was taken for is taken anew."""
+        note = self._condemned(key)
+        note.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        note.write_text(why, encoding="utf-8")
+        self.store.remove(_KIND, key)
+
+    def retire(self, record: Record) -> None:
+        """End the server that a run which died was about to capture."""
+        server = Server(record, self.place)
+        if (running := server.running()) is not None:
+            stop(running, grace=0)
+
+    def _private(self, node: Node) -> Server:
+        """The server that is captured; it listens where nobody looks."""
+        record = record_of(node, {})
+        served = record.spec.get("served")
+        fields = {**record.fields, **(served if isinstance(served, dict) else {})}
+        server = Server(replace(record, fields=fields), self.place)
+        return server.elsewhere(node.key)
+
+    def _condemned(self, key: str) -> Path:
+        notes = self._notes
+        return contained(notes, notes / key)
+
+    @property
+    def _notes(self) -> Path:
+        return self.place.home / "cache" / "snapshots"
+
+    def _capture(
+        self, node: Node, needs: Mapping[str, Flat], into: Path, say: Say
+    ) -> Flat:
+        """Start, warm, freeze; returns what a restore needs to know."""
+        found = criu.capability(self.place.environment, self.place.home)
+        if not found.works:
+            raise EngineError(f"no snapshot can be taken: {found.why}", found.hint)
+        record, server = record_of(node, {}), self._private(node)
+        self.retire(record)
+        keepers: list[psutil.Process] = []
+        try:
+            server.bring_up(needs, say, keeper=("unshare", *criu.OWN_CLOCK, "setsid"))
+            running = server.running()
+            if running is None:
+                raise EngineError("the server to be captured ended at once")
+            keepers = keepers_of(running.pid)
+            about = self._warmed(node, server, say)
+            about |= self._frozen(node, server, running, into, found.program, say)
+        finally:
+            # Nobody is connected, and frozen half-way it would hear no SIGTERM.
+            self.retire(record)
+            end_keepers(keepers)
+        return {**about, "criu": found.version}
+
+    def _warmed(self, node: Node, server: Server, say: Say) -> dict[str, JsonValue]:
+        """Make the warm-up requests, and keep the answers a restored one must give."""
+        api_key, door = server.api_key(), server.door()
+        match node.fields.get("snapshot.warmup"):
+            case [*requests]:
+                plural = "s" if len(requests) > 1 else ""
+                say(Talk(node.address, f"{len(requests)} warm-up request{plural}"))
+                warm_up(door, requests, self.place.folder)
+            case _:
+                pass
+        try:
+            proof = answers_of(door)
+        except EngineError as error:
+            raise EngineError(
+                f"no snapshot can be taken of this server: {error.message}, so a"
+                " restored one could not be proven",
+                hint="write `snapshot: {enabled: false}` to do without",
+            ) from error
+        return {"proof": proof, "api_key": manifest.sealed(api_key)}
+
+    def _frozen(
+        self,
+        node: Node,
+        server: Server,
+        running: Running,
+        into: Path,
+        program: str,
+        say: Say,
+    ) -> dict[str, JsonValue]:
+        """Write the image; raises EngineError with what CRIU says."""
+        memory = memory_of(running)
+        ensure_room(into, memory, purpose=f"the snapshot {node.key[:12]}")
+        digests = DigestCache(self.store.digests)
+        about: dict[str, JsonValue] = {
+            "name": f"{node.address}, a warmed server",
+            "port": server.port,
+            "log": str(server.log),
+            "folder": str(server.run_dir),
+            "memory": memory,
+            "machine": dict(manifest.machine()),
+            "boot": identity.boot_id(),
+            "environment": manifest.environment_digest(scrubbed(os.environ)),
+            "depends": manifest.mapped_files(running.pid, digests),
+        }
+        if problem := criu.dump(program, running.pid, into):
+            free = shutil.disk_usage(into).free
+            raise EngineError(
+                f"the server could not be frozen: {problem}"
+                f" ({show_bytes(free)} are free in `{self.place.home}`)",
+                hint="what is live was left alone; `snapshot: {enabled: false}` starts"
+                " without a snapshot",
+            )
+        frozen = image.frozen_seconds(into)
+        (into / "dump.log").unlink(missing_ok=True)
+        size = sum(file.stat().st_size for file in into.iterdir())
+        stood = "" if frozen is None else f", frozen within {show_seconds(frozen)}"
+        say(Talk(node.address, f"captured {show_bytes(size)}{stood}"))
+        checksums: Flat = {it.name: image.checksum(it) for it in into.iterdir()}
+        return {**about, "frozen_seconds": frozen, "crc32": dict(checksums)}

@@ -1,0 +1,424 @@
+"""Server processes of this machine: start, find again, drain, stop.
+
+A server is its own session and outlives the deployer.  It is found again by
+`process.json` in its run directory, and if a crash prevented that file, by the
+marker in its environment.  A pid alone is never trusted, since pids are used again:
+boot and start tick must be the same, see `deployer.engines.local.supervise.identity`.
+"""
+
+import json
+import os
+import resource
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from deployer.engines.local import log_trimmer
+from deployer.engines.local.log_trimmer import KEEP, LIMIT
+from deployer.engines.local.logs import rotate
+from deployer.engines.local.ports import established
+from deployer.engines.local.supervise import identity
+from deployer.engines.local.supervise.keepers import (
+    MARKER,
+    end_keepers,
+    keepers_of,
+    kept_by,
+)
+from deployer.errors import EngineError
+from deployer.system.pauses import growing
+
+RUN_DIR: Final = "DEPLOYER_RUN_DIR"
+"""Variable of a server's environment: its run folder."""
+_PORT: Final = "DEPLOYER_PORT"
+
+_INHERITED: Final = frozenset(
+    {
+        "PATH",
+        "HOME",
+        "LANG",
+        "TMPDIR",
+        "LD_LIBRARY_PATH",
+        "XDG_RUNTIME_DIR",
+        "CUDA_VISIBLE_DEVICES",
+    }
+)
+_INHERITED_PREFIXES: Final = ("LC_", "NVIDIA_")
+
+_FIRST_PAUSE: Final = 0.005
+_LONGEST_PAUSE: Final = 0.1
+_QUIET_SECONDS: Final = 0.5
+_SAY_SECONDS: Final = 2.0
+_KILL_SECONDS: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A server process; `began` is what `identity.began` returns for its pid."""
+
+    pid: int
+    began: str
+    port: int
+    log: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A process is over; the code is negative for a signal, None when not our child."""
+
+    exit_code: int | None
+
+
+def spawn(  # noqa: PLR0913 - one more than the limit, all named at the call
+    argv: Sequence[str],
+    *,
+    run_dir: Path,
+    address: str,
+    key: str,
+    port: int,
+    environment: Mapping[str, str],
+    inherit: Mapping[str, str] = os.environ,
+    wrapped: bool = False,
+) -> Running:
+    """Start a server and write `process.json`; does not wait until it is healthy.
+
+    `environment` is given to the server as it is (secrets go here); of `inherit` only
+    what a server needs.  With `wrapped` the program is a keeper, that brings the server
+    up below itself.  Raises `EngineError` when the program cannot be started.
+    """
+    run_dir = run_dir.resolve()
+    run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    log = run_dir / "server.log"
+    rotate(log)
+    marks = {
+        MARKER: f"{address}@{key}",
+        RUN_DIR: str(run_dir),
+        _PORT: str(port),
+        "XDG_CONFIG_HOME": str(_empty_directory(run_dir)),
+    }
+    variables = {**scrubbed(inherit), **environment, **marks}
+    keeper = _start(argv, run_dir=run_dir, log=log, environment=variables)
+    pid = kept_by(keeper) if wrapped else keeper
+    running = Running(pid=pid, began=_identity(pid), port=port, log=str(log))
+    try:
+        write_record(run_dir, running, f"{address}@{key}")
+    except OSError as error:
+        stop(running, grace=0)
+        raise EngineError(
+            f"cannot write `{_record(run_dir)}`: {error.strerror or error}"
+        ) from error
+    _keep_short(running)
+    return running
+
+
+def scrubbed(environment: Mapping[str, str]) -> dict[str, str]:
+    """Keep what a server needs: no LLAMA_* options, no tokens, no proxies."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if name in _INHERITED or name.startswith(_INHERITED_PREFIXES)
+    }
+
+
+def find(run_dir: Path, address: str, key: str) -> Running | None:
+    """Find the living server of a run directory, also one that left no record."""
+    run_dir = run_dir.resolve()
+    marker = f"{address}@{key}"
+    recorded = read_record(run_dir, marker)
+    if recorded is not None and is_alive(recorded):
+        return recorded
+    return next(_marked(run_dir, marker), None)
+
+
+def is_alive(running: Running) -> bool:
+    """Whether this very process is there and has not ended."""
+    process = _process(running)
+    return process is not None and not _is_zombie(process)
+
+
+def wait_for_end(running: Running, seconds: float) -> Ended | None:
+    """Wait up to `seconds` for the end of the process; None when it goes on.
+
+    A child of ours is reaped.
+    """
+    process = _process(running)
+    if process is None:
+        return Ended(None)
+    if not _ends_within(process, running.began, seconds):
+        return None
+    with suppress(psutil.TimeoutExpired):
+        code = process.wait(timeout=0)
+        return Ended(None if code is None else int(code))
+    # Nobody may be there to reap an orphan, as in many containers.
+    return Ended(None) if _is_zombie(process) else None
+
+
+def _ends_within(process: psutil.Process, began: str, seconds: float) -> bool:
+    """Wait until it ends, reaped or not; the kernel tells, where it can."""
+    try:
+        descriptor = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return True
+    except (AttributeError, OSError):  # another system, or an old kernel
+        return _looks_ended(process, seconds)
+    try:
+        ends = select.poll()
+        ends.register(descriptor, select.POLLIN)
+        # A pid that was used again since would be another process.
+        again = identity.began(process.pid) != began
+        return again or bool(ends.poll(seconds * 1000))
+    finally:
+        os.close(descriptor)
+
+
+def _looks_ended(process: psutil.Process, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    pauses = growing(_FIRST_PAUSE, _LONGEST_PAUSE)
+    while True:
+        left = deadline - time.monotonic()
+        with suppress(psutil.TimeoutExpired):
+            process.wait(timeout=max(0.0, min(left, next(pauses))))
+            return True
+        if _is_zombie(process):
+            return True
+        if left <= 0:
+            return False
+
+
+def drain(running: Running, *, limit: float, say: Callable[[str], None]) -> int:
+    """Wait up to `limit` seconds until no client is connected; return those left.
+
+    New connections must go elsewhere by now.  llama-server closes an idle connection
+    after 5 s and a busy one after 100 requests, so clients that keep theirs open
+    leave, too.  A request that runs when the server is stopped hangs until its client
+    gives up, so the limit should exceed the longest answer.
+    """
+    now = time.monotonic()
+    deadline, said, busy = now + limit, now, now
+    pauses = growing(_FIRST_PAUSE, _LONGEST_PAUSE)
+    while True:
+        left = established(running.pid, running.port) if is_alive(running) else 0
+        now = time.monotonic()
+        if left:
+            busy = now
+        # Handshakes may be under way: one look at zero connections is not enough.
+        if now - busy >= _QUIET_SECONDS or now >= deadline:
+            return left
+        if left and now - said >= _SAY_SECONDS:
+            say(f"waiting for {left} connection{'s' if left != 1 else ''} to end")
+            said = now
+        if wait_for_end(running, next(pauses)) is not None:
+            return 0
+
+
+def stop(running: Running, *, grace: float) -> None:
+    """End the process group: SIGTERM, and SIGKILL after `grace` seconds.
+
+    Gone already is fine, and a stranger under the same pid is left alone.  Raises
+    `EngineError` when the process cannot be ended.
+    """
+    keepers = keepers_of(running.pid)
+    for number, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, _KILL_SECONDS)):
+        if _process(running) is not None:
+            _signal(running.pid, number)
+        if wait_for_end(running, seconds) is not None:
+            end_keepers(keepers)
+            return
+    raise EngineError(
+        f"the server process {running.pid} does not end",
+        hint=f"look at it with `ps -o pid,stat,wchan {running.pid}`: a process in"
+        " state D waits for a disk or a driver",
+    )
+
+
+def _start(
+    argv: Sequence[str], *, run_dir: Path, log: Path, environment: Mapping[str, str]
+) -> int:
+    _write_no_cores()
+    descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        process = subprocess.Popen(  # noqa: S603 - no shell, and the plan's own argv
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=descriptor,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            # ggml looks for its libraries in the working directory, too.
+            cwd=run_dir,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise _not_started(argv[0], error) from error
+    finally:
+        os.close(descriptor)
+    # The process is meant to outlive this object, which else warns that it does.
+    process.returncode = 0
+    return process.pid
+
+
+def _write_no_cores() -> None:
+    """Let no process that is started from here leave its memory behind when it dies.
+
+    It contains the API key and prompts, and this process may contain the key.  A limit
+    of 1 byte is less than any core file, and the one value that Linux heeds for a core
+    that is piped to a program (core(5), fs/coredump.c); of 0 such a program gets all.
+    """
+    hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    limit = 1 if hard == resource.RLIM_INFINITY else min(1, hard)
+    resource.setrlimit(resource.RLIMIT_CORE, (limit, hard))
+
+
+def _keep_short(running: Running) -> None:
+    """Start what keeps the log within its limit; a server does without, too."""
+    words = (str(running.pid), running.log, str(KEEP), str(LIMIT))
+    with suppress(OSError):
+        process = subprocess.Popen(  # noqa: S603 - a program of ours
+            (sys.executable, "-I", "-S", log_trimmer.__file__, *words),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={},
+            cwd="/",
+            start_new_session=True,
+        )
+        process.returncode = 0  # as above
+
+
+def _identity(pid: int) -> str:
+    if found := identity.began(pid):
+        return found
+    raise EngineError("the server ended at once")
+
+
+def _not_started(program: str, error: OSError) -> EngineError:
+    reason = error.strerror or str(error)
+    match error:
+        case FileNotFoundError() if Path(program).exists():
+            reason = "its loader is missing: it was built for another system"
+            hint = "build on this machine, or take binaries for this system"
+        case FileNotFoundError():
+            hint = "run `deployer apply` again to build it"
+        case PermissionError():
+            hint = "the file must be executable, and its file system not `noexec`"
+        case _:
+            hint = "build on this machine, or take binaries for this processor"
+    return EngineError(f"cannot start `{program}`: {reason}", hint=hint)
+
+
+def _empty_directory(run_dir: Path) -> Path:
+    """Make a directory to read settings from: else llama.cpp/config.ini in ~/.config.
+
+    llama-server reads that file since b10434 at the latest.
+    """
+    directory = run_dir / "no-config"
+    directory.mkdir(mode=0o700, exist_ok=True)
+    return directory
+
+
+def _record(run_dir: Path) -> Path:
+    return run_dir / "process.json"
+
+
+def write_record(run_dir: Path, running: Running, marker: str) -> None:
+    """Write `process.json`, whole or not at all."""
+    text = json.dumps({**asdict(running), "marker": marker}, indent=2, sort_keys=True)
+    target = _record(run_dir)
+    draft = target.with_name(f"{target.name}.{os.getpid()}.tmp")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+        stream.write(text + "\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    draft.replace(target)
+
+
+def read_record(run_dir: Path, marker: str | None = None) -> Running | None:
+    """Read the record; one that is absent, damaged or of another marker is none.
+
+    The environment of the process is the second source, so nothing is lost.
+    """
+    try:
+        record = json.loads(_record(run_dir).read_text(encoding="utf-8"))
+        if marker not in {None, record["marker"]}:
+            return None
+        pid = int(record["pid"])
+        began = str(record["began"]) if "began" in record else None
+        return Running(
+            pid=pid,
+            began=began or identity.from_start_time(pid, float(record["started"])),
+            port=int(record["port"]),
+            log=str(record["log"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
+        return None
+
+
+def _marked(run_dir: Path, marker: str) -> Iterator[Running]:
+    """Scan the environments of our own processes for the marker."""
+    for process in psutil.process_iter():
+        try:
+            if process.uids().real != os.getuid():
+                continue
+            variables = process.environ()
+            if variables.get(MARKER) != marker:
+                continue
+            if variables.get(RUN_DIR) != str(run_dir) or _is_zombie(process):
+                continue
+            # A child of the server; or one that was restored, which has the marker of
+            # its image, and is found by its keeper's.
+            if keepers_of(process.pid):
+                continue
+            server = _kept(process)
+            yield Running(
+                pid=server.pid,
+                began=_identity(server.pid),
+                port=int(variables[_PORT]),
+                log=str(run_dir / "server.log"),
+            )
+        except (psutil.Error, OSError, EngineError):  # it ended, or hides itself
+            continue
+
+
+def _kept(first: psutil.Process) -> psutil.Process:
+    """The server that a first process keeps; that itself where it keeps none (yet)."""
+    below = first.children(recursive=True)
+    return next((it for it in below if os.getsid(it.pid) == it.pid), first)
+
+
+def _process(running: Running) -> psutil.Process | None:
+    if not running.began or identity.began(running.pid) != running.began:
+        return None
+    try:
+        return psutil.Process(running.pid)
+    except psutil.Error:
+        return None
+
+
+def _is_zombie(process: psutil.Process) -> bool:
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    try:
+        if os.getpgid(pid) == pid:
+            os.killpg(pid, number)
+        else:
+            os.kill(pid, number)
+    except ProcessLookupError:  # it ended since
+        return
+    except PermissionError as error:
+        raise EngineError(
+            f"the server process {pid} belongs to another user",
+            hint="run `deployer` as the user that started the server",
+        ) from error

@@ -1,0 +1,1 @@
+"""Prices and usage on Modal."""

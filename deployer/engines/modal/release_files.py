@@ -1,0 +1,102 @@
+"""The files that a server is deployed from: rendered now, or recorded when it was.
+
+A release is rolled back to by deploying what was deployed then, whatever a newer
+deployer would render.  So the files of a promoted server are kept on the Volume,
+beside the binaries and weights they name.
+"""
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from deployer.engines.modal import apps
+from deployer.engines.modal.drive import Account
+from deployer.engines.modal.lower import (
+    assets_of,
+    candidate_of,
+    files_of,
+    lower_server,
+    tryout_of,
+)
+from deployer.engines.modal.render import (
+    CANDIDATE_FILE,
+    SERVER_FILE,
+    TRYOUT_FILE,
+    render_server,
+    render_tryout,
+    runtime_files,
+)
+from deployer.engines.modal.rendering import contents
+from deployer.engines.rendered_files import write_files
+from deployer.planning.resources import Node
+from deployer.stack.fields.values import Flat
+
+PROMOTED: Final = "promoted.json"
+FOLDER: Final = "/releases"
+"""Of the Volume: one folder a server, by its key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rendering:
+    """A server as values, and the files that it is deployed from."""
+
+    server: apps.Server
+    files: Mapping[str, bytes]
+
+
+@contextmanager
+def on_disk(files: Mapping[str, bytes], name: str) -> Iterator[Path]:
+    """All files in a folder of their own, and in it the one that is named."""
+    with tempfile.TemporaryDirectory(prefix="deployer-") as folder:
+        write_files(files, Path(folder))
+        yield Path(folder) / name
+
+
+def render(node: Node, needs: Mapping[str, Flat], folder: Path) -> Rendering:
+    """What today's deployer makes of a server or of a snapshot."""
+    given = contents(files_of(node, needs), folder)
+    server = lower_server(node, needs, given)
+    texts = {
+        TRYOUT_FILE: render_tryout(tryout_of(server)),
+        CANDIDATE_FILE: render_server(candidate_of(server)),
+        SERVER_FILE: render_server(server),
+    }
+    files = {name: text.encode() for name, text in texts.items()}
+    given_files = {**assets_of(node, needs, given), **runtime_files()}
+    return Rendering(server, {**files, **given_files})
+
+
+def recorded(account: Account, key: str) -> Mapping[str, bytes] | None:
+    """The files that the server of this key was deployed from; None: it never was."""
+    folder = f"{FOLDER}/{key}"
+    entries = account.listed(apps.VOLUME, folder, deep=True)
+    if entries is None:
+        return None
+    found: dict[str, bytes] = {}
+    for entry in (it for it in entries if not it.folder):
+        content = account.read(apps.VOLUME, entry.path)
+        if content is None:
+            return None
+        path = PurePosixPath("/") / entry.path
+        found[path.relative_to(folder).as_posix()] = content
+    return found if SERVER_FILE in found else None
+
+
+def record_files(account: Account, key: str, files: Mapping[str, bytes]) -> None:
+    """Keep the files of a server, in place of those of an earlier try."""
+    named = {f"{FOLDER}/{key}/{name}": content for name, content in files.items()}
+    account.write(apps.VOLUME, named)
+
+
+def mark_promoted(account: Account, key: str) -> None:
+    """From here on the files of this server are what a rollback deploys."""
+    account.write(apps.VOLUME, {f"{FOLDER}/{key}/{PROMOTED}": b"{}\n"})
+
+
+def promoted_files(account: Account, key: str) -> Mapping[str, bytes] | None:
+    """The files of a server that was promoted once; None: it never was."""
+    files = recorded(account, key)
+    return files if files is not None and PROMOTED in files else None

@@ -1,0 +1,1 @@
+"""Waiting for containers on Modal."""

@@ -1,0 +1,1 @@
+"""The gates, a module each."""

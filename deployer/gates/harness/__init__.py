@@ -1,0 +1,1 @@
+"""What gates share: client, runner, target, report."""

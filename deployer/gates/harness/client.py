@@ -1,0 +1,386 @@
+"""How gates talk to a server: one HTTP client, with evidence of every request.
+
+The only module that knows httpx2.  Nothing is repaired here: a gate sees the bytes
+that came.  A request that gets no whole answer raises `Unanswered`; 503 is asked
+again until the gate's own time limit ends it.
+"""
+
+import json
+import ssl
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from ipaddress import ip_address
+from typing import TypeVar
+
+import httpx2
+import stamina
+
+from deployer.gates.harness.answers import Answer, Event, Streamed, excerpt
+from deployer.gates.harness.target import Target
+from deployer.planning.verdict import Exchange
+from deployer.stack.fields.values import JsonValue
+
+CONNECT_SECONDS = 10.0
+WRITE_SECONDS = 60.0
+SILENCE_SECONDS = 600.0
+"""Longest time without a byte: a whole answer is silent while its prompt is read and
+while it is generated.  What usually ends a hanging request is the gate's own limit."""
+MOST_BYTES = 16 * 2**20
+"""An answer beyond this is not one of llama-server."""
+MOST_HOPS = 40
+"""303s followed; Modal sends one for every 150 s that a request takes."""
+EXCERPT_LENGTH = 400
+PAUSE_HERE, PAUSE_AWAY, LONGEST_PAUSE = 0.25, 5.0, 15.0
+"""Seconds between two requests to a server that loads: the pauses double.  A small
+model of this machine is there in no time, a container elsewhere is not."""
+
+_TRANSPORT = (httpx2.RequestError, httpx2.InvalidURL, httpx2.StreamError)
+
+T = TypeVar("T")
+
+
+class Unanswered(Exception):  # noqa: N818 - says what happened, as a sentence does
+    """No whole answer came; the message says why."""
+
+
+class _Loading(Exception):  # noqa: N818 - a state of the server, not a mistake
+    """HTTP 503: ask again."""
+
+
+@dataclass(slots=True)
+class _Draft:
+    """The record of a request while it runs."""
+
+    request: str
+    status: int | None = None
+    body: bytearray = field(default_factory=bytearray)
+    loading: int = 0
+    """How often 503 came before."""
+    note: str = ""
+
+
+class _Tee(httpx2.AsyncByteStream):
+    """A body that is kept while it is read."""
+
+    def __init__(self, inner: httpx2.AsyncByteStream, kept: bytearray) -> None:
+        self._inner = inner
+        self._kept = kept
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for chunk in self._inner:
+            self._kept += chunk
+            if len(self._kept) > MOST_BYTES:
+                raise Unanswered(f"the answer is longer than {MOST_BYTES >> 20} MiB")
+            yield chunk
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+class Client:
+    """Requests of one gate, and the evidence they leave."""
+
+    def __init__(
+        self,
+        http: httpx2.AsyncClient,
+        target: Target,
+        *,
+        gate: str = "",
+        clock: Callable[[], float] = time.monotonic,
+        patient: bool = True,
+    ) -> None:
+        self.evidence: list[Exchange] = []
+        self.gate = gate
+        self.clock = clock
+        self._http = http
+        self._target = target
+        self._patient = patient
+        """Whether a server that loads is asked again; else 503 is its answer."""
+
+    async def get(
+        self, path: str, *, headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        """Ask for a path; `headers` replace the stack's key."""
+        return await self._exchange("GET", path, None, headers, self._whole)
+
+    async def peek(self, path: str) -> Answer:
+        """Ask for a path that is asked too often to be evidence."""
+        kept = len(self.evidence)
+        try:
+            return await self.get(path)
+        finally:
+            del self.evidence[kept:]
+
+    async def post(
+        self,
+        path: str,
+        body: Mapping[str, JsonValue],
+        *,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """Send JSON to a path; `headers` replace the stack's key."""
+        return await self._exchange("POST", path, body, headers, self._whole)
+
+    async def post_bytes(self, path: str, content: bytes) -> Answer:
+        """Send what claims to be JSON, byte by byte as it is."""
+        return await self._exchange("POST", path, content, None, self._whole)
+
+    async def stream(
+        self,
+        path: str,
+        body: Mapping[str, JsonValue],
+        hear: Callable[[Event], None] = lambda _: None,
+    ) -> Streamed:
+        """Send JSON to a path, and read server-sent events until the end.
+
+        ``hear`` takes each as it comes.  Whoever is cancelled hangs up on the server.
+        """
+        consume = partial(self._events, hear)
+        return await self._exchange("POST", path, body, None, consume)
+
+    def keep(self, exchange: Exchange) -> None:
+        """Take evidence that is not a request of this client, without the key."""
+        self.evidence.append(
+            Exchange(
+                excerpt(self.hidden(exchange.request), EXCERPT_LENGTH),
+                exchange.status,
+                excerpt(self.hidden(exchange.response), EXCERPT_LENGTH),
+                round(exchange.seconds, 4),
+                self.hidden(exchange.note),
+            )
+        )
+
+    def hidden(self, text: str) -> str:
+        """A text without the keys, also where JSON escaped them."""
+        live = self._target.live
+        for key in (self._target.api_key, live.api_key if live else None):
+            if key is not None:
+                text = text.replace(key, "***").replace(json.dumps(key)[1:-1], "***")
+        return text
+
+    async def _exchange(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, JsonValue] | bytes | None,
+        headers: Mapping[str, str] | None,
+        consume: Callable[[httpx2.Response, _Draft, float], Awaitable[T]],
+    ) -> T:
+        draft = _Draft(f"{method} {path}{_shown(body)}", note="ran out of time")
+        started = self.clock()
+        try:
+            request = self._http.build_request(
+                method,
+                f"{self._target.base}{path}",
+                content=_encoded(body),
+                headers={
+                    **({} if body is None else {"Content-Type": "application/json"}),
+                    **(self._key() if headers is None else headers),
+                },
+            )
+            response = await self._opened(request, draft)
+            try:
+                result = await consume(response, draft, started)
+            finally:
+                await response.aclose()
+        except _TRANSPORT as error:
+            draft.note = why(error, self._target.base)
+            raise Unanswered(draft.note) from error
+        except Unanswered as error:
+            draft.note = str(error)
+            raise
+        else:
+            draft.note = ""
+            return result
+        finally:
+            self.evidence.append(self._recorded(draft, self.clock() - started))
+
+    def _key(self) -> dict[str, str]:
+        key = self._target.api_key
+        return {} if key is None else {"Authorization": f"Bearer {key}"}
+
+    async def _opened(self, request: httpx2.Request, draft: _Draft) -> httpx2.Response:
+        """The answer with its body unread, after 503 has passed."""
+        stamina.instrumentation.set_on_retry_hooks([])  # else it logs over the table
+        async for attempt in stamina.retry_context(
+            on=_Loading,
+            attempts=None,
+            timeout=None,
+            wait_initial=PAUSE_HERE if _is_loopback(self._target.host) else PAUSE_AWAY,
+            wait_max=LONGEST_PAUSE,
+            wait_jitter=0.1,
+        ):
+            with attempt:
+                return await self._sent(request, draft)
+        raise Unanswered("gave up asking")
+
+    async def _sent(self, request: httpx2.Request, draft: _Draft) -> httpx2.Response:
+        """The answer behind every 303 of the same server."""
+        draft.body.clear()
+        for _ in range(MOST_HOPS):
+            response = await self._http.send(request, stream=True)
+            draft.status = response.status_code
+            if isinstance(response.stream, httpx2.AsyncByteStream):
+                response.stream = _Tee(response.stream, draft.body)
+            loads = response.status_code == httpx2.codes.SERVICE_UNAVAILABLE
+            if loads and self._patient:
+                draft.loading += 1
+                await _drained(response)
+                raise _Loading
+            onward = response.next_request
+            if response.status_code != httpx2.codes.SEE_OTHER or onward is None:
+                return response
+            await _drained(response)
+            draft.body.clear()
+            if _origin(onward.url) != _origin(request.url):
+                raise Unanswered(f"HTTP 303 to another server: `{onward.url.host}`")
+            request = onward
+        raise Unanswered(f"HTTP 303 {MOST_HOPS} times, and no answer")
+
+    async def _whole(
+        self, response: httpx2.Response, _draft: _Draft, started: float
+    ) -> Answer:
+        body = await response.aread()
+        return _answer(response, body, self.clock() - started)
+
+    async def _events(
+        self,
+        hear: Callable[[Event], None],
+        response: httpx2.Response,
+        draft: _Draft,
+        started: float,
+    ) -> Streamed:
+        events: list[Event] = []
+        broke = ""
+        if not _streams(response):
+            return Streamed(await self._whole(response, draft, started), ())
+        try:
+            async for event in httpx2.EventSource(response):
+                at = self.clock() - started
+                events.append(Event(event.event, event.data, at))
+                hear(events[-1])
+        except _TRANSPORT as error:
+            broke = why(error, self._target.base)
+        answer = _answer(response, bytes(draft.body), self.clock() - started)
+        return Streamed(answer, tuple(events), broke)
+
+    def _recorded(self, draft: _Draft, seconds: float) -> Exchange:
+        notes = [f"HTTP 503 {draft.loading} times"] if draft.loading else []
+        notes += [draft.note] if draft.note else []
+        return Exchange(
+            request=excerpt(self.hidden(draft.request), EXCERPT_LENGTH),
+            status=draft.status,
+            response=excerpt(
+                self.hidden(draft.body.decode(errors="replace")), EXCERPT_LENGTH
+            ),
+            seconds=round(seconds, 4),
+            note=self.hidden("; ".join(notes)),
+        )
+
+
+@asynccontextmanager
+async def connected(target: Target) -> AsyncIterator[httpx2.AsyncClient]:
+    """The pool of connections that the gates of one run share."""
+    local = _is_loopback(target.host)
+    # Reading the certificates of the system takes 120 ms: only https pays for it.
+    # Without TLS nobody is trusted, instead of everybody.
+    verify: ssl.SSLContext | bool = True
+    if target.base.startswith("http://"):
+        verify = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    # A connection that the server is just closing must not look like a fault of its
+    # answers: each request has its own.
+    limits = httpx2.Limits(max_keepalive_connections=0)
+    transport = None
+    if target.source_address is not None:
+        transport = httpx2.AsyncHTTPTransport(
+            local_address=target.source_address, verify=verify, limits=limits
+        )
+    async with httpx2.AsyncClient(
+        transport=transport,
+        verify=verify,
+        trust_env=not local,
+        headers={"Accept-Encoding": "identity", "User-Agent": "deployer"},
+        timeout=httpx2.Timeout(
+            connect=CONNECT_SECONDS,
+            write=WRITE_SECONDS,
+            read=SILENCE_SECONDS,
+            pool=SILENCE_SECONDS,
+        ),
+        limits=limits,
+        follow_redirects=False,
+    ) as http:
+        yield http
+
+
+def why(error: Exception, base: str) -> str:
+    """A sentence for an error of the transport."""
+    detail = excerpt(str(error), 160)
+    because = f": {detail}" if detail else ""
+    match error:
+        case httpx2.ConnectTimeout():
+            return f"no connection to `{base}` within {CONNECT_SECONDS:.0f} s"
+        case httpx2.ConnectError():
+            return f"nothing answers at `{base}`{because}"
+        case httpx2.ReadTimeout():
+            return f"not a byte came for {SILENCE_SECONDS:.0f} s"
+        case httpx2.TimeoutException():
+            return f"the request could not be sent in time{because}"
+        case httpx2.RemoteProtocolError():
+            return f"the connection broke off{because}"
+        case httpx2.ReadError() | httpx2.WriteError() | httpx2.CloseError():
+            return f"the connection was reset{because}"
+        case httpx2.DecodingError():
+            return f"the body cannot be decoded{because}"
+        case _:
+            return f"the request failed{because or f' ({type(error).__name__})'}"
+
+
+def _shown(body: Mapping[str, JsonValue] | bytes | None) -> str:
+    """A body as evidence; what is kept of it is no longer than the beginning."""
+    match body:
+        case None:
+            return ""
+        case bytes():
+            return f" {body[:EXCERPT_LENGTH].decode(errors='replace')}"
+        case _:
+            return f" {json.dumps(body, ensure_ascii=False)}"
+
+
+def _encoded(body: Mapping[str, JsonValue] | bytes | None) -> bytes | None:
+    if body is None or isinstance(body, bytes):
+        return body
+    return json.dumps(body, allow_nan=False).encode()
+
+
+def _answer(response: httpx2.Response, body: bytes, seconds: float) -> Answer:
+    content_type = response.headers.get("content-type", "")
+    return Answer(response.status_code, content_type, body, seconds)
+
+
+def _streams(response: httpx2.Response) -> bool:
+    content_type = response.headers.get("content-type", "")
+    media_type = content_type.partition(";")[0].strip().lower()
+    return response.status_code == 200 and media_type == "text/event-stream"
+
+
+async def _drained(response: httpx2.Response) -> None:
+    """Read a body nobody asked for, so that the connection can be used again."""
+    try:
+        await response.aread()
+    finally:
+        await response.aclose()
+
+
+def _origin(url: httpx2.URL) -> tuple[str, str, int | None]:
+    return url.scheme, url.host, url.port
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether a proxy of the environment has no business with this host."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,1 @@
+"""Source trees and binaries of llama.cpp."""

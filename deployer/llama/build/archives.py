@@ -1,0 +1,226 @@
+"""Unpacking tar archives: nothing lands outside, nothing special is made.
+
+Every member is judged before the first is made, and each name once, with the links of
+the archive followed.  So no link exists at any moment that leads out of the folder, and
+nothing is written through one.
+"""
+
+import lzma
+import shutil
+import tarfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+
+from deployer.artefacts.sources.space import ensure_room, most_bytes, writing
+from deployer.errors import SourceError
+from deployer.planning.progress import Progress, Watch
+from deployer.spelling import shown
+from deployer.stack.fields.units import show_bytes
+from deployer.stack.name_forms import is_inner_path, is_path
+from deployer.system.contained import contained
+
+_REFUSED = "do not use this archive; tell whoever publishes it"
+_BLOCK = 1024 * 1024
+_MOST_MEMBERS = 200_000
+"""llama.cpp has about 3,000 files."""
+_DEEPEST = 40
+"""Links on the way to a file, as the kernel allows."""
+_LONGEST_NAME = 1024
+"""Characters of a name with its folders, or of where a link leads."""
+_LONGEST_HEADER = 16 * 1024
+"""Bytes of what stands before a member: a long name, times, a comment."""
+_DAMAGED = (
+    *(tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError),
+    *(ValueError, OverflowError, MemoryError, RecursionError),
+)
+"""What the library raises for archives that are cut, or made by hand."""
+
+
+def unpack_tar(archive: Path, into: Path, progress: Watch) -> None:
+    """Unpack ``archive`` into the folder ``into``, keeping executable bits.
+
+    Raises SourceError, before anything is written, where a member would land outside
+    the folder, points outside of it, or is neither file, folder nor symbolic link.
+    """
+    with _opened(archive) as tar:
+        members = _members(archive, tar)
+        total = sum(member.size for member in members.values())
+        ensure_room(into, total, purpose=archive.name)
+        try:
+            with writing(into, purpose=archive.name, needed=total):
+                _extract(tar, members, into)
+        except _DAMAGED as error:
+            raise _damaged(archive, error) from error
+        progress(Progress(f"unpacking {archive.name}", total, total))
+
+
+def refuse_links_outside(tree: Path) -> None:
+    """Raise SourceError where a symbolic link below ``tree`` leaves it."""
+    root = tree.resolve()
+    for path in tree.rglob("*"):
+        if path.is_symlink() and not path.resolve().is_relative_to(root):
+            raise SourceError(
+                f"`{path.relative_to(tree)}` is a symbolic link that leaves the source",
+                hint="replace it by what it points to",
+            )
+
+
+class _Member(tarfile.TarInfo):
+    """A member that is refused where the library would loop or read without end."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Member":
+        """One header, before anything behind it is read."""
+        member = super().frombuf(buf, encoding, errors)
+        if not 0 <= member.size < 2**63:
+            raise tarfile.ReadError("the size of a member is no size")
+        if member.type not in _PLAIN and member.size > _LONGEST_HEADER:
+            raise tarfile.ReadError("the header of a member is too long")
+        if member.type == tarfile.GNUTYPE_SPARSE:
+            raise tarfile.ReadError("a member has holes")
+        return member
+
+    @classmethod
+    def fromtarfile(cls, tar: tarfile.TarFile) -> "_Member":
+        """The next member; one that leads back to itself would be met for ever."""
+        before = tar.offset
+        member = super().fromtarfile(tar)
+        if member.size < 0 or tar.offset <= before:
+            raise tarfile.ReadError("the size of a member is no size")
+        if member.issparse():
+            raise tarfile.ReadError("a member has holes")
+        return member
+
+    def _proc_gnusparse_10(self, *_: object) -> None:
+        """Refuse at once: the library reads on for ever behind the end of a file."""
+        raise tarfile.ReadError("a member has holes")
+
+
+_PLAIN = (*tarfile.REGULAR_TYPES, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE)
+
+
+def _opened(archive: Path) -> tarfile.TarFile:
+    try:
+        return tarfile.open(archive, tarinfo=_Member)
+    except FileNotFoundError:
+        raise
+    except _DAMAGED as error:
+        raise _damaged(archive, error) from error
+
+
+def _members(archive: Path, tar: tarfile.TarFile) -> Mapping[str, tarfile.TarInfo]:
+    """What is in an archive, by name; raises SourceError with the first that is bad."""
+    found: dict[str, tarfile.TarInfo] = {}
+    total, most = 0, most_bytes(archive)
+    try:
+        for member in tar:
+            if len(found) == _MOST_MEMBERS:
+                raise SourceError(f"`{archive.name}` has over {_MOST_MEMBERS} members")
+            if (total := total + member.size) > most:
+                raise SourceError(
+                    f"`{archive.name}` unpacks to over {show_bytes(most)}", _REFUSED
+                )
+            name = member.name.removeprefix("./").rstrip("/")
+            if name not in ("", "."):
+                _refuse(archive, name, member, found.get(name))
+                found[name] = member
+    except _DAMAGED as error:
+        raise _damaged(archive, error) from error
+    links = {name: it.linkname for name, it in found.items() if it.issym()}
+    for name in found:
+        _refuse_way(archive, name, found)
+        if name in links and not _stays(name, links):
+            raise SourceError(
+                f"`{archive.name}` has a link that leaves it: `{shown(name)}`",
+                hint=_REFUSED,
+            )
+    return found
+
+
+def _damaged(archive: Path, error: BaseException) -> SourceError:
+    why = shown(str(error) or type(error).__name__)
+    return SourceError(f"`{archive.name}` is damaged: {why}")
+
+
+def _refuse(
+    archive: Path, name: str, member: tarfile.TarInfo, before: tarfile.TarInfo | None
+) -> None:
+    place = f"`{archive.name}`"
+    if not is_inner_path(name) or len(name) > _LONGEST_NAME:
+        raise SourceError(
+            f"{place} would write outside its folder: `{shown(member.name)}`",
+            hint=_REFUSED,
+        )
+    if not (member.isfile() or member.isdir() or member.issym()):
+        raise SourceError(
+            f"{place} has `{shown(name)}`, which is not a plain file", hint=_REFUSED
+        )
+    if before is not None and not (member.isdir() and before.isdir()):
+        raise SourceError(f"{place} has `{shown(name)}` twice", hint=_REFUSED)
+
+
+def _refuse_way(archive: Path, name: str, found: Mapping[str, tarfile.TarInfo]) -> None:
+    """Raise SourceError for what lies below a file, or below a link.
+
+    It would be written where the link leads.
+    """
+    for above in map(str, PurePosixPath(name).parents):
+        if above in found and not found[above].isdir():
+            raise SourceError(
+                f"`{archive.name}` has `{shown(name)}` below `{shown(above)}`, which"
+                " is no folder",
+                hint=_REFUSED,
+            )
+
+
+def _stays(name: str, links: Mapping[str, str]) -> bool:
+    """Whether a link leads below the root, followed as the kernel would."""
+    at: list[str] = []
+    left = name.split("/")
+    followed = 0
+    while left:
+        part = left.pop(0)
+        if part in ("", "."):
+            continue
+        if part == "..":
+            if not at:
+                return False
+            at.pop()
+            continue
+        at.append(part)
+        if (target := links.get("/".join(at))) is not None:
+            followed += 1
+            odd = not is_path(target) or len(target) > _LONGEST_NAME
+            if followed > _DEEPEST or target.startswith("/") or odd:
+                return False
+            at.pop()
+            left = [*target.split("/"), *left]
+    return True
+
+
+def _extract(
+    tar: tarfile.TarFile, members: Mapping[str, tarfile.TarInfo], into: Path
+) -> None:
+    """Files first: no link is there yet that a file could be written through."""
+    for name, member in members.items():
+        target = contained(into, into / name)
+        if member.isdir():
+            target.mkdir(parents=True, exist_ok=True)
+        elif member.isfile():
+            _write(tar, member, target)
+    for name, member in members.items():
+        if member.issym():
+            target = contained(into, into / name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.symlink_to(member.linkname)
+
+
+def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    source = tar.extractfile(member)
+    if source is None:
+        raise SourceError(f"`{member.name}` cannot be read from the archive")
+    with source, target.open("xb") as stream:
+        shutil.copyfileobj(source, stream, _BLOCK)
+    target.chmod(0o755 if member.mode & 0o100 else 0o644)

@@ -1,0 +1,343 @@
+"""From a source tree to llama-server: configured, built, and collected.
+
+The tree and the build folder stay in a work folder that all patches of one source
+share.  A file that has the wanted content already is left alone, so the build tool
+sees what changed, and an interrupted build carries on where it stopped.
+"""
+
+import fcntl
+import filecmp
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from deployer.artefacts.sources.copies import copy
+from deployer.artefacts.sources.space import writing
+from deployer.errors import EngineError
+from deployer.llama.build import recipe
+from deployer.llama.build.build_log import first_error, step_of
+from deployer.llama.build.toolchain import Toolchain
+from deployer.planning.keys import digest
+from deployer.planning.progress import Progress, Watch
+
+SERVER = "bin/llama-server"
+TEMPLATES = "templates"
+_NICENESS = "10"
+_LIBRARIES = ("lib*.so", "lib*.so.*", "lib*.dylib")
+_PATIENCE = 10  # seconds for the build tool to end once it is told to
+_STATUS = "[%f/%t] "  # ninja's own default, which the user may have changed
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One llama-server to build."""
+
+    name: str
+    """For people: ``llama-server b8672``."""
+    source: str
+    """What the tree is before any patch: equal for builds that share their work."""
+    lay_out: Callable[[Path], None] = field(repr=False)
+    """Fills an empty folder with the tree, patched."""
+    target: recipe.Target
+    jobs: int
+    """Files that are compiled side by side."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """What a build did."""
+
+    files: int
+    """Files that were compiled; the others were there already."""
+    log: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """The folder of one source and one set of definitions."""
+
+    folder: Path
+
+    @property
+    def source(self) -> Path:
+        """The patched tree."""
+        return self.folder / "source"
+
+    @property
+    def incoming(self) -> Path:
+        """The tree while it is laid out."""
+        return self.folder / "incoming"
+
+    @property
+    def build(self) -> Path:
+        """What cmake and the build tool make."""
+        return self.folder / "build"
+
+    @property
+    def configured(self) -> Path:
+        """There once cmake ended well; gone with the folder it belongs to."""
+        return self.build / "configured"
+
+    @property
+    def log(self) -> Path:
+        """Everything the programs printed in the last build."""
+        return self.folder / "build.log"
+
+
+def compile_server(
+    job: Job,
+    into: Path,
+    *,
+    work: Path,
+    tools: Toolchain,
+    progress: Watch,
+    say: Callable[[str], None],
+) -> Compiled:
+    """Build llama-server and put it, its libraries and templates into ``into``.
+
+    ``work`` holds the work folders of all builds.  Raises EngineError with the first
+    error and the path of the log, StoreError on a full disk, and what laying out the
+    tree or ``progress`` raises; running it again then carries on.
+    """
+    definitions = recipe.options(job.target, ccache=tools.ccache)
+    name = digest([job.source, tools.generator, tools.nvcc, *definitions])
+    place = Work(work / name[:32])
+    for note in tools.notes:
+        say(note)
+    with (
+        writing(work, purpose=job.name),
+        _alone(place.folder, job.name, say) as lock,
+    ):
+        _lay_out(job, place)
+        run = _Run(job.name, place, tools, progress, lock)
+        run.configure(definitions)
+        files = run.build(job.jobs)
+        _collect(place, into)
+    return Compiled(files=files, log=place.log)
+
+
+def forget_work(work: Path) -> None:
+    """Remove the work folders of all builds that nobody is building in."""
+    for folder in work.iterdir() if work.is_dir() else ():
+        lock = folder / "lock"
+        if not lock.is_file():
+            continue
+        with lock.open("rb") as held, suppress(BlockingIOError):
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder)
+
+
+@contextmanager
+def _alone(folder: Path, name: str, say: Callable[[str], None]) -> Iterator[int]:
+    """Hold the work folder; yields the descriptor that holds it.
+
+    The build tool inherits it: were we killed, the next build would wait until the
+    last compiler of this one has ended, instead of writing into the same files.
+    """
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"waiting for another build of `{name}` in the same folder")
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _lay_out(job: Job, place: Work) -> None:
+    """Make the source what it should be; a file that is so already stays as it is."""
+    shutil.rmtree(place.incoming, ignore_errors=True)
+    place.incoming.mkdir()
+    job.lay_out(place.incoming)
+    wanted = _entries(place.incoming)
+    place.source.mkdir(exist_ok=True)
+    for name in sorted(_entries(place.source) - wanted, reverse=True):
+        _remove(place.source / name)
+    for name in sorted(wanted):
+        _settle(place.incoming / name, place.source / name)
+    shutil.rmtree(place.incoming)
+
+
+def _entries(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
+
+
+def _settle(new: Path, old: Path) -> None:
+    """Put one file or folder in its place, unless what is there is the same."""
+    if new.is_dir() and not new.is_symlink():
+        if old.is_symlink() or not old.is_dir():
+            _remove(old)
+            old.mkdir()
+        return
+    if _same(new, old):
+        return
+    _remove(old)
+    new.rename(old)
+    if not old.is_symlink():
+        os.utime(old)  # newer than whatever was made of its predecessor
+
+
+def _same(new: Path, old: Path) -> bool:
+    if new.is_symlink() or old.is_symlink():
+        both = new.is_symlink() and old.is_symlink()
+        return both and new.readlink() == old.readlink()
+    if not old.is_file() or new.stat().st_mode != old.stat().st_mode:
+        return False
+    return filecmp.cmp(new, old, shallow=False)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """The programs of one build, and where their words go."""
+
+    name: str
+    place: Work
+    tools: Toolchain
+    progress: Watch
+    lock: int
+
+    def configure(self, definitions: tuple[str, ...]) -> None:
+        """Run cmake, unless it ran before.
+
+        The folder is of these definitions only, and the build tool runs cmake again
+        where its files changed; doing so needlessly would renew files it generates.
+        A folder that was moved or copied still builds what lies at its old place, so
+        what was made in it is worth nothing.
+        """
+        self.place.log.unlink(missing_ok=True)
+        here = str(self.place.folder.resolve())
+        if self.place.configured.exists():
+            if self.place.configured.read_text(encoding="utf-8") == here:
+                return
+            shutil.rmtree(self.place.build)
+        command = recipe.configure_command(
+            cmake=self.tools.cmake,
+            source=str(self.place.source),
+            build=str(self.place.build),
+            generator=self.tools.generator,
+            definitions=definitions,
+        )
+        self.progress(Progress(f"configuring {self.name}", 0, None, unit="lines"))
+        self._run(command, what="configured", watch=lambda _: None)
+        self.place.configured.write_text(here, encoding="utf-8")
+
+    def build(self, jobs: int) -> int:
+        """Run the build tool; how many files it compiled."""
+        compiled = 0
+
+        def watch(line: str) -> None:
+            nonlocal compiled
+            if step := step_of(line):
+                compiled += step.compiled
+                self.progress(Progress(self.name, step.done, step.total, step.unit))
+
+        command = recipe.build_command(
+            cmake=self.tools.cmake, build=str(self.place.build), jobs=jobs
+        )
+        self._run(command, what="compiled", watch=watch)
+        return compiled
+
+    def _run(
+        self, command: list[str], *, what: str, watch: Callable[[str], None]
+    ) -> None:
+        begin = self.place.log.stat().st_size if self.place.log.exists() else 0
+        status = self._followed(["nice", "-n", _NICENESS, *command], watch)
+        if status == 0:
+            return
+        with self.place.log.open(encoding="utf-8", errors="replace") as log:
+            log.seek(begin)
+            error = first_error(log) or [f"`{command[0]}` ended with {status}"]
+        raise EngineError(
+            f"{self.name} could not be {what}: " + "\n  ".join(error),
+            hint=_advice(error) + f"the whole log is `{self.place.log}`",
+        )
+
+    def _followed(self, command: list[str], watch: Callable[[str], None]) -> int:
+        """Run a program to its end, or end it where we are told to stop."""
+        with (
+            self.place.log.open("a", encoding="utf-8") as log,
+            subprocess.Popen(  # noqa: S603 - a list, and no shell
+                command,
+                cwd=self.place.folder,
+                env={**self.tools.environment, "NINJA_STATUS": _STATUS},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                pass_fds=(self.lock,),
+                process_group=0,
+            ) as process,
+        ):
+            try:
+                for line in process.stdout or ():
+                    log.write(line)
+                    log.flush()
+                    watch(line)
+                return process.wait()
+            finally:
+                if process.poll() is None:
+                    _end(process)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """End the build tool and its compilers; ninja then keeps what is whole."""
+    os.killpg(process.pid, signal.SIGINT)
+    try:
+        process.wait(_PATIENCE)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _advice(error: list[str]) -> str:
+    text = "\n".join(error).lower()
+    if "killed signal" in text or "memory" in text:
+        return "the machine ran out of memory: build with fewer jobs; "
+    if "cuda::" in text:
+        return (
+            "the CUDA toolkit lacks a library: install `libcublas-dev` of the same "
+            "version, and the driver or its stubs; "
+        )
+    if "no space left" in text or "quota exceeded" in text:
+        return "free space with `deployer store gc`; "
+    return ""
+
+
+def _collect(place: Work, into: Path) -> None:
+    """Copy the server, the libraries it needs, and the chat templates."""
+    built = place.build / "bin"
+    server = built / "llama-server"
+    if not server.is_file():
+        raise EngineError(
+            f"the build ended without `{server.name}`",
+            hint=f"the whole log is `{place.log}`",
+        )
+    target = into / SERVER
+    target.parent.mkdir(parents=True, exist_ok=True)
+    copy(server.resolve(), target)
+    for pattern in _LIBRARIES:
+        for library in sorted(built.glob(pattern)):
+            beside = target.parent / library.name
+            if not os.path.lexists(beside):
+                copy(library, beside)
+    templates = sorted((place.source / "models" / "templates").glob("*.jinja"))
+    if templates:
+        (into / TEMPLATES).mkdir()
+    for template in templates:
+        copy(template.resolve(), into / TEMPLATES / template.name)

@@ -1,0 +1,1 @@
+"""Patches to llama.cpp, and their verdict for a tree."""

@@ -1,1 +1,0 @@
-"""Stack files: read, laid over each other, checked, with the place of every key."""

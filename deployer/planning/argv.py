@@ -1,0 +1,156 @@
+"""From intent to the command line of llama-server."""
+
+import json
+import math
+from collections.abc import Iterable, Iterator
+
+from deployer.stack.fields.effects import Flag
+from deployer.stack.fields.marks import Leaf
+from deployer.stack.fields.units import Unit, seconds
+from deployer.stack.fields.values import JsonValue
+
+FLAGS_PREFIX = "server.flags."
+_LOAD_MODE = "--load-mode"
+_LOAD_MODES = {
+    frozenset({"mmap", "mlock"}): "mmap+mlock",
+    frozenset({"none", "mlock"}): "mlock",
+    frozenset({"none", "dio"}): "dio",
+}
+"""Values of the option since b10156 (`common/arg.cpp`) that say two things at once."""
+TEMPLATE = "--chat-template"
+TEMPLATE_ENDING = ".jinja"
+"""What tells a template file of the user's from a name."""
+NEWEST = 10**9
+"""Stands for the build number where only a commit is known."""
+
+
+def words_of(leaves: Iterable[Leaf], *, build: int | None) -> tuple[str, ...]:
+    """The options that the fields become on this build; free flags come last and win.
+
+    What the engine decides is not among them: model paths, host, port and key file.
+    """
+    groups = words_by_field(leaves, build=build)
+    return tuple(word for _, words in groups for word in words)
+
+
+def command_line(  # noqa: PLR0913 - every part that an engine decides, by name
+    program: str,
+    words: Iterable[str],
+    *,
+    model: str,
+    mmproj: str | None,
+    template: str | None,
+    host: str,
+    port: int,
+    reuse_port: bool = False,
+    key_file: str | None,
+) -> tuple[str, ...]:
+    """Return the whole command line of llama-server; what the engine owns wins.
+
+    ``template`` is the file that a name ending in ``.jinja`` stands for: the one
+    builder of what `render` prints, a dry run tries, and an engine starts.
+    """
+    argv = [program, *words]
+    if template is not None:
+        at = argv.index(TEMPLATE)
+        argv[at : at + 2] = [f"{TEMPLATE}-file", template]
+    argv += ["--model", model]
+    argv += ["--mmproj", mmproj] if mmproj is not None else []
+    argv += ["--host", host, "--port", str(port)]
+    argv += ["--reuse-port"] if reuse_port else []
+    argv += ["--api-key-file", key_file] if key_file is not None else []
+    return tuple(argv)
+
+
+def template_file(words: Iterable[str]) -> str | None:
+    """Return the file of the user's that the words name as a chat template, if any."""
+    options = [*words]
+    if TEMPLATE not in options:
+        return None
+    name = options[options.index(TEMPLATE) + 1]
+    return name if name.endswith(TEMPLATE_ENDING) else None
+
+
+def words_by_field(
+    leaves: Iterable[Leaf], *, build: int | None
+) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """The same, with the path of the field that each group of words comes from."""
+    typed: list[tuple[str, tuple[str, ...]]] = []
+    free: list[tuple[str, tuple[str, ...]]] = []
+    for leaf in leaves:
+        if leaf.path.startswith(FLAGS_PREFIX):
+            name = leaf.path.removeprefix(FLAGS_PREFIX)
+            free.append((leaf.path, tuple(_free(name, leaf.value))))
+        elif flag := flag_on(leaf.marks.flags, build):
+            typed.append((leaf.path, tuple(_typed(flag, leaf))))
+    return (*_united(typed), *free)
+
+
+def is_word(leaf: Leaf) -> bool:
+    """Whether a field goes into the argument list."""
+    return bool(leaf.marks.flags) or leaf.path.startswith(FLAGS_PREFIX)
+
+
+def flag_on(flags: Iterable[Flag], build: int | None) -> Flag | None:
+    """The spelling of an option on a build of llama.cpp."""
+    number = NEWEST if build is None else build
+    return next((f for f in flags if f.since <= number <= f.until), None)
+
+
+def _united(
+    groups: list[tuple[str, tuple[str, ...]]],
+) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Several fields that became values of one option, as the one value they mean.
+
+    Before b10105 they were options of their own; repeated, the last would win.
+    """
+    modes = [words for _, words in groups if words[:1] == (_LOAD_MODE,)]
+    value = _LOAD_MODES.get(frozenset(mode for _, mode in modes))
+    if value is None:
+        yield from groups
+        return
+    waiting = True
+    for path, words in groups:
+        if words not in modes:
+            yield path, words
+        elif waiting:
+            yield path, (_LOAD_MODE, value)
+            waiting = False
+
+
+def _typed(flag: Flag, leaf: Leaf) -> Iterator[str]:
+    match leaf.value:
+        case True:
+            yield from flag.name.split()
+        case False:
+            yield from flag.off.split()
+        case value:
+            yield flag.name
+            yield _text(value, leaf.marks.unit)
+
+
+def _free(name: str, value: JsonValue) -> Iterator[str]:
+    match value:
+        case True:
+            yield f"--{name}"
+        case False:
+            yield f"--no-{name}"
+        case list():
+            for item in value:
+                yield from (f"--{name}", _text(item, None))
+        case _:
+            yield from (f"--{name}", _text(value, None))
+
+
+def _text(value: JsonValue, unit: Unit | None) -> str:
+    match value:
+        case _ if unit is Unit.DURATION:
+            return str(math.ceil(seconds(value)))
+        case list():
+            return ",".join(_text(item, None) for item in value)
+        case dict():
+            return json.dumps(value, sort_keys=True, separators=(",", ":"))
+        case float():
+            return f"{value:.9g}"
+        case _:
+            return str(value)

@@ -1,0 +1,187 @@
+"""What a plan costs on Modal, before it is carried out: an estimate, and said so.
+
+Prices: modal.com/pricing as read on 2026-09-01; region multipliers: the guide on
+region selection of the same day.  How long things take is assumed, see `Pace`.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from deployer.planning.machine_modal import (
+    BUILD_CORES,
+    BUILD_MEMORY,
+    CANDIDATE_WINDOW,
+    FETCH_CORES,
+    FETCH_MEMORY,
+    cores_of,
+    gpus_of,
+    memory_of,
+)
+from deployer.planning.plan import Action, Change, Plan
+from deployer.planning.resources import Kind
+from deployer.stack.fields.gpus import GPUS
+from deployer.stack.fields.units import seconds
+from deployer.stack.fields.values import Flat, JsonValue
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """US dollars for a second."""
+
+    gpu: Mapping[str, float]
+    core: float
+    """For a physical core."""
+    gib: float
+    """For a GiB of memory."""
+    as_of: str
+    source: str
+
+
+LISTED: Final = Prices(
+    gpu={name: gpu.price for name, gpu in GPUS.items()},
+    core=0.0000131,
+    gib=0.00000222,
+    as_of="2026-09-01",
+    source="https://modal.com/pricing",
+)
+_BROAD, _NARROW = 1.5, 1.75
+"""What a region costs more: a part of the world, and a place in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How long things take: assumptions, on the slow side of what was reported."""
+
+    build: float = 3600
+    """Seconds of one core for a build with CUDA and one architecture (b11434)."""
+    build_cpu: float = 700
+    """The same without CUDA (b8672)."""
+    prepare: float = 120
+    """Seconds until a compiler starts: image, source."""
+    download: float = 100e6
+    """Bytes a second from the hub."""
+    start: float = 30
+    """Seconds of a start beside reading the weights."""
+    read: float = 250e6
+    """Bytes a second of weights into a GPU from a cold host."""
+    capture: float = 200e6
+    """Bytes a second into a snapshot."""
+    restore: float = 1e9
+    """Bytes a second out of one."""
+    gate: float = 20
+    """Seconds for a gate."""
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """About what it costs, in US dollars."""
+
+    apply: float
+    """Once."""
+    awake: float
+    """For every hour in which one container is awake."""
+    parts: Mapping[str, float] = field(default_factory=dict)
+    """What `apply` is made of."""
+    always: int = 0
+    """Containers that are awake whether anybody asks or not."""
+    prices: Prices = LISTED
+
+
+def costs_of(plan: Plan, prices: Prices = LISTED, pace: Pace | None = None) -> Costs:
+    """What carrying out a plan on Modal costs, and what it will cost from then on."""
+    fields = _fields(plan)
+    size = _size(plan)
+    rate = rate_of(fields, size, prices)
+    parts = dict(_parts(plan, fields, size, rate, prices, pace or Pace()))
+    always = _whole(fields.get("scaling.min_containers"))
+    return Costs(sum(parts.values()), rate * 3600, parts, always, prices)
+
+
+def rate_of(fields: Flat, weights: int, prices: Prices = LISTED) -> float:
+    """Dollars for a second of one container that serves; of several GPUs the first."""
+    total = cores_of(fields) * prices.core
+    total += memory_of(fields, weights) / 1024 * prices.gib
+    for gpu in gpus_of(fields)[:1]:
+        name, _, count = gpu.partition(":")
+        total += prices.gpu[name] * int(count or 1)
+    region = fields.get("modal.region")
+    if isinstance(region, str):
+        total *= _NARROW if "-" in region else _BROAD
+    return total
+
+
+def _parts(
+    plan: Plan,
+    fields: Flat,
+    size: int,
+    rate: float,
+    prices: Prices,
+    pace: Pace,
+) -> Iterator[tuple[str, float]]:
+    if _is_made(plan.change(Kind.BUILD)):
+        work = pace.build if fields.get("llama_cpp.cuda") else pace.build_cpu
+        taken = pace.prepare + work / BUILD_CORES
+        yield "build", taken * _plain(BUILD_CORES, BUILD_MEMORY, prices)
+    if _is_made(plan.change(Kind.WEIGHTS)):
+        yield "fetch", size / pace.download * _plain(FETCH_CORES, FETCH_MEMORY, prices)
+    server = plan.change(Kind.SERVER)
+    gates = len(plan.gates) * pace.gate
+    window = _window(fields)
+    if _is_made(server):
+        captures = plan.change(Kind.SNAPSHOT) is not None
+        start = pace.start + size / pace.read
+        first = start + (size / pace.capture if captures else 0)
+        yield "tryout", start * rate
+        yield "candidate", (first + gates + CANDIDATE_WINDOW) * rate
+        if "gates.restore" in _asked(plan):
+            again = pace.start / 3 + size / pace.restore + CANDIDATE_WINDOW
+            yield "restore", again * rate
+        primes = _whole(fields.get("snapshot.prime")) if captures else 0
+        yield "production", (max(1, primes) * first + window) * rate
+    elif server is not None and _is_validated(server):
+        yield "gates", (pace.start + size / pace.read + gates + window) * rate
+
+
+def _is_made(change: Change | None) -> bool:
+    made = (Action.CREATE, Action.REPLACE)
+    return change is not None and change.action in made and not change.ready
+
+
+def _is_validated(server: Change) -> bool:
+    """Whether the gates wake what is live, be it that it is also updated."""
+    return any(reason.calls_for is Action.VALIDATE for reason in server.reasons)
+
+
+def _plain(cores: float, memory: int, prices: Prices) -> float:
+    return cores * prices.core + memory / 1024 * prices.gib
+
+
+def _fields(plan: Plan) -> Flat:
+    """The fields of everything that is wanted."""
+    found: dict[str, JsonValue] = {}
+    for change in plan.changes:
+        if change.after is not None:
+            found |= change.after.fields
+    return found
+
+
+def _asked(plan: Plan) -> set[str]:
+    return {f"gates.{name}" for name in plan.gates}
+
+
+def _size(plan: Plan) -> int:
+    """Bytes of the weights; 0 where nobody said."""
+    change = plan.change(Kind.WEIGHTS)
+    about = change.after.spec.get("about") if change and change.after else None
+    return _whole(about.get("size")) if isinstance(about, dict) else 0
+
+
+def _window(fields: Flat) -> float:
+    """Modal keeps an idle container a minute where the stack says nothing."""
+    stated = fields.get("scaling.scaledown_window")
+    return 60 if stated is None else seconds(stated)
+
+
+def _whole(value: JsonValue) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0

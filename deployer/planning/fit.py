@@ -1,0 +1,79 @@
+"""What a server needs of memory, and where it has to fit: values, nothing computed.
+
+No import here is slow: a plan that changes nothing shows its line from the cache.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from deployer.stack.fields.values import JsonValue
+
+Parts = tuple[tuple[str, int], ...]
+"""Bytes by what they are for, in the order they are told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """The memory of one kind that a server has, and what it needs of it."""
+
+    where: str
+    """``L40S 48 GB``, ``this machine``."""
+    capacity: int
+    """Bytes; 0 where nobody knows."""
+    parts: Parts
+    """What is needed as soon as the server is healthy."""
+    host: Parts = ()
+    """Host memory beside it, where ``parts`` lie in a GPU."""
+    grows: Parts = ()
+    """Host memory that load can add."""
+    unsure: tuple[str, ...] = ()
+    """What could not be told, and so is not in the figures."""
+
+    @property
+    def total(self) -> int:
+        """Bytes needed."""
+        return sum(size for _, size in self.parts)
+
+    @property
+    def holds(self) -> bool:
+        """Whether it fits, or nobody can tell."""
+        return not self.capacity or self.total <= self.capacity
+
+
+def fit_data(fit: Fit) -> dict[str, JsonValue]:
+    """A fit as JSON; bytes throughout."""
+    return {
+        "where": fit.where,
+        "capacity": fit.capacity,
+        "total": fit.total,
+        "fits": fit.holds,
+        "parts": dict(fit.parts),
+        "host": dict(fit.host),
+        "grows": dict(fit.grows),
+        "unsure": list(fit.unsure),
+    }
+
+
+def fit_of(content: Mapping[str, JsonValue]) -> Fit:
+    """The fit in such JSON; raises ValueError for anything else."""
+    match content:
+        case {
+            "where": str(where),
+            "capacity": int(capacity),
+            "parts": dict(parts),
+            "host": dict(host),
+            "grows": dict(grows),
+            "unsure": list(unsure),
+        }:
+            notes = tuple(str(note) for note in unsure)
+            return Fit(
+                where, capacity, _parts(parts), _parts(host), _parts(grows), notes
+            )
+        case _:
+            raise ValueError("not a fit")
+
+
+def _parts(content: Mapping[str, JsonValue]) -> Parts:
+    return tuple(
+        (name, size) for name, size in content.items() if isinstance(size, int)
+    )

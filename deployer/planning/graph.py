@@ -1,0 +1,255 @@
+"""From a stack and its facts to the resources it asks for, with their keys."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from deployer.planning.abilities import Abilities
+from deployer.planning.argv import is_word, words_of
+from deployer.planning.facts import HEADER, Facts, Pin
+from deployer.planning.keys import key_of
+from deployer.planning.resources import LOCK, Graph, Kind, Node
+from deployer.stack.access import closing_words
+from deployer.stack.checks import gpu_types
+from deployer.stack.fields.effects import Effect
+from deployer.stack.fields.gpus import architecture_of
+from deployer.stack.fields.marks import Leaf, fields_of, leaves, marks_at
+from deployer.stack.fields.model import Snapshot, Stack, Warmup
+from deployer.stack.fields.units import canonical
+from deployer.stack.fields.values import Flat, JsonValue
+
+MMAP = "server.mmap"
+PLACE = "environment"
+"""Where the spec of a node says in which environment of the engine it is made."""
+TEMPLATE_DIGEST = "server.chat_template.sha256"
+"""Input of the lock file: the content of a chat template of the user's."""
+
+WARMUP_DIGESTS = "snapshot.warmup."
+"""Inputs of the lock file: the content of each picture of a warm-up."""
+
+ASKS_FOR_KEY = "auth"
+"""Whether a key is asked for is in the memory of a server, and so in a snapshot."""
+
+RECIPES: Mapping[Kind, int] = {
+    Kind.BUILD: 1,
+    Kind.WEIGHTS: 1,
+    Kind.SNAPSHOT: 1,
+    Kind.SERVER: 1,
+}
+"""Raised when the code behind a kind makes something else of the same content."""
+
+
+def expand(stack: Stack, facts: Facts, abilities: Abilities) -> Graph:
+    """The resources that a stack asks for.
+
+    The key of the build and of the weights holds what the lock file found, so that
+    another tag of the same commit, or a mirror with the same file, changes nothing.
+    The key of what runs holds the argument list, so that an option that a build
+    spells differently is seen.
+    """
+    captured = takes_snapshot(stack, abilities)
+    every = tuple(_used(stack, captured=captured))
+    homes: dict[Kind, list[Leaf]] = {kind: [] for kind in Kind}
+    for leaf in every:
+        homes[_home(leaf, abilities, captured=captured)].append(leaf)
+    worded = every if not captured else tuple(_unmapped(every, abilities))
+    argv = list(_argv(stack, worded, build_number(stack, facts)))
+
+    for_gpu = architectures_of(stack)
+    build = _artefact(
+        stack,
+        Kind.BUILD,
+        homes[Kind.BUILD],
+        facts.build,
+        {"gpu.architectures": list(for_gpu)} if for_gpu else {},
+    )
+    weights = _artefact(stack, Kind.WEIGHTS, homes[Kind.WEIGHTS], facts.weights, {})
+    template = facts.inputs.get(TEMPLATE_DIGEST)
+    files: Flat = {} if template is None else {TEMPLATE_DIGEST: template}
+    made_from = {build.kind.value: build.key, weights.kind.value: weights.key}
+    if not captured:
+        server = _runs(stack, Kind.SERVER, homes[Kind.SERVER], made_from, argv, files)
+        return _placed(stack, build, weights, server)
+    mine = homes[Kind.SNAPSHOT]
+    snapshot = _runs(
+        stack, Kind.SNAPSHOT, mine, made_from, argv, {**files, **_held(stack, facts)}
+    )
+    served = {it.path: it.value for it in homes[Kind.SERVER] if _starts(it)}
+    snapshot = replace(snapshot, spec={**snapshot.spec, "served": served})
+    needs = {**made_from, snapshot.kind.value: snapshot.key}
+    server = _runs(stack, Kind.SERVER, homes[Kind.SERVER], needs, argv, {})
+    return _placed(stack, build, weights, snapshot, server)
+
+
+def _placed(stack: Stack, *nodes: Node) -> Graph:
+    """The graph; where an engine has several places, each node knows its own."""
+    place = None if stack.modal is None else stack.modal.environment
+    if place is None or stack.engine != "modal":
+        return {node.address: node for node in nodes}
+    return {
+        node.address: replace(node, spec={**node.spec, PLACE: place}) for node in nodes
+    }
+
+
+def takes_snapshot(stack: Stack, abilities: Abilities) -> bool:
+    """Whether the stack gets a snapshot resource on this engine."""
+    wanted = stack.snapshot
+    if wanted is None or wanted.enabled is False or not abilities.snapshots:
+        return False
+    return wanted.enabled is True or _can_be_captured(stack, wanted, abilities)
+
+
+def _can_be_captured(stack: Stack, wanted: Snapshot, abilities: Abilities) -> bool:
+    """Whether this stack can be captured; only `enabled: true` insists on it."""
+    mapped = stack.server is not None and stack.server.mmap is True
+    if mapped and not abilities.snapshot_keeps_maps:
+        return False
+    most = abilities.gpus_in_snapshot
+    if most is None or stack.gpu is None:
+        return True
+    few = all(count <= most for _, count in gpu_types(stack))
+    return few and wanted.gpu is not False
+
+
+def _argv(stack: Stack, worded: tuple[Leaf, ...], build: int | None) -> Iterator[str]:
+    """The argument list, with what the stack leaves to us in front."""
+    yield from closing_words(stack, build=build)
+    yield from words_of(worded, build=build)
+
+
+def _unmapped(every: tuple[Leaf, ...], abilities: Abilities) -> Iterator[Leaf]:
+    """The fields, with a model that is read instead of mapped where it has to be."""
+    yield from every
+    stated = any(leaf.path == MMAP for leaf in every)
+    if not abilities.snapshot_keeps_maps and not stated:
+        yield Leaf(MMAP, value=False, marks=marks_at(Stack, MMAP))
+
+
+def build_number(stack: Stack, facts: Facts) -> int | None:
+    """Upstream's number of the build, from the tag or the lock file."""
+    if (number := tag_number(stack)) is not None:
+        return number
+    match facts.build.about.get("number"):
+        case int(number):
+            return number
+        case _:
+            return None
+
+
+def architectures_of(stack: Stack) -> tuple[str, ...]:
+    """What a CUDA build is compiled for: two GPUs of one architecture share a build."""
+    wanted = stack.llama_cpp
+    if wanted.cuda is None or stack.gpu is None:
+        return ()
+    names = (stack.gpu,) if isinstance(stack.gpu, str) else stack.gpu
+    return tuple(sorted({architecture_of(name) for name in names}))
+
+
+def tag_number(stack: Stack) -> int | None:
+    """Upstream's number of the build, where the tag is one (`b10434`)."""
+    tag = stack.llama_cpp.tag
+    return int(tag[1:]) if tag.startswith("b") and tag[1:].isdigit() else None
+
+
+def _used(stack: Stack, *, captured: bool) -> Iterator[Leaf]:
+    """The set fields that mean something on the engine of the stack."""
+    for leaf in leaves(stack):
+        section = leaf.path.partition(".")[0]
+        void = section == Kind.SNAPSHOT and not captured and not is_word(leaf)
+        if leaf.marks.only in (None, stack.engine) and not void:
+            yield leaf
+
+
+def _held(stack: Stack, facts: Facts) -> Flat:
+    """What else the memory of a warmed server depends on."""
+    pictures = {p: v for p, v in facts.inputs.items() if p.startswith(WARMUP_DIGESTS)}
+    return {**pictures, **({} if stack.api_key is None else {ASKS_FOR_KEY: True})}
+
+
+def _starts(leaf: Leaf) -> bool:
+    """Whether a field of the server says how one is started, captured or not."""
+    return leaf.path.partition(".")[0] in {"auth", "local"}
+
+
+def _home(leaf: Leaf, abilities: Abilities, *, captured: bool) -> Kind:
+    match leaf.marks.effect:
+        case Effect.BUILD:
+            return Kind.BUILD
+        case Effect.FETCH:
+            return Kind.WEIGHTS
+        case Effect.NOTE if leaf.path.startswith("model."):
+            return Kind.WEIGHTS
+        case Effect.SNAPSHOT if captured:
+            return Kind.SNAPSHOT
+        case Effect.REDEPLOY if captured and abilities.restart_drops_snapshot:
+            return Kind.SNAPSHOT
+        case _:
+            return Kind.SERVER
+
+
+def _artefact(
+    stack: Stack, kind: Kind, mine: list[Leaf], pin: Pin, derived: Flat
+) -> Node:
+    """A build or weights: keyed by what the lock file found."""
+    content: dict[str, JsonValue] = {
+        leaf.path: canonical(leaf.marks.unit, leaf.value)
+        for leaf in mine
+        if not leaf.marks.locked and leaf.marks.effect > Effect.NOTE
+    }
+    content |= derived
+    locked = {f"{LOCK}{name}": value for name, value in pin.identity.items()}
+    return Node(
+        address=f"{stack.name}/{kind}",
+        kind=kind,
+        key=key_of(kind, RECIPES[kind], {**content, "lock": dict(pin.identity)}, {}),
+        fields={**{leaf.path: leaf.value for leaf in mine}, **derived, **locked},
+        needs={},
+        spec={
+            "source": pin.source,
+            "identity": dict(pin.identity),
+            "where": dict(pin.where),
+            "about": {k: v for k, v in pin.about.items() if k != HEADER},
+        },
+    )
+
+
+def _runs(
+    stack: Stack,
+    kind: Kind,
+    mine: list[Leaf],
+    needs: Mapping[str, str],
+    argv: list[str],
+    files: Flat,
+) -> Node:
+    """A snapshot or a server: keyed by what it is made from and how it is started."""
+    content: dict[str, JsonValue] = {
+        leaf.path: canonical(leaf.marks.unit, _without_limits(leaf))
+        for leaf in mine
+        if leaf.marks.effect >= Effect.REDEPLOY and not is_word(leaf)
+    }
+    content |= files
+    if Kind.SNAPSHOT not in needs:
+        content["argv"] = list(argv)
+    return Node(
+        address=f"{stack.name}/{kind}",
+        kind=kind,
+        key=key_of(kind, RECIPES[kind], content, needs),
+        fields={**{leaf.path: leaf.value for leaf in mine}, **files},
+        needs=needs,
+        spec={"argv": list(argv)},
+    )
+
+
+def _without_limits(leaf: Leaf) -> JsonValue:
+    """A value less what says only how long something may take."""
+    match leaf.value:
+        case list(items) if leaf.path == f"{Kind.SNAPSHOT}.warmup":
+            return [_untimed(item) for item in items]
+        case value:
+            return value
+
+
+def _untimed(request: JsonValue) -> JsonValue:
+    if not isinstance(request, dict):
+        return request
+    asked = fields_of(Warmup)
+    return {n: v for n, v in request.items() if asked[n].effect is not Effect.NOTE}

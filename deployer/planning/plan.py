@@ -1,0 +1,350 @@
+"""The difference between the desired resources and the recorded state, with reasons."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from enum import IntEnum, StrEnum
+
+from deployer.planning.keys import digest
+from deployer.planning.resources import LOCK, Graph, Kind, Node
+from deployer.planning.state import Begun, Loose, Record, Release, State
+from deployer.stack.fields.effects import Effect, Marks
+from deployer.stack.fields.units import canonical
+from deployer.stack.fields.values import Flat, JsonValue
+
+GATES_PREFIX = "gates."
+ARGV = "argv"
+"""Where the spec of what runs holds its command line."""
+
+
+class Action(IntEnum):
+    """What happens to a resource, weakest first: the largest cause decides."""
+
+    KEEP = 0
+    NOTE = 1
+    """The new fields are written down; nothing is touched."""
+    VALIDATE = 2
+    """The gates run again on what is live."""
+    UPDATE = 3
+    """Changed in place, without a restart."""
+    START = 4
+    """It should run and does not: it is started as it was."""
+    REPLACE = 5
+    CREATE = 6
+    DELETE = 7
+
+
+class Cause(StrEnum):
+    """Why something happens."""
+
+    FIELD = "field"
+    """The user changed a field."""
+    LOCK = "lock"
+    """The lock file has another fact."""
+    NEED = "need"
+    """What it is made from is replaced."""
+    NEW = "new"
+    """It does not exist yet."""
+    UNDECLARED = "undeclared"
+    """The stack no longer asks for it."""
+    RECIPE = "recipe"
+    """This version of deployer makes it differently."""
+    DRIFT = "drift"
+    """The world is not as the state says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One cause of an action; there is no action without one."""
+
+    calls_for: Action
+    cause: Cause
+    path: str = ""
+    """Field path, or the kind of resource that is needed."""
+    before: JsonValue = None
+    after: JsonValue = None
+    detail: str = ""
+    """What was observed, for drift."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What happens to one resource, and why."""
+
+    address: str
+    kind: Kind
+    reasons: tuple[Reason, ...]
+    before: Record | None
+    after: Node | None
+    ready: bool = False
+    """An earlier run has made it already; only the promotion is missing."""
+
+    @property
+    def action(self) -> Action:
+        """The largest action that a reason calls for."""
+        return max((r.calls_for for r in self.reasons), default=Action.KEEP)
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """One way in which the world differs from the state."""
+
+    address: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All changes of one stack, in the order in which they are made."""
+
+    stack: str
+    engine: str
+    lineage: str
+    """Of the state this plan was made from; empty for a new stack."""
+    serial: int
+    """Of the state this plan was made from; apply refuses any other."""
+    changes: tuple[Change, ...]
+    gates: tuple[str, ...]
+    """Run on the candidate, or on what is live where only they changed."""
+    unfinished: tuple[Loose, ...] = ()
+    """What an earlier run left on its way in or out."""
+    resumes: Release | None = None
+    """The promotion that an earlier run began and did not end."""
+    drift: tuple[Drift, ...] = ()
+    """How the world was seen to differ from the state."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether applying would do nothing at all."""
+        unchanged = all(change.action is Action.KEEP for change in self.changes)
+        return unchanged and not self.unfinished and self.resumes is None
+
+    @property
+    def id(self) -> str:
+        """Short name: the same for the same changes from the same state."""
+        content: list[JsonValue] = [self.stack, self.lineage, self.serial]
+        content += [
+            [c.address, c.action.name, _key(c.after), _fields(c.after)]
+            for c in self.changes
+        ]
+        return digest(content)[:6]
+
+    @property
+    def destroys(self) -> bool:
+        """Whether nothing is to be left."""
+        return all(change.after is None for change in self.changes)
+
+    def change(self, kind: Kind) -> Change | None:
+        """The change of one kind of resource."""
+        return next((c for c in self.changes if c.kind is kind), None)
+
+
+def make_plan(graph: Graph, state: State, *, drift: tuple[Drift, ...] = ()) -> Plan:
+    """Compare; touches nothing."""
+    seen = _once_resumed(state) if graph else state
+    drift += (*_stopped(seen), *_half_made(seen))
+    wanted = tuple(_wanted(node, seen, graph, drift) for node in graph.values())
+    gone = tuple(
+        Change(
+            record.address,
+            record.kind,
+            (Reason(Action.DELETE, Cause.UNDECLARED),),
+            record,
+            None,
+        )
+        for record in reversed(tuple(seen.live.values()))
+        if record.address not in graph
+    )
+    return Plan(
+        stack=state.stack,
+        engine=state.engine,
+        lineage=state.lineage if state.serial else "",
+        serial=state.serial,
+        changes=wanted + gone,
+        gates=next(
+            (gates_of(n.fields) for n in graph.values() if n.kind is Kind.SERVER), ()
+        ),
+        unfinished=tuple(_unfinished(graph, seen)),
+        resumes=state.promoting,
+        drift=drift,
+    )
+
+
+def gates_of(fields: Flat) -> tuple[str, ...]:
+    """The gates that the fields of a server ask for; health always is among them."""
+    asked = (p.split(".")[1] for p in fields if p.startswith(GATES_PREFIX))
+    return tuple(dict.fromkeys(("health", *asked)))
+
+
+def _once_resumed(state: State) -> State:
+    """The state once the promotion that an earlier run began is done."""
+    if state.promoting is None:
+        return state
+    return state.promoted(keep=len(state.releases) + 1)
+
+
+def _unfinished(graph: Graph, state: State) -> Iterator[Loose]:
+    """What has to go: all that is loose, but for artefacts that are still wanted."""
+    for loose in state.loose:
+        wanted = graph.get(loose.record.address)
+        goes_on = wanted is not None and loose.record.is_same_thing(wanted)
+        artefact = loose.record.kind is not Kind.SERVER
+        if loose.begun is not Begun.STOPPED and not (artefact and goes_on):
+            yield loose
+    records = state.promoting.records.values() if state.promoting else ()
+    for record in records:  # a resumed run may have brought its candidate up again
+        known = any(record.is_same_thing(loose.record) for loose in state.loose)
+        if record.kind is Kind.SERVER and not known:
+            yield Loose(Begun.STAGED, record)
+
+
+def _stopped(state: State) -> Iterator[Drift]:
+    for loose in state.loose:
+        if loose.begun is Begun.STOPPED:
+            detail = "an earlier run stopped it to make room"
+            yield Drift(loose.record.address, detail)
+
+
+def _half_made(state: State) -> Iterator[Drift]:
+    """What is live, and was being made anew when an earlier run died."""
+    for loose in state.loose:
+        live = state.live.get(loose.record.address)
+        if loose.begun is Begun.STAGING and live and live.is_same_thing(loose.record):
+            detail = "an earlier run died while it made it anew"
+            yield Drift(loose.record.address, detail)
+
+
+def _wanted(node: Node, state: State, graph: Graph, drift: tuple[Drift, ...]) -> Change:
+    record = state.live.get(node.address)
+    made = state.made.get(node.address)
+    change = Change(
+        node.address,
+        node.kind,
+        (Reason(Action.CREATE, Cause.NEW),),
+        record,
+        node,
+        ready=made is not None and made.is_same_thing(node),
+    )
+    if record is None:
+        return change
+    differences = tuple(_differences(node, record, graph, state.live))
+    return replace(change, reasons=tuple(_reasons(node, record, differences, drift)))
+
+
+def _reasons(
+    node: Node,
+    record: Record,
+    differences: tuple[Reason, ...],
+    drift: tuple[Drift, ...],
+) -> Iterator[Reason]:
+    if record.key == node.key:
+        yield from (
+            replace(reason, calls_for=_in_place(reason)) for reason in differences
+        )
+        amends = Action.START if node.kind is Kind.SERVER else Action.REPLACE
+        yield from (
+            Reason(amends, Cause.DRIFT, detail=seen.detail)
+            for seen in drift
+            if seen.address == node.address
+        )
+        return
+    needs = [
+        Reason(Action.REPLACE, Cause.NEED, kind, record.needs.get(kind), key)
+        for kind in dict.fromkeys((*node.needs, *record.needs))
+        if record.needs.get(kind) != (key := node.needs.get(kind))
+    ]
+    fields = [
+        replace(reason, calls_for=Action.REPLACE)
+        if _effect(reason) >= Effect.REDEPLOY
+        else replace(reason, calls_for=_in_place(reason))
+        for reason in differences
+    ]
+    causes = (*needs, *fields)
+    if all(reason.calls_for < Action.REPLACE for reason in causes):
+        yield _respelled(node, record) or Reason(Action.REPLACE, Cause.RECIPE)
+    yield from causes
+
+
+def _respelled(node: Node, record: Record) -> Reason | None:
+    """The words of the command line that another build spells differently."""
+    match record.spec.get(ARGV), node.spec.get(ARGV):
+        case [*old], [*new] if old != new:
+            gone = [word for word in old if word not in new]
+            come = [word for word in new if word not in old]
+            return Reason(Action.REPLACE, Cause.RECIPE, ARGV, gone, come)
+        case _:
+            return None
+
+
+def _differences(
+    node: Node, record: Record, graph: Graph, live: Mapping[str, Record]
+) -> Iterator[Reason]:
+    """Fields whose meaning differs; facts only where no field explains them.
+
+    A field that moved to another resource unchanged, as when snapshots are turned
+    on, is no difference.
+    """
+    paths = sorted(record.fields.keys() | node.fields.keys())
+    before = {**_written(live.values()), **record.fields}
+    after = {**_written(graph.values()), **node.fields}
+    changed = [p for p in paths if not _same(p, before, after)]
+    written = [p for p in changed if not p.startswith(LOCK)]
+    for path in written or changed:
+        cause = Cause.LOCK if path.startswith(LOCK) else Cause.FIELD
+        yield Reason(Action.NOTE, cause, path, before.get(path), after.get(path))
+
+
+def _written(things: Iterable[Node | Record]) -> Flat:
+    """The fields of all resources together, without the facts of each."""
+    return {
+        path: value
+        for thing in things
+        for path, value in thing.fields.items()
+        if not path.startswith(LOCK)
+    }
+
+
+def _same(
+    path: str, before: Mapping[str, JsonValue], after: Mapping[str, JsonValue]
+) -> bool:
+    if before.get(path) == after.get(path):
+        return True
+    unit = _marks(path).unit
+    try:
+        old, new = canonical(unit, before.get(path)), canonical(unit, after.get(path))
+    except ValueError:
+        return False
+    return old == new
+
+
+_IN_PLACE: Mapping[Effect, Action] = {
+    Effect.NOTE: Action.NOTE,
+    Effect.GATE: Action.VALIDATE,
+    Effect.UPDATE: Action.UPDATE,
+}
+
+
+def _in_place(reason: Reason) -> Action:
+    """With an equal key, a field that could cost more is worth no more than a note."""
+    return _IN_PLACE.get(_effect(reason), Action.NOTE)
+
+
+def _effect(reason: Reason) -> Effect:
+    if reason.cause is Cause.LOCK:
+        return Effect.BUILD
+    return _marks(reason.path).effect
+
+
+def _marks(path: str) -> Marks:
+    """The marks of a field; the model is imported only where something differs."""
+    from deployer.stack.fields.marks import marks_at  # noqa: PLC0415 - see above
+    from deployer.stack.fields.model import Stack  # noqa: PLC0415 - see above
+
+    return marks_at(Stack, path)
+
+
+def _key(node: Node | None) -> str:
+    return "" if node is None else node.key
+
+
+def _fields(node: Node | None) -> JsonValue:
+    return None if node is None else dict(node.fields)

@@ -1,0 +1,1 @@
+"""Texts for people and programs: terminal, Markdown, JSON, charts."""

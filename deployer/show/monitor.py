@@ -1,0 +1,277 @@
+"""What Prometheus and Grafana are told of a stack, as plain values.
+
+`llamacpp:` series come from llama-server's `/metrics`, `deployer_` series from
+`deployer watch --textfile`, `DCGM_` series from NVIDIA's exporter.  A server that
+scales to zero is not scraped: each scrape would wake it and bill.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from deployer.stack.fields.units import seconds, show_seconds
+from deployer.stack.fields.values import Flat, JsonValue
+
+TTFT = "deployer_probe_ttft_seconds"
+FAILURES = "deployer_probe_failures_total"
+REFUSALS = "deployer_probe_http_5xx_total"
+LAST = "deployer_probe_last_timestamp_seconds"
+WARM = "warm"
+RESTORE = "restore"
+WARM_LIMIT = 5.0
+"""Seconds to the first token where the stack states no `gates.stream.ttft`."""
+RESTORE_LIMIT = 30.0
+"""Seconds to the first token after idle where it states no `gates.restore.within`."""
+SILENCE = 3 * 3600
+"""Seconds without a probe that mean nobody watches."""
+
+
+@dataclass(frozen=True, slots=True)
+class Monitored:
+    """A server to watch."""
+
+    stack: str
+    url: str
+    api_key_env: str | None
+    fields: Flat
+
+    @property
+    def sleeps(self) -> bool:
+        """Whether it scales to zero, so that a scrape would wake it."""
+        return self.fields.get("scaling.min_containers") == 0
+
+    @property
+    def scraped(self) -> bool:
+        """Whether Prometheus may ask it."""
+        return self.fields.get("server.metrics") is True and not self.sleeps
+
+    @property
+    def warm_limit(self) -> float:
+        """Longest time to the first token of a server that is awake."""
+        stated = self.fields.get(
+            "gates.stream.ttft", self.fields.get("gates.speed.ttft")
+        )
+        return WARM_LIMIT if stated is None else seconds(stated)
+
+    @property
+    def restore_limit(self) -> float:
+        """Longest time to the first token after the server was idle."""
+        stated = self.fields.get("gates.restore.within")
+        return RESTORE_LIMIT if stated is None else seconds(stated)
+
+    @property
+    def slots(self) -> int:
+        """How many requests it answers at once; llama-server's default is 4."""
+        stated = self.fields.get("server.parallel")
+        return stated if isinstance(stated, int) else 4
+
+
+def scrape_config(it: Monitored) -> dict[str, Any]:
+    """A configuration of Prometheus with one job, or none for a server that sleeps."""
+    jobs: list[dict[str, Any]] = []
+    if it.scraped:
+        scheme, _, address = it.url.partition("://")
+        target = {"targets": [address.partition("/")[0]], "labels": {"stack": it.stack}}
+        job: dict[str, Any] = {
+            "job_name": f"deployer-{it.stack}",
+            "scheme": scheme,
+            "scrape_interval": "15s",
+            "static_configs": [target],
+        }
+        if it.api_key_env is not None:
+            file = f"/etc/prometheus/secrets/{it.api_key_env}"
+            job["authorization"] = {"type": "Bearer", "credentials_file": file}
+        jobs.append(job)
+    return {
+        "rule_files": [f"{it.stack}.rules.yml"],
+        "scrape_configs": jobs,
+    }
+
+
+def alert_rules(it: Monitored) -> dict[str, Any]:
+    """Alerts with the limits of the stack."""
+    return {"groups": [{"name": f"deployer-{it.stack}", "rules": [*_rules(it)]}]}
+
+
+def _rules(it: Monitored) -> Iterator[dict[str, Any]]:
+    of = f'stack="{it.stack}"'
+    restore, warm = f'{of},path="{RESTORE}"', f'{of},path="{WARM}"'
+    yield _alert(
+        "DeployerRestoreFails",
+        f"increase({FAILURES}{{{restore}}}[6h]) >= 2",
+        "0m",
+        "critical",
+        f"`{it.stack}` failed its first request after idle, again and again",
+        "deployer logs; a damaged snapshot is captured anew by a redeploy",
+    )
+    yield _alert(
+        "DeployerRestoreSlow",
+        f"{TTFT}{{{restore}}} > {it.restore_limit:g}",
+        "0m",
+        "warning",
+        f"`{it.stack}` took longer than {show_seconds(it.restore_limit)} after idle",
+        "a cold start instead of a restore? deployer logs says which",
+    )
+    yield _alert(
+        "DeployerWarmSlow",
+        f"{TTFT}{{{warm}}} > {it.warm_limit:g}",
+        "5m",
+        "warning",
+        f"`{it.stack}` is slower than {show_seconds(it.warm_limit)} though awake",
+        "look at the queue; deployer check runs the gates",
+    )
+    yield from _probed_rules(of)
+    if it.scraped:
+        yield from _scraped_rules(it, of)
+    if it.fields.get("gpu") is not None:
+        yield _gpu_rule()
+
+
+def _probed_rules(of: str) -> Iterator[dict[str, Any]]:
+    yield _alert(
+        "DeployerServerErrors",
+        f"increase({REFUSALS}{{{of}}}[30m]) >= 2",
+        "0m",
+        "critical",
+        "the server of {{ $labels.stack }} answers with 5xx",
+        "deployer logs",
+    )
+    yield _alert(
+        "DeployerNotWatched",
+        f"(time() - {LAST}{{{of}}} > {SILENCE}) or absent({LAST}{{{of}}})",
+        "15m",
+        "warning",
+        "nobody has probed {{ $labels.stack }}",
+        "run deployer watch on a timer, with --textfile",
+    )
+
+
+def _gpu_rule() -> dict[str, Any]:
+    share = "DCGM_FI_DEV_FB_FREE / (DCGM_FI_DEV_FB_FREE + DCGM_FI_DEV_FB_USED)"
+    return _alert(
+        "DeployerGpuHeadroom",
+        f"{share} < 0.03",
+        "10m",
+        "warning",
+        "less than 3 % of a GPU's memory is free",
+        "a smaller context, fewer slots, or quantised KV",
+    )
+
+
+def _scraped_rules(it: Monitored, of: str) -> Iterator[dict[str, Any]]:
+    job = f'job="deployer-{it.stack}"'
+    yield _alert(
+        "DeployerNoData",
+        f"(up{{{job}}} == 0) or absent(up{{{job}}})",
+        "5m",
+        "critical",
+        f"Prometheus gets nothing from `{it.stack}`",
+        "deployer status; deployer start",
+    )
+    yield _alert(
+        "DeployerQueueDeep",
+        f"llamacpp:requests_deferred{{{of}}} > {2 * it.slots}",
+        "5m",
+        "warning",
+        f"more than {2 * it.slots} requests wait for {it.slots} slots of `{it.stack}`",
+        "more servers, or a lower concurrency of the clients",
+    )
+
+
+def _alert(
+    name: str, expr: str, lasting: str, severity: str, summary: str, runbook: str
+) -> dict[str, Any]:
+    return {
+        "alert": name,
+        "expr": expr,
+        "for": lasting,
+        "labels": {"severity": severity},
+        "annotations": {"summary": summary, "runbook": runbook},
+    }
+
+
+_SERIES = (
+    ("Time to the first token, warm and after idle", "s", f"{TTFT}{{OF}}", "{{path}}"),
+    (
+        "Failed probes in an hour",
+        "short",
+        f"increase({FAILURES}{{OF}}[1h])",
+        "{{path}}",
+    ),
+    ("5xx in an hour", "short", f"increase({REFUSALS}{{OF}}[1h])", "5xx"),
+    ("Requests at work", "short", "llamacpp:requests_processing{OF}", "at work"),
+    ("Requests that wait", "short", "llamacpp:requests_deferred{OF}", "waiting"),
+    (
+        "Tokens a second",
+        "short",
+        "rate(llamacpp:tokens_predicted_total{OF}[1m])",
+        "generated",
+    ),
+    (
+        "Prompt tokens a second",
+        "short",
+        "rate(llamacpp:prompt_tokens_total{OF}[1m])",
+        "read",
+    ),
+    ("Free GPU memory", "decmbytes", "DCGM_FI_DEV_FB_FREE", "{{gpu}}"),
+)
+
+
+def dashboard(it: Monitored) -> dict[str, Any]:
+    """A dashboard of Grafana, for import or provisioning."""
+    of = f'{{stack="{it.stack}"}}'
+    wanted = [
+        series
+        for series in _SERIES
+        if it.scraped or "llamacpp:" not in series[2]
+        if it.fields.get("gpu") is not None or "DCGM" not in series[2]
+    ]
+    return {
+        "uid": f"deployer-{it.stack}"[:40],
+        "title": f"deployer: {it.stack}",
+        "tags": ["deployer", "llama.cpp"],
+        "schemaVersion": 39,
+        "version": 1,
+        "editable": True,
+        "refresh": "30s",
+        "time": {"from": "now-6h", "to": "now"},
+        "timezone": "",
+        "templating": {"list": [_DATA_SOURCE]},
+        "annotations": {"list": []},
+        "panels": [
+            _panel(number, title, unit, expr.replace("{OF}", of), legend)
+            for number, (title, unit, expr, legend) in enumerate(wanted)
+        ],
+    }
+
+
+_DATA_SOURCE: dict[str, JsonValue] = {
+    "name": "source",
+    "label": "Data source",
+    "type": "datasource",
+    "query": "prometheus",
+}
+
+
+def _panel(
+    number: int, title: str, unit: str, expr: str, legend: str
+) -> dict[str, Any]:
+    source = {"type": "prometheus", "uid": "${source}"}
+    target = {"refId": "A", "datasource": source, "expr": expr, "legendFormat": legend}
+    return {
+        "id": number + 1,
+        "type": "timeseries",
+        "title": title,
+        "datasource": source,
+        "gridPos": {"h": 8, "w": 12, "x": 12 * (number % 2), "y": 8 * (number // 2)},
+        "fieldConfig": {"defaults": {"unit": unit, "min": 0}, "overrides": []},
+        "options": {
+            "legend": {
+                "displayMode": "list",
+                "placement": "bottom",
+                "showLegend": True,
+            },
+            "tooltip": {"mode": "multi", "sort": "none"},
+        },
+        "targets": [target],
+    }

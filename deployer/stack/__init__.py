@@ -1,0 +1,1 @@
+"""What a person writes: fields, YAML, checks, the project around it."""

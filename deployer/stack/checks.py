@@ -1,0 +1,281 @@
+"""What holds between the fields of a stack; every rule that is broken is told."""
+
+import re
+from collections.abc import Iterator, Mapping
+from functools import cache
+
+from deployer.spelling import did_you_mean, one_of, shown
+from deployer.stack.access import access_checks
+from deployer.stack.checks_modal import modal_checks
+from deployer.stack.fields.effects import Flag
+from deployer.stack.fields.gate_options import Custom
+from deployer.stack.fields.gpus import GPUS
+from deployer.stack.fields.model import LlamaCpp, Model, Scaling, Stack
+from deployer.stack.fields.option_names import OTHER_NAMES
+from deployer.stack.fields.server import Server
+from deployer.stack.fields.units import seconds
+from deployer.stack.findings import Finding
+from deployer.stack.listen_addresses import host_of, is_metadata
+
+_LOOPBACK = re.compile(r"http://(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?/")
+_GPU = re.compile(r"(?P<type>[^:]+)(:(?P<count>[0-9]{1,3}))?")
+_OPTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")
+_NAME = re.compile(r"[a-z][a-z0-9_-]{0,47}")
+_METADATA = "this is an address at which clouds give machines their credentials"
+_SOURCES = ("repo", "path", "url", "pypi")
+
+_OWNED: Mapping[str, str] = {
+    "host": "write `local.host`",
+    "port": "write `local.port`",
+    "reuse-port": "the engine sets it for the hand-over",
+    "model": "write one of `model.repo`, `model.path`, `model.url`, `model.pypi`",
+    "model-url": "write `model.url`",
+    "hf-repo": "write `model.repo`",
+    "hf-file": "write `model.file`",
+    "hf-token": "the token is taken from the environment variable `HF_TOKEN`",
+    "docker-repo": "write one of `model.repo`, `model.path`, `model.url`, `model.pypi`",
+    "mmproj": "write `model.mmproj`",
+    "mmproj-url": "write `model.mmproj`",
+    "api-key": "write `auth.api_key`, which names where the key is found",
+    "api-key-file": "write `auth.api_key`; the engine writes the file",
+    "alias": "write `model.alias`",
+    "log-file": "the engine keeps the log: `deployer logs`",
+    "version": "leave it out: llama-server would not start",
+    "help": "leave it out: llama-server would not start",
+}
+"""Options that are set by the engine, or by another section -> what to do."""
+
+_SHORT_OWNED: Mapping[str, str] = {
+    "m": "model",
+    "mu": "model-url",
+    "hf": "hf-repo",
+    "hfr": "hf-repo",
+    "hff": "hf-file",
+    "hft": "hf-token",
+    "dr": "docker-repo",
+    "mm": "mmproj",
+    "mmu": "mmproj-url",
+    "a": "alias",
+    "h": "help",
+}
+
+
+def checks(stack: Stack) -> Iterator[Finding]:
+    """Every rule between fields that a stack breaks, for the engine it names."""
+    yield from _model(stack.model)
+    yield from _llama_cpp(stack.llama_cpp)
+    yield from _gpu(stack)
+    yield from _snapshot(stack)
+    yield from access_checks(stack)
+    yield from _gates(stack)
+    if stack.scaling:
+        yield from _scaling(stack.scaling)
+    if stack.engine == "modal":
+        yield from modal_checks(stack)
+    if stack.server and stack.server.flags:
+        for key in stack.server.flags:
+            yield from _flag(key)
+
+
+def gpu_types(stack: Stack) -> tuple[tuple[str, int], ...]:
+    """Type and count of each GPU that is named; a form that is not known counts 0."""
+    named = (stack.gpu,) if isinstance(stack.gpu, str) else stack.gpu or ()
+    found = [(text, _GPU.fullmatch(text)) for text in named]
+    return tuple((m["type"], int(m["count"] or 1)) if m else (t, 0) for t, m in found)
+
+
+def _model(model: Model) -> Iterator[Finding]:
+    sources = [name for name in _SOURCES if getattr(model, name) is not None]
+    if not sources:
+        hint = f"add {one_of(_SOURCES)}"
+        yield Finding("model", "nothing says where the weights come from", hint)
+    for name in sources[1:]:
+        what = f"`{name}` and `{sources[0]}` are two sources of weights"
+        yield Finding(f"model.{name}", what, "keep one of them")
+    if model.repo is not None:
+        yield from _picked(model)
+    else:
+        for name in ("revision", "quant", "file"):
+            if sources and getattr(model, name) is not None:
+                what = f"`{name}` picks from a `repo`, and there is none"
+                hint = f"leave it out, or write `repo` instead of `{sources[0]}`"
+                yield Finding(f"model.{name}", what, hint)
+    if model.sha256 and sources and not {"path", "url"} & set(sources):
+        what = "`sha256` belongs to `path` or `url`"
+        hint = f"leave it out: the lock file pins the digests of a `{sources[0]}`"
+        yield Finding("model.sha256", what, hint)
+    if model.url and model.url.startswith("http:") and not _LOOPBACK.match(model.url):
+        what = "weights come over https, except from this machine"
+        yield Finding("model.url", what, "write `https://`")
+    if model.url and is_metadata(host_of(model.url)):
+        yield Finding("model.url", _METADATA)
+
+
+def _picked(model: Model) -> Iterator[Finding]:
+    """One file of a repository is picked in exactly one way."""
+    if model.quant is None and model.file is None:
+        hint = "add `quant` (such as `Q4_K_M`) or `file`"
+        yield Finding("model", "nothing says which file of the repository", hint)
+    if model.quant is not None and model.file is not None:
+        what = "`file` and `quant` both pick a file"
+        yield Finding("model.file", what, "keep one of them")
+
+
+def _llama_cpp(llama: LlamaCpp) -> Iterator[Finding]:
+    ready = [name for name in ("package", "binary") if getattr(llama, name) is not None]
+    if len(ready) == 2:
+        what = "`binary` and `package` are two ready-made servers"
+        yield Finding("llama_cpp.binary", what, "keep one of them")
+    if llama.source == "release":
+        ready.append("source: release")
+    for name in ("patches", "cuda", "cmake"):
+        if ready and getattr(llama, name) is not None:
+            what = f"`{name}` needs a build from source, and `{ready[0]}` is ready-made"
+            hint = f"leave `{name}` out, or `{ready[0]}`"
+            yield Finding(f"llama_cpp.{name}", what, hint)
+    yield from _source(llama, ready)
+
+
+def _source(llama: LlamaCpp, ready: list[str]) -> Iterator[Finding]:
+    """What belongs to one kind of source alone."""
+    if llama.source is not None and ready and ready[0] != "source: release":
+        what = f"`source` and `{ready[0]}` both say where llama-server comes from"
+        yield Finding("llama_cpp.source", what, "keep one of them")
+    source = llama.source or "git"
+    if llama.repo and is_metadata(host_of(llama.repo)):
+        yield Finding("llama_cpp.repo", _METADATA)
+    for name, owner in (
+        ("source_path", "path"),
+        ("repo", "git"),
+        ("backend", "release"),
+    ):
+        if getattr(llama, name) is not None and (source != owner or llama.package):
+            what = f"`{name}` means something for `source: {owner}` alone"
+            yield Finding(f"llama_cpp.{name}", what, f"leave `{name}` out")
+    if source == "path" and llama.source_path is None:
+        what = "nothing says which folder the source is in"
+        hint = "add `source_path: ../llama.cpp`"
+        yield Finding("llama_cpp.source", what, hint)
+
+
+def _gpu(stack: Stack) -> Iterator[Finding]:
+    if stack.gpu == ():
+        hint = "leave `gpu` out to run on the CPU"
+        yield Finding("gpu", "expected at least one GPU type", hint)
+    for index, (name, count) in enumerate(gpu_types(stack)):
+        path = "gpu" if isinstance(stack.gpu, str) else f"gpu.{index}"
+        if name not in GPUS:
+            known = did_you_mean(name, GPUS) or f"known: {', '.join(GPUS)}"
+            yield Finding(path, f"no GPU type `{shown(name)}`", known)
+        elif not 1 <= count <= GPUS[name].most:
+            what = f"expected 1 to {GPUS[name].most} GPUs, got {count}"
+            yield Finding(path, what, f"write `{name}:2` for two")
+
+
+def _snapshot(stack: Stack) -> Iterator[Finding]:
+    snapshot = stack.snapshot
+    if snapshot is None:
+        return
+    if snapshot.gpu and any(count > 1 for _, count in gpu_types(stack)):
+        what = "the memory of several GPUs cannot be captured"
+        hint = "set `snapshot.gpu: false`, or name one GPU"
+        yield Finding("snapshot.gpu", what, hint)
+    mapped = stack.server and stack.server.mmap
+    if mapped and snapshot.enabled is not False and stack.engine == "modal":
+        what = "a snapshot does not hold a mapped model file: restores would fail"
+        yield Finding("server.mmap", what, "set `mmap: false`")
+    if snapshot.idle is not None and seconds(snapshot.idle) < 1:
+        what = "expected at least one second"
+        yield Finding("snapshot.idle", what, "write `idle: 10m`, or leave it out")
+    pictured = [one for one in snapshot.warmup or () if one.image is not None]
+    if pictured and stack.model.mmproj is None:
+        what = "a warm-up shows a picture, and the model has no projector to see it"
+        yield Finding("snapshot.warmup", what, "add `model.mmproj`", lacks="model")
+
+
+def _gates(stack: Stack) -> Iterator[Finding]:
+    if stack.gates is None:
+        return
+    if stack.gates.auth is not None and stack.api_key is None:
+        what = "the gate `auth` needs a key to try"
+        yield Finding("gates.auth", what, "add `auth.api_key`", lacks="auth")
+    if stack.gates.metrics is not None and not (stack.server and stack.server.metrics):
+        what = "the gate `metrics` needs the counters served"
+        hint = "set `server.metrics: true`"
+        yield Finding("gates.metrics", what, hint, lacks="server.metrics")
+    without = stack.snapshot is None or stack.snapshot.enabled is False
+    if stack.gates.restore is not None and without:
+        what = "the gate `restore` needs a snapshot to restore from"
+        yield Finding(
+            "gates.restore", what, "add `snapshot: {enabled: true}`", lacks="snapshot"
+        )
+    if stack.gates.quality is not None and stack.gates.quality.file is None:
+        hint = "add `file: prompts.jsonl`, one prompt and what to expect a line"
+        yield Finding("gates.quality", "nothing says what to ask", hint)
+    replaces = stack.rollout and stack.rollout.strategy == "replace"
+    if stack.gates.regression is not None and replaces:
+        what = "the gate `regression` asks the live server, which `replace` stops first"
+        hint = "write `rollout: {strategy: handover}`"
+        yield Finding("gates.regression", what, hint, lacks="rollout")
+    for name, custom in (stack.gates.custom or {}).items():
+        yield from _custom(name, custom)
+
+
+def _custom(name: str, custom: Custom) -> Iterator[Finding]:
+    if not _NAME.fullmatch(name):
+        what = f"expected a name such as `smoke-test`, got `{shown(name)}`"
+        hint = "lower-case letters, digits, `-` and `_`, a letter first"
+        yield Finding("gates.custom", what, hint)
+        return
+    if custom.command is None and custom.python is None:
+        hint = "add `command: [./smoke.sh]` or `python: checks.py:smoke`"
+        yield Finding(f"gates.custom.{name}", "nothing says what to run", hint)
+    if custom.command is not None and custom.python is not None:
+        what = "`command` and `python` both say what to run"
+        yield Finding(f"gates.custom.{name}.python", what, "keep one of them")
+
+
+def _scaling(scaling: Scaling) -> Iterator[Finding]:
+    low, high = scaling.min_containers, scaling.max_containers
+    if low is not None and high is not None and high < low:
+        what = f"`max_containers` is below `min_containers` ({high} < {low})"
+        hint = f"raise `max_containers` to {low}"
+        yield Finding("scaling.max_containers", what, hint)
+
+
+def _flag(key: str) -> Iterator[Finding]:
+    path = f"server.flags.{key}"
+    bare = key.lstrip("-")
+    name = bare.replace("_", "-")
+    if not _OPTION.fullmatch(name):
+        what = "expected the long name of an option"
+        yield Finding("server.flags", what, "write it as `llama-server --help` does")
+    elif hint := _OWNED.get(_SHORT_OWNED.get(name, name)):
+        yield Finding(path, f"`{name}` is not set under `flags`", hint)
+    elif field := _fields().get(name):
+        yield Finding(path, f"`{name}` has a field", f"write `{field}` instead")
+    elif key != name:
+        what = f"options are written without dashes in front: `{key}`"
+        if bare == key:
+            what = f"options are written with dashes, not underscores: `{key}`"
+        yield Finding(path, what, f"write `{name}`")
+
+
+@cache
+def _fields() -> dict[str, str]:
+    """Every option of a typed field, by long, negated and other names -> its path."""
+    found: dict[str, str] = {}
+    for name, path in _options():
+        found.setdefault(name, path)
+    for other, field in OTHER_NAMES.items():
+        if field in Server.model_fields:
+            found.setdefault(other.replace("_", "-"), f"server.{field}")
+    return found
+
+
+def _options() -> Iterator[tuple[str, str]]:
+    for field, info in Server.model_fields.items():
+        for mark in info.metadata:
+            if isinstance(mark, Flag):
+                for words in filter(None, (mark.name, mark.off)):
+                    yield words.split()[0].removeprefix("--"), f"server.{field}"

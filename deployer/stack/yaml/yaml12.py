@@ -1,0 +1,302 @@
+"""YAML text to a tree: the YAML 1.2 core schema, and refusals where YAML surprises.
+
+Only `true` and `false` are booleans, `012` is 12, `1e3` a number; `on`, `22:22` and
+dates are texts, and so is everything in quotes.  Refused: duplicate keys, merge keys,
+tags, keys that are no texts, values left empty, several documents.  The parser's
+events are read one by one, so depth and aliases are bounded before they cost.
+"""
+
+import math
+import re
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import yaml
+
+from deployer.diagnostics import Place, Problem
+from deployer.spelling import shown
+from deployer.stack.fields.credentials import looks_like_a_credential
+from deployer.stack.yaml.syntax import UNKNOWN, Mark, explained
+from deployer.stack.yaml.tree import Broken, Entry, Listing, Node, Scalar, Table, dotted
+
+Loader: TypeAlias = type[yaml.SafeLoader] | type[yaml.CSafeLoader]
+
+LOADER: Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+DEEPEST = 32
+MOST_NODES = 20_000
+LARGEST = 2**63 - 1
+
+_SECRET = "looks like a secret"  # noqa: S105 - the words, not one
+_ELSEWHERE = (
+    "keep it out of the file: name the environment variable or the Modal secret "
+    "that holds it, as `auth.api_key` does"
+)
+
+_WORDS: dict[str, bool | None] = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+}
+_DECIMAL = re.compile(r"[-+]?[0-9]+")
+_BASED = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_SPECIAL = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+
+
+class UnreadableError(Exception):
+    """A file says nothing that could be checked further; carries why."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.what)
+        self.problem = problem
+
+
+def parse(
+    text: str, file: str, *, loader: Loader = LOADER
+) -> tuple[Table, list[Problem]]:
+    """The mapping a text holds, and the problems that leave the rest readable.
+
+    Raises UnreadableError with the one problem that does not.
+    """
+    builder = _Builder(file)
+    try:
+        for event in yaml.parse(text, Loader=loader):
+            builder.take(event)
+    except yaml.MarkedYAMLError as error:
+        mark, what, hint = explained(error, text)
+        raise UnreadableError(Problem(builder.at(mark), "", what, hint)) from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise UnreadableError(Problem(Place(file), "", *UNKNOWN)) from error
+    return builder.table(), builder.problems
+
+
+def resolved(text: str) -> bool | float | str | None:
+    """The value of a plain scalar under the core schema of YAML 1.2.
+
+    Raises ValueError for a number that is not finite, or too large to be meant.
+    A whole number is an integer however it is written: JSON knows no difference.
+    """
+    if text in _WORDS:
+        return _WORDS[text]
+    if text[0] not in "+-.0123456789":
+        return text
+    number: float
+    if _DECIMAL.fullmatch(text):
+        number = int(text) if len(text.lstrip("+-0")) < 20 else math.inf
+    elif _BASED.fullmatch(text):
+        number = int(text, 0) if len(text) < 30 else math.inf
+    elif _FLOAT.fullmatch(text):
+        number = float(text)
+    elif _SPECIAL.fullmatch(text):
+        raise ValueError("is not a finite number")
+    else:
+        return text
+    if abs(number) > LARGEST:
+        raise ValueError("is read as a number, and is too large for one")
+    return int(number) if number == int(number) else number
+
+
+@dataclass(slots=True)
+class _Open:
+    """A collection whose end has not come yet."""
+
+    place: Place
+    anchor: str | None
+    began: int
+    """Nodes counted before it."""
+    is_table: bool
+    entries: dict[str, Entry] = field(default_factory=dict)
+    items: list[Entry] = field(default_factory=list)
+    key: str | None = None
+    """Key that waits for its value."""
+    key_place: Place | None = None
+    """Also set while the value of a refused key is passed over."""
+    height: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Anchored:
+    """What an alias stands for, and what it costs to write it out."""
+
+    node: Node
+    size: int
+    height: int
+
+
+class _Builder:
+    """Takes events, and builds the tree of one document."""
+
+    def __init__(self, file: str) -> None:
+        self.problems: list[Problem] = []
+        self._file = file
+        self._open: list[_Open] = []
+        self._anchors: dict[str, _Anchored] = {}
+        self._nodes = 0
+        self._root: tuple[Place, Node] | None = None
+
+    def table(self) -> Table:
+        """The root, which has to be a mapping."""
+        match self._root:
+            case None | (_, Scalar(None) | Broken()):
+                hint = "`deployer init` writes a stack to start from"
+                raise self._stop(Place(self._file), "the file is empty", hint)
+            case (_, Table() as table):
+                return table
+            case (place, _):
+                what = "expected `key: value` lines at the top"
+                raise self._stop(place, what, "a stack begins with `version: 1`")
+
+    def at(self, mark: Mark | None) -> Place:
+        """The place of a mark; marks count from 0."""
+        if mark is None:
+            return Place(self._file)
+        return Place(self._file, mark.line + 1, mark.column + 1)
+
+    def take(self, event: yaml.Event) -> None:
+        """Take the next event of the parser."""
+        match event:
+            case yaml.ScalarEvent():
+                self._check_node(event)
+                self._take_scalar(event)
+            case yaml.MappingStartEvent() | yaml.SequenceStartEvent():
+                self._check_node(event)
+                self._begin(event)
+            case yaml.CollectionEndEvent():
+                self._end()
+            case yaml.AliasEvent():
+                self._take_alias(event)
+            case yaml.DocumentStartEvent() if self._root:
+                what = "a second document starts here"
+                raise self._stop(self.at(event.start_mark), what, "one stack a file")
+
+    def _check_node(self, event: yaml.ScalarEvent | yaml.CollectionStartEvent) -> None:
+        place = self.at(event.start_mark)
+        self._count(1, place)
+        if event.tag is not None:
+            hint = "leave it out; a text is written in quotes"
+            raise self._stop(place, "tags (`!…`) are not used in stacks", hint)
+
+    def _count(self, nodes: int, place: Place) -> None:
+        self._nodes += nodes
+        if self._nodes > MOST_NODES:
+            what = f"more than {MOST_NODES} values, aliases written out"
+            raise self._stop(place, what, "a stack is at most a few hundred lines")
+
+    def _take_scalar(self, event: yaml.ScalarEvent) -> None:
+        place = self.at(event.start_mark)
+        if self._wants_key():
+            self._take_key(event, place)
+            return
+        node = self._value(event, place)
+        if event.anchor:
+            self._anchors[event.anchor] = _Anchored(node, 1, 0)
+        self._add(place, node, 0)
+
+    def _value(self, event: yaml.ScalarEvent, place: Place) -> Node:
+        text = event.value
+        if looks_like_a_credential(text, key=self._key()):
+            return self._broken(place, _SECRET, _ELSEWHERE)
+        if not event.implicit[0]:
+            return Scalar(text, text)
+        if text == "" and self._open:
+            hint = "write `{}` for an empty section, `null` to remove a base's value"
+            return self._broken(place, "no value here", hint)
+        try:
+            return Scalar(resolved(text), text)
+        except ValueError as error:
+            hint = f'if it is a text, write it in quotes: `"{text}"`'
+            hint = hint if len(text) < 80 else "if it is a text, write it in quotes"
+            return self._broken(place, f"`{text[:40]}` {error}", hint)
+
+    def _take_key(self, event: yaml.ScalarEvent, place: Place) -> None:
+        top = self._open[-1]
+        top.key_place = place
+        key = event.value
+        if looks_like_a_credential(key):
+            self._broken(place, _SECRET, _ELSEWHERE)
+        elif event.implicit[0] and key == "<<":
+            hint = "use `extends:` to build on another file"
+            self._broken(place, "merge keys (`<<`) are not used in stacks", hint)
+        elif event.implicit[0] and not _is_text(key):
+            what = f"expected a key that is a text, got `{key[:40]}`"
+            self._broken(place, what, f'write it in quotes: `"{key[:40]}"`')
+        elif key in top.entries:
+            first = top.entries[key].place
+            what = f"`{shown(key)}` is written twice"
+            self._broken(place, what, f"the first is in line {first.line}: keep one")
+        else:
+            top.key = key
+
+    def _begin(self, event: yaml.CollectionStartEvent) -> None:
+        place = self.at(event.start_mark)
+        is_table = isinstance(event, yaml.MappingStartEvent)
+        if self._wants_key():
+            hint = 'a text with braces or brackets needs quotes: `"{…}"`'
+            raise self._stop(place, "expected a key, got a collection", hint)
+        self._check_depth(len(self._open) + 1, place)
+        self._open.append(_Open(place, event.anchor, self._nodes - 1, is_table))
+
+    def _end(self) -> None:
+        top = self._open.pop()
+        node = Table(top.entries) if top.is_table else Listing(tuple(top.items))
+        if top.anchor:
+            size = self._nodes - top.began
+            self._anchors[top.anchor] = _Anchored(node, size, top.height)
+        self._add(top.place, node, top.height)
+
+    def _take_alias(self, event: yaml.AliasEvent) -> None:
+        place = self.at(event.start_mark)
+        name = f"*{shown(event.anchor or '')}"
+        if self._wants_key():
+            raise self._stop(place, f"`{name}` cannot be a key", "write the key out")
+        anchored = self._anchors.get(event.anchor or "")
+        if anchored is None or any(up.anchor == event.anchor for up in self._open):
+            hint = f"write `&{name[1:]}` before the value it stands for"
+            raise self._stop(place, f"`{name}` stands for nothing above it", hint)
+        self._count(anchored.size, place)
+        self._check_depth(len(self._open) + anchored.height, place)
+        self._add(place, anchored.node, anchored.height)
+
+    def _add(self, place: Place, node: Node, height: int) -> None:
+        if not self._open:
+            self._root = (place, node)
+            return
+        top = self._open[-1]
+        top.height = max(top.height, height + 1)
+        if not top.is_table:
+            top.items.append(Entry(place, node))
+            return
+        if top.key is not None and top.key_place is not None:
+            top.entries[top.key] = Entry(top.key_place, node)
+        top.key = top.key_place = None
+
+    def _wants_key(self) -> bool:
+        return bool(self._open) and (
+            self._open[-1].is_table and self._open[-1].key_place is None
+        )
+
+    def _key(self) -> str:
+        return (self._open and self._open[-1].key) or ""
+
+    def _check_depth(self, depth: int, place: Place) -> None:
+        if depth > DEEPEST:
+            what = f"nested more than {DEEPEST} deep"
+            raise self._stop(place, what, "close the brackets above")
+
+    def _broken(self, place: Place, what: str, hint: str) -> Broken:
+        self.problems.append(Problem(place, self._path(), what, hint))
+        return Broken()
+
+    def _stop(self, place: Place, what: str, hint: str) -> UnreadableError:
+        return UnreadableError(Problem(place, self._path(), what, hint))
+
+    def _path(self) -> str:
+        steps = (o.key if o.is_table else len(o.items) for o in self._open)
+        return dotted(tuple(step for step in steps if step is not None))
+
+
+def _is_text(key: str) -> bool:
+    try:
+        return isinstance(resolved(key), str)
+    except ValueError:
+        return False

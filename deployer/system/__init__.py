@@ -1,0 +1,1 @@
+"""Files and processes of this machine: standard library only, below all rooms."""

@@ -1,0 +1,1 @@
+"""Steps, gates and saved plans of an apply."""

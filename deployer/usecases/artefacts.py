@@ -1,0 +1,190 @@
+"""Artefacts apart from a deployment: fetching them, and listing the store."""
+
+import shlex
+import shutil
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from deployer.artefacts import lock_file
+from deployer.artefacts.store import Entry
+from deployer.artefacts.store import Kind as StoredKind
+from deployer.engines.local.holders import holder_of, holders
+from deployer.engines.local.leftovers import remove_runs, unused_runs
+from deployer.engines.modal import volume_gc
+from deployer.engines.modal.drive import Account
+from deployer.engines.modal.volume_gc import Left
+from deployer.errors import StateError
+from deployer.llama.build.compile import forget_work
+from deployer.planning.events import Say
+from deployer.planning.resources import Kind
+from deployer.show.words import show
+from deployer.usecases.context.gc_roots import Unreachable, Users, users
+from deployer.usecases.context.settings import Settings
+from deployer.usecases.plan import Options, prepare
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One artefact of the store."""
+
+    kind: StoredKind
+    key: str
+    size: int
+    """Bytes."""
+    created: str
+    """UTC, ISO 8601."""
+    what: str
+    sound: bool
+    """Every file is there with the recorded size."""
+    used_by: tuple[str, ...]
+    """Stacks that have it live, retain it for a rollback, or are making it; else a
+    process that holds a file of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Garbage:
+    """What no state needs, and no living process holds."""
+
+    entries: tuple[Stored, ...]
+    runs: tuple[Path, ...]
+    """Run folders: logs, and what ended servers left."""
+
+
+def fetch(
+    stack_file: Path, settings: Settings, engine: str | None, say: Say, *, locked: bool
+) -> Mapping[str, str]:
+    """Put build and weights of a stack into the store, side by side.
+
+    Returns where each lies, by kind.
+    """
+    options = Options(engine=engine, locked=locked)
+    prepared, facts = prepare(stack_file, settings, options, say)
+    if facts is not None:
+        lock_file.write(lock_file.lock_path(stack_file), facts, prepared.name)
+    made_by = settings.engine(prepared.engine, stack_file)
+    nodes = [
+        node
+        for node in prepared.graph.values()
+        if node.kind in (Kind.BUILD, Kind.WEIGHTS)
+    ]
+    made_by.preflight(nodes)
+    with ThreadPoolExecutor(max_workers=len(nodes)) as pool:
+        outputs = pool.map(lambda node: made_by.stage(node, {}, say), nodes)
+        done = zip(nodes, outputs, strict=True)
+        return {node.kind.value: str(found.get("path")) for node, found in done}
+
+
+def stored(settings: Settings) -> tuple[tuple[Stored, ...], tuple[Unreachable, ...]]:
+    """Everything in the store, oldest first, and the states whose needs are unknown."""
+    needed = users(settings)
+    return _stored(settings, needed, holders(settings.home)), needed.unreachable
+
+
+def _stored(
+    settings: Settings, needed: Users, held: Mapping[Path, int]
+) -> tuple[Stored, ...]:
+    def used_by(entry: Entry) -> tuple[str, ...]:
+        if stacks := needed.of.get(entry.key):
+            return stacks
+        pid = holder_of(entry.folder, held)
+        return () if pid is None else (f"pid {pid}",)
+
+    return tuple(
+        Stored(
+            entry.kind,
+            entry.key,
+            entry.size,
+            entry.created.isoformat(timespec="seconds"),
+            show(entry.about.get("name")),
+            sound=not entry.problems(),
+            used_by=used_by(entry),
+        )
+        for entry in settings.store.entries()
+    )
+
+
+def verified(settings: Settings) -> Mapping[str, tuple[str, ...]]:
+    """What reading every byte of every artefact finds wrong, by kind and key."""
+    store = settings.store
+    return {
+        f"{entry.kind} {entry.key[:12]}": tuple(store.verify(entry))
+        for entry in store.entries()
+    }
+
+
+def garbage(settings: Settings) -> Garbage:
+    """What no live and no retained release needs, and no living process holds.
+
+    Raises StateError where a state cannot be read: what it needs is unknown.
+    """
+    needed = _known_users(settings)
+    held = holders(settings.home)
+    entries = _stored(settings, needed, held)
+    return Garbage(
+        tuple(entry for entry in entries if not entry.used_by),
+        unused_runs(settings.home, needed.of, held),
+    )
+
+
+def collect(settings: Settings, found: Garbage) -> Garbage:
+    """Remove garbage that still is some; a file of the user stays.
+
+    Returns what was removed.  Raises StateError as `garbage` does.
+    """
+
+    def unused() -> Collection[tuple[StoredKind, str]]:
+        return {(entry.kind, entry.key) for entry in garbage(settings).entries}
+
+    asked = [(entry.kind, entry.key) for entry in found.entries]
+    gone = settings.store.remove_all(asked, unused)
+    runs = tuple(run for run in found.runs if run in garbage(settings).runs)
+    remove_runs(runs)
+    entries = tuple(it for it in found.entries if (it.kind, it.key) in gone)
+    _forget_leftovers(settings)
+    return Garbage(entries, runs)
+
+
+def _known_users(settings: Settings) -> Users:
+    """Who needs what; raises StateError where that is not known of every state."""
+    found = users(settings)
+    if found.unreachable:
+        count = len(found.unreachable)
+        states = "1 state cannot" if count == 1 else f"{count} states cannot"
+        told = "; ".join(
+            f"{f'`{it.stack}` ' if it.stack else ''}in `{it.place}`: {it.why}"
+            for it in found.unreachable
+        )
+        raise StateError(
+            f"{states} be read, so what is needed is unknown and nothing was removed:"
+            f" {told}",
+            hint="make it readable, or for a state that is gone for good:"
+            f" `deployer store gc --forget {shlex.quote(found.unreachable[0].place)}`",
+        )
+    return found
+
+
+def unused_on_modal(settings: Settings, environment: str | None) -> tuple[Left, ...]:
+    """What the Volume of a Modal environment holds, and no release needs."""
+    needed = _known_users(settings).of
+    return volume_gc.unused(_account(settings, environment), needed)
+
+
+def remove_on_modal(
+    settings: Settings, environment: str | None, left: Sequence[Left]
+) -> None:
+    """Remove it."""
+    volume_gc.remove(_account(settings, environment), left)
+
+
+def _account(settings: Settings, environment: str | None) -> Account:
+    return Account(settings.environment, environment)
+
+
+def _forget_leftovers(settings: Settings) -> None:
+    """Remove what builds and downloads left to save the next one some work."""
+    forget_work(settings.home / "work")
+    downloads = settings.store.downloads
+    if holder_of(downloads, holders(settings.home)) is None:
+        shutil.rmtree(downloads, ignore_errors=True)

@@ -1,0 +1,172 @@
+"""Which stacks changed since a revision, for the plan of a pull request.
+
+A stack changed when what it resolves to did: the values of the file laid over its
+bases, its lock file, its patches, or another file it names.  Comments and order do
+not count.  A stack of the revision that no file asks for any more is gone: the plan
+of it removes what is live.
+"""
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from deployer.artefacts import lock_file
+from deployer.planning.plan import Drift, make_plan
+from deployer.planning.state import State
+from deployer.stack.fields.values import JsonValue
+from deployer.stack.yaml.overlay import read_layers
+from deployer.stack.yaml.tree import plain
+from deployer.usecases.applying.actual import reconciled
+from deployer.usecases.context.git import base_of
+from deployer.usecases.context.hosts import elsewhere
+from deployer.usecases.context.settings import Settings, patches_folder
+from deployer.usecases.context.stack_files import (
+    Subject,
+    name_in,
+    stack_files,
+    text_of,
+    yaml_files,
+)
+from deployer.usecases.plan import Planned
+from deployer.usecases.reading.prepared import Prepared
+
+_LONGEST_NAME = 255
+"""Characters; a longer text names no file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The stacks that changed, and those that did not."""
+
+    subjects: tuple[Subject, ...]
+    unchanged: tuple[Path, ...]
+
+
+def changed_since(paths: Sequence[Path], revision: str) -> Selection:
+    """The stacks among the paths that changed; UsageError where git cannot say."""
+    base = base_of(_existing(paths[0]), revision)
+    root = base.root.resolve()
+    touched = frozenset(Path(os.path.realpath(place)) for place in base.changed)
+    files = stack_files(paths)
+    with tempfile.TemporaryDirectory(prefix="deployer-base-") as folder:
+        then = Path(folder).resolve()
+        base.export([f for f in base.files() if f.suffix in (".yaml", ".yml")], then)
+        (then / ".git").touch()  # the root that bases may not lie outside of
+        gone = tuple(_gone(paths, root, then))
+        removed = {subject.file for subject in gone}
+        found: list[Subject] = []
+        unchanged: list[Path] = []
+        for file in files:
+            if not file.exists():
+                found += [Subject(file)] if file not in removed else []
+            elif (subject := _compared(file, touched, root, then)) is not None:
+                found.append(subject)
+            else:
+                unchanged.append(file)
+    subjects = (*gone, *found)
+    if base.note and subjects:
+        first = replace(subjects[0], note=subjects[0].note or base.note)
+        subjects = (first, *subjects[1:])
+    return Selection(subjects, tuple(unchanged))
+
+
+def plan_gone(
+    subject: Subject, settings: Settings, *, without_state: bool = False
+) -> Planned:
+    """A plan that removes what is live of a stack that nothing asks for."""
+    name = subject.gone or ""
+    found = None if without_state else settings.state(subject.file, name)
+    state = found or State(name, "local", lineage="")
+    drift: tuple[Drift, ...] = ()
+    if not without_state and not elsewhere(state, settings, subject.file):
+        state, drift = reconciled(state, settings, subject.file, {}, thoroughly=False)
+    made = make_plan({}, state, drift=drift)
+    note = f"no file asks for `{name}` any more"
+    if without_state:
+        note += ": what is live of it would be destroyed, and was not looked at"
+    elif made.is_empty:
+        note += "; nothing live of it is recorded here"
+    prepared = Prepared(name, state.engine, {}, {}, ())
+    return Planned(made, prepared, state, None, (note,), without_state)
+
+
+def _compared(
+    file: Path, touched: frozenset[Path], root: Path, then: Path
+) -> Subject | None:
+    """The subject of a stack that changed; None for one that did not."""
+    layers = read_layers(file)
+    if layers.tree is None or layers.problems:
+        return Subject(file)  # planning it tells what is wrong
+    values = plain(layers.tree)
+    if touched.intersection(_beside(file, values)):
+        return Subject(file)
+    if not touched.intersection(
+        Path(os.path.realpath(source)) for source in layers.sources
+    ):
+        return None
+    before = then / Path(os.path.realpath(file)).relative_to(root)
+    if not before.exists():
+        return Subject(file)
+    old = read_layers(before)
+    if old.tree is None or old.problems:
+        note = (
+            f"{file}: the base revision of it cannot be read, so it counts as changed"
+        )
+        return Subject(file, note=note)
+    return None if plain(old.tree) == values else Subject(file)
+
+
+def _beside(file: Path, values: JsonValue) -> Iterator[Path]:
+    """Files besides its layers that decide what a stack resolves to.
+
+    Any text of it may name one: a chat template, a gate's file, a picture, a patch.
+    """
+    yield lock_file.lock_path(file).resolve()
+    patches = patches_folder(file)
+    for text in _texts(values):
+        if text and "\0" not in text and len(text) <= _LONGEST_NAME:
+            yield (file.parent / text).resolve()
+            yield (patches / text / f"{text}.patch").resolve()
+            yield (patches / text / "patch.yaml").resolve()
+
+
+def _texts(values: JsonValue) -> Iterator[str]:
+    match values:
+        case str():
+            yield values
+        case list():
+            for value in values:
+                yield from _texts(value)
+        case dict():
+            for value in values.values():
+                yield from _texts(value)
+        case _:
+            pass
+
+
+def _gone(paths: Sequence[Path], root: Path, then: Path) -> Iterator[Subject]:
+    """Stacks of the revision whose name no file of their folder has any more."""
+    for path in paths:
+        place = then / Path(os.path.realpath(path)).relative_to(root)
+        known = yaml_files(place) or ((place,) if place.is_file() else ())
+        folder = path if path.is_dir() or place.is_dir() else path.parent
+        names = _names(folder)
+        for file in known:
+            name = name_in(text_of(file))
+            if name is not None and name not in names:
+                yield Subject(folder / file.name, gone=name)
+
+
+def _names(folder: Path) -> Mapping[str, Path]:
+    found = ((name_in(text_of(file)), file) for file in yaml_files(folder))
+    return {name: file for name, file in found if name is not None}
+
+
+def _existing(path: Path) -> Path:
+    """The nearest folder that is there."""
+    folder = path.absolute()
+    while not folder.is_dir():
+        folder = folder.parent
+    return folder

@@ -1,0 +1,1 @@
+"""Settings, stores and files around a use case."""

@@ -1,0 +1,99 @@
+"""Finding what was deployed from a stack, without needing the stack to be right.
+
+Rolling back or stopping must work while the file is being edited, so the name alone
+is read from it; engine and everything else come from the state.
+"""
+
+from dataclasses import dataclass
+from os import urandom
+from pathlib import Path
+
+from deployer.engines import Engine
+from deployer.errors import UsageError
+from deployer.planning.plan import Drift
+from deployer.planning.state import Record, State
+from deployer.stack.fields.values import Flat
+from deployer.state import StateStore
+from deployer.usecases.applying.actual import reconciled
+from deployer.usecases.context.hosts import elsewhere, placed, refuse_elsewhere
+from deployer.usecases.context.settings import Settings
+from deployer.usecases.context.stack_files import name_in, text_of
+from deployer.usecases.plan import Options, prepare, refuse_other_file
+
+
+@dataclass(frozen=True, slots=True)
+class Deployed:
+    """A stack that has a state."""
+
+    file: Path
+    state: State
+    """With the servers that run here and that the stored one lacks."""
+    store: StateStore
+    engine: Engine
+    drift: tuple[Drift, ...] = ()
+    """Each of those servers."""
+    strays: tuple[Record, ...] = ()
+    """Those of them that no client reaches."""
+    host: str = ""
+    """The other machine that it runs on; empty: this one, or none."""
+
+    @property
+    def server(self) -> Record:
+        """The live server; raises UsageError when nothing is live."""
+        found = self.state.server
+        if found is None:
+            raise UsageError(
+                f"nothing of stack `{self.state.stack}` is live",
+                hint=f"run `deployer apply {self.file}`",
+            )
+        return found
+
+    @property
+    def needs(self) -> dict[str, Flat]:
+        """Outputs of what the live server is made from, by kind."""
+        return {r.kind.value: r.outputs for r in self.state.live.values()}
+
+
+def deployed(
+    stack_file: Path,
+    settings: Settings,
+    name: str | None = None,
+    *,
+    thoroughly: bool = False,
+    anywhere: bool = False,
+) -> Deployed:
+    """What is recorded of a stack, or runs here without being recorded.
+
+    ``name`` is that of a stack that the file no longer asks for.  Raises UsageError
+    where it was never applied, and EngineError where it runs on another machine,
+    unless ``anywhere`` is fine.  ``thoroughly`` also finds servers by their processes.
+    """
+    name = name or name_of(stack_file, settings)
+    store = settings.states(stack_file, name)
+    stored = store.read()
+    state = stored or State(name, "local", urandom(16).hex(), file=stack_file.name)
+    refuse_other_file(state, stack_file)
+    if not anywhere:
+        refuse_elsewhere(state, settings, stack_file)
+    drift: tuple[Drift, ...] = ()
+    if not (host := elsewhere(state, settings, stack_file)):
+        state, drift = reconciled(
+            state, settings, stack_file, {}, thoroughly=thoroughly
+        )
+        state = placed(state, settings)
+    if stored is None and not drift:
+        raise UsageError(
+            f"stack `{name}` was never applied from here",
+            hint=f"run `deployer apply {stack_file}`",
+        )
+    engine = settings.engine(state.engine, stack_file)
+    left = () if stored is None else stored.loose
+    strays = tuple(it.record for it in state.loose if it not in left)
+    return Deployed(stack_file, state, store, engine, drift, strays, host)
+
+
+def name_of(stack_file: Path, settings: Settings, *, cached: bool = True) -> str:
+    """The name in a stack file, even in one with mistakes elsewhere."""
+    if (name := name_in(text_of(stack_file))) is not None:
+        return name
+    return prepare(stack_file, settings, Options(cached=cached))[0].name

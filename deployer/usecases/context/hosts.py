@@ -1,0 +1,98 @@
+"""The machine that a state belongs to, where its servers are processes of one.
+
+With a state in a bucket, any machine can read what another one runs; only that one
+can see, replace and end it.
+"""
+
+import os
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+
+from deployer.engines import ABILITIES, may_live
+from deployer.errors import EngineError
+from deployer.planning.state import State
+from deployer.spelling import harmless
+from deployer.usecases.context.settings import Settings
+
+VARIABLE = "DEPLOYER_HOST"
+"""Names this machine where nothing else identifies it: clones, containers."""
+_MACHINE_IDS = (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id"))
+_LENGTH = 16
+"""Characters of the digest: the ID itself must not be published (machine-id(5))."""
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A machine, as the state names it."""
+
+    name: str
+    machine: str
+
+
+def this_host(settings: Settings) -> Host:
+    """Return this machine: by DEPLOYER_HOST, by its machine ID, or by its name."""
+    name = os.uname().nodename
+    if stated := settings.environment.get(VARIABLE):
+        return Host(stated, _digest(stated))
+    for file in _MACHINE_IDS:
+        try:
+            found = file.read_text(encoding="ascii").strip()
+        except (OSError, ValueError):
+            continue
+        if found and found != "uninitialized":
+            return Host(name, _digest(found))
+    return Host(name, _digest(name))
+
+
+def placed(state: State, settings: Settings) -> State:
+    """Return the state as one of this machine, where its engine runs servers here."""
+    if not _on_a_machine(state):
+        return state
+    here = this_host(settings)
+    return replace(state, host=here.name, machine=here.machine)
+
+
+def elsewhere(state: State, settings: Settings, stack_file: Path) -> str:
+    """Return the name of the other machine that a stack runs on; empty for none.
+
+    That is none where the state names nothing that may run, or no machine, and where
+    its live server runs here: a machine may have got another ID.
+    """
+    if not _on_a_machine(state) or not state.machine:
+        return ""
+    if not (state.live or state.loose or state.promoting):
+        return ""
+    if state.machine == this_host(settings).machine:
+        return ""
+    server = state.server
+    found = may_live(state.engine, state.stack, settings.place(stack_file))
+    if server is not None and any(server.key.startswith(it) for it in found):
+        return ""
+    return harmless(state.host) or "?"
+
+
+def refuse_elsewhere(state: State | None, settings: Settings, stack_file: Path) -> None:
+    """Raise EngineError where the stack runs on another machine."""
+    if state is not None and (host := elsewhere(state, settings, stack_file)):
+        raise EngineError(
+            f"stack `{state.stack}` runs on host `{host}`, and this is"
+            f" `{harmless(this_host(settings).name)}`",
+            hint=f"run the command on `{host}`; if that machine is gone:"
+            f" `deployer state take-over {stack_file} {host}`",
+        )
+
+
+def taken_over(state: State, settings: Settings) -> State:
+    """Return the state without all that another machine ran; releases stay."""
+    gone = replace(state, loose=()).forgotten()
+    return placed(gone, settings)
+
+
+def _on_a_machine(state: State) -> bool:
+    """Whether its engine runs servers as processes of one machine."""
+    return state.engine in ABILITIES and not ABILITIES[state.engine].remote
+
+
+def _digest(text: str) -> str:
+    return sha256(f"deployer host {text}".encode()).hexdigest()[:_LENGTH]

@@ -1,0 +1,178 @@
+"""What a run gets from outside, once: environment, folders, clocks."""
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deployer.engines.api_keys import Keys
+from deployer.errors import UsageError
+from deployer.stack.fields.values import JsonValue
+from deployer.stack.project_root import (
+    allowed_in,
+    how_to_allow,
+    may_read,
+    project_file,
+    root_of,
+)
+from deployer.state import StateStore
+from deployer.state.places import StatePlace, place_at, store_at
+from deployer.usecases.context.home import home_of
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from deployer.artefacts.store import Store
+    from deployer.engines import Engine, Place
+    from deployer.planning.state import State
+
+STATE_FOLDER = Path(".deployer") / "state"
+"""Beside the stacks; not committed."""
+STATE_URL = "DEPLOYER_STATE_URL"
+"""Where the states are instead, whatever the project says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The outside world of one run of the command line."""
+
+    environment: Mapping[str, str]
+    home: Path
+    """Artefact store, run directories, caches."""
+    lock_timeout: float = 0.0
+    """Seconds that a run waits for the lock of a stack."""
+    coming: "dict[str, Future[State | None]]" = field(default_factory=dict)
+    """States that were asked for already, by the place of their store."""
+    base: str = ""
+    """Revision that the work is compared with, as the user names it."""
+    begun: int = field(default_factory=time.time_ns)
+    """When this run began to read, in nanoseconds since the epoch."""
+    _places: dict[tuple[Path, Path], StatePlace] = field(
+        default_factory=dict, compare=False, repr=False
+    )
+    """Where the states of the stacks of a folder are, once somebody asked."""
+
+    @property
+    def store(self) -> "Store":
+        """The artefact store."""
+        from deployer.artefacts.store import Store  # noqa: PLC0415 - plan rarely needs it
+
+        return Store(self.home)
+
+    @property
+    def allowed(self) -> tuple[Path, ...]:
+        """Folders outside of their projects that stacks may read."""
+        return allowed_in(self.environment)
+
+    def states(
+        self,
+        stack_file: Path,
+        name: str,
+        *,
+        notify: Callable[[str], None] | None = None,
+    ) -> StateStore:
+        """Where the state of a stack is kept."""
+        place = self.state_place(stack_file)
+        return store_at(place, name, stack_file=stack_file, notify=notify)
+
+    def state(self, stack_file: Path, name: str) -> "State | None":
+        """The stored state of a stack, for those who change nothing."""
+        store = self.states(stack_file, name)
+        coming = self.coming.pop(store.place, None)  # held no longer than needed
+        return store.read() if coming is None else coming.result()
+
+    def state_place(self, stack_file: Path) -> StatePlace:
+        """The place that DEPLOYER_STATE_URL or `deployer.yaml` names, or the folder.
+
+        Stacks of another folder of the project have another one.
+        """
+        folder = (stack_file.parent, Path(os.path.realpath(stack_file)).parent)
+        if (known := self._places.get(folder)) is None:
+            known = self._places[folder] = self._state_place(stack_file)
+        return known
+
+    def _state_place(self, stack_file: Path) -> StatePlace:
+        place: StatePlace | None = None
+        if url := self.environment.get(STATE_URL):
+            place = place_at(url).below(_below(stack_file))
+        elif (file := project_file(stack_file)) is not None:
+            from deployer.usecases.context.project_settings import state_place  # noqa: PLC0415 - slow
+
+            below, variables = _below(stack_file), self.environment
+            place = state_place(file, below, variables, self.base)
+        return place or StatePlace("file", str(self._beside(stack_file)))
+
+    def _beside(self, stack_file: Path) -> Path:
+        """The folder beside the stacks; raises UsageError where a link leads out."""
+        folder = stack_file.parent / STATE_FOLDER
+        if not may_read(folder, root_of(stack_file), self.allowed):
+            raise UsageError(
+                f"`{folder}` leads out of the project of the stack",
+                hint=how_to_allow(folder),
+            )
+        return folder
+
+    def engine(self, name: str, stack_file: Path) -> "Engine":
+        """The engine of a stack; raises UsageError for one that is not there."""
+        from deployer.engines import engine_of  # noqa: PLC0415 - as above
+
+        try:
+            return engine_of(name, self.place(stack_file))
+        except KeyError:
+            raise UsageError(
+                f"engine `{name}` is not part of this version of deployer",
+                hint="run the stack here with `--engine local`",
+            ) from None
+
+    def place(self, stack_file: Path) -> "Place":
+        """Where an engine finds the things of a stack."""
+        from deployer.engines import Place  # noqa: PLC0415 - as above
+
+        folder = stack_file.parent.absolute()
+        patches = patches_folder(stack_file)
+        return Place(self.home, folder, self.environment, self.keys(folder), patches)
+
+    def keys(self, folder: Path | None = None) -> Keys:
+        """The API keys of the environment, and of `.env` in the folder of a stack."""
+        return Keys(self.environment, None if folder is None else folder / ".env")
+
+
+def _below(stack_file: Path) -> Path:
+    """The folder of a stack, from that of its project."""
+    return Path(os.path.realpath(stack_file)).parent.relative_to(root_of(stack_file))
+
+
+def settings_of(environment: Mapping[str, str] | None = None) -> Settings:
+    """The settings of this process."""
+    found = dict(os.environ if environment is None else environment)
+    return Settings(environment=found, home=Path(home_of(found)))
+
+
+def patches_folder(stack_file: Path) -> Path:
+    """The folder `patches/` of the project: beside the stack, or above it."""
+    root = root_of(stack_file)
+    inside = [
+        f for f in Path(os.path.realpath(stack_file)).parents if f.is_relative_to(root)
+    ]
+    folders = stack_file.absolute().parents[: len(inside)]
+    found = (f / "patches" for f in folders if (f / "patches").is_dir())
+    return next(found, folders[0] / "patches")
+
+
+def utc_now() -> str:
+    """The time as the state keeps it."""
+    from datetime import UTC, datetime  # noqa: PLC0415 - plan does not need it
+
+    return datetime.now(tz=UTC).isoformat(timespec="seconds")
+
+
+def monotonic() -> float:
+    """Seconds that never run backwards."""
+    return time.monotonic()
+
+
+def whole(value: JsonValue, default: int) -> int:
+    """A whole number from a record, where it holds one."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else default

@@ -1,0 +1,104 @@
+"""The stacks that a command is about, by the paths that were named."""
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from deployer.errors import UsageError
+from deployer.stack.project_root import PROJECT_FILE, leads_out
+from deployer.system.regular_files import read_regular
+
+_YAML = (".yaml", ".yml")
+_NAMED = (".deployer.yaml", ".deployer.yml")
+"""Ends of names that say by themselves that a file is a stack."""
+_FOLDER = "stacks"
+_NAME = re.compile(
+    r"^name:[ \t]*[\"']?([a-z][a-z0-9-]*)[\"']?[ \t]*(#.*)?$", re.MULTILINE
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A stack to plan."""
+
+    file: Path
+    gone: str | None = None
+    """Name of a stack that the file no longer asks for; None: plan the file."""
+    note: str = ""
+    """What could not be looked at."""
+
+
+def stack_files(paths: Sequence[Path]) -> tuple[Path, ...]:
+    """The stack files among the paths; a folder stands for the stacks in it.
+
+    A nameless file of a folder that others there extend is a base, no stack.
+    """
+    found: list[Path] = []
+    for path in paths:
+        files = yaml_files(path) if path.is_dir() else (path,)
+        bases = _bases(files) if path.is_dir() else set()
+        found += [file for file in files if file not in bases]
+    return tuple(dict.fromkeys(found))
+
+
+def recognised(folder: Path) -> tuple[Path, ...]:
+    """What to look at where nothing is named: `stacks`, and every `*.deployer.yaml`.
+
+    Hidden folders are left out.  Raises UsageError where there is neither.
+    """
+    named: list[Path] = []
+    for place, below, files in os.walk(folder):
+        below[:] = sorted(name for name in below if not name.startswith("."))
+        named += [Path(place, name) for name in sorted(files) if name.endswith(_NAMED)]
+    stacks = (folder / _FOLDER,) if (folder / _FOLDER).is_dir() else ()
+    bases = _bases(named)
+    if not stacks and not named:
+        raise UsageError(
+            "there is no folder `stacks` here, and no `*.deployer.yaml`",
+            hint="name the stack files; `deployer init` writes one",
+        )
+    return (*stacks, *(file for file in named if file not in bases))
+
+
+def yaml_files(folder: Path) -> tuple[Path, ...]:
+    """The YAML files right in a folder, by name; none where it is no folder.
+
+    Hidden ones are other tools', and `deployer.yaml` is the project's.
+    """
+    if not folder.is_dir():
+        return ()
+    files = (file for file in folder.iterdir() if file.suffix in _YAML)
+    ours = (f for f in files if f.name != PROJECT_FILE and not f.name.startswith("."))
+    return tuple(sorted(ours))
+
+
+def name_in(text: str) -> str | None:
+    """The name in the text of a stack, even of one with mistakes elsewhere."""
+    found = _NAME.search(text)
+    return found[1] if found else None
+
+
+def text_of(file: Path) -> str:
+    """The text of a file; empty where it cannot be read, or is a link out of here."""
+    try:
+        if leads_out(file):
+            return ""
+        return read_regular(file).decode("utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _bases(files: Sequence[Path]) -> set[Path]:
+    """The files without a name that one of the others extends."""
+    nameless = {file for file in files if name_in(text_of(file)) is None}
+    if not nameless:
+        return set()
+    from deployer.stack.yaml.overlay import read_layers  # noqa: PLC0415 - rarely needed
+
+    others = [file for file in files if file not in nameless]
+    extended = {
+        os.path.realpath(s) for file in others for s in read_layers(file).sources[1:]
+    }
+    return {file for file in nameless if os.path.realpath(file) in extended}

@@ -1,0 +1,1 @@
+"""Runbook checks of a stack, a machine, a server, a log."""

@@ -1,0 +1,1 @@
+"""Reports and runs, and the page that shows them."""

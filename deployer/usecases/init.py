@@ -1,0 +1,71 @@
+"""`init`: the files a new project starts from."""
+
+from collections.abc import Iterator, Mapping
+from importlib.resources import files
+from pathlib import Path
+
+from deployer.errors import UsageError
+from deployer.system.regular_files import read_regular
+
+TEMPLATES: Mapping[str, str] = {
+    "demo": "A small model on this machine, on the CPU",
+    "local": "A GGUF file and a llama-server of your own",
+    "modal": "A model from the hub on Modal, with memory snapshots",
+}
+"""Every template, and what it is for."""
+
+_IGNORED = (".deployer/", ".env")
+
+
+def start_project(path: Path, template: str) -> Iterator[Path]:
+    """Write the stack, its schema, `.env.example` and `.gitignore` lines.
+
+    Yields every file that was written.  Raises UsageError where the stack is there
+    already, or the template is unknown; nothing is overwritten.
+    """
+    if template not in TEMPLATES:
+        known = "; ".join(f"`{name}`: {what}" for name, what in TEMPLATES.items())
+        raise UsageError(f"there is no template `{template}`", hint=known)
+    if path.exists():
+        raise UsageError(
+            f"`{path}` is there already", hint="give another path; nothing was written"
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    schema = path.parent.parent / "schema" / "stack.schema.json"
+    text = (files("deployer") / "templates" / f"{template}.yaml").read_text("utf-8")
+    path.write_text(text.replace("NAME", _name(path)), encoding="utf-8")
+    yield path
+    if not schema.exists():
+        yield _write_schema(schema)
+    example = path.parent / ".env.example"
+    if not example.exists():
+        example.write_text("LLAMA_API_KEY=\n", encoding="utf-8")
+        yield example
+    ignore = path.parent / ".gitignore"
+    if _ignore(ignore):
+        yield ignore
+
+
+def _name(path: Path) -> str:
+    """A stack name from a file name."""
+    kept = "".join(c if c.isalnum() else "-" for c in path.stem.lower()).strip("-")
+    return kept if kept[:1].isalpha() else f"stack-{kept}".rstrip("-")
+
+
+def _write_schema(schema: Path) -> Path:
+    from deployer.stack.fields.schema import schema_text  # noqa: PLC0415 - imports the model
+
+    schema.parent.mkdir(parents=True, exist_ok=True)
+    schema.write_text(schema_text(), encoding="utf-8")
+    return schema
+
+
+def _ignore(file: Path) -> bool:
+    """Add the lines that are not there; whether something was written."""
+    before = read_regular(file).decode("utf-8") if file.exists() else ""
+    missing = [line for line in _IGNORED if line not in before.splitlines()]
+    if not missing:
+        return False
+    gap = "" if not before or before.endswith("\n") else "\n"
+    file.write_text(before + gap + "\n".join(missing) + "\n", encoding="utf-8")
+    return True

@@ -1,0 +1,294 @@
+"""From a stack file to its plan."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from os import urandom
+from pathlib import Path
+from typing import TYPE_CHECKING, assert_never
+
+from deployer.diagnostics import Place
+from deployer.engines import ABILITIES, Look, look_at
+from deployer.errors import PendingError, UsageError
+from deployer.planning.plan import Action, Drift, Plan, make_plan
+from deployer.planning.progress import Watch, unwatched
+from deployer.planning.resources import Graph, Kind
+from deployer.planning.state import Record, State, node_of
+from deployer.usecases.applying.actual import reconciled
+from deployer.usecases.context.hosts import elsewhere, placed
+from deployer.usecases.context.settings import Settings
+from deployer.usecases.reading.prepared import Cache, Prepared
+
+if TYPE_CHECKING:
+    from deployer.planning.facts import Facts
+    from deployer.planning.fit import Fit
+
+UNSEEN_STATE = "the state was not read (--without-state)"
+"""Said of plans that were made without asking what is deployed."""
+
+
+class Pending(StrEnum):
+    """What becomes of what an earlier run began and did not end."""
+
+    ADOPT = "adopt"
+    """It is settled first, and the plan goes on from there."""
+    CLEAR = "clear"
+    """It is settled, and nothing new is begun."""
+    FAIL = "fail"
+    """Nothing is done while there is any."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a stack is to be read and compared."""
+
+    engine: str | None = None
+    """Instead of the engine that the file names."""
+    locked: bool = False
+    """Refuse to resolve anything that the lock file does not hold."""
+    refresh: bool = False
+    """Observe all that is live, also where that takes requests to somebody else."""
+    observe: bool = False
+    """Observe all that is live on this machine, as before an apply."""
+    pending: Pending = Pending.ADOPT
+    without_state: bool = False
+    """Ask nobody what is deployed: all of the stack counts as new."""
+    cached: bool = True
+    """Take what earlier runs read of the same files."""
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A plan with what is needed to show it and to carry it out."""
+
+    plan: Plan
+    prepared: Prepared
+    state: State
+    facts: "Facts | None"
+    """To be written to the lock file before anything is made; None: it stands."""
+    notes: tuple[str, ...] = ()
+    """What the user should know though it is not wrong."""
+    without_state: bool = False
+    """Nobody was asked what is deployed."""
+
+    @property
+    def places(self) -> Mapping[str, Place]:
+        """Where each field was written."""
+        return self.prepared.places
+
+    @property
+    def fit(self) -> "Fit | None":
+        """The memory that the server needs; None where nobody knows yet."""
+        return self.prepared.fit
+
+
+def plan(
+    stack_file: Path, settings: Settings, options: Options, watch: Watch = unwatched
+) -> Planned:
+    """Compare a stack with what was deployed; changes nothing but caches.
+
+    Raises StackError with every problem of the files, UsageError for a lock file
+    that does not fit under ``locked``, and the errors of the sources where
+    something has to be resolved.
+    """
+    prepared, facts = prepare(stack_file, settings, options, watch)
+    remote = ABILITIES[prepared.engine].remote
+    if not options.cached and not remote:
+        verify_artefacts(prepared.graph, settings, watch)
+    if options.without_state:
+        state = _new_state(stack_file, prepared)
+    else:
+        state = state_of(stack_file, settings, prepared)
+    drift: tuple[Drift, ...] = ()
+    seen: tuple[str, ...] = ()
+    if options.without_state:
+        seen = (f"{UNSEEN_STATE}: all counts as new",)
+    elif host := elsewhere(state, settings, stack_file):
+        seen = (f"`{prepared.name}` runs on host `{host}`: apply it there",)
+    else:
+        # Where nothing new is to begin, what clients reach is what there is.
+        graph = {} if options.pending is Pending.CLEAR else prepared.graph
+        thoroughly = options.refresh or options.observe
+        state, drift = reconciled(
+            state, settings, stack_file, graph, thoroughly=thoroughly
+        )
+        state = placed(state, settings)
+        found, seen = _looked(stack_file, settings, state, prepared, options)
+        drift += found
+        known = {it.address for it in drift}
+        lost = lost_images(state, settings.home)
+        drift += tuple(it for it in lost if it.address not in known)
+    made = make_plan(prepared.graph, state, drift=drift)
+    notes = (*prepared.notes, *notes_of(made), *seen)
+    return Planned(made, prepared, state, facts, notes, options.without_state)
+
+
+def _looked(
+    stack_file: Path,
+    settings: Settings,
+    state: State,
+    prepared: Prepared,
+    options: Options,
+) -> tuple[tuple[Drift, ...], tuple[str, ...]]:
+    """How what is live differs from the state, and a note on what was looked at."""
+    server, here = state.server, not ABILITIES[state.engine].remote
+    if options.refresh or (options.observe and here):
+        return drift_of(stack_file, settings, state, prepared.graph), ()
+    if server is None:
+        return (), ()
+    match look_at(state.engine, server, settings.place(stack_file)):
+        case Look.ANSWERS:
+            return (), (f"{server.address} was asked, and answers",)
+        case Look.SILENT as silent:
+            return (Drift(server.address, silent.value),), ()
+        case Look.GONE:
+            return drift_of(stack_file, settings, state, prepared.graph), ()
+        case Look.UNSEEN:
+            why = "`--refresh` looks at it"
+            return (), (f"{server.address} was not looked at: {why}",)
+        case never:
+            assert_never(never)
+
+
+def verify_artefacts(graph: Graph, settings: Settings, watch: Watch) -> None:
+    """Read every byte of the artefacts of a stack that are in the store.
+
+    What differs counts as damaged from then on: for drift, and for what makes it.
+    """
+    from deployer.artefacts.store import STORED  # noqa: PLC0415 - plan rarely needs it
+
+    store = settings.store
+    for node in graph.values():
+        if (kind := STORED.get(node.kind)) is not None:
+            entry = store.look(kind, node.key)
+            if entry is not None:
+                store.verify(entry, watch)
+
+
+def notes_of(made: Plan) -> tuple[str, ...]:
+    """What else a change of the build means: patches by verdict, other options."""
+    build = made.change(Kind.BUILD)
+    if build is None or build.action is Action.KEEP:
+        return ()
+    from deployer.usecases.upgrade.notes import notes  # noqa: PLC0415 - only for a new build
+
+    return notes(build)
+
+
+def state_of(stack_file: Path, settings: Settings, prepared: Prepared) -> State:
+    """The recorded state of a stack, or a new one; raises UsageError on a mix-up."""
+    found = settings.state(stack_file, prepared.name)
+    if found is None:
+        return _new_state(stack_file, prepared)
+    refuse_other_file(found, stack_file)
+    if found.engine != prepared.engine and (found.live or found.loose):
+        raise UsageError(
+            f"stack `{prepared.name}` is deployed on engine `{found.engine}`, and is"
+            f" now asked for on `{prepared.engine}`",
+            hint=f"destroy it there first (`deployer destroy {stack_file} --engine"
+            f" {found.engine}`), or give this one another name",
+        )
+    return replace(found, engine=prepared.engine, file=stack_file.name)
+
+
+def _new_state(stack_file: Path, prepared: Prepared) -> State:
+    lineage = urandom(16).hex()
+    file = stack_file.name
+    return State(prepared.name, prepared.engine, lineage=lineage, file=file)
+
+
+def refuse_other_file(state: State, stack_file: Path) -> None:
+    """Raise UsageError where the state belongs to another file that is still there.
+
+    Two stacks of one name in one folder would take each other's server for their own;
+    a file that was renamed takes its state along.
+    """
+    other = stack_file.with_name(Path(state.file or stack_file.name).name)
+    if other.name != stack_file.name and other.exists():
+        raise UsageError(
+            f"`{stack_file}` and `{other}` both have the name `{state.stack}`, and what"
+            f" is deployed under it is `{other}`'s",
+            hint=f"give `{stack_file}` another `name`",
+        )
+
+
+def drift_of(
+    stack_file: Path, settings: Settings, state: State, graph: Graph
+) -> tuple[Drift, ...]:
+    """What runs or lies there otherwise than the state says."""
+    if not state.live:
+        return ()
+    engine = settings.engine(state.engine, stack_file)
+    found = []
+    if (server := state.server) is not None:
+        seen = engine.observe(server)
+        if not (seen.running and seen.healthy):
+            found.append(Drift(server.address, seen.detail))
+    asked = next((n for n in graph.values() if n.kind is Kind.SERVER), server)
+    if asked is not None:
+        found += [
+            Drift(record.address, flaw)
+            for record in state.live.values()
+            if record.kind is not Kind.SERVER and (flaw := engine.flaw(record, asked))
+        ]
+    return tuple(found)
+
+
+def lost_images(state: State, home: Path) -> tuple[Drift, ...]:
+    """Snapshots of this machine whose image is gone, which one look at each shows."""
+    taken = [
+        it
+        for it in state.live.values()
+        if it.kind is Kind.SNAPSHOT
+        and it.outputs.get("path") == str(home / Kind.SNAPSHOT / it.key)
+    ]
+    if not taken or not home.is_dir():  # a job of CI plans for another machine
+        return ()
+    from deployer.artefacts.store import Store  # noqa: PLC0415 - most stacks take no snapshot
+
+    lost = (it for it in taken if not Store(home).has("snapshot", it.key))
+    return tuple(Drift(it.address, "the image is gone") for it in lost)
+
+
+def settled(planned: Planned, pending: Pending) -> Planned:
+    """The plan, once it is decided about what an earlier run left.
+
+    Raises PendingError where there is any and it is to fail.
+    """
+    state = planned.state
+    left = [f"{it.record.address} was left {it.begun}" for it in state.loose]
+    if state.promoting is not None:
+        left.append(f"promoting release {state.promoting.number} did not end")
+    if pending is Pending.FAIL and left:
+        raise PendingError(
+            f"an earlier run of `{state.stack}` did not end: {'; '.join(left)}",
+            hint="`--pending adopt` settles it and goes on, `--pending clear` settles"
+            " it alone",
+        )
+    if pending is not Pending.CLEAR:
+        return planned
+    graph = {a: node_of(record) for a, record in live_once_settled(state).items()}
+    prepared = replace(planned.prepared, graph=graph)
+    made = make_plan(graph, state, drift=planned.plan.drift)
+    return Planned(made, prepared, state, None)
+
+
+def live_once_settled(state: State) -> Mapping[str, Record]:
+    """What is live when a promotion that began has ended."""
+    return state.live if state.promoting is None else state.promoting.records
+
+
+def prepare(
+    stack_file: Path, settings: Settings, options: Options, watch: Watch = unwatched
+) -> "tuple[Prepared, Facts | None]":
+    """Read, check, resolve and expand a stack; facts are given where they are new."""
+    cache = Cache(settings.home, settings.environment)
+    known = cache.find(stack_file, options.engine) if options.cached else None
+    if known is not None:
+        return known, None
+    from deployer.usecases.reading.read_stack import read  # noqa: PLC0415 - the model is slow to import
+
+    found = read(stack_file, settings, options, watch)
+    if found.facts is None:
+        cache.keep(stack_file, options.engine, found.prepared)
+    return found.prepared, found.facts

@@ -1,0 +1,1 @@
+"""From stack files to a prepared stack."""

@@ -1,0 +1,149 @@
+"""Looking into GGUF files, and at what fits where: reads, changes nothing."""
+
+import re
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from deployer.artefacts import lock_file
+from deployer.artefacts.sources import hub
+from deployer.artefacts.sources.client import shown
+from deployer.artefacts.sources.paths import parts_of
+from deployer.engines import ABILITIES
+from deployer.errors import SourceError, UsageError
+from deployer.gguf.choices import Cell, matrix
+from deployer.gguf.facts import (
+    PROJECTOR,
+    Facts,
+    Model,
+    Projector,
+    model_of,
+    projector_of,
+)
+from deployer.gguf.header import Header, read_header, read_sizes
+from deployer.gguf.reading import beginning, header_in, remote
+from deployer.gguf.stream import local
+from deployer.planning.facts import Pin
+from deployer.planning.fit import Fit
+from deployer.planning.graph import expand
+from deployer.planning.progress import Watch
+from deployer.stack.load import load
+from deployer.usecases.context.settings import Settings
+from deployer.usecases.reading.memory_fit import Sized
+from deployer.usecases.reading.read_stack import resolved
+from deployer.usecases.reading.weights import Weighed, weighed
+
+_REFERENCE = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(:(?P<quant>[\w.-]+))?")
+_STACKS = (".yaml", ".yml")
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What was found in one GGUF: a model, or a projector."""
+
+    name: str
+    thing: Model | Projector
+    headers: tuple[Header, ...]
+    """Of each part; empty for facts of a lock file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """Where a stack fits."""
+
+    size: Sized
+    fits: tuple[Fit, ...]
+    weighed: Weighed
+
+
+def look(
+    named: str, settings: Settings, *, sizes_only: bool, watch: Watch
+) -> tuple[Looked, ...]:
+    """The model, and the projector if any, that a file, address, repo or stack names.
+
+    Raises HeaderError for a broken file, SourceError where it cannot be read.
+    """
+    read = read_sizes if sizes_only else read_header
+    path = Path(named)
+    if path.suffix in _STACKS:
+        return _of_stack(path, settings, watch)
+    if named.startswith(("https://", "http://")):
+        opens = beginning if sizes_only else remote
+        header = header_in(partial(opens, named), shown(named), read)
+        return (_looked(named, (header,)),)
+    if path.exists() or path.suffix == ".gguf":
+        parts = parts_of(path) if not sizes_only else [path]
+        headers = [header_in(partial(local, it), it.name, read) for it in parts]
+        return (_looked(path.name, tuple(headers)),)
+    return _of_repository(named, settings)
+
+
+def fitted(
+    stack_file: Path, settings: Settings, engine: str | None, watch: Watch
+) -> Fitted:
+    """What a stack needs where it is to run; raises UsageError where nobody knows."""
+    known = _weighed(stack_file, settings, engine, watch)
+    if known.size is None:
+        raise UsageError(
+            "the headers of these weights were not read yet",
+            hint=f"`deployer fetch {stack_file}` fetches them",
+        )
+    return Fitted(known.size, known.size.fits, known)
+
+
+def choices(found: Fitted) -> tuple[Cell, ...]:
+    """The table of GPUs, contexts and cache types for a stack."""
+    _, machine = found.size.machines[0]
+    return matrix(found.size.facts, found.size.serving, count=max(1, machine.gpus))
+
+
+def _weighed(
+    stack_file: Path, settings: Settings, engine: str | None, watch: Watch
+) -> Weighed:
+    loaded = load(stack_file, engine=engine, allowed=settings.allowed)
+    locked = lock_file.read(lock_file.lock_path(stack_file))
+    facts = resolved(loaded, stack_file, settings, locked, watch)
+    graph = expand(loaded.stack, facts, ABILITIES[loaded.stack.engine])
+    return weighed(loaded, stack_file, settings, facts, graph)
+
+
+def _of_stack(path: Path, settings: Settings, watch: Watch) -> tuple[Looked, ...]:
+    facts = fitted(path, settings, None, watch).size.facts
+    return _both(path.name, facts)
+
+
+def _of_repository(named: str, settings: Settings) -> tuple[Looked, ...]:
+    reference = _REFERENCE.fullmatch(named)
+    if reference is None:
+        raise UsageError(
+            f"`{named[:80]}` is no file, address, repository or stack",
+            hint="write `model.gguf`, `https://…`, `owner/name:Q4_K_M` or `stack.yaml`",
+        )
+    choice = hub.Choice(repo=reference["repo"], quant=reference["quant"])
+    pin = hub.pin(choice, environment=settings.environment)
+    token = hub.token_of(settings.environment)
+    headers = tuple(
+        header_in(partial(remote, url, token=token), shown(url))
+        for url in _addresses(pin, settings)
+    )
+    return (_looked(named, headers),)
+
+
+def _addresses(pin: Pin, settings: Settings) -> list[str]:
+    names = pin.where["model"]
+    if not isinstance(names, list):
+        raise SourceError("the hub pins no file")
+    return [hub.address(pin, str(name), settings.environment) for name in names]
+
+
+def _looked(name: str, headers: tuple[Header, ...]) -> Looked:
+    is_projector = headers[0].architecture == PROJECTOR
+    thing = projector_of(headers[0]) if is_projector else model_of(headers)
+    return Looked(name, thing, headers)
+
+
+def _both(name: str, facts: Facts) -> tuple[Looked, ...]:
+    model = Looked(name, facts.model, ())
+    if facts.projector is None:
+        return (model,)
+    return model, Looked(f"{name}: mmproj", facts.projector, ())

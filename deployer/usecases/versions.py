@@ -1,0 +1,169 @@
+"""Whether this deployer is the newest, and fits what it runs with and what it reads."""
+
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+from typing import Final
+
+from packaging.markers import Marker
+from packaging.requirements import Requirement
+from packaging.version import InvalidVersion, Version
+
+from deployer import __version__
+from deployer.artefacts import lock_file
+from deployer.artefacts.sources.pypi import Newest, newest
+from deployer.errors import DeployerError
+from deployer.usecases.context.settings import Settings
+from deployer.usecases.context.stack_files import name_in, stack_files, text_of
+
+_NAME: Final = "deployer"
+_ABOUT: Final = "llama.cpp"
+"""What ours is about; another project may have the name on an index."""
+_INDEX: Final = "`pip config list` shows which index is asked"
+_EXTRA: Final = re.compile(r"""extra == ["']([^"']+)["']""")
+_DEVELOPMENT: Final = "dev"
+"""The extra that users do not install."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at."""
+
+    about: str
+    """``newest``, ``dependencies``, ``states`` or ``lock files``."""
+    text: str
+    hint: str = ""
+    fine: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """Everything that was looked at."""
+
+    findings: tuple[Finding, ...]
+    newest: str | None
+    """On the index; None where that could not be told."""
+
+    @property
+    def newer(self) -> bool:
+        """Whether the index has a newer one."""
+        return self.newest is not None and Version(self.newest) > Version(__version__)
+
+
+def look(paths: Sequence[Path], settings: Settings) -> Looked:
+    """Ask the index, and look at what is installed, at states and at lock files."""
+    found, told = _newest(settings)
+    files = [(file, name_in(text_of(file))) for file in stack_files(paths)]
+    named = [(file, name) for file, name in files if name is not None]
+
+    def state(file: Path, name: str) -> bool:
+        return settings.states(file, name).read() is not None
+
+    def lock(file: Path, _name: str) -> bool:
+        return lock_file.read(lock_file.lock_path(file)) is not None
+
+    findings = [told, *_dependencies()]
+    if named:
+        findings += [*_read("states", named, state), *_read("lock files", named, lock)]
+    return Looked(tuple(findings), found)
+
+
+def compare(found: Newest, here: str) -> Finding:
+    """What the newest version of an index means for this one."""
+    try:
+        there = Version(found.version)
+    except InvalidVersion:
+        return Finding("newest", "the index tells a version that is none", fine=False)
+    if not any(_ABOUT in text for text in (found.summary, *found.keywords)):
+        why = f"`{_NAME}` on the index is another project: {found.summary}"
+        return Finding("newest", why, _INDEX, fine=False)
+    if there > Version(here):
+        return Finding("newest", f"{found.version} is there", _how_to_upgrade())
+    return Finding("newest", f"the index has {found.version}, and none that is newer")
+
+
+def out_of_bounds(
+    wanted: Sequence[str], installed: Callable[[str], str | None]
+) -> Iterator[Finding]:
+    """What is installed and too old or too new, or lacks; of extras what is there."""
+    for text in wanted:
+        requirement = Requirement(text)
+        marker = requirement.marker
+        extra = marker is not None and not marker.evaluate({"extra": ""})
+        if extra and not _is_for_users(marker):
+            continue
+        found = installed(requirement.name)
+        if found is None and extra:
+            continue
+        if found is None or not requirement.specifier.contains(found, prereleases=True):
+            has = f"is {found}" if found else "is not installed"
+            why = f"`{requirement.name}` {has}, and has to be {requirement.specifier}"
+            wants = f"{requirement.name}{requirement.specifier}"
+            hint = f"python -m pip install '{wants}'"
+            yield Finding("dependencies", why, hint, fine=False)
+
+
+def _is_for_users(marker: Marker | None) -> bool:
+    """Whether an extra that users install asks for it, on this machine."""
+    names = set(_EXTRA.findall(str(marker))) - {_DEVELOPMENT}
+    return any(marker.evaluate({"extra": n}) for n in names if marker is not None)
+
+
+def _newest(settings: Settings) -> tuple[str | None, Finding]:
+    try:
+        found = newest(_NAME, environment=settings.environment)
+    except DeployerError as error:
+        why = f"could not be told: {error.message}"
+        return None, Finding("newest", why, _INDEX, fine=False)
+    finding = compare(found, __version__)
+    return found.version if finding.fine else None, finding
+
+
+def _how_to_upgrade() -> str:
+    """What to type, by how this one was installed."""
+    parts = Path(sys.prefix).parts
+    if "pipx" in parts:
+        return f"pipx upgrade {_NAME}"
+    if "uv" in parts and "tools" in parts:
+        return f"uv tool upgrade {_NAME}"
+    return f"python -m pip install --upgrade {_NAME}"
+
+
+def _dependencies() -> Iterator[Finding]:
+    try:
+        wanted = requires(_NAME) or []
+    except PackageNotFoundError:
+        why = "could not be told: this deployer is not installed as a package"
+        yield Finding("dependencies", why, fine=False)
+        return
+    wrong = tuple(out_of_bounds(wanted, _installed))
+    yield from wrong
+    if not wrong:
+        yield Finding("dependencies", "all within their bounds")
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _read(
+    about: str,
+    named: Sequence[tuple[Path, str]],
+    there: Callable[[Path, str], bool],
+) -> Iterator[Finding]:
+    """Whether this version reads them; what it cannot read says why."""
+    count, wrong = 0, False
+    for file, name in named:
+        try:
+            count += there(file, name)
+        except DeployerError as error:
+            wrong = True
+            yield Finding(about, error.message, error.hint, fine=False)
+    if not wrong:
+        yield Finding(about, f"{count} there, and this version reads them")

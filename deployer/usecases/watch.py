@@ -1,0 +1,207 @@
+"""Day 2: metrics of a live stack, probes of it, and what monitors are told of it.
+
+A round of `watch` rests, asks once, and asks again at once: the first answer is that
+of a server that was idle (a restore, where it sleeps), the second that of a warm one.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+
+from deployer.planning.verdict import Outcome, Verdict
+from deployer.show import monitor
+from deployer.show.monitor import RESTORE, WARM, Monitored
+from deployer.stack.fields.values import Flat, JsonValue
+from deployer.system.file_modes import as_the_user
+from deployer.system.regular_files import read_regular
+from deployer.usecases.applying.run_gates import release_fields, target_of
+from deployer.usecases.check import Checking, check
+from deployer.usecases.context.deployed import deployed
+from deployer.usecases.context.settings import STATE_FOLDER, Settings, utc_now
+
+KEPT = 500
+"""Probes of a stack that are remembered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """One request to a live server."""
+
+    at: str
+    path: str
+    """`restore` for the first after idle, else `warm`."""
+    ok: bool
+    ttft_seconds: float | None
+    limit_seconds: float
+    because: str
+    failures_total: int
+    """Of this path since the record was begun, this one included."""
+    server_errors_total: int
+
+    @property
+    def data(self) -> dict[str, JsonValue]:
+        """As the record keeps it."""
+        return asdict(self)
+
+    @property
+    def breach(self) -> bool:
+        """Whether it failed, or took longer than it may."""
+        slow = self.ttft_seconds is None or self.ttft_seconds > self.limit_seconds
+        return not self.ok or slow
+
+
+@dataclass(frozen=True, slots=True)
+class Watching:
+    """How a stack is watched."""
+
+    rounds: int
+    """0: without an end."""
+    idle: float
+    """Seconds of rest before each round."""
+    rest: Callable[[float], None]
+
+
+def monitored(stack_file: Path, settings: Settings) -> Monitored:
+    """The live server of a stack, for monitors; raises UsageError where none is."""
+    found = deployed(stack_file, settings)
+    end = found.engine.endpoint(found.server, candidate=False)
+    fields = release_fields(found.state.live)
+    return Monitored(found.state.stack, end.url, end.api_key_env, fields)
+
+
+def metrics(stack_file: Path, settings: Settings) -> dict[str, float]:
+    """What the live server counts."""
+    found = deployed(stack_file, settings)
+    end = found.engine.endpoint(found.server, candidate=False)
+    from deployer.gates.harness.scrape import scrape  # noqa: PLC0415 - only here
+
+    keys = settings.keys(stack_file.parent.absolute())
+    return scrape(target_of(end, keys, {}))
+
+
+def watch(stack_file: Path, settings: Settings, watching: Watching) -> Iterator[Probe]:
+    """Probe in rounds; each probe is recorded before it is told."""
+    it = monitored(stack_file, settings)
+    done = 0
+    while not watching.rounds or done < watching.rounds:
+        watching.rest(watching.idle)
+        for path, limit in ((RESTORE, it.restore_limit), (WARM, it.warm_limit)):
+            record = record_of(stack_file, it.stack)
+            known = remembered(record)
+            before = [probe for probe in known if probe.path == path]
+            verdict = _asked(stack_file, settings, limit)
+            probe = _probe(verdict, path, limit, before[-1] if before else None)
+            _write(record, (*known, probe)[-KEPT:])
+            yield probe
+        done += 1
+
+
+def record_of(stack_file: Path, stack: str) -> Path:
+    """Where the probes of a stack are remembered."""
+    return stack_file.parent / STATE_FOLDER.parent / "watch" / f"{stack}.jsonl"
+
+
+def remembered(record: Path) -> tuple[Probe, ...]:
+    """The probes of a record, oldest first; lines that are no probe are left out."""
+    found: list[Probe] = []
+    text = read_regular(record).decode("utf-8", "replace") if record.exists() else ""
+    for line in text.splitlines():
+        try:
+            found.append(Probe(**json.loads(line)))
+        except (ValueError, TypeError, RecursionError):
+            continue
+    return tuple(found)
+
+
+def write_textfile(stack_file: Path, settings: Settings, file: Path) -> None:
+    """Replace a file for the textfile collector, whole or not at all."""
+    stack = deployed(stack_file, settings).state.stack
+    text = textfile(stack, remembered(record_of(stack_file, stack)))
+    new = file.with_suffix(".new")
+    with as_the_user():  # node_exporter, another user, reads it
+        new.write_text(text, encoding="utf-8")
+    new.replace(file)
+
+
+def textfile(stack: str, probes: tuple[Probe, ...]) -> str:
+    """The record as the textfile collector of node_exporter reads it."""
+    lines: list[str] = []
+    for name, kind in (
+        (monitor.TTFT, "gauge"),
+        (monitor.FAILURES, "counter"),
+        (monitor.REFUSALS, "counter"),
+    ):
+        lines.append(f"# TYPE {name} {kind}")
+        for path in (RESTORE, WARM):
+            of = [probe for probe in probes if probe.path == path]
+            value = _value(name, of)
+            if value is not None:
+                lines.append(f'{name}{{stack="{stack}",path="{path}"}} {value:g}')
+    if probes:
+        at = datetime.fromisoformat(probes[-1].at).timestamp()
+        lines += [f"# TYPE {monitor.LAST} gauge"]
+        lines += [f'{monitor.LAST}{{stack="{stack}"}} {at:.0f}']
+    return "\n".join(lines) + "\n"
+
+
+def _value(name: str, probes: list[Probe]) -> float | None:
+    if not probes:
+        return None
+    if name == monitor.FAILURES:
+        return probes[-1].failures_total
+    if name == monitor.REFUSALS:
+        return probes[-1].server_errors_total
+    return probes[-1].ttft_seconds
+
+
+def _asked(stack_file: Path, settings: Settings, limit: float) -> Verdict:
+    """One streamed answer of what is live; none is waited for beyond the limit."""
+    options: Flat = {"gates.stream.ttft": limit}
+    checking = Checking(gates=("stream",), options=options, process=False)
+    (verdict,) = check(stack_file, settings, checking, lambda _: None).verdicts
+    return verdict
+
+
+def _probe(verdict: Verdict, path: str, limit: float, before: Probe | None) -> Probe:
+    ttft = verdict.figures.get("ttft_seconds")
+    ok = verdict.outcome is Outcome.PASS or ttft is not None
+    refused = sum(e.status is not None and e.status >= 500 for e in verdict.evidence)
+    return Probe(
+        at=utc_now(),
+        path=path,
+        ok=ok,
+        ttft_seconds=ttft,
+        limit_seconds=limit,
+        because=verdict.because,
+        failures_total=(before.failures_total if before else 0) + (not ok),
+        server_errors_total=(before.server_errors_total if before else 0) + refused,
+    )
+
+
+def _write(file: Path, probes: tuple[Probe, ...]) -> None:
+    """Replace the record, whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    new = file.with_suffix(".new")
+    text = "".join(f"{json.dumps(probe.data)}\n" for probe in probes)
+    new.write_text(text, encoding="utf-8")
+    new.replace(file)
+
+
+def render_monitor(stack_file: Path, settings: Settings, out: Path) -> tuple[Path, ...]:
+    """Write what Prometheus and Grafana read; returns the files."""
+    from deployer.stack.yaml.yaml_text import yaml_text  # noqa: PLC0415 - only here
+
+    it = monitored(stack_file, settings)
+    texts = {
+        f"{it.stack}.prometheus.yml": yaml_text(monitor.scrape_config(it)),
+        f"{it.stack}.rules.yml": yaml_text(monitor.alert_rules(it)),
+        f"{it.stack}.dashboard.json": json.dumps(monitor.dashboard(it), indent=2)
+        + "\n",
+    }
+    with as_the_user():
+        out.mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            (out / name).write_text(text, encoding="utf-8")
+    return tuple(out / name for name in texts)

@@ -1,0 +1,175 @@
+"""The command line of llama-server: what each option becomes, on which build."""
+
+import json
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from deployer.planning.argv import words_of
+from deployer.planning.graph import build_number
+from deployer.stack.fields.marks import leaves
+from deployer.stack.fields.values import JsonValue
+from deployer.testing.stacks import facts, stack
+from tests.planning.checking import LOCAL
+from tests.planning.examples import SERVER
+
+CATALOGUE = Path(__file__).parent.parent / "data" / "server_flags.json"
+CATALOGUED: Mapping[int, str] = {
+    8672: "8672",
+    9763: "9763",
+    10434: "10435",
+    11434: "11434",
+}
+"""A build, and the nearest one whose options were read."""
+
+OPTIONS = {path.removeprefix("server."): values for path, values in SERVER.items()}
+
+
+def argv(options: Mapping[str, JsonValue], build: int | None) -> list[str]:
+    asked = stack(
+        {
+            "version": 1,
+            "name": "demo",
+            "engine": "local",
+            "llama_cpp": {"tag": "b9763"},
+            "model": {"path": "m.gguf"},
+            "server": dict(options),
+        }
+    )
+    return list(words_of(leaves(asked), build=build))
+
+
+def check(options: Mapping[str, JsonValue], build: int, expected: str) -> None:
+    assert argv(options, build) == expected.split()
+
+
+@pytest.mark.parametrize("build", CATALOGUED)
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_word_of_an_option_is_one_that_the_build_knows(
+    option: str, build: int
+) -> None:
+    """An unknown option ends llama-server before it starts."""
+    known = json.loads(CATALOGUE.read_text())["builds"][CATALOGUED[build]]
+    switches, with_value = set(known["switches"]), set(known["with_value"])
+    for value in OPTIONS[option]:
+        words = [*argv({option: value}, build), "--end"]
+        for word, following in pairwise(words):
+            if not word.startswith("--"):
+                continue
+            takes_value = not following.startswith("--")
+            assert word in (with_value if takes_value else switches)
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("ctx_size", "--ctx-size 1024"),
+        ("n_gpu_layers", "--n-gpu-layers 0"),
+        ("tensor_split", "--tensor-split 3,1"),
+        ("device", "--device none"),
+        ("flash_attn", "--flash-attn on"),
+        ("mmap", "--mmap"),
+        ("mlock", ""),
+        ("kv_offload", "--kv-offload"),
+        ("swa_full", ""),
+        ("cache_ram", "--cache-ram -1"),
+        ("chat_template_kwargs", '--chat-template-kwargs {"a":true}'),
+        ("override_tensor", "--override-tensor a=CPU"),
+        ("timeout", "--timeout 60"),
+        ("temperature", "--temp 0"),
+        ("top_p", "--top-p 0.95"),
+        ("flags", "--keep 1"),
+    ],
+)
+def test_an_option_by_its_type(option: str, words: str) -> None:
+    check({option: OPTIONS[option][0]}, 9763, words)
+
+
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        (8672, "--no-mmap"),
+        (10104, "--no-mmap"),
+        (10105, "--load-mode none"),
+        (11434, "--load-mode none"),
+    ],
+)
+def test_no_mmap_is_spelled_as_the_build_knows_it(build: int, words: str) -> None:
+    check({"mmap": False}, build, words)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"mmap": False, "mlock": True}, "--load-mode mlock"),
+        ({"mmap": True, "mlock": True}, "--load-mode mmap+mlock"),
+        ({"mmap": False, "direct_io": True}, "--load-mode dio"),
+        ({"mmap": False, "mlock": False}, "--load-mode none"),
+    ],
+)
+def test_options_that_became_one_are_written_as_one(
+    options: Mapping[str, JsonValue], words: str
+) -> None:
+    """Repeated, the last would win, and one of the two intents be lost."""
+    check(options, 11434, words)
+
+
+@pytest.mark.parametrize(("build", "words"), [(9093, "--no-webui"), (9246, "--no-ui")])
+def test_no_ui_is_spelled_as_the_build_knows_it(build: int, words: str) -> None:
+    check({"ui": False}, build, words)
+
+
+def test_a_build_that_is_known_by_commit_alone_is_taken_for_a_new_one() -> None:
+    assert argv({"mmap": False}, None) == ["--load-mode", "none"]
+
+
+@pytest.mark.parametrize(
+    ("tag", "number"),
+    [("b9763", 9763), ("b9763abc", None), ("v1.2.3", None), ("0123abc", None)],
+)
+def test_the_number_of_a_build_is_in_its_tag(tag: str, number: int | None) -> None:
+    """A commit may begin with a `b` as well."""
+    named = stack(LOCAL.replace("b9763", f'"{tag}"'))
+    assert build_number(named, facts()) == number
+
+
+def test_unset_options_write_nothing() -> None:
+    assert argv({}, 9763) == []
+
+
+def test_a_fraction_of_a_second_is_rounded_up() -> None:
+    """llama-server takes whole seconds, and 0 would mean none."""
+    check({"timeout": "200ms"}, 9763, "--timeout 1")
+
+
+def test_a_float_keeps_its_digits() -> None:
+    check({"top_p": 0.12345678}, 9763, "--top-p 0.12345678")
+
+
+def test_free_flags_come_last_so_that_they_win() -> None:
+    check({"flags": {"ctx-size": 1}, "ctx_size": 2}, 9763, "--ctx-size 2 --ctx-size 1")
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (True, "--x"),
+        (False, "--no-x"),
+        (3, "--x 3"),
+        (0.5, "--x 0.5"),
+        (-1, "--x -1"),
+        ("text", "--x text"),
+        (["a", 1], "--x a --x 1"),
+        ([], ""),
+    ],
+)
+def test_a_free_flag_by_its_value(value: JsonValue, words: str) -> None:
+    check({"flags": {"x": value}}, 9763, words)
+
+
+def test_a_word_is_never_split_at_spaces() -> None:
+    """No shell is between us and llama-server."""
+    words = argv({"reasoning_budget_message": "that will do; rm -rf *"}, 9763)
+    assert words == ["--reasoning-budget-message", "that will do; rm -rf *"]

