@@ -99,8 +99,15 @@ HOMES: Mapping[str, tuple[str, ...]] = {
 """Where a library is known; one that is not named here is known nowhere."""
 
 PURE = ("planning/", "stack/fields/", "show/")
-SPELL = ("planning/", "stack/fields/", "stack/checks", "stack/access", "stack/expected",
-         "stack/gate_files", "show/")
+SPELL = (
+    "planning/",
+    "stack/fields/",
+    "stack/checks",
+    "stack/access",
+    "stack/expected",
+    "stack/gate_files",
+    "show/",
+)
 """Rooms that decide over fields, and so may name them."""
 
 NEVER_IN_PURE = {

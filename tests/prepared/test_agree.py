@@ -65,7 +65,6 @@ FORGOTTEN = {
     "a nearer folder of patches": "stacks/patches",
     "the repository": ".git",
     "CRIU": "bin/criu",
-    ".env": ".env",
 }
 """The ends of the paths without which an edit would not be noticed."""
 
