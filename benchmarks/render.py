@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 from benchmarks.result import Result, Run, Table
-from deployer.engines import ABILITIES
 from deployer.engines.modal.lower import lower
 from deployer.engines.modal.render import render as app_files
+from deployer.engines.registry import ABILITIES
 from deployer.llama.patches.patch_file import load_patches
 from deployer.planning.facts import Facts, Pin
 from deployer.planning.graph import expand

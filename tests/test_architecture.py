@@ -4,6 +4,7 @@ import ast
 import sys
 from collections.abc import Iterator, Mapping
 from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,7 @@ HOMES: Mapping[str, tuple[str, ...]] = {
         "gates/harness/client.py",
         "gates/harness/runner.py",
         "artefacts/sources/client.py",
+        "artefacts/sources/download.py",
         "artefacts/sources/parts.py",
         "artefacts/sources/transfer.py",
         "artefacts/sources/hub.py",
@@ -293,6 +295,43 @@ def test_what_is_copied_beside_rendered_apps_needs_nothing_else() -> None:
     for path in (ROOT / "runtime").glob("*.py"):
         others = {n for n in imports(path) if not n.startswith("deployer.runtime")}
         assert {name.split(".")[0] for name in others} <= allowed
+
+
+def test_no_module_leads_back_to_itself() -> None:
+    """No circle of imports, lazy ones and those for types included."""
+    modules = {_dotted(path): path for path in OURS}
+    graph = {
+        name: {
+            known
+            for found in named(path)
+            if (known := _longest(found, modules)) not in {name, ""}
+        }
+        for name, path in modules.items()
+    }
+    TopologicalSorter(graph).prepare()
+
+
+def _dotted(path: Path) -> str:
+    parts = path.relative_to(REPOSITORY).with_suffix("").parts
+    return ".".join(parts).removesuffix(".__init__")
+
+
+def named(path: Path) -> Iterator[str]:
+    """The dotted name of everything that a file imports of ours."""
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.ImportFrom):
+            package = _dotted(path.parent / "__init__.py") if node.level else ""
+            module = ".".join(it for it in (package, node.module) if it)
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def _longest(name: str, modules: Mapping[str, Path]) -> str:
+    """The module that a dotted name is of; empty for one that is not ours."""
+    while name and name not in modules:
+        name = name.rpartition(".")[0]
+    return name
 
 
 def test_gates_and_engines_do_not_know_each_other() -> None:

@@ -16,7 +16,7 @@ def _known_engine(
     del context, option
     if name is None:
         return None
-    from deployer.engines import ABILITIES  # noqa: PLC0415 - only where it is named
+    from deployer.engines.registry import ABILITIES  # noqa: PLC0415 - only where it is named
 
     if name not in ABILITIES:
         raise UsageError(

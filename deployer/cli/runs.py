@@ -11,16 +11,17 @@ from deployer.cli.for_each_stack import report
 from deployer.cli.output import is_terminal, width
 from deployer.cli.progress_display import Show
 from deployer.cli.stream import Stream
-from deployer.engines import Endpoint
+from deployer.engines.contract import Endpoint
 from deployer.errors import CancelledError, DeployerError, GateError, UsageError
 from deployer.planning.verdict import Verdict
 from deployer.show.text import plan_text
 from deployer.spelling import harmless
 from deployer.usecases.apply import Applied, Confirm, apply_stack, destroy
 from deployer.usecases.applying.saved_plan import SavedPlan
+from deployer.usecases.context.options import Options
 from deployer.usecases.context.settings import Settings
 from deployer.usecases.context.stack_files import Subject
-from deployer.usecases.plan import Options, Planned
+from deployer.usecases.plan import Planned
 
 
 def asked_for(

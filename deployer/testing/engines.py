@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import cache
 from typing import TypeVar
 
-from deployer.engines import Endpoint, Observation, Restored
+from deployer.engines.contract import Endpoint, Observation, Restored
 from deployer.errors import (
     EngineError,
 )

@@ -6,10 +6,11 @@ from functools import partial
 from pathlib import Path
 
 from deployer.artefacts import lock_file
-from deployer.engines import ABILITIES, Endpoint, Engine
+from deployer.engines.contract import Endpoint, Engine
 from deployer.engines.local.folders import stack_folder
 from deployer.engines.local.holders import holders
 from deployer.engines.local.leftovers import ended_runs, remove_runs
+from deployer.engines.registry import ABILITIES
 from deployer.errors import GateError, UsageError
 from deployer.planning.events import Event, Say, Talk, Used
 from deployer.planning.plan import Drift, make_plan
@@ -29,10 +30,11 @@ from deployer.usecases.context.deployed import Deployed, deployed, name_of
 from deployer.usecases.context.gc_roots import only_used_by, register, users
 from deployer.usecases.context.hosts import refuse_elsewhere
 from deployer.usecases.context.lock_wait import locked
+from deployer.usecases.context.options import Options
 from deployer.usecases.context.settings import Settings, monotonic, utc_now, whole
 from deployer.usecases.history.gate_reports import keep_report
 from deployer.usecases.history.runs import ran_now, remember
-from deployer.usecases.plan import Options, Planned, drift_of, plan, settled
+from deployer.usecases.plan import Planned, drift_of, plan, settled
 from deployer.usecases.reading.prepared import Prepared
 
 _KEEP = 3

@@ -21,8 +21,9 @@ from deployer.planning.events import Say
 from deployer.planning.resources import Kind
 from deployer.show.words import show
 from deployer.usecases.context.gc_roots import Unreachable, Users, users
+from deployer.usecases.context.options import Options
 from deployer.usecases.context.settings import Settings
-from deployer.usecases.plan import Options, prepare
+from deployer.usecases.plan import prepare
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,9 @@ from deployer.llama.patches.patch_file import load_patches, names_in
 from deployer.llama.patches.verdicts import PatchVerdict
 from deployer.planning.events import Say
 from deployer.planning.resources import Kind
+from deployer.usecases.context.options import Options
 from deployer.usecases.context.settings import Settings
-from deployer.usecases.plan import Options, prepare
+from deployer.usecases.plan import prepare
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from deployer.engines import Endpoint
+from deployer.engines.contract import Endpoint
 from deployer.gates.harness.conversation import Conversation
 from deployer.usecases.applying.run_gates import target_of
 from deployer.usecases.connect import live_of

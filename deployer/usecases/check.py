@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from deployer.engines import Endpoint
+from deployer.engines.contract import Endpoint
 from deployer.gates.harness.runner import GateRequest, Tell, run_gates
 from deployer.gates.harness.target import Target
 from deployer.planning.events import Event

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from deployer.engines import Endpoint, Restored
+from deployer.engines.contract import Endpoint, Restored
 from deployer.errors import UsageError
 from deployer.planning.events import Say
 from deployer.planning.resources import Kind

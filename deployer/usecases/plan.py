@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from os import urandom
 from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
 
 from deployer.diagnostics import Place
-from deployer.engines import ABILITIES, Look, look_at
+from deployer.engines.contract import Look
+from deployer.engines.registry import ABILITIES, look_at
 from deployer.errors import PendingError, UsageError
 from deployer.planning.plan import Action, Drift, Plan, make_plan
 from deployer.planning.progress import Watch, unwatched
@@ -16,6 +16,7 @@ from deployer.planning.resources import Graph, Kind
 from deployer.planning.state import Record, State, node_of
 from deployer.usecases.applying.actual import reconciled
 from deployer.usecases.context.hosts import elsewhere, placed
+from deployer.usecases.context.options import Options, Pending
 from deployer.usecases.context.settings import Settings
 from deployer.usecases.reading.prepared import Cache, Prepared
 
@@ -25,36 +26,6 @@ if TYPE_CHECKING:
 
 UNSEEN_STATE = "the state was not read (--without-state)"
 """Said of plans that were made without asking what is deployed."""
-
-
-class Pending(StrEnum):
-    """What becomes of what an earlier run began and did not end."""
-
-    ADOPT = "adopt"
-    """It is settled first, and the plan goes on from there."""
-    CLEAR = "clear"
-    """It is settled, and nothing new is begun."""
-    FAIL = "fail"
-    """Nothing is done while there is any."""
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How a stack is to be read and compared."""
-
-    engine: str | None = None
-    """Instead of the engine that the file names."""
-    locked: bool = False
-    """Refuse to resolve anything that the lock file does not hold."""
-    refresh: bool = False
-    """Observe all that is live, also where that takes requests to somebody else."""
-    observe: bool = False
-    """Observe all that is live on this machine, as before an apply."""
-    pending: Pending = Pending.ADOPT
-    without_state: bool = False
-    """Ask nobody what is deployed: all of the stack counts as new."""
-    cached: bool = True
-    """Take what earlier runs read of the same files."""
 
 
 @dataclass(frozen=True, slots=True)

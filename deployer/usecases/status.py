@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from deployer.engines import Endpoint, Observation
+from deployer.engines.contract import Endpoint, Observation
 from deployer.planning.plan import Change, Drift, make_plan
 from deployer.planning.resources import Kind
 from deployer.planning.state import Release, State, node_of

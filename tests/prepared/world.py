@@ -14,9 +14,10 @@ from deployer.cli.print_plan import print_plan
 from deployer.errors import DeployerError
 from deployer.planning.facts import Facts, Pin
 from deployer.stack.load import load
+from deployer.usecases.context.options import Options
 from deployer.usecases.context.settings import Settings
 from deployer.usecases.lock import lock
-from deployer.usecases.plan import Options, plan
+from deployer.usecases.plan import plan
 from deployer.usecases.reading.prepared import Cache
 
 NOBODY = sys.maxsize

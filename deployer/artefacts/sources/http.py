@@ -13,8 +13,9 @@ from deployer.artefacts.sources.client import (
     translated,
 )
 from deployer.artefacts.sources.digests import DigestCache
+from deployer.artefacts.sources.download import Transfer
 from deployer.artefacts.sources.space import sync_folder, writing
-from deployer.artefacts.sources.transfer import Transfer, transferred
+from deployer.artefacts.sources.transfer import transferred
 from deployer.errors import SourceError
 from deployer.planning.facts import Pin
 from deployer.planning.progress import Watch

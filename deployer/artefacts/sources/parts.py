@@ -21,7 +21,7 @@ from deployer.artefacts.sources.client import (
 if TYPE_CHECKING:
     import httpx2
 
-    from deployer.artefacts.sources.transfer import Transfer
+    from deployer.artefacts.sources.download import Transfer
 
 PART = 8 * 1024 * 1024
 CONNECTIONS = 6

@@ -30,8 +30,9 @@ from deployer.show.text import plan_text
 from deployer.usecases.apply import destroy, rollback
 from deployer.usecases.applying import saved_plan
 from deployer.usecases.applying.plan_file import stack_of
+from deployer.usecases.context.options import Options, Pending
 from deployer.usecases.context.settings import settings_of
-from deployer.usecases.plan import Options, Pending, Planned
+from deployer.usecases.plan import Planned
 
 
 class _Asked(TypedDict):

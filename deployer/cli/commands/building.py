@@ -15,8 +15,8 @@ from deployer.cli.progress_display import Show
 from deployer.llama.build.trees import Source
 from deployer.llama.patches.verdicts import Outcome, PatchVerdict
 from deployer.usecases.build import build, patches_over_tags
+from deployer.usecases.context.options import Options
 from deployer.usecases.context.settings import patches_folder, settings_of
-from deployer.usecases.plan import Options
 
 _SIGNS = {
     Outcome.APPLY: "✔",

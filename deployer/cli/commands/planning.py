@@ -26,9 +26,10 @@ from deployer.stack.fields.values import JsonValue
 from deployer.stack.notices import notice_data, notice_lines
 from deployer.system.file_modes import as_the_user
 from deployer.usecases.context.concurrent_states import concurrent_states
+from deployer.usecases.context.options import Options
 from deployer.usecases.context.settings import Settings, settings_of
 from deployer.usecases.context.stack_files import Subject
-from deployer.usecases.plan import Options, Planned, plan
+from deployer.usecases.plan import Planned, plan
 
 if TYPE_CHECKING:
     from deployer.cli.progress_display import Show

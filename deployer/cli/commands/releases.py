@@ -7,7 +7,7 @@ import click
 
 from deployer.cli.options import json_option, stack_argument
 from deployer.cli.output import json_head, json_line, when
-from deployer.engines import Observation
+from deployer.engines.contract import Observation
 from deployer.planning.resources import Kind
 from deployer.planning.state import Release
 from deployer.show.data import plan_data

@@ -12,9 +12,9 @@ from deployer.cli.options import (
     stack_argument,
 )
 from deployer.cli.output import json_head, json_line
-from deployer.engines import Rendering
+from deployer.engines.contract import Rendering
+from deployer.usecases.context.options import Options
 from deployer.usecases.context.settings import settings_of
-from deployer.usecases.plan import Options
 from deployer.usecases.render import rendered, write
 
 

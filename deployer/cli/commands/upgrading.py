@@ -11,8 +11,9 @@ from deployer.planning.progress import unwatched
 from deployer.show.text import plan_text
 from deployer.stack.fields.values import JsonValue
 from deployer.stack.notices import notice_lines
+from deployer.usecases.context.options import Options
 from deployer.usecases.context.settings import settings_of
-from deployer.usecases.plan import Options, plan
+from deployer.usecases.plan import plan
 from deployer.usecases.upgrade.builds import Upgrade, Wanted, upgrade, write
 
 

@@ -11,7 +11,7 @@ from typing import assert_never
 from deployer.artefacts.sources import folders, http, hub, paths, pypi, wheels
 from deployer.artefacts.sources.digests import DigestCache
 from deployer.artefacts.store import STORED, Entry, Store
-from deployer.engines import Place
+from deployer.engines.contract import Place
 from deployer.engines.local.program import run_server
 from deployer.engines.node_pins import pin_of
 from deployer.errors import EngineError, SourceError

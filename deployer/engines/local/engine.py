@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from deployer.artefacts.store import STORED
-from deployer.engines import Endpoint, Observation, Place, Restored
+from deployer.engines.contract import Endpoint, Observation, Place, Restored
 from deployer.engines.local import logs, reuseport
 from deployer.engines.local.folders import stack_folder
 from deployer.engines.local.log_trimmer import trim

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from deployer.engines import Place
+from deployer.engines.contract import Place
 from deployer.planning.state import Record
 from deployer.system.contained import contained
 

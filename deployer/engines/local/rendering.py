@@ -1,6 +1,6 @@
 """A stack as the command line that the local engine starts."""
 
-from deployer.engines import Place, Rendering
+from deployer.engines.contract import Place, Rendering
 from deployer.engines.local import reuseport
 from deployer.engines.node_pins import pin_of
 from deployer.planning.argv import command_line, template_file

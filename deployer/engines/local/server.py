@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from deployer.artefacts.sources.space import sync_folder
-from deployer.engines import Place
+from deployer.engines.contract import Place
 from deployer.engines.local import key_file, ports, reach, reuseport
 from deployer.engines.local.chat_templates import known_template
 from deployer.engines.local.folders import run_folder, stack_folder

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from deployer.engines import Place
+from deployer.engines.contract import Place
 from deployer.engines.modal import apps
 from deployer.engines.modal.billing.meter import Meter, plain_rate
 from deployer.engines.modal.drive import Account

@@ -9,7 +9,7 @@ of the Volume.
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from deployer.engines import Endpoint, Observation, Place, Restored
+from deployer.engines.contract import Endpoint, Observation, Place, Restored
 from deployer.engines.modal import apps
 from deployer.engines.modal.artefacts import Artefacts, folder_of
 from deployer.engines.modal.billing.meter import Meter

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Final
 
-from deployer.engines import Observation
+from deployer.engines.contract import Observation
 from deployer.engines.modal import apps
 from deployer.engines.modal.artefacts import folder_of
 from deployer.engines.modal.drive import Account

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from deployer.engines import Place, Rendering
+from deployer.engines.contract import Place, Rendering
 from deployer.engines.modal.lower import files_of, lower, outputs_of
 from deployer.engines.modal.render import render
 from deployer.errors import EngineError

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from deployer.engines import ABILITIES, Engine, may_live
+from deployer.engines.contract import Engine
+from deployer.engines.registry import ABILITIES, may_live
 from deployer.errors import EngineError
 from deployer.planning.actual import reconcile, serving_keys
 from deployer.planning.plan import Drift

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
-from deployer.engines import Engine
+from deployer.engines.contract import Engine
 from deployer.gates.harness.target import Comeback, Target
 from deployer.planning.events import Say
 from deployer.planning.resources import Kind

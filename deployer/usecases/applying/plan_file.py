@@ -16,7 +16,8 @@ from deployer.spelling import harmless
 from deployer.stack.fields.values import Flat, JsonValue
 from deployer.usecases.applying import saved_plan
 from deployer.usecases.applying.saved_plan import Bound, SavedPlan
-from deployer.usecases.plan import Options, Planned
+from deployer.usecases.context.options import Options
+from deployer.usecases.plan import Planned
 
 _MOST = 4
 """Fields that a message names."""

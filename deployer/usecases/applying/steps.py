@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Protocol, assert_never
 
-from deployer.engines import Engine
+from deployer.engines.contract import Engine
 from deployer.errors import (
     DeployerError,
     EngineError,

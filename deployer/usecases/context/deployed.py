@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from os import urandom
 from pathlib import Path
 
-from deployer.engines import Engine
+from deployer.engines.contract import Engine
 from deployer.errors import UsageError
 from deployer.planning.plan import Drift
 from deployer.planning.state import Record, State
@@ -16,9 +16,10 @@ from deployer.stack.fields.values import Flat
 from deployer.state import StateStore
 from deployer.usecases.applying.actual import reconciled
 from deployer.usecases.context.hosts import elsewhere, placed, refuse_elsewhere
+from deployer.usecases.context.options import Options
 from deployer.usecases.context.settings import Settings
 from deployer.usecases.context.stack_files import name_in, text_of
-from deployer.usecases.plan import Options, prepare, refuse_other_file
+from deployer.usecases.plan import prepare, refuse_other_file
 
 
 @dataclass(frozen=True, slots=True)

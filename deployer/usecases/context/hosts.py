@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
-from deployer.engines import ABILITIES, may_live
+from deployer.engines.registry import ABILITIES, may_live
 from deployer.errors import EngineError
 from deployer.planning.state import State
 from deployer.spelling import harmless

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from deployer.artefacts.store import Store
-    from deployer.engines import Engine, Place
+    from deployer.engines.contract import Engine, Place
     from deployer.planning.state import State
 
 STATE_FOLDER = Path(".deployer") / "state"
@@ -116,7 +116,7 @@ class Settings:
 
     def engine(self, name: str, stack_file: Path) -> "Engine":
         """The engine of a stack; raises UsageError for one that is not there."""
-        from deployer.engines import engine_of  # noqa: PLC0415 - as above
+        from deployer.engines.registry import engine_of  # noqa: PLC0415 - as above
 
         try:
             return engine_of(name, self.place(stack_file))
@@ -128,7 +128,7 @@ class Settings:
 
     def place(self, stack_file: Path) -> "Place":
         """Where an engine finds the things of a stack."""
-        from deployer.engines import Place  # noqa: PLC0415 - as above
+        from deployer.engines.contract import Place  # noqa: PLC0415 - as above
 
         folder = stack_file.parent.absolute()
         patches = patches_folder(stack_file)

@@ -9,7 +9,7 @@ from deployer.artefacts import lock_file
 from deployer.artefacts.sources import hub
 from deployer.artefacts.sources.client import shown
 from deployer.artefacts.sources.paths import parts_of
-from deployer.engines import ABILITIES
+from deployer.engines.registry import ABILITIES
 from deployer.errors import SourceError, UsageError
 from deployer.gguf.choices import Cell, matrix
 from deployer.gguf.facts import (

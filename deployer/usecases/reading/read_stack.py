@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from deployer.artefacts import lock_file
 from deployer.artefacts.sources.digests import sha256_of
 from deployer.diagnostics import Place, Problem
-from deployer.engines import abilities_of
+from deployer.engines.registry import abilities_of
 from deployer.errors import StackError, UsageError
 from deployer.llama.flags.unknown_options import problems_of
 from deployer.planning.abilities import Abilities
@@ -32,8 +32,8 @@ from deployer.stack.gate_files import files_of, judged_by
 from deployer.stack.load import Loaded, load
 from deployer.stack.project_root import how_to_allow, may_read, root_of
 from deployer.stack.yaml.tree import place_of
+from deployer.usecases.context.options import Options
 from deployer.usecases.context.settings import Settings, patches_folder
-from deployer.usecases.plan import Options
 from deployer.usecases.reading.known_issues import number_of, refuse_traps
 from deployer.usecases.reading.prepared import Prepared
 from deployer.usecases.reading.stack_inputs import look_around, look_at_all

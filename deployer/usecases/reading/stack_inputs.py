@@ -10,7 +10,7 @@ from pathlib import Path
 from stat import S_ISLNK
 
 from deployer.artefacts.lock_file import lock_path
-from deployer.engines import machine_inputs
+from deployer.engines.registry import machine_inputs
 from deployer.planning.facts import HEADER, Facts
 from deployer.planning.resources import Graph, Kind
 from deployer.stack.fields.model import Stack

@@ -13,9 +13,10 @@ from socket import AF_INET, SOCK_STREAM, socket
 import psutil
 import pytest
 
-from deployer.engines import Look, Place, look_at
 from deployer.engines.api_keys import Keys
+from deployer.engines.contract import Look, Place
 from deployer.engines.local.folders import run_folder
+from deployer.engines.registry import look_at
 from deployer.planning.resources import Kind
 from deployer.planning.state import Record
 from deployer.stack.fields.values import JsonValue

@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from deployer.artefacts import lock_file
-from deployer.engines import ABILITIES
 from deployer.engines.modal.apps import Apps
 from deployer.engines.modal.lower import files_of, lower, outputs_of
 from deployer.engines.modal.render import render
+from deployer.engines.registry import ABILITIES
 from deployer.llama.patches.patch_file import Patch, load_patches
 from deployer.planning.facts import Facts, Pin
 from deployer.planning.graph import expand

@@ -19,7 +19,7 @@ import psutil
 from deployer.artefacts.sources.digests import DigestCache
 from deployer.artefacts.sources.space import ensure_room
 from deployer.artefacts.store import Entry, Store
-from deployer.engines import Place
+from deployer.engines.contract import Place
 from deployer.engines.local.server import Server
 from deployer.engines.local.snapshot import criu, image, manifest
 from deployer.engines.local.snapshot.proof import answers_of

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from deployer.engines import Look, Place
+from deployer.engines.contract import Look, Place
 from deployer.engines.local.folders import run_folder
 from deployer.engines.local.ports import accepted_by
 from deployer.engines.local.supervise import identity

@@ -1,0 +1,194 @@
+"""The contract of an engine, and the values that it takes and gives."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from deployer.engines.api_keys import Keys
+from deployer.planning.actual import RunningServer
+from deployer.planning.resources import Node
+from deployer.planning.state import Record
+from deployer.stack.fields.values import Flat
+
+if TYPE_CHECKING:
+    from deployer.planning.events import Say
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """How to reach a server."""
+
+    url: str
+    api_key_env: str | None = None
+    """Variable that holds the key; the key itself is never kept."""
+    source_address: str | None = None
+    """Local address to connect from, where that decides who answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What is found of a server."""
+
+    running: bool
+    healthy: bool
+    detail: str
+    """One sentence: how it is, and since when."""
+    facts: Flat
+    """pid, memory, version …, as far as the engine knows them."""
+
+
+class Look(StrEnum):
+    """What a plan sees of a live server; an engine observes more."""
+
+    ANSWERS = "answers"
+    SILENT = "runs, but did not answer `/health` with 200 within 2 s"
+    GONE = "does not run"
+    UNSEEN = "was not looked at"
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What bringing a server back from its snapshot came to."""
+
+    really: bool
+    """It was a restore; false for a cold start."""
+    seconds: float
+    """From the call until the server was healthy."""
+    detail: str
+    """One sentence: what was restored, or why it was not."""
+    record: Record
+    """The server that is there now; for a copy beside the live one, that copy."""
+
+
+class Engine(Protocol):
+    """Makes resources real.  Decides nothing: the plan already has.
+
+    Every method finds things by address and key, and may be called again after a
+    crash: what is already so is fine.
+    """
+
+    def preflight(self, nodes: Sequence[Node]) -> None:
+        """Raise what can be known to fail before anything is made."""
+        ...
+
+    def stage(self, node: Node, needs: Mapping[str, Flat], say: "Say") -> Flat:
+        """Make an artefact, or bring a server up beside the live one.
+
+        ``needs`` holds the outputs of what the node is made from, by kind.
+        Returns the outputs: flat values that other methods and nodes need.
+        """
+        ...
+
+    def update(self, node: Node, record: Record, say: "Say") -> None:
+        """Change a live server in place, in its update fields only."""
+        ...
+
+    def promote(self, record: Record, before: Record | None, say: "Say") -> Flat:
+        """Hand the traffic over to a staged server; being live already is fine.
+
+        Returns the outputs that are known only now.  Raises PromotionError where the
+        traffic is still with what had it ``before``; after any other error nobody
+        knows, and the next run carries on.
+        """
+        ...
+
+    def retire(self, record: Record, say: "Say") -> None:
+        """Let a server finish what it answers, then stop it; gone already is fine.
+
+        An artefact that an earlier run began stays: the store looks after itself.
+        """
+        ...
+
+    def start(self, record: Record, needs: Mapping[str, Flat], say: "Say") -> None:
+        """Start a live server that does not run; running already is fine.
+
+        Where no other server has the traffic, it has it from here on.
+        """
+        ...
+
+    def stop(self, record: Record, say: "Say") -> None:
+        """Stop a live server; it stays the live release, and `start` brings it back."""
+        ...
+
+    def idle(self, record: Record, seconds: float, say: "Say") -> None:
+        """Let nobody ask a candidate for a while, so that a restore is what follows.
+
+        Returns once its memory is free.
+        """
+        ...
+
+    def restore(
+        self, record: Record, needs: Mapping[str, Flat], say: "Say", *, beside: bool
+    ) -> Restored:
+        """Bring a server back from its snapshot; a cold start is told as one.
+
+        With ``beside`` what runs is left alone, and the copy answers at an address of
+        its own until it is retired.  Raises EngineError where there is no server in
+        the end.
+        """
+        ...
+
+    def flaw(self, record: Record, server: Record | Node) -> str:
+        """Why an artefact must be made again for this server; empty where it is fine.
+
+        No file is read whose stamp is the one that it was verified with.
+        """
+        ...
+
+    def observe(self, record: Record) -> Observation:
+        """How a server is now."""
+        ...
+
+    def servers(
+        self, stack: str, known: Collection[str], *, thoroughly: bool
+    ) -> tuple[RunningServer, ...]:
+        """Living servers of a stack on this machine, in its state or not.
+
+        ``known`` are the keys that the state names: only where another lives is each
+        asked whether clients reach it.  ``thoroughly`` also finds a server that left
+        no trace but its process.  None where the engine runs servers elsewhere.
+        """
+        ...
+
+    def endpoint(self, record: Record, *, candidate: bool) -> Endpoint:
+        """Where a server answers; for a candidate, where only it answers."""
+        ...
+
+    def discard(self, record: Record, say: "Say") -> None:
+        """Remove an artefact that nothing needs any more; gone already is fine."""
+        ...
+
+    def versions(self, record: Record) -> Mapping[str, str]:
+        """What the engine itself calls its deployments, by the beginning of a key."""
+        ...
+
+    def logs(self, record: Record, *, lines: int, follow: bool) -> Iterator[str]:
+        """The last lines of the server's log, and those that follow."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an engine keeps and finds things; picked by the app alone."""
+
+    home: Path
+    """The artefact store and the run directories."""
+    folder: Path
+    """Folder of the stack file; relative paths in it start here."""
+    environment: Mapping[str, str]
+    keys: Keys
+    """API keys, by the variables that stacks name."""
+    patches: Path
+    """Folder of the patches that a build from source may name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rendering:
+    """What an engine makes of a stack, for people to read."""
+
+    argv: tuple[str, ...]
+    """The command line of llama-server."""
+    files: Mapping[str, bytes]
+    """By name; they belong into one folder."""
