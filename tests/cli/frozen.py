@@ -40,7 +40,11 @@ def look(frame, event, _):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-OURS = ("/deployer/engines/local/", "/deployer/gates/restore.py", "/deployer/store.py")
+OURS = (
+    "/deployer/engines/local/",
+    "/deployer/gates/checks/restore.py",
+    "/deployer/artefacts/store.py",
+)
 sys.argv.insert(0, "deployer")
 threading.setprofile(look)
 sys.setprofile(look)
@@ -78,6 +82,21 @@ class Frozen:
         variables = {VARIABLE: str(self.criu), **(env or {})}
         done = self.project.python(DYING, at, *words, env=variables)
         assert done.code == -signal.SIGKILL, done.out + done.err
+
+    def may_die(
+        self, at: int, *words: str, env: Mapping[str, str | None] | None = None
+    ) -> Done:
+        """Run a command that is killed at a call by its number, if it comes so far."""
+        variables = {VARIABLE: str(self.criu), **(env or {})}
+        return self.project.python(DYING, str(at), *words, env=variables)
+
+    def calls(self, *words: str) -> int:
+        """Run a command to its end; return how many calls it made."""
+        done = self.project.python(
+            DYING, "none", *words, env={VARIABLE: str(self.criu)}
+        )
+        assert done.code == 0, done.out + done.err
+        return int(done.err.split()[-2])
 
     def unproven(self) -> list[Path]:
         """The marks of servers that were restored and not proven."""
