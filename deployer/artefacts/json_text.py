@@ -157,7 +157,7 @@ class Item:
 
 
 def parse(content: bytes | str) -> Item:
-    """What a text holds; raises FormError.
+    """Return what a text holds; raises FormError.
 
     Refuses what JSON readers let pass: a key given twice (a bad merge), NaN, and
     numbers beyond what a float holds.

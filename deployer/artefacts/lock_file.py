@@ -116,7 +116,7 @@ def moved(facts: Facts, inputs: Flat) -> tuple[Moved, ...]:
 
 
 def pins_same(one: Facts | None, other: Facts) -> bool:
-    """Whether two lock files pin the same, whatever they keep of headers."""
+    """Return whether two lock files pin the same, whatever they keep of headers."""
     return one is not None and _bare(one) == _bare(other)
 
 
@@ -174,6 +174,6 @@ def _pin(item: Item, kind: Kind) -> Pin:
 
 
 def _again(path: Path) -> str:
-    """What to type to have a lock file written again, whatever it holds."""
+    """Return what to type to have a lock file written again, whatever it holds."""
     stack = path.with_name(f"{path.name.removesuffix(_SUFFIX)}.yaml")
     return f"deployer lock {stack} --upgrade"

@@ -74,7 +74,7 @@ class Entry:
         return self._place(name)
 
     def problems(self) -> list[str]:
-        """What a look at size, times and inode finds; empty for a sound entry.
+        """Return what a look at size, times and inode finds; empty for a sound entry.
 
         A file that is another one by that is read, once: its digest is remembered.
         A digest that was found since by reading everything counts, too.
@@ -130,7 +130,7 @@ class Store:
         return _read(kind, _checked(key), self.home / kind / key)
 
     def has(self, kind: Kind, key: str) -> bool:
-        """Whether there is an entry, sound or not, at the cost of one look."""
+        """Return whether there is an entry, sound or not, at the cost of one look."""
         return (self.home / kind / _checked(key) / _MANIFEST).is_file()
 
     def entries(self) -> list[Entry]:

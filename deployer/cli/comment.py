@@ -88,7 +88,7 @@ def _planned(
 
 
 def _below(planned: "Planned | SavedPlan") -> Iterator[str]:
-    """What stands below the changes: memory, price, and what else to know."""
+    """Yield what stands below the changes: memory, price, and what else to know."""
     changes = not planned.plan.is_empty
     seen = planned.prepared if changes and isinstance(planned, Planned) else None
     if seen is not None and seen.fit is not None:
@@ -114,7 +114,7 @@ def _failed(subject: Subject, error: DeployerError) -> Entry:
 
 
 def _unseen(subjects: Sequence[Subject], new: Sequence[str], why: str) -> Iterator[str]:
-    """What the plans could not look at, a line each."""
+    """Yield what the plans could not look at, a line each."""
     yield from (subject.note for subject in subjects if subject.note)
     if new:
         more = f" and {len(new) - MANY} more" if len(new) > MANY else ""

@@ -9,7 +9,7 @@ from deployer.stack.fields.values import JsonValue
 
 
 def drift_lines(found: Plan | None) -> Iterator[str]:
-    """What drifted from what was deployed, a line each."""
+    """Yield what drifted from what was deployed, a line each."""
     if found is None:
         yield "never applied"
     elif found.drift:

@@ -66,7 +66,7 @@ def each(
 
 
 def report(file: Path, error: DeployerError, *, as_json: bool) -> None:
-    """What is wrong with one of several stacks."""
+    """Report what is wrong with one of several stacks."""
     if as_json:
         json_line({"type": "error", "file": str(file), **error_data(error)})
     elif isinstance(error, StackError):

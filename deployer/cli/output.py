@@ -50,5 +50,5 @@ def when(stamp: str) -> str:
 
 
 def is_terminal() -> bool:
-    """Whether a person can be asked."""
+    """Return whether a person can be asked."""
     return sys.stdin.isatty() and sys.stdout.isatty()

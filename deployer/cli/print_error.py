@@ -35,7 +35,7 @@ def tell(error: BaseException, *, debug: bool) -> int:
 
 
 def _usage_error(error: click.ClickException) -> UsageError:
-    """What click says, as we say it."""
+    """Return what click says, as we say it."""
     context = error.ctx if isinstance(error, click.UsageError) else None
     command = "deployer" if context is None else context.command_path
     message = error.format_message().removeprefix("Invalid value for ")

@@ -86,7 +86,7 @@ class Stream(Show):
             self._say(apply_ndjson.data_of(line))
 
     def _is_news(self, progress: Progress) -> bool:
-        """Whether another tenth was reached; without an end, nothing is told."""
+        """Return whether another tenth was reached; without an end, nothing is told."""
         if not progress.total:
             return False
         tenth = progress.done * 10 // progress.total

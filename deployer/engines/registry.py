@@ -37,7 +37,7 @@ RENDERERS: Mapping[str, str] = {
 
 
 def render(name: str, graph: Graph, place: Place) -> Rendering:
-    """What the engine of this name makes of a stack."""
+    """Return what the engine of this name makes of a stack."""
     module, _, attribute = RENDERERS[name].partition(":")
     renderer = getattr(import_module(module), attribute)
     return cast("Rendering", renderer(graph, place))
@@ -50,7 +50,7 @@ def engine_of(name: str, place: Place) -> Engine:
 
 
 def abilities_of(name: str, environment: Mapping[str, str], home: Path) -> Abilities:
-    """What an engine can do here and now; this machine is asked only once."""
+    """Return what an engine can do here and now; this machine is asked only once."""
     if name != "local":
         return ABILITIES[name]
     from deployer.engines.local.snapshot.criu import capability  # noqa: PLC0415 - see above

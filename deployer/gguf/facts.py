@@ -153,7 +153,7 @@ def model_of(headers: Sequence[Header]) -> Model:
 
 
 def _attention(keys: _Keys) -> dict[str, Any]:
-    """What the caches are computed from."""
+    """Return what the caches are computed from."""
     heads = keys.per_layer("attention.head_count")
     width = keys.number("embedding_length")
     head_width = width // max(1, _first(heads))
@@ -253,7 +253,7 @@ def _values(content: JsonValue, kind: type) -> dict[str, Any]:
 
 
 def _fits(value: object, kind: object) -> bool:
-    """Whether a value is of a type; a number is one that a header can state."""
+    """Return whether a value is of a type; a number is one that a header can state."""
     if kind is int:
         return type(value) is int and -(2**63) <= value < 2**64
     if isinstance(kind, type) and get_origin(kind) is None:

@@ -138,7 +138,7 @@ def read_sizes(stream: Stream) -> Header:
 
 
 def _sized(values: Mapping[str, Value]) -> bool:
-    """Whether everything that a size is computed from was seen."""
+    """Return whether everything that a size is computed from was seen."""
     architecture = values.get("general.architecture")
     needed = ("block_count", "context_length", "embedding_length")
     return all(f"{architecture}.{name}" in values for name in needed)

@@ -58,7 +58,7 @@ class _Split:
 
 
 def fit_on(facts: Facts, serving: Serving, machine: Machine) -> Fit:
-    """What a server needs on a machine."""
+    """Return what a server needs on a machine."""
     unsure = tuple(_unsure(facts, serving, machine))
     grows = growth(facts, serving)
     if not machine.gpus:
@@ -144,7 +144,7 @@ def _reserves_all(serving: Serving) -> bool:
 
 
 def _on_gpu(facts: Facts, serving: Serving, count: int) -> Iterator[tuple[str, int]]:
-    """What lies in GPU memory."""
+    """Yield what lies in GPU memory."""
     model, split = facts.model, _split(facts.model, serving)
     yield "weights", _gpu_weights(model, serving, split)
     if serving.kv_offload:
@@ -158,7 +158,7 @@ def _on_gpu(facts: Facts, serving: Serving, count: int) -> Iterator[tuple[str, i
 
 
 def _beside(facts: Facts, serving: Serving) -> Iterator[tuple[str, int]]:
-    """What lies in host memory of a server with a GPU, before any request."""
+    """Yield what lies in host memory of a server with a GPU, before any request."""
     model, split = facts.model, _split(facts.model, serving)
     kept = (model.tensor_bytes or model.size) - _gpu_weights(model, serving, split)
     yield "weights", max(kept, model.embedding_bytes)
@@ -176,7 +176,7 @@ def _beside(facts: Facts, serving: Serving) -> Iterator[tuple[str, int]]:
 
 
 def _on_host(facts: Facts, serving: Serving) -> Iterator[tuple[str, int]]:
-    """What a server without a GPU takes, before any request."""
+    """Yield what a server without a GPU takes, before any request."""
     model = facts.model
     yield "weights", model.tensor_bytes or model.size
     yield "KV", sum(cache_layers(model, serving))
@@ -217,7 +217,7 @@ def _split(model: Model, serving: Serving) -> _Split:
 
 
 def _unsure(facts: Facts, serving: Serving, machine: Machine) -> Iterator[str]:
-    """What is not in the figures, or only roughly."""
+    """Yield what is not in the figures, or only roughly."""
     model = facts.model
     yield from serving.untold
     if reason := untold_cache(model):

@@ -31,7 +31,7 @@ class Template:
 
 
 def template_of(text: str) -> Template | None:
-    """What a template can do; None where there is none."""
+    """Return what a template can do; None where there is none."""
     if not text.strip():
         return None
     return Template(

@@ -87,7 +87,7 @@ def words_by_field(
 
 
 def is_word(leaf: Leaf) -> bool:
-    """Whether a field goes into the argument list."""
+    """Return whether a field goes into the argument list."""
     return bool(leaf.marks.flags) or leaf.path.startswith(FLAGS_PREFIX)
 
 

@@ -149,7 +149,7 @@ def _is_made(change: Change | None) -> bool:
 
 
 def _is_validated(server: Change) -> bool:
-    """Whether the gates wake what is live, be it that it is also updated."""
+    """Return whether the gates wake what is live, be it that it is also updated."""
     return any(reason.calls_for is Action.VALIDATE for reason in server.reasons)
 
 

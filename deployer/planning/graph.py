@@ -91,7 +91,7 @@ def _placed(stack: Stack, *nodes: Node) -> Graph:
 
 
 def takes_snapshot(stack: Stack, abilities: Abilities) -> bool:
-    """Whether the stack gets a snapshot resource on this engine."""
+    """Return whether the stack gets a snapshot resource on this engine."""
     wanted = stack.snapshot
     if wanted is None or wanted.enabled is False or not abilities.snapshots:
         return False
@@ -99,7 +99,7 @@ def takes_snapshot(stack: Stack, abilities: Abilities) -> bool:
 
 
 def _can_be_captured(stack: Stack, wanted: Snapshot, abilities: Abilities) -> bool:
-    """Whether this stack can be captured; only `enabled: true` insists on it."""
+    """Return whether this stack can be captured; only `enabled: true` insists on it."""
     mapped = stack.server is not None and stack.server.mmap is True
     if mapped and not abilities.snapshot_keeps_maps:
         return False
@@ -160,13 +160,13 @@ def _used(stack: Stack, *, captured: bool) -> Iterator[Leaf]:
 
 
 def _held(stack: Stack, facts: Facts) -> Flat:
-    """What else the memory of a warmed server depends on."""
+    """Return what else the memory of a warmed server depends on."""
     pictures = {p: v for p, v in facts.inputs.items() if p.startswith(WARMUP_DIGESTS)}
     return {**pictures, **({} if stack.api_key is None else {ASKS_FOR_KEY: True})}
 
 
 def _starts(leaf: Leaf) -> bool:
-    """Whether a field of the server says how one is started, captured or not."""
+    """Return whether a field of the server says how one is started, captured or not."""
     return leaf.path.partition(".")[0] in {"auth", "local"}
 
 

@@ -44,7 +44,7 @@ def flaw_of(kind: Kind, pin: Pin) -> str:
 
 
 def other_than(stack: "Stack", kind: Kind, pin: Pin) -> str:
-    """What a pin has that the stack does not ask for; empty where it fits."""
+    """Return what a pin has that the stack does not ask for; empty where it fits."""
     if pin.source != (source := source_of(stack, kind)):
         return f"`source` is `{pin.source}`, and the stack asks for `{source}`"
     wanted = (
@@ -61,7 +61,7 @@ def other_than(stack: "Stack", kind: Kind, pin: Pin) -> str:
 
 
 def source_of(stack: "Stack", kind: Kind) -> str:
-    """What `Pin.source` is for a stack."""
+    """Return what `Pin.source` is for a stack."""
     build, model = stack.llama_cpp, stack.model
     if kind is Kind.BUILD:
         if build.package is not None:

@@ -205,7 +205,7 @@ def _stopped(state: State) -> Iterator[Drift]:
 
 
 def _half_made(state: State) -> Iterator[Drift]:
-    """What is live, and was being made anew when an earlier run died."""
+    """Yield what is live, and was being made anew when an earlier run died."""
     for loose in state.loose:
         live = state.live.get(loose.record.address)
         if loose.begun is Begun.STAGING and live and live.is_same_thing(loose.record):

@@ -26,7 +26,7 @@ def narrowed(stack: Stack, abilities: Abilities) -> Abilities:
 
 
 def snapshot_notes(stack: Stack, abilities: Abilities) -> Iterator[str]:
-    """What the user should know though nothing is wrong, a sentence each."""
+    """Yield what the user should know though nothing is wrong, a sentence each."""
     if stack.snapshot is None or stack.snapshot.enabled is False:
         return
     if not takes_snapshot(stack, abilities):

@@ -171,7 +171,7 @@ def _rollout(plan: Plan, nodes: tuple[Node, ...], server: Node) -> Iterator[Step
 
 
 def _in_place(plan: Plan, nodes: tuple[Node, ...]) -> Iterator[Step]:
-    """What needs no candidate."""
+    """Yield what needs no candidate."""
     called_for = {r.calls_for for c in plan.changes for r in c.reasons}
     server = plan.change(Kind.SERVER)
     if server is None or server.after is None or server.before is None:

@@ -75,7 +75,7 @@ def sign(verdict: Verdict) -> str:
 
 
 def all_let_pass(verdicts: Iterable[Verdict]) -> bool:
-    """Whether every gate lets the candidate be promoted."""
+    """Return whether every gate lets the candidate be promoted."""
     return not any(verdict.holds_back for verdict in verdicts)
 
 

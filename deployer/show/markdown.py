@@ -92,7 +92,7 @@ def comment(entries: Sequence[Entry], *, unseen: Sequence[str] = ()) -> str:
 
 
 def _quiet(entry: Entry) -> bool:
-    """Whether there is nothing to tell but that it is unchanged."""
+    """Return whether there is nothing to tell but that it is unchanged."""
     planned = entry.plan is not None and entry.plan.is_empty and not entry.notes
     return entry.unchanged or planned
 

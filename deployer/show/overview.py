@@ -137,7 +137,7 @@ def is_measurable(value: float) -> bool:
 
 
 def spread(probes: Sequence[Seen]) -> Spread:
-    """What some probes measured, together."""
+    """Return what some probes measured, together."""
     known = sorted(p.ttft_seconds for p in probes if p.ttft_seconds is not None)
     late = [p.ttft_seconds is None or p.ttft_seconds > p.limit_seconds for p in probes]
     return Spread(

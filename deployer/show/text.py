@@ -75,7 +75,7 @@ def _steps(plan: Plan) -> Iterator[str]:
 
 
 def _leftovers(plan: Plan) -> Iterator[str]:
-    """What an interrupted run left, before anything new."""
+    """Yield what an interrupted run left, before anything new."""
     lines = [f"  ! {line}" for line in leftovers(plan)]
     yield from lines
     if lines:
@@ -83,7 +83,7 @@ def _leftovers(plan: Plan) -> Iterator[str]:
 
 
 def _drift(plan: Plan) -> Iterator[str]:
-    """What changed without the stack, apart from what the stack changes."""
+    """Yield what changed without the stack, apart from what the stack changes."""
     lines = [f"  ! drift    {line}" for line in drifted(plan)]
     yield from lines
     if lines:

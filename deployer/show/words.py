@@ -47,7 +47,7 @@ _DONE: Mapping[Action, str] = {
 
 
 def verb(change: Change) -> str:
-    """What is done to a resource, in one word or two."""
+    """Return what is done to a resource, in one word or two."""
     first, again = VERBS[change.kind]
     match change.action:
         case Action.KEEP:
@@ -71,7 +71,7 @@ def verb(change: Change) -> str:
 
 
 def describe(change: Change) -> str:
-    """What a resource is, from its fields and its lock."""
+    """Return what a resource is, from its fields and its lock."""
     thing = change.after or change.before
     if thing is None:
         return ""
@@ -114,7 +114,7 @@ def because(reason: Reason) -> str:
 
 
 def _fate(reason: Reason) -> str:
-    """What becomes of a thing that something is made from."""
+    """Return what becomes of a thing that something is made from."""
     if reason.before is None:
         return "new"
     return "removed" if reason.after is None else "replaced"
@@ -139,7 +139,7 @@ def costs(plan: Plan) -> str:
 
 
 def leftovers(plan: Plan) -> Iterator[str]:
-    """What an interrupted run left, a line each."""
+    """Yield what an interrupted run left, a line each."""
     if plan.resumes is not None:
         number = plan.resumes.number
         yield f"an earlier run stopped while promoting release {number}"
@@ -270,7 +270,7 @@ def _described_weights(spec: Flat) -> str:
 
 
 def _described_snapshot(fields: Flat) -> str:
-    """What was asked before it was taken."""
+    """Return what was asked before it was taken."""
     match fields.get("snapshot.warmup"):
         case [_]:
             return "1 warm-up request"

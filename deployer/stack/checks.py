@@ -137,7 +137,7 @@ def _llama_cpp(llama: LlamaCpp) -> Iterator[Finding]:
 
 
 def _source(llama: LlamaCpp, ready: list[str]) -> Iterator[Finding]:
-    """What belongs to one kind of source alone."""
+    """Yield what belongs to one kind of source alone."""
     if llama.source is not None and ready and ready[0] != "source: release":
         what = f"`source` and `{ready[0]}` both say where llama-server comes from"
         yield Finding("llama_cpp.source", what, "keep one of them")

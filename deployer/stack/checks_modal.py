@@ -53,7 +53,7 @@ def modal_checks(stack: Stack) -> Iterator[Finding]:
 
 
 def modal_notes(stack: Stack) -> Iterator[str]:
-    """What is worth knowing, and no problem."""
+    """Yield what is worth knowing, and no problem."""
     longest = LONGEST_LABEL - len("--") - len(stack.name) - len(CANDIDATE)
     if longest < ROOM:
         yield (

@@ -68,7 +68,7 @@ def real_path(location: Steps) -> Steps:
 
 
 def expected(node: Node) -> str:
-    """What belongs there, as `expected …` goes on."""
+    """Return what belongs there, as `expected …` goes on."""
     members = _members(node)
     for member in members:
         for pattern, words in _UNITS.items():
@@ -90,7 +90,7 @@ def choices(node: Node) -> list[str]:
 
 
 def matches(node: Node, text: str) -> bool:
-    """Whether a text would be right there."""
+    """Return whether a text would be right there."""
     patterns = [m.get("pattern", "") for m in _members(node) if m["type"] == "string"]
     return any(re.search(pattern, text) for pattern in patterns)
 
@@ -115,7 +115,7 @@ def _members(node: Node) -> list[Node]:
 
 
 def _followed(node: Node) -> Node:
-    """What a reference refers to."""
+    """Return what a reference refers to."""
     if "$ref" not in node:
         return node
     target: Node = known_schema()["$defs"][node["$ref"].rpartition("/")[2]]
@@ -123,7 +123,7 @@ def _followed(node: Node) -> Node:
 
 
 def _child(node: Node, step: str | int) -> Node:
-    """What stands under a key or an index; empty for one that is not known."""
+    """Return what stands under a key or an index; empty for one that is not known."""
     if isinstance(step, int):
         below = node.get("items", {})
     else:

@@ -38,7 +38,7 @@ def is_loopback(host: str) -> bool:
 
 
 def is_metadata(host: str) -> bool:
-    """Whether a host is where a cloud gives a machine its credentials.
+    """Return whether a host is where a cloud gives a machine its credentials.
 
     Also as C libraries read it: ``0xA9FEA9FE``, ``2852039166``, ``169.254.43518``.
     """

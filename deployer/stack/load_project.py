@@ -55,7 +55,7 @@ def project_in(text: str, file: str) -> Project:
 def _refused(
     error: ValidationError, places: Mapping[str, Place], whole: Place
 ) -> Iterator[Problem]:
-    """What the model refuses, in words."""
+    """Yield what the model refuses, in words."""
     for detail in error.errors(include_url=False, include_input=False):
         steps = tuple(step for step in detail["loc"] if isinstance(step, str))
         path = dotted(steps)

@@ -41,7 +41,7 @@ def is_path(text: str) -> bool:
 
 
 def is_file_name(text: str) -> bool:
-    """Whether a text names a file in a folder, and nothing above or below it."""
+    """Return whether a text names a file in a folder, and nothing above or below it."""
     return (
         is_path(text)
         and not any(character in text for character in "/\\")

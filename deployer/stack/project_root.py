@@ -41,7 +41,7 @@ def allowed_in(environment: Mapping[str, str]) -> tuple[Path, ...]:
 
 
 def may_read(path: Path, root: Path, allowed: tuple[Path, ...]) -> bool:
-    """Whether a file, links followed, lies where a stack may read."""
+    """Return whether a file, links followed, lies where a stack may read."""
     real = _real(path)
     return any(real.is_relative_to(folder) for folder in (root, *allowed))
 
@@ -54,7 +54,7 @@ def leads_out(path: Path, allowed: tuple[Path, ...] = ()) -> bool:
 
 
 def how_to_allow(path: Path) -> str:
-    """What to type to let the stacks of this machine read beside a file."""
+    """Return what to type to let the stacks of this machine read beside a file."""
     folder = _real(path).parent
     return f"if you trust this stack: `export {ALLOW_OUTSIDE}={folder}`"
 

@@ -23,7 +23,7 @@ def folder_of(repo: str) -> str | None:
 
 
 def trouble_of(repo: str) -> tuple[str, str] | None:
-    """What is wrong with an address, and what to write; None for a good one."""
+    """Return what is wrong with an address, and what to write; None for a good one."""
     if any(ord(character) < 0x20 or character == "\x7f" for character in repo):
         return "an address holds no control characters", ""
     if (folder := folder_of(repo)) is not None:

@@ -112,7 +112,7 @@ def _broken_rules(
 
 
 def _related(one: str, other: str) -> bool:
-    """Whether one path is the other, or lies in it."""
+    """Return whether one path is the other, or lies in it."""
     return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
 
 

@@ -70,7 +70,7 @@ class Client(Protocol):
     def list_with_delimiter(
         self, prefix: str | None, /
     ) -> "ListResult[Sequence[ObjectMeta]]":
-        """What lies right in a folder."""
+        """Return what lies right in a folder."""
         ...
 
     def delete(self, paths: str, /) -> None:
@@ -171,7 +171,7 @@ class ObjectBucket:
     def _decided(
         self, name: str, content: bytes, before: Found | None, error: Exception
     ) -> Found:
-        """What a write came to that did not say so itself."""
+        """Return what a write came to that did not say so itself."""
         if isinstance(error, _FINAL):
             raise self._again(error) from error
         now = self.get(name)
@@ -231,7 +231,7 @@ def _opened(url: str, options: tuple[tuple[str, str], ...]) -> ObjectBucket:
 
 
 def _repeated(do: Callable[[], _Result]) -> _Result:
-    """What ``do`` comes to, where it may fail a few times before."""
+    """Return what ``do`` comes to, where it may fail a few times before."""
     stamina.instrumentation.set_on_retry_hooks([])  # else it logs over the progress
     attempts = stamina.retry_context(
         on=_AgainError, attempts=ATTEMPTS, timeout=None, wait_max=2.0

@@ -149,7 +149,7 @@ class FileStateStore:
         return unlock(self._lock, holder_id)
 
     def put_back(self, rescued: Path) -> str:
-        """What to type to store a state that was put aside."""
+        """Return what to type to store a state that was put aside."""
         folder, path = quoted(self.folder), quoted(self.path)
         return f"mkdir -p {folder} && mv {quoted(rescued)} {path}"
 
@@ -188,7 +188,7 @@ class FileStateStore:
         return state
 
     def _way_back(self) -> str:
-        """What to type to get a state again that can be read."""
+        """Return what to type to get a state again that can be read."""
         kept = next(filter(None, map(self._whole, reversed(self.serials()))), None)
         if kept is None:
             return f"bring `{self.path}` back from a copy; none is kept beside it"

@@ -58,7 +58,7 @@ def from_json(text: bytes | str, place: str) -> State:
 
 
 def is_newer(text: bytes) -> bool:
-    """Whether only a newer deployer reads a text."""
+    """Return whether only a newer deployer reads a text."""
     try:
         parse(text).versioned(VERSION, _UPGRADES)
     except NewerError:

@@ -142,7 +142,7 @@ class ObjectStateStore:
         return from_json(found.content, f"{self.bucket.url}/{name}")
 
     def put_back(self, rescued: Path) -> str:
-        """What to type to store a state that was put aside."""
+        """Return what to type to store a state that was put aside."""
         stack = shlex.quote(str(self.stack_file))
         return f"deployer state push {stack} {quoted(rescued)}"
 

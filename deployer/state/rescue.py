@@ -35,7 +35,7 @@ class Refused(Protocol):
         ...
 
     def put_back(self, rescued: Path) -> str:
-        """What to type to store what was put aside."""
+        """Return what to type to store what was put aside."""
         ...
 
 

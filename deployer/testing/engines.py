@@ -161,12 +161,12 @@ class FakeEngine:
         return Restored(really, 0.1, "restored" if really else "cold", record)
 
     def flaw(self, record: Record, server: Record | Node) -> str:
-        """Whether it was made to rot."""
+        """Return whether it was made to rot."""
         del server
         return "rotten" if (record.address, record.key) in self.rotten else ""
 
     def observe(self, record: Record) -> Observation:
-        """Whether the server runs."""
+        """Return whether the server runs."""
         runs = (record.address, record.key) in self.running
         return Observation(runs, runs, "running" if runs else "not running", {})
 

@@ -51,7 +51,7 @@ class MemoryStateStore:
         return "memory"
 
     def mend(self, state: State) -> None:
-        """What is remembered is never damaged."""
+        """Do nothing: what is remembered is never damaged."""
         raise StateError(f"the state of `{state.stack}` is not damaged")
 
     @contextmanager

@@ -334,13 +334,13 @@ def _new(verdicts: Sequence[Verdict], seen: Sequence[Verdict]) -> Iterator[Verdi
 
 
 def _needs(store: StateStore, record: Record) -> Mapping[str, Flat]:
-    """What a server is made from, as the run has written it down by now."""
+    """Return what a server is made from, as the run has written it down by now."""
     state = store.read()
     return {} if state is None else state.outputs_of(record.needs)
 
 
 def _expected(planned: Planned, record: Record) -> Flat:
-    """What gates may expect: the fields of all that the server is made from."""
+    """Return what gates may expect: the fields of all that the server is made from."""
     graph = planned.prepared.graph
     nodes = [node for node in graph.values() if node.kind is not Kind.SERVER]
     fields: dict[str, JsonValue] = {}

@@ -107,7 +107,7 @@ def _stored(
 
 
 def verified(settings: Settings) -> Mapping[str, tuple[str, ...]]:
-    """What reading every byte of every artefact finds wrong, by kind and key."""
+    """Return what reading every byte of every artefact finds wrong, by kind and key."""
     store = settings.store
     return {
         f"{entry.kind} {entry.key[:12]}": tuple(store.verify(entry))
@@ -116,7 +116,7 @@ def verified(settings: Settings) -> Mapping[str, tuple[str, ...]]:
 
 
 def garbage(settings: Settings) -> Garbage:
-    """What no live and no retained release needs, and no living process holds.
+    """Return what no live and no retained release needs, and no living process holds.
 
     Raises StateError where a state cannot be read: what it needs is unknown.
     """
@@ -167,7 +167,7 @@ def _known_users(settings: Settings) -> Users:
 
 
 def unused_on_modal(settings: Settings, environment: str | None) -> tuple[Left, ...]:
-    """What the Volume of a Modal environment holds, and no release needs."""
+    """Return what the Volume of a Modal environment holds, and no release needs."""
     needed = _known_users(settings).of
     return volume_gc.unused(_account(settings, environment), needed)
 

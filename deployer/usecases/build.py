@@ -57,7 +57,7 @@ def patches_over_tags(
     settings: Settings,
     say: Say,
 ) -> Mapping[str, Sequence[PatchVerdict]]:
-    """What each patch means for the source of each tag.
+    """Return what each patch means for the source of each tag.
 
     Raises StackError for patches that are wrong in themselves.
     """

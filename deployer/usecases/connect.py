@@ -11,7 +11,7 @@ from deployer.usecases.context.settings import Settings
 
 
 def live_of(stack_file: Path, settings: Settings) -> Live:
-    """What clients need to know; raises UsageError where nothing is live."""
+    """Return what clients need to know; raises UsageError where nothing is live."""
     found = deployed(stack_file, settings)
     end = found.engine.endpoint(found.server, candidate=False)
     fields = release_fields(found.state.live)
@@ -26,7 +26,7 @@ def live_of(stack_file: Path, settings: Settings) -> Live:
 
 
 def _context(fields: Flat) -> int | None:
-    """What one slot has: all of them share what the stack states."""
+    """Return what one slot has: all of them share what the stack states."""
     whole, parallel = fields.get("server.ctx_size"), fields.get("server.parallel")
     if not isinstance(whole, int) or not whole:
         return None

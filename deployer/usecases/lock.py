@@ -38,7 +38,7 @@ def lock(
 
 
 def _before(file: Path) -> Facts | None:
-    """What a lock file pins that is about to be replaced, whatever it is now."""
+    """Return what a lock file pins that is about to be replaced, whatever it is now."""
     try:
         return lock_file.read(file)
     except UsageError:

@@ -186,7 +186,7 @@ def refuse_other_file(state: State, stack_file: Path) -> None:
 def drift_of(
     stack_file: Path, settings: Settings, state: State, graph: Graph
 ) -> tuple[Drift, ...]:
-    """What runs or lies there otherwise than the state says."""
+    """Return what runs or lies there otherwise than the state says."""
     if not state.live:
         return ()
     engine = settings.engine(state.engine, stack_file)
@@ -245,7 +245,7 @@ def settled(planned: Planned, pending: Pending) -> Planned:
 
 
 def live_once_settled(state: State) -> Mapping[str, Record]:
-    """What is live when a promotion that began has ended."""
+    """Return what is live when a promotion that began has ended."""
     return state.live if state.promoting is None else state.promoting.records
 
 

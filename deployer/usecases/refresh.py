@@ -12,7 +12,7 @@ from deployer.usecases.plan import drift_of, live_once_settled
 
 
 def refresh(stack_file: Path, settings: Settings) -> Plan | None:
-    """What would bring back what was deployed, whatever the stack says by now.
+    """Return what would bring back what was deployed, whatever the stack says by now.
 
     None for a stack that was never applied.
     """

@@ -32,7 +32,7 @@ def compare(
 
 
 def versions_of(found: Deployed) -> Mapping[str, str]:
-    """What the engine calls its deployments, by the beginning of a key.
+    """Return what the engine calls its deployments, by the beginning of a key.
 
     Nothing where the engine cannot be asked: the releases are ours to tell.
     """

@@ -72,7 +72,7 @@ def look(paths: Sequence[Path], settings: Settings) -> Looked:
 
 
 def compare(found: Newest, here: str) -> Finding:
-    """What the newest version of an index means for this one."""
+    """Return what the newest version of an index means for this one."""
     try:
         there = Version(found.version)
     except InvalidVersion:
@@ -107,7 +107,7 @@ def out_of_bounds(
 
 
 def _is_for_users(marker: Marker | None) -> bool:
-    """Whether an extra that users install asks for it, on this machine."""
+    """Return whether an extra that users install asks for it, on this machine."""
     names = set(_EXTRA.findall(str(marker))) - {_DEVELOPMENT}
     return any(marker.evaluate({"extra": n}) for n in names if marker is not None)
 
@@ -123,7 +123,7 @@ def _newest(settings: Settings) -> tuple[str | None, Finding]:
 
 
 def _how_to_upgrade() -> str:
-    """What to type, by how this one was installed."""
+    """Return what to type, by how this one was installed."""
     parts = Path(sys.prefix).parts
     if "pipx" in parts:
         return f"pipx upgrade {_NAME}"
@@ -157,7 +157,7 @@ def _read(
     named: Sequence[tuple[Path, str]],
     there: Callable[[Path, str], bool],
 ) -> Iterator[Finding]:
-    """Whether this version reads them; what it cannot read says why."""
+    """Yield whether this version reads them; what it cannot read says why."""
     count, wrong = 0, False
     for file, name in named:
         try:

@@ -72,7 +72,7 @@ def monitored(stack_file: Path, settings: Settings) -> Monitored:
 
 
 def metrics(stack_file: Path, settings: Settings) -> dict[str, float]:
-    """What the live server counts."""
+    """Return what the live server counts."""
     found = deployed(stack_file, settings)
     end = found.engine.endpoint(found.server, candidate=False)
     from deployer.gates.harness.scrape import scrape  # noqa: PLC0415 - only here

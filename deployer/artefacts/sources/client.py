@@ -169,7 +169,7 @@ def new_client() -> "httpx2.Client":
 
 
 def reason_of(error: Exception) -> str:
-    """What a library says of its error, or the name of it."""
+    """Return what a library says of its error, or the name of it."""
     return str(error) or type(error).__name__
 
 

@@ -48,7 +48,7 @@ class Transfer:
         return file_name(self.url)
 
     def headers(self, place: str) -> dict[str, str]:
-        """What is sent with every request."""
+        """Return what is sent with every request."""
         headers = {"Accept-Encoding": "identity"}
         if self.token and urlsplit(place).netloc == urlsplit(self.url).netloc:
             headers["Authorization"] = f"Bearer {self.token}"

@@ -76,7 +76,7 @@ def stamped(file: File, path: Path) -> File:
 
 
 def problem_of(path: Path, file: File, digests: DigestCache, known: Known) -> str:
-    """What is wrong with a file; empty where it is the one that was published.
+    """Return what is wrong with a file; empty where it is the one that was published.
 
     A file is read where neither an earlier reading nor the manifest knows its stamp.
     """

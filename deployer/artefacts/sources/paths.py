@@ -272,7 +272,7 @@ def _binary_files(path: Path) -> dict[str, Path]:
 
 
 def libraries_of(program: Path) -> list[Path]:
-    """What lies beside a program and is named as shared libraries are."""
+    """Return what lies beside a program and is named as shared libraries are."""
     folder = program.resolve().parent
     return [it for pattern in _LIBRARIES for it in sorted(folder.glob(pattern))]
 

@@ -108,7 +108,7 @@ def fetch(
 def _resolved(
     requirement: str, options: Sequence[str], environment: Mapping[str, str]
 ) -> list[Mapping[str, JsonValue]]:
-    """What pip would install."""
+    """Return what pip would install."""
     with tempfile.TemporaryDirectory(prefix="deployer-") as folder:
         work = Path(folder)
         report = work / "report.json"

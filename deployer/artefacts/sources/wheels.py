@@ -177,7 +177,7 @@ def _extract(
 
 
 def _is_folder(into: Path, folder: Path) -> bool:
-    """Whether a folder is one already, or can be made."""
+    """Return whether a folder is one already, or can be made."""
     while not folder.exists() and folder != into:
         folder = folder.parent
     return folder.is_dir()

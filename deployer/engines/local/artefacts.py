@@ -184,7 +184,7 @@ def _proven(pin: Pin) -> Mapping[str, str]:
 
 
 def version_of(server: Path) -> str:
-    """What llama-server says of itself; proves that it runs on this machine.
+    """Return what llama-server says of itself; proves that it runs on this machine.
 
     It prints to stderr; the first line holds number and commit (every build from
     b8672 to b11434).  Raises EngineError with the likely cause.

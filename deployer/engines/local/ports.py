@@ -110,7 +110,7 @@ def refused(host: str, port: int) -> str | None:
 
 
 def listens(pid: int, port: int) -> bool:
-    """Whether this very process listens on the port."""
+    """Return whether this very process listens on the port."""
     inodes = _sockets_of(pid)
     return any(row.inode in inodes and row.state == _LISTEN for row in _rows(port))
 

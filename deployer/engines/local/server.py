@@ -220,7 +220,7 @@ class Server:
             stop(running, grace=HUNG_GRACE)
 
     def is_shared(self) -> bool:
-        """Whether another server of the same stack listens on its port."""
+        """Return whether another server of the same stack listens on its port."""
         own = self.running()
         pids = {it.pid for it in ports.listeners(self.port)}
         return bool(pids - {None if own is None else own.pid})
@@ -375,7 +375,7 @@ class Server:
         return stack_folder(self.place.home, self.place.folder, stack)
 
     def _ended_with_the_machine(self) -> bool:
-        """Whether it was started before the machine was."""
+        """Return whether it was started before the machine was."""
         known = recorded(self.run_dir)
         return known is not None and not identity.is_of_this_boot(known.began)
 

@@ -90,7 +90,7 @@ class Artefacts:
 
 
 def _what(part: apps.Build | apps.Fetch) -> str:
-    """What a function of the builder is about to do."""
+    """Return what a function of the builder is about to do."""
     match part:
         case apps.Build():
             return f"builds {part.title}"
@@ -110,6 +110,6 @@ def folder_of(node_kind: Kind, key: str) -> str:
 
 
 def is_there(node: Node, account: Account) -> bool:
-    """Whether the Volume holds all of it: the file that says so comes last."""
+    """Return whether the Volume holds all of it: the file that says so comes last."""
     found = account.listed(apps.VOLUME, folder_of(node.kind, node.key)) or ()
     return any(Path(entry.path).name == apps.COMPLETE for entry in found)

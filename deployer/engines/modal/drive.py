@@ -335,7 +335,7 @@ class Call:
         return str(self._spawned.object_id)
 
     def result(self, within: float) -> object:
-        """What it returned; raises TimeoutError while it is not done.
+        """Return what it returned; raises TimeoutError while it is not done.
 
         What it raised itself comes as EngineError with its last line.
         """
@@ -377,6 +377,6 @@ def _line(entry: "LogEntry") -> Line:
 
 
 def _said(error: BaseException) -> str:
-    """What an error says, as the rest of a sentence."""
+    """Return what an error says, as the rest of a sentence."""
     text = str(error).strip() or type(error).__name__
     return text.rstrip(".")

@@ -78,7 +78,7 @@ def lines(text: str, *, indent: int = 0) -> str:
 
 
 def is_wide(text: str) -> bool:
-    """Whether a line of `lines` is longer than the formatter wants it."""
+    """Return whether a line of `lines` is longer than the formatter wants it."""
     texts = (_text(line) for line in text.splitlines(keepends=True))
     return any(len(text) + 3 * _INDENT >= WIDTH for text in texts)
 
@@ -101,7 +101,7 @@ def _group(words: Sequence[str]) -> str:
 
 
 def _opens(value: Value) -> bool:
-    """Whether there is something to put on lines of its own."""
+    """Return whether there is something to put on lines of its own."""
     return isinstance(value, Mapping | list | tuple) and bool(value)
 
 

@@ -163,7 +163,7 @@ def rate_of(needs: Mapping[str, Flat], node: Node) -> float:
 
 
 def scaling_of(fields: Flat) -> apps.Scaling:
-    """What the client changes in place, from the fields of a server."""
+    """Return what the client changes in place, from the fields of a server."""
     window = fields.get("scaling.scaledown_window")
     return apps.Scaling(
         min_containers=_optional(fields.get("scaling.min_containers")),

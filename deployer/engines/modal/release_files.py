@@ -56,7 +56,7 @@ def on_disk(files: Mapping[str, bytes], name: str) -> Iterator[Path]:
 
 
 def render(node: Node, needs: Mapping[str, Flat], folder: Path) -> Rendering:
-    """What today's deployer makes of a server or of a snapshot."""
+    """Return what today's deployer makes of a server or of a snapshot."""
     given = contents(files_of(node, needs), folder)
     server = lower_server(node, needs, given)
     texts = {

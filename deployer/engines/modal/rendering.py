@@ -31,7 +31,7 @@ def patches_of(build: Node, folder: Path) -> tuple[Patch, ...]:
 
 
 def contents(names: Iterable[str], folder: Path) -> Mapping[str, bytes]:
-    """What the files hold; raises EngineError for one that cannot be read."""
+    """Return what the files hold; raises EngineError for one that cannot be read."""
     found = {}
     for name in names:
         try:

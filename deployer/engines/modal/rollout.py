@@ -334,7 +334,7 @@ class Rollout:
 
 
 def is_of(found: Deployed, record: Record) -> bool:
-    """Whether an app serves this very record."""
+    """Return whether an app serves this very record."""
     return found.tags.get(apps.KEY_TAG) == record.key[: apps.KEY_LETTERS]
 
 
@@ -346,7 +346,7 @@ def app_of(record: Record) -> str:
 
 
 def moved(account: Account, app: str, record: Record) -> bool:
-    """Whether somebody deployed the app, or rolled it back, since we did."""
+    """Return whether somebody deployed the app, or rolled it back, since we did."""
     newest = next(iter(account.program.history(app)), None)
     return newest is not None and newest.tag != record.key[:TAG_LETTERS]
 

@@ -24,7 +24,7 @@ class Left:
 
 
 def unused(account: Account, needed: Collection[str]) -> tuple[Left, ...]:
-    """What no known state needs, and no app that is deployed was made from.
+    """Return what no known state needs, and no app that is deployed was made from.
 
     States on other machines are not known here: what they serve is seen by the tags of
     their apps, what they keep for a rollback is made again when it is asked for.

@@ -50,7 +50,7 @@ def judge(measurement: Measurement, parameters: Chat, _target: Target) -> Judgem
 
 
 def shape_problem(choice: Choice) -> str:
-    """What a client would stumble over before it comes to the text."""
+    """Return what a client would stumble over before it comes to the text."""
     if choice.message.role != "assistant":
         return f"the role is `{excerpt(choice.message.role)}`, not `assistant`"
     if choice.finish_reason not in {"stop", "length"}:

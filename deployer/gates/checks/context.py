@@ -173,7 +173,7 @@ def _answer_problem(completion: Completion, parameters: Context) -> str:
 
 
 def _refusal_problem(answer: Answer, size: int) -> str:
-    """What is wrong with the answer to a prompt over the context."""
+    """Return what is wrong with the answer to a prompt over the context."""
     if answer.status == 200:
         return f"a prompt over the {size} tokens of a slot is answered: it was cut"
     error = read_error(answer, RefusalAnswer)

@@ -99,7 +99,7 @@ def judge(measurement: Measurement, parameters: Custom, _target: Target) -> Judg
 
 
 def _shown(parameters: Custom) -> str:
-    """What runs, as the stack says it."""
+    """Return what runs, as the stack says it."""
     return parameters.python or shlex.join(parameters.command or ())
 
 

@@ -72,7 +72,7 @@ def judge(measurement: Measurement, _parameters: Device, target: Target) -> Judg
 
 
 def asked_for_gpu(target: Target) -> str:
-    """What in the stack asks for a GPU; empty when nothing does."""
+    """Return what in the stack asks for a GPU; empty when nothing does."""
     layers = target.expects.get(_LAYERS)
     if target.expects.get("server.device") == ["none"]:
         return ""
@@ -86,7 +86,7 @@ def asked_for_gpu(target: Target) -> str:
 
 
 def seen_in(log: str) -> Witness | None:
-    """What a log tells; None when it holds no such line."""
+    """Return what a log tells; None when it holds no such line."""
     found = [name for name, size in _WEIGHTS_IN.findall(log) if float(size) > 0]
     if not found:
         return Witness(()) if _NO_GPU in log else None
@@ -97,7 +97,7 @@ def seen_in(log: str) -> Witness | None:
 
 
 def _is_main(buffer: str) -> bool:
-    """Whether llama.cpp means main memory by the name of a buffer."""
+    """Return whether llama.cpp means main memory by the name of a buffer."""
     return buffer.startswith(("CPU", "AMX")) or buffer.endswith("_Host")
 
 

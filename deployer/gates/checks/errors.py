@@ -168,7 +168,7 @@ def _problems(measurement: Measurement, build: int | None) -> Iterator[str]:
 
 
 def _seen_loading(client: Client, target: Target) -> Iterator[Attempt]:
-    """What the engine heard while it waited for the server."""
+    """Yield what the engine heard while it waited for the server."""
     seen = target.process.loading
     if seen is not None:
         note = "seen by the engine while it waited for the server"

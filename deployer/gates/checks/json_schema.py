@@ -135,7 +135,7 @@ def _references(schema: JsonValue) -> Iterator[str]:
 
 
 def _leads_somewhere(schema: JsonValue, reference: str) -> bool:
-    """Whether a reference is a path that exists in the schema."""
+    """Return whether a reference is a path that exists in the schema."""
     root, *steps = reference.split("/")
     place = schema
     for step in steps:

@@ -211,7 +211,7 @@ def _stream_problem(streamed: Streamed) -> str | Judgement:
 
 
 def _in_order(told: Sequence[StreamEvent]) -> bool:
-    """Whether a client that keeps one open block at a time can follow."""
+    """Return whether a client that keeps one open block at a time can follow."""
     if [one.type for one in told[:1]] != ["message_start"]:
         return False
     if [one.type for one in told[-2:]] != ["message_delta", "message_stop"]:

@@ -139,7 +139,7 @@ def _compared(before: Counters, after: Counters, usage: Usage) -> Judgement:
 
 
 def _may_still_move(found: Measurement, parameters: Metrics, target: Target) -> bool:
-    """Whether the only thing wrong is that the counters are not there yet."""
+    """Return whether the only thing wrong is that the counters are not there yet."""
     readable = isinstance(counters_of(found.after), Counters)
     answered = found.completion.status == 200
     verdict = judge(found, parameters, target)

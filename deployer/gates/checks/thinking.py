@@ -89,7 +89,7 @@ def judge(
 
 
 def knows_thinking(answer: Answer) -> bool:
-    """Whether the chat template in /props mentions a way to think."""
+    """Return whether the chat template in /props mentions a way to think."""
     props = read(answer, TemplateProps)
     template = props.chat_template if isinstance(props, TemplateProps) else ""
     return any(switch in template for switch in SWITCHES)

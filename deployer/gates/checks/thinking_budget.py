@@ -118,7 +118,7 @@ def judge(
 
 
 def _problem(kept: Thought, free: Thought, budget: int, slack: int) -> str:
-    """What is wrong with a run that had a budget; empty when nothing is."""
+    """Return what is wrong with a run that had a budget; empty when nothing is."""
     if leak := leak_in(kept.content, kept.text):
         return f"`{leak}` of the chat template stands in the answer"
     if kept.tokens > budget + slack:

@@ -142,7 +142,7 @@ def judge(measurement: Measurement, parameters: Tools, _target: Target) -> Judge
 
 
 def knows_tools(answer: Answer) -> bool:
-    """Whether the chat template knows tools; it does unless /props denies it."""
+    """Return whether the chat template knows tools; it does unless /props denies it."""
     props = read(answer, TemplateProps)
     return isinstance(props, Judgement) or props.chat_template_caps.supports_tools
 
@@ -204,7 +204,7 @@ def _called(mode: str, choice: Choice) -> Iterator[Finding]:
 
 
 def _called_together(answer: Answer) -> Iterator[Finding]:
-    """What is wrong with the answer that should hold a call of each tool."""
+    """Yield what is wrong with the answer that should hold a call of each tool."""
     choice = first_choice(answer)
     if isinstance(choice, Judgement):
         yield Finding("parallel", choice.because)
@@ -216,7 +216,7 @@ def _called_together(answer: Answer) -> Iterator[Finding]:
 
 
 def _stream_problem(streamed: Streamed) -> str:
-    """What is wrong with the call in a stream; empty when nothing is."""
+    """Return what is wrong with the call in a stream; empty when nothing is."""
     timed = chunks_of(streamed)
     if isinstance(timed, Judgement):
         return timed.because
@@ -254,7 +254,7 @@ def _pieces_problem(pieces: Sequence[ToolCallDelta]) -> str:
 
 
 def _result_problem(answer: Answer) -> str:
-    """What is wrong with the answer to a result; empty when nothing is."""
+    """Return what is wrong with the answer to a result; empty when nothing is."""
     choice = first_choice(answer)
     if isinstance(choice, Judgement):
         return choice.because

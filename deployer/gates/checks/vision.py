@@ -101,7 +101,7 @@ def judge(measurement: Measurement, _parameters: Vision, _target: Target) -> Jud
 
 
 def _together(alone: Answer, both: Answer) -> Judgement | None:
-    """What is wrong with the answer to two pictures; None when nothing is."""
+    """Return what is wrong with the answer to two pictures; None when nothing is."""
     one, two = read(alone, Completion), read(both, Completion)
     if isinstance(one, Judgement):
         return one

@@ -379,7 +379,7 @@ def _origin(url: httpx2.URL) -> tuple[str, str, int | None]:
 
 
 def _is_loopback(host: str) -> bool:
-    """Whether a proxy of the environment has no business with this host."""
+    """Return whether a proxy of the environment has no business with this host."""
     try:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:

@@ -218,7 +218,7 @@ class _Heard:
         self.hear(Piece(text, thinking))
 
     def figures(self) -> Figures:
-        """What the server counted, or else what was seen here."""
+        """Return what the server counted, or else what was seen here."""
         found = Figures(first_seconds=self.first, thought=self.thought)
         if (usage := self.usage) is not None:
             details = usage.prompt_tokens_details
@@ -248,7 +248,7 @@ class _Heard:
 
 
 def _refusal(answer: Answer, hint: str) -> Exception:
-    """What a refused request means."""
+    """Return what a refused request means."""
     message = error_message(answer.body)
     match answer.status:
         case 401 | 403:

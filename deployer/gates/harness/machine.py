@@ -37,7 +37,7 @@ class Gpus:
     """UUID of a GPU and process that computes on it."""
 
     def of(self, pid: int | None) -> tuple[Gpu, ...]:
-        """Those that a process computes on."""
+        """Return those that a process computes on."""
         return tuple(gpu for gpu in self.all if (gpu.uuid, pid) in self.used_by)
 
 

@@ -51,7 +51,7 @@ class Prompt(Shape):
         return chat_body("", self.max_tokens or max_tokens, messages=messages)
 
     def complaint(self, answer: str) -> str:
-        """What is expected and not so; empty when all is as expected."""
+        """Return what is expected and not so; empty when all is as expected."""
         text = answer.strip()
         shown = f"`{excerpt(text, 60) or 'nothing'}`"
         if self.exact is not None and text != self.exact.strip():

@@ -101,7 +101,7 @@ def conclusion(verdicts: Sequence[Verdict]) -> str:
 
 
 def may_promote(verdicts: Sequence[Verdict]) -> bool:
-    """Whether gates ran, and all of them let the candidate pass."""
+    """Return whether gates ran, and all of them let the candidate pass."""
     return bool(verdicts) and all_let_pass(verdicts)
 
 

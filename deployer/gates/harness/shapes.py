@@ -117,7 +117,7 @@ def read(answer: Answer, shape: type[S]) -> S | Judgement:
 
 
 def refused(answer: Answer) -> Judgement:
-    """What an answer with another status than 200 means."""
+    """Return what an answer with another status than 200 means."""
     message = error_message(answer.body)
     said = f"HTTP {answer.status}" + (f": {message}" if message else "")
     match answer.status:
@@ -169,7 +169,7 @@ def first_problem(error: ValidationError) -> str:
 
 
 def is_web_page(answer: Answer) -> bool:
-    """Whether a person with a browser was expected."""
+    """Return whether a person with a browser was expected."""
     start = answer.body[:200].lstrip().lower()
     return answer.media_type == "text/html" or start.startswith(
         (b"<!doctype", b"<html")

@@ -128,7 +128,7 @@ def _bad_chunk(number: int, event: Event, error: ValidationError) -> Judgement:
 
 
 def _framing_problem(raw: bytes) -> str:
-    """What is wrong with the bytes, though a tolerant parser may not mind."""
+    """Return what is wrong with the bytes, though a tolerant parser may not mind."""
     try:
         text = raw.decode()
     except UnicodeDecodeError as error:

@@ -111,7 +111,7 @@ class Target:
         return stated if isinstance(stated, bool) else None
 
     def states_any(self, prefix: str) -> bool:
-        """Whether anything below a dotted prefix (`model.`) is stated."""
+        """Return whether anything below a dotted prefix (`model.`) is stated."""
         return any(path.startswith(prefix) for path in self.expects)
 
 

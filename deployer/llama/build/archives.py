@@ -175,7 +175,7 @@ def _refuse_way(archive: Path, name: str, found: Mapping[str, tarfile.TarInfo]) 
 
 
 def _stays(name: str, links: Mapping[str, str]) -> bool:
-    """Whether a link leads below the root, followed as the kernel would."""
+    """Return whether a link leads below the root, followed as the kernel would."""
     at: list[str] = []
     left = name.split("/")
     followed = 0

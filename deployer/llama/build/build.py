@@ -28,7 +28,7 @@ class Settings:
 
 
 def target_of(pin: Pin, settings: Settings) -> Target:
-    """What the recipe needs to know of a pinned source."""
+    """Return what the recipe needs to know of a pinned source."""
     number, commit = pin.about.get("number"), pin.about.get("commit")
     return Target(
         number=number if isinstance(number, int) else None,

@@ -147,7 +147,7 @@ def _ccache(compiler: str, environment: Mapping[str, str]) -> tuple[bool, str]:
 
 
 def _said(command: tuple[str, ...], environment: Mapping[str, str]) -> str | None:
-    """What a program prints; ``None`` where it fails."""
+    """Return what a program prints; ``None`` where it fails."""
     try:
         done = subprocess.run(  # noqa: S603 - a list, and no shell
             command,

@@ -37,7 +37,7 @@ class _Remote:
     """Bare repository that keeps what was fetched."""
 
     def git(self, arguments: Sequence[str]) -> str:
-        """What git prints; raises SourceError with what it complains about."""
+        """Return what git prints; raises SourceError with what it complains about."""
         if arguments[0] in _ASKING:
             self._refuse_other_place()
         if not (self.cache / "HEAD").is_file():

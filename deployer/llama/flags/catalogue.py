@@ -193,7 +193,7 @@ def named(options: Iterable[Option]) -> dict[str, Option]:
 
 
 def _between(build: int) -> Catalogue:
-    """What two neighbours say of a build between them."""
+    """Return what two neighbours say of a build between them."""
     read = _read()
     old = _at(max(b for b in read.builds if b < build))
     new = _at(min(b for b in read.builds if b > build))
@@ -219,7 +219,7 @@ def _between(build: int) -> Catalogue:
 
 
 def _agree(old: Option | None, new: Option | None) -> bool:
-    """Whether both neighbours take the option, and take it in the same way."""
+    """Return whether both neighbours take the option, and take it in the same way."""
     if old is None or new is None:
         return False
     refused = (old.standing is Standing.REMOVED, new.standing is Standing.REMOVED)

@@ -67,7 +67,7 @@ def explain(build: int | None, name: str) -> Explanation:
 
 
 def _may_be(name: str, found: Catalogue) -> bool:
-    """Whether an option may be there that nobody has seen there."""
+    """Return whether an option may be there that nobody has seen there."""
     return found.outside and life_of(name) is None
 
 
@@ -116,7 +116,7 @@ class FlagDiff:
 
 
 def diff(old: int, new: int) -> FlagDiff:
-    """What is different between two builds, in the direction asked for."""
+    """Return what is different between two builds, in the direction asked for."""
     before, after = catalogue(old), catalogue(new)
     unsure = before.uncertain | after.uncertain
     gone, came = _only_in(before, after, unsure), _only_in(after, before, unsure)

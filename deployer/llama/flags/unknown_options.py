@@ -46,7 +46,7 @@ def problems_of(
     build: int | None,
     known: Catalogue | None = None,
 ) -> Iterator[Misuse]:
-    """What is wrong with the options that each field of a stack became.
+    """Yield what is wrong with the options that each field of a stack became.
 
     What is not certain for this build is not refused: options that only one of its
     neighbours has, and names and values never seen where the build lies outside what
@@ -79,7 +79,7 @@ def _uses(words: Sequence[str], known: Catalogue) -> Iterator[_Use]:
 
 
 def _problem(use: _Use, known: Catalogue, path: str) -> tuple[str, str] | None:
-    """What is wrong and what to write instead; None where nothing is."""
+    """Return what is wrong and what to write instead; None where nothing is."""
     if use.option is None:
         return _not_known(use, known, path)
     if use.name in known.uncertain:
@@ -199,7 +199,7 @@ def _write(
 
 
 def _typed(name: str, value: str | None, path: str) -> str:
-    """What to type: as a word of the command line, or as an entry of `flags`."""
+    """Return what to type: as a word of the command line, or as an entry of `flags`."""
     if not path.startswith(_FLAGS):
         return f"write `{name} {value}`" if value else f"write `{name}`"
     bare = name.lstrip("-")

@@ -70,6 +70,6 @@ class Case:
         return ""
 
     def has_definition(self, name: str) -> bool:
-        """Whether the cmake definitions of the stack set this one."""
+        """Return whether the cmake definitions of the stack set this one."""
         defined = self.stack.llama_cpp.cmake or ()
         return any(one.partition("=")[0].partition(":")[0] == name for one in defined)

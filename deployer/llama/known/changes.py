@@ -58,7 +58,7 @@ class Crossed:
 
 
 def changes_between(stack: Stack, old: int, new: int) -> Iterator[Crossed]:
-    """What a stack would notice, or may, between two builds."""
+    """Yield what a stack would notice, or may, between two builds."""
     case = Case(stack, new)
     low, high = min(old, new), max(old, new)
     for change in changes():

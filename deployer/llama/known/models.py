@@ -94,7 +94,7 @@ def known_in_tree(kind: str, name: str, tree: Path) -> Known:
 
 
 def known_in_binary(kind: str, name: str, binary: Path) -> Known:
-    """Whether a llama-server or its library holds a text that ends in the name.
+    """Return whether a llama-server or its library holds a text that ends in the name.
 
     Linkers keep a text inside of a longer one that ends like it, so no more is asked.
     """
@@ -113,7 +113,7 @@ def known_in_binary(kind: str, name: str, binary: Path) -> Known:
 
 @lru_cache(maxsize=1024)
 def _holds(file: Path, _stamp: Stamp, wanted: bytes) -> bool:
-    """Whether a file holds some bytes; searched once for all stacks of a run."""
+    """Return whether a file holds some bytes; searched once for all stacks of a run."""
     with (
         open_regular(file) as stream,
         mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content,

@@ -73,7 +73,7 @@ class Caught:
 
 
 def traps_of(stack: Stack, build: int | None) -> tuple[Caught, ...]:
-    """What a stack runs into on this build, and is not told to ignore.
+    """Return what a stack runs into on this build, and is not told to ignore.
 
     Where the build is not known, only what all builds have is certain.
     """

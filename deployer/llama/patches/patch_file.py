@@ -153,7 +153,7 @@ def _text(path: Path, problems: list[Problem]) -> str | None:
 
 
 def _described(path: Path, name: str, problems: list[Problem]) -> Table:
-    """What the YAML file says, checked; every problem goes to ``problems``."""
+    """Return what the YAML file says, checked; every problem goes to ``problems``."""
     place = Place(str(path))
     if path.is_symlink():
         problems.append(Problem(place, "", f"`{path.name}` is a symbolic link"))

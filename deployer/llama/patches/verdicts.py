@@ -80,7 +80,7 @@ class PatchVerdict:
 
 
 def verdict(patch: Patch, tree: Path, environment: Mapping[str, str]) -> PatchVerdict:
-    """What ``patch`` means for the source in ``tree``; changes nothing.
+    """Return what ``patch`` means for the source in ``tree``; changes nothing.
 
     Raises SourceError where there is no git.
     """

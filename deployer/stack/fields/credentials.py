@@ -34,7 +34,7 @@ _DIGESTS = frozenset({"sha256", "commit", "tag", "revision"})
 
 
 def looks_like_a_credential(text: str, *, key: str = "") -> bool:
-    """Whether a text has the form of a token or a key, or is long and random."""
+    """Return whether a text has the form of a token or a key, or is long and random."""
     if len(text) < SHORTEST:
         return False
     if _KNOWN.search(text):

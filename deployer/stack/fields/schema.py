@@ -82,7 +82,7 @@ def written_below(section: type[Section]) -> dict[str, str]:
 
 
 def _said_of(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
-    """What is said of the section that a field names."""
+    """Return what is said of the section that a field names."""
     section = definitions[schema["$ref"].rpartition("/")[2]]
     return str(section["description"])
 

@@ -58,7 +58,7 @@ def size_in_bytes(value: JsonValue) -> int:
 
 
 def canonical(unit: Unit | None, value: JsonValue) -> JsonValue:
-    """What to compare and hash: equal quantities are equal, however written."""
+    """Return what to compare and hash: equal quantities are equal, however written."""
     match unit, value:
         case None, _:
             return value

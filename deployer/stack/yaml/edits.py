@@ -202,7 +202,7 @@ def _aligned(text: str, span: _Span) -> _Span:
 
 
 def _is_plain(value: str) -> bool:
-    """Whether a text reads as itself without quotes."""
+    """Return whether a text reads as itself without quotes."""
     words = value.replace(".", "").replace("_", "").replace("-", "").replace("+", "")
     try:
         return words.isalnum() and isinstance(resolved(value), str)

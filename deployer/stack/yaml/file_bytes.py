@@ -42,7 +42,7 @@ def text_of(path: Path, *, file: str, asked: Place) -> str:
 
 
 def missing(path: Path, text: str) -> tuple[str, str]:
-    """What to say of a file that is not there: the fact, and a name like it."""
+    """Return what to say of a file that is not there: the fact, and a name like it."""
     what = f"there is no file `{shown(text)}`"
     if not path.parent.is_dir():
         return what, f"there is no folder `{shown(str(path.parent))}`"

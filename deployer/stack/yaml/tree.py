@@ -128,5 +128,5 @@ def dotted(path: Steps) -> str:
 
 
 def _removes(node: Node) -> bool:
-    """Whether a key with this value is as if it were not written."""
+    """Return whether a key with this value is as if it were not written."""
     return isinstance(node, Scalar) and node.value is None

@@ -61,7 +61,7 @@ def stack_of(saved: SavedPlan) -> Path:
 
 
 def held_to(saved: SavedPlan, planned: Planned, stack_file: Path) -> Planned:
-    """What may be done: what was planned then, or less.
+    """Return what may be done: what was planned then, or less.
 
     Raises StalePlanError, which says what moved since.
     """
@@ -105,7 +105,7 @@ def _written(fields: Flat) -> JsonValue:
 
 
 def _moved(saved: SavedPlan, today: Bound, made: Plan) -> Iterator[str]:
-    """What is not as it was, in words."""
+    """Yield what is not as it was, in words."""
     then, before = saved.bound, saved.plan
     if (before.stack, before.engine) != (made.stack, made.engine):
         yield (
@@ -153,7 +153,7 @@ def _all_fields(plan: Plan) -> dict[str, JsonValue]:
 
 
 def _more(before: Plan, made: Plan) -> Iterator[str]:
-    """What would be done beyond the plan."""
+    """Yield what would be done beyond the plan."""
     agreed = {change.address: change for change in before.changes}
     for change in made.changes:
         then = agreed.get(change.address)

@@ -76,7 +76,7 @@ class SavedPlan:
 
 
 def is_plan_file(path: Path) -> bool:
-    """Whether a file is a saved plan: by its ending, or by how it begins."""
+    """Return whether a file is a saved plan: by its ending, or by how it begins."""
     if path.suffix == SUFFIX:
         return True
     try:

@@ -280,7 +280,7 @@ class _Run:
         return found
 
     def _confirm(self, record: Record, before: Record | None) -> None:
-        """What took over is not the process that was proven: a short look at it.
+        """Look shortly at what took over: it is not the process that was proven.
 
         Where it does not pass, what was live before takes over again.
         """

@@ -63,7 +63,7 @@ def deployed(
     thoroughly: bool = False,
     anywhere: bool = False,
 ) -> Deployed:
-    """What is recorded of a stack, or runs here without being recorded.
+    """Return what is recorded of a stack, or runs here without being recorded.
 
     ``name`` is that of a stack that the file no longer asks for.  Raises UsageError
     where it was never applied, and EngineError where it runs on another machine,

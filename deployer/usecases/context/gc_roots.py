@@ -115,7 +115,7 @@ def _lost(found: State | Unreachable) -> Unreachable | None:
 
 
 def _is_at(place: str, wanted: str) -> bool:
-    """Whether a place is what was named, or lies in the folder that was."""
+    """Return whether a place is what was named, or lies in the folder that was."""
     if place == wanted.rstrip("/"):
         return True
     return "://" not in place and Path(place).is_relative_to(Path(wanted).absolute())

@@ -90,7 +90,7 @@ def taken_over(state: State, settings: Settings) -> State:
 
 
 def _on_a_machine(state: State) -> bool:
-    """Whether its engine runs servers as processes of one machine."""
+    """Return whether its engine runs servers as processes of one machine."""
     return state.engine in ABILITIES and not ABILITIES[state.engine].remote
 
 

@@ -63,7 +63,7 @@ def _allowed(environment: Mapping[str, str]) -> Iterator[StatePlace]:
 
 
 def _covers(allowed: StatePlace, place: StatePlace) -> bool:
-    """Whether a place is, or lies below, the allowed one, on the same server.
+    """Return whether a place is, or lies below, the allowed one, on the same server.
 
     The region decides nothing but which server of the same cloud is asked.
     """
@@ -86,7 +86,7 @@ def _same_place(now: StateOptions, then: StateOptions | None) -> bool:
 def _bases(
     file: Path, environment: Mapping[str, str], revision: str
 ) -> Iterator[StateOptions | None]:
-    """What the project file says at the revisions that the work is based on."""
+    """Yield what the project file says at the revisions that the work is based on."""
     for commit in _commits(file.parent, environment, revision):
         if commit is not None and (content := content_at(commit, file)) is not None:
             with suppress(DeployerError, UnicodeDecodeError):

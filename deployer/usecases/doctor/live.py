@@ -60,7 +60,7 @@ def deployment(file: Path, settings: Settings) -> Deployment:
 def asked(
     url: str, key: str | None, key_name: str, stack: Stack | None, build: int | None
 ) -> tuple[Finding, ...]:
-    """What a server says when it is asked: healthy, which build, which key."""
+    """Return what a server says when it is asked: healthy, which build, which key."""
     try:
         target = Target(url, api_key=key or None, api_key_name=key_name)
         health, props, unkeyed = asyncio.run(_answers(target))

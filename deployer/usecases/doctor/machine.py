@@ -23,7 +23,7 @@ _OLD = 3600.0
 
 
 def programs(stack: Stack | None, settings: Settings) -> Iterator[Finding]:
-    """What a build from source needs; without a stack, what any would."""
+    """Yield what a build from source needs; without a stack, what any would."""
     from deployer.llama.build.toolchain import find_toolchain  # noqa: PLC0415 - only here
 
     wanted = stack.llama_cpp if stack is not None else None
@@ -123,7 +123,7 @@ def server_program(stack: Stack, file: Path) -> Iterator[Finding]:
 def surroundings(
     stack: Stack | None, build: int | None, settings: Settings, config: Path = CONFIG
 ) -> Iterator[Finding]:
-    """What changes a llama-server from outside of its stack."""
+    """Yield what changes a llama-server from outside of its stack."""
     reads = build is None or build >= _CONFIG_SINCE
     if config.exists() and reads and (stack is None or stack.engine == "local"):
         what = f"`{config}` is read by llama-server, and no stack shows what it sets"

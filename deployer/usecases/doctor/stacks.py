@@ -114,7 +114,7 @@ def _add_line(file: Path, line: str) -> None:
 
 
 def state(stack: Stack, file: Path, settings: Settings) -> Iterator[Finding]:
-    """Whether the state can be read, and whether somebody works on the stack."""
+    """Yield whether the state can be read, and whether somebody works on the stack."""
     try:
         states = settings.states(file, stack.name)
         states.read()

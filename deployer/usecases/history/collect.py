@@ -60,7 +60,7 @@ def _overview(settings: Settings, file: Path) -> Overview:
 
 
 def _read(name: str, file: Path, settings: Settings, note: str = "") -> Overview:
-    """What is recorded under a name; an error is part of it."""
+    """Return what is recorded under a name; an error is part of it."""
     notes = (note,) if note else ()
     try:
         state = settings.states(file, name).read()
@@ -156,7 +156,7 @@ def _releases(
 
 
 def _between(state: State, before: Release, after: Release) -> tuple[str, ...] | None:
-    """What two releases differ in; None where one between them is not kept."""
+    """Return what two releases differ in; None where one between them is not kept."""
     if after.number != before.number + 1:
         return None
     seen = State(state.stack, state.engine, state.lineage, live=before.records)

@@ -59,7 +59,7 @@ def over_time(anchor: str, overview: Overview) -> str:
 
 
 def per_release(anchor: str, runs: Sequence[Run], figure: str, most: int) -> str:
-    """What gates measured of each release; empty where nothing was.
+    """Return what gates measured of each release; empty where nothing was.
 
     ``runs`` are the newest first; the chart begins with the oldest of the last.
     """

@@ -97,13 +97,13 @@ def _run(run: Run, gates: Sequence[str]) -> dict[str, object]:
 
 
 def _is_amiss(verdict: Verdict, run: Run) -> bool:
-    """What held a run back; of what is live also what did not pass."""
+    """Return what held a run back; of what is live also what did not pass."""
     failed = verdict.outcome is not Outcome.PASS
     return verdict.holds_back or (run.live and failed)
 
 
 def _changes(changes: tuple[str, ...] | None) -> tuple[str, ...] | None:
-    """What changed; of a first release that everything is new."""
+    """Return what changed; of a first release that everything is new."""
     if changes and all(change.endswith(_NEW) for change in changes):
         new = ", ".join(change.removesuffix(_NEW) for change in changes)
         return (f"everything is new: {new}",)
@@ -141,7 +141,7 @@ def _visible(value: object) -> object:
 
 
 def _literals(text: str) -> Markup:
-    """What stands in backticks, as code."""
+    """Return what stands in backticks, as code."""
     return Markup("").join(
         Markup("<code>{}</code>").format(part) if number % 2 else part
         for number, part in enumerate(paired(harmless(text)))

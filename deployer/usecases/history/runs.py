@@ -84,7 +84,7 @@ def remembered(home: Path, state: State) -> tuple[Ran, ...]:
 
 
 def changes_in(plan: Plan) -> Iterator[str]:
-    """What changes and why, a sentence each."""
+    """Yield what changes and why, a sentence each."""
     for change in plan.changes:
         for reason in change.reasons:
             words = " ".join(because(reason).split())

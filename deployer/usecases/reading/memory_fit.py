@@ -48,7 +48,7 @@ class Sized:
 
 
 def sized(stack: Stack, locked: Locked, weights: Facts) -> Sized:
-    """What decides about the memory of a stack."""
+    """Return what decides about the memory of a stack."""
     return Sized(weights, serving_of(stack, locked), tuple(_machines(stack)))
 
 
@@ -95,7 +95,7 @@ def does_not_fit(size: Sized, places: Mapping[str, Place]) -> Iterator[Problem]:
 
 
 def doubts(stack: Stack, size: Sized) -> Iterator[str]:
-    """What is no error and may end in one: host memory under load."""
+    """Yield what is no error and may end in one: host memory under load."""
     fit = size.fits[0]
     if not fit.holds and fit.unsure:
         yield f"it may not fit: {fit_line(fit)}: {'; '.join(fit.unsure)}"

@@ -92,7 +92,7 @@ def _newer(since: int | None, gone: int | None) -> str:
 
 
 def _at_hand(kind: str, name: str, stack: Stack, folder: Path) -> Known:
-    """What a binary or a source tree of the user says."""
+    """Return what a binary or a source tree of the user says."""
     wanted = stack.llama_cpp
     if wanted.binary is not None:
         return known_in_binary(kind, name, folder / wanted.binary)
@@ -119,7 +119,7 @@ def _is_told(projector: Projector) -> bool:
 
 
 def _template(stack: Stack, folder: Path, weights: Facts) -> Iterator[tuple[str, str]]:
-    """What the chat template lacks, and where to say so."""
+    """Yield what the chat template lacks, and where to say so."""
     asked = _asked(stack.gates)
     own = stack.server.chat_template if stack.server else None
     if own is not None and not own.endswith(".jinja"):

@@ -262,13 +262,13 @@ def _kept(
 
 
 def _asks(stack: Stack, build: Pin | None, weights: Pin | None) -> bool:
-    """Whether what no pin is given for lies elsewhere than here."""
+    """Return whether what no pin is given for lies elsewhere than here."""
     remote_weights = weights is None and stack.model.path is None
     return remote_weights or (build is None and not _builds_here(stack))
 
 
 def _builds_here(stack: Stack) -> bool:
-    """Whether llama-server is of this machine, and so looked at each time."""
+    """Return whether llama-server is of this machine, and so looked at each time."""
     return stack.llama_cpp.binary is not None or stack.llama_cpp.source == "path"
 
 

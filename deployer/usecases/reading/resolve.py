@@ -101,7 +101,7 @@ class Resolver:
 
     @staticmethod
     def is_local(pin: Pin) -> bool:
-        """Whether a pin names files of this machine."""
+        """Return whether a pin names files of this machine."""
         return pin.source in ("path", "source-path")
 
     def _request(self, wanted: LlamaCpp) -> "trees.SourceRequest":

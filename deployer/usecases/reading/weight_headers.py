@@ -16,7 +16,7 @@ from deployer.usecases.reading.prepared import this_code
 
 
 def weights_facts(pin: Pin, key: str, store: Store) -> Facts | None:
-    """What is known of the weights; None where they are not there yet."""
+    """Return what is known of the weights; None where they are not there yet."""
     known = from_json(pin.about.get(HEADER))
     if known is not None or (entry := store.find("weights", key)) is None:
         return known

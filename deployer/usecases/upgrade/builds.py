@@ -91,7 +91,7 @@ class Wanted:
 def upgrade(
     stack_file: Path, settings: Settings, wanted: Wanted, watch: Watch
 ) -> Upgrade:
-    """What moving a stack to another build means; changes nothing.
+    """Return what moving a stack to another build means; changes nothing.
 
     Raises SourceError where `latest` or a tree cannot be reached.
     """

@@ -78,7 +78,7 @@ def capability(environment: Mapping[str, str], home: Path) -> Capability:
 
 
 def stamp(environment: Mapping[str, str]) -> str:
-    """What the answer depends on: program, kernel, user."""
+    """Return what the answer depends on: program, kernel, user."""
     program = _program(environment)
     try:
         status = Path(program).stat()
@@ -118,7 +118,7 @@ def dump(program: str, pid: int, images: Path) -> str:
 
 
 def fits_cpu(program: str, images: Path) -> bool:
-    """Whether this processor can do what that of the image could."""
+    """Return whether this processor can do what that of the image could."""
     done = _run((program, "cpuinfo", "check", "-D", str(images)), _SECONDS)
     return done is not None and done.returncode == 0
 
@@ -135,7 +135,7 @@ def restoring(program: str, images: Path, folder: Path, log: str) -> tuple[str, 
 
 
 def errors_in(log: Path) -> str:
-    """What CRIU says went wrong."""
+    """Return what CRIU says went wrong."""
     try:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -179,7 +179,7 @@ def _version(program: str) -> str:
 
 
 def _refusal(program: str) -> str:
-    """What this machine or its user lacks; empty where all is there."""
+    """Return what this machine or its user lacks; empty where all is there."""
     unshare = find_program("unshare", os.environ)
     if unshare is None or find_program("setsid", os.environ) is None:
         return "`unshare` and `setsid` of util-linux are missing"

@@ -50,7 +50,7 @@ def environment_digest(variables: Mapping[str, str]) -> str:
 
 
 def sealed(api_key: str | None) -> JsonValue:
-    """What tells later whether a key is the same, and not which one it is."""
+    """Return what tells later whether a key is the same, and not which one it is."""
     if api_key is None:
         return None
     salt = secrets.token_hex(_SALT_BYTES)

@@ -103,7 +103,7 @@ def prove(
 
 
 def is_complete(recorded: JsonValue) -> bool:
-    """Whether there is anything to prove a server by."""
+    """Return whether there is anything to prove a server by."""
     return any(_read(recorded))
 
 

@@ -111,7 +111,7 @@ def origin_of(server: Server) -> Origin | None:
 
 
 def _is_older_than_the_machine(snapshots: Snapshots, key: str) -> bool:
-    """Whether an image outlived a reboot."""
+    """Return whether an image outlived a reboot."""
     entry = snapshots.store.look("snapshot", key)
     return entry is not None and entry.about.get("boot") != identity.boot_id()
 

@@ -60,7 +60,7 @@ class Door:
 
 
 def asleep(door: Door) -> bool:
-    """Whether a server says that it sleeps; asking does not wake it."""
+    """Return whether a server says that it sleeps; asking does not wake it."""
     try:
         _, content = door.get("/props", _PROPS_SECONDS)
     except OSError:

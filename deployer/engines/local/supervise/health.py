@@ -91,7 +91,7 @@ def wait_healthy(
 
 
 def is_healthy(running: Running, url: str, source_address: str) -> bool:
-    """Whether `url`/health is 200 now, and answered by this very process.
+    """Return whether `url`/health is 200 now, and answered by this very process.
 
     A request from an address that is steered to another server is a no.
     """

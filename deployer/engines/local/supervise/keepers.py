@@ -60,7 +60,7 @@ def end_keepers(keepers: Sequence[psutil.Process]) -> None:
 
 
 def _all_ended(keepers: Sequence[psutil.Process]) -> bool:
-    """Whether they are over within a while; a child of ours is reaped."""
+    """Return whether they are over within a while; a child of ours is reaped."""
     deadline = time.monotonic() + _END_SECONDS
     while time.monotonic() < deadline:
         if all(_is_over(keeper) for keeper in keepers):

@@ -139,7 +139,7 @@ def find(run_dir: Path, address: str, key: str) -> Running | None:
 
 
 def is_alive(running: Running) -> bool:
-    """Whether this very process is there and has not ended."""
+    """Return whether this very process is there and has not ended."""
     process = _process(running)
     return process is not None and not _is_zombie(process)
 

@@ -77,7 +77,7 @@ def _answered(answer: "Future[float]", log: Log) -> float | None:
 
 
 def not_started(log: Log, why: str, aftermath: str) -> EngineError:
-    """What went wrong with a start, by what was logged."""
+    """Return what went wrong with a start, by what was logged."""
     texts = [line.text for line in log.lines if line.source != SYSTEM]
     cause = likely_cause(texts, None)
     if cause is not None:
