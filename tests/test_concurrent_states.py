@@ -12,6 +12,12 @@ from deployer.usecases.context.stack_files import Subject
 FAR = "s3://states/f?region=us-east-1&endpoint=http://127.0.0.1:9"
 
 
+@pytest.fixture(autouse=True)
+def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "of-the-tests")
+
+
 def settings(tmp_path: Path, **variables: str) -> Settings:
     return Settings(environment=variables, home=tmp_path / "home")
 

@@ -40,6 +40,7 @@ server:
     slot-prompt-similarity: 0.5     # unchanged
 
 gates: {chat: {}, thinking_budget: {tokens: [0, 64]}}
+auth: {open: nothing is deployed by these tests}
 """
 DIFF = """\
 @@ -4,8 +4,7 @@

@@ -29,8 +29,9 @@ from deployer.engines.local.snapshot.restore import (
     origin_of,
 )
 from deployer.engines.local.snapshot.warmup_requests import IDLE, asleep
+from deployer.engines.local.supervise.process import stop
 from deployer.engines.local.supervise.resident import memory_of
-from deployer.engines.local.supervise.survivors import made_from, survivors
+from deployer.engines.local.supervise.survivors import captives, made_from, survivors
 from deployer.errors import EngineError, PromotionError
 from deployer.planning.actual import RunningServer
 from deployer.planning.events import Say, Talk
@@ -172,7 +173,13 @@ class LocalEngine:
         return Restored(origin.restored, origin.seconds, origin.detail, server.record)
 
     def _bring_up(self, server: Server, needs: Mapping[str, Flat], say: Say) -> Origin:
-        """Bring a server up; its clients stay away until they are let in."""
+        """Bring a server up; its clients stay away until they are let in.
+
+        What a run that died was about to capture is ended: nobody captures now, since
+        whoever does has the lock of the stack.
+        """
+        for left in captives(server.run_dir.parent):
+            stop(left, grace=0)
         end_unproven(server, say)  # else its clients would reach it till its end
         server.keep_clients_away(say)
         try:

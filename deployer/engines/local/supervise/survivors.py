@@ -72,6 +72,15 @@ def survivors(
     return tuple(_with_clients(servers))
 
 
+def captives(folder: Path) -> Iterator[Running]:
+    """Yield the living servers of a stack that were started to be captured."""
+    found = {it.pid: (run_dir, it) for run_dir, it in _recorded(folder)}
+    found |= {it.pid: (run_dir, it) for run_dir, it in _marked(folder)}
+    for run_dir, running in found.values():
+        if _marker(run_dir, running)[0].endswith(f"/{Kind.SNAPSHOT}"):
+            yield running
+
+
 def names_in(folder: Path) -> Mapping[int, str]:
     """Return the living servers of a stack by pid, as the steps of a plan name them."""
     named = {it.pid: _marker(run_dir, it) for run_dir, it in _recorded(folder)}
