@@ -90,7 +90,7 @@ def test_who_waits_while_clients_are_let_in_is_answered(
 def test_a_guard_outlives_the_deployer_and_is_found(run_dir: Path, port: int) -> None:
     script = (
         "import os, sys; from pathlib import Path;"
-        " from deployer.engines.local import guard;"
+        " from deployer.engines.local.supervise import guard;"
         f" guard.close(Path({str(run_dir)!r}), {HOST!r}, {port});"
         " os.kill(os.getpid(), 9)"
     )

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from socket import AF_INET, SOCK_STREAM, socket
 
@@ -30,7 +30,10 @@ def serving(*pieces: bytes, close: bool = False) -> Iterator[int]:
     over = threading.Event()
 
     def serve() -> None:
-        line, _ = listener.accept()
+        with suppress(OSError):  # no one asks, or who asks is gone
+            answer(listener.accept()[0])
+
+    def answer(line: socket) -> None:
         with line:
             line.recv(4096)
             for piece in pieces:
