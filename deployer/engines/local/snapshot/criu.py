@@ -11,6 +11,7 @@ TCP sockets.
 import json
 import os
 import re
+import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -204,22 +205,37 @@ def _last_line(text: str) -> str:
 def _run(
     argv: Sequence[str], seconds: float
 ) -> "subprocess.CompletedProcess[str] | None":
-    """Run to the end; None where it takes too long, an exit code where it cannot."""
-    import subprocess  # noqa: PLC0415 - who asks for the stamp alone needs none
+    """Run to the end; None where it takes too long, an exit code where it cannot.
 
-    try:
-        return subprocess.run(  # noqa: S603 - no shell, and an argv of our own
-            argv,
-            env=variables(os.environ),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=seconds,
-            check=False,
-            start_new_session=True,  # Ctrl-C is for us to answer
-        )
-    except subprocess.TimeoutExpired:
-        return None
-    except OSError as error:
-        return subprocess.CompletedProcess(argv, 127, "", error.strerror or "")
+    A CRIU that is killed leaves helpers, stopped for ever: they end with it, and hold
+    no pipe that would be read until they do.
+    """
+    import subprocess  # noqa: PLC0415 - who asks for the stamp alone needs none
+    from tempfile import TemporaryFile  # noqa: PLC0415 - as above
+
+    with (
+        TemporaryFile("w+", encoding="utf-8", errors="replace") as out,
+        TemporaryFile("w+", encoding="utf-8", errors="replace") as err,
+    ):
+        try:
+            process = subprocess.Popen(  # noqa: S603 - no shell, and an argv of our own
+                argv,
+                env=variables(os.environ),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                start_new_session=True,  # Ctrl-C is for us to answer
+            )
+        except OSError as error:
+            return subprocess.CompletedProcess(argv, 127, "", error.strerror or "")
+        try:
+            code = process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        out.seek(0)
+        err.seek(0)
+        return subprocess.CompletedProcess(argv, code, out.read(), err.read())
