@@ -51,7 +51,7 @@ def changed_since(paths: Sequence[Path], revision: str) -> Selection:
     touched = frozenset(Path(os.path.realpath(place)) for place in base.changed)
     files = stack_files(paths)
     with tempfile.TemporaryDirectory(prefix="deployer-base-") as folder:
-        then = Path(folder).resolve()
+        then = Path(os.path.realpath(folder))
         base.export([f for f in base.files() if f.suffix in (".yaml", ".yml")], then)
         (then / ".git").touch()  # the root that bases may not lie outside of
         gone = tuple(_gone(paths, root, then))
@@ -123,13 +123,13 @@ def _beside(file: Path, values: JsonValue) -> Iterator[Path]:
 
     Any text of it may name one: a chat template, a gate's file, a picture, a patch.
     """
-    yield lock_file.lock_path(file).resolve()
+    yield Path(os.path.realpath(lock_file.lock_path(file)))
     patches = patches_folder(file)
     for text in _texts(values):
         if text and "\0" not in text and len(text) <= _LONGEST_NAME:
-            yield (file.parent / text).resolve()
-            yield (patches / text / f"{text}.patch").resolve()
-            yield (patches / text / "patch.yaml").resolve()
+            yield Path(os.path.realpath(file.parent / text))
+            yield Path(os.path.realpath(patches / text / f"{text}.patch"))
+            yield Path(os.path.realpath(patches / text / "patch.yaml"))
 
 
 def _texts(values: JsonValue) -> Iterator[str]:

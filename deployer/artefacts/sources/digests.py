@@ -73,7 +73,7 @@ class DigestCache:
         content = self._read()
 
         def digest_at(path: Path, stamp: Stamp) -> str | None:
-            match content.get(str(path.resolve())):
+            match content.get(os.path.realpath(path)):
                 case [*fields, str(digest)] if fields == _fields(stamp):
                     return digest
                 case _:

@@ -273,7 +273,7 @@ def _binary_files(path: Path) -> dict[str, Path]:
 
 def libraries_of(program: Path) -> list[Path]:
     """Return what lies beside a program and is named as shared libraries are."""
-    folder = program.resolve().parent
+    folder = Path(os.path.realpath(program)).parent
     return [it for pattern in _LIBRARIES for it in sorted(folder.glob(pattern))]
 
 

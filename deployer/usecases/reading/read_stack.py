@@ -30,7 +30,7 @@ from deployer.stack.fields.model import Stack
 from deployer.stack.fields.values import Flat
 from deployer.stack.gate_files import files_of, judged_by
 from deployer.stack.load import Loaded, load
-from deployer.stack.project_root import how_to_allow, may_read, root_of
+from deployer.stack.project_root import how_to_allow, leads_out, may_read, root_of
 from deployer.stack.yaml.tree import place_of
 from deployer.usecases.context.options import Options
 from deployer.usecases.context.settings import Settings, patches_folder
@@ -60,7 +60,8 @@ class Read:
 
 def read(stack_file: Path, settings: Settings, options: Options, watch: Watch) -> Read:
     """Everything a plan needs of the files; see `deployer.usecases.plan.prepare`."""
-    seen = look_around(stack_file)
+    out = leads_out(stack_file, settings.allowed)  # refused below, and not opened
+    seen = None if out else look_around(stack_file)
     loaded = load(stack_file, engine=options.engine, allowed=settings.allowed)
     stack = loaded.stack
     found = abilities_of(stack.engine, settings.environment, settings.home)

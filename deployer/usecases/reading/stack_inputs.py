@@ -4,6 +4,7 @@ Absence counts: a repository, a project file or a lock that appears may mean ano
 plan, and so may a program that a gate names and that was not there before.
 """
 
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -87,7 +88,7 @@ def _changed(path: Path) -> int:
 
 def _around(stack_file: Path) -> Iterator[str]:
     root = root_of(stack_file)
-    for folder in stack_file.resolve().parents:
+    for folder in Path(os.path.realpath(stack_file)).parents:
         yield str(folder / ".git")
         yield str(folder / PROJECT_FILE)
         if folder == root and (root / ".git").exists():
@@ -118,7 +119,7 @@ def _artefacts(stack: Stack, folder: Path) -> Iterator[Path]:
     if stack.llama_cpp.binary is not None:
         yield folder / stack.llama_cpp.binary
         # Beside a llama-server of the user lie the libraries that it loads.
-        beside = (folder / stack.llama_cpp.binary).resolve().parent
+        beside = Path(os.path.realpath(folder / stack.llama_cpp.binary)).parent
         yield beside
         yield from sorted(beside.glob("lib*"))
     if (place := folder_of(stack.llama_cpp.repo or "")) is not None:
