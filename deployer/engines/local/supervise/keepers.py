@@ -13,6 +13,9 @@ from deployer.errors import EngineError
 MARKER: Final = "DEPLOYER_SERVER"
 """Variable of a server's environment, and of its keepers': `<address>@<key>`."""
 
+OVER: Final = frozenset({psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD})
+"""Where a process that ended is until its parent, or the kernel, reaps it."""
+
 _LONGEST: Final = 30.0
 _PAUSE: Final = 0.002
 _END_SECONDS: Final = 10.0
@@ -29,7 +32,7 @@ def kept_by(keeper: int) -> int:
         with suppress(psutil.Error, OSError):
             for below in process.children(recursive=True):
                 leads = os.getsid(below.pid) == below.pid
-                if leads and below.status() != psutil.STATUS_ZOMBIE:
+                if leads and below.status() not in OVER:
                     return below.pid
         with suppress(psutil.TimeoutExpired):
             process.wait(timeout=_PAUSE)
@@ -53,10 +56,15 @@ def end_keepers(keepers: Sequence[psutil.Process]) -> None:
     """Keepers end with their server; one that does not is ended, outermost first."""
     if _all_ended(keepers):
         return
+    kill_keepers(keepers)
+    _all_ended(keepers)
+
+
+def kill_keepers(keepers: Sequence[psutil.Process]) -> None:
+    """Kill them, outermost first; what is left in their namespaces goes along."""
     for keeper in reversed(keepers):
         with suppress(psutil.NoSuchProcess):
             keeper.kill()
-    _all_ended(keepers)
 
 
 def _all_ended(keepers: Sequence[psutil.Process]) -> bool:
@@ -75,6 +83,6 @@ def _is_over(keeper: psutil.Process) -> bool:
         return True
     try:
         # An orphan is over though whoever it was left to has not reaped it yet.
-        return bool(keeper.status() == psutil.STATUS_ZOMBIE)
+        return keeper.status() in OVER
     except psutil.NoSuchProcess:
         return True

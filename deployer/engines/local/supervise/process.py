@@ -29,9 +29,11 @@ from deployer.engines.local.ports import established
 from deployer.engines.local.supervise import identity
 from deployer.engines.local.supervise.keepers import (
     MARKER,
+    OVER,
     end_keepers,
     keepers_of,
     kept_by,
+    kill_keepers,
 )
 from deployer.errors import EngineError
 from deployer.system.pauses import growing
@@ -141,7 +143,7 @@ def find(run_dir: Path, address: str, key: str) -> Running | None:
 def is_alive(running: Running) -> bool:
     """Return whether this very process is there and has not ended."""
     process = _process(running)
-    return process is not None and not _is_zombie(process)
+    return process is not None and not _has_ended(process)
 
 
 def wait_for_end(running: Running, seconds: float) -> Ended | None:
@@ -157,8 +159,9 @@ def wait_for_end(running: Running, seconds: float) -> Ended | None:
     with suppress(psutil.TimeoutExpired):
         code = process.wait(timeout=0)
         return Ended(None if code is None else int(code))
-    # Nobody may be there to reap an orphan, as in many containers.
-    return Ended(None) if _is_zombie(process) else None
+    # Nobody may be there to reap an orphan, as in many containers; or the kernel is
+    # about to, and the pid is there for another moment.
+    return Ended(None)
 
 
 def _ends_within(process: psutil.Process, began: str, seconds: float) -> bool:
@@ -187,7 +190,7 @@ def _looks_ended(process: psutil.Process, seconds: float) -> bool:
         with suppress(psutil.TimeoutExpired):
             process.wait(timeout=max(0.0, min(left, next(pauses))))
             return True
-        if _is_zombie(process):
+        if _has_ended(process):
             return True
         if left <= 0:
             return False
@@ -225,10 +228,13 @@ def stop(running: Running, *, grace: float) -> None:
     Gone already is fine, and a stranger under the same pid is left alone.  Raises
     `EngineError` when the process cannot be ended.
     """
-    keepers = keepers_of(running.pid)
+    keepers = [] if _process(running) is None else keepers_of(running.pid)
     for number, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, _KILL_SECONDS)):
         if _process(running) is not None:
             _signal(running.pid, number)
+        if number is signal.SIGKILL:
+            # A CRIU that traces it, and hangs since, would keep it from ending.
+            kill_keepers(keepers)
         if wait_for_end(running, seconds) is not None:
             end_keepers(keepers)
             return
@@ -370,7 +376,7 @@ def _marked(run_dir: Path, marker: str) -> Iterator[Running]:
             variables = process.environ()
             if variables.get(MARKER) != marker:
                 continue
-            if variables.get(RUN_DIR) != str(run_dir) or _is_zombie(process):
+            if variables.get(RUN_DIR) != str(run_dir) or _has_ended(process):
                 continue
             # A child of the server; or one that was restored, which has the marker of
             # its image, and is found by its keeper's.
@@ -402,9 +408,9 @@ def _process(running: Running) -> psutil.Process | None:
         return None
 
 
-def _is_zombie(process: psutil.Process) -> bool:
+def _has_ended(process: psutil.Process) -> bool:
     try:
-        return process.status() == psutil.STATUS_ZOMBIE
+        return process.status() in OVER
     except psutil.NoSuchProcess:
         return True
 
