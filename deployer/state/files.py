@@ -10,6 +10,7 @@ from pathlib import Path
 from deployer.artefacts.disk import guarded, replace_file
 from deployer.errors import StalePlanError, StateError
 from deployer.planning.state import State
+from deployer.stack.project_root import leads_out
 from deployer.state import KEPT
 from deployer.state.form import from_json, is_newer, to_json
 from deployer.state.holder import Holder, this_process
@@ -168,6 +169,11 @@ class FileStateStore:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def _content(self) -> bytes | None:
+        if leads_out(self.path):
+            raise StateError(
+                f"`{self.path}` is a link out of the project",
+                hint="put the file that it leads to in its place",
+            )
         try:
             return read_regular(self.path)
         except FileNotFoundError:
