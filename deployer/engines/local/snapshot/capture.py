@@ -59,7 +59,7 @@ class Snapshots:
         Raises EngineError for a warm-up that fails or a process that cannot be
         frozen, and StoreError for a full disk; nothing is left behind then.
         """
-        flawed = bool(self.flaw(node.key, self._private(node)))
+        flaw = self.flaw(node.key, self._private(node))
         if self.store.find(_KIND, node.key) is None:
             self.store.remove(_KIND, node.key)
         # One that is whole is replaced only once there is a new one: others share it.
@@ -69,8 +69,14 @@ class Snapshots:
             lambda into: self._capture(node, needs, into, say),
             now=lambda: datetime.now(tz=UTC),
             say=lambda text: say(Talk(node.address, text)),
-            again=flawed,
+            again=bool(flaw),
         )
+        if flaw == manifest.OTHER_KEY:
+            text = (
+                "a server that runs keeps the API key that it was started with:"
+                " `deployer stop` and `deployer start` give it the new one"
+            )
+            say(Talk(node.address, text))
         self._condemned(node.key).unlink(missing_ok=True)
         return {"path": str(entry.folder), "size": entry.size}
 

@@ -25,6 +25,7 @@ from deployer.planning.keys import digest
 from deployer.planning.progress import unwatched
 from deployer.stack.fields.values import Flat, JsonValue
 
+OTHER_KEY: Final = "the API key has changed since it was taken"
 _SALT_BYTES: Final = 16
 _PLACES: Final = frozenset({"PATH", "HOME", "TMPDIR", "XDG_RUNTIME_DIR"})
 """Variables that a server is given, and that change nothing of what it answers."""
@@ -147,7 +148,7 @@ def _other_key(then: JsonValue, api_key: str | None) -> str:
             )
         case _:
             same = False
-    return "" if same else "the API key has changed since it was taken"
+    return "" if same else OTHER_KEY
 
 
 def _identity(file: Path, digests: DigestCache) -> JsonValue:
