@@ -12,6 +12,7 @@ from deployer.planning.resources import Kind
 from deployer.planning.state import IN_DOUBT
 from deployer.stack.fields.units import show_bytes
 from deployer.stack.fields.values import Flat, JsonValue
+from deployer.stack.listen_addresses import http_address
 
 SIGNS: Mapping[Action, str] = {
     Action.KEEP: "✔",
@@ -289,9 +290,8 @@ def _size(spec: Flat) -> list[str]:
 
 
 def _described_server(fields: Flat) -> str:
-    host = str(fields.get("local.host", ""))
-    name = f"[{host}]" if ":" in host else host
-    parts = [f"http://{name}:{fields['local.port']}" if "local.port" in fields else ""]
+    host, port = str(fields.get("local.host", "")), fields.get("local.port", "")
+    parts = [http_address(host, port) if "local.port" in fields else ""]
     if alias := fields.get("model.alias"):
         parts.append(show(alias))
     return " · ".join(part for part in parts if part)

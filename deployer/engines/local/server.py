@@ -29,6 +29,7 @@ from deployer.planning.state import Record
 from deployer.stack.access import NEW_KEY, key_problem
 from deployer.stack.fields.units import seconds
 from deployer.stack.fields.values import Flat
+from deployer.stack.listen_addresses import http_address
 from deployer.system.contained import contained
 
 GRACE: Final = 10.0
@@ -71,7 +72,7 @@ class Server:
     @property
     def url(self) -> str:
         """Where it is reached from this machine."""
-        return f"http://{reuseport.reachable(self.host)}:{self.port}"
+        return http_address(reuseport.reachable(self.host), self.port)
 
     @property
     def argv(self) -> tuple[str, ...]:

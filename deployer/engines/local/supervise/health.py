@@ -140,7 +140,7 @@ def _answer(
     )
     try:
         connection.connect()
-        client = connection.sock.getsockname()
+        client = connection.sock.getsockname()[:2]
         connection.request("GET", f"{place.path.rstrip('/')}/health")
         answer = connection.getresponse()
         if answer.status != http.HTTPStatus.OK:
