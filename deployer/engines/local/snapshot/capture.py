@@ -82,10 +82,10 @@ class Snapshots:
 
     def flaw(self, key: str, server: Server) -> str:
         """Why the snapshot cannot be used for this server; empty where it can."""
-        with suppress(OSError):
-            return self._condemned(key).read_text(encoding="utf-8")
         entry = self.store.look(_KIND, key)
         if entry is None:
+            with suppress(OSError):
+                return self._condemned(key).read_text(encoding="utf-8")
             return "the image is gone"
         found = criu.capability(self.place.environment, self.place.home)
         if not found.works:
@@ -140,10 +140,10 @@ class Snapshots:
 
     def condemn(self, key: str, why: str) -> None:
         """Never use an image again: what it was taken for is taken anew."""
+        self.store.remove(_KIND, key)
         note = self._condemned(key)
         note.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         note.write_text(why, encoding="utf-8")
-        self.store.remove(_KIND, key)
 
     def retire(self, record: Record) -> None:
         """End the server that a run which died was about to capture."""
