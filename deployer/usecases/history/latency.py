@@ -144,6 +144,7 @@ def _epoch(at: str) -> float | None:
 
 
 def _minute(at: str) -> str:
+    """A time as people read it, from one as the state keeps it."""
     return at[:16].replace("T", " ")
 
 

@@ -7,7 +7,7 @@ from deployer.artefacts import lock_file
 from deployer.diagnostics import Problem
 from deployer.errors import StackError
 from deployer.gguf.facts import from_json
-from deployer.planning.facts import HEADER, Facts
+from deployer.planning.facts import HEADER, Facts as Locked
 from deployer.planning.resources import Graph, Kind
 from deployer.stack.load import Loaded
 from deployer.usecases.context.settings import Settings
@@ -30,7 +30,7 @@ class Weighed:
 
 
 def weighed(
-    loaded: Loaded, stack_file: Path, settings: Settings, facts: Facts, graph: Graph
+    loaded: Loaded, stack_file: Path, settings: Settings, facts: Locked, graph: Graph
 ) -> Weighed:
     """Hold the model of a stack against its build, its gates and its machine."""
     stack = loaded.stack

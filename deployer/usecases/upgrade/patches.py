@@ -8,7 +8,7 @@ from deployer.llama.build.trees import (
     SourceRequest,
     Surroundings,
     check_patches,
-    number_of,
+    number_of as tag_to_number,
 )
 from deployer.llama.patches.patch_file import Patch, load_patches
 from deployer.llama.patches.verdicts import Outcome, PatchVerdict
@@ -66,7 +66,7 @@ def _by_tree(index: int, found: PatchVerdict) -> Move:
 
 def _by_range(index: int, patch: Patch, tag: str) -> Move:
     """Without a source: what `patch.yaml` says of the last build that wants it."""
-    last, new = number_of(patch.until or ""), number_of(tag)
+    last, new = tag_to_number(patch.until or ""), tag_to_number(tag)
     look = "`--tree` judges it by the source of the build"
     if last is None or new is None:
         return Move("?", f"{patch.name}: no range of builds to judge it by", look)
