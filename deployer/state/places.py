@@ -11,7 +11,7 @@ from deployer.state import KEPT, StateStore
 from deployer.state.files import FileStateStore, list_stacks, unnoticed
 
 if TYPE_CHECKING:
-    from deployer.state.bucket import Bucket
+    from deployer.state.objects import Bucket
 
 _OPTIONS = {
     "file": {"keep"},
@@ -106,7 +106,7 @@ def stacks_at(place: StatePlace) -> tuple[str, ...]:
 
 def _bucket(place: StatePlace) -> "Bucket":
     try:
-        from deployer.state.bucket import open_bucket  # noqa: PLC0415 - an extra
+        from deployer.state.objects import open_bucket  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:
         raise UsageError(
             f"a state at `{place.scheme}://` needs `{error.name}`",
