@@ -42,8 +42,8 @@ def test_a_key_that_is_needed_is_not_removed(file: Path, tmp_path: Path) -> None
 def test_what_a_killed_run_left_is_removed(file: Path, tmp_path: Path) -> None:
     script = (
         "import os; from pathlib import Path;"
-        " from deployer.engines.local import key_file;"
-        f" held = key_file.lent(Path({str(file)!r}), 'sk-1'); held.__enter__();"
+        " from deployer.engines.local.folders import lent;"
+        f" held = lent(Path({str(file)!r}), 'sk-1'); held.__enter__();"
         " os.kill(os.getpid(), 9)"
     )
     env = {"PYTHONPATH": str(ROOT)}
