@@ -21,7 +21,7 @@ from deployer.artefacts.sources.files import File, stamped
 from deployer.artefacts.store import Entry, Kind, Store
 from deployer.errors import StoreError
 from deployer.stack.fields.values import JsonValue
-from deployer.usecases.context.home import home_of
+from deployer.usecases.context.settings import home_of
 
 THEN = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 

@@ -5,20 +5,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from deployer.artefacts.disk import guarded, replace_file
-from deployer.artefacts.json_text import (
+from deployer.artefacts.json_files import (
     FormError,
     Item,
     NewerError,
+    guarded,
     members_of,
     parse,
+    replace_file,
     text_of,
 )
 from deployer.errors import UsageError
-from deployer.planning.facts import HEADER, Facts, Pin
-from deployer.planning.keys import digest
-from deployer.planning.pins import flaw_of, other_than
-from deployer.planning.resources import Kind
+from deployer.planning.facts import HEADER, Facts, Pin, flaw_of, other_than
+from deployer.planning.resources import Kind, digest
 from deployer.stack.fields.effects import Effect
 from deployer.stack.fields.marks import leaves, marks_at
 from deployer.stack.fields.model import Stack
@@ -26,7 +25,7 @@ from deployer.stack.fields.values import Flat, JsonValue
 from deployer.stack.name_forms import STACK
 from deployer.stack.project_root import leads_out
 from deployer.system.file_modes import users_mode
-from deployer.system.regular_files import read_regular
+from deployer.system.files import read_regular
 
 _VERSION = 1
 _SUFFIX = ".lock.json"

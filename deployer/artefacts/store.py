@@ -19,15 +19,22 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from deployer.artefacts.sources.digests import DigestCache, sha256_of
-from deployer.artefacts.sources.files import File, listed, other_content, problem_of
-from deployer.artefacts.sources.space import sync_folder, writing
+from deployer.artefacts.sources.files import (
+    DigestCache,
+    File,
+    listed,
+    other_content,
+    problem_of,
+    sha256_of,
+    sync_folder,
+    writing,
+)
 from deployer.errors import StoreError
 from deployer.planning import resources
-from deployer.planning.progress import Watch, unwatched
+from deployer.planning.events import Watch, unwatched
 from deployer.stack.fields.values import JsonValue
 from deployer.stack.name_forms import DIGEST, is_inner_path, is_path
-from deployer.system.contained import contained
+from deployer.system.files import contained
 from deployer.system.pauses import growing
 
 if TYPE_CHECKING:

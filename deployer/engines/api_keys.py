@@ -7,7 +7,7 @@ from pathlib import Path
 
 from deployer.errors import UsageError
 from deployer.stack.project_root import allowed_in, how_to_allow, leads_out
-from deployer.system.regular_files import read_regular
+from deployer.system.files import read_regular
 
 _MOST = 1 << 20
 """Bytes of an `.env`."""

@@ -5,8 +5,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from deployer.errors import UsageError
-from deployer.system.contained import contained
-from deployer.system.regular_files import read_regular
+from deployer.system.files import contained, read_regular
 
 TEMPLATES: Mapping[str, str] = {
     "demo": "A small model on this machine, on the CPU",

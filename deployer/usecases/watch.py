@@ -10,16 +10,15 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
-from deployer.artefacts.disk import guarded, replace_file
-from deployer.engines.rendered_files import write_files
+from deployer.artefacts.json_files import guarded, replace_file
+from deployer.engines.contract import write_files
 from deployer.planning.verdict import Outcome, Verdict
 from deployer.show import monitor
 from deployer.show.monitor import RESTORE, WARM, Monitored
 from deployer.stack.fields.values import Flat, JsonValue
 from deployer.system.file_modes import as_the_user, users_mode
-from deployer.system.regular_files import read_regular
-from deployer.usecases.applying.run_gates import release_fields, target_of
-from deployer.usecases.check import Checking, check
+from deployer.system.files import read_regular
+from deployer.usecases.check import Checking, check, release_fields, target_of
 from deployer.usecases.context.deployed import deployed
 from deployer.usecases.context.settings import STATE_FOLDER, Settings, utc_now
 
@@ -190,7 +189,7 @@ def _write(file: Path, probes: tuple[Probe, ...]) -> None:
 
 def render_monitor(stack_file: Path, settings: Settings, out: Path) -> tuple[Path, ...]:
     """Write what Prometheus and Grafana read; returns the files."""
-    from deployer.stack.yaml.yaml_text import yaml_text  # noqa: PLC0415 - only here
+    from deployer.stack.yaml.edits import yaml_text  # noqa: PLC0415 - only here
 
     it = monitored(stack_file, settings)
     texts = {

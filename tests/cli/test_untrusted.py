@@ -11,7 +11,7 @@ import pytest
 
 from deployer.cli.comment import comment_of
 from deployer.show.text import plan_text
-from deployer.usecases.applying import saved_plan
+from deployer.usecases.plan_file import from_json
 from tests.cli.project import STACK, Project
 
 pytestmark = pytest.mark.trust
@@ -250,7 +250,7 @@ def test_no_text_of_a_plan_file_moves_the_cursor_or_breaks_the_markup() -> None:
             for cause in ("field", "need", "drift", "recipe")
         ]
     content["plan"]["drift"] = [{"address": "a", "detail": "b"}]
-    saved = saved_plan.from_json(json.dumps(attacked(content)), "f")
+    saved = from_json(json.dumps(attacked(content)), "f")
     text = plan_text(saved.plan, saved.places, steps=True)
     assert "owned" in text
     assert not UNSEEN.search(text)

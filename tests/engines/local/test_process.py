@@ -12,13 +12,14 @@ import psutil
 import pytest
 
 from deployer.engines.local.supervise import identity
-from deployer.engines.local.supervise.keepers import end_keepers, keepers_of
 from deployer.engines.local.supervise.process import (
     Ended,
     Running,
     drain,
+    end_keepers,
     find,
     is_alive,
+    keepers_of,
     scrubbed,
     spawn,
     stop,
