@@ -25,15 +25,13 @@ from deployer.planning.state import Record, State, node_of
 from deployer.planning.steps import steps_of
 from deployer.planning.verdict import Outcome, Verdict
 from deployer.stack.fields.values import Flat
-from deployer.state.bucket import ObjectBucket
 from deployer.state.form import from_json, to_json
 from deployer.state.lock_wait import Patience, lock_in_time, pause_after
-from deployer.state.objects import FREE, ObjectStateStore
+from deployer.state.objects import FREE, ObjectBucket, ObjectStateStore
 from deployer.testing.engines import FakeEngine
-from deployer.testing.judges import unheard
-from deployer.testing.stacks import resolved, stack
-from deployer.usecases.applying.steps import World, apply
+from deployer.testing.states import resolved, stack, unheard
 from deployer.usecases.context.concurrent_states import AT_ONCE, begin_reading
+from deployer.usecases.steps import World, apply
 from tests.planning.checking import KEEPS
 from tests.state.fake_objects import FakeObjects, Request
 

@@ -20,12 +20,12 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from deployer.artefacts.sources import http
-from deployer.artefacts.sources.ranges import opened
+from deployer.artefacts.sources.client import opened
+from deployer.artefacts.sources.transfer import download
 from deployer.gguf.header import read_header, read_sizes
 from deployer.gguf.reading import beginning, remote
 from deployer.gguf.stream import Stream
-from deployer.planning.progress import unwatched
+from deployer.planning.events import unwatched
 from tests.gguf.files import header
 
 ROUNDS = 5
@@ -132,7 +132,7 @@ def _download(url: str, sha256: str, size: int | None) -> None:
     """Without a size nobody can tell how to divide it."""
     with tempfile.TemporaryDirectory() as name:
         into = Path(name) / "m.gguf"
-        http.download(url, into, sha256=sha256, size=size, progress=unwatched)
+        download(url, into, sha256=sha256, size=size, progress=unwatched)
 
 
 def _whole(url: str) -> None:

@@ -13,7 +13,7 @@ from benchmarks.result import Result, Run, Table
 from deployer.engines.modal.lower import lower
 from deployer.engines.modal.render import render as app_files
 from deployer.engines.registry import ABILITIES
-from deployer.llama.patches.patch_file import load_patches
+from deployer.llama.patches import load_patches
 from deployer.planning.facts import Facts, Pin
 from deployer.planning.graph import expand
 from deployer.stack.load import load

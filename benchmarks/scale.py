@@ -20,7 +20,7 @@ from random import Random
 from statistics import median
 
 from benchmarks.ci_jobs import Pace, Yard, lost, must
-from deployer.stack.fields.units import show_bytes, show_seconds
+from deployer.stack.fields.values import show_bytes, show_seconds
 from deployer.state.form import to_json
 from deployer.state.objects import stacks_in
 from deployer.usecases.context.concurrent_states import AT_ONCE

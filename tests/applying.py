@@ -17,11 +17,16 @@ from deployer.planning.state import State
 from deployer.planning.steps import steps_of
 from deployer.stack.fields.values import Flat
 from deployer.testing.engines import FakeEngine
-from deployer.testing.faults import CrashError, Fuse
-from deployer.testing.judges import FakeJudge, unheard
-from deployer.testing.stacks import resolved, stack
-from deployer.testing.states import MemoryStateStore
-from deployer.usecases.applying.steps import World, apply
+from deployer.testing.states import (
+    CrashError,
+    FakeJudge,
+    Fuse,
+    MemoryStateStore,
+    resolved,
+    stack,
+    unheard,
+)
+from deployer.usecases.steps import World, apply
 from tests.planning.checking import KEEPS, LOCAL, MODAL, but
 
 SERVER = "demo/server"

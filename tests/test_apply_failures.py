@@ -15,7 +15,7 @@ from deployer.planning.resources import Kind
 from deployer.planning.state import Record, State
 from deployer.planning.steps import Forget, Stage
 from deployer.planning.verdict import Verdict
-from deployer.testing.judges import FakeJudge, unheard
+from deployer.testing.states import FakeJudge, unheard
 from tests.applying import (
     GATED,
     OTHER_BUILD,

@@ -57,22 +57,22 @@ HOMES: Mapping[str, tuple[str, ...]] = {
         "gates/harness/client.py",
         "gates/harness/runner.py",
         "artefacts/sources/client.py",
-        "artefacts/sources/download.py",
-        "artefacts/sources/parts.py",
+        "artefacts/sources/transfer.py",
+        "artefacts/sources/transfer.py",
         "artefacts/sources/transfer.py",
         "artefacts/sources/hub.py",
-        "artefacts/sources/ranges.py",
+        "artefacts/sources/client.py",
     ),
     "huggingface_hub": ("runtime/fetch.py", "artefacts/sources/hub.py"),
     "jinja2": (
-        "usecases/history/page.py",
+        "usecases/report.py",
         "engines/modal/render.py",
         "gates/harness/report.py",
     ),
     "jsonschema": ("gates/checks/json_schema.py",),
-    "markupsafe": ("usecases/history/page.py", "gates/harness/report.py"),
+    "markupsafe": ("usecases/report.py", "gates/harness/report.py"),
     "modal": ("engines/modal/drive.py",),
-    "obstore": ("state/bucket.py",),
+    "obstore": ("state/objects.py",),
     "packaging": ("usecases/versions.py",),
     "prometheus_client": ("gates/checks/metrics.py",),
     "psutil": ("engines/local/", "state/lock.py"),
@@ -82,7 +82,7 @@ HOMES: Mapping[str, tuple[str, ...]] = {
     "stamina": (
         "gates/harness/client.py",
         "artefacts/sources/transfer.py",
-        "state/bucket.py",
+        "state/objects.py",
     ),
     "yaml": ("stack/yaml/",),
     # of the standard library
@@ -93,7 +93,7 @@ HOMES: Mapping[str, tuple[str, ...]] = {
         "usecases/context/git.py",
         "llama/",
         "runtime/",
-        "artefacts/sources/pip.py",
+        "artefacts/sources/packages.py",
     ),
     "logging": ("artefacts/sources/hub.py",),
     "random": (),
@@ -122,8 +122,8 @@ SPELLED: Mapping[str, set[object]] = {
     # decides what the state forgets
     "usecases/apply.py": {"rollout.keep"},
     # where to tell what does not fit, and what the build does not know
-    "usecases/reading/memory_fit.py": {"server.ctx_size"},
-    "usecases/reading/model_support.py": {
+    "usecases/reading/weights.py": {
+        "server.ctx_size",
         "llama_cpp.tag",
         "model.mmproj",
         "server.chat_template",
@@ -136,11 +136,11 @@ SPELLED: Mapping[str, set[object]] = {
         "server.n_cpu_moe",
     },
     # what another build means for options
-    "usecases/upgrade/notes.py": {"llama_cpp.tag"},
+    "usecases/upgrade.py": {"llama_cpp.tag"},
     # whether the old one comes back where a short look fails
-    "usecases/applying/steps.py": {"rollout.on_failure"},
+    "usecases/steps.py": {"rollout.on_failure"},
     # what a client has to know: the model, and the context of one slot
-    "usecases/connect.py": {
+    "usecases/clients.py": {
         "model.alias",
         "server.ctx_size",
         "server.kv_unified",
@@ -149,7 +149,7 @@ SPELLED: Mapping[str, set[object]] = {
     # a probe waits no longer than its limit
     "usecases/watch.py": {"gates.stream.ttft"},
     # the build number that gates expect
-    "usecases/applying/run_gates.py": {"llama_cpp.tag"},
+    "usecases/check.py": {"llama_cpp.tag"},
     # what the local engine makes real by itself
     "engines/local/server.py": {
         "auth.api_key.env",
@@ -208,12 +208,8 @@ SPELLED: Mapping[str, set[object]] = {
         "server.parallel",
         "snapshot.prime",
         "snapshot.warmup",
-        "llama_cpp.cuda",
-    },
-    "engines/modal/lower_builder.py": {
         "llama_cpp.cmake",
         "llama_cpp.cuda",
-        "model.hub_secret",
     },
     "engines/modal/rendering.py": {"llama_cpp.patches"},
     "llama/build/recipe.py": {"llama_cpp.cuda"},
@@ -239,7 +235,7 @@ SPELLED: Mapping[str, set[object]] = {
         "snapshot.gpu",
     },
     # files beside the stack that have to be there
-    "stack/validate.py": {
+    "stack/load.py": {
         "llama_cpp.binary",
         "llama_cpp.repo",
         "llama_cpp.source_path",

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from deployer.errors import StoreError
-from deployer.system.contained import contained
+from deployer.system.files import contained
 
 
 @pytest.fixture

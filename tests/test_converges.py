@@ -25,11 +25,16 @@ from deployer.planning.steps import steps_of
 from deployer.stack.fields.values import JsonValue
 from deployer.state.form import from_json, to_json
 from deployer.testing.engines import FakeEngine, in_place
-from deployer.testing.faults import CrashError, Fuse
-from deployer.testing.judges import FakeJudge, unheard
-from deployer.testing.stacks import resolved, stack
-from deployer.testing.states import MemoryStateStore
-from deployer.usecases.applying.steps import World, apply
+from deployer.testing.states import (
+    CrashError,
+    FakeJudge,
+    Fuse,
+    MemoryStateStore,
+    resolved,
+    stack,
+    unheard,
+)
+from deployer.usecases.steps import World, apply
 from tests.planning.checking import DROPS, KEEPS
 
 HISTORIES = 100_000 if os.environ.get("DEPLOYER_LONG") else 10_000

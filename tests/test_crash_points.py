@@ -14,10 +14,14 @@ from deployer.planning.resources import Graph, Kind
 from deployer.planning.state import State, node_of
 from deployer.planning.steps import Step, steps_of
 from deployer.testing.engines import FakeEngine, in_place
-from deployer.testing.faults import CrashError, Fuse
-from deployer.testing.judges import FakeJudge, unheard
-from deployer.testing.states import MemoryStateStore
-from deployer.usecases.applying.steps import World, apply
+from deployer.testing.states import (
+    CrashError,
+    FakeJudge,
+    Fuse,
+    MemoryStateStore,
+    unheard,
+)
+from deployer.usecases.steps import World, apply
 from tests.applying import (
     GATED,
     OTHER_BUILD,

@@ -20,8 +20,8 @@ from deployer.gates.harness.runner import run_gates
 from deployer.gates.harness.target import Target
 from deployer.planning.state import Record
 from deployer.planning.verdict import Outcome, Verdict
-from deployer.testing.judges import FakeJudge
-from deployer.usecases.applying.run_gates import requests_of
+from deployer.testing.states import FakeJudge
+from deployer.usecases.check import requests_of
 from tests.applying import SERVER, Desk, graph
 from tests.planning.checking import LOCAL, but
 

@@ -6,15 +6,19 @@ from pathlib import Path
 import pytest
 
 from deployer.diagnostics import Place
-from deployer.gguf.facts import Facts, Projector
-from deployer.gguf.template import template_of
+from deployer.gguf.facts import Facts, Projector, template_of
 from deployer.planning.facts import Facts as Locked
 from deployer.planning.facts import Pin
 from deployer.stack.fields.model import Stack
 from deployer.stack.fields.values import JsonValue
-from deployer.testing.stacks import stack as stack_of
-from deployer.usecases.reading.memory_fit import does_not_fit, doubts, sized
-from deployer.usecases.reading.model_support import Judged, judged
+from deployer.testing.states import stack as stack_of
+from deployer.usecases.reading.weights import (
+    Judged,
+    does_not_fit,
+    doubts,
+    judged,
+    sized,
+)
 from tests.gguf.test_memory import GEMMA
 
 EARLY = "{{ tools }} '<|tool_call>call:' <|channel>thought"

@@ -10,7 +10,7 @@ import deployer
 from deployer.diagnostics import Place, problems_text
 from deployer.errors import StackError
 from deployer.stack.load import Loaded, load
-from deployer.stack.yaml.tree import place_of
+from deployer.stack.yaml.yaml12 import place_of
 
 SMALL = """\
 version: 1

@@ -12,7 +12,7 @@ import html5lib
 from deployer.planning.verdict import Outcome, Verdict
 from deployer.show.overview import Cost, Overview, Run, Seen
 from deployer.spelling import harmless
-from deployer.usecases.history.page import SHOWN, page
+from deployer.usecases.report import SHOWN, page
 
 AT = "2026-11-24T12:00:00+00:00"
 PIECES = (

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from deployer.planning.state import Release, State
 from deployer.planning.verdict import Outcome, Verdict
-from deployer.usecases.history.gate_reports import KEPT_RUNS, keep_report, report_of
+from deployer.usecases.runs import KEPT_RUNS, keep_report, report_of
 
 SEEN = (Verdict("chat", Outcome.PASS, "answered"),)
 

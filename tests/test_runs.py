@@ -7,8 +7,8 @@ from deployer.planning.graph import expand
 from deployer.planning.plan import Plan, make_plan
 from deployer.planning.state import Release, State
 from deployer.planning.verdict import Outcome, Verdict
-from deployer.testing.stacks import resolved, stack
-from deployer.usecases.history.runs import KEPT, ran_now, remember, remembered
+from deployer.testing.states import resolved, stack
+from deployer.usecases.runs import KEPT, ran_now, remember, remembered
 from tests.planning.checking import LOCAL, PLAIN
 
 PASSED = Verdict("chat", Outcome.PASS, "answered", figures={"answer_seconds": 0.2})

@@ -12,8 +12,16 @@ from deployer.diagnostics import Place
 from deployer.errors import UsageError
 from deployer.planning.plan import Drift, Plan, make_plan
 from deployer.planning.state import Begun, Loose, State
-from deployer.usecases.applying import saved_plan
-from deployer.usecases.applying.saved_plan import Bound, SavedPlan
+from deployer.usecases.plan_file import (
+    VERSION,
+    Bound,
+    SavedPlan,
+    from_json,
+    is_plan_file,
+    read,
+    to_json,
+    write,
+)
 from tests.applying import GATED, SERVER, WIDER, Desk, graph
 from tests.planning.checking import LOCAL
 
@@ -49,25 +57,25 @@ def plans() -> dict[str, Plan]:
 @pytest.mark.parametrize("name", list(plans()))
 def test_what_is_written_is_read(name: str) -> None:
     kept = saved(plans()[name])
-    again = saved_plan.from_json(saved_plan.to_json(kept), "f")
+    again = from_json(to_json(kept), "f")
     assert again.plan.id == kept.plan.id
-    assert saved_plan.to_json(again) == saved_plan.to_json(kept)
+    assert to_json(again) == to_json(kept)
     assert again == kept
 
 
 def test_a_newer_form_is_refused() -> None:
-    text = saved_plan.to_json(saved(plans()["new"])).replace(
-        '"version": 1', f'"version": {saved_plan.VERSION + 1}'
+    text = to_json(saved(plans()["new"])).replace(
+        '"version": 1', f'"version": {VERSION + 1}'
     )
     with pytest.raises(UsageError) as caught:
-        saved_plan.from_json(text, "demo.plan")
+        from_json(text, "demo.plan")
     assert caught.value.message == (
         "`demo.plan` was written by a newer deployer (plan version "
-        f"{saved_plan.VERSION + 1}, this one reads {saved_plan.VERSION})"
+        f"{VERSION + 1}, this one reads {VERSION})"
     )
 
 
-TEXT = saved_plan.to_json(saved(plans()["promoting"]))
+TEXT = to_json(saved(plans()["promoting"]))
 
 
 @given(st.data())
@@ -77,7 +85,7 @@ def test_a_mutated_file_is_refused_or_read_and_never_more(data: st.DataObject) -
     cut = data.draw(st.integers(0, 40))
     put = data.draw(st.text(max_size=8))
     try:
-        saved_plan.from_json(TEXT[:at] + put + TEXT[at + cut :], "f")
+        from_json(TEXT[:at] + put + TEXT[at + cut :], "f")
     except UsageError as error:
         assert error.message.startswith("`f` ")  # noqa: PT017 - either end is fine
 
@@ -87,23 +95,23 @@ def test_every_missing_or_unknown_member_is_refused() -> None:
     for name in [n for n in content if n != "version"]:
         less = {k: v for k, v in content.items() if k != name}
         with pytest.raises(UsageError, match=f"has no `{name}`"):
-            saved_plan.from_json(json.dumps(less), "f")
+            from_json(json.dumps(less), "f")
     with pytest.raises(UsageError, match="unknown key `more`"):
-        saved_plan.from_json(json.dumps({**content, "more": 1}), "f")
+        from_json(json.dumps({**content, "more": 1}), "f")
 
 
 def test_a_plan_file_is_known_by_its_ending_or_its_content(tmp_path: Path) -> None:
     by_content = tmp_path / "plan.json"
-    saved_plan.write(by_content, saved(plans()["new"]))
-    assert saved_plan.is_plan_file(by_content)
-    assert saved_plan.is_plan_file(tmp_path / "gone.plan")
+    write(by_content, saved(plans()["new"]))
+    assert is_plan_file(by_content)
+    assert is_plan_file(tmp_path / "gone.plan")
     stack = tmp_path / "demo.yaml"
     stack.write_text('{"version": 1, "name": "demo"}')
-    assert not saved_plan.is_plan_file(stack)
+    assert not is_plan_file(stack)
 
 
 def test_it_is_for_its_user_alone(tmp_path: Path) -> None:
-    saved_plan.write(tmp_path / "demo.plan", saved(plans()["new"]))
+    write(tmp_path / "demo.plan", saved(plans()["new"]))
     assert (tmp_path / "demo.plan").stat().st_mode & 0o777 == 0o600
 
 
@@ -112,7 +120,7 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
     with file.open("wb") as stream:
         stream.truncate(2**30)
     with pytest.raises(UsageError, match="too large for a plan"):
-        saved_plan.read(file)
+        read(file)
 
 
 def test_a_state_of_another_time_is_bound_by_lineage_and_serial() -> None:

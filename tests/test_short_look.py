@@ -11,7 +11,7 @@ from deployer.errors import GateError
 from deployer.planning.state import Record
 from deployer.planning.verdict import Verdict
 from deployer.testing.engines import FakeEngine
-from deployer.testing.judges import FakeJudge
+from deployer.testing.states import FakeJudge
 from tests.applying import GATED, SERVER, Desk
 from tests.planning.checking import but
 

@@ -1,21 +1,27 @@
 """The store: whole entries, or none."""
 
+import itertools
 import json
 import multiprocessing
 import os
+import signal
 import stat
+import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
+import deployer.artefacts.store as store_module
 from deployer.artefacts.sources.files import File, stamped
 from deployer.artefacts.store import Entry, Kind, Store
 from deployer.errors import StoreError
 from deployer.stack.fields.values import JsonValue
-from deployer.usecases.context.home import home_of
+from deployer.usecases.context.settings import home_of
 
 THEN = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
@@ -36,9 +42,10 @@ def publish(
     kind: Kind = "build",
     said: list[str] | None = None,
     now: datetime = THEN,
+    again: bool = False,
 ) -> Entry:
     say = (said if said is not None else []).append
-    return store.publish(kind, key, fill, now=lambda: now, say=say)
+    return store.publish(kind, key, fill, now=lambda: now, say=say, again=again)
 
 
 @pytest.fixture
@@ -294,6 +301,68 @@ def test_the_next_publish_sweeps_what_a_killed_one_left(store: Store, key: str) 
     assert child.exitcode == 9
     assert len(leftovers(store)) == 1
     publish(store)
+    assert leftovers(store) == []
+
+
+def _replace(store: Store, kill_at: int) -> None:
+    """Replace an entry, killed at a call in the store or before a change of a name."""
+    calls = 0
+
+    def count() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def look(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code.co_filename == store_module.__file__:
+            count()
+
+    sys.addaudithook(lambda event, _: count() if event == "os.rename" else None)
+    sys.setprofile(look)
+    publish(store, fill=fill_anew, again=True)
+    os._exit(0)
+
+
+def fill_anew(folder: Path) -> Mapping[str, JsonValue]:
+    (folder / "notes").write_bytes(b"others")
+    return {}
+
+
+def test_a_kill_at_any_point_of_a_replacement_leaves_a_whole_entry(
+    store: Store,
+) -> None:
+    publish(store)
+    killed = Counter[str]()
+    for at in itertools.count(1):
+        process = multiprocessing.get_context("fork").Process(
+            target=_replace, args=(store, at)
+        )
+        process.start()
+        process.join(60)
+        entry = store.find("build", "k1")
+        assert entry is not None, f"killed at call {at}"
+        content = entry.path("notes").read_text()
+        if process.exitcode == 0:
+            assert content == "others"
+            break
+        assert process.exitcode == -signal.SIGKILL
+        killed[content] += 1
+        if content == "others":
+            publish(store, again=True)
+    assert min(killed["text"], killed["others"]) > 1
+    assert leftovers(store) == []
+
+
+def test_an_entry_is_replaced_where_names_cannot_be_exchanged(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(store)
+    monkeypatch.setattr(store_module, "_EXCHANGE", 1 << 30)  # as a file system refuses
+    publish(store, fill=fill_anew, again=True)
+    entry = store.find("build", "k1")
+    assert entry is not None
+    assert entry.path("notes").read_bytes() == b"others"
     assert leftovers(store) == []
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from deployer.errors import SourceError, UsageError
-from deployer.planning.progress import unwatched
+from deployer.planning.events import unwatched
 from deployer.stack.load import load
 from deployer.usecases.context.settings import Settings
-from deployer.usecases.upgrade.builds import Upgrade, Wanted, upgrade, write
+from deployer.usecases.upgrade import Upgrade, Wanted, upgrade, write
 
 ROOT = Path(__file__).parents[1]
 

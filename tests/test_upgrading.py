@@ -6,7 +6,7 @@ from deployer.planning.plan import Change
 from deployer.planning.resources import Kind, Node
 from deployer.planning.state import record_of
 from deployer.stack.fields.values import Flat, JsonValue
-from deployer.usecases.upgrade.notes import notes
+from deployer.usecases.upgrade import notes
 
 
 def build(tag: str, patches: dict[str, str]) -> Node:

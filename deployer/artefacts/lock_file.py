@@ -5,27 +5,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from deployer.artefacts.disk import guarded, replace_file
-from deployer.artefacts.json_text import (
+from deployer.artefacts.json_files import (
     FormError,
     Item,
     NewerError,
+    guarded,
     members_of,
     parse,
+    replace_file,
     text_of,
 )
 from deployer.errors import UsageError
-from deployer.planning.facts import HEADER, Facts, Pin
-from deployer.planning.keys import digest
-from deployer.planning.pins import flaw_of, other_than
-from deployer.planning.resources import Kind
+from deployer.planning.facts import HEADER, Facts, Pin, flaw_of, other_than
+from deployer.planning.resources import Kind, digest
 from deployer.stack.fields.effects import Effect
 from deployer.stack.fields.marks import leaves, marks_at
 from deployer.stack.fields.model import Stack
 from deployer.stack.fields.values import Flat, JsonValue
 from deployer.stack.name_forms import STACK
+from deployer.stack.project_root import leads_out
 from deployer.system.file_modes import users_mode
-from deployer.system.regular_files import read_regular
+from deployer.system.files import read_regular
 
 _VERSION = 1
 _SUFFIX = ".lock.json"
@@ -52,9 +52,14 @@ def lock_path(stack_file: Path) -> Path:
 def read(path: Path) -> Facts | None:
     """The facts in a lock file; None where there is no file.
 
-    Raises UsageError where it is damaged, or written by a newer deployer.
+    Raises UsageError where it is damaged, written by a newer deployer, or a link out
+    of the project.
     """
     again = f"`{_again(path)}` resolves it again"
+    if leads_out(path):
+        raise UsageError(
+            f"`{path}` is a link out of the project", hint=f"remove it; {again}"
+        )
     try:
         return _facts(parse(read_regular(path)).versioned(_VERSION))
     except FileNotFoundError:

@@ -19,15 +19,22 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from deployer.artefacts.sources.digests import DigestCache, sha256_of
-from deployer.artefacts.sources.files import File, listed, other_content, problem_of
-from deployer.artefacts.sources.space import sync_folder, writing
+from deployer.artefacts.sources.files import (
+    DigestCache,
+    File,
+    listed,
+    other_content,
+    problem_of,
+    sha256_of,
+    sync_folder,
+    writing,
+)
 from deployer.errors import StoreError
 from deployer.planning import resources
-from deployer.planning.progress import Watch, unwatched
+from deployer.planning.events import Watch, unwatched
 from deployer.stack.fields.values import JsonValue
 from deployer.stack.name_forms import DIGEST, is_inner_path, is_path
-from deployer.system.contained import contained
+from deployer.system.files import contained
 from deployer.system.pauses import growing
 
 if TYPE_CHECKING:
@@ -46,6 +53,8 @@ _VERSION = 1
 _PAUSES = (0.005, 0.25)
 """The first and the longest between two tries for a lock."""
 _MANIFEST = "manifest.json"
+_WORKING_FOLDER, _EXCHANGE = -100, 2
+"""AT_FDCWD and RENAME_EXCHANGE of Linux, on every processor."""
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 _STAGING = re.compile(r"\.(?P<key>[A-Za-z0-9_-]+)\.[0-9a-f]{8}")
 
@@ -380,15 +389,30 @@ def _digests_of(home: Path) -> Path:
 
 
 def _swap_in(staging: Path, place: Path) -> None:
-    """Rename into place; a damaged predecessor moves out of the way first."""
-    if place.exists():
-        leaving = _staging(place)
-        place.rename(leaving)
+    """Rename into place; a predecessor changes places with it, and is swept then."""
+    if not place.exists():
+        staging.rename(place)
+    elif not _exchanged(staging, place):
+        # A kill between these two costs the predecessor: the entry is made again.
+        place.rename(leaving := _staging(place))
         staging.rename(place)
         _sweep(leaving)
-    else:
-        staging.rename(place)
     sync_folder(place.parent)
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Let two folders change names in one step; False where that is not to be had.
+
+    Linux can since 3.15, on ext4, XFS, Btrfs and tmpfs, and not on NFS (rename(2)).
+    """
+    import ctypes  # noqa: PLC0415 - hardly anything is replaced
+
+    try:
+        renameat2 = ctypes.CDLL(None).renameat2
+    except (AttributeError, OSError, TypeError):
+        return False
+    names = (os.fsencode(one), _WORKING_FOLDER, os.fsencode(other))
+    return bool(renameat2(_WORKING_FOLDER, *names, _EXCHANGE) == 0)
 
 
 def _staging(place: Path) -> Path:

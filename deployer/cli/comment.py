@@ -7,18 +7,21 @@ from typing import TYPE_CHECKING
 
 import click
 
-from deployer.cli.annotations import annotate_error
-from deployer.cli.for_each_stack import ENDS_ALL, report
+from deployer.cli.for_each_stack import ENDS_ALL, annotate_error, report
 from deployer.errors import DeployerError, StackError, error_of
+from deployer.planning.plan import Plan
+from deployer.show.data import plan_data
 from deployer.show.markdown import Entry, comment
-from deployer.show.memory import fit_line
-from deployer.show.words import costs
+from deployer.show.text import fit_line
+from deployer.show.words import costs, drifted
+from deployer.stack.fields.values import JsonValue
 from deployer.stack.notices import notice_lines
 from deployer.usecases.context.stack_files import Subject
 from deployer.usecases.plan import UNSEEN_STATE, Planned
 
 if TYPE_CHECKING:
-    from deployer.usecases.applying.saved_plan import SavedPlan
+    from deployer.usecases.plan_file import SavedPlan
+
 
 MANY = 5
 """Stacks that a line names."""
@@ -120,3 +123,24 @@ def _unseen(subjects: Sequence[Subject], new: Sequence[str], why: str) -> Iterat
         more = f" and {len(new) - MANY} more" if len(new) > MANY else ""
         names = ", ".join(new[:MANY])
         yield f"{why} of {names}{more}: all of it counts as new"
+
+
+def drift_lines(found: Plan | None) -> Iterator[str]:
+    """Yield what drifted from what was deployed, a line each."""
+    if found is None:
+        yield "never applied"
+    elif found.drift:
+        yield from drifted(found)
+    else:
+        yield "no drift"
+
+
+def drift_data(found: Plan | None) -> dict[str, JsonValue]:
+    """The same as JSON; ``applied`` is false for what was never deployed."""
+    if found is None:
+        return {"applied": False, "drift": []}
+    return {
+        "applied": True,
+        "stack": found.stack,
+        "drift": plan_data(found, {})["drift"],
+    }

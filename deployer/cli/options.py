@@ -6,7 +6,7 @@ import click
 
 from deployer.errors import UsageError
 from deployer.spelling import did_you_mean, one_of, shown
-from deployer.stack.fields.units import seconds
+from deployer.stack.fields.values import seconds
 
 
 def _known_engine(

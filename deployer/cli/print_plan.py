@@ -11,7 +11,7 @@ from deployer.stack.notices import notice_data, notice_lines
 from deployer.usecases.plan import Planned
 
 if TYPE_CHECKING:
-    from deployer.usecases.applying.saved_plan import SavedPlan
+    from deployer.usecases.plan_file import SavedPlan
 
 
 def print_plan(

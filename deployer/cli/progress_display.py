@@ -17,12 +17,19 @@ import click
 
 from deployer.cli.terminal import styled
 from deployer.errors import CancelledError, DeployerError
-from deployer.planning.events import AtWork, Ended, Event, Judged, Started, Talk
-from deployer.planning.progress import Progress
+from deployer.planning.events import (
+    AtWork,
+    Ended,
+    Event,
+    Judged,
+    Progress,
+    Started,
+    Talk,
+)
 from deployer.planning.verdict import Verdict, sign, word
-from deployer.show.step_words import step_text
+from deployer.show.words import step_text
 from deployer.spelling import harmless
-from deployer.stack.fields.units import show_bytes, show_seconds
+from deployer.stack.fields.values import show_bytes, show_seconds
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars

@@ -17,11 +17,10 @@ from deployer.planning.verdict import Verdict
 from deployer.show.text import plan_text
 from deployer.spelling import harmless
 from deployer.usecases.apply import Applied, Confirm, apply_stack, destroy
-from deployer.usecases.applying.saved_plan import SavedPlan
-from deployer.usecases.context.options import Options
-from deployer.usecases.context.settings import Settings
+from deployer.usecases.context.settings import Options, Settings
 from deployer.usecases.context.stack_files import Subject
 from deployer.usecases.plan import Planned
+from deployer.usecases.plan_file import SavedPlan
 
 
 def asked_for(

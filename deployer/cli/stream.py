@@ -13,10 +13,9 @@ from deployer.cli.for_each_stack import error_data
 from deployer.cli.output import json_line
 from deployer.cli.progress_display import Show
 from deployer.errors import CancelledError, DeployerError
-from deployer.planning.events import Event, Judged
-from deployer.planning.progress import Progress
-from deployer.show import apply_ndjson
-from deployer.show.data import plan_data
+from deployer.planning.events import Event, Judged, Progress
+from deployer.show.data import Applied as AppliedLine
+from deployer.show.data import Summary, Version, data_of, line_of, plan_data
 from deployer.usecases.apply import Applied
 from deployer.usecases.plan import Planned
 
@@ -35,7 +34,7 @@ class Stream(Show):
     @contextmanager
     def whole(self) -> Iterator[None]:
         """The version before, and the summary after, whatever happens between."""
-        json_line(apply_ndjson.data_of(apply_ndjson.Version(__version__)))
+        json_line(data_of(Version(__version__)))
         code = 0
         try:
             yield
@@ -52,8 +51,8 @@ class Stream(Show):
             code = INTERNAL_ERROR
             raise
         finally:
-            last = apply_ndjson.Summary(dict(self._counts), self.stacks, code)
-            json_line(apply_ndjson.data_of(last))
+            last = Summary(dict(self._counts), self.stacks, code)
+            json_line(data_of(last))
 
     def planned(self, planned: Planned, file: Path) -> None:
         """A plan that is about to be carried out, or that changes nothing."""
@@ -63,7 +62,7 @@ class Stream(Show):
     def applied(self, done: Applied, file: Path) -> None:
         """The end of one stack."""
         end = done.endpoint
-        line = apply_ndjson.Applied(
+        line = AppliedLine(
             stack=done.state.stack,
             file=str(file),
             changed=not done.planned.plan.is_empty,
@@ -71,7 +70,7 @@ class Stream(Show):
             url=None if end is None else end.url,
             api_key_env=None if end is None else end.api_key_env,
         )
-        self._say(apply_ndjson.data_of(line))
+        self._say(data_of(line))
 
     def failed(self, error: DeployerError, file: Path) -> None:
         """Why a stack was not applied."""
@@ -82,8 +81,8 @@ class Stream(Show):
             return
         if isinstance(event, Judged):
             self.verdicts.append(event.verdict)
-        if (line := apply_ndjson.line_of(event)) is not None:
-            self._say(apply_ndjson.data_of(line))
+        if (line := line_of(event)) is not None:
+            self._say(data_of(line))
 
     def _is_news(self, progress: Progress) -> bool:
         """Return whether another tenth was reached; without an end, nothing is told."""

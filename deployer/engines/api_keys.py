@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deployer.errors import UsageError
-from deployer.system.regular_files import read_regular
+from deployer.stack.project_root import allowed_in, how_to_allow, leads_out
+from deployer.system.files import read_regular
 
 _MOST = 1 << 20
 """Bytes of an `.env`."""
@@ -28,6 +29,11 @@ class Keys:
         """The key in a variable; raises UsageError for a file that cannot be read."""
         if name in self.environment or self.file is None:
             return self.environment.get(name)
+        if leads_out(self.file, allowed_in(self.environment)):
+            raise UsageError(
+                f"`{self.file}` is a link out of the project",
+                hint=f"run `export {name}=…`; or {how_to_allow(self.file)}",
+            )
         try:
             content = read_regular(self.file, _MOST)
         except FileNotFoundError:

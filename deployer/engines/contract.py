@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from deployer.engines.api_keys import Keys
+from deployer.errors import EngineError
 from deployer.planning.actual import RunningServer
+from deployer.planning.facts import Pin, flaw_of
 from deployer.planning.resources import Node
 from deployer.planning.state import Record
 from deployer.stack.fields.values import Flat
+from deployer.system.files import contained
 
 if TYPE_CHECKING:
     from deployer.planning.events import Say
@@ -192,3 +195,37 @@ class Rendering:
     """The command line of llama-server."""
     files: Mapping[str, bytes]
     """By name; they belong into one folder."""
+
+
+def pin_of(node: Node) -> Pin:
+    """The pin that a node was made from; raises EngineError for none of ours.
+
+    A rollback reads it from the state, so it is judged by its form here too.
+    """
+    match node.spec:
+        case {
+            "source": str(source),
+            "identity": dict(identity),
+            "where": dict(where),
+            "about": dict(about),
+        }:
+            pin = Pin(source, identity, where, about)
+            if flaw := flaw_of(node.kind, pin):
+                raise EngineError(
+                    f"the pin of `{node.address}` is not one of ours: {flaw}",
+                    hint="run `deployer lock STACK --upgrade`, then plan again",
+                )
+            return pin
+        case _:
+            raise EngineError(f"`{node.address}` has no pin")
+
+
+def write_files(files: Mapping[str, bytes], folder: Path) -> tuple[Path, ...]:
+    """Write files below a folder by their names; what they replace is overwritten."""
+    written = []
+    for name, content in files.items():
+        place = contained(folder, folder / name)
+        place.parent.mkdir(exist_ok=True)
+        place.write_bytes(content)
+        written.append(place)
+    return tuple(written)

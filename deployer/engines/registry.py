@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import cast
 
 from deployer.engines.contract import Engine, Look, Place, Rendering
-from deployer.planning.abilities import Abilities
-from deployer.planning.resources import Graph
+from deployer.planning.resources import Abilities, Graph
 from deployer.planning.state import Record
 
 ENGINES: Mapping[str, str] = {

@@ -4,10 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from deployer.gguf.facts import Facts
-from deployer.gguf.memory import Machine, fit_on
-from deployer.gguf.serving import Serving
+from deployer.gguf.memory import Machine, Serving, fit_on
 from deployer.planning.fit import Fit
-from deployer.stack.fields.gpus import GPUS
+from deployer.stack.fields.model import GPUS
 
 CACHE_TYPES = ("f16", "q8_0", "q4_0")
 _ALIASES = frozenset(("A100", "H100!", "B200+"))

@@ -1,5 +1,11 @@
-"""What the headers of a model say of it, as values small enough for a lock file."""
+"""What the headers of a model say of it, as values small enough for a lock file.
 
+Marks of thinking and tools are those that llama.cpp's own parsers look for
+(``common/chat.cpp`` of b8672, b9763 and b10867); a template may do more than its text
+shows, so what is missing here is worth a warning, never an error.
+"""
+
+import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
@@ -7,11 +13,51 @@ from math import prod
 from typing import Any, get_args, get_origin, get_type_hints
 
 from deployer.errors import SourceError
-from deployer.gguf.header import Array, Header
+from deployer.gguf.header import FILE_TYPES, TYPES, Array, Header, Tensor
 from deployer.gguf.stream import HeaderError
-from deployer.gguf.template import Template, template_of
-from deployer.gguf.tensors import FILE_TYPES, TYPES, Tensor
 from deployer.stack.fields.values import Flat, JsonValue
+
+_THINKING = (
+    *("enable_thinking", "reasoning_content", "<think>", "<|channel>thought"),
+    *("<|channel|>analysis", "[THINK]", "<seed:think>", "<|START_THINKING|>"),
+    *("reasoning_effort", "thinking", "<|think|>"),
+)
+_TOOLS = ("tools", "tool_calls", "available_tools")
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A chat template, by what it is and what it can do."""
+
+    digest: str
+    """First characters of its SHA-256: which template it is."""
+    thinking: bool
+    """It knows of thinking."""
+    tools: bool
+    """It shows tools to the model."""
+    outdated: str = ""
+    """Why it should not be used any more; empty for no known reason."""
+
+
+def template_of(text: str) -> Template | None:
+    """Return what a template can do; None where there is none."""
+    if not text.strip():
+        return None
+    return Template(
+        digest=hashlib.sha256(text.encode(errors="replace")).hexdigest()[:12],
+        thinking=any(mark in text for mark in _THINKING),
+        tools=any(mark in text for mark in _TOOLS),
+        outdated=_outdated(text),
+    )
+
+
+def _outdated(text: str) -> str:
+    """Early Gemma 4 files: llama.cpp patches them up from b8753 on, and says so."""
+    early = "'<|tool_call>call:'" in text
+    if early and "{#- OpenAI Chat Completions:" not in text:
+        return "an early template of Gemma 4, which llama-server calls outdated"
+    return ""
+
 
 PROJECTOR = "clip"
 """The architecture that a multimodal projector calls itself."""

@@ -5,8 +5,7 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from functools import partial
 from pathlib import Path
 
-from deployer.artefacts.sources.client import shown
-from deployer.artefacts.sources.ranges import Flow, Ranges, opened
+from deployer.artefacts.sources.client import Flow, Ranges, opened, shown
 from deployer.gguf.facts import (
     Facts,
     Model,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from deployer.errors import SourceError
-from deployer.system.regular_files import open_regular
+from deployer.system.files import open_regular
 
 Fetch = Callable[[int, int], bytes]
 """The bytes from an offset on: as many as asked for, fewer at the end of the file."""

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from deployer.stack.fields.effects import Flag
 from deployer.stack.fields.marks import Leaf
-from deployer.stack.fields.units import Unit, seconds
-from deployer.stack.fields.values import JsonValue
+from deployer.stack.fields.values import JsonValue, Unit, seconds
 
 FLAGS_PREFIX = "server.flags."
 _LOAD_MODE = "--load-mode"

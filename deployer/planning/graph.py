@@ -1,21 +1,17 @@
 """From a stack and its facts to the resources it asks for, with their keys."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from deployer.planning.abilities import Abilities
 from deployer.planning.argv import is_word, words_of
 from deployer.planning.facts import HEADER, Facts, Pin
-from deployer.planning.keys import key_of
-from deployer.planning.resources import LOCK, Graph, Kind, Node
-from deployer.stack.access import closing_words
-from deployer.stack.checks import gpu_types
+from deployer.planning.resources import LOCK, Abilities, Graph, Kind, Node, key_of
+from deployer.stack.checks import closing_words, gpu_types
 from deployer.stack.fields.effects import Effect
-from deployer.stack.fields.gpus import architecture_of
 from deployer.stack.fields.marks import Leaf, fields_of, leaves, marks_at
-from deployer.stack.fields.model import Snapshot, Stack, Warmup
-from deployer.stack.fields.units import canonical
-from deployer.stack.fields.values import Flat, JsonValue
+from deployer.stack.fields.model import Snapshot, Stack, Warmup, architecture_of
+from deployer.stack.fields.values import Flat, JsonValue, canonical
 
 MMAP = "server.mmap"
 PLACE = "environment"
@@ -253,3 +249,36 @@ def _untimed(request: JsonValue) -> JsonValue:
         return request
     asked = fields_of(Warmup)
     return {n: v for n, v in request.items() if asked[n].effect is not Effect.NOTE}
+
+
+_IPV4 = re.compile(r"\d+\.\d+\.\d+\.\d+")
+
+
+def narrowed(stack: Stack, abilities: Abilities) -> Abilities:
+    """The abilities of an engine, less snapshots that this stack rules out."""
+    if stack.engine != "local" or not abilities.snapshots:
+        return abilities
+    if stack.gpu is not None:
+        why = "the memory of a GPU is not captured by the local engine"
+        return replace(abilities, snapshots=False, why_not=why)
+    if not _IPV4.fullmatch(stack.local.host):
+        why = "a server is restored to an IPv4 address only"
+        hint = "write the address of `local.host` in digits"
+        return replace(abilities, snapshots=False, why_not=why, hint=hint)
+    return abilities
+
+
+def snapshot_notes(stack: Stack, abilities: Abilities) -> Iterator[str]:
+    """Yield what the user should know though nothing is wrong, a sentence each."""
+    if stack.snapshot is None or stack.snapshot.enabled is False:
+        return
+    if not takes_snapshot(stack, abilities):
+        hint = f": {abilities.hint}" if abilities.hint else ""
+        yield f"`snapshot`: starts cold, since {abilities.why_not}{hint}"
+        return
+    mapped = stack.server is None or stack.server.mmap is not False
+    if stack.engine == "local" and mapped:
+        yield (
+            "`server.mmap`: the snapshot holds no weights; the model file is pinned in"
+            " it by its hash, and has to stay where it is"
+        )

@@ -4,12 +4,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import IntEnum, StrEnum
 
-from deployer.planning.keys import digest
-from deployer.planning.resources import LOCK, Graph, Kind, Node
+from deployer.planning.resources import LOCK, Graph, Kind, Node, digest
 from deployer.planning.state import Begun, Loose, Record, Release, State
 from deployer.stack.fields.effects import Effect, Marks
-from deployer.stack.fields.units import canonical
-from deployer.stack.fields.values import Flat, JsonValue
+from deployer.stack.fields.values import Flat, JsonValue, canonical
 
 GATES_PREFIX = "gates."
 ARGV = "argv"

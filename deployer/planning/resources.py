@@ -3,11 +3,13 @@
 No import here is slow: a plan that changes nothing must not pay for the model.
 """
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from deployer.stack.fields.values import Flat
+from deployer.stack.fields.values import Flat, JsonValue
 
 
 class Kind(StrEnum):
@@ -41,3 +43,46 @@ class Node:
 
 Graph = Mapping[str, Node]
 """Nodes by address, each after what it needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Abilities:
+    """What an engine can do, as far as it decides about a plan."""
+
+    snapshots: bool
+    """It can capture and restore memory."""
+    remote: bool = False
+    """Its servers run elsewhere: to look at them costs requests."""
+    restart_drops_snapshot: bool = False
+    """Any redeploy makes a snapshot useless, as on Modal."""
+    snapshot_keeps_maps: bool = True
+    """A captured process may have the model file mapped."""
+    gpus_in_snapshot: int | None = None
+    """Most GPUs of a container whose memory is captured; None: no limit."""
+    why_not: str = ""
+    """Why this machine takes no snapshots, where the engine as such could."""
+    hint: str = ""
+    """What to do about it."""
+
+
+def key_of(
+    kind: str,
+    recipe: int,
+    content: Mapping[str, JsonValue],
+    needs: Mapping[str, str],
+) -> str:
+    """The key of a resource: equal keys mean interchangeable things.
+
+    ``recipe`` is the version of the code that turns this kind into something real;
+    it is raised when that code starts to make something else of the same content.
+    ``needs`` holds the keys of what the resource is made from, by kind.
+    """
+    return digest(
+        {"kind": kind, "recipe": recipe, "content": dict(content), "needs": dict(needs)}
+    )
+
+
+def digest(value: JsonValue) -> str:
+    """SHA-256 of a value as canonical JSON, in hexadecimal."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()

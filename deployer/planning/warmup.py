@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from deployer.runtime.warmup import Request
-from deployer.stack.fields.units import seconds
-from deployer.stack.fields.values import JsonValue
+from deployer.stack.fields.values import JsonValue, seconds
 
 
 def request_of(stated: Mapping[str, JsonValue]) -> Request:

@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from deployer.stack.fields.units import seconds, show_seconds
-from deployer.stack.fields.values import Flat, JsonValue
+from deployer.stack.fields.values import Flat, JsonValue, seconds, show_seconds
 
 TTFT = "deployer_probe_ttft_seconds"
 FAILURES = "deployer_probe_failures_total"

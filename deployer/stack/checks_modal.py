@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 
 from deployer.spelling import did_you_mean, shown
 from deployer.stack.fields.model import Modal, Scaling, Stack
-from deployer.stack.fields.units import seconds
-from deployer.stack.findings import Finding
+from deployer.stack.fields.values import seconds
+from deployer.stack.notices import Finding
 
 REGIONS = (
     *("us", "us-east", "us-central", "us-south", "us-west"),

@@ -7,7 +7,7 @@ from typing import Any
 
 from deployer.spelling import one_of
 from deployer.stack.fields.schema import known_schema
-from deployer.stack.fields.units import DURATION_PATTERN, SIZE_PATTERN
+from deployer.stack.fields.values import DURATION_PATTERN, SIZE_PATTERN
 
 _FORMS: Mapping[str, str] = {
     "name": "a name of lower-case letters, digits and dashes, at most 48 long, "

@@ -17,8 +17,8 @@ from deployer.stack.expected import (
     owners,
     real_path,
 )
-from deployer.stack.fields.option_names import OTHER_NAMES
-from deployer.stack.yaml.tree import (
+from deployer.stack.fields.schema import OTHER_NAMES
+from deployer.stack.yaml.yaml12 import (
     Broken,
     Listing,
     Node,

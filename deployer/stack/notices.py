@@ -56,3 +56,14 @@ def notice_data(notice: Notice) -> dict[str, JsonValue]:
         "what": notice.what,
         "hint": notice.hint,
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One broken rule: the path it is told at, what is wrong, what to do."""
+
+    path: str
+    what: str
+    hint: str = ""
+    lacks: str = ""
+    """Path of another section whose absence breaks the rule."""

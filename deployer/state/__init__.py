@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from deployer.planning.state import State
-from deployer.state.holder import Holder
+from deployer.state.lock import Holder
 
 KEPT = 10
 """Versions before the stored one that every store keeps."""

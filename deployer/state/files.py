@@ -1,21 +1,105 @@
 """The state as one file a stack, beside the stacks."""
 
+import os
 import re
+import shlex
+import stat
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NoReturn, Protocol
 
-from deployer.artefacts.disk import guarded, replace_file
+from deployer.artefacts.json_files import guarded, replace_file
 from deployer.errors import StalePlanError, StateError
 from deployer.planning.state import State
+from deployer.stack.project_root import leads_out
 from deployer.state import KEPT
 from deployer.state.form import from_json, is_newer, to_json
-from deployer.state.holder import Holder, this_process
-from deployer.state.lock import holder_of, locked, unlock
-from deployer.state.rescue import quoted, rescue
-from deployer.system.regular_files import read_regular
+from deployer.state.lock import Holder, holder_of, locked, this_process, unlock
+from deployer.system.files import read_regular
+
+
+class Refused(Protocol):
+    """A store that could not write."""
+
+    @property
+    def stack(self) -> str:
+        """The name of the stack."""
+        ...
+
+    @property
+    def place(self) -> str:
+        """Where the state should lie."""
+        ...
+
+    @property
+    def replace(self) -> Callable[[Path, bytes], None]:
+        """Replaces a file durably or raises OSError."""
+        ...
+
+    @property
+    def refuges(self) -> tuple[Path, ...] | None:
+        """Folders to try; unset: here, then temporary files."""
+        ...
+
+    def put_back(self, rescued: Path) -> str:
+        """Return what to type to store what was put aside."""
+        ...
+
+
+def rescue(content: bytes, error: OSError | StateError, store: Refused) -> NoReturn:
+    """Put a state somewhere else, and raise StateError that says where."""
+    why = error.strerror if isinstance(error, OSError) else error.message
+    what = f"the state could not be written to `{store.place}` ({why})"
+    for folder in store.refuges or _refuges():
+        place = folder / f"errored.{store.stack}.state.json"
+        if _put(place, content, store.replace):
+            raise StateError(
+                f"{what}; it lies in `{place.absolute()}`",
+                hint=f"before anything else: `{store.put_back(place.absolute())}`",
+            ) from error
+    sys.stderr.write(content.decode())
+    raise StateError(
+        f"{what}, nor anywhere else; it is printed above",
+        hint=f"before anything else, save it as `{store.place}`",
+    ) from error
+
+
+def rescued(stack: str, refuges: tuple[Path, ...] | None) -> tuple[Path, ...]:
+    """The states of a stack that this user put aside, and that lie there still."""
+    folders = refuges or _refuges()
+    places = (folder / f"errored.{stack}.state.json" for folder in folders)
+    return tuple(place for place in places if _is_mine(place))
+
+
+def quoted(path: Path) -> str:
+    """A path as a word of a shell."""
+    return shlex.quote(os.fspath(path))
+
+
+def _put(place: Path, content: bytes, replace: Callable[[Path, bytes], None]) -> bool:
+    try:
+        replace(place, content)
+    except OSError:
+        return False
+    return True
+
+
+def _is_mine(place: Path) -> bool:
+    try:
+        status = place.lstat()
+    except OSError:
+        return False
+    return stat.S_ISREG(status.st_mode) and status.st_uid == os.getuid()
+
+
+def _refuges() -> tuple[Path, ...]:
+    """Here, then temporary files; without `tempfile`, as an import may fail now."""
+    return Path(), Path(os.environ.get("TMPDIR") or "/tmp")  # noqa: S108 -- O_EXCL
+
 
 _SERIAL = re.compile(r"(?P<serial>[0-9]{8,})\.json")
 _NAMED = re.compile(r"(?P<stack>[a-z][a-z0-9-]*)\.state\.json")
@@ -168,6 +252,11 @@ class FileStateStore:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def _content(self) -> bytes | None:
+        if leads_out(self.path):
+            raise StateError(
+                f"`{self.path}` is a link out of the project",
+                hint="put the file that it leads to in its place",
+            )
         try:
             return read_regular(self.path)
         except FileNotFoundError:

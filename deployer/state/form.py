@@ -5,7 +5,7 @@ from enum import StrEnum
 from itertools import pairwise
 from typing import TypeVar
 
-from deployer.artefacts.json_text import (
+from deployer.artefacts.json_files import (
     FormError,
     Item,
     NewerError,

@@ -8,17 +8,91 @@ know nothing: there a person has to say so, with the ID (`unlock`).
 """
 
 import os
+import pwd
 import shlex
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
-from deployer.artefacts.disk import Grip, grip, guarded, sync_folder
-from deployer.artefacts.json_text import FormError, NewerError
+from deployer.artefacts.json_files import (
+    FormError,
+    Grip,
+    NewerError,
+    grip,
+    guarded,
+    members_of,
+    parse,
+    sync_folder,
+    text_of,
+)
 from deployer.errors import LockedError, StateError
-from deployer.state.holder import Holder, from_json, this_host, to_json
+
+_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who works on a stack."""
+
+    id: str
+    """Random; what `unlock` asks for."""
+    host: str
+    pid: int
+    user: str
+    operation: str
+    since: str
+    """UTC, ISO 8601, whole seconds."""
+
+    def __str__(self) -> str:
+        since = self.since.replace("T", " ").replace("+00:00", " UTC")
+        who = f"{self.user}@{self.host} (pid {self.pid})"
+        return f"{who} since {since} for {self.operation}"
+
+
+def this_process(operation: str, *, now: Callable[[], datetime]) -> Holder:
+    """The running process as a holder, with an ID of its own."""
+    return Holder(
+        id=os.urandom(4).hex(),
+        host=this_host(),
+        pid=os.getpid(),
+        user=_user(),
+        operation=operation,
+        since=now().astimezone(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def holder_to_json(holder: Holder) -> str:
+    """The one text of a holder."""
+    return text_of(_VERSION, members_of(holder))
+
+
+def holder_from_json(content: bytes) -> Holder:
+    """The holder that a text names; raises FormError or NewerError."""
+    found = parse(content).versioned(_VERSION).of_class(Holder)
+    return Holder(
+        id=found["id"].text(),
+        host=found["host"].text(),
+        pid=found["pid"].count(),
+        user=found["user"].text(),
+        operation=found["operation"].text(),
+        since=found["since"].text(),
+    )
+
+
+def this_host() -> str:
+    """The name of this machine."""
+    return os.uname().nodename
+
+
+def _user() -> str:
+    """The name of the user; the number where a container knows no name."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
 
 
 @contextmanager
@@ -122,7 +196,7 @@ def _look(path: Path) -> _Found | None:
         kernel = grip(descriptor)
         content = stream.read()
     try:
-        return _Found(from_json(content), kernel)
+        return _Found(holder_from_json(content), kernel)
     except (FormError, NewerError) as error:
         raise LockedError(
             f"`{path}` does not say who holds the lock: {error}",
@@ -135,7 +209,7 @@ def _take(path: Path, holder: Holder, gone: Holder | None) -> int:
     new = path.with_name(f".{path.name}.{holder.id}")
     descriptor = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        os.write(descriptor, to_json(holder).encode())
+        os.write(descriptor, holder_to_json(holder).encode())
         os.fsync(descriptor)
         grip(descriptor)
         if gone is not None:

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from deployer.errors import LockedError
-from deployer.stack.fields.units import show_seconds
+from deployer.stack.fields.values import show_seconds
 from deployer.state import StateStore
 
 SHORTEST, LONGEST = 0.5, 5.0

@@ -4,27 +4,355 @@ The lock is an object of its own, which is never removed: it says who holds it, 
 that nobody does, and every change of it is a conditional write.  So nobody can take,
 free or break a lock that changed hands since it was looked at.  Nothing tells whether
 the process of a holder still runs: where it does not, a person says so (`unlock`).
+
+Where it holds none, clients ask the address at which clouds give a machine its own
+(169.254.169.254).  On any network but a cloud's somebody else may answer there, and on
+a cloud's every process of a job gets the rights of the machine, so it is asked only
+where the environment says so.
+
+A request that fails says nothing about whether it was carried out: it may have been,
+and only the answer got lost.  So after every failed write the object is read again,
+and what lies there decides.
 """
 
+import os
 import re
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TypeVar
+from urllib.parse import urlsplit
 
-from deployer.artefacts.disk import replace_file
-from deployer.artefacts.json_text import FormError, NewerError
-from deployer.errors import DeployerError, LockedError, StalePlanError, StateError
+import stamina
+from obstore.exceptions import (
+    AlreadyExistsError,
+    BaseError,
+    NotFoundError,
+    PermissionDeniedError,
+    PreconditionError,
+    UnauthenticatedError,
+    UnknownConfigurationKeyError,
+)
+from obstore.store import AzureStore, GCSStore, S3Store
+
+from deployer.artefacts.json_files import FormError, NewerError, replace_file
+from deployer.errors import (
+    AuthError,
+    DeployerError,
+    LockedError,
+    StalePlanError,
+    StateError,
+    UsageError,
+)
 from deployer.planning.state import State
+from deployer.stack.addresses import is_loopback
 from deployer.state import KEPT
-from deployer.state import holder as holders
-from deployer.state.bucket import ATTEMPTS, Bucket, Found, MovedError
-from deployer.state.files import refuse_other, unnoticed, utc_now
+from deployer.state.files import quoted, refuse_other, rescue, unnoticed, utc_now
 from deployer.state.form import from_json, is_newer, to_json
-from deployer.state.holder import Holder
-from deployer.state.rescue import quoted, rescue
+from deployer.state.lock import Holder, holder_from_json, holder_to_json, this_process
+
+if TYPE_CHECKING:
+    from obstore import GetResult, ListResult, ObjectMeta, PutMode, PutResult
+
+
+INSTANCE = "DEPLOYER_INSTANCE_CREDENTIALS"
+"""Variable that lets the credentials of the machine be asked for: `1`."""
+
+_ENOUGH: Mapping[str, tuple[tuple[str, ...], ...]] = {
+    "s3": (
+        ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
+        ("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_ROLE_ARN"),
+        ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",),
+        (
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+            "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+        ),
+        ("AWS_SKIP_SIGNATURE",),
+    ),
+    "gs": (
+        ("GOOGLE_APPLICATION_CREDENTIALS",),
+        ("GOOGLE_SERVICE_ACCOUNT",),
+        ("GOOGLE_SERVICE_ACCOUNT_PATH",),
+        ("GOOGLE_SERVICE_ACCOUNT_KEY",),
+        ("GOOGLE_BEARER_TOKEN",),
+        ("GOOGLE_SKIP_SIGNATURE",),
+    ),
+    "az": (
+        ("AZURE_STORAGE_ACCOUNT_KEY",),
+        ("AZURE_STORAGE_ACCESS_KEY",),
+        ("AZURE_STORAGE_SAS_KEY",),
+        ("AZURE_STORAGE_SAS_TOKEN",),
+        ("AZURE_STORAGE_TOKEN",),
+        ("AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET", "AZURE_TENANT_ID"),
+        (
+            *("AZURE_STORAGE_CLIENT_ID", "AZURE_STORAGE_CLIENT_SECRET"),
+            "AZURE_STORAGE_TENANT_ID",
+        ),
+        ("AZURE_CLIENT_ID", "AZURE_TENANT_ID", "AZURE_FEDERATED_TOKEN_FILE"),
+        ("AZURE_USE_AZURE_CLI",),
+        ("AZURE_SKIP_SIGNATURE",),
+    ),
+}
+"""Variables that together are enough, so that the client looks no further."""
+_NO = ("", "0", "false", "no", "off")
+"""Values of a switch that is not on."""
+_GCLOUD = ".config/gcloud/application_default_credentials.json"
+"""File of `gcloud auth application-default login`."""
+
+
+def refuse_none(scheme: str, url: str, environment: Mapping[str, str]) -> None:
+    """Raise AuthError where a client would have to ask the machine for credentials."""
+    if environment.get(INSTANCE) == "1":
+        return
+    given = {name for name, value in environment.items() if value.lower() not in _NO}
+    if any(given.issuperset(names) for names in _ENOUGH[scheme]):
+        return
+    if scheme == "gs" and Path(environment.get("HOME", ""), _GCLOUD).is_file():
+        return
+    first = " and ".join(f"`{name}`" for name in _ENOUGH[scheme][0])
+    raise AuthError(
+        f"no credentials for `{url}` are in the environment",
+        hint=f"set {first}; where the machine has credentials of its own:"
+        f" `export {INSTANCE}=1`",
+    )
+
+
+ATTEMPTS = 10
+_Result = TypeVar("_Result")
+_FINAL = (PermissionDeniedError, UnauthenticatedError)
+_TIMEOUTS = {"timeout": "20s", "connect_timeout": "5s"}
+
+
+class MovedError(Exception):
+    """Somebody else wrote the object first; it was left as it is."""
+
+
+class _AgainError(Exception):
+    """It failed, and may go well the next time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An object as it was read."""
+
+    content: bytes
+    tag: str
+    """Changes with every write."""
+
+
+class Client(Protocol):
+    """What is asked of a store of `obstore`; it raises what that raises."""
+
+    def get(self, path: str, /) -> "GetResult":
+        """An object."""
+        ...
+
+    def put(
+        self, path: str, file: bytes, /, *, mode: "PutMode", use_multipart: bool
+    ) -> "PutResult":
+        """Write an object, if the condition of ``mode`` holds."""
+        ...
+
+    def list_with_delimiter(
+        self, prefix: str | None, /
+    ) -> "ListResult[Sequence[ObjectMeta]]":
+        """Return what lies right in a folder."""
+        ...
+
+    def delete(self, paths: str, /) -> None:
+        """Remove an object."""
+        ...
+
+
+class Bucket(Protocol):
+    """A folder in which objects are replaced whole, by one writer each time."""
+
+    @property
+    def url(self) -> str:
+        """Where it is, without any credential."""
+        ...
+
+    def get(self, name: str) -> Found | None:
+        """An object; None where there is none."""
+        ...
+
+    def put(self, name: str, content: bytes, before: Found | None) -> Found:
+        """Replace what was read as ``before``; raises MovedError.
+
+        None: there must be no such object yet.
+        """
+        ...
+
+    def names(self, folder: str) -> Iterator[str]:
+        """The objects right in a folder, without its name."""
+        ...
+
+    def drop(self, name: str) -> None:
+        """Forget an object; none there is fine."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectBucket:
+    """A `Bucket` in S3, GCS or Azure, or what speaks their protocols.
+
+    Raises StateError where the store cannot be reached or does not answer in its
+    protocol, and AuthError where it refuses the credentials.
+    """
+
+    store: Client
+    url: str
+
+    def get(self, name: str) -> Found | None:
+        """An object; None where there is none."""
+        return _repeated(lambda: self._get(name))
+
+    def put(self, name: str, content: bytes, before: Found | None) -> Found:
+        """Replace what was read as ``before``; raises MovedError."""
+        return _repeated(lambda: self._put(name, content, before))
+
+    def names(self, folder: str) -> Iterator[str]:
+        """The objects right in a folder, without its name."""
+        yield from _repeated(lambda: self._names(folder))
+
+    def drop(self, name: str) -> None:
+        """Forget an object; none there is fine."""
+        _repeated(lambda: self._drop(name))
+
+    def _get(self, name: str) -> Found | None:
+        try:
+            found = self.store.get(name)
+            content = found.bytes().to_bytes()
+        except (FileNotFoundError, NotFoundError):
+            return None
+        except BaseError as error:
+            raise self._again(error) from error
+        if len(content) != found.meta["size"]:
+            raise _AgainError(f"`{self.url}/{name}` came in half")
+        return Found(content, _tag(found.meta["e_tag"]))
+
+    def _put(self, name: str, content: bytes, before: Found | None) -> Found:
+        mode: PutMode = "create" if before is None else {"e_tag": before.tag}
+        try:
+            done = self.store.put(name, content, mode=mode, use_multipart=False)
+        except (BaseError, FileNotFoundError) as error:
+            return self._decided(name, content, before, error)
+        return Found(content, _tag(done["e_tag"]))
+
+    def _names(self, folder: str) -> list[str]:
+        try:
+            found = self.store.list_with_delimiter(folder or None)
+        except BaseError as error:
+            raise self._again(error) from error
+        return [it["path"].rpartition("/")[2] for it in found["objects"]]
+
+    def _drop(self, name: str) -> None:
+        try:
+            self.store.delete(name)
+        except (FileNotFoundError, NotFoundError):
+            return
+        except BaseError as error:
+            raise self._again(error) from error
+
+    def _decided(
+        self, name: str, content: bytes, before: Found | None, error: Exception
+    ) -> Found:
+        """Return what a write came to that did not say so itself."""
+        if isinstance(error, _FINAL):
+            raise self._again(error) from error
+        now = self.get(name)
+        if now is not None and now.content == content:
+            return now
+        if now != before and isinstance(error, (AlreadyExistsError, PreconditionError)):
+            raise MovedError from error
+        raise self._again(error) from error
+
+    def _again(self, error: Exception) -> Exception:
+        if isinstance(error, _FINAL):
+            return AuthError(
+                f"`{self.url}` refuses these credentials",
+                hint="docs/state.md says where they are looked for; `deployer plan"
+                " --without-state` needs none",
+            )
+        return _AgainError(f"`{self.url}` cannot be reached: {_why(error)}")
+
+
+def open_bucket(url: str, options: Mapping[str, str]) -> ObjectBucket:
+    """The folder at a URL such as ``s3://bucket/prefix``; asks nothing yet.
+
+    ``options`` are those of the store: ``endpoint``, ``region``, ``account_name``.
+    Raises UsageError for what the store does not know or would send in the clear, and
+    AuthError where the environment holds no credentials.
+    """
+    endpoint = urlsplit(options.get("endpoint", ""))
+    if endpoint.scheme == "http" and not is_loopback(endpoint.hostname or ""):
+        raise UsageError(
+            f"`{url}` would be asked over plain http, which shows the credentials to"
+            " the network",
+            hint="write `https://`; plain http is for this machine only",
+        )
+    refuse_none(url.partition("://")[0], url, os.environ)
+    return _opened(url, tuple(sorted(options.items())))
+
+
+@cache  # each has its own connections and looks for credentials anew
+def _opened(url: str, options: tuple[tuple[str, str], ...]) -> ObjectBucket:
+    kinds = {"s3": S3Store, "gs": GCSStore, "az": AzureStore}
+    scheme, _, where = url.partition("://")
+    config = dict(options)
+    if scheme == "az":  # to obstore the first part is the container
+        config["account_name"], _, where = where.partition("/")
+    plain = config.get("endpoint", "").startswith("http://")
+    client = {**_TIMEOUTS, "allow_http": plain}
+    try:
+        store = kinds[scheme].from_url(  # type: ignore[attr-defined] # all have it
+            f"{scheme}://{where}",
+            config=config,
+            client_options=client,
+            retry_config={"max_retries": 0},
+        )
+    except (UnknownConfigurationKeyError, BaseError, ValueError) as error:
+        raise UsageError(f"`{url}` is no place for a state: {_why(error)}") from error
+    return ObjectBucket(store, url)
+
+
+def _repeated(do: Callable[[], _Result]) -> _Result:
+    """Return what ``do`` comes to, where it may fail a few times before."""
+    stamina.instrumentation.set_on_retry_hooks([])  # else it logs over the progress
+    attempts = stamina.retry_context(
+        on=_AgainError, attempts=ATTEMPTS, timeout=None, wait_max=2.0
+    )
+    try:
+        for attempt in attempts:
+            with attempt:
+                return do()
+    except _AgainError as error:
+        raise StateError(
+            str(error),
+            hint="try again later; without it nothing goes on but"
+            " `deployer plan --without-state`",
+        ) from error
+    raise AssertionError("an attempt returns or raises")
+
+
+def _tag(found: str | None) -> str:
+    if found is None:
+        raise StateError(
+            "the store gives its objects no tag (`ETag`)",
+            hint="without one, two writers cannot be told apart: take another store",
+        )
+    return found
+
+
+def _why(error: Exception) -> str:
+    """The first line of an error, without the query of a URL: it may be signed."""
+    line = str(error).partition("\n")[0]
+    return " ".join(word.partition("?")[0] for word in line.split())[:200]
+
 
 FREE = b'{\n  "version": 1,\n  "free": true\n}\n'
 _NAMED = re.compile(r"(?P<stack>[a-z][a-z0-9-]*)\.state\.json")
@@ -100,7 +428,7 @@ class ObjectStateStore:
     @contextmanager
     def lock(self, *, operation: str) -> Iterator[None]:
         """Hold the lock of the stack; LockedError where somebody else does."""
-        taken = self._take(holders.this_process(operation, now=self.now))
+        taken = self._take(this_process(operation, now=self.now))
         try:
             yield
         finally:
@@ -226,7 +554,7 @@ class ObjectStateStore:
 
     def _take(self, mine: Holder) -> Found:
         """Write the holder into a lock that is free; LockedError says whose it is."""
-        content = holders.to_json(mine).encode()
+        content = holder_to_json(mine).encode()
         for _ in range(ATTEMPTS):
             before = self.bucket.get(self._lock)
             if (other := _holder_in(before, self.place)) is not None:
@@ -243,7 +571,7 @@ class ObjectStateStore:
             return
         except DeployerError as error:
             stack = shlex.quote(str(self.stack_file))
-            holder = holders.from_json(taken.content)
+            holder = holder_from_json(taken.content)
             self.notify(
                 f"the lock could not be freed ({error.message}):"
                 f" `deployer state unlock {stack} {holder.id}`"
@@ -272,7 +600,7 @@ def _holder_in(found: Found | None, place: str) -> Holder | None:
     if found is None or found.content == FREE:
         return None
     try:
-        return holders.from_json(found.content)
+        return holder_from_json(found.content)
     except (FormError, NewerError) as error:
         raise LockedError(
             f"the lock beside `{place}` does not say who holds it: {error}",

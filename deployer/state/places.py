@@ -11,7 +11,7 @@ from deployer.state import KEPT, StateStore
 from deployer.state.files import FileStateStore, list_stacks, unnoticed
 
 if TYPE_CHECKING:
-    from deployer.state.bucket import Bucket
+    from deployer.state.objects import Bucket
 
 _OPTIONS = {
     "file": {"keep"},
@@ -87,9 +87,9 @@ def store_at(
     if place.scheme == "file":
         folder = Path(place.where)
         return FileStateStore(folder, stack, keep=place.keep, notify=told)
+    bucket = _bucket(place)
     from deployer.state.objects import ObjectStateStore  # noqa: PLC0415 - an extra
 
-    bucket = _bucket(place)
     return ObjectStateStore(
         bucket, stack, keep=place.keep, stack_file=stack_file, notify=told
     )
@@ -99,14 +99,15 @@ def stacks_at(place: StatePlace) -> tuple[str, ...]:
     """The stacks that have a state at a place, by name."""
     if place.scheme == "file":
         return list_stacks(Path(place.where))
+    bucket = _bucket(place)
     from deployer.state.objects import stacks_in  # noqa: PLC0415 - an extra
 
-    return stacks_in(_bucket(place))
+    return stacks_in(bucket)
 
 
 def _bucket(place: StatePlace) -> "Bucket":
     try:
-        from deployer.state.bucket import open_bucket  # noqa: PLC0415 - an extra
+        from deployer.state.objects import open_bucket  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:
         raise UsageError(
             f"a state at `{place.scheme}://` needs `{error.name}`",

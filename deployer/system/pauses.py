@@ -3,6 +3,7 @@
 They grow: what comes soon is seen soon, and what takes long is not asked all the time.
 """
 
+import os
 from collections.abc import Iterator
 
 
@@ -16,3 +17,10 @@ def growing(first: float, longest: float, factor: float = 1.5) -> Iterator[float
     while True:
         yield pause
         pause = min(pause * factor, longest)
+
+
+def cores() -> int:
+    """Cores that this process may use; fewer than there are inside a container."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

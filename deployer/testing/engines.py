@@ -21,7 +21,7 @@ from deployer.stack.fields.effects import Effect
 from deployer.stack.fields.marks import marks_at
 from deployer.stack.fields.model import Stack
 from deployer.stack.fields.values import Flat
-from deployer.testing.faults import ContractError, Fuse
+from deployer.testing.states import ContractError, Fuse
 
 _Result = TypeVar("_Result")
 

@@ -1,17 +1,67 @@
 """A state store that remembers everything it was given."""
 
-from collections.abc import Iterator
+import json
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from deployer.errors import (
     LockedError,
+    StackError,
     StalePlanError,
     StateError,
 )
-from deployer.planning.state import State
-from deployer.state.holder import Holder, this_process
-from deployer.testing.faults import Fuse
+from deployer.planning.events import Event
+from deployer.planning.facts import Facts, Pin
+from deployer.planning.resources import Kind, digest
+from deployer.planning.state import Record, State
+from deployer.planning.verdict import Outcome, Verdict
+from deployer.stack.fields.effects import Effect
+from deployer.stack.fields.marks import leaves
+from deployer.stack.fields.model import Stack
+from deployer.stack.fields.values import JsonValue
+from deployer.stack.yaml.yaml12 import parse, plain
+from deployer.state.lock import Holder, this_process
+
+_Result = TypeVar("_Result")
+
+
+class CrashError(BaseException):
+    """The run ends here, as if the machine had lost its power: nothing handles it."""
+
+
+class ContractError(Exception):
+    """The engine was asked for something that its contract rules out."""
+
+
+class Fuse:
+    """Ends a run before or after its n-th effect; no effect happens after that."""
+
+    def __init__(self, at: int = 0, *, after: bool = False) -> None:
+        self._left = at
+        self._after = after
+        self._counting = threading.Lock()
+        self.blown = False
+        self.burnt = 0
+        """Effects that happened."""
+
+    def run(self, effect: Callable[[], _Result]) -> _Result:
+        """Let an effect happen; raises CrashError when the time has come."""
+        with self._counting:
+            if self.blown:
+                raise CrashError
+            self._left -= 1
+            last = self._left == 0
+            self.blown = last
+        if last and not self._after:
+            raise CrashError
+        result = effect()
+        self.burnt += 1
+        if last:
+            raise CrashError
+        return result
 
 
 class MemoryStateStore:
@@ -83,3 +133,69 @@ class MemoryStateStore:
     def kept(self, serial: int) -> State:
         """The state with this serial."""
         return next(state for state in self.history if state.serial == serial)
+
+
+class FakeJudge:
+    """A `Judge` that fails the gates it is told to."""
+
+    def __init__(self, fails: Collection[str] = ()) -> None:
+        self.fails = fails
+        self.asked: list[tuple[str, bool]] = []
+        """Address, and whether it was a candidate."""
+
+    def __call__(
+        self, record: Record, gates: Sequence[str], *, candidate: bool
+    ) -> tuple[Verdict, ...]:
+        """A verdict for every gate."""
+        self.asked.append((record.address, candidate))
+        return tuple(self._verdict(gate) for gate in gates)
+
+    def _verdict(self, gate: str) -> Verdict:
+        if gate in self.fails:
+            return Verdict(gate, Outcome.FAIL, "told to fail")
+        return Verdict(gate, Outcome.PASS, "told to pass")
+
+
+def unheard(_event: Event) -> None:
+    """Takes what a run says, and shows it to nobody."""
+
+
+def stack(content: str | Mapping[str, JsonValue]) -> Stack:
+    """A stack from YAML text or from its content; cross-field rules are not looked at.
+
+    Raises StackError for text that is no YAML of ours, and pydantic's ValidationError.
+    """
+    return Stack.model_validate_json(json.dumps(_content(content)))
+
+
+def facts(*, build: str = "build", weights: str = "weights") -> Facts:
+    """Facts whose identity is made of two words: other words, other artefacts."""
+    return Facts(
+        build=_pin(build, about={"size": 11_000_000}),
+        weights=_pin(weights, about={"size": 253_000_000, "model": ["tiny.gguf"]}),
+        inputs={},
+    )
+
+
+def resolved(stack: Stack) -> Facts:
+    """Facts as from a world where every other way to name something is another."""
+    named: dict[Kind, list[JsonValue]] = {Kind.BUILD: [], Kind.WEIGHTS: []}
+    for leaf in leaves(stack):
+        if leaf.marks.locked:
+            built = leaf.marks.effect is Effect.BUILD
+            kind = Kind.BUILD if built else Kind.WEIGHTS
+            named[kind].append([leaf.path, leaf.value])
+    return facts(build=digest(named[Kind.BUILD]), weights=digest(named[Kind.WEIGHTS]))
+
+
+def _content(content: str | Mapping[str, JsonValue]) -> JsonValue:
+    if not isinstance(content, str):
+        return dict(content)
+    table, problems = parse(content, "stack.yaml")
+    if problems:
+        raise StackError(problems)
+    return plain(table)
+
+
+def _pin(word: str, *, about: Mapping[str, JsonValue]) -> Pin:
+    return Pin("path", {"sha256": digest(word)}, {"path": word}, about)

@@ -8,8 +8,7 @@ from pathlib import Path
 from deployer.artefacts import lock_file
 from deployer.engines.contract import Endpoint, Engine
 from deployer.engines.local.folders import stack_folder
-from deployer.engines.local.holders import holders
-from deployer.engines.local.leftovers import ended_runs, remove_runs
+from deployer.engines.local.supervise.survivors import ended_runs, holders, remove_runs
 from deployer.engines.registry import ABILITIES
 from deployer.errors import GateError, UsageError
 from deployer.planning.events import Event, Say, Talk, Used
@@ -20,22 +19,22 @@ from deployer.planning.steps import Make, Stage, steps_of
 from deployer.planning.verdict import Verdict
 from deployer.stack.fields.values import Flat, JsonValue
 from deployer.state import StateStore
-from deployer.usecases.applying.actual import prove
-from deployer.usecases.applying.full_disk import stopping_even_so
-from deployer.usecases.applying.plan_file import held_to
-from deployer.usecases.applying.run_gates import Judging
-from deployer.usecases.applying.saved_plan import SavedPlan
-from deployer.usecases.applying.steps import World, apply
-from deployer.usecases.context.deployed import Deployed, deployed, name_of
+from deployer.usecases.check import Judging
+from deployer.usecases.context.deployed import Deployed, deployed, locked, name_of
 from deployer.usecases.context.gc_roots import only_used_by, register, users
-from deployer.usecases.context.hosts import refuse_elsewhere
-from deployer.usecases.context.lock_wait import locked
-from deployer.usecases.context.options import Options
-from deployer.usecases.context.settings import Settings, monotonic, utc_now, whole
-from deployer.usecases.history.gate_reports import keep_report
-from deployer.usecases.history.runs import ran_now, remember
+from deployer.usecases.context.hosts import prove, refuse_elsewhere
+from deployer.usecases.context.settings import (
+    Options,
+    Settings,
+    monotonic,
+    utc_now,
+    whole,
+)
 from deployer.usecases.plan import Planned, drift_of, plan, settled
+from deployer.usecases.plan_file import SavedPlan, held_to
 from deployer.usecases.reading.prepared import Prepared
+from deployer.usecases.runs import keep_report, ran_now, remember
+from deployer.usecases.steps import World, apply, stopping_even_so
 
 _KEEP = 3
 """Releases kept where no server is left to say how many."""

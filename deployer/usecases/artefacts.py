@@ -10,20 +10,32 @@ from pathlib import Path
 from deployer.artefacts import lock_file
 from deployer.artefacts.store import Entry
 from deployer.artefacts.store import Kind as StoredKind
-from deployer.engines.local.holders import holder_of, holders
-from deployer.engines.local.leftovers import remove_runs, unused_runs
-from deployer.engines.modal import volume_gc
+from deployer.engines.local.supervise.survivors import (
+    holder_of,
+    holders,
+    remove_runs,
+    unused_runs,
+)
+from deployer.engines.modal.artefacts import Left, remove_from_volume, unused_on_volume
 from deployer.engines.modal.drive import Account
-from deployer.engines.modal.volume_gc import Left
-from deployer.errors import StateError
+from deployer.errors import StateError, UsageError
 from deployer.llama.build.compile import forget_work
-from deployer.planning.events import Say
+from deployer.llama.build.trees import (
+    Source,
+    SourceRequest,
+    Surroundings,
+    check_patches,
+)
+from deployer.llama.patches import PatchVerdict, load_patches, names_in
+from deployer.planning.events import Say, unwatched
+from deployer.planning.facts import Facts, Pin
 from deployer.planning.resources import Kind
 from deployer.show.words import show
+from deployer.stack.load import load
 from deployer.usecases.context.gc_roots import Unreachable, Users, users
-from deployer.usecases.context.options import Options
-from deployer.usecases.context.settings import Settings
+from deployer.usecases.context.settings import Options, Settings
 from deployer.usecases.plan import prepare
+from deployer.usecases.reading.read_stack import resolved
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,14 +181,14 @@ def _known_users(settings: Settings) -> Users:
 def unused_on_modal(settings: Settings, environment: str | None) -> tuple[Left, ...]:
     """Return what the Volume of a Modal environment holds, and no release needs."""
     needed = _known_users(settings).of
-    return volume_gc.unused(_account(settings, environment), needed)
+    return unused_on_volume(_account(settings, environment), needed)
 
 
 def remove_on_modal(
     settings: Settings, environment: str | None, left: Sequence[Left]
 ) -> None:
     """Remove it."""
-    volume_gc.remove(_account(settings, environment), left)
+    remove_from_volume(_account(settings, environment), left)
 
 
 def _account(settings: Settings, environment: str | None) -> Account:
@@ -189,3 +201,102 @@ def _forget_leftovers(settings: Settings) -> None:
     downloads = settings.store.downloads
     if holder_of(downloads, holders(settings.home)) is None:
         shutil.rmtree(downloads, ignore_errors=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A build in the store."""
+
+    path: str
+    """Of llama-server."""
+    version: str
+    """What it says of itself."""
+
+
+def build(
+    stack_file: Path, settings: Settings, options: Options, say: Say, *, force: bool
+) -> Built:
+    """Put the llama-server of a stack into the store; with ``force`` make it anew."""
+    prepared, facts = prepare(stack_file, settings, options, say)
+    if facts is not None:
+        lock_file.write(lock_file.lock_path(stack_file), facts, prepared.name)
+    node = next(n for n in prepared.graph.values() if n.kind is Kind.BUILD)
+    if force:
+        settings.store.remove("build", node.key)
+        forget_work(settings.home / "work")
+    engine = settings.engine(prepared.engine, stack_file)
+    engine.preflight([node])
+    made = engine.stage(node, {}, say)
+    return Built(str(made["path"]), str(made["version"]))
+
+
+def patches_over_tags(
+    folder: Path,
+    names: Sequence[str],
+    tags: Sequence[str],
+    source: Source,
+    settings: Settings,
+    say: Say,
+) -> Mapping[str, Sequence[PatchVerdict]]:
+    """Return what each patch means for the source of each tag.
+
+    Raises StackError for patches that are wrong in themselves.
+    """
+    every = tuple(names) or tuple(names_in(folder))
+    if not every:
+        raise UsageError(
+            f"there is no patch in `{folder}`",
+            hint="a patch is a folder with `patch.yaml` and `<name>.patch`",
+        )
+    patches = load_patches(folder, every)
+    around = Surroundings(settings.store.downloads, settings.environment, say)
+    return {
+        tag: check_patches(SourceRequest(source, tag), patches, around) for tag in tags
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Locked:
+    """What `lock` did."""
+
+    file: Path
+    changed: bool
+    changes: tuple[str, ...]
+    """One line for each fact that moved."""
+
+
+def lock(
+    stack_file: Path, settings: Settings, engine: str | None, *, upgrade: bool
+) -> Locked:
+    """Resolve what is not pinned (all of it with ``upgrade``), and write the file."""
+    loaded = load(stack_file, engine=engine, allowed=settings.allowed)
+    file = lock_file.lock_path(stack_file)
+    before = _before(file) if upgrade else lock_file.read(file)
+    known = None if upgrade else before
+    facts = resolved(loaded, stack_file, settings, known, unwatched)
+    if facts != before:
+        lock_file.write(file, facts, loaded.stack.name)
+    return Locked(file, facts != before, tuple(_changes(before, facts)))
+
+
+def _before(file: Path) -> Facts | None:
+    """Return what a lock file pins that is about to be replaced, whatever it is now."""
+    try:
+        return lock_file.read(file)
+    except UsageError:
+        return None
+
+
+def _changes(before: Facts | None, after: Facts) -> list[str]:
+    found = []
+    for name, old, new in (
+        ("build", None if before is None else before.build, after.build),
+        ("weights", None if before is None else before.weights, after.weights),
+    ):
+        if old != new:
+            found.append(f"{name}: {_shown(old)} → {_shown(new)}")
+    return found
+
+
+def _shown(pin: Pin | None) -> str:
+    return "nothing" if pin is None else show(dict(pin.identity))

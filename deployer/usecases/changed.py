@@ -17,10 +17,9 @@ from deployer.planning.plan import Drift, make_plan
 from deployer.planning.state import State
 from deployer.stack.fields.values import JsonValue
 from deployer.stack.yaml.overlay import read_layers
-from deployer.stack.yaml.tree import plain
-from deployer.usecases.applying.actual import reconciled
+from deployer.stack.yaml.yaml12 import plain
 from deployer.usecases.context.git import base_of
-from deployer.usecases.context.hosts import elsewhere
+from deployer.usecases.context.hosts import elsewhere, reconciled
 from deployer.usecases.context.settings import Settings, patches_folder
 from deployer.usecases.context.stack_files import (
     Subject,

@@ -1,25 +1,255 @@
 """Day to day: check."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Final
 
-from deployer.engines.contract import Endpoint
-from deployer.gates.harness.runner import GateRequest, Tell, run_gates
-from deployer.gates.harness.target import Target
-from deployer.planning.events import Event
-from deployer.planning.plan import gates_of
-from deployer.planning.verdict import Verdict
-from deployer.stack.fields.values import Flat
-from deployer.usecases.applying.gate_restore import restorable
-from deployer.usecases.applying.run_gates import (
-    process_of,
-    release_fields,
-    requests_of,
-    target_of,
+from deployer.engines.api_keys import Keys
+from deployer.engines.contract import Endpoint, Engine, Observation
+from deployer.errors import AuthError, EngineError, UsageError
+from deployer.gates import GATES, gate_of
+from deployer.gates.harness.runner import (
+    GateEvent,
+    GateRequest,
+    Tell,
+    Waiting,
+    run_gates,
 )
+from deployer.gates.harness.target import Comeback, Loading, Process, Target
+from deployer.planning.events import AtWork, Event, Judged, Say
+from deployer.planning.plan import GATES_PREFIX, gates_of
+from deployer.planning.resources import Kind
+from deployer.planning.state import Record
+from deployer.planning.verdict import Verdict
+from deployer.stack.fields.gate_options import Gate, Gates
+from deployer.stack.fields.values import Flat, JsonValue
 from deployer.usecases.context.deployed import deployed
 from deployer.usecases.context.settings import Settings
+
+Needs = Callable[[Record], Mapping[str, Flat]]
+"""The outputs of what a server is made from, by kind."""
+
+
+@contextmanager
+def restorable(
+    target: Target,
+    engine: Engine,
+    record: Record,
+    needs: Needs,
+    say: Say,
+    *,
+    candidate: bool,
+) -> Iterator[Target]:
+    """The target with what brings its server back, where there is a snapshot.
+
+    A candidate is put away and restored in its place.  A live server serves on: a copy
+    is restored beside it, and retired in the end.
+    """
+    if Kind.SNAPSHOT not in record.needs:
+        why = "this server was started without a snapshot"
+        yield replace(target, why_no_snapshot=why)
+        return
+    copies: list[Record] = []
+
+    def bring_back(idle: float) -> Comeback:
+        if candidate:
+            engine.idle(record, idle, say)
+        found = engine.restore(record, needs(record), say, beside=not candidate)
+        if not candidate:
+            copies.append(found.record)
+        there = engine.endpoint(found.record, candidate=candidate)
+        detail, source = found.detail, there.source_address
+        return Comeback(found.really, found.seconds, detail, there.url, source)
+
+    try:
+        yield replace(target, bring_back=bring_back)
+    finally:
+        for copy in copies:
+            engine.retire(copy, say)
+
+
+_CUSTOM: Final = "custom"
+_REGRESSION: Final = "regression"
+_LOG_BYTES: Final = 256 * 1024
+"""Of the beginning of a log: what a server says while it starts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judging:
+    """What judging needs beside the record: see `applying.steps.Judge`."""
+
+    engine: Engine
+    keys: Keys
+    say: Say
+    expects: Callable[[Record], Flat]
+    """The fields of everything the server is made from."""
+    keep: Callable[[Record, Sequence[Verdict]], None]
+    """Takes the verdicts of a run, to keep a report."""
+    folder: Path | None = None
+    """Folder of the stack."""
+    live: Record | None = None
+    """The server that a candidate is to replace."""
+    remote: bool = False
+    """There is no process of it here."""
+    needs: Needs = lambda _: {}
+    """The outputs of what a server is made from, by kind."""
+
+    def __call__(
+        self, record: Record, gates: Sequence[str], *, candidate: bool
+    ) -> tuple[Verdict, ...]:
+        """The verdicts of the named gates."""
+        requests = requests_of(gates, record.fields)
+        target = self._target(record, candidate=candidate)
+        if candidate and self.live is not None and _REGRESSION in gates:
+            target = replace(target, live=self._target(self.live, candidate=False))
+        with restorable(
+            target, self.engine, record, self.needs, self.say, candidate=candidate
+        ) as target:
+            verdicts = run_gates(requests, target, say=self._tell)
+        if candidate and not self.engine.observe(record).running:
+            # On a shared port the live server answers for a candidate that died.
+            raise EngineError(
+                f"the candidate `{record.address}` died while its gates ran",
+                hint="its log says why: nothing was promoted",
+            )
+        self.keep(record, verdicts)
+        return verdicts
+
+    def _target(self, record: Record, *, candidate: bool) -> Target:
+        endpoint = self.engine.endpoint(record, candidate=candidate)
+        target = target_of(endpoint, self.keys, self.expects(record))
+        if not self.remote:
+            process = process_of(self.engine.observe(record))
+            target = replace(target, process=process)
+        return replace(target, folder=self.folder)
+
+    def _tell(self, event: GateEvent | Waiting) -> None:
+        match event:
+            case Waiting(gates, seconds):
+                self.say(AtWork(gates, seconds))
+            case GateEvent(verdict=Verdict() as verdict):
+                self.say(Judged(verdict))
+            case GateEvent():
+                """What is at work is told soon enough."""
+
+
+def target_of(endpoint: Endpoint, keys: Keys, expects: Flat) -> Target:
+    """Where gates look; raises AuthError when the key is not set."""
+    key = api_key(endpoint.api_key_env, keys)
+    return Target(
+        url=endpoint.url,
+        api_key=key,
+        api_key_name=endpoint.api_key_env or "",
+        source_address=endpoint.source_address,
+        expects=expects,
+        build=_build_number(expects),
+    )
+
+
+def process_of(seen: Observation) -> Process:
+    """The process of a server, as far as its engine tells."""
+    pid, memory, log = (seen.facts.get(name) for name in ("pid", "memory", "log"))
+    return Process(
+        pid=pid if isinstance(pid, int) else None,
+        memory=memory if isinstance(memory, int) else None,
+        log=_beginning(Path(log)) if isinstance(log, str) else "",
+        loading=_loading(seen.facts.get("loading")),
+    )
+
+
+def api_key(name: str | None, keys: Keys) -> str | None:
+    """The key in the variable ``name``; raises AuthError where there is none."""
+    if name is None:
+        return None
+    if not (value := keys.get(name)):
+        raise AuthError(
+            f"the API key is to be in `{name}`, which is not set",
+            hint=f"run `export {name}=…`, or write `{name}=…` into `.env` beside the"
+            " stack",
+        )
+    return value
+
+
+def requests_of(gates: Sequence[str], fields: Flat) -> tuple[GateRequest, ...]:
+    """The gates to run, with their options; `custom` stands for each of its commands.
+
+    Raises UsageError for a gate that does not exist, and for a command that the
+    stack does not name.
+    """
+    names = dict.fromkeys(name for gate in gates for name in _names(gate, fields))
+    return tuple(GateRequest(name, parameters_of(name, fields)) for name in names)
+
+
+def parameters_of(gate: str, fields: Flat) -> Gate:
+    """The options of a gate, from the fields that a record keeps."""
+    prefix = f"{GATES_PREFIX}{gate}."
+    stated = {p.removeprefix(prefix): p for p in fields if p.startswith(prefix)}
+    # Below an option stands the digest of a file that it names.
+    options: JsonValue = {n: fields[p] for n, p in stated.items() if "." not in n}
+    section, _, command = gate.partition(".")
+    if command:
+        options = {command: fields.get(f"{GATES_PREFIX}{gate}")}
+    found = getattr(Gates.model_validate({section: options}, strict=False), section)
+    parameters = found[command] if command else found
+    if not isinstance(parameters, Gate):
+        raise UsageError(f"gate `{gate}` is not one of this version of deployer")
+    return parameters
+
+
+def release_fields(records: Mapping[str, Record]) -> Flat:
+    """The fields of all resources of a release together."""
+    found: dict[str, JsonValue] = {}
+    for kind in Kind:
+        for record in records.values():
+            if record.kind is kind:
+                found |= record.fields
+    return found
+
+
+def _names(gate: str, fields: Flat) -> Iterator[str]:
+    """The name of a gate, or those of the commands that it stands for."""
+    if gate_of(gate) not in GATES or ("." in gate and gate_of(gate) != _CUSTOM):
+        raise UsageError(
+            f"there is no gate `{gate}`", hint=f"gates are: {', '.join(GATES)}"
+        )
+    if gate_of(gate) != _CUSTOM:
+        yield gate
+        return
+    prefix = f"{GATES_PREFIX}{_CUSTOM}."
+    own = [
+        p.removeprefix(prefix).partition(".")[0] for p in fields if p.startswith(prefix)
+    ]
+    found = [name for one in own if gate in {_CUSTOM, name := f"{_CUSTOM}.{one}"}]
+    if not found:
+        raise UsageError(
+            f"the stack names no command for the gate `{gate}`",
+            hint="write `gates: {custom: {smoke: {command: [./smoke.sh]}}}`",
+        )
+    yield from found
+
+
+def _loading(seen: JsonValue) -> Loading | None:
+    match seen:
+        case {"status": int(status), "body": str(body)}:
+            return Loading(status, body)
+        case _:
+            return None
+
+
+def _beginning(log: Path) -> str:
+    with suppress(OSError), log.open("rb") as stream:
+        return stream.read(_LOG_BYTES).decode(errors="replace")
+    return ""
+
+
+def _build_number(expects: Flat) -> int | None:
+    match expects.get("llama_cpp.tag"):
+        case str(tag) if tag.startswith("b") and tag[1:].isdigit():
+            return int(tag[1:])
+        case _:
+            return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from deployer.errors import UsageError
-from deployer.system.regular_files import read_regular
+from deployer.system.files import contained, read_regular
 
 TEMPLATES: Mapping[str, str] = {
     "demo": "A small model on this machine, on the CPU",
@@ -21,7 +21,8 @@ def start_project(path: Path, template: str) -> Iterator[Path]:
     """Write the stack, its schema, `.env.example` and `.gitignore` lines.
 
     Yields every file that was written.  Raises UsageError where the stack is there
-    already, or the template is unknown; nothing is overwritten.
+    already, or the template is unknown, and StoreError where a link leads out of the
+    project; nothing is overwritten.
     """
     if template not in TEMPLATES:
         known = "; ".join(f"`{name}`: {what}" for name, what in TEMPLATES.items())
@@ -30,18 +31,19 @@ def start_project(path: Path, template: str) -> Iterator[Path]:
         raise UsageError(
             f"`{path}` is there already", hint="give another path; nothing was written"
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
     schema = path.parent.parent / "schema" / "stack.schema.json"
+    example, ignore = path.with_name(".env.example"), path.with_name(".gitignore")
+    for file in (path, schema, example, ignore):
+        contained(path.parent.parent, file)
+    path.parent.mkdir(parents=True, exist_ok=True)
     text = (files("deployer") / "templates" / f"{template}.yaml").read_text("utf-8")
     path.write_text(text.replace("NAME", _name(path)), encoding="utf-8")
     yield path
     if not schema.exists():
         yield _write_schema(schema)
-    example = path.parent / ".env.example"
     if not example.exists():
         example.write_text("LLAMA_API_KEY=\n", encoding="utf-8")
         yield example
-    ignore = path.parent / ".gitignore"
     if _ignore(ignore):
         yield ignore
 

@@ -10,14 +10,12 @@ from deployer.diagnostics import Place
 from deployer.engines.contract import Look
 from deployer.engines.registry import ABILITIES, look_at
 from deployer.errors import PendingError, UsageError
+from deployer.planning.events import Watch, unwatched
 from deployer.planning.plan import Action, Drift, Plan, make_plan
-from deployer.planning.progress import Watch, unwatched
 from deployer.planning.resources import Graph, Kind
 from deployer.planning.state import Record, State, node_of
-from deployer.usecases.applying.actual import reconciled
-from deployer.usecases.context.hosts import elsewhere, placed
-from deployer.usecases.context.options import Options, Pending
-from deployer.usecases.context.settings import Settings
+from deployer.usecases.context.hosts import elsewhere, placed, reconciled
+from deployer.usecases.context.settings import Options, Pending, Settings
 from deployer.usecases.reading.prepared import Cache, Prepared
 
 if TYPE_CHECKING:
@@ -141,7 +139,7 @@ def notes_of(made: Plan) -> tuple[str, ...]:
     build = made.change(Kind.BUILD)
     if build is None or build.action is Action.KEEP:
         return ()
-    from deployer.usecases.upgrade.notes import notes  # noqa: PLC0415 - only for a new build
+    from deployer.usecases.upgrade import notes  # noqa: PLC0415 - only for a new build
 
     return notes(build)
 

@@ -4,9 +4,8 @@ from pathlib import Path
 
 from deployer.planning.plan import Plan, make_plan
 from deployer.planning.state import node_of
-from deployer.usecases.applying.actual import reconciled
 from deployer.usecases.context.deployed import name_of
-from deployer.usecases.context.hosts import refuse_elsewhere
+from deployer.usecases.context.hosts import reconciled, refuse_elsewhere
 from deployer.usecases.context.settings import Settings
 from deployer.usecases.plan import drift_of, live_once_settled
 

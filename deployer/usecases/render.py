@@ -2,14 +2,12 @@
 
 from pathlib import Path
 
-from deployer.engines.contract import Rendering
+from deployer.engines.contract import Rendering, write_files
 from deployer.engines.registry import render
-from deployer.engines.rendered_files import write_files
 from deployer.errors import UsageError
-from deployer.planning.progress import Watch, unwatched
+from deployer.planning.events import Watch, unwatched
 from deployer.system.file_modes import as_the_user
-from deployer.usecases.context.options import Options
-from deployer.usecases.context.settings import Settings
+from deployer.usecases.context.settings import Options, Settings
 from deployer.usecases.plan import prepare
 
 

@@ -28,7 +28,10 @@ def validate(
         return Valid(known.notes, known.notices)
     from deployer.stack.load import load  # noqa: PLC0415 - the model is slow to import
     from deployer.usecases.reading.known_issues import number_of, refuse_traps  # noqa: PLC0415 - as above
-    from deployer.usecases.reading.read_stack import refuse_build, refuse_options  # noqa: PLC0415 - slow to import
+    from deployer.usecases.reading.read_stack import (  # noqa: PLC0415 - as above
+        refuse_build,
+        refuse_options,
+    )
     from deployer.usecases.reading.weights import known_offline  # noqa: PLC0415 - as above
 
     loaded = load(stack_file, engine=engine, allowed=settings.allowed)

@@ -10,14 +10,15 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
+from deployer.artefacts.json_files import guarded, replace_file
+from deployer.engines.contract import write_files
 from deployer.planning.verdict import Outcome, Verdict
 from deployer.show import monitor
 from deployer.show.monitor import RESTORE, WARM, Monitored
 from deployer.stack.fields.values import Flat, JsonValue
-from deployer.system.file_modes import as_the_user
-from deployer.system.regular_files import read_regular
-from deployer.usecases.applying.run_gates import release_fields, target_of
-from deployer.usecases.check import Checking, check
+from deployer.system.file_modes import as_the_user, users_mode
+from deployer.system.files import read_regular
+from deployer.usecases.check import Checking, check, release_fields, target_of
 from deployer.usecases.context.deployed import deployed
 from deployer.usecases.context.settings import STATE_FOLDER, Settings, utc_now
 
@@ -119,10 +120,8 @@ def write_textfile(stack_file: Path, settings: Settings, file: Path) -> None:
     """Replace a file for the textfile collector, whole or not at all."""
     stack = deployed(stack_file, settings).state.stack
     text = textfile(stack, remembered(record_of(stack_file, stack)))
-    new = file.with_suffix(".new")
-    with as_the_user():  # node_exporter, another user, reads it
-        new.write_text(text, encoding="utf-8")
-    new.replace(file)
+    with guarded(file.parent):  # node_exporter, another user, reads it
+        replace_file(file, text.encode(), mode=users_mode())
 
 
 def textfile(stack: str, probes: tuple[Probe, ...]) -> str:
@@ -183,15 +182,14 @@ def _probe(verdict: Verdict, path: str, limit: float, before: Probe | None) -> P
 def _write(file: Path, probes: tuple[Probe, ...]) -> None:
     """Replace the record, whole or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    new = file.with_suffix(".new")
     text = "".join(f"{json.dumps(probe.data)}\n" for probe in probes)
-    new.write_text(text, encoding="utf-8")
-    new.replace(file)
+    with guarded(file.parent):
+        replace_file(file, text.encode())
 
 
 def render_monitor(stack_file: Path, settings: Settings, out: Path) -> tuple[Path, ...]:
     """Write what Prometheus and Grafana read; returns the files."""
-    from deployer.stack.yaml.yaml_text import yaml_text  # noqa: PLC0415 - only here
+    from deployer.stack.yaml.edits import yaml_text  # noqa: PLC0415 - only here
 
     it = monitored(stack_file, settings)
     texts = {
@@ -202,6 +200,4 @@ def render_monitor(stack_file: Path, settings: Settings, out: Path) -> tuple[Pat
     }
     with as_the_user():
         out.mkdir(parents=True, exist_ok=True)
-        for name, text in texts.items():
-            (out / name).write_text(text, encoding="utf-8")
-    return tuple(out / name for name in texts)
+        return write_files({name: it.encode() for name, it in texts.items()}, out)

@@ -6,7 +6,7 @@ from typing import Any, Final
 from deployer.spelling import one_of
 from deployer.stack.fields.gate_options import PYTHON_PATTERN
 from deployer.stack.fields.model import EnvironmentName, Name, Requirement, Sha256
-from deployer.stack.fields.units import DURATION_PATTERN, SIZE_PATTERN
+from deployer.stack.fields.values import DURATION_PATTERN, SIZE_PATTERN
 
 Schema = Mapping[str, Any]
 

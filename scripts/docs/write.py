@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from deployer.llama.known import runbook, traps
+from deployer.llama.known import traps
+from deployer.llama.known.symptoms import markdown
 from scripts.docs import cli_page, stack_page
 
 DOCS: Final = Path(__file__).parents[2] / "docs"
@@ -12,7 +13,7 @@ DOCS: Final = Path(__file__).parents[2] / "docs"
 PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "reference/stack.md": stack_page.page,
     "reference/cli.md": cli_page.page,
-    "runbook.md": runbook.markdown,
+    "runbook.md": markdown,
     "traps.md": traps.markdown,
 }
 """Every page that is written by a program, below `docs/`."""

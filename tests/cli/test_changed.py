@@ -1,5 +1,6 @@
 """Plans and applies of what changed since a revision, in real git repositories."""
 
+import os
 import re
 import subprocess
 from dataclasses import replace
@@ -53,6 +54,14 @@ def changed(project: Project, *paths: str) -> list[str]:
 def edit(project: Project, name: str, old: str, new: str) -> None:
     file = project.stack.with_name(name)
     file.write_text(file.read_text().replace(old, new))
+
+
+def test_settings_that_never_end_are_not_waited_for(repository: Project) -> None:
+    os.mkfifo(repository.folder / "held")
+    git(repository, "config", "include.path", str(repository.folder / "held"))
+    done = repository.run("plan", "stacks", "--changed-since", "HEAD")
+    assert done.code == 3
+    assert "did not end within 5 s" in done.err
 
 
 def test_nothing_changed(repository: Project) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import jsonschema
 
-from deployer.show.apply_ndjson import events_schema
+from deployer.show.data import events_schema
 from tests.cli.project import Done, Project
 
 DEMO = "stacks/demo.yaml"

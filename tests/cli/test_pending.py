@@ -9,7 +9,7 @@ from deployer.planning.plan import make_plan
 from deployer.planning.state import Begun, Loose, State
 from deployer.planning.steps import Resume, Retire, steps_of
 from deployer.state.form import to_json
-from deployer.usecases.context.options import Pending
+from deployer.usecases.context.settings import Pending
 from deployer.usecases.plan import Planned, settled
 from deployer.usecases.reading.prepared import Prepared
 from tests.applying import OTHER_BUILD, SERVER, WIDER, Desk, graph

@@ -33,3 +33,22 @@ def test_no_request_fails_where_gates_hold_the_candidate_back(live: Project) -> 
     assert done.code == 6
     assert tally.failures == []
     assert live.server() == before
+
+
+@pytest.mark.parametrize("host", ["::1", "::", "localhost"])
+def test_a_server_that_cannot_be_guarded_is_reported(
+    project: Project, host: str
+) -> None:
+    text = STACK.replace("local:\n", f"local:\n  host: '{host}'\n")
+    project.write(text)
+    done = project.run("apply", DEMO, "--yes")
+    assert done.code == 0, done.out + done.err
+    assert (
+        "clients can reach it before it is proven: sharing a port needs an IPv4"
+        f" address, and `{host}` is none" in done.out
+    )
+    assert "✔ healthy" in project.run("status", DEMO).out
+    project.write(text.replace("1024", "2048") + "rollout: {strategy: replace}\n")
+    done = project.run("apply", DEMO, "--yes")
+    assert done.code == 0, done.out + done.err
+    assert len(project.servers()) == 1

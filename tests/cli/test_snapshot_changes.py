@@ -22,6 +22,7 @@ def test_the_api_key_was_changed(crashed: Frozen) -> None:
     assert "starts cold: the API key has changed since it was taken" in out
     out = crashed.apply(env={"LLAMA_API_KEY": "sk-of-today"}).out
     assert "! drift    demo/snapshot: the API key has changed since it was taken" in out
+    assert "a server that runs keeps the API key that it was started with" in out
     crashed.kill()
     assert "restored from its snapshot" in crashed.start(key="sk-of-today")
 

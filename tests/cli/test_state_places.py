@@ -7,9 +7,8 @@ from collections.abc import Mapping
 import pytest
 
 from deployer.errors import AuthError, UsageError
-from deployer.stack.listen_addresses import host_of, is_loopback, is_metadata
-from deployer.state.bucket import open_bucket
-from deployer.state.credentials import refuse_none
+from deployer.stack.addresses import host_of, is_loopback, is_metadata
+from deployer.state.objects import open_bucket, refuse_none
 from tests.cli.project import STACK, Done, Project
 from tests.state.s3 import REGION, Proxy
 

@@ -11,7 +11,7 @@ import pytest
 
 from deployer.cli.comment import comment_of
 from deployer.show.text import plan_text
-from deployer.usecases.applying import saved_plan
+from deployer.usecases.plan_file import from_json
 from tests.cli.project import STACK, Project
 
 pytestmark = pytest.mark.trust
@@ -135,6 +135,51 @@ def test_no_link_moves_the_state_out_of_the_project(
     assert not (outside / "state").exists()
 
 
+@pytest.mark.parametrize(
+    "name", ["demo.lock.json", ".deployer/state/demo.state.json", ".env"]
+)
+def test_no_file_beside_a_stack_is_a_link_out_of_the_project(
+    paper: Project, outside: Path, name: str
+) -> None:
+    words = "LLAMA_API_KEY=the private words"
+    (outside / "secret.json").write_text(words)
+    file = paper.stack.parent / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.symlink_to(outside / "secret.json")
+    done = paper.run("apply", DEMO, "--yes", env={"LLAMA_API_KEY": None})
+    assert done.code in {1, 3}
+    assert f"{name}` is a link out of the project" in done.err
+    assert "private words" not in done.out + done.err
+    assert (outside / "secret.json").read_text() == words
+
+
+def test_the_user_may_allow_an_env_file_elsewhere(
+    paper: Project, outside: Path
+) -> None:
+    (outside / "env").write_text("LLAMA_API_KEY=# no key\n")
+    (paper.stack.parent / ".env").symlink_to(outside / "env")
+    allowed = f"{paper.binary.parent}{os.pathsep}{outside}"
+    variables = {"LLAMA_API_KEY": None, "DEPLOYER_ALLOW_OUTSIDE": allowed}
+    done = paper.run("apply", DEMO, "--yes", env=variables)
+    assert "is a link out of the project" not in done.err
+
+
+@pytest.mark.parametrize(
+    "name", ["stacks/new.yaml", "stacks/.env.example", "stacks/.gitignore", "schema"]
+)
+def test_a_new_project_is_not_written_through_a_link(
+    paper: Project, outside: Path, name: str
+) -> None:
+    target = outside if name == "schema" else outside / "written"
+    before = set(outside.iterdir())
+    (paper.folder / name).symlink_to(target)
+    done = paper.run("init", "stacks/new.yaml")
+    assert done.code == 1, done.out + done.err
+    assert "leads out of the folder" in done.err
+    assert set(outside.iterdir()) == before
+    assert not (paper.folder / "stacks/new.yaml").exists()
+
+
 def test_reading_a_stack_runs_nothing_of_it(paper: Project) -> None:
     """The binary, a gate's command, a template: plan and its like start none."""
     mark = paper.folder / "ran"
@@ -205,7 +250,7 @@ def test_no_text_of_a_plan_file_moves_the_cursor_or_breaks_the_markup() -> None:
             for cause in ("field", "need", "drift", "recipe")
         ]
     content["plan"]["drift"] = [{"address": "a", "detail": "b"}]
-    saved = saved_plan.from_json(json.dumps(attacked(content)), "f")
+    saved = from_json(json.dumps(attacked(content)), "f")
     text = plan_text(saved.plan, saved.places, steps=True)
     assert "owned" in text
     assert not UNSEEN.search(text)

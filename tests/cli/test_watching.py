@@ -51,6 +51,16 @@ def test_a_watch_exits_6_where_nothing_answers(live: Project) -> None:
     assert [probe["failures_total"] for probe in probes] == [1, 1]
 
 
+def test_what_monitors_read_is_not_written_through_a_link(live: Project) -> None:
+    victim = live.folder / "victim"
+    (live.folder / "out").mkdir()
+    (live.folder / "out/demo.rules.yml").symlink_to(victim)
+    done = live.run("monitor", "render", DEMO, "--out", "out")
+    assert done.code == 1
+    assert "leads out of the folder" in done.err
+    assert not victim.exists()
+
+
 def test_a_server_that_sleeps_is_not_scraped() -> None:
     """A scrape would wake it, and bill."""
     assert scrape_config(MODAL)["scrape_configs"] == []

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from deployer.gates.harness.tool_fixtures import PARAMETERS, TOOLS
+from deployer.gates.harness.requests import PARAMETERS, TOOLS
 from deployer.planning.verdict import Outcome
 from tests.gates import fake_http as http
 from tests.gates import fake_server as fake

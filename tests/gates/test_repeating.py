@@ -2,8 +2,13 @@
 
 import pytest
 
-from deployer.gates.harness.aggregate import together
-from deployer.gates.harness.runner import GateEvent, GateRequest, Waiting, run_gates
+from deployer.gates.harness.runner import (
+    GateEvent,
+    GateRequest,
+    Waiting,
+    run_gates,
+    together,
+)
 from deployer.gates.harness.target import Target
 from deployer.planning.verdict import Exchange, Outcome, Verdict
 from tests.gates import fake_http as http

@@ -16,8 +16,8 @@ from deployer.planning.verdict import Outcome, Verdict
 from deployer.stack.fields.gate_options import Custom
 from deployer.stack.fields.values import JsonValue
 from deployer.testing.engines import FakeEngine
-from deployer.testing.judges import unheard
-from deployer.usecases.applying.run_gates import Judging, process_of, requests_of
+from deployer.testing.states import unheard
+from deployer.usecases.check import Judging, process_of, requests_of
 from tests.gates.fake_http import Script
 from tests.gates.fake_server import fake_server
 

@@ -10,11 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from deployer.gguf.caches import cache_layers
 from deployer.gguf.facts import Model
-from deployer.gguf.memory import compute_size, output_size
+from deployer.gguf.memory import Serving, cache_layers, compute_size, output_size
 from deployer.gguf.reading import facts_of_files
-from deployer.gguf.serving import Serving
 
 MIB = 1024 * 1024
 _BUFFER = r"(KV|compute|output) *buffer size = *([\d.]+)"

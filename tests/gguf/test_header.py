@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType, GGUFWriter
 
-from deployer.gguf.header import KEPT_ITEMS, Array, Header, read_header
+from deployer.gguf.header import KEPT_ITEMS, TYPES, Array, Header, read_header
 from deployer.gguf.stream import HeaderError, local, of_bytes
-from deployer.gguf.tensors import TYPES
 from tests.gguf import files
 from tests.gguf.files import Typed, header, text
 

@@ -4,14 +4,21 @@ from dataclasses import replace
 
 import pytest
 
-from deployer.gguf.caches import cache_layers, checkpoint_size, windowed_layers
 from deployer.gguf.choices import contexts, machine_of, matrix, ways_out
 from deployer.gguf.facts import Facts, Model, Projector
-from deployer.gguf.memory import Machine, compute_size, fit_on, host_memory_needed
-from deployer.gguf.serving import Serving
+from deployer.gguf.memory import (
+    Machine,
+    Serving,
+    cache_layers,
+    checkpoint_size,
+    compute_size,
+    fit_on,
+    host_memory_needed,
+    windowed_layers,
+)
 from deployer.planning.fit import Fit, fit_data, fit_of
-from deployer.show.memory import fit_line, fit_text
-from deployer.stack.fields.gpus import GPUS
+from deployer.show.text import fit_line, fit_text
+from deployer.stack.fields.model import GPUS
 
 MIB, GIB = 1024**2, 1024**3
 LAYERS = 30

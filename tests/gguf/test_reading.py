@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from deployer.artefacts.sources.ranges import WINDOW
+from deployer.artefacts.sources.client import WINDOW
 from deployer.errors import SourceError
 from deployer.gguf.facts import from_json, to_json
 from deployer.gguf.header import read_header, read_sizes

@@ -13,8 +13,8 @@ from deployer.llama.build.compile import Compiled, Job, compile_server
 from deployer.llama.build.recipe import Target
 from deployer.llama.build.toolchain import Toolchain, find_toolchain
 from deployer.llama.build.trees import Surroundings, fetch_tree
+from deployer.planning.events import unwatched
 from deployer.planning.facts import Pin
-from deployer.planning.progress import unwatched
 
 CMAKE = """\
 cmake_minimum_required(VERSION 3.14)

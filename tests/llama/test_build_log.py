@@ -2,7 +2,7 @@
 
 import pytest
 
-from deployer.llama.build.build_log import Step, first_error, step_of
+from deployer.llama.build.compile import Step, first_error, step_of
 
 
 @pytest.mark.parametrize(

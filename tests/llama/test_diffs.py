@@ -2,7 +2,7 @@
 
 import pytest
 
-from deployer.llama.patches.diffs import read_diff
+from deployer.llama.patches import read_diff
 from tests.llama.small_source import FIX
 
 CREATES = """\

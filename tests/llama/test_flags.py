@@ -13,7 +13,7 @@ from deployer.llama.flags import catalogue as shipped
 from deployer.llama.flags.catalogue import Takes, catalogue, every_name, life_of
 from deployer.llama.flags.explain import Known, Renamed, diff, explain
 from deployer.llama.flags.unknown_options import problems_of
-from deployer.llama.known.renames import renames
+from deployer.llama.known.tables import renames
 from deployer.planning.argv import words_of
 from deployer.stack.fields.marks import fields_of, leaves
 from deployer.stack.fields.server import Server

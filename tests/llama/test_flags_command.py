@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 from click.testing import CliRunner
 
-from deployer.cli.commands.flags import flags_command
+from deployer.cli.commands.builds import flags_command
 from deployer.errors import UsageError
 
 

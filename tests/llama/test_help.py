@@ -11,7 +11,7 @@ import pytest
 
 from deployer.errors import EngineError
 from deployer.llama.flags.catalogue import Catalogue, Option, Standing, Takes, catalogue
-from deployer.llama.flags.help import catalogue_of_binary
+from deployer.llama.flags.explain import catalogue_of_binary
 from deployer.llama.flags.unknown_options import problems_of
 
 EXCERPT = """\

@@ -6,7 +6,7 @@ import pytest
 
 from deployer.diagnostics import problems_text
 from deployer.errors import StackError
-from deployer.llama.patches.patch_file import load_patch, load_patches, names_in
+from deployer.llama.patches import load_patch, load_patches, names_in
 from tests.llama.small_source import DESCRIPTION, FIX, write_patch
 
 

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from deployer.errors import SourceError
-from deployer.llama.patches.patch_file import Patch, load_patch
-from deployer.llama.patches.verdicts import (
+from deployer.llama.patches import (
     Outcome,
+    Patch,
     PatchVerdict,
     apply_patch,
     apply_wanted,
+    load_patch,
     verdict,
 )
 from tests.llama.small_source import CHAT, FIX, git, write_patch, write_tree

@@ -10,7 +10,7 @@ from deployer.llama.build.recipe import (
     options,
     refusals,
 )
-from deployer.stack.fields.gpus import GPUS
+from deployer.stack.fields.model import GPUS
 
 L40S = Target(9763, "d7ff0741f0aaa", cuda="12.8.1", architectures=("89",))
 

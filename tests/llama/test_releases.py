@@ -9,8 +9,8 @@ import pytest
 from deployer.artefacts.sources.paths import Platform
 from deployer.errors import SourceError
 from deployer.llama.build.releases import Backend, fetch, pin, refuse_patches
+from deployer.planning.events import unwatched
 from deployer.planning.facts import Pin
-from deployer.planning.progress import unwatched
 from tests.llama.conftest import Site
 from tests.llama.small_source import write_tar
 

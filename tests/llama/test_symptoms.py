@@ -10,8 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from deployer.llama.known.runbook import THEMES, markdown
-from deployer.llama.known.symptoms import likely_cause, symptoms, symptoms_in
+from deployer.llama.known.symptoms import (
+    THEMES,
+    likely_cause,
+    markdown,
+    symptoms,
+    symptoms_in,
+)
 from deployer.stack.notices import Severity
 
 LOGS = Path(__file__).parents[1] / "data" / "logs"

@@ -6,15 +6,14 @@ from pathlib import Path
 import pytest
 
 from deployer.errors import SourceError
-from deployer.llama.build.build import Settings, build_from_source
+from deployer.llama.build.compile import Settings, build_from_source
 from deployer.llama.build.trees import (
     SourceRequest,
     check_patches,
     fetch_patched,
     pin_tree,
 )
-from deployer.llama.patches.patch_file import load_patch
-from deployer.llama.patches.verdicts import Outcome
+from deployer.llama.patches import Outcome, load_patch
 from tests.llama.small_source import (
     CHAT,
     FILES,

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from deployer.stack.access import access_checks, closing_words, key_problem
+from deployer.stack.checks import access_checks, closing_words, key_problem
 from deployer.stack.fields.model import Stack
 
 SOUND: dict[str, Any] = {

@@ -11,7 +11,7 @@ from deployer.planning.argv import words_of
 from deployer.planning.graph import build_number
 from deployer.stack.fields.marks import leaves
 from deployer.stack.fields.values import JsonValue
-from deployer.testing.stacks import facts, stack
+from deployer.testing.states import facts, stack
 from tests.planning.checking import LOCAL
 from tests.planning.examples import SERVER
 

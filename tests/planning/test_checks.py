@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from deployer.stack.checks import checks, gpu_types
-from deployer.stack.fields.credentials import looks_like_a_credential
+from deployer.stack.fields.marks import looks_like_a_credential
 from deployer.stack.fields.model import Stack
 
 SOUND: dict[str, Any] = {

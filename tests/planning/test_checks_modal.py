@@ -7,8 +7,7 @@ import pytest
 
 from deployer.stack.checks import checks
 from deployer.stack.checks_modal import modal_notes
-from deployer.stack.fields.gpus import GPUS
-from deployer.stack.fields.model import Stack
+from deployer.stack.fields.model import GPUS, Stack
 
 SOUND: dict[str, Any] = {
     "version": 1,

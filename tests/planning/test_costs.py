@@ -11,10 +11,10 @@ from deployer.planning.facts import Facts
 from deployer.planning.plan import Plan
 from deployer.show.data import plan_data
 from deployer.show.text import plan_text
-from deployer.stack.fields.gpus import GPUS
+from deployer.stack.fields.model import GPUS
 from deployer.stack.fields.values import Flat
-from deployer.testing.stacks import facts
-from deployer.usecases.applying.saved_plan import Bound, SavedPlan
+from deployer.testing.states import facts
+from deployer.usecases.plan_file import Bound, SavedPlan
 from tests.planning.checking import DROPS, LOCAL, MODAL, SNAPSHOT, but, planned
 
 GB = 10**9

@@ -5,18 +5,17 @@ from collections.abc import Iterator, Mapping
 
 import pytest
 
-from deployer.planning.abilities import Abilities
 from deployer.planning.argv import is_word
 from deployer.planning.graph import expand
 from deployer.planning.plan import Action, make_plan
-from deployer.planning.resources import Graph, Kind
+from deployer.planning.resources import Abilities, Graph, Kind
 from deployer.planning.state import State, record_of
 from deployer.stack.fields.effects import Effect, Marks
 from deployer.stack.fields.marks import Section, fields_of, leaves, marks_at
 from deployer.stack.fields.model import Stack
 from deployer.stack.fields.schema import written_below
 from deployer.stack.fields.values import JsonValue
-from deployer.testing.stacks import facts, stack
+from deployer.testing.states import facts, stack
 from tests.planning.checking import DROPS, KEEPS, PLAIN
 from tests.planning.examples import ADDRESS, EXAMPLES, ONE_VALUE
 

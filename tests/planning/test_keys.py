@@ -5,10 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployer.planning.graph import RECIPES, expand
-from deployer.planning.keys import digest, key_of
-from deployer.planning.resources import Kind
+from deployer.planning.resources import Kind, digest, key_of
 from deployer.stack.fields.values import JsonValue
-from deployer.testing.stacks import facts, stack
+from deployer.testing.states import facts, stack
 from tests.planning.checking import LOCAL, PLAIN
 
 JSON = st.recursive(

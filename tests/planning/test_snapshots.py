@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from deployer.planning.snapshots import narrowed, snapshot_notes
-from deployer.testing.stacks import stack
+from deployer.planning.graph import narrowed, snapshot_notes
+from deployer.testing.states import stack
 from tests.planning.checking import DROPS, KEEPS, LOCAL, MODAL
 
 ASKED = LOCAL + "snapshot: {}\n"

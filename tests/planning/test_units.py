@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployer.stack.fields.units import (
+from deployer.stack.fields.values import (
+    JsonValue,
     Unit,
     canonical,
     seconds,
@@ -12,7 +13,6 @@ from deployer.stack.fields.units import (
     show_seconds,
     size_in_bytes,
 )
-from deployer.stack.fields.values import JsonValue
 
 
 @pytest.mark.parametrize(

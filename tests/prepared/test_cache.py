@@ -10,8 +10,8 @@ import pytest
 from deployer.diagnostics import Place
 from deployer.planning.resources import Kind, Node
 from deployer.stack.notices import Notice, Severity
-from deployer.system.private_files import read, write
-from deployer.usecases.context.options import Options
+from deployer.system.files import read, write
+from deployer.usecases.context.settings import Options
 from deployer.usecases.plan import plan
 from deployer.usecases.reading.prepared import Cache, Prepared, look, this_code
 from tests.prepared.world import is_kept, world

@@ -14,9 +14,8 @@ from deployer.cli.print_plan import print_plan
 from deployer.errors import DeployerError
 from deployer.planning.facts import Facts, Pin
 from deployer.stack.load import load
-from deployer.usecases.context.options import Options
-from deployer.usecases.context.settings import Settings
-from deployer.usecases.lock import lock
+from deployer.usecases.artefacts import lock
+from deployer.usecases.context.settings import Options, Settings
 from deployer.usecases.plan import plan
 from deployer.usecases.reading.prepared import Cache
 

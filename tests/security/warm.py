@@ -28,7 +28,7 @@ def main() -> None:
         import_module(f"deployer.cli.commands.{module}")
     for module in (
         "usecases.reading.read_stack",
-        "usecases.reading.model_support",
+        "usecases.reading.weights",
         "engines.local.engine",
         "usecases.context.git",
     ):

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from deployer.artefacts.sources.copies import copy
+from deployer.artefacts.sources.files import copy
 
 CONTENT = os.urandom(3_000_000)
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from deployer.artefacts.sources import http
+from deployer.artefacts.sources import transfer
 from deployer.artefacts.sources.client import refuse_way, shown
-from deployer.artefacts.sources.digests import DigestCache
+from deployer.artefacts.sources.files import DigestCache
 from deployer.errors import AuthError, SourceError, StoreError
-from deployer.planning.progress import Progress, unwatched
+from deployer.planning.events import Progress, unwatched
 
 MIB = 1024 * 1024
 BODY = b"GGUF" + os.urandom(3 * MIB)
@@ -32,7 +32,7 @@ def load(
     size: int | None = None,
     path: str = "/m.gguf",
 ) -> str:
-    return http.download(
+    return transfer.download(
         site.url + path, into / "m.gguf", sha256=sha256, size=size, progress=unwatched
     )
 
@@ -51,7 +51,7 @@ def test_a_download_is_the_file_and_its_digest(site: Any, tmp_path: Path) -> Non
 @pytest.mark.usefixtures("page")
 def test_progress_ends_at_the_total(site: Any, tmp_path: Path) -> None:
     seen: list[Progress] = []
-    http.download(
+    transfer.download(
         f"{site.url}/m.gguf",
         tmp_path / "m.gguf",
         sha256=SHA,
@@ -119,7 +119,7 @@ def test_a_file_that_changes_in_between_is_begun_anew(
             site.serve("/m.gguf", newer, headers={"ETag": '"v2"'})
 
     page.cuts = [2 * MIB]
-    found = http.download(
+    found = transfer.download(
         f"{site.url}/m.gguf",
         tmp_path / "m.gguf",
         sha256=None,
@@ -225,7 +225,7 @@ def test_a_refusal_is_final(
 
 def test_nobody_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="could not be downloaded") as caught:
-        http.download(
+        transfer.download(
             "http://127.0.0.1:9/m.gguf",
             tmp_path / "m.gguf",
             sha256=None,
@@ -263,7 +263,7 @@ def test_a_file_larger_than_the_disk_is_not_begun(
 )
 def test_unsafe_addresses_are_refused(tmp_path: Path, url: str, words: str) -> None:
     with pytest.raises(SourceError, match=words) as caught:
-        http.pin(
+        transfer.pin(
             url,
             sha256=None,
             downloads=tmp_path,
@@ -324,7 +324,7 @@ def test_other_redirects_are_followed(asked: str, led_to: str) -> None:
 @pytest.mark.parametrize("url", ["https://[oops/m.gguf", "https://h:99999999/m.gguf"])
 def test_an_address_that_is_none(url: str) -> None:
     with pytest.raises(SourceError, match="is not an address"):
-        http.size_of(url)
+        transfer.size_of(url)
 
 
 @pytest.mark.usefixtures("page")
@@ -342,14 +342,14 @@ def test_queries_are_not_shown() -> None:
 def test_a_pin_without_digest_downloads_once(site: Any, tmp_path: Path) -> None:
     downloads, into = tmp_path / "downloads", tmp_path / "into"
     into.mkdir()
-    pin = http.pin(
+    pin = transfer.pin(
         f"{site.url}/m.gguf",
         sha256=None,
         downloads=downloads,
         cache=known(tmp_path),
         progress=unwatched,
     )
-    http.fetch(
+    transfer.fetch(
         pin, into, downloads=downloads, cache=known(tmp_path), progress=unwatched
     )
     assert pin.identity == {"model": [SHA]}
@@ -361,7 +361,7 @@ def test_a_pin_without_digest_downloads_once(site: Any, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("page")
 def test_a_pin_with_digest_downloads_nothing(site: Any, tmp_path: Path) -> None:
-    pin = http.pin(
+    pin = transfer.pin(
         f"{site.url}/m.gguf",
         sha256=SHA,
         downloads=tmp_path,
@@ -375,11 +375,13 @@ def test_a_pin_with_digest_downloads_nothing(site: Any, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("page")
 def test_a_damaged_arrival_is_downloaded_again(site: Any, tmp_path: Path) -> None:
     url = f"{site.url}/m.gguf"
-    pin = http.pin(
+    pin = transfer.pin(
         url, sha256=SHA, downloads=tmp_path, cache=known(tmp_path), progress=unwatched
     )
     (tmp_path / SHA).write_bytes(b"GGUF, but not all of it")
     into = tmp_path / "into"
     into.mkdir()
-    http.fetch(pin, into, downloads=tmp_path, cache=known(tmp_path), progress=unwatched)
+    transfer.fetch(
+        pin, into, downloads=tmp_path, cache=known(tmp_path), progress=unwatched
+    )
     assert (into / "m.gguf").read_bytes() == BODY

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from deployer.artefacts.sources import http, hub
-from deployer.artefacts.sources.digests import DigestCache, sha256_of
-from deployer.artefacts.sources.parts import CONNECTIONS, PART
+from deployer.artefacts.sources import hub
+from deployer.artefacts.sources.files import DigestCache, sha256_of
+from deployer.artefacts.sources.transfer import CONNECTIONS, PART, download, fetch, pin
 from deployer.artefacts.store import Store
 from deployer.errors import AuthError, SourceError
+from deployer.planning.events import Progress, Watch, unwatched
 from deployer.planning.facts import Pin
-from deployer.planning.progress import Progress, Watch, unwatched
 from tests.counting import file_bytes
 
 MIB = 1024 * 1024
@@ -36,7 +36,7 @@ def page(site: Any) -> Any:
 def load(site: Any, into: Path, progress: Watch = unwatched, **options: Any) -> str:
     url = f"{site.url}{options.pop('path', '/m.gguf')}"
     asked = {"sha256": SHA, "size": len(BODY), **options}
-    return http.download(url, into / "m.gguf", progress=progress, **asked)
+    return download(url, into / "m.gguf", progress=progress, **asked)
 
 
 def asked(site: Any) -> list[str | None]:
@@ -89,9 +89,7 @@ def test_from_the_network_to_the_store_no_byte_is_read_from_a_file(
 
     def fill(into: Path) -> dict[str, Any]:
         cache = DigestCache(store.digests)
-        http.fetch(
-            pin, into, downloads=store.downloads, cache=cache, progress=unwatched
-        )
+        fetch(pin, into, downloads=store.downloads, cache=cache, progress=unwatched)
         return {}
 
     def publish() -> None:
@@ -123,7 +121,7 @@ def test_a_file_that_was_hashed_when_it_was_pinned_is_not_hashed_again(
     options: Any = {"downloads": downloads, "cache": cache, "progress": unwatched}
 
     def pin_and_fetch() -> None:
-        http.fetch(http.pin(url, sha256=None, **options), into, **options)
+        fetch(pin(url, sha256=None, **options), into, **options)
 
     assert file_bytes(pin_and_fetch) < MIB
     assert sent(site) == len(BODY)

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from deployer.artefacts.sources.quants import choose_model, choose_projector
+from deployer.artefacts.sources.hub import choose_model, choose_projector
 from deployer.errors import SourceError
 
 REPO = (

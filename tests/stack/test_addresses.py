@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from deployer.stack.repository_addresses import leads_out, trouble_of
+from deployer.stack.addresses import leads_out, trouble_of
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deployer.stack.yaml.edits import Edit, Remove, Rename, SetValue, applied, edited
-from deployer.stack.yaml.tree import plain
-from deployer.stack.yaml.yaml12 import parse
+from deployer.stack.yaml.yaml12 import parse, plain
 
 BLOCK = """\
 # head

@@ -5,8 +5,16 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployer.stack.yaml.tree import dotted, plain, walk
-from deployer.stack.yaml.yaml12 import LOADER, Loader, UnreadableError, parse, resolved
+from deployer.stack.yaml.yaml12 import (
+    LOADER,
+    Loader,
+    UnreadableError,
+    dotted,
+    parse,
+    plain,
+    resolved,
+    walk,
+)
 
 LOADERS: list[Loader] = [yaml.SafeLoader, LOADER]
 

@@ -13,7 +13,7 @@ from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from deployer.state.bucket import ObjectBucket, open_bucket
+from deployer.state.objects import ObjectBucket, open_bucket
 
 REGION = "us-east-1"
 

@@ -17,7 +17,7 @@ from obstore.exceptions import (
 )
 
 from deployer.errors import AuthError, StateError
-from deployer.state.bucket import ATTEMPTS, Found, MovedError, ObjectBucket
+from deployer.state.objects import ATTEMPTS, Found, MovedError, ObjectBucket
 from tests.state.fake_objects import FakeObjects, tag_of
 
 if TYPE_CHECKING:

@@ -7,13 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from deployer.artefacts.disk import replace_file, sync_folder, write_new
-from deployer.artefacts.json_text import FormError, Item, NewerError
+from deployer.artefacts.json_files import (
+    FormError,
+    Item,
+    NewerError,
+    replace_file,
+    sync_folder,
+    write_new,
+)
 from deployer.errors import LockedError, StalePlanError, StateError
 from deployer.planning.state import VERSION, State
-from deployer.state.files import FileStateStore, utc_now
+from deployer.state.files import FileStateStore, rescued, utc_now
 from deployer.state.form import is_newer, to_json
-from deployer.state.rescue import rescued
 
 AGAIN = "run `deployer plan` again"
 

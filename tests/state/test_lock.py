@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from deployer.artefacts.disk import Grip
+from deployer.artefacts.json_files import Grip
 from deployer.errors import LockedError, StateError
 from deployer.state import lock
 from deployer.state.files import FileStateStore

@@ -13,10 +13,16 @@ import pytest
 
 from deployer.errors import AuthError, LockedError, StalePlanError, StateError
 from deployer.planning.state import VERSION, State
-from deployer.state import holder as holders
-from deployer.state.bucket import ATTEMPTS, Found, MovedError, ObjectBucket
 from deployer.state.form import to_json
-from deployer.state.objects import FREE, ObjectStateStore
+from deployer.state.lock import holder_to_json, this_process
+from deployer.state.objects import (
+    ATTEMPTS,
+    FREE,
+    Found,
+    MovedError,
+    ObjectBucket,
+    ObjectStateStore,
+)
 from tests.state.fake_objects import FakeObjects
 
 PLACE = "s3://b/f/demo.state.json"
@@ -253,7 +259,7 @@ def test_a_lock_that_cannot_be_freed_says_how(
 def test_a_lock_that_is_anothers_by_now_is_left_in_silence(
     kept: ObjectStateStore, client: FakeObjects, said: list[str]
 ) -> None:
-    theirs = holders.to_json(holders.this_process("destroy", now=now)).encode()
+    theirs = holder_to_json(this_process("destroy", now=now)).encode()
     with kept.lock(operation="apply"):
         client.objects[LOCK] = theirs
     assert client.objects[LOCK] == theirs

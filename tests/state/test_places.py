@@ -148,7 +148,7 @@ def test_the_stacks_of_a_bucket_are_listed(s3: tuple[Proxy, str]) -> None:
 def test_without_its_extra_a_bucket_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.delitem(sys.modules, "deployer.state.bucket")
+    monkeypatch.delitem(sys.modules, "deployer.state.objects")
     monkeypatch.setitem(sys.modules, "obstore.exceptions", None)
     with pytest.raises(UsageError) as caught:
         stacks_at(StatePlace("s3", "b"))

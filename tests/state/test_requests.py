@@ -13,9 +13,14 @@ import pytest
 
 from deployer.errors import DeployerError, LockedError, StalePlanError
 from deployer.planning.state import State
-from deployer.state.bucket import ObjectBucket, open_bucket
 from deployer.state.form import to_json
-from deployer.state.objects import FREE, ObjectStateStore, stacks_in
+from deployer.state.objects import (
+    FREE,
+    ObjectBucket,
+    ObjectStateStore,
+    open_bucket,
+    stacks_in,
+)
 from tests.state.fake_objects import PAGE, FakeObjects, Request
 from tests.state.s3 import REGION, Proxy, bucket_at
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from deployer.artefacts.disk import replace_file
+from deployer.artefacts.json_files import replace_file
 from deployer.errors import StateError
 from deployer.planning.state import State
 from deployer.state.files import FileStateStore

@@ -8,7 +8,7 @@ import pytest
 from deployer.errors import StateError, UsageError
 from deployer.planning import state as states
 from deployer.state.form import from_json, to_json
-from deployer.usecases.applying import saved_plan
+from deployer.usecases import plan_file
 
 pytestmark = pytest.mark.trust
 FORMS = Path(__file__).parent / "forms"
@@ -25,18 +25,17 @@ def test_a_state_of_every_version_is_read_and_written_as_today(version: int) -> 
     assert to_json(state) == newest
 
 
-@pytest.mark.parametrize("version", range(1, saved_plan.VERSION + 1))
+@pytest.mark.parametrize("version", range(1, plan_file.VERSION + 1))
 def test_a_plan_of_every_version_is_read_and_written_as_today(version: int) -> None:
     text = (FORMS / f"plan-{version}.json").read_text()
     assert json.loads(text)["version"] == version
-    plan = saved_plan.from_json(text, "f")
-    assert saved_plan.to_json(plan) == (
-        (FORMS / f"plan-{saved_plan.VERSION}.json").read_text()
-    )
+    newest = (FORMS / f"plan-{plan_file.VERSION}.json").read_text()
+    plan = plan_file.from_json(text, "f")
+    assert plan_file.to_json(plan) == newest
 
 
 def test_newer_ones_are_refused() -> None:
     with pytest.raises(StateError, match="by a newer deployer"):
         from_json(f'{{"version": {states.VERSION + 1}}}', "f")
     with pytest.raises(UsageError, match="by a newer deployer"):
-        saved_plan.from_json(f'{{"version": {saved_plan.VERSION + 1}}}', "f")
+        plan_file.from_json(f'{{"version": {plan_file.VERSION + 1}}}', "f")

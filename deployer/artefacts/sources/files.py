@@ -1,23 +1,133 @@
-"""Files of an artefact: listed once with their digests, looked at from then on."""
+"""Files of an artefact: listed once with their digests, looked at from then on.
 
+A copy that shares its blocks (a reflink) costs no room and no reading, and what is
+written to either file later does not show in the other.  A hard link would be the same
+file: whoever edits the original in place, as linkers do, would edit an artefact that a
+release runs from, and take its write permission away as well.  So there is none.
+"""
+
+import errno
+import fcntl
 import hashlib
+import json
 import os
+import shutil
 import stat
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from deployer.artefacts.sources.digests import (
-    DigestCache,
-    Known,
-    Stamp,
-    stamp_in,
-    stamp_of,
-)
 from deployer.errors import StoreError
-from deployer.planning.progress import unwatched
-from deployer.stack.fields.units import show_bytes
-from deployer.system.regular_files import open_regular
+from deployer.planning.events import Progress, Watch, unwatched
+from deployer.stack.fields.values import show_bytes
+from deployer.system.files import open_regular
+
+_BLOCK = 4 * 1024 * 1024
+
+
+def sha256_of(path: Path, progress: Watch) -> str:
+    """The SHA-256 of a file, in hexadecimal; raises OSError."""
+    digest = hashlib.sha256()
+    done = 0
+    with open_regular(path) as stream:
+        total = os.fstat(stream.fileno()).st_size
+        while block := stream.read(_BLOCK):
+            digest.update(block)
+            done += len(block)
+            progress(Progress(f"hashing {path.name}", done, total))
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What a file looks like from outside; it changes when the content does.
+
+    Anyone may set the time of writing back; the time of the last change of the inode
+    is set by the kernel alone.
+    """
+
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+
+
+def stamp_of(path: Path) -> Stamp:
+    """The stamp of a file; raises OSError."""
+    status = path.stat()
+    return stamp_in(status)
+
+
+def stamp_in(status: os.stat_result) -> Stamp:
+    """The stamp in what the system says of a file."""
+    return Stamp(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+
+
+Known = Callable[[Path, Stamp], str | None]
+"""The digest that a file with this stamp had when it was read; None for another."""
+
+
+@dataclass(frozen=True, slots=True)
+class DigestCache:
+    """Digests of files as they were last read, kept in one JSON file.
+
+    Losing the file, or an entry to a writer at the same moment, costs one hash.
+    """
+
+    file: Path
+    trusts: bool = True
+    """Whether a known stamp stands for the content; else every file is read."""
+
+    def known(self) -> Known:
+        """Return what is known now, from one reading of the file."""
+        content = self._read()
+
+        def digest_at(path: Path, stamp: Stamp) -> str | None:
+            match content.get(os.path.realpath(path)):
+                case [*fields, str(digest)] if fields == _fields(stamp):
+                    return digest
+                case _:
+                    return None
+
+        return digest_at
+
+    def sha256_of(self, path: Path, progress: Watch) -> str:
+        """The digest of ``path``; hashed only where its stamp is not known."""
+        path = Path(os.path.realpath(path))
+        before = stamp_of(path)
+        if self.trusts and (found := self.known()(path, before)) is not None:
+            return found
+        digest = sha256_of(path, progress)
+        if stamp_of(path) == before:  # else it is being written: do not remember
+            self.remember(path, digest)
+        return digest
+
+    def remember(self, path: Path, digest: str) -> None:
+        """Take the digest of a file from whoever hashed it while writing it."""
+        path = Path(os.path.realpath(path))
+        with suppress(OSError):  # a store that may only be read is asked all the same
+            self._write({**self._read(), str(path): [*_fields(stamp_of(path)), digest]})
+
+    def _read(self) -> dict[str, object]:
+        try:
+            content = json.loads(self.file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return content if isinstance(content, dict) else {}
+
+    def _write(self, content: Mapping[str, object]) -> None:
+        self.file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.NamedTemporaryFile(
+            "w", dir=self.file.parent, prefix=".digests-", delete=False
+        ) as stream:
+            json.dump(content, stream, indent=1, sort_keys=True)
+        Path(stream.name).replace(self.file)
+
+
+def _fields(stamp: Stamp) -> list[int]:
+    return [stamp.size, stamp.mtime_ns, stamp.ctime_ns, stamp.inode]
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,3 +259,106 @@ def digest_of(path: Path) -> str:
     """The SHA-256 of a file; raises OSError."""
     with open_regular(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+_SMALL_BOMB = 1 << 30
+_MOST_TIMES = 100
+"""Source trees and weights shrink to a tenth at the very best."""
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def ensure_room(folder: Path, needed: int, *, purpose: str) -> None:
+    """Raise StoreError where the disk of ``folder`` has not ``needed`` bytes free."""
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise _full(folder, needed=needed, free=free, purpose=purpose)
+
+
+def most_bytes(archive: Path) -> int:
+    """Return how much an archive may unpack to: no honest one has more."""
+    return max(_SMALL_BOMB, _MOST_TIMES * archive.stat().st_size)
+
+
+@contextmanager
+def writing(folder: Path, *, purpose: str, needed: int | None = None) -> Iterator[None]:
+    """Turn a full or forbidden disk into a StoreError; other errors pass."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            free = shutil.disk_usage(folder).free
+            raise _full(folder, needed=needed, free=free, purpose=purpose) from error
+        if error.errno in _FORBIDDEN:
+            raise StoreError(
+                f"cannot write {purpose} in `{folder}`: {error.strerror}",
+                hint="make it writable, or set `DEPLOYER_HOME` to a folder of yours",
+            ) from error
+        raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames inside ``folder`` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _full(folder: Path, *, needed: int | None, free: int, purpose: str) -> StoreError:
+    wanted = f"needs {show_bytes(needed)}, and " if needed is not None else ""
+    return StoreError(
+        f"no room for {purpose} in `{folder}`: {wanted}{show_bytes(free)} is free",
+        hint="free space with `deployer store gc`, or set `DEPLOYER_HOME` to a "
+        "folder on a larger disk",
+    )
+
+
+_CLONE = 0x40049409
+"""FICLONE of linux/fs.h: btrfs, XFS, bcachefs, ZFS, and what is mounted from them."""
+_PIECE = 1 << 30
+_NOT_HERE = (
+    *(errno.ENOTTY, errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOSYS),
+    *(errno.EPERM, errno.EBADF, errno.ETXTBSY),
+)
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy content and mode of a file; a symbolic link stays one.
+
+    Reflinked, else copied inside the kernel, else by reading it.  Raises OSError.
+    """
+    if source.is_symlink():
+        target.symlink_to(source.readlink())
+        return
+    with source.open("rb") as old, target.open("wb") as new:
+        if not (
+            _cloned(old.fileno(), new.fileno()) or _moved(old.fileno(), new.fileno())
+        ):
+            shutil.copyfileobj(old, new)
+    shutil.copymode(source, target)
+
+
+def _cloned(old: int, new: int) -> bool:
+    try:
+        fcntl.ioctl(new, _CLONE, old)
+    except OSError as error:
+        if error.errno in _NOT_HERE:
+            return False
+        raise
+    return True
+
+
+def _moved(old: int, new: int) -> bool:
+    """Copied without passing through this process; false with nothing written."""
+    if not hasattr(os, "copy_file_range"):
+        return False
+    try:
+        while os.copy_file_range(old, new, _PIECE):
+            pass
+    except OSError as error:
+        if error.errno not in _NOT_HERE or os.lseek(new, 0, os.SEEK_CUR):
+            raise
+        return False
+    return os.fstat(new).st_size == os.fstat(old).st_size

@@ -1,4 +1,7 @@
-"""Files of this machine: weights that stay where they are, and a llama-server."""
+"""Files of this machine: weights that stay where they are, and a llama-server.
+
+A lock file is committed, so it must not name the folders of one machine.
+"""
 
 import hashlib
 import json
@@ -6,18 +9,22 @@ import os
 import platform
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from deployer.artefacts.sources.copies import copy
-from deployer.artefacts.sources.digests import DigestCache, sha256_of
-from deployer.artefacts.sources.files import File, stamped
-from deployer.artefacts.sources.space import writing
+from deployer.artefacts.sources.files import (
+    DigestCache,
+    File,
+    copy,
+    sha256_of,
+    stamped,
+    writing,
+)
 from deployer.errors import SourceError
+from deployer.planning.events import Watch, unwatched
 from deployer.planning.facts import Pin
-from deployer.planning.progress import Watch, unwatched
 from deployer.stack.fields.values import JsonValue
-from deployer.system.regular_files import open_regular
+from deployer.system.files import open_regular
 
 _SHARD = re.compile(r"(?P<stem>.+)-\d{5}-of-(?P<count>\d{5})\.gguf")
 _LIBRARIES = ("lib*.so", "lib*.so.*", "lib*.dylib")
@@ -289,3 +296,26 @@ def _binary_digest(files: Mapping[str, Path], sha256: Callable[[Path], str]) -> 
     }
     text = json.dumps(listing, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def relative(pin: Pin, folder: Path) -> Pin:
+    """The pin with its paths relative to ``folder``."""
+    return _mapped(pin, lambda path: Path(os.path.relpath(path, folder)).as_posix())
+
+
+def absolute(pin: Pin, folder: Path) -> Pin:
+    """The pin with its paths below ``folder``; absolute ones stay."""
+    return _mapped(pin, lambda path: str((folder / path).absolute()))
+
+
+def _mapped(pin: Pin, change: Callable[[str], str]) -> Pin:
+    def each(value: JsonValue) -> JsonValue:
+        match value:
+            case str():
+                return change(value)
+            case list():
+                return [each(item) for item in value]
+            case _:
+                return value
+
+    return replace(pin, where={name: each(value) for name, value in pin.where.items()})

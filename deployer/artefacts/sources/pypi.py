@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from deployer.artefacts.sources.digests import sha256_of
-from deployer.artefacts.sources.http import size_of
-from deployer.artefacts.sources.pip import canonical, run_pip
-from deployer.artefacts.sources.wheels import requires_of, unpack
+from deployer.artefacts.sources.files import sha256_of
+from deployer.artefacts.sources.packages import canonical, requires_of, run_pip, unpack
+from deployer.artefacts.sources.transfer import size_of
 from deployer.errors import DeployerError, SourceError
+from deployer.planning.events import Progress, Watch, unwatched
 from deployer.planning.facts import Pin
-from deployer.planning.progress import Progress, Watch, unwatched
 from deployer.stack.fields.values import JsonValue
 
 _EXACT = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?==[A-Za-z0-9][\w.+!-]*")

@@ -28,11 +28,9 @@ from deployer.cli.runs import (
 from deployer.errors import CancelledError
 from deployer.show.text import plan_text
 from deployer.usecases.apply import destroy, rollback
-from deployer.usecases.applying import saved_plan
-from deployer.usecases.applying.plan_file import stack_of
-from deployer.usecases.context.options import Options, Pending
-from deployer.usecases.context.settings import settings_of
+from deployer.usecases.context.settings import Options, Pending, settings_of
 from deployer.usecases.plan import Planned
+from deployer.usecases.plan_file import is_plan_file, read, stack_of
 
 
 class _Asked(TypedDict):
@@ -98,9 +96,9 @@ def apply_command(
       deployer apply demo.plan
       deployer apply stacks --changed-since HEAD~1 --yes --json
     """
-    if plan_file is None and saved_plan.is_plan_file(stack):
+    if plan_file is None and is_plan_file(stack):
         stack, plan_file = Path(), stack
-    saved = None if plan_file is None else saved_plan.read(plan_file)
+    saved = None if plan_file is None else read(plan_file)
     if saved is not None:
         stack = stack_of(saved) if stack == Path() else stack
         asked["engine"], yes = asked["engine"] or saved.bound.engine or None, True

@@ -11,12 +11,11 @@ from deployer.cli.options import engine_option, json_option, stack_argument
 from deployer.cli.output import json_head, json_line, width
 from deployer.cli.terminal import styled
 from deployer.diagnostics import problems_text
+from deployer.planning.events import unwatched
 from deployer.planning.fit import fit_data
-from deployer.planning.progress import unwatched
-from deployer.show.memory import fit_text, gib, mib
+from deployer.show.text import fit_text, gib, mib
 from deployer.show.words import printable
-from deployer.stack.fields.units import show_bytes
-from deployer.stack.fields.values import JsonValue
+from deployer.stack.fields.values import JsonValue, show_bytes
 from deployer.usecases.context.settings import settings_of
 
 if TYPE_CHECKING:
@@ -112,7 +111,7 @@ def _looked_lines(looked: "Looked") -> Iterator[str]:
 
 
 def _model_lines(model: "Model") -> Iterator[tuple[str, str]]:
-    from deployer.gguf.caches import windowed_layers  # noqa: PLC0415 - only here
+    from deployer.gguf.memory import windowed_layers  # noqa: PLC0415 - only here
 
     windows = sum(windowed_layers(model))
     yield "architecture", model.architecture
@@ -163,7 +162,10 @@ def _span(value: int | tuple[int, ...]) -> str:
 
 
 def _looked_json(looked: "Looked") -> dict[str, JsonValue]:
-    from deployer.gguf.facts import Model, as_json  # noqa: PLC0415 - only here
+    from deployer.gguf.facts import (  # noqa: PLC0415 - where JSON was asked for
+        Model,
+        as_json,
+    )
 
     headers: list[JsonValue] = [
         {

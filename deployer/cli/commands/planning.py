@@ -21,13 +21,12 @@ from deployer.cli.options import (
 from deployer.cli.output import json_head, json_line
 from deployer.cli.print_plan import print_plan
 from deployer.errors import UsageError
-from deployer.planning.progress import Progress, Watch, unwatched
+from deployer.planning.events import Progress, Watch, unwatched
 from deployer.stack.fields.values import JsonValue
 from deployer.stack.notices import notice_data, notice_lines
 from deployer.system.file_modes import as_the_user
 from deployer.usecases.context.concurrent_states import concurrent_states
-from deployer.usecases.context.options import Options
-from deployer.usecases.context.settings import Settings, settings_of
+from deployer.usecases.context.settings import Options, Settings, settings_of
 from deployer.usecases.context.stack_files import Subject
 from deployer.usecases.plan import Planned, plan
 
@@ -130,7 +129,7 @@ def lock_command(paths: tuple[Path, ...], engine: str | None, *, upgrade: bool) 
     Example:
       deployer lock stacks/prod.yaml --upgrade
     """
-    from deployer.usecases.lock import lock  # noqa: PLC0415 - plan needs no more
+    from deployer.usecases.artefacts import lock  # noqa: PLC0415 - plan needs no more
 
     def write(subject: Subject) -> None:
         done = lock(subject.file, settings_of(), engine, upgrade=upgrade)
@@ -228,9 +227,9 @@ def show_command(plan_file: Path, form: str, *, as_json: bool) -> None:
     Example:
       deployer show demo.plan
     """
-    from deployer.usecases.applying import saved_plan  # noqa: PLC0415 - only here
+    from deployer.usecases.plan_file import read  # noqa: PLC0415 - only here
 
-    saved = saved_plan.read(plan_file)
+    saved = read(plan_file)
     if as_json or form == "json":
         json_head()
     print_plan(saved, "json" if as_json else form, Path(saved.file), steps=True)
@@ -251,7 +250,10 @@ def refresh_command(
     Example:
       deployer refresh stacks/ --detailed-exitcode
     """
-    from deployer.cli.drift import drift_data, drift_lines  # noqa: PLC0415 - as above
+    from deployer.cli.comment import (  # noqa: PLC0415 - only here
+        drift_data,
+        drift_lines,
+    )
     from deployer.usecases.refresh import refresh  # noqa: PLC0415 - only here
 
     drifted = 0
@@ -355,7 +357,7 @@ def _refuse_several(subjects: tuple[Subject, ...], out: Path | None) -> None:
 def _keep(planned: Planned, file: Path, options: Options, out: Path | None) -> None:
     if out is None:
         return
-    from deployer.usecases.applying.plan_file import save  # noqa: PLC0415 - rare
+    from deployer.usecases.plan_file import save  # noqa: PLC0415 - rare
 
     save(planned, file, options, out)
     click.echo(f"\nKept in {out}: `deployer apply {out}` does this, or less.", err=True)

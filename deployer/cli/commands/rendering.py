@@ -13,8 +13,7 @@ from deployer.cli.options import (
 )
 from deployer.cli.output import json_head, json_line
 from deployer.engines.contract import Rendering
-from deployer.usecases.context.options import Options
-from deployer.usecases.context.settings import settings_of
+from deployer.usecases.context.settings import Options, settings_of
 from deployer.usecases.render import rendered, write
 
 

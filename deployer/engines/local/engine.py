@@ -22,24 +22,27 @@ from deployer.engines.local.folders import stack_folder
 from deployer.engines.local.log_trimmer import trim
 from deployer.engines.local.server import CONDITIONS, Server
 from deployer.engines.local.snapshot.capture import Snapshots
+from deployer.engines.local.snapshot.proof import IDLE, asleep
 from deployer.engines.local.snapshot.restore import (
     Origin,
     bring_up,
     end_unproven,
     origin_of,
 )
-from deployer.engines.local.snapshot.warmup_requests import IDLE, asleep
 from deployer.engines.local.supervise.process import stop
-from deployer.engines.local.supervise.resident import memory_of
-from deployer.engines.local.supervise.survivors import captives, made_from, survivors
+from deployer.engines.local.supervise.survivors import (
+    captives,
+    made_from,
+    memory_of,
+    survivors,
+)
 from deployer.errors import EngineError, PromotionError
 from deployer.planning.actual import RunningServer
 from deployer.planning.events import Say, Talk
 from deployer.planning.resources import Kind, Node
 from deployer.planning.state import Record, record_of
 from deployer.show.words import show
-from deployer.stack.fields.units import show_bytes
-from deployer.stack.fields.values import Flat, JsonValue
+from deployer.stack.fields.values import Flat, JsonValue, show_bytes
 from deployer.system.children import NVIDIA, find_program, variables
 
 if TYPE_CHECKING:

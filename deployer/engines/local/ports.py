@@ -76,13 +76,18 @@ def in_use(port: int, found: Sequence[Listener]) -> str:
     return f"port {port} is in use by {named}"
 
 
+def family_of(host: str) -> socket.AddressFamily:
+    """The family of sockets that listen on a host, which may be a name."""
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
 def free_port(host: str) -> int:
     """Return a port of `host` that was free a moment ago.
 
-    Raises `EngineError` when `host` is no IPv4 address of this machine.
+    Raises `EngineError` when `host` is no address of this machine.
     """
     try:
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        with socket.socket(family_of(host), socket.SOCK_STREAM) as probe:
             probe.bind((host, 0))
             return int(probe.getsockname()[1])
     except OSError as error:
@@ -97,7 +102,7 @@ def refused(host: str, port: int) -> str | None:
 
     Tried for real, for a moment, without accepting anything.
     """
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+    with socket.socket(family_of(host), socket.SOCK_STREAM) as probe:
         for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
             probe.setsockopt(socket.SOL_SOCKET, option, 1)
         try:

@@ -1,8 +1,7 @@
 """A stack as the command line that the local engine starts."""
 
-from deployer.engines.contract import Place, Rendering
+from deployer.engines.contract import Place, Rendering, pin_of
 from deployer.engines.local import reuseport
-from deployer.engines.node_pins import pin_of
 from deployer.planning.argv import command_line, template_file
 from deployer.planning.resources import Graph, Kind
 

@@ -7,29 +7,43 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from deployer.artefacts.sources.space import sync_folder
+from deployer.artefacts.sources.files import sync_folder
 from deployer.engines.contract import Place
-from deployer.engines.local import key_file, ports, reach, reuseport
-from deployer.engines.local.chat_templates import known_template
-from deployer.engines.local.folders import run_folder, stack_folder
+from deployer.engines.local import ports, reuseport
+from deployer.engines.local.folders import (
+    NAME,
+    lent,
+    remove_left,
+    run_folder,
+    stack_folder,
+)
 from deployer.engines.local.logs import last_lines
-from deployer.engines.local.program import run_server
-from deployer.engines.local.snapshot.warmup_requests import Door
+from deployer.engines.local.program import known_template, run_server
+from deployer.engines.local.reuseport import lead, reached
+from deployer.engines.local.snapshot.proof import Door
 from deployer.engines.local.supervise import guard, identity
-from deployer.engines.local.supervise.health import Answer, health_now, wait_healthy
-from deployer.engines.local.supervise.hung import why_hung
+from deployer.engines.local.supervise.health import (
+    Answer,
+    health_now,
+    wait_healthy,
+    why_hung,
+)
 from deployer.engines.local.supervise.process import Running, drain, find, spawn, stop
-from deployer.engines.local.supervise.resident import marked_pids, recorded, servers_in
-from deployer.engines.local.supervise.survivors import names_in
+from deployer.engines.local.supervise.survivors import (
+    marked_pids,
+    names_in,
+    recorded,
+    servers_in,
+)
 from deployer.errors import AuthError, EngineError
 from deployer.llama.known.symptoms import likely_cause
 from deployer.planning.argv import command_line, template_file
 from deployer.planning.events import Say, Talk
 from deployer.planning.state import Record
-from deployer.stack.access import NEW_KEY, key_problem
-from deployer.stack.fields.units import seconds
-from deployer.stack.fields.values import Flat
-from deployer.system.contained import contained
+from deployer.stack.addresses import http_address
+from deployer.stack.checks import NEW_KEY, key_problem
+from deployer.stack.fields.values import Flat, seconds
+from deployer.system.files import contained
 
 GRACE: Final = 10.0
 """Seconds that llama-server may take to end after SIGTERM; it takes 0.2."""
@@ -71,7 +85,7 @@ class Server:
     @property
     def url(self) -> str:
         """Where it is reached from this machine."""
-        return f"http://{reuseport.reachable(self.host)}:{self.port}"
+        return http_address(reuseport.reachable(self.host), self.port)
 
     @property
     def argv(self) -> tuple[str, ...]:
@@ -152,7 +166,7 @@ class Server:
             self._lead_gates(running)
         key = self.api_key() if running is None else None
         limit = seconds(self.record.fields["local.start_timeout"])
-        with key_file.lent(self.run_dir / key_file.NAME, key):
+        with lent(self.run_dir / NAME, key):
             if running is None:
                 running = self._spawn(needs, say, keeper)
             wait_healthy(
@@ -194,7 +208,7 @@ class Server:
 
     def forget_keys(self) -> None:
         """Remove the key files that runs of this stack left when they were killed."""
-        key_file.remove_left(self._stack_dir)
+        remove_left(self._stack_dir)
 
     def condition(self, running: Running) -> str:
         """Return the condition of its process as clients see it; see `CONDITIONS`."""
@@ -228,7 +242,7 @@ class Server:
     def take_over(self, running: Running) -> None:
         """Lead clients to it, and prove that they reach it; raises EngineError."""
         pid, names = running.pid, names_in(self._stack_dir)
-        reach.lead(self.host, self.port, clients=pid, gates=pid, names=names)
+        lead(self.host, self.port, clients=pid, gates=pid, names=names)
 
     def turn_away(self) -> None:
         """Lead clients to another server of the stack on its port, where there is one.
@@ -238,9 +252,9 @@ class Server:
         running, others = self.running(), self._others()
         if running is None or not others:
             return
-        if running.pid in reach.reached(self.host, self.port, {running.pid, *others}):
+        if running.pid in reached(self.host, self.port, {running.pid, *others}):
             other = max(others)
-            reach.lead(self.host, self.port, clients=other, gates=other)
+            lead(self.host, self.port, clients=other, gates=other)
 
     def _lead_gates(self, running: Running) -> None:
         """A candidate that an earlier run left may be out of the gates' reach."""
@@ -248,10 +262,10 @@ class Server:
             return
         if not (others := self._others()) or not ports.listens(running.pid, self.port):
             return
-        found = reach.reached(self.host, self.port, {running.pid, *others})
+        found = reached(self.host, self.port, {running.pid, *others})
         clients = next((pid for pid in found if pid is not None), None)
         if clients is not None:
-            reach.lead(self.host, self.port, clients=clients, gates=running.pid)
+            lead(self.host, self.port, clients=clients, gates=running.pid)
 
     def _others(self) -> frozenset[int]:
         """Other servers of the stack that listen on its port."""
@@ -417,9 +431,7 @@ class Server:
             host=self.host,
             port=self.port,
             reuse_port=reuseport.supported(self.host) is None,
-            key_file=None
-            if self.api_key_env is None
-            else str(self.run_dir / key_file.NAME),
+            key_file=None if self.api_key_env is None else str(self.run_dir / NAME),
         )
         return known_template(argv, Path(program))
 

@@ -1,24 +1,25 @@
 """Builds and weights on the Volume: made by functions of the builder app."""
 
 import threading
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 from deployer.engines.contract import Place
 from deployer.engines.modal import apps
-from deployer.engines.modal.billing.meter import Meter, plain_rate
+from deployer.engines.modal.billing import Meter, plain_rate
 from deployer.engines.modal.drive import Account
-from deployer.engines.modal.lower import outputs_of
-from deployer.engines.modal.lower_builder import lower_builder
+from deployer.engines.modal.lower import lower_builder, outputs_of
+from deployer.engines.modal.release_files import FOLDER as RELEASES
 from deployer.engines.modal.release_files import on_disk
 from deployer.engines.modal.render import BUILDER_FILE, render_builder, runtime_files
 from deployer.engines.modal.rendering import patches_of
-from deployer.engines.modal.wait.follow import Log, Wait, result_of
+from deployer.engines.modal.rollout import TRIED
+from deployer.engines.modal.wait import Log, Wait, result_of
 from deployer.errors import EngineError
 from deployer.planning.events import Say, Talk
-from deployer.planning.keys import digest
-from deployer.planning.resources import Kind, Node
+from deployer.planning.resources import Kind, Node, digest
 from deployer.stack.fields.values import Flat
 
 _QUEUE_SECONDS: Final = 600
@@ -113,3 +114,54 @@ def is_there(node: Node, account: Account) -> bool:
     """Return whether the Volume holds all of it: the file that says so comes last."""
     found = account.listed(apps.VOLUME, folder_of(node.kind, node.key)) or ()
     return any(Path(entry.path).name == apps.COMPLETE for entry in found)
+
+
+FOLDERS: Final = ("/build", "/weights", RELEASES, TRIED, "/arriving")
+"""Each holds folders that are named by a key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A folder of the Volume that can go."""
+
+    path: str
+    size: int
+    """Bytes."""
+
+
+def unused_on_volume(account: Account, needed: Collection[str]) -> tuple[Left, ...]:
+    """Return what no known state needs, and no app that is deployed was made from.
+
+    States on other machines are not known here: what they serve is seen by the tags of
+    their apps, what they keep for a rollback is made again when it is asked for.
+    """
+    served = tuple(_served(account))
+    found = []
+    for folder in FOLDERS:
+        for entry in account.listed(apps.VOLUME, folder) or ():
+            key = PurePosixPath(entry.path).name
+            live = any(key.startswith(prefix) for prefix in served)
+            if key not in needed and not live:
+                found.append(Left(f"/{entry.path}", _size(account, entry.path)))
+    return tuple(found)
+
+
+def remove_from_volume(account: Account, left: Collection[Left]) -> None:
+    """Remove folders from the Volume."""
+    for it in left:
+        account.remove(apps.VOLUME, it.path)
+
+
+def _served(account: Account) -> Iterator[str]:
+    """The beginnings of the keys that deployed apps carry as tags."""
+    for name in account.program.deployed():
+        found = account.app(name)
+        tags = {} if found is None else found.tags
+        for tag, value in tags.items():
+            if tag.startswith("deployer-") and tag != "deployer-stack":
+                yield value
+
+
+def _size(account: Account, path: str) -> int:
+    entries = account.listed(apps.VOLUME, path, deep=True) or ()
+    return sum(entry.size for entry in entries if not entry.folder)

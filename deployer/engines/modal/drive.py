@@ -5,25 +5,125 @@ Everything that it raises leaves here as an error of `deployer.errors`, with wha
 type about it; it never holds the value of a secret.
 """
 
+import importlib.util
 import io
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC
 from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
-from deployer.engines.modal.app_module import load
 from deployer.engines.modal.apps import CLASS, METHOD, Scaling
-from deployer.engines.modal.client_errors import TOKEN, in_our_words
 from deployer.engines.modal.program import Program, refuse_missing_client
 from deployer.engines.modal.types import Deployed, Entry, Line
-from deployer.errors import AuthError, DeployerError, EngineError, UsageError
+from deployer.errors import (
+    AuthError,
+    DeployerError,
+    EngineError,
+    TimedOutError,
+    UsageError,
+)
 
 if TYPE_CHECKING:
     import modal
     from modal.types import LogEntry
+
+
+def load(file: Path) -> ModuleType:
+    """Import a rendered file, by the name that containers import it by."""
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    if spec is None or spec.loader is None:
+        raise EngineError(f"`{file}` is no Python")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[file.stem] = module
+    with _beside(file.parent):
+        spec.loader.exec_module(module)
+    return module
+
+
+@contextmanager
+def _beside(folder: Path) -> Iterator[None]:
+    """Import what lies in a folder, and forget it: each release has its own."""
+    before = sys.path[:]
+    sys.path.insert(0, str(folder))
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        sys.path[:] = before
+        for name in [it for it in sys.modules if it.partition(".")[0] == "runtime"]:
+            del sys.modules[name]
+
+
+NEW_TOKEN: Final = "modal token new"  # noqa: S105 - a command
+TOKEN: Final = ("MODAL_TOKEN_ID", "MODAL_TOKEN_SECRET")
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """How one kind of error is told."""
+
+    names: tuple[str, ...]
+    """Classes of `modal.exception`."""
+    becomes: type[DeployerError]
+    what: str
+    """With `{about}` and `{said}`."""
+    hint: str
+
+
+REFUSALS: Final = (
+    Refusal(
+        ("AuthError",),
+        AuthError,
+        "Modal refuses the token: {said}",
+        f"run `{NEW_TOKEN}`, or set {' and '.join(TOKEN)}",
+    ),
+    Refusal(
+        ("PermissionDeniedError",),
+        AuthError,
+        "Modal does not allow it, {about}: {said}",
+        "ask an owner of the workspace for the right",
+    ),
+    Refusal(
+        ("ImageBuildError",),
+        EngineError,
+        "an image was not built, {about}: {said}",
+        "correct what its last line names, and run `deployer apply` again",
+    ),
+    Refusal(
+        ("ConnectionError", "ServiceError", "ClientClosed"),
+        EngineError,
+        "Modal could not be reached, {about}: {said}",
+        "look at https://status.modal.com and your network; running `deployer apply`"
+        " again carries on",
+    ),
+    Refusal(("TimeoutError",), TimedOutError, "Modal gave up, {about}: {said}", ""),
+    Refusal(
+        ("ResourceExhaustedError",),
+        EngineError,
+        "a limit of the workspace is reached, {about}: {said}",
+        "`modal app list` shows what runs; stop what is not needed",
+    ),
+    Refusal(("Error",), EngineError, "Modal refuses {about}: {said}", ""),
+)
+"""The first that fits tells; the last one fits all."""
+
+
+def in_our_words(
+    raised: Exception, about: str, said: str, its: ModuleType
+) -> DeployerError:
+    """The error of ours for one of ``its``, the client's module of exceptions."""
+    for refusal in REFUSALS:
+        kinds = tuple(getattr(its, name) for name in refusal.names)
+        if isinstance(raised, kinds):
+            what = refusal.what.format(about=about, said=said)
+            return refusal.becomes(what, hint=refusal.hint)
+    return EngineError(f"{about}: {said}")
+
 
 _ENVIRONMENT: Final = "MODAL_ENVIRONMENT"
 _IMAGE_LINES: Final = 12

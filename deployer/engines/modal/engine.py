@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from deployer.engines.contract import Endpoint, Observation, Place, Restored
 from deployer.engines.modal import apps
 from deployer.engines.modal.artefacts import Artefacts, folder_of
-from deployer.engines.modal.billing.meter import Meter
+from deployer.engines.modal.billing import Meter
 from deployer.engines.modal.drive import Account
 from deployer.engines.modal.lower import (
     hub_secret_of,
@@ -28,8 +28,7 @@ from deployer.planning.events import Say, Talk
 from deployer.planning.graph import PLACE
 from deployer.planning.resources import Kind, Node
 from deployer.planning.state import Record
-from deployer.stack.fields.units import show_seconds
-from deployer.stack.fields.values import Flat
+from deployer.stack.fields.values import Flat, show_seconds
 
 
 class ModalEngine:

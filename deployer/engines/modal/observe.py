@@ -11,8 +11,7 @@ from deployer.engines.modal.artefacts import folder_of
 from deployer.engines.modal.drive import Account
 from deployer.engines.modal.rollout import app_of, is_of, moved
 from deployer.engines.modal.types import SYSTEM, Deployed
-from deployer.engines.modal.wait.follow import Log, any_line
-from deployer.engines.modal.wait.start import RESTORED
+from deployer.engines.modal.wait import RESTORED, Log, any_line
 from deployer.errors import AuthError, EngineError
 from deployer.planning.resources import Kind
 from deployer.planning.state import Record

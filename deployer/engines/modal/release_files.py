@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
+from deployer.engines.contract import write_files
 from deployer.engines.modal import apps
 from deployer.engines.modal.drive import Account
 from deployer.engines.modal.lower import (
@@ -30,7 +31,6 @@ from deployer.engines.modal.render import (
     runtime_files,
 )
 from deployer.engines.modal.rendering import contents
-from deployer.engines.rendered_files import write_files
 from deployer.planning.resources import Node
 from deployer.stack.fields.values import Flat
 

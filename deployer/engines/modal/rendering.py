@@ -7,9 +7,9 @@ from deployer.engines.contract import Place, Rendering
 from deployer.engines.modal.lower import files_of, lower, outputs_of
 from deployer.engines.modal.render import render
 from deployer.errors import EngineError
-from deployer.llama.patches.patch_file import Patch, load_patches
+from deployer.llama.patches import Patch, load_patches
 from deployer.planning.resources import Graph, Kind, Node
-from deployer.system.regular_files import read_regular
+from deployer.system.files import read_regular
 
 
 def render_stack(graph: Graph, place: Place) -> Rendering:

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from deployer.engines.modal import apps
-from deployer.engines.modal.billing.meter import Meter
-from deployer.engines.modal.billing.rates import changed
+from deployer.engines.modal.billing import Meter, changed
 from deployer.engines.modal.drive import Account
 from deployer.engines.modal.lower import primes_of, rate_of, scaling_of
 from deployer.engines.modal.release_files import (
@@ -24,12 +23,16 @@ from deployer.engines.modal.release_files import (
 )
 from deployer.engines.modal.render import CANDIDATE_FILE, SERVER_FILE, TRYOUT_FILE
 from deployer.engines.modal.types import Deployed
-from deployer.engines.modal.wait.follow import Log, Wait, no_line, result_of, wait_for
-from deployer.engines.modal.wait.start import (
+from deployer.engines.modal.wait import (
     QUEUE_SECONDS,
+    Log,
+    Wait,
     is_ours,
     last_words,
+    no_line,
     not_started,
+    result_of,
+    wait_for,
     wake,
 )
 from deployer.errors import (
@@ -39,8 +42,7 @@ from deployer.errors import (
     PromotionError,
     TimedOutError,
 )
-from deployer.planning.events import Say, Talk, Used
-from deployer.planning.progress import Progress
+from deployer.planning.events import Progress, Say, Talk, Used
 from deployer.planning.resources import Node
 from deployer.planning.state import Record
 from deployer.stack.fields.values import Flat, JsonValue

@@ -3,9 +3,17 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from deployer.gates.harness.answers import Answer, Judgement, failed, passed, unmeasured
+from deployer.gates.harness.answers import (
+    Answer,
+    Judgement,
+    Shape,
+    failed,
+    passed,
+    read,
+    refused,
+    unmeasured,
+)
 from deployer.gates.harness.client import Client
-from deployer.gates.harness.shapes import Shape, read, refused
 from deployer.gates.harness.target import Target
 from deployer.stack.fields.gate_options import Auth
 from deployer.stack.fields.values import JsonValue

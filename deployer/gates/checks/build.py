@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from deployer.gates.harness.answers import (
     Answer,
     Judgement,
+    Shape,
     excerpt,
     failed,
     passed,
+    read,
     unclear,
 )
 from deployer.gates.harness.client import Client
-from deployer.gates.harness.shapes import Shape, read
 from deployer.gates.harness.target import Target
 from deployer.stack.fields.gate_options import Build
 

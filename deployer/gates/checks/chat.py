@@ -2,12 +2,20 @@
 
 from dataclasses import dataclass
 
-from deployer.gates.harness.answers import Answer, Judgement, excerpt, failed, passed
+from deployer.gates.harness.answers import (
+    Answer,
+    Choice,
+    Completion,
+    Judgement,
+    Usage,
+    excerpt,
+    failed,
+    passed,
+    read,
+)
 from deployer.gates.harness.client import Client
-from deployer.gates.harness.requests import PROMPT, chat_body
-from deployer.gates.harness.shapes import Choice, Completion, Usage, read
+from deployer.gates.harness.requests import PROMPT, chat_body, leak_in
 from deployer.gates.harness.target import Target
-from deployer.gates.harness.template_markers import leak_in
 from deployer.stack.fields.gate_options import Chat
 
 _MAX_TOKENS = 64

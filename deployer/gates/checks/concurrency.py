@@ -10,10 +10,19 @@ from dataclasses import dataclass
 
 from pydantic import RootModel, ValidationError
 
-from deployer.gates.harness.answers import Answer, Judgement, failed, passed, unclear
+from deployer.gates.harness.answers import (
+    Answer,
+    Completion,
+    Judgement,
+    Shape,
+    SlotCount,
+    failed,
+    passed,
+    read,
+    unclear,
+)
 from deployer.gates.harness.client import Client, Unanswered
 from deployer.gates.harness.requests import chat_body
-from deployer.gates.harness.shapes import Completion, Shape, SlotCount, read
 from deployer.gates.harness.target import Target
 from deployer.planning.verdict import Outcome
 from deployer.stack.fields.gate_options import Concurrency

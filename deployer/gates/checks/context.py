@@ -11,21 +11,19 @@ from typing import Final
 
 from deployer.gates.harness.answers import (
     Answer,
+    Completion,
+    ErrorDetail,
     Judgement,
+    Shape,
     excerpt,
     failed,
     passed,
+    read,
+    read_error,
     unclear,
 )
 from deployer.gates.harness.client import Client
 from deployer.gates.harness.requests import Body, chat_body
-from deployer.gates.harness.shapes import (
-    Completion,
-    ErrorDetail,
-    Shape,
-    read,
-    read_error,
-)
 from deployer.gates.harness.target import Target
 from deployer.stack.fields.gate_options import Context
 

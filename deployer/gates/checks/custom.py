@@ -22,9 +22,14 @@ from typing import IO, Annotated, Final, Literal
 
 from pydantic import ConfigDict, Field, ValidationError
 
-from deployer.gates.harness.answers import Judgement, excerpt, unmeasured
+from deployer.gates.harness.answers import (
+    Judgement,
+    Shape,
+    excerpt,
+    first_problem,
+    unmeasured,
+)
 from deployer.gates.harness.client import Client
-from deployer.gates.harness.shapes import Shape, first_problem
 from deployer.gates.harness.source_proxy import reachable
 from deployer.gates.harness.target import Target
 from deployer.planning.verdict import Exchange, Outcome

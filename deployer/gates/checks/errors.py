@@ -13,14 +13,16 @@ from typing import Final
 from deployer.gates.checks.context import PATH, REFUSAL, ContextProps
 from deployer.gates.harness.answers import (
     Answer,
+    ErrorAnswer,
     Judgement,
     excerpt,
     failed,
     passed,
+    read,
+    read_error,
     unclear,
 )
 from deployer.gates.harness.client import Client
-from deployer.gates.harness.shapes import ErrorAnswer, read, read_error
 from deployer.gates.harness.target import Target
 from deployer.planning.verdict import Exchange
 from deployer.stack.fields.gate_options import Errors

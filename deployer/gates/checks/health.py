@@ -2,9 +2,18 @@
 
 from dataclasses import dataclass
 
-from deployer.gates.harness.answers import Answer, Judgement, excerpt, failed, passed
+from deployer.gates.harness.answers import (
+    Answer,
+    Judgement,
+    Shape,
+    excerpt,
+    failed,
+    is_web_page,
+    passed,
+    read,
+    refused,
+)
 from deployer.gates.harness.client import Client
-from deployer.gates.harness.shapes import Shape, is_web_page, read, refused
 from deployer.gates.harness.target import Target
 from deployer.stack.fields.gate_options import Health
 

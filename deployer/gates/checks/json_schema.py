@@ -8,10 +8,17 @@ from typing import Literal
 from pydantic import ConfigDict, ValidationError
 
 from deployer.gates.checks.thinking import first_choice
-from deployer.gates.harness.answers import Answer, Judgement, excerpt, failed, passed
+from deployer.gates.harness.answers import (
+    Answer,
+    Judgement,
+    Shape,
+    excerpt,
+    failed,
+    first_problem,
+    passed,
+)
 from deployer.gates.harness.client import Client
 from deployer.gates.harness.requests import chat_body
-from deployer.gates.harness.shapes import Shape, first_problem
 from deployer.gates.harness.target import Target
 from deployer.stack.fields.gate_options import JsonSchema
 from deployer.stack.fields.values import JsonValue

@@ -13,7 +13,7 @@ from deployer.gates.harness.client import Client
 from deployer.gates.harness.machine import Gpu, Gpus, free_memory, gpus
 from deployer.gates.harness.target import Target
 from deployer.stack.fields.gate_options import Memory
-from deployer.stack.fields.units import show_bytes, size_in_bytes
+from deployer.stack.fields.values import show_bytes, size_in_bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,23 +10,26 @@ from deployer.gates.checks.tools import knows_tools
 from deployer.gates.harness.answers import (
     Answer,
     Judgement,
+    Shape,
     Streamed,
     excerpt,
     failed,
+    first_problem,
     passed,
+    read,
 )
 from deployer.gates.harness.client import Client
-from deployer.gates.harness.requests import PROMPT, Body
-from deployer.gates.harness.shapes import Shape, first_problem, read
-from deployer.gates.harness.sse import events_of
-from deployer.gates.harness.target import Target
-from deployer.gates.harness.template_markers import leak_in
-from deployer.gates.harness.tool_fixtures import (
+from deployer.gates.harness.requests import (
     ASKED,
+    PROMPT,
     RESULT,
+    Body,
     call_problem,
+    leak_in,
     messages_tools,
 )
+from deployer.gates.harness.sse import events_of
+from deployer.gates.harness.target import Target
 from deployer.stack.fields.gate_options import MessagesApi
 from deployer.stack.fields.values import JsonValue
 

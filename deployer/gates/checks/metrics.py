@@ -6,10 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from deployer.gates.harness.answers import Answer, Judgement, excerpt, failed, passed
+from deployer.gates.harness.answers import (
+    Answer,
+    Completion,
+    Judgement,
+    Usage,
+    excerpt,
+    failed,
+    is_web_page,
+    passed,
+    read,
+    refused,
+)
 from deployer.gates.harness.client import Client
 from deployer.gates.harness.requests import PROMPT, chat_body
-from deployer.gates.harness.shapes import Completion, Usage, is_web_page, read, refused
 from deployer.gates.harness.target import Target
 from deployer.planning.verdict import Outcome
 from deployer.stack.fields.gate_options import Metrics

@@ -4,9 +4,15 @@ from dataclasses import dataclass
 
 from pydantic import Field
 
-from deployer.gates.harness.answers import Answer, Judgement, failed, passed
+from deployer.gates.harness.answers import (
+    Answer,
+    Judgement,
+    Shape,
+    failed,
+    passed,
+    read,
+)
 from deployer.gates.harness.client import Client
-from deployer.gates.harness.shapes import Shape, read
 from deployer.gates.harness.target import Target
 from deployer.stack.fields.gate_options import Models
 

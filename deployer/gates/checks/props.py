@@ -7,9 +7,16 @@ and rounded up again; and never more than the model was trained for.
 
 from dataclasses import dataclass
 
-from deployer.gates.harness.answers import Answer, Judgement, failed, passed, unclear
+from deployer.gates.harness.answers import (
+    Answer,
+    Judgement,
+    Shape,
+    failed,
+    passed,
+    read,
+    unclear,
+)
 from deployer.gates.harness.client import Client
-from deployer.gates.harness.shapes import Shape, read
 from deployer.gates.harness.target import Target
 from deployer.stack.fields.gate_options import Props
 

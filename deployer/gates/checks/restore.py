@@ -27,7 +27,7 @@ from deployer.gates.harness.requests import Body, chat_body
 from deployer.gates.harness.sse import chunks_of
 from deployer.gates.harness.target import Comeback, Target
 from deployer.stack.fields.gate_options import Restore
-from deployer.stack.fields.units import seconds
+from deployer.stack.fields.values import seconds
 
 _PATH: Final = "/v1/chat/completions"
 _MAX_TOKENS: Final = 32

@@ -13,20 +13,23 @@ from deployer.gates.checks.context import ContextProps
 from deployer.gates.checks.stream import order_problem, told_by
 from deployer.gates.harness.answers import (
     Answer,
+    Completion,
     Judgement,
+    SlotCount,
     Streamed,
+    Timings,
     failed,
     passed,
+    read,
     show_time,
     unmeasured,
 )
 from deployer.gates.harness.client import Client
 from deployer.gates.harness.requests import Body, chat_body
-from deployer.gates.harness.shapes import Completion, SlotCount, Timings, read
 from deployer.gates.harness.sse import chunks_of
 from deployer.gates.harness.target import Target
 from deployer.stack.fields.gate_options import Speed
-from deployer.stack.fields.units import seconds
+from deployer.stack.fields.values import seconds
 
 _WARM_TOKENS = 8
 _TOKENS = 128

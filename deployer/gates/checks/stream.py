@@ -17,7 +17,7 @@ from deployer.gates.harness.requests import PROMPT, chat_body
 from deployer.gates.harness.sse import ChunkChoice, Timed, chunks_of
 from deployer.gates.harness.target import Target
 from deployer.stack.fields.gate_options import Stream
-from deployer.stack.fields.units import seconds
+from deployer.stack.fields.values import seconds
 
 _MAX_TOKENS = 32
 

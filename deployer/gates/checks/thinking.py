@@ -4,16 +4,18 @@ from dataclasses import dataclass
 
 from deployer.gates.harness.answers import (
     Answer,
+    Choice,
+    Completion,
     Judgement,
+    Shape,
     failed,
     inapplicable,
     passed,
+    read,
 )
 from deployer.gates.harness.client import Client
-from deployer.gates.harness.requests import QUESTION, chat_body
-from deployer.gates.harness.shapes import Choice, Completion, Shape, read
+from deployer.gates.harness.requests import QUESTION, chat_body, leak_in
 from deployer.gates.harness.target import Target
-from deployer.gates.harness.template_markers import leak_in
 from deployer.stack.fields.gate_options import Thinking
 
 _ON_TOKENS = 256

@@ -21,10 +21,9 @@ from deployer.gates.harness.answers import (
     unclear,
 )
 from deployer.gates.harness.client import Client
-from deployer.gates.harness.requests import QUESTION, Body, chat_body
+from deployer.gates.harness.requests import QUESTION, Body, chat_body, leak_in
 from deployer.gates.harness.sse import chunks_of
 from deployer.gates.harness.target import Target
-from deployer.gates.harness.template_markers import leak_in
 from deployer.stack.fields.gate_options import ThinkingBudget
 
 _SLACK = 16

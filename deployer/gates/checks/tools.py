@@ -14,28 +14,31 @@ from deployer.gates.checks.stream import order_problem
 from deployer.gates.checks.thinking import first_choice
 from deployer.gates.harness.answers import (
     Answer,
+    Choice,
     Judgement,
+    Shape,
     Streamed,
     excerpt,
     failed,
     inapplicable,
     passed,
+    read,
     unclear,
 )
 from deployer.gates.harness.client import Client
-from deployer.gates.harness.requests import Body, chat_body
-from deployer.gates.harness.shapes import Choice, Shape, read
-from deployer.gates.harness.sse import ToolCallDelta, chunks_of
-from deployer.gates.harness.target import Target
-from deployer.gates.harness.template_markers import leak_in
-from deployer.gates.harness.tool_fixtures import (
+from deployer.gates.harness.requests import (
     ASKED,
     ASKED_BOTH,
     PARAMETERS,
     RESULT,
+    Body,
     call_problem,
+    chat_body,
     chat_tools,
+    leak_in,
 )
+from deployer.gates.harness.sse import ToolCallDelta, chunks_of
+from deployer.gates.harness.target import Target
 from deployer.stack.fields.gate_options import Tools
 from deployer.stack.fields.values import JsonValue
 

@@ -12,10 +12,17 @@ from dataclasses import dataclass
 from typing import Final
 
 from deployer.gates.checks.thinking import first_choice
-from deployer.gates.harness.answers import Answer, Judgement, excerpt, failed, passed
+from deployer.gates.harness.answers import (
+    Answer,
+    Completion,
+    Judgement,
+    excerpt,
+    failed,
+    passed,
+    read,
+)
 from deployer.gates.harness.client import Client
 from deployer.gates.harness.requests import Body, chat_body
-from deployer.gates.harness.shapes import Completion, read
 from deployer.gates.harness.target import Target
 from deployer.stack.fields.gate_options import Vision
 from deployer.stack.fields.values import JsonValue

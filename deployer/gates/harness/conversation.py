@@ -14,16 +14,18 @@ from typing import Final
 from pydantic import ValidationError
 
 from deployer.errors import AuthError, EngineError, UsageError
-from deployer.gates.harness.answers import Answer, Event, Streamed
-from deployer.gates.harness.client import Client, Unanswered, connected
-from deployer.gates.harness.shapes import (
+from deployer.gates.harness.answers import (
+    Answer,
     ErrorAnswer,
+    Event,
     Shape,
+    Streamed,
     Timings,
     Usage,
     error_message,
     refused,
 )
+from deployer.gates.harness.client import Client, Unanswered, connected
 from deployer.gates.harness.sse import DONE, Chunk, events_of
 from deployer.gates.harness.target import Target
 from deployer.stack.fields.values import JsonValue

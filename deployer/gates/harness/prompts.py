@@ -16,11 +16,10 @@ from typing import Final
 from pydantic import ConfigDict, Field, JsonValue, ValidationError
 
 from deployer.gates.checks.json_schema import misfit, schema_problem
-from deployer.gates.harness.answers import excerpt
+from deployer.gates.harness.answers import Shape, excerpt, first_problem
 from deployer.gates.harness.requests import Body, chat_body
-from deployer.gates.harness.shapes import Shape, first_problem
 from deployer.planning.verdict import Exchange
-from deployer.system.regular_files import read_regular
+from deployer.system.files import read_regular
 
 _MOST_BYTES: Final = 16 * 2**20
 _EXPECTATIONS: Final = ("exact", "regex", "contains", "json_schema")

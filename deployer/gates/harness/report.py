@@ -25,8 +25,7 @@ from deployer.planning.verdict import (
     summary,
     word,
 )
-from deployer.stack.fields.units import show_bytes
-from deployer.stack.fields.values import JsonValue
+from deployer.stack.fields.values import JsonValue, show_bytes
 
 FORMAT: Final = 1
 """Version of the JSON; grows when a field changes its meaning or goes."""

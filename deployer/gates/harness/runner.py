@@ -6,21 +6,57 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol, TypeVar, cast
+from statistics import median
+from typing import Final, Protocol, TypeVar, cast
 
 import httpx2
 from pydantic import ValidationError
 
 from deployer.errors import UsageError
 from deployer.gates import GATES, Gate, gate_of
-from deployer.gates.harness.aggregate import together
-from deployer.gates.harness.answers import Judgement, excerpt, unmeasured
+from deployer.gates.harness.answers import Judgement, SlotCount, excerpt, unmeasured
 from deployer.gates.harness.client import Client, Unanswered, connected
-from deployer.gates.harness.shapes import SlotCount
 from deployer.gates.harness.target import Target
 from deployer.planning.verdict import Exchange, Outcome, Verdict
 from deployer.stack.fields.gate_options import Gate as Parameters
-from deployer.stack.fields.units import seconds, show_seconds
+from deployer.stack.fields.values import seconds, show_seconds
+
+_WORST_LAST: Final = (
+    Outcome.PASS,
+    Outcome.INCONCLUSIVE,
+    Outcome.ERROR,
+    Outcome.FAIL,
+)
+
+
+def together(runs: Sequence[Verdict]) -> Verdict:
+    """The verdict of all runs, of which there is at least one.
+
+    Reason and evidence are those of the first of the worst runs.  A figure is the
+    median of its values, with `lowest_…` and `highest_…` beside it.
+    """
+    if len(runs) == 1:
+        return runs[0]
+    worst = max(runs, key=lambda run: _WORST_LAST.index(run.outcome))
+    alike = sum(run.outcome is worst.outcome for run in runs)
+    return replace(
+        worst,
+        because=f"{alike} of {len(runs)} runs: {worst.because}",
+        seconds=sum(run.seconds for run in runs),
+        figures=_spread([run.figures for run in runs]),
+    )
+
+
+def _spread(figures: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
+    found: dict[str, float] = {}
+    for name in dict.fromkeys(name for one in figures for name in one):
+        values = [one[name] for one in figures if name in one]
+        found[name] = median(values)
+        if min(values) != max(values):
+            found[f"lowest_{name}"] = min(values)
+            found[f"highest_{name}"] = max(values)
+    return found
+
 
 HEALTH = "health"
 _SENTENCE_LENGTH = 600

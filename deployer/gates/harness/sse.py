@@ -8,19 +8,17 @@ from pydantic import ValidationError
 from deployer.gates.harness.answers import (
     Event,
     Judgement,
-    Streamed,
-    excerpt,
-    failed,
-    unmeasured,
-)
-from deployer.gates.harness.shapes import (
     Shape,
+    Streamed,
     Timings,
     Usage,
     error_message,
+    excerpt,
+    failed,
     first_problem,
     is_web_page,
     refused,
+    unmeasured,
 )
 
 DONE = "[DONE]"

@@ -12,13 +12,13 @@ import zlib
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from deployer.artefacts.sources.space import ensure_room, most_bytes, writing
+from deployer.artefacts.sources.files import ensure_room, most_bytes, writing
 from deployer.errors import SourceError
-from deployer.planning.progress import Progress, Watch
+from deployer.planning.events import Progress, Watch
 from deployer.spelling import shown
-from deployer.stack.fields.units import show_bytes
+from deployer.stack.fields.values import show_bytes
 from deployer.stack.name_forms import is_inner_path, is_path
-from deployer.system.contained import contained
+from deployer.system.files import contained
 
 _REFUSED = "do not use this archive; tell whoever publishes it"
 _BLOCK = 1024 * 1024

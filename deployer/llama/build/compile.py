@@ -8,22 +8,86 @@ sees what changed, and an interrupted build carries on where it stopped.
 import fcntl
 import filecmp
 import os
+import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from deployer.artefacts.sources.copies import copy
-from deployer.artefacts.sources.space import writing
+from deployer.artefacts.sources.files import copy, writing
 from deployer.errors import EngineError
 from deployer.llama.build import recipe
-from deployer.llama.build.build_log import first_error, step_of
-from deployer.llama.build.toolchain import Toolchain
-from deployer.planning.keys import digest
-from deployer.planning.progress import Progress, Watch
+from deployer.llama.build.recipe import System, Target, refusals
+from deployer.llama.build.toolchain import Toolchain, find_toolchain
+from deployer.llama.build.trees import Surroundings, fetch_patched
+from deployer.llama.patches import Patch
+from deployer.planning.events import Progress, Watch
+from deployer.planning.facts import Pin
+from deployer.planning.resources import digest
+from deployer.system.pauses import cores
+
+_STEP = re.compile(r"\[ *(?P<done>\d+)/(?P<total>\d+)\] (?P<what>.*)")
+_PERCENT = re.compile(r"\[ *(?P<done>\d+)%\] (?P<what>.*)")
+_COMPILED = re.compile(r"Building (?:C|CXX|CUDA|OBJC|OBJCXX|ASM) object\b")
+_FIRST = (
+    # The compiler ran out of memory: what follows it says nothing of the cause.
+    re.compile(r"Killed signal|virtual memory exhausted|out of memory", re.IGNORECASE),
+    re.compile(r"No space left on device|Disk quota exceeded"),
+    re.compile(r"^CMake Error\b"),
+    re.compile(r"(?:^|:\s|\d: )(?:fatal )?error\b[: ]"),
+    re.compile(r"undefined reference to|ld: symbol\(s\) not found|cannot find -l"),
+    re.compile(r"^(?:ninja|make(?:\[\d+\])?): (?:error|\*\*\*)"),
+    re.compile(r"^FAILED: "),
+)
+_NEXT_STEP = re.compile(r"\[ *\d+(?:/\d+|%)\] |FAILED: |-- |ninja: |make(\[\d+\])?: ")
+_SHOWN = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One line of progress."""
+
+    done: int
+    total: int
+    compiled: bool
+    """Whether the step compiled a file, rather than linked or copied one."""
+    unit: str
+    """``objects``, or ``%`` where the build tool says no more."""
+
+
+def step_of(line: str) -> Step | None:
+    """The progress that a line of the build tool reports."""
+    if found := _STEP.match(line):
+        unit, total = "objects", int(found["total"])
+    elif found := _PERCENT.match(line):
+        unit, total = "%", 100
+    else:
+        return None
+    compiled = _COMPILED.match(found["what"]) is not None
+    return Step(int(found["done"]), total, compiled, unit)
+
+
+def first_error(lines: Iterable[str]) -> list[str]:
+    """The first line that names a cause, and what belongs to it; empty for none."""
+    kept = [line.rstrip() for line in lines]
+    for pattern in _FIRST:
+        for number, line in enumerate(kept):
+            if pattern.search(line):
+                return list(_block(kept[number:]))
+    return []
+
+
+def _block(lines: list[str]) -> Iterator[str]:
+    yield lines[0]
+    for line in lines[1:_SHOWN]:
+        if _NEXT_STEP.match(line):
+            return
+        if line:
+            yield line
+
 
 SERVER = "bin/llama-server"
 TEMPLATES = "templates"
@@ -341,3 +405,71 @@ def _collect(place: Work, into: Path) -> None:
         (into / TEMPLATES).mkdir()
     for template in templates:
         copy(template.resolve(), into / TEMPLATES / template.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a stack says about a build, beside its source."""
+
+    cuda: str | None
+    architectures: tuple[str, ...]
+    """Compute capabilities of the GPUs that the stack names."""
+    cmake: tuple[str, ...]
+    system: System
+    """Of the machine that builds."""
+
+
+def target_of(pin: Pin, settings: Settings) -> Target:
+    """Return what the recipe needs to know of a pinned source."""
+    number, commit = pin.about.get("number"), pin.about.get("commit")
+    return Target(
+        number=number if isinstance(number, int) else None,
+        commit=commit if isinstance(commit, str) else None,
+        system=settings.system,
+        cuda=settings.cuda,
+        architectures=settings.architectures,
+        cmake=settings.cmake,
+    )
+
+
+def build_from_source(
+    pin: Pin,
+    settings: Settings,
+    patches: Sequence[Patch],
+    into: Path,
+    *,
+    work: Path,
+    around: Surroundings,
+    say: Callable[[str], None],
+) -> Compiled:
+    """Build the pinned source into ``into``; ``work`` keeps what builds share.
+
+    Raises EngineError, SourceError and StoreError; running it again carries on.
+    """
+    target = target_of(pin, settings)
+    if refused := refusals(target):
+        raise EngineError(refused[0].what, hint=refused[0].hint)
+    job = Job(
+        name=f"llama-server {_called(target, pin)}",
+        source=digest(
+            {name: x for name, x in pin.identity.items() if name != "patches"}
+        ),
+        lay_out=lambda folder: fetch_patched(pin, patches, folder, around),
+        target=target,
+        jobs=cores(),
+    )
+    work.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return compile_server(
+        job,
+        into,
+        work=work,
+        tools=find_toolchain(around.environment, cuda=settings.cuda),
+        progress=around.progress,
+        say=say,
+    )
+
+
+def _called(target: Target, pin: Pin) -> str:
+    if target.number is not None:
+        return f"b{target.number}"
+    return (target.commit or str(pin.where.get("path", "")))[:9]

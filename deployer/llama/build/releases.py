@@ -7,17 +7,14 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from deployer.artefacts.sources.client import shown
-from deployer.artefacts.sources.copies import copy
-from deployer.artefacts.sources.digests import sha256_of
-from deployer.artefacts.sources.http import download
+from deployer.artefacts.sources.files import copy, sha256_of, writing
 from deployer.artefacts.sources.paths import Platform
-from deployer.artefacts.sources.space import writing
+from deployer.artefacts.sources.transfer import download
 from deployer.errors import SourceError
 from deployer.llama.build.archives import unpack_tar
-from deployer.planning.facts import Pin
-from deployer.planning.pins import RELEASES
-from deployer.planning.progress import Watch, unwatched
-from deployer.system.contained import contained
+from deployer.planning.events import Watch, unwatched
+from deployer.planning.facts import RELEASES, Pin
+from deployer.system.files import contained
 
 Backend: TypeAlias = Literal["cpu", "vulkan"]
 

@@ -5,12 +5,11 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from deployer.artefacts.sources.copies import copy
-from deployer.artefacts.sources.digests import sha256_of
+from deployer.artefacts.sources.files import copy, sha256_of
 from deployer.errors import SourceError
+from deployer.planning.events import unwatched
 from deployer.planning.facts import Pin
-from deployer.planning.keys import digest
-from deployer.planning.progress import unwatched
+from deployer.planning.resources import digest
 from deployer.stack.fields.values import JsonValue
 
 _IGNORED = frozenset({".git", ".cache", ".venv", "__pycache__", "node_modules"})

@@ -10,9 +10,9 @@ from pathlib import Path
 from deployer.errors import SourceError
 from deployer.llama.build.archives import unpack_tar
 from deployer.llama.git import run_git
+from deployer.planning.events import unwatched
 from deployer.planning.facts import Pin
-from deployer.planning.progress import unwatched
-from deployer.stack.repository_addresses import folder_of, leads_out, trouble_of
+from deployer.stack.addresses import folder_of, leads_out, trouble_of
 
 _ASKING = ("ls-remote", "fetch")
 """Commands of git that look at the repository and not at what was fetched."""

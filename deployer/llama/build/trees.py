@@ -14,17 +14,16 @@ from typing import Literal, TypeAlias
 from deployer.errors import SourceError
 from deployer.llama.build import tree_folders, tree_git, tree_packages
 from deployer.llama.build.archives import refuse_links_outside
-from deployer.llama.patches.patch_file import Patch
-from deployer.llama.patches.verdicts import (
+from deployer.llama.patches import (
     Outcome,
+    Patch,
     PatchVerdict,
     apply_patch,
     apply_wanted,
     verdict,
 )
-from deployer.planning.facts import Pin
-from deployer.planning.pins import UPSTREAM
-from deployer.planning.progress import Watch
+from deployer.planning.events import Watch
+from deployer.planning.facts import UPSTREAM, Pin
 from deployer.stack.fields.values import JsonValue
 
 Source: TypeAlias = Literal["git", "pypi", "path"]

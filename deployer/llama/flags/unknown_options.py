@@ -17,7 +17,7 @@ from deployer.llama.flags.catalogue import (
     spelled,
     value_came,
 )
-from deployer.llama.known.renames import newer, older
+from deployer.llama.known.tables import newer, older
 from deployer.spelling import nearest, one_of
 
 _ON = ("on", "enabled", "true", "1")

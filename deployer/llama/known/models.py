@@ -16,8 +16,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TypedDict
 
-from deployer.artefacts.sources.digests import Stamp, stamp_of
-from deployer.system.regular_files import open_regular, read_regular
+from deployer.artefacts.sources.files import Stamp, stamp_of
+from deployer.system.files import open_regular, read_regular
 
 ARCHITECTURE, PROJECTOR = "architectures", "projectors"
 

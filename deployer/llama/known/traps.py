@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Final
 
-from deployer.llama.known.case import Case
-from deployer.llama.known.conditions import BLAMES
+from deployer.llama.known.conditions import BLAMES, Case
 from deployer.llama.known.tables import rows
 from deployer.spelling import did_you_mean, shown
 from deployer.stack.fields.model import Stack

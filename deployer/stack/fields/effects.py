@@ -6,7 +6,7 @@ No import here is slow: a plan that changes nothing must not pay for the model.
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 
-from deployer.stack.fields.units import Unit
+from deployer.stack.fields.values import Unit
 
 
 class Effect(IntEnum):

@@ -10,7 +10,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from deployer.stack.fields.marks import Section
 from deployer.stack.fields.server import Duration, Text
-from deployer.stack.fields.units import SIZE_PATTERN, Unit
+from deployer.stack.fields.values import SIZE_PATTERN, Unit
 
 Headroom = Annotated[
     Annotated[str, Field(pattern=SIZE_PATTERN)] | NonNegativeInt, Unit.SIZE

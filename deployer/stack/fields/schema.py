@@ -2,12 +2,15 @@
 
 It describes a stack after its overlays are merged.  `null` is not in it: in a file
 it removes what a base says, so a merged stack holds none, and no editor offers it.
+
+llama-server's short and second names over builds b8646 to b11434, and the names
+that llama-cpp-python and ollama use.  Dashes are written as underscores.
 """
 
 import ast
 import inspect
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from itertools import pairwise
 from typing import Any
@@ -113,3 +116,58 @@ class _Generator(GenerateJsonSchema):
 
     def field_title_should_be_set(self, schema: object) -> bool:  # noqa: ARG002 - theirs
         return False
+
+
+OTHER_NAMES: Mapping[str, str] = {
+    "t": "threads",
+    "tb": "threads_batch",
+    "c": "ctx_size",
+    "n_predict": "predict",
+    "n": "predict",
+    "b": "batch_size",
+    "ub": "ubatch_size",
+    "swa_checkpoints": "ctx_checkpoints",
+    "ctxcp": "ctx_checkpoints",
+    "cram": "cache_ram",
+    "kvu": "kv_unified",
+    "fa": "flash_attn",
+    "s": "seed",
+    "temp": "temperature",
+    "kvo": "kv_offload",
+    "ctk": "cache_type_k",
+    "ctv": "cache_type_v",
+    "np": "parallel",
+    "cb": "cont_batching",
+    "dev": "device",
+    "ot": "override_tensor",
+    "ncmoe": "n_cpu_moe",
+    "gpu_layers": "n_gpu_layers",
+    "ngl": "n_gpu_layers",
+    "sm": "split_mode",
+    "ts": "tensor_split",
+    "mg": "main_gpu",
+    "embedding": "embeddings",
+    "rerank": "reranking",
+    "to": "timeout",
+    "rea": "reasoning",
+    "lv": "verbosity",
+    "log_verbosity": "verbosity",
+    "lm": "mmap",
+    "n_ctx": "ctx_size",
+    "num_ctx": "ctx_size",
+    "context": "ctx_size",
+    "context_size": "ctx_size",
+    "max_model_len": "ctx_size",
+    "n_parallel": "parallel",
+    "num_parallel": "parallel",
+    "n_batch": "batch_size",
+    "n_ubatch": "ubatch_size",
+    "n_threads": "threads",
+    "num_thread": "threads",
+    "num_gpu": "n_gpu_layers",
+    "flash_attention": "flash_attn",
+    "use_mmap": "mmap",
+    "use_mlock": "mlock",
+    "type_k": "cache_type_k",
+    "type_v": "cache_type_v",
+}

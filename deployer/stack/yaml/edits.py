@@ -8,12 +8,12 @@ import copy
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import yaml
 
 from deployer.stack.fields.values import JsonValue
-from deployer.stack.yaml.tree import Steps
-from deployer.stack.yaml.yaml12 import resolved
+from deployer.stack.yaml.yaml12 import Steps, resolved
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,3 +256,8 @@ def _end_of_block(text: str, node: yaml.Node) -> int:
 def _blanks(text: str) -> int:
     """Blanks before the next word of the same line."""
     return len(text) - len(text.lstrip(" "))
+
+
+def yaml_text(value: Any) -> str:  # noqa: ANN401 - whatever the program wants
+    """Block style, in the order of the value, one document."""
+    return str(yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=88))

@@ -7,9 +7,17 @@ from pathlib import Path
 from deployer.diagnostics import Place, Problem
 from deployer.spelling import shown
 from deployer.stack.project_root import how_to_allow, leads_out, root_of
-from deployer.stack.yaml.file_bytes import text_of
-from deployer.stack.yaml.tree import Broken, Entry, Listing, Scalar, Table, merged
-from deployer.stack.yaml.yaml12 import UnreadableError, parse
+from deployer.stack.yaml.yaml12 import (
+    Broken,
+    Entry,
+    Listing,
+    Scalar,
+    Table,
+    UnreadableError,
+    merged,
+    parse,
+    text_of,
+)
 
 LONGEST_CHAIN = 16
 

@@ -8,16 +8,269 @@ events are read one by one, so depth and aliases are bounded before they cost.
 
 import math
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from pathlib import Path
+from typing import Protocol, TypeAlias
 
 import yaml
 
 from deployer.diagnostics import Place, Problem
-from deployer.spelling import shown
-from deployer.stack.fields.credentials import looks_like_a_credential
-from deployer.stack.yaml.syntax import UNKNOWN, Mark, explained
-from deployer.stack.yaml.tree import Broken, Entry, Listing, Node, Scalar, Table, dotted
+from deployer.spelling import did_you_mean, shown
+from deployer.stack.fields.marks import looks_like_a_credential
+from deployer.stack.fields.values import JsonValue
+from deployer.system.files import NotRegularError, read_regular
+
+Steps = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Scalar:
+    """One value that holds no others."""
+
+    value: bool | float | str | None
+    text: str
+    """As it is written, without quotes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A value under a key, or in a list."""
+
+    place: Place
+    """Where the key is written; in a list, where the item is."""
+    node: "Node"
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A mapping, in the order of the file."""
+
+    entries: dict[str, Entry]
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A list."""
+
+    items: tuple[Entry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """Something whose problem has been told; nothing more is said about it."""
+
+
+Node = Scalar | Table | Listing | Broken
+
+
+def merged(base: Table, over: Table) -> Table:
+    """The overlay on the base: mappings merge, everything else replaces.
+
+    A null stays in, so that it still removes what a later base would bring.
+    """
+    entries = dict(base.entries)
+    for key, entry in over.entries.items():
+        below = entries.get(key)
+        match below and below.node, entry.node:
+            case Table() as lower, Table() as upper:
+                entries[key] = Entry(entry.place, merged(lower, upper))
+            case _:
+                entries[key] = entry
+    return Table(entries)
+
+
+def plain(node: Node) -> JsonValue:
+    """The values alone; what is null or broken in a mapping is absent."""
+    match node:
+        case Scalar(value):
+            return value
+        case Listing(items):
+            return [plain(item.node) for item in items]
+        case Table(entries):
+            return {
+                key: plain(entry.node)
+                for key, entry in entries.items()
+                if not _removes(entry.node) and not isinstance(entry.node, Broken)
+            }
+        case Broken():
+            return None
+
+
+def walk(node: Node, path: Steps = ()) -> Iterator[tuple[Steps, Entry]]:
+    """Every entry below a node with its path, parents first; without removed keys."""
+    below: Iterator[tuple[str | int, Entry]]
+    match node:
+        case Table(entries):
+            below = ((k, e) for k, e in entries.items() if not _removes(e.node))
+        case Listing(items):
+            below = enumerate(items)
+        case _:
+            return
+    for step, entry in below:
+        here = (*path, step)
+        yield here, entry
+        yield from walk(entry.node, here)
+
+
+def node_at(node: Node, path: Steps) -> Node | None:
+    """What stands at a path, or the broken value above it; None if nothing does."""
+    for step in path:
+        match node, step:
+            case Table(entries), str() if step in entries:
+                node = entries[step].node
+            case Listing(items), int() if step < len(items):
+                node = items[step].node
+            case Broken(), _:
+                return node
+            case _:
+                return None
+    return node
+
+
+def place_of(places: Mapping[str, Place], path: str) -> Place | None:
+    """The place of a path, or of the nearest one above it that was written."""
+    while path:
+        if found := places.get(path):
+            return found
+        path = path.rpartition(".")[0]
+    return None
+
+
+def dotted(path: Steps) -> str:
+    """A path as people write it."""
+    return ".".join(map(str, path))
+
+
+def _removes(node: Node) -> bool:
+    """Return whether a key with this value is as if it were not written."""
+    return isinstance(node, Scalar) and node.value is None
+
+
+class Mark(Protocol):
+    """A position in a text; the C parser's class is not the Python one's."""
+
+    line: int
+    column: int
+
+
+_COMPLAINTS: Mapping[str, tuple[str, str]] = {
+    "mapping values are not allowed": (
+        "a second `:` on this line, or the line is indented too far",
+        (
+            "write a text that holds `: ` in quotes; "
+            "keys of one section start in one column"
+        ),
+    ),
+    "that cannot start any token": (
+        "this character cannot start a value",
+        "write texts that start with `@`, `%` or `` ` `` in quotes",
+    ),
+    "\t": ("a tab in the indentation", "indent with spaces"),
+    "did not find expected ',' or ']'": (
+        "a list in `[` is not closed",
+        "separate its items by `,` and close it with `]`",
+    ),
+    "did not find expected ',' or '}'": (
+        "a mapping in `{` is not closed",
+        "separate its entries by `,` and close it with `}`",
+    ),
+    "expected ',' or ']'": (
+        "a list in `[` is not closed",
+        "separate its items by `,` and close it with `]`",
+    ),
+    "expected ',' or '}'": (
+        "a mapping in `{` is not closed",
+        "separate its entries by `,` and close it with `}`",
+    ),
+    "could not find expected ':'": (
+        "a key without `:`",
+        "write `key: value`; a text of several lines starts with `|`",
+    ),
+    "did not find expected key": (
+        "expected a key here",
+        (
+            "keys of one section start in one column; "
+            "a text after a closing quote belongs inside the quotes"
+        ),
+    ),
+    "did not find expected '-' indicator": (
+        "expected another `- item` of the list",
+        "items of one list start in one column",
+    ),
+    "block sequence entries are not allowed": (
+        "a list item cannot start here",
+        "put `- item` on a line of its own",
+    ),
+    "unexpected end of stream": (
+        "the file ends inside a quoted text",
+        "close the quotes",
+    ),
+    "unexpected document indicator": (
+        "a document ends inside a quoted text",
+        "close the quotes",
+    ),
+    "escape": (
+        "an escape that YAML does not know",
+        "in `\"…\"` write `\\\\` for a backslash, or use `'…'`",
+    ),
+    "expected hexdecimal number": (
+        "an escape that YAML does not know",
+        "in `\"…\"` write `\\\\` for a backslash, or use `'…'`",
+    ),
+    "undefined tag handle": (
+        "tags (`!…`) are not used in stacks",
+        "leave it out; a text is written in quotes",
+    ),
+    "<document start>": (
+        "expected nothing more here",
+        "put everything under keys at the start of the line",
+    ),
+    "alphabetic or numeric character": (
+        "a name is missing behind `&` or `*`",
+        "write a text that starts with `&` or `*` in quotes",
+    ),
+    "<block end>": (
+        "expected a key or a list item here",
+        "keys of one section start in one column",
+    ),
+    "directive": (
+        "a line that starts with `%` is a directive",
+        "leave it out, or write the text in quotes",
+    ),
+    "incompatible": ("this version of YAML is not known", "leave the `%YAML` line out"),
+}
+"""Part of a message of libyaml or of its Python twin -> what, hint."""
+
+UNKNOWN = ("this is not YAML", "check indentation, quotes and brackets around here")
+
+
+def explained(error: yaml.MarkedYAMLError, text: str) -> tuple[Mark | None, str, str]:
+    """Where it is, what is wrong and a hint, for a complaint about a text."""
+    mark = error.problem_mark or error.context_mark
+    problem, context = error.problem or "", error.context or ""
+    if "cannot start any token" in problem and mark and _at(text, mark) == "\t":
+        problem = "\t"
+    what, hint = _words(problem, context)
+    begun = error.context_mark
+    if begun and ("not closed" in what or "inside a quoted" in what):
+        hint += f"; it begins in line {begun.line + 1}, column {begun.column + 1}"
+    return mark, what, hint
+
+
+def _words(problem: str, context: str) -> tuple[str, str]:
+    for complaint in (problem, context):
+        for part, words in _COMPLAINTS.items():
+            if part in complaint:
+                return words
+    return UNKNOWN
+
+
+def _at(text: str, mark: Mark) -> str:
+    lines = text.splitlines()
+    line = lines[mark.line] if mark.line < len(lines) else ""
+    return line[mark.column : mark.column + 1]
+
 
 Loader: TypeAlias = type[yaml.SafeLoader] | type[yaml.CSafeLoader]
 
@@ -300,3 +553,73 @@ def _is_text(key: str) -> bool:
         return isinstance(resolved(key), str)
     except ValueError:
         return False
+
+
+LARGEST_FILE = 1 << 20
+"""Bytes; a stack is a few kilobytes."""
+
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ufffe\uffff]")
+
+
+def text_of(path: Path, *, file: str, asked: Place) -> str:
+    """The text of a file that messages call ``file``; a byte order mark is dropped.
+
+    Raises UnreadableError: at ``asked`` when there is no such file, else inside it.
+    """
+    try:
+        data = read_regular(path, LARGEST_FILE + 1)
+    except (OSError, ValueError) as error:
+        raise UnreadableError(_trouble(path, file, asked, error)) from error
+    if len(data) > LARGEST_FILE:
+        what = f"`{shown(file)}` is larger than 1 MiB"
+        hint = "a stack is a few kilobytes: is this the file you mean?"
+        raise UnreadableError(Problem(Place(file), "", what, hint))
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = data[: error.start].decode("utf-8-sig", errors="replace")
+        what = f"not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}"
+        problem = Problem(_end_of(before, file), "", what, "save the file as UTF-8")
+        raise UnreadableError(problem) from error
+    if found := _CONTROL.search(text):
+        what = f"control character U+{ord(found[0]):04X}"
+        place = _end_of(text[: found.start()], file)
+        raise UnreadableError(Problem(place, "", what, "remove it"))
+    return text
+
+
+def missing(path: Path, text: str) -> tuple[str, str]:
+    """Return what to say of a file that is not there: the fact, and a name like it."""
+    what = f"there is no file `{shown(text)}`"
+    if not path.parent.is_dir():
+        return what, f"there is no folder `{shown(str(path.parent))}`"
+    try:
+        names = sorted(found.name for found in path.parent.iterdir())
+    except OSError:
+        names = []
+    return what, shown(did_you_mean(path.name, names))
+
+
+def _trouble(
+    path: Path, file: str, asked: Place, error: OSError | ValueError
+) -> Problem:
+    hint = ""
+    match error:
+        case FileNotFoundError():
+            what, hint = missing(path, file)
+        case NotRegularError():
+            what = f"`{shown(file)}` is not a regular file"
+        case IsADirectoryError():
+            what, hint = f"`{shown(file)}` is a directory", "name the file in it"
+        case OSError():
+            why = (error.strerror or "unknown trouble").lower()
+            what = f"`{shown(file)}` cannot be read: {why}"
+        case _:
+            what = f"`{shown(file)}` is not a path"
+    return Problem(asked, "", what, hint)
+
+
+def _end_of(text: str, file: str) -> Place:
+    """The place right behind a text."""
+    lines = re.split("\r\n|\r|\n", text)
+    return Place(file, len(lines), len(lines[-1]) + 1)

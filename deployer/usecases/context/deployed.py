@@ -4,20 +4,28 @@ Rolling back or stopping must work while the file is being edited, so the name a
 is read from it; engine and everything else come from the state.
 """
 
+import os
+import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from os import urandom
 from pathlib import Path
 
 from deployer.engines.contract import Engine
 from deployer.errors import UsageError
+from deployer.planning.events import Progress, Say, Talk
 from deployer.planning.plan import Drift
 from deployer.planning.state import Record, State
-from deployer.stack.fields.values import Flat
+from deployer.stack.fields.values import Flat, show_seconds
 from deployer.state import StateStore
-from deployer.usecases.applying.actual import reconciled
-from deployer.usecases.context.hosts import elsewhere, placed, refuse_elsewhere
-from deployer.usecases.context.options import Options
-from deployer.usecases.context.settings import Settings
+from deployer.state.lock_wait import Patience, lock_in_time
+from deployer.usecases.context.hosts import (
+    elsewhere,
+    placed,
+    reconciled,
+    refuse_elsewhere,
+)
+from deployer.usecases.context.settings import Options, Settings, monotonic
 from deployer.usecases.context.stack_files import name_in, text_of
 from deployer.usecases.plan import prepare, refuse_other_file
 
@@ -98,3 +106,29 @@ def name_of(stack_file: Path, settings: Settings, *, cached: bool = True) -> str
     if (name := name_in(text_of(stack_file))) is not None:
         return name
     return prepare(stack_file, settings, Options(cached=cached))[0].name
+
+
+def locked(
+    store: StateStore, settings: Settings, say: Say, *, operation: str
+) -> AbstractContextManager[None]:
+    """Hold the lock of a stack; LockedError where others do for too long.
+
+    Who holds it is said once, and how long it was waited for again and again, so that
+    the waiting can be ended.
+    """
+    patience = Patience(settings.lock_timeout, monotonic, time.sleep, _chance)
+    told: set[str] = set()
+
+    def tell(holder: str, waited: float) -> None:
+        if holder not in told:
+            told.add(holder)
+            limit = show_seconds(patience.seconds)
+            say(Talk(store.stack, f"{holder}: waiting, for {limit} at most"))
+        total = round(patience.seconds)
+        say(Progress("the lock", round(waited), total, unit="s"))
+
+    return lock_in_time(store, patience, operation=operation, tell=tell)
+
+
+def _chance() -> float:
+    return int.from_bytes(os.urandom(2)) / 0xFFFF

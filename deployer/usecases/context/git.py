@@ -13,6 +13,8 @@ from deployer.system.children import GIT, find_program, variables
 LARGEST_FILE = 1 << 20
 """Bytes of a file that is exported; stacks, patches and lock files are smaller."""
 _SECONDS = 60
+_SETTINGS_SECONDS = 5
+"""Its settings are read first: a FIFO that they include is not waited for longer."""
 _QUIET = ("--no-pager", "--no-replace-objects", "--literal-pathspecs")
 _VARIABLES = {
     "LC_ALL": "C",
@@ -157,7 +159,8 @@ def _run(
 
 def _started(folder: Path) -> Iterator[tuple[str, str]]:
     """Settings of this repository that name a program by a word of their own."""
-    listed = _start(folder, ("config", "--list", "--name-only", "-z"), b"", ())
+    words = ("config", "--list", "--name-only", "-z")
+    listed = _start(folder, words, b"", (), seconds=_SETTINGS_SECONDS)
     for name in _names(listed.stdout):
         if _STARTS.fullmatch(name):
             yield name, "false" if name.endswith(".required") else ""
@@ -168,6 +171,8 @@ def _start(
     words: Sequence[str],
     typed: bytes,
     settings: Sequence[tuple[str, str]],
+    *,
+    seconds: int = _SECONDS,
 ) -> "subprocess.CompletedProcess[bytes]":
     if (program := find_program("git", os.environ)) is None:
         raise UsageError(
@@ -191,10 +196,10 @@ def _start(
             input=typed,
             capture_output=True,
             check=False,
-            timeout=_SECONDS,
+            timeout=seconds,
         )
     except subprocess.TimeoutExpired:
         raise UsageError(
-            f"`git {words[-1]}` in `{folder}` did not end within {_SECONDS} s",
+            f"`git` in `{folder}` did not end within {seconds} s",
             hint="look for a file of git that is a FIFO, or a disk that hangs",
         ) from None

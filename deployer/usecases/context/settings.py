@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,6 @@ from deployer.stack.project_root import (
 )
 from deployer.state import StateStore
 from deployer.state.places import StatePlace, place_at, store_at
-from deployer.usecases.context.home import home_of
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -27,6 +27,19 @@ if TYPE_CHECKING:
     from deployer.artefacts.store import Store
     from deployer.engines.contract import Engine, Place
     from deployer.planning.state import State
+
+
+def home_of(environment: dict[str, str]) -> str:
+    """The store of this user: DEPLOYER_HOME, or below the XDG data directory."""
+    if chosen := environment.get("DEPLOYER_HOME"):
+        folder = os.path.expanduser(chosen)
+        return folder if os.path.isabs(folder) else f"{os.getcwd()}/{folder}"
+    data = environment.get("XDG_DATA_HOME", "")
+    if not data.startswith("/"):  # the standard: a relative path is to be ignored
+        home = environment.get("HOME") or os.path.expanduser("~")
+        data = f"{home}/.local/share"
+    return f"{data}/deployer"
+
 
 STATE_FOLDER = Path(".deployer") / "state"
 """Beside the stacks; not committed."""
@@ -98,7 +111,7 @@ class Settings:
         if url := self.environment.get(STATE_URL):
             place = place_at(url).below(_below(stack_file))
         elif (file := project_file(stack_file)) is not None:
-            from deployer.usecases.context.project_settings import state_place  # noqa: PLC0415 - slow
+            from deployer.usecases.context.state_places import state_place  # noqa: PLC0415 - slow
 
             below, variables = _below(stack_file), self.environment
             place = state_place(file, below, variables, self.base)
@@ -176,3 +189,33 @@ def monotonic() -> float:
 def whole(value: JsonValue, default: int) -> int:
     """A whole number from a record, where it holds one."""
     return value if isinstance(value, int) and not isinstance(value, bool) else default
+
+
+class Pending(StrEnum):
+    """What becomes of what an earlier run began and did not end."""
+
+    ADOPT = "adopt"
+    """It is settled first, and the plan goes on from there."""
+    CLEAR = "clear"
+    """It is settled, and nothing new is begun."""
+    FAIL = "fail"
+    """Nothing is done while there is any."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a stack is to be read and compared."""
+
+    engine: str | None = None
+    """Instead of the engine that the file names."""
+    locked: bool = False
+    """Refuse to resolve anything that the lock file does not hold."""
+    refresh: bool = False
+    """Observe all that is live, also where that takes requests to somebody else."""
+    observe: bool = False
+    """Observe all that is live on this machine, as before an apply."""
+    pending: Pending = Pending.ADOPT
+    without_state: bool = False
+    """Ask nobody what is deployed: all of the stack counts as new."""
+    cached: bool = True
+    """Take what earlier runs read of the same files."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from deployer.errors import UsageError
 from deployer.stack.project_root import PROJECT_FILE, leads_out
-from deployer.system.regular_files import read_regular
+from deployer.system.files import read_regular
 
 _YAML = (".yaml", ".yml")
 _NAMED = (".deployer.yaml", ".deployer.yml")

@@ -5,6 +5,7 @@ credentials, and answers what is deployed, so a bucket is believed only where th
 environment allows it, or where the revision that the work is based on names the same.
 """
 
+import os
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -13,7 +14,9 @@ from urllib.parse import urlsplit
 
 from deployer.errors import DeployerError, UsageError
 from deployer.stack.fields.project_fields import StateOptions
-from deployer.stack.load_project import project_in
+from deployer.stack.load import load_project, project_in
+from deployer.stack.project_root import allowed_in, how_to_allow, may_read, root_of
+from deployer.state import KEPT
 from deployer.state.places import StatePlace, place_at
 from deployer.usecases.context.git import commit_of, content_at, merge_base
 
@@ -110,3 +113,44 @@ def _commits(
             yield merge_base(folder, f"refs/remotes/origin/{branch}")
         elif environment.get(protected) == "true":
             yield commit_of(folder, environment.get(commit, ""))
+
+
+def state_place(
+    file: Path, below: Path, environment: Mapping[str, str], revision: str
+) -> StatePlace | None:
+    """Where the project keeps the states of the stacks in the folder ``below``.
+
+    None where it does not say.
+
+    Raises StackError with everything that is wrong in the file, and UsageError for a
+    place that a project may not name, see `deployer.usecases.context.state_places`.
+    """
+    options = load_project(_shown(file)).state
+    if options is None:
+        return None
+    if options.backend == "file":
+        folder = file.parent / (options.path or ".deployer/state")
+        if not may_read(folder, root_of(file), allowed_in(environment)):
+            raise UsageError(
+                f"`{_shown(file)}` keeps states in `{folder}`, outside of its project",
+                hint=how_to_allow(folder),
+            )
+        where = str(folder)
+    else:
+        parts = (options.account, options.bucket, options.prefix)
+        where = "/".join(part.strip("/") for part in parts if part)
+    place = StatePlace(options.backend, where, _extra(options), options.keep or KEPT)
+    if place.scheme != "file":
+        refuse_unknown(place, options, _shown(file), environment, revision)
+    return place.below(below)
+
+
+def _extra(options: StateOptions) -> dict[str, str]:
+    found = {"region": options.region, "endpoint": options.endpoint}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _shown(file: Path) -> Path:
+    """As people would type it, for messages."""
+    here = Path.cwd()
+    return Path(os.path.relpath(file, here)) if file.is_relative_to(here) else file

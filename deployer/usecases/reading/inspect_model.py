@@ -23,15 +23,14 @@ from deployer.gguf.facts import (
 from deployer.gguf.header import Header, read_header, read_sizes
 from deployer.gguf.reading import beginning, header_in, remote
 from deployer.gguf.stream import local
+from deployer.planning.events import Watch
 from deployer.planning.facts import Pin
 from deployer.planning.fit import Fit
 from deployer.planning.graph import expand
-from deployer.planning.progress import Watch
 from deployer.stack.load import load
 from deployer.usecases.context.settings import Settings
-from deployer.usecases.reading.memory_fit import Sized
 from deployer.usecases.reading.read_stack import resolved
-from deployer.usecases.reading.weights import Weighed, weighed
+from deployer.usecases.reading.weights import Sized, Weighed, weighed
 
 _REFERENCE = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(:(?P<quant>[\w.-]+))?")
 _STACKS = (".yaml", ".yml")

@@ -8,7 +8,7 @@ from deployer.planning.graph import build_number, tag_number
 from deployer.stack.fields.model import Stack
 from deployer.stack.load import Loaded
 from deployer.stack.notices import Notice, Severity
-from deployer.stack.yaml.tree import place_of
+from deployer.stack.yaml.yaml12 import place_of
 
 
 def number_of(stack: Stack, locked: Facts | None) -> int | None:

@@ -23,7 +23,7 @@ from deployer.diagnostics import Place
 from deployer.planning.fit import Fit, fit_data, fit_of
 from deployer.planning.resources import Graph, Kind, Node
 from deployer.stack.notices import Notice, Severity
-from deployer.system.private_files import read, write
+from deployer.system.files import read, write
 
 _ABSENT = "-"
 _LARGE = 256 * 1024

@@ -9,24 +9,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deployer.artefacts.sources import folders, paths
-from deployer.artefacts.sources.digests import DigestCache
+from deployer.artefacts.sources import paths
+from deployer.artefacts.sources.files import DigestCache
+from deployer.artefacts.sources.paths import relative
 from deployer.artefacts.store import Store
 from deployer.errors import AuthError, SourceError
 from deployer.gguf.facts import Facts as Weights
 from deployer.gguf.facts import from_json, to_json
 from deployer.gguf.reading import facts_of_addresses, facts_of_files
 from deployer.gguf.stream import HeaderError
-from deployer.planning.facts import HEADER, Facts, Pin
-from deployer.planning.pins import flaw_of
-from deployer.planning.progress import Watch
+from deployer.planning.events import Watch
+from deployer.planning.facts import HEADER, Facts, Pin, flaw_of
 from deployer.planning.resources import Kind
 from deployer.stack.fields.model import LlamaCpp, Stack
 from deployer.stack.fields.values import JsonValue
 
 if TYPE_CHECKING:
     from deployer.llama.build import trees
-    from deployer.llama.patches.patch_file import Patch
+    from deployer.llama.patches import Patch
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class Resolver:
                 cache=self._cache,
                 progress=self.progress,
             )
-            return folders.relative(found, self.folder)
+            return relative(found, self.folder)
         if wanted.source == "release":
             from deployer.llama.build import releases  # noqa: PLC0415 - as above
 
@@ -89,7 +89,7 @@ class Resolver:
         from deployer.llama.build import trees  # noqa: PLC0415 - as above
 
         found = trees.pin_tree(self._request(wanted), self.patches, self.around)
-        return folders.relative(found, self.folder) if self.is_local(found) else found
+        return relative(found, self.folder) if self.is_local(found) else found
 
     @property
     def around(self) -> "trees.Surroundings":
@@ -179,9 +179,9 @@ class Resolver:
 
             return pypi.pin(wanted.pypi, environment=self.environment)
         if wanted.url is not None:
-            from deployer.artefacts.sources import http  # noqa: PLC0415 - as above
+            from deployer.artefacts.sources.transfer import pin  # noqa: PLC0415 - as above
 
-            return http.pin(
+            return pin(
                 wanted.url,
                 sha256=wanted.sha256,
                 downloads=self.store.downloads,
@@ -196,7 +196,7 @@ class Resolver:
                 cache=self._cache,
                 progress=self.progress,
             )
-            return folders.relative(found, self.folder)
+            return relative(found, self.folder)
         from deployer.artefacts.sources import hub  # noqa: PLC0415 - as above
 
         choice = hub.Choice(

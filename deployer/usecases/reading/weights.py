@@ -1,19 +1,391 @@
-"""What the headers of the weights say about a stack: does it fit, is it known."""
+"""What the headers of the weights say about a stack: does it fit, is it known.
 
-from dataclasses import dataclass
+Walking over the vocabulary of a model takes longer than the rest of a plan, and what
+lies in the store does not change: so what was read of it is kept beside it.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from deployer.artefacts import lock_file
-from deployer.diagnostics import Problem
+from deployer.artefacts.store import Entry, Store
+from deployer.diagnostics import Place, Problem
 from deployer.errors import StackError
-from deployer.gguf.facts import from_json
-from deployer.planning.facts import HEADER, Facts
+from deployer.gguf.facts import (
+    Facts,
+    NoModelError,
+    Projector,
+    Template,
+    from_json,
+    template_of,
+    to_json,
+)
+from deployer.gguf.memory import Machine, Serving, fit_on, host_memory_needed
+from deployer.llama.known.models import (
+    ARCHITECTURE,
+    PROJECTOR,
+    Known,
+    known_by,
+    known_in_binary,
+    known_in_tree,
+)
+from deployer.planning.facts import HEADER, Pin
+from deployer.planning.facts import Facts as Locked
+from deployer.planning.fit import Fit
+from deployer.planning.graph import build_number
 from deployer.planning.resources import Graph, Kind
+from deployer.show.text import fit_line
+from deployer.show.text import sized as shown_size
+from deployer.stack.checks import gpu_types
+from deployer.stack.fields.gate_options import Gates
+from deployer.stack.fields.model import Stack
+from deployer.stack.fields.values import size_in_bytes
 from deployer.stack.load import Loaded
+from deployer.stack.yaml.yaml12 import place_of
+from deployer.system.files import read, read_regular, write
 from deployer.usecases.context.settings import Settings
-from deployer.usecases.reading.memory_fit import Sized, does_not_fit, doubts, sized
-from deployer.usecases.reading.model_support import judged
-from deployer.usecases.reading.weight_headers import weights_facts
+from deployer.usecases.reading.prepared import this_code
+
+if TYPE_CHECKING:
+    from deployer.gguf.choices import Way
+
+
+def weights_facts(pin: Pin, key: str, store: Store) -> Facts | None:
+    """Return what is known of the weights; None where they are not there yet."""
+    known = from_json(pin.about.get(HEADER))
+    if known is not None or (entry := store.find("weights", key)) is None:
+        return known
+    folder, name = str(store.home / "cache" / "headers"), f"{key}.json"
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        kept = json.loads(read(folder, name))
+        facts = from_json(kept["facts"]) if kept["code"] == this_code() else None
+        if facts is not None:
+            return facts
+    found = _in_files(pin, entry)
+    if found is not None:
+        with suppress(OSError):
+            content = json.dumps({"code": this_code(), "facts": to_json(found)})
+            write(folder, name, content.encode())
+    return found
+
+
+def _in_files(pin: Pin, entry: Entry) -> Facts | None:
+    names = sorted(name for name in entry.files if name.endswith(".gguf"))
+    mmproj = str(pin.about.get("mmproj") or "")
+    model = [entry.path(name) for name in names if Path(name).name != mmproj]
+    projector = [entry.path(name) for name in names if Path(name).name == mmproj]
+    if not model:
+        return None
+    from deployer.gguf.reading import (  # noqa: PLC0415 - once for an artefact
+        facts_of_files,
+    )
+
+    try:
+        return facts_of_files(model, projector[0] if projector else None)
+    except NoModelError:
+        return None
+
+
+_UNTOLD_FLAGS = (
+    *("n-cpu-ffn", "cpu-moe", "model-draft", "spec-draft-model", "lora"),
+    *("lora-scaled", "control-vector", "kv-unified-per-slot", "mmproj-device"),
+)
+"""Options without a field that take or move memory."""
+_CGROUP = Path("/sys/fs/cgroup/memory.max")
+
+
+@dataclass(frozen=True, slots=True)
+class Sized:
+    """A stack as far as memory goes."""
+
+    facts: Facts
+    serving: Serving
+    machines: tuple[tuple[str | None, Machine], ...]
+    """The GPU types in the stack's order; None for the CPU of the machine."""
+
+    @property
+    def fits(self) -> tuple[Fit, ...]:
+        """On each machine that the stack may run on."""
+        return tuple(fit_on(self.facts, self.serving, it) for _, it in self.machines)
+
+
+def sized(stack: Stack, locked: Locked, weights: Facts) -> Sized:
+    """Return what decides about the memory of a stack."""
+    return Sized(weights, serving_of(stack, locked), tuple(_machines(stack)))
+
+
+def serving_of(stack: Stack, locked: Locked) -> Serving:
+    """The options of a stack that decide about memory."""
+    server = stack.server
+    build = build_number(stack, locked)
+    if server is None:
+        return Serving(build=build)
+    layers = server.n_gpu_layers
+    attention = {"on": True, "off": False}
+    return Serving(
+        build=build,
+        ctx_size=server.ctx_size,
+        parallel=server.parallel,
+        batch_size=server.batch_size,
+        ubatch_size=server.ubatch_size,
+        cache_type_k=server.cache_type_k,
+        cache_type_v=server.cache_type_v,
+        kv_unified=server.kv_unified,
+        swa_full=bool(server.swa_full),
+        flash_attn=attention.get(server.flash_attn or ""),
+        kv_offload=server.kv_offload is not False,
+        mmproj_offload=server.mmproj_offload is not False,
+        n_gpu_layers=layers if isinstance(layers, int) else None,
+        n_cpu_moe=server.n_cpu_moe or 0,
+        cache_ram=server.cache_ram,
+        ctx_checkpoints=server.ctx_checkpoints,
+        untold=tuple(_untold(stack)),
+    )
+
+
+def does_not_fit(size: Sized, places: Mapping[str, Place]) -> Iterator[Problem]:
+    """A problem for each machine that does not hold it, with the cheapest ways out."""
+    for gpu, machine in size.machines:
+        fit = fit_on(size.facts, size.serving, machine)
+        if fit.holds or fit.unsure:
+            continue
+        from deployer.gguf.choices import ways_out  # noqa: PLC0415 - only on trouble
+
+        place, path = _place(places, gpu)
+        hint = _ways(ways_out(size.facts, size.serving, gpu, machine))
+        yield Problem(place, path, f"the model does not fit: {fit_line(fit)}", hint)
+
+
+def doubts(stack: Stack, size: Sized) -> Iterator[str]:
+    """Yield what is no error and may end in one: host memory under load."""
+    fit = size.fits[0]
+    if not fit.holds and fit.unsure:
+        yield f"it may not fit: {fit_line(fit)}: {'; '.join(fit.unsure)}"
+    machine = size.machines[0][1]
+    held = host_memory_needed(
+        size.facts, size.serving, gpu=machine.gpus > 0, snapshot=machine.snapshot
+    )
+    if not fit.host and fit.capacity and fit.holds and held > fit.capacity:
+        yield (
+            f"under load the server may take {shown_size(held)} of"
+            f" {shown_size(fit.capacity)}:"
+            f" {_grown(fit)}; set `server.cache_ram` and `server.ctx_checkpoints` lower"
+        )
+    memory = stack.modal.memory if stack.engine == "modal" and stack.modal else None
+    if memory is not None and size_in_bytes(memory) < held:
+        yield (
+            f"`modal.memory: {memory}` is less than the server may take under load,"
+            f" {shown_size(held)}: {_grown(fit)}"
+        )
+
+
+def _grown(fit: Fit) -> str:
+    return " and ".join(f"{name} {shown_size(bytes_)}" for name, bytes_ in fit.grows)
+
+
+def _ways(ways: "tuple[Way, ...]") -> str:
+    if not ways:
+        return "nothing in the table of GPUs holds it: take a smaller quantisation"
+    return ", or ".join(_way(way) for way in ways)
+
+
+def _way(way: "Way") -> str:
+    fields = " and ".join(f"`{path}: {value}`" for path, value in way.fields.items())
+    cost = f", ${way.dearer:+.2f}/h".replace("$+", "+$").replace("$-", "-$")
+    free = abs(way.dearer) < 0.005
+    figures = f"{shown_size(way.fit.total)} of {shown_size(way.fit.capacity)}"
+    return f"{fields} ({figures}{'' if free else cost})"
+
+
+def _place(places: Mapping[str, Place], gpu: str | None) -> tuple[Place, str]:
+    """Where what decides was written: the GPU, else the context, else the stack."""
+    paths = ("gpu",) if gpu is not None else ("server.ctx_size", "model")
+    for path in paths:
+        if (found := place_of(places, path)) is not None:
+            return found, path
+    return Place("stack"), ""
+
+
+def _machines(stack: Stack) -> Iterator[tuple[str | None, Machine]]:
+    wanted = stack.snapshot is not None and stack.snapshot.enabled is not False
+    copied = wanted and bool(stack.snapshot and stack.snapshot.gpu)
+    for name, count in gpu_types(stack):
+        from deployer.gguf.choices import machine_of  # noqa: PLC0415 - few have one
+
+        yield name, machine_of(name, count, snapshot=copied)
+    if stack.gpu is None and stack.engine == "local":
+        yield None, Machine("this machine", memory_here())
+    elif stack.gpu is None:
+        memory = stack.modal.memory if stack.modal else None
+        yield None, Machine("container", 0 if memory is None else size_in_bytes(memory))
+
+
+def memory_here() -> int:
+    """Bytes of memory of this machine, or of the container around; 0 if unknown."""
+    found = 0
+    with suppress(OSError, ValueError):
+        found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with suppress(OSError, ValueError):
+        limit = int(_CGROUP.read_text(encoding="ascii"))
+        found = min(found, limit) if found else limit
+    return found
+
+
+def _untold(stack: Stack) -> Iterator[str]:
+    server = stack.server
+    if server is None:
+        return
+    if server.override_tensor:
+        yield "`override_tensor` moves tensors between GPU and host"
+    for name in server.flags or {}:
+        if name in _UNTOLD_FLAGS:
+            yield f"`{name}` takes or moves memory"
+
+
+_SAME_WIDTH = ("gemma",)
+"""Projector types whose stated width was seen to be that of the model."""
+_ASKS_THINKING = ("thinking", "thinking_budget")
+_ASKS_TOOLS = ("tools", "responses_api")
+_NO_TEMPLATE = (
+    "the weights hold no chat template, so llama-server takes `chatml`: a base model"
+    " follows no instructions, another needs `server.chat_template`"
+)
+
+
+@dataclass(slots=True)
+class Judged:
+    """What is wrong, and what may be."""
+
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def judged(
+    stack: Stack,
+    folder: Path,
+    locked: Locked,
+    weights: Facts,
+    places: Mapping[str, Place],
+) -> Judged:
+    """Hold the model against the build and the gates of a stack."""
+    found = Judged()
+    build = build_number(stack, locked)
+    for problem in (
+        *_names(stack, folder, build, weights),
+        *_projection(weights),
+    ):
+        place = place_of(places, problem.path) or problem.place
+        found.problems.append(Problem(place, problem.path, problem.what, problem.hint))
+    for path, what in _template(stack, folder, weights):
+        written = place_of(places, path)
+        where = f"{written.file}:{written.line}: " if written else ""
+        found.notes.append(f"{where}{what}")
+    return found
+
+
+def _names(
+    stack: Stack, folder: Path, build: int | None, weights: Facts
+) -> Iterator[Problem]:
+    """Names that the build does not know."""
+    architecture = weights.model.architecture
+    wanted = [(ARCHITECTURE, architecture, "llama_cpp.tag", "architecture")]
+    kinds = weights.projector.kinds if weights.projector else ()
+    wanted += [(PROJECTOR, it, "model.mmproj", "projector type") for it in kinds]
+    for kind, name, path, word in wanted:
+        answer = known_by(kind, name, build)
+        known = _at_hand(kind, name, stack, folder)
+        if known is Known.UNCERTAIN:
+            known = answer.known
+        if known is Known.NO:
+            what = f"`{stack.llama_cpp.tag}` does not know the {word} `{name}`"
+            yield Problem(_NOWHERE, path, what, _newer(answer.since, answer.gone))
+
+
+_NOWHERE = Place("stack")
+
+
+def _newer(since: int | None, gone: int | None) -> str:
+    if since is None:
+        return "no build up to b11434 does: take a newer one, or other weights"
+    until = f", below `b{gone}`" if gone is not None else ""
+    return f"write `tag: b{since}` or later{until}"
+
+
+def _at_hand(kind: str, name: str, stack: Stack, folder: Path) -> Known:
+    """Return what a binary or a source tree of the user says."""
+    wanted = stack.llama_cpp
+    if wanted.binary is not None:
+        return known_in_binary(kind, name, folder / wanted.binary)
+    if wanted.source_path is not None:
+        return known_in_tree(kind, name, folder / wanted.source_path)
+    return Known.UNCERTAIN
+
+
+def _projection(weights: Facts) -> Iterator[Problem]:
+    """A projector that was made for another model."""
+    projector, width = weights.projector, weights.model.embedding_length
+    if projector is None or not _is_told(projector) or projector.projection == width:
+        return
+    what = (
+        f"the projector makes embeddings of {projector.projection} numbers, and the"
+        f" model takes {width}"
+    )
+    yield Problem(_NOWHERE, "model.mmproj", what, "take the projector of this model")
+
+
+def _is_told(projector: Projector) -> bool:
+    first = projector.kinds[0] if projector.kinds else ""
+    return projector.projection > 0 and first.startswith(_SAME_WIDTH)
+
+
+def _template(stack: Stack, folder: Path, weights: Facts) -> Iterator[tuple[str, str]]:
+    """Yield what the chat template lacks, and where to say so."""
+    asked = _asked(stack.gates)
+    own = stack.server.chat_template if stack.server else None
+    if own is not None and not own.endswith(".jinja"):
+        return  # a template of llama.cpp's own
+    if own is not None:
+        path, template = "server.chat_template", _read(folder / own)
+    elif not weights.model.whole:
+        return
+    else:
+        path, template = "model", weights.model.template
+    if template is None and ("chat" in asked or len(asked) > 1):
+        yield path, _NO_TEMPLATE
+    if template is None:
+        return
+    if template.outdated and own is None:
+        hint = "fetch the file anew, or set `server.chat_template`"
+        yield path, f"the weights hold {template.outdated}: {hint}"
+    for gate in asked:
+        lacks = _lacks(gate, template)
+        if lacks:
+            yield f"gates.{gate}", f"gate `{gate}` will fail: {lacks}"
+
+
+def _lacks(gate: str, template: Template) -> str:
+    if gate in _ASKS_THINKING and not template.thinking:
+        return "the chat template knows no thinking"
+    if gate in _ASKS_TOOLS and not template.tools:
+        return "the chat template shows no tools to the model"
+    return ""
+
+
+def _asked(gates: Gates | None) -> tuple[str, ...]:
+    """The gates of a stack, by name."""
+    if gates is None:
+        return ()
+    names = (name for name in type(gates).model_fields if name != "custom")
+    return tuple(name for name in names if getattr(gates, name) is not None)
+
+
+def _read(file: Path) -> Template | None:
+    return template_of(read_regular(file).decode("utf-8", errors="replace"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +402,7 @@ class Weighed:
 
 
 def weighed(
-    loaded: Loaded, stack_file: Path, settings: Settings, facts: Facts, graph: Graph
+    loaded: Loaded, stack_file: Path, settings: Settings, facts: Locked, graph: Graph
 ) -> Weighed:
     """Hold the model of a stack against its build, its gates and its machine."""
     stack = loaded.stack

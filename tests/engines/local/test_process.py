@@ -16,14 +16,19 @@ from deployer.engines.local.supervise.process import (
     Ended,
     Running,
     drain,
+    end_keepers,
     find,
     is_alive,
+    keepers_of,
     scrubbed,
     spawn,
     stop,
     wait_for_end,
 )
 from deployer.errors import EngineError
+from tests.engines.local.conftest import PROGRAM, until
+
+HUNG_KEEPER = PROGRAM.with_name("hung_keeper.py")
 
 Start = Callable[..., Running]
 
@@ -185,6 +190,32 @@ def test_a_server_that_ignores_sigterm_is_killed(listening: Start) -> None:
     running = listening("--ignore-sigterm")
     stop(running, grace=0.3)
     assert not is_alive(running)
+
+
+def test_a_server_ends_that_a_hung_keeper_traces(tmp_path: Path, port: int) -> None:
+    words = (sys.executable, str(PROGRAM), "--port", str(port))
+    running = spawn(
+        [sys.executable, str(HUNG_KEEPER), *words],
+        wrapped=True,
+        run_dir=tmp_path / "k1",
+        address="stack/server",
+        key="k1",
+        port=port,
+        environment={},
+    )
+    (keeper,) = keepers_of(running.pid)
+    try:
+        until(running, lambda: is_traced(running.pid))
+        stop(running, grace=0)
+        assert not is_alive(running)
+        assert not keeper.is_running()
+    finally:
+        end_keepers([keeper])
+
+
+def is_traced(pid: int) -> bool:
+    threads = Path(f"/proc/{pid}/task").glob("*/status")
+    return any("TracerPid:\t0\n" not in it.read_text() for it in threads)
 
 
 def test_stopping_twice_is_fine(listening: Start) -> None:

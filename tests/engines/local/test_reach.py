@@ -2,8 +2,7 @@ import os
 
 import pytest
 
-from deployer.engines.local.reach import lead, reached
-from deployer.engines.local.reuseport import GATE_SOURCE
+from deployer.engines.local.reuseport import GATE_SOURCE, lead, reached
 from deployer.engines.local.supervise.process import Running
 from deployer.errors import EngineError
 from tests.engines.local.conftest import Start

@@ -7,8 +7,7 @@ from typing import Any
 from deployer.llama.build.recipe import Target, refusals
 from deployer.planning.graph import architectures_of
 from deployer.stack.checks import checks
-from deployer.stack.fields.gpus import GPUS
-from deployer.stack.fields.model import Stack
+from deployer.stack.fields.model import GPUS, Stack
 
 _PROMPTS = ("Hello", 'Say "hi"', "Zähle bis drei.", "A\nB", "'''", "{{ 7 * 7 }}", "🦙")
 _TAGS = ("b8672", "b9763", "b10434", "b11434", "v0.5.0", "0123abc")

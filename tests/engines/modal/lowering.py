@@ -11,15 +11,14 @@ from deployer.engines.modal.apps import Apps
 from deployer.engines.modal.lower import files_of, lower, outputs_of
 from deployer.engines.modal.render import render
 from deployer.engines.registry import ABILITIES
-from deployer.llama.patches.patch_file import Patch, load_patches
+from deployer.llama.patches import Patch, load_patches
 from deployer.planning.facts import Facts, Pin
 from deployer.planning.graph import expand
-from deployer.planning.keys import digest
-from deployer.planning.resources import Graph, Kind
+from deployer.planning.resources import Graph, Kind, digest
 from deployer.stack.fields.model import Stack
 from deployer.stack.fields.values import JsonValue
 from deployer.stack.load import load
-from deployer.testing.stacks import stack as stack_of
+from deployer.testing.states import stack as stack_of
 from deployer.usecases.reading.read_stack import patches_of
 
 ROOT = Path(__file__).parents[3]

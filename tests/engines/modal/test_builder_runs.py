@@ -12,13 +12,12 @@ from typing import Any
 
 import pytest
 
-from deployer.engines.modal.lower_builder import lower_builder
+from deployer.engines.contract import write_files
+from deployer.engines.modal.lower import lower_builder
 from deployer.engines.modal.render import render_builder, runtime_files
-from deployer.engines.rendered_files import write_files
-from deployer.llama.patches.patch_file import Patch, load_patch
+from deployer.llama.patches import Patch, load_patch
 from deployer.planning.facts import Pin
-from deployer.planning.keys import digest
-from deployer.planning.resources import Kind, Node
+from deployer.planning.resources import Kind, Node, digest
 from deployer.stack.fields.values import JsonValue
 from tests.llama.small_source import (
     FIX,

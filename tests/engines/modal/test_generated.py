@@ -8,10 +8,10 @@ from pathlib import Path
 import modal
 import pytest
 
-from deployer.engines.modal import app_module
+from deployer.engines.contract import write_files
+from deployer.engines.modal import drive
 from deployer.engines.modal.apps import CLASS, METHOD
 from deployer.engines.modal.render import runtime_files
-from deployer.engines.rendered_files import write_files
 from deployer.stack.load import load
 from tests.engines.modal.generated import generated
 from tests.engines.modal.lowering import CAPTURED, ROOT, rendered
@@ -110,7 +110,7 @@ def check_app(text: str, file: Path) -> None:
     file.write_text(text, "utf-8")
     write_files(runtime_files(), file.parent)
     try:
-        module = app_module.load(file)
+        module = drive.load(file)
     finally:
         sys.modules.pop(file.stem, None)
     assert isinstance(module.app, modal.App)

@@ -4,8 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from deployer.engines.contract import write_files
 from deployer.engines.modal.render import runtime_files
-from deployer.engines.rendered_files import write_files
 from tests.engines.modal.golden import FOLDER, golden
 from tests.engines.modal.lowering import ROOT
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from deployer.engines.modal.billing.rates import changed
+from deployer.engines.modal.billing import changed
 from deployer.planning.costs import LISTED
 
 FIELDS = {"gpu": "L4"}

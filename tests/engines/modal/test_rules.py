@@ -9,12 +9,16 @@ import ast
 import pytest
 
 from deployer.engines.modal.apps import builder_app, candidate_app
-from deployer.engines.modal.lower import lower_server, outputs_of, url_label
-from deployer.engines.modal.lower_builder import lower_builder
+from deployer.engines.modal.lower import (
+    lower_builder,
+    lower_server,
+    outputs_of,
+    url_label,
+)
 from deployer.engines.modal.render import runtime_files
 from deployer.errors import EngineError
-from deployer.llama.patches.patch_file import load_patches
-from deployer.testing.stacks import stack as stack_of
+from deployer.llama.patches import load_patches
+from deployer.testing.states import stack as stack_of
 from tests.engines.modal.lowering import (
     CAPTURED,
     PATCHES,

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
+from deployer.engines.contract import write_files
 from deployer.engines.modal.apps import Server
 from deployer.engines.modal.render import render_tryout, runtime_files
-from deployer.engines.rendered_files import write_files
 from tests.engines.modal.lowering import CAPTURED, PICTURE, lowered
 
 RUNNER = Path(__file__).with_name("run_function.py")

@@ -16,25 +16,35 @@ from typing import Final
 
 import psutil
 
-from deployer.artefacts.sources.digests import DigestCache
-from deployer.artefacts.sources.space import ensure_room
+from deployer.artefacts.sources.files import DigestCache, ensure_room
 from deployer.artefacts.store import Entry, Store
 from deployer.engines.contract import Place
 from deployer.engines.local.server import Server
-from deployer.engines.local.snapshot import criu, image, manifest
-from deployer.engines.local.snapshot.proof import answers_of
-from deployer.engines.local.snapshot.warmup_requests import warm_up
+from deployer.engines.local.snapshot import criu, image
+from deployer.engines.local.snapshot.image import (
+    OTHER_KEY,
+    environment_digest,
+    flaw_of,
+    machine,
+    mapped_files,
+    sealed,
+)
+from deployer.engines.local.snapshot.proof import answers_of, warm_up
 from deployer.engines.local.supervise import identity
-from deployer.engines.local.supervise.keepers import end_keepers, keepers_of
-from deployer.engines.local.supervise.process import Running, scrubbed, stop
-from deployer.engines.local.supervise.resident import memory_of
+from deployer.engines.local.supervise.process import (
+    Running,
+    end_keepers,
+    keepers_of,
+    scrubbed,
+    stop,
+)
+from deployer.engines.local.supervise.survivors import memory_of
 from deployer.errors import EngineError, UsageError
 from deployer.planning.events import Say, Talk
 from deployer.planning.resources import Node
 from deployer.planning.state import Record, record_of
-from deployer.stack.fields.units import show_bytes, show_seconds
-from deployer.stack.fields.values import Flat, JsonValue
-from deployer.system.contained import contained
+from deployer.stack.fields.values import Flat, JsonValue, show_bytes, show_seconds
+from deployer.system.files import contained
 
 _KIND: Final = "snapshot"
 VARIABLE: Final = "DEPLOYER_VERIFY_IMAGES"
@@ -59,7 +69,7 @@ class Snapshots:
         Raises EngineError for a warm-up that fails or a process that cannot be
         frozen, and StoreError for a full disk; nothing is left behind then.
         """
-        flawed = bool(self.flaw(node.key, self._private(node)))
+        flaw = self.flaw(node.key, self._private(node))
         if self.store.find(_KIND, node.key) is None:
             self.store.remove(_KIND, node.key)
         # One that is whole is replaced only once there is a new one: others share it.
@@ -69,8 +79,14 @@ class Snapshots:
             lambda into: self._capture(node, needs, into, say),
             now=lambda: datetime.now(tz=UTC),
             say=lambda text: say(Talk(node.address, text)),
-            again=flawed,
+            again=bool(flaw),
         )
+        if flaw == OTHER_KEY:
+            text = (
+                "a server that runs keeps the API key that it was started with:"
+                " `deployer stop` and `deployer start` give it the new one"
+            )
+            say(Talk(node.address, text))
         self._condemned(node.key).unlink(missing_ok=True)
         return {"path": str(entry.folder), "size": entry.size}
 
@@ -84,7 +100,7 @@ class Snapshots:
         found = criu.capability(self.place.environment, self.place.home)
         if not found.works:
             return ""
-        return manifest.flaw_of(
+        return flaw_of(
             entry,
             variables=scrubbed(os.environ),
             api_key=server.known_key(),
@@ -203,7 +219,7 @@ class Snapshots:
                 " restored one could not be proven",
                 hint="write `snapshot: {enabled: false}` to do without",
             ) from error
-        return {"proof": proof, "api_key": manifest.sealed(api_key)}
+        return {"proof": proof, "api_key": sealed(api_key)}
 
     def _frozen(
         self,
@@ -224,10 +240,10 @@ class Snapshots:
             "log": str(server.log),
             "folder": str(server.run_dir),
             "memory": memory,
-            "machine": dict(manifest.machine()),
+            "machine": dict(machine()),
             "boot": identity.boot_id(),
-            "environment": manifest.environment_digest(scrubbed(os.environ)),
-            "depends": manifest.mapped_files(running.pid, digests),
+            "environment": environment_digest(scrubbed(os.environ)),
+            "depends": mapped_files(running.pid, digests),
         }
         if problem := criu.dump(program, running.pid, into):
             free = shutil.disk_usage(into).free

@@ -8,9 +8,14 @@ Whatever goes wrong on the way is reported and ends in a cold start.  The image 
 up only where it is at fault: its bytes are others than were written, or it answers
 otherwise.  A process that takes long to end, a port, a limit or a CRIU that was killed
 says nothing about an image, which other stacks may share.
+
+An image brings the nice value and the limits of the shell in which it was taken.  What
+a server that starts cold would inherit is what its keeper has: it was started just now.
 """
 
 import json
+import os
+import resource
 import shutil
 import time
 from collections.abc import Mapping
@@ -22,19 +27,48 @@ from typing import Final
 from deployer.artefacts.store import Entry
 from deployer.engines.local.ports import established
 from deployer.engines.local.server import Server
-from deployer.engines.local.snapshot import criu, image, surroundings
+from deployer.engines.local.snapshot import criu, image
 from deployer.engines.local.snapshot.capture import Snapshots
-from deployer.engines.local.snapshot.proof import Limits, OtherAnswerError, prove
-from deployer.engines.local.snapshot.warmup_requests import Door
+from deployer.engines.local.snapshot.proof import Door, Limits, OtherAnswerError, prove
 from deployer.engines.local.supervise import identity
 from deployer.engines.local.supervise.health import wait_healthy
-from deployer.engines.local.supervise.process import Running, spawn, stop
+from deployer.engines.local.supervise.process import Running, keepers_of, spawn, stop
 from deployer.engines.local.supervise.survivors import note
 from deployer.errors import DeployerError, EngineError, TimedOutError
 from deployer.planning.events import Say, Talk
-from deployer.stack.fields.units import show_seconds
-from deployer.stack.fields.values import Flat
-from deployer.system.contained import contained
+from deployer.stack.fields.values import Flat, show_seconds
+from deployer.system.files import contained
+
+_LIMITS: Final = {
+    getattr(resource, name): name
+    for name in sorted(dir(resource))
+    if name.startswith("RLIMIT_")
+}
+
+
+def renew(pid: int) -> None:
+    """Give a restored server the limits and the nice value of its keeper.
+
+    Raises EngineError where the system does not allow that.
+    """
+    if not (keepers := keepers_of(pid)):
+        raise EngineError("the process ended before it was restored")
+    keeper = keepers[-1].pid
+    try:
+        for limit, name in _LIMITS.items():
+            wanted = resource.prlimit(keeper, limit)
+            if resource.prlimit(pid, limit) != wanted:
+                what = f"its limit {name} to {wanted}"
+                resource.prlimit(pid, limit, wanted)
+        what = "its nice value"
+        nice = os.getpriority(os.PRIO_PROCESS, keeper)
+        # In Linux it belongs to a thread, and the pid names the first one only.
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            with suppress(ProcessLookupError):
+                os.setpriority(os.PRIO_PROCESS, int(thread.name), nice)
+    except (OSError, ValueError) as error:
+        raise EngineError(f"the system refuses to set {what}: {error}") from error
+
 
 _ORIGIN: Final = "origin.json"
 _IMAGES: Final = "image"
@@ -220,7 +254,7 @@ def _prove(
         source_address=door.source_address,
         say=lambda text: say(Talk(server.record.address, text)),
     )
-    surroundings.renew(running.pid)  # CRIU sets what the image holds until here
+    renew(running.pid)  # CRIU sets what the image holds until here
     prove(
         door,
         entry.about["proof"],

@@ -4,16 +4,25 @@ llama-server listens long before its model is loaded and answers 503 until then
 (all builds from b8672 to b11434).  On a shared port an answer proves nothing by
 itself: until the candidate listens, the kernel gives its requests to the live
 server.  So an answer counts only from the process that is waited for.
+
+A server whose threads all wait for slow clients, or that computes on every core, may
+leave ``/health`` unanswered for a while, and ending it would cut its clients.  So
+silence alone proves nothing: a server counts as hung when it leaves every question
+unanswered for `PROOF_SECONDS` and uses next to no processor time meanwhile.
+llama-server closes an idle connection after 5 s, which the proof outlasts.
 """
 
 import http.client
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
+
+import psutil
 
 from deployer.engines.local.logs import last_lines
 from deployer.engines.local.ports import (
@@ -140,7 +149,7 @@ def _answer(
     )
     try:
         connection.connect()
-        client = connection.sock.getsockname()
+        client = connection.sock.getsockname()[:2]
         connection.request("GET", f"{place.path.rstrip('/')}/health")
         answer = connection.getresponse()
         if answer.status != http.HTTPStatus.OK:
@@ -212,3 +221,43 @@ def _excerpt(log: Path) -> str:
     if not lines:
         return ""
     return "".join(f"\n    {line}" for line in (f"last lines of {log}:", *lines))
+
+
+PROOF_SECONDS: Final = 8.0
+_ASK_SECONDS: Final = 2.0
+_LOOK_PAUSE: Final = 0.5
+_IDLE_SHARE: Final = 0.02
+"""Of one core; a server that generates uses more, also with all layers on a GPU."""
+
+
+def why_hung(
+    running: Running, url: str, source_address: str, *, proof: float = PROOF_SECONDS
+) -> str:
+    """Return how a server hangs; empty where it answers, works or has ended.
+
+    Returns at the first answer, and after `proof` seconds at the latest.
+    """
+    begun, used = time.monotonic(), _processor_seconds(running)
+    while (left := begun + proof - time.monotonic()) > 0:
+        if answers(running, url, source_address, min(left, _ASK_SECONDS)):
+            return ""
+        if wait_for_end(running, max(0.0, min(left, _LOOK_PAUSE))) is not None:
+            return ""
+    if _processor_seconds(running) - used > _IDLE_SHARE * proof:
+        return ""
+    state = "stopped by a signal" if _is_stopped(running) else "without any work"
+    return f"pid {running.pid} hangs: no answer on /health for {proof:g} s, {state}"
+
+
+def _processor_seconds(running: Running) -> float:
+    with suppress(psutil.Error):
+        times = psutil.Process(running.pid).cpu_times()
+        return float(times.user + times.system)
+    return 0.0
+
+
+def _is_stopped(running: Running) -> bool:
+    with suppress(psutil.Error):
+        status: str = psutil.Process(running.pid).status()
+        return status == psutil.STATUS_STOPPED
+    return False

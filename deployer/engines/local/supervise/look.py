@@ -11,7 +11,7 @@ from typing import Final
 
 from deployer.engines.contract import Look, Place
 from deployer.engines.local.folders import run_folder
-from deployer.engines.local.ports import accepted_by
+from deployer.engines.local.ports import accepted_by, family_of
 from deployer.engines.local.supervise import identity
 from deployer.planning.state import Record
 
@@ -53,8 +53,7 @@ def _living(folder: Path) -> int:
 def _is_well(host: str, port: int, pid: int) -> bool:
     until = time.monotonic() + _SECONDS
     # Linux takes the wildcard address as one of this machine.
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as connection:
+    with socket.socket(family_of(host)) as connection:
         connection.settimeout(_SECONDS)
         connection.connect((host, port))
         own = connection.getsockname()[:2]

@@ -27,14 +27,86 @@ from deployer.engines.local.log_trimmer import KEEP, LIMIT
 from deployer.engines.local.logs import rotate
 from deployer.engines.local.ports import established
 from deployer.engines.local.supervise import identity
-from deployer.engines.local.supervise.keepers import (
-    MARKER,
-    end_keepers,
-    keepers_of,
-    kept_by,
-)
 from deployer.errors import EngineError
 from deployer.system.pauses import growing
+
+MARKER: Final = "DEPLOYER_SERVER"
+"""Variable of a server's environment, and of its keepers': `<address>@<key>`."""
+
+OVER: Final = frozenset({psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD})
+"""Where a process that ended is until its parent, or the kernel, reaps it."""
+
+_LONGEST: Final = 30.0
+_PAUSE: Final = 0.002
+_END_SECONDS: Final = 10.0
+
+
+def kept_by(keeper: int) -> int:
+    """The pid of the server below a keeper, once it is a session of its own.
+
+    Raises `EngineError` when the keeper ends first, or takes too long.
+    """
+    process = psutil.Process(keeper)
+    deadline = time.monotonic() + _LONGEST
+    while time.monotonic() < deadline:
+        with suppress(psutil.Error, OSError):
+            for below in process.children(recursive=True):
+                leads = os.getsid(below.pid) == below.pid
+                if leads and below.status() not in OVER:
+                    return below.pid
+        with suppress(psutil.TimeoutExpired):
+            process.wait(timeout=_PAUSE)
+            raise EngineError("the process ended before there was a server")
+    end_keepers([process])
+    raise EngineError(f"there was no server within {_LONGEST:.0f} s")
+
+
+def keepers_of(server: int) -> list[psutil.Process]:
+    """The processes above a server that were started for it alone."""
+    found = []
+    with suppress(psutil.Error):
+        for above in psutil.Process(server).parents():
+            if MARKER not in above.environ():
+                break
+            found.append(above)
+    return found
+
+
+def end_keepers(keepers: Sequence[psutil.Process]) -> None:
+    """Keepers end with their server; one that does not is ended, outermost first."""
+    if _all_ended(keepers):
+        return
+    kill_keepers(keepers)
+    _all_ended(keepers)
+
+
+def kill_keepers(keepers: Sequence[psutil.Process]) -> None:
+    """Kill them, outermost first; what is left in their namespaces goes along."""
+    for keeper in reversed(keepers):
+        with suppress(psutil.NoSuchProcess):
+            keeper.kill()
+
+
+def _all_ended(keepers: Sequence[psutil.Process]) -> bool:
+    """Return whether they are over within a while; a child of ours is reaped."""
+    deadline = time.monotonic() + _END_SECONDS
+    while time.monotonic() < deadline:
+        if all(_is_over(keeper) for keeper in keepers):
+            return True
+        time.sleep(_PAUSE)
+    return False
+
+
+def _is_over(keeper: psutil.Process) -> bool:
+    with suppress(psutil.TimeoutExpired, psutil.NoSuchProcess):
+        keeper.wait(timeout=0)
+        return True
+    try:
+        # An orphan is over though whoever it was left to has not reaped it yet.
+        return keeper.status() in OVER
+    except psutil.NoSuchProcess:
+        return True
+
 
 RUN_DIR: Final = "DEPLOYER_RUN_DIR"
 """Variable of a server's environment: its run folder."""
@@ -141,7 +213,7 @@ def find(run_dir: Path, address: str, key: str) -> Running | None:
 def is_alive(running: Running) -> bool:
     """Return whether this very process is there and has not ended."""
     process = _process(running)
-    return process is not None and not _is_zombie(process)
+    return process is not None and not _has_ended(process)
 
 
 def wait_for_end(running: Running, seconds: float) -> Ended | None:
@@ -157,8 +229,9 @@ def wait_for_end(running: Running, seconds: float) -> Ended | None:
     with suppress(psutil.TimeoutExpired):
         code = process.wait(timeout=0)
         return Ended(None if code is None else int(code))
-    # Nobody may be there to reap an orphan, as in many containers.
-    return Ended(None) if _is_zombie(process) else None
+    # Nobody may be there to reap an orphan, as in many containers; or the kernel is
+    # about to, and the pid is there for another moment.
+    return Ended(None)
 
 
 def _ends_within(process: psutil.Process, began: str, seconds: float) -> bool:
@@ -187,7 +260,7 @@ def _looks_ended(process: psutil.Process, seconds: float) -> bool:
         with suppress(psutil.TimeoutExpired):
             process.wait(timeout=max(0.0, min(left, next(pauses))))
             return True
-        if _is_zombie(process):
+        if _has_ended(process):
             return True
         if left <= 0:
             return False
@@ -225,10 +298,13 @@ def stop(running: Running, *, grace: float) -> None:
     Gone already is fine, and a stranger under the same pid is left alone.  Raises
     `EngineError` when the process cannot be ended.
     """
-    keepers = keepers_of(running.pid)
+    keepers = [] if _process(running) is None else keepers_of(running.pid)
     for number, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, _KILL_SECONDS)):
         if _process(running) is not None:
             _signal(running.pid, number)
+        if number is signal.SIGKILL:
+            # A CRIU that traces it, and hangs since, would keep it from ending.
+            kill_keepers(keepers)
         if wait_for_end(running, seconds) is not None:
             end_keepers(keepers)
             return
@@ -370,7 +446,7 @@ def _marked(run_dir: Path, marker: str) -> Iterator[Running]:
             variables = process.environ()
             if variables.get(MARKER) != marker:
                 continue
-            if variables.get(RUN_DIR) != str(run_dir) or _is_zombie(process):
+            if variables.get(RUN_DIR) != str(run_dir) or _has_ended(process):
                 continue
             # A child of the server; or one that was restored, which has the marker of
             # its image, and is found by its keeper's.
@@ -402,9 +478,9 @@ def _process(running: Running) -> psutil.Process | None:
         return None
 
 
-def _is_zombie(process: psutil.Process) -> bool:
+def _has_ended(process: psutil.Process) -> bool:
     try:
-        return process.status() == psutil.STATUS_ZOMBIE
+        return process.status() in OVER
     except psutil.NoSuchProcess:
         return True
 

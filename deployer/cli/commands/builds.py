@@ -1,0 +1,412 @@
+"""flags: what a build of llama.cpp knows of options, and what two builds differ in."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from deployer.cli.options import json_option, stack_argument
+from deployer.cli.output import json_head, json_line, wrapped
+from deployer.errors import UsageError
+from deployer.llama.flags.catalogue import Catalogue, Life, Option, catalogue, life_of
+from deployer.llama.flags.explain import Explanation, FlagDiff, Known, diff, explain
+from deployer.llama.known.traps import NEWEST, Trap, markdown, themes, traps
+from deployer.planning.events import unwatched
+from deployer.show.text import plan_text
+from deployer.spelling import did_you_mean, one_of, shown
+from deployer.stack.fields.values import JsonValue
+from deployer.stack.notices import notice_lines
+from deployer.usecases.context.settings import Options, settings_of
+from deployer.usecases.plan import plan
+from deployer.usecases.upgrade import Upgrade, Wanted, upgrade, write
+
+_BUILD = re.compile(r"b?([0-9]{1,6})")
+_WIDTH = 42
+"""Columns for names and value; longer ones push the rest of their line."""
+
+
+@click.command("flags")
+@click.argument("tag")
+@click.argument("name", required=False)
+@click.option("--diff", "compare", is_flag=True, help="Compare two builds: OLD NEW.")
+@json_option
+def flags_command(tag: str, name: str | None, *, compare: bool, as_json: bool) -> None:
+    """List the options of llama-server at a build, or explain one.
+
+    TAG is a build of llama.cpp (`b10434`), NAME an option, with or without dashes.
+    Nothing is fetched or started: the catalogue is shipped with deployer.
+
+    \b
+    Example:
+      deployer flags b10434
+      deployer flags b10878 no-mmap
+      deployer flags --diff b9763 b11434
+    """
+    build = _build(tag)
+    if compare:
+        if name is None:
+            raise UsageError(
+                "`--diff` compares two builds, got one",
+                hint="write `deployer flags --diff b9763 b11434`",
+            )
+        found = diff(build, _build(name))
+        shown, lines = _diff_json(found), _diff_lines(found)
+    elif name is not None:
+        explained = explain(build, name)
+        field = _field_of(explained)
+        shown = _explained_json(explained, field)
+        lines = _explained_lines(explained, field)
+    else:
+        _list(catalogue(build), as_json=as_json)
+        return
+    if as_json:
+        json_head()
+        json_line(shown)
+        return
+    for line in lines:
+        click.echo(line)
+
+
+def _build(tag: str) -> int:
+    """The number of a build; names of releases and commits say none."""
+    if found := _BUILD.fullmatch(tag):
+        return int(found[1])
+    raise UsageError(
+        f"`{tag[:60]}` is not the number of a build",
+        hint="write it as `b10434`; for a release or a commit `deployer lock` tells it",
+    )
+
+
+def _field_of(explained: Explanation) -> str:
+    """The field of a stack that states the option; empty for none."""
+    from deployer.stack.fields.marks import fields_of  # noqa: PLC0415 - imports the model
+    from deployer.stack.fields.server import Server  # noqa: PLC0415 - imports the model
+
+    option = explained.option
+    names = {*(option.spellings if option else ()), explained.name}
+    for field, marks in fields_of(Server).items():
+        if any(flag.name.split()[0] in names for flag in marks.flags):
+            return f"server.{field}"
+    return ""
+
+
+def _list(found: Catalogue, *, as_json: bool) -> None:
+    if as_json:
+        json_head()
+        for option in found.options:
+            unsure = bool(found.uncertain & {*option.spellings})
+            json_line({"type": "option", **_option_json(option), "uncertain": unsure})
+        return
+    click.echo(
+        f"{len(found.options)} options of llama-server b{found.build}, {_of(found)}"
+    )
+    for option in found.options:
+        click.echo(_option_line(option, found))
+
+
+def _of(found: Catalogue) -> str:
+    if found.exact:
+        return "read from this build"
+    if found.outside:
+        return "as of the nearest build that was read"
+    return "inferred from its neighbours; `?` where they differ"
+
+
+def _option_line(option: Option, found: Catalogue) -> str:
+    """One option: names and value, then what else there is to say."""
+    value = "|".join(option.values) or option.hint
+    names = ", ".join(option.spellings)
+    about = (
+        "?" if found.uncertain & {*option.spellings} else "",
+        option.standing.value,
+        option.env and f"env {option.env}",
+    )
+    left = f"{names} {value}".rstrip()
+    return f"  {left:<{_WIDTH}}  {' · '.join(filter(None, about))}".rstrip()
+
+
+def _explained_lines(explained: Explanation, field: str) -> Iterator[str]:
+    """The answer first, then what it rests on."""
+    option, life = explained.option, explained.life
+    yield f"{explained.name} on b{explained.build}: {_answer(explained)}"
+    for word in explained.instead if explained.known is not Known.YES else ():
+        yield f"  write         {word}"
+    if field:
+        yield f"  in a stack    {field}, written as the build wants it"
+    if explained.near:
+        yield f"  near          {explained.near}"
+    if option is not None:
+        yield f"  names         {', '.join(option.spellings)}"
+        yield f"  takes         {_takes(option)}"
+        if option.env:
+            yield f"  environment   {option.env}"
+    yield from _life_lines(life)
+
+
+def _answer(explained: Explanation) -> str:
+    match explained.known:
+        case Known.YES:
+            standing = explained.option.standing.value if explained.option else ""
+            return standing or "known"
+        case Known.NO if explained.option and explained.life:
+            gone = explained.life.refused or explained.life.gone
+            removed = gone is not None and gone.by <= (explained.build or gone.by)
+            return "removed" if removed else "not there yet"
+        case Known.NO:
+            return "no build that was read has it"
+        case Known.UNCERTAIN:
+            if explained.life is None:
+                return "uncertain: no build that was read has it, nor is this one known"
+            return "uncertain: the builds around it that were read differ"
+
+
+def _takes(option: Option) -> str:
+    if option.values:
+        number = "a whole number or " if option.takes.value == "int" else ""
+        return number + one_of(option.values)
+    if not option.hint:
+        return "no value"
+    words = {"int": "a whole number", "number": "a number", "two": "two values"}
+    return f"{words.get(option.takes.value, 'a text')} ({option.hint})"
+
+
+def _life_lines(life: Life | None) -> Iterator[str]:
+    if life is None:
+        return
+    if life.came:
+        yield f"  came          {life.came}"
+    if life.deprecated:
+        yield f"  deprecated    {life.deprecated}"
+    if life.refused:
+        yield f"  refused       since a build {life.refused}"
+    if life.gone:
+        yield f"  removed       {life.gone}"
+
+
+def _diff_lines(found: FlagDiff) -> Iterator[str]:
+    """What breaks first."""
+    yield f"options of llama-server, b{found.old} → b{found.new}"
+    for option in found.removed:
+        yield f"  - {option.name}   removed{_when(option)}"
+    for renamed in found.renamed:
+        yield f"  ± {renamed.old}   write {renamed.new}"
+    for option in found.deprecated:
+        yield f"  ! {option.name}   deprecated"
+    for change in found.changed:
+        if change.part == "names":
+            gone = f" no longer {change.old}" if change.old else ""
+            won = f" also {change.new}" if change.new else ""
+            yield f"  ~ {change.name}  {gone}{won}"
+        else:
+            yield f"  ~ {change.name}   {change.part}: {change.old} → {change.new}"
+    for option in found.added:
+        yield f"  + {option.name}   {_takes(option)}"
+    if found.uncertain:
+        yield f"  ? not certain: {', '.join(found.uncertain)}"
+
+
+def _when(option: Option) -> str:
+    life = life_of(option.name)
+    edge = life and (life.refused or life.gone)
+    return f" {edge}" if edge else ""
+
+
+def _option_json(option: Option) -> dict[str, JsonValue]:
+    return {
+        "name": option.name,
+        "names": list(option.names),
+        "off": list(option.off),
+        "takes": option.takes.value,
+        "hint": option.hint,
+        "values": list(option.values),
+        "env": option.env,
+        "standing": option.standing.value or "current",
+    }
+
+
+def _explained_json(explained: Explanation, field: str) -> dict[str, JsonValue]:
+    life = explained.life
+    edges = {
+        name: [edge.after, edge.by]
+        for name in ("came", "deprecated", "refused", "gone")
+        if life and (edge := getattr(life, name))
+    }
+    return {
+        "type": "explanation",
+        "build": explained.build,
+        "name": explained.name,
+        "known": explained.known.value,
+        "option": _option_json(explained.option) if explained.option else None,
+        "life": {name: list[JsonValue](edge) for name, edge in edges.items()},
+        "instead": list(explained.instead),
+        "near": explained.near,
+        "field": field or None,
+    }
+
+
+def _diff_json(found: FlagDiff) -> dict[str, JsonValue]:
+    return {
+        "type": "flag_diff",
+        "old": found.old,
+        "new": found.new,
+        "added": [_option_json(option) for option in found.added],
+        "removed": [_option_json(option) for option in found.removed],
+        "renamed": [{"old": r.old, "new": r.new} for r in found.renamed],
+        "changed": [
+            {"name": c.name, "part": c.part, "old": c.old, "new": c.new}
+            for c in found.changed
+        ],
+        "deprecated": [option.name for option in found.deprecated],
+        "uncertain": list(found.uncertain),
+    }
+
+
+_SIGNS = {"error": "✖", "warning": "▲", "note": "·"}
+
+
+@click.command("traps", short_help="List the known traps, or explain one.")
+@click.argument("trap", required=False, metavar="[ID]")
+@click.option("--markdown", "as_page", is_flag=True, help="Print docs/traps.md.")
+@json_option
+def traps_command(trap: str | None, *, as_page: bool, as_json: bool) -> None:
+    """List the known traps of llama.cpp, or explain one.
+
+    `validate` and `plan` show those that a stack is in.
+
+    \b
+    Example:
+      deployer traps
+      deployer traps context-checkpoints
+    """
+    known = traps()
+    if trap is not None and trap not in known:
+        raise UsageError(
+            f"there is no trap `{shown(trap)}`",
+            hint=did_you_mean(trap, known) or "`deployer traps` lists them",
+        )
+    wanted = [known[trap]] if trap is not None else [*known.values()]
+    if as_page:
+        click.echo(markdown(), nl=False)
+    elif as_json:
+        json_head()
+        for one in wanted:
+            json_line(_data(one))
+    elif trap is not None:
+        _explain(known[trap])
+    else:
+        _list_traps()
+
+
+def _list_traps() -> None:
+    for theme, group in themes().items():
+        click.echo(theme)
+        for trap in group:
+            sign = _SIGNS[trap.severity.value]
+            click.echo(f"  {sign} {trap.id:<26}  {trap.builds}")
+    click.echo("✖ refused  ▲ warning  · note   `deployer traps ID` explains one")
+
+
+def _explain(trap: Trap) -> None:
+    click.echo(f"{trap.id}: {trap.severity} on {trap.builds}")
+    for word, text in (
+        ("when", trap.when),
+        ("happens", trap.what),
+        ("write", trap.write),
+        ("reference", trap.reference),
+        ("ignore it", f"ignore: [{{trap: {trap.id}, reason: …}}]"),
+    ):
+        for line in wrapped(f"  {word:<10}  ", text):
+            click.echo(line)
+
+
+def _data(trap: Trap) -> dict[str, JsonValue]:
+    return {
+        "type": "trap",
+        "id": trap.id,
+        "severity": trap.severity.value,
+        "since": trap.since or None,
+        "until": trap.until if trap.until < NEWEST else None,
+        "when": trap.when,
+        "what": trap.what,
+        "write": trap.write,
+        "reference": trap.reference,
+    }
+
+
+@click.command("upgrade", short_help="Say what another build means for a stack.")
+@stack_argument
+@click.option("--to", required=True, metavar="TAG", help="The build, or `latest`.")
+@click.option("--write", "writes", is_flag=True, help="Change the files, then plan.")
+@click.option(
+    "--tree", is_flag=True, help="Fetch the source of the build to judge patches."
+)
+@json_option
+def upgrade_command(
+    stack: Path, to: str, *, writes: bool, tree: bool, as_json: bool
+) -> None:
+    """Say what another build means for a stack: patches, options, API, traps.
+
+    Nothing is changed without `--write`, which edits the files in place and keeps
+    their comments.  `--to latest` asks the repository of the stack; everything else
+    works offline.  An older build works as well.
+
+    \b
+    Example:
+      deployer upgrade stacks/prod.yaml --to b11434
+      deployer upgrade stacks/prod.yaml --to b11434 --write
+    """
+    settings = settings_of()
+    found = upgrade(stack, settings, Wanted(to, with_tree=tree), unwatched)
+    if writes:
+        write(found)
+    if as_json:
+        json_head()
+        json_line(_data_of_upgrade(found, written=writes))
+        return
+    for line in _lines(found):
+        click.echo(line)
+    if not found.files:
+        click.echo("nothing to change in the files")
+    elif not writes:
+        click.echo("nothing is written: `--write` changes the files as shown")
+    if writes:
+        for file in found.files:
+            click.echo(f"wrote {file.path}")
+        click.echo("")
+        planned = plan(stack, settings, Options())
+        click.echo(plan_text(planned.plan, planned.places), nl=False)
+        for line in notice_lines(planned.prepared.notices):
+            click.echo(line)
+
+
+def _lines(found: Upgrade) -> Iterator[str]:
+    yield f"{found.stack}: {found.old} → {found.new}"
+    topics = dict.fromkeys(line.topic for line in found.lines)
+    for topic in topics:
+        yield ""
+        yield topic
+        for line in found.lines:
+            if line.topic == topic:
+                yield from wrapped(f"  {line.sign} ", line.text)
+                if line.hint:
+                    yield from wrapped("      ", line.hint)
+    yield ""
+    for file in found.files:
+        yield from file.diff.splitlines()
+        yield ""
+
+
+def _data_of_upgrade(found: Upgrade, *, written: bool) -> dict[str, JsonValue]:
+    return {
+        "type": "upgrade",
+        "stack": found.stack,
+        "old": found.old,
+        "new": found.new,
+        "lines": [
+            {"topic": n.topic, "sign": n.sign, "text": n.text, "hint": n.hint}
+            for n in found.lines
+        ],
+        "files": [{"path": str(f.path), "diff": f.diff} for f in found.files],
+        "written": written and bool(found.files),
+    }

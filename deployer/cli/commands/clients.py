@@ -1,0 +1,265 @@
+"""chat: a conversation in the terminal with what is live."""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from deployer.cli.options import stack_argument
+from deployer.cli.terminal import styled
+from deployer.errors import CancelledError, DeployerError, UsageError
+from deployer.gates.harness.answers import show_time
+from deployer.show.client_configs import CLIENTS
+from deployer.spelling import did_you_mean, harmless, speakable
+from deployer.usecases.context.settings import settings_of
+
+if TYPE_CHECKING:
+    from deployer.gates.harness.conversation import Conversation, Figures, Piece, Said
+    from deployer.usecases.clients import Opened
+
+
+_COMMANDS: Final = ("/clear", "/system", "/exit")
+
+
+@click.command("chat", short_help="Talk with a live stack in the terminal.")
+@click.argument("stack", type=click.Path(path_type=Path), required=False)
+@click.option("--url", metavar="URL", help="Any llama-server instead of a stack.")
+@click.option(
+    "--api-key-env", metavar="NAME", help="With --url: variable that holds the key."
+)
+@click.option("--system", default="", metavar="TEXT", help="The system prompt.")
+@click.option(
+    "--thinking-budget",
+    "budget",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Tokens that it may think with.",
+)
+@click.option("--once", metavar="PROMPT", help="Ask this, print the answer, end.")
+def chat_command(
+    stack: Path | None,
+    url: str | None,
+    api_key_env: str | None,
+    *,
+    system: str,
+    budget: int | None,
+    once: str | None,
+) -> None:
+    """Talk with what is live; thinking is dim, and each answer tells what it took.
+
+    /clear forgets what was said, /system TEXT sets the system prompt, /exit ends.
+    Ctrl-C ends an answer, and at the prompt the chat.  Without a terminal stdin is
+    the prompt: the answer goes to stdout, all else to stderr.
+
+    \b
+    Example:
+      deployer chat stacks/demo.yaml
+      git diff | deployer chat stacks/demo.yaml --system "Review this change"
+    """
+    if (stack is None) == (url is None):
+        raise UsageError(
+            "give a stack or `--url`, one of the two",
+            hint="deployer chat stacks/demo.yaml",
+        )
+    if once is None and not sys.stdin.isatty():
+        once = sys.stdin.buffer.read().decode(errors="replace").strip()
+    if once is not None and not once.strip():
+        raise UsageError("there is nothing to ask", hint='write `--once "Hello"`')
+    opened = _opened(stack, url, api_key_env, system, budget)
+    if once is not None:
+        _ask_once(opened.conversation, once)
+    else:
+        _talk(opened)
+
+
+def _opened(
+    stack: Path | None,
+    url: str | None,
+    api_key_env: str | None,
+    system: str,
+    budget: int | None,
+) -> "Opened":
+    from deployer.usecases.clients import (  # noqa: PLC0415 - httpx is slow to import
+        Chatting,
+        chat_at,
+        chat_with,
+    )
+
+    chatting = Chatting(system, budget)
+    if url is not None:
+        return chat_at(url, api_key_env, settings_of(), chatting)
+    return chat_with(Path(stack or ""), settings_of(), chatting)
+
+
+def _ask_once(conversation: "Conversation", prompt: str) -> None:
+    """The plain answer to stdout, the rest to stderr."""
+    said = _answer(conversation, prompt)
+    if said.ended:
+        raise CancelledError("the answer was ended")
+
+
+def _talk(opened: "Opened") -> None:
+    _edit_lines()
+    conversation = opened.conversation
+    click.echo(harmless(f"{opened.name} · {opened.url}"))
+    _dim("/clear forgets, /system TEXT, /exit; Ctrl-C ends an answer")
+    while (line := _prompt()) is not None:
+        if line.startswith("/") and not line.startswith("//"):
+            if not _obey(conversation, line):
+                return
+            continue
+        if not (prompt := line.removeprefix("/")):
+            continue
+        try:
+            _answer(conversation, prompt)
+        except DeployerError as error:
+            click.echo(harmless(f"error: {error.message}"), err=True)
+            if error.hint:
+                click.echo(harmless(f"  hint: {error.hint}"), err=True)
+
+
+def _edit_lines() -> None:
+    """Arrow keys and what was typed before, where Python has them."""
+    try:
+        import readline  # noqa: F401, PLC0415 - changes what `input` does
+    except ImportError:
+        return
+
+
+def _prompt() -> str | None:
+    """What was typed; None for the end."""
+    click.echo()
+    try:
+        return input("> ").strip()
+    except (EOFError, KeyboardInterrupt):
+        click.echo()
+        return None
+
+
+def _obey(conversation: "Conversation", line: str) -> bool:
+    """Carry out a command of the chat; false ends it."""
+    word, _, rest = line.partition(" ")
+    match word:
+        case "/exit" | "/quit":
+            return False
+        case "/clear":
+            conversation.clear()
+            _dim("forgotten")
+        case "/system":
+            conversation.system = rest.strip()
+            _dim("set" if rest.strip() else "there is none any more")
+        case _:
+            near = did_you_mean(word, _COMMANDS)
+            hint = near or f"there are {', '.join(_COMMANDS)}"
+            click.echo(harmless(f"there is no `{word}`; {hint}"), err=True)
+    return True
+
+
+def _answer(conversation: "Conversation", prompt: str) -> "Said":
+    """Ask, print the answer while it comes, and what it took."""
+    printer = _Printer()
+    try:
+        said = conversation.ask(prompt, printer)
+    finally:
+        printer.end()
+    notes = [figures_line(said.figures)]
+    notes += ["cut: the context or the limit of tokens is full"] if said.cut else []
+    notes += ["ended by you"] if said.ended else []
+    if not said.text and not said.ended:
+        notes += ["no answer came"]
+    _dim(harmless(" · ".join(filter(None, notes))), err=True)
+    return said
+
+
+class _Printer:
+    """Prints pieces: the answer to stdout, thinking to a terminal on stderr."""
+
+    def __init__(self) -> None:
+        self._thinking = False
+        self._begun = False
+        self._line_is_open = False
+
+    def __call__(self, piece: "Piece") -> None:
+        """Print one piece."""
+        text = piece.text
+        if piece.thinking != self._thinking:
+            self._turn(piece)
+        if not self._begun:
+            text = text.lstrip()
+        if not text or (piece.thinking and not sys.stderr.isatty()):
+            return
+        self._begun = True
+        self._line_is_open = not text.endswith("\n")
+        shown = speakable(text)
+        if piece.thinking:
+            _dim(shown, nl=False, err=True)
+        else:
+            click.echo(shown, nl=False, file=styled(sys.stdout))
+
+    def _turn(self, piece: "Piece") -> None:
+        """From thinking to the answer, or back."""
+        if sys.stderr.isatty():
+            self._close(err=True)
+            head = "thinking" if piece.thinking else "answer"
+            _dim(f"── {head}", err=True)
+        self._thinking, self._begun = piece.thinking, False
+
+    def end(self) -> None:
+        """End the last line."""
+        self._close(err=self._thinking)
+
+    def _close(self, *, err: bool) -> None:
+        if self._line_is_open:
+            click.echo(err=err)
+        self._line_is_open = False
+
+
+def figures_line(figures: "Figures") -> str:
+    """What an answer took, in words; what nobody said is left out."""
+    parts = []
+    if figures.tokens is not None:
+        thought = f" ({figures.thought} of them thinking)" if figures.thought else ""
+        parts.append(f"{figures.tokens} tokens{thought}")
+    if figures.per_second is not None:
+        here = " as seen here" if figures.measured_here else ""
+        parts.append(f"{figures.per_second:.1f} tokens/s{here}")
+    if figures.first_seconds is not None:
+        took = show_time(figures.first_seconds)
+        parts.append(f"first token after {took} as seen here")
+    if figures.prompt is not None and figures.cached is not None:
+        parts.append(f"{figures.cached} of {figures.prompt} prompt tokens cached")
+    elif figures.prompt is not None:
+        parts.append(f"{figures.prompt} prompt tokens")
+    return " · ".join(parts)
+
+
+def _dim(text: str, *, nl: bool = True, err: bool = False) -> None:
+    """Print harmless text, dim on a terminal that has colours."""
+    stream = sys.stderr if err else sys.stdout
+    plain = not stream.isatty() or "NO_COLOR" in os.environ
+    click.echo(text if plain else click.style(text, dim=True), styled(stream), nl)
+
+
+@click.command("connect")
+@stack_argument
+@click.option(
+    "--client",
+    type=click.Choice([*CLIENTS]),
+    default="curl",
+    show_default=True,
+    help="For which client.",
+)
+def connect_command(stack: Path, client: str) -> None:
+    """Print the configuration of a client for the live endpoint.
+
+    The key stands in it as the name of its variable, never itself.
+
+    \b
+    Example:
+      deployer connect stacks/prod.yaml --client codex
+    """
+    from deployer.usecases.clients import live_of  # noqa: PLC0415 - only here
+
+    click.echo(CLIENTS[client](live_of(stack, settings_of())), nl=False)

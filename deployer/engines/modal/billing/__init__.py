@@ -1,1 +1,0 @@
-"""Prices and usage on Modal."""

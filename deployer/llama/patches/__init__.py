@@ -1,1 +1,0 @@
-"""Patches to llama.cpp, and their verdict for a tree."""

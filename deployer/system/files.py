@@ -1,0 +1,135 @@
+"""Reading regular files: a FIFO, a socket or a device is refused, and never waited for.
+
+A checkout can hold any of them where a file is expected, and opening a FIFO waits
+until somebody writes.
+
+What is kept there is believed by a later run, so nobody else may have put it there:
+the folder is no link and belongs to this user alone, and so does the file.
+"""
+
+import errno
+import os
+import stat
+from io import BufferedReader
+from pathlib import Path
+from stat import S_ISDIR, S_ISREG
+
+from deployer.errors import StoreError
+
+LARGEST = 64 << 20
+"""Bytes of any file that is read as a whole: states, lock files, templates."""
+
+
+class NotRegularError(OSError):
+    """There is something else where a file was expected."""
+
+
+def open_regular(path: Path) -> BufferedReader:
+    """Open a regular file for reading; raises OSError for anything else."""
+    _refuse(path, os.stat(path).st_mode)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        _refuse(path, os.fstat(descriptor).st_mode)
+        return open(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def read_regular(path: Path, most: int | None = None) -> bytes:
+    """The bytes of a regular file, the first ``most`` where given; raises OSError.
+
+    Without ``most`` a file of more than `LARGEST` bytes is refused, too.
+    """
+    with open_regular(path) as stream:
+        if most is not None:
+            return stream.read(most)
+        content = stream.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        what = f"larger than {LARGEST >> 20} MiB"
+        raise NotRegularError(errno.EINVAL, what, str(path))
+    return content
+
+
+def _refuse(path: Path, mode: int) -> None:
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
+        raise NotRegularError(errno.EINVAL, "not a regular file", str(path))
+
+
+def contained(folder: Path, path: Path) -> Path:
+    """Return a path that lies below a folder once every link is followed.
+
+    Raises StoreError for any other, the folder itself among them: a part of it came
+    from a file, and no file may choose what deployer writes or removes.
+    """
+    try:
+        root, real = folder.resolve(), path.resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a NUL
+        raise StoreError(f"`{path}` is not a path below `{folder}`") from error
+    if real == root or not real.is_relative_to(root):
+        raise StoreError(
+            f"`{path}` does not lie in `{folder}`: nothing was written or removed",
+            hint="a name in a lock file, a state or a manifest, or a link, leads out"
+            " of the folder: look at what changed there",
+        )
+    return path
+
+
+_MOST = 2000
+"""Files in a folder; the oldest make room."""
+
+
+def read(folder: str, name: str) -> bytes:
+    """The content of a file; raises OSError, also where others could have written."""
+    opened = _open(folder)
+    try:
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+        descriptor = os.open(name, flags, dir_fd=opened)
+        with open(descriptor, "rb") as stream:
+            status = os.fstat(descriptor)
+            if not S_ISREG(status.st_mode) or not _is_mine(status, others=0o022):
+                raise PermissionError(name)
+            return stream.read()
+    finally:
+        os.close(opened)
+
+
+def write(folder: str, name: str, content: bytes) -> None:
+    """Put a file there, whole or not at all; raises OSError."""
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    opened = _open(folder)
+    new = f".{name}.{os.getpid()}.new"
+    try:
+        _make_room(opened)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        with open(os.open(new, flags, 0o600, dir_fd=opened), "wb") as stream:
+            stream.write(content)
+        os.replace(new, name, src_dir_fd=opened, dst_dir_fd=opened)
+    except FileExistsError:  # of a process of this number that died
+        os.unlink(new, dir_fd=opened)
+    finally:
+        os.close(opened)
+
+
+def _open(folder: str) -> int:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    status = os.fstat(descriptor)
+    if S_ISDIR(status.st_mode) and _is_mine(status, others=0o077):
+        return descriptor
+    os.close(descriptor)
+    raise PermissionError(folder)
+
+
+def _is_mine(status: os.stat_result, *, others: int) -> bool:
+    return status.st_uid == os.geteuid() and not status.st_mode & others
+
+
+def _make_room(folder: int) -> None:
+    names = os.listdir(folder)
+    if len(names) < _MOST:
+        return
+    oldest = sorted(names, key=lambda name: os.stat(name, dir_fd=folder).st_mtime_ns)
+    for name in oldest[: _MOST // 10]:
+        os.unlink(name, dir_fd=folder)

@@ -1,1 +1,0 @@
-"""Steps, gates and saved plans of an apply."""

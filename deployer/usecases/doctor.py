@@ -1,0 +1,627 @@
+"""Looking at everything there is to look at."""
+
+import asyncio
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from importlib.util import find_spec
+from pathlib import Path
+
+from deployer.artefacts import lock_file
+from deployer.errors import DeployerError, LockedError, StackError, UsageError, error_of
+from deployer.gates.harness.answers import Answer
+from deployer.gates.harness.client import Client, Unanswered, connected
+from deployer.gates.harness.target import Target
+from deployer.llama.known.symptoms import symptoms_in
+from deployer.stack.checks import NEW_KEY, key_problem
+from deployer.stack.fields.model import Stack
+from deployer.stack.fields.values import show_bytes
+from deployer.stack.load import Loaded, load
+from deployer.stack.notices import Severity
+from deployer.state.files import FileStateStore
+from deployer.system.children import find_program
+from deployer.system.files import read_regular
+from deployer.usecases.context.deployed import deployed
+from deployer.usecases.context.settings import Settings
+from deployer.usecases.reading.known_issues import notices_of, number_of
+from deployer.usecases.reading.read_stack import refuse_build, refuse_options
+
+
+class Grade(StrEnum):
+    """How a thing is."""
+
+    FINE = "fine"
+    NOTE = "note"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+GRADES = {
+    Severity.ERROR: Grade.ERROR,
+    Severity.WARNING: Grade.WARNING,
+    Severity.NOTE: Grade.NOTE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Remedy:
+    """Something safe that can be done about a finding."""
+
+    says: str
+    """What it does, for a person who is asked."""
+    do: Callable[[], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at."""
+
+    area: str
+    """stack, keys, machine, store, port, server or log."""
+    grade: Grade
+    what: str
+    """What is so, and where."""
+    fix: str = ""
+    """What to type or change."""
+    id: str = ""
+    """Of the trap or the symptom."""
+    remedy: Remedy | None = None
+
+
+def fine(area: str, what: str) -> Finding:
+    """Nothing to do."""
+    return Finding(area, Grade.FINE, what)
+
+
+def wrong(area: str, error: DeployerError) -> Finding:
+    """An error of ours as a finding."""
+    return Finding(area, Grade.ERROR, error.message, error.hint)
+
+
+_SECONDS = 10.0
+_LINES = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """What the engine tells of the live server of a stack."""
+
+    findings: tuple[Finding, ...]
+    url: str | None = None
+    pid: int | None = None
+    log: tuple[str, ...] = ()
+    log_name: str = "log"
+
+
+def deployment(file: Path, settings: Settings) -> Deployment:
+    """The live server of a stack, by its engine; nothing live is a note."""
+    try:
+        found = deployed(file, settings)
+        server = found.server
+    except UsageError as error:
+        note = Finding("server", Grade.NOTE, error.message, error.hint)
+        return Deployment((note,))
+    except DeployerError as error:
+        return Deployment((wrong("server", error),))
+    seen = found.engine.observe(server)
+    url = found.engine.endpoint(server, candidate=False).url
+    pid = seen.facts.get("pid")
+    try:
+        log = tuple(found.engine.logs(server, lines=_LINES, follow=False))
+    except DeployerError:
+        log = ()
+    name = str(seen.facts.get("log") or f"log of {server.address}")
+    if not seen.running:
+        grade = Grade.NOTE if "deployer stop" in seen.detail else Grade.ERROR
+        what = f"{server.address}: {seen.detail}"
+        finding = Finding("server", grade, what, f"deployer start {file}")
+        return Deployment((finding,), log=log, log_name=name)
+    return Deployment((), url, pid if isinstance(pid, int) else None, log, name)
+
+
+def look_at_server(
+    url: str, key: str | None, key_name: str, stack: Stack | None, build: int | None
+) -> tuple[Finding, ...]:
+    """Return what a server says when it is asked: healthy, which build, which key."""
+    try:
+        target = Target(url, api_key=key or None, api_key_name=key_name)
+        health, props, unkeyed = asyncio.run(_answers(target))
+    except UsageError as error:
+        return (wrong("server", error),)
+    except Unanswered as error:
+        hint = "`deployer start STACK`; look at its log with `deployer logs STACK`"
+        return (Finding("server", Grade.ERROR, str(error), hint),)
+    except TimeoutError:
+        what = f"{url} is not ready within {_SECONDS:.0f} s (503 while it loads)"
+        hint = "wait until /health is 200; a large model loads for minutes"
+        return (Finding("server", Grade.WARNING, what, hint, "loading"),)
+    found = tuple(_judged(url, health, props, stack, build, key_name))
+    return (*found, *_open(url, unkeyed, stack))
+
+
+async def _answers(target: Target) -> tuple[Answer, Answer, Answer]:
+    """What `/health` and `/props` answer, and `/props` to those without the key."""
+    async with asyncio.timeout(_SECONDS), connected(target) as http:
+        client, other = (
+            Client(http, target),
+            Client(http, replace(target, api_key=None)),
+        )
+        return (
+            await client.get("/health"),
+            await client.get("/props"),
+            await other.get("/props"),
+        )
+
+
+def _open(url: str, unkeyed: Answer, stack: Stack | None) -> Iterator[Finding]:
+    """A server that asks nobody for a key; a note where the stack says so."""
+    if unkeyed.status != 200:
+        return
+    what = f"everybody may use {url}: it answers without an API key"
+    if stack is not None and stack.api_key is not None:
+        hint = "the stack has a key: `deployer apply`, or something else has the port"
+        yield Finding("server", Grade.ERROR, what, hint, "open-server")
+    elif stack is not None:
+        reason = "" if stack.auth is None else stack.auth.open
+        said = f"`auth.open`: {reason}" if reason else "only this machine reaches it"
+        yield Finding("server", Grade.NOTE, what, said, "open-server")
+    else:
+        hint = "give it a key (`auth.api_key`), or see that nobody else reaches it"
+        yield Finding("server", Grade.WARNING, what, hint, "open-server")
+
+
+def _judged(
+    url: str,
+    health: Answer,
+    props: Answer,
+    stack: Stack | None,
+    build: int | None,
+    key_name: str,
+) -> Iterator[Finding]:
+    if health.status != 200:
+        what = f"{url}/health answers {health.status}"
+        yield Finding("server", Grade.ERROR, what, "is this a llama-server?")
+        return
+    yield fine("server", f"{url} is healthy")
+    if props.status == 401:
+        what = f"{url} refuses the key (401)"
+        hint = (
+            f"check `{key_name}`: the server was started with another key"
+            if key_name
+            else "name the variable that holds it: `auth.api_key.env`"
+        )
+        yield Finding("server", Grade.ERROR, what, hint, "no-key-sent")
+        return
+    yield from _build(props, stack, build)
+
+
+def _build(props: Answer, stack: Stack | None, build: int | None) -> Iterator[Finding]:
+    try:
+        said = json.loads(props.body).get("build_info")
+    except (ValueError, AttributeError):
+        said = None
+    if not isinstance(said, str):
+        what = f"/props answers {props.status} and names no build"
+        yield Finding("server", Grade.WARNING, what, "is this a llama-server?")
+        return
+    number = said.removeprefix("b").partition("-")[0]
+    if number in ("0", "1"):
+        what = f"the server is `{said}`: it was built without history"
+        hint = "`llama_cpp.commit` proves it; deployer's own builds know their number"
+        yield Finding("server", Grade.NOTE, what, hint, "no-build-number")
+    elif build is not None and number != str(build):
+        tag = stack.llama_cpp.tag if stack is not None else f"b{build}"
+        what = f"the server is `{said}`, the stack pins `{tag}`"
+        hint = "`deployer apply`; or something else has the port"
+        yield Finding("server", Grade.ERROR, what, hint, "stale-build")
+    else:
+        yield fine("server", f"it is `{said}`")
+
+
+def read(lines: Iterable[str], name: str) -> tuple[Finding, ...]:
+    """Every known symptom of a log."""
+    found = tuple(
+        Finding(
+            "log",
+            GRADES[seen.symptom.severity],
+            f"{name}:{seen.line}: {seen.symptom.meaning}{_times(seen.times)}",
+            seen.symptom.hint,
+            seen.symptom.id,
+        )
+        for seen in symptoms_in(lines)
+    )
+    return found or (fine("log", f"{name} shows nothing known to be wrong"),)
+
+
+def _times(count: int) -> str:
+    return f", {count} times" if count > 1 else ""
+
+
+CONFIG = Path("/etc/llama.cpp/config.ini")
+_CONFIG_SINCE = 10241
+"""First build that may read it (b10240 does not, b10435 does)."""
+
+_LOW = 5 * 10**9
+_EMPTY = 10**9
+_OLD = 3600.0
+"""Seconds after which a download that nothing is written to was interrupted."""
+
+
+def programs(stack: Stack | None, settings: Settings) -> Iterator[Finding]:
+    """Yield what a build from source needs; without a stack, what any would."""
+    from deployer.llama.build.toolchain import find_toolchain  # noqa: PLC0415 - only here
+
+    wanted = stack.llama_cpp if stack is not None else None
+    ready = wanted is not None and (
+        wanted.package or wanted.binary or wanted.source == "release"
+    )
+    if ready or (stack is not None and stack.engine != "local"):
+        return
+    grade = Grade.WARNING if stack is None else Grade.ERROR
+    try:
+        cuda = wanted.cuda if wanted is not None else None
+        found = find_toolchain(settings.environment, cuda=cuda)
+    except DeployerError as error:
+        yield Finding("machine", grade, error.message, error.hint)
+    else:
+        parts = f"cmake, a compiler, {found.generator}"
+        yield fine("machine", f"{parts}{', ccache' if found.ccache else ''}")
+        for note in found.notes:
+            yield Finding("machine", Grade.NOTE, note)
+    if find_program("git", settings.environment) is None:
+        what = "there is no `git`: sources cannot be cloned, patches not applied"
+        hint = "apt install git, or brew install git"
+        yield Finding("machine", grade, what, hint)
+    else:
+        yield fine("machine", "git")
+
+
+def extras(stack: Stack, settings: Settings) -> Iterator[Finding]:
+    """Optional parts of deployer that the stack needs, and their tokens."""
+    if stack.model.repo is not None:
+        yield _extra("huggingface_hub", "hub", "fetching from the hub")
+    if stack.engine == "modal":
+        yield _extra("modal", "modal", "deploying on Modal")
+        yield _modal_token(settings)
+
+
+def _extra(module: str, extra: str, what_for: str) -> Finding:
+    if find_spec(module) is not None:
+        return fine("machine", module)
+    what = f"`{module}` is not installed: {what_for} needs it"
+    return Finding("machine", Grade.ERROR, what, f"pip install 'deployer[{extra}]'")
+
+
+def _modal_token(settings: Settings) -> Finding:
+    environment = settings.environment
+    named = environment.get("MODAL_CONFIG_PATH")
+    home = Path(environment.get("HOME") or Path.home())
+    file = Path(named) if named else home / ".modal.toml"
+    token = [environment.get(f"MODAL_TOKEN_{half}") for half in ("ID", "SECRET")]
+    if all(token):
+        return fine("machine", "Modal token, from the environment")
+    if any(token):
+        what = "only one of `MODAL_TOKEN_ID` and `MODAL_TOKEN_SECRET` is set"
+        return Finding("machine", Grade.ERROR, what, "set both, or none of them")
+    if file.is_file() and "token_id" in file.read_text(encoding="utf-8"):
+        return fine("machine", f"Modal token, from {file}")
+    what = "there is no Modal token"
+    hint = "modal token new, or set `MODAL_TOKEN_ID` and `MODAL_TOKEN_SECRET`"
+    return Finding("machine", Grade.ERROR, what, hint)
+
+
+def freezing(stack: Stack | None, settings: Settings) -> Iterator[Finding]:
+    """Whether this machine takes snapshots; an error where a stack insists on them."""
+    from deployer.engines.local.snapshot import criu  # noqa: PLC0415 - only here
+
+    wanted = stack.snapshot if stack is not None else None
+    if stack is not None and (stack.engine != "local" or wanted is None):
+        return
+    enabled = "auto" if wanted is None else wanted.enabled
+    if enabled is False:
+        return
+    found = criu.capability(settings.environment, settings.home)
+    if found.works:
+        yield fine("machine", f"CRIU {found.version}: snapshots work here")
+        return
+    grade = Grade.ERROR if enabled is True else Grade.NOTE
+    yield Finding("machine", grade, f"no snapshots: {found.why}", found.hint)
+
+
+def server_program(stack: Stack, file: Path) -> Iterator[Finding]:
+    """Whether a llama-server that the stack names by path is one for this machine.
+
+    It is not started: it may have come with a pull request.
+    """
+    from deployer.artefacts.sources.paths import (  # noqa: PLC0415 - only here
+        check_binary,
+        this_platform,
+    )
+
+    if stack.llama_cpp.binary is None or stack.engine != "local":
+        return
+    path = file.parent / stack.llama_cpp.binary
+    try:
+        check_binary(path, here=this_platform())
+        yield fine("machine", f"{path} is a program for this machine")
+    except DeployerError as error:
+        yield wrong("machine", error)
+
+
+def surroundings(
+    stack: Stack | None, build: int | None, settings: Settings, config: Path = CONFIG
+) -> Iterator[Finding]:
+    """Yield what changes a llama-server from outside of its stack."""
+    reads = build is None or build >= _CONFIG_SINCE
+    if config.exists() and reads and (stack is None or stack.engine == "local"):
+        what = f"`{config}` is read by llama-server, and no stack shows what it sets"
+        hint = f"move its lines into `server` of the stack, and remove {config}"
+        yield Finding("machine", Grade.WARNING, what, hint)
+    names = [n for n in settings.environment if n.startswith("LLAMA_ARG_")]
+    if names:
+        what = f"`{'`, `'.join(sorted(names))}` set options of llama-server"
+        hint = "deployer starts servers without them: write them into the stack"
+        yield Finding("machine", Grade.NOTE, what, hint)
+
+
+def store(settings: Settings, *, now: float) -> Iterator[Finding]:
+    """The artefact store: its entries, its room, what interrupted downloads left."""
+    home = settings.home
+    folder = next(f for f in (home, *home.parents) if f.is_dir())
+    free = shutil.disk_usage(folder).free
+    if free < _LOW:
+        grade = Grade.ERROR if free < _EMPTY else Grade.WARNING
+        what = f"{show_bytes(free)} are free for the store in `{home}`"
+        hint = "`deployer store gc`, or set `DEPLOYER_HOME` to another disk"
+        yield Finding("store", grade, what, hint)
+    entries = settings.store.entries()
+    broken = False
+    for entry in entries:
+        for problem in entry.problems():
+            broken = True
+            hint = "`deployer apply` makes it anew; `deployer store verify` reads all"
+            what = f"{entry.kind} {entry.key[:12]}: {problem}"
+            yield Finding("store", Grade.ERROR, what, hint)
+    if not broken:
+        what = f"{len(entries)} artefacts in {home}, {show_bytes(free)} free"
+        yield fine("store", what)
+    yield from _leftovers(settings, now)
+
+
+def _leftovers(settings: Settings, now: float) -> Iterator[Finding]:
+    downloads = settings.store.downloads
+    found = [
+        path
+        for pattern in ("*.part", "*.new")
+        for path in downloads.glob(pattern)
+        if path.is_file() and now - path.stat().st_mtime > _OLD
+    ]
+    if not found:
+        return
+    total = show_bytes(sum(path.stat().st_size for path in found))
+
+    def remove() -> None:
+        for path in found:
+            path.unlink(missing_ok=True)
+
+    yield Finding(
+        "store",
+        Grade.NOTE,
+        f"{len(found)} interrupted downloads hold {total} in {downloads}",
+        "a fetch carries on with them where it can",
+        remedy=Remedy(f"remove {len(found)} files ({total}) in {downloads}", remove),
+    )
+
+
+def port(stack: Stack, own: int | None) -> Iterator[Finding]:
+    """Whether the port of a local stack is free, or its own server's (``own``)."""
+    from deployer.engines.local import ports  # noqa: PLC0415 - only of local stacks
+
+    if stack.engine != "local":
+        return
+    number, host = stack.local.port, stack.local.host
+    others = [it for it in ports.listeners(number) if it.pid != own or own is None]
+    if others:
+        what = ports.in_use(number, others)
+        hint = f"end it, or set `local.port` ({ports.free_port('127.0.0.1')} is free)"
+        yield Finding("port", Grade.ERROR, what, hint)
+    elif own is None and (reason := ports.refused(host, number)):
+        yield Finding("port", Grade.ERROR, reason, "set `local.host` or `local.port`")
+    else:
+        whose = "free" if own is None else f"the stack's own server's, pid {own}"
+        yield fine("port", f"port {number} is {whose}")
+
+
+_PRIVATE = 0o077
+"""What others may do to a file that holds keys."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patient:
+    """A stack file, as far as it can be read."""
+
+    file: Path
+    loaded: Loaded | None
+    build: int | None
+    problems: tuple[Finding, ...]
+
+    @property
+    def stack(self) -> Stack | None:
+        """What it says; None for a file that says nothing that holds."""
+        return None if self.loaded is None else self.loaded.stack
+
+
+def patient_of(file: Path, settings: Settings) -> Patient:
+    """Read a stack, and what is wrong with it in itself."""
+    try:
+        loaded = load(file, allowed=settings.allowed)
+    except StackError as error:
+        return Patient(file, None, None, tuple(_told(error)))
+    try:
+        locked = lock_file.read(lock_file.lock_path(file))
+    except DeployerError as error:
+        return Patient(file, loaded, None, (wrong("stack", error),))
+    build = number_of(loaded.stack, locked)
+    found = tuple(_static(loaded, build))
+    if all(f.grade in (Grade.FINE, Grade.NOTE) for f in found):
+        found = (fine("stack", f"{file} is valid"), *found)
+    return Patient(file, loaded, build, found)
+
+
+def _static(loaded: Loaded, build: int | None) -> Iterator[Finding]:
+    for refuse in (refuse_options, refuse_build):
+        try:
+            refuse(loaded)
+        except StackError as error:
+            yield from _told(error)
+    for notice in notices_of(loaded, build):
+        what = f"{notice.place}: {notice.what}"
+        grade = GRADES[notice.severity]
+        yield Finding("stack", grade, what, notice.hint, notice.id)
+
+
+def _told(error: StackError) -> Iterator[Finding]:
+    for problem in error.problems:
+        what = f"{problem.place}: {problem.what}"
+        yield Finding("stack", Grade.ERROR, what, problem.hint)
+
+
+def keys(stack: Stack, folder: Path, settings: Settings) -> Iterator[Finding]:
+    """The variables that a stack names, and the file that may hold them."""
+    file = folder / ".env"
+    name = stack.api_key.env if stack.api_key is not None else None
+    if name is not None:
+        yield _key(name, file, settings.keys(folder).get(name))
+    if file.is_file() and file.stat().st_mode & _PRIVATE:
+        yield Finding(
+            "keys",
+            Grade.WARNING,
+            f"others can read `{file}`, which may hold keys",
+            f"chmod 0600 {file}",
+            remedy=Remedy(f"chmod 0600 {file}", lambda: file.chmod(0o600)),
+        )
+
+
+def _key(name: str, file: Path, value: str | None) -> Finding:
+    if value is None:
+        return Finding(
+            "keys",
+            Grade.ERROR,
+            f"`{name}` is not set: requests would carry no key, and get 401",
+            f"`export {name}=…`, or write `{name}=…` into `{file}`",
+            remedy=Remedy(
+                f"add the line `{name}=` to {file}, for you to fill in",
+                lambda: _add_line(file, f"{name}=\n"),
+            ),
+        )
+    if problem := key_problem(value):
+        what = f"the API key in `{name}` cannot be used: {problem}"
+        return Finding("keys", Grade.ERROR, what, NEW_KEY)
+    return fine("keys", f"`{name}` is set")
+
+
+def _add_line(file: Path, line: str) -> None:
+    before = read_regular(file).decode("utf-8") if file.exists() else ""
+    gap = "" if not before or before.endswith("\n") else "\n"
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+        stream.write(f"{gap}{line}")
+
+
+def state(stack: Stack, file: Path, settings: Settings) -> Iterator[Finding]:
+    """Yield whether the state can be read, and whether somebody works on the stack."""
+    try:
+        states = settings.states(file, stack.name)
+        states.read()
+        holder = states.holder()
+    except LockedError as error:
+        yield Finding("state", Grade.WARNING, error.message, error.hint)
+        return
+    except DeployerError as error:
+        yield wrong("state", error)
+        return
+    files = states if isinstance(states, FileStateStore) else None
+    lock = None if files is None else files.folder / f"{stack.name}.lock"
+    if holder is not None:
+        what = f"the stack is locked by {holder}"
+        hint = "wait for it, or stop it: the lock goes with its process"
+        yield Finding("state", Grade.NOTE, what, hint)
+    elif lock is not None and lock.exists():
+
+        def take_over() -> None:
+            with states.lock(operation="doctor"):
+                """Taking the lock of a process that is gone, and letting it go."""
+
+        yield Finding(
+            "state",
+            Grade.NOTE,
+            f"`{lock}` was left by a process that is gone",
+            "the next `deployer apply` takes it over",
+            remedy=Remedy(f"remove {lock}", take_over),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """A log to read instead of the engine's."""
+
+    name: str
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What doctor is to look at beside this machine."""
+
+    files: tuple[Path, ...] = ()
+    """Stacks."""
+    url: str | None = None
+    """A server, instead of the one that the stack has live."""
+    log: Log | None = None
+
+
+def examine(asked: Asked, settings: Settings, *, now: float) -> Iterator[Finding]:
+    """Every finding, area by area; what is not there is not looked at."""
+    for file in asked.files:
+        try:
+            yield from _stack(file, asked, settings)
+        except Exception as error:  # noqa: BLE001 - one stack does not hide others
+            yield wrong("stack", error_of(error, file))
+    if asked == Asked():
+        yield from programs(None, settings)
+        yield from freezing(None, settings)
+        yield from surroundings(None, None, settings)
+    if asked.log is None and (asked.url is None or asked.files):
+        yield from store(settings, now=now)
+    if not asked.files and asked.url is not None:
+        yield from look_at_server(asked.url, None, "", None, None)
+    if asked.log is not None:
+        yield from read(asked.log.lines, asked.log.name)
+
+
+def _stack(file: Path, asked: Asked, settings: Settings) -> Iterator[Finding]:
+    patient = patient_of(file, settings)
+    yield from patient.problems
+    stack, folder = patient.stack, file.parent
+    running = deployment(file, settings) if stack is not None else None
+    if stack is None or running is None:
+        return
+    yield from keys(stack, folder, settings)
+    yield from state(stack, file, settings)
+    yield from programs(stack, settings)
+    yield from extras(stack, settings)
+    yield from freezing(stack, settings)
+    yield from server_program(stack, file)
+    yield from surroundings(stack, patient.build, settings)
+    if asked.url is None:
+        yield from port(stack, running.pid)
+        yield from running.findings
+    if (url := asked.url or running.url) is not None:
+        name = (stack.api_key.env if stack.api_key is not None else None) or ""
+        key = settings.keys(folder).get(name) if name else None
+        yield from look_at_server(url, key, name, stack, patient.build)
+    if asked.log is None and asked.url is None and running.log:
+        yield from read(running.log, running.log_name)

@@ -1,1 +1,0 @@
-"""Runbook checks of a stack, a machine, a server, a log."""

@@ -1,1 +1,0 @@
-"""Reports and runs, and the page that shows them."""

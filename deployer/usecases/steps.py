@@ -1,0 +1,391 @@
+"""The loop that carries out steps: write the state, act, write the state."""
+
+import errno
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import Final, Protocol, assert_never
+
+from deployer.engines.contract import Engine
+from deployer.errors import (
+    DeployerError,
+    EngineError,
+    GateError,
+    PromotionError,
+    StalePlanError,
+    StateError,
+)
+from deployer.planning.events import Ended, Event, Say, Started, Talk
+from deployer.planning.plan import gates_of
+from deployer.planning.resources import Kind, Node
+from deployer.planning.state import Begun, Record, Release, State, record_of, updated
+from deployer.planning.steps import (
+    Check,
+    Forget,
+    Make,
+    Note,
+    Promote,
+    Resume,
+    Retire,
+    Stage,
+    Start,
+    Step,
+    Stop,
+    Update,
+    Validate,
+)
+from deployer.planning.verdict import Verdict, all_let_pass, summary
+from deployer.stack.fields.values import Flat, show_seconds
+from deployer.state import StateStore
+from deployer.usecases.context.deployed import Deployed
+
+SHORT_GATES = ("health", "auth", "chat")
+"""Of the gates of a stack, those that take no time."""
+ON_FAILURE = "rollout.on_failure"
+
+
+class Judge(Protocol):
+    """Runs gates against a server."""
+
+    def __call__(
+        self, record: Record, gates: Sequence[str], *, candidate: bool
+    ) -> tuple[Verdict, ...]:
+        """The verdict of every gate, in any order of running."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Everything outside that an apply touches."""
+
+    engine: Engine
+    judge: Judge
+    store: StateStore
+    say: Say
+    now: Callable[[], str]
+    """UTC, ISO 8601."""
+    clock: Callable[[], float]
+    """Monotonic seconds."""
+    workers: int = 2
+    """Artefacts made at the same time."""
+
+
+def apply(
+    steps: Sequence[Step], state: State, world: World, *, cause: str, keep: int
+) -> State:
+    """Carry out steps; the state is written before and after each effect.
+
+    Raises GateError when a candidate does not pass (it is retired, and the live
+    release is untouched), StalePlanError when the state moved, and whatever error
+    of `deployer.errors` the engine ends in.  Running again carries on from there.
+    """
+    if not steps:
+        return state
+    _refuse_stale(state, world.store.read())
+    run = _Run(state, world, cause, keep)
+    try:
+        for step in steps:
+            begun = world.clock()
+            world.say(Started(step))
+            run.carry_out(step)
+            world.say(Ended(step, world.clock() - begun))
+    except BaseException:  # a defect of ours and Ctrl-C leave no candidate either
+        run.give_up()
+        raise
+    return run.state
+
+
+def _refuse_stale(state: State, stored: State | None) -> None:
+    """Before any effect: some come before the first write, which would refuse too."""
+    if stored is None or (stored.lineage, stored.serial) == (
+        state.lineage,
+        state.serial,
+    ):
+        return
+    raise StalePlanError(
+        f"planned at serial {state.serial}, the state of `{state.stack}` is now at"
+        f" {stored.serial}",
+        hint="run `deployer plan` again",
+    )
+
+
+class _Run:
+    """One apply: the state as it is written, and what was staged and judged."""
+
+    def __init__(self, state: State, world: World, cause: str, keep: int) -> None:
+        self.state = state
+        self._world = world
+        self._cause = cause
+        self._keep = keep
+        self._verdicts: tuple[Verdict, ...] = ()
+        self._candidate: Record | None = None
+        self._stopped: Record | None = None
+        self._stopped_at = 0.0
+        self._writing = threading.Lock()
+
+    def carry_out(self, step: Step) -> None:
+        engine, say = self._world.engine, self._world.say
+        match step:
+            case Make(nodes):
+                self._make(nodes)
+            case Stage(node):
+                self._stage(node)
+            case Check(node, gates):
+                self._check(node, gates)
+            case Promote(nodes):
+                self._promote(nodes)
+            case Resume(release):
+                self._resume(release)
+            case Validate(nodes, gates):
+                self._validate(nodes, gates)
+            case Update(node, paths):
+                self._update(node, paths)
+            case Note(nodes):
+                self._write(lambda s: s.noted(*self._renewed(nodes)))
+            case Start(record):
+                live = self.state.live[record.address]
+                engine.start(live, self._needs(live.needs), say)
+                self._write(lambda s: s.started(live))
+                self._stopped = None
+            case Stop(record):
+                self._stopped = record
+                self._write(lambda s: s.begin(Begun.STOPPED, record))
+                engine.stop(record, say)
+                self._stopped_at = self._world.clock()
+            case Retire(record):
+                self._write(lambda s: s.begin(Begun.RETIRING, record))
+                engine.retire(record, say)
+                self._write(lambda s: s.retired(record))
+            case Forget():
+                self._write(lambda s: s.forgotten())
+            case _:
+                assert_never(step)
+
+    def _make(self, nodes: tuple[Node, ...]) -> None:
+        if self._world.workers == 1:
+            for node in nodes:
+                self._make_one(node)
+            return
+        with ThreadPoolExecutor(max_workers=self._world.workers) as pool:
+            for done in [pool.submit(self._make_one, node) for node in nodes]:
+                done.result()
+
+    def _make_one(self, node: Node) -> None:
+        self._write(lambda s: s.begin(Begun.STAGING, record_of(node, {})))
+        outputs = self._world.engine.stage(
+            node, self._needs(node.needs), self._world.say
+        )
+        self._write(lambda s: s.ready(record_of(node, outputs)))
+
+    def _stage(self, node: Node) -> None:
+        candidate = record_of(node, {})
+        self._candidate = candidate
+        self._write(lambda s: s.begin(Begun.STAGING, candidate))
+        outputs = self._world.engine.stage(
+            node, self._needs(node.needs), self._world.say
+        )
+        self._candidate = record_of(node, outputs)
+        self._write(lambda s: s.staged(record_of(node, outputs)))
+        if self._stopped is not None:
+            silent = show_seconds(self._world.clock() - self._stopped_at)
+            self._world.say(Talk(node.address, f"nothing answered for {silent}"))
+
+    def _check(self, node: Node, gates: tuple[str, ...]) -> None:
+        self._verdicts = self._world.judge(self._staged(node), gates, candidate=True)
+        if not all_let_pass(self._verdicts):
+            raise _refusal(self._verdicts, "the candidate was retired")
+
+    def give_up(self) -> None:
+        """Retire the candidate, and bring back what was stopped to make room for it.
+
+        Says nothing: a cancelled run must not be cancelled again while it cleans up.
+        What fails here is left to the next run, which finds it in the state; the
+        error that the run ended in is the one that is reported.
+        """
+        if (candidate := self._candidate) is not None:
+            with suppress(Exception):
+                self._world.engine.retire(candidate, _silent)
+                self._write(lambda s: s.retired(candidate))
+        if (stopped := self._stopped) is not None:
+            with suppress(Exception):
+                self._world.engine.start(stopped, self._needs(stopped.needs), _silent)
+                self._write(lambda s: s.started(stopped))
+
+    def _promote(self, nodes: tuple[Node, ...]) -> None:
+        records = {node.address: self._current(node) for node in nodes}
+        release = Release(
+            number=self.state.released + 1,
+            at=self._world.now(),
+            cause=self._cause,
+            records=records,
+            gates=tuple(summary(verdict) for verdict in self._verdicts),
+        )
+        self._write(lambda s: s.promote(release))
+        self._candidate, self._stopped = None, None
+        self._hand_over(release)
+
+    def _resume(self, release: Release) -> None:
+        """The candidate passed its gates; it may have died since, as in a reboot."""
+        by_kind = {r.kind.value: r.outputs for r in release.records.values()}
+        for record in release.records.values():
+            if record.kind is Kind.SERVER:
+                needs = {kind: by_kind[kind] for kind in record.needs}
+                self._start_again(release, record, needs)
+        self._hand_over(release)
+
+    def _start_again(
+        self, release: Release, record: Record, needs: Mapping[str, Flat]
+    ) -> None:
+        """A release that cannot be started any more must not block every later run."""
+        try:
+            self._world.engine.start(record, needs, self._world.say)
+        except EngineError as error:
+            if self._world.engine.observe(record).healthy:
+                raise  # it may have the traffic already: the next run tries again
+            self._world.engine.retire(record, _silent)
+            self._give_back(record.address)
+            self._write(lambda s: s.dropped())
+            raise EngineError(
+                f"release {release.number} could not be started again, and was"
+                f" dropped: {error.message}",
+                hint="what was live before it serves on; run `deployer apply` again",
+            ) from error
+
+    def _give_back(self, address: str) -> None:
+        """A release that is dropped may have had the traffic already."""
+        live = self.state.live.get(address)
+        if live is not None and self._world.engine.observe(live).running:
+            self._world.engine.promote(live, None, _silent)
+
+    def _hand_over(self, release: Release) -> None:
+        outputs: dict[str, Flat] = {}
+        for address, record in release.records.items():
+            if record.kind is Kind.SERVER:
+                before = self._before(address)
+                outputs[address] = self._promote_one(record, before)
+        self._write(lambda s: s.promoted(keep=self._keep, outputs=outputs))
+
+    def _promote_one(self, record: Record, before: Record | None) -> Flat:
+        """A server that cannot take over is given up: what was live serves on."""
+        engine = self._world.engine
+        try:
+            found = engine.promote(record, before, self._world.say)
+        except PromotionError:
+            with suppress(DeployerError):
+                engine.retire(record, _silent)
+            self._write(lambda s: s.dropped())
+            raise
+        if found:
+            self._confirm(replace(record, outputs={**record.outputs, **found}), before)
+        return found
+
+    def _confirm(self, record: Record, before: Record | None) -> None:
+        """Look shortly at what took over: it is not the process that was proven.
+
+        Where it does not pass, what was live before takes over again.
+        """
+        engine, say = self._world.engine, self._world.say
+        gates = tuple(gate for gate in gates_of(record.fields) if gate in SHORT_GATES)
+        verdicts = self._world.judge(record, gates, candidate=False)
+        if all_let_pass(verdicts) or record.fields.get(ON_FAILURE) == "keep":
+            return
+        if before is not None:
+            engine.promote(before, record, say)
+        engine.retire(record, say)
+        self._write(lambda s: s.dropped())
+        raise _refusal(verdicts, "what was live before has the traffic again")
+
+    def _before(self, address: str) -> Record | None:
+        """What has the traffic: live, or on its way out since a destroy that died."""
+        retiring = (it.record for it in self.state.loose if it.begun is Begun.RETIRING)
+        known = (*self.state.live.values(), *retiring)
+        return next((r for r in known if r.address == address), None)
+
+    def _validate(self, nodes: tuple[Node, ...], gates: tuple[str, ...]) -> None:
+        renewed = self._renewed(nodes)
+        server = next(r for r in renewed if r.kind is Kind.SERVER)
+        verdicts = self._world.judge(server, gates, candidate=False)
+        if not all_let_pass(verdicts):
+            raise _refusal(verdicts, "what is live was left as it is")
+        self._write(lambda s: s.noted(*renewed))
+
+    def _update(self, node: Node, paths: tuple[str, ...]) -> None:
+        live = self.state.live[node.address]
+        self._write(lambda s: s.updating(live, paths))
+        self._world.engine.update(node, live, self._world.say)
+        self._write(lambda s: s.noted(updated(live, node.fields, paths)))
+
+    def _renewed(self, nodes: tuple[Node, ...]) -> tuple[Record, ...]:
+        """Live records with the fields of today."""
+        return tuple(self._current(node) for node in nodes)
+
+    def _current(self, node: Node) -> Record:
+        """The record of a node: just staged, just made, or live as before."""
+        known = (
+            *(it.record for it in self.state.loose if it.begun is Begun.STAGED),
+            *self.state.made.values(),
+            *self.state.live.values(),
+        )
+        outputs = next(r.outputs for r in known if r.is_same_thing(node))
+        return record_of(node, outputs)
+
+    def _staged(self, node: Node) -> Record:
+        return next(
+            it.record
+            for it in self.state.loose
+            if it.begun is Begun.STAGED and it.record.is_same_thing(node)
+        )
+
+    def _needs(self, needs: Mapping[str, str]) -> Mapping[str, Flat]:
+        return self.state.outputs_of(needs)
+
+    def _write(self, change: Callable[[State], State]) -> None:
+        with self._writing:
+            new = change(self.state)
+            self._world.store.write(new, expect=self.state.serial)
+            self.state = new
+
+
+def _silent(event: Event) -> None:
+    """Shows nothing, and never cancels."""
+
+
+def _refusal(verdicts: Sequence[Verdict], aftermath: str) -> GateError:
+    held = [v.gate for v in verdicts if v.holds_back]
+    return GateError(
+        f"held back by {', '.join(f'`{gate}`' for gate in held)}",
+        hint=f"{aftermath}; the table above says what each gate saw",
+    )
+
+
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+@contextmanager
+def stopping_even_so(
+    found: Deployed, agreed: Callable[[], bool], say: Say
+) -> Iterator[None]:
+    """Stop the servers of a stack where the block ends in a full disk.
+
+    No one else has the lock then, since looking at it comes before writing it.  Raises
+    StateError afterwards: the state still names what was stopped, and the next
+    `destroy` finds it gone already.
+    """
+    try:
+        yield
+    except (StateError, OSError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__
+        full = isinstance(cause, OSError) and cause.errno in _FULL
+        if not full or not agreed():
+            raise
+        loose = (it.record for it in found.state.loose)
+        for record in (*found.state.live.values(), *loose):
+            if record.kind is Kind.SERVER:
+                found.engine.retire(record, say)
+        raise StateError(
+            f"the disk is full: {error}; the servers of `{found.state.stack}` were"
+            " stopped all the same, and the state does not say so",
+            hint=f"free some space, then run `deployer destroy {found.file}` again",
+        ) from error

@@ -1,0 +1,416 @@
+"""Moving a stack to another build: what that means, and the change to its files."""
+
+import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from deployer.artefacts import lock_file
+from deployer.errors import DeployerError, UsageError
+from deployer.llama.build.tree_git import newest_build
+from deployer.llama.build.trees import (
+    Source,
+    SourceRequest,
+    Surroundings,
+    check_patches,
+)
+from deployer.llama.build.trees import (
+    number_of as tag_to_number,
+)
+from deployer.llama.flags.catalogue import Standing, catalogue
+from deployer.llama.flags.explain import diff
+from deployer.llama.flags.unknown_options import problems_of
+from deployer.llama.known.tables import changes_between, newer, older
+from deployer.llama.known.traps import Caught, traps_of
+from deployer.llama.patches import Outcome, Patch, PatchVerdict, load_patches
+from deployer.planning.argv import FLAGS_PREFIX, words_by_field
+from deployer.planning.events import Watch
+from deployer.planning.facts import UPSTREAM, Facts
+from deployer.planning.plan import Change
+from deployer.stack.fields.marks import leaves
+from deployer.stack.fields.model import Stack
+from deployer.stack.fields.values import Flat, JsonValue
+from deployer.stack.load import Loaded, load
+from deployer.stack.yaml.edits import Edit, Remove, Rename, SetValue, applied, edited
+from deployer.stack.yaml.yaml12 import Steps, parse, place_of, plain
+from deployer.system.files import read_regular
+from deployer.usecases.context.settings import Settings, patches_folder
+from deployer.usecases.reading.known_issues import number_of
+
+_NEEDLESS = (Outcome.UPSTREAM, Outcome.APPLIED, Outcome.NOT_APPLICABLE)
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One patch on the other build."""
+
+    sign: str
+    text: str
+    hint: str = ""
+    edit: Remove | None = None
+    """Where it is no longer wanted."""
+
+
+def patch_moves(
+    loaded: Loaded,
+    stack_file: Path,
+    settings: Settings,
+    tag: str,
+    watch: Watch | None,
+) -> tuple[Move, ...]:
+    """Each patch of a stack: by the source of the build, else by the range it states.
+
+    ``watch`` sees the source being fetched; None judges without one.
+    """
+    names = loaded.stack.llama_cpp.patches or ()
+    if not names:
+        return ()
+    patches = load_patches(patches_folder(stack_file), names)
+    if watch is None:
+        return tuple(_by_range(i, p, tag) for i, p in enumerate(patches))
+    wanted = loaded.stack.llama_cpp
+    source: Source = "pypi" if wanted.source == "pypi" else "git"
+    around = Surroundings(settings.store.downloads, settings.environment, watch)
+    request = SourceRequest(source, tag, repo=wanted.repo)
+    verdicts = check_patches(request, patches, around)
+    return tuple(_by_tree(index, found) for index, found in enumerate(verdicts))
+
+
+def _by_tree(index: int, found: PatchVerdict) -> Move:
+    text = f"{found.patch}: {found.outcome}, {found.evidence} (by the source)"
+    if found.outcome in _NEEDLESS:
+        return Move("-", text, edit=Remove(("llama_cpp", "patches", index)))
+    sign = "✖" if found.outcome is Outcome.CONFLICT else "✔"
+    return Move(sign, text, found.advice)
+
+
+def _by_range(index: int, patch: Patch, tag: str) -> Move:
+    """Without a source: what `patch.yaml` says of the last build that wants it."""
+    last, new = tag_to_number(patch.until or ""), tag_to_number(tag)
+    look = "`--tree` judges it by the source of the build"
+    if last is None or new is None:
+        return Move("?", f"{patch.name}: no range of builds to judge it by", look)
+    if new > last:
+        text = (
+            f"{patch.name}: upstream has it since b{last + 1}"
+            " (by `until` of its patch.yaml)"
+        )
+        return Move("-", text, edit=Remove(("llama_cpp", "patches", index)))
+    text = f"{patch.name}: still wanted up to b{last} (by `until` of its patch.yaml)"
+    return Move("✔", text, look)
+
+
+_TEMPLATE_FIXED = 8753
+"""First build that tells outdated chat templates of Gemma 4."""
+_BOM = "\ufeff"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One thing that the other build means."""
+
+    topic: str
+    sign: str
+    text: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Rewritten:
+    """A file of the stack, before and after."""
+
+    path: Path
+    before: str
+    after: str
+
+    @property
+    def diff(self) -> str:
+        """The change as `diff -u` shows it."""
+        name = str(self.path)
+        lines = difflib.unified_diff(
+            self.before.splitlines(keepends=True),
+            self.after.splitlines(keepends=True),
+            name,
+            name,
+        )
+        return "".join(line if line.endswith("\n") else f"{line}\n" for line in lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Upgrade:
+    """Everything that a change of the build means for a stack."""
+
+    stack: str
+    old: str
+    new: str
+    lines: tuple[Line, ...]
+    files: tuple[Rewritten, ...]
+    """Those that change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """How an upgrade is asked for."""
+
+    to: str
+    """A tag, or `latest`."""
+    with_tree: bool = False
+    """Judge patches by the source of the new build, which is fetched."""
+
+
+def upgrade(
+    stack_file: Path, settings: Settings, wanted: Wanted, watch: Watch
+) -> Upgrade:
+    """Return what moving a stack to another build means; changes nothing.
+
+    Raises SourceError where `latest` or a tree cannot be reached.
+    """
+    loaded = load(stack_file, allowed=settings.allowed)
+    locked = lock_file.read(lock_file.lock_path(stack_file))
+    tag = _tag(loaded.stack, wanted.to, settings)
+    old, new = number_of(loaded.stack, locked), tag_to_number(tag)
+    tree = watch if wanted.with_tree else None
+    moves = patch_moves(loaded, stack_file, settings, tag, tree)
+    flags = tuple(_flag_edits(loaded.stack, old, new))
+    pinned = tuple(_pin_edits(loaded.stack, tag))
+    edits = [edit for edit, _ in pinned if edit is not None]
+    edits += [move.edit for move in moves if move.edit]
+    edits += [edit for edit, _ in flags if edit is not None]
+    after = _changed(loaded.stack, edits)
+    lines = (
+        *(line for _, line in pinned if line is not None),
+        *_patch_lines(moves),
+        *(line for _, line in flags),
+        *_change_lines(after, old, new),
+        *_trap_lines(loaded.stack, after, old, new),
+        *_weights_lines(after, old, new, locked),
+    )
+    files = tuple(_rewritten(loaded, edits))
+    return Upgrade(loaded.stack.name, loaded.stack.llama_cpp.tag, tag, lines, files)
+
+
+def write(found: Upgrade) -> None:
+    """Write the files anew."""
+    for file in found.files:
+        file.path.write_bytes(file.after.encode())
+
+
+def _tag(stack: Stack, to: str, settings: Settings) -> str:
+    if to == "latest":
+        downloads = settings.store.downloads
+        repo = stack.llama_cpp.repo or UPSTREAM
+        return newest_build(repo, downloads, settings.environment)
+    try:
+        Stack.model_validate(
+            stack.model_copy(
+                update={"llama_cpp": stack.llama_cpp.model_copy(update={"tag": to})}
+            ).model_dump(exclude_none=True)
+        )
+    except ValueError:
+        raise UsageError(
+            f"`{to[:60]}` is no tag of llama.cpp",
+            hint="write `--to b11434`, `--to v0.6.0`, a commit, or `--to latest`",
+        ) from None
+    return to
+
+
+def _pin_edits(stack: Stack, tag: str) -> Iterator[tuple[Edit | None, Line | None]]:
+    """The tag, and what else pins the build that it is not any more."""
+    wanted = stack.llama_cpp
+    if tag == wanted.tag:
+        return
+    yield SetValue(("llama_cpp", "tag"), tag), None
+    if wanted.commit is not None:
+        text = f"llama_cpp.commit: `{wanted.commit}` is that of {wanted.tag}: taken out"
+        yield Remove(("llama_cpp", "commit")), Line("build", "-", text)
+    for name in ("package", "binary"):
+        if ready := getattr(wanted, name):
+            text = f"llama_cpp.{name}: `{ready}` stays the build that it is"
+            hint = f"name a `{name}` that is {tag}, or a `source`"
+            yield None, Line("build", "✖", text, hint)
+
+
+def _changed(stack: Stack, edits: list[Edit]) -> Stack:
+    values = stack.model_dump(mode="json", exclude_none=True)
+    return Stack.model_validate(applied(values, edits), strict=False)
+
+
+def _patch_lines(moves: tuple[Move, ...]) -> Iterator[Line]:
+    for move in moves:
+        yield Line("patches", "-" if move.edit else move.sign, move.text, move.hint)
+
+
+def _flag_edits(
+    stack: Stack, old: int | None, new: int | None
+) -> Iterator[tuple[Edit | None, Line]]:
+    """What becomes of each option that the new build does not take as it stands."""
+    if new is None:
+        yield None, Line("flags", "?", "the build is not known by number: not judged")
+        return
+    words = dict(words_by_field(leaves(stack), build=new))
+    before = {
+        p.path for p in problems_of(words_by_field(leaves(stack), build=old), old)
+    }
+    for problem in problems_of(tuple(words.items()), new):
+        again = " (it was so before)" if problem.path in before else ""
+        if not problem.path.startswith(FLAGS_PREFIX):
+            text = f"{problem.path}: {problem.what}{again}"
+            yield None, Line("flags", "✖", text, problem.hint)
+            continue
+        name, *values = words[problem.path]
+        path: Steps = ("server", "flags", problem.path.removeprefix(FLAGS_PREFIX))
+        edit = _instead(path, name, values, new)
+        if edit is None:
+            yield None, Line("flags", "✖", problem.what, problem.hint)
+        else:
+            yield edit, Line("flags", "±", f"{problem.what}{again}; {_said(edit)}")
+
+
+def _instead(path: Steps, name: str, values: list[str], new: int) -> Edit | None:
+    """Another name for an option; gone, where there is none; None: only a value."""
+    known = catalogue(new)
+    option = known.find(name)
+    if option is not None and option.standing is not Standing.REMOVED:
+        return None
+    for words in (*newer(name), *older(name, values[0] if values else "")):
+        spelled, _, value = words.partition(" ")
+        found = known.find(spelled)
+        if found is None or found.standing is Standing.REMOVED:
+            continue
+        bare = spelled.removeprefix("--")
+        if not values and not value and bare.startswith("no-"):
+            return Rename(path, bare.removeprefix("no-"), value=False)
+        if not values and not value:
+            return Rename(path, bare, value=True)
+        return Rename(path, bare, value or None)
+    return Remove(path)
+
+
+def _said(edit: Edit) -> str:
+    match edit:
+        case Rename(_, key, None):
+            return f"renamed to `{key}`"
+        case Rename(_, key, value):
+            return f"now `{key}: {str(value).lower()}`"
+        case _:
+            return "taken out"
+
+
+def _change_lines(stack: Stack, old: int | None, new: int | None) -> Iterator[Line]:
+    if old is None or new is None:
+        return
+    for crossed in changes_between(stack, old, new):
+        sign = "~" if crossed.sure else "?"
+        yield Line(crossed.change.area.value, sign, crossed.text)
+
+
+def _trap_lines(
+    before: Stack, after: Stack, old: int | None, new: int | None
+) -> Iterator[Line]:
+    was = {caught.id: caught for caught in traps_of(before, old)}
+    now = {caught.id: caught for caught in traps_of(after, new)}
+    signs = {"error": "✖", "warning": "▲", "note": "·"}
+    for caught in was.values():
+        if caught.id not in now:
+            yield Line("traps left", "✔", _of(caught))
+    for caught in now.values():
+        if caught.id not in was:
+            sign = signs[caught.severity.value]
+            yield Line("traps entered", sign, _of(caught), caught.hint)
+
+
+def _of(caught: Caught) -> str:
+    return f"{caught.id}: {caught.what}"
+
+
+def _weights_lines(
+    stack: Stack, old: int | None, new: int | None, locked: Facts | None
+) -> Iterator[Line]:
+    own = stack.server is not None and stack.server.chat_template is not None
+    crossed = (old or 0) < _TEMPLATE_FIXED <= (new or 0)
+    gemma4 = any(c.id.startswith("gemma4-") for c in traps_of(stack, 8637))
+    if crossed and gemma4 and not own and stack.model.path is None:
+        pinned = "the lock file pins it: " if locked is not None else ""
+        yield Line(
+            "weights",
+            "↓",
+            "GGUFs of Gemma 4 from before b8753 carry an outdated chat template:"
+            " fetch it again",
+            f"{pinned}`deployer lock STACK --upgrade`, or set `server.chat_template`",
+        )
+
+
+def _rewritten(loaded: Loaded, edits: list[Edit]) -> Iterator[Rewritten]:
+    """Each file that holds a field that changes, with the change proven."""
+    by_file: dict[str, list[Edit]] = {}
+    for edit in edits:
+        place = place_of(loaded.places, ".".join(map(str, edit.path)))
+        if place is None:
+            raise DeployerError(f"`{edit.path}` stands in no file of the stack")
+        by_file.setdefault(place.file, []).append(edit)
+    for path in loaded.sources:
+        if mine := by_file.get(str(path)):
+            yield _proven(path, mine)
+
+
+def _proven(path: Path, edits: list[Edit]) -> Rewritten:
+    """The file with its changes; raises where it would not say exactly that."""
+    before = read_regular(path).decode("utf-8")
+    mark, text = (_BOM, before[1:]) if before.startswith(_BOM) else ("", before)
+    after = edited(text, edits)
+    if _values(after, path) != applied(_values(text, path), edits):
+        raise DeployerError(
+            f"`{path}` cannot be changed without changing more than is wanted",
+            hint="change it by hand: `deployer upgrade` without `--write` says how",
+        )
+    return Rewritten(path, before, mark + after)
+
+
+def _values(text: str, path: Path) -> JsonValue:
+    table, _ = parse(text, str(path))
+    return plain(table)
+
+
+_ADVICE = {
+    "upstream": "it is in this build: the patch can be deleted from the stack",
+    "applied": "it is in the source already: the patch can be deleted from the stack",
+    "not-applicable": "this build has nothing to patch",
+}
+
+
+def notes(build: Change) -> tuple[str, ...]:
+    """The verdict of each patch, and how the options of llama-server differ."""
+    return (*_patches(build), *_options(build))
+
+
+def _patches(build: Change) -> Iterator[str]:
+    about = build.after.spec.get("about") if build.after is not None else None
+    verdicts = about.get("patches") if isinstance(about, dict) else None
+    for name, verdict in verdicts.items() if isinstance(verdicts, dict) else ():
+        advice = _ADVICE.get(str(verdict))
+        yield f"patch {name}: {verdict}" + (f", {advice}" if advice else "")
+
+
+def _options(build: Change) -> Iterator[str]:
+    before = _number(build.before.fields if build.before is not None else {})
+    after = _number(build.after.fields if build.after is not None else {})
+    if before is None or after is None or before == after:
+        return
+    found = diff(before, after)
+    counts = (
+        (len(found.added), "added"),
+        (len(found.renamed), "renamed"),
+        (len(found.removed), "removed"),
+        (len(found.changed), "changed"),
+    )
+    parts = [f"{number} {word}" for number, word in counts if number]
+    if parts:
+        yield (
+            f"options of llama-server, b{before} → b{after}: {', '.join(parts)}"
+            f" (deployer flags --diff b{before} b{after})"
+        )
+
+
+def _number(fields: Flat) -> int | None:
+    text = str(fields.get("llama_cpp.tag"))
+    return int(text[1:]) if text.startswith("b") and text[1:].isdigit() else None

@@ -1,1 +1,0 @@
-"""Moving a stack to another build."""
