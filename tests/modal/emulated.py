@@ -74,6 +74,10 @@ class Emulated:
         """Create a secret, or change it."""
         self._order("secret", {"name": name, "values": dict(values)})
 
+    def preempt(self, app: str) -> None:
+        """Take the machines of an app away."""
+        self._order("preempt", {"app": app})
+
     def add_environment(self, name: str) -> None:
         self._order("environment", {"name": name})
 
@@ -96,13 +100,21 @@ class Emulated:
 
 
 @contextmanager
-def emulator(folder: Path) -> Iterator[Emulated]:
-    """Run one; it ends when its stdin does, whatever becomes of us."""
-    assert os.geteuid() == 0, "its containers mount what they see: run this as root"
+def emulator(
+    folder: Path, *, simulated: bool = False, haste: float = HASTE
+) -> Iterator[Emulated]:
+    """Run one; it ends when its stdin does, whatever becomes of us.
+
+    ``simulated`` containers are no processes: what they would say and answer is made
+    up, so that stories can be told by the thousand.
+    """
+    root = simulated or os.geteuid() == 0
+    assert root, "its containers mount what they see: run this as root"
+    words = [str(folder), str(haste), *(["simulated"] if simulated else [])]
     folder.mkdir(parents=True)
     with (folder / "emulator.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.modal.emulator", str(folder), str(HASTE)],
+            [sys.executable, "-m", "tests.modal.emulator", *words],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -22,6 +22,27 @@ def look(count: int) -> dict[str, str]:
     return {"image": os.environ["FROM_IMAGE"], "key": os.environ["LLAMA_API_KEY"]}
 
 
+@app.function(image=image, volumes={"/data": volume}, timeout=60)
+def write_later(name: str, *, commit: bool) -> None:
+    """Write a file, and publish it only where that is asked for."""
+    with open(f"/data/{name}", "w") as stream:  # noqa: PTH123 - as short as can be
+        stream.write("later")
+    if commit:
+        volume.commit()
+    os.kill(os.getpid(), 9)  # nothing is committed on the way out
+
+
+@app.function(image=image, volumes={"/data": volume})
+def reload(name: str, *, hold: str = "") -> tuple[bool, bool]:
+    """Whether a file is there before and after a reload, maybe with one open."""
+    before = os.path.exists(f"/data/{name}")  # noqa: PTH110
+    held = open(f"/data/{hold}") if hold else None  # noqa: PTH123, SIM115
+    volume.reload()
+    if held is not None:
+        held.close()
+    return before, os.path.exists(f"/data/{name}")  # noqa: PTH110
+
+
 @app.cls(image=image)
 class Silent:
     """Never opens its port."""

@@ -28,6 +28,7 @@ def test_an_app_that_others_wrote(
         project = Project(tmp_path / "project", cloud, {})
         assert project.modal("deploy", str(APP)).code == 0
         _look(cloud, client)
+        _volumes(cloud, client)
         _wait_for_silence(cloud, client)
         groups = {container["pid"] for container in cloud.seen()["containers"]}
         assert project.modal("app", "stop", "small", "-y").code == 0
@@ -43,6 +44,25 @@ def _look(cloud: Emulated, client: modal.Client) -> None:
     assert (cloud.volume("small-volume") / "count").read_text() == "3"
     with pytest.raises(ValueError, match="less than nothing"):
         look.remote(-1)
+
+
+def _volumes(cloud: Emulated, client: modal.Client) -> None:
+    """What was not committed is seen nowhere else, and what was, after a reload."""
+    write_later = modal.Function.from_name("small", "write_later", client=client)
+    reload = modal.Function.from_name("small", "reload", client=client)
+    assert reload.remote("committed") == (False, False)
+    for name, commit in (("lost", False), ("committed", True)):
+        with pytest.raises(modal.exception.Error):
+            write_later.remote(name, commit=commit)
+    folder = cloud.volume("small-volume")
+    assert sorted(it.name for it in folder.iterdir()) == ["committed", "count"]
+    assert reload.remote("committed") == (False, True), "its container is an old one"
+    with pytest.raises(RuntimeError, match="open files"):
+        reload.remote("committed", hold="count")
+    cloud.faults(volume_files=2)
+    with pytest.raises(modal.exception.Error):
+        write_later.remote("too-many", commit=True)
+    cloud.faults()
 
 
 def _wait_for_silence(cloud: Emulated, client: modal.Client) -> None:

@@ -43,8 +43,8 @@ _Servicer = complete(Requests)
 class ControlPlane:
     """The cloud, and the server that the client talks to; it can be cut off."""
 
-    def __init__(self, folder: Path, haste: float) -> None:
-        self.cloud = Cloud(folder, haste=haste)
+    def __init__(self, folder: Path, haste: float, *, simulates: bool) -> None:
+        self.cloud = Cloud(folder, haste=haste, simulates=simulates)
         self.pools = Pools(self.cloud, self.serve)
         self.front = Front(self.cloud, self.pools)
         self._server = self.serve(None)
@@ -82,8 +82,8 @@ class ControlPlane:
         self._protocols.clear()
 
 
-async def main(folder: Path, haste: float) -> None:
-    plane = ControlPlane(folder, haste)
+async def main(folder: Path, haste: float, *, simulates: bool) -> None:
+    plane = ControlPlane(folder, haste, simulates=simulates)
     await plane.start()
     cloud = plane.cloud
     cloud.files_url = await listen(file_routes(cloud))
@@ -104,4 +104,6 @@ async def main(folder: Path, haste: float) -> None:
 
 if __name__ == "__main__":
     with suppress(KeyboardInterrupt):
-        asyncio.run(main(Path(sys.argv[1]).resolve(), float(sys.argv[2])))
+        place, speed, *how = sys.argv[1:]
+        simulated = how == ["simulated"]
+        asyncio.run(main(Path(place).resolve(), float(speed), simulates=simulated))

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
@@ -75,7 +76,7 @@ class Apps(Service):
             request.description,
             request.environment_name or "main",
             dict(request.tags),
-            time.time(),
+            self.cloud.clock(),
         )
         app.state = request.app_state or app.state
         self.cloud.apps[app.id] = app
@@ -127,30 +128,32 @@ class Apps(Service):
 
     @rpc
     async def AppPublish(self, request: Any) -> Any:
+        """A new version; the same definitions again are a no-op.
+
+        Staged, it is a row of the history and nothing else: client 1.6.4 sends
+        `staged`, and Modal's own mock keeps the ids of the row until `AppPromote`.
+        """
         app = self._app(request.app_id)
         page = f"{self.cloud.url}/apps/{app.id}"
-        last = app.history[-1] if app.history else None
-        new = (request.function_ids, request.class_ids, request.definition_ids)
-        unchanged = last is not None and app.deployed
-        if last is not None and unchanged:
-            old = (last.function_ids, last.class_ids, last.definition_ids)
-            unchanged = tuple(map(dict, old)) == tuple(map(dict, new))
-            unchanged = unchanged and dict(last.tags) == dict(request.tags)
-        if unchanged:
-            return pb.AppPublishResponse(url=page, deployed_at=0)
+        staged = request.staged and self.cloud.faults.staged != "ignored"
+        if staged and (self.cloud.faults.staged == "refused" or not app.deployed):
+            raise GRPCError(
+                Status.UNIMPLEMENTED, "staged deployments are not available"
+            )
+        if app.serving is not None and app.deployed and not staged:
+            old, new = app.serving, request
+            same = all(
+                dict(getattr(old, name)) == dict(getattr(new, name))
+                for name in ("function_ids", "class_ids", "definition_ids", "tags")
+            )
+            if same:
+                return pb.AppPublishResponse(url=page, deployed_at=0)
         app.state, app.name = request.app_state or app.state, request.name or app.name
-        app.function_ids = dict(request.function_ids)
-        app.class_ids, app.tags = dict(request.class_ids), dict(request.tags)
-        if app.deployed:
-            for other in list(self.cloud.apps.values()):
-                same = (other.name, other.environment) == (app.name, app.environment)
-                if other.deployed and other is not app and same:
-                    await self._stop(other)  # two began at once: the last one stays
-            await self._replaced(app, last, request.definition_ids)
-            self._remember(app, dict(request.definition_ids), request.deployment_tag)
-            for function_id in app.function_ids.values():
-                self.cloud.spawn(self.pools.ensure(function_id))
-        return pb.AppPublishResponse(url=page, deployed_at=time.time())
+        kind = pb.DEPLOYMENT_TYPE_STAGED if staged else pb.DEPLOYMENT_TYPE_STANDARD
+        version = self._remember(app, request, request.deployment_tag, kind)
+        if not staged:
+            await self._serve(app, version)
+        return pb.AppPublishResponse(url=page, deployed_at=version.at)
 
     @rpc
     async def AppList(self, request: Any) -> Any:
@@ -181,28 +184,44 @@ class Apps(Service):
                 deployed_by="tests",
                 client_version="1.6.4",
                 rollback_allowed=True,
-                rollback_version=version.rolled_back_to,
+                rollback_version=version.refers_to,
+                deployment_type=version.kind,
             )
             for version in reversed(app.history)
         ]
         return pb.AppDeploymentHistoryResponse(
-            app_deployment_histories=entries, production_app_version=len(app.history)
+            app_deployment_histories=entries,
+            production_app_version=app.lifecycle().version,
         )
 
     @rpc
     async def AppRollback(self, request: Any) -> Any:
+        """A new version with the functions and metadata of an earlier one.
+
+        guide/managing-deployments, "Deployment rollbacks".
+        """
         app = self._app(request.app_id)
-        wanted = request.version if request.version > 0 else len(app.history) - 1
-        found = next((v for v in app.history if v.number == wanted), None)
-        if found is None:
-            raise GRPCError(Status.NOT_FOUND, f"App has no version {wanted}")
-        self.cloud.functions.update(found.definitions)
-        app.function_ids = dict(found.function_ids)
-        app.class_ids, app.tags = dict(found.class_ids), dict(found.tags)
-        await self._replaced(app, app.history[-1], found.definition_ids)
-        self._remember(app, found.definition_ids, found.tag, back_to=found.number)
-        page = f"{self.cloud.url}/apps/{app.id}"
-        return pb.AppRollbackResponse(url=page, deployed_at=time.time())
+        wanted = request.version
+        if wanted <= 0 and app.serving is not None:
+            wanted = app.serving.number - 1
+        found = app.version(wanted) if wanted > 0 else None
+        return await self._again(app, found, pb.DEPLOYMENT_TYPE_ROLLBACK, wanted)
+
+    @rpc
+    async def AppPromote(self, request: Any) -> Any:
+        """A staged version becomes one that refers to it (`modal app promote`)."""
+        app, wanted = self._app(request.app_id), request.version
+        found = app.version(wanted)
+        if found is not None and found.kind != pb.DEPLOYMENT_TYPE_STAGED:
+            raise GRPCError(Status.FAILED_PRECONDITION, f"v{wanted} is not staged")
+        return await self._again(app, found, pb.DEPLOYMENT_TYPE_PROMOTION, wanted)
+
+    @rpc
+    async def AppRollover(self, request: Any) -> Any:
+        """The same version anew, with new containers (`modal app rollover`)."""
+        app = self._app(request.app_id)
+        kind = pb.DEPLOYMENT_TYPE_ROLLOVER
+        return await self._again(app, app.serving, kind, 0)
 
     @rpc
     async def AppStop(self, request: Any) -> Any:
@@ -215,13 +234,28 @@ class Apps(Service):
             pb.TaskStats(
                 task_id=container.task_id,
                 app_id=app_id,
-                started_at=container.started,
+                started_at=container.started if container.ready.is_set() else 0,
                 enqueued_at=container.started,
             )
             for app_id in wanted
             for container in self.pools.of_app(app_id)
         ]
         return pb.TaskListResponse(tasks=tasks)
+
+    @rpc
+    async def TaskGetInfo(self, request: Any) -> Any:
+        """What a container is; that it restored is not said.
+
+        A field report found `snapshot_behavior` UNSPECIFIED for containers that were
+        known to have captured, so nobody can rely on it.
+        """
+        if (container := self.pools.containers.get(request.task_id)) is None:
+            raise GRPCError(Status.NOT_FOUND, f"no container {request.task_id}")
+        app = self.cloud.app_of(container.function_id)
+        info = pb.TaskInfo(id=container.task_id, started_at=container.started)
+        if not container.runs:
+            info.finished_at = self.cloud.clock()
+        return pb.TaskGetInfoResponse(app_id=app.id, info=info)
 
     @rpc
     async def ContainerStop(self, request: Any) -> Any:
@@ -233,17 +267,22 @@ class Apps(Service):
     @rpc_stream
     async def AppGetLogs(self, request: Any) -> AsyncIterator[Any]:
         app = self._app(request.app_id)
-        after = int(request.last_entry_id.partition("-")[0] or 0)
+        """Lines as they arrive, after the entry that the reader has."""
+        begin = request.last_entry_id.rpartition("-")[2]
+        sent = {
+            line.number
+            for line in self.cloud.logs
+            if begin and line.number <= int(begin)
+        }
         ends = time.monotonic() + (request.timeout or _LOG_SECONDS)
-        seen = 0
         while time.monotonic() < ends:
-            lines = self.cloud.logs[seen:]
-            seen += len(lines)
-            for line in lines:
-                if line.at * 1e6 > after and self._asked_for(request, line):
+            for line in self.cloud.arrived():
+                if line.number not in sent and self._asked_for(request, line):
+                    sent.add(line.number)
                     yield line.batch()
-            if app.state == pb.APP_STATE_STOPPED:
-                yield pb.TaskLogsBatch(app_done=True, eof=True)
+            if app.state == pb.APP_STATE_STOPPED or self.cloud.faults.log_ends:
+                done = app.state == pb.APP_STATE_STOPPED
+                yield pb.TaskLogsBatch(app_done=done, eof=True)
                 return
             async with self.cloud.logged:
                 with suppress(TimeoutError):
@@ -255,7 +294,7 @@ class Apps(Service):
         until = request.until.ToNanoseconds() / 1e9 or float("inf")
         found = [
             line
-            for line in self.cloud.logs
+            for line in self.cloud.arrived()
             if since <= line.at <= until and self._asked_for(request, line)
         ]
         kept = found[-request.limit :] if request.limit else found
@@ -264,11 +303,18 @@ class Apps(Service):
     @rpc
     async def AppCountLogs(self, request: Any) -> Any:
         response = pb.AppCountLogsResponse(app_id=request.app_id)
-        for line in self.cloud.logs:
-            if self._asked_for(request, line):
-                start = Timestamp()
-                start.FromNanoseconds(int(line.at) * 10**9)
-                response.buckets.add(stdout_logs=1, bucket_start_at=start)
+        since = request.since.ToNanoseconds() / 1e9
+        until = request.until.ToNanoseconds() / 1e9 or float("inf")
+        width = request.bucket_secs or 1
+        counted = Counter(
+            int(line.at // width * width)
+            for line in self.cloud.arrived()
+            if since <= line.at <= until and self._asked_for(request, line)
+        )
+        for at, count in sorted(counted.items()):
+            start = Timestamp()
+            start.FromSeconds(at)
+            response.buckets.add(stdout_logs=count, bucket_start_at=start)
         return response
 
     def _asked_for(self, request: Any, line: LogLine) -> bool:
@@ -299,35 +345,77 @@ class Apps(Service):
         return app
 
     async def _stop(self, app: App) -> None:
-        app.state, app.stopped_at = pb.APP_STATE_STOPPED, time.time()
+        """Destructive: requests in flight end, and the app does not come back.
+
+        guide/managing-deployments, "Stopping deployments".
+        """
+        app.state, app.stopped_at = pb.APP_STATE_STOPPED, self.cloud.clock()
         await self.pools.stop_app(app.id)
 
-    async def _replaced(self, app: App, last: Version | None, new: Any) -> None:
-        """What changed gets new containers; an override of the autoscaler is gone."""
-        for function_id in {*app.function_ids.values()}:
-            settings = self.cloud.functions[function_id].autoscaler_settings
+    async def _again(
+        self,
+        app: App,
+        found: Version | None,
+        kind: "pb.DeploymentType.ValueType",
+        number: int,
+    ) -> Any:
+        if found is None or not app.deployed:
+            raise GRPCError(Status.NOT_FOUND, f"App has no version {number}")
+        version = self._remember(app, found, found.tag, kind, refers_to=number)
+        again = kind == pb.DEPLOYMENT_TYPE_ROLLOVER
+        await self._serve(app, version, rolled_over=again)
+        answers = {
+            pb.DEPLOYMENT_TYPE_ROLLBACK: pb.AppRollbackResponse,
+            pb.DEPLOYMENT_TYPE_PROMOTION: pb.AppPromoteResponse,
+            pb.DEPLOYMENT_TYPE_ROLLOVER: pb.AppRolloverResponse,
+        }
+        page = f"{self.cloud.url}/apps/{app.id}"
+        return answers[kind](url=page, deployed_at=version.at)
+
+    async def _serve(
+        self, app: App, version: Version, *, rolled_over: bool = False
+    ) -> None:
+        """Make a version the one that new containers are of.
+
+        "any dynamic configuration will be reset by a subsequent deployment"
+        (guide/servers); "changes to any Function will cause all Functions to update"
+        (guide/managing-deployments).
+        """
+        app.serving, app.tags = version, dict(version.tags)
+        if not app.deployed:
+            return
+        for other in list(self.cloud.apps.values()):
+            same = (other.name, other.environment) == (app.name, app.environment)
+            if other.deployed and other is not app and same:
+                await self._stop(other)  # two began at once: the last one stays
+        for function_id in version.function_ids.values():
+            settings = self.cloud.definition(function_id).autoscaler_settings
             self.cloud.autoscaling[function_id] = settings
-        for function_id, definition in (last.definition_ids if last else {}).items():
-            if new.get(function_id) != definition:
-                await self.pools.drain(function_id)
+            await self.pools.roll(function_id, every_container=rolled_over)
+            self.cloud.spawn(self.pools.ensure(function_id))
 
     def _remember(
-        self, app: App, definition_ids: Any, tag: str, *, back_to: int = 0
-    ) -> None:
-        ids = app.function_ids.values()
-        app.history.append(
-            Version(
-                number=len(app.history) + 1,
-                at=time.time(),
-                tag=tag,
-                function_ids=dict(app.function_ids),
-                class_ids=dict(app.class_ids),
-                definition_ids=dict(definition_ids),
-                definitions={name: self.cloud.functions[name] for name in ids},
-                tags=dict(app.tags),
-                rolled_back_to=back_to,
-            )
+        self,
+        app: App,
+        made_of: Any,
+        tag: str,
+        kind: "pb.DeploymentType.ValueType",
+        *,
+        refers_to: int = 0,
+    ) -> Version:
+        version = Version(
+            number=len(app.history) + 1,
+            at=self.cloud.clock(),
+            tag=tag,
+            function_ids=dict(made_of.function_ids),
+            class_ids=dict(made_of.class_ids),
+            definition_ids=dict(made_of.definition_ids),
+            tags=dict(made_of.tags),
+            kind=kind,
+            refers_to=refers_to,
         )
+        app.history.append(version)
+        return version
 
 
 def request_descriptor(request: Any) -> int:

@@ -14,7 +14,7 @@ import struct
 import threading
 from typing import Any
 
-from modal._runtime import asgi, gpu_memory_snapshot
+from modal._runtime import asgi, gpu_memory_snapshot, task_lifecycle_manager
 
 
 def _let_in(socket_path: str, port: int) -> None:
@@ -52,6 +52,7 @@ if os.environ.pop("EMULATED_NETWORK"):
 
 setattr(asgi, "get_ip_address", lambda _interface: "127.0.0.1")  # noqa: B010
 gpu_memory_snapshot.RUNTIME_CHECKPOINT_WAIT_PATH = os.environ.pop("EMULATED_CHECKPOINT")
+task_lifecycle_manager.SPEC_ENVIRON_PATH = os.environ.pop("EMULATED_ENVIRON")
 if way_in := os.environ.pop("EMULATED_PORT"):
     path, _, number = way_in.rpartition(":")
     _let_in(path, int(number))

@@ -6,6 +6,7 @@ app by 22 letters.
 
 import asyncio
 import hashlib
+import random
 import time
 from collections import Counter, defaultdict
 from collections.abc import Coroutine, Mapping
@@ -34,7 +35,7 @@ POLLED = frozenset(
 
 @dataclass(slots=True)
 class Version:
-    """One deployment of an app."""
+    """One row of the deployment history of an app."""
 
     number: int
     at: float
@@ -42,9 +43,11 @@ class Version:
     function_ids: Mapping[str, str]
     class_ids: Mapping[str, str]
     definition_ids: Mapping[str, str]
-    definitions: Mapping[str, pb.Function]
+    """What each function of the app is in this version."""
     tags: Mapping[str, str]
-    rolled_back_to: int = 0
+    kind: "pb.DeploymentType.ValueType" = pb.DEPLOYMENT_TYPE_STANDARD
+    refers_to: int = 0
+    """The version that was rolled back to, or promoted."""
 
 
 @dataclass(slots=True)
@@ -58,20 +61,35 @@ class App:
     created: float
     state: "pb.AppState.ValueType" = pb.APP_STATE_INITIALIZING
     history: list[Version] = field(default_factory=list)
-    function_ids: dict[str, str] = field(default_factory=dict)
-    class_ids: dict[str, str] = field(default_factory=dict)
+    serving: Version | None = None
+    """The version that new containers are of; a staged one is none."""
     stopped_at: float = 0.0
 
     @property
     def deployed(self) -> bool:
         return self.state == pb.APP_STATE_DEPLOYED
 
+    @property
+    def function_ids(self) -> Mapping[str, str]:
+        return {} if self.serving is None else self.serving.function_ids
+
+    @property
+    def class_ids(self) -> Mapping[str, str]:
+        return {} if self.serving is None else self.serving.class_ids
+
+    def version(self, number: int) -> Version | None:
+        """One version of the history; 0 stands for the one that serves."""
+        if number == 0:
+            return self.serving
+        return next((it for it in self.history if it.number == number), None)
+
     def lifecycle(self) -> pb.AppLifecycle:
+        serving = self.serving
         return pb.AppLifecycle(
             app_state=self.state,
-            version=len(self.history),
+            version=0 if serving is None else serving.number,
             created_at=self.created,
-            deployed_at=self.history[-1].at if self.history else 0,
+            deployed_at=0 if serving is None else serving.at,
             deployed_by="tests",
             stopped_at=self.stopped_at,
         )
@@ -105,13 +123,22 @@ class Secret:
 
 @dataclass(frozen=True, slots=True)
 class LogLine:
-    """One line that a container wrote, or that the platform said of it."""
+    """One line that a container wrote, or that the platform said of it.
 
+    Entries have ids and carry the clock of the platform (client 1.6.4,
+    `_logs_manager.py`); that they are there only seconds later is seen by everybody
+    who reads a log right after a call.
+    """
+
+    number: int
     app_id: str
     function_id: str
     task_id: str
     call_id: str
     at: float
+    """By the clock of the platform."""
+    seen_at: float
+    """From when on readers get it, by the clock of this machine."""
     text: str
     descriptor: "pb.FileDescriptor.ValueType"
 
@@ -127,23 +154,27 @@ class LogLine:
         return pb.TaskLogsBatch(
             task_id=self.task_id,
             function_id=self.function_id,
-            entry_id=f"{int(self.at * 1e6)}-0",
+            entry_id=f"{int(self.at * 1e6)}-{self.number}",
             items=[item],
         )
 
 
 @dataclass(slots=True)
 class Faults:
-    """What goes wrong, by order of a test."""
+    """How the platform is at the moment, and what goes wrong, by order of a test."""
 
+    seed: int = 0
+    """Of everything below that is a chance."""
     refused: dict[str, str] = field(default_factory=dict)
     """Requests that are refused, by name, with the message."""
     cut_at: str = ""
     """The request during which the network is cut."""
-    restores: int = 0
-    """How many containers lose their processes when they are restored."""
+    cut_after: int = 0
+    """How many requests of that name pass before."""
     unmounted: str = ""
     """An app whose containers find their Volumes empty."""
+    broken: list[str] = field(default_factory=list)
+    """Keys of servers (their tag) that do not start, in simulated containers."""
     failed_layer: str = ""
     """Text of an image's line that does not build."""
     longest_wait: float = 150.0
@@ -152,13 +183,47 @@ class Faults:
     """Prices that differ from those of the day."""
     volume_bytes: int = 0
     """How much more fits on a Volume; 0: as much as on the disk."""
+    volume_files: int = 500_000
+    """Inodes of a Volume v1: no more than that (guide/volumes)."""
+    log_seconds: float = 0.0
+    """How late lines of a log arrive, at most; half of it at least."""
+    log_ends: bool = False
+    """A stream of a log ends though the app goes on."""
+    clock_ahead: float = 0.0
+    """Seconds that the platform's clock is ahead of this machine's."""
+    workers: int = 1
+    """Types of workers that cold starts land on: each needs a snapshot of its own
+    (guide/memory-snapshots: GPU functions take 2 to 3 per type of GPU)."""
+    lost_snapshots: float = 0.0
+    """Chance that a worker finds no snapshot where there was one: they expire."""
+    restores: int = 0
+    """How many containers lose their processes when they are restored."""
+    restore_failure: float = 0.0
+    """Chance that a restore fails (modal-client#4132: about 60 %)."""
+    restore_kind: str = "139"
+    """How: `139`, `222`, `never` ready, `garbled` answers, or `any` of them."""
+    start_seconds: float = 0.05
+    """A plain start of a simulated container."""
+    capture_seconds: float = 0.1
+    """A start of a simulated container that takes a snapshot."""
+    restore_seconds: float = 0.02
+    """A restore of a simulated container."""
+    capacity_seconds: float = 0.0
+    """How long a container waits for a machine (guide/gpu: availability)."""
+    lazy_rolling: bool = False
+    """A rollout starts no container by itself, only for inputs that find no room."""
+    staged: str = "offered"
+    """Whether staged deployments are `offered`, `refused`, or `ignored` (published
+    at once, as a server does that does not know the field)."""
 
 
 class Cloud:
     """Everything that lasts beyond one request."""
 
-    def __init__(self, folder: Path, *, haste: float) -> None:
+    def __init__(self, folder: Path, *, haste: float, simulates: bool) -> None:
         self.folder = folder
+        self.simulates = simulates
+        """Containers are no processes."""
         self.haste = haste
         """How many times faster than on Modal an idle container goes."""
         self.url = ""
@@ -166,6 +231,8 @@ class Cloud:
         self.environments: list[str] = ["main"]
         self.apps: dict[str, App] = {}
         self.functions: dict[str, pb.Function] = {}
+        """As they were created last; containers are of what is published."""
+        self.definitions: dict[str, pb.Function] = {}
         self.autoscaling: dict[str, pb.AutoscalerSettings] = {}
         self.handles: dict[str, pb.FunctionHandleMetadata] = {}
         self.urls: dict[Address, str] = {}
@@ -178,6 +245,7 @@ class Cloud:
         self.volumes: dict[str, Volume] = {}
         self.secrets: dict[str, Secret] = {}
         self.faults = Faults()
+        self.chance = random.Random(0)  # noqa: S311 - to be repeated, not to be secret
         self.calls: Counter[str] = Counter()
         self.container_calls: Counter[str] = Counter()
         self.requests: list[tuple[str, dict[str, Any]]] = []
@@ -221,12 +289,40 @@ class Cloud:
     ) -> None:
         """Write into the log of the app of a function."""
         app_id = self.handles[function_id].app_id
+        late = self.faults.log_seconds * (1 + self.chance.random()) / 2
         line = LogLine(
-            app_id, function_id, task_id, call_id, time.time(), text, descriptor
+            number=len(self.logs),
+            app_id=app_id,
+            function_id=function_id,
+            task_id=task_id,
+            call_id=call_id,
+            at=self.clock(),
+            seen_at=time.time() + late,
+            text=text,
+            descriptor=descriptor,
         )
         async with self.logged:
             self.logs.append(line)
             self.logged.notify_all()
+
+    def arrived(self) -> list[LogLine]:
+        """Lines that readers can see by now."""
+        now = time.time()
+        return [line for line in self.logs if line.seen_at <= now]
+
+    def clock(self) -> float:
+        """The time, as the platform has it: on every stamp that it gives."""
+        return time.time() + self.faults.clock_ahead
+
+    def definition_id(self, function_id: str) -> str:
+        """What a function is in the version that serves."""
+        serving = self.app_of(function_id).serving
+        return "" if serving is None else serving.definition_ids.get(function_id, "")
+
+    def definition(self, function_id: str) -> pb.Function:
+        """The same as what containers are started from."""
+        found = self.definitions.get(self.definition_id(function_id))
+        return self.functions[function_id] if found is None else found
 
     def app_of(self, function_id: str) -> App:
         return self.apps[self.handles[function_id].app_id]
@@ -265,7 +361,7 @@ class Cloud:
             made.objects.add(object_id=name, class_handle_metadata=handle_of_class)
         known = {item.object_id for item in made.objects}
         for name in app.function_ids.values():
-            for needed in self.functions[name].object_dependencies:
+            for needed in self.definition(name).object_dependencies:
                 if needed.object_id in known:
                     continue
                 known.add(needed.object_id)

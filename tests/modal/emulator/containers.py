@@ -10,6 +10,7 @@ import shlex
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,16 @@ import psutil
 from modal_proto import api_pb2 as pb
 
 from tests.modal.emulator.cloud import Cloud
+from tests.modal.emulator.mounts import View
+
+RESTORE_FAILED = 222
+"""Exit code with which the entrypoint says that a restore did not work."""
+SEGFAULT = 139
+
+CREATING = "Creating GPU memory snapshot for Function.\n"
+CREATED = "Snapshot created. Restoring Function from memory snapshot.\n"
+RESTORING = "Restoring Function from memory snapshot.\n"
+CRASHED = "Runner segmentation fault (SIGSEGV), exit code: 139.\n"
 
 _BOOT = Path(__file__).with_name("boot.py")
 _BOUND = ("/proc", "/dev", "/sys")
@@ -35,7 +46,16 @@ class Container:
     definition: pb.Function
     captures: bool
     """It was started to make a snapshot of itself."""
+    definition_id: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """Of the version that it is of."""
+    worker: int = 0
+    """The type of the machine it runs on."""
+    outdated: bool = False
+    """A newer version is deployed: it works until one of that is there."""
     fails_restore: bool = False
+    views: dict[str, View] = field(default_factory=dict)
+    """Of its Volumes, by their ids."""
     process: asyncio.subprocess.Process | None = None
     server: grpclib.server.Server | None = None
     active: int = 0
@@ -66,11 +86,33 @@ class Container:
     def restore_file(self) -> Path:
         return self.folder / "restore.json"
 
+    @property
+    def spec_environ(self) -> Path:
+        """What the runtime shows as the environment that was asked for."""
+        return self.folder / "spec_environ"
+
+    def renew_environment(self, cloud: Cloud) -> None:
+        """A restored container has the secrets of today.
+
+        Client 1.6.4 compares `/proc/gvisor/spec_environ` with that at the capture.
+        """
+        found = environment_of(cloud, self.definition)
+        text = "\0".join(f"{name}={value}" for name, value in found.items())
+        self.spec_environ.write_text(text, encoding="utf-8")
+
+    def processes(self) -> list[psutil.Process]:
+        """Its entrypoint, and all that it started."""
+        if self.process is None:
+            return []
+        with suppress(psutil.NoSuchProcess):
+            mine = psutil.Process(self.process.pid)
+            return [mine, *mine.children(recursive=True)]
+        return []
+
     def lose_children(self) -> None:
         """What it started is not there after the restore."""
-        if self.process is not None:
-            for child in psutil.Process(self.process.pid).children(recursive=True):
-                child.kill()
+        for child in self.processes()[1:]:
+            child.kill()
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the whole group."""
@@ -82,9 +124,11 @@ class Container:
 async def launch(cloud: Cloud, container: Container) -> None:
     """Start the process; its requests come over a socket that is up already."""
     function, folder = container.definition, container.folder
+    await asyncio.to_thread(_views, cloud, container)
     (folder / "arguments").write_bytes(_arguments(cloud, container))
     state = "error" if container.fails_restore else "restore"
     (folder / "checkpoint").write_text(state, encoding="utf-8")
+    container.renew_environment(cloud)
     alone = _has_a_network_of_its_own(function)
     namespaces = ["-m", *(["-n"] if alone else [])]
     container.process = await asyncio.create_subprocess_exec(
@@ -138,6 +182,18 @@ def prepared(function: pb.Function) -> pb.Function:
     return made
 
 
+def environment_of(cloud: Cloud, function: pb.Function) -> dict[str, str]:
+    """What image and secrets put into the environment, as they are now."""
+    found: dict[str, str] = {}
+    for line in cloud.image_lines(function.image_id):
+        if line.startswith("ENV "):
+            pairs = (word.partition("=") for word in shlex.split(line[4:]))
+            found |= {name: value for name, _, value in pairs}
+    for secret in function.secret_ids:
+        found |= cloud.secrets[secret].values
+    return found
+
+
 def _environment(cloud: Cloud, container: Container, *, alone: bool) -> dict[str, str]:
     function, folder = container.definition, container.folder
     app = cloud.app_of(container.function_id)
@@ -159,17 +215,13 @@ def _environment(cloud: Cloud, container: Container, *, alone: bool) -> dict[str
         "MODAL_REGION": "local",
         "MODAL_CLOUD_PROVIDER": "CLOUD_PROVIDER_UNSPECIFIED",
         "EMULATED_CHECKPOINT": str(folder / "checkpoint"),
+        "EMULATED_ENVIRON": str(container.spec_environ),
         "EMULATED_PORT": f"{container.way_in}:{function.http_config.port}"
         if function.is_server
         else "",
         "EMULATED_NETWORK": "own" if alone else "",
     }
-    for line in cloud.image_lines(function.image_id):
-        if line.startswith("ENV "):
-            pairs = (word.partition("=") for word in shlex.split(line[4:]))
-            found |= {name: value for name, _, value in pairs}
-    for secret in function.secret_ids:
-        found |= cloud.secrets[secret].values
+    found |= environment_of(cloud, function)
     if container.captures:
         found["MODAL_ENABLE_SNAP_RESTORE"] = "1"
     return found
@@ -217,15 +269,25 @@ def _files(cloud: Cloud, container: Container, root: Path) -> list[str]:
     return lines
 
 
-def _volumes(cloud: Cloud, container: Container) -> list[str]:
-    lines = []
+def _views(cloud: Cloud, container: Container) -> None:
+    """Fill what the container sees of its Volumes."""
     hidden = cloud.app_of(container.function_id).name == cloud.faults.unmounted
     for mount in container.definition.volume_mounts:
-        source = cloud.volumes[mount.volume_id].folder / mount.sub_path
+        source = cloud.volumes[mount.volume_id].folder
+        view = View(source, container.folder / "views" / mount.volume_id)
+        container.views[mount.volume_id] = view
+        if hidden:
+            view.folder.mkdir(parents=True)
+        else:
+            view.fill()
+
+
+def _volumes(cloud: Cloud, container: Container) -> list[str]:
+    lines = []
+    for mount in container.definition.volume_mounts:
+        source = container.views[mount.volume_id].folder / mount.sub_path
         where = f"root{shlex.quote(mount.mount_path)}"
         lines += [f"mkdir -p {where}"]
-        if hidden:
-            continue
         lines += [f"mount --bind {shlex.quote(str(source))} {where}"]
         if room := cloud.faults.volume_bytes:
             lines += [f"mount -t tmpfs -o size={room} tmpfs {where}"]

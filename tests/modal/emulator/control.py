@@ -7,7 +7,7 @@ from typing import Any
 from aiohttp import web
 from modal_proto import api_pb2 as pb
 
-from tests.modal.emulator.cloud import Cloud, Faults, Secret
+from tests.modal.emulator.cloud import App, Cloud, Faults, Secret
 from tests.modal.emulator.pools import Pools
 
 
@@ -30,6 +30,7 @@ def routes(
 
     async def faults(request: web.Request) -> web.Response:
         cloud.faults = replace(Faults(), **await request.json())
+        cloud.chance.seed(cloud.faults.seed)
         return web.json_response(asdict(cloud.faults))
 
     async def secret(request: web.Request) -> web.Response:
@@ -37,6 +38,13 @@ def routes(
         known = cloud.secret(wanted["name"])
         found = Secret(wanted["name"], wanted["values"])
         cloud.secrets[known or cloud.new("st")] = found
+        return web.Response()
+
+    async def preempt(request: web.Request) -> web.Response:
+        wanted = (await request.json())["app"]
+        for container in list(pools.containers.values()):
+            if container.runs and cloud.app_of(container.function_id).name == wanted:
+                await pools.preempt(container)
         return web.Response()
 
     async def environment(request: web.Request) -> web.Response:
@@ -58,6 +66,7 @@ def routes(
         web.post("/faults", faults),
         web.post("/secret", secret),
         web.post("/environment", environment),
+        web.post("/preempt", preempt),
         web.post("/cut", cut),
         web.post("/mend", mended),
     ]
@@ -73,7 +82,12 @@ def _seen(cloud: Cloud, pools: Pools) -> dict[str, Any]:
                 "name": app.name,
                 "environment": app.environment,
                 "state": pb.AppState.Name(app.state),
-                "version": len(app.history),
+                "version": app.lifecycle().version,
+                "history": [
+                    pb.DeploymentType.Name(it.kind).removeprefix("DEPLOYMENT_TYPE_")
+                    for it in app.history
+                ],
+                "scaling": _scaling(cloud, app),
                 "tags": app.tags,
                 "containers": sum(1 for _ in pools.of_app(app.id)),
             }
@@ -86,6 +100,9 @@ def _seen(cloud: Cloud, pools: Pools) -> dict[str, Any]:
                 "function": cloud.handles[container.function_id].function_name,
                 "app": cloud.app_of(container.function_id).name,
                 "runs": container.runs,
+                "key": container.tags.get("deployer-server", ""),
+                "outdated": container.outdated,
+                "started": container.started,
                 "code": container.code,
                 "pid": container.process.pid if container.process else None,
             }
@@ -98,4 +115,15 @@ def _seen(cloud: Cloud, pools: Pools) -> dict[str, Any]:
             for volume in cloud.volumes.values()
         },
         "logs": [line.text for line in cloud.logs],
+    }
+
+
+def _scaling(cloud: Cloud, app: App) -> dict[str, dict[str, int]]:
+    """What the autoscaler of each function of an app goes by."""
+    return {
+        name: {
+            field.name: value
+            for field, value in cloud.autoscaling[function_id].ListFields()
+        }
+        for name, function_id in app.function_ids.items()
     }

@@ -15,6 +15,7 @@ from aiohttp import web
 from modal._serialization import deserialize_data_format, serialize_data_format
 from modal_proto import api_pb2 as pb
 
+from tests.modal.emulator import simulated
 from tests.modal.emulator.calls import Call
 from tests.modal.emulator.cloud import HOST, Address, Cloud
 from tests.modal.emulator.containers import Container
@@ -60,7 +61,11 @@ class Front:
             function_id = self._cloud.behind(address)
             if function_id is None:
                 return web.Response(status=404, text=_STOPPED)
-            ready = [c for c in self._pools.of(function_id) if c.ready.is_set()]
+            ready = [
+                container
+                for container in self._pools.of(function_id)
+                if container.ready.is_set() and not container.draining.is_set()
+            ]
             if not ready:
                 self._cloud.spawn(self._pools.ensure(function_id, at_least=1))
                 return web.Response(status=503, text="modal: no containers available")
@@ -138,6 +143,12 @@ class Front:
     async def _relay(
         self, request: web.Request, container: Container
     ) -> web.StreamResponse:
+        if container.process is None:
+            body = simulated.answer_to(container, request.path)
+            headers = {
+                simulated.VERSION_HEADER: container.tags.get(simulated.KEY_TAG, "")
+            }
+            return web.Response(body=body, headers=headers)
         way_in = aiohttp.UnixConnector(str(container.way_in))
         url = f"http://{HOST}{request.path_qs}"
         kept = {k: v for k, v in request.headers.items() if k.lower() not in _HOP}

@@ -9,7 +9,7 @@ from grpclib import GRPCError, Status
 from modal_proto import api_pb2 as pb
 
 from tests.modal.emulator.calls import Call
-from tests.modal.emulator.cloud import Address, App, digest
+from tests.modal.emulator.cloud import Address, Version, digest
 from tests.modal.emulator.front import Front
 from tests.modal.emulator.rpc import Service, rpc, rpc_stream
 
@@ -42,8 +42,10 @@ class Functions(Service):
         self.cloud.functions[function_id] = function
         settings = function.autoscaler_settings
         self.cloud.autoscaling.setdefault(function_id, settings)
+        definition = f"de-{definition_digest(function)[:22]}"
+        self.cloud.definitions[definition] = function
         handle = self._handle(
-            function_id, function, app_id=request.app_id, definition=digest(function)
+            function_id, function, app_id=request.app_id, definition=definition
         )
         if function.is_server:
             handle._experimental_flash_urls.append(
@@ -67,8 +69,23 @@ class Functions(Service):
 
     @rpc
     async def FunctionGet(self, request: Any) -> Any:
-        app = self._deployed(request)
-        return self._function(app.function_ids.get(request.object_tag), request)
+        """A function by name; with a version, as it is in that one.
+
+        Version-pinned look-ups are public since 1.5.0 (`Function.from_name`).
+        """
+        version = self._version(request)
+        function_id = version.function_ids.get(request.object_tag)
+        if function_id is None:
+            raise _nothing(request)
+        definition = version.definition_ids.get(function_id, "")
+        handle = pb.FunctionHandleMetadata()
+        handle.CopyFrom(self.cloud.handles[function_id])
+        handle.definition_id = definition
+        return pb.FunctionGetResponse(
+            function_id=function_id,
+            handle_metadata=handle,
+            function=_ranked(self.cloud.definitions[definition]),
+        )
 
     @rpc
     async def FunctionGetById(self, request: Any) -> Any:
@@ -80,7 +97,7 @@ class Functions(Service):
 
     @rpc
     async def ClassGet(self, request: Any) -> Any:
-        class_id = self._deployed(request).class_ids.get(request.object_tag)
+        class_id = self._version(request).class_ids.get(request.object_tag)
         if class_id is None:
             raise _nothing(request)
         handle = pb.ClassHandleMetadata()
@@ -157,7 +174,7 @@ class Functions(Service):
     @rpc
     async def FunctionCallCancel(self, request: Any) -> Any:
         call = self.pools.calls[request.function_call_id]
-        _, container = self.pools.inputs.get(call.input_id, (call, None))
+        _, container, _ = self.pools.inputs.get(call.input_id, (call, None, None))
         status = pb.GenericResult.GENERIC_STATUS_TERMINATED
         result = pb.GenericResult(status=status, exception="the call was cancelled")
         await call.finish(result)
@@ -273,7 +290,7 @@ class Functions(Service):
             function_name=function.function_name,
             function_type=function.function_type,
             app_id=app_id,
-            definition_id=f"de-{definition[:22]}" if definition else "",
+            definition_id=definition,
             max_object_size_bytes=_LARGE,
             supported_input_formats=_FORMATS,
             supported_output_formats=_FORMATS,
@@ -297,20 +314,20 @@ class Functions(Service):
     def _url(self, app_id: str, function: Any, method: str) -> str:
         return self.cloud.urls.get(self._address(app_id, function, method), "")
 
-    def _deployed(self, request: Any) -> App:
-        found = self.cloud.deployed(request.app_name, request.environment_name)
+    def _version(self, request: Any) -> Version:
+        app = self.cloud.deployed(request.app_name, request.environment_name)
+        found = None if app is None else app.version(request.app_version)
         if found is None:
             raise _nothing(request)
         return found
 
-    def _function(self, function_id: str | None, request: Any) -> Any:
-        if function_id is None:
-            raise _nothing(request)
-        return pb.FunctionGetResponse(
-            function_id=function_id,
-            handle_metadata=self.cloud.handles[function_id],
-            function=_ranked(self.cloud.functions[function_id]),
-        )
+
+def definition_digest(function: pb.Function) -> str:
+    """The mounts of a function are a set that the client sends in any order."""
+    made = pb.Function()
+    made.CopyFrom(function)
+    made.mount_ids[:] = sorted(made.mount_ids)
+    return digest(made)
 
 
 def _nothing(request: Any) -> GRPCError:

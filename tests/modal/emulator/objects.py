@@ -1,5 +1,6 @@
 """Requests about images, mounts, blobs, secrets and Volumes."""
 
+import asyncio
 import hashlib
 import shutil
 import time
@@ -13,6 +14,7 @@ from modal_proto import api_pb2 as pb
 
 from tests.modal.emulator.apps import BUILDER_VERSION
 from tests.modal.emulator.cloud import Cloud, LogLine, Secret, Volume, digest
+from tests.modal.emulator.mounts import FullError, OpenFilesError
 from tests.modal.emulator.rpc import Service, rpc, rpc_stream
 
 _SUCCESS = pb.GenericResult.GENERIC_STATUS_SUCCESS
@@ -49,9 +51,10 @@ class Objects(Service):
             yield pb.ImageJoinStreamingResponse(task_logs=[_said(f"=> {line}\n")])
         if self._breaks(image):
             line = "E: Unable to locate package\n"
-            self.cloud.logs.append(
-                LogLine(_BUILDS, "", request.image_id, "", time.time(), line, _STDOUT)
-            )
+            now = time.time()
+            number = len(self.cloud.logs)
+            where = (_BUILDS, "", request.image_id, "")
+            self.cloud.logs.append(LogLine(number, *where, now, now, line, _STDOUT))
             yield pb.ImageJoinStreamingResponse(task_logs=[_said(line)])
             result = pb.GenericResult(status=_FAILURE, exception="exit code 100")
             yield pb.ImageJoinStreamingResponse(result=result, eof=True)
@@ -177,12 +180,26 @@ class Objects(Service):
         return pb.VolumeListResponse(items=items)
 
     @rpc
-    async def VolumeCommit(self, _request: Any) -> Any:
+    async def VolumeCommit(self, request: Any) -> Any:
+        view = self.asking().views[request.volume_id]
+        most = self.cloud.faults.volume_files
+        try:
+            await asyncio.to_thread(view.commit, most)
+        except FullError:
+            raise _too_many(most) from None
         return pb.VolumeCommitResponse(skip_reload=True)
 
     @rpc
-    async def VolumeReload(self, _request: Any) -> Any:
-        return None
+    async def VolumeReload(self, request: Any) -> Any:
+        container = self.asking()
+        view, most = container.views[request.volume_id], self.cloud.faults.volume_files
+        try:
+            await asyncio.to_thread(view.reload, container.processes(), most)
+        except OpenFilesError:
+            raise GRPCError(
+                Status.FAILED_PRECONDITION,
+                "there are open files preventing the operation",
+            ) from None
 
     @rpc_stream
     async def VolumeListFiles(self, request: Any) -> AsyncIterator[Any]:
@@ -199,11 +216,14 @@ class Objects(Service):
     @rpc
     async def VolumePutFiles(self, request: Any) -> Any:
         for file in request.files:
-            _, path = self._path(request.volume_id, file.filename)
+            folder, path = self._path(request.volume_id, file.filename)
             if path.exists() and request.disallow_overwrite_existing_files:
                 raise GRPCError(
                     Status.ALREADY_EXISTS, f"{file.filename}: already exists"
                 )
+            most, known = self.cloud.faults.volume_files, folder.rglob("*")
+            if not path.exists() and sum(1 for _ in known) >= most:
+                raise _too_many(most)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(self.cloud.files[file.sha256_hex])
 
@@ -263,6 +283,12 @@ def routes(cloud: Cloud) -> list[web.RouteDef]:
         web.get("/blob/{blob}", get),
         web.get("/volume/{volume}", block),
     ]
+
+
+def _too_many(most: int) -> GRPCError:
+    return GRPCError(
+        Status.RESOURCE_EXHAUSTED, f"the Volume has no room for more than {most} files"
+    )
 
 
 def _entry(path: Path, folder: Path) -> pb.FileEntry:

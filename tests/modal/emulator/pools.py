@@ -1,7 +1,9 @@
 """The containers of each function: when one is started, restored, and sent away.
 
 A web request waits while a container starts; one whose hook raises is started again
-for as long as something waits, as on Modal: that is what makes a broken server dear.
+for as long as something waits, with growing pauses: that is what makes a broken server
+dear ("For deployed apps, container crashes will be retried indefinitely … Modal will
+instead apply a crash-loop backoff", guide/retries).
 """
 
 import asyncio
@@ -16,19 +18,25 @@ from dataclasses import dataclass, field
 import grpclib.server
 from modal_proto import api_pb2 as pb
 
+from tests.modal.emulator import simulated
 from tests.modal.emulator.calls import Call
 from tests.modal.emulator.cloud import Cloud, first_of
-from tests.modal.emulator.containers import Container, launch, prepared
+from tests.modal.emulator.containers import (
+    CRASHED,
+    CREATED,
+    CREATING,
+    RESTORE_FAILED,
+    RESTORING,
+    SEGFAULT,
+    Container,
+    launch,
+    prepared,
+)
 
-RESTORE_FAILED = 222
-"""Exit code with which the entrypoint says that a restore did not work."""
 _WINDOW = 60
-_RESTART_SECONDS = 0.2
+_FIRST_BACKOFF = 0.2
+_LONGEST_BACKOFF = 5.0
 _GRACE_SECONDS = 10.0
-
-CREATING = "Creating GPU memory snapshot for Function.\n"
-CREATED = "Snapshot created. Restoring Function from memory snapshot.\n"
-RESTORING = "Restoring Function from memory snapshot.\n"
 
 
 @dataclass(slots=True)
@@ -37,8 +45,17 @@ class _Pool:
 
     waiting: deque[tuple[Call, pb.FunctionInput]] = field(default_factory=deque)
     arrived: asyncio.Condition = field(default_factory=asyncio.Condition)
-    standby: Container | None = None
-    """A snapshot: a process that waits at its checkpoint."""
+    standby: dict[tuple[str, int], Container] = field(default_factory=dict)
+    """Snapshots, by definition and type of worker: processes that wait at their
+    checkpoints."""
+    taken: set[tuple[str, int]] = field(default_factory=set)
+    """The same of simulated containers, which nothing has to wait for."""
+    failures: int = 0
+    """Starts that failed since the last that did not."""
+
+    def backoff(self) -> float:
+        grown: float = _FIRST_BACKOFF * 2 ** max(0, self.failures - 1)
+        return min(_LONGEST_BACKOFF, grown)
 
 
 class Pools:
@@ -52,14 +69,14 @@ class Pools:
         self._pools: dict[str, _Pool] = {}
         self.containers: dict[str, Container] = {}
         self.calls: dict[str, Call] = {}
-        self.inputs: dict[str, tuple[Call, Container]] = {}
+        self.inputs: dict[str, tuple[Call, Container, pb.FunctionInput]] = {}
 
     def of(self, function_id: str) -> Iterator[Container]:
         """The containers of a function that run and are no snapshot."""
-        standby = self._pool(function_id).standby
-        for container in self.containers.values():
+        standby = self._pool(function_id).standby.values()
+        for container in list(self.containers.values()):
             mine = container.function_id == function_id
-            if mine and container.runs and container is not standby:
+            if mine and container.runs and container not in standby:
                 yield container
 
     def of_app(self, app_id: str) -> Iterator[Container]:
@@ -70,7 +87,8 @@ class Pools:
 
     def snapshots(self) -> list[str]:
         """The functions of which there is a snapshot."""
-        return [name for name, pool in self._pools.items() if pool.standby]
+        pools = self._pools.items()
+        return [name for name, pool in pools if pool.standby or pool.taken]
 
     def waiting(self, function_id: str) -> int:
         return len(self._pool(function_id).waiting)
@@ -95,7 +113,7 @@ class Pools:
             call, item = pool.waiting.popleft()
         container.active += 1
         container.call_id = call.id
-        self.inputs[call.input_id] = (call, container)
+        self.inputs[call.input_id] = (call, container, item)
         self._cloud.spawn(self._crash(call, container))
         return pb.FunctionGetInputsItem(
             input_id=call.input_id, function_call_id=call.id, input=item
@@ -103,35 +121,58 @@ class Pools:
 
     def put_back(self, input_id: str) -> Call:
         """The call of an input that is answered; its container is free for another."""
-        call, container = self.inputs.pop(input_id)
+        call, container, _ = self.inputs.pop(input_id)
         container.active -= 1
         container.idle_since = time.time()
         return call
 
     async def ensure(self, function_id: str, *, at_least: int = 0) -> None:
         """As many containers as the autoscaler keeps warm, or as are asked for."""
-        kept = self._cloud.autoscaling[function_id].min_containers
-        wanted = max(kept, at_least)
-        while self._cloud.app_of(function_id).deployed:
-            if sum(1 for _ in self.of(function_id)) >= wanted:
-                return
+        while True:
             async with self._cloud.lock(function_id):
-                await self._start(function_id)
+                app = self._cloud.app_of(function_id)
+                kept = self._cloud.autoscaling[function_id].min_containers
+                alive = [c for c in self.of(function_id) if not c.draining.is_set()]
+                known = function_id in app.function_ids.values()
+                enough = len(alive) >= max(kept, at_least)
+                if not (app.deployed and known) or enough or self._is_full(function_id):
+                    return
+                container = await self._start(function_id)
+            if not container.ready.is_set():
+                await asyncio.sleep(self._pool(function_id).backoff())
 
-    async def drain(self, function_id: str) -> None:
-        """A new version is there: the snapshot is void, containers end their work."""
-        pool = self._pool(function_id)
-        if pool.standby is not None:
-            pool.standby.signal(signal.SIGKILL)
-            pool.standby = None
+    async def roll(self, function_id: str, *, every_container: bool) -> None:
+        """A new version is there: what is of another one works on, for now.
+
+        "existing containers will continue handling inputs (using the previous version
+        of the App) until new containers have completed their cold start"
+        (guide/managing-deployments, "Deployment strategies").  What was still starting
+        has nothing to work on.
+        """
+        wanted = self._cloud.definition_id(function_id)
         for container in list(self.of(function_id)):
-            await self._drain(container)
+            other = container.definition_id != wanted
+            container.outdated = every_container or other
+            if container.outdated and not container.ready.is_set():
+                self.stop(container)
+        if any(c.outdated and c.ready.is_set() for c in self.of(function_id)):
+            self._pool(function_id).failures = 0
+            self._cloud.spawn(self._replace(function_id))
 
     def stop(self, container: Container) -> None:
-        """End a container at once, its hooks included."""
+        """End a container soon, its hooks included."""
         container.draining.set()
         container.signal(signal.SIGTERM)
         self._cloud.spawn(self._reap(container))
+
+    async def preempt(self, container: Container) -> None:
+        """The platform takes the machine away: the exit handler runs, inputs go on
+        elsewhere ("gracefully terminate the Function and restart it on the same
+        input", guide/preemption)."""
+        self.stop(container)
+        await self._cloud.log(
+            container.function_id, container.task_id, "Container preempted\n"
+        )
 
     async def stop_app(self, app_id: str) -> None:
         """End all containers of an app, and what waits for one."""
@@ -140,11 +181,15 @@ class Pools:
                 continue
             while pool.waiting:
                 await pool.waiting.popleft()[0].fail("the app was stopped")
-            if pool.standby is not None:
-                pool.standby.signal(signal.SIGKILL)
-                pool.standby = None
+            for container in pool.standby.values():
+                container.signal(signal.SIGKILL)
+            pool.standby.clear()
+            pool.taken.clear()
             for container in list(self.of(function_id)):
                 self.stop(container)
+                for call, worker, _ in list(self.inputs.values()):
+                    if worker is container:
+                        await call.fail("the app was stopped")
 
     async def end(self) -> None:
         """Leave no process behind."""
@@ -157,6 +202,41 @@ class Pools:
     def _pool(self, function_id: str) -> _Pool:
         return self._pools.setdefault(function_id, _Pool())
 
+    def _is_full(self, function_id: str) -> bool:
+        """Containers that drain count as well.
+
+        That is why `max_containers=1` "will prevent Modal from bringing up a
+        replacement" of a server (guide/servers).
+        """
+        most = self._cloud.autoscaling[function_id].max_containers
+        return bool(most) and sum(1 for _ in self.of(function_id)) >= most
+
+    async def _replace(self, function_id: str) -> None:
+        """Bring one container of the new version up, as often as that takes.
+
+        Of a web function it may be one more than `max_containers` while both are
+        there: that it would block is documented for servers alone.
+        """
+        app = self._cloud.app_of(function_id)
+        version, pool = app.serving, self._pool(function_id)
+        while app.deployed and app.serving is version:
+            async with self._cloud.lock(function_id):
+                old = [c for c in self.of(function_id) if c.outdated]
+                new = [c for c in self.of(function_id) if not c.outdated]
+                if not [c for c in old if not c.draining.is_set()]:
+                    return
+                blocked = self._cloud.definition(function_id).is_server
+                blocked = blocked and self._is_full(function_id)
+                if not (new or blocked or self._cloud.faults.lazy_rolling):
+                    await self._start(function_id)
+            await asyncio.sleep(pool.backoff())
+
+    async def _shift(self, function_id: str) -> None:
+        """A container of the new version is there: the old ones end their work."""
+        for container in list(self.of(function_id)):
+            if container.outdated and not container.draining.is_set():
+                await self._drain(container)
+
     async def _scale(self, function_id: str) -> None:
         """Start containers while something waits for one."""
         pool = self._pool(function_id)
@@ -165,59 +245,135 @@ class Pools:
                 if self._free(function_id) >= len(pool.waiting):
                     return
                 most = self._cloud.autoscaling[function_id].max_containers
-                staying = (c for c in self.of(function_id) if not c.draining.is_set())
-                if most and sum(1 for _ in staying) >= most:
-                    return
+                staying = [c for c in self.of(function_id) if not c.draining.is_set()]
                 app = self._cloud.app_of(function_id)
                 if app.state in (pb.APP_STATE_STOPPED, pb.APP_STATE_INITIALIZING):
                     return
-                container = await self._start(function_id)
+                if most and len(staying) >= most:
+                    return
+                if self._is_full(function_id) and most > 1:
+                    container = None  # until one that drains is gone
+                else:
+                    container = await self._start(function_id)
+            if container is None:
+                await asyncio.sleep(0.05)
+                continue
             if container.ready.is_set():
                 continue
-            if not self._cloud.functions[function_id].is_class:
+            if not self._cloud.definition(function_id).is_class:
                 await self._give_up(pool, container)
-            await asyncio.sleep(_RESTART_SECONDS)
+            await asyncio.sleep(pool.backoff())
 
     def _free(self, function_id: str) -> int:
-        each = max(1, self._cloud.functions[function_id].max_concurrent_inputs)
+        each = max(1, self._cloud.definition(function_id).max_concurrent_inputs)
         mine = (c for c in self.of(function_id) if not c.draining.is_set())
         return sum(max(0, each - container.active) for container in mine)
 
     async def _start(self, function_id: str) -> Container:
-        """Bring a container up, from a snapshot where there is one."""
+        """Bring a container up, from a snapshot where its worker has one."""
         cloud, pool = self._cloud, self._pool(function_id)
-        function = prepared(cloud.functions[function_id])
+        if waits := cloud.faults.capacity_seconds:
+            await asyncio.sleep(waits)
+        if cloud.simulates:
+            return await self._simulate(function_id)
+        function = prepared(cloud.definition(function_id))
         if not (function.checkpointing_enabled and cloud.app_of(function_id).deployed):
             return await self._up(await self._launch(function_id, captures=False))
-        container, pool.standby = pool.standby, None
+        where = cloud.definition_id(function_id), self._worker()
+        container = pool.standby.pop(where, None)
+        if (
+            container is not None
+            and cloud.chance.random() < cloud.faults.lost_snapshots
+        ):
+            container.signal(signal.SIGKILL)
+            container = None
         if container is None:
-            container = await self._launch(function_id, captures=True)
+            container = await self._launch(function_id, captures=True, worker=where[1])
             await cloud.log(function_id, container.task_id, CREATING)
             await first_of(container.parked, container.ended)
             await self._resume(container, CREATED)
         else:
+            container.started = cloud.clock()
             await self._resume(container, RESTORING)
+            if cloud.chance.random() < cloud.faults.restore_failure:
+                return await self._crashed_restore(container)
         await self._up(container)
         if container.code == RESTORE_FAILED:
+            # "a sentinel code that the runtime will use to retry the task without a
+            # snapshot" (client 1.6.4, `task_lifecycle_manager.py`)
             await cloud.log(function_id, container.task_id, "Snapshot restore failed\n")
             return await self._up(await self._launch(function_id, captures=False))
         return container
 
-    async def _launch(self, function_id: str, *, captures: bool) -> Container:
+    async def _crashed_restore(self, container: Container) -> Container:
+        """The next container makes its snapshot anew (modal-client#4132)."""
+        container.signal(signal.SIGKILL)
+        await first_of(container.ended, within=_GRACE_SECONDS)
+        await self._cloud.log(container.function_id, container.task_id, CRASHED)
+        return container
+
+    async def _simulate(self, function_id: str) -> Container:
+        """A container without a process, and what its start comes to."""
+        cloud, pool = self._cloud, self._pool(function_id)
+        definition = cloud.definition_id(function_id)
+        container = self._container(function_id, captures=False, worker=self._worker())
+        where = (definition, container.worker)
+        function = container.definition
+        snapshots = (
+            function.checkpointing_enabled and cloud.app_of(function_id).deployed
+        )
+        known = where in pool.taken
+        if known and cloud.chance.random() < cloud.faults.lost_snapshots:
+            pool.taken.discard(where)
+            known = False
+        how = "plain" if not snapshots else "restore" if known else "capture"
+        code = await simulated.start(cloud, container, how)
+        if code is None and how == "capture":
+            pool.taken.add(where)
+        if code == SEGFAULT:
+            pool.taken.discard(where)
+        if code == RESTORE_FAILED:
+            container.ended.set()
+            container = self._container(function_id, captures=False, worker=0)
+            code = await simulated.start(cloud, container, "plain")
+        if code is not None:
+            container.ended.set()
+        else:
+            container.ready.set()
+            cloud.spawn(simulated.serve(self, container))
+        return await self._up(container)
+
+    def _worker(self) -> int:
+        return self._cloud.chance.randrange(self._cloud.faults.workers)
+
+    def _container(self, function_id: str, *, captures: bool, worker: int) -> Container:
         cloud = self._cloud
         task_id = cloud.new("ta")
-        folder = cloud.folder / task_id[-6:]
-        folder.mkdir()
-        definition = prepared(cloud.functions[function_id])
-        fails = captures and cloud.faults.restores > 0
-        if fails:
-            cloud.faults.restores -= 1
         container = Container(
-            task_id, function_id, folder, definition, captures, fails_restore=fails
+            task_id,
+            function_id,
+            cloud.folder / task_id[-6:],
+            prepared(cloud.definition(function_id)),
+            captures,
+            definition_id=cloud.definition_id(function_id),
+            tags=dict(cloud.app_of(function_id).tags),
+            worker=worker,
+            started=cloud.clock(),
         )
         self.containers[task_id] = container
+        return container
+
+    async def _launch(
+        self, function_id: str, *, captures: bool, worker: int = 0
+    ) -> Container:
+        cloud = self._cloud
+        container = self._container(function_id, captures=captures, worker=worker)
+        container.folder.mkdir()
+        if captures and cloud.faults.restores > 0:
+            cloud.faults.restores -= 1
+            container.fails_restore = True
         container.server = self._serve(container)
-        await container.server.start(path=str(folder / "rpc.sock"))
+        await container.server.start(path=str(container.folder / "rpc.sock"))
         await launch(cloud, container)
         return container
 
@@ -226,6 +382,7 @@ class Pools:
             await self._cloud.log(container.function_id, container.task_id, said)
             if container.fails_restore:
                 container.lose_children()
+            container.renew_environment(self._cloud)
             # Every value is text; an empty one stands for what it was.
             state = json.dumps({"task_id": container.task_id, "server_url": ""})
             new = container.restore_file.with_suffix(".new")
@@ -234,9 +391,15 @@ class Pools:
 
     async def _up(self, container: Container) -> Container:
         await first_of(container.ready, container.ended)
+        pool = self._pool(container.function_id)
         container.idle_since = time.time()
-        if container.runs:
-            self._cloud.spawn(self._retire_idle(container))
+        if not container.runs or not container.ready.is_set():
+            pool.failures += 1
+            return container
+        pool.failures = 0
+        self._cloud.spawn(self._retire_idle(container))
+        if not container.outdated:
+            await self._shift(container.function_id)
         return container
 
     async def _retire_idle(self, container: Container) -> None:
@@ -246,8 +409,10 @@ class Pools:
             settings = self._cloud.autoscaling[container.function_id]
             window = (settings.scaledown_window or _WINDOW) / self._cloud.haste
             idle = container.active == 0 and time.time() - container.idle_since > window
-            kept = sum(1 for _ in self.of(container.function_id))
-            if idle and kept > settings.min_containers:
+            alive = [
+                c for c in self.of(container.function_id) if not c.draining.is_set()
+            ]
+            if idle and len(alive) > settings.min_containers:
                 await self._drain(container)
                 self._cloud.spawn(self._keep_snapshot(container))
                 return
@@ -262,24 +427,35 @@ class Pools:
         self._cloud.spawn(self._reap(container))
 
     async def _reap(self, container: Container) -> None:
+        """End a container once it has answered; "old containers will not shut down
+        until they finish processing any inputs they were assigned"."""
+        pool = self._pool(container.function_id)
+        async with pool.arrived:
+            pool.arrived.notify_all()
         await first_of(container.ended, within=_GRACE_SECONDS)
         container.signal(signal.SIGKILL)
+        if container.process is None:
+            container.ended.set()
         await self._scale(container.function_id)
 
     async def _keep_snapshot(self, container: Container) -> None:
         """A restore uses a snapshot up here; on Modal it does not."""
         function_id = container.function_id
         pool, app = self._pool(function_id), self._cloud.app_of(function_id)
+        where = (container.definition_id, container.worker)
         async with self._cloud.lock(function_id):
             known = app.deployed and function_id in app.function_ids.values()
-            if not (container.captures and known) or pool.standby is not None:
+            if not (container.captures and known) or where in pool.standby:
                 return
-            if prepared(self._cloud.functions[function_id]) != container.definition:
+            if self._cloud.definition_id(function_id) != container.definition_id:
                 return
-            snapshot = await self._launch(function_id, captures=True)
+            snapshot = await self._launch(
+                function_id, captures=True, worker=container.worker
+            )
+            pool.standby[where] = snapshot
             await first_of(snapshot.parked, snapshot.ended)
-            if snapshot.runs:
-                pool.standby = snapshot
+            if not snapshot.runs:
+                pool.standby.pop(where, None)
 
     async def _give_up(self, pool: _Pool, container: Container) -> None:
         """A plain function whose container does not start fails what waits for it."""
@@ -292,9 +468,21 @@ class Pools:
                 await call.fail(f"the container ended with {container.code}")
 
     async def _crash(self, call: Call, container: Container) -> None:
-        """A container that dies takes its inputs with it."""
+        """What a container that died was at work on, another one does.
+
+        "Modal will reschedule the container and any work it was currently assigned"
+        (guide/retries); what has been answered in part cannot be answered again.
+        """
         await first_of(call.done, container.ended)
-        if not call.done.is_set():
-            with suppress(KeyError):
-                self.put_back(call.input_id)
+        if call.done.is_set():
+            return
+        item = None
+        with suppress(KeyError):
+            item = self.inputs[call.input_id][2]
+            self.put_back(call.input_id)
+        app = self._cloud.app_of(container.function_id)
+        is_class = container.definition.is_class
+        if item is None or not (is_class and app.deployed) or call.data_out.chunks:
             await call.fail(f"the container ended with {container.code}")
+        else:
+            await self.offer(call, item)

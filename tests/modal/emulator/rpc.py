@@ -63,7 +63,9 @@ async def _arrived(self: Service, name: str, request: Any) -> None:
     cloud.note(name, request, container=self.container is not None)
     if self.container is not None:
         return
-    if cloud.faults.cut_at == name:
+    if cloud.faults.cut_at == name and cloud.faults.cut_after > 0:
+        cloud.faults.cut_after -= 1
+    elif cloud.faults.cut_at == name:
         cloud.faults.cut_at = ""
         cloud.cut.set()
         await asyncio.sleep(60)
