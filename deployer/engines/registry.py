@@ -4,11 +4,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from deployer.engines.contract import Engine, Look, Place, Rendering
 from deployer.planning.resources import Abilities, Graph
 from deployer.planning.state import Record
+
+if TYPE_CHECKING:
+    from deployer.planning.costs import Costs
+    from deployer.planning.plan import Plan
 
 ENGINES: Mapping[str, str] = {
     "local": "deployer.engines.local.engine:LocalEngine",
@@ -33,6 +37,18 @@ RENDERERS: Mapping[str, str] = {
     "modal": "deployer.engines.modal.rendering:render_stack",
 }
 """What shows a stack as its engine sees it; needs no engine to be there."""
+
+
+ESTIMATES: Mapping[str, str] = {"modal": "deployer.engines.modal.billing:estimate"}
+"""Estimates of what a plan costs; an engine that is absent bills nothing."""
+
+
+def costs_of(plan: "Plan") -> "Costs | None":
+    """Estimate what a plan costs; None where nothing is billed or all is destroyed."""
+    if plan.destroys or plan.engine not in ESTIMATES:
+        return None
+    module, _, attribute = ESTIMATES[plan.engine].partition(":")
+    return cast("Costs", getattr(import_module(module), attribute)(plan))
 
 
 def render(name: str, graph: Graph, place: Place) -> Rendering:

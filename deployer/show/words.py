@@ -4,7 +4,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import assert_never
+from typing import TYPE_CHECKING, assert_never
 
 from deployer.diagnostics import Place
 from deployer.planning.plan import Action, Cause, Change, Plan, Reason
@@ -27,6 +27,10 @@ from deployer.planning.steps import (
 )
 from deployer.stack.addresses import http_address
 from deployer.stack.fields.values import Flat, JsonValue, show_bytes
+
+if TYPE_CHECKING:
+    from deployer.planning.costs import Costs
+
 
 SIGNS: Mapping[Action, str] = {
     Action.KEEP: "✔",
@@ -140,13 +144,8 @@ def price(dollars: float) -> str:
     return f"${dollars:.2f}" if dollars >= 0.005 else "less than $0.01"
 
 
-def costs(plan: Plan) -> str:
-    """About what a plan costs; empty where nothing is billed or nothing is done."""
-    if plan.engine != "modal" or plan.is_empty or plan.destroys:
-        return ""
-    from deployer.planning.costs import costs_of  # noqa: PLC0415 - on modal alone
-
-    found = costs_of(plan)
+def costs_line(found: "Costs") -> str:
+    """Return an estimate of costs as one line."""
     once = f"about {price(found.apply)}" if found.apply else "nothing"
     awake = f"{found.always} times " if found.always > 1 else ""
     when = "always" if found.always else "while"
