@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from deployer.cli.output import json_line
+from deployer.engines.registry import costs_of
 from deployer.show.text import plan_text
 from deployer.stack.notices import notice_data, notice_lines
 from deployer.usecases.plan import Planned
@@ -29,7 +30,8 @@ def print_plan(
         case "json":
             from deployer.show.data import plan_data  # noqa: PLC0415 - rare
 
-            data = plan_data(planned.plan, planned.places, fit=fit)
+            bill = costs_of(planned.plan)
+            data = plan_data(planned.plan, planned.places, fit=fit, costs=bill)
             data["notices"] = [notice_data(notice) for notice in notices]
             data["notes"] = [*planned.notes]
             json_line({**data, "file": str(file)})
@@ -38,7 +40,10 @@ def print_plan(
 
             click.echo(comment_of(planned, file), nl=False)
         case _:
-            text = plan_text(planned.plan, planned.places, steps=steps, fit=fit)
+            bill = None if planned.plan.is_empty else costs_of(planned.plan)
+            text = plan_text(
+                planned.plan, planned.places, steps=steps, fit=fit, costs=bill
+            )
             notes = (f"note: {note}" for note in planned.notes)
             lines = [*notes, *notice_lines(notices)]
             text = "\n".join((text.removesuffix("\n"), *lines, ""))
