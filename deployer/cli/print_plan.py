@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import click
 
 from deployer.cli.output import json_line
+from deployer.diagnostics import diagnostic_data, diagnostic_lines
 from deployer.show.text import plan_text
-from deployer.stack.notices import notice_data, notice_lines
 from deployer.usecases.plan import Planned
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def print_plan(
             from deployer.show.data import plan_data  # noqa: PLC0415 - rare
 
             data = plan_data(planned.plan, planned.places, fit=fit)
-            data["notices"] = [notice_data(notice) for notice in notices]
+            data["notices"] = [diagnostic_data(notice) for notice in notices]
             data["notes"] = [*planned.notes]
             json_line({**data, "file": str(file)})
         case "markdown":
@@ -40,6 +40,6 @@ def print_plan(
         case _:
             text = plan_text(planned.plan, planned.places, steps=steps, fit=fit)
             notes = (f"note: {note}" for note in planned.notes)
-            lines = [*notes, *notice_lines(notices)]
+            lines = [*notes, *diagnostic_lines(notices)]
             text = "\n".join((text.removesuffix("\n"), *lines, ""))
             click.echo(f"\n{text}" if apart else text, nl=False)
