@@ -22,7 +22,6 @@ from deployer.cli.output import json_head, json_line
 from deployer.cli.print_plan import print_plan
 from deployer.diagnostics import diagnostic_data, diagnostic_lines
 from deployer.errors import UsageError
-from deployer.planning.events import Progress, Watch, unwatched
 from deployer.stack.fields.values import JsonValue
 from deployer.system.file_modes import as_the_user
 from deployer.usecases.context.concurrent_states import concurrent_states
@@ -32,6 +31,7 @@ from deployer.usecases.plan import Planned, plan
 
 if TYPE_CHECKING:
     from deployer.cli.progress_display import Show
+    from deployer.planning.events import Progress, Watch
 
 CHANGES = 2
 """Exit code of `plan --detailed-exitcode` when something would change."""
@@ -366,14 +366,14 @@ def _keep(planned: Planned, file: Path, options: Options, out: Path | None) -> N
 
 
 @contextmanager
-def _watched(command: str, *, as_text: bool) -> Iterator[Watch]:
+def _watched(command: str, *, as_text: bool) -> Iterator["Watch | None"]:
     """At a terminal, show how far reading and fetching are, if any is needed."""
     if not as_text or not sys.stdout.isatty():
-        yield unwatched
+        yield None
         return
     shows: list[Show] = []
 
-    def watch(progress: Progress) -> None:
+    def watch(progress: "Progress") -> None:
         if not shows:
             from deployer.cli.progress_display import Show  # noqa: PLC0415 - most plans read little
 

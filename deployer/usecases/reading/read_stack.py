@@ -206,7 +206,12 @@ class Read:
     """New facts, to be written to the lock file."""
 
 
-def read(stack_file: Path, settings: Settings, options: Options, watch: Watch) -> Read:
+def read(
+    stack_file: Path,
+    settings: Settings,
+    options: Options,
+    watch: Watch | None = None,
+) -> Read:
     """Everything a plan needs of the files; see `deployer.usecases.plan.prepare`."""
     out = leads_out(stack_file, settings.allowed)  # refused below, and not opened
     seen = None if out else look_around(stack_file)
@@ -219,7 +224,7 @@ def read(stack_file: Path, settings: Settings, options: Options, watch: Watch) -
     refuse_build(loaded)
     locked = lock_file.read(lock_file.lock_path(stack_file))
     notices = refuse_traps(loaded, number_of(stack, locked))
-    facts = resolved(loaded, stack_file, settings, locked, watch, options)
+    facts = resolved(loaded, stack_file, settings, locked, watch or unwatched, options)
     same = lock_file.pins_same(locked, facts)
     if not same and options.locked:
         raise _stale(stack_file, locked, facts.inputs, facts)
