@@ -7,6 +7,7 @@ import click
 
 from deployer.cli.output import json_line
 from deployer.diagnostics import diagnostic_data, diagnostic_lines
+from deployer.engines.registry import costs_of
 from deployer.show.text import plan_text
 from deployer.usecases.plan import Planned
 
@@ -29,7 +30,8 @@ def print_plan(
         case "json":
             from deployer.show.data import plan_data  # noqa: PLC0415 - rare
 
-            data = plan_data(planned.plan, planned.places, fit=fit)
+            bill = costs_of(planned.plan)
+            data = plan_data(planned.plan, planned.places, fit=fit, costs=bill)
             data["notices"] = [diagnostic_data(notice) for notice in notices]
             data["notes"] = [*planned.notes]
             json_line({**data, "file": str(file)})
@@ -38,7 +40,10 @@ def print_plan(
 
             click.echo(comment_of(planned, file), nl=False)
         case _:
-            text = plan_text(planned.plan, planned.places, steps=steps, fit=fit)
+            bill = None if planned.plan.is_empty else costs_of(planned.plan)
+            text = plan_text(
+                planned.plan, planned.places, steps=steps, fit=fit, costs=bill
+            )
             notes = (f"note: {note}" for note in planned.notes)
             lines = [*notes, *diagnostic_lines(notices)]
             text = "\n".join((text.removesuffix("\n"), *lines, ""))

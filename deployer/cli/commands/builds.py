@@ -9,6 +9,7 @@ import click
 from deployer.cli.options import json_option, stack_argument
 from deployer.cli.output import json_head, json_line, wrapped
 from deployer.diagnostics import diagnostic_lines
+from deployer.engines.registry import costs_of
 from deployer.errors import UsageError
 from deployer.llama.flags.catalogue import Catalogue, Life, Option, catalogue, life_of
 from deployer.llama.flags.explain import Explanation, FlagDiff, Known, diff, explain
@@ -375,7 +376,8 @@ def upgrade_command(
             click.echo(f"wrote {file.path}")
         click.echo("")
         planned = plan(stack, settings, Options())
-        click.echo(plan_text(planned.plan, planned.places), nl=False)
+        costs = costs_of(planned.plan)
+        click.echo(plan_text(planned.plan, planned.places, costs=costs), nl=False)
         for line in diagnostic_lines(planned.prepared.notices):
             click.echo(line)
 

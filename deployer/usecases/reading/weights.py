@@ -154,9 +154,11 @@ def does_not_fit(size: Sized, places: Mapping[str, Place]) -> Iterator[Diagnosti
         if fit.holds or fit.unsure:
             continue
         from deployer.gguf.choices import ways_out  # noqa: PLC0415 - only on trouble
+        from deployer.llama.known.tables import prices  # noqa: PLC0415 - as above
 
         place, path = _place(places, gpu)
-        hint = _ways(ways_out(size.facts, size.serving, gpu, machine))
+        ways = ways_out(size.facts, size.serving, gpu, machine, prices().gpu)
+        hint = _ways(ways)
         what = f"the model does not fit: {fit_line(fit)}"
         yield Diagnostic(path, what, hint, place=place)
 
