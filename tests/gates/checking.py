@@ -39,7 +39,7 @@ class Case:
 
 
 CASES: list[Case] = []
-"""All that `check` looked at in this run: what `--fault-table` prints."""
+"""All that was looked at in this run: what `--fault-table` prints."""
 PROCESS = Process(pid=os.getpid(), memory=123_000_000)
 
 
@@ -64,6 +64,7 @@ def run_one(gate: str, target: Target, **options: object) -> Verdict:
     (verdict,) = run_gates(
         [GateRequest(gate, section(gate, **options))], target, say=lambda _event: None
     )
+    CASES.append(Case(os.environ["PYTEST_CURRENT_TEST"], verdict))
     return verdict
 
 
@@ -95,5 +96,22 @@ def check(
         )
         verdict = run_one(gate, target, **options)
     assert (verdict.outcome, because in verdict.because) == (outcome, True), verdict
-    CASES.append(Case(os.environ["PYTEST_CURRENT_TEST"], verdict))
     return verdict
+
+
+def check_not_passed(gate: str, script: Script, **options: object) -> None:
+    """Run one gate against the server in miniature beside a sound live release."""
+    with fake_server(script) as server, fake_server(Script()) as sound:
+        target = Target(
+            server.url,
+            api_key=KEY,
+            api_key_name="API_KEY",
+            expects=STATED,
+            build=10434,
+            process=PROCESS,
+            folder=DATA,
+            live=Target(sound.url, api_key=KEY),
+            bring_back=coming_back(server.url),
+        )
+        verdict = run_one(gate, target, **options)
+    assert verdict.outcome is not Outcome.PASS, verdict

@@ -80,6 +80,8 @@ class Script:
     """Whether answers carry the server's own clock."""
     broken_json: Reply = PARSE_ERROR
     """The answer to a body that is no JSON."""
+    rewrite: Callable[[Reply], Reply] = lambda reply: reply
+    """Changes every answer on its way out."""
 
 
 def html(status: int = 200) -> Reply:
@@ -204,6 +206,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
     def _send(self, reply: Reply) -> None:
+        reply = self._fake().script.rewrite(reply)
         parts = [part for part in reply.parts if isinstance(part, bytes) and part]
         strange = [part for part in reply.parts if isinstance(part, Part)]
         chunked = bool(strange) or reply.content_type == EVENT_STREAM

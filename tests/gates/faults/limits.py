@@ -4,11 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from deployer.gates.checks.limits import CONTRACT, Errors, Refusals
-from deployer.gates.harness.answers import Answer
-from deployer.gates.harness.target import Loading, Process, Target
+from deployer.gates.harness.target import Loading, Process
 from deployer.planning.verdict import Outcome
-from deployer.stack.fields import gate_options as asked
 from tests.gates import fake_http as http
 from tests.gates import fake_server as fake
 from tests.gates.breaking import (
@@ -17,14 +14,14 @@ from tests.gates.breaking import (
     FAIL,
     UNCLEAR,
     answers,
-    model,
     props,
     text,
     when,
 )
 from tests.gates.checking import PROCESS, check
 from tests.gates.fake_http import Part, Reply, Request, Script
-from tests.gates.fake_model import Body, Said, usual_answer
+from tests.gates.fake_model import Body, Said
+from tests.gates.registry import broken
 
 
 def long(body: Body) -> bool:
@@ -58,7 +55,8 @@ def counted(tokens: int) -> Reply:
     return http.as_json({**fake.completion(Said()), "usage": fake.usage(5, tokens)})
 
 
-@pytest.mark.parametrize(
+@broken(
+    "context",
     ("script", "outcome", "because"),
     [
         pytest.param(
@@ -132,40 +130,22 @@ def counted(tokens: int) -> Reply:
         ),
     ],
 )
-def test_a_context_does_not_pass(
-    script: Script, outcome: Outcome, because: str
-) -> None:
+def a_context_does_not_pass(script: Script, outcome: Outcome, because: str) -> None:
     check("context", script, outcome, because)
 
 
-def test_a_needle_that_is_lost_fails() -> None:
+@broken("context")
+def a_needle_that_is_lost_fails() -> None:
     because = "`swordfish` in the middle of"
     check("context", Script(), FAIL, because, needle="swordfish")
-
-
-def test_a_needle_that_is_found_passes() -> None:
-    finder = model(
-        lambda body: (
-            Said("It is Swordfish.")
-            if "swordfish" in body["messages"][0]["content"]
-            else usual_answer(body)
-        )
-    )
-    because = "was answered and its needle was found"
-    verdict = check("context", finder, Outcome.PASS, because, needle="swordfish")
-    assert 1900 < verdict.figures["prompt_tokens"] < fake.CONTEXT
-
-
-def test_a_shorter_prompt_can_be_asked_for() -> None:
-    verdict = check("context", Script(), Outcome.PASS, "of a slot", tokens=512)
-    assert 400 < verdict.figures["prompt_tokens"] < 512
 
 
 def refused(status: int, kind: str) -> Reply:
     return http.error(status, "no", kind)
 
 
-@pytest.mark.parametrize(
+@broken(
+    "errors",
     ("script", "outcome", "because"),
     [
         pytest.param(
@@ -210,42 +190,10 @@ def refused(status: int, kind: str) -> Reply:
         ),
     ],
 )
-def test_an_error_contract_does_not_pass(
+def an_error_contract_does_not_pass(
     script: Script, outcome: Outcome, because: str
 ) -> None:
     check("errors", script, outcome, because)
-
-
-@pytest.mark.parametrize(
-    ("build", "status", "outcome"),
-    [
-        (8672, 500, Outcome.PASS),
-        (10434, 500, Outcome.PASS),
-        (10434, 400, FAIL),
-        (10900, 500, Outcome.PASS),
-        (10900, 400, Outcome.PASS),
-        (11434, 400, Outcome.PASS),
-        (11434, 500, FAIL),
-        (None, 400, Outcome.PASS),
-        (None, 404, FAIL),
-    ],
-)
-def test_the_contract_is_that_of_the_build(
-    build: int | None, status: int, outcome: Outcome
-) -> None:
-    """Broken JSON is the row that a build changed."""
-    kind = {400: "invalid_request_error", 500: "server_error"}.get(status, "other")
-    body = b'{"error": {"message": "no", "type": "%s"}}' % kind.encode()
-    attempt = (CONTRACT[0], Answer(status, "application/json", body, 0.01))
-    gate = Errors(asked.Errors(), Target("http://127.0.0.1:1", build=build))
-    judged = gate.judgement(Refusals((attempt,)))
-    assert judged.outcome is outcome
-
-
-def test_without_a_key_none_is_asked_for() -> None:
-    open_server = Script(key=None)
-    verdict = check("errors", open_server, Outcome.PASS, "an unknown route", key=None)
-    assert "no key" not in verdict.because
 
 
 LOADS = '{"error": {"message": "Loading model", "type": "unavailable_error"}}'
@@ -255,22 +203,8 @@ def loading(status: int, body: str) -> Process:
     return replace(PROCESS, loading=Loading(status, body))
 
 
-def test_a_refusal_while_loading_that_was_seen_is_judged() -> None:
-    verdict = check(
-        "errors",
-        Script(),
-        Outcome.PASS,
-        "refused as documented: loading, broken JSON",
-        process=loading(503, LOADS),
-        loading=True,
-    )
-    assert verdict.evidence[0].request == "GET /health"
-    assert (
-        verdict.evidence[0].note == "seen by the engine while it waited for the server"
-    )
-
-
-@pytest.mark.parametrize(
+@broken(
+    "errors",
     ("status", "body"),
     [
         (500, LOADS),
@@ -281,12 +215,6 @@ def test_a_refusal_while_loading_that_was_seen_is_judged() -> None:
         (502, "{}"),
     ],
 )
-def test_another_answer_while_loading_fails(status: int, body: str) -> None:
+def another_answer_while_loading_fails(status: int, body: str) -> None:
     because = f"loading: {status} `{body[:20]}"
     check("errors", Script(), FAIL, because, process=loading(status, body))
-
-
-def test_a_refusal_while_loading_that_nobody_saw_is_said_to_be_so() -> None:
-    unseen = "how it refuses while it loads was not seen"
-    check("errors", Script(), Outcome.PASS, unseen)
-    check("errors", Script(), UNCLEAR, unseen, loading=True)

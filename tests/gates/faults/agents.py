@@ -2,15 +2,14 @@
 
 from collections.abc import Sequence
 
-import pytest
-
 from deployer.planning.verdict import Outcome
 from tests.gates import fake_agents as fake
 from tests.gates import fake_http as http
-from tests.gates.breaking import ERROR, FAIL, answers, template
+from tests.gates.breaking import ERROR, FAIL, answers
 from tests.gates.checking import check
 from tests.gates.fake_http import Part, Reply, Request, Script
 from tests.gates.fake_model import Body
+from tests.gates.registry import broken
 
 RESPONSES, MESSAGES = "POST /v1/responses", "POST /v1/messages"
 EVENTS = fake.response_events()
@@ -44,7 +43,8 @@ def item(**changed: object) -> Reply:
     return http.as_json(fake.response({**fake.CALL, **changed}))
 
 
-@pytest.mark.parametrize(
+@broken(
+    "responses_api",
     ("kind", "reply", "outcome", "because"),
     [
         ("plain", http.error(404, "File Not Found"), FAIL, "plain: answered HTTP 404"),
@@ -62,13 +62,14 @@ def item(**changed: object) -> Reply:
         ("result", item(), FAIL, "result: the answer is empty"),
     ],
 )
-def test_responses_do_not_pass(
+def responses_do_not_pass(
     kind: str, reply: Reply, outcome: Outcome, because: str
 ) -> None:
     check("responses_api", only(RESPONSES, kind, reply), outcome, because)
 
 
-@pytest.mark.parametrize(
+@broken(
+    "responses_api",
     ("events", "outcome", "because"),
     [
         (EVENTS[1:], FAIL, "first event is not `response.created`"),
@@ -82,7 +83,7 @@ def test_responses_do_not_pass(
         ([], FAIL, "the stream is empty"),
     ],
 )
-def test_a_stream_of_responses_does_not_pass(
+def a_stream_of_responses_does_not_pass(
     events: Sequence[Body], outcome: Outcome, because: str
 ) -> None:
     named = [
@@ -98,22 +99,6 @@ def test_a_stream_of_responses_does_not_pass(
     check("responses_api", only(RESPONSES, "stream", reply), outcome, because)
 
 
-@pytest.mark.parametrize(
-    ("route", "gate"), [(RESPONSES, "responses_api"), (MESSAGES, "messages_api")]
-)
-def test_events_have_to_be_named_by_their_type(route: str, gate: str) -> None:
-    nameless = http.events(*(EVENTS if route == RESPONSES else fake.message_events()))
-    check(gate, only(route, "stream", nameless), FAIL, "event 1 is named `message`")
-
-
-@pytest.mark.parametrize(
-    ("route", "gate"), [(RESPONSES, "responses_api"), (MESSAGES, "messages_api")]
-)
-def test_a_stream_that_is_reset_is_an_error(route: str, gate: str) -> None:
-    reset = http.events(b"event: x\n", Part.RESET)
-    check(gate, only(route, "stream", reset), ERROR, "stream: the stream broke off")
-
-
 def message(
     block: Body, stop_reason: str | None = "end_turn", **changed: object
 ) -> Reply:
@@ -124,7 +109,8 @@ def message(
 TEXT = fake.text_block()
 
 
-@pytest.mark.parametrize(
+@broken(
+    "messages_api",
     ("kind", "reply", "outcome", "because"),
     [
         ("plain", http.error(404, "File Not Found"), FAIL, "plain: answered HTTP 404"),
@@ -150,13 +136,14 @@ TEXT = fake.text_block()
         ("result", message(fake.USE, "tool_use"), FAIL, "result: `stop_reason`"),
     ],
 )
-def test_messages_do_not_pass(
+def messages_do_not_pass(
     kind: str, reply: Reply, outcome: Outcome, because: str
 ) -> None:
     check("messages_api", only(MESSAGES, kind, reply), outcome, because)
 
 
-@pytest.mark.parametrize(
+@broken(
+    "messages_api",
     ("events", "because"),
     [
         ([OPEN, PIECE, CLOSE, END, STOP], "not in the order"),
@@ -173,26 +160,28 @@ def test_messages_do_not_pass(
         ([START, {"type": "error", "error": {"message": "x"}}], "event 2 is an error"),
     ],
 )
-def test_a_stream_of_messages_does_not_pass(
-    events: Sequence[Body], because: str
-) -> None:
+def a_stream_of_messages_does_not_pass(events: Sequence[Body], because: str) -> None:
     reply = http.named_events(*events)
     check("messages_api", only(MESSAGES, "stream", reply), FAIL, because)
 
 
-def test_pings_are_no_fault() -> None:
-    pinged = http.named_events(START, {"type": "ping"}, OPEN, PIECE, CLOSE, END, STOP)
-    check("messages_api", only(MESSAGES, "stream", pinged), Outcome.PASS, "streamed")
-
-
-def test_a_server_that_cannot_count_does_not_pass() -> None:
+@broken("messages_api")
+def a_server_that_cannot_count_does_not_pass() -> None:
     route = "POST /v1/messages/count_tokens"
     check("messages_api", answers(route, http.as_json({})), FAIL, "count: the answer")
     nothing = answers(route, http.as_json({"input_tokens": 0}))
     check("messages_api", nothing, FAIL, "counts 0 tokens")
 
 
-@pytest.mark.parametrize("gate", ["responses_api", "messages_api"])
-def test_tools_are_left_out_where_the_template_knows_none(gate: str) -> None:
-    because = "its chat template knows no tools"
-    check(gate, template("", tools=False), Outcome.PASS, because)
+@broken("responses_api", ("gate", "route"), [("responses_api", RESPONSES)])
+@broken("messages_api", ("gate", "route"), [("messages_api", MESSAGES)])
+def events_that_are_not_named_by_their_type(gate: str, route: str) -> None:
+    nameless = http.events(*(EVENTS if route == RESPONSES else fake.message_events()))
+    check(gate, only(route, "stream", nameless), FAIL, "event 1 is named `message`")
+
+
+@broken("responses_api", ("gate", "route"), [("responses_api", RESPONSES)])
+@broken("messages_api", ("gate", "route"), [("messages_api", MESSAGES)])
+def a_stream_that_is_reset_is_an_error(gate: str, route: str) -> None:
+    reset = http.events(b"event: x\n", Part.RESET)
+    check(gate, only(route, "stream", reset), ERROR, "stream: the stream broke off")

@@ -1,4 +1,4 @@
-"""No server passes that came back cold, as another one, or too late."""
+"""Times of a restore, and what an engine is asked."""
 
 from dataclasses import replace
 
@@ -6,14 +6,10 @@ from deployer.gates.checks.restore import BeforeAndAfter, Restore
 from deployer.gates.harness.target import Comeback, Target
 from deployer.planning.verdict import Outcome
 from deployer.stack.fields import gate_options as asked
-from tests.gates.breaking import ERROR, FAIL, UNCLEAR, model
+from tests.gates.breaking import FAIL, UNCLEAR
 from tests.gates.checking import check, coming_back
-from tests.gates.fake_http import Script
-from tests.gates.fake_model import Said
 from tests.gates.fake_server import fake_server
-
-SOUND = Script()
-OTHER = model(lambda _body: Said(content="I am another."))
+from tests.gates.faults.restores import SOUND
 
 
 def test_the_times_of_warm_and_restored_are_kept_apart() -> None:
@@ -24,28 +20,6 @@ def test_the_times_of_warm_and_restored_are_kept_apart() -> None:
         "restore_ttft_seconds",
     }
     assert verdict.figures["restore_seconds"] == 0.25
-
-
-def test_a_cold_start_is_no_restore() -> None:
-    with fake_server(SOUND) as server:
-        back = coming_back(server.url, really=False)
-        because = "it was no restore: the image was damaged"
-        check("restore", SOUND, FAIL, because, bring_back=back)
-
-
-def test_a_server_that_answers_otherwise_is_another_one() -> None:
-    with fake_server(OTHER) as server:
-        because = "once restored it answers otherwise: `"
-        back = coming_back(server.url)
-        verdict = check("restore", SOUND, FAIL, because, bring_back=back)
-    assert "became `I am another.`" in verdict.because
-
-
-def test_a_server_that_does_not_come_back_is_not_measured() -> None:
-    with fake_server(SOUND) as server:
-        gone = server.url
-    because = "once restored it does not answer: nothing answers at"
-    check("restore", SOUND, ERROR, because, bring_back=coming_back(gone))
 
 
 def test_a_restore_has_to_keep_its_limit() -> None:

@@ -20,16 +20,18 @@ from tests.gates.breaking import (
     text,
     when,
 )
-from tests.gates.checking import STATED, check
+from tests.gates.checking import check
 from tests.gates.fake_http import Part, Reply, Request, Script
 from tests.gates.fake_model import Body, Said, usual_answer, words
+from tests.gates.registry import broken
 
 
 def thinks_on(body: Body) -> bool:
     return bool(body["chat_template_kwargs"]["enable_thinking"])
 
 
-@pytest.mark.parametrize(
+@broken(
+    "thinking",
     ("script", "outcome", "because"),
     [
         pytest.param(
@@ -74,7 +76,7 @@ def thinks_on(body: Body) -> bool:
         ),
     ],
 )
-def test_thinking_does_not_pass(script: Script, outcome: Outcome, because: str) -> None:
+def thinking_does_not_pass(script: Script, outcome: Outcome, because: str) -> None:
     check("thinking", script, outcome, because)
 
 
@@ -86,7 +88,8 @@ def zero(body: Body) -> bool:
     return body.get("thinking_budget_tokens") == 0
 
 
-@pytest.mark.parametrize(
+@broken(
+    "thinking_budget",
     ("script", "outcome", "because"),
     [
         pytest.param(
@@ -153,11 +156,12 @@ def zero(body: Body) -> bool:
         ),
     ],
 )
-def test_a_budget_does_not_pass(script: Script, outcome: Outcome, because: str) -> None:
+def a_budget_does_not_pass(script: Script, outcome: Outcome, because: str) -> None:
     check("thinking_budget", script, outcome, because)
 
 
-def test_an_error_with_one_budget_names_it() -> None:
+@broken("thinking_budget")
+def an_error_with_one_budget_names_it() -> None:
     def failing(request: http.Request) -> http.Reply:
         parsing = http.error(500, "Failed to parse input")
         return parsing if zero(request.body) else fake.chat(request)
@@ -167,7 +171,8 @@ def test_an_error_with_one_budget_names_it() -> None:
     )
 
 
-@pytest.mark.parametrize(
+@broken(
+    "json_schema",
     ("said", "because"),
     [
         pytest.param(Said("Paris is a city."), "invalid JSON", id="prose"),
@@ -194,7 +199,7 @@ def test_an_error_with_one_budget_names_it() -> None:
         ),
     ],
 )
-def test_a_schema_does_not_pass(said: Said, because: str) -> None:
+def a_schema_does_not_pass(said: Said, because: str) -> None:
     check("json_schema", model(lambda _body: said), FAIL, because)
 
 
@@ -218,7 +223,8 @@ def on_pictures(count: int, reply: Reply) -> Script:
     return answers(CHAT, respond)
 
 
-@pytest.mark.parametrize(
+@broken(
+    "vision",
     ("script", "outcome", "because"),
     [
         pytest.param(
@@ -260,15 +266,12 @@ def on_pictures(count: int, reply: Reply) -> Script:
         ),
     ],
 )
-def test_vision_does_not_pass(script: Script, outcome: Outcome, because: str) -> None:
+def vision_does_not_pass(script: Script, outcome: Outcome, because: str) -> None:
     check("vision", script, outcome, because)
 
 
-def test_a_large_picture_is_shown_on_demand() -> None:
-    check("vision", Script(), Outcome.PASS, "and a large green picture", large=True)
-
-
-def test_a_large_picture_that_is_not_seen_fails() -> None:
+@broken("vision")
+def a_large_picture_that_is_not_seen_fails() -> None:
     def blurred(body: Body) -> Said:
         url = json.dumps(body["messages"][-1]["content"])
         return Said("Blue.") if len(url) > 8000 else usual_answer(body)
@@ -277,12 +280,8 @@ def test_a_large_picture_that_is_not_seen_fails() -> None:
     check("vision", model(blurred), FAIL, because, large=True)
 
 
-@pytest.mark.parametrize("colour", ["red", "green", "blue", "yellow"])
-def test_every_colour_is_drawn_as_it_is_named(colour: str) -> None:
-    check("vision", Script(), Outcome.PASS, f"of a {colour} and", colour=colour)
-
-
-@pytest.mark.parametrize(
+@broken(
+    "speed",
     ("script", "outcome", "because"),
     [
         pytest.param(Script(timings=False), ERROR, "no `timings`", id="no clock"),
@@ -290,53 +289,24 @@ def test_every_colour_is_drawn_as_it_is_named(colour: str) -> None:
         pytest.param(answers(CHAT, http.html(502)), ERROR, "HTTP 502", id="gateway"),
     ],
 )
-def test_speed_does_not_pass(script: Script, outcome: Outcome, because: str) -> None:
+def speed_does_not_pass(script: Script, outcome: Outcome, because: str) -> None:
     check("speed", script, outcome, because)
 
 
-def test_a_late_first_token_fails_speed() -> None:
+@broken("speed")
+def a_late_first_token_fails_speed() -> None:
     check("speed", Script(), FAIL, "more than `ttft: 0 ms`", ttft="0.001ms")
 
 
-def test_slow_tokens_fail_speed() -> None:
+@broken("speed")
+def slow_tokens_fail_speed() -> None:
     slow, limit = Script(busy_seconds=0.3), 1000
     because = "less than `tokens_per_second: 1000`"
     check("speed", slow, FAIL, because, tokens_per_second=limit)
 
 
-def test_speed_records_its_figures() -> None:
-    verdict = check("speed", Script(), Outcome.PASS, "tokens/s")
-    assert set(verdict.figures) == {
-        "ttft_seconds",
-        "tokens_per_second",
-        "prompt_tokens_per_second",
-        "parallel_streams",
-        "parallel_ttft_seconds",
-        "parallel_tokens_per_second",
-    }
-    assert verdict.figures["parallel_streams"] == 2
-
-
-def test_a_slot_that_is_small_is_asked_no_prompt_that_it_cannot_hold() -> None:
-    asked: list[str] = []
-
-    def hear(body: Body) -> Said:
-        asked.append(body["messages"][-1]["content"])
-        return usual_answer(body)
-
-    small = {"default_generation_settings": {"n_ctx": 512}, "total_slots": 1}
-    script = replace(answers("GET /props", http.as_json(small)), says=hear)
-    check("speed", script, Outcome.PASS, "tokens/s", stated={})
-    assert max(map(len, asked)) == 256
-
-
-def test_one_slot_has_no_streams_at_once() -> None:
-    stated = {**STATED, "server.parallel": 1}
-    verdict = check("speed", Script(), Outcome.PASS, "tokens/s", stated=stated)
-    assert "parallel_streams" not in verdict.figures
-
-
-@pytest.mark.parametrize(
+@broken(
+    "speed",
     ("reply", "outcome", "because"),
     [
         (http.error(500, "oops"), FAIL, "2 streams at once: answered HTTP 500: oops"),
@@ -344,7 +314,7 @@ def test_one_slot_has_no_streams_at_once() -> None:
         (http.events(Part.RESET), ERROR, "2 streams at once: the stream broke off"),
     ],
 )
-def test_a_slot_that_does_not_answer_beside_others_fails_speed(
+def a_slot_that_does_not_answer_beside_others_fails_speed(
     reply: Reply, outcome: Outcome, because: str
 ) -> None:
     def respond(request: Request) -> Reply:
@@ -354,16 +324,8 @@ def test_a_slot_that_does_not_answer_beside_others_fails_speed(
     check("speed", answers(CHAT, respond), outcome, because)
 
 
-@pytest.mark.parametrize("gate", ["thinking", "thinking_budget"])
-def test_a_template_that_cannot_think_is_said_to_be_so(gate: str) -> None:
-    """It holds back: a stack that asks a model for what it lacks is a mistake."""
-    unable = replace(template("{{ messages }}"), says=lambda _body: Said())
-    because = "the chat template of this model cannot think, it mentions none of"
-    verdict = check(gate, unable, UNCLEAR, because)
-    assert (verdict.applicable, verdict.holds_back) == (False, True)
-
-
-def test_a_template_that_could_think_is_not_said_to_lack_it() -> None:
+@broken("thinking_budget")
+def a_template_that_could_think_is_not_said_to_lack_it() -> None:
     verdict = check(
         "thinking_budget", model(lambda _body: Said()), UNCLEAR, "nothing to limit"
     )

