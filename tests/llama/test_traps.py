@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from deployer.llama.known.conditions import BLAMES
-from deployer.llama.known.traps import markdown, traps, traps_of
+from deployer.llama.known.traps import BLAMES, markdown, traps, traps_of
 from deployer.stack.fields.model import Stack
 from deployer.stack.notices import Severity
 
