@@ -20,7 +20,7 @@ from cmarkgfm.cmark import Options  # type: ignore[import-untyped]
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from deployer.diagnostics import Place, Problem
+from deployer.diagnostics import Diagnostic, Place
 from deployer.engines.registry import costs_of
 from deployer.show.markdown import Entry, comment
 from deployer.show.words import costs_line
@@ -63,7 +63,8 @@ def entries() -> Iterator[Entry]:
     yield entry("old", but(MODAL, "name: demo", "name: old"), None)
     place = Place("stacks/new.yaml", 14, 3)
     hint = "did you mean `ctx_size`?"
-    problem = Problem(place, "server.ctx", "unknown key `ctx` under `server`", hint)
+    what = "unknown key `ctx` under `server`"
+    problem = Diagnostic("server.ctx", what, hint, place=place)
     yield Entry("stacks/new.yaml", problems=(problem,))
     yield from (Entry(f"stacks/team-{n}.yaml", unchanged=True) for n in range(1, 15))
 
