@@ -10,14 +10,13 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
-from deployer.artefacts.json_files import guarded, replace_file
 from deployer.engines.contract import write_files
 from deployer.planning.verdict import Outcome, Verdict
 from deployer.show import monitor
 from deployer.show.monitor import RESTORE, WARM, Monitored
 from deployer.stack.fields.values import Flat, JsonValue
 from deployer.system.file_modes import as_the_user, users_mode
-from deployer.system.files import read_regular
+from deployer.system.files import guarded, read_regular, replace_file
 from deployer.usecases.check import Checking, check, release_fields, target_of
 from deployer.usecases.context.deployed import deployed
 from deployer.usecases.context.settings import STATE_FOLDER, Settings, utc_now

@@ -1,24 +1,18 @@
 """The versions that stay beside a state, and putting one in its place."""
 
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC
 from pathlib import Path
 
 import pytest
 
-from deployer.artefacts.json_files import (
-    FormError,
-    Item,
-    NewerError,
-    replace_file,
-    sync_folder,
-    write_new,
-)
+from deployer.artefacts.json_files import FormError, NewerError, decoded, encoded
 from deployer.errors import LockedError, StalePlanError, StateError
 from deployer.planning.state import VERSION, State
 from deployer.state.files import FileStateStore, rescued, utc_now
 from deployer.state.form import is_newer, to_json
+from deployer.system.files import replace_file, sync_folder, write_new
 
 AGAIN = "run `deployer plan` again"
 
@@ -209,10 +203,26 @@ def test_only_a_folder_is_synced_as_one(tmp_path: Path) -> None:
         sync_folder(tmp_path / "file")
 
 
-def test_a_truth_is_a_truth() -> None:
-    assert Item(value=True).truth() is True
-    assert Item(value=False).truth() is False
-    with pytest.raises(FormError) as caught:
-        Item(1, "a.ready").truth()
-    assert str(caught.value) == "`a.ready` is the number 1, expected true or false"
+@dataclass(frozen=True)
+class Made:
+    """A little of everything that an annotation can say."""
+
+    ready: bool
+    share: tuple[int, str]
+    name: str | None
+
+
+def test_a_dataclass_is_its_own_form() -> None:
+    made = Made(ready=True, share=(1, "a"), name=None)
+    content = {"ready": True, "share": [1, "a"], "name": None}
+    assert encoded(made) == content
+    assert decoded(Made, content) == made
+    for wrong, message in (
+        ({"ready": 1}, "`ready` is the number 1, expected a boolean"),
+        ({"share": [True, "a"]}, "`share[0]` is true, expected an integer from 0"),
+        ({"name": []}, "`name` is a list, expected a string"),
+    ):
+        with pytest.raises(FormError) as caught:
+            decoded(Made, {**content, **wrong})
+        assert str(caught.value) == message
     assert str(NewerError(7)) == "version 7"
