@@ -41,6 +41,7 @@ _HALF: Final = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 _PLAIN: Final[Mapping[object, str]] = {
     str: "a string",
     int: "an integer from 0",
+    float: "a number",
     bool: "a boolean",
 }
 """What is read as it is, in words."""
@@ -112,10 +113,11 @@ def versioned(
     return rest
 
 
-def _decoded(kind: Any, value: JsonValue, path: str) -> Any:  # noqa: ANN401 - as annotated
+def _decoded(kind: Any, value: Any, path: str) -> Any:  # noqa: ANN401 - as annotated
     """Return a value as an annotation says; a quoted one stands for any JSON."""
     if kind in _PLAIN:
-        if type(value) is not kind or (type(value) is int and value < 0):
+        is_one = type(value) is kind or (kind is float and type(value) is int)
+        if not is_one or (kind is int and value < 0):
             _refuse(value, path, _PLAIN[kind])
         return value
     if isinstance(kind, str):

@@ -8,10 +8,12 @@ nothing is decided by it.
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
+from deployer.artefacts.json_files import FormError, decoded, parse
 from deployer.planning.plan import Cause, Plan
 from deployer.planning.state import State
 from deployer.planning.verdict import Verdict, all_let_pass, summary
@@ -156,30 +158,5 @@ def _lines(record: Path) -> list[str]:
 
 def _runs(record: Path) -> Iterator[Ran]:
     for line in _lines(record):
-        try:
-            found = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        match found:
-            case {
-                "at": str(at),
-                "plan": str(plan),
-                "cause": str(cause),
-                "release": int() | None as release,
-                "held_back": bool(held_back),
-                "changes": [*changes],
-                "used": [*used],
-                "gates": [*gates],
-            }:
-                yield Ran(
-                    at=at,
-                    plan=plan,
-                    cause=cause,
-                    release=release,
-                    held_back=held_back,
-                    changes=tuple(map(str, changes)),
-                    used=tuple(map(str, used)),
-                    gates=tuple(gate for gate in gates if isinstance(gate, dict)),
-                )
-            case _:
-                continue
+        with suppress(FormError):
+            yield decoded(Ran, parse(line))
