@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import IntEnum, StrEnum
 from re import compile as form
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from deployer.planning.resources import (
     LOCK,
@@ -17,9 +17,11 @@ from deployer.planning.resources import (
     digest,
 )
 from deployer.planning.state import Begun, Loose, Record, Release, State
-from deployer.stack.fields.effects import Effect, Marks
 from deployer.stack.fields.values import Flat, JsonValue, canonical
 from deployer.stack.name_forms import KEY
+
+if TYPE_CHECKING:
+    from deployer.stack.fields.effects import Marks
 
 GATES_PREFIX = "gates."
 ARGV = "argv"
@@ -248,7 +250,9 @@ def _reasons(
 ) -> Iterator[Reason]:
     if record.key == node.key:
         yield from (
-            replace(reason, calls_for=_in_place(reason)) for reason in differences
+            # With an equal key, what could cost more is worth no more than a note.
+            replace(reason, calls_for=_calls_for(reason, Action.NOTE))
+            for reason in differences
         )
         amends = Action.START if node.kind is Kind.SERVER else Action.REPLACE
         yield from (
@@ -263,9 +267,7 @@ def _reasons(
         if record.needs.get(kind) != (key := node.needs.get(kind))
     ]
     fields = [
-        replace(reason, calls_for=Action.REPLACE)
-        if _effect(reason) >= Effect.REDEPLOY
-        else replace(reason, calls_for=_in_place(reason))
+        replace(reason, calls_for=_calls_for(reason, Action.REPLACE))
         for reason in differences
     ]
     causes = (*needs, *fields)
@@ -326,25 +328,21 @@ def _same(
     return old == new
 
 
-_IN_PLACE: Mapping[Effect, Action] = {
-    Effect.NOTE: Action.NOTE,
-    Effect.GATE: Action.VALIDATE,
-    Effect.UPDATE: Action.UPDATE,
-}
-
-
-def _in_place(reason: Reason) -> Action:
-    """With an equal key, a field that could cost more is worth no more than a note."""
-    return _IN_PLACE.get(_effect(reason), Action.NOTE)
-
-
-def _effect(reason: Reason) -> Effect:
+def _calls_for(reason: Reason, stronger: Action) -> Action:
+    """Return the action of a field; ``stronger`` where it cannot change in place."""
     if reason.cause is Cause.LOCK:
-        return Effect.BUILD
-    return _marks(reason.path).effect
+        return stronger
+    from deployer.stack.fields.effects import Effect  # noqa: PLC0415 - as in _marks
+
+    in_place = {
+        Effect.NOTE: Action.NOTE,
+        Effect.GATE: Action.VALIDATE,
+        Effect.UPDATE: Action.UPDATE,
+    }
+    return in_place.get(_marks(reason.path).effect, stronger)
 
 
-def _marks(path: str) -> Marks:
+def _marks(path: str) -> "Marks":
     """The marks of a field; the model is imported only where something differs."""
     from deployer.stack.fields.marks import marks_at  # noqa: PLC0415 - see above
     from deployer.stack.fields.model import Stack  # noqa: PLC0415 - see above

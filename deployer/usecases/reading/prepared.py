@@ -19,10 +19,9 @@ from stat import S_ISDIR, S_ISREG
 
 import deployer
 from deployer.artefacts.json_files import decoded, encoded
-from deployer.diagnostics import Place
+from deployer.diagnostics import Diagnostic, Place
 from deployer.planning.fit import Fit
 from deployer.planning.resources import Graph
-from deployer.stack.notices import Notice
 from deployer.system.files import read, write
 
 _ABSENT = "-"
@@ -45,7 +44,7 @@ class Prepared:
     """What the user should know though it is not wrong."""
     fit: Fit | None = None
     """The memory that it needs where it runs first; None where nobody knows yet."""
-    notices: tuple[Notice, ...] = ()
+    notices: tuple[Diagnostic, ...] = ()
     """Known traps that it is in."""
     seen: Mapping[str, str] | None = None
     """Paths that it came from, and what was there; None for too many or moving ones."""

@@ -18,7 +18,6 @@ import psutil
 
 from deployer.artefacts.sources.files import DigestCache, ensure_room
 from deployer.artefacts.store import Entry, Store
-from deployer.engines.contract import Place
 from deployer.engines.local.server import Server
 from deployer.engines.local.snapshot import criu, image
 from deployer.engines.local.snapshot.image import (
@@ -39,6 +38,7 @@ from deployer.engines.local.supervise.process import (
     stop,
 )
 from deployer.engines.local.supervise.survivors import memory_of
+from deployer.engines.place import Place
 from deployer.errors import EngineError, UsageError
 from deployer.planning.events import Say, Talk
 from deployer.planning.resources import Node
