@@ -74,7 +74,7 @@ HOMES: Mapping[str, tuple[str, ...]] = {
     "modal": ("engines/modal/drive.py",),
     "obstore": ("state/objects.py",),
     "packaging": ("usecases/versions.py",),
-    "prometheus_client": ("gates/checks/metrics.py",),
+    "prometheus_client": ("gates/checks/performance.py",),
     "psutil": ("engines/local/", "state/lock.py"),
     "pydantic": ("stack/", "gates/", "show/"),
     "pydantic_core": ("stack/fields/schema.py",),
@@ -163,12 +163,11 @@ SPELLED: Mapping[str, set[object]] = {
     "engines/local/supervise/survivors.py": {"local.drain", "local.host", "local.port"},
     # what is asked before the memory is captured
     "engines/local/snapshot/capture.py": {"snapshot.warmup"},
-    # whether a key is asked for
-    "gates/checks/auth.py": {"auth.api_key.env"},
-    # compared with what the server says of itself
-    "gates/checks/build.py": {"llama_cpp.commit", "llama_cpp.tag"},
-    "gates/checks/models.py": {"model.alias"},
-    "gates/checks/props.py": {
+    # compared with what the server says of itself, and whether a key is asked for
+    "gates/checks/server.py": {
+        "auth.api_key.env",
+        "llama_cpp.commit",
+        "llama_cpp.tag",
         "model.alias",
         "model.mmproj",
         "model.path",
@@ -183,7 +182,7 @@ SPELLED: Mapping[str, set[object]] = {
     },
     # how many requests answer at once
     "gates/harness/target.py": {"server.parallel"},
-    "gates/checks/device.py": {"server.device", "server.n_gpu_layers"},
+    "gates/checks/hardware.py": {"server.device", "server.n_gpu_layers"},
     # decides how llama.cpp is compiled
     "engines/local/artefacts.py": {
         "llama_cpp.cmake",

@@ -77,7 +77,7 @@ def metrics(stack_file: Path, settings: Settings) -> dict[str, float]:
     """Return what the live server counts."""
     found = deployed(stack_file, settings)
     end = found.engine.endpoint(found.server, candidate=False)
-    from deployer.gates.harness.scrape import scrape  # noqa: PLC0415 - only here
+    from deployer.gates.checks.performance import scrape  # noqa: PLC0415 - only here
 
     keys = settings.keys(stack_file.parent.absolute())
     return scrape(target_of(end, keys, {}))
