@@ -8,12 +8,12 @@ from typing import Any, Final, get_args
 
 from pydantic.fields import FieldInfo
 
-from deployer.gates.harness.gate import gate_class
 from deployer.stack.fields.effects import Effect, Flag, Marks
 from deployer.stack.fields.marks import Section, fields_of, plain
 from deployer.stack.fields.model import Stack
-from deployer.stack.fields.schema import schema_of, written_below
+from deployer.stack.fields.schema import schema_of
 from deployer.stack.fields.values import JsonValue
+from scripts.docs.gate_pages import COMMON, facts
 from scripts.docs.types import type_words
 from tests.planning.examples import ADDRESS, EXAMPLES
 
@@ -39,8 +39,6 @@ _UNSET: Final[Mapping[str, str]] = {
     "gates": "it does not run",
 }
 """What is left out, by section, where the field itself does not say."""
-_COMMON: Final = ("advisory", "timeout")
-"""What every gate understands, told once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +48,7 @@ class Entry:
     path: str
     info: FieldInfo
     said: str
-    """What its declaration says of it."""
+    """The description in the schema."""
     marks: Marks
     schema: Mapping[str, Any]
     below: type[Section] | None
@@ -68,7 +66,7 @@ def entries(
     section: type[Section] = Stack, prefix: str = "", inherited: Marks | None = None
 ) -> Iterator[Entry]:
     """Every field that can be written, those of lists and mappings included."""
-    properties, said = _properties(section), written_below(section)
+    properties = _properties(section)
     for name, field in fields_of(section).items():
         info = section.model_fields[name]
         marks = field.under(inherited)
@@ -79,7 +77,7 @@ def entries(
         yield Entry(
             path,
             info,
-            said.get(name, ""),
+            schema["description"],
             marks,
             schema,
             below,
@@ -121,7 +119,7 @@ def _gates(found: list[Entry]) -> Iterator[str]:
     )
     yield from ("", "### Every gate")
     options = {entry.path.rpartition(".")[2]: entry for entry in reversed(found)}
-    for name in _COMMON:
+    for name in COMMON:
         entry = replace(options[name], path=f"gates.GATE.{name}")
         example = _example_of(options[name].path)
         yield from _entry(entry, level=4, example=example)
@@ -129,15 +127,13 @@ def _gates(found: list[Entry]) -> Iterator[str]:
         name = entry.path.removeprefix("gates.")
         if entry.below is not None:
             yield from ("", f"### {entry.path}", "", *_gate(entry, name))
-        elif name.rpartition(".")[2] not in _COMMON:
+        elif name.rpartition(".")[2] not in COMMON:
             yield from _entry(entry, level=4)
 
 
 def _gate(entry: Entry, name: str) -> Iterator[str]:
     yield entry.said
-    gate = gate_class(name)
-    alone = ", and nothing runs beside it" if gate.alone else ""
-    yield f"Without a `timeout` it may take {gate.limit:g} s{alone}."
+    yield facts(name)
     yield f"[What it proves, what it costs, and when it fails](../gates/{name}.md)."
     if entry.listed:
         yield from ("", *_facts(entry, _example_of(entry.path)))

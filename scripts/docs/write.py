@@ -1,4 +1,4 @@
-"""Write the generated pages anew: `python -m scripts.docs.write`."""
+"""Write the generated pages again: `python -m scripts.docs.write`."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Final
 
 from deployer.llama.known import traps
 from deployer.llama.known.symptoms import markdown
-from scripts.docs import cli_page, stack_page
+from scripts.docs import cli_page, gate_pages, stack_page
 
 DOCS: Final = Path(__file__).parents[2] / "docs"
 
@@ -15,8 +15,9 @@ PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "reference/cli.md": cli_page.page,
     "runbook.md": markdown,
     "traps.md": traps.markdown,
+    **gate_pages.pages(),
 }
-"""Every page that is written by a program, below `docs/`."""
+"""Every page that a program writes, or a part of it, by name below `docs/`."""
 
 
 def main() -> None:

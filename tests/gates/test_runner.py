@@ -105,9 +105,8 @@ def test_no_more_gates_run_at_once_than_there_are_slots() -> None:
         told: list[str] = []
 
         def say(event: GateEvent | Waiting, told: list[str] = told) -> None:
-            told.append(
-                "ends" if isinstance(event, GateEvent) and event.verdict else ""
-            )
+            if isinstance(event, GateEvent):
+                told.append("ends" if event.verdict else "")
 
         with fake_server(script) as server:
             target = Target(server.url, api_key=KEY, expects=expects)

@@ -1,7 +1,8 @@
-"""What a stack may ask of each gate.
+"""Options of the gates, a section for each.
 
-A gate that is listed runs; `chat: {}` runs it with what it expects by default.  Every
-section here has a module of the same name under ``deployer/gates``.
+A gate that is listed runs; `chat: {}` runs it with its defaults.  The docstring of a
+section is the sentence of the gate wherever one is shown: schema, docs, tables.  Its
+class in `deployer.gates.checks` measures and judges.
 """
 
 from typing import Annotated, ClassVar, Literal
@@ -21,15 +22,15 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Gate(Section):
-    """What every gate understands."""
+    """Options of every gate."""
 
     says_something_when_empty: ClassVar[bool] = True
 
     advisory: bool | None = None
-    """Show and record the verdict, but hold nothing back; unset: `false`."""
+    """Show and record the verdict without blocking promotion; unset: `false`."""
 
     timeout: Duration | None = None
-    """Longest time the gate may take; unset: what the gate needs at most."""
+    """Longest time the gate may take; unset: the limit of the gate."""
 
 
 class Health(Gate):
@@ -62,7 +63,7 @@ class Chat(Gate):
     """Longest answer; unset: 64 tokens."""
 
     contains: Text | None = None
-    """Text that the answer must hold, in any case; unset: any text."""
+    """Text that the answer must contain, in any case; unset: any text."""
 
 
 class Stream(Gate):
@@ -80,7 +81,7 @@ class Concurrency(Gate):
     """Every slot answers at the same time."""
 
     requests: PositiveInt | None = None
-    """How many at once; unset: as many as there are slots."""
+    """Requests at once; unset: as many as there are slots."""
 
 
 class Thinking(Gate):
@@ -136,7 +137,7 @@ class Vision(Gate):
     """Colour of the picture that the gate draws; unset: red."""
 
     large: bool = False
-    """Also show a picture of 1536 by 1536 pixels, which some batches do not hold."""
+    """Also show a picture of 1536 by 1536 pixels, too many tokens for some batches."""
 
 
 class Context(Gate):
@@ -161,7 +162,7 @@ class Device(Gate):
 
 
 class Memory(Gate):
-    """What the server leaves free is enough; what it takes is recorded."""
+    """The memory that the server leaves free is enough; the rest is recorded."""
 
     headroom: Headroom | None = None
     """Memory to stay free, of its GPUs or of the machine; unset: no limit."""
@@ -220,59 +221,34 @@ class Restore(Gate):
     """Longest time from the restore to the first token; unset: no limit."""
 
     idle: Duration | None = None
-    """How long nothing is asked before the restore; unset: not at all."""
+    """Pause without requests before the restore; unset: none."""
 
 
 class Gates(Section):
     """The gates a candidate must pass before it is promoted."""
 
     health: Health | None = None
-    """The server is healthy."""
     build: Build | None = None
-    """The server is the pinned build."""
     props: Props | None = None
-    """The server runs with what the stack says."""
     models: Models | None = None
-    """The alias is listed."""
     auth: Auth | None = None
-    """The key is asked for."""
     chat: Chat | None = None
-    """A chat completion answers."""
     stream: Stream | None = None
-    """Streaming is well-formed."""
     metrics: Metrics | None = None
-    """Counters are there and move."""
     concurrency: Concurrency | None = None
-    """Every slot answers at once."""
     thinking: Thinking | None = None
-    """Thinking can be turned on and off."""
     thinking_budget: ThinkingBudget | None = None
-    """The thinking budget has its effect."""
     tools: Tools | None = None
-    """Tool calls are usable."""
     json_schema: JsonSchema | None = None
-    """Structured output is valid."""
     responses_api: ResponsesApi | None = None
-    """/v1/responses works."""
     messages_api: MessagesApi | None = None
-    """/v1/messages works."""
     vision: Vision | None = None
-    """Images are seen."""
     context: Context | None = None
-    """The whole context can be used, and not more."""
     errors: Errors | None = None
-    """Wrong requests are refused as documented."""
     device: Device | None = None
-    """The server runs on the device that was asked for."""
     memory: Memory | None = None
-    """Enough memory stays free."""
     quality: Quality | None = None
-    """The answers are good enough."""
     regression: Regression | None = None
-    """The answers are those of the live release."""
     custom: dict[str, Custom] | None = None
-    """Commands and Python functions of the user's own, by a name for each."""
     speed: Speed | None = None
-    """The server is fast enough."""
     restore: Restore | None = None
-    """A restored server is the same server."""

@@ -85,8 +85,9 @@ def written_below(section: type[Section]) -> dict[str, str]:
 
 
 def _said_of(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
-    """Return what is said of the section that a field names."""
-    section = definitions[schema["$ref"].rpartition("/")[2]]
+    """Return the docstring of the section that a field names, alone or by name."""
+    below = schema.get("additionalProperties", schema)
+    section = definitions[below["$ref"].rpartition("/")[2]]
     return str(section["description"])
 
 
