@@ -107,7 +107,7 @@ SPELL = (
     "stack/checks",
     "stack/access",
     "stack/expected",
-    "stack/gate_files",
+    "stack/files",
     "show/",
 )
 """Rooms that decide over fields, and so may name them."""
