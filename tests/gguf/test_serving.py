@@ -50,7 +50,7 @@ def test_an_option_means_the_same_typed_and_under_flags(name: str) -> None:
             )
             assert _computed(free) == _computed(typed)
             if value is False and flag.off:
-                off = {flag.off.removeprefix("--"): True}
+                off: JsonValue = {flag.off.removeprefix("--"): True}
                 free = serving_of(stack({"flags": off}), LOCKED)
                 assert _computed(free) == _computed(typed)
 

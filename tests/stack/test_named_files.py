@@ -11,6 +11,7 @@ from deployer.diagnostics import diagnostics_text
 from deployer.errors import StackError
 from deployer.stack.fields.marks import Section, fields_of
 from deployer.stack.fields.model import Stack
+from deployer.stack.fields.values import Flat, JsonValue
 from deployer.stack.files import named_in, nested
 from deployer.stack.load import load
 
@@ -111,7 +112,7 @@ def test_a_file_outside_the_project_is_refused(tmp_path: Path, path: str) -> Non
 
 
 def test_values_that_are_wrong_name_what_they_can() -> None:
-    values = {
+    values: JsonValue = {
         "llama_cpp": {"binary": 7},
         "model": [],
         "snapshot": {"warmup": [3, {"image": "a.png"}]},
@@ -124,7 +125,7 @@ def test_values_that_are_wrong_name_what_they_can() -> None:
 
 
 def test_what_a_deployed_server_needs_is_named_by_its_fields() -> None:
-    fields = {
+    fields: Flat = {
         "server.chat_template": "mine.jinja",
         "server.chat_template.sha256": "0",
         "snapshot.warmup": [{"prompt": "Hello", "image": "a.png"}],
