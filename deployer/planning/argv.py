@@ -4,9 +4,8 @@ import json
 import math
 from collections.abc import Iterable, Iterator
 
-from deployer.stack.fields.effects import TEMPLATE_ENDING, Flag
 from deployer.stack.fields.marks import Leaf
-from deployer.stack.fields.values import JsonValue, Unit, seconds
+from deployer.stack.fields.values import TEMPLATE_ENDING, Flag, JsonValue, Unit, seconds
 
 FLAGS_PREFIX = "server.flags."
 _LOAD_MODE = "--load-mode"
