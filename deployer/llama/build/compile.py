@@ -27,7 +27,7 @@ from deployer.llama.patches import Patch
 from deployer.planning.events import Progress, Watch
 from deployer.planning.facts import Pin
 from deployer.planning.resources import digest
-from deployer.system.pauses import cores
+from deployer.system.children import cores
 
 _STEP = re.compile(r"\[ *(?P<done>\d+)/(?P<total>\d+)\] (?P<what>.*)")
 _PERCENT = re.compile(r"\[ *(?P<done>\d+)%\] (?P<what>.*)")
