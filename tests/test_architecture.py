@@ -56,12 +56,9 @@ HOMES: Mapping[str, tuple[str, ...]] = {
     "httpx2": (
         "gates/harness/client.py",
         "gates/harness/runner.py",
-        "artefacts/sources/client.py",
-        "artefacts/sources/transfer.py",
-        "artefacts/sources/transfer.py",
-        "artefacts/sources/transfer.py",
         "artefacts/sources/hub.py",
-        "artefacts/sources/client.py",
+        "artefacts/sources/transfer.py",
+        "gguf/reading.py",
     ),
     "huggingface_hub": ("runtime/fetch.py", "artefacts/sources/hub.py"),
     "jinja2": (
@@ -213,7 +210,7 @@ SPELLED: Mapping[str, set[object]] = {
     "engines/modal/rendering.py": {"llama_cpp.patches"},
     "llama/build/recipe.py": {"llama_cpp.cuda"},
     # what known issues blame
-    "llama/known/conditions.py": {
+    "llama/known/traps.py": {
         "llama_cpp.cmake",
         "llama_cpp.cuda",
         "llama_cpp.tag",
