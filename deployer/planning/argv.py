@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from deployer.runtime.warmup import Request
-from deployer.stack.fields.effects import Flag
+from deployer.stack.fields.effects import TEMPLATE_ENDING, Flag
 from deployer.stack.fields.marks import Leaf
 from deployer.stack.fields.values import JsonValue, Unit, seconds
 
@@ -19,8 +19,6 @@ _LOAD_MODES = {
 }
 """Values of the option since b10156 (`common/arg.cpp`) that say two things at once."""
 TEMPLATE = "--chat-template"
-TEMPLATE_ENDING = ".jinja"
-"""What tells a template file of the user's from a name."""
 NEWEST = 10**9
 """Stands for the build number where only a commit is known."""
 
