@@ -104,7 +104,7 @@ SPELL = (
     "stack/checks",
     "stack/access",
     "stack/expected",
-    "stack/gate_files",
+    "stack/files",
     "show/",
 )
 """Rooms that decide over fields, and so may name them."""
@@ -231,14 +231,7 @@ SPELLED: Mapping[str, set[object]] = {
         "snapshot.gpu",
     },
     # files beside the stack that have to be there
-    "stack/load.py": {
-        "llama_cpp.binary",
-        "llama_cpp.repo",
-        "llama_cpp.source_path",
-        "model.mmproj",
-        "model.path",
-        "server.chat_template",
-    },
+    "stack/load.py": {"llama_cpp.repo"},
 }
 """Fields that code outside of the core spells out; all others flow by their marks."""
 

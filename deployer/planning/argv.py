@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator
 
-from deployer.stack.fields.effects import Flag
+from deployer.stack.fields.effects import TEMPLATE_ENDING, Flag
 from deployer.stack.fields.marks import Leaf
 from deployer.stack.fields.values import JsonValue, Unit, seconds
 
@@ -17,8 +17,6 @@ _LOAD_MODES = {
 }
 """Values of the option since b10156 (`common/arg.cpp`) that say two things at once."""
 TEMPLATE = "--chat-template"
-TEMPLATE_ENDING = ".jinja"
-"""What tells a template file of the user's from a name."""
 NEWEST = 10**9
 """Stands for the build number where only a commit is known."""
 
