@@ -21,7 +21,7 @@ from deployer.llama.build.trees import pinned_patches
 from deployer.llama.known.tables import prices
 from deployer.llama.patches import Patch
 from deployer.planning import costs
-from deployer.planning.argv import template_file
+from deployer.planning.argv import request_of, template_file
 from deployer.planning.costs import (
     BUILD_CORES,
     BUILD_MEMORY,
@@ -34,7 +34,6 @@ from deployer.planning.costs import (
 )
 from deployer.planning.facts import Pin
 from deployer.planning.resources import Graph, Kind, Node
-from deployer.planning.warmup import request_of
 from deployer.runtime.warmup import Request
 from deployer.stack.fields.values import Flat, JsonValue, seconds
 from deployer.stack.files import named_in, nested

@@ -29,8 +29,7 @@ from deployer.planning.events import Progress, Watch
 from deployer.planning.facts import Pin
 from deployer.planning.resources import digest
 from deployer.runtime.compile import build_command, collect, configure_command
-from deployer.system.children import COMPILERS, find_program, variables
-from deployer.system.pauses import cores
+from deployer.system.children import COMPILERS, cores, find_program, variables
 
 # Flags of the user's shell would end up in binaries that other stacks share.
 _LANGUAGE = re.compile(r"LC_.*|LANG|LANGUAGE")
