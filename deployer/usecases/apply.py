@@ -11,15 +11,13 @@ from deployer.engines.local.folders import stack_folder
 from deployer.engines.local.supervise.survivors import ended_runs, holders, remove_runs
 from deployer.engines.registry import ABILITIES
 from deployer.errors import GateError, UsageError
-from deployer.planning.events import Event, Say, Talk, Used
+from deployer.planning.events import Event, Say, Talk, Used, Verdict
 from deployer.planning.plan import Drift, make_plan
 from deployer.planning.resources import Graph, Kind, Node
 from deployer.planning.state import Record, Release, State, node_of
 from deployer.planning.steps import Make, Stage, steps_of
-from deployer.planning.verdict import Verdict
 from deployer.stack.fields.values import Flat, JsonValue
 from deployer.state import StateStore
-from deployer.usecases.check import Judging
 from deployer.usecases.context.deployed import Deployed, deployed, locked, name_of
 from deployer.usecases.context.gc_roots import only_used_by, register, users
 from deployer.usecases.context.hosts import prove, refuse_elsewhere
@@ -34,7 +32,7 @@ from deployer.usecases.plan import Planned, drift_of, plan, settled
 from deployer.usecases.plan_file import SavedPlan, held_to
 from deployer.usecases.reading.prepared import Prepared
 from deployer.usecases.runs import keep_report, ran_now, remember
-from deployer.usecases.steps import World, apply, stopping_even_so
+from deployer.usecases.steps import Judge, World, apply, stopping_even_so
 
 _KEEP = 3
 """Releases kept where no server is left to say how many."""
@@ -311,19 +309,30 @@ def _judging(
     engine: Engine,
     say: Say,
     seen: list[Verdict],
-) -> Judging:
+) -> Judge:
     folder = stack_file.parent.absolute()
-    return Judging(
-        engine,
-        settings.keys(folder),
-        say,
-        expects=partial(_expected, planned),
-        keep=lambda _, verdicts: seen.extend(_new(verdicts, seen)),
-        folder=folder,
-        live=planned.state.server,
-        remote=ABILITIES[planned.plan.engine].remote,
-        needs=partial(_needs, settings.states(stack_file, planned.prepared.name)),
-    )
+    keys = settings.keys(folder)
+
+    def judge(
+        record: Record, gates: Sequence[str], *, candidate: bool
+    ) -> tuple[Verdict, ...]:
+        # Imported here: a run without gates needs neither them nor an HTTP client.
+        from deployer.usecases.check import Judging  # noqa: PLC0415
+
+        judging = Judging(
+            engine,
+            keys,
+            say,
+            expects=partial(_expected, planned),
+            keep=lambda _, verdicts: seen.extend(_new(verdicts, seen)),
+            folder=folder,
+            live=planned.state.server,
+            remote=ABILITIES[planned.plan.engine].remote,
+            needs=partial(_needs, settings.states(stack_file, planned.prepared.name)),
+        )
+        return judging(record, gates, candidate=candidate)
+
+    return judge
 
 
 def _new(verdicts: Sequence[Verdict], seen: Sequence[Verdict]) -> Iterator[Verdict]:

@@ -8,11 +8,10 @@ from typing import Any, Final, get_args
 
 from pydantic.fields import FieldInfo
 
-from deployer.stack.fields.effects import Effect, Flag, Marks
 from deployer.stack.fields.marks import Section, fields_of, plain
 from deployer.stack.fields.model import Stack
 from deployer.stack.fields.schema import schema_of
-from deployer.stack.fields.values import JsonValue
+from deployer.stack.fields.values import Effect, Flag, JsonValue, Marks
 from scripts.docs.gate_pages import COMMON, facts
 from scripts.docs.types import type_words
 from tests.planning.examples import ADDRESS, EXAMPLES

@@ -27,7 +27,8 @@ from deployer.entry import run
 try:
     run()
 except SystemExit as left:
-    names = sorted({name.partition(".")[0] for name in sys.modules})
+    roots = {name.partition(".")[0] for name in sys.modules}
+    names = sorted(roots | {"gates" for name in sys.modules if ".gates" in name})
     import json
     print(json.dumps([left.code, started, asked, names]), file=sys.stderr)
 """
@@ -171,7 +172,7 @@ def test_a_plan_asks_the_live_server_once_and_nobody_else(live: Project) -> None
     assert first.out == second.out
     assert second.out.endswith("note: demo/server was asked, and answers\n")
     assert (second.started, second.asked) == ([], [f"('127.0.0.1', {live.port})"])
-    assert second.imported & (MODEL | SLOW | {"psutil", "subprocess"}) == set()
+    assert second.imported & (MODEL | SLOW | {"psutil", "subprocess", "gates"}) == set()
     (told,) = (it for it in live.run("plan", DEMO, "--json").lines() if "notes" in it)
     assert told["notes"][-1] == "demo/server was asked, and answers"
 
@@ -202,6 +203,10 @@ def test_an_apply_with_nothing_to_do(live: Project) -> None:
     read = [it for it in second.out.splitlines() if "hashing" not in it]
     assert (second.code, read) == (0, first.out.splitlines())
     assert second.out.endswith(f"Live at {live.url}\n")
+
+
+def test_an_apply_with_nothing_to_do_imports_no_gate(live: Project) -> None:
+    assert "gates" not in watched(live, f"apply {DEMO}").imported
 
 
 def test_an_apply_finds_what_happened_since(live: Project) -> None:

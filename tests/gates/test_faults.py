@@ -6,7 +6,7 @@ import pytest
 
 import tests.gates.faults  # noqa: F401 - fills the registry
 from deployer.gates import GATES
-from deployer.planning.verdict import Outcome
+from deployer.planning.events import Outcome
 from tests.gates.checking import CASES, check
 from tests.gates.fake_http import Script
 from tests.gates.registry import FAULTS

@@ -5,7 +5,7 @@ import pytest
 from deployer.gates.checks.limits import CONTRACT, Errors, Refusals
 from deployer.gates.harness.answers import Answer
 from deployer.gates.harness.target import Target
-from deployer.planning.verdict import Outcome
+from deployer.planning.events import Outcome
 from deployer.stack.fields import gate_options as asked
 from tests.gates import fake_server as fake
 from tests.gates.breaking import (

@@ -20,7 +20,7 @@ from deployer.gates.harness.report import (
     table,
     write_report,
 )
-from deployer.planning.verdict import Exchange, Outcome, Verdict
+from deployer.planning.events import Exchange, Outcome, Verdict
 
 ASKED = Exchange("POST /v1/chat/completions {}", 500, "<b>oops</b>", 0.02, "a note")
 UNANSWERED = Exchange("GET /slots", None, "", 0.01)
@@ -53,7 +53,7 @@ def test_the_table_reads_without_colour() -> None:
       GET /slots
       → no answer
 
-1 passed, 2 failed, 1 inconclusive, 1 not measured: held back"""
+1 passed, 2 failed, 1 inconclusive, 1 not measured: promotion blocked"""
     )
 
 
@@ -65,13 +65,14 @@ def test_long_reasons_are_wrapped_under_themselves() -> None:
 
 
 def test_no_gate_is_no_reason_to_promote() -> None:
-    assert conclusion(()) == "no gate ran: held back"
+    assert conclusion(()) == "no gate ran: promotion blocked"
     assert not may_promote(())
 
 
 def test_advisory_verdicts_hold_nothing_back() -> None:
     assert (
-        conclusion((VERDICTS[0], VERDICTS[2])) == "1 passed, 1 failed: may be promoted"
+        conclusion((VERDICTS[0], VERDICTS[2]))
+        == "1 passed, 1 failed: promotion allowed"
     )
 
 
@@ -198,7 +199,7 @@ def test_what_a_model_lacks_is_told_apart() -> None:
         """\
   – not applicable  tools  20 ms  no tools
 
-1 not applicable: held back"""  # noqa: RUF001 - a dash
+1 not applicable: promotion blocked"""  # noqa: RUF001 - a dash
     )
     told = json.loads(json.dumps(as_json(Report("demo", [LACKING]))))["verdicts"][0]
     assert (told["outcome"], told["applicable"]) == ("inconclusive", False)

@@ -3,7 +3,7 @@
 import pytest
 
 from deployer.gates.harness.target import Target
-from deployer.planning.verdict import Outcome
+from deployer.planning.events import Outcome
 from tests.gates import fake_http as http
 from tests.gates import fake_server as fake
 from tests.gates.breaking import (

@@ -16,7 +16,7 @@ from typing import Final
 from xml.etree import ElementTree as ET
 
 from deployer.gates.harness.answers import excerpt, show_time
-from deployer.planning.verdict import (
+from deployer.planning.events import (
     Exchange,
     Outcome,
     Verdict,
@@ -90,13 +90,13 @@ def table(verdicts: Sequence[Verdict], *, width: int = 100) -> str:
 
 
 def conclusion(verdicts: Sequence[Verdict]) -> str:
-    """How many ended how, and whether a candidate may be promoted."""
+    """Count the outcomes, and say if they allow a promotion."""
     counts = Counter(v.outcome for v in verdicts if v.applicable)
     parts = [f"{counts[one]} {said}" for one, said in _COUNTED.items() if counts[one]]
     if lacking := sum(not verdict.applicable for verdict in verdicts):
         parts.append(f"{lacking} not applicable")
-    result = "may be promoted" if may_promote(verdicts) else "held back"
-    return f"{', '.join(parts) or 'no gate ran'}: {result}"
+    result = "allowed" if may_promote(verdicts) else "blocked"
+    return f"{', '.join(parts) or 'no gate ran'}: promotion {result}"
 
 
 def may_promote(verdicts: Sequence[Verdict]) -> bool:
@@ -125,7 +125,7 @@ def as_junit(report: Report) -> str:
     """The report as CI systems read it.
 
     An advisory verdict is a skipped test, and so is a gate that is not applicable: it
-    found no fault of the server, though it holds back as long as the stack asks for it.
+    found no fault of the server, though it blocks as long as the stack asks for it.
     """
     held = [one for one in report.verdicts if one.holds_back and one.applicable]
     errors = sum(verdict.outcome is Outcome.ERROR for verdict in held)

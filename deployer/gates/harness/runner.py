@@ -23,7 +23,7 @@ from deployer.gates.harness.answers import (
 from deployer.gates.harness.client import Client, Unanswered, connected
 from deployer.gates.harness.gate import gate_class
 from deployer.gates.harness.target import Target
-from deployer.planning.verdict import Exchange, Outcome, Verdict
+from deployer.planning.events import Exchange, Outcome, Verdict
 from deployer.stack.fields.gate_options import Gate as Parameters
 from deployer.stack.fields.values import seconds, show_seconds
 
@@ -112,8 +112,8 @@ class _Run:
     repeat: int
     fail_fast: bool
     clock: Callable[[], float]
-    held_back_by: list[str] = field(default_factory=list)
-    """Gates that held back so far."""
+    blocked_by: list[str] = field(default_factory=list)
+    """Gates that blocked promotion so far."""
     began: dict[str, float] = field(default_factory=dict)
     """When the gates that are at work began."""
 
@@ -133,7 +133,7 @@ def run_gates(
     At most `jobs` run at once, never more than the server has slots, and those that
     measure time or counters run alone.  Each is run `repeat` times, and its worst
     outcome counts.  If health is asked for and does not pass, nothing else is run; with
-    `fail_fast` no gate begins after one that holds back.  Whatever the server does
+    `fail_fast` no gate begins after one that blocks.  Whatever the server does
     becomes a verdict; raises UsageError for a gate that does not exist or is asked for
     twice, and what `say` raises, which ends what is at work.
     """
@@ -229,8 +229,8 @@ async def _slots(run: _Run) -> int:
 
 async def _one(run: _Run, request: GateRequest) -> Verdict:
     """All runs of one gate, unless another one ended it all."""
-    if run.fail_fast and run.held_back_by:
-        return _not_run(run, request, run.held_back_by[0])
+    if run.fail_fast and run.blocked_by:
+        return _not_run(run, request, run.blocked_by[0])
     run.say(GateEvent(request.name))
     run.began[request.name] = run.clock()
     try:
@@ -238,7 +238,7 @@ async def _one(run: _Run, request: GateRequest) -> Verdict:
     finally:
         del run.began[request.name]
     if verdict.holds_back:
-        run.held_back_by.append(request.name)
+        run.blocked_by.append(request.name)
     run.say(GateEvent(request.name, verdict))
     return verdict
 

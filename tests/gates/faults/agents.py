@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from deployer.planning.verdict import Outcome
+from deployer.planning.events import Outcome
 from tests.gates import fake_agents as fake
 from tests.gates import fake_http as http
 from tests.gates.breaking import ERROR, FAIL, answers

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from deployer.planning.verdict import Outcome, Verdict
+from deployer.planning.events import Outcome, Verdict
 from tests.gates.breaking import ERROR, FAIL, UNCLEAR
 from tests.gates.checking import DATA, check
 from tests.gates.fake_http import KEY, Script

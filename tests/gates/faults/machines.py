@@ -3,7 +3,7 @@
 import pytest
 
 from deployer.gates.harness.target import Process
-from deployer.planning.verdict import Outcome
+from deployer.planning.events import Outcome
 from deployer.stack.fields.values import JsonValue
 from tests.gates.breaking import FAIL, UNCLEAR
 from tests.gates.checking import PROCESS, check

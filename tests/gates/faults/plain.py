@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from deployer.planning.verdict import Outcome
+from deployer.planning.events import Outcome
 from deployer.stack.fields.values import JsonValue
 from tests.gates import fake_http as http
 from tests.gates import fake_server as fake
