@@ -11,11 +11,12 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from deployer.diagnostics import Diagnostic, Place, place_of, placed
+from deployer.engines.registry import ENGINES
+from deployer.engines.registry import load as load_part
 from deployer.errors import StackError
 from deployer.spelling import did_you_mean, shown
 from deployer.stack.addresses import folder_of, places_of, trouble_of
 from deployer.stack.checks import checks
-from deployer.stack.checks_modal import modal_notes
 from deployer.stack.fields.marks import Section, fields_of, leaves
 from deployer.stack.fields.model import Stack
 from deployer.stack.fields.project_fields import Project, problems_of
@@ -270,7 +271,8 @@ def _notes(stack: Stack, places: Mapping[str, Place]) -> tuple[str, ...]:
         whole = len(beside) > 1 and all(other in unused for other in beside)
         names[section if whole else leaf.path] = None
     unread = (f"not used by {stack.engine}: {', '.join(names)}",) if names else ()
-    return (*unread, *(modal_notes(stack) if stack.engine == "modal" else ()))
+    part = ENGINES[stack.engine].notes
+    return (*unread, *(load_part(part)(stack) if part else ()))
 
 
 _WORDS = {"a valid string": "a text", "an object": "a mapping"}

@@ -11,7 +11,7 @@ from pydantic import Field, JsonValue, NonNegativeInt, PositiveInt
 
 from deployer.stack.fields.effects import Flag
 from deployer.stack.fields.marks import Section
-from deployer.stack.fields.values import DURATION_PATTERN, Unit
+from deployer.stack.fields.values import DURATION_PATTERN, SIZE_PATTERN, Unit
 
 CacheType = Literal[
     "f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"
@@ -22,6 +22,9 @@ Text = Annotated[str, Field(min_length=1, pattern=r"^[^\x00-\x08\x0b-\x1f\x7f]*$
 Duration = Annotated[
     Annotated[str, Field(pattern=DURATION_PATTERN)] | Annotated[float, Field(ge=0)],
     Unit.DURATION,
+]
+Size = Annotated[
+    Annotated[str, Field(pattern=SIZE_PATTERN)] | NonNegativeInt, Unit.SIZE
 ]
 
 _MMAP_GONE = 10104
