@@ -35,7 +35,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "artefacts": "errors planning spelling stack system",
         "state": "artefacts errors planning stack system",
         "gguf": "artefacts errors planning stack system",
-        "llama": "artefacts diagnostics errors planning spelling stack system",
+        "llama": "artefacts diagnostics errors planning runtime spelling stack system",
         "show": "diagnostics planning spelling stack",
         "gates": "errors planning stack system",
         "engines": "artefacts diagnostics errors llama planning runtime show spelling"
@@ -111,8 +111,10 @@ SPELL = (
     "stack/fields/",
     "stack/checks",
     "stack/access",
+    "engines/local/section.py",
+    "engines/modal/section.py",
     "stack/expected",
-    "stack/gate_files",
+    "stack/files",
     "show/",
 )
 """Rooms that decide over fields, and so may name them."""
@@ -239,14 +241,7 @@ SPELLED: Mapping[str, set[object]] = {
         "snapshot.gpu",
     },
     # files beside the stack that have to be there
-    "stack/load.py": {
-        "llama_cpp.binary",
-        "llama_cpp.repo",
-        "llama_cpp.source_path",
-        "model.mmproj",
-        "model.path",
-        "server.chat_template",
-    },
+    "stack/load.py": {"llama_cpp.repo"},
 }
 """Fields that code outside of the core spells out; all others flow by their marks."""
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from deployer.artefacts.json_files import FormError, decoded, parse
 from deployer.engines.contract import write_files
-from deployer.planning.verdict import Outcome, Verdict
+from deployer.planning.events import Outcome, Verdict
 from deployer.show import monitor
 from deployer.show.monitor import RESTORE, WARM, Monitored
 from deployer.stack.fields.values import Flat, JsonValue
