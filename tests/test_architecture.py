@@ -89,9 +89,9 @@ HOMES: Mapping[str, tuple[str, ...]] = {
         "artefacts/sources/transfer.py",
         "state/objects.py",
     ),
-    "yaml": ("stack/yaml/",),
+    "yaml": ("stack/edits.py", "stack/yaml12.py"),
     # of the standard library
-    "socket": ("engines/local/",),
+    "socket": ("engines/local/", "stack/addresses.py"),
     "subprocess": (
         "engines/local/",
         "engines/modal/program.py",
@@ -113,7 +113,7 @@ SPELL = (
     "stack/access",
     "engines/local/section.py",
     "engines/modal/section.py",
-    "stack/expected",
+    "stack/explain_problems",
     "stack/files",
     "show/",
 )

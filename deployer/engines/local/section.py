@@ -11,9 +11,9 @@ from pydantic import Field
 from deployer.diagnostics import Diagnostic, Severity
 from deployer.engines.registry import Abilities
 from deployer.stack.addresses import is_loopback
-from deployer.stack.fields.effects import Effect
 from deployer.stack.fields.marks import Section
 from deployer.stack.fields.server import Duration
+from deployer.stack.fields.values import Effect
 
 if TYPE_CHECKING:
     from deployer.stack.fields.model import Stack
