@@ -112,10 +112,10 @@ class Rollout:
         """Bring the candidate up, from the files that were recorded if there are."""
         rendering = render(node, needs, self._folder)
         server, app = rendering.server, apps.candidate_app(rendering.server.stack)
-        files = promoted_files(self._account, node.key)
+        files = promoted_files(self._account, server.stack, node.key)
         if files is None:
             files = rendering.files
-            record_files(self._account, node.key, files)
+            record_files(self._account, server.stack, node.key, files)
         rate = rate_of(needs, node)
         self._meter.begin(_CANDIDATE, rate)
         target = self._deploy_candidate(node.address, app, node.key, files)
@@ -159,7 +159,7 @@ class Rollout:
             raise PromotionError(
                 f"app `{app}` did not come up: {error.message}", hint=hint
             ) from None
-        mark_promoted(self._account, record.key)
+        mark_promoted(self._account, _stack(record), record.key)
         self._stop_if(apps.candidate_app(_stack(record)), record)
         window = scaling_of(record.fields).scaledown_window or _WINDOW
         self._meter.add("idling after that", window, rate)
@@ -237,7 +237,7 @@ class Rollout:
     def copy(self, record: Record) -> Record:
         """The candidate app with the files of what is live, asleep with a snapshot."""
         app = apps.candidate_app(_stack(record))
-        files = recorded(self._account, record.key)
+        files = recorded(self._account, _stack(record), record.key)
         if files is None:
             raise _no_files(record)
         target = self._deploy_candidate(record.address, app, record.key, files)
@@ -310,7 +310,7 @@ class Rollout:
     def _serve(self, record: Record, served: Deployed | None) -> Flat:
         """Deploy what clients know, and wait until this very version is ready."""
         app = apps.server_app(_stack(record))
-        files = recorded(self._account, record.key)
+        files = recorded(self._account, _stack(record), record.key)
         if files is None:
             raise _no_files(record)
         tells = _tells(files)
