@@ -1,4 +1,4 @@
-"""A hundred stories by a seed; `python -m tests.modal.stories 1000` tells a thousand."""
+"""Stories by a seed; `python -m tests.modal.stories 1000` tells a thousand."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -291,7 +291,8 @@ class Rollout:
         """Provoke cold starts of the candidate until enough snapshots were taken.
 
         Modal takes one for each type of worker that a start lands on, so that a start
-        on one that has a snapshot restores.  Production is left alone: it takes its own at the first cold starts that its clients cause.
+        on one that has a snapshot restores.  Production is left alone: it takes its own
+        at the first cold starts that its clients cause.
         """
         wanted, taken, restored = primes_of(node.fields), 1, 0
         known = set(target.known)
