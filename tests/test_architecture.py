@@ -51,7 +51,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
 
 HOMES: Mapping[str, tuple[str, ...]] = {
     "click": ("cli/",),
-    "dotenv": ("engines/api_keys.py",),
+    "dotenv": ("engines/place.py",),
     "filelock": ("artefacts/store.py",),
     "httpx2": (
         "gates/harness/client.py",
@@ -136,7 +136,7 @@ SPELLED: Mapping[str, set[object]] = {
         "server.n_cpu_moe",
     },
     # what another build means for options
-    "usecases/upgrade.py": {"llama_cpp.tag"},
+    "usecases/plan.py": {"llama_cpp.tag"},
     # whether the old one comes back where a short look fails
     "usecases/steps.py": {"rollout.on_failure"},
     # what a client has to know: the model, and the context of one slot

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 import click
 
 from deployer.cli.output import json_line
+from deployer.diagnostics import diagnostic_data, diagnostic_lines
+from deployer.engines.registry import costs_of
 from deployer.show.text import plan_text
-from deployer.stack.notices import notice_data, notice_lines
 from deployer.usecases.plan import Planned
 
 if TYPE_CHECKING:
@@ -29,8 +30,9 @@ def print_plan(
         case "json":
             from deployer.show.data import plan_data  # noqa: PLC0415 - rare
 
-            data = plan_data(planned.plan, planned.places, fit=fit)
-            data["notices"] = [notice_data(notice) for notice in notices]
+            bill = costs_of(planned.plan)
+            data = plan_data(planned.plan, planned.places, fit=fit, costs=bill)
+            data["notices"] = [diagnostic_data(notice) for notice in notices]
             data["notes"] = [*planned.notes]
             json_line({**data, "file": str(file)})
         case "markdown":
@@ -38,8 +40,11 @@ def print_plan(
 
             click.echo(comment_of(planned, file), nl=False)
         case _:
-            text = plan_text(planned.plan, planned.places, steps=steps, fit=fit)
+            bill = None if planned.plan.is_empty else costs_of(planned.plan)
+            text = plan_text(
+                planned.plan, planned.places, steps=steps, fit=fit, costs=bill
+            )
             notes = (f"note: {note}" for note in planned.notes)
-            lines = [*notes, *notice_lines(notices)]
+            lines = [*notes, *diagnostic_lines(notices)]
             text = "\n".join((text.removesuffix("\n"), *lines, ""))
             click.echo(f"\n{text}" if apart else text, nl=False)

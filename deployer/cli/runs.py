@@ -12,6 +12,7 @@ from deployer.cli.output import is_terminal, width
 from deployer.cli.progress_display import Show
 from deployer.cli.stream import Stream
 from deployer.engines.contract import Endpoint
+from deployer.engines.registry import costs_of
 from deployer.errors import CancelledError, DeployerError, GateError, UsageError
 from deployer.planning.verdict import Verdict
 from deployer.show.text import plan_text
@@ -130,7 +131,13 @@ def asker(show: Show, *, yes: bool) -> Confirm:
 
     def confirm(planned: Planned) -> bool:
         show.pause()
-        text = plan_text(planned.plan, planned.places, steps=True, fit=planned.fit)
+        text = plan_text(
+            planned.plan,
+            planned.places,
+            steps=True,
+            fit=planned.fit,
+            costs=costs_of(planned.plan),
+        )
         click.echo(text)
         for note in planned.notes:
             click.echo(f"note: {note}")

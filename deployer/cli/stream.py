@@ -12,6 +12,7 @@ from deployer import __version__
 from deployer.cli.for_each_stack import error_data
 from deployer.cli.output import json_line
 from deployer.cli.progress_display import Show
+from deployer.engines.registry import costs_of
 from deployer.errors import CancelledError, DeployerError
 from deployer.planning.events import Event, Judged, Progress
 from deployer.show.data import Applied as AppliedLine
@@ -56,7 +57,12 @@ class Stream(Show):
 
     def planned(self, planned: Planned, file: Path) -> None:
         """A plan that is about to be carried out, or that changes nothing."""
-        data = plan_data(planned.plan, planned.places, fit=planned.fit)
+        data = plan_data(
+            planned.plan,
+            planned.places,
+            fit=planned.fit,
+            costs=costs_of(planned.plan),
+        )
         self._say({**data, "file": str(file)})
 
     def applied(self, done: Applied, file: Path) -> None:

@@ -2,11 +2,9 @@
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from deployer.engines.api_keys import Keys
 from deployer.errors import EngineError
 from deployer.planning.actual import RunningServer
 from deployer.planning.facts import Pin, flaw_of
@@ -40,15 +38,6 @@ class Observation:
     """One sentence: how it is, and since when."""
     facts: Flat
     """pid, memory, version …, as far as the engine knows them."""
-
-
-class Look(StrEnum):
-    """What a plan sees of a live server; an engine observes more."""
-
-    ANSWERS = "answers"
-    SILENT = "runs, but did not answer `/health` with 200 within 2 s"
-    GONE = "does not run"
-    UNSEEN = "was not looked at"
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,21 +159,6 @@ class Engine(Protocol):
     def logs(self, record: Record, *, lines: int, follow: bool) -> Iterator[str]:
         """The last lines of the server's log, and those that follow."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where an engine keeps and finds things; picked by the app alone."""
-
-    home: Path
-    """The artefact store and the run directories."""
-    folder: Path
-    """Folder of the stack file; relative paths in it start here."""
-    environment: Mapping[str, str]
-    keys: Keys
-    """API keys, by the variables that stacks name."""
-    patches: Path
-    """Folder of the patches that a build from source may name."""
 
 
 @dataclass(frozen=True, slots=True)

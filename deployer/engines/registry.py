@@ -4,11 +4,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
-from deployer.engines.contract import Engine, Look, Place, Rendering
+from deployer.engines.place import Look, Place
 from deployer.planning.resources import Abilities, Graph
 from deployer.planning.state import Record
+
+if TYPE_CHECKING:
+    from deployer.engines.contract import Engine, Rendering
+    from deployer.planning.costs import Costs
+    from deployer.planning.plan import Plan
 
 ENGINES: Mapping[str, str] = {
     "local": "deployer.engines.local.engine:LocalEngine",
@@ -35,14 +40,26 @@ RENDERERS: Mapping[str, str] = {
 """What shows a stack as its engine sees it; needs no engine to be there."""
 
 
-def render(name: str, graph: Graph, place: Place) -> Rendering:
+ESTIMATES: Mapping[str, str] = {"modal": "deployer.engines.modal.billing:estimate"}
+"""Estimates of what a plan costs; an engine that is absent bills nothing."""
+
+
+def costs_of(plan: "Plan") -> "Costs | None":
+    """Estimate what a plan costs; None where nothing is billed or all is destroyed."""
+    if plan.destroys or plan.engine not in ESTIMATES:
+        return None
+    module, _, attribute = ESTIMATES[plan.engine].partition(":")
+    return cast("Costs", getattr(import_module(module), attribute)(plan))
+
+
+def render(name: str, graph: Graph, place: Place) -> "Rendering":
     """Return what the engine of this name makes of a stack."""
     module, _, attribute = RENDERERS[name].partition(":")
     renderer = getattr(import_module(module), attribute)
     return cast("Rendering", renderer(graph, place))
 
 
-def engine_of(name: str, place: Place) -> Engine:
+def engine_of(name: str, place: Place) -> "Engine":
     """The engine of this name; what it needs is imported here and not before."""
     module, _, attribute = ENGINES[name].partition(":")
     return cast("Engine", getattr(import_module(module), attribute)(place))

@@ -57,22 +57,12 @@ def reconcile(
     return state, tuple(drift)
 
 
-def serving_keys(state: State) -> frozenset[str]:
-    """Keys of all that a state says may have the traffic."""
-    return frozenset(record.key for record in _serving(state))
-
-
 _SERVES = "live"
-
-
-def _serving(state: State) -> tuple[Record, ...]:
-    promoting = state.promoting.records.values() if state.promoting else ()
-    return (*state.live.values(), *promoting)
 
 
 def _standing(state: State, server: Record) -> str:
     """How the state names a server; empty where it does not."""
-    if any(record.is_same_thing(server) for record in _serving(state)):
+    if any(record.is_same_thing(server) for record in state.serving):
         return _SERVES
     loose = (it.begun for it in state.loose if it.record.is_same_thing(server))
     return next(loose, "")

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import IntEnum, StrEnum
+from typing import TYPE_CHECKING
 
 from deployer.planning.resources import LOCK, Graph, Kind, Node, digest
 from deployer.planning.state import (
@@ -13,8 +14,10 @@ from deployer.planning.state import (
     Release,
     State,
 )
-from deployer.stack.fields.effects import Effect, Marks
 from deployer.stack.fields.values import Flat, JsonValue, canonical
+
+if TYPE_CHECKING:
+    from deployer.stack.fields.effects import Marks
 
 GATES_PREFIX = "gates."
 ARGV = "argv"
@@ -246,7 +249,9 @@ def _reasons(
 ) -> Iterator[Reason]:
     if record.key == node.key:
         yield from (
-            replace(reason, calls_for=_in_place(reason)) for reason in differences
+            # With an equal key, what could cost more is worth no more than a note.
+            replace(reason, calls_for=_calls_for(reason, Action.NOTE))
+            for reason in differences
         )
         amends = Action.START if node.kind is Kind.SERVER else Action.REPLACE
         yield from (
@@ -261,9 +266,7 @@ def _reasons(
         if record.needs.get(kind) != (key := node.needs.get(kind))
     ]
     fields = [
-        replace(reason, calls_for=Action.REPLACE)
-        if _effect(reason) >= Effect.REDEPLOY
-        else replace(reason, calls_for=_in_place(reason))
+        replace(reason, calls_for=_calls_for(reason, Action.REPLACE))
         for reason in differences
     ]
     causes = (*needs, *fields)
@@ -324,25 +327,21 @@ def _same(
     return old == new
 
 
-_IN_PLACE: Mapping[Effect, Action] = {
-    Effect.NOTE: Action.NOTE,
-    Effect.GATE: Action.VALIDATE,
-    Effect.UPDATE: Action.UPDATE,
-}
-
-
-def _in_place(reason: Reason) -> Action:
-    """With an equal key, a field that could cost more is worth no more than a note."""
-    return _IN_PLACE.get(_effect(reason), Action.NOTE)
-
-
-def _effect(reason: Reason) -> Effect:
+def _calls_for(reason: Reason, stronger: Action) -> Action:
+    """Return the action of a field; ``stronger`` where it cannot change in place."""
     if reason.cause is Cause.LOCK:
-        return Effect.BUILD
-    return _marks(reason.path).effect
+        return stronger
+    from deployer.stack.fields.effects import Effect  # noqa: PLC0415 - as in _marks
+
+    in_place = {
+        Effect.NOTE: Action.NOTE,
+        Effect.GATE: Action.VALIDATE,
+        Effect.UPDATE: Action.UPDATE,
+    }
+    return in_place.get(_marks(reason.path).effect, stronger)
 
 
-def _marks(path: str) -> Marks:
+def _marks(path: str) -> "Marks":
     """The marks of a field; the model is imported only where something differs."""
     from deployer.stack.fields.marks import marks_at  # noqa: PLC0415 - see above
     from deployer.stack.fields.model import Stack  # noqa: PLC0415 - see above

@@ -114,6 +114,12 @@ class State:
         return next((r for r in self.live.values() if r.kind is Kind.SERVER), None)
 
     @property
+    def serving(self) -> tuple[Record, ...]:
+        """All that may have the traffic: live, or being promoted."""
+        promoting = self.promoting.records.values() if self.promoting else ()
+        return (*self.live.values(), *promoting)
+
+    @property
     def live_release(self) -> Release | None:
         """The newest release with the live server; none where it is not in the state.
 

@@ -4,29 +4,20 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import assert_never
+from typing import TYPE_CHECKING, assert_never
 
 from deployer.diagnostics import Place
 from deployer.planning.plan import Action, Cause, Change, Plan, Reason
 from deployer.planning.resources import Kind, Node
 from deployer.planning.state import IN_DOUBT
-from deployer.planning.steps import (
-    Check,
-    Forget,
-    Make,
-    Note,
-    Promote,
-    Resume,
-    Retire,
-    Stage,
-    Start,
-    Step,
-    Stop,
-    Update,
-    Validate,
-)
-from deployer.stack.addresses import http_address
-from deployer.stack.fields.values import Flat, JsonValue, show_bytes
+from deployer.stack.fields.values import Flat, JsonValue, http_address, show_bytes
+
+if TYPE_CHECKING:
+    from deployer.planning.steps import Step
+
+if TYPE_CHECKING:
+    from deployer.planning.costs import Costs
+
 
 SIGNS: Mapping[Action, str] = {
     Action.KEEP: "✔",
@@ -140,13 +131,8 @@ def price(dollars: float) -> str:
     return f"${dollars:.2f}" if dollars >= 0.005 else "less than $0.01"
 
 
-def costs(plan: Plan) -> str:
-    """About what a plan costs; empty where nothing is billed or nothing is done."""
-    if plan.engine != "modal" or plan.is_empty or plan.destroys:
-        return ""
-    from deployer.planning.costs import costs_of  # noqa: PLC0415 - on modal alone
-
-    found = costs_of(plan)
+def costs_line(found: "Costs") -> str:
+    """Return an estimate of costs as one line."""
     once = f"about {price(found.apply)}" if found.apply else "nothing"
     awake = f"{found.always} times " if found.always > 1 else ""
     when = "always" if found.always else "while"
@@ -311,33 +297,35 @@ def _described_server(fields: Flat) -> str:
     return " · ".join(part for part in parts if part)
 
 
-def step_text(step: Step) -> str:
+def step_text(step: "Step") -> str:
     """One step, in the words that both plan and apply use."""
+    from deployer.planning import steps  # noqa: PLC0415 - a plan without changes has none
+
     match step:
-        case Make(nodes):
+        case steps.Make(nodes):
             made = [f"{VERBS[n.kind][0]} {n.address} {n.key[:8]}" for n in nodes]
             return ", ".join(made)
-        case Stage(node):
+        case steps.Stage(node):
             return f"stage {node.address} {node.key[:8]}"
-        case Check(node, gates):
+        case steps.Check(node, gates):
             return f"check {node.address}: {', '.join(gates)}"
-        case Promote(nodes):
+        case steps.Promote(nodes):
             return f"promote {_server_of(nodes)}"
-        case Resume(release):
+        case steps.Resume(release):
             return f"finish promoting release {release.number}"
-        case Validate(nodes, gates):
+        case steps.Validate(nodes, gates):
             return f"validate {_server_of(nodes)}: {', '.join(gates)}"
-        case Update(node, paths):
+        case steps.Update(node, paths):
             return f"update {node.address} in place: {', '.join(paths)}"
-        case Note(nodes):
+        case steps.Note(nodes):
             return f"note {', '.join(n.address for n in nodes)}"
-        case Start(record):
+        case steps.Start(record):
             return f"start {record.address} {record.key[:8]}"
-        case Stop(record):
+        case steps.Stop(record):
             return f"stop {record.address} {record.key[:8]} to make room"
-        case Retire(record):
+        case steps.Retire(record):
             return f"retire {record.address} {record.key[:8]}"
-        case Forget():
+        case steps.Forget():
             return "forget what was live"
         case _:
             assert_never(step)

@@ -37,11 +37,6 @@ def host_of(address: str) -> str:
     return (found["url"] or found["git"] or "") if found else ""
 
 
-def http_address(host: str, port: object) -> str:
-    """The URL of a server that listens on a host, also on an IPv6 address."""
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
 def is_loopback(host: str) -> bool:
     """Whether a host is this machine and no other; a name that may be any is not."""
     try:

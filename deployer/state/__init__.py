@@ -9,10 +9,12 @@ Every store raises
 """
 
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from deployer.planning.state import State
-from deployer.state.lock import Holder
+
+if TYPE_CHECKING:
+    from deployer.state.lock import Holder
 
 KEPT = 10
 """Versions before the stored one that every store keeps."""
@@ -58,11 +60,11 @@ class StateStore(Protocol):
         """
         ...
 
-    def holder(self) -> Holder | None:
+    def holder(self) -> "Holder | None":
         """Who holds the lock; None where it is free."""
         ...
 
-    def unlock(self, holder_id: str) -> Holder:
+    def unlock(self, holder_id: str) -> "Holder":
         """Break the lock of the holder with this ID, and return who that was."""
         ...
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NoReturn, Protocol
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from deployer.artefacts.json_files import guarded, replace_file
 from deployer.errors import StalePlanError, StateError
@@ -18,8 +18,10 @@ from deployer.planning.state import State
 from deployer.stack.project_root import leads_out
 from deployer.state import KEPT
 from deployer.state.form import from_json, is_newer, to_json
-from deployer.state.lock import Holder, holder_of, locked, this_process, unlock
 from deployer.system.files import read_regular
+
+if TYPE_CHECKING:
+    from deployer.state.lock import Holder
 
 
 class Refused(Protocol):
@@ -220,16 +222,22 @@ class FileStateStore:
             raise StateError(
                 f"cannot make the folder `{self.folder}`: {error.strerror}"
             ) from error
+        from deployer.state.lock import locked, this_process  # noqa: PLC0415 - not to read
+
         holder = this_process(operation, now=self.now)
         with locked(self._lock, holder, notify=self.notify):
             yield
 
-    def holder(self) -> Holder | None:
+    def holder(self) -> "Holder | None":
         """Who holds the lock; None where it is free."""
+        from deployer.state.lock import holder_of  # noqa: PLC0415 - as above
+
         return holder_of(self._lock)
 
-    def unlock(self, holder_id: str) -> Holder:
+    def unlock(self, holder_id: str) -> "Holder":
         """Break the lock of the holder with this ID, and return who that was."""
+        from deployer.state.lock import unlock  # noqa: PLC0415 - as above
+
         return unlock(self._lock, holder_id)
 
     def put_back(self, rescued: Path) -> str:

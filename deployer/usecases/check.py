@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from deployer.engines.api_keys import Keys
 from deployer.engines.contract import Endpoint, Engine, Observation
+from deployer.engines.place import Keys
 from deployer.errors import AuthError, EngineError, UsageError
 from deployer.gates import GATES, gate_of
 from deployer.gates.harness.runner import (

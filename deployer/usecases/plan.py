@@ -1,24 +1,25 @@
 """From a stack file to its plan."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from os import urandom
 from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
 
 from deployer.diagnostics import Place
-from deployer.engines.contract import Look
+from deployer.engines.place import Look
 from deployer.engines.registry import ABILITIES, look_at
 from deployer.errors import PendingError, UsageError
-from deployer.planning.events import Watch, unwatched
-from deployer.planning.plan import Action, Drift, Plan, make_plan
-from deployer.planning.resources import Graph, Kind
+from deployer.planning.plan import Action, Change, Drift, Plan, make_plan
+from deployer.planning.resources import Graph, Kind, Node
 from deployer.planning.state import Record, State, node_of
 from deployer.usecases.context.hosts import elsewhere, placed, reconciled
 from deployer.usecases.context.settings import Options, Pending, Settings
 from deployer.usecases.reading.prepared import Cache, Prepared
 
 if TYPE_CHECKING:
+    from deployer.planning.events import Watch
     from deployer.planning.facts import Facts
     from deployer.planning.fit import Fit
 
@@ -52,7 +53,10 @@ class Planned:
 
 
 def plan(
-    stack_file: Path, settings: Settings, options: Options, watch: Watch = unwatched
+    stack_file: Path,
+    settings: Settings,
+    options: Options,
+    watch: "Watch | None" = None,
 ) -> Planned:
     """Compare a stack with what was deployed; changes nothing but caches.
 
@@ -61,13 +65,10 @@ def plan(
     something has to be resolved.
     """
     prepared, facts = prepare(stack_file, settings, options, watch)
-    remote = ABILITIES[prepared.engine].remote
-    if not options.cached and not remote:
+    if not options.cached and not ABILITIES[prepared.engine].remote:
         verify_artefacts(prepared.graph, settings, watch)
-    if options.without_state:
-        state = _new_state(stack_file, prepared)
-    else:
-        state = state_of(stack_file, settings, prepared)
+    read = _new_state if options.without_state else partial(state_of, settings)
+    state = read(stack_file, prepared)
     drift: tuple[Drift, ...] = ()
     seen: tuple[str, ...] = ()
     if options.without_state:
@@ -88,7 +89,7 @@ def plan(
         lost = lost_images(state, settings.home)
         drift += tuple(it for it in lost if it.address not in known)
     made = make_plan(prepared.graph, state, drift=drift)
-    notes = (*prepared.notes, *notes_of(made), *seen)
+    notes = (*prepared.notes, *build_notes(made.change(Kind.BUILD)), *seen)
     return Planned(made, prepared, state, facts, notes, options.without_state)
 
 
@@ -119,32 +120,71 @@ def _looked(
             assert_never(never)
 
 
-def verify_artefacts(graph: Graph, settings: Settings, watch: Watch) -> None:
+def verify_artefacts(graph: Graph, settings: Settings, watch: "Watch | None") -> None:
     """Read every byte of the artefacts of a stack that are in the store.
 
     What differs counts as damaged from then on: for drift, and for what makes it.
     """
     from deployer.artefacts.store import STORED  # noqa: PLC0415 - plan rarely needs it
+    from deployer.planning.events import unwatched  # noqa: PLC0415 - as above
 
     store = settings.store
     for node in graph.values():
         if (kind := STORED.get(node.kind)) is not None:
             entry = store.look(kind, node.key)
             if entry is not None:
-                store.verify(entry, watch)
+                store.verify(entry, watch or unwatched)
 
 
-def notes_of(made: Plan) -> tuple[str, ...]:
-    """What else a change of the build means: patches by verdict, other options."""
-    build = made.change(Kind.BUILD)
+def build_notes(build: Change | None) -> tuple[str, ...]:
+    """What another build means: the verdict of each patch, and how options differ."""
     if build is None or build.action is Action.KEEP:
         return ()
-    from deployer.usecases.upgrade import notes  # noqa: PLC0415 - only for a new build
-
-    return notes(build)
+    return (*_patches(build), *_options(build))
 
 
-def state_of(stack_file: Path, settings: Settings, prepared: Prepared) -> State:
+_ADVICE = {
+    "upstream": "it is in this build: the patch can be deleted from the stack",
+    "applied": "it is in the source already: the patch can be deleted from the stack",
+    "not-applicable": "this build has nothing to patch",
+}
+
+
+def _patches(build: Change) -> Iterator[str]:
+    about = build.after.spec.get("about") if build.after is not None else None
+    verdicts = about.get("patches") if isinstance(about, dict) else None
+    for name, verdict in verdicts.items() if isinstance(verdicts, dict) else ():
+        advice = _ADVICE.get(str(verdict))
+        yield f"patch {name}: {verdict}" + (f", {advice}" if advice else "")
+
+
+def _options(build: Change) -> Iterator[str]:
+    before, after = map(_number, (build.before, build.after))
+    if before is None or after is None or before == after:
+        return
+    from deployer.llama.flags.explain import diff  # noqa: PLC0415 - only for another build
+
+    found = diff(before, after)
+    counts = (
+        (len(found.added), "added"),
+        (len(found.renamed), "renamed"),
+        (len(found.removed), "removed"),
+        (len(found.changed), "changed"),
+    )
+    parts = [f"{number} {word}" for number, word in counts if number]
+    if parts:
+        yield (
+            f"options of llama-server, b{before} → b{after}: {', '.join(parts)}"
+            f" (deployer flags --diff b{before} b{after})"
+        )
+
+
+def _number(build: Record | Node | None) -> int | None:
+    text = str(build.fields.get("llama_cpp.tag")) if build is not None else ""
+    return int(text[1:]) if text.startswith("b") and text[1:].isdigit() else None
+
+
+def state_of(settings: Settings, stack_file: Path, prepared: Prepared) -> State:
     """The recorded state of a stack, or a new one; raises UsageError on a mix-up."""
     found = settings.state(stack_file, prepared.name)
     if found is None:
@@ -248,7 +288,10 @@ def live_once_settled(state: State) -> Mapping[str, Record]:
 
 
 def prepare(
-    stack_file: Path, settings: Settings, options: Options, watch: Watch = unwatched
+    stack_file: Path,
+    settings: Settings,
+    options: Options,
+    watch: "Watch | None" = None,
 ) -> "tuple[Prepared, Facts | None]":
     """Read, check, resolve and expand a stack; facts are given where they are new."""
     cache = Cache(settings.home, settings.environment)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deployer.artefacts import lock_file
+from deployer.diagnostics import Diagnostic, place_of
 from deployer.errors import DeployerError, UsageError
 from deployer.llama.build.tree_git import newest_build
 from deployer.llama.build.trees import (
@@ -18,21 +19,19 @@ from deployer.llama.build.trees import (
     number_of as tag_to_number,
 )
 from deployer.llama.flags.catalogue import Standing, catalogue
-from deployer.llama.flags.explain import diff
 from deployer.llama.flags.unknown_options import problems_of
 from deployer.llama.known.tables import changes_between, newer, older
-from deployer.llama.known.traps import Caught, traps_of
+from deployer.llama.known.traps import traps_of
 from deployer.llama.patches import Outcome, Patch, PatchVerdict, load_patches
 from deployer.planning.argv import FLAGS_PREFIX, words_by_field
 from deployer.planning.events import Watch
 from deployer.planning.facts import UPSTREAM, Facts
-from deployer.planning.plan import Change
 from deployer.stack.fields.marks import leaves
 from deployer.stack.fields.model import Stack
-from deployer.stack.fields.values import Flat, JsonValue
+from deployer.stack.fields.values import JsonValue
 from deployer.stack.load import Loaded, load
 from deployer.stack.yaml.edits import Edit, Remove, Rename, SetValue, applied, edited
-from deployer.stack.yaml.yaml12 import Steps, parse, place_of, plain
+from deployer.stack.yaml.yaml12 import Steps, parse, plain
 from deployer.system.files import read_regular
 from deployer.usecases.context.settings import Settings, patches_folder
 from deployer.usecases.reading.known_issues import number_of
@@ -307,20 +306,20 @@ def _change_lines(stack: Stack, old: int | None, new: int | None) -> Iterator[Li
 def _trap_lines(
     before: Stack, after: Stack, old: int | None, new: int | None
 ) -> Iterator[Line]:
-    was = {caught.id: caught for caught in traps_of(before, old)}
-    now = {caught.id: caught for caught in traps_of(after, new)}
+    was = {caught.code: caught for caught in traps_of(before, old)}
+    now = {caught.code: caught for caught in traps_of(after, new)}
     signs = {"error": "✖", "warning": "▲", "note": "·"}
     for caught in was.values():
-        if caught.id not in now:
+        if caught.code not in now:
             yield Line("traps left", "✔", _of(caught))
     for caught in now.values():
-        if caught.id not in was:
+        if caught.code not in was:
             sign = signs[caught.severity.value]
             yield Line("traps entered", sign, _of(caught), caught.hint)
 
 
-def _of(caught: Caught) -> str:
-    return f"{caught.id}: {caught.what}"
+def _of(caught: Diagnostic) -> str:
+    return f"{caught.code}: {caught.what}"
 
 
 def _weights_lines(
@@ -328,7 +327,7 @@ def _weights_lines(
 ) -> Iterator[Line]:
     own = stack.server is not None and stack.server.chat_template is not None
     crossed = (old or 0) < _TEMPLATE_FIXED <= (new or 0)
-    gemma4 = any(c.id.startswith("gemma4-") for c in traps_of(stack, 8637))
+    gemma4 = any(c.code.startswith("gemma4-") for c in traps_of(stack, 8637))
     if crossed and gemma4 and not own and stack.model.path is None:
         pinned = "the lock file pins it: " if locked is not None else ""
         yield Line(
@@ -369,48 +368,3 @@ def _proven(path: Path, edits: list[Edit]) -> Rewritten:
 def _values(text: str, path: Path) -> JsonValue:
     table, _ = parse(text, str(path))
     return plain(table)
-
-
-_ADVICE = {
-    "upstream": "it is in this build: the patch can be deleted from the stack",
-    "applied": "it is in the source already: the patch can be deleted from the stack",
-    "not-applicable": "this build has nothing to patch",
-}
-
-
-def notes(build: Change) -> tuple[str, ...]:
-    """The verdict of each patch, and how the options of llama-server differ."""
-    return (*_patches(build), *_options(build))
-
-
-def _patches(build: Change) -> Iterator[str]:
-    about = build.after.spec.get("about") if build.after is not None else None
-    verdicts = about.get("patches") if isinstance(about, dict) else None
-    for name, verdict in verdicts.items() if isinstance(verdicts, dict) else ():
-        advice = _ADVICE.get(str(verdict))
-        yield f"patch {name}: {verdict}" + (f", {advice}" if advice else "")
-
-
-def _options(build: Change) -> Iterator[str]:
-    before = _number(build.before.fields if build.before is not None else {})
-    after = _number(build.after.fields if build.after is not None else {})
-    if before is None or after is None or before == after:
-        return
-    found = diff(before, after)
-    counts = (
-        (len(found.added), "added"),
-        (len(found.renamed), "renamed"),
-        (len(found.removed), "removed"),
-        (len(found.changed), "changed"),
-    )
-    parts = [f"{number} {word}" for number, word in counts if number]
-    if parts:
-        yield (
-            f"options of llama-server, b{before} → b{after}: {', '.join(parts)}"
-            f" (deployer flags --diff b{before} b{after})"
-        )
-
-
-def _number(fields: Flat) -> int | None:
-    text = str(fields.get("llama_cpp.tag"))
-    return int(text[1:]) if text.startswith("b") and text[1:].isdigit() else None

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deployer.artefacts import lock_file
-from deployer.stack.notices import Notice
+from deployer.diagnostics import Diagnostic
 from deployer.usecases.context.settings import Settings
 from deployer.usecases.reading.prepared import Cache
 
@@ -14,7 +14,7 @@ class Valid:
     """What is to be said of a stack file that is right."""
 
     notes: tuple[str, ...]
-    notices: tuple[Notice, ...]
+    notices: tuple[Diagnostic, ...]
     """Known traps that it is in."""
 
 

@@ -65,6 +65,22 @@ def test_a_copy_that_a_killed_check_left_goes_with_its_server(crashed: Frozen) -
     crashed.apply()
 
 
+def test_a_run_killed_after_its_capture_costs_no_image(crashed: Frozen) -> None:
+    """What an image was given up for is no word about the one that replaced it."""
+    pages = crashed.file("pages-1.img")
+    with pages.open("r+b") as stream:
+        stream.write(os.urandom(MEGABYTE))
+    forge(crashed.image(), pages)
+    crashed.start({"DEPLOYER_VERIFY_IMAGES": "always"})
+    note = crashed.home / "cache/snapshots" / crashed.image().name
+    why = note.read_text()
+    assert f"drift    demo/snapshot: {why}" in crashed.apply().out
+    note.write_text(why)  # as where the kill came before it was removed
+    crashed.kill()
+    assert "restored from its snapshot" in crashed.start()
+    note.unlink()
+
+
 def test_a_key_that_is_missing_costs_no_image(crashed: Frozen) -> None:
     for command in ("start", "restore"):
         done = crashed.run(command, DEMO, env={"LLAMA_API_KEY": None})

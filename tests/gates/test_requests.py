@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from deployer.engines.api_keys import Keys
 from deployer.engines.contract import Endpoint, Observation
+from deployer.engines.place import Keys
 from deployer.errors import UsageError
 from deployer.gates.harness.target import Process
 from deployer.planning.resources import Kind

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from deployer.engines.api_keys import Keys
+from deployer.engines.place import Keys
 from tests.security.harness import (
     STACK,
     Deployer,

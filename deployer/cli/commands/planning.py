@@ -20,10 +20,9 @@ from deployer.cli.options import (
 )
 from deployer.cli.output import json_head, json_line
 from deployer.cli.print_plan import print_plan
+from deployer.diagnostics import diagnostic_data, diagnostic_lines
 from deployer.errors import UsageError
-from deployer.planning.events import Progress, Watch, unwatched
 from deployer.stack.fields.values import JsonValue
-from deployer.stack.notices import notice_data, notice_lines
 from deployer.system.file_modes import as_the_user
 from deployer.usecases.context.concurrent_states import concurrent_states
 from deployer.usecases.context.settings import Options, Settings, settings_of
@@ -32,6 +31,7 @@ from deployer.usecases.plan import Planned, plan
 
 if TYPE_CHECKING:
     from deployer.cli.progress_display import Show
+    from deployer.planning.events import Progress, Watch
 
 CHANGES = 2
 """Exit code of `plan --detailed-exitcode` when something would change."""
@@ -104,14 +104,16 @@ def validate_command(
         file = subject.file
         found = validate(file, settings_of(), engine, cached=cached)
         if as_json:
-            told: list[JsonValue] = [notice_data(notice) for notice in found.notices]
+            told: list[JsonValue] = [
+                diagnostic_data(notice) for notice in found.notices
+            ]
             about: dict[str, JsonValue] = {"notes": [*found.notes], "notices": told}
             json_line({"type": "valid", "file": str(file), **about})
             return
         click.echo(f"{file}: valid")
         for note in found.notes:
             click.echo(f"  note: {note}")
-        for line in notice_lines(found.notices):
+        for line in diagnostic_lines(found.notices):
             click.echo(line)
 
     subjects = subjects_of(paths or recognised(Path()))
@@ -364,14 +366,14 @@ def _keep(planned: Planned, file: Path, options: Options, out: Path | None) -> N
 
 
 @contextmanager
-def _watched(command: str, *, as_text: bool) -> Iterator[Watch]:
+def _watched(command: str, *, as_text: bool) -> Iterator["Watch | None"]:
     """At a terminal, show how far reading and fetching are, if any is needed."""
     if not as_text or not sys.stdout.isatty():
-        yield unwatched
+        yield None
         return
     shows: list[Show] = []
 
-    def watch(progress: Progress) -> None:
+    def watch(progress: "Progress") -> None:
         if not shows:
             from deployer.cli.progress_display import Show  # noqa: PLC0415 - most plans read little
 

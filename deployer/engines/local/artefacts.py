@@ -14,8 +14,9 @@ from deployer.artefacts.sources.packages import gguf_from, server_from
 from deployer.artefacts.sources.paths import absolute
 from deployer.artefacts.sources.transfer import fetch
 from deployer.artefacts.store import STORED, Entry, Store
-from deployer.engines.contract import Place, pin_of
+from deployer.engines.contract import pin_of
 from deployer.engines.local.program import run_server
+from deployer.engines.place import Place
 from deployer.errors import EngineError, SourceError
 from deployer.llama.build import releases
 from deployer.llama.build.compile import SERVER, Settings, build_from_source

@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from deployer.artefacts.store import STORED
-from deployer.engines.contract import Endpoint, Observation, Place, Restored
+from deployer.engines.contract import Endpoint, Observation, Restored
 from deployer.engines.local import logs, reuseport
 from deployer.engines.local.folders import stack_folder
 from deployer.engines.local.log_trimmer import trim
@@ -36,6 +36,7 @@ from deployer.engines.local.supervise.survivors import (
     memory_of,
     survivors,
 )
+from deployer.engines.place import Place
 from deployer.errors import EngineError, PromotionError
 from deployer.planning.actual import RunningServer
 from deployer.planning.events import Say, Talk

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from deployer.engines.contract import Place
+from deployer.engines.place import Place
 from deployer.planning.state import Record
 from deployer.system.files import contained
 

@@ -206,13 +206,13 @@ def _rows(port: int) -> Iterator[_Row]:
     own = f":{port:04X}"
     for table in _TABLES:
         try:
-            text = table.read_text(encoding="ascii")
+            stream = table.open(encoding="ascii")
         except FileNotFoundError:  # not Linux, or IPv6 is off
             continue
-        for line in text.splitlines()[1:]:
-            columns = line.split(maxsplit=10)
-            if columns[1].endswith(own):
-                yield _row(columns)
+        with stream:  # the kernel makes each line when it is read: not beyond need
+            for line in stream:
+                if own in line and (columns := line.split())[1].endswith(own):
+                    yield _row(columns)
 
 
 def _row(columns: Sequence[str]) -> _Row:

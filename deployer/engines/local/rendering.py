@@ -1,7 +1,8 @@
 """A stack as the command line that the local engine starts."""
 
-from deployer.engines.contract import Place, Rendering, pin_of
+from deployer.engines.contract import Rendering, pin_of
 from deployer.engines.local import reuseport
+from deployer.engines.place import Place
 from deployer.planning.argv import command_line, template_file
 from deployer.planning.resources import Graph, Kind
 

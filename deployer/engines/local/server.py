@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Final
 
 from deployer.artefacts.sources.files import sync_folder
-from deployer.engines.contract import Place
 from deployer.engines.local import ports, reuseport
 from deployer.engines.local.folders import (
     NAME,
@@ -35,14 +34,14 @@ from deployer.engines.local.supervise.survivors import (
     recorded,
     servers_in,
 )
+from deployer.engines.place import Place
 from deployer.errors import AuthError, EngineError
 from deployer.llama.known.symptoms import likely_cause
 from deployer.planning.argv import command_line, template_file
 from deployer.planning.events import Say, Talk
 from deployer.planning.state import Record
-from deployer.stack.addresses import http_address
 from deployer.stack.checks import NEW_KEY, key_problem
-from deployer.stack.fields.values import Flat, seconds
+from deployer.stack.fields.values import Flat, http_address, seconds
 from deployer.system.files import contained
 
 GRACE: Final = 10.0

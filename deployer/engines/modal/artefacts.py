@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from deployer.engines.contract import Place
 from deployer.engines.modal import apps
 from deployer.engines.modal.billing import Meter, plain_rate
 from deployer.engines.modal.drive import Account
@@ -17,6 +16,7 @@ from deployer.engines.modal.render import BUILDER_FILE, render_builder, runtime_
 from deployer.engines.modal.rendering import patches_of
 from deployer.engines.modal.rollout import TRIED
 from deployer.engines.modal.wait import Log, Wait, result_of
+from deployer.engines.place import Place
 from deployer.errors import EngineError
 from deployer.planning.events import Say, Talk
 from deployer.planning.resources import Kind, Node, digest

@@ -9,7 +9,7 @@ of the Volume.
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from deployer.engines.contract import Endpoint, Observation, Place, Restored
+from deployer.engines.contract import Endpoint, Observation, Restored
 from deployer.engines.modal import apps
 from deployer.engines.modal.artefacts import Artefacts, folder_of
 from deployer.engines.modal.billing import Meter
@@ -23,6 +23,7 @@ from deployer.engines.modal.lower import (
 from deployer.engines.modal.observe import Seeing
 from deployer.engines.modal.program import refuse_missing_client
 from deployer.engines.modal.rollout import Rollout
+from deployer.engines.place import Place
 from deployer.planning.actual import RunningServer
 from deployer.planning.events import Say, Talk
 from deployer.planning.graph import PLACE

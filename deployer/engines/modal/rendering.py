@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from deployer.engines.contract import Place, Rendering
+from deployer.engines.contract import Rendering
 from deployer.engines.modal.lower import files_of, lower, outputs_of
 from deployer.engines.modal.render import render
+from deployer.engines.place import Place
 from deployer.errors import EngineError
 from deployer.llama.patches import Patch, load_patches
 from deployer.planning.resources import Graph, Kind, Node

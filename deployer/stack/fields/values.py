@@ -92,3 +92,8 @@ def show_seconds(count: float) -> str:
         return f"{count:.1f} s"
     minutes, rest = divmod(round(count), 60)
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def http_address(host: str, port: object) -> str:
+    """The URL of a server that listens on a host, also on an IPv6 address."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -8,16 +8,18 @@ import os
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from deployer.engines.contract import Engine
 from deployer.engines.registry import ABILITIES, may_live
 from deployer.errors import EngineError
-from deployer.planning.actual import reconcile, serving_keys
 from deployer.planning.plan import Drift
-from deployer.planning.resources import Graph
 from deployer.planning.state import State
 from deployer.spelling import harmless
 from deployer.usecases.context.settings import Settings
+
+if TYPE_CHECKING:
+    from deployer.engines.contract import Engine
+    from deployer.planning.resources import Graph
 
 VARIABLE = "DEPLOYER_HOST"
 """Names this machine where nothing else identifies it: clones, containers."""
@@ -106,7 +108,7 @@ def reconciled(
     state: State,
     settings: Settings,
     stack_file: Path,
-    graph: Graph,
+    graph: "Graph",
     *,
     thoroughly: bool,
 ) -> tuple[State, tuple[Drift, ...]]:
@@ -116,17 +118,19 @@ def reconciled(
     """
     if state.engine not in ABILITIES or ABILITIES[state.engine].remote:
         return state, ()
-    known = serving_keys(state)
+    known = frozenset(record.key for record in state.serving)
     if not thoroughly:
         found = may_live(state.engine, state.stack, settings.place(stack_file))
         if all(any(key.startswith(it) for key in known) for it in found):
             return state, ()
+    from deployer.planning.actual import reconcile  # noqa: PLC0415 - only where one is
+
     engine = settings.engine(state.engine, stack_file)
     running = engine.servers(state.stack, known, thoroughly=thoroughly)
     return reconcile(state, running, graph)
 
 
-def prove(state: State, engine: Engine) -> None:
+def prove(state: State, engine: "Engine") -> None:
     """Raise EngineError where what runs is not what the state says, after a run."""
     live = {record.key for record in state.live.values()}
     # No key counts as known, so that each is asked whether clients reach it.

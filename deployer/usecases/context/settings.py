@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deployer.engines.api_keys import Keys
+from deployer.engines.place import Keys
 from deployer.errors import UsageError
 from deployer.stack.fields.values import JsonValue
 from deployer.stack.project_root import (
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from deployer.artefacts.store import Store
-    from deployer.engines.contract import Engine, Place
+    from deployer.engines.contract import Engine
+    from deployer.engines.place import Place
     from deployer.planning.state import State
 
 
@@ -141,7 +142,7 @@ class Settings:
 
     def place(self, stack_file: Path) -> "Place":
         """Where an engine finds the things of a stack."""
-        from deployer.engines.contract import Place  # noqa: PLC0415 - as above
+        from deployer.engines.place import Place  # noqa: PLC0415 - as above
 
         folder = stack_file.parent.absolute()
         patches = patches_folder(stack_file)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from deployer.artefacts import lock_file
 from deployer.artefacts.lock_file import lock_path
 from deployer.artefacts.sources.files import sha256_of
-from deployer.diagnostics import Place, Problem
+from deployer.diagnostics import placed
 from deployer.engines.registry import abilities_of, machine_inputs
 from deployer.errors import StackError, UsageError
 from deployer.llama.flags.unknown_options import problems_of
@@ -46,7 +46,6 @@ from deployer.stack.project_root import (
     may_read,
     root_of,
 )
-from deployer.stack.yaml.yaml12 import place_of
 from deployer.usecases.context.settings import Options, Settings, patches_folder
 from deployer.usecases.reading.known_issues import number_of, refuse_traps
 from deployer.usecases.reading.prepared import Prepared, look
@@ -196,8 +195,6 @@ def _programs(stack: Stack, settings: Settings) -> Iterator[str]:
 _COLD = "write `snapshot: {enabled: auto}` to start cold where there is none"
 _ASKING = Options()
 """Sources are asked for what the lock file does not pin."""
-_START = Place("stack")
-"""For an option that no field was written for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +206,12 @@ class Read:
     """New facts, to be written to the lock file."""
 
 
-def read(stack_file: Path, settings: Settings, options: Options, watch: Watch) -> Read:
+def read(
+    stack_file: Path,
+    settings: Settings,
+    options: Options,
+    watch: Watch | None = None,
+) -> Read:
     """Everything a plan needs of the files; see `deployer.usecases.plan.prepare`."""
     out = leads_out(stack_file, settings.allowed)  # refused below, and not opened
     seen = None if out else look_around(stack_file)
@@ -222,7 +224,7 @@ def read(stack_file: Path, settings: Settings, options: Options, watch: Watch) -
     refuse_build(loaded)
     locked = lock_file.read(lock_file.lock_path(stack_file))
     notices = refuse_traps(loaded, number_of(stack, locked))
-    facts = resolved(loaded, stack_file, settings, locked, watch, options)
+    facts = resolved(loaded, stack_file, settings, locked, watch or unwatched, options)
     same = lock_file.pins_same(locked, facts)
     if not same and options.locked:
         raise _stale(stack_file, locked, facts.inputs, facts)
@@ -251,12 +253,8 @@ def refuse_options(loaded: Loaded) -> None:
     """Raise StackError for options that the build of the tag does not take."""
     stack = loaded.stack
     words = words_by_field(leaves(stack), build=tag_number(stack))
-    found = [
-        Problem(place_of(loaded.places, it.path) or _START, it.path, it.what, it.hint)
-        for it in problems_of(words, tag_number(stack))
-    ]
-    if found:
-        raise StackError(sorted(found))
+    if found := placed(problems_of(words, tag_number(stack)), loaded.places):
+        raise StackError(found)
 
 
 def refuse_build(loaded: Loaded) -> None:
@@ -272,12 +270,8 @@ def refuse_build(loaded: Loaded) -> None:
         architectures=architectures_of(loaded.stack),
         cmake=wanted.cmake or (),
     )
-    found = [
-        Problem(place_of(loaded.places, it.path) or _START, it.path, it.what, it.hint)
-        for it in refusals(target)
-    ]
-    if found:
-        raise StackError(sorted(found))
+    if found := placed(refusals(target), loaded.places):
+        raise StackError(found)
 
 
 def resolved(

@@ -13,9 +13,8 @@ from socket import AF_INET, SOCK_STREAM, socket
 import psutil
 import pytest
 
-from deployer.engines.api_keys import Keys
-from deployer.engines.contract import Look, Place
 from deployer.engines.local.folders import run_folder
+from deployer.engines.place import Keys, Look, Place
 from deployer.engines.registry import look_at
 from deployer.planning.resources import Kind
 from deployer.planning.state import Record

@@ -18,7 +18,6 @@ import psutil
 
 from deployer.artefacts.sources.files import DigestCache, ensure_room
 from deployer.artefacts.store import Entry, Store
-from deployer.engines.contract import Place
 from deployer.engines.local.server import Server
 from deployer.engines.local.snapshot import criu, image
 from deployer.engines.local.snapshot.image import (
@@ -39,6 +38,7 @@ from deployer.engines.local.supervise.process import (
     stop,
 )
 from deployer.engines.local.supervise.survivors import memory_of
+from deployer.engines.place import Place
 from deployer.errors import EngineError, UsageError
 from deployer.planning.events import Say, Talk
 from deployer.planning.resources import Node
@@ -92,10 +92,10 @@ class Snapshots:
 
     def flaw(self, key: str, server: Server) -> str:
         """Why the snapshot cannot be used for this server; empty where it can."""
-        with suppress(OSError):
-            return self._condemned(key).read_text(encoding="utf-8")
         entry = self.store.look(_KIND, key)
         if entry is None:
+            with suppress(OSError):
+                return self._condemned(key).read_text(encoding="utf-8")
             return "the image is gone"
         found = criu.capability(self.place.environment, self.place.home)
         if not found.works:
@@ -150,10 +150,10 @@ class Snapshots:
 
     def condemn(self, key: str, why: str) -> None:
         """Never use an image again: what it was taken for is taken anew."""
+        self.store.remove(_KIND, key)
         note = self._condemned(key)
         note.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         note.write_text(why, encoding="utf-8")
-        self.store.remove(_KIND, key)
 
     def retire(self, record: Record) -> None:
         """End the server that a run which died was about to capture."""

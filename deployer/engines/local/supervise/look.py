@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 from typing import Final
 
-from deployer.engines.contract import Look, Place
 from deployer.engines.local.folders import run_folder
 from deployer.engines.local.ports import accepted_by, family_of
 from deployer.engines.local.supervise import identity
+from deployer.engines.place import Look, Place
 from deployer.planning.state import Record
 
 _SECONDS: Final = 2.0

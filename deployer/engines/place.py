@@ -1,8 +1,12 @@
-"""API keys, by the variable that a stack names."""
+"""Where an engine finds the things of a stack, its API keys, and how a server looks.
+
+Every plan imports this; the contract of an engine only what asks one.
+"""
 
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 from deployer.errors import UsageError
@@ -48,3 +52,27 @@ class Keys:
         # Not interpolated: `${NAME}` would read any variable of the environment.
         text = io.StringIO(content.decode("utf-8", errors="replace"))
         return dotenv_values(stream=text, interpolate=False).get(name)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an engine keeps and finds things; picked by the app alone."""
+
+    home: Path
+    """The artefact store and the run directories."""
+    folder: Path
+    """Folder of the stack file; relative paths in it start here."""
+    environment: Mapping[str, str]
+    keys: Keys
+    """API keys, by the variables that stacks name."""
+    patches: Path
+    """Folder of the patches that a build from source may name."""
+
+
+class Look(StrEnum):
+    """What a plan sees of a live server; an engine observes more."""
+
+    ANSWERS = "answers"
+    SILENT = "runs, but did not answer `/health` with 200 within 2 s"
+    GONE = "does not run"
+    UNSEEN = "was not looked at"

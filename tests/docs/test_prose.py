@@ -1,0 +1,178 @@
+"""The words of the product: the glossary's banned ones stand in no text of it.
+
+Where some still do, each room has a ceiling. It goes down with the count and never up.
+"""
+
+import ast
+import re
+from collections import Counter
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import click
+import pytest
+
+from scripts.docs.cli_page import calls
+from tests.docs.pages import ROOT, inline_code, prose
+
+CODE = ROOT / "deployer"
+
+BANNED = {
+    r"kept (?:plan|release)s?": "saved plan, retained releases",
+    r"held back|holds? (?:it |them )?back": "failed, blocked, not promoted",
+    r"may be promoted": "gate passed",
+    r"about to take over": "candidate",
+    r"the world": "actual state, what is running",
+    r"anew": "again, rebuild, recompute",
+    r"(?<!`)a texts?\b|texts (?:that|which|of)": "a string",
+    r"whole numbers?": "an integer",
+    r"yes or no": "a boolean",
+    r"pictures?": "image",
+    r"is to be in": "environment variable … is not set",
+    r"(?:comes|brought|brings?) back|warm after a rest": "restore, warm start",
+    r"first token after": "time to first token (TTFT)",
+    r"requests? that waits?|(?:requests )?at work": "queued, active requests",
+    r"runs? otherwise|otherwise than": "drift",
+    r"(?:could|can) not be told|(?:is|are|was|were) told": "unknown, reported",
+    r"pass(?:es|ed)? over|lefts? alone": "skip, ignore",
+    r"holds(?! (?:the|it|that|its)\b)": "contains",
+    r"ma(?:kes|de) up": "fills in",
+    r"somebody|whoever|nobody|everybody": "developer, user, client, operator",
+    r"once more stops at once": "press Ctrl-C again to quit",
+    r"known traps?|a trap": "known issue",
+}
+"""Words and phrases, and what to write (GLOSSARY)."""
+_BANNED = {
+    re.compile(rf"(?<![-\w]){words}(?![-\w])", re.IGNORECASE): better
+    for words, better in BANNED.items()
+}
+
+STRINGS = {
+    "artefacts": 6,
+    "cli": 22,
+    "engines": 8,
+    "gates": 25,
+    "gguf": 2,
+    "llama": 7,
+    "planning": 2,
+    "show": 8,
+    "stack": 25,
+    "state": 5,
+    "testing": 1,
+    "usecases": 13,
+}
+"""Banned words in strings of a room that are no docstrings: errors, hints, help."""
+OPENINGS = {
+    "artefacts": 13,
+    "cli": 13,
+    "diagnostics": 1,
+    "engines": 47,
+    "errors": 1,
+    "gates": 37,
+    "gguf": 15,
+    "llama": 49,
+    "planning": 40,
+    "runtime": 5,
+    "show": 20,
+    "spelling": 1,
+    "stack": 37,
+    "state": 2,
+    "system": 2,
+    "testing": 2,
+    "usecases": 59,
+}
+"""Docstrings of a room that open with “What …”, “Whether …” or “Of …”."""
+HELP = 20
+PAGES = {"README.md": 5, "ARCHITECTURE.md": 3}
+
+
+def found_in(text: str) -> list[str]:
+    """Each banned phrase in a text, with what to write instead."""
+    return [
+        f"`{match[0]}` (write: {better})"
+        for banned, better in _BANNED.items()
+        for match in banned.finditer(text)
+    ]
+
+
+@cache
+def trees() -> tuple[tuple[Path, ast.Module], ...]:
+    files = sorted(CODE.rglob("*.py"))
+    return tuple((it, ast.parse(it.read_text(encoding="utf-8"))) for it in files)
+
+
+def room_of(file: Path) -> str:
+    return file.relative_to(CODE).parts[0].removesuffix(".py")
+
+
+def docstrings(tree: ast.Module) -> Iterator[ast.Constant]:
+    """Strings that stand alone: of modules, classes, functions, fields, constants."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Expr(value=ast.Constant(str()) as constant):
+                yield constant
+            case _:
+                pass
+
+
+def banned_strings() -> Iterator[tuple[str, str]]:
+    """The room and the place of each banned phrase in a string that is shown."""
+    for file, tree in trees():
+        apart = {id(constant) for constant in docstrings(tree)}
+        for node in ast.walk(tree):
+            match node:
+                case ast.Constant(str(text)) if id(node) not in apart:
+                    for what in found_in(text):
+                        place = f"{file.relative_to(ROOT)}:{node.lineno}"
+                        yield room_of(file), f"{place}: {what}"
+
+
+def openings() -> Iterator[tuple[str, str]]:
+    """The room and the place of each docstring that opens as no engineer writes."""
+    for file, tree in trees():
+        for constant in docstrings(tree):
+            if re.match(r"(?:What|Whether|Of)\b", str(constant.value)):
+                place = f"{file.relative_to(ROOT)}:{constant.lineno}"
+                yield room_of(file), f"{place}: {str(constant.value)[:60]}"
+
+
+def above(found: Iterator[tuple[str, str]], ceilings: dict[str, int]) -> list[str]:
+    """Every finding of the rooms that have more than they may."""
+    everything = [*found]
+    counts = Counter(room for room, _ in everything)
+    over = {room for room, count in counts.items() if count > ceilings.get(room, 0)}
+    return [text for room, text in everything if room in over]
+
+
+def test_a_banned_phrase_is_found_where_it_stands_as_a_word() -> None:
+    assert found_in("the plan was made anew") == [
+        "`anew` (write: again, rebuild, recompute)"
+    ]
+    assert not found_in("trap-picture-above, anewer, a texture")
+
+
+def test_no_string_that_is_shown_has_a_banned_word() -> None:
+    assert above(banned_strings(), STRINGS) == []
+
+
+def test_docstrings_open_with_a_verb_or_a_noun() -> None:
+    assert above(openings(), OPENINGS) == []
+
+
+def test_no_help_has_a_banned_word() -> None:
+    found = []
+    for words, command in calls():
+        with click.Context(command, info_name=" ".join(words)) as context:
+            text = " ".join(command.get_help(context).split())
+        found += [f"deployer {' '.join(words)} --help: {it}" for it in found_in(text)]
+    assert len(found) <= HELP, found
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_page_that_is_read_first_has_a_banned_word(page: str) -> None:
+    text = prose(ROOT / page)
+    for code in inline_code(ROOT / page):
+        text = text.replace(f"`{code}`", "")
+    found = found_in(text)
+    assert len(found) <= PAGES[page], found
