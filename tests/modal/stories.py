@@ -20,8 +20,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deployer.engines.api_keys import Keys
-from deployer.engines.contract import Place
 from deployer.engines.modal import apps
 from deployer.engines.modal.drive import Account
 from deployer.engines.modal.engine import ModalEngine
@@ -29,6 +27,7 @@ from deployer.engines.modal.lower import outputs_of
 from deployer.engines.modal.program import Program
 from deployer.engines.modal.release_files import render
 from deployer.engines.modal.types import Version
+from deployer.engines.place import Keys, Place
 from deployer.errors import CancelledError, DeployerError, EngineError
 from deployer.planning.events import Event
 from deployer.planning.plan import make_plan

@@ -15,9 +15,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from deployer.engines.modal.apps import CLASS, METHOD, Scaling, limits_of_server
+from deployer.engines.modal.apps import (
+    CLASS,
+    DEFAULT_WINDOW,
+    METHOD,
+    Scaling,
+    limits_of_server,
+)
 from deployer.engines.modal.program import Program, refuse_missing_client
 from deployer.engines.modal.types import Deployed, Entry, Line
 from deployer.errors import (
@@ -267,40 +273,37 @@ class Account:
         with self.translated(f"app `{app}`"):
             return self.program.containers(str(self._lookup(app).app_id))
 
-    def scaling(self, app: str) -> Scaling:
-        """How many containers of a deployed server there may be now."""
-        modal = _modal()
-        with self.translated(f"app `{app}`"):
-            found: Any
-            try:
-                found = self._service(app).autoscaler.settings()
-            except modal.exception.NotFoundError:
-                found = self._direct(app).autoscaler.settings()
-            return Scaling(
-                found.min_containers,
-                found.max_containers,
-                found.buffer_containers,
-                found.scaledown_window,
-            )
-
     def scale(self, app: str, scaling: Scaling) -> None:
         """Change how many containers there are, without a deployment.
 
         What is unset is set to Modal's own default: a stack says all there is.
         """
-        modal = _modal()
         with self.translated(f"app `{app}`"):
-            try:
-                autoscaler: Any = self._service(app).autoscaler
-            except modal.exception.NotFoundError:
-                autoscaler = self._direct(app).autoscaler
-                scaling = limits_of_server(scaling)
-            autoscaler.update(
-                min_containers=scaling.min_containers,
-                max_containers=scaling.max_containers,
-                buffer_containers=scaling.buffer_containers,
-                scaledown_window=scaling.scaledown_window or 60,
+            autoscaler, direct = self._autoscaler(app)
+            _update(autoscaler, limits_of_server(scaling) if direct else scaling)
+
+    def settle(self, app: str, scaling: Scaling) -> None:
+        """Change how many containers there are where that is not so already."""
+        with self.translated(f"app `{app}`"):
+            autoscaler, direct = self._autoscaler(app)
+            wanted = limits_of_server(scaling) if direct else scaling
+            now = autoscaler.settings()
+            found = Scaling(
+                now.min_containers,
+                now.max_containers,
+                now.buffer_containers,
+                now.scaledown_window,
             )
+            if found.effective() != wanted.effective():
+                _update(autoscaler, wanted)
+
+    def _autoscaler(self, app: str) -> "tuple[_Autoscaler, bool]":
+        """Return what changes the scaling, and whether it is `endpoint: server`."""
+        modal = _modal()
+        try:
+            return self._service(app).autoscaler, False
+        except modal.exception.NotFoundError:
+            return self._direct(app).autoscaler, True
 
     def stop(self, name: str) -> bool:
         """Stop an app and all its containers; false where it is not deployed."""
@@ -439,6 +442,21 @@ class Account:
         return "\n".join(["", *said.splitlines()[-_IMAGE_LINES:]])
 
 
+class _Autoscaler(Protocol):
+    """What the client offers for functions and for servers alike."""
+
+    def settings(self) -> Any: ...  # noqa: ANN401 - two kinds with the same fields
+
+    def update(
+        self,
+        *,
+        min_containers: int | None,
+        max_containers: int | None,
+        buffer_containers: int | None,
+        scaledown_window: int,
+    ) -> object: ...
+
+
 class AppLog:
     """The log of an app; every time in it is by the clock of Modal.
 
@@ -512,6 +530,15 @@ def _modal() -> ModuleType:
     import modal  # noqa: PLC0415 - half a second
 
     return modal
+
+
+def _update(autoscaler: _Autoscaler, scaling: Scaling) -> None:
+    autoscaler.update(
+        min_containers=scaling.min_containers,
+        max_containers=scaling.max_containers,
+        buffer_containers=scaling.buffer_containers,
+        scaledown_window=scaling.scaledown_window or DEFAULT_WINDOW,
+    )
 
 
 def _line(entry: "LogEntry") -> Line:

@@ -319,7 +319,8 @@ class Rollout:
         self._tell(record.address, f"deploys app `{app}`")
         with on_disk(files, SERVER_FILE) as file:
             deployed = self._account.deploy(file, record.key[:TAG_LETTERS])
-        self._scaled_as_stated(app, record)
+        # Recorded files hold the scaling of their time; it may have changed since.
+        self._account.settle(app, scaling_of(record.fields))
         url = self._account.url(app)
         alone = served is None or served.id != deployed.id
         target = Target(app, url, record.key, deployed.deployed_at, old, alone, tells)
@@ -338,14 +339,6 @@ class Rollout:
     def _wake(self, address: str, target: Target, start_timeout: int) -> Started:
         limit = float(start_timeout + QUEUE_SECONDS)
         return bring_up(self._account, target, self._say, about=address, limit=limit)
-
-    def _scaled_as_stated(self, app: str, record: Record) -> None:
-        """Recorded files hold the scaling of their time; it may have changed since."""
-        wanted = scaling_of(record.fields)
-        if record.fields.get("modal.endpoint") == "server":
-            wanted = apps.limits_of_server(wanted)
-        if self._account.scaling(app).effective() != wanted.effective():
-            self._account.scale(app, wanted)
 
     def _refuse_stranger(
         self,
