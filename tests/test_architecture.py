@@ -34,7 +34,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "artefacts": "errors planning spelling stack system",
         "state": "artefacts errors planning stack system",
         "gguf": "artefacts errors planning stack system",
-        "llama": "artefacts diagnostics errors planning spelling stack system",
+        "llama": "artefacts diagnostics errors planning runtime spelling stack system",
         "show": "diagnostics planning spelling stack",
         "gates": "errors planning stack system",
         "engines": "artefacts errors llama planning runtime show spelling stack system",
@@ -56,12 +56,9 @@ HOMES: Mapping[str, tuple[str, ...]] = {
     "httpx2": (
         "gates/harness/client.py",
         "gates/harness/runner.py",
-        "artefacts/sources/client.py",
-        "artefacts/sources/transfer.py",
-        "artefacts/sources/transfer.py",
-        "artefacts/sources/transfer.py",
         "artefacts/sources/hub.py",
-        "artefacts/sources/client.py",
+        "artefacts/sources/transfer.py",
+        "gguf/reading.py",
     ),
     "huggingface_hub": ("runtime/fetch.py", "artefacts/sources/hub.py"),
     "jinja2": (
@@ -74,7 +71,7 @@ HOMES: Mapping[str, tuple[str, ...]] = {
     "modal": ("engines/modal/drive.py",),
     "obstore": ("state/objects.py",),
     "packaging": ("usecases/versions.py",),
-    "prometheus_client": ("gates/checks/metrics.py",),
+    "prometheus_client": ("gates/checks/performance.py",),
     "psutil": ("engines/local/", "state/lock.py"),
     "pydantic": ("stack/", "gates/", "show/"),
     "pydantic_core": ("stack/fields/schema.py",),
@@ -107,7 +104,7 @@ SPELL = (
     "stack/checks",
     "stack/access",
     "stack/expected",
-    "stack/gate_files",
+    "stack/files",
     "show/",
 )
 """Rooms that decide over fields, and so may name them."""
@@ -163,12 +160,11 @@ SPELLED: Mapping[str, set[object]] = {
     "engines/local/supervise/survivors.py": {"local.drain", "local.host", "local.port"},
     # what is asked before the memory is captured
     "engines/local/snapshot/capture.py": {"snapshot.warmup"},
-    # whether a key is asked for
-    "gates/checks/auth.py": {"auth.api_key.env"},
-    # compared with what the server says of itself
-    "gates/checks/build.py": {"llama_cpp.commit", "llama_cpp.tag"},
-    "gates/checks/models.py": {"model.alias"},
-    "gates/checks/props.py": {
+    # compared with what the server says of itself, and whether a key is asked for
+    "gates/checks/server.py": {
+        "auth.api_key.env",
+        "llama_cpp.commit",
+        "llama_cpp.tag",
         "model.alias",
         "model.mmproj",
         "model.path",
@@ -183,7 +179,7 @@ SPELLED: Mapping[str, set[object]] = {
     },
     # how many requests answer at once
     "gates/harness/target.py": {"server.parallel"},
-    "gates/checks/device.py": {"server.device", "server.n_gpu_layers"},
+    "gates/checks/hardware.py": {"server.device", "server.n_gpu_layers"},
     # decides how llama.cpp is compiled
     "engines/local/artefacts.py": {
         "llama_cpp.cmake",
@@ -214,7 +210,7 @@ SPELLED: Mapping[str, set[object]] = {
     "engines/modal/rendering.py": {"llama_cpp.patches"},
     "llama/build/recipe.py": {"llama_cpp.cuda"},
     # what known issues blame
-    "llama/known/conditions.py": {
+    "llama/known/traps.py": {
         "llama_cpp.cmake",
         "llama_cpp.cuda",
         "llama_cpp.tag",
@@ -235,14 +231,7 @@ SPELLED: Mapping[str, set[object]] = {
         "snapshot.gpu",
     },
     # files beside the stack that have to be there
-    "stack/load.py": {
-        "llama_cpp.binary",
-        "llama_cpp.repo",
-        "llama_cpp.source_path",
-        "model.mmproj",
-        "model.path",
-        "server.chat_template",
-    },
+    "stack/load.py": {"llama_cpp.repo"},
 }
 """Fields that code outside of the core spells out; all others flow by their marks."""
 

@@ -14,7 +14,7 @@ from deployer.cli.stream import Stream
 from deployer.engines.contract import Endpoint
 from deployer.engines.registry import costs_of
 from deployer.errors import CancelledError, DeployerError, GateError, UsageError
-from deployer.planning.verdict import Verdict
+from deployer.planning.events import Verdict
 from deployer.show.text import plan_text
 from deployer.spelling import harmless
 from deployer.usecases.apply import Applied, Confirm, apply_stack, destroy

@@ -154,7 +154,7 @@ def prove(server: Running, program: Program) -> None:
     if server.answer is None:
         return
     if greedy(program, _RESTORE_SECONDS) != server.answer:
-        raise RuntimeError("it answers otherwise than before the capture")
+        raise RuntimeError("its answer differs from the one before the capture")
 
 
 def greedy(program: Program, seconds: float) -> str | None:

@@ -12,7 +12,7 @@ from html import escape
 
 from deployer.diagnostics import Diagnostic, Place
 from deployer.planning.plan import Action, Cause, Change, Plan, Reason
-from deployer.show.words import (
+from deployer.show.text import (
     because,
     counts,
     describe,

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from math import isfinite
 from statistics import median
 
-from deployer.planning.verdict import Outcome, Verdict, summary
+from deployer.planning.events import Outcome, Verdict, summary
 from deployer.stack.fields.values import JsonValue
 
 TTFT, RATE = "ttft_seconds", "tokens_per_second"

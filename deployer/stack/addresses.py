@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from deployer.stack.fields.effects import HERE
+
 _NAMES = ("metadata.google.internal", "metadata.goog", "metadata", "instance-data")
 _NETWORKS = tuple(
     map(
@@ -95,7 +97,6 @@ def _number(text: str) -> int:
     return int(text, 8) if text.startswith("0") else int(text)
 
 
-_HERE = "file://"
 _SCP = re.compile(r"\w[\w.-]*@\w[\w.-]*:[\w./][\w./-]*")
 _ELSEWHERE = ("commondir", "objects/info/alternates", "objects/info/http-alternates")
 """Files by which a repository takes its content from another folder."""
@@ -103,7 +104,7 @@ _ELSEWHERE = ("commondir", "objects/info/alternates", "objects/info/http-alterna
 
 def folder_of(repo: str) -> str | None:
     """The folder of this machine that an address names; None for the network's."""
-    return repo.removeprefix(_HERE) if repo.lower().startswith(_HERE) else None
+    return repo.removeprefix(HERE) if repo.lower().startswith(HERE) else None
 
 
 def trouble_of(repo: str) -> tuple[str, str] | None:
@@ -150,7 +151,7 @@ def leads_out(folder: Path) -> str:
 
 
 def _trouble_here(repo: str, folder: str) -> tuple[str, str] | None:
-    if not repo.startswith(_HERE) or not folder.startswith("/"):
+    if not repo.startswith(HERE) or not folder.startswith("/"):
         what = f"`{repo}` names a host, and a file has none"
         return what, "write `file:///…`, three slashes and the path"
     for sign, why in (("%", "git decodes it"), ("\\", "it is no path"), ("~", "")):

@@ -13,11 +13,10 @@ from deployer.errors import (
     StalePlanError,
     StateError,
 )
-from deployer.planning.events import Event
+from deployer.planning.events import Event, Outcome, Verdict
 from deployer.planning.facts import Facts, Pin
 from deployer.planning.resources import Kind, digest
 from deployer.planning.state import Record, State
-from deployer.planning.verdict import Outcome, Verdict
 from deployer.stack.fields.effects import Effect
 from deployer.stack.fields.marks import leaves
 from deployer.stack.fields.model import Stack

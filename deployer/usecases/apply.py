@@ -11,12 +11,11 @@ from deployer.engines.local.folders import stack_folder
 from deployer.engines.local.supervise.survivors import ended_runs, holders, remove_runs
 from deployer.engines.registry import ABILITIES
 from deployer.errors import GateError, UsageError
-from deployer.planning.events import Event, Say, Talk, Used
+from deployer.planning.events import Event, Say, Talk, Used, Verdict
 from deployer.planning.plan import Drift, make_plan
 from deployer.planning.resources import Graph, Kind, Node
 from deployer.planning.state import Record, Release, State, node_of
 from deployer.planning.steps import Make, Stage, steps_of
-from deployer.planning.verdict import Verdict
 from deployer.stack.fields.values import Flat, JsonValue
 from deployer.state import StateStore
 from deployer.usecases.check import Judging

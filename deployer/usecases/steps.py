@@ -17,7 +17,16 @@ from deployer.errors import (
     StalePlanError,
     StateError,
 )
-from deployer.planning.events import Ended, Event, Say, Started, Talk
+from deployer.planning.events import (
+    Ended,
+    Event,
+    Say,
+    Started,
+    Talk,
+    Verdict,
+    all_let_pass,
+    summary,
+)
 from deployer.planning.plan import gates_of
 from deployer.planning.resources import Kind, Node
 from deployer.planning.state import Begun, Record, Release, State, record_of, updated
@@ -36,7 +45,6 @@ from deployer.planning.steps import (
     Update,
     Validate,
 )
-from deployer.planning.verdict import Verdict, all_let_pass, summary
 from deployer.stack.fields.values import Flat, show_seconds
 from deployer.state import StateStore
 from deployer.usecases.context.deployed import Deployed

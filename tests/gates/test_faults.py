@@ -6,7 +6,7 @@ import pytest
 
 from deployer.gates import GATES
 from deployer.gates.harness.target import Target
-from deployer.planning.verdict import Outcome
+from deployer.planning.events import Outcome
 from deployer.stack.fields.values import JsonValue
 from tests.gates import fake_http as http
 from tests.gates import fake_server as fake
@@ -267,7 +267,7 @@ def test_a_refused_key_is_an_error_of_chat() -> None:
 
 def test_an_answer_without_the_wanted_text_fails_chat() -> None:
     silly = Script(says=lambda _body: Said("London."))
-    check("chat", silly, FAIL, "does not hold `Paris`", contains="Paris")
+    check("chat", silly, FAIL, "does not contain `Paris`", contains="Paris")
 
 
 def test_the_wanted_text_is_found_in_any_case() -> None:

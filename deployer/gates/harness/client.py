@@ -20,7 +20,7 @@ import stamina
 
 from deployer.gates.harness.answers import Answer, Event, Streamed, excerpt
 from deployer.gates.harness.target import Target
-from deployer.planning.verdict import Exchange
+from deployer.planning.events import Exchange
 from deployer.stack.fields.values import JsonValue
 
 CONNECT_SECONDS = 10.0
@@ -313,6 +313,18 @@ async def connected(target: Target) -> AsyncIterator[httpx2.AsyncClient]:
         follow_redirects=False,
     ) as http:
         yield http
+
+
+@asynccontextmanager
+async def beside(client: Client, target: Target) -> AsyncIterator[Client]:
+    """Ask another server for the same gate; its requests become evidence too."""
+    async with connected(target) as http:
+        other = Client(http, target, gate=client.gate, clock=client.clock)
+        try:
+            yield other
+        finally:
+            for exchange in other.evidence:
+                client.keep(exchange)
 
 
 def why(error: Exception, base: str) -> str:

@@ -12,7 +12,9 @@ import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,14 +22,171 @@ from pathlib import Path
 from deployer.artefacts.sources.files import copy, writing
 from deployer.errors import EngineError
 from deployer.llama.build import recipe
-from deployer.llama.build.recipe import System, Target, refusals
-from deployer.llama.build.toolchain import Toolchain, find_toolchain
+from deployer.llama.build.recipe import System, Target, refusals, toolkit
 from deployer.llama.build.trees import Surroundings, fetch_patched
 from deployer.llama.patches import Patch
 from deployer.planning.events import Progress, Watch
 from deployer.planning.facts import Pin
 from deployer.planning.resources import digest
-from deployer.system.pauses import cores
+from deployer.runtime.compile import build_command, collect, configure_command
+from deployer.system.children import COMPILERS, cores, find_program, variables
+
+# Flags of the user's shell would end up in binaries that other stacks share.
+_LANGUAGE = re.compile(r"LC_.*|LANG|LANGUAGE")
+_RELEASE = re.compile(r"release (\d+\.\d+)")
+TOOLKITS = Path("/usr/local")
+_SECONDS = 30
+_INSTALL = (
+    "Debian, Ubuntu: `apt install build-essential cmake ninja-build`; "
+    "macOS: `xcode-select --install`, `brew install cmake ninja`; "
+    "cmake and ninja also come with `pip install cmake ninja`"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Toolchain:
+    """The programs of a build."""
+
+    cmake: str
+    generator: str
+    """Of cmake: ``Ninja`` or ``Unix Makefiles``."""
+    ccache: bool
+    nvcc: str | None
+    environment: Mapping[str, str]
+    """What the programs run with."""
+    notes: tuple[str, ...] = ()
+    """What the user should know."""
+
+
+def find_toolchain(
+    environment: Mapping[str, str], *, cuda: str | None, toolkits: Path = TOOLKITS
+) -> Toolchain:
+    """The programs to build with; raises EngineError naming everything that lacks.
+
+    ``toolkits`` is the folder that CUDA toolkits are installed in.
+    """
+    clean = _clean(environment)
+    cmake = find_program("cmake", clean)
+    c_compiler = _compiler(clean, "CC", ("cc", "gcc", "clang"))
+    cxx_compiler = _compiler(clean, "CXX", ("c++", "g++", "clang++"))
+    ninja = find_program("ninja", clean)
+    missing = [
+        name
+        for name, found in (
+            ("`cmake`", cmake),
+            ("a C compiler (`cc`)", c_compiler),
+            ("a C++ compiler (`c++`)", cxx_compiler),
+            ("`ninja` or `make`", ninja or find_program("make", clean)),
+        )
+        if not found
+    ]
+    if missing or not cmake or not c_compiler:
+        raise EngineError(
+            f"building llama-server needs {_listed(missing)}, not found here",
+            hint=_INSTALL,
+        )
+    nvcc = None if cuda is None else _nvcc(cuda, clean, toolkits)
+    ccache, note = _ccache(c_compiler, clean)
+    return Toolchain(
+        cmake=cmake,
+        generator="Ninja" if ninja else "Unix Makefiles",
+        ccache=ccache,
+        nvcc=nvcc,
+        environment=clean if nvcc is None else {**clean, "CUDACXX": nvcc},
+        notes=(note,) if note else (),
+    )
+
+
+def _clean(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a build: what would change its outcome is left out."""
+    kept = {
+        name: value
+        for name, value in variables(environment, *COMPILERS).items()
+        if not _LANGUAGE.fullmatch(name)
+    }
+    # cmake and ninja of the Python package index lie beside the interpreter.
+    beside = str(Path(sys.executable).parent)
+    path = kept.get("PATH", "")
+    return {**kept, "PATH": f"{path}:{beside}" if path else beside, "LC_ALL": "C"}
+
+
+def _compiler(
+    environment: Mapping[str, str], variable: str, names: tuple[str, ...]
+) -> str | None:
+    wanted = environment.get(variable)
+    if wanted:
+        return find_program(wanted.split()[0], environment)
+    found = (find_program(name, environment) for name in names)
+    return next((program for program in found if program), None)
+
+
+def _nvcc(cuda: str, environment: Mapping[str, str], toolkits: Path) -> str:
+    """The compiler of toolkit ``cuda``; raises EngineError."""
+    wanted = toolkit(cuda)
+    short = ".".join(str(part) for part in wanted)
+    places = [
+        environment.get("CUDACXX"),
+        str(toolkits / f"cuda-{short}" / "bin" / "nvcc"),
+        find_program("nvcc", environment),
+        str(toolkits / "cuda" / "bin" / "nvcc"),
+    ]
+    seen = {place: _release(place, environment) for place in places if place}
+    for place, release in seen.items():
+        if release is not None and toolkit(release) == wanted:
+            return place
+    others = sorted({release for release in seen.values() if release})
+    raise EngineError(
+        f"this machine has no CUDA toolkit {short}"
+        + (f", only {', '.join(others)}" if others else ""),
+        hint=f"install it, or set `llama_cpp.cuda` to `{others[-1]}`"
+        if others
+        else "install it, set CUDACXX to its `nvcc`, or build on another engine",
+    )
+
+
+def _release(nvcc: str, environment: Mapping[str, str]) -> str | None:
+    if not Path(nvcc).is_file():
+        return None
+    found = _RELEASE.search(_said((nvcc, "--version"), environment) or "")
+    return found[1] if found else None
+
+
+def _ccache(compiler: str, environment: Mapping[str, str]) -> tuple[bool, str]:
+    """Whether compiling through ccache works, and what to say where it does not."""
+    ccache = find_program("ccache", environment)
+    if ccache is None:
+        return False, ""
+    with tempfile.TemporaryDirectory(prefix="deployer-") as folder:
+        source = Path(folder) / "try.c"
+        source.write_text("int main(void) { return 0; }\n", encoding="utf-8")
+        command = (ccache, compiler, "-c", str(source), "-o", f"{source}.o")
+        if _said(command, environment) is not None:
+            return True, ""
+    return False, f"`{ccache}` does not work and is not used; see `ccache --show-stats`"
+
+
+def _said(command: tuple[str, ...], environment: Mapping[str, str]) -> str | None:
+    """Return what a program prints; ``None`` where it fails."""
+    try:
+        done = subprocess.run(  # noqa: S603 - a list, and no shell
+            command,
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+def _listed(names: list[str]) -> str:
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
+
 
 _STEP = re.compile(r"\[ *(?P<done>\d+)/(?P<total>\d+)\] (?P<what>.*)")
 _PERCENT = re.compile(r"\[ *(?P<done>\d+)%\] (?P<what>.*)")
@@ -89,10 +248,7 @@ def _block(lines: list[str]) -> Iterator[str]:
             yield line
 
 
-SERVER = "bin/llama-server"
-TEMPLATES = "templates"
 _NICENESS = "10"
-_LIBRARIES = ("lib*.so", "lib*.so.*", "lib*.dylib")
 _PATIENCE = 10  # seconds for the build tool to end once it is told to
 _STATUS = "[%f/%t] "  # ninja's own default, which the user may have changed
 
@@ -181,7 +337,13 @@ def compile_server(
         run = _Run(job.name, place, tools, progress, lock)
         run.configure(definitions)
         files = run.build(job.jobs)
-        _collect(place, into)
+        try:
+            collect(place.build, place.source, into, copy)
+        except FileNotFoundError as error:
+            raise EngineError(
+                "the build ended without `llama-server`",
+                hint=f"the whole log is `{place.log}`",
+            ) from error
     return Compiled(files=files, log=place.log)
 
 
@@ -289,12 +451,12 @@ class _Run:
             if self.place.configured.read_text(encoding="utf-8") == here:
                 return
             shutil.rmtree(self.place.build)
-        command = recipe.configure_command(
+        command = configure_command(
+            self.place.source,
+            self.place.build,
+            definitions,
             cmake=self.tools.cmake,
-            source=str(self.place.source),
-            build=str(self.place.build),
             generator=self.tools.generator,
-            definitions=definitions,
         )
         self.progress(Progress(f"configuring {self.name}", 0, None, unit="lines"))
         self._run(command, what="configured", watch=lambda _: None)
@@ -310,9 +472,7 @@ class _Run:
                 compiled += step.compiled
                 self.progress(Progress(self.name, step.done, step.total, step.unit))
 
-        command = recipe.build_command(
-            cmake=self.tools.cmake, build=str(self.place.build), jobs=jobs
-        )
+        command = build_command(self.place.build, jobs, cmake=self.tools.cmake)
         self._run(command, what="compiled", watch=watch)
         return compiled
 
@@ -381,30 +541,6 @@ def _advice(error: list[str]) -> str:
     if "no space left" in text or "quota exceeded" in text:
         return "free space with `deployer store gc`; "
     return ""
-
-
-def _collect(place: Work, into: Path) -> None:
-    """Copy the server, the libraries it needs, and the chat templates."""
-    built = place.build / "bin"
-    server = built / "llama-server"
-    if not server.is_file():
-        raise EngineError(
-            f"the build ended without `{server.name}`",
-            hint=f"the whole log is `{place.log}`",
-        )
-    target = into / SERVER
-    target.parent.mkdir(parents=True, exist_ok=True)
-    copy(server.resolve(), target)
-    for pattern in _LIBRARIES:
-        for library in sorted(built.glob(pattern)):
-            beside = target.parent / library.name
-            if not os.path.lexists(beside):
-                copy(library, beside)
-    templates = sorted((place.source / "models" / "templates").glob("*.jinja"))
-    if templates:
-        (into / TEMPLATES).mkdir()
-    for template in templates:
-        copy(template.resolve(), into / TEMPLATES / template.name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,15 @@ class Mark(StrEnum):
     """The facts it resolves to stand in the key, not the field itself."""
 
 
+class Memory(StrEnum):
+    """How the memory of a server depends on an option."""
+
+    COMPUTED = "computed"
+    """By a formula of `deployer fit`, which reads the field under its own name."""
+    UNKNOWN = "unknown"
+    """In a way that is not computed: it may fit where the figures say no."""
+
+
 @dataclass(frozen=True, slots=True)
 class Flag:
     """The option of llama-server that a field becomes, for a range of builds.
@@ -58,6 +67,36 @@ class Only:
     engine: str
 
 
+HERE = "file://"
+"""Begins the address of a repository on this machine."""
+TEMPLATE_ENDING = ".jinja"
+"""Tells a chat template of the user's own from the name of one in llama.cpp."""
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """The field names a file, or each of its items does, relative to the stack."""
+
+    ending: str = ""
+    """Another value is no file."""
+    beside: str = ""
+    """Field of the same section without which it is no file."""
+    function: bool = False
+    """A function of the file follows the last colon."""
+    optional: bool = False
+    """It need not be there: any word of a command may be a file."""
+    digest: str = ""
+    """Field that records the digest of its content: `{path}`, `{section}`, `{name}`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """The field names a folder, relative to the stack."""
+
+    scheme: str = ""
+    """Another value is no folder of this machine."""
+
+
 @dataclass(frozen=True, slots=True)
 class Marks:
     """Everything a field says about itself, with what it inherits."""
@@ -67,3 +106,4 @@ class Marks:
     unit: Unit | None = None
     locked: bool = False
     only: str | None = None
+    memory: Memory | None = None

