@@ -29,12 +29,11 @@ from deployer.engines.modal.release_files import render
 from deployer.engines.modal.types import Version
 from deployer.engines.place import Keys, Place
 from deployer.errors import CancelledError, DeployerError, EngineError
-from deployer.planning.events import Event
+from deployer.planning.events import Event, Outcome, Verdict
 from deployer.planning.plan import make_plan
 from deployer.planning.resources import Graph, Kind, Node
 from deployer.planning.state import Record, State
 from deployer.planning.steps import steps_of
-from deployer.planning.verdict import Outcome, Verdict
 from deployer.testing.states import CrashError, Fuse, MemoryStateStore
 from deployer.testing.states import stack as stack_of
 from deployer.usecases.steps import World, apply
