@@ -6,8 +6,6 @@ import pytest
 
 from deployer.planning.graph import (
     PLACE,
-    TEMPLATE_DIGEST,
-    WARMUP_DIGESTS,
     architectures_of,
     expand,
     narrowed,
@@ -96,24 +94,21 @@ def test_a_commit_takes_its_number_from_the_lock_file() -> None:
     assert new == ["--cors-origins", "localhost", "--load-mode", "none"]
 
 
+TEMPLATE = "server.chat_template.sha256"
+WRITTEN = "ctx_size: 4096, chat_template: mine.jinja"
+
+
 @pytest.mark.parametrize("text", [MODAL, SNAPSHOT])
 def test_the_content_of_a_template_is_part_of_what_runs(text: str) -> None:
     kind = "snapshot" if text == SNAPSHOT else "server"
+    asked = stack(but(text, "ctx_size: 4096", WRITTEN))
     one, other, none = (
-        expand(stack(text), replace(facts(), inputs=inputs), KEEPS)[f"demo/{kind}"]
-        for inputs in ({TEMPLATE_DIGEST: "1"}, {TEMPLATE_DIGEST: "2"}, {})
+        expand(asked, replace(facts(), inputs=inputs), KEEPS)[f"demo/{kind}"]
+        for inputs in ({TEMPLATE: "1"}, {TEMPLATE: "2"}, {"llama_cpp.tag": "b1"})
     )
-    assert (one.fields[TEMPLATE_DIGEST], other.fields[TEMPLATE_DIGEST]) == ("1", "2")
-    assert TEMPLATE_DIGEST not in none.fields
+    assert (one.fields[TEMPLATE], other.fields[TEMPLATE]) == ("1", "2")
+    assert not {TEMPLATE, "lock", "llama_cpp.tag"} & none.fields.keys()
     assert len({one.key, other.key, none.key}) == 3
-
-
-def test_pictures_of_a_warm_up_are_part_of_its_memory_and_nothing_else_is() -> None:
-    inputs = {f"{WARMUP_DIGESTS}0": "d", "llama_cpp.tag": "b1"}
-    made = expand(stack(SNAPSHOT), replace(facts(), inputs=inputs), KEEPS)
-    fields = made["demo/snapshot"].fields
-    assert fields[f"{WARMUP_DIGESTS}0"] == "d"
-    assert "llama_cpp.tag" not in fields
 
 
 def test_a_snapshot_knows_how_its_server_is_started() -> None:
