@@ -34,7 +34,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "artefacts": "errors planning spelling stack system",
         "state": "artefacts errors planning stack system",
         "gguf": "artefacts errors planning stack system",
-        "llama": "artefacts diagnostics errors planning spelling stack system",
+        "llama": "artefacts diagnostics errors planning runtime spelling stack system",
         "show": "diagnostics planning spelling stack",
         "gates": "errors planning stack system",
         "engines": "artefacts errors llama planning runtime show spelling stack system",

@@ -55,7 +55,7 @@ def known_template(argv: Sequence[str], server: Path) -> tuple[str, ...]:
     Raises EngineError for a file that is not there, and for a name that is neither
     beside the build nor built into llama-server, with the nearest names.
     """
-    from deployer.llama.build.compile import TEMPLATES  # noqa: PLC0415 - rarely needed
+    from deployer.runtime.compile import TEMPLATES  # noqa: PLC0415 - rarely needed
 
     kept = server.parent.parent / TEMPLATES
     found = with_template(argv, kept)
