@@ -55,11 +55,7 @@ STRINGS = {
     "gates": 25,
     "gguf": 2,
     "llama": 7,
-    "planning": 2,
-    "show": 8,
     "stack": 25,
-    "state": 5,
-    "testing": 1,
     "usecases": 13,
 }
 """Banned words in strings of a room that are no docstrings: errors, hints, help."""
@@ -72,14 +68,9 @@ OPENINGS = {
     "gates": 37,
     "gguf": 15,
     "llama": 49,
-    "planning": 40,
     "runtime": 5,
-    "show": 20,
     "spelling": 1,
     "stack": 37,
-    "state": 2,
-    "system": 2,
-    "testing": 2,
     "usecases": 59,
 }
 """Docstrings of a room that open with “What …”, “Whether …” or “Of …”."""
