@@ -33,8 +33,7 @@ def steps(state: State, graph: Graph, *drift: str) -> list[str]:
     """The steps of a plan, without the keys of what they are about."""
     seen = tuple(Drift(f"demo/{kind}", "seen") for kind in drift)
     told = [*map(step_text, steps_of(make_plan(graph, state, drift=seen)))]
-    keys = [*(it.key for it in graph.values()), *(it.key for it in state.serving)]
-    for key in keys:
+    for key in (it.key for things in (graph.values(), state.serving) for it in things):
         told = [line.replace(f" {key[:8]}", "") for line in told]
     return told
 
