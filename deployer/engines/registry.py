@@ -13,7 +13,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Abilities:
-    """What an engine can do, as far as it decides about a plan."""
+    """The abilities of an engine, as far as they decide about a plan."""
 
     snapshots: bool
     """It can capture and restore memory."""
@@ -28,7 +28,7 @@ class Abilities:
     why_not: str = ""
     """Why this machine takes no snapshots, where the engine as such could."""
     hint: str = ""
-    """What to do about it."""
+    """The way to change that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class EngineInfo:
     Each has a default, because a stack may leave out its section.
     """
     abilities: Abilities
-    """What it can do where everything it needs is there."""
+    """Its abilities where everything it needs is there."""
     render: str
     """``(Graph, Place) -> Rendering``; works where the engine cannot run."""
     checks: str = ""
