@@ -47,7 +47,7 @@ class Program:
     files: Path = Path()
     """Folder of the files that requests name."""
     gpu: bool = False
-    """Whether an idle GPU is an error."""
+    """An idle GPU is an error."""
 
 
 def start(program: Program) -> "subprocess.Popen[bytes]":
