@@ -82,9 +82,9 @@ HOMES: Mapping[str, tuple[str, ...]] = {
         "artefacts/sources/transfer.py",
         "state/objects.py",
     ),
-    "yaml": ("stack/yaml/",),
+    "yaml": ("stack/edits.py", "stack/yaml12.py"),
     # of the standard library
-    "socket": ("engines/local/",),
+    "socket": ("engines/local/", "stack/addresses.py"),
     "subprocess": (
         "engines/local/",
         "engines/modal/program.py",
@@ -104,7 +104,7 @@ SPELL = (
     "stack/fields/",
     "stack/checks",
     "stack/access",
-    "stack/expected",
+    "stack/explain_problems",
     "stack/files",
     "show/",
 )

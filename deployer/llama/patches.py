@@ -21,7 +21,7 @@ from deployer.runtime.patching import content, find_marker, proven
 from deployer.spelling import did_you_mean, one_of
 from deployer.stack.name_forms import is_path
 from deployer.stack.project_root import may_read, root_of
-from deployer.stack.yaml.yaml12 import (
+from deployer.stack.yaml12 import (
     Broken,
     Entry,
     Listing,

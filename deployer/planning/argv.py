@@ -6,9 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from deployer.runtime.warmup import Request
-from deployer.stack.fields.effects import TEMPLATE_ENDING, Flag
 from deployer.stack.fields.marks import Leaf
-from deployer.stack.fields.values import JsonValue, Unit, seconds
+from deployer.stack.fields.values import TEMPLATE_ENDING, Flag, JsonValue, Unit, seconds
 
 FLAGS_PREFIX = "server.flags."
 _LOAD_MODE = "--load-mode"

@@ -8,10 +8,9 @@ from deployer.planning.argv import is_word, words_of
 from deployer.planning.facts import HEADER, Facts, Pin
 from deployer.planning.resources import LOCK, Abilities, Graph, Kind, Node, key_of
 from deployer.stack.checks import closing_words, gpu_types
-from deployer.stack.fields.effects import Effect
 from deployer.stack.fields.marks import Leaf, fields_of, leaves, marks_at
 from deployer.stack.fields.model import Snapshot, Stack, Warmup, architecture_of
-from deployer.stack.fields.values import Flat, JsonValue, canonical
+from deployer.stack.fields.values import Effect, Flat, JsonValue, canonical
 from deployer.stack.files import named_by
 
 MMAP = "server.mmap"

@@ -21,7 +21,7 @@ from deployer.stack.fields.values import Flat, JsonValue, canonical
 from deployer.stack.name_forms import KEY
 
 if TYPE_CHECKING:
-    from deployer.stack.fields.effects import Marks
+    from deployer.stack.fields.values import Marks
 
 GATES_PREFIX = "gates."
 ARGV = "argv"
@@ -332,7 +332,7 @@ def _calls_for(reason: Reason, stronger: Action) -> Action:
     """Return the action of a field; ``stronger`` where it cannot change in place."""
     if reason.cause is Cause.LOCK:
         return stronger
-    from deployer.stack.fields.effects import Effect  # noqa: PLC0415 - as in _marks
+    from deployer.stack.fields.values import Effect  # noqa: PLC0415 - as in _marks
 
     in_place = {
         Effect.NOTE: Action.NOTE,

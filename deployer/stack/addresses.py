@@ -8,11 +8,13 @@ address of this machine says plainly where it leads, or is refused.
 import ipaddress
 import os
 import re
+import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from deployer.stack.fields.effects import HERE
+from deployer.stack.fields.values import HERE
 
 _NAMES = ("metadata.google.internal", "metadata.goog", "metadata", "instance-data")
 _NETWORKS = tuple(
@@ -28,7 +30,6 @@ _NETWORKS = tuple(
 _HOST = re.compile(
     r"[A-Za-z+]+://(?:[^/?#@]*@)*(?P<url>\[[^]]*\]|[^/?#:@]*)|(?:[^/@:]*@)?(?P<git>[^/:]+):"
 )
-_NUMBER = re.compile(r"0[xX][0-9a-fA-F]{1,8}|[0-9]{1,11}")
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -66,35 +67,16 @@ def _addresses(name: str) -> Iterator[Address]:
     try:
         found: Address = ipaddress.ip_address(name)
     except ValueError:
-        yield from _as_c_reads(name)
+        with suppress(
+            OSError, ValueError
+        ):  # one to four numbers, octal and hexadecimal too
+            yield ipaddress.IPv4Address(socket.inet_aton(name))
         return
     yield found
     if isinstance(found, ipaddress.IPv6Address):
         inner = (found.ipv4_mapped, found.sixtofour, *(found.teredo or ()))
         yield from filter(None, inner)
         yield ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)  # 64:ff9b::a.b.c.d
-
-
-def _as_c_reads(name: str) -> Iterator[Address]:
-    """An IPv4 address of one to four numbers, octal and hexadecimal too."""
-    parts = name.split(".")
-    if not 1 <= len(parts) <= 4 or not all(map(_NUMBER.fullmatch, parts)):
-        return
-    try:
-        numbers = [_number(part) for part in parts]
-    except ValueError:
-        return
-    *above, last = numbers
-    room = 4 - len(above)
-    if last < 256**room and all(number < 256 for number in above):
-        high = sum(n << 8 * (3 - at) for at, n in enumerate(above))
-        yield ipaddress.IPv4Address(high + last)
-
-
-def _number(text: str) -> int:
-    if text.lower().startswith("0x"):
-        return int(text, 16)
-    return int(text, 8) if text.startswith("0") else int(text)
 
 
 _SCP = re.compile(r"\w[\w.-]*@\w[\w.-]*:[\w./][\w./-]*")

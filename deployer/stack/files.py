@@ -7,10 +7,9 @@ and the project boundary all ask here.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from deployer.stack.fields.effects import Effect, File, Folder, Marks
 from deployer.stack.fields.marks import Field, Section, fields_of, plain
 from deployer.stack.fields.model import Stack
-from deployer.stack.fields.values import Flat, JsonValue
+from deployer.stack.fields.values import Effect, File, Flat, Folder, JsonValue, Marks
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,21 +10,18 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from deployer.diagnostics import Diagnostic, Place, place_of, placed
+from deployer.diagnostics import Diagnostic, Place, placed
 from deployer.errors import StackError
-from deployer.spelling import did_you_mean, shown
+from deployer.spelling import shown
 from deployer.stack.addresses import places_of, trouble_of
 from deployer.stack.checks import checks
 from deployer.stack.checks_modal import modal_notes
-from deployer.stack.fields.effects import HERE, File, Folder
-from deployer.stack.fields.marks import Section, fields_of, leaves
-from deployer.stack.fields.model import Stack
-from deployer.stack.fields.project_fields import Project, problems_of
-from deployer.stack.fields.values import JsonValue
+from deployer.stack.fields.marks import leaves
+from deployer.stack.fields.model import Project, Stack, problems_of
+from deployer.stack.fields.values import HERE, File, Folder, JsonValue
 from deployer.stack.files import Named, named_by
 from deployer.stack.project_root import how_to_allow, may_read, root_of
-from deployer.stack.yaml.overlay import read_layers
-from deployer.stack.yaml.yaml12 import (
+from deployer.stack.yaml12 import (
     Broken,
     Entry,
     Scalar,
@@ -35,6 +32,7 @@ from deployer.stack.yaml.yaml12 import (
     missing,
     parse,
     plain,
+    read_layers,
     text_of,
     walk,
 )
@@ -104,8 +102,8 @@ def _refused_values(
     """Tell what the model refuses; the paths of it, of a missing key its section's."""
     from deployer.stack.explain_problems import explained, wrong_paths  # noqa: PLC0415 - paid for only on trouble
 
-    wrong = wrong_paths(error)
-    problems += explained(wrong, written.tree)
+    wrong = wrong_paths(Stack, error)
+    problems += explained(Stack, wrong, written.tree)
     return [path[:-1] if how == "missing" else path for path, how in wrong.items()]
 
 
@@ -259,9 +257,6 @@ def _notes(stack: Stack, places: Mapping[str, Place]) -> tuple[str, ...]:
     return (*unread, *(modal_notes(stack) if stack.engine == "modal" else ()))
 
 
-_WORDS = {"a valid string": "a text", "an object": "a mapping"}
-
-
 def load_project(path: Path) -> Project:
     """Read the project file; raises StackError with every problem, by place."""
     file = str(path)
@@ -273,7 +268,7 @@ def load_project(path: Path) -> Project:
 
 
 def project_in(text: str, file: str) -> Project:
-    """The project that a text says; raises StackError as `load_project` does."""
+    """Return the project of a text; raises StackError as `load_project` does."""
     try:
         table, problems = parse(text, file)
     except UnreadableError as error:
@@ -283,47 +278,13 @@ def project_in(text: str, file: str) -> Project:
         with no_plugins():
             project = Project.model_validate_json(json.dumps(plain(table)))
     except ValidationError as error:
-        problems += _refused_project(error, places, Place(file))
+        from deployer.stack.explain_problems import explained, wrong_paths  # noqa: PLC0415 - paid for only on trouble
+
+        found = explained(Project, wrong_paths(Project, error), table)
+        problems += placed(found, places, Place(file))
         raise StackError(problems) from error
-    broken = [] if project.state is None else problems_of(project.state)
-    problems += placed(broken, places, Place(file))
+    if project.state is not None:
+        problems += placed(problems_of(project.state), places, Place(file))
     if problems:
         raise StackError(problems)
     return project
-
-
-def _refused_project(
-    error: ValidationError, places: Mapping[str, Place], whole: Place
-) -> Iterator[Diagnostic]:
-    """Yield what the model refuses, in words."""
-    for detail in error.errors(include_url=False, include_input=False):
-        steps = tuple(step for step in detail["loc"] if isinstance(step, str))
-        path = dotted(steps)
-        place = place_of(places, path) or whole
-        name = shown(steps[-1]) if steps else "the file"
-        match detail["type"]:
-            case "extra_forbidden":
-                section = _section(steps[:-1])
-                known = list(fields_of(section)) if section else []
-                hint = did_you_mean(steps[-1], known)
-                keys = f"keys here: {', '.join(known)}"
-                what, hint = f"unknown key `{name}`", hint or keys
-            case "missing":
-                what, hint = f"`{name}` is missing", ""
-            case _:
-                expected = detail["msg"].removeprefix("Input should be ")
-                expected = _WORDS.get(expected, expected)
-                what, hint = f"`{name}`: expected {_lower(expected)}", ""
-        yield Diagnostic(path, what, hint, place=place)
-
-
-def _section(steps: tuple[str, ...]) -> type[Section] | None:
-    section: type[Section] | None = Project
-    for step in steps:
-        field = fields_of(section).get(step) if section else None
-        section = field.section if field else None
-    return section
-
-
-def _lower(text: str) -> str:
-    return text[:1].lower() + text[1:]

@@ -17,10 +17,9 @@ from deployer.planning.actual import RunningServer
 from deployer.planning.events import Say, Talk
 from deployer.planning.resources import Kind, Node
 from deployer.planning.state import Record, record_of
-from deployer.stack.fields.effects import Effect
 from deployer.stack.fields.marks import marks_at
 from deployer.stack.fields.model import Stack
-from deployer.stack.fields.values import Flat
+from deployer.stack.fields.values import Effect, Flat
 from deployer.testing.states import ContractError, Fuse
 
 _Result = TypeVar("_Result")

@@ -17,11 +17,10 @@ from deployer.planning.events import Event, Outcome, Verdict
 from deployer.planning.facts import Facts, Pin
 from deployer.planning.resources import Kind, digest
 from deployer.planning.state import Record, State
-from deployer.stack.fields.effects import Effect
 from deployer.stack.fields.marks import leaves
 from deployer.stack.fields.model import Stack
-from deployer.stack.fields.values import JsonValue
-from deployer.stack.yaml.yaml12 import parse, plain
+from deployer.stack.fields.values import Effect, JsonValue
+from deployer.stack.yaml12 import parse, plain
 from deployer.state.lock import Holder, this_process
 
 _Result = TypeVar("_Result")

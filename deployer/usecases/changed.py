@@ -17,8 +17,7 @@ from deployer.planning.plan import Drift, make_plan
 from deployer.planning.state import State
 from deployer.stack.fields.values import JsonValue
 from deployer.stack.files import named_in
-from deployer.stack.yaml.overlay import read_layers
-from deployer.stack.yaml.yaml12 import plain
+from deployer.stack.yaml12 import plain, read_layers
 from deployer.usecases.context.git import base_of
 from deployer.usecases.context.hosts import elsewhere, reconciled
 from deployer.usecases.context.settings import Settings

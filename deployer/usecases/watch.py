@@ -188,7 +188,7 @@ def _write(file: Path, probes: tuple[Probe, ...]) -> None:
 
 def render_monitor(stack_file: Path, settings: Settings, out: Path) -> tuple[Path, ...]:
     """Write what Prometheus and Grafana read; returns the files."""
-    from deployer.stack.yaml.edits import yaml_text  # noqa: PLC0415 - only here
+    from deployer.stack.edits import yaml_text  # noqa: PLC0415 - only here
 
     it = monitored(stack_file, settings)
     texts = {

@@ -6,8 +6,6 @@ import pytest
 
 from deployer.planning.graph import (
     PLACE,
-    TEMPLATE_DIGEST,
-    WARMUP_DIGESTS,
     architectures_of,
     expand,
     narrowed,
@@ -19,6 +17,7 @@ from deployer.stack.fields.model import architecture_of
 from deployer.testing.states import facts, stack
 from tests.planning.checking import KEEPS, LOCAL, MODAL, SNAPSHOT, but
 
+TEMPLATE_DIGEST = "server.chat_template.sha256"
 COPIES = Abilities(snapshots=True, snapshot_keeps_maps=False)
 ONE_GPU = Abilities(snapshots=True, gpus_in_snapshot=1)
 COLD = Abilities(snapshots=False, snapshot_keeps_maps=False)
@@ -99,8 +98,9 @@ def test_a_commit_takes_its_number_from_the_lock_file() -> None:
 @pytest.mark.parametrize("text", [MODAL, SNAPSHOT])
 def test_the_content_of_a_template_is_part_of_what_runs(text: str) -> None:
     kind = "snapshot" if text == SNAPSHOT else "server"
+    own = but(text, "ctx_size: 4096", "chat_template: mine.jinja")
     one, other, none = (
-        expand(stack(text), replace(facts(), inputs=inputs), KEEPS)[f"demo/{kind}"]
+        expand(stack(own), replace(facts(), inputs=inputs), KEEPS)[f"demo/{kind}"]
         for inputs in ({TEMPLATE_DIGEST: "1"}, {TEMPLATE_DIGEST: "2"}, {})
     )
     assert (one.fields[TEMPLATE_DIGEST], other.fields[TEMPLATE_DIGEST]) == ("1", "2")
@@ -109,10 +109,12 @@ def test_the_content_of_a_template_is_part_of_what_runs(text: str) -> None:
 
 
 def test_pictures_of_a_warm_up_are_part_of_its_memory_and_nothing_else_is() -> None:
-    inputs = {f"{WARMUP_DIGESTS}0": "d", "llama_cpp.tag": "b1"}
-    made = expand(stack(SNAPSHOT), replace(facts(), inputs=inputs), KEEPS)
+    shown = "enabled: true, warmup: [{prompt: See, image: a.png}]"
+    inputs = {"snapshot.warmup.a.png": "d", "llama_cpp.tag": "b1"}
+    text = but(SNAPSHOT, "enabled: true", shown)
+    made = expand(stack(text), replace(facts(), inputs=inputs), KEEPS)
     fields = made["demo/snapshot"].fields
-    assert fields[f"{WARMUP_DIGESTS}0"] == "d"
+    assert fields["snapshot.warmup.a.png"] == "d"
     assert "llama_cpp.tag" not in fields
 
 

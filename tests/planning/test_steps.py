@@ -2,8 +2,9 @@
 
 from dataclasses import replace
 
+from deployer.planning.graph import expand
 from deployer.planning.plan import Drift, make_plan
-from deployer.planning.resources import Graph
+from deployer.planning.resources import Abilities, Graph
 from deployer.planning.state import Begun, Loose, State
 from deployer.planning.steps import Note, Retire, steps_of
 from deployer.show.text import step_text
@@ -17,24 +18,23 @@ from tests.planning.checking import (
     SNAPSHOT,
     but,
     deployed,
-    expand,
 )
 
 CAPTURED = LOCAL + "snapshot: {enabled: true}\n"
 EMPTY = State("demo", "local", lineage="f00d")
 
 
-def wanted(text: str, abilities: object = PLAIN) -> Graph:
+def wanted(text: str, abilities: Abilities = PLAIN) -> Graph:
     asked = stack(text)
-    return expand(asked, resolved(asked), abilities)  # type: ignore[arg-type] # by name
+    return expand(asked, resolved(asked), abilities)
 
 
 def steps(state: State, graph: Graph, *drift: str) -> list[str]:
     """The steps of a plan, without the keys of what they are about."""
     seen = tuple(Drift(f"demo/{kind}", "seen") for kind in drift)
     told = [*map(step_text, steps_of(make_plan(graph, state, drift=seen)))]
-    for thing in (*graph.values(), *state.serving):
-        told = [line.replace(f" {thing.key[:8]}", "") for line in told]
+    for key in (it.key for things in (graph.values(), state.serving) for it in things):
+        told = [line.replace(f" {key[:8]}", "") for line in told]
     return told
 
 

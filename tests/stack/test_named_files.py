@@ -152,7 +152,7 @@ def test_no_other_module_knows_what_makes_a_value_a_file() -> None:
         name = file.relative_to(CODE).as_posix()
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             match node:
-                case ast.ImportFrom(module="deployer.stack.fields.effects", names=some):
+                case ast.ImportFrom(module="deployer.stack.fields.values", names=some):
                     if {"File", "Folder"} & {it.name for it in some}:
                         readers.add(name)
                 case ast.Constant(".jinja"):
@@ -162,4 +162,4 @@ def test_no_other_module_knows_what_makes_a_value_a_file() -> None:
     fields = {it for it in readers if it.startswith("stack/fields/")}
     assert readers - fields == {*READS_MARKS}
     # The runtime, which knows no stack, names the templates that a build brought.
-    assert endings == {"stack/fields/effects.py", "runtime/serve.py"}
+    assert endings == {"stack/fields/values.py", "runtime/serve.py"}

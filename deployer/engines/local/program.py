@@ -12,7 +12,7 @@ from deployer.errors import EngineError
 from deployer.planning.argv import TEMPLATE
 from deployer.runtime.serve import with_template
 from deployer.spelling import did_you_mean, one_of
-from deployer.stack.fields.effects import TEMPLATE_ENDING
+from deployer.stack.fields.values import TEMPLATE_ENDING
 
 _SECONDS: Final = 30
 """It answers in milliseconds; a hung loader must not hang us."""

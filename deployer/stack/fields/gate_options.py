@@ -8,10 +8,9 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from deployer.stack.fields.effects import File
 from deployer.stack.fields.marks import Section
 from deployer.stack.fields.server import Duration, Text
-from deployer.stack.fields.values import SIZE_PATTERN, Unit
+from deployer.stack.fields.values import SIZE_PATTERN, File, Unit
 
 Headroom = Annotated[
     Annotated[str, Field(pattern=SIZE_PATTERN)] | NonNegativeInt, Unit.SIZE

@@ -19,17 +19,18 @@ from typing import Annotated, ClassVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict
 
-from deployer.stack.fields.effects import (
+from deployer.stack.fields.values import (
     Effect,
     File,
     Flag,
     Folder,
+    JsonValue,
     Mark,
     Marks,
     Memory,
     Only,
+    Unit,
 )
-from deployer.stack.fields.values import JsonValue, Unit
 
 
 class Section(BaseModel):

@@ -9,9 +9,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, NonNegativeInt, PositiveInt
 
-from deployer.stack.fields.effects import TEMPLATE_ENDING, File, Flag, Memory
 from deployer.stack.fields.marks import Section
-from deployer.stack.fields.values import DURATION_PATTERN, Unit
+from deployer.stack.fields.values import (
+    DURATION_PATTERN,
+    TEMPLATE_ENDING,
+    File,
+    Flag,
+    Memory,
+    Unit,
+)
 
 CacheType = Literal[
     "f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"

@@ -33,10 +33,9 @@ from deployer.planning.graph import (
 )
 from deployer.planning.resources import Abilities, Graph, Kind
 from deployer.stack.addresses import places_of
-from deployer.stack.fields.effects import HERE, Folder
 from deployer.stack.fields.marks import leaves
 from deployer.stack.fields.model import Stack
-from deployer.stack.fields.values import Flat
+from deployer.stack.fields.values import HERE, Flat, Folder
 from deployer.stack.files import named_by
 from deployer.stack.load import Loaded, load
 from deployer.stack.project_root import (

@@ -43,12 +43,11 @@ from deployer.planning.resources import Graph, Kind
 from deployer.show.text import fit_line
 from deployer.show.text import sized as shown_size
 from deployer.stack.checks import gpu_types
-from deployer.stack.fields.effects import Memory
 from deployer.stack.fields.gate_options import Gates
 from deployer.stack.fields.marks import fields_of, leaves
 from deployer.stack.fields.model import Stack
 from deployer.stack.fields.server import Server
-from deployer.stack.fields.values import size_in_bytes
+from deployer.stack.fields.values import Memory, size_in_bytes
 from deployer.stack.files import named_by
 from deployer.stack.load import Loaded
 from deployer.system.files import read, read_regular, write
