@@ -1,6 +1,7 @@
 """The rules of ARCHITECTURE.md, as tests."""
 
 import ast
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -405,3 +406,37 @@ def _paths(section: type[Section], prefix: str = "") -> Iterator[str]:
             yield from _paths(field.section, f"{prefix}{name}.")
         elif prefix:
             yield f"{prefix}{name}"
+
+
+PAGE = (REPOSITORY / "ARCHITECTURE.md").read_text(encoding="utf-8")
+
+
+def test_every_path_of_the_page_exists() -> None:
+    named = re.findall(r"`([\w./]+/[\w./]*)(?:::\w+)?`", PAGE)
+    assert len(named) > 50
+    places = (REPOSITORY, ROOT)
+    gone = [it for it in named if not any((place / it).exists() for place in places)]
+    assert gone == []
+
+
+def test_every_invariant_of_the_page_names_its_test() -> None:
+    table = PAGE.partition("## Invariants")[2].partition("## ")[0]
+    rows = [row for row in table.splitlines() if row.startswith("| ")][1:]
+    assert len(rows) > 10
+    for row in rows:
+        tests = re.findall(r"`(tests/[\w./]+)::(\w+)`", row)
+        assert tests, row
+        for file, name in tests:
+            text = (REPOSITORY / file).read_text(encoding="utf-8")
+            assert re.search(rf"^def {name}\(", text, re.MULTILINE), name
+
+
+def test_every_room_is_on_the_page() -> None:
+    rooms = {it.parent.name for it in ROOT.glob("*/__init__.py")} - {"testing"}
+    table = PAGE.partition("## Rooms")[2].partition("## ")[0]
+    assert set(re.findall(r"^\| `(\w+)/` \|", table, re.MULTILINE)) == rooms
+
+
+def test_a_field_takes_at_most_eight_stops() -> None:
+    path = PAGE.partition("## From")[2].partition("## ")[0]
+    assert len(re.findall(r"^\d+\. `[\w/]+\.py`", path, re.MULTILINE)) in range(1, 9)

@@ -164,11 +164,11 @@ def _answer(explained: Explanation) -> str:
 
 def _takes(option: Option) -> str:
     if option.values:
-        number = "a whole number or " if option.takes.value == "int" else ""
+        number = "an integer or " if option.takes.value == "int" else ""
         return number + one_of(option.values)
     if not option.hint:
         return "no value"
-    words = {"int": "a whole number", "number": "a number", "two": "two values"}
+    words = {"int": "an integer", "number": "a number", "two": "two values"}
     return f"{words.get(option.takes.value, 'a text')} ({option.hint})"
 
 

@@ -18,7 +18,7 @@ from deployer.stack.fields.values import size_in_bytes
 DEFAULT_BATCH: Final = 2048
 DEFAULT_UBATCH: Final = 512
 DEFAULT_SLOTS: Final = 4
-"""What llama-server does on all builds from b8646 to b11434 where nothing is set."""
+"""Defaults of llama-server on all builds from b8646 to b11434."""
 
 _QUANTISED: Final = ("q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 _SLIDING: Final = ("gemma", "gptoss", "commandr7b", "commanda")
@@ -50,17 +50,17 @@ class Case:
 
     @property
     def is_gemma4(self) -> bool:
-        """Whether it is a Gemma 4, by its name."""
+        """Return whether the model is a Gemma 4, by its name."""
         return "gemma4" in self.names
 
     @property
     def slides(self) -> bool:
-        """Whether some of its layers see a window only, by its name."""
+        """Return whether some layers use a sliding window, by the model's name."""
         return any(name in self.names for name in _SLIDING)
 
     @property
     def is_patched(self) -> bool:
-        """Whether the patch for the thinking tags of Gemma 4 is named."""
+        """Return whether the stack names the patch for Gemma 4's thinking tags."""
         patches = self.stack.llama_cpp.patches or ()
         return any(name.startswith("gemma4-thinking") for name in patches)
 
@@ -71,7 +71,7 @@ class Case:
 
     @property
     def is_built(self) -> bool:
-        """Whether llama-server is compiled from source."""
+        """Return whether llama-server is compiled from source."""
         wanted = self.stack.llama_cpp
         return not (wanted.package or wanted.binary or wanted.source == "release")
 
@@ -426,9 +426,9 @@ class Trap:
     when: str
     """The condition, in words."""
     what: str
-    """What happens."""
+    """The effect."""
     write: str
-    """What to write instead."""
+    """The text to write instead."""
     reference: str
     since: int = 0
     until: int = NEWEST
@@ -505,7 +505,7 @@ def _ignores(stack: Stack, caught: tuple[Diagnostic, ...]) -> Iterator[Diagnosti
         path = f"ignore.{index}.trap"
         name = ignored.trap
         if name not in traps():
-            what = f"there is no trap `{shown(name)}`"
+            what = f"there is no known issue `{shown(name)}`"
             hint = did_you_mean(name, traps()) or "`deployer traps` lists them"
             yield Diagnostic(path, what, hint, Severity.ERROR, name)
         elif name not in here:
@@ -515,7 +515,7 @@ def _ignores(stack: Stack, caught: tuple[Diagnostic, ...]) -> Iterator[Diagnosti
 
 
 class Area(StrEnum):
-    """What changes."""
+    """The kind of a change."""
 
     DEFAULT = "defaults"
     API = "server API"
@@ -546,7 +546,7 @@ class Crossed:
 
     @property
     def text(self) -> str:
-        """What changes, from what to what, and when."""
+        """Describe the change: old value, new value, build."""
         change = self.change
         before, after = change.old, change.new
         if not self.forward:
@@ -583,16 +583,16 @@ def markdown() -> str:
 
 
 def _page() -> Iterator[str]:
-    yield "# Known traps"
+    yield "# Known issues"
     yield ""
     yield "<!-- Written by `deployer traps --markdown > docs/traps.md`. -->"
     yield ""
-    yield "What is known to bite, on which builds, and what to write instead."
-    yield "`deployer validate` and `deployer plan` show the traps that a stack is in."
+    yield "Issues of llama.cpp, the builds that have them, and what to write instead."
+    yield "`deployer validate` and `deployer plan` show those that a stack runs into."
     yield "Errors are refused, warnings and notes are shown."
     yield "`deployer traps ID` explains one."
     yield ""
-    yield "A trap can be ignored, with a reason:"
+    yield "A known issue can be ignored, with a reason:"
     yield ""
     yield "```yaml"
     yield "ignore:"
