@@ -16,7 +16,7 @@ from deployer.stack.name_forms import ADDRESS, KEY, STACK, WORD
 
 
 class Kind(StrEnum):
-    """What a resource is; the order is the order of making."""
+    """A kind of resource; the order is the order of making."""
 
     BUILD = "build"
     WEIGHTS = "weights"
@@ -45,34 +45,14 @@ class Node:
     kind: Kind
     key: Key
     fields: Flat
-    """What the user wrote for it, and the facts of the lock file under ``lock.``."""
+    """The user's values for it, and the facts of the lock file under ``lock.``."""
     needs: Needs
     spec: Flat
-    """What the engine needs to make it, beside the fields."""
+    """Needed by the engine to make it, beside the fields."""
 
 
 Graph = Mapping[str, Node]
 """Nodes by address, each after what it needs."""
-
-
-@dataclass(frozen=True, slots=True)
-class Abilities:
-    """What an engine can do, as far as it decides about a plan."""
-
-    snapshots: bool
-    """It can capture and restore memory."""
-    remote: bool = False
-    """Its servers run elsewhere: to look at them costs requests."""
-    restart_drops_snapshot: bool = False
-    """Any redeploy makes a snapshot useless, as on Modal."""
-    snapshot_keeps_maps: bool = True
-    """A captured process may have the model file mapped."""
-    gpus_in_snapshot: int | None = None
-    """Most GPUs of a container whose memory is captured; None: no limit."""
-    why_not: str = ""
-    """Why this machine takes no snapshots, where the engine as such could."""
-    hint: str = ""
-    """What to do about it."""
 
 
 def key_of(

@@ -5,7 +5,7 @@ import re
 import shlex
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -110,8 +110,19 @@ def list_stacks(folder: Path) -> tuple[str, ...]:
     """The stacks whose state lies in ``folder``, by name."""
     if not folder.is_dir():
         return ()
-    found = (_NAMED.fullmatch(path.name) for path in folder.iterdir())
+    return stacks_named(path.name for path in folder.iterdir())
+
+
+def stacks_named(files: Iterable[str]) -> tuple[str, ...]:
+    """Return the stacks whose state has one of these names."""
+    found = map(_NAMED.fullmatch, files)
     return tuple(sorted(match["stack"] for match in found if match))
+
+
+def serials_named(files: Iterable[str]) -> tuple[int, ...]:
+    """Return the serials of the versions with these names, oldest first."""
+    found = map(_SERIAL.fullmatch, files)
+    return tuple(sorted(int(match["serial"]) for match in found if match))
 
 
 def utc_now() -> datetime:
@@ -160,9 +171,7 @@ class FileStateStore:
 
     def serials(self) -> tuple[int, ...]:
         """The serials of the kept versions before the stored one, oldest first."""
-        names = (path.name for path in self._history.glob("*.json"))
-        found = (_SERIAL.fullmatch(name) for name in names)
-        return tuple(sorted(int(match["serial"]) for match in found if match))
+        return serials_named(path.name for path in self._history.glob("*.json"))
 
     def kept(self, serial: int) -> State:
         """The version with this serial; StateError where it is not kept whole."""
@@ -292,7 +301,7 @@ class FileStateStore:
         return (
             f"go on from the version before it (serial {kept.serial}) with "
             f"`cp {quoted(backup)} {quoted(self.path)}`; the next `apply` "
-            "makes up what it does not know"
+            "fills in what it does not know"
         )
 
     def _whole(self, serial: int) -> State | None:
@@ -347,7 +356,7 @@ def refuse_other(stored: State, state: State, expect: int) -> None:
     """Raise StalePlanError unless ``state`` comes right after ``stored``."""
     if stored.lineage != state.lineage:
         raise StalePlanError(
-            f"the state of `{stored.stack}` is another one now, begun anew",
+            f"the state of `{stored.stack}` is a new one now",
             hint="run `deployer plan` again",
         )
     if stored.serial != expect:

@@ -4,15 +4,16 @@ from dataclasses import replace
 
 import pytest
 
+from deployer.engines.place import narrowed
+from deployer.engines.registry import Abilities
 from deployer.planning.graph import (
     PLACE,
     architectures_of,
     expand,
-    narrowed,
     snapshot_notes,
     takes_snapshot,
 )
-from deployer.planning.resources import Abilities, Graph
+from deployer.planning.resources import Graph
 from deployer.stack.fields.model import architecture_of
 from deployer.testing.states import facts, stack
 from tests.planning.checking import KEEPS, LOCAL, MODAL, SNAPSHOT, but
@@ -188,6 +189,6 @@ def test_notes_end_where_there_is_nothing_to_do() -> None:
     ]
     (mapped,) = snapshot_notes(asked, KEEPS)
     assert mapped == (
-        "`server.mmap`: the snapshot holds no weights; the model file is pinned in it"
-        " by its hash, and has to stay where it is"
+        "`server.mmap`: the snapshot contains no weights; the model file is pinned in"
+        " it by its hash, and has to stay where it is"
     )

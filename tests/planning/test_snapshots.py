@@ -2,7 +2,9 @@
 
 from dataclasses import replace
 
-from deployer.planning.graph import narrowed, snapshot_notes
+from deployer.engines.place import narrowed
+from deployer.engines.registry import ENGINES
+from deployer.planning.graph import snapshot_notes
 from deployer.testing.states import stack
 from tests.planning.checking import DROPS, KEEPS, LOCAL, MODAL
 
@@ -28,9 +30,9 @@ def test_a_machine_that_cannot_says_why_and_what_to_do() -> None:
 
 def test_mapped_weights_are_told_where_they_are_not_in_the_snapshot() -> None:
     (told,) = notes(ASKED)
-    assert told.startswith("`server.mmap`: the snapshot holds no weights")
+    assert told.startswith("`server.mmap`: the snapshot contains no weights")
     assert notes(ASKED.replace("ctx_size: 4096", "mmap: false")) == []
-    assert notes(MODAL + "snapshot: {}\n", DROPS) == []
+    assert notes(MODAL + "snapshot: {}\n", ENGINES["modal"].abilities) == []
 
 
 def test_the_local_engine_captures_no_gpu() -> None:
