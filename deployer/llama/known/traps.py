@@ -7,6 +7,7 @@ from functools import cache
 from typing import Final
 
 from deployer.diagnostics import Diagnostic, Severity
+from deployer.engines.registry import ENGINES
 from deployer.llama.known.tables import rows
 from deployer.planning.graph import architectures_of
 from deployer.spelling import did_you_mean, shown
@@ -62,6 +63,11 @@ class Case:
         """Return whether the stack names the patch for Gemma 4's thinking tags."""
         patches = self.stack.llama_cpp.patches or ()
         return any(name.startswith("gemma4-thinking") for name in patches)
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether its servers run elsewhere."""
+        return ENGINES[self.stack.engine].abilities.remote
 
     @property
     def is_built(self) -> bool:
@@ -160,17 +166,15 @@ def _uncounted(case: Case) -> str:
 
 
 def _guarded_models(case: Case) -> str:
-    local = case.stack.engine == "local"
-    alone = local and case.stack.local.host.startswith(_LOOPBACK)
+    alone = str(case.stack.of_engine("host")).startswith(_LOOPBACK)
     return "auth" if case.stack.api_key is not None and not alone else ""
 
 
 def _redirects(case: Case) -> str:
-    modal, scaling = case.stack.modal, case.stack.scaling
-    direct = modal is not None and modal.endpoint == "server"
+    scaling = case.stack.scaling
+    direct = case.stack.of_engine("endpoint") == "server"
     warm = scaling is not None and (scaling.min_containers or 0) > 0
-    on_modal = case.stack.engine == "modal"
-    return "engine" if on_modal and not direct and not warm else ""
+    return "engine" if case.is_remote and not direct and not warm else ""
 
 
 def _quants(case: Case) -> str:
@@ -186,25 +190,23 @@ def _checkpoints(case: Case) -> str:
 
 
 def _prompt_cache(case: Case) -> str:
-    modal = case.stack.modal
-    if case.stack.engine != "modal" or modal is None or modal.memory is None:
-        return ""
-    small = size_in_bytes(modal.memory) < _SMALL_HOST
-    return "modal.memory" if small and case.server.cache_ram is None else ""
+    match case.stack.of_engine("memory"):
+        case str() | int() as memory if size_in_bytes(memory) < _SMALL_HOST:
+            return "modal.memory" if case.server.cache_ram is None else ""
+        case _:
+            return ""
 
 
 def _concurrent(case: Case) -> str:
     scaling = case.stack.scaling
     wanted = scaling.max_concurrent if scaling is not None else None
     above = wanted is not None and wanted > (case.server.parallel or DEFAULT_SLOTS)
-    on_modal = case.stack.engine == "modal"
-    return "scaling.max_concurrent" if above and on_modal else ""
+    return "scaling.max_concurrent" if above else ""
 
 
 def _captures(case: Case) -> bool:
     snapshot = case.stack.snapshot
-    wanted = snapshot is not None and snapshot.enabled is not False
-    return wanted and case.stack.engine == "modal"
+    return case.is_remote and snapshot is not None and snapshot.enabled is not False
 
 
 def _mapped(case: Case) -> str:
@@ -214,7 +216,7 @@ def _mapped(case: Case) -> str:
 def _capture_memory(case: Case) -> str:
     snapshot = case.stack.snapshot
     of_gpu = snapshot is not None and snapshot.gpu is True and _captures(case)
-    unset = case.stack.modal is None or case.stack.modal.memory is None
+    unset = case.stack.of_engine("memory") is None
     return "snapshot.gpu" if of_gpu and unset else ""
 
 
@@ -431,6 +433,8 @@ class Trap:
     since: int = 0
     until: int = NEWEST
     """Last build that is known to have it."""
+    engine: str = ""
+    """The engine that has it; empty for all."""
 
     @property
     def builds(self) -> str:
@@ -478,7 +482,9 @@ def _caught(stack: Stack, build: int | None) -> tuple[Diagnostic, ...]:
     return tuple(
         Diagnostic(path, trap.what, _hint(trap), trap.severity, trap.id)
         for trap in traps().values()
-        if (path := blamed[trap.id]) and _has(trap, build)
+        if (path := blamed[trap.id])
+        and _has(trap, build)
+        and trap.engine in ("", stack.engine)
     )
 
 
