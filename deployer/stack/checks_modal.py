@@ -1,4 +1,4 @@
-"""What holds for a stack on Modal, beside what holds everywhere.
+"""Rules for a stack on Modal, beside those for every engine.
 
 Rules: modal.com/docs (GPUs, memory snapshots, servers, regions, web URLs; September
 2026) and the checks of the client 1.6.4; what the client does not check, Modal would
@@ -34,7 +34,7 @@ _FIRST_FOR_B300 = (13, 1)
 _OF_A_CLOUD = re.compile(r"[a-z]{2}-[a-z]+-?[0-9]+[a-z]?")
 _ELSEWHERE: Mapping[str, str] = {
     "llama_cpp.binary": "is a file of this machine, which Modal does not see",
-    "llama_cpp.package": "holds a build for this machine",
+    "llama_cpp.package": "is a build for this machine",
     "model.path": "is a file of this machine, which Modal does not see",
     "model.pypi": "is for the local engine alone",
 }
@@ -62,7 +62,7 @@ def modal_notes(stack: Stack) -> Iterator[str]:
         )
     settings = stack.modal or Modal()
     if stack.auth is not None and stack.auth.open is not None:
-        yield f"everybody who knows the URL can use the server: {stack.auth.open}"
+        yield f"every client that knows the URL can use the server: {stack.auth.open}"
     idle = stack.scaling is None or not stack.scaling.min_containers
     if settings.endpoint == "server" and idle:
         yield (

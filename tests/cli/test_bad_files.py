@@ -39,9 +39,9 @@ def test_values_of_the_wrong_type_are_told_all_at_once(paper: Project) -> None:
     check(
         paper,
         text,
-        "stacks/demo.yaml:3:1: error: expected `local` or `modal`, got the text `locl`"
-        "\n  hint: did you mean `local`?\n"
-        "stacks/demo.yaml:14:3: error: expected a whole number of at least 1, got the"
+        "stacks/demo.yaml:3:1: error: expected `local` or `modal`, got the string"
+        " `locl`\n  hint: did you mean `local`?\n"
+        "stacks/demo.yaml:14:3: error: expected an integer of at least 1, got the"
         " text `many`\n",
     )
 
