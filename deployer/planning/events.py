@@ -44,7 +44,7 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one gate found of one server."""
+    """The finding of one gate of one server."""
 
     gate: str
     outcome: Outcome
@@ -61,7 +61,7 @@ class Verdict:
 
     @property
     def holds_back(self) -> bool:
-        """Whether a candidate with this verdict must not be promoted."""
+        """True where a candidate with this verdict must not be promoted."""
         return self.outcome is not Outcome.PASS and not self.advisory
 
 
@@ -140,7 +140,7 @@ class Talk:
 
 @dataclass(frozen=True, slots=True)
 class Used(Talk):
-    """What a run was billed so far, as a line: it is also kept."""
+    """The bill of a run so far, as a line: it is also kept."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ MMAP = "server.mmap"
 PLACE = "environment"
 """Where the spec of a node says in which environment of the engine it is made."""
 ASKS_FOR_KEY = "auth"
-"""Whether a key is asked for is in the memory of a server, and so in a snapshot."""
+"""Marks a server that asks for a key, which is in its memory and its snapshot."""
 
 RECIPES: Mapping[Kind, int] = {
     Kind.BUILD: 1,
@@ -124,7 +124,7 @@ def build_number(stack: Stack, facts: Facts) -> int | None:
 
 
 def architectures_of(stack: Stack) -> tuple[str, ...]:
-    """What a CUDA build is compiled for: two GPUs of one architecture share a build."""
+    """Return the targets of a CUDA build: GPUs of one architecture share it."""
     wanted = stack.llama_cpp
     if wanted.cuda is None or stack.gpu is None:
         return ()
@@ -289,6 +289,6 @@ def snapshot_notes(stack: Stack, abilities: Abilities) -> Iterator[str]:
     mapped = stack.server is None or stack.server.mmap is not False
     if stack.engine == "local" and mapped:
         yield (
-            "`server.mmap`: the snapshot holds no weights; the model file is pinned in"
-            " it by its hash, and has to stay where it is"
+            "`server.mmap`: the snapshot contains no weights; the model file is pinned"
+            " in it by its hash, and has to stay where it is"
         )

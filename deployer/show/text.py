@@ -35,7 +35,7 @@ VERBS: Mapping[Kind, tuple[str, str]] = {
     Kind.SNAPSHOT: ("snapshot", "re-snapshot"),
     Kind.SERVER: ("deploy", "redeploy"),
 }
-"""What making each kind is called, the first time and again."""
+"""The verbs of making each kind, the first time and again."""
 
 
 _OTHERWISE = re.compile(r"(true|false|unset|[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?)?")
@@ -340,7 +340,7 @@ _TOGETHER = {"output": "compute", "context": "compute", "process": "compute"}
 
 
 def fit_line(fit: Fit) -> str:
-    """What is needed, of what: ``L40S 48 GB: weights 16.7 + … = 19.6 GiB (44 %)``."""
+    """Return ``L40S 48 GB: weights 16.7 + … = 19.6 GiB (44 %)``."""
     joined: dict[str, int] = {}
     for name, size in fit.parts:
         name = _TOGETHER.get(name, name)  # noqa: PLW2901 - the name it is told by
@@ -349,7 +349,7 @@ def fit_line(fit: Fit) -> str:
     unit = "GiB" if fit.total >= _GIB else "MiB"
     parts = " + ".join(f"{name} {number(size)}" for name, size in joined.items())
     share = f" ({percent(fit)})" if fit.capacity else ""
-    doubt = ", and what could not be told" if fit.unsure else ""
+    doubt = ", and an unknown rest" if fit.unsure else ""
     return f"{fit.where}: {parts} = {number(fit.total)} {unit}{share}{doubt}"
 
 
@@ -458,7 +458,7 @@ def _lines(
 
 
 def _steps(plan: Plan) -> Iterator[str]:
-    """What an apply would do; imported here, since most plans are not asked for it."""
+    """Yield the steps of an apply; most plans are not asked for them."""
     from deployer.planning.steps import steps_of  # noqa: PLC0415 - see above
 
     for number, step in enumerate(steps_of(plan), start=1):

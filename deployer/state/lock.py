@@ -258,7 +258,7 @@ def _not_locked(path: Path) -> StateError:
 SHORTEST, LONGEST = 0.5, 5.0
 """Seconds between two looks."""
 SHARE = 0.1
-"""Of the time that a holder was seen: what a look may come too late by."""
+"""The share of the time that a holder was seen by which a look may be late."""
 
 Tell = Callable[[str, float], None]
 """Told who holds the lock, and for how many seconds it was waited for by now.

@@ -16,7 +16,7 @@ COMMON: Final = (
     *("PATH", "LD_LIBRARY_PATH", "HOME", "USER", "LOGNAME"),
     *("LANG", "LANGUAGE", "LC_*", "TZ", "TMPDIR"),
 )
-"""Of every program; names may be patterns."""
+"""For every program; names may be patterns."""
 NETWORK: Final = (
     *("http_proxy", "https_proxy", "no_proxy", "all_proxy"),
     *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"),

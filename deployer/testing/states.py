@@ -120,7 +120,7 @@ class MemoryStateStore:
     def unlock(self, holder_id: str) -> Holder:
         """Break the lock of the holder with this ID."""
         if self._holder is None or self._holder.id != holder_id:
-            raise LockedError(f"nobody with the ID `{holder_id}` holds the lock")
+            raise LockedError(f"the lock has not the ID `{holder_id}`")
         broken, self._holder = self._holder, None
         return broken
 

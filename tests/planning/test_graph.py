@@ -188,6 +188,6 @@ def test_notes_end_where_there_is_nothing_to_do() -> None:
     ]
     (mapped,) = snapshot_notes(asked, KEEPS)
     assert mapped == (
-        "`server.mmap`: the snapshot holds no weights; the model file is pinned in it"
-        " by its hash, and has to stay where it is"
+        "`server.mmap`: the snapshot contains no weights; the model file is pinned in"
+        " it by its hash, and has to stay where it is"
     )
