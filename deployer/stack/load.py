@@ -11,11 +11,12 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from deployer.diagnostics import Diagnostic, Place, placed
+from deployer.engines.registry import ENGINES
+from deployer.engines.registry import load as load_part
 from deployer.errors import StackError
 from deployer.spelling import shown
 from deployer.stack.addresses import places_of, trouble_of
 from deployer.stack.checks import checks
-from deployer.stack.checks_modal import modal_notes
 from deployer.stack.fields.marks import leaves
 from deployer.stack.fields.model import Project, Stack, problems_of
 from deployer.stack.fields.values import HERE, File, Folder, JsonValue
@@ -60,12 +61,12 @@ def no_plugins() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What the files say together, and where."""
+    """The merged content of the files, with places."""
 
     tree: Table
     places: Mapping[str, Place]
     broken: Sequence[Steps]
-    """Paths whose problem YAML has told already."""
+    """Paths whose problem is reported already."""
     path: Path
     """The stack; paths in it are relative to its folder."""
     allowed: tuple[Path, ...] = ()
@@ -99,7 +100,7 @@ def validated(
 def _refused_values(
     error: ValidationError, written: Written, problems: list[Diagnostic]
 ) -> list[Steps]:
-    """Tell what the model refuses; the paths of it, of a missing key its section's."""
+    """Report what the model refuses; return the paths, of a missing key its section."""
     from deployer.stack.explain_problems import explained, wrong_paths  # noqa: PLC0415 - paid for only on trouble
 
     wrong = wrong_paths(Stack, error)
@@ -201,7 +202,7 @@ class Loaded:
     digest: str
     """SHA-256 of the merged values; equal for stacks that say the same."""
     notes: tuple[str, ...]
-    """What is worth knowing, and no problem."""
+    """Remarks that are no problem."""
 
 
 def load(
@@ -254,7 +255,8 @@ def _notes(stack: Stack, places: Mapping[str, Place]) -> tuple[str, ...]:
         whole = len(beside) > 1 and all(other in unused for other in beside)
         names[section if whole else leaf.path] = None
     unread = (f"not used by {stack.engine}: {', '.join(names)}",) if names else ()
-    return (*unread, *(modal_notes(stack) if stack.engine == "modal" else ()))
+    part = ENGINES[stack.engine].notes
+    return (*unread, *(load_part(part)(stack) if part else ()))
 
 
 def load_project(path: Path) -> Project:

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from deployer.engines.modal import section
 from deployer.stack.checks import checks
-from deployer.stack.checks_modal import modal_notes
 from deployer.stack.fields.model import GPUS, Stack
 
 SOUND: dict[str, Any] = {
@@ -31,7 +31,7 @@ def check(*expect: str, **changes: Any) -> None:
 
 
 def notes(**changes: Any) -> list[str]:
-    return list(modal_notes(stack_with(**changes)))
+    return list(section.notes(stack_with(**changes)))
 
 
 def test_a_sound_stack_breaks_no_rule_and_needs_no_note() -> None:
@@ -128,8 +128,7 @@ _FETCHED = "write `model.repo` or `model.url`: weights are fetched there"
 _OF_THIS_MACHINE = {
     "binary": "llama_cpp.binary: `binary` is a file of this machine, which Modal does"
     f" not see | {_BUILT}",
-    "package": "llama_cpp.package: `package` holds a build for this machine"
-    f" | {_BUILT}",
+    "package": f"llama_cpp.package: `package` is a build for this machine | {_BUILT}",
     "path": "model.path: `path` is a file of this machine, which Modal does not see"
     f" | {_FETCHED}",
     "pypi": f"model.pypi: `pypi` is for the local engine alone | {_FETCHED}",
@@ -214,7 +213,7 @@ def test_a_long_name_is_cut_in_urls() -> None:
 
 
 def test_an_open_server_is_told() -> None:
-    told = "everybody who knows the URL can use the server: behind our VPN"
+    told = "every client that knows the URL can use the server: behind our VPN"
     assert notes(auth={"open": "behind our VPN"}) == [told]
 
 

@@ -15,8 +15,9 @@ from typing import Literal, TypeAlias
 
 from deployer.artefacts.sources.files import copy, sha256_of
 from deployer.errors import SourceError
-from deployer.llama.build import tree_git, tree_packages
+from deployer.llama.build import tree_packages
 from deployer.llama.build.archives import refuse_links_outside
+from deployer.llama.git import fetch, pin
 from deployer.llama.patches import (
     Outcome,
     Patch,
@@ -104,7 +105,7 @@ def _fingerprint(path: Path) -> str:
 Source: TypeAlias = Literal["git", "pypi", "path"]
 
 TREE_SOURCES = ("source-git", "source-pypi", "source-path")
-"""What `Pin.source` is for a build from source."""
+"""Values of `Pin.source` for a build from source."""
 
 _BUILD_TAG = re.compile(r"b(\d+)")
 
@@ -117,13 +118,13 @@ class SourceRequest:
     tag: str
     """``bNNNNN``, ``vX.Y.Z`` or a commit."""
     commit: str | None = None
-    """What the tag must stand for; with `pypi` and `path` it is only reported."""
+    """The commit the tag must resolve to; with `pypi` and `path` only reported."""
     repo: str | None = None
     """Repository for `git` instead of upstream's."""
     path: Path | None = None
     """Folder for `path`."""
     cuda: bool = False
-    """Whether CUDA sources are needed."""
+    """The build needs CUDA sources."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,9 +163,7 @@ def fetch_tree(pin: Pin, into: Path, around: Surroundings) -> None:
     """
     match pin.source:
         case "source-git":
-            tree_git.fetch(
-                pin, into, downloads=around.downloads, environment=around.environment
-            )
+            fetch(pin, into, downloads=around.downloads, environment=around.environment)
         case "source-pypi":
             tree_packages.fetch(
                 pin,
@@ -217,7 +216,7 @@ def number_of(tag: str) -> int | None:
 def check_patches(
     request: SourceRequest, patches: Sequence[Patch], around: Surroundings
 ) -> list[PatchVerdict]:
-    """What each patch means for a source, each on its own; raises SourceError."""
+    """Return the verdict on each patch alone for a source; raises SourceError."""
     around.downloads.mkdir(parents=True, exist_ok=True, mode=0o700)
     pin = _pin(request, around)
     with tempfile.TemporaryDirectory(dir=around.downloads, prefix=".tree-") as folder:
@@ -231,7 +230,7 @@ def _pin(request: SourceRequest, around: Surroundings) -> Pin:
     around.downloads.mkdir(parents=True, exist_ok=True, mode=0o700)
     match request.source:
         case "git":
-            return tree_git.pin(
+            return pin(
                 repo=request.repo or UPSTREAM,
                 tag=request.tag,
                 commit=request.commit,
