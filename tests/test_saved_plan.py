@@ -71,7 +71,7 @@ def test_a_newer_form_is_refused() -> None:
         from_json(text, "demo.plan")
     assert caught.value.message == (
         "`demo.plan` was written by a newer deployer (plan version "
-        f"{VERSION + 1}, this one reads {VERSION})"
+        f"{VERSION + 1}, this version reads {VERSION})"
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from deployer.cli.for_each_stack import report
-from deployer.cli.output import is_terminal, width
+from deployer.cli.output import refuse_without_terminal, width
 from deployer.cli.progress_display import Show
 from deployer.cli.stream import Stream
 from deployer.engines.contract import Endpoint
@@ -39,8 +39,8 @@ def asked_for(
     gone = [subject.gone for subject in subjects if subject.gone is not None]
     if gone and not allow_destroy:
         raise UsageError(
-            f"no file asks for {', '.join(f'`{name}`' for name in gone)} any more,"
-            " and nothing was allowed to be destroyed",
+            f"no stack file declares {', '.join(f'`{name}`' for name in gone)} any"
+            " more, and `--allow-destroy` was not given",
             hint="add `--allow-destroy` once that is what you want",
         )
     return subjects
@@ -98,7 +98,7 @@ class Run:
             stream.planned(planned, subject.file)
             if not self.yes:
                 raise UsageError(
-                    "nobody can be asked while `--json` is printed",
+                    "`--json` asks no questions",
                     hint="add `--yes` once `deployer plan` shows what you want",
                 )
             return True
@@ -136,7 +136,7 @@ def asker(show: Show, *, yes: bool) -> Confirm:
             click.echo(f"note: {note}")
         if yes:
             return True
-        refuse_without_terminal()
+        refuse_without_terminal("add `--yes` once the plan above is what you want")
         return click.confirm("Apply these steps?", default=False)
 
     return confirm
@@ -156,15 +156,6 @@ def _table(verdicts: Sequence[Verdict]) -> None:
     from deployer.gates.harness.report import table  # noqa: PLC0415 - only with gates
 
     click.echo(harmless(f"\n{table(verdicts, width=width())}"))
-
-
-def refuse_without_terminal() -> None:
-    """Raise UsageError where nobody can be asked."""
-    if not is_terminal():
-        raise UsageError(
-            "nobody can be asked here: this is not a terminal",
-            hint="add `--yes` once the plan above is what you want",
-        )
 
 
 def finish(done: Applied | None) -> None:

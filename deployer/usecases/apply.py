@@ -197,13 +197,13 @@ def earlier(state: State, number: int | None) -> Release:
         if not before:
             raise UsageError(
                 f"stack `{state.stack}` has no earlier release to roll back to",
-                hint="`deployer history` lists the kept ones",
+                hint="`deployer history` lists the retained releases",
             )
         return before[-1]
     if (found := state.release(number)) is not None:
         return found
     kept = ", ".join(str(r.number) for r in state.releases) or "none"
-    raise UsageError(f"release {number} is not kept", hint=f"kept are: {kept}")
+    raise UsageError(f"release {number} is not retained", hint=f"retained: {kept}")
 
 
 def _planned(found: Deployed, graph: Graph, drift: tuple[Drift, ...] = ()) -> Planned:

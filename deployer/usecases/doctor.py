@@ -160,7 +160,7 @@ def _open(url: str, unkeyed: Answer, stack: Stack | None) -> Iterator[Finding]:
     """A server that asks nobody for a key; a note where the stack says so."""
     if unkeyed.status != 200:
         return
-    what = f"everybody may use {url}: it answers without an API key"
+    what = f"anyone may use {url}: it answers without an API key"
     if stack is not None and stack.api_key is not None:
         hint = "the stack has a key: `deployer apply`, or something else has the port"
         yield Finding("server", Grade.ERROR, what, hint, "open-server")
@@ -169,7 +169,7 @@ def _open(url: str, unkeyed: Answer, stack: Stack | None) -> Iterator[Finding]:
         said = f"`auth.open`: {reason}" if reason else "only this machine reaches it"
         yield Finding("server", Grade.NOTE, what, said, "open-server")
     else:
-        hint = "give it a key (`auth.api_key`), or see that nobody else reaches it"
+        hint = "give it a key (`auth.api_key`), or let no other client reach it"
         yield Finding("server", Grade.WARNING, what, hint, "open-server")
 
 
@@ -233,7 +233,7 @@ def read(lines: Iterable[str], name: str) -> tuple[Finding, ...]:
         )
         for seen in symptoms_in(lines)
     )
-    return found or (fine("log", f"{name} shows nothing known to be wrong"),)
+    return found or (fine("log", f"{name} shows no known issue"),)
 
 
 def _times(count: int) -> str:
@@ -382,7 +382,7 @@ def store(settings: Settings, *, now: float) -> Iterator[Finding]:
     for entry in entries:
         for problem in entry.problems():
             broken = True
-            hint = "`deployer apply` makes it anew; `deployer store verify` reads all"
+            hint = "`deployer apply` makes it again; `deployer store verify` reads all"
             what = f"{entry.kind} {entry.key[:12]}: {problem}"
             yield Finding("store", Grade.ERROR, what, hint)
     if not broken:

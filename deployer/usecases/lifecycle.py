@@ -22,7 +22,7 @@ def start(stack_file: Path, settings: Settings, say: Say) -> Endpoint:
 
 
 def restore(stack_file: Path, settings: Settings, say: Say) -> Restored:
-    """Bring the live server back from its snapshot, now.
+    """Restore the live server from its snapshot now.
 
     Raises UsageError where there is no snapshot that can be used; the server that runs
     is left alone then.
@@ -41,8 +41,8 @@ def restore(stack_file: Path, settings: Settings, say: Say) -> Restored:
         if flaw := found.engine.flaw(snapshot, server):
             raise UsageError(
                 f"the snapshot cannot be used: {flaw}",
-                hint=f"`deployer apply {stack_file}` takes a new one; what runs was"
-                " left alone",
+                hint=f"`deployer apply {stack_file}` takes a new one; the live"
+                " server was not touched",
             )
         restored = found.engine.restore(server, found.needs, say, beside=False)
         # A run that was killed may have left its clients outside.
@@ -51,7 +51,7 @@ def restore(stack_file: Path, settings: Settings, say: Say) -> Restored:
 
 
 def stop(stack_file: Path, settings: Settings, say: Say) -> Deployed:
-    """Stop the server; the release stays, and `start` brings it back."""
+    """Stop the server; the release stays, and `start` starts it again."""
     found = deployed(stack_file, settings, thoroughly=True)
     with found.store.lock(operation="stop"):
         for stray in found.strays:

@@ -50,7 +50,7 @@ def _release(state: State, number: int) -> Release:
     if (found := state.release(number)) is not None:
         return found
     kept = ", ".join(str(r.number) for r in state.releases) or "none"
-    raise UsageError(f"release {number} is not kept", hint=f"kept are: {kept}")
+    raise UsageError(f"release {number} is not retained", hint=f"retained: {kept}")
 
 
 @dataclass(frozen=True, slots=True)

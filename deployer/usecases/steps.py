@@ -190,7 +190,7 @@ class _Run:
         self._write(lambda s: s.staged(record_of(node, outputs)))
         if self._stopped is not None:
             silent = show_seconds(self._world.clock() - self._stopped_at)
-            self._world.say(Talk(node.address, f"nothing answered for {silent}"))
+            self._world.say(Talk(node.address, f"downtime: {silent}"))
 
     def _check(self, node: Node, gates: tuple[str, ...]) -> None:
         self._verdicts = self._world.judge(self._staged(node), gates, candidate=True)
@@ -355,7 +355,7 @@ def _silent(event: Event) -> None:
 def _refusal(verdicts: Sequence[Verdict], aftermath: str) -> GateError:
     held = [v.gate for v in verdicts if v.holds_back]
     return GateError(
-        f"held back by {', '.join(f'`{gate}`' for gate in held)}",
+        f"not promoted: failed {', '.join(f'`{gate}`' for gate in held)}",
         hint=f"{aftermath}; the table above says what each gate saw",
     )
 

@@ -116,7 +116,7 @@ def _newest(settings: Settings) -> tuple[str | None, Finding]:
     try:
         found = newest(_NAME, environment=settings.environment)
     except DeployerError as error:
-        why = f"could not be told: {error.message}"
+        why = f"unknown: {error.message}"
         return None, Finding("newest", why, _INDEX, fine=False)
     finding = compare(found, __version__)
     return found.version if finding.fine else None, finding
@@ -136,7 +136,7 @@ def _dependencies() -> Iterator[Finding]:
     try:
         wanted = requires(_NAME) or []
     except PackageNotFoundError:
-        why = "could not be told: this deployer is not installed as a package"
+        why = "unknown: this deployer is not installed as a package"
         yield Finding("dependencies", why, fine=False)
         return
     wrong = tuple(out_of_bounds(wanted, _installed))

@@ -52,7 +52,8 @@ def test_locked_refuses_without_a_lock_file(paper: Project) -> None:
 
     assert done.code == 3
     assert done.err == (
-        "error: `stacks/demo.lock.json` is not there, and `--locked` may not write it\n"
+        "error: `stacks/demo.lock.json` does not exist, and `--locked` does not write"
+        " it\n"
         f"  hint: run `deployer lock {DEMO}`\n"
     )
 

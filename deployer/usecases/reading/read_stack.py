@@ -437,7 +437,7 @@ def _stale(
     hint = f"run `deployer lock {stack_file}`"
     if locked is None:
         return UsageError(
-            f"`{lock}` is not there, and `--locked` may not write it", hint
+            f"`{lock}` does not exist, and `--locked` does not write it", hint
         )
     every = sorted(locked.inputs.keys() | inputs.keys())
     fields = [p for p in every if locked.inputs.get(p) != inputs.get(p)]
@@ -457,7 +457,7 @@ def _refuse_snapshot(stack: Stack, abilities: Abilities) -> None:
     wanted = stack.snapshot is not None and stack.snapshot.enabled is True
     if wanted and not abilities.snapshots:
         raise UsageError(
-            f"no snapshot can be taken here: {abilities.why_not}",
+            f"snapshots do not work here: {abilities.why_not}",
             hint="; or ".join(filter(None, (abilities.hint, _COLD))),
         )
 
