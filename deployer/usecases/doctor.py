@@ -26,8 +26,12 @@ from deployer.system.children import find_program
 from deployer.system.files import read_regular
 from deployer.usecases.context.deployed import deployed
 from deployer.usecases.context.settings import Settings
-from deployer.usecases.reading.known_issues import notices_of, number_of
-from deployer.usecases.reading.read_stack import refuse_build, refuse_options
+from deployer.usecases.reading.read_stack import (
+    notices_of,
+    number_of,
+    refuse_build,
+    refuse_options,
+)
 
 
 class Grade(StrEnum):

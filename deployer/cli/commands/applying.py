@@ -18,13 +18,7 @@ from deployer.cli.options import (
 )
 from deployer.cli.output import refuse_without_terminal
 from deployer.cli.progress_display import Show
-from deployer.cli.runs import (
-    Run,
-    asked_for,
-    asker,
-    evidence,
-    finish,
-)
+from deployer.cli.runs import Run, asked_for, asker, evidence, finish
 from deployer.errors import CancelledError
 from deployer.show.text import plan_text
 from deployer.usecases.apply import destroy, rollback

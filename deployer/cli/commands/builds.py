@@ -168,7 +168,7 @@ def _takes(option: Option) -> str:
     if not option.hint:
         return "no value"
     words = {"int": "an integer", "number": "a number", "two": "two values"}
-    return f"{words.get(option.takes.value, 'a text')} ({option.hint})"
+    return f"{words.get(option.takes.value, 'a string')} ({option.hint})"
 
 
 def _life_lines(life: Life | None) -> Iterator[str]:

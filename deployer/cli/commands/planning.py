@@ -19,19 +19,52 @@ from deployer.cli.options import (
     since_option,
 )
 from deployer.cli.output import json_head, json_line
-from deployer.cli.print_plan import print_plan
 from deployer.errors import UsageError
+from deployer.show.text import plan_text
 from deployer.stack.fields.values import JsonValue
 from deployer.stack.notices import notice_data, notice_lines
 from deployer.system.file_modes import as_the_user
-from deployer.usecases.context.concurrent_states import concurrent_states
 from deployer.usecases.context.settings import Options, Settings, settings_of
-from deployer.usecases.context.stack_files import Subject
+from deployer.usecases.context.stack_files import Subject, concurrent_states
 from deployer.usecases.plan import Planned, plan
 
 if TYPE_CHECKING:
+    from deployer.usecases.plan_file import SavedPlan
+if TYPE_CHECKING:
     from deployer.cli.progress_display import Show
     from deployer.planning.events import Progress, Watch
+
+
+def print_plan(
+    planned: "Planned | SavedPlan",
+    form: str,
+    file: Path,
+    *,
+    steps: bool,
+    apart: bool = False,
+) -> None:
+    """Print a plan, in a form for people or for programs."""
+    seen = planned.prepared if isinstance(planned, Planned) else None
+    fit, notices = (None, ()) if seen is None else (seen.fit, seen.notices)
+    match form:
+        case "json":
+            from deployer.show.data import plan_data  # noqa: PLC0415 - rare
+
+            data = plan_data(planned.plan, planned.places, fit=fit)
+            data["notices"] = [notice_data(notice) for notice in notices]
+            data["notes"] = [*planned.notes]
+            json_line({**data, "file": str(file)})
+        case "markdown":
+            from deployer.cli.comment import comment_of  # noqa: PLC0415 - rare
+
+            click.echo(comment_of(planned, file), nl=False)
+        case _:
+            text = plan_text(planned.plan, planned.places, steps=steps, fit=fit)
+            notes = (f"note: {note}" for note in planned.notes)
+            lines = [*notes, *notice_lines(notices)]
+            text = "\n".join((text.removesuffix("\n"), *lines, ""))
+            click.echo(f"\n{text}" if apart else text, nl=False)
+
 
 CHANGES = 2
 """Exit code of `plan --detailed-exitcode` when something would change."""
@@ -254,7 +287,7 @@ def refresh_command(
         drift_data,
         drift_lines,
     )
-    from deployer.usecases.refresh import refresh  # noqa: PLC0415 - only here
+    from deployer.usecases.releases import refresh  # noqa: PLC0415 - only here
 
     drifted = 0
 

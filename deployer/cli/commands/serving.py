@@ -13,7 +13,7 @@ from deployer.errors import GateError
 from deployer.spelling import harmless
 from deployer.stack.fields.values import show_seconds
 from deployer.usecases.context.settings import settings_of
-from deployer.usecases.lifecycle import logs, restore, start, stop
+from deployer.usecases.releases import logs, restore, start, stop
 
 if TYPE_CHECKING:
     from deployer.usecases.watch import Probe

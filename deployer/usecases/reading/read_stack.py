@@ -20,6 +20,7 @@ from deployer.diagnostics import Place, Problem
 from deployer.engines.registry import abilities_of, machine_inputs
 from deployer.errors import StackError, UsageError
 from deployer.llama.flags.unknown_options import problems_of
+from deployer.llama.known.traps import traps_of
 from deployer.planning.argv import words_by_field
 from deployer.planning.events import Watch, unwatched
 from deployer.planning.facts import HEADER, Facts, Pin
@@ -27,6 +28,7 @@ from deployer.planning.graph import (
     TEMPLATE_DIGEST,
     WARMUP_DIGESTS,
     architectures_of,
+    build_number,
     expand,
     narrowed,
     snapshot_notes,
@@ -39,6 +41,7 @@ from deployer.stack.fields.model import Stack
 from deployer.stack.fields.values import Flat
 from deployer.stack.gate_files import files_of, judged_by
 from deployer.stack.load import Loaded, load
+from deployer.stack.notices import Notice, Severity
 from deployer.stack.project_root import (
     PROJECT_FILE,
     how_to_allow,
@@ -48,12 +51,46 @@ from deployer.stack.project_root import (
 )
 from deployer.stack.yaml.yaml12 import place_of
 from deployer.usecases.context.settings import Options, Settings, patches_folder
-from deployer.usecases.reading.known_issues import number_of, refuse_traps
 from deployer.usecases.reading.prepared import Prepared, look
 from deployer.usecases.reading.weights import refuse_model, weighed
 
 if TYPE_CHECKING:
     from deployer.llama.patches import Patch
+
+
+def number_of(stack: Stack, locked: Facts | None) -> int | None:
+    """The build that a stack pins, from its tag or from the lock file."""
+    return tag_number(stack) if locked is None else build_number(stack, locked)
+
+
+def notices_of(loaded: Loaded, build: int | None) -> tuple[Notice, ...]:
+    """Every trap of a stack on this build, sorted by place."""
+    start = Place(str(loaded.sources[-1] if loaded.sources else "stack"))
+    found = (
+        Notice(
+            place_of(loaded.places, caught.path) or start,
+            caught.severity,
+            caught.id,
+            caught.path,
+            caught.what,
+            caught.hint,
+        )
+        for caught in traps_of(loaded.stack, build)
+    )
+    return tuple(sorted(found, key=lambda notice: (notice.place, notice.id)))
+
+
+def refuse_traps(loaded: Loaded, build: int | None) -> tuple[Notice, ...]:
+    """The warnings and notes; raises StackError where a trap is an error."""
+    notices = notices_of(loaded, build)
+    fatal = [
+        Problem(n.place, n.path, f"{n.what} [{n.id}]", n.hint)
+        for n in notices
+        if n.severity is Severity.ERROR
+    ]
+    if fatal:
+        raise StackError(fatal)
+    return notices
 
 
 _TICK = 20_000_000
