@@ -21,9 +21,10 @@ from deployer.show.data import Applied as AppliedLine
 from deployer.show.data import Summary, Version, data_of, line_of, plan_data
 from deployer.show.text import plan_text
 from deployer.spelling import harmless
-from deployer.usecases.apply import Applied, Confirm, apply_stack, destroy
+from deployer.usecases.apply import Applied, Confirm, apply_stack
 from deployer.usecases.context.settings import Options, Settings
 from deployer.usecases.context.stack_files import Subject
+from deployer.usecases.destroy import destroy
 from deployer.usecases.plan import Planned
 from deployer.usecases.plan_file import SavedPlan
 
