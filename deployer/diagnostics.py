@@ -1,7 +1,9 @@
-"""What is wrong with a stack, as values that can be listed, sorted and shown."""
+"""A diagnostic: one thing to say about a stack or its surroundings, with its place."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any, Final
 
 from deployer.spelling import harmless
 
@@ -18,22 +20,88 @@ class Place:
         return f"{self.file}:{self.line}:{self.column}"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Problem:
-    """One thing to fix: where, what, and if it is known, how."""
+NOWHERE: Final = Place("stack")
+"""The place of what was not read from a file."""
 
-    place: Place
+
+class Severity(StrEnum):
+    """How bad it is."""
+
+    ERROR = "error"
+    """It cannot work: refused."""
+    WARNING = "warning"
+    """It works until something happens that is likely."""
+    NOTE = "note"
+    """Worth knowing."""
+    FINE = "fine"
+    """Checked, nothing to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnostic:
+    """One finding: what it is about, what is so, and where known, what to do."""
+
     path: str
-    """Dotted path in the stack; empty for a problem of the file itself."""
+    """Dotted field path; empty for a whole file; an area for `doctor` and `version`."""
     what: str
     hint: str = ""
+    severity: Severity = Severity.ERROR
+    code: str = ""
+    """Identifier of the known issue or the symptom."""
+    place: Place = NOWHERE
+    needs: str = ""
+    """Path of the section whose absence breaks the rule."""
+
+    def __str__(self) -> str:
+        code = f" [{self.code}]" if self.code else ""
+        return f"{self.place}: {self.severity}: {self.what}{code}"
 
 
-def problems_text(problems: Iterable[Problem]) -> str:
-    """Every problem with its place, and a hint below where there is one."""
-    shown = []
-    for problem in problems:
-        shown.append(f"{problem.place}: error: {problem.what}\n")
-        if problem.hint:
-            shown.append(f"  hint: {problem.hint}\n")
-    return harmless("".join(shown))
+def place_of(places: Mapping[str, Place], path: str) -> Place | None:
+    """The place of a path, or of the nearest one above it that was written."""
+    while path:
+        if found := places.get(path):
+            return found
+        path = path.rpartition(".")[0]
+    return None
+
+
+def placed(
+    found: Iterable[Diagnostic], places: Mapping[str, Place], otherwise: Place = NOWHERE
+) -> list[Diagnostic]:
+    """Give each diagnostic the place of its path, and order all by place."""
+    given = (replace(it, place=place_of(places, it.path) or otherwise) for it in found)
+    return in_order(given)
+
+
+def in_order(found: Iterable[Diagnostic]) -> list[Diagnostic]:
+    """By place, each once: an alias shows one mistake in several paths."""
+    first = {(it.place, it.what): it for it in reversed([*found])}
+    return sorted(first.values(), key=lambda it: (it.place, it.code, it.path, it.what))
+
+
+def diagnostic_lines(found: Iterable[Diagnostic]) -> Iterator[str]:
+    """Each diagnostic with its place, and its hint below."""
+    for it in found:
+        yield harmless(str(it))
+        if it.hint:
+            yield harmless(f"  hint: {it.hint}")
+
+
+def diagnostics_text(found: Iterable[Diagnostic]) -> str:
+    """Return the lines of every diagnostic as one text."""
+    return "".join(f"{line}\n" for line in diagnostic_lines(found))
+
+
+def diagnostic_data(it: Diagnostic) -> dict[str, Any]:
+    """A diagnostic as JSON."""
+    return {
+        "file": it.place.file,
+        "line": it.place.line,
+        "column": it.place.column,
+        "severity": it.severity.value,
+        "id": it.code,
+        "path": it.path,
+        "what": it.what,
+        "hint": it.hint,
+    }

@@ -25,7 +25,7 @@ import errno
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from deployer.diagnostics import Problem
+from deployer.diagnostics import Diagnostic, in_order
 
 _ADVICE: Mapping[int | None, str] = {
     errno.ENOSPC: "free some space; `DEPLOYER_HOME` moves the store to another disk",
@@ -59,10 +59,10 @@ class UsageError(DeployerError):
 class StackError(UsageError):
     """The stack files are wrong; carries every problem found, sorted by place."""
 
-    def __init__(self, problems: Sequence[Problem]) -> None:
+    def __init__(self, problems: Sequence[Diagnostic]) -> None:
         count = len(problems)
         super().__init__(f"{count} problem{'s' if count != 1 else ''} in the stack")
-        self.problems = tuple(problems)
+        self.problems = tuple(in_order(problems))
 
 
 class AuthError(DeployerError):

@@ -20,9 +20,10 @@ from cmarkgfm.cmark import Options  # type: ignore[import-untyped]
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from deployer.diagnostics import Place, Problem
+from deployer.diagnostics import Diagnostic, Place
+from deployer.engines.registry import costs_of
 from deployer.show.markdown import Entry, comment
-from deployer.show.words import costs
+from deployer.show.words import costs_line
 from tests.planning.checking import MODAL, but, planned
 
 SIZES = {"desktop": (920, 840), "phone": (420, 950)}
@@ -62,7 +63,8 @@ def entries() -> Iterator[Entry]:
     yield entry("old", but(MODAL, "name: demo", "name: old"), None)
     place = Place("stacks/new.yaml", 14, 3)
     hint = "did you mean `ctx_size`?"
-    problem = Problem(place, "server.ctx", "unknown key `ctx` under `server`", hint)
+    what = "unknown key `ctx` under `server`"
+    problem = Diagnostic("server.ctx", what, hint, place=place)
     yield Entry("stacks/new.yaml", problems=(problem,))
     yield from (Entry(f"stacks/team-{n}.yaml", unchanged=True) for n in range(1, 15))
 
@@ -72,8 +74,8 @@ def entry(name: str, before: str, after: str | None, fits: str = "") -> Entry:
     made = replace(planned(before, after), stack=name)
     file = f"stacks/{name}.yaml"
     notes = [f"fits     {fits}"] if fits else []
-    if bill := costs(made):
-        notes.append(f"costs    {bill}")
+    if (bill := costs_of(made)) is not None:
+        notes.append(f"costs    {costs_line(bill)}")
     gone = " --changed-since origin/main --allow-destroy" if after is None else ""
     places = {"server.ctx_size": Place(file, 8, 10), "gpu": Place(file, 7, 1)}
     places["llama_cpp.tag"] = Place(file, 4, 13)

@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 
 import deployer
-from deployer.diagnostics import Place, problems_text
+from deployer.diagnostics import Place, diagnostics_text, place_of
 from deployer.errors import StackError
 from deployer.stack.load import Loaded, load
-from deployer.stack.yaml.yaml12 import place_of
 
 SMALL = """\
 version: 1
@@ -38,7 +37,7 @@ def loaded(text: str, *, engine: str | None = None) -> Loaded:
 def refused(path: str, *, engine: str | None = None) -> str:
     with pytest.raises(StackError) as raised:
         load(Path(path), engine=engine)
-    return problems_text(raised.value.problems)
+    return diagnostics_text(raised.value.problems)
 
 
 def check(text: str | bytes, expect: str) -> None:
@@ -298,7 +297,7 @@ def test_a_secret_is_refused_and_never_shown(secret: str, more: str) -> None:
         loaded(SMALL + more.replace("SECRET", secret))
     assert "looks like a secret" in [p.what for p in raised.value.problems]
     assert secret not in repr(raised.value.problems)
-    assert secret not in problems_text(raised.value.problems)
+    assert secret not in diagnostics_text(raised.value.problems)
 
 
 def test_digests_and_long_names_are_no_secrets() -> None:

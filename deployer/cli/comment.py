@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 import click
 
 from deployer.cli.for_each_stack import ENDS_ALL, annotate_error, report
+from deployer.diagnostics import diagnostic_lines
+from deployer.engines.registry import costs_of
 from deployer.errors import DeployerError, StackError, error_of
 from deployer.planning.plan import Plan
 from deployer.show.data import plan_data
 from deployer.show.markdown import Entry, comment
 from deployer.show.text import fit_line
-from deployer.show.words import costs, drifted
+from deployer.show.words import costs_line, drifted
 from deployer.stack.fields.values import JsonValue
-from deployer.stack.notices import notice_lines
 from deployer.usecases.context.stack_files import Subject
 from deployer.usecases.plan import UNSEEN_STATE, Planned
 
@@ -96,10 +97,10 @@ def _below(planned: "Planned | SavedPlan") -> Iterator[str]:
     seen = planned.prepared if changes and isinstance(planned, Planned) else None
     if seen is not None and seen.fit is not None:
         yield f"fits     {fit_line(seen.fit)}"
-    if changes and (bill := costs(planned.plan)):
-        yield f"costs    {bill}"
+    if changes and (bill := costs_of(planned.plan)) is not None:
+        yield f"costs    {costs_line(bill)}"
     yield from (f"note: {note}" for note in planned.notes)
-    yield from () if seen is None else notice_lines(seen.notices)
+    yield from () if seen is None else diagnostic_lines(seen.notices)
 
 
 def _command(subject: Subject, since: str | None) -> str:

@@ -7,7 +7,12 @@ from pathlib import Path
 import click
 
 from deployer.cli.output import json_head, json_line
-from deployer.diagnostics import Problem, problems_text
+from deployer.diagnostics import (
+    Diagnostic,
+    Place,
+    diagnostic_data,
+    diagnostics_text,
+)
 from deployer.errors import DeployerError, StackError, UsageError, error_of
 from deployer.spelling import harmless, secrets_of, without_secrets
 from deployer.stack.fields.values import JsonValue
@@ -23,13 +28,13 @@ def annotate_error(error: DeployerError, file: Path) -> None:
 
     The last one that GitHub would show says that there may be more.
     """
-    if not isinstance(error, StackError):
-        _tell(_annotation(str(file), error.message, error.hint))
-        return
-    for problem in error.problems:
-        place = problem.place
-        at = f",line={place.line},col={place.column}"
-        _tell(_annotation(place.file, problem.what, problem.hint, at))
+    whole = Diagnostic("", error.message, error.hint, place=Place(str(file), 0))
+    found = error.problems if isinstance(error, StackError) else (whole,)
+    for it in found:
+        at = f",line={it.place.line},col={it.place.column}" if it.place.line else ""
+        what = f"{it.what}\nhint: {it.hint}" if it.hint else it.what
+        name = _property(it.place.file)
+        _tell(f"::error file={name}{at},title=deployer::{_message(what)}")
 
 
 def _tell(text: str) -> None:
@@ -41,11 +46,6 @@ def _tell(text: str) -> None:
         text += " problems"
     if told <= SHOWN:
         click.echo(text, err=True)
-
-
-def _annotation(file: str, what: str, hint: str, at: str = "") -> str:
-    message = f"{what}\nhint: {hint}" if hint else what
-    return f"::error file={_property(file)}{at},title=deployer::{_message(message)}"
 
 
 def _message(text: str) -> str:
@@ -112,7 +112,7 @@ def report(file: Path, error: DeployerError, *, as_json: bool) -> None:
     if as_json:
         json_line({"type": "error", "file": str(file), **error_data(error)})
     elif isinstance(error, StackError):
-        click.echo(problems_text(error.problems), err=True, nl=False)
+        click.echo(diagnostics_text(error.problems), err=True, nl=False)
     else:
         secrets = secrets_of(os.environ)  # an error of a library may quote one
         said = without_secrets(f"{file}: error: {error.message}", secrets)
@@ -128,16 +128,5 @@ def error_data(error: DeployerError) -> Mapping[str, JsonValue]:
         "message": error.message,
         "hint": error.hint,
         "exit_code": error.exit_code,
-        "problems": [_problem(problem) for problem in problems],
-    }
-
-
-def _problem(problem: Problem) -> JsonValue:
-    return {
-        "file": problem.place.file,
-        "line": problem.place.line,
-        "column": problem.place.column,
-        "path": problem.path,
-        "what": problem.what,
-        "hint": problem.hint,
+        "problems": [*map(diagnostic_data, problems)],
     }

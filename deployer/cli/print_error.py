@@ -5,7 +5,7 @@ import sys
 
 import click
 
-from deployer.diagnostics import problems_text
+from deployer.diagnostics import diagnostics_text
 from deployer.errors import (
     CancelledError,
     DeployerError,
@@ -50,7 +50,7 @@ def _say(error: DeployerError, *, debug: bool = False) -> int:
     if debug:
         tell_trace()
     if isinstance(error, StackError):
-        _tell(problems_text(error.problems).rstrip("\n"))
+        _tell(diagnostics_text(error.problems).rstrip("\n"))
         return error.exit_code
     _tell(f"error: {error.message}")
     if error.hint:

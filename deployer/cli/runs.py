@@ -14,6 +14,7 @@ from deployer.cli.for_each_stack import error_data, report
 from deployer.cli.output import json_line, refuse_without_terminal, width
 from deployer.cli.progress_display import Show
 from deployer.engines.contract import Endpoint
+from deployer.engines.registry import costs_of
 from deployer.errors import CancelledError, DeployerError, GateError, UsageError
 from deployer.planning.events import Event, Judged, Progress
 from deployer.planning.verdict import Verdict
@@ -65,7 +66,12 @@ class Stream(Show):
 
     def planned(self, planned: Planned, file: Path) -> None:
         """A plan that is about to be carried out, or that changes nothing."""
-        data = plan_data(planned.plan, planned.places, fit=planned.fit)
+        data = plan_data(
+            planned.plan,
+            planned.places,
+            fit=planned.fit,
+            costs=costs_of(planned.plan),
+        )
         self._say({**data, "file": str(file)})
 
     def applied(self, done: Applied, file: Path) -> None:
@@ -215,7 +221,13 @@ def asker(show: Show, *, yes: bool) -> Confirm:
 
     def confirm(planned: Planned) -> bool:
         show.pause()
-        text = plan_text(planned.plan, planned.places, steps=True, fit=planned.fit)
+        text = plan_text(
+            planned.plan,
+            planned.places,
+            steps=True,
+            fit=planned.fit,
+            costs=costs_of(planned.plan),
+        )
         click.echo(text)
         for note in planned.notes:
             click.echo(f"note: {note}")

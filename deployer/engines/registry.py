@@ -12,6 +12,8 @@ from deployer.planning.state import Record
 
 if TYPE_CHECKING:
     from deployer.engines.contract import Engine, Rendering
+    from deployer.planning.costs import Costs
+    from deployer.planning.plan import Plan
 
 ENGINES: Mapping[str, str] = {
     "local": "deployer.engines.local.engine:LocalEngine",
@@ -36,6 +38,18 @@ RENDERERS: Mapping[str, str] = {
     "modal": "deployer.engines.modal.rendering:render_stack",
 }
 """What shows a stack as its engine sees it; needs no engine to be there."""
+
+
+ESTIMATES: Mapping[str, str] = {"modal": "deployer.engines.modal.billing:estimate"}
+"""Estimates of what a plan costs; an engine that is absent bills nothing."""
+
+
+def costs_of(plan: "Plan") -> "Costs | None":
+    """Estimate what a plan costs; None where nothing is billed or all is destroyed."""
+    if plan.destroys or plan.engine not in ESTIMATES:
+        return None
+    module, _, attribute = ESTIMATES[plan.engine].partition(":")
+    return cast("Costs", getattr(import_module(module), attribute)(plan))
 
 
 def render(name: str, graph: Graph, place: Place) -> "Rendering":

@@ -55,29 +55,32 @@ def machine_of(gpu: str, count: int = 1, *, snapshot: bool = False) -> Machine:
     return Machine(name, memory * 10**9, count, snapshot)
 
 
-def hourly(gpu: str, count: int = 1) -> float:
-    """US dollars for an hour on Modal."""
-    return GPUS[gpu].price * 3600 * count
-
-
 def ways_out(
-    facts: Facts, serving: Serving, gpu: str | None, machine: Machine
+    facts: Facts,
+    serving: Serving,
+    gpu: str | None,
+    machine: Machine,
+    prices: Mapping[str, float],
 ) -> tuple[Way, ...]:
-    """The three cheapest changes after which a model fits: context, cache, GPU."""
+    """Return the three cheapest changes after which a model fits.
+
+    `prices` are dollars for a second of each type of GPU.
+    """
     quantised = _quantised(facts, serving, machine) or _both(facts, serving, machine)
-    others = _other_gpus(facts, serving, gpu, machine)
+    others = _other_gpus(facts, serving, gpu, machine, prices)
     first = (_smaller(facts, serving, machine), quantised, *others[:1])
     spare = (_experts(facts, serving, machine), *others[1:])
     found = [way for way in (*first, *spare) if way is not None][:3]
     return tuple(sorted(found, key=lambda way: way.dearer))
 
 
-def matrix(facts: Facts, serving: Serving, *, count: int = 1) -> tuple[Cell, ...]:
-    """Every GPU with every context and cache type, cheapest GPU first."""
-    names = sorted(GPUS.keys() - _ALIASES, key=lambda name: (GPUS[name].price, name))
+def matrix(
+    facts: Facts, serving: Serving, prices: Mapping[str, float], *, count: int = 1
+) -> tuple[Cell, ...]:
+    """Combine every GPU with every context and cache type, cheapest GPU first."""
     return tuple(
-        _cell(facts, serving, name, count, context, kind)
-        for name in names
+        _cell(facts, serving, name, prices[name] * 3600 * count, count, context, kind)
+        for name in _cheapest_first(prices)
         for context in contexts(facts, serving)
         for kind in CACHE_TYPES
     )
@@ -92,8 +95,18 @@ def contexts(facts: Facts, serving: Serving) -> tuple[int, ...]:
     return tuple(sorted({*kept, own}))
 
 
+def _cheapest_first(prices: Mapping[str, float]) -> list[str]:
+    return sorted(GPUS.keys() - _ALIASES, key=lambda name: (prices[name], name))
+
+
 def _cell(
-    facts: Facts, serving: Serving, gpu: str, count: int, context: int, kind: str
+    facts: Facts,
+    serving: Serving,
+    gpu: str,
+    hourly: float,
+    count: int,
+    context: int,
+    kind: str,
 ) -> Cell:
     asked = replace(serving, ctx_size=context, cache_type_k=kind, cache_type_v=kind)
     fit = fit_on(facts, asked, machine_of(gpu, count))
@@ -105,7 +118,7 @@ def _cell(
         cache_type=kind,
         total=fit.total,
         capacity=fit.capacity,
-        hourly=hourly(gpu, count),
+        hourly=hourly,
     )
 
 
@@ -166,16 +179,21 @@ def _experts(facts: Facts, serving: Serving, machine: Machine) -> Way | None:
 
 
 def _other_gpus(
-    facts: Facts, serving: Serving, gpu: str | None, machine: Machine
+    facts: Facts,
+    serving: Serving,
+    gpu: str | None,
+    machine: Machine,
+    prices: Mapping[str, float],
 ) -> Sequence[Way]:
-    """The two cheapest other GPUs, one of each, that hold it."""
-    now = hourly(gpu, machine.gpus) if gpu is not None else 0.0
+    """Return the two cheapest other GPUs, one of each, that hold the model."""
+    now = prices[gpu] * machine.gpus if gpu is not None else 0.0
     found = []
-    for name in sorted(GPUS.keys() - _ALIASES, key=lambda it: (GPUS[it].price, it)):
+    for name in _cheapest_first(prices):
         other = machine_of(name, snapshot=machine.snapshot)
         fit = fit_on(facts, serving, other)
         if name != gpu and fit.holds and machine.gpus:
-            found.append(Way({"gpu": name}, fit, hourly(name) - now))
+            dearer = (prices[name] - now) * 3600
+            found.append(Way({"gpu": name}, fit, dearer))
     return found[:2]
 
 

@@ -14,7 +14,7 @@ from itertools import accumulate, islice
 from pathlib import Path, PurePosixPath
 from typing import Literal, TypeAlias, get_args
 
-from deployer.diagnostics import Place, Problem
+from deployer.diagnostics import Diagnostic, Place
 from deployer.errors import SourceError, StackError
 from deployer.llama.git import run_git
 from deployer.spelling import did_you_mean, one_of
@@ -67,29 +67,22 @@ class Hunk:
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
-    """What is wrong with a diff, and in which line of it."""
-
-    line: int
-    what: str
-    hint: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class Diff:
     """A patch as it was read."""
 
     files: tuple[str, ...]
     """Paths it touches, sorted."""
     hunks: tuple[Hunk, ...]
-    faults: tuple[Fault, ...]
+    faults: tuple[Diagnostic, ...]
 
 
 @dataclass(slots=True)
 class _Reader:
+    name: str
+    """File that the diff was read from."""
     files: set[str] = field(default_factory=set)
     hunks: list[Hunk] = field(default_factory=list)
-    faults: list[Fault] = field(default_factory=list)
+    faults: list[Diagnostic] = field(default_factory=list)
     file: str = ""
     content: list[str] = field(default_factory=list)
     """Lines of the hunk that is read."""
@@ -110,7 +103,7 @@ class _Reader:
 
     def fault(self, number: int, what: str, hint: str = "") -> None:
         """Remember something that is wrong."""
-        self.faults.append(Fault(number, what, hint))
+        self.faults.append(Diagnostic("", what, hint, place=Place(self.name, number)))
 
     def _open(self, number: int, found: re.Match[str]) -> None:
         if not self.file:
@@ -180,31 +173,24 @@ class _Reader:
             self.files.add(self.file)
 
 
+_GIT_DIFF = "put the output of `git diff` there"
 _COUNT = "it may have been edited by hand, or cut; make it again with `git diff`"
 
 
-def read_diff(text: str) -> Diff:
+def read_diff(text: str, name: str) -> Diff:
     """Read a unified diff; everything that is wrong with it is in `faults`."""
-    reader = _Reader()
+    reader = _Reader(name)
     number = 0
     for number, line in enumerate(text.splitlines(), start=1):
         reader.take(number, line)
     reader.close()
     if reader.old or reader.new:
         reader.fault(number, "the last hunk is cut off", _COUNT)
-    reader.faults.extend(_emptiness(text, reader))
-    return Diff(tuple(sorted(reader.files)), tuple(reader.hunks), tuple(reader.faults))
-
-
-def _emptiness(text: str, reader: _Reader) -> Iterator[Fault]:
     if not text.strip():
-        yield Fault(1, "the patch is empty", "put the output of `git diff` there")
+        reader.fault(1, "the patch is empty", _GIT_DIFF)
     elif not reader.hunks and not reader.faults:
-        yield Fault(
-            1,
-            "not a patch: it has no `@@ … @@` hunk",
-            "put the output of `git diff` there",
-        )
+        reader.fault(1, "not a patch: it has no `@@ … @@` hunk", _GIT_DIFF)
+    return Diff(tuple(sorted(reader.files)), tuple(reader.hunks), tuple(reader.faults))
 
 
 Status: TypeAlias = Literal["merged", "proposed", "refused", "ours"]
@@ -262,19 +248,16 @@ class Patch:
 
 def load_patch(folder: Path) -> Patch:
     """The patch in a folder; raises StackError with everything wrong with it."""
-    problems: list[Problem] = []
+    problems: list[Diagnostic] = []
     name = folder.name
     diff_file = folder / f"{name}.patch"
     description = _described(folder / DESCRIPTION, name, problems)
     text = _text(diff_file, problems)
-    diff = read_diff(text or "")
+    diff = read_diff(text or "", str(diff_file))
     if text is not None:
-        problems.extend(
-            Problem(Place(str(diff_file), fault.line), "", fault.what, fault.hint)
-            for fault in diff.faults
-        )
+        problems.extend(diff.faults)
     if problems or text is None:
-        raise StackError(sorted(problems))
+        raise StackError(problems)
     return Patch(
         name=name,
         why=_said(description, "why"),
@@ -294,14 +277,14 @@ def load_patches(folder: Path, names: tuple[str, ...]) -> tuple[Patch, ...]:
 
     Links are followed as far as the project goes.
     """
-    problems: list[Problem] = []
+    problems: list[Diagnostic] = []
     loaded: list[Patch] = []
     root = root_of(folder.parent / DESCRIPTION)
     for name in names:
         if not may_read(folder / name, root, ()):
             what = f"the patch `{name}` lies outside the project of the stack"
             hint = "it is a link, or in one: put the folder there"
-            problems.append(Problem(Place(str(folder / name)), "", what, hint))
+            problems.append(Diagnostic("", what, hint, place=Place(str(folder / name))))
             continue
         if not (folder / name).is_dir():
             known = names_in(folder)
@@ -309,14 +292,14 @@ def load_patches(folder: Path, names: tuple[str, ...]) -> tuple[Patch, ...]:
             hint = did_you_mean(name, known) or (
                 f"there is {one_of(known)}" if known else "make the folder"
             )
-            problems.append(Problem(Place(str(folder / name)), "", what, hint))
+            problems.append(Diagnostic("", what, hint, place=Place(str(folder / name))))
             continue
         try:
             loaded.append(load_patch(folder / name))
         except StackError as error:
             problems.extend(error.problems)
     if problems:
-        raise StackError(sorted(problems))
+        raise StackError(problems)
     return tuple(loaded)
 
 
@@ -325,27 +308,30 @@ def names_in(folder: Path) -> list[str]:
     return sorted(path.parent.name for path in folder.glob(f"*/{DESCRIPTION}"))
 
 
-def _text(path: Path, problems: list[Problem]) -> str | None:
+def _text(path: Path, problems: list[Diagnostic]) -> str | None:
+    place = Place(str(path))
     if path.is_symlink():
-        problems.append(Problem(Place(str(path)), "", "the patch is a symbolic link"))
+        problems.append(Diagnostic("", "the patch is a symbolic link", place=place))
         return None
     try:
         # Bytes as they are: a line end of the tree is part of the patch.
         return read_regular(path).decode("utf-8")
     except UnicodeDecodeError:
-        problems.append(Problem(Place(str(path)), "", "the patch is not UTF-8"))
+        problems.append(Diagnostic("", "the patch is not UTF-8", place=place))
     except OSError as error:
         what = f"the patch cannot be read: {error.strerror}"
         hint = f"`{path.name}` belongs beside `{DESCRIPTION}`"
-        problems.append(Problem(Place(str(path)), "", what, hint))
+        problems.append(Diagnostic("", what, hint, place=place))
     return None
 
 
-def _described(path: Path, name: str, problems: list[Problem]) -> Table:
+def _described(path: Path, name: str, problems: list[Diagnostic]) -> Table:
     """Return what the YAML file says, checked; every problem goes to ``problems``."""
     place = Place(str(path))
     if path.is_symlink():
-        problems.append(Problem(place, "", f"`{path.name}` is a symbolic link"))
+        problems.append(
+            Diagnostic("", f"`{path.name}` is a symbolic link", place=place)
+        )
         return Table({})
     try:
         table, found = parse(text_of(path, file=str(path), asked=place), str(path))
@@ -357,28 +343,28 @@ def _described(path: Path, name: str, problems: list[Problem]) -> Table:
     return table
 
 
-def _wrong(table: Table, place: Place, name: str) -> Iterator[Problem]:
+def _wrong(table: Table, place: Place, name: str) -> Iterator[Diagnostic]:
     known = (*_REQUIRED, *_OPTIONAL)
     for key, entry in table.entries.items():
         if key not in known:
             hint = did_you_mean(key, known) or f"known are {', '.join(known)}"
-            yield Problem(entry.place, key, f"unknown key `{key}`", hint)
+            yield Diagnostic(key, f"unknown key `{key}`", hint, place=entry.place)
         elif key in _MARKERS:
             yield from _wrong_marker(key, entry)
         elif not _is_text(entry):
-            yield Problem(entry.place, key, f"`{key}` is not a text")
+            yield Diagnostic(key, f"`{key}` is not a text", place=entry.place)
         else:
             yield from _wrong_text(key, entry, name)
     for key in _REQUIRED:
         if key not in table.entries:
-            yield Problem(place, key, f"`{key}` is missing", f"add `{key}: …`")
+            yield Diagnostic(key, f"`{key}` is missing", f"add `{key}: …`", place=place)
 
 
-def _wrong_text(key: str, entry: Entry, name: str) -> Iterator[Problem]:
+def _wrong_text(key: str, entry: Entry, name: str) -> Iterator[Diagnostic]:
     text = entry.node.text if isinstance(entry.node, Scalar) else ""
     check = _CHECKS.get(key)
     for wrong, hint in check(text, name) if check is not None else ():
-        yield Problem(entry.place, key, f"`{key}` {wrong}", hint)
+        yield Diagnostic(key, f"`{key}` {wrong}", hint, place=entry.place)
 
 
 _Check: TypeAlias = Callable[[str, str], Iterator[tuple[str, str]]]
@@ -413,25 +399,29 @@ _CHECKS: Mapping[str, _Check] = {
 _MARKERS = ("needs", "upstream")
 
 
-def _wrong_marker(key: str, entry: Entry) -> Iterator[Problem]:
+def _wrong_marker(key: str, entry: Entry) -> Iterator[Diagnostic]:
     match entry.node:
         case Broken():
             return
         case Table(entries=entries):
             pass
         case _:
-            yield Problem(entry.place, key, f"`{key}` needs `files:` and `contains:`")
+            yield Diagnostic(
+                key, f"`{key}` needs `files:` and `contains:`", place=entry.place
+            )
             return
     for name in ("files", "contains"):
         if name not in entries:
             hint = _INSTEAD if name == "contains" and "matches" in entries else ""
-            yield Problem(entry.place, key, f"`{key}.{name}` is missing", hint)
+            yield Diagnostic(key, f"`{key}.{name}` is missing", hint, place=entry.place)
     for name, inner in entries.items():
         path = f"{key}.{name}"
         if name not in ("files", "contains") or not _is_text(inner):
-            yield Problem(inner.place, path, f"`{path}` is not `files` or `contains`")
+            yield Diagnostic(
+                path, f"`{path}` is not `files` or `contains`", place=inner.place
+            )
         elif why := _refused(name, _text_of(inner)):
-            yield Problem(inner.place, path, f"`{path}` {why}")
+            yield Diagnostic(path, f"`{path}` {why}", place=inner.place)
 
 
 def _refused(name: str, text: str) -> str:

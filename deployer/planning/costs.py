@@ -1,17 +1,12 @@
-"""What a plan costs on Modal, before it is carried out: an estimate, and said so.
-
-Prices: modal.com/pricing as read on 2026-09-01; region multipliers: the guide on
-region selection of the same day.  How long things take is assumed, see `Pace`.
-"""
+"""Estimated cost of a plan on Modal, from a table of prices and assumed durations."""
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from deployer.planning.plan import Action, Change, Plan
 from deployer.planning.resources import Kind
-from deployer.stack.fields.model import GPUS
 from deployer.stack.fields.values import Flat, JsonValue, seconds, size_in_bytes
 
 GPU_CORES: Final = 4.0
@@ -32,12 +27,12 @@ CANDIDATE_WINDOW: Final = 60
 
 
 def gpus_of(fields: Flat) -> tuple[str, ...]:
-    """The GPUs that are asked for, with their counts, in order of preference."""
+    """Return the GPUs of a stack with their counts, in order of preference."""
     return tuple(_texts(fields.get("gpu")))
 
 
 def cores_of(fields: Flat) -> float:
-    """Physical cores of a container that serves."""
+    """Return the physical cores of a container that serves."""
     match fields.get("modal.cpu"), fields.get("server.threads"):
         case (int() | float() as cores, _):
             return float(cores)
@@ -50,11 +45,10 @@ def cores_of(fields: Flat) -> float:
 
 
 def memory_of(fields: Flat, weights: int) -> int:
-    """MiB of host memory to ask for; Modal bills what is asked for, or more if used.
+    """Return the MiB of host memory to request; Modal bills those, or more if used.
 
-    The weights (of so many bytes) pass through it, at a capture once more;
-    `server.cache_ram` is what the prompt cache may take, and is counted only where
-    the stack says so.
+    The `weights` (bytes) pass through it, at a capture once more; the prompt cache
+    counts only where the stack sets `server.cache_ram`.
     """
     given = fields.get("modal.memory")
     if given is not None:
@@ -86,19 +80,12 @@ class Prices:
     """For a physical core."""
     gib: float
     """For a GiB of memory."""
+    broad_region: float
+    """Factor for a part of the world (`us`)."""
+    narrow_region: float
+    """Factor for a place in it (`us-west`)."""
     as_of: str
     source: str
-
-
-LISTED: Final = Prices(
-    gpu={name: gpu.price for name, gpu in GPUS.items()},
-    core=0.0000131,
-    gib=0.00000222,
-    as_of="2026-09-01",
-    source="https://modal.com/pricing",
-)
-_BROAD, _NARROW = 1.5, 1.75
-"""What a region costs more: a part of the world, and a place in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,21 +114,21 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """About what it costs, in US dollars."""
+    """An estimate in US dollars."""
 
     apply: float
     """Once."""
     awake: float
     """For every hour in which one container is awake."""
-    parts: Mapping[str, float] = field(default_factory=dict)
-    """What `apply` is made of."""
-    always: int = 0
-    """Containers that are awake whether anybody asks or not."""
-    prices: Prices = LISTED
+    parts: Mapping[str, float]
+    """Shares of `apply`."""
+    always: int
+    """Containers that never sleep."""
+    prices: Prices
 
 
-def costs_of(plan: Plan, prices: Prices = LISTED, pace: Pace | None = None) -> Costs:
-    """What carrying out a plan on Modal costs, and what it will cost from then on."""
+def costs_of(plan: Plan, prices: Prices, pace: Pace | None = None) -> Costs:
+    """Estimate what applying a plan on Modal costs, and each hour from then on."""
     fields = _fields(plan)
     size = _size(plan)
     rate = rate_of(fields, size, prices)
@@ -150,8 +137,8 @@ def costs_of(plan: Plan, prices: Prices = LISTED, pace: Pace | None = None) -> C
     return Costs(sum(parts.values()), rate * 3600, parts, always, prices)
 
 
-def rate_of(fields: Flat, weights: int, prices: Prices = LISTED) -> float:
-    """Dollars for a second of one container that serves; of several GPUs the first."""
+def rate_of(fields: Flat, weights: int, prices: Prices) -> float:
+    """Return dollars a second of a serving container; of several GPUs the first."""
     total = cores_of(fields) * prices.core
     total += memory_of(fields, weights) / 1024 * prices.gib
     for gpu in gpus_of(fields)[:1]:
@@ -159,7 +146,8 @@ def rate_of(fields: Flat, weights: int, prices: Prices = LISTED) -> float:
         total += prices.gpu[name] * int(count or 1)
     region = fields.get("modal.region")
     if isinstance(region, str):
-        total *= _NARROW if "-" in region else _BROAD
+        narrow = "-" in region
+        total *= prices.narrow_region if narrow else prices.broad_region
     return total
 
 
@@ -210,7 +198,7 @@ def _plain(cores: float, memory: int, prices: Prices) -> float:
 
 
 def _fields(plan: Plan) -> Flat:
-    """The fields of everything that is wanted."""
+    """Return the fields of everything that the stack wants."""
     found: dict[str, JsonValue] = {}
     for change in plan.changes:
         if change.after is not None:
@@ -223,7 +211,7 @@ def _asked(plan: Plan) -> set[str]:
 
 
 def _size(plan: Plan) -> int:
-    """Bytes of the weights; 0 where nobody said."""
+    """Return the bytes of the weights; 0 where unknown."""
     change = plan.change(Kind.WEIGHTS)
     about = change.after.spec.get("about") if change and change.after else None
     return _whole(about.get("size")) if isinstance(about, dict) else 0

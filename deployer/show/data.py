@@ -8,7 +8,7 @@ A line is never changed once it is written; a stream without a summary did not e
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, assert_never
+from typing import TYPE_CHECKING, Any, Literal, assert_never
 
 from deployer.diagnostics import Place
 from deployer.planning.events import (
@@ -27,12 +27,20 @@ from deployer.planning.verdict import summary
 from deployer.show.words import describe, place_of, step_text, verb
 from deployer.stack.fields.values import JsonValue
 
+if TYPE_CHECKING:
+    from deployer.planning.costs import Costs
+
+
 FORMAT = "1.0"
 """Raised in its first number when a reader of the form before would be misled."""
 
 
 def plan_data(
-    plan: Plan, places: Mapping[str, Place], *, fit: Fit | None = None
+    plan: Plan,
+    places: Mapping[str, Place],
+    *,
+    fit: Fit | None = None,
+    costs: "Costs | None" = None,
 ) -> dict[str, JsonValue]:
     """The plan with everything that its text shows."""
     return {
@@ -59,18 +67,13 @@ def plan_data(
         ],
         "resumes": None if plan.resumes is None else plan.resumes.number,
         "steps": [step_text(step) for step in steps_of(plan)],
-        "costs": _costs(plan),
+        "costs": None if costs is None else _costs(costs),
         "fit": None if fit is None else fit_data(fit),
     }
 
 
-def _costs(plan: Plan) -> JsonValue:
-    """Estimates in US dollars; null where nothing is billed, or all is to go."""
-    if plan.engine != "modal" or plan.destroys:
-        return None
-    from deployer.planning.costs import costs_of  # noqa: PLC0415 - on modal alone
-
-    found = costs_of(plan)
+def _costs(found: "Costs") -> JsonValue:
+    """Return estimates in US dollars."""
     return {
         "currency": "USD",
         "apply": round(found.apply, 4),

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from deployer.diagnostics import Place, Problem
+from deployer.diagnostics import Diagnostic, Place
 from deployer.planning.plan import Action, Cause, Change, Plan, Reason
 from deployer.show.words import (
     because,
@@ -56,7 +56,7 @@ class Entry:
     command: str = ""
     """What to type next; empty where nothing is to be done."""
     error: str = ""
-    problems: tuple[Problem, ...] = ()
+    problems: tuple[Diagnostic, ...] = ()
     unchanged: bool = False
     """It was not planned: it resolves to what it did."""
 

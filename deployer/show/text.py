@@ -1,6 +1,7 @@
 """A plan for a person at a terminal."""
 
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from deployer.diagnostics import Place
 from deployer.planning.fit import Fit, Parts
@@ -8,7 +9,7 @@ from deployer.planning.plan import Cause, Change, Plan
 from deployer.show.words import (
     SIGNS,
     because,
-    costs,
+    costs_line,
     counts,
     describe,
     drifted,
@@ -19,6 +20,10 @@ from deployer.show.words import (
     printable,
     verb,
 )
+
+if TYPE_CHECKING:
+    from deployer.planning.costs import Costs
+
 
 _MIB, _GIB = 1024**2, 1024**3
 _TOGETHER = {"output": "compute", "context": "compute", "process": "compute"}
@@ -105,14 +110,20 @@ def plan_text(
     *,
     steps: bool = False,
     fit: Fit | None = None,
+    costs: "Costs | None" = None,
 ) -> str:
-    """The plan with every reason; ``places`` says where each field was written."""
-    lines = map(printable, _lines(plan, places, fit, steps=steps))
+    """Return the plan with every reason and, by `places`, where its field is."""
+    lines = map(printable, _lines(plan, places, fit, costs, steps=steps))
     return "\n".join(lines) + "\n"
 
 
 def _lines(
-    plan: Plan, places: Mapping[str, Place], fit: Fit | None, *, steps: bool
+    plan: Plan,
+    places: Mapping[str, Place],
+    fit: Fit | None,
+    costs: "Costs | None",
+    *,
+    steps: bool,
 ) -> Iterator[str]:
     yield f"{plan.stack} on {plan.engine} · plan {plan.id} · state serial {plan.serial}"
     yield ""
@@ -127,8 +138,8 @@ def _lines(
         yield f"  ◌ gates    {gates}"
     if fit is not None:
         yield f"  ≤ fits     {fit_line(fit)}"
-    if bill := costs(plan):
-        yield f"  $ costs    {bill}"
+    if costs is not None and not plan.is_empty:
+        yield f"  $ costs    {costs_line(costs)}"
     yield ""
     yield counts(plan)
     if steps and not plan.is_empty:

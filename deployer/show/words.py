@@ -15,6 +15,10 @@ from deployer.stack.fields.values import Flat, JsonValue, http_address, show_byt
 if TYPE_CHECKING:
     from deployer.planning.steps import Step
 
+if TYPE_CHECKING:
+    from deployer.planning.costs import Costs
+
+
 SIGNS: Mapping[Action, str] = {
     Action.KEEP: "✔",
     Action.NOTE: "·",
@@ -127,13 +131,8 @@ def price(dollars: float) -> str:
     return f"${dollars:.2f}" if dollars >= 0.005 else "less than $0.01"
 
 
-def costs(plan: Plan) -> str:
-    """About what a plan costs; empty where nothing is billed or nothing is done."""
-    if plan.engine != "modal" or plan.is_empty or plan.destroys:
-        return ""
-    from deployer.planning.costs import costs_of  # noqa: PLC0415 - on modal alone
-
-    found = costs_of(plan)
+def costs_line(found: "Costs") -> str:
+    """Return an estimate of costs as one line."""
     once = f"about {price(found.apply)}" if found.apply else "nothing"
     awake = f"{found.always} times " if found.always > 1 else ""
     when = "always" if found.always else "while"

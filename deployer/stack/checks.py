@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 
+from deployer.diagnostics import Diagnostic
 from deployer.runtime.keys import KEY_FORM
 from deployer.spelling import did_you_mean, one_of, shown
 from deployer.stack.addresses import host_of, is_loopback, is_metadata
@@ -20,7 +21,6 @@ from deployer.stack.fields.model import GPUS, LlamaCpp, Model, Scaling, Stack
 from deployer.stack.fields.schema import OTHER_NAMES
 from deployer.stack.fields.server import Server
 from deployer.stack.fields.values import seconds
-from deployer.stack.notices import Finding
 
 NEW_KEY = (
     "take a key of printable ASCII without commas and blanks, such as that of"
@@ -40,24 +40,24 @@ _HINT = (
 )
 
 
-def access_checks(stack: Stack) -> Iterator[Finding]:
+def access_checks(stack: Stack) -> Iterator[Diagnostic]:
     """Every rule about who may use the server that a stack breaks."""
     key, auth = stack.api_key, stack.auth
     if auth is not None and key is None and auth.open is None:
         what = "expected `api_key`, or `open` with a reason"
-        yield Finding("auth", what, "add `api_key: {env: LLAMA_API_KEY}`")
+        yield Diagnostic("auth", what, "add `api_key: {env: LLAMA_API_KEY}`")
     if auth is not None and key is not None and auth.open is not None:
         what = "`open` and `api_key` contradict each other"
-        yield Finding("auth.open", what, "keep one of them")
+        yield Diagnostic("auth.open", what, "keep one of them")
     if key is not None and stack.engine == "local" and key.env is None:
         what = "`env` is missing: on local the key is taken from the environment"
-        yield Finding("auth.api_key", what, "add `env: LLAMA_API_KEY`")
+        yield Diagnostic("auth.api_key", what, "add `env: LLAMA_API_KEY`")
     if key is not None and stack.engine == "modal" and key.secret is None:
         what = "`secret` is missing: on modal the key is kept in a Modal secret"
-        yield Finding("auth.api_key", what, "add `secret: llama-api-key`")
+        yield Diagnostic("auth.api_key", what, "add `secret: llama-api-key`")
     if auth is None:
         for path, what in _needs_a_key(stack):
-            yield Finding(path, f"{what} without an API key", _HINT, lacks="auth")
+            yield Diagnostic(path, f"{what} without an API key", _HINT, needs="auth")
 
 
 def closing_words(stack: Stack, *, build: int | None) -> tuple[str, ...]:
@@ -153,7 +153,7 @@ _SHORT_OWNED: Mapping[str, str] = {
 }
 
 
-def checks(stack: Stack) -> Iterator[Finding]:
+def checks(stack: Stack) -> Iterator[Diagnostic]:
     """Every rule between fields that a stack breaks, for the engine it names."""
     yield from _model(stack.model)
     yield from _llama_cpp(stack.llama_cpp)
@@ -177,14 +177,14 @@ def gpu_types(stack: Stack) -> tuple[tuple[str, int], ...]:
     return tuple((m["type"], int(m["count"] or 1)) if m else (t, 0) for t, m in found)
 
 
-def _model(model: Model) -> Iterator[Finding]:
+def _model(model: Model) -> Iterator[Diagnostic]:
     sources = [name for name in _SOURCES if getattr(model, name) is not None]
     if not sources:
         hint = f"add {one_of(_SOURCES)}"
-        yield Finding("model", "nothing says where the weights come from", hint)
+        yield Diagnostic("model", "nothing says where the weights come from", hint)
     for name in sources[1:]:
         what = f"`{name}` and `{sources[0]}` are two sources of weights"
-        yield Finding(f"model.{name}", what, "keep one of them")
+        yield Diagnostic(f"model.{name}", what, "keep one of them")
     if model.repo is not None:
         yield from _picked(model)
     else:
@@ -192,51 +192,51 @@ def _model(model: Model) -> Iterator[Finding]:
             if sources and getattr(model, name) is not None:
                 what = f"`{name}` picks from a `repo`, and there is none"
                 hint = f"leave it out, or write `repo` instead of `{sources[0]}`"
-                yield Finding(f"model.{name}", what, hint)
+                yield Diagnostic(f"model.{name}", what, hint)
     if model.sha256 and sources and not {"path", "url"} & set(sources):
         what = "`sha256` belongs to `path` or `url`"
         hint = f"leave it out: the lock file pins the digests of a `{sources[0]}`"
-        yield Finding("model.sha256", what, hint)
+        yield Diagnostic("model.sha256", what, hint)
     if model.url and model.url.startswith("http:") and not _LOOPBACK.match(model.url):
         what = "weights come over https, except from this machine"
-        yield Finding("model.url", what, "write `https://`")
+        yield Diagnostic("model.url", what, "write `https://`")
     if model.url and is_metadata(host_of(model.url)):
-        yield Finding("model.url", _METADATA)
+        yield Diagnostic("model.url", _METADATA)
 
 
-def _picked(model: Model) -> Iterator[Finding]:
+def _picked(model: Model) -> Iterator[Diagnostic]:
     """One file of a repository is picked in exactly one way."""
     if model.quant is None and model.file is None:
         hint = "add `quant` (such as `Q4_K_M`) or `file`"
-        yield Finding("model", "nothing says which file of the repository", hint)
+        yield Diagnostic("model", "nothing says which file of the repository", hint)
     if model.quant is not None and model.file is not None:
         what = "`file` and `quant` both pick a file"
-        yield Finding("model.file", what, "keep one of them")
+        yield Diagnostic("model.file", what, "keep one of them")
 
 
-def _llama_cpp(llama: LlamaCpp) -> Iterator[Finding]:
+def _llama_cpp(llama: LlamaCpp) -> Iterator[Diagnostic]:
     ready = [name for name in ("package", "binary") if getattr(llama, name) is not None]
     if len(ready) == 2:
         what = "`binary` and `package` are two ready-made servers"
-        yield Finding("llama_cpp.binary", what, "keep one of them")
+        yield Diagnostic("llama_cpp.binary", what, "keep one of them")
     if llama.source == "release":
         ready.append("source: release")
     for name in ("patches", "cuda", "cmake"):
         if ready and getattr(llama, name) is not None:
             what = f"`{name}` needs a build from source, and `{ready[0]}` is ready-made"
             hint = f"leave `{name}` out, or `{ready[0]}`"
-            yield Finding(f"llama_cpp.{name}", what, hint)
+            yield Diagnostic(f"llama_cpp.{name}", what, hint)
     yield from _source(llama, ready)
 
 
-def _source(llama: LlamaCpp, ready: list[str]) -> Iterator[Finding]:
+def _source(llama: LlamaCpp, ready: list[str]) -> Iterator[Diagnostic]:
     """Yield what belongs to one kind of source alone."""
     if llama.source is not None and ready and ready[0] != "source: release":
         what = f"`source` and `{ready[0]}` both say where llama-server comes from"
-        yield Finding("llama_cpp.source", what, "keep one of them")
+        yield Diagnostic("llama_cpp.source", what, "keep one of them")
     source = llama.source or "git"
     if llama.repo and is_metadata(host_of(llama.repo)):
-        yield Finding("llama_cpp.repo", _METADATA)
+        yield Diagnostic("llama_cpp.repo", _METADATA)
     for name, owner in (
         ("source_path", "path"),
         ("repo", "git"),
@@ -244,114 +244,114 @@ def _source(llama: LlamaCpp, ready: list[str]) -> Iterator[Finding]:
     ):
         if getattr(llama, name) is not None and (source != owner or llama.package):
             what = f"`{name}` means something for `source: {owner}` alone"
-            yield Finding(f"llama_cpp.{name}", what, f"leave `{name}` out")
+            yield Diagnostic(f"llama_cpp.{name}", what, f"leave `{name}` out")
     if source == "path" and llama.source_path is None:
         what = "nothing says which folder the source is in"
         hint = "add `source_path: ../llama.cpp`"
-        yield Finding("llama_cpp.source", what, hint)
+        yield Diagnostic("llama_cpp.source", what, hint)
 
 
-def _gpu(stack: Stack) -> Iterator[Finding]:
+def _gpu(stack: Stack) -> Iterator[Diagnostic]:
     if stack.gpu == ():
         hint = "leave `gpu` out to run on the CPU"
-        yield Finding("gpu", "expected at least one GPU type", hint)
+        yield Diagnostic("gpu", "expected at least one GPU type", hint)
     for index, (name, count) in enumerate(gpu_types(stack)):
         path = "gpu" if isinstance(stack.gpu, str) else f"gpu.{index}"
         if name not in GPUS:
             known = did_you_mean(name, GPUS) or f"known: {', '.join(GPUS)}"
-            yield Finding(path, f"no GPU type `{shown(name)}`", known)
+            yield Diagnostic(path, f"no GPU type `{shown(name)}`", known)
         elif not 1 <= count <= GPUS[name].most:
             what = f"expected 1 to {GPUS[name].most} GPUs, got {count}"
-            yield Finding(path, what, f"write `{name}:2` for two")
+            yield Diagnostic(path, what, f"write `{name}:2` for two")
 
 
-def _snapshot(stack: Stack) -> Iterator[Finding]:
+def _snapshot(stack: Stack) -> Iterator[Diagnostic]:
     snapshot = stack.snapshot
     if snapshot is None:
         return
     if snapshot.gpu and any(count > 1 for _, count in gpu_types(stack)):
         what = "the memory of several GPUs cannot be captured"
         hint = "set `snapshot.gpu: false`, or name one GPU"
-        yield Finding("snapshot.gpu", what, hint)
+        yield Diagnostic("snapshot.gpu", what, hint)
     mapped = stack.server and stack.server.mmap
     if mapped and snapshot.enabled is not False and stack.engine == "modal":
         what = "a snapshot does not hold a mapped model file: restores would fail"
-        yield Finding("server.mmap", what, "set `mmap: false`")
+        yield Diagnostic("server.mmap", what, "set `mmap: false`")
     if snapshot.idle is not None and seconds(snapshot.idle) < 1:
         what = "expected at least one second"
-        yield Finding("snapshot.idle", what, "write `idle: 10m`, or leave it out")
+        yield Diagnostic("snapshot.idle", what, "write `idle: 10m`, or leave it out")
     pictured = [one for one in snapshot.warmup or () if one.image is not None]
     if pictured and stack.model.mmproj is None:
         what = "a warm-up shows a picture, and the model has no projector to see it"
-        yield Finding("snapshot.warmup", what, "add `model.mmproj`", lacks="model")
+        yield Diagnostic("snapshot.warmup", what, "add `model.mmproj`", needs="model")
 
 
-def _gates(stack: Stack) -> Iterator[Finding]:
+def _gates(stack: Stack) -> Iterator[Diagnostic]:
     if stack.gates is None:
         return
     if stack.gates.auth is not None and stack.api_key is None:
         what = "the gate `auth` needs a key to try"
-        yield Finding("gates.auth", what, "add `auth.api_key`", lacks="auth")
+        yield Diagnostic("gates.auth", what, "add `auth.api_key`", needs="auth")
     if stack.gates.metrics is not None and not (stack.server and stack.server.metrics):
         what = "the gate `metrics` needs the counters served"
         hint = "set `server.metrics: true`"
-        yield Finding("gates.metrics", what, hint, lacks="server.metrics")
+        yield Diagnostic("gates.metrics", what, hint, needs="server.metrics")
     without = stack.snapshot is None or stack.snapshot.enabled is False
     if stack.gates.restore is not None and without:
         what = "the gate `restore` needs a snapshot to restore from"
-        yield Finding(
-            "gates.restore", what, "add `snapshot: {enabled: true}`", lacks="snapshot"
+        yield Diagnostic(
+            "gates.restore", what, "add `snapshot: {enabled: true}`", needs="snapshot"
         )
     if stack.gates.quality is not None and stack.gates.quality.file is None:
         hint = "add `file: prompts.jsonl`, one prompt and what to expect a line"
-        yield Finding("gates.quality", "nothing says what to ask", hint)
+        yield Diagnostic("gates.quality", "nothing says what to ask", hint)
     replaces = stack.rollout and stack.rollout.strategy == "replace"
     if stack.gates.regression is not None and replaces:
         what = "the gate `regression` asks the live server, which `replace` stops first"
         hint = "write `rollout: {strategy: handover}`"
-        yield Finding("gates.regression", what, hint, lacks="rollout")
+        yield Diagnostic("gates.regression", what, hint, needs="rollout")
     for name, custom in (stack.gates.custom or {}).items():
         yield from _custom(name, custom)
 
 
-def _custom(name: str, custom: Custom) -> Iterator[Finding]:
+def _custom(name: str, custom: Custom) -> Iterator[Diagnostic]:
     if not _NAME.fullmatch(name):
         what = f"expected a name such as `smoke-test`, got `{shown(name)}`"
         hint = "lower-case letters, digits, `-` and `_`, a letter first"
-        yield Finding("gates.custom", what, hint)
+        yield Diagnostic("gates.custom", what, hint)
         return
     if custom.command is None and custom.python is None:
         hint = "add `command: [./smoke.sh]` or `python: checks.py:smoke`"
-        yield Finding(f"gates.custom.{name}", "nothing says what to run", hint)
+        yield Diagnostic(f"gates.custom.{name}", "nothing says what to run", hint)
     if custom.command is not None and custom.python is not None:
         what = "`command` and `python` both say what to run"
-        yield Finding(f"gates.custom.{name}.python", what, "keep one of them")
+        yield Diagnostic(f"gates.custom.{name}.python", what, "keep one of them")
 
 
-def _scaling(scaling: Scaling) -> Iterator[Finding]:
+def _scaling(scaling: Scaling) -> Iterator[Diagnostic]:
     low, high = scaling.min_containers, scaling.max_containers
     if low is not None and high is not None and high < low:
         what = f"`max_containers` is below `min_containers` ({high} < {low})"
         hint = f"raise `max_containers` to {low}"
-        yield Finding("scaling.max_containers", what, hint)
+        yield Diagnostic("scaling.max_containers", what, hint)
 
 
-def _flag(key: str) -> Iterator[Finding]:
+def _flag(key: str) -> Iterator[Diagnostic]:
     path = f"server.flags.{key}"
     bare = key.lstrip("-")
     name = bare.replace("_", "-")
     if not _OPTION.fullmatch(name):
         what = "expected the long name of an option"
-        yield Finding("server.flags", what, "write it as `llama-server --help` does")
+        yield Diagnostic("server.flags", what, "write it as `llama-server --help` does")
     elif hint := _OWNED.get(_SHORT_OWNED.get(name, name)):
-        yield Finding(path, f"`{name}` is not set under `flags`", hint)
+        yield Diagnostic(path, f"`{name}` is not set under `flags`", hint)
     elif field := _fields().get(name):
-        yield Finding(path, f"`{name}` has a field", f"write `{field}` instead")
+        yield Diagnostic(path, f"`{name}` has a field", f"write `{field}` instead")
     elif key != name:
         what = f"options are written without dashes in front: `{key}`"
         if bare == key:
             what = f"options are written with dashes, not underscores: `{key}`"
-        yield Finding(path, what, f"write `{name}`")
+        yield Diagnostic(path, what, f"write `{name}`")
 
 
 @cache

@@ -8,10 +8,10 @@ refuse in the middle of a deploy.
 import re
 from collections.abc import Iterator, Mapping
 
+from deployer.diagnostics import Diagnostic
 from deployer.spelling import did_you_mean, shown
 from deployer.stack.fields.model import Modal, Scaling, Stack
 from deployer.stack.fields.values import seconds
-from deployer.stack.notices import Finding
 
 REGIONS = (
     *("us", "us-east", "us-central", "us-south", "us-west"),
@@ -41,7 +41,7 @@ _ELSEWHERE: Mapping[str, str] = {
 """Sources that Modal cannot reach or use, and why."""
 
 
-def modal_checks(stack: Stack) -> Iterator[Finding]:
+def modal_checks(stack: Stack) -> Iterator[Diagnostic]:
     """Every rule that a stack breaks on Modal."""
     yield from _sources(stack)
     yield from _gpu(stack)
@@ -78,7 +78,7 @@ def modal_notes(stack: Stack) -> Iterator[str]:
         )
 
 
-def _sources(stack: Stack) -> Iterator[Finding]:
+def _sources(stack: Stack) -> Iterator[Diagnostic]:
     named = {
         "llama_cpp.binary": stack.llama_cpp.binary,
         "llama_cpp.package": stack.llama_cpp.package,
@@ -93,25 +93,27 @@ def _sources(stack: Stack) -> Iterator[Finding]:
                 if section == "llama_cpp"
                 else "write `model.repo` or `model.url`: weights are fetched there"
             )
-            yield Finding(path, f"`{name}` {_ELSEWHERE[path]}", hint)
+            yield Diagnostic(path, f"`{name}` {_ELSEWHERE[path]}", hint)
     if stack.llama_cpp.source in ("path", "release"):
         source = stack.llama_cpp.source
         what = f"`source: {source}` does not work on Modal: llama-server is built there"
-        yield Finding("llama_cpp.source", what, "leave it out, or write `source: pypi`")
+        yield Diagnostic(
+            "llama_cpp.source", what, "leave it out, or write `source: pypi`"
+        )
 
 
-def _gpu(stack: Stack) -> Iterator[Finding]:
+def _gpu(stack: Stack) -> Iterator[Diagnostic]:
     if stack.gpu and stack.llama_cpp.cuda is None:
         what = "a build without CUDA would not use the GPU"
         hint = 'add `llama_cpp.cuda: "12.8.1"`'
-        yield Finding("gpu", what, hint, lacks="llama_cpp.cuda")
+        yield Diagnostic("gpu", what, hint, needs="llama_cpp.cuda")
     cuda = stack.llama_cpp.cuda
     if cuda and "B300" in _types(stack) and _version(cuda) < _FIRST_FOR_B300:
         what = f"B300 needs CUDA 13.1 or later, and `cuda` is {cuda}"
-        yield Finding("llama_cpp.cuda", what, 'write `cuda: "13.1"`')
+        yield Diagnostic("llama_cpp.cuda", what, 'write `cuda: "13.1"`')
 
 
-def _snapshot(stack: Stack) -> Iterator[Finding]:
+def _snapshot(stack: Stack) -> Iterator[Diagnostic]:
     wanted = stack.snapshot
     if wanted is None or wanted.enabled is not True or not stack.gpu:
         return
@@ -120,28 +122,28 @@ def _snapshot(stack: Stack) -> Iterator[Finding]:
     if several and not wanted.gpu:
         what = "the memory of several GPUs cannot be captured"
         hint = "name one GPU, or set `snapshot.enabled: false`"
-        yield Finding("snapshot.enabled", what, hint)
+        yield Diagnostic("snapshot.enabled", what, hint)
     elif wanted.gpu is False:
         what = "without `gpu` no GPU is visible before the capture: nothing could start"
         hint = "set `snapshot.gpu: true`, or `snapshot.enabled: false`"
-        yield Finding("snapshot.gpu", what, hint)
+        yield Diagnostic("snapshot.gpu", what, hint)
 
 
-def _window(scaling: Scaling) -> Iterator[Finding]:
+def _window(scaling: Scaling) -> Iterator[Diagnostic]:
     window = scaling.scaledown_window
     if window is not None and not SHORTEST_WINDOW <= seconds(window) <= LONGEST_WINDOW:
         given = shown(window) if isinstance(window, str) else f"{window:g} s"
         what = f"expected {SHORTEST_WINDOW} s to 1 h, got {given}"
         hint = "`scaling.min_containers: 1` keeps a container for good"
-        yield Finding("scaling.scaledown_window", what, hint)
+        yield Diagnostic("scaling.scaledown_window", what, hint)
 
 
-def _region(settings: Modal) -> Iterator[Finding]:
+def _region(settings: Modal) -> Iterator[Diagnostic]:
     region = settings.region
     if region is None or region in REGIONS or _OF_A_CLOUD.fullmatch(region):
         return
     known = did_you_mean(region, REGIONS) or f"known: {', '.join(REGIONS)}"
-    yield Finding("modal.region", f"no region `{shown(region)}`", known)
+    yield Diagnostic("modal.region", f"no region `{shown(region)}`", known)
 
 
 def _crowding(stack: Stack) -> Iterator[str]:

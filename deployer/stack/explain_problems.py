@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from pydantic import ValidationError
 
-from deployer.diagnostics import Place, Problem
+from deployer.diagnostics import Diagnostic
 from deployer.spelling import did_you_mean, nearest, one_of, shown
 from deployer.stack.expected import (
     at,
@@ -27,7 +27,6 @@ from deployer.stack.yaml.yaml12 import (
     Table,
     dotted,
     node_at,
-    place_of,
 )
 
 _ALMOST_BOOLEAN: Mapping[str, str] = {
@@ -48,13 +47,8 @@ def wrong_paths(error: ValidationError) -> dict[Steps, str]:
     return {path: kind for path, kind in wrong.items() if path not in parents}
 
 
-def explained(
-    wrong: Mapping[Steps, str], tree: Table, places: Mapping[str, Place], whole: Place
-) -> Iterator[Problem]:
-    """A problem for each path that is wrong, unless YAML has told it already.
-
-    ``whole`` is the place of what has no nearer one: a key missing at the top.
-    """
+def explained(wrong: Mapping[Steps, str], tree: Table) -> Iterator[Diagnostic]:
+    """Yield a diagnostic for each wrong path that YAML has not reported already."""
     for path, kind in wrong.items():
         node = node_at(tree, path)
         if isinstance(node, Broken):
@@ -66,8 +60,7 @@ def explained(
                 words = _unknown(path)
             case _:
                 words = _mismatch(path, node)
-        place = place_of(places, dotted(path)) or whole
-        yield Problem(place, shown(dotted(path)), *words)
+        yield Diagnostic(dotted(path), *words)
 
 
 def _missing(path: Steps) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from deployer.diagnostics import Place, Problem
+from deployer.diagnostics import Diagnostic, Place, place_of, placed
 from deployer.errors import StackError
 from deployer.spelling import did_you_mean, shown
 from deployer.stack.addresses import folder_of, places_of, trouble_of
@@ -21,7 +21,6 @@ from deployer.stack.fields.model import Stack
 from deployer.stack.fields.project_fields import Project, problems_of
 from deployer.stack.fields.values import JsonValue
 from deployer.stack.gate_files import files_of
-from deployer.stack.notices import Finding
 from deployer.stack.project_root import how_to_allow, may_read, root_of
 from deployer.stack.yaml.overlay import read_layers
 from deployer.stack.yaml.yaml12 import (
@@ -34,7 +33,6 @@ from deployer.stack.yaml.yaml12 import (
     dotted,
     missing,
     parse,
-    place_of,
     plain,
     text_of,
     walk,
@@ -77,13 +75,13 @@ class Written:
 
 def validated(
     written: Written, values: JsonValue
-) -> tuple[Stack | None, list[Problem]]:
+) -> tuple[Stack | None, list[Diagnostic]]:
     """The stack that the values make, and every problem.
 
     What the model refuses is taken out, so that the rules between the other fields
     are checked in the same run; no stack is left when a needed key is missing.
     """
-    problems: list[Problem] = []
+    problems: list[Diagnostic] = []
     wrong = list(written.broken)
     stack: Stack | None
     try:
@@ -95,18 +93,18 @@ def validated(
         wrong += refused
     if stack is not None:
         problems += _broken_rules(stack, written, wrong)
-    return stack, problems
+    found = placed(problems, written.places, Place(str(written.path)))
+    return stack, [replace(it, path=shown(it.path)) for it in found]
 
 
 def _refused_values(
-    error: ValidationError, written: Written, problems: list[Problem]
+    error: ValidationError, written: Written, problems: list[Diagnostic]
 ) -> list[Steps]:
     """Tell what the model refuses; the paths of it, of a missing key its section's."""
     from deployer.stack.explain_problems import explained, wrong_paths  # noqa: PLC0415 - paid for only on trouble
 
     wrong = wrong_paths(error)
-    whole = Place(str(written.path))
-    problems += explained(wrong, written.tree, written.places, whole)
+    problems += explained(wrong, written.tree)
     return [path[:-1] if how == "missing" else path for path, how in wrong.items()]
 
 
@@ -139,15 +137,12 @@ def _until_list(path: Steps) -> Iterator[str]:
 
 def _broken_rules(
     stack: Stack, written: Written, wrong: list[Steps]
-) -> Iterator[Problem]:
+) -> Iterator[Diagnostic]:
     """Every broken rule, except those that may break only because of what is wrong."""
     apart = [dotted(path) for path in wrong]
-    for finding in (*checks(stack), *_unusable(stack, written)):
-        if any(_related(p, finding.path) or _related(p, finding.lacks) for p in apart):
-            continue
-        whole = Place(str(written.path))
-        place = place_of(written.places, finding.path) or whole
-        yield Problem(place, shown(finding.path), finding.what, finding.hint)
+    for it in (*checks(stack), *_unusable(stack, written)):
+        if not any(_related(p, it.path) or _related(p, it.needs) for p in apart):
+            yield it
 
 
 def _related(one: str, other: str) -> bool:
@@ -155,22 +150,22 @@ def _related(one: str, other: str) -> bool:
     return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
 
 
-def _unusable(stack: Stack, written: Written) -> Iterator[Finding]:
+def _unusable(stack: Stack, written: Written) -> Iterator[Diagnostic]:
     """The files that a stack names and may not read, or that are not there."""
     folder = written.path.parent
     root = root_of(written.path)
     files = dict(_files_of(stack))
     repo = stack.llama_cpp.repo
     if repo is not None and (told := trouble_of(repo)):
-        yield Finding("llama_cpp.repo", shown(told[0], longest=200), told[1])
+        yield Diagnostic("llama_cpp.repo", shown(told[0], longest=200), told[1])
     for path, name in (*files.items(), *_folders_of(stack)):
         if name is None:
             continue
         if not may_read(folder / name, root, written.allowed):
             what = f"`{shown(name)}` is outside the project of the stack"
-            yield Finding(path, what, how_to_allow(folder / name))
+            yield Diagnostic(path, what, how_to_allow(folder / name))
         elif path in files and (told := _trouble_with(folder / name, name)):
-            yield Finding(path, *told)
+            yield Diagnostic(path, *told)
 
 
 def _folders_of(stack: Stack) -> Iterator[tuple[str, str | None]]:
@@ -236,7 +231,7 @@ def load(
     """
     layers = read_layers(path, allowed=allowed)
     if layers.tree is None:
-        raise _refused(layers.problems)
+        raise StackError(layers.problems)
     tree = _with_engine(layers.tree, engine, path) if engine else layers.tree
     entries = tuple(walk(tree))
     places = {dotted(steps): entry.place for steps, entry in entries}
@@ -245,15 +240,9 @@ def load(
     stack, problems = validated(Written(tree, places, broken, path, allowed), values)
     problems += layers.problems
     if problems or stack is None:
-        raise _refused(problems)
+        raise StackError(problems)
     notes = _notes(stack, places)
     return Loaded(stack, places, tuple(layers.sources), _digest(values), notes)
-
-
-def _refused(problems: list[Problem]) -> StackError:
-    """Sorted, each once: an alias shows one mistake in several places."""
-    told = {(problem.place, problem.what): problem for problem in reversed(problems)}
-    return StackError(sorted(told.values()))
 
 
 def _with_engine(tree: Table, engine: str, path: Path) -> Table:
@@ -309,19 +298,17 @@ def project_in(text: str, file: str) -> Project:
             project = Project.model_validate_json(json.dumps(plain(table)))
     except ValidationError as error:
         problems += _refused_project(error, places, Place(file))
-        raise StackError(sorted(set(problems))) from error
+        raise StackError(problems) from error
     broken = [] if project.state is None else problems_of(project.state)
-    problems += [
-        replace(it, place=place_of(places, it.path) or Place(file)) for it in broken
-    ]
+    problems += placed(broken, places, Place(file))
     if problems:
-        raise StackError(sorted(problems))
+        raise StackError(problems)
     return project
 
 
 def _refused_project(
     error: ValidationError, places: Mapping[str, Place], whole: Place
-) -> Iterator[Problem]:
+) -> Iterator[Diagnostic]:
     """Yield what the model refuses, in words."""
     for detail in error.errors(include_url=False, include_input=False):
         steps = tuple(step for step in detail["loc"] if isinstance(step, str))
@@ -341,7 +328,7 @@ def _refused_project(
                 expected = detail["msg"].removeprefix("Input should be ")
                 expected = _WORDS.get(expected, expected)
                 what, hint = f"`{name}`: expected {_lower(expected)}", ""
-        yield Problem(place, path, what, hint)
+        yield Diagnostic(path, what, hint, place=place)
 
 
 def _section(steps: tuple[str, ...]) -> type[Section] | None:

@@ -6,11 +6,11 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
 
 from deployer.artefacts import lock_file
+from deployer.diagnostics import Diagnostic, Severity
 from deployer.errors import DeployerError, LockedError, StackError, UsageError, error_of
 from deployer.gates.harness.answers import Answer
 from deployer.gates.harness.client import Client, Unanswered, connected
@@ -20,7 +20,6 @@ from deployer.stack.checks import NEW_KEY, key_problem
 from deployer.stack.fields.model import Stack
 from deployer.stack.fields.values import show_bytes
 from deployer.stack.load import Loaded, load
-from deployer.stack.notices import Severity
 from deployer.state.files import FileStateStore
 from deployer.system.children import find_program
 from deployer.system.files import read_regular
@@ -34,22 +33,6 @@ from deployer.usecases.reading.read_stack import (
 )
 
 
-class Grade(StrEnum):
-    """How a thing is."""
-
-    FINE = "fine"
-    NOTE = "note"
-    WARNING = "warning"
-    ERROR = "error"
-
-
-GRADES = {
-    Severity.ERROR: Grade.ERROR,
-    Severity.WARNING: Grade.WARNING,
-    Severity.NOTE: Grade.NOTE,
-}
-
-
 @dataclass(frozen=True, slots=True)
 class Remedy:
     """Something safe that can be done about a finding."""
@@ -60,29 +43,20 @@ class Remedy:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at."""
+class Fixable(Diagnostic):
+    """A diagnostic with something safe that can be done about it."""
 
-    area: str
-    """stack, keys, machine, store, port, server or log."""
-    grade: Grade
-    what: str
-    """What is so, and where."""
-    fix: str = ""
-    """What to type or change."""
-    id: str = ""
-    """Of the trap or the symptom."""
     remedy: Remedy | None = None
 
 
-def fine(area: str, what: str) -> Finding:
+def fine(area: str, what: str) -> Diagnostic:
     """Nothing to do."""
-    return Finding(area, Grade.FINE, what)
+    return Diagnostic(area, what, severity=Severity.FINE)
 
 
-def wrong(area: str, error: DeployerError) -> Finding:
+def wrong(area: str, error: DeployerError) -> Diagnostic:
     """An error of ours as a finding."""
-    return Finding(area, Grade.ERROR, error.message, error.hint)
+    return Diagnostic(area, error.message, error.hint)
 
 
 _SECONDS = 10.0
@@ -93,7 +67,7 @@ _LINES = 20_000
 class Deployment:
     """What the engine tells of the live server of a stack."""
 
-    findings: tuple[Finding, ...]
+    findings: tuple[Diagnostic, ...]
     url: str | None = None
     pid: int | None = None
     log: tuple[str, ...] = ()
@@ -106,7 +80,7 @@ def deployment(file: Path, settings: Settings) -> Deployment:
         found = deployed(file, settings)
         server = found.server
     except UsageError as error:
-        note = Finding("server", Grade.NOTE, error.message, error.hint)
+        note = Diagnostic("server", error.message, error.hint, Severity.NOTE)
         return Deployment((note,))
     except DeployerError as error:
         return Deployment((wrong("server", error),))
@@ -119,16 +93,16 @@ def deployment(file: Path, settings: Settings) -> Deployment:
         log = ()
     name = str(seen.facts.get("log") or f"log of {server.address}")
     if not seen.running:
-        grade = Grade.NOTE if "deployer stop" in seen.detail else Grade.ERROR
+        grade = Severity.NOTE if "deployer stop" in seen.detail else Severity.ERROR
         what = f"{server.address}: {seen.detail}"
-        finding = Finding("server", grade, what, f"deployer start {file}")
+        finding = Diagnostic("server", what, f"deployer start {file}", grade)
         return Deployment((finding,), log=log, log_name=name)
     return Deployment((), url, pid if isinstance(pid, int) else None, log, name)
 
 
 def look_at_server(
     url: str, key: str | None, key_name: str, stack: Stack | None, build: int | None
-) -> tuple[Finding, ...]:
+) -> tuple[Diagnostic, ...]:
     """Return what a server says when it is asked: healthy, which build, which key."""
     try:
         target = Target(url, api_key=key or None, api_key_name=key_name)
@@ -137,11 +111,11 @@ def look_at_server(
         return (wrong("server", error),)
     except Unanswered as error:
         hint = "`deployer start STACK`; look at its log with `deployer logs STACK`"
-        return (Finding("server", Grade.ERROR, str(error), hint),)
+        return (Diagnostic("server", str(error), hint),)
     except TimeoutError:
         what = f"{url} is not ready within {_SECONDS:.0f} s (503 while it loads)"
         hint = "wait until /health is 200; a large model loads for minutes"
-        return (Finding("server", Grade.WARNING, what, hint, "loading"),)
+        return (Diagnostic("server", what, hint, Severity.WARNING, "loading"),)
     found = tuple(_judged(url, health, props, stack, build, key_name))
     return (*found, *_open(url, unkeyed, stack))
 
@@ -160,21 +134,21 @@ async def _answers(target: Target) -> tuple[Answer, Answer, Answer]:
         )
 
 
-def _open(url: str, unkeyed: Answer, stack: Stack | None) -> Iterator[Finding]:
+def _open(url: str, unkeyed: Answer, stack: Stack | None) -> Iterator[Diagnostic]:
     """A server that asks nobody for a key; a note where the stack says so."""
     if unkeyed.status != 200:
         return
     what = f"anyone may use {url}: it answers without an API key"
     if stack is not None and stack.api_key is not None:
         hint = "the stack has a key: `deployer apply`, or something else has the port"
-        yield Finding("server", Grade.ERROR, what, hint, "open-server")
+        yield Diagnostic("server", what, hint, Severity.ERROR, "open-server")
     elif stack is not None:
         reason = "" if stack.auth is None else stack.auth.open
         said = f"`auth.open`: {reason}" if reason else "only this machine reaches it"
-        yield Finding("server", Grade.NOTE, what, said, "open-server")
+        yield Diagnostic("server", what, said, Severity.NOTE, "open-server")
     else:
         hint = "give it a key (`auth.api_key`), or let no other client reach it"
-        yield Finding("server", Grade.WARNING, what, hint, "open-server")
+        yield Diagnostic("server", what, hint, Severity.WARNING, "open-server")
 
 
 def _judged(
@@ -184,10 +158,10 @@ def _judged(
     stack: Stack | None,
     build: int | None,
     key_name: str,
-) -> Iterator[Finding]:
+) -> Iterator[Diagnostic]:
     if health.status != 200:
         what = f"{url}/health answers {health.status}"
-        yield Finding("server", Grade.ERROR, what, "is this a llama-server?")
+        yield Diagnostic("server", what, "is this a llama-server?")
         return
     yield fine("server", f"{url} is healthy")
     if props.status == 401:
@@ -197,42 +171,44 @@ def _judged(
             if key_name
             else "name the variable that holds it: `auth.api_key.env`"
         )
-        yield Finding("server", Grade.ERROR, what, hint, "no-key-sent")
+        yield Diagnostic("server", what, hint, Severity.ERROR, "no-key-sent")
         return
     yield from _build(props, stack, build)
 
 
-def _build(props: Answer, stack: Stack | None, build: int | None) -> Iterator[Finding]:
+def _build(
+    props: Answer, stack: Stack | None, build: int | None
+) -> Iterator[Diagnostic]:
     try:
         said = json.loads(props.body).get("build_info")
     except (ValueError, AttributeError):
         said = None
     if not isinstance(said, str):
         what = f"/props answers {props.status} and names no build"
-        yield Finding("server", Grade.WARNING, what, "is this a llama-server?")
+        yield Diagnostic("server", what, "is this a llama-server?", Severity.WARNING)
         return
     number = said.removeprefix("b").partition("-")[0]
     if number in ("0", "1"):
         what = f"the server is `{said}`: it was built without history"
         hint = "`llama_cpp.commit` proves it; deployer's own builds know their number"
-        yield Finding("server", Grade.NOTE, what, hint, "no-build-number")
+        yield Diagnostic("server", what, hint, Severity.NOTE, "no-build-number")
     elif build is not None and number != str(build):
         tag = stack.llama_cpp.tag if stack is not None else f"b{build}"
         what = f"the server is `{said}`, the stack pins `{tag}`"
         hint = "`deployer apply`; or something else has the port"
-        yield Finding("server", Grade.ERROR, what, hint, "stale-build")
+        yield Diagnostic("server", what, hint, Severity.ERROR, "stale-build")
     else:
         yield fine("server", f"it is `{said}`")
 
 
-def read(lines: Iterable[str], name: str) -> tuple[Finding, ...]:
+def read(lines: Iterable[str], name: str) -> tuple[Diagnostic, ...]:
     """Every known symptom of a log."""
     found = tuple(
-        Finding(
+        Diagnostic(
             "log",
-            GRADES[seen.symptom.severity],
             f"{name}:{seen.line}: {seen.symptom.meaning}{_times(seen.times)}",
             seen.symptom.hint,
+            seen.symptom.severity,
             seen.symptom.id,
         )
         for seen in symptoms_in(lines)
@@ -254,7 +230,7 @@ _OLD = 3600.0
 """Seconds after which a download that nothing is written to was interrupted."""
 
 
-def programs(stack: Stack | None, settings: Settings) -> Iterator[Finding]:
+def programs(stack: Stack | None, settings: Settings) -> Iterator[Diagnostic]:
     """Yield what a build from source needs; without a stack, what any would."""
     from deployer.llama.build.toolchain import find_toolchain  # noqa: PLC0415 - only here
 
@@ -264,26 +240,26 @@ def programs(stack: Stack | None, settings: Settings) -> Iterator[Finding]:
     )
     if ready or (stack is not None and stack.engine != "local"):
         return
-    grade = Grade.WARNING if stack is None else Grade.ERROR
+    grade = Severity.WARNING if stack is None else Severity.ERROR
     try:
         cuda = wanted.cuda if wanted is not None else None
         found = find_toolchain(settings.environment, cuda=cuda)
     except DeployerError as error:
-        yield Finding("machine", grade, error.message, error.hint)
+        yield Diagnostic("machine", error.message, error.hint, grade)
     else:
         parts = f"cmake, a compiler, {found.generator}"
         yield fine("machine", f"{parts}{', ccache' if found.ccache else ''}")
         for note in found.notes:
-            yield Finding("machine", Grade.NOTE, note)
+            yield Diagnostic("machine", note, severity=Severity.NOTE)
     if find_program("git", settings.environment) is None:
         what = "there is no `git`: sources cannot be cloned, patches not applied"
         hint = "apt install git, or brew install git"
-        yield Finding("machine", grade, what, hint)
+        yield Diagnostic("machine", what, hint, grade)
     else:
         yield fine("machine", "git")
 
 
-def extras(stack: Stack, settings: Settings) -> Iterator[Finding]:
+def extras(stack: Stack, settings: Settings) -> Iterator[Diagnostic]:
     """Optional parts of deployer that the stack needs, and their tokens."""
     if stack.model.repo is not None:
         yield _extra("huggingface_hub", "hub", "fetching from the hub")
@@ -292,14 +268,14 @@ def extras(stack: Stack, settings: Settings) -> Iterator[Finding]:
         yield _modal_token(settings)
 
 
-def _extra(module: str, extra: str, what_for: str) -> Finding:
+def _extra(module: str, extra: str, what_for: str) -> Diagnostic:
     if find_spec(module) is not None:
         return fine("machine", module)
     what = f"`{module}` is not installed: {what_for} needs it"
-    return Finding("machine", Grade.ERROR, what, f"pip install 'deployer[{extra}]'")
+    return Diagnostic("machine", what, f"pip install 'deployer[{extra}]'")
 
 
-def _modal_token(settings: Settings) -> Finding:
+def _modal_token(settings: Settings) -> Diagnostic:
     environment = settings.environment
     named = environment.get("MODAL_CONFIG_PATH")
     home = Path(environment.get("HOME") or Path.home())
@@ -309,15 +285,15 @@ def _modal_token(settings: Settings) -> Finding:
         return fine("machine", "Modal token, from the environment")
     if any(token):
         what = "only one of `MODAL_TOKEN_ID` and `MODAL_TOKEN_SECRET` is set"
-        return Finding("machine", Grade.ERROR, what, "set both, or none of them")
+        return Diagnostic("machine", what, "set both, or none of them")
     if file.is_file() and "token_id" in file.read_text(encoding="utf-8"):
         return fine("machine", f"Modal token, from {file}")
     what = "there is no Modal token"
     hint = "modal token new, or set `MODAL_TOKEN_ID` and `MODAL_TOKEN_SECRET`"
-    return Finding("machine", Grade.ERROR, what, hint)
+    return Diagnostic("machine", what, hint)
 
 
-def freezing(stack: Stack | None, settings: Settings) -> Iterator[Finding]:
+def freezing(stack: Stack | None, settings: Settings) -> Iterator[Diagnostic]:
     """Whether this machine takes snapshots; an error where a stack insists on them."""
     from deployer.engines.local.snapshot import criu  # noqa: PLC0415 - only here
 
@@ -331,11 +307,11 @@ def freezing(stack: Stack | None, settings: Settings) -> Iterator[Finding]:
     if found.works:
         yield fine("machine", f"CRIU {found.version}: snapshots work here")
         return
-    grade = Grade.ERROR if enabled is True else Grade.NOTE
-    yield Finding("machine", grade, f"no snapshots: {found.why}", found.hint)
+    grade = Severity.ERROR if enabled is True else Severity.NOTE
+    yield Diagnostic("machine", f"no snapshots: {found.why}", found.hint, grade)
 
 
-def server_program(stack: Stack, file: Path) -> Iterator[Finding]:
+def server_program(stack: Stack, file: Path) -> Iterator[Diagnostic]:
     """Whether a llama-server that the stack names by path is one for this machine.
 
     It is not started: it may have come with a pull request.
@@ -357,30 +333,30 @@ def server_program(stack: Stack, file: Path) -> Iterator[Finding]:
 
 def surroundings(
     stack: Stack | None, build: int | None, settings: Settings, config: Path = CONFIG
-) -> Iterator[Finding]:
+) -> Iterator[Diagnostic]:
     """Yield what changes a llama-server from outside of its stack."""
     reads = build is None or build >= _CONFIG_SINCE
     if config.exists() and reads and (stack is None or stack.engine == "local"):
         what = f"`{config}` is read by llama-server, and no stack shows what it sets"
         hint = f"move its lines into `server` of the stack, and remove {config}"
-        yield Finding("machine", Grade.WARNING, what, hint)
+        yield Diagnostic("machine", what, hint, Severity.WARNING)
     names = [n for n in settings.environment if n.startswith("LLAMA_ARG_")]
     if names:
         what = f"`{'`, `'.join(sorted(names))}` set options of llama-server"
         hint = "deployer starts servers without them: write them into the stack"
-        yield Finding("machine", Grade.NOTE, what, hint)
+        yield Diagnostic("machine", what, hint, Severity.NOTE)
 
 
-def store(settings: Settings, *, now: float) -> Iterator[Finding]:
+def store(settings: Settings, *, now: float) -> Iterator[Diagnostic]:
     """The artefact store: its entries, its room, what interrupted downloads left."""
     home = settings.home
     folder = next(f for f in (home, *home.parents) if f.is_dir())
     free = shutil.disk_usage(folder).free
     if free < _LOW:
-        grade = Grade.ERROR if free < _EMPTY else Grade.WARNING
+        grade = Severity.ERROR if free < _EMPTY else Severity.WARNING
         what = f"{show_bytes(free)} are free for the store in `{home}`"
         hint = "`deployer store gc`, or set `DEPLOYER_HOME` to another disk"
-        yield Finding("store", grade, what, hint)
+        yield Diagnostic("store", what, hint, grade)
     entries = settings.store.entries()
     broken = False
     for entry in entries:
@@ -388,14 +364,14 @@ def store(settings: Settings, *, now: float) -> Iterator[Finding]:
             broken = True
             hint = "`deployer apply` makes it again; `deployer store verify` reads all"
             what = f"{entry.kind} {entry.key[:12]}: {problem}"
-            yield Finding("store", Grade.ERROR, what, hint)
+            yield Diagnostic("store", what, hint)
     if not broken:
         what = f"{len(entries)} artefacts in {home}, {show_bytes(free)} free"
         yield fine("store", what)
     yield from _leftovers(settings, now)
 
 
-def _leftovers(settings: Settings, now: float) -> Iterator[Finding]:
+def _leftovers(settings: Settings, now: float) -> Iterator[Diagnostic]:
     downloads = settings.store.downloads
     found = [
         path
@@ -411,16 +387,16 @@ def _leftovers(settings: Settings, now: float) -> Iterator[Finding]:
         for path in found:
             path.unlink(missing_ok=True)
 
-    yield Finding(
+    yield Fixable(
         "store",
-        Grade.NOTE,
         f"{len(found)} interrupted downloads hold {total} in {downloads}",
         "a fetch carries on with them where it can",
+        Severity.NOTE,
         remedy=Remedy(f"remove {len(found)} files ({total}) in {downloads}", remove),
     )
 
 
-def port(stack: Stack, own: int | None) -> Iterator[Finding]:
+def port(stack: Stack, own: int | None) -> Iterator[Diagnostic]:
     """Whether the port of a local stack is free, or its own server's (``own``)."""
     from deployer.engines.local import ports  # noqa: PLC0415 - only of local stacks
 
@@ -431,9 +407,9 @@ def port(stack: Stack, own: int | None) -> Iterator[Finding]:
     if others:
         what = ports.in_use(number, others)
         hint = f"end it, or set `local.port` ({ports.free_port('127.0.0.1')} is free)"
-        yield Finding("port", Grade.ERROR, what, hint)
+        yield Diagnostic("port", what, hint)
     elif own is None and (reason := ports.refused(host, number)):
-        yield Finding("port", Grade.ERROR, reason, "set `local.host` or `local.port`")
+        yield Diagnostic("port", reason, "set `local.host` or `local.port`")
     else:
         whose = "free" if own is None else f"the stack's own server's, pid {own}"
         yield fine("port", f"port {number} is {whose}")
@@ -450,7 +426,7 @@ class Patient:
     file: Path
     loaded: Loaded | None
     build: int | None
-    problems: tuple[Finding, ...]
+    problems: tuple[Diagnostic, ...]
 
     @property
     def stack(self) -> Stack | None:
@@ -470,50 +446,46 @@ def patient_of(file: Path, settings: Settings) -> Patient:
         return Patient(file, loaded, None, (wrong("stack", error),))
     build = number_of(loaded.stack, locked)
     found = tuple(_static(loaded, build))
-    if all(f.grade in (Grade.FINE, Grade.NOTE) for f in found):
+    if all(f.severity in (Severity.FINE, Severity.NOTE) for f in found):
         found = (fine("stack", f"{file} is valid"), *found)
     return Patient(file, loaded, build, found)
 
 
-def _static(loaded: Loaded, build: int | None) -> Iterator[Finding]:
+def _static(loaded: Loaded, build: int | None) -> Iterator[Diagnostic]:
     for refuse in (refuse_options, refuse_build):
         try:
             refuse(loaded)
         except StackError as error:
             yield from _told(error)
     for notice in notices_of(loaded, build):
-        what = f"{notice.place}: {notice.what}"
-        grade = GRADES[notice.severity]
-        yield Finding("stack", grade, what, notice.hint, notice.id)
+        yield replace(notice, path="stack", what=f"{notice.place}: {notice.what}")
 
 
-def _told(error: StackError) -> Iterator[Finding]:
+def _told(error: StackError) -> Iterator[Diagnostic]:
     for problem in error.problems:
-        what = f"{problem.place}: {problem.what}"
-        yield Finding("stack", Grade.ERROR, what, problem.hint)
+        yield replace(problem, path="stack", what=f"{problem.place}: {problem.what}")
 
 
-def keys(stack: Stack, folder: Path, settings: Settings) -> Iterator[Finding]:
+def keys(stack: Stack, folder: Path, settings: Settings) -> Iterator[Diagnostic]:
     """The variables that a stack names, and the file that may hold them."""
     file = folder / ".env"
     name = stack.api_key.env if stack.api_key is not None else None
     if name is not None:
         yield _key(name, file, settings.keys(folder).get(name))
     if file.is_file() and file.stat().st_mode & _PRIVATE:
-        yield Finding(
+        yield Fixable(
             "keys",
-            Grade.WARNING,
             f"others can read `{file}`, which may hold keys",
             f"chmod 0600 {file}",
+            Severity.WARNING,
             remedy=Remedy(f"chmod 0600 {file}", lambda: file.chmod(0o600)),
         )
 
 
-def _key(name: str, file: Path, value: str | None) -> Finding:
+def _key(name: str, file: Path, value: str | None) -> Diagnostic:
     if value is None:
-        return Finding(
+        return Fixable(
             "keys",
-            Grade.ERROR,
             f"`{name}` is not set: requests would carry no key, and get 401",
             f"`export {name}=…`, or write `{name}=…` into `{file}`",
             remedy=Remedy(
@@ -523,7 +495,7 @@ def _key(name: str, file: Path, value: str | None) -> Finding:
         )
     if problem := key_problem(value):
         what = f"the API key in `{name}` cannot be used: {problem}"
-        return Finding("keys", Grade.ERROR, what, NEW_KEY)
+        return Diagnostic("keys", what, NEW_KEY)
     return fine("keys", f"`{name}` is set")
 
 
@@ -535,14 +507,14 @@ def _add_line(file: Path, line: str) -> None:
         stream.write(f"{gap}{line}")
 
 
-def state(stack: Stack, file: Path, settings: Settings) -> Iterator[Finding]:
+def state(stack: Stack, file: Path, settings: Settings) -> Iterator[Diagnostic]:
     """Yield whether the state can be read, and whether somebody works on the stack."""
     try:
         states = settings.states(file, stack.name)
         states.read()
         holder = states.holder()
     except LockedError as error:
-        yield Finding("state", Grade.WARNING, error.message, error.hint)
+        yield Diagnostic("state", error.message, error.hint, Severity.WARNING)
         return
     except DeployerError as error:
         yield wrong("state", error)
@@ -552,18 +524,18 @@ def state(stack: Stack, file: Path, settings: Settings) -> Iterator[Finding]:
     if holder is not None:
         what = f"the stack is locked by {holder}"
         hint = "wait for it, or stop it: the lock goes with its process"
-        yield Finding("state", Grade.NOTE, what, hint)
+        yield Diagnostic("state", what, hint, Severity.NOTE)
     elif lock is not None and lock.exists():
 
         def take_over() -> None:
             with states.lock(operation="doctor"):
                 """Taking the lock of a process that is gone, and letting it go."""
 
-        yield Finding(
+        yield Fixable(
             "state",
-            Grade.NOTE,
             f"`{lock}` was left by a process that is gone",
             "the next `deployer apply` takes it over",
+            Severity.NOTE,
             remedy=Remedy(f"remove {lock}", take_over),
         )
 
@@ -587,7 +559,7 @@ class Asked:
     log: Log | None = None
 
 
-def examine(asked: Asked, settings: Settings, *, now: float) -> Iterator[Finding]:
+def examine(asked: Asked, settings: Settings, *, now: float) -> Iterator[Diagnostic]:
     """Every finding, area by area; what is not there is not looked at."""
     for file in asked.files:
         try:
@@ -606,7 +578,7 @@ def examine(asked: Asked, settings: Settings, *, now: float) -> Iterator[Finding
         yield from read(asked.log.lines, asked.log.name)
 
 
-def _stack(file: Path, asked: Asked, settings: Settings) -> Iterator[Finding]:
+def _stack(file: Path, asked: Asked, settings: Settings) -> Iterator[Diagnostic]:
     patient = patient_of(file, settings)
     yield from patient.problems
     stack, folder = patient.stack, file.parent

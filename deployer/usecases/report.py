@@ -21,10 +21,10 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from deployer import __version__
+from deployer.engines.registry import costs_of
 from deployer.errors import DeployerError, UsageError
 from deployer.gates.harness.answers import show_time
 from deployer.gates.harness.report import paired
-from deployer.planning.costs import costs_of
 from deployer.planning.plan import Plan, make_plan
 from deployer.planning.resources import Kind
 from deployer.planning.state import Release, State, node_of
@@ -230,12 +230,14 @@ def _seen(file: Path, name: str) -> Iterator[Seen]:
 
 def _cost(plan: Plan) -> Cost | None:
     """None where nothing is billed by the hour, as far as the price table knows."""
-    if plan.engine != "modal" or plan.change(Kind.SERVER) is None:
+    if plan.change(Kind.SERVER) is None:
         return None
     try:
         found = costs_of(plan)
     except (KeyError, ValueError):
         return None  # a GPU that this version knows no price of
+    if found is None:
+        return None
     return Cost(found.awake, found.always, found.prices.as_of)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deployer.artefacts import lock_file
+from deployer.diagnostics import Diagnostic, place_of
 from deployer.errors import DeployerError, UsageError
 from deployer.llama.build.tree_git import newest_build
 from deployer.llama.build.trees import (
@@ -20,7 +21,7 @@ from deployer.llama.build.trees import (
 from deployer.llama.flags.catalogue import Standing, catalogue
 from deployer.llama.flags.unknown_options import problems_of
 from deployer.llama.known.tables import changes_between, newer, older
-from deployer.llama.known.traps import Caught, traps_of
+from deployer.llama.known.traps import traps_of
 from deployer.llama.patches import Outcome, Patch, PatchVerdict, load_patches
 from deployer.planning.argv import FLAGS_PREFIX, words_by_field
 from deployer.planning.events import Watch
@@ -30,7 +31,7 @@ from deployer.stack.fields.model import Stack
 from deployer.stack.fields.values import JsonValue
 from deployer.stack.load import Loaded, load
 from deployer.stack.yaml.edits import Edit, Remove, Rename, SetValue, applied, edited
-from deployer.stack.yaml.yaml12 import Steps, parse, place_of, plain
+from deployer.stack.yaml.yaml12 import Steps, parse, plain
 from deployer.system.files import read_regular
 from deployer.usecases.context.settings import Settings, patches_folder
 from deployer.usecases.reading.read_stack import number_of
@@ -305,20 +306,20 @@ def _change_lines(stack: Stack, old: int | None, new: int | None) -> Iterator[Li
 def _trap_lines(
     before: Stack, after: Stack, old: int | None, new: int | None
 ) -> Iterator[Line]:
-    was = {caught.id: caught for caught in traps_of(before, old)}
-    now = {caught.id: caught for caught in traps_of(after, new)}
+    was = {caught.code: caught for caught in traps_of(before, old)}
+    now = {caught.code: caught for caught in traps_of(after, new)}
     signs = {"error": "✖", "warning": "▲", "note": "·"}
     for caught in was.values():
-        if caught.id not in now:
+        if caught.code not in now:
             yield Line("traps left", "✔", _of(caught))
     for caught in now.values():
-        if caught.id not in was:
+        if caught.code not in was:
             sign = signs[caught.severity.value]
             yield Line("traps entered", sign, _of(caught), caught.hint)
 
 
-def _of(caught: Caught) -> str:
-    return f"{caught.id}: {caught.what}"
+def _of(caught: Diagnostic) -> str:
+    return f"{caught.code}: {caught.what}"
 
 
 def _weights_lines(
@@ -326,7 +327,7 @@ def _weights_lines(
 ) -> Iterator[Line]:
     own = stack.server is not None and stack.server.chat_template is not None
     crossed = (old or 0) < _TEMPLATE_FIXED <= (new or 0)
-    gemma4 = any(c.id.startswith("gemma4-") for c in traps_of(stack, 8637))
+    gemma4 = any(c.code.startswith("gemma4-") for c in traps_of(stack, 8637))
     if crossed and gemma4 and not own and stack.model.path is None:
         pinned = "the lock file pins it: " if locked is not None else ""
         yield Line(

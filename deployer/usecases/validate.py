@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deployer.artefacts import lock_file
+from deployer.diagnostics import Diagnostic
 from deployer.engines.registry import render
 from deployer.errors import UsageError
 from deployer.planning.events import Watch, unwatched
-from deployer.stack.notices import Notice
 from deployer.system.file_modes import as_the_user
 from deployer.usecases.context.settings import Options, Settings
 from deployer.usecases.plan import prepare
@@ -23,7 +23,7 @@ class Valid:
     """The notes and known issues of a valid stack file."""
 
     notes: tuple[str, ...]
-    notices: tuple[Notice, ...]
+    notices: tuple[Diagnostic, ...]
 
 
 def validate(

@@ -15,6 +15,7 @@ from packaging.version import InvalidVersion, Version
 from deployer import __version__
 from deployer.artefacts import lock_file
 from deployer.artefacts.sources.pypi import Newest, newest
+from deployer.diagnostics import Diagnostic, Severity
 from deployer.errors import DeployerError
 from deployer.usecases.context.settings import Settings
 from deployer.usecases.context.stack_files import name_in, stack_files, text_of
@@ -29,21 +30,10 @@ _DEVELOPMENT: Final = "dev"
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at."""
-
-    about: str
-    """``newest``, ``dependencies``, ``states`` or ``lock files``."""
-    text: str
-    hint: str = ""
-    fine: bool = True
-
-
-@dataclass(frozen=True, slots=True)
 class Looked:
     """Everything that was looked at."""
 
-    findings: tuple[Finding, ...]
+    findings: tuple[Diagnostic, ...]
     newest: str | None
     """On the index; None where that could not be told."""
 
@@ -71,23 +61,25 @@ def look(paths: Sequence[Path], settings: Settings) -> Looked:
     return Looked(tuple(findings), found)
 
 
-def compare(found: Newest, here: str) -> Finding:
+def compare(found: Newest, here: str) -> Diagnostic:
     """Return what the newest version of an index means for this one."""
     try:
         there = Version(found.version)
     except InvalidVersion:
-        return Finding("newest", "the index tells a version that is none", fine=False)
+        return Diagnostic("newest", "the index tells a version that is none")
     if not any(_ABOUT in text for text in (found.summary, *found.keywords)):
         why = f"`{_NAME}` on the index is another project: {found.summary}"
-        return Finding("newest", why, _INDEX, fine=False)
+        return Diagnostic("newest", why, _INDEX)
     if there > Version(here):
-        return Finding("newest", f"{found.version} is there", _how_to_upgrade())
-    return Finding("newest", f"the index has {found.version}, and none that is newer")
+        what = f"{found.version} is there"
+        return Diagnostic("newest", what, _how_to_upgrade(), Severity.FINE)
+    what = f"the index has {found.version}, and none that is newer"
+    return Diagnostic("newest", what, severity=Severity.FINE)
 
 
 def out_of_bounds(
     wanted: Sequence[str], installed: Callable[[str], str | None]
-) -> Iterator[Finding]:
+) -> Iterator[Diagnostic]:
     """What is installed and too old or too new, or lacks; of extras what is there."""
     for text in wanted:
         requirement = Requirement(text)
@@ -103,7 +95,7 @@ def out_of_bounds(
             why = f"`{requirement.name}` {has}, and has to be {requirement.specifier}"
             wants = f"{requirement.name}{requirement.specifier}"
             hint = f"python -m pip install '{wants}'"
-            yield Finding("dependencies", why, hint, fine=False)
+            yield Diagnostic("dependencies", why, hint)
 
 
 def _is_for_users(marker: Marker | None) -> bool:
@@ -112,14 +104,14 @@ def _is_for_users(marker: Marker | None) -> bool:
     return any(marker.evaluate({"extra": n}) for n in names if marker is not None)
 
 
-def _newest(settings: Settings) -> tuple[str | None, Finding]:
+def _newest(settings: Settings) -> tuple[str | None, Diagnostic]:
     try:
         found = newest(_NAME, environment=settings.environment)
     except DeployerError as error:
         why = f"unknown: {error.message}"
-        return None, Finding("newest", why, _INDEX, fine=False)
+        return None, Diagnostic("newest", why, _INDEX)
     finding = compare(found, __version__)
-    return found.version if finding.fine else None, finding
+    return found.version if finding.severity is Severity.FINE else None, finding
 
 
 def _how_to_upgrade() -> str:
@@ -132,17 +124,18 @@ def _how_to_upgrade() -> str:
     return f"python -m pip install --upgrade {_NAME}"
 
 
-def _dependencies() -> Iterator[Finding]:
+def _dependencies() -> Iterator[Diagnostic]:
     try:
         wanted = requires(_NAME) or []
     except PackageNotFoundError:
         why = "unknown: this deployer is not installed as a package"
-        yield Finding("dependencies", why, fine=False)
+        yield Diagnostic("dependencies", why)
         return
     wrong = tuple(out_of_bounds(wanted, _installed))
     yield from wrong
     if not wrong:
-        yield Finding("dependencies", "all within their bounds")
+        what = "all within their bounds"
+        yield Diagnostic("dependencies", what, severity=Severity.FINE)
 
 
 def _installed(name: str) -> str | None:
@@ -156,7 +149,7 @@ def _read(
     about: str,
     named: Sequence[tuple[Path, str]],
     there: Callable[[Path, str], bool],
-) -> Iterator[Finding]:
+) -> Iterator[Diagnostic]:
     """Yield whether this version reads them; what it cannot read says why."""
     count, wrong = 0, False
     for file, name in named:
@@ -164,6 +157,7 @@ def _read(
             count += there(file, name)
         except DeployerError as error:
             wrong = True
-            yield Finding(about, error.message, error.hint, fine=False)
+            yield Diagnostic(about, error.message, error.hint)
     if not wrong:
-        yield Finding(about, f"{count} there, and this version reads them")
+        what = f"{count} there, and this version reads them"
+        yield Diagnostic(about, what, severity=Severity.FINE)

@@ -13,6 +13,7 @@ import pytest
 
 from deployer import __version__
 from deployer.artefacts.sources.pypi import Newest
+from deployer.diagnostics import Severity
 from deployer.usecases.versions import compare, out_of_bounds
 from tests.cli.project import Done, Project
 
@@ -135,15 +136,17 @@ def test_forms_that_only_a_newer_one_reads_are_told(
 
 def test_another_project_of_the_name_is_not_taken_for_a_newer_one() -> None:
     found = compare(Newest("3.0", "Deploy anything to anywhere", ()), "0.1.0")
-    assert not found.fine
-    assert "another project: Deploy anything to anywhere" in found.text
-    assert compare(Newest("3.0", "", ("llama.cpp",)), "0.1.0").fine
-    assert not compare(Newest("x.y!", OURS, ()), "0.1.0").fine
+    assert found.severity is Severity.ERROR
+    assert "another project: Deploy anything to anywhere" in found.what
+    ours = compare(Newest("3.0", "", ("llama.cpp",)), "0.1.0")
+    assert ours.severity is Severity.FINE
+    odd = compare(Newest("x.y!", OURS, ()), "0.1.0")
+    assert odd.severity is Severity.ERROR
 
 
 def test_versions_are_compared_as_versions() -> None:
-    assert compare(Newest("0.10.0", OURS, ()), "0.9.0").text == "0.10.0 is there"
-    assert "none that is newer" in compare(Newest("0.9.0", OURS, ()), "0.10.0").text
+    assert compare(Newest("0.10.0", OURS, ()), "0.9.0").what == "0.10.0 is there"
+    assert "none that is newer" in compare(Newest("0.9.0", OURS, ()), "0.10.0").what
 
 
 def test_bounds_hold_for_what_is_needed_and_for_what_is_there() -> None:
@@ -164,7 +167,7 @@ def test_bounds_hold_for_what_is_needed_and_for_what_is_there() -> None:
         "pytest": "8.2",
         "six": "1.16",
     }
-    found = [it.text for it in out_of_bounds(wanted, there.get)]
+    found = [it.what for it in out_of_bounds(wanted, there.get)]
     assert found == [
         "`click` is 8.1.7, and has to be >=8.2",
         "`filelock` is not installed, and has to be >=3.16",

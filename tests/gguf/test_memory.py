@@ -16,6 +16,7 @@ from deployer.gguf.memory import (
     host_memory_needed,
     windowed_layers,
 )
+from deployer.llama.known.tables import prices
 from deployer.planning.fit import Fit, fit_data, fit_of
 from deployer.show.text import fit_line, fit_text
 from deployer.stack.fields.model import GPUS
@@ -60,6 +61,8 @@ LLAMA = Model(
     value_length=128,
 )
 ONE = Serving(parallel=1)
+
+PRICES = prices().gpu
 
 
 def kv(model: Model, serving: Serving) -> int:
@@ -213,7 +216,7 @@ def test_three_ways_out_and_each_one_works() -> None:
     serving = Serving(parallel=4, ctx_size=262_144)
     machine = machine_of("L4")
     assert not fit_on(Facts(GEMMA), serving, machine).holds
-    ways = ways_out(Facts(GEMMA), serving, "L4", machine)
+    ways = ways_out(Facts(GEMMA), serving, "L4", machine, PRICES)
     assert [dict(way.fields) for way in ways] == [
         {"server.ctx_size": 131072},
         {"server.cache_type_k": "q8_0", "server.cache_type_v": "q8_0"},
@@ -227,18 +230,18 @@ def test_three_ways_out_and_each_one_works() -> None:
 
 def test_weights_that_are_too_large_need_another_gpu_or_the_host() -> None:
     short = replace(ONE, ctx_size=8192)
-    ways = ways_out(Facts(GEMMA), short, "T4", machine_of("T4"))
+    ways = ways_out(Facts(GEMMA), short, "T4", machine_of("T4"), PRICES)
     assert "server.n_cpu_moe" in ways[0].fields
     assert [dict(way.fields) for way in ways[1:]] == [{"gpu": "L4"}, {"gpu": "A10"}]
 
 
 def test_nothing_holds_it() -> None:
     huge = replace(LLAMA, size=900 * GIB)
-    assert ways_out(Facts(huge), ONE, "L4", machine_of("L4")) == ()
+    assert ways_out(Facts(huge), ONE, "L4", machine_of("L4"), PRICES) == ()
 
 
 def test_the_matrix_covers_every_gpu_once() -> None:
-    cells = matrix(Facts(GEMMA), Serving(ctx_size=20000, parallel=1))
+    cells = matrix(Facts(GEMMA), Serving(ctx_size=20000, parallel=1), PRICES)
     prices = [cell.hourly for cell in cells]
     assert prices == sorted(prices)
     assert {c.gpu for c in cells} == GPUS.keys() - {"A100", "H100!", "B200+"}

@@ -17,18 +17,18 @@ new file mode 100644
 
 
 def faults(text: str) -> list[tuple[int, str]]:
-    return [(fault.line, fault.what) for fault in read_diff(text).faults]
+    return [(it.place.line, it.what) for it in read_diff(text, "a.patch").faults]
 
 
 def test_a_patch_names_its_files_and_hunks() -> None:
-    diff = read_diff(FIX)
+    diff = read_diff(FIX, "a.patch")
     assert (diff.files, diff.faults) == (("common/chat.c",), ())
     assert (diff.hunks[0].start, diff.hunks[0].line) == (1, 3)
     assert diff.hunks[0].before[2] == "static const char * start_tag = 0;"
 
 
 def test_a_patch_may_create_a_file() -> None:
-    assert read_diff(CREATES).files == ("new.txt",)
+    assert read_diff(CREATES, "a.patch").files == ("new.txt",)
     assert faults(CREATES) == []
 
 
@@ -93,7 +93,7 @@ def test_a_removed_line_that_looks_like_a_head_is_content() -> None:
  select 1;
 """
     assert faults(text) == []
-    assert read_diff(text).files == ("x.sql",)
+    assert read_diff(text, "a.patch").files == ("x.sql",)
 
 
 def test_an_empty_context_line_may_have_lost_its_blank() -> None:

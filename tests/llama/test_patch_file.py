@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from deployer.diagnostics import problems_text
+from deployer.diagnostics import diagnostics_text
 from deployer.errors import StackError
 from deployer.llama.patches import load_patch, load_patches, names_in
 from tests.llama.small_source import DESCRIPTION, FIX, write_patch
@@ -18,7 +18,7 @@ def check(folder: Path, expected: str, *, text: str = FIX, **changes: str) -> No
     place = write_patch(folder, text=text, description=description)
     with pytest.raises(StackError) as caught:
         load_patch(place)
-    shown = problems_text(caught.value.problems).replace(f"{place}/", "")
+    shown = diagnostics_text(caught.value.problems).replace(f"{place}/", "")
     assert shown == expected
 
 
@@ -101,7 +101,7 @@ def test_a_file_that_is_a_link(tmp_path: Path, file: str) -> None:
     (place / file).symlink_to(tmp_path / "private")
     with pytest.raises(StackError) as caught:
         load_patch(place)
-    shown = problems_text(caught.value.problems)
+    shown = diagnostics_text(caught.value.problems)
     assert "is a symbolic link" in shown
     assert "private words" not in shown
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from deployer.diagnostics import Severity
 from deployer.llama.known.symptoms import (
     THEMES,
     likely_cause,
@@ -17,7 +18,6 @@ from deployer.llama.known.symptoms import (
     symptoms,
     symptoms_in,
 )
-from deployer.stack.notices import Severity
 
 LOGS = Path(__file__).parents[1] / "data" / "logs"
 HEALTHY = sorted((LOGS / "healthy").glob("*.log"))

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from deployer.diagnostics import Severity
 from deployer.llama.known.conditions import BLAMES
 from deployer.llama.known.traps import markdown, traps, traps_of
 from deployer.stack.fields.model import Stack
-from deployer.stack.notices import Severity
 
 ROOT = Path(__file__).parents[2]
 GEMMA = "unsloth/gemma-4-26B-A4B-it-GGUF"
@@ -335,7 +335,7 @@ SPARED: dict[str, list[tuple[Change, int]]] = {
 def test_a_stack_in_the_trap_is_told(
     name: str, changes: Change, build: int, path: str
 ) -> None:
-    found = {caught.id: caught.path for caught in traps_of(stack(**changes), build)}
+    found = {caught.code: caught.path for caught in traps_of(stack(**changes), build)}
 
     assert found.get(name) == path
 
@@ -345,7 +345,7 @@ def test_a_stack_in_the_trap_is_told(
     [(name, *case) for name, cases in SPARED.items() for case in cases],
 )
 def test_a_stack_beside_the_trap_is_not(name: str, changes: Change, build: int) -> None:
-    assert name not in {c.id for c in traps_of(stack(**changes), build)}
+    assert name not in {c.code for c in traps_of(stack(**changes), build)}
 
 
 def test_every_trap_has_a_stack_in_it_and_one_beside_it() -> None:
@@ -357,12 +357,12 @@ def test_a_trap_ends_where_its_range_does(trap: Any) -> None:
     changes, build, _ = CAUGHT[trap.id][0]
     assert trap.since <= build <= trap.until
     for outside in (trap.since - 1, trap.until + 1):
-        found = {c.id for c in traps_of(stack(**changes), outside)}
+        found = {c.code for c in traps_of(stack(**changes), outside)}
         assert trap.id not in found
 
 
 def test_without_a_build_only_what_all_have_is_told() -> None:
-    found = {c.id for c in traps_of(stack(**gemma()), None)}
+    found = {c.code for c in traps_of(stack(**gemma()), None)}
 
     assert found == {"context-checkpoints"}
 

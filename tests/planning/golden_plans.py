@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from deployer.engines.registry import costs_of
 from deployer.show.data import plan_data
 from deployer.show.text import plan_text
 from tests.planning.checking import DROPS, KEEPS, LOCAL, MODAL, PLAIN, planned
@@ -81,7 +82,7 @@ class Pair:
             for change in changes
             if change["action"] != "keep"
         ]
-        _, body = plan_text(made, {}).split("\n\n", 1)
+        _, body = plan_text(made, {}, costs=costs_of(made)).split("\n\n", 1)
         shown = [x for x in body.splitlines() if x and not x.startswith("  ✔")]
         return "\n".join([*told, *shown])
 

@@ -11,7 +11,7 @@ from cmarkgfm.cmark import Options  # type: ignore[import-untyped]
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from deployer.diagnostics import Place, Problem
+from deployer.diagnostics import Diagnostic, Place
 from deployer.planning.plan import Action, Cause, Drift, Plan, Reason
 from deployer.planning.state import Begun, Loose
 from deployer.show.markdown import LONGEST, MARKER, Entry, comment
@@ -130,7 +130,9 @@ def test_the_summary_counts_stacks_by_what_becomes_of_them() -> None:
 
 
 def test_what_fails_and_what_is_destroyed_stands_first_and_open() -> None:
-    bad = Entry("bad.yaml", problems=(Problem(Place("bad.yaml", 3, 1), "", "what?"),))
+    bad = Entry(
+        "bad.yaml", problems=(Diagnostic("", "what?", place=Place("bad.yaml", 3, 1)),)
+    )
     text = comment([entry(planned(LOCAL, WIDER)), entry(planned(LOCAL, None)), bad])
     heads = re.findall(r"<details.*", text)
     assert heads[0].startswith("<details open><summary><code>bad.yaml</code>: cannot")
@@ -179,7 +181,7 @@ def with_values(values: Sequence[str]) -> list[Entry]:
         drift=(Drift(path, detail),),
         gates=("health", note),
     )
-    bad = Problem(Place(file, 1, 2), path, detail, note)
+    bad = Diagnostic(path, detail, note, place=Place(file, 1, 2))
     return [
         Entry(file, changed, {path: Place(file, 1, 2)}, (note,), after),
         Entry(file, problems=(bad,), error=detail),

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from deployer.diagnostics import Place
+from deployer.diagnostics import Diagnostic, Place, Severity
 from deployer.planning.resources import Kind, Node
-from deployer.stack.notices import Notice, Severity
 from deployer.system.files import read, write
 from deployer.usecases.context.settings import Options
 from deployer.usecases.plan import plan
@@ -18,7 +17,9 @@ from tests.prepared.world import is_kept, world
 
 STACK = Path("stack.yaml")
 NODE = Node("demo/build", Kind.BUILD, "k", {"a": [1]}, {"x": "y"}, {"b": None})
-NOTICE = Notice(Place("stack.yaml", 1, 2), Severity.NOTE, "id", "path", "what", "hint")
+NOTICE = Diagnostic(
+    "path", "what", "hint", Severity.NOTE, "id", Place("stack.yaml", 1, 2)
+)
 PREPARED = Prepared(
     "demo",
     "local",

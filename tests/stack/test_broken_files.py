@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from deployer.diagnostics import Problem, problems_text
+from deployer.diagnostics import Diagnostic, diagnostics_text, in_order
 from deployer.errors import StackError
 from deployer.stack.load import load
 from deployer.stack.yaml.yaml12 import LOADER, UnreadableError, parse
@@ -67,7 +67,7 @@ def moved(text: str, chance: random.Random) -> str:
 
 def ends_well(path: Path) -> bool:
     """Whether it is a stack; else there are problems, each in a file with a line."""
-    problems: tuple[Problem, ...] = ()
+    problems: tuple[Diagnostic, ...] = ()
     try:
         load(path)
     except StackError as error:
@@ -75,13 +75,13 @@ def ends_well(path: Path) -> bool:
     else:
         return True
     assert problems
-    assert list(problems) == sorted(problems)
+    assert list(problems) == in_order(problems)
     for problem in problems:
         assert problem.place.file == str(path)
         assert problem.place.line >= 1
         assert problem.place.column >= 1
         assert problem.what
-    assert "\x1b" not in problems_text(problems)
+    assert "\x1b" not in diagnostics_text(problems)
     return False
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from deployer.diagnostics import Place, problems_text
+from deployer.diagnostics import Place, diagnostics_text
 from deployer.errors import StackError
 from deployer.stack.load import load
 
@@ -35,7 +35,7 @@ def check(path: str, expect: str) -> None:
     """Loading this path has exactly these problems."""
     with pytest.raises(StackError) as raised:
         load(Path(path))
-    assert problems_text(raised.value.problems) == expect
+    assert diagnostics_text(raised.value.problems) == expect
 
 
 def test_a_missing_file_names_its_neighbour() -> None:

@@ -8,6 +8,8 @@ import click
 
 from deployer.cli.options import json_option, stack_argument
 from deployer.cli.output import json_head, json_line, wrapped
+from deployer.diagnostics import diagnostic_lines
+from deployer.engines.registry import costs_of
 from deployer.errors import UsageError
 from deployer.llama.flags.catalogue import Catalogue, Life, Option, catalogue, life_of
 from deployer.llama.flags.explain import Explanation, FlagDiff, Known, diff, explain
@@ -16,7 +18,6 @@ from deployer.planning.events import unwatched
 from deployer.show.text import plan_text
 from deployer.spelling import did_you_mean, one_of, shown
 from deployer.stack.fields.values import JsonValue
-from deployer.stack.notices import notice_lines
 from deployer.usecases.context.settings import Options, settings_of
 from deployer.usecases.plan import plan
 from deployer.usecases.upgrade import Upgrade, Wanted, upgrade, write
@@ -375,8 +376,9 @@ def upgrade_command(
             click.echo(f"wrote {file.path}")
         click.echo("")
         planned = plan(stack, settings, Options())
-        click.echo(plan_text(planned.plan, planned.places), nl=False)
-        for line in notice_lines(planned.prepared.notices):
+        costs = costs_of(planned.plan)
+        click.echo(plan_text(planned.plan, planned.places, costs=costs), nl=False)
+        for line in diagnostic_lines(planned.prepared.notices):
             click.echo(line)
 
 

@@ -18,6 +18,7 @@ from deployer.cli.output import (
     wrapped,
 )
 from deployer.cli.progress_display import Show
+from deployer.diagnostics import Diagnostic, Severity
 from deployer.errors import GateError, UsageError
 from deployer.gates.harness.runner import GateEvent, Waiting
 from deployer.planning.events import AtWork
@@ -27,7 +28,7 @@ from deployer.system.files import read_regular
 from deployer.usecases.check import Checked, Checking, check, check_url
 from deployer.usecases.context.settings import settings_of
 from deployer.usecases.context.stack_files import stack_files
-from deployer.usecases.doctor import Asked, Finding, Grade, Log, examine
+from deployer.usecases.doctor import Asked, Fixable, Log, examine
 
 
 class _Asked(TypedDict):
@@ -135,7 +136,12 @@ def _print(done: Checked, *, as_json: bool) -> None:
     click.echo(table(done.verdicts, width=width()))
 
 
-_SIGNS = {Grade.FINE: "✔", Grade.NOTE: "·", Grade.WARNING: "▲", Grade.ERROR: "✖"}
+_SIGNS = {
+    Severity.FINE: "✔",
+    Severity.NOTE: "·",
+    Severity.WARNING: "▲",
+    Severity.ERROR: "✖",
+}
 _AREA = 8
 
 
@@ -186,8 +192,8 @@ def doctor_command(
         found = tuple(examine(asked, settings_of(), now=time.time()))
         if not as_json:
             click.echo("\nlooked at again:")
-            _show([f for f in found if f.grade is not Grade.FINE])
-    if any(finding.grade is Grade.ERROR for finding in found):
+            _show([f for f in found if f.severity is not Severity.FINE])
+    if any(finding.severity is Severity.ERROR for finding in found):
         raise click.exceptions.Exit(1)
 
 
@@ -213,26 +219,26 @@ def _log(name: str) -> Log:
     return Log(name, tuple(content.decode("utf-8", errors="replace").splitlines()))
 
 
-def _show(found: Sequence[Finding]) -> None:
+def _show(found: Sequence[Diagnostic]) -> None:
     for finding in found:
-        head = f"  {_SIGNS[finding.grade]} {finding.area:<{_AREA}}"
-        name = f" [{finding.id}]" if finding.id else ""
+        head = f"  {_SIGNS[finding.severity]} {finding.path:<{_AREA}}"
+        name = f" [{finding.code}]" if finding.code else ""
         for line in wrapped(head, f"{finding.what}{name}"):
             click.echo(line)
-        if finding.fix:
-            for line in wrapped(f"{'':{_AREA + 4}}fix: ", finding.fix):
+        if finding.hint:
+            for line in wrapped(f"{'':{_AREA + 4}}fix: ", finding.hint):
                 click.echo(line)
     counts = [
         f"{count} {grade.value}{'s' if count > 1 else ''}"
-        for grade in (Grade.ERROR, Grade.WARNING, Grade.NOTE)
-        if (count := sum(f.grade is grade for f in found))
+        for grade in (Severity.ERROR, Severity.WARNING, Severity.NOTE)
+        if (count := sum(f.severity is grade for f in found))
     ]
     click.echo(", ".join(counts) or "nothing is wrong")
 
 
-def _fix(found: Sequence[Finding], *, yes: bool, as_json: bool) -> bool:
+def _fix(found: Sequence[Diagnostic], *, yes: bool, as_json: bool) -> bool:
     """Show what would be done, ask, and do it; whether something was done."""
-    remedies = [finding.remedy for finding in found if finding.remedy is not None]
+    remedies = [it.remedy for it in found if isinstance(it, Fixable) and it.remedy]
     if not remedies:
         click.echo("nothing can be fixed safely", err=as_json)
         return False
@@ -248,13 +254,14 @@ def _fix(found: Sequence[Finding], *, yes: bool, as_json: bool) -> bool:
     return True
 
 
-def _data(finding: Finding) -> dict[str, JsonValue]:
+def _data(finding: Diagnostic) -> dict[str, JsonValue]:
+    remedy = finding.remedy if isinstance(finding, Fixable) else None
     return {
         "type": "finding",
-        "area": finding.area,
-        "grade": finding.grade.value,
-        "id": finding.id or None,
+        "area": finding.path,
+        "grade": finding.severity.value,
+        "id": finding.code or None,
         "what": finding.what,
-        "fix": finding.fix,
-        "remedy": finding.remedy.says if finding.remedy is not None else None,
+        "fix": finding.hint,
+        "remedy": remedy.says if remedy is not None else None,
     }

@@ -10,7 +10,7 @@ import click
 from deployer.cli.options import engine_option, json_option, stack_argument
 from deployer.cli.output import json_head, json_line, width
 from deployer.cli.terminal import styled
-from deployer.diagnostics import problems_text
+from deployer.diagnostics import diagnostics_text
 from deployer.planning.events import unwatched
 from deployer.planning.fit import fit_data
 from deployer.show.text import fit_text, gib, mib
@@ -95,7 +95,7 @@ def fit_command(
         for line in fit_text(fit):
             click.echo(line)
     if found.weighed.too_large:
-        click.echo(problems_text(found.weighed.too_large), nl=False)
+        click.echo(diagnostics_text(found.weighed.too_large), nl=False)
 
 
 def _looked_lines(looked: "Looked") -> Iterator[str]:

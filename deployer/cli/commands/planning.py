@@ -19,20 +19,20 @@ from deployer.cli.options import (
     since_option,
 )
 from deployer.cli.output import json_head, json_line
+from deployer.diagnostics import diagnostic_data, diagnostic_lines
+from deployer.engines.registry import costs_of
 from deployer.errors import UsageError
 from deployer.show.text import plan_text
 from deployer.stack.fields.values import JsonValue
-from deployer.stack.notices import notice_data, notice_lines
 from deployer.system.file_modes import as_the_user
 from deployer.usecases.context.settings import Options, Settings, settings_of
 from deployer.usecases.context.stack_files import Subject, concurrent_states
 from deployer.usecases.plan import Planned, plan
 
 if TYPE_CHECKING:
-    from deployer.usecases.plan_file import SavedPlan
-if TYPE_CHECKING:
     from deployer.cli.progress_display import Show
     from deployer.planning.events import Progress, Watch
+    from deployer.usecases.plan_file import SavedPlan
 
 
 def print_plan(
@@ -50,8 +50,9 @@ def print_plan(
         case "json":
             from deployer.show.data import plan_data  # noqa: PLC0415 - rare
 
-            data = plan_data(planned.plan, planned.places, fit=fit)
-            data["notices"] = [notice_data(notice) for notice in notices]
+            bill = costs_of(planned.plan)
+            data = plan_data(planned.plan, planned.places, fit=fit, costs=bill)
+            data["notices"] = [diagnostic_data(notice) for notice in notices]
             data["notes"] = [*planned.notes]
             json_line({**data, "file": str(file)})
         case "markdown":
@@ -59,9 +60,12 @@ def print_plan(
 
             click.echo(comment_of(planned, file), nl=False)
         case _:
-            text = plan_text(planned.plan, planned.places, steps=steps, fit=fit)
+            bill = None if planned.plan.is_empty else costs_of(planned.plan)
+            text = plan_text(
+                planned.plan, planned.places, steps=steps, fit=fit, costs=bill
+            )
             notes = (f"note: {note}" for note in planned.notes)
-            lines = [*notes, *notice_lines(notices)]
+            lines = [*notes, *diagnostic_lines(notices)]
             text = "\n".join((text.removesuffix("\n"), *lines, ""))
             click.echo(f"\n{text}" if apart else text, nl=False)
 
@@ -137,14 +141,16 @@ def validate_command(
         file = subject.file
         found = validate(file, settings_of(), engine, cached=cached)
         if as_json:
-            told: list[JsonValue] = [notice_data(notice) for notice in found.notices]
+            told: list[JsonValue] = [
+                diagnostic_data(notice) for notice in found.notices
+            ]
             about: dict[str, JsonValue] = {"notes": [*found.notes], "notices": told}
             json_line({"type": "valid", "file": str(file), **about})
             return
         click.echo(f"{file}: valid")
         for note in found.notes:
             click.echo(f"  note: {note}")
-        for line in notice_lines(found.notices):
+        for line in diagnostic_lines(found.notices):
             click.echo(line)
 
     subjects = subjects_of(paths or recognised(Path()))

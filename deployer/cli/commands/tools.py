@@ -1,7 +1,6 @@
 """schema, completion, version: small tools."""
 
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ import click
 from deployer import __version__, version_line
 from deployer.cli.options import json_option
 from deployer.cli.output import json_head, json_line, wrapped
+from deployer.diagnostics import Diagnostic, Severity
 from deployer.errors import DeployerError, UsageError
 from deployer.spelling import harmless
 from deployer.stack.fields.values import JsonValue
@@ -89,8 +89,12 @@ def version_command(paths: tuple[Path, ...], *, check: bool, as_json: bool) -> N
         json_line(_version_data(python, looked))
     elif looked is not None:
         _tell(looked)
-    if looked is not None and not all(it.fine for it in looked.findings):
+    if looked is not None and not all(map(_is_fine, looked.findings)):
         raise click.exceptions.Exit(DeployerError.exit_code)
+
+
+def _is_fine(finding: Diagnostic) -> bool:
+    return finding.severity is Severity.FINE
 
 
 def _look(paths: tuple[Path, ...]) -> "Looked":
@@ -103,9 +107,9 @@ def _look(paths: tuple[Path, ...]) -> "Looked":
 
 def _tell(looked: "Looked") -> None:
     for finding in looked.findings:
-        newer = finding.about == "newest" and looked.newer
-        sign = "✖" if not finding.fine else "↑" if newer else "✔"
-        for line in wrapped(f"  {sign} {finding.about:<13} ", finding.text):
+        newer = finding.path == "newest" and looked.newer
+        sign = "✖" if not _is_fine(finding) else "↑" if newer else "✔"
+        for line in wrapped(f"  {sign} {finding.path:<13} ", finding.what):
             click.echo(harmless(line))
         if finding.hint:
             click.echo(harmless(f"    hint: {finding.hint}"))
@@ -120,5 +124,13 @@ def _version_data(python: str, looked: "Looked | None") -> dict[str, JsonValue]:
     if looked is not None:
         found["newest"] = looked.newest
         found["newer"] = looked.newer
-        found["findings"] = [asdict(finding) for finding in looked.findings]
+        found["findings"] = [
+            {
+                "about": it.path,
+                "text": it.what,
+                "hint": it.hint,
+                "fine": _is_fine(it),
+            }
+            for it in looked.findings
+        ]
     return found

@@ -13,7 +13,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
-from deployer.planning.costs import LISTED, Prices, gpus_of
+from deployer.llama.known.tables import prices
+from deployer.planning.costs import Costs, Prices, costs_of, gpus_of
+from deployer.planning.plan import Plan
 from deployer.stack.fields.values import Flat, show_seconds
 
 _LEAST: Final = 0.01
@@ -65,12 +67,17 @@ class Meter:
             return ""
         much = f"about ${dollars:.2f}" if dollars >= _LEAST else "less than $0.01"
         listed = ", ".join(f"{what} {show_seconds(s)}" for what, s in parts.items())
-        return f"this used {much}: {listed} (prices of {LISTED.as_of})"
+        return f"this used {much}: {listed} (prices of {prices().as_of})"
 
 
 def plain_rate(cores: float, memory: int) -> float:
-    """Dollars for a second of a container without a GPU; memory in MiB."""
-    return cores * LISTED.core + memory / 1024 * LISTED.gib
+    """Return dollars a second of a container without a GPU; memory in MiB."""
+    return cores * prices().core + memory / 1024 * prices().gib
+
+
+def estimate(plan: Plan) -> Costs:
+    """Estimate what applying a plan costs, by the list prices."""
+    return costs_of(plan, prices())
 
 
 _HOUR: Final = 3600
@@ -81,10 +88,10 @@ _FAR: Final = 5.0
 
 
 def changed(
-    asked: Mapping[str, str], fields: Flat, listed: Prices = LISTED
+    asked: Mapping[str, str], fields: Flat, listed: Prices | None = None
 ) -> tuple[str, ...]:
-    """The prices of what a server uses that are not as listed any more, in words."""
-    return tuple(_told(asked, fields, listed))
+    """Describe the prices of what a server uses that differ from the table."""
+    return tuple(_told(asked, fields, listed or prices()))
 
 
 def _told(asked: Mapping[str, str], fields: Flat, listed: Prices) -> Iterator[str]:

@@ -18,6 +18,7 @@ from deployer.errors import EngineError
 from deployer.llama.build import recipe
 from deployer.llama.build.compile import Settings, target_of
 from deployer.llama.build.trees import pinned_patches
+from deployer.llama.known.tables import prices
 from deployer.llama.patches import Patch
 from deployer.planning import costs
 from deployer.planning.argv import template_file
@@ -327,7 +328,7 @@ def primes_of(fields: Flat) -> int:
 def rate_of(needs: Mapping[str, Flat], node: Node) -> float:
     """Dollars for a second of one container of a server or a snapshot."""
     size = _whole(needs[Kind.WEIGHTS].get("size"))
-    return costs.rate_of(_fields(node, needs), size)
+    return costs.rate_of(_fields(node, needs), size, prices())
 
 
 def scaling_of(fields: Flat) -> apps.Scaling:

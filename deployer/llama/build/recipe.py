@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from deployer.diagnostics import Diagnostic
+
 System: TypeAlias = Literal["Linux", "Darwin"]
 Version: TypeAlias = tuple[int, ...]
 
@@ -31,15 +33,6 @@ class Target:
     """Compute capabilities without the point, of all GPUs that must be served."""
     cmake: tuple[str, ...] = ()
     """The user's own definitions."""
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why a target is not built, and the field of the stack to blame."""
-
-    path: str
-    what: str
-    hint: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +121,7 @@ _CUDA = (
 _DEFINITION = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(:[A-Z]+)?=.*", re.DOTALL)
 
 
-def refusals(target: Target) -> list[Refusal]:
+def refusals(target: Target) -> list[Diagnostic]:
     """Everything that speaks against building for the target."""
     return [*_wrong_definitions(target), *_wrong_toolkit(target)]
 
@@ -185,27 +178,29 @@ def _cuda(target: Target) -> tuple[str, ...]:
     return (*_CUDA, f"CMAKE_CUDA_ARCHITECTURES={wanted}")
 
 
-def _wrong_definitions(target: Target) -> Iterator[Refusal]:
+def _wrong_definitions(target: Target) -> Iterator[Diagnostic]:
     for number, definition in enumerate(target.cmake):
         if not _DEFINITION.fullmatch(definition):
             bare = definition.removeprefix("-D")
             better = bare if _DEFINITION.fullmatch(bare) else "NAME=VALUE"
-            yield Refusal(
+            yield Diagnostic(
                 f"llama_cpp.cmake[{number}]",
                 f"`{definition}` is not a cmake definition",
                 f"write `{better}`",
             )
 
 
-def _wrong_toolkit(target: Target) -> Iterator[Refusal]:
+def _wrong_toolkit(target: Target) -> Iterator[Diagnostic]:
     if target.cuda is None:
         return
     path = "llama_cpp.cuda"
     version = toolkit(target.cuda)
     if target.system == "Darwin":
-        yield Refusal(path, "there is no CUDA on macOS", "leave `llama_cpp.cuda` out")
+        yield Diagnostic(
+            path, "there is no CUDA on macOS", "leave `llama_cpp.cuda` out"
+        )
     if not OLDEST_TOOLKIT <= version < FIRST_UNKNOWN_TOOLKIT:
-        yield Refusal(
+        yield Diagnostic(
             path,
             f"CUDA {target.cuda} is not a toolkit that this version of deployer knows",
             f"use {_text(OLDEST_TOOLKIT)} or later, below "
@@ -213,13 +208,13 @@ def _wrong_toolkit(target: Target) -> Iterator[Refusal]:
         )
         return
     if why := BROKEN_TOOLKITS.get(version):
-        yield Refusal(
+        yield Diagnostic(
             path,
             f"CUDA {target.cuda} must not be used: {why}",
             "use `12.8.1`, `13.0.2` or `13.3`",
         )
     if not target.architectures:
-        yield Refusal(
+        yield Diagnostic(
             path,
             "a CUDA build needs to know for which GPU it is",
             "add `gpu:`, such as `gpu: L40S`",
@@ -228,23 +223,23 @@ def _wrong_toolkit(target: Target) -> Iterator[Refusal]:
         yield from _wrong_architecture(name, target.cuda)
 
 
-def _wrong_architecture(name: str, cuda: str) -> Iterator[Refusal]:
+def _wrong_architecture(name: str, cuda: str) -> Iterator[Diagnostic]:
     known = ARCHITECTURES.get(name)
     version = toolkit(cuda)
     if known is None:
-        yield Refusal(
+        yield Diagnostic(
             "gpu",
             f"compute capability {name} is not one that deployer can build for",
             f"known are {', '.join(ARCHITECTURES)}",
         )
     elif version < known.since:
-        yield Refusal(
+        yield Diagnostic(
             "llama_cpp.cuda",
             f"CUDA {cuda} cannot build for compute capability {name}",
             f"use {_text(known.since)} or later",
         )
     elif known.before is not None and version >= known.before:
-        yield Refusal(
+        yield Diagnostic(
             "llama_cpp.cuda",
             f"CUDA {cuda} cannot build for compute capability {name} any more",
             f"use a toolkit before {_text(known.before)}, such as `12.8.1`",

@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import NamedTuple
 
+from deployer.diagnostics import Diagnostic
 from deployer.llama.flags.catalogue import (
     Catalogue,
     Option,
@@ -33,19 +33,11 @@ _NUMBER = re.compile(
 _FLAGS = "server.flags."
 
 
-class Misuse(NamedTuple):
-    """One thing that llama-server would refuse, or read otherwise than it is meant."""
-
-    path: str
-    what: str
-    hint: str
-
-
 def problems_of(
     words: Iterable[tuple[str, Sequence[str]]],
     build: int | None,
     known: Catalogue | None = None,
-) -> Iterator[Misuse]:
+) -> Iterator[Diagnostic]:
     """Yield what is wrong with the options that each field of a stack became.
 
     What is not certain for this build is not refused: options that only one of its
@@ -56,7 +48,7 @@ def problems_of(
     for path, group in words:
         for use in _uses(group, found):
             if problem := _problem(use, found, path):
-                yield Misuse(path, *problem)
+                yield Diagnostic(path, *problem)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Final
 
+from deployer.diagnostics import Severity
 from deployer.llama.known.tables import read, rows
-from deployer.stack.notices import Severity
 
 START: Final = "start"
 """Theme of the symptoms that tell why a server did not start."""

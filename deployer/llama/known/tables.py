@@ -1,8 +1,4 @@
-"""The one reader of the tables beside it.
-
-``after`` is the last build known to be the old way, ``by`` the first known to be the
-new one.
-"""
+"""Loader of the TOML tables: traps, symptoms, changes, renames, prices."""
 
 import tomllib
 from collections.abc import Callable, Iterator
@@ -13,13 +9,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from deployer.llama.known.conditions import CONCERNS, Case
+from deployer.planning.costs import Prices
 from deployer.stack.fields.model import Stack
 
 T = TypeVar("T")
 
 
 def read(name: str) -> dict[str, Any]:
-    """Return a table as TOML has it; `schema.json` says what may be in it."""
+    """Return a table as TOML has it; `schema.json` is checked by a test."""
     return tomllib.loads((Path(__file__).parent / name).read_text(encoding="utf-8"))
 
 
@@ -43,6 +40,12 @@ def _value(
     if isinstance(value, list):
         return tuple(value)
     return values[key](value) if key in values and isinstance(value, str) else value
+
+
+@cache
+def prices() -> Prices:
+    """Return the list prices of Modal."""
+    return Prices(**read("prices.toml")["price"])
 
 
 class Area(StrEnum):

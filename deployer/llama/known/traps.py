@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Final
 
+from deployer.diagnostics import Diagnostic, Severity
 from deployer.llama.known.conditions import BLAMES, Case
 from deployer.llama.known.tables import rows
 from deployer.spelling import did_you_mean, shown
 from deployer.stack.fields.model import Stack
-from deployer.stack.notices import Severity
 
 NEWEST: Final = 10**9
 
@@ -60,34 +60,23 @@ def themes() -> Mapping[str, tuple[Trap, ...]]:
     return {n: tuple(t for t in traps().values() if t.theme == n) for n in names}
 
 
-@dataclass(frozen=True, slots=True)
-class Caught:
-    """A trap that a stack is in, or a word about one that it ignores."""
-
-    id: str
-    severity: Severity
-    path: str
-    what: str
-    hint: str = ""
-
-
-def traps_of(stack: Stack, build: int | None) -> tuple[Caught, ...]:
+def traps_of(stack: Stack, build: int | None) -> tuple[Diagnostic, ...]:
     """Return what a stack runs into on this build, and is not told to ignore.
 
     Where the build is not known, only what all builds have is certain.
     """
     caught = _caught(stack, build)
     ignored = {one.trap for one in stack.ignore or ()}
-    return (*(c for c in caught if c.id not in ignored), *_ignores(stack, caught))
+    return (*(c for c in caught if c.code not in ignored), *_ignores(stack, caught))
 
 
-def _caught(stack: Stack, build: int | None) -> tuple[Caught, ...]:
+def _caught(stack: Stack, build: int | None) -> tuple[Diagnostic, ...]:
     case = Case(stack, build)
     blamed = {name: blame(case) for name, blame in BLAMES.items()}
     if not any(blamed.values()):  # most stacks: the table need not be read
         return ()
     return tuple(
-        Caught(trap.id, trap.severity, path, trap.what, _hint(trap))
+        Diagnostic(path, trap.what, _hint(trap), trap.severity, trap.id)
         for trap in traps().values()
         if (path := blamed[trap.id]) and _has(trap, build)
     )
@@ -103,19 +92,20 @@ def _has(trap: Trap, build: int | None) -> bool:
     return trap.since <= build <= trap.until
 
 
-def _ignores(stack: Stack, caught: tuple[Caught, ...]) -> Iterator[Caught]:
+def _ignores(stack: Stack, caught: tuple[Diagnostic, ...]) -> Iterator[Diagnostic]:
     """Names that are no trap, and those that nothing came of."""
-    here = {one.id for one in caught}
+    here = {one.code for one in caught}
     for index, ignored in enumerate(stack.ignore or ()):
         path = f"ignore.{index}.trap"
         name = ignored.trap
         if name not in traps():
             what = f"there is no trap `{shown(name)}`"
             hint = did_you_mean(name, traps()) or "`deployer traps` lists them"
-            yield Caught(name, Severity.ERROR, path, what, hint)
+            yield Diagnostic(path, what, hint, Severity.ERROR, name)
         elif name not in here:
             what = f"`{name}` is ignored, and the stack is not in this trap"
-            yield Caught(name, Severity.NOTE, path, what, "leave it out of `ignore`")
+            hint = "leave it out of `ignore`"
+            yield Diagnostic(path, what, hint, Severity.NOTE, name)
 
 
 def markdown() -> str:

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt
 
-from deployer.diagnostics import Place, Problem
+from deployer.diagnostics import Diagnostic
 from deployer.stack.fields.marks import Section
 from deployer.stack.fields.server import Text
 
@@ -70,18 +70,17 @@ class Project(Section):
     """Where states are kept; unset: in `.deployer/state` beside each stack."""
 
 
-def problems_of(options: StateOptions) -> list[Problem]:
-    """Every rule between the options that is broken; their places are not known."""
+def problems_of(options: StateOptions) -> list[Diagnostic]:
+    """Every rule between the options that is broken."""
     given = options.model_dump(exclude_none=True)
     takes = _TAKES[options.backend]
     found = [
-        Problem(Place(FILE), "state", f"`{options.backend}` needs `{name}`")
+        Diagnostic("state", f"`{options.backend}` needs `{name}`")
         for name in _NEEDS[options.backend]
         if name not in given
     ]
     found += [
-        Problem(
-            Place(FILE),
+        Diagnostic(
             f"state.{name}",
             f"`{options.backend}` takes no `{name}`",
             f"it takes {', '.join(f'`{other}`' for other in takes)}",

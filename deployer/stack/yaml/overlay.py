@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from deployer.diagnostics import Place, Problem
+from deployer.diagnostics import Diagnostic, Place
 from deployer.spelling import shown
 from deployer.stack.project_root import how_to_allow, leads_out, root_of
 from deployer.stack.yaml.yaml12 import (
@@ -32,7 +32,7 @@ class Layers:
     tree: Table | None = None
     """Everything merged; None if a file could not be read."""
     sources: list[Path] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[Diagnostic] = field(default_factory=list)
 
 
 def read_layers(path: Path, *, allowed: tuple[Path, ...] = ()) -> Layers:
@@ -44,12 +44,12 @@ def read_layers(path: Path, *, allowed: tuple[Path, ...] = ()) -> Layers:
     try:
         if leads_out(path, allowed):
             what = f"`{shown(str(path))}` is a link out of the project"
-            problem = Problem(Place(str(path)), "", what, how_to_allow(path))
+            problem = Diagnostic("", what, how_to_allow(path), place=Place(str(path)))
             return Layers(problems=[problem])
         root = root_of(path)
     except _NOT_A_PATH:
         what = f"`{shown(str(path))}` is not a path"
-        return Layers(problems=[Problem(Place(shown(str(path))), "", what)])
+        return Layers(problems=[Diagnostic("", what, place=Place(shown(str(path))))])
     reader = _Reader(layers, (root, *allowed))
     tree = reader.read(path, (), Place(str(path)))
     if not reader.unreadable:
@@ -101,7 +101,7 @@ class _Reader:
         except _NOT_A_PATH:
             told = (f"`{shown(name)}` is not a path", "")
         if told:
-            self._layers.problems.append(Problem(place, "extends", *told))
+            self._layers.problems.append(Diagnostic("extends", *told, place=place))
             self.unreadable = True
             return Table({})
         return self.read(base, chain, place)
@@ -135,7 +135,7 @@ class _Reader:
         texts = [(name, place) for name, place in names if isinstance(name, str)]
         if len(texts) < len(items):
             what = "expected the path of a stack file, or a list of paths"
-            self._layers.problems.append(Problem(entry.place, "extends", what))
+            self._layers.problems.append(Diagnostic("extends", what, place=entry.place))
             tree.entries["extends"] = Entry(entry.place, Broken())
         return texts
 

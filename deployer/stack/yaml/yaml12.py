@@ -15,7 +15,7 @@ from typing import Protocol, TypeAlias
 
 import yaml
 
-from deployer.diagnostics import Place, Problem
+from deployer.diagnostics import Diagnostic, Place
 from deployer.spelling import did_you_mean, shown
 from deployer.stack.fields.marks import looks_like_a_credential
 from deployer.stack.fields.values import JsonValue
@@ -126,15 +126,6 @@ def node_at(node: Node, path: Steps) -> Node | None:
             case _:
                 return None
     return node
-
-
-def place_of(places: Mapping[str, Place], path: str) -> Place | None:
-    """The place of a path, or of the nearest one above it that was written."""
-    while path:
-        if found := places.get(path):
-            return found
-        path = path.rpartition(".")[0]
-    return None
 
 
 def dotted(path: Steps) -> str:
@@ -299,14 +290,14 @@ _SPECIAL = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 class UnreadableError(Exception):
     """A file says nothing that could be checked further; carries why."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Diagnostic) -> None:
         super().__init__(problem.what)
         self.problem = problem
 
 
 def parse(
     text: str, file: str, *, loader: Loader = LOADER
-) -> tuple[Table, list[Problem]]:
+) -> tuple[Table, list[Diagnostic]]:
     """The mapping a text holds, and the problems that leave the rest readable.
 
     Raises UnreadableError with the one problem that does not.
@@ -317,9 +308,11 @@ def parse(
             builder.take(event)
     except yaml.MarkedYAMLError as error:
         mark, what, hint = explained(error, text)
-        raise UnreadableError(Problem(builder.at(mark), "", what, hint)) from error
+        raise UnreadableError(
+            Diagnostic("", what, hint, place=builder.at(mark))
+        ) from error
     except (yaml.YAMLError, ValueError) as error:
-        raise UnreadableError(Problem(Place(file), "", *UNKNOWN)) from error
+        raise UnreadableError(Diagnostic("", *UNKNOWN, place=Place(file))) from error
     return builder.table(), builder.problems
 
 
@@ -380,7 +373,7 @@ class _Builder:
     """Takes events, and builds the tree of one document."""
 
     def __init__(self, file: str) -> None:
-        self.problems: list[Problem] = []
+        self.problems: list[Diagnostic] = []
         self._file = file
         self._open: list[_Open] = []
         self._anchors: dict[str, _Anchored] = {}
@@ -537,11 +530,11 @@ class _Builder:
             raise self._stop(place, what, "close the brackets above")
 
     def _broken(self, place: Place, what: str, hint: str) -> Broken:
-        self.problems.append(Problem(place, self._path(), what, hint))
+        self.problems.append(Diagnostic(self._path(), what, hint, place=place))
         return Broken()
 
     def _stop(self, place: Place, what: str, hint: str) -> UnreadableError:
-        return UnreadableError(Problem(place, self._path(), what, hint))
+        return UnreadableError(Diagnostic(self._path(), what, hint, place=place))
 
     def _path(self) -> str:
         steps = (o.key if o.is_table else len(o.items) for o in self._open)
@@ -573,18 +566,20 @@ def text_of(path: Path, *, file: str, asked: Place) -> str:
     if len(data) > LARGEST_FILE:
         what = f"`{shown(file)}` is larger than 1 MiB"
         hint = "a stack is a few kilobytes: is this the file you mean?"
-        raise UnreadableError(Problem(Place(file), "", what, hint))
+        raise UnreadableError(Diagnostic("", what, hint, place=Place(file)))
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         before = data[: error.start].decode("utf-8-sig", errors="replace")
         what = f"not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}"
-        problem = Problem(_end_of(before, file), "", what, "save the file as UTF-8")
+        problem = Diagnostic(
+            "", what, "save the file as UTF-8", place=_end_of(before, file)
+        )
         raise UnreadableError(problem) from error
     if found := _CONTROL.search(text):
         what = f"control character U+{ord(found[0]):04X}"
         place = _end_of(text[: found.start()], file)
-        raise UnreadableError(Problem(place, "", what, "remove it"))
+        raise UnreadableError(Diagnostic("", what, "remove it", place=place))
     return text
 
 
@@ -602,7 +597,7 @@ def missing(path: Path, text: str) -> tuple[str, str]:
 
 def _trouble(
     path: Path, file: str, asked: Place, error: OSError | ValueError
-) -> Problem:
+) -> Diagnostic:
     hint = ""
     match error:
         case FileNotFoundError():
@@ -616,7 +611,7 @@ def _trouble(
             what = f"`{shown(file)}` cannot be read: {why}"
         case _:
             what = f"`{shown(file)}` is not a path"
-    return Problem(asked, "", what, hint)
+    return Diagnostic("", what, hint, place=asked)
 
 
 def _end_of(text: str, file: str) -> Place:

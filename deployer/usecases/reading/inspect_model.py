@@ -23,6 +23,7 @@ from deployer.gguf.facts import (
 from deployer.gguf.header import Header, read_header, read_sizes
 from deployer.gguf.reading import beginning, header_in, remote
 from deployer.gguf.stream import local
+from deployer.llama.known.tables import prices
 from deployer.planning.events import Watch
 from deployer.planning.facts import Pin
 from deployer.planning.fit import Fit
@@ -93,7 +94,8 @@ def fitted(
 def choices(found: Fitted) -> tuple[Cell, ...]:
     """The table of GPUs, contexts and cache types for a stack."""
     _, machine = found.size.machines[0]
-    return matrix(found.size.facts, found.size.serving, count=max(1, machine.gpus))
+    size, count = found.size, max(1, machine.gpus)
+    return matrix(size.facts, size.serving, prices().gpu, count=count)
 
 
 def _weighed(

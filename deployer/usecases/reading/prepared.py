@@ -19,10 +19,9 @@ from stat import S_ISDIR, S_ISREG
 from typing import Any
 
 import deployer
-from deployer.diagnostics import Place
+from deployer.diagnostics import Diagnostic, Place, Severity
 from deployer.planning.fit import Fit, fit_data, fit_of
 from deployer.planning.resources import Graph, Kind, Node
-from deployer.stack.notices import Notice, Severity
 from deployer.system.files import read, write
 
 _ABSENT = "-"
@@ -45,7 +44,7 @@ class Prepared:
     """What the user should know though it is not wrong."""
     fit: Fit | None = None
     """The memory that it needs where it runs first; None where nobody knows yet."""
-    notices: tuple[Notice, ...] = ()
+    notices: tuple[Diagnostic, ...] = ()
     """Known traps that it is in."""
     seen: Mapping[str, str] | None = None
     """Paths that it came from, and what was there; None for too many or moving ones."""
@@ -157,7 +156,7 @@ def _data(it: Prepared) -> dict[str, Any]:
         "notes": it.notes,
         "fit": it.fit and fit_data(it.fit),
         "notices": [
-            [_words(n.place), n.severity, n.id, n.path, n.what, n.hint]
+            [_words(n.place), n.severity, n.path, n.what, n.hint, n.code]
             for n in it.notices
         ],
     }
@@ -180,8 +179,8 @@ def _prepared(content: Mapping[str, Any]) -> Prepared:
         tuple(content["notes"]),
         content["fit"] and fit_of(content["fit"]),
         tuple(
-            Notice(Place(*place), Severity(severity), *rest)
-            for place, severity, *rest in content["notices"]
+            Diagnostic(path, what, hint, Severity(severity), code, Place(*place))
+            for place, severity, path, what, hint, code in content["notices"]
         ),
         content["seen"],
     )

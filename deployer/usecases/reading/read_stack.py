@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from deployer.artefacts import lock_file
 from deployer.artefacts.lock_file import lock_path
 from deployer.artefacts.sources.files import sha256_of
-from deployer.diagnostics import Place, Problem
+from deployer.diagnostics import Diagnostic, Place, Severity, placed
 from deployer.engines.registry import abilities_of, machine_inputs
 from deployer.errors import StackError, UsageError
 from deployer.llama.flags.unknown_options import problems_of
@@ -41,7 +41,6 @@ from deployer.stack.fields.model import Stack
 from deployer.stack.fields.values import Flat
 from deployer.stack.gate_files import files_of, judged_by
 from deployer.stack.load import Loaded, load
-from deployer.stack.notices import Notice, Severity
 from deployer.stack.project_root import (
     PROJECT_FILE,
     how_to_allow,
@@ -49,7 +48,6 @@ from deployer.stack.project_root import (
     may_read,
     root_of,
 )
-from deployer.stack.yaml.yaml12 import place_of
 from deployer.usecases.context.settings import Options, Settings, patches_folder
 from deployer.usecases.reading.prepared import Prepared, look
 from deployer.usecases.reading.weights import refuse_model, weighed
@@ -63,32 +61,16 @@ def number_of(stack: Stack, locked: Facts | None) -> int | None:
     return tag_number(stack) if locked is None else build_number(stack, locked)
 
 
-def notices_of(loaded: Loaded, build: int | None) -> tuple[Notice, ...]:
-    """Every trap of a stack on this build, sorted by place."""
+def notices_of(loaded: Loaded, build: int | None) -> tuple[Diagnostic, ...]:
+    """Return every known issue of a stack on this build, sorted by place."""
     start = Place(str(loaded.sources[-1] if loaded.sources else "stack"))
-    found = (
-        Notice(
-            place_of(loaded.places, caught.path) or start,
-            caught.severity,
-            caught.id,
-            caught.path,
-            caught.what,
-            caught.hint,
-        )
-        for caught in traps_of(loaded.stack, build)
-    )
-    return tuple(sorted(found, key=lambda notice: (notice.place, notice.id)))
+    return tuple(placed(traps_of(loaded.stack, build), loaded.places, start))
 
 
-def refuse_traps(loaded: Loaded, build: int | None) -> tuple[Notice, ...]:
-    """The warnings and notes; raises StackError where a trap is an error."""
+def refuse_traps(loaded: Loaded, build: int | None) -> tuple[Diagnostic, ...]:
+    """Return the warnings and notes; raises StackError for issues that are errors."""
     notices = notices_of(loaded, build)
-    fatal = [
-        Problem(n.place, n.path, f"{n.what} [{n.id}]", n.hint)
-        for n in notices
-        if n.severity is Severity.ERROR
-    ]
-    if fatal:
+    if fatal := [it for it in notices if it.severity is Severity.ERROR]:
         raise StackError(fatal)
     return notices
 
@@ -233,8 +215,6 @@ def _programs(stack: Stack, settings: Settings) -> Iterator[str]:
 _COLD = "write `snapshot: {enabled: auto}` to start cold where there is none"
 _ASKING = Options()
 """Sources are asked for what the lock file does not pin."""
-_START = Place("stack")
-"""For an option that no field was written for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,12 +273,8 @@ def refuse_options(loaded: Loaded) -> None:
     """Raise StackError for options that the build of the tag does not take."""
     stack = loaded.stack
     words = words_by_field(leaves(stack), build=tag_number(stack))
-    found = [
-        Problem(place_of(loaded.places, it.path) or _START, it.path, it.what, it.hint)
-        for it in problems_of(words, tag_number(stack))
-    ]
-    if found:
-        raise StackError(sorted(found))
+    if found := placed(problems_of(words, tag_number(stack)), loaded.places):
+        raise StackError(found)
 
 
 def refuse_build(loaded: Loaded) -> None:
@@ -314,12 +290,8 @@ def refuse_build(loaded: Loaded) -> None:
         architectures=architectures_of(loaded.stack),
         cmake=wanted.cmake or (),
     )
-    found = [
-        Problem(place_of(loaded.places, it.path) or _START, it.path, it.what, it.hint)
-        for it in refusals(target)
-    ]
-    if found:
-        raise StackError(sorted(found))
+    if found := placed(refusals(target), loaded.places):
+        raise StackError(found)
 
 
 def resolved(

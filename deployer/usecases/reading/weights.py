@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from deployer.artefacts import lock_file
 from deployer.artefacts.store import Entry, Store
-from deployer.diagnostics import Place, Problem
+from deployer.diagnostics import NOWHERE, Diagnostic, Place, place_of, placed
 from deployer.errors import StackError
 from deployer.gguf.facts import (
     Facts,
@@ -46,7 +46,6 @@ from deployer.stack.fields.gate_options import Gates
 from deployer.stack.fields.model import Stack
 from deployer.stack.fields.values import size_in_bytes
 from deployer.stack.load import Loaded
-from deployer.stack.yaml.yaml12 import place_of
 from deployer.system.files import read, read_regular, write
 from deployer.usecases.context.settings import Settings
 from deployer.usecases.reading.prepared import this_code
@@ -148,17 +147,20 @@ def serving_of(stack: Stack, locked: Locked) -> Serving:
     )
 
 
-def does_not_fit(size: Sized, places: Mapping[str, Place]) -> Iterator[Problem]:
+def does_not_fit(size: Sized, places: Mapping[str, Place]) -> Iterator[Diagnostic]:
     """A problem for each machine that does not hold it, with the cheapest ways out."""
     for gpu, machine in size.machines:
         fit = fit_on(size.facts, size.serving, machine)
         if fit.holds or fit.unsure:
             continue
         from deployer.gguf.choices import ways_out  # noqa: PLC0415 - only on trouble
+        from deployer.llama.known.tables import prices  # noqa: PLC0415 - as above
 
         place, path = _place(places, gpu)
-        hint = _ways(ways_out(size.facts, size.serving, gpu, machine))
-        yield Problem(place, path, f"the model does not fit: {fit_line(fit)}", hint)
+        ways = ways_out(size.facts, size.serving, gpu, machine, prices().gpu)
+        hint = _ways(ways)
+        what = f"the model does not fit: {fit_line(fit)}"
+        yield Diagnostic(path, what, hint, place=place)
 
 
 def doubts(stack: Stack, size: Sized) -> Iterator[str]:
@@ -208,7 +210,7 @@ def _place(places: Mapping[str, Place], gpu: str | None) -> tuple[Place, str]:
     for path in paths:
         if (found := place_of(places, path)) is not None:
             return found, path
-    return Place("stack"), ""
+    return NOWHERE, ""
 
 
 def _machines(stack: Stack) -> Iterator[tuple[str | None, Machine]]:
@@ -261,7 +263,7 @@ _NO_TEMPLATE = (
 class Judged:
     """What is wrong, and what may be."""
 
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[Diagnostic] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
@@ -275,12 +277,8 @@ def judged(
     """Hold the model against the build and the gates of a stack."""
     found = Judged()
     build = build_number(stack, locked)
-    for problem in (
-        *_names(stack, folder, build, weights),
-        *_projection(weights),
-    ):
-        place = place_of(places, problem.path) or problem.place
-        found.problems.append(Problem(place, problem.path, problem.what, problem.hint))
+    wrong = (*_names(stack, folder, build, weights), *_projection(weights))
+    found.problems += placed(wrong, places)
     for path, what in _template(stack, folder, weights):
         written = place_of(places, path)
         where = f"{written.file}:{written.line}: " if written else ""
@@ -290,7 +288,7 @@ def judged(
 
 def _names(
     stack: Stack, folder: Path, build: int | None, weights: Facts
-) -> Iterator[Problem]:
+) -> Iterator[Diagnostic]:
     """Names that the build does not know."""
     architecture = weights.model.architecture
     wanted = [(ARCHITECTURE, architecture, "llama_cpp.tag", "architecture")]
@@ -303,10 +301,7 @@ def _names(
             known = answer.known
         if known is Known.NO:
             what = f"`{stack.llama_cpp.tag}` does not know the {word} `{name}`"
-            yield Problem(_NOWHERE, path, what, _newer(answer.since, answer.gone))
-
-
-_NOWHERE = Place("stack")
+            yield Diagnostic(path, what, _newer(answer.since, answer.gone))
 
 
 def _newer(since: int | None, gone: int | None) -> str:
@@ -326,7 +321,7 @@ def _at_hand(kind: str, name: str, stack: Stack, folder: Path) -> Known:
     return Known.UNCERTAIN
 
 
-def _projection(weights: Facts) -> Iterator[Problem]:
+def _projection(weights: Facts) -> Iterator[Diagnostic]:
     """A projector that was made for another model."""
     projector, width = weights.projector, weights.model.embedding_length
     if projector is None or not _is_told(projector) or projector.projection == width:
@@ -335,7 +330,7 @@ def _projection(weights: Facts) -> Iterator[Problem]:
         f"the projector makes embeddings of {projector.projection} numbers, and the"
         f" model takes {width}"
     )
-    yield Problem(_NOWHERE, "model.mmproj", what, "take the projector of this model")
+    yield Diagnostic("model.mmproj", what, "take the projector of this model")
 
 
 def _is_told(projector: Projector) -> bool:
@@ -394,10 +389,10 @@ class Weighed:
 
     size: Sized | None
     """None where they were not read yet."""
-    problems: tuple[Problem, ...] = ()
+    problems: tuple[Diagnostic, ...] = ()
     """Why the build cannot serve the model."""
     notes: tuple[str, ...] = ()
-    too_large: tuple[Problem, ...] = ()
+    too_large: tuple[Diagnostic, ...] = ()
     """Why it does not fit."""
 
 
@@ -420,7 +415,7 @@ def weighed(
 def refuse_model(known: Weighed) -> None:
     """Raise StackError for a model that the build cannot serve, or nothing can hold."""
     if found := (*known.problems, *known.too_large):
-        raise StackError(sorted(found))
+        raise StackError(found)
 
 
 def known_offline(loaded: Loaded, stack_file: Path) -> tuple[str, ...]:
@@ -437,5 +432,5 @@ def known_offline(loaded: Loaded, stack_file: Path) -> tuple[str, ...]:
         return ()
     known = judged(loaded.stack, stack_file.parent, locked, weights, loaded.places)
     if known.problems:
-        raise StackError(sorted(known.problems))
+        raise StackError(known.problems)
     return tuple(known.notes)

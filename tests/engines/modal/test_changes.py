@@ -1,5 +1,6 @@
 """What a change of each kind does on Modal, as one table."""
 
+from deployer.llama.known.tables import prices
 from deployer.planning.costs import costs_of
 from deployer.planning.plan import Plan, make_plan
 from deployer.planning.resources import Kind
@@ -52,7 +53,7 @@ def row(name: str) -> str:
         change = plan.change(kind)
         told = "-" if change is None else verb(change)
         verbs.append("-" if told == "unchanged" else told)
-    paid = costs_of(plan).apply
+    paid = costs_of(plan, prices()).apply
     columns = (*verbs, price(paid) if paid else "nothing")
     widths = (32, 9, 10, 13, 17)
     cells = zip((name, *columns[:4]), widths, strict=True)

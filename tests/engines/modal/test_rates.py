@@ -3,8 +3,9 @@
 import pytest
 
 from deployer.engines.modal.billing import changed
-from deployer.planning.costs import LISTED
+from deployer.llama.known.tables import prices
 
+LISTED = prices()
 FIELDS = {"gpu": "L4"}
 HOURLY = {"L4": LISTED.gpu["L4"] * 3600, "cpu": LISTED.core * 3600}
 
