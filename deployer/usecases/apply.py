@@ -94,12 +94,9 @@ def carry_out(
             used.append(event.text)
         say(event)
 
-    def record(after: State) -> Path | None:
-        ran = runs.ran_now(planned.plan, cause, seen, used)
-        runs.remember(settings.home, planned.state, after, ran)
-        home, plan_id = settings.home, planned.plan.id
-        return runs.keep_report(home, planned.state, after, seen, plan_id)
-
+    record = partial(
+        runs.record, settings.home, planned.plan, planned.state, cause, seen, used
+    )
     name, graph = planned.prepared.name, planned.prepared.graph
     judging = _judging(stack_file, settings, planned, engine, tell, seen)
     store = settings.states(stack_file, name)
