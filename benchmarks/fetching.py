@@ -20,11 +20,9 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from deployer.artefacts.sources.client import opened
 from deployer.artefacts.sources.transfer import download
-from deployer.gguf.header import read_header, read_sizes
-from deployer.gguf.reading import beginning, remote
-from deployer.gguf.stream import Stream
+from deployer.gguf.header import Stream, read_header, read_sizes
+from deployer.gguf.reading import beginning, opened, remote
 from deployer.planning.events import unwatched
 from tests.gguf.files import header
 

@@ -56,12 +56,9 @@ HOMES: Mapping[str, tuple[str, ...]] = {
     "httpx2": (
         "gates/harness/client.py",
         "gates/harness/runner.py",
-        "artefacts/sources/client.py",
-        "artefacts/sources/transfer.py",
-        "artefacts/sources/transfer.py",
-        "artefacts/sources/transfer.py",
         "artefacts/sources/hub.py",
-        "artefacts/sources/client.py",
+        "artefacts/sources/transfer.py",
+        "gguf/reading.py",
     ),
     "huggingface_hub": ("runtime/fetch.py", "artefacts/sources/hub.py"),
     "jinja2": (
@@ -74,7 +71,7 @@ HOMES: Mapping[str, tuple[str, ...]] = {
     "modal": ("engines/modal/drive.py",),
     "obstore": ("state/objects.py",),
     "packaging": ("usecases/versions.py",),
-    "prometheus_client": ("gates/checks/metrics.py",),
+    "prometheus_client": ("gates/checks/performance.py",),
     "psutil": ("engines/local/", "state/lock.py"),
     "pydantic": ("stack/", "gates/", "show/"),
     "pydantic_core": ("stack/fields/schema.py",),
@@ -163,12 +160,11 @@ SPELLED: Mapping[str, set[object]] = {
     "engines/local/supervise/survivors.py": {"local.drain", "local.host", "local.port"},
     # what is asked before the memory is captured
     "engines/local/snapshot/capture.py": {"snapshot.warmup"},
-    # whether a key is asked for
-    "gates/checks/auth.py": {"auth.api_key.env"},
-    # compared with what the server says of itself
-    "gates/checks/build.py": {"llama_cpp.commit", "llama_cpp.tag"},
-    "gates/checks/models.py": {"model.alias"},
-    "gates/checks/props.py": {
+    # compared with what the server says of itself, and whether a key is asked for
+    "gates/checks/server.py": {
+        "auth.api_key.env",
+        "llama_cpp.commit",
+        "llama_cpp.tag",
         "model.alias",
         "model.mmproj",
         "model.path",
@@ -183,7 +179,7 @@ SPELLED: Mapping[str, set[object]] = {
     },
     # how many requests answer at once
     "gates/harness/target.py": {"server.parallel"},
-    "gates/checks/device.py": {"server.device", "server.n_gpu_layers"},
+    "gates/checks/hardware.py": {"server.device", "server.n_gpu_layers"},
     # decides how llama.cpp is compiled
     "engines/local/artefacts.py": {
         "llama_cpp.cmake",
@@ -214,7 +210,7 @@ SPELLED: Mapping[str, set[object]] = {
     "engines/modal/rendering.py": {"llama_cpp.patches"},
     "llama/build/recipe.py": {"llama_cpp.cuda"},
     # what known issues blame
-    "llama/known/conditions.py": {
+    "llama/known/traps.py": {
         "llama_cpp.cmake",
         "llama_cpp.cuda",
         "llama_cpp.tag",

@@ -119,7 +119,7 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
     file = tmp_path / "demo.plan"
     with file.open("wb") as stream:
         stream.truncate(2**30)
-    with pytest.raises(UsageError, match="too large for a plan"):
+    with pytest.raises(UsageError, match="too large for a saved plan"):
         read(file)
 
 

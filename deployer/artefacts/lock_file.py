@@ -7,28 +7,32 @@ from pathlib import Path
 
 from deployer.artefacts.json_files import (
     FormError,
-    Item,
     NewerError,
-    guarded,
-    members_of,
+    decoded,
     parse,
-    replace_file,
     text_of,
+    versioned,
 )
 from deployer.errors import UsageError
 from deployer.planning.facts import HEADER, Facts, Pin, flaw_of, other_than
-from deployer.planning.resources import Kind, digest
+from deployer.planning.resources import Kind, StackName, digest
 from deployer.stack.fields.effects import Effect
 from deployer.stack.fields.marks import leaves, marks_at
 from deployer.stack.fields.model import Stack
 from deployer.stack.fields.values import Flat, JsonValue
-from deployer.stack.name_forms import STACK
 from deployer.stack.project_root import leads_out
 from deployer.system.file_modes import users_mode
-from deployer.system.files import read_regular
+from deployer.system.files import guarded, read_regular, replace_file
 
 _VERSION = 1
 _SUFFIX = ".lock.json"
+
+
+@dataclass(frozen=True, slots=True)
+class _Content(Facts):
+    """What a lock file holds."""
+
+    stack: StackName
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,7 @@ def read(path: Path) -> Facts | None:
             f"`{path}` is a link out of the project", hint=f"remove it; {again}"
         )
     try:
-        return _facts(parse(read_regular(path)).versioned(_VERSION))
+        return _facts(versioned(parse(read_regular(path)), _VERSION))
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -81,7 +85,9 @@ def write(path: Path, facts: Facts, stack_name: str) -> None:
 
     Raises UsageError where it cannot be written; the old one is still there then.
     """
-    text = text_of(_VERSION, {"stack": stack_name, **members_of(facts)})
+    text = text_of(
+        _VERSION, _Content(facts.build, facts.weights, facts.inputs, stack_name)
+    )
     try:
         with guarded(path.parent):
             replace_file(path, text.encode(), mode=users_mode())
@@ -93,8 +99,7 @@ def digest_of(facts: Facts | None) -> str:
     """The digest of facts; empty where there are none."""
     if facts is None:
         return ""
-    content = text_of(_VERSION, members_of(facts))
-    return hashlib.sha256(content.encode()).hexdigest()
+    return hashlib.sha256(text_of(_VERSION, facts).encode()).hexdigest()
 
 
 def inputs_of(stack: Stack, digests: Mapping[str, str]) -> Flat:
@@ -155,27 +160,12 @@ def refuse_other(path: Path, stack: Stack, kind: Kind, pin: Pin) -> None:
         )
 
 
-def _facts(item: Item) -> Facts:
-    found = item.members("stack", *Facts.__dataclass_fields__)
-    found["stack"].named(STACK, "the name of a stack")
-    return Facts(
-        build=_pin(found["build"], Kind.BUILD),
-        weights=_pin(found["weights"], Kind.WEIGHTS),
-        inputs=found["inputs"].flat(),
-    )
-
-
-def _pin(item: Item, kind: Kind) -> Pin:
-    found = item.of_class(Pin)
-    pin = Pin(
-        source=found["source"].text(),
-        identity=found["identity"].flat(),
-        where=found["where"].flat(),
-        about=found["about"].flat(),
-    )
-    if flaw := flaw_of(kind, pin):
-        raise FormError(f"in `{kind}` {flaw}")
-    return pin
+def _facts(content: JsonValue) -> Facts:
+    found = decoded(_Content, content)
+    for kind, pin in ((Kind.BUILD, found.build), (Kind.WEIGHTS, found.weights)):
+        if flaw := flaw_of(kind, pin):
+            raise FormError(f"in `{kind}` {flaw}")
+    return Facts(found.build, found.weights, found.inputs)
 
 
 def _again(path: Path) -> str:

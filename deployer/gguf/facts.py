@@ -13,8 +13,7 @@ from math import prod
 from typing import Any, get_args, get_origin, get_type_hints
 
 from deployer.errors import SourceError
-from deployer.gguf.header import FILE_TYPES, TYPES, Array, Header, Tensor
-from deployer.gguf.stream import HeaderError
+from deployer.gguf.header import FILE_TYPES, TYPES, Array, Header, HeaderError, Tensor
 from deployer.stack.fields.values import Flat, JsonValue
 
 _THINKING = (

@@ -1,11 +1,21 @@
 """Facts of the weights of a stack, from files here or files behind an address."""
 
+import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
-from deployer.artefacts.sources.client import Flow, Ranges, opened, shown
+from deployer.artefacts.sources.transfer import (
+    new_client,
+    refuse_address,
+    shown,
+    translated,
+)
+from deployer.errors import AuthError, SourceError
 from deployer.gguf.facts import (
     Facts,
     Model,
@@ -14,8 +24,156 @@ from deployer.gguf.facts import (
     model_of,
     projector_of,
 )
-from deployer.gguf.header import Header, read_header
-from deployer.gguf.stream import REMOTE_BUDGET, Fetch, HeaderError, Stream, local
+from deployer.gguf.header import (
+    REMOTE_BUDGET,
+    Fetch,
+    Header,
+    HeaderError,
+    Stream,
+    local,
+    read_header,
+)
+
+if TYPE_CHECKING:
+    import httpx2
+
+
+WINDOW = 8 * 1024 * 1024
+"""Asked for at a time of a file whose end is not known to be near."""
+_LARGE = 64 * 1024
+_STATED = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+
+
+@dataclass(slots=True)
+class Ranges:
+    """A file that is read in parts."""
+
+    client: "httpx2.Client"
+    url: str
+    token: str = field(default="", repr=False)
+    """Sent to the host of ``url`` alone."""
+    size: int | None = None
+    """Of the file, once the first part was read."""
+
+    def fetch(self, at: int, count: int) -> bytes:
+        """The bytes from ``at`` on, fewer at the end; raises SourceError, AuthError."""
+        with self.asked(at, count) as blocks:
+            return b"".join(blocks)[:count]
+
+    @contextmanager
+    def asked(self, at: int, count: int) -> Iterator[Iterator[bytes]]:
+        """The same, block by block as they arrive; who has enough may leave."""
+        if self.size is not None and at >= self.size:
+            yield iter(())
+            return
+        headers = {
+            "Accept-Encoding": "identity",
+            "Range": f"bytes={at}-{at + count - 1}",
+        }
+        if self.token:
+            headers["Authorization"] = f"Bearer {self.token}"
+        with (
+            translated(self.url),
+            self.client.stream("GET", self.url, headers=headers) as answer,
+        ):
+            if answer.status_code == 416 and at == 0:
+                yield iter(())  # an empty file has no parts
+                return
+            self._check(answer, at)
+            self._stay(str(answer.url))
+            yield answer.iter_raw()
+
+    def _check(self, answer: "httpx2.Response", at: int) -> None:
+        """Raise for everything but the part that was asked for."""
+        status, place = answer.status_code, shown(self.url)
+        if status in (401, 403):
+            raise AuthError(
+                f"`{place}` is not open to everybody (HTTP {status})",
+                hint="for a hub set `HF_TOKEN`; else download it and name the file",
+            )
+        if status == 200:
+            raise SourceError(
+                f"the server of `{place}` does not serve parts of files",
+                hint="download the file and name it instead",
+            )
+        stated = _STATED.fullmatch(answer.headers.get("content-range", ""))
+        if status != 206 or stated is None or int(stated[1]) != at:
+            raise SourceError(
+                f"`{place}` cannot be read (HTTP {status})",
+                hint="check the address" if status in (404, 410) else "",
+            )
+        if stated[3] != "*":
+            self.size = int(stated[3])
+
+    def _stay(self, url: str) -> None:
+        """Ask where the first answer came from: redirects are followed once."""
+        if urlsplit(url).netloc != urlsplit(self.url).netloc:
+            self.token = ""
+        self.url = url
+
+
+@dataclass(slots=True)
+class Flow:
+    """A file that is read forwards out of few answers, as far as somebody wants."""
+
+    ranges: Ranges
+    limit: int
+    """Bytes that are taken at most; large pieces that nobody looks at do not count."""
+    _answer: ExitStack = field(default_factory=ExitStack)
+    _blocks: Iterator[bytes] = field(default_factory=lambda: iter(()))
+    _held: bytearray = field(default_factory=bytearray)
+    _at: int = 0
+    """Of the next byte that is held, or arrives."""
+    _end: int = 0
+    """Of what was asked for."""
+
+    def fetch(self, at: int, count: int) -> bytes:
+        """The bytes from ``at`` on, fewer at the end; raises SourceError, AuthError."""
+        found = b""
+        while len(found) < count and self._reach(at + len(found)):
+            taken = self._take(count - len(found))
+            found += taken
+            if not taken:
+                break
+        return found
+
+    def close(self) -> None:
+        """Hang up: what nobody waits for any more is not received."""
+        self._answer.close()
+
+    def _reach(self, at: int) -> bool:
+        """Go to a place, by another request if need be; false past the limit."""
+        if not self._at <= at < self._end:
+            window = min(WINDOW, self.limit)
+            if window <= 0:
+                return False
+            self._answer.close()
+            asked = self.ranges.asked(at, window)
+            self._blocks = self._answer.enter_context(asked)
+            self._held.clear()
+            self._at, self._end = at, at + window
+            self.limit -= window
+        if (skipped := at - self._at) >= _LARGE:
+            self.limit += skipped
+        self._take(skipped)
+        return True
+
+    def _take(self, count: int) -> bytes:
+        while len(self._held) < count and (block := next(self._blocks, b"")):
+            self._held += block
+        found = bytes(self._held[:count])
+        del self._held[:count]
+        self._at += len(found)
+        return found
+
+
+@contextmanager
+def opened(url: str, *, token: str = "") -> Iterator[Ranges]:
+    """A file to read parts of; raises SourceError for an unsafe address."""
+    refuse_address(url)
+    with new_client() as client:
+        yield Ranges(client, url, token)
+
 
 Opens = Callable[[], AbstractContextManager[Stream]]
 

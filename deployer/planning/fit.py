@@ -3,7 +3,6 @@
 No import here is slow: a plan that changes nothing shows its line from the cache.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from deployer.stack.fields.values import JsonValue
@@ -52,28 +51,3 @@ def fit_data(fit: Fit) -> dict[str, JsonValue]:
         "grows": dict(fit.grows),
         "unsure": list(fit.unsure),
     }
-
-
-def fit_of(content: Mapping[str, JsonValue]) -> Fit:
-    """The fit in such JSON; raises ValueError for anything else."""
-    match content:
-        case {
-            "where": str(where),
-            "capacity": int(capacity),
-            "parts": dict(parts),
-            "host": dict(host),
-            "grows": dict(grows),
-            "unsure": list(unsure),
-        }:
-            notes = tuple(str(note) for note in unsure)
-            return Fit(
-                where, capacity, _parts(parts), _parts(host), _parts(grows), notes
-            )
-        case _:
-            raise ValueError("not a fit")
-
-
-def _parts(content: Mapping[str, JsonValue]) -> Parts:
-    return tuple(
-        (name, size) for name, size in content.items() if isinstance(size, int)
-    )

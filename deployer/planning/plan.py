@@ -3,11 +3,22 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import IntEnum, StrEnum
-from typing import TYPE_CHECKING
+from re import compile as form
+from typing import TYPE_CHECKING, Annotated
 
-from deployer.planning.resources import LOCK, Graph, Kind, Node, digest
+from deployer.planning.resources import (
+    LOCK,
+    Address,
+    EngineName,
+    Graph,
+    Kind,
+    Node,
+    StackName,
+    digest,
+)
 from deployer.planning.state import Begun, Loose, Record, Release, State
 from deployer.stack.fields.values import Flat, JsonValue, canonical
+from deployer.stack.name_forms import KEY
 
 if TYPE_CHECKING:
     from deployer.stack.fields.effects import Marks
@@ -71,7 +82,7 @@ class Reason:
 class Change:
     """What happens to one resource, and why."""
 
-    address: str
+    address: Address
     kind: Kind
     reasons: tuple[Reason, ...]
     before: Record | None
@@ -97,9 +108,9 @@ class Drift:
 class Plan:
     """All changes of one stack, in the order in which they are made."""
 
-    stack: str
-    engine: str
-    lineage: str
+    stack: StackName
+    engine: EngineName
+    lineage: Annotated[str, form(f"({KEY.pattern})?"), "letters and digits"]
     """Of the state this plan was made from; empty for a new stack."""
     serial: int
     """Of the state this plan was made from; apply refuses any other."""

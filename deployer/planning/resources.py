@@ -5,11 +5,14 @@ No import here is slow: a plan that changes nothing must not pay for the model.
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Annotated, TypeAlias
 
 from deployer.stack.fields.values import Flat, JsonValue
+from deployer.stack.name_forms import ADDRESS, KEY, STACK, WORD
 
 
 class Kind(StrEnum):
@@ -21,6 +24,15 @@ class Kind(StrEnum):
     SERVER = "server"
 
 
+StackName: TypeAlias = Annotated[str, STACK, "the name of a stack"]
+EngineName: TypeAlias = Annotated[str, WORD, "the name of an engine"]
+Address: TypeAlias = Annotated[str, ADDRESS, "the address of a resource"]
+"""A stack and a kind, ``gemma4-prod/build``: it names folders."""
+Key: TypeAlias = Annotated[str, KEY, "the key of a resource"]
+Needs: TypeAlias = Mapping[Annotated[str, re.compile("|".join(Kind)), "a kind"], Key]
+"""Keys of what a resource is made from, by kind."""
+StackFile: TypeAlias = Annotated[str, re.compile(r"[^\x00-\x1f\x7f]*"), "a path"]
+
 LOCK = "lock."
 """Prefix of the fields that come from the lock file."""
 
@@ -29,14 +41,12 @@ LOCK = "lock."
 class Node:
     """One thing that should exist."""
 
-    address: str
-    """Stack and kind: ``gemma4-prod/build``."""
+    address: Address
     kind: Kind
-    key: str
+    key: Key
     fields: Flat
     """What the user wrote for it, and the facts of the lock file under ``lock.``."""
-    needs: Mapping[str, str]
-    """Keys of what it is made from, by kind."""
+    needs: Needs
     spec: Flat
     """What the engine needs to make it, beside the fields."""
 

@@ -14,9 +14,20 @@ effect:
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import Annotated
 
-from deployer.planning.resources import Kind, Node
+from deployer.planning.resources import (
+    Address,
+    EngineName,
+    Key,
+    Kind,
+    Needs,
+    Node,
+    StackFile,
+    StackName,
+)
 from deployer.stack.fields.values import Flat, JsonValue
+from deployer.stack.name_forms import KEY
 
 VERSION = 3
 """Version of the state's form; a newer one is refused."""
@@ -30,11 +41,11 @@ so that a run that dies here is repaired whatever the stack says next."""
 class Record:
     """What the engine made for one address."""
 
-    address: str
+    address: Address
     kind: Kind
-    key: str
+    key: Key
     fields: Flat
-    needs: Mapping[str, str]
+    needs: Needs
     spec: Flat
     outputs: Flat = field(default_factory=dict)
 
@@ -79,9 +90,9 @@ class Release:
 class State:
     """Everything of one stack that exists, or may exist."""
 
-    stack: str
-    engine: str
-    lineage: str
+    stack: StackName
+    engine: EngineName
+    lineage: Annotated[str, KEY, "letters and digits"]
     """Random, given once; never changes."""
     serial: int = 0
     """Grows by one with every change."""
@@ -96,7 +107,7 @@ class State:
     """Kept for a rollback, oldest first; the last one is live unless destroyed."""
     released: int = 0
     """Number of the newest release there ever was."""
-    file: str = ""
+    file: StackFile = ""
     """Name of the stack file it belongs to; two files of one name share no state."""
     host: str = ""
     """Name of the machine that its servers run on; empty: not known, or none."""

@@ -12,13 +12,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
-from deployer.artefacts.json_files import guarded, replace_file
 from deployer.errors import StalePlanError, StateError
 from deployer.planning.state import State
 from deployer.stack.project_root import leads_out
 from deployer.state import KEPT
 from deployer.state.form import from_json, is_newer, to_json
-from deployer.system.files import read_regular
+from deployer.system.files import guarded, read_regular, replace_file
 
 if TYPE_CHECKING:
     from deployer.state.lock import Holder

@@ -1,25 +1,21 @@
 """The state as JSON, there and back."""
 
 from collections.abc import Mapping, Sequence
-from enum import StrEnum
+from dataclasses import replace
 from itertools import pairwise
-from typing import TypeVar
 
 from deployer.artefacts.json_files import (
     FormError,
-    Item,
     NewerError,
     Upgrade,
-    members_of,
+    decoded,
     parse,
     text_of,
+    versioned,
 )
 from deployer.errors import StateError
 from deployer.planning.resources import Kind
-from deployer.planning.state import VERSION, Begun, Loose, Record, Release, State
-from deployer.stack.name_forms import ADDRESS, KEY, STACK, WORD, is_path
-
-_Word = TypeVar("_Word", bound=StrEnum)
+from deployer.planning.state import VERSION, Record, Release, State
 
 _UPGRADES: Sequence[Upgrade] = (
     # 2 knows which stack file a state belongs to; the next apply writes it down.
@@ -34,7 +30,7 @@ def to_json(state: State) -> str:
 
     Raises ValueError for NaN and infinity, which JSON does not know.
     """
-    return text_of(VERSION, members_of(state))
+    return text_of(VERSION, state)
 
 
 def from_json(text: bytes | str, place: str) -> State:
@@ -44,7 +40,8 @@ def from_json(text: bytes | str, place: str) -> State:
     none, as only who keeps the text knows where another copy lies.
     """
     try:
-        state = _state(parse(text).versioned(VERSION, _UPGRADES))
+        found = versioned(parse(text), VERSION, _UPGRADES)
+        state = _in_order(decoded(State, found))
         _verify(state)
     except NewerError as error:
         raise StateError(
@@ -60,7 +57,7 @@ def from_json(text: bytes | str, place: str) -> State:
 def is_newer(text: bytes) -> bool:
     """Return whether only a newer deployer reads a text."""
     try:
-        parse(text).versioned(VERSION, _UPGRADES)
+        versioned(parse(text), VERSION, _UPGRADES)
     except NewerError:
         return True
     except FormError:
@@ -68,101 +65,29 @@ def is_newer(text: bytes) -> bool:
     return False
 
 
-def _state(item: Item) -> State:
-    found = item.of_class(State)
-    promoting = found["promoting"]
-    return State(
-        stack=found["stack"].named(STACK, "the name of a stack"),
-        engine=found["engine"].named(WORD, "the name of an engine"),
-        lineage=found["lineage"].named(KEY, "letters and digits"),
-        serial=found["serial"].count(),
-        live=_records(found["live"]),
-        made=_records(found["made"]),
-        loose=tuple(loose_in(entry) for entry in found["loose"].entries()),
-        promoting=None if promoting.value is None else release_in(promoting),
-        releases=tuple(release_in(entry) for entry in found["releases"].entries()),
-        released=found["released"].count(),
-        file=file_in(found["file"]),
-        host=found["host"].text(),
-        machine=found["machine"].text(),
+def _in_order(state: State) -> State:
+    """Return the state with its records in the order of making, not of their names."""
+    promoting = state.promoting
+    return replace(
+        state,
+        live=_records("live", state.live),
+        made=_records("made", state.made),
+        promoting=promoting and _release("promoting", promoting),
+        releases=tuple(
+            _release(f"releases[{n}]", it) for n, it in enumerate(state.releases)
+        ),
     )
 
 
-def file_in(item: Item) -> str:
-    """The path that an item holds, or nothing; raises FormError."""
-    if (text := item.text()) and not is_path(text):
-        raise FormError(f"`{item.path}` holds a control character")
-    return text
+def _release(path: str, release: Release) -> Release:
+    return replace(release, records=_records(f"{path}.records", release.records))
 
 
-def release_in(item: Item) -> Release:
-    """The release that an item holds; raises FormError."""
-    found = item.of_class(Release)
-    return Release(
-        number=found["number"].count(),
-        at=found["at"].text(),
-        cause=found["cause"].text(),
-        records=_records(found["records"]),
-        gates=tuple(entry.flat() for entry in found["gates"].entries()),
-    )
-
-
-def loose_in(item: Item) -> Loose:
-    """The loose thing that an item holds; raises FormError."""
-    found = item.of_class(Loose)
-    return Loose(word_in(Begun, found["begun"]), record_in(found["record"]))
-
-
-def _records(item: Item) -> Mapping[str, Record]:
-    records = {address: record_in(entry) for address, entry in item.mapping().items()}
+def _records(path: str, records: Mapping[str, Record]) -> Mapping[str, Record]:
     for address, record in records.items():
         if record.address != address:
-            raise FormError(f"`{item.path}` holds `{record.address}` under `{address}`")
-    # The text sorts by name; everything else goes by the order of making.
+            raise FormError(f"`{path}` contains `{record.address}` under `{address}`")
     return {a: r for kind in Kind for a, r in records.items() if r.kind is kind}
-
-
-def record_in(item: Item) -> Record:
-    """The record that an item holds; raises FormError."""
-    found = item.of_class(Record)
-    return Record(
-        address=address_in(found["address"]),
-        kind=word_in(Kind, found["kind"]),
-        key=key_in(found["key"]),
-        fields=found["fields"].flat(),
-        needs=needs_in(found["needs"]),
-        spec=found["spec"].flat(),
-        outputs=found["outputs"].flat(),
-    )
-
-
-def address_in(item: Item) -> str:
-    """The address of a resource: it begins with a stack, and names folders."""
-    return item.named(ADDRESS, "the address of a resource")
-
-
-def key_in(item: Item) -> str:
-    """The key of a resource: it names folders; raises FormError."""
-    return item.named(KEY, "the key of a resource")
-
-
-def needs_in(item: Item) -> Mapping[str, str]:
-    """The keys of what a resource is made from, by kind; raises FormError."""
-    needs = {kind: key_in(key) for kind, key in item.mapping().items()}
-    if strange := sorted(needs.keys() - set(Kind)):
-        raise FormError(f"`{item.path}` has an unknown key `{strange[0]}`")
-    return needs
-
-
-def word_in(words: type[_Word], item: Item) -> _Word:
-    """The one of the words that an item holds; raises FormError."""
-    text = item.text()
-    try:
-        return words(text)
-    except ValueError as error:
-        raise FormError(
-            f"`{item.path}` is `{text}`, expected one of {', '.join(words)}"
-        ) from error
 
 
 def _verify(state: State) -> None:

@@ -19,16 +19,14 @@ from pathlib import Path
 
 from deployer.artefacts.json_files import (
     FormError,
-    Grip,
     NewerError,
-    grip,
-    guarded,
-    members_of,
+    decoded,
     parse,
-    sync_folder,
     text_of,
+    versioned,
 )
 from deployer.errors import LockedError, StateError
+from deployer.system.files import Grip, grip, guarded, sync_folder
 
 _VERSION = 1
 
@@ -66,20 +64,12 @@ def this_process(operation: str, *, now: Callable[[], datetime]) -> Holder:
 
 def holder_to_json(holder: Holder) -> str:
     """The one text of a holder."""
-    return text_of(_VERSION, members_of(holder))
+    return text_of(_VERSION, holder)
 
 
 def holder_from_json(content: bytes) -> Holder:
     """The holder that a text names; raises FormError or NewerError."""
-    found = parse(content).versioned(_VERSION).of_class(Holder)
-    return Holder(
-        id=found["id"].text(),
-        host=found["host"].text(),
-        pid=found["pid"].count(),
-        user=found["user"].text(),
-        operation=found["operation"].text(),
-        since=found["since"].text(),
-    )
+    return decoded(Holder, versioned(parse(content), _VERSION))
 
 
 def this_host() -> str:

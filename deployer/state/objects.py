@@ -39,7 +39,7 @@ from obstore.exceptions import (
 )
 from obstore.store import AzureStore, GCSStore, S3Store
 
-from deployer.artefacts.json_files import FormError, NewerError, replace_file
+from deployer.artefacts.json_files import FormError, NewerError
 from deployer.errors import (
     AuthError,
     DeployerError,
@@ -54,6 +54,7 @@ from deployer.state import KEPT
 from deployer.state.files import quoted, refuse_other, rescue, unnoticed, utc_now
 from deployer.state.form import from_json, is_newer, to_json
 from deployer.state.lock import Holder, holder_from_json, holder_to_json, this_process
+from deployer.system.files import replace_file
 
 if TYPE_CHECKING:
     from obstore import GetResult, ListResult, ObjectMeta, PutMode, PutResult

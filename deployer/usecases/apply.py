@@ -82,10 +82,7 @@ def carry_out(
     *,
     cause: str,
 ) -> Applied:
-    """Carry out a plan with the engine that observed; record the run and its gates.
-
-    Raises GateError, with the page of the gates, where a candidate is not promoted.
-    """
+    """Carry out a plan with the engine that observed, and record the run."""
     seen: list[Verdict] = []
     used: list[str] = []
 
@@ -111,8 +108,7 @@ def carry_out(
         hint = f"{error.hint}, and `{record(planned.state)}` shows it all"
         raise GateError(error.message, hint=hint) from error
     hosts.prove(state, engine)
-    report = record(state)
-    server = state.server
+    report, server = record(state), state.server
     endpoint = None if server is None else engine.endpoint(server, candidate=False)
     return Applied(planned, state, tuple(seen), report, endpoint)
 

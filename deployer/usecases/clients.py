@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deployer.engines.contract import Endpoint
-from deployer.gates.checks.props import context_per_slot
+from deployer.gates.checks.server import context_per_slot
 from deployer.gates.harness.conversation import Conversation
 from deployer.show.client_configs import Live
 from deployer.stack.fields.values import Flat

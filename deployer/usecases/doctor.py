@@ -232,7 +232,7 @@ _OLD = 3600.0
 
 def programs(stack: Stack | None, settings: Settings) -> Iterator[Diagnostic]:
     """Yield what a build from source needs; without a stack, what any would."""
-    from deployer.llama.build.toolchain import find_toolchain  # noqa: PLC0415 - only here
+    from deployer.llama.build.compile import find_toolchain  # noqa: PLC0415 - only here
 
     wanted = stack.llama_cpp if stack is not None else None
     ready = wanted is not None and (

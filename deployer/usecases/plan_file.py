@@ -5,42 +5,31 @@ state that it trusts, and refuses unless that comes to what the file holds, or l
 So a plan file from a stranger can make an apply stop, and nothing else.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 import deployer
 from deployer.artefacts import lock_file
 from deployer.artefacts.json_files import (
     FormError,
-    Item,
     NewerError,
-    guarded,
-    members_of,
+    decoded,
     parse,
-    replace_file,
     text_of,
+    versioned,
 )
 from deployer.diagnostics import Place
 from deployer.errors import StalePlanError, UsageError
 from deployer.llama.flags.catalogue import catalogue_digest
-from deployer.planning.plan import Action, Cause, Change, Drift, Plan, Reason, make_plan
-from deployer.planning.resources import LOCK, Kind, Node, digest
+from deployer.planning.plan import Plan, Reason, make_plan
+from deployer.planning.resources import LOCK, StackFile, digest
 from deployer.show.words import show
 from deployer.spelling import harmless
 from deployer.stack.fields.values import Flat, JsonValue
-from deployer.stack.name_forms import KEY, STACK, WORD
-from deployer.state.form import (
-    address_in,
-    file_in,
-    key_in,
-    loose_in,
-    needs_in,
-    record_in,
-    release_in,
-    word_in,
-)
-from deployer.system.files import open_regular
+from deployer.system.files import guarded, open_regular, replace_file
 from deployer.usecases.context.settings import Options
 from deployer.usecases.plan import Planned
 
@@ -76,12 +65,13 @@ class Bound:
 class SavedPlan:
     """A plan, and everything needed to show it and to hold an apply to it."""
 
-    file: str
+    file: StackFile
     """The stack, as it was typed."""
     bound: Bound
     plan: Plan
     places: Mapping[str, Place]
     notes: tuple[str, ...]
+    form: Annotated[str, re.compile(FORM), f"`{FORM}`"] = FORM
 
 
 def is_plan_file(path: Path) -> bool:
@@ -119,20 +109,7 @@ def read(path: Path) -> SavedPlan:
 
 def to_json(saved: SavedPlan) -> str:
     """The one text of a plan; equal plans have equal texts."""
-    plan = {
-        **members_of(saved.plan),
-        "changes": [
-            {
-                **members_of(change),
-                "reasons": [
-                    {**members_of(reason), "calls_for": reason.calls_for.name.lower()}
-                    for reason in change.reasons
-                ],
-            }
-            for change in saved.plan.changes
-        ],
-    }
-    return text_of(VERSION, {"form": FORM, **members_of(saved), "plan": plan})
+    return text_of(VERSION, saved)
 
 
 def from_json(content: bytes | str, place: str) -> SavedPlan:
@@ -142,7 +119,7 @@ def from_json(content: bytes | str, place: str) -> SavedPlan:
     """
     again = "plan again with `deployer plan STACK --out FILE`"
     try:
-        return _saved(parse(content).versioned(VERSION))
+        return decoded(SavedPlan, versioned(parse(content), VERSION))
     except NewerError as error:
         raise UsageError(
             f"`{place}` was written by a newer deployer "
@@ -150,99 +127,8 @@ def from_json(content: bytes | str, place: str) -> SavedPlan:
             hint=f"upgrade deployer, or {again}",
         ) from error
     except FormError as error:
-        raise UsageError(
-            f"`{place}` is not a saved plan: {error}", hint=again
-        ) from error
-
-
-def _saved(item: Item) -> SavedPlan:
-    found = item.members("form", *SavedPlan.__dataclass_fields__)
-    if found["form"].text() != FORM:
-        raise FormError(f"`form` is not `{FORM}`")
-    bound = found["bound"].of_class(Bound)
-    return SavedPlan(
-        file=file_in(found["file"]),
-        bound=Bound(**{name: entry.text() for name, entry in bound.items()}),
-        plan=_plan(found["plan"]),
-        places={path: _place(at) for path, at in found["places"].mapping().items()},
-        notes=tuple(note.text() for note in found["notes"].entries()),
-    )
-
-
-def _plan(item: Item) -> Plan:
-    found = item.of_class(Plan)
-    resumes = found["resumes"]
-    return Plan(
-        stack=found["stack"].named(STACK, "the name of a stack"),
-        engine=found["engine"].named(WORD, "the name of an engine"),
-        lineage=_lineage(found["lineage"]),
-        serial=found["serial"].count(),
-        changes=tuple(_change(entry) for entry in found["changes"].entries()),
-        gates=tuple(entry.text() for entry in found["gates"].entries()),
-        unfinished=tuple(loose_in(entry) for entry in found["unfinished"].entries()),
-        resumes=None if resumes.value is None else release_in(resumes),
-        drift=tuple(_drift(entry) for entry in found["drift"].entries()),
-    )
-
-
-def _lineage(item: Item) -> str:
-    """Empty where the plan was made before there was a state."""
-    return item.text() and item.named(KEY, "letters and digits")
-
-
-def _change(item: Item) -> Change:
-    found = item.of_class(Change)
-    before, after = found["before"], found["after"]
-    return Change(
-        address=address_in(found["address"]),
-        kind=word_in(Kind, found["kind"]),
-        reasons=tuple(_reason(entry) for entry in found["reasons"].entries()),
-        before=None if before.value is None else record_in(before),
-        after=None if after.value is None else _node(after),
-        ready=found["ready"].truth(),
-    )
-
-
-def _reason(item: Item) -> Reason:
-    found = item.of_class(Reason)
-    return Reason(
-        calls_for=_action(found["calls_for"]),
-        cause=word_in(Cause, found["cause"]),
-        path=found["path"].text(),
-        before=found["before"].value,
-        after=found["after"].value,
-        detail=found["detail"].text(),
-    )
-
-
-def _node(item: Item) -> Node:
-    found = item.of_class(Node)
-    return Node(
-        address=address_in(found["address"]),
-        kind=word_in(Kind, found["kind"]),
-        key=key_in(found["key"]),
-        fields=found["fields"].flat(),
-        needs=needs_in(found["needs"]),
-        spec=found["spec"].flat(),
-    )
-
-
-def _drift(item: Item) -> Drift:
-    found = item.of_class(Drift)
-    return Drift(found["address"].text(), found["detail"].text())
-
-
-def _place(item: Item) -> Place:
-    found = item.of_class(Place)
-    line, column = found["line"].count(), found["column"].count()
-    return Place(found["file"].text(), line, column)
-
-
-def _action(item: Item) -> Action:
-    words = {action.name.lower(): action for action in Action}
-    if (found := words.get(item.text())) is None:
-        raise FormError(f"`{item.path}` is none of {', '.join(words)}")
-    return found
+        what = f"`{place}` is not a saved plan: {error}"
+        raise UsageError(what, hint=again) from error
 
 
 _MOST = 4

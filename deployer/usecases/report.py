@@ -52,7 +52,7 @@ from deployer.usecases.context.stack_files import name_in, stack_files, text_of
 from deployer.usecases.plan import refuse_other_file
 from deployer.usecases.runs import Ran, changes_in, remembered
 from deployer.usecases.states import states_in
-from deployer.usecases.watch import Probe, record_of
+from deployer.usecases.watch import record_of
 from deployer.usecases.watch import remembered as probes
 
 T = TypeVar("T")
@@ -214,18 +214,9 @@ def _verdicts(gates: Sequence[Mapping[str, JsonValue]]) -> tuple[Verdict, ...]:
 def _seen(file: Path, name: str) -> Iterator[Seen]:
     """The probes of a record that are whole: anybody may have written in it."""
     for probe in probes(record_of(file, name)):
-        match probe:
-            case Probe(
-                at=str(at),
-                path=str(path),
-                ok=bool(ok),
-                ttft_seconds=(None | int() | float()) as ttft,
-                limit_seconds=int() | float() as limit,
-                because=str(because),
-            ) if is_measurable(limit) and (ttft is None or is_measurable(ttft)):
-                yield Seen(at, path, ok, ttft, limit, because)
-            case _:
-                continue
+        ttft, limit = probe.ttft_seconds, probe.limit_seconds
+        if is_measurable(limit) and (ttft is None or is_measurable(ttft)):
+            yield Seen(probe.at, probe.path, probe.ok, ttft, limit, probe.because)
 
 
 def _cost(plan: Plan) -> Cost | None:

@@ -8,17 +8,18 @@ nothing is decided by it.
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from deployer.artefacts.json_files import guarded, replace_file
+from deployer.artefacts.json_files import FormError, decoded, parse
 from deployer.planning.plan import Cause, Plan
 from deployer.planning.state import State
 from deployer.planning.verdict import Verdict, all_let_pass, summary
 from deployer.show.words import because
 from deployer.stack.fields.values import JsonValue
-from deployer.system.files import contained, read_regular
+from deployer.system.files import contained, guarded, read_regular, replace_file
 from deployer.usecases.context.settings import utc_now
 
 PAGE: Final = "report.html"
@@ -171,30 +172,5 @@ def _lines(record: Path) -> list[str]:
 
 def _runs(record: Path) -> Iterator[Ran]:
     for line in _lines(record):
-        try:
-            found = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        match found:
-            case {
-                "at": str(at),
-                "plan": str(plan),
-                "cause": str(cause),
-                "release": int() | None as release,
-                "held_back": bool(held_back),
-                "changes": [*changes],
-                "used": [*used],
-                "gates": [*gates],
-            }:
-                yield Ran(
-                    at=at,
-                    plan=plan,
-                    cause=cause,
-                    release=release,
-                    held_back=held_back,
-                    changes=tuple(map(str, changes)),
-                    used=tuple(map(str, used)),
-                    gates=tuple(gate for gate in gates if isinstance(gate, dict)),
-                )
-            case _:
-                continue
+        with suppress(FormError):
+            yield decoded(Ran, parse(line))

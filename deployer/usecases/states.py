@@ -5,14 +5,13 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from deployer.artefacts.json_files import guarded, replace_file
 from deployer.errors import DeployerError, StalePlanError, StateError, UsageError
 from deployer.planning.state import State
 from deployer.state import StateStore
 from deployer.state.files import rescued
 from deployer.state.form import from_json, to_json
 from deployer.state.places import place_at, stacks_at, store_at
-from deployer.system.files import read_regular
+from deployer.system.files import guarded, read_regular, replace_file
 from deployer.usecases.context.deployed import name_of
 from deployer.usecases.context.hosts import elsewhere, taken_over
 from deployer.usecases.context.settings import Settings

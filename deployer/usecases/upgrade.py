@@ -15,13 +15,10 @@ from deployer.llama.build.trees import (
     Surroundings,
     check_patches,
 )
-from deployer.llama.build.trees import (
-    number_of as tag_to_number,
-)
-from deployer.llama.flags.catalogue import Standing, catalogue
-from deployer.llama.flags.unknown_options import problems_of
-from deployer.llama.known.tables import changes_between, newer, older
-from deployer.llama.known.traps import traps_of
+from deployer.llama.build.trees import number_of as tag_to_number
+from deployer.llama.flags.catalogue import Standing, catalogue, problems_of
+from deployer.llama.known.tables import newer, older
+from deployer.llama.known.traps import changes_between, traps_of
 from deployer.llama.patches import Outcome, Patch, PatchVerdict, load_patches
 from deployer.planning.argv import FLAGS_PREFIX, words_by_field
 from deployer.planning.events import Watch

@@ -6,18 +6,19 @@ of a server that was idle (a restore, where it sleeps), the second that of a war
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
-from deployer.artefacts.json_files import guarded, replace_file
+from deployer.artefacts.json_files import FormError, decoded, parse
 from deployer.engines.contract import write_files
 from deployer.planning.verdict import Outcome, Verdict
 from deployer.show import monitor
 from deployer.show.monitor import RESTORE, WARM, Monitored
 from deployer.stack.fields.values import Flat, JsonValue
 from deployer.system.file_modes import as_the_user, users_mode
-from deployer.system.files import read_regular
+from deployer.system.files import guarded, read_regular, replace_file
 from deployer.usecases.check import Checking, check, release_fields, target_of
 from deployer.usecases.context.deployed import deployed
 from deployer.usecases.context.settings import STATE_FOLDER, Settings, utc_now
@@ -76,7 +77,7 @@ def metrics(stack_file: Path, settings: Settings) -> dict[str, float]:
     """Return what the live server counts."""
     found = deployed(stack_file, settings)
     end = found.engine.endpoint(found.server, candidate=False)
-    from deployer.gates.harness.scrape import scrape  # noqa: PLC0415 - only here
+    from deployer.gates.checks.performance import scrape  # noqa: PLC0415 - only here
 
     keys = settings.keys(stack_file.parent.absolute())
     return scrape(target_of(end, keys, {}))
@@ -109,10 +110,8 @@ def remembered(record: Path) -> tuple[Probe, ...]:
     found: list[Probe] = []
     text = read_regular(record).decode("utf-8", "replace") if record.exists() else ""
     for line in text.splitlines():
-        try:
-            found.append(Probe(**json.loads(line)))
-        except (ValueError, TypeError, RecursionError):
-            continue
+        with suppress(FormError):
+            found.append(decoded(Probe, parse(line)))
     return tuple(found)
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final, get_args
 
 from pydantic.fields import FieldInfo
 
-from deployer.gates import GATES
+from deployer.gates.harness.gate import gate_class
 from deployer.stack.fields.effects import Effect, Flag, Marks
 from deployer.stack.fields.marks import Section, fields_of, plain
 from deployer.stack.fields.model import Stack
@@ -135,8 +135,9 @@ def _gates(found: list[Entry]) -> Iterator[str]:
 
 def _gate(entry: Entry, name: str) -> Iterator[str]:
     yield entry.said
-    alone = ", and nothing runs beside it" if GATES[name].alone else ""
-    yield f"Without a `timeout` it may take {GATES[name].limit:g} s{alone}."
+    gate = gate_class(name)
+    alone = ", and nothing runs beside it" if gate.alone else ""
+    yield f"Without a `timeout` it may take {gate.limit:g} s{alone}."
     yield f"[What it proves, what it costs, and when it fails](../gates/{name}.md)."
     if entry.listed:
         yield from ("", *_facts(entry, _example_of(entry.path)))

@@ -138,7 +138,7 @@ def test_diff_with_a_release_that_is_not_kept(settled: Project) -> None:
     done = settled.run("diff", DEMO, "1", "7")
 
     assert done.code == 3
-    assert done.err == "error: release 7 is not kept\n  hint: retained: 1, 2\n"
+    assert done.err == "error: release 7 is not retained\n  hint: retained: 1, 2\n"
 
 
 def test_check_runs_the_gates_of_the_stack(settled: Project) -> None:
@@ -277,7 +277,7 @@ def test_destroy_without_a_terminal_asks_for_yes(live: Project) -> None:
     done = live.run("destroy", DEMO, typed="demo\n")
 
     assert done.code == 3
-    assert done.err.startswith("error: nobody can be asked here")
+    assert done.err.startswith("error: stdin is not a terminal")
     assert live.server() == pid
 
 

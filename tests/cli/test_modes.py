@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deployer.artefacts.json_files import replace_file
+from deployer.system.files import replace_file
 from tests.cli.project import COMMAND, STACK, Project
 
 pytestmark = pytest.mark.trust

@@ -29,7 +29,7 @@ def test_init_overwrites_nothing(paper: Project) -> None:
 
     assert done.code == 3
     assert done.err == (
-        f"error: `{DEMO}` is there already\n"
+        f"error: `{DEMO}` exists already\n"
         "  hint: give another path; nothing was written\n"
     )
     assert paper.stack.read_bytes() == before

@@ -22,7 +22,7 @@ def planned(paper: Project) -> Project:
 def stale(project: Project, *words: str) -> str:
     done = project.run("apply", *words)
     assert (done.code, done.out) == (7, "")
-    assert "hint: make it again: `deployer plan stacks/demo.yaml --out" in done.err
+    assert "hint: plan again: `deployer plan stacks/demo.yaml --out" in done.err
     return done.err.splitlines()[0].removeprefix("error: the plan is stale: ")
 
 
@@ -141,7 +141,7 @@ def test_a_plan_is_applied_once(project: Project) -> None:
     assert f"Release 1 is live at {project.url}" in done.out
 
     again = stale(project, "demo.plan")
-    assert again == "the state is new"
+    assert again == "there was no state then"
 
     empty = project.run("plan", DEMO, "--out", "demo.plan", "--detailed-exitcode")
     assert empty.code == 0

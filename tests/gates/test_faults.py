@@ -267,7 +267,7 @@ def test_a_refused_key_is_an_error_of_chat() -> None:
 
 def test_an_answer_without_the_wanted_text_fails_chat() -> None:
     silly = Script(says=lambda _body: Said("London."))
-    check("chat", silly, FAIL, "does not hold `Paris`", contains="Paris")
+    check("chat", silly, FAIL, "does not contain `Paris`", contains="Paris")
 
 
 def test_the_wanted_text_is_found_in_any_case() -> None:

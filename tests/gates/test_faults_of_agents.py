@@ -73,7 +73,7 @@ def test_responses_do_not_pass(
     [
         (EVENTS[1:], FAIL, "first event is not `response.created`"),
         (EVENTS[:-1], FAIL, "last event is `response.output_text.delta`"),
-        ([EVENTS[0], EVENTS[-1]], FAIL, "holds no text"),
+        ([EVENTS[0], EVENTS[-1]], FAIL, "contains no text"),
         ([*EVENTS[:-1], DELTA, EVENTS[-1]], FAIL, "not that of `response.completed`"),
         ([*EVENTS[:-1], {"type": "response.failed"}], FAIL, "is `response.failed`"),
         ([*EVENTS[:-1], {"type": "error", "message": "x"}], FAIL, "is `error`"),
@@ -169,7 +169,7 @@ def test_messages_do_not_pass(
         ([START, OPEN, PIECE, {**CLOSE, "index": 1}, END, STOP], "not in the order"),
         ([START, {**OPEN, "index": 1}, PIECE, CLOSE, END, STOP], "not in the order"),
         ([START, END, STOP], "not in the order"),
-        ([START, OPEN, CLOSE, END, STOP], "holds no text"),
+        ([START, OPEN, CLOSE, END, STOP], "contains no text"),
         ([START, {"type": "error", "error": {"message": "x"}}], "event 2 is an error"),
     ],
 )

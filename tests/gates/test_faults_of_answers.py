@@ -40,7 +40,7 @@ def line(**expected: object) -> dict[str, object]:
         ({"exact": "42"}, f"`{SAYS}` is not `42`"),
         ({"exact": "the answer is 42."}, "is not"),
         ({"regex": "^42"}, "does not match `^42`"),
-        ({"contains": "43"}, "does not hold `43`"),
+        ({"contains": "43"}, "does not contain `43`"),
         ({"json_schema": {"type": "object"}}, "is not JSON"),
         ({"json_schema": False}, "is not JSON"),
         ({"contains": "42", "regex": "43"}, "does not match"),
@@ -91,8 +91,8 @@ def test_the_pass_rate_decides(rate: float, outcome: Outcome, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("content", "because"),
     [
-        ("", "holds no prompt"),
-        ("\n \n", "holds no prompt"),
+        ("", "contains no prompt"),
+        ("\n \n", "contains no prompt"),
         ("[1]", "prompts.jsonl:1: "),
         ('{"prompt": "a"', "prompts.jsonl:1: "),
         ('\n{"prompt": "a"}', "prompts.jsonl:2: it expects nothing; add one of"),

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from deployer.gates.checks import errors
+from deployer.gates.checks.limits import CONTRACT, Errors, Refusals
 from deployer.gates.harness.answers import Answer
 from deployer.gates.harness.target import Loading, Process, Target
 from deployer.planning.verdict import Outcome
-from deployer.stack.fields.gate_options import Errors
+from deployer.stack.fields import gate_options as asked
 from tests.gates import fake_http as http
 from tests.gates import fake_server as fake
 from tests.gates.breaking import (
@@ -236,14 +236,9 @@ def test_the_contract_is_that_of_the_build(
     """Broken JSON is the row that a build changed."""
     kind = {400: "invalid_request_error", 500: "server_error"}.get(status, "other")
     body = b'{"error": {"message": "no", "type": "%s"}}' % kind.encode()
-    attempt = errors.Attempt(
-        errors.CONTRACT[0], Answer(status, "application/json", body, 0.01)
-    )
-    judged = errors.judge(
-        errors.Measurement((attempt,)),
-        Errors(),
-        Target("http://127.0.0.1:1", build=build),
-    )
+    attempt = (CONTRACT[0], Answer(status, "application/json", body, 0.01))
+    gate = Errors(asked.Errors(), Target("http://127.0.0.1:1", build=build))
+    judged = gate.judgement(Refusals((attempt,)))
     assert judged.outcome is outcome
 
 

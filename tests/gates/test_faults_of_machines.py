@@ -4,11 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from deployer.gates.checks import device, memory
-from deployer.gates.harness.machine import Gpu, Gpus, free_memory
+from deployer.gates.checks.hardware import (
+    Device,
+    Free,
+    Gpu,
+    Gpus,
+    Memory,
+    free_memory,
+)
 from deployer.gates.harness.target import Process, Target
 from deployer.planning.verdict import Outcome
-from deployer.stack.fields.gate_options import Device, Memory
+from deployer.stack.fields import gate_options as asked
 from deployer.stack.fields.values import JsonValue
 from tests.gates.breaking import FAIL, UNCLEAR
 from tests.gates.checking import PROCESS, check, section
@@ -90,7 +96,7 @@ def gpus(free: int, *pids: int) -> Gpus:
 def test_the_device_is_that_of_the_weights(
     seen: Target, found: Gpus, outcome: Outcome, because: str
 ) -> None:
-    judged = device.judge(device.Measurement(found), Device(), seen)
+    judged = Device(asked.Device(), seen).judgement(found)
     assert (judged.outcome, because in judged.because) == (outcome, True), judged
 
 
@@ -109,7 +115,7 @@ def test_a_silent_fall_back_to_the_cpu_is_seen_by_the_gate() -> None:
         (None, target(), (Gpus(), GIB), PASS, "1.1 GB of main memory are free"),
         (None, target(), (Gpus(), None), PASS, "this machine does not tell"),
         ("1GiB", target(), (Gpus(), None), UNCLEAR, "this machine does not tell"),
-        ("1GiB", target(), (Gpus(), GIB), PASS, "the server holds 5 B"),
+        ("1GiB", target(), (Gpus(), GIB), PASS, "the server takes 5 B"),
         ("1GiB", target(), (Gpus(), GIB - 1), FAIL, "less than `headroom: 1GiB`"),
         (GIB + 1, target(), (Gpus(), GIB), FAIL, "less than `headroom:"),
         ("2GiB", target(), (gpus(3 * GIB, 7), 0), PASS, "3.2 GB of GPU memory"),
@@ -126,16 +132,15 @@ def test_memory_has_to_stay_free(
     outcome: Outcome,
     because: str,
 ) -> None:
-    parameters = section("memory", headroom=headroom)
-    assert isinstance(parameters, Memory)
-    judged = memory.judge(memory.Measurement(*measured), parameters, seen)
+    options = section("memory", headroom=headroom)
+    assert isinstance(options, asked.Memory)
+    judged = Memory(options, seen).judgement(Free(*measured))
     assert (judged.outcome, because in judged.because) == (outcome, True), judged
 
 
 def test_memory_is_recorded() -> None:
-    judged = memory.judge(
-        memory.Measurement(gpus(3 * GIB, 7), GIB), Memory(), target(memory=123)
-    )
+    gate = Memory(asked.Memory(), target(memory=123))
+    judged = gate.judgement(Free(gpus(3 * GIB, 7), GIB))
     assert judged.figures == {
         "process_bytes": 123,
         "free_bytes": GIB,

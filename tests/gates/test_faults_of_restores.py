@@ -2,11 +2,12 @@
 
 from dataclasses import replace
 
-from deployer.gates.checks import restore
+from deployer.gates.checks.restore import BeforeAndAfter, Restore
 from deployer.gates.harness.target import Comeback, Target
 from deployer.planning.verdict import Outcome
+from deployer.stack.fields import gate_options as asked
 from tests.gates.breaking import ERROR, FAIL, UNCLEAR, model
-from tests.gates.checking import check, coming_back, section
+from tests.gates.checking import check, coming_back
 from tests.gates.fake_http import Script
 from tests.gates.fake_model import Said
 from tests.gates.fake_server import fake_server
@@ -67,10 +68,9 @@ def test_the_engine_is_told_how_long_nobody_asks() -> None:
 
 def test_without_a_snapshot_nothing_is_proved() -> None:
     target = Target("http://127.0.0.1:1")
-    parameters = section("restore")
-    nothing = restore.Measurement()
-    judged = restore.judge(nothing, parameters, target)  # type: ignore[arg-type] # of the gate
-    assert judged.outcome is UNCLEAR
+    nothing = BeforeAndAfter()
+    gate = Restore(asked.Restore(), target)
+    assert gate.judgement(nothing).outcome is UNCLEAR
     why = "this server was started without a snapshot"
-    told = replace(target, why_no_snapshot=why)
-    assert restore.judge(nothing, parameters, told).because == why  # type: ignore[arg-type] # as above
+    told = replace(gate, target=replace(target, why_no_snapshot=why))
+    assert told.judgement(nothing).because == why

@@ -55,7 +55,7 @@ NO_SLOTS = http.error(501, "This server does not support slots endpoint")
         ),
         pytest.param(stream(b"\xff\n\n"), FAIL, "not UTF-8 at byte 0", id="not UTF-8"),
         pytest.param(stream(), FAIL, "the stream is empty", id="empty"),
-        pytest.param(stream(DONE), FAIL, "no chunk holds a choice", id="only DONE"),
+        pytest.param(stream(DONE), FAIL, "no chunk contains a choice", id="only DONE"),
         pytest.param(
             stream(*TOLD, Part.RESET), ERROR, "the stream broke off", id="reset"
         ),
@@ -71,7 +71,7 @@ NO_SLOTS = http.error(501, "This server does not support slots endpoint")
         pytest.param(
             stream(TOLD[0], chunk({"content": ""}), *LAST, DONE),
             FAIL,
-            "holds no text",
+            "contains no text",
             id="empty text",
         ),
         pytest.param(
@@ -163,13 +163,13 @@ def counters(*pairs: tuple[float | str, float | str]) -> Script:
         pytest.param(
             answers("GET /metrics", text("", "text/plain")),
             FAIL,
-            "holds no",
+            "contains no",
             id="empty",
         ),
         pytest.param(
             answers("GET /metrics", text("vllm:tokens 1\n", "text/plain")),
             FAIL,
-            "holds no `llamacpp:prompt_tokens_total`",
+            "contains no `llamacpp:prompt_tokens_total`",
             id="another server's",
         ),
         pytest.param(

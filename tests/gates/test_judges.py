@@ -1,18 +1,19 @@
 """What the pure judges make of what was measured, by tables and by fuzzing."""
 
-import importlib
 import json
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployer.gates.checks import build, concurrency, props
-from deployer.gates.checks.props import context_per_slot
+from deployer.gates.checks.chat import Stream
+from deployer.gates.checks.performance import AtOnce, Concurrency, Ended
+from deployer.gates.checks.server import Build, Props, context_per_slot
 from deployer.gates.harness.answers import Answer, Event, Streamed
+from deployer.gates.harness.gate import gate_class
 from deployer.gates.harness.target import Target
 from deployer.planning.verdict import Outcome
-from deployer.stack.fields.gate_options import Build, Concurrency, Props
+from deployer.stack.fields import gate_options as asked
 from deployer.stack.fields.values import JsonValue
 from tests.gates.checking import section
 
@@ -56,15 +57,12 @@ def test_a_build_is_judged_by_number_and_commit(
 ) -> None:
     number = stated.get("build")
     expects = {f"llama_cpp.{name}": value for name, value in stated.items()}
-    judged = build.judge(
-        build.Measurement(answer({"build_info": info})),
-        Build(),
-        Target(
-            "http://127.0.0.1:1",
-            expects=expects,
-            build=number if isinstance(number, int) else None,
-        ),
+    seen = Target(
+        "http://127.0.0.1:1",
+        expects=expects,
+        build=number if isinstance(number, int) else None,
     )
+    judged = Build(asked.Build(), seen).judgement(answer({"build_info": info}))
     assert (judged.outcome, because in judged.because) == (outcome, True), judged
 
 
@@ -89,14 +87,14 @@ def test_the_context_of_a_slot(
     assert context_per_slot(ctx_size, parallel, unified=unified) == wanted
 
 
-def served(**changed: JsonValue) -> props.Measurement:
+def served(**changed: JsonValue) -> Answer:
     value: dict[str, JsonValue] = {
         "total_slots": 2,
         "default_generation_settings": {"n_ctx": 2048},
         "model_alias": "gemma",
         "modalities": {"vision": True},
     }
-    return props.Measurement(answer({**value, **changed}))
+    return answer({**value, **changed})
 
 
 @pytest.mark.parametrize(
@@ -116,11 +114,11 @@ def served(**changed: JsonValue) -> props.Measurement:
 def test_only_what_is_stated_is_judged(
     stated: dict[str, JsonValue], outcome: Outcome, because: str
 ) -> None:
-    judged = props.judge(served(), Props(), target(**stated))
+    judged = Props(asked.Props(), target(**stated)).judgement(served())
     assert (judged.outcome, because in judged.because) == (outcome, True), judged
 
 
-def completed(seconds: float, worked_ms: float) -> concurrency.Ended:
+def completed(seconds: float, worked_ms: float) -> Ended:
     value = {
         "choices": [
             {
@@ -137,7 +135,7 @@ def completed(seconds: float, worked_ms: float) -> concurrency.Ended:
             "predicted_ms": worked_ms,
         },
     }
-    return concurrency.Ended(answer(value), seconds)
+    return Ended(answer(value), seconds)
 
 
 @pytest.mark.parametrize(
@@ -158,8 +156,8 @@ def test_either_witness_proves_that_slots_worked_together(
     ended: list[tuple[float, float]], busy: tuple[int, ...], outcome: Outcome
 ) -> None:
     answers = tuple(completed(seconds, worked) for seconds, worked in ended)
-    measured = concurrency.Measurement(2, answers, busy, slots=2)
-    assert concurrency.judge(measured, Concurrency(), target()).outcome is outcome
+    gate = Concurrency(asked.Concurrency(), target())
+    assert gate.judgement(AtOnce(2, answers, busy, slots=2)).outcome is outcome
 
 
 JUNK = st.one_of(
@@ -182,20 +180,18 @@ JUNK = st.one_of(
 @given(body=JUNK, status=st.sampled_from((200, 200, 204, 301, 401, 404, 500, 503)))
 @pytest.mark.parametrize("gate", ONE_ANSWER)
 def test_no_junk_passes_and_none_raises(gate: str, body: bytes, status: int) -> None:
-    module = importlib.import_module(f"deployer.gates.checks.{gate}")
-    measured = module.Measurement(Answer(status, "application/json", body, 0.1))
-    judged = module.judge(measured, section(gate), target(llama_cpp__tag="b10434"))
+    looking = gate_class(gate)(section(gate), target(llama_cpp__tag="b10434"))
+    judged = looking.judgement(Answer(status, "application/json", body, 0.1))
     assert judged.outcome is not PASS
 
 
 @given(raw=st.binary(max_size=60), events=st.lists(st.text(max_size=20), max_size=4))
 def test_no_junk_stream_passes_and_none_raises(raw: bytes, events: list[str]) -> None:
-    module = importlib.import_module("deployer.gates.checks.stream")
     kind = "text/event-stream"
     sent = raw + "".join(f"data: {event}\n\n" for event in events).encode()
     streamed = Streamed(
         Answer(200, kind, sent, 0.1),
         tuple(Event("message", event, 0.1) for event in events),
     )
-    judged = module.judge(module.Measurement(streamed), section("stream"), target())
+    judged = Stream(asked.Stream(), target()).judgement(streamed)
     assert judged.outcome is not PASS

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from deployer.gates import GATES
-from deployer.gates.checks.props import context_per_slot
+from deployer.gates.checks.server import context_per_slot
 from deployer.gates.harness.runner import GateRequest, run_gates
 from deployer.gates.harness.target import Process, Target
 from deployer.planning.verdict import Outcome, Verdict

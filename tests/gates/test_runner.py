@@ -12,6 +12,7 @@ import pytest
 from deployer.errors import CancelledError, UsageError
 from deployer.gates import GATES
 from deployer.gates.harness.answers import passed
+from deployer.gates.harness.gate import gate_class
 from deployer.gates.harness.runner import (
     GateEvent,
     GateRequest,
@@ -125,7 +126,7 @@ def test_one_job_is_one_gate_at_a_time() -> None:
     assert told[::2] == ["build begins", "models begins", "chat begins"]
 
 
-@pytest.mark.parametrize("alone", [name for name in GATES if GATES[name].alone])
+@pytest.mark.parametrize("alone", [name for name in GATES if gate_class(name).alone])
 def test_what_others_would_disturb_runs_alone(alone: str) -> None:
     _, told = run(Script(), ["models", "chat", "props", alone], jobs=9)
     assert told[-2:] == [f"{alone} begins", f"{alone} pass"]

@@ -13,8 +13,7 @@ from pathlib import Path
 
 from deployer.errors import SourceError
 from deployer.gguf.facts import model_of
-from deployer.gguf.header import read_header
-from deployer.gguf.stream import Stream, local, of_bytes
+from deployer.gguf.header import Stream, local, of_bytes, read_header
 
 _LIMIT = 400 * 1024 * 1024
 _NUMBERS = (0, 1, 8, 9, 255, 2**16, 2**31, 2**32 - 1, 2**40, 2**62, 2**64 - 1)

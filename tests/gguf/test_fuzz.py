@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from deployer.errors import SourceError
 from deployer.gguf.facts import model_of, projector_of
-from deployer.gguf.header import read_header, read_sizes
-from deployer.gguf.stream import of_bytes
+from deployer.gguf.header import of_bytes, read_header, read_sizes
 from tests.gguf.files import Typed, header
 
 ROOT = Path(__file__).parents[2]

@@ -10,8 +10,16 @@ import numpy as np
 import pytest
 from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType, GGUFWriter
 
-from deployer.gguf.header import KEPT_ITEMS, TYPES, Array, Header, read_header
-from deployer.gguf.stream import HeaderError, local, of_bytes
+from deployer.gguf.header import (
+    KEPT_ITEMS,
+    TYPES,
+    Array,
+    Header,
+    HeaderError,
+    local,
+    of_bytes,
+    read_header,
+)
 from tests.gguf import files
 from tests.gguf.files import Typed, header, text
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from deployer.artefacts.json_files import decoded, encoded
 from deployer.gguf.choices import contexts, machine_of, matrix, ways_out
 from deployer.gguf.facts import Facts, Model, Projector
 from deployer.gguf.memory import (
@@ -17,7 +18,7 @@ from deployer.gguf.memory import (
     windowed_layers,
 )
 from deployer.llama.known.tables import prices
-from deployer.planning.fit import Fit, fit_data, fit_of
+from deployer.planning.fit import Fit
 from deployer.show.text import fit_line, fit_text
 from deployer.stack.fields.model import GPUS
 
@@ -281,7 +282,5 @@ def test_what_is_not_known_is_told() -> None:
 
 def test_a_fit_is_the_same_after_the_cache() -> None:
     fit = fit_on(Facts(GEMMA), ONE, machine_of("L4", snapshot=True))
-    assert fit_of(fit_data(fit)) == fit
-    with pytest.raises(ValueError, match="not a fit"):
-        fit_of({})
+    assert decoded(Fit, encoded(fit)) == fit
     assert Fit("x", 0, (("a", 5),)).holds

@@ -5,17 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from deployer.artefacts.sources.client import WINDOW
 from deployer.errors import SourceError
 from deployer.gguf.facts import from_json, to_json
-from deployer.gguf.header import read_header, read_sizes
+from deployer.gguf.header import HeaderError, local, read_header, read_sizes
 from deployer.gguf.reading import (
+    WINDOW,
     beginning,
     facts_of_addresses,
     facts_of_files,
     header_in,
 )
-from deployer.gguf.stream import HeaderError, local
 from tests.gguf.conftest import FileServer
 from tests.gguf.files import Typed, header, text
 

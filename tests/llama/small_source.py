@@ -9,9 +9,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from deployer.llama.build.compile import Compiled, Job, compile_server
+from deployer.llama.build.compile import (
+    Compiled,
+    Job,
+    Toolchain,
+    compile_server,
+    find_toolchain,
+)
 from deployer.llama.build.recipe import Target
-from deployer.llama.build.toolchain import Toolchain, find_toolchain
 from deployer.llama.build.trees import Surroundings, fetch_tree
 from deployer.planning.events import unwatched
 from deployer.planning.facts import Pin

@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 
 from deployer.errors import CancelledError, EngineError
-from deployer.llama.build.compile import Job, compile_server
+from deployer.llama.build.compile import Job, compile_server, find_toolchain
 from deployer.llama.build.recipe import Target
-from deployer.llama.build.toolchain import find_toolchain
 from deployer.planning.events import Progress
 from tests.llama.small_source import (
     CHAT,

@@ -10,9 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deployer.llama.flags import catalogue as shipped
-from deployer.llama.flags.catalogue import Takes, catalogue, every_name, life_of
+from deployer.llama.flags.catalogue import (
+    Takes,
+    catalogue,
+    every_name,
+    life_of,
+    problems_of,
+)
 from deployer.llama.flags.explain import Known, Renamed, diff, explain
-from deployer.llama.flags.unknown_options import problems_of
 from deployer.llama.known.tables import renames
 from deployer.planning.argv import words_of
 from deployer.stack.fields.marks import fields_of, leaves

@@ -10,9 +10,15 @@ from pathlib import Path
 import pytest
 
 from deployer.errors import EngineError
-from deployer.llama.flags.catalogue import Catalogue, Option, Standing, Takes, catalogue
+from deployer.llama.flags.catalogue import (
+    Catalogue,
+    Option,
+    Standing,
+    Takes,
+    catalogue,
+    problems_of,
+)
 from deployer.llama.flags.explain import catalogue_of_binary
-from deployer.llama.flags.unknown_options import problems_of
 
 EXCERPT = """\
 ----- common params -----

@@ -8,9 +8,9 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from deployer.llama import known
-from deployer.llama.known.conditions import CONCERNS
 from deployer.llama.known.symptoms import symptoms
-from deployer.llama.known.tables import changes, read
+from deployer.llama.known.tables import read
+from deployer.llama.known.traps import CONCERNS, changes
 
 FOLDER = Path(known.__file__).parent
 TABLES = sorted(path.name for path in FOLDER.glob("*.toml"))

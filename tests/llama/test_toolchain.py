@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from deployer.errors import EngineError
-from deployer.llama.build.toolchain import find_toolchain
+from deployer.llama.build.compile import find_toolchain
 
 
 def program(folder: Path, name: str, text: str = "exit 0") -> Path:

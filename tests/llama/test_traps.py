@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from deployer.diagnostics import Severity
-from deployer.llama.known.conditions import BLAMES
-from deployer.llama.known.traps import markdown, traps, traps_of
+from deployer.llama.known.traps import BLAMES, markdown, traps, traps_of
 from deployer.stack.fields.model import Stack
 
 ROOT = Path(__file__).parents[2]

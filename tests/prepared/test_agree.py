@@ -92,7 +92,7 @@ def forget(made: World, endings: str) -> None:
     """Take the paths that end so out of what is kept."""
     for file in (made.settings.home / "cache" / "stacks").iterdir():
         content = json.loads(file.read_bytes())
-        for path in list(content["seen"]):
+        for path in list(content["prepared"]["seen"]):
             if path.endswith(tuple(endings.split())):
-                del content["seen"][path]
+                del content["prepared"]["seen"][path]
         file.write_text(json.dumps(content), encoding="utf-8")

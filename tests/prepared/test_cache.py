@@ -16,7 +16,7 @@ from deployer.usecases.reading.prepared import Cache, Prepared, look, this_code
 from tests.prepared.world import is_kept, world
 
 STACK = Path("stack.yaml")
-NODE = Node("demo/build", Kind.BUILD, "k", {"a": [1]}, {"x": "y"}, {"b": None})
+NODE = Node("demo/build", Kind.BUILD, "k", {"a": [1]}, {"build": "y"}, {"b": None})
 NOTICE = Diagnostic(
     "path", "what", "hint", Severity.NOTE, "id", Place("stack.yaml", 1, 2)
 )

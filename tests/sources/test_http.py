@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from deployer.artefacts.sources import transfer
-from deployer.artefacts.sources.client import refuse_way, shown
 from deployer.artefacts.sources.files import DigestCache
+from deployer.artefacts.sources.transfer import refuse_way, shown
 from deployer.errors import AuthError, SourceError, StoreError
 from deployer.planning.events import Progress, unwatched
 

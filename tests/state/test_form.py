@@ -167,16 +167,16 @@ def edited(state: State, edit: Callable[[Any], object]) -> str:
         ('{\n  "version": 1,\n<<<<<<< HEAD\n', "not JSON at line 3, column 1"),
         ("[]", "the file is a list, expected a mapping"),
         ("7", "the file is the number 7, expected a mapping"),
-        ("{}", "`version` is null, expected a whole number from 0"),
+        ("{}", "`version` is null, expected an integer from 0"),
         (
             '{"version": "1"}',
-            "`version` is the text `1`, expected a whole number from 0",
+            "`version` is the string `1`, expected an integer from 0",
         ),
-        ('{"version": true}', "`version` is true or false, expected a whole number"),
+        ('{"version": true}', "`version` is true, expected an integer"),
         ('{"version": 0}', "there is no version 0"),
         ('{"version": 1}', "the file has no `engine`"),
-        ('{"version": NaN}', "`NaN` is no number of JSON"),
-        ('{"version": -Infinity}', "`-Infinity` is no number of JSON"),
+        ('{"version": NaN}', "`NaN` is not a number in JSON"),
+        ('{"version": -Infinity}', "`-Infinity` is not a number in JSON"),
         ('{"version": 1e999}', "the number 1e999 is too large"),
         ('{"version": 1, "version": 1}', "the key `version` is given twice"),
         ("[" * 200_000, "nested too deeply"),
@@ -196,13 +196,13 @@ def test_a_damaged_text_is_refused(text: str | bytes, message: str) -> None:
         (lambda c: c.update(colour=1), "the file has an unknown key `colour`"),
         (
             lambda c: c.update(serial=-1),
-            "`serial` is the number -1, expected a whole number from 0",
+            "`serial` is the number -1, expected an integer from 0",
         ),
         (
             lambda c: c.update(serial=1.0),
-            "`serial` is the number 1.0, expected a whole number from 0",
+            "`serial` is the number 1.0, expected an integer from 0",
         ),
-        (lambda c: c.update(stack=None), "`stack` is null, expected text"),
+        (lambda c: c.update(stack=None), "`stack` is null, expected a string"),
         (lambda c: c.update(loose={}), "`loose` is a mapping, expected a list"),
         (
             lambda c: c["loose"][0].update(begun="gone"),
@@ -217,7 +217,7 @@ def test_a_damaged_text_is_refused(text: str | bytes, message: str) -> None:
         ),
         (
             lambda c: c["loose"][0]["record"].update(needs={"build": 1}),
-            "`loose[0].record.needs.build` is the number 1, expected text",
+            "`loose[0].record.needs.build` is the number 1, expected a string",
         ),
         (
             lambda c: c["loose"][0]["record"].pop("outputs"),
@@ -225,7 +225,7 @@ def test_a_damaged_text_is_refused(text: str | bytes, message: str) -> None:
         ),
         (
             lambda c: c["live"].update({"demo/x": c["loose"][0]["record"]}),
-            "`live` holds `demo/build` under `demo/x`",
+            "`live` contains `demo/build` under `demo/x`",
         ),
         (
             lambda c: c.update(releases=[release(2), release(2)], released=2),

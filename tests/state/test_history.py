@@ -1,24 +1,19 @@
 """The versions that stay beside a state, and putting one in its place."""
 
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC
 from pathlib import Path
 
 import pytest
 
-from deployer.artefacts.json_files import (
-    FormError,
-    Item,
-    NewerError,
-    replace_file,
-    sync_folder,
-    write_new,
-)
+from deployer.artefacts.json_files import FormError, NewerError, decoded, encoded
 from deployer.errors import LockedError, StalePlanError, StateError
 from deployer.planning.state import VERSION, State
+from deployer.stack.fields.values import JsonValue
 from deployer.state.files import FileStateStore, rescued, utc_now
 from deployer.state.form import is_newer, to_json
+from deployer.system.files import replace_file, sync_folder, write_new
 
 AGAIN = "run `deployer plan` again"
 
@@ -209,10 +204,49 @@ def test_only_a_folder_is_synced_as_one(tmp_path: Path) -> None:
         sync_folder(tmp_path / "file")
 
 
-def test_a_truth_is_a_truth() -> None:
-    assert Item(value=True).truth() is True
-    assert Item(value=False).truth() is False
-    with pytest.raises(FormError) as caught:
-        Item(1, "a.ready").truth()
-    assert str(caught.value) == "`a.ready` is the number 1, expected true or false"
+@dataclass(frozen=True)
+class Made:
+    """A little of everything that an annotation can say."""
+
+    ready: bool
+    share: tuple[int, str]
+    name: str | None
+    limit: float
+
+
+def test_a_dataclass_is_its_own_form() -> None:
+    made = Made(ready=True, share=(1, "a"), name=None, limit=2.5)
+    content: dict[str, JsonValue] = {
+        "ready": True,
+        "share": [1, "a"],
+        "name": None,
+        "limit": 2.5,
+    }
+    assert encoded(made) == content
+    assert decoded(Made, content) == made
     assert str(NewerError(7)) == "version 7"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("ready", 1, "`ready` is the number 1, expected a boolean"),
+        ("share", [True, "a"], "`share[0]` is true, expected an integer from 0"),
+        ("name", [], "`name` is a list, expected a string"),
+        ("limit", "1", "`limit` is the string `1`, expected a number"),
+        ("limit", False, "`limit` is false, expected a number"),
+    ],
+)
+def test_a_value_of_another_type_is_refused(
+    name: str, value: JsonValue, message: str
+) -> None:
+    content: dict[str, JsonValue] = {
+        "ready": True,
+        "share": [1, "a"],
+        "name": None,
+        "limit": 1,
+    }
+    assert decoded(Made, content).limit == 1
+    with pytest.raises(FormError) as caught:
+        decoded(Made, {**content, name: value})
+    assert str(caught.value) == message

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from deployer.artefacts.json_files import Grip
 from deployer.errors import LockedError, StateError
 from deployer.state import lock
 from deployer.state.files import FileStateStore
+from deployer.system.files import Grip
 
 Program = Callable[..., subprocess.Popen[str]]
 

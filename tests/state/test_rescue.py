@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from deployer.artefacts.json_files import replace_file
 from deployer.errors import StateError
 from deployer.planning.state import State
 from deployer.state.files import FileStateStore
 from deployer.state.form import from_json, to_json
+from deployer.system.files import replace_file
 
 pytestmark = pytest.mark.trust
 Program = Callable[..., subprocess.Popen[str]]

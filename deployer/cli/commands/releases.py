@@ -5,7 +5,6 @@ from pathlib import Path
 
 import click
 
-from deployer.artefacts.json_files import guarded, replace_file
 from deployer.cli.options import json_option, stack_argument
 from deployer.cli.output import json_head, json_line, when
 from deployer.engines.contract import Observation
@@ -18,6 +17,7 @@ from deployer.show.words import because, describe
 from deployer.spelling import harmless
 from deployer.stack.fields.values import JsonValue
 from deployer.system.file_modes import users_mode
+from deployer.system.files import guarded, replace_file
 from deployer.usecases.context.deployed import deployed
 from deployer.usecases.context.settings import settings_of
 from deployer.usecases.releases import Status, compare, status, versions_of

@@ -1,98 +1,136 @@
-"""Gate chat: a chat completion answers with text."""
+"""The gates chat and stream: a chat completion, whole and in pieces."""
 
-from dataclasses import dataclass
+import asyncio
 
 from deployer.gates.harness.answers import (
     Answer,
-    Choice,
     Completion,
+    Event,
     Judgement,
-    Usage,
+    Streamed,
     excerpt,
+    fail,
     failed,
+    first_text_seconds,
+    ordered_chunks,
     passed,
     read,
+    show_time,
 )
 from deployer.gates.harness.client import Client
-from deployer.gates.harness.requests import PROMPT, chat_body, leak_in
-from deployer.gates.harness.target import Target
-from deployer.stack.fields.gate_options import Chat
+from deployer.gates.harness.gate import Gate, Subject
+from deployer.gates.harness.requests import CHAT, PROMPT, chat_body, leak_in
+from deployer.stack.fields import gate_options as asked
+from deployer.stack.fields.values import seconds
 
-_MAX_TOKENS = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Measurement:
-    """What /v1/chat/completions said."""
-
-    answer: Answer
+_CHAT_TOKENS, _STREAM_TOKENS = 64, 32
 
 
-async def measure(client: Client, parameters: Chat, _target: Target) -> Measurement:
-    """Ask once, greedily."""
-    body = chat_body(parameters.prompt or PROMPT, parameters.max_tokens or _MAX_TOKENS)
-    return Measurement(await client.post("/v1/chat/completions", body))
+class Chat(Gate[asked.Chat, Answer]):
+    """Text has to be there, ended in order, counted, and contain what was asked for."""
+
+    subject, limit = Subject.ANSWERS, 120
+
+    async def measure(self, client: Client) -> Answer:
+        """Ask once, greedily."""
+        prompt = self.options.prompt or PROMPT
+        return await client.post(CHAT, chat_body(prompt, self._most))
+
+    def judge(self, measured: Answer) -> Judgement:
+        """Look at everything that a client would stumble over."""
+        completion = read(measured, Completion)
+        figures = {
+            "answer_seconds": measured.seconds,
+            "completion_tokens": float(completion.usage.completion_tokens),
+        }
+        text = (completion.choices[0].message.content or "").strip()
+        if problem := self._envelope_problem(completion) or self._text_problem(
+            completion, text
+        ):
+            return failed(problem, **figures)
+        return passed(f"answered `{excerpt(text, 60)}`", **figures)
+
+    @property
+    def _most(self) -> int:
+        return self.options.max_tokens or _CHAT_TOKENS
+
+    def _envelope_problem(self, completion: Completion) -> str:
+        """Return what a client would stumble over before it comes to the text."""
+        choice, usage = completion.choices[0], completion.usage
+        if choice.message.role != "assistant":
+            return f"the role is `{excerpt(choice.message.role)}`, not `assistant`"
+        if choice.finish_reason not in {"stop", "length"}:
+            reason = excerpt(str(choice.finish_reason))
+            return f"`finish_reason` is `{reason}`, neither `stop` nor `length`"
+        if usage.prompt_tokens < 1:
+            return f"`usage` counts {usage.prompt_tokens} prompt tokens"
+        if not 1 <= usage.completion_tokens <= self._most:
+            return (
+                f"`usage` counts {usage.completion_tokens} tokens of an answer "
+                f"of at most {self._most}"
+            )
+        if usage.total_tokens != usage.prompt_tokens + usage.completion_tokens:
+            return "`usage.total_tokens` is not the sum of prompt and completion"
+        return ""
+
+    def _text_problem(self, completion: Completion, text: str) -> str:
+        if not text and completion.choices[0].message.reasoning_content:
+            return (
+                f"only thinking came within {self._most} tokens, no answer; "
+                f"raise `gates.chat.max_tokens`"
+            )
+        if not text:
+            return "the answer is empty"
+        shown = f"`{excerpt(text)}`"
+        if leak := leak_in(text):
+            return f"`{leak}` of the chat template reached the client: {shown}"
+        wanted = self.options.contains
+        if wanted is not None and wanted.casefold() not in text.casefold():
+            return f"the answer does not contain `{wanted}`: {shown}"
+        return ""
 
 
-def judge(measurement: Measurement, parameters: Chat, _target: Target) -> Judgement:
-    """Text has to be there, ended in order, counted, and hold what was asked for."""
-    match read(measurement.answer, Completion):
-        case Judgement() as broken:
-            return broken
-        case completion:
-            pass
-    most = parameters.max_tokens or _MAX_TOKENS
-    choice = completion.choices[0]
-    problem = (
-        shape_problem(choice)
-        or usage_problem(completion.usage, most)
-        or _text_problem(choice, parameters, most)
-    )
-    figures = {
-        "answer_seconds": measurement.answer.seconds,
-        "completion_tokens": float(completion.usage.completion_tokens),
-    }
-    if problem:
-        return failed(problem, **figures)
-    return passed(f"answered `{excerpt(choice.message.content or '', 60)}`", **figures)
+class Stream(Gate[asked.Stream, Streamed | None]):
+    """The frames, the order of the chunks, the text, and when it began.
 
+    Nothing is measured where nothing comes within `ttft`: a server that hangs is not
+    waited for.
+    """
 
-def shape_problem(choice: Choice) -> str:
-    """Return what a client would stumble over before it comes to the text."""
-    if choice.message.role != "assistant":
-        return f"the role is `{excerpt(choice.message.role)}`, not `assistant`"
-    if choice.finish_reason not in {"stop", "length"}:
-        reason = excerpt(str(choice.finish_reason))
-        return f"`finish_reason` is `{reason}`, neither `stop` nor `length`"
-    return ""
+    subject, limit, alone = Subject.ANSWERS, 120, True
 
-
-def usage_problem(usage: Usage, most: int) -> str:
-    """Why the counted tokens cannot be true."""
-    if usage.prompt_tokens < 1:
-        return f"`usage` counts {usage.prompt_tokens} prompt tokens"
-    if not 1 <= usage.completion_tokens <= most:
-        return (
-            f"`usage` counts {usage.completion_tokens} tokens of an answer "
-            f"of at most {most}"
+    async def measure(self, client: Client) -> Streamed | None:
+        """Stream one greedy answer; hang up where nothing comes within `ttft`."""
+        body = chat_body(
+            PROMPT, _STREAM_TOKENS, stream=True, stream_options={"include_usage": True}
         )
-    if usage.total_tokens != usage.prompt_tokens + usage.completion_tokens:
-        return "`usage.total_tokens` is not the sum of prompt and completion"
-    return ""
+        limit = None if self.options.ttft is None else seconds(self.options.ttft)
+        patience = asyncio.timeout(limit)
 
+        def hear(_: Event) -> None:
+            patience.reschedule(None)
 
-def _text_problem(choice: Choice, parameters: Chat, most: int) -> str:
-    text = (choice.message.content or "").strip()
-    if not text and choice.message.reasoning_content:
-        return (
-            f"only thinking came within {most} tokens, no answer; "
-            f"raise `gates.chat.max_tokens`"
-        )
-    if not text:
-        return "the answer is empty"
-    if leak := leak_in(text):
-        return f"`{leak}` of the chat template reached the client: `{excerpt(text)}`"
-    wanted = parameters.contains
-    if wanted is not None and wanted.casefold() not in text.casefold():
-        return f"the answer does not hold `{wanted}`: `{excerpt(text)}`"
-    return ""
+        try:
+            async with patience:
+                return await client.stream(CHAT, body, hear)
+        except TimeoutError:
+            return None
+
+    def judge(self, measured: Streamed | None) -> Judgement:
+        """Put the stream together as a client does."""
+        ttft = self.options.ttft
+        limit = None if ttft is None else seconds(ttft)
+        most = f"more than the {show_time(limit or 0)} of `ttft`"
+        if measured is None:
+            fail(f"the first token took {most}")
+        timed = ordered_chunks(measured)
+        first = first_text_seconds(timed)
+        figures = {
+            "ttft_seconds": first,
+            "stream_seconds": measured.answer.seconds,
+            "chunks": float(len(timed)),
+        }
+        took = show_time(first)
+        if limit is not None and first > limit:
+            return failed(f"the first token took {took}, {most}", **figures)
+        return passed(f"{len(timed)} chunks, the first token after {took}", **figures)

@@ -1,35 +1,34 @@
-"""Gate json_schema: structured output is valid against its schema."""
+"""The gate json_schema, and the schemas that a file of prompts expects."""
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import ConfigDict, ValidationError
 
-from deployer.gates.checks.thinking import first_choice
 from deployer.gates.harness.answers import (
     Answer,
     Judgement,
     Shape,
     excerpt,
     failed,
+    first_choice,
     first_problem,
     passed,
 )
 from deployer.gates.harness.client import Client
-from deployer.gates.harness.requests import chat_body
-from deployer.gates.harness.target import Target
-from deployer.stack.fields.gate_options import JsonSchema
+from deployer.gates.harness.gate import Gate, Subject
+from deployer.gates.harness.requests import CHAT, chat_body
+from deployer.stack.fields import gate_options as asked
 from deployer.stack.fields.values import JsonValue
 
-_MAX_TOKENS = 512
+_MAX_TOKENS: Final = 512
 # Nothing in it hints at JSON: only an enforced schema makes the answer valid.
-_PROMPT = "Tell me about Paris."
+_PROMPT: Final = "Tell me about Paris."
 
 
 class City(Shape):
-    """What the answer has to be."""
+    """The answer as the schema wants it."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -38,7 +37,7 @@ class City(Shape):
     rank: int
 
 
-SCHEMA: dict[str, JsonValue] = {
+SCHEMA: Final[dict[str, JsonValue]] = {
     "type": "object",
     "properties": {
         "name": {"type": "string"},
@@ -50,54 +49,45 @@ SCHEMA: dict[str, JsonValue] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Measurement:
-    """The structured answer."""
-
-    answer: Answer
-
-
-async def measure(
-    client: Client, _parameters: JsonSchema, _target: Target
-) -> Measurement:
-    """Ask once, with a schema.
-
-    The budget is there for templates that think on with `enable_thinking` off as soon
-    as a grammar forbids the answer's first words.
-    """
-    wanted: JsonValue = {
-        "type": "json_schema",
-        "json_schema": {"name": "city", "strict": True, "schema": SCHEMA},
-    }
-    body = chat_body(
-        _PROMPT, _MAX_TOKENS, response_format=wanted, thinking_budget_tokens=0
-    )
-    return Measurement(await client.post("/v1/chat/completions", body))
-
-
-def judge(
-    measurement: Measurement, _parameters: JsonSchema, _target: Target
-) -> Judgement:
+class JsonSchema(Gate[asked.JsonSchema, Answer]):
     """The whole answer has to be one JSON value that fits."""
-    choice = first_choice(measurement.answer)
-    if isinstance(choice, Judgement):
-        return choice
-    text = choice.message.content or ""
-    shown = excerpt(text, 60) or "nothing"
-    figures = {"answer_seconds": measurement.answer.seconds}
-    if choice.finish_reason != "stop":
-        reason = excerpt(str(choice.finish_reason))
-        return failed(f"did not come to an end (`{reason}`): `{shown}`", **figures)
-    try:
-        City.model_validate_json(text)
-    except ValidationError as error:
-        problem = first_problem(error)
-        return failed(f"`{shown}` does not fit the schema: {problem}", **figures)
-    return passed(f"answered `{shown}`, which fits the schema", **figures)
+
+    subject, limit = Subject.ANSWERS, 180
+
+    async def measure(self, client: Client) -> Answer:
+        """Ask once, with a schema.
+
+        The budget is there for templates that think on with `enable_thinking` off as
+        soon as a grammar forbids the answer's first words.
+        """
+        wanted: JsonValue = {
+            "type": "json_schema",
+            "json_schema": {"name": "city", "strict": True, "schema": SCHEMA},
+        }
+        body = chat_body(
+            _PROMPT, _MAX_TOKENS, response_format=wanted, thinking_budget_tokens=0
+        )
+        return await client.post(CHAT, body)
+
+    def judge(self, measured: Answer) -> Judgement:
+        """Validate the answer."""
+        choice = first_choice(measured)
+        text = choice.message.content or ""
+        shown = excerpt(text, 60) or "nothing"
+        figures = {"answer_seconds": measured.seconds}
+        if choice.finish_reason != "stop":
+            reason = excerpt(str(choice.finish_reason))
+            return failed(f"did not come to an end (`{reason}`): `{shown}`", **figures)
+        try:
+            City.model_validate_json(text)
+        except ValidationError as error:
+            problem = first_problem(error)
+            return failed(f"`{shown}` does not fit the schema: {problem}", **figures)
+        return passed(f"answered `{shown}`, which fits the schema", **figures)
 
 
 def schema_problem(schema: dict[str, JsonValue] | bool) -> str:  # noqa: FBT001 - JSON
-    """Why a user's schema cannot be used; empty when it can.
+    """Return why a user's schema cannot be used; empty when it can.
 
     References lead to places of the same schema: nothing is fetched.
     """
@@ -114,7 +104,7 @@ def schema_problem(schema: dict[str, JsonValue] | bool) -> str:  # noqa: FBT001 
 
 
 def misfit(text: str, schema: dict[str, JsonValue] | bool) -> str:  # noqa: FBT001
-    """Where a text departs from a user's schema; empty when it fits."""
+    """Return where a text departs from a user's schema; empty when it fits."""
     from jsonschema import Draft202012Validator  # noqa: PLC0415 - slow to import
 
     try:

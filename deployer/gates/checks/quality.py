@@ -1,68 +1,309 @@
-"""Gate quality: enough prompts of a file are answered as the file expects."""
+"""The gates quality and regression: answers to the prompts of a file.
 
+A file of prompts has one JSON object a line, with what is expected of its answer; every
+expectation of a line has to be met.
+
+    {"prompt": "Name the capital of France.", "contains": "Paris"}
+    {"prompt": "1 + 1 =", "regex": "^2( |$)", "max_tokens": 4}
+    {"prompt": "A city as JSON.", "json_schema": {"type": "object"}}
+"""
+
+import hashlib
+import re
 from dataclasses import dataclass
+from difflib import SequenceMatcher
+from pathlib import Path
+from typing import Final, NoReturn
 
-from deployer.gates.checks.thinking import first_choice
-from deployer.gates.harness.answers import Answer, Judgement, failed, passed, unmeasured
-from deployer.gates.harness.client import Client
-from deployer.gates.harness.prompts import Numbered, read_prompts
-from deployer.gates.harness.target import Target
-from deployer.planning.verdict import Outcome
-from deployer.stack.fields.gate_options import Quality
+from pydantic import ConfigDict, Field, JsonValue, ValidationError
 
-_MAX_TOKENS = 256
-_TOLD = 3
-"""Unexpected answers that are told; the report holds all of them."""
+from deployer.gates.checks.json_schema import misfit, schema_problem
+from deployer.gates.harness.answers import (
+    Answer,
+    Broken,
+    Judgement,
+    Shape,
+    excerpt,
+    failed,
+    first_choice,
+    first_problem,
+    passed,
+    unclear,
+    unmeasured,
+    within,
+)
+from deployer.gates.harness.client import Client, Unanswered, beside
+from deployer.gates.harness.gate import Gate, Subject
+from deployer.gates.harness.requests import CHAT, Body, chat_body
+from deployer.planning.verdict import Exchange, Outcome
+from deployer.stack.fields import gate_options as asked
+from deployer.system.files import read_regular
+
+_MOST_BYTES: Final = 16 * 2**20
+_EXPECTATIONS: Final = ("exact", "regex", "contains", "json_schema")
+
+
+class Prompt(Shape):
+    """One line of the file."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    prompt: str = Field(min_length=1)
+    system: str | None = None
+    max_tokens: int | None = Field(default=None, ge=1)
+    exact: str | None = None
+    """The whole answer, without the space around it."""
+    regex: str | None = None
+    """Found somewhere in the answer."""
+    contains: str | None = None
+    """In the answer, in any case of letters."""
+    json_schema: dict[str, JsonValue] | bool | None = None
+    """The answer is JSON that fits."""
+
+    def body(self, max_tokens: int) -> Body:
+        """The request; the line's own limit comes first."""
+        user: JsonValue = {"role": "user", "content": self.prompt}
+        system: JsonValue = {"role": "system", "content": self.system}
+        messages = [user] if self.system is None else [system, user]
+        return chat_body("", self.max_tokens or max_tokens, messages=messages)
+
+    def complaint(self, answer: str) -> str:
+        """Return the first expectation that an answer fails; empty when all hold."""
+        text = answer.strip()
+        shown = f"`{excerpt(text, 60) or 'nothing'}`"
+        if self.exact is not None and text != self.exact.strip():
+            return f"{shown} is not `{excerpt(self.exact, 60)}`"
+        if self.regex is not None and not re.search(self.regex, text):
+            return f"{shown} does not match `{excerpt(self.regex, 60)}`"
+        wanted = self.contains
+        if wanted is not None and wanted.casefold() not in text.casefold():
+            return f"{shown} does not contain `{excerpt(wanted, 60)}`"
+        if self.json_schema is not None:
+            problem = misfit(text, self.json_schema)
+            return f"{shown} {problem}" if problem else ""
+        return ""
 
 
 @dataclass(frozen=True, slots=True)
-class Measurement:
-    """Every prompt with its answer, or what is wrong with the file."""
+class Numbered:
+    """A prompt, and the line it stands on."""
 
-    answered: tuple[tuple[Numbered, Answer], ...] = ()
-    problem: str = ""
-
-
-async def measure(client: Client, parameters: Quality, target: Target) -> Measurement:
-    """Ask every prompt once, greedily."""
-    if parameters.file is None:
-        return Measurement(problem="no prompts: state `gates.quality.file`")
-    prompts = read_prompts(target.folder, parameters.file, expecting=True)
-    if isinstance(prompts, str):
-        return Measurement(problem=prompts)
-    client.keep(prompts.evidence)
-    most = parameters.max_tokens or _MAX_TOKENS
-    answered = [
-        (one, await client.post("/v1/chat/completions", one.prompt.body(most)))
-        for one in prompts.lines
-    ]
-    return Measurement(tuple(answered))
+    line: int
+    prompt: Prompt
 
 
-def judge(measurement: Measurement, parameters: Quality, _target: Target) -> Judgement:
+@dataclass(frozen=True, slots=True)
+class Prompts:
+    """The content of a file."""
+
+    name: str
+    """As the stack names it."""
+    digest: str
+    """SHA-256 of the file in hexadecimal digits."""
+    lines: tuple[Numbered, ...]
+
+    @property
+    def evidence(self) -> Exchange:
+        """The file that was read, for the report."""
+        said = f"sha256 {self.digest}, {len(self.lines)} prompts"
+        return Exchange(f"read {self.name}", None, said, 0.0)
+
+
+def read_prompts(folder: Path | None, name: str, *, expecting: bool) -> Prompts:
+    """Return the prompts of a file beside the stack; raise Broken where it is wrong.
+
+    `expecting` asks for at least one expectation a line.
+    """
+    path = Path(name) if folder is None else folder / name
+    if not path.is_absolute():
+        _unusable(f"`{name}` is relative to a stack, and there is none")
+    try:
+        content = read_regular(path, _MOST_BYTES + 1)
+    except OSError as error:
+        reason = (error.strerror or "it cannot be read").lower()
+        _unusable(f"`{name}`: {reason}; paths are relative to the stack")
+    if len(content) > _MOST_BYTES:
+        _unusable(f"`{name}` is longer than {_MOST_BYTES >> 20} MiB")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        _unusable(f"`{name}` is not UTF-8 at byte {error.start}")
+    lines = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        found = _read_line(line, expecting=expecting)
+        if isinstance(found, str):
+            _unusable(f"{name}:{number}: {found}")
+        lines.append(Numbered(number, found))
+    if not lines:
+        _unusable(f"`{name}` contains no prompt")
+    return Prompts(name, hashlib.sha256(content).hexdigest(), tuple(lines))
+
+
+def _unusable(because: str) -> NoReturn:
+    raise Broken(unmeasured(because))
+
+
+def _read_line(line: str, *, expecting: bool) -> Prompt | str:
+    try:
+        prompt = Prompt.model_validate_json(line.strip())
+    except ValidationError as error:
+        return first_problem(error)
+    if expecting and not prompt.model_fields_set & set(_EXPECTATIONS):
+        return f"it expects nothing; add one of `{'`, `'.join(_EXPECTATIONS)}`"
+    if prompt.regex is not None:
+        try:
+            re.compile(prompt.regex)
+        except re.error as error:
+            return f"`regex` is wrong: {error}"
+    if prompt.json_schema is not None and (
+        problem := schema_problem(prompt.json_schema)
+    ):
+        return f"`json_schema`: {problem}"
+    return prompt
+
+
+_QUALITY_TOKENS: Final = 256
+_TOLD: Final = 3
+"""Unexpected answers in the sentence; the report has all of them."""
+
+
+class Quality(Gate[asked.Quality, tuple[tuple[Numbered, Answer], ...]]):
     """The share of answers as expected has to be large enough."""
-    if measurement.problem or not measurement.answered:
-        return unmeasured(measurement.problem or "nothing was asked")
-    complaints = []
-    for one, answer in measurement.answered:
-        choice = first_choice(answer)
-        if isinstance(choice, Judgement):
-            if choice.outcome is Outcome.ERROR:
-                return unmeasured(f"line {one.line}: {choice.because}")
-            problem = choice.because
-        else:
-            problem = one.prompt.complaint(choice.message.content or "")
-        if problem:
-            complaints.append(f"line {one.line}: {problem}")
-    count = len(measurement.answered)
-    good = count - len(complaints)
-    figures = {
-        "prompts": float(count),
-        "pass_rate": good / count,
-        "answer_seconds": sum(a.seconds for _, a in measurement.answered) / count,
-    }
-    said = f"{good} of {count} prompts are answered as expected"
-    told = "; ".join([said, *complaints[:_TOLD]])
-    if good < parameters.pass_rate * count:
-        return failed(f"{told}; `pass_rate: {parameters.pass_rate:g}`", **figures)
-    return passed(told, **figures)
+
+    subject, limit = Subject.QUALITY, 1800
+
+    async def measure(self, client: Client) -> tuple[tuple[Numbered, Answer], ...]:
+        """Ask every prompt once, greedily."""
+        if self.options.file is None:
+            _unusable("no prompts: state `gates.quality.file`")
+        prompts = read_prompts(self.target.folder, self.options.file, expecting=True)
+        client.keep(prompts.evidence)
+        most = self.options.max_tokens or _QUALITY_TOKENS
+        answered = [
+            (one, await client.post(CHAT, one.prompt.body(most)))
+            for one in prompts.lines
+        ]
+        return tuple(answered)
+
+    def judge(self, measured: tuple[tuple[Numbered, Answer], ...]) -> Judgement:
+        """Count the answers that are as expected."""
+        if not measured:
+            return unmeasured("no prompt was asked")
+        complaints = []
+        for one, answer in measured:
+            try:
+                choice = first_choice(answer)
+            except Broken as broken:
+                if broken.judgement.outcome is Outcome.ERROR:
+                    return unmeasured(f"line {one.line}: {broken}")
+                problem = str(broken)
+            else:
+                problem = one.prompt.complaint(choice.message.content or "")
+            if problem:
+                complaints.append(f"line {one.line}: {problem}")
+        count = len(measured)
+        good = count - len(complaints)
+        figures = {
+            "prompts": float(count),
+            "pass_rate": good / count,
+            "answer_seconds": sum(answer.seconds for _, answer in measured) / count,
+        }
+        said = f"{good} of {count} prompts are answered as expected"
+        told = "; ".join([said, *complaints[:_TOLD]])
+        if good < (rate := self.options.pass_rate) * count:
+            return failed(f"{told}; `pass_rate: {rate:g}`", **figures)
+        return passed(told, **figures)
+
+
+_REGRESSION_TOKENS: Final = 64
+_PROMPTS: Final = (
+    "Say in one short sentence what the capital of France is.",
+    "Name three primary colours.",
+    "Translate to German: The house is small.",
+    "What is 17 times 3?",
+    "Write one sentence about the sea.",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """The answers of both releases to one prompt."""
+
+    prompt: str
+    live: Answer
+    candidate: Answer
+
+
+class Regression(Gate[asked.Regression, tuple[Pair, ...]]):
+    """The answers have to agree in enough of their words.
+
+    Greedy answers of one model agree until rounding of another build or device decides
+    a close call, so they are compared word by word and need not be equal.
+    """
+
+    subject, limit = Subject.QUALITY, 900
+
+    async def measure(self, client: Client) -> tuple[Pair, ...]:
+        """Ask the live release and the candidate the same, one after the other."""
+        if self.target.live is None:
+            return ()
+        most = self.options.max_tokens or _REGRESSION_TOKENS
+        bodies: dict[str, Body] = {one: chat_body(one, most) for one in _PROMPTS}
+        if (file := self.options.file) is not None:
+            prompts = read_prompts(self.target.folder, file, expecting=False)
+            client.keep(prompts.evidence)
+            bodies = {f"line {p.line}": p.prompt.body(most) for p in prompts.lines}
+        try:
+            async with beside(client, self.target.live) as other:
+                live = [await other.post(CHAT, body) for body in bodies.values()]
+        except Unanswered as error:
+            _unusable(f"the live release: {error}")
+        pairs = [
+            Pair(prompt, before, await client.post(CHAT, body))
+            for (prompt, body), before in zip(bodies.items(), live, strict=True)
+        ]
+        return tuple(pairs)
+
+    def judge(self, measured: tuple[Pair, ...]) -> Judgement:
+        """Compare the answers pair by pair."""
+        if self.target.live is None:
+            return passed("no live release to compare with")
+        if not measured:
+            return unmeasured("no prompt was asked")
+        agreements: list[tuple[float, str]] = []
+        for pair in measured:
+            with within(pair.prompt):
+                candidate = first_choice(pair.candidate)
+            try:
+                live = first_choice(pair.live)
+            except Broken as broken:
+                return unclear(f"the live release, {pair.prompt}: {broken}")
+            old, new = ((c.message.content or "").split() for c in (live, candidate))
+            if old or new:
+                told = f"{pair.prompt}: {_shown(old)} became {_shown(new)}"
+                share = SequenceMatcher(None, old, new, autojunk=False).ratio()
+                agreements.append((share, told))
+        if not agreements:
+            return unclear("all answers are empty; raise `gates.regression.max_tokens`")
+        mean = sum(share for share, _ in agreements) / len(agreements)
+        equal = sum(share == 1 for share, _ in agreements)
+        figures = {
+            "agreement": mean,
+            "equal_answers": float(equal),
+            "prompts": float(len(measured)),
+        }
+        said = (
+            f"the answers agree with the live release in {100 * mean:.0f} % of their "
+            f"words, {equal} of {len(agreements)} are equal"
+        )
+        if mean < self.options.agreement:
+            limit = f"`agreement: {self.options.agreement:g}`"
+            because = f"{said}, less than {limit}; {min(agreements)[1]}"
+            return failed(because, **figures)
+        return passed(said, **figures)
+
+
+def _shown(words: list[str]) -> str:
+    return f"`{excerpt(' '.join(words), 60) or 'nothing'}`"

@@ -1,4 +1,4 @@
-"""Gate tools: tool calls arrive as a client expects them.
+"""The gate tools: tool calls arrive as a client expects them.
 
 Upstream is known to fall short in three modes, on every build so far unless noted:
 a named function is treated as `auto` (issue 26535), `none` leaves the tools in the
@@ -9,26 +9,32 @@ templates, for Gemma 4 from a build between b11003 and b11218.  A stack says wit
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
-from deployer.gates.checks.stream import order_problem
-from deployer.gates.checks.thinking import first_choice
 from deployer.gates.harness.answers import (
     Answer,
+    Broken,
     Choice,
     Judgement,
     Shape,
     Streamed,
+    ToolCallDelta,
     excerpt,
+    fail,
     failed,
+    first_choice,
     inapplicable,
+    ordered_chunks,
     passed,
     read,
     unclear,
 )
 from deployer.gates.harness.client import Client
+from deployer.gates.harness.gate import Gate, Subject
 from deployer.gates.harness.requests import (
     ASKED,
     ASKED_BOTH,
+    CHAT,
     PARAMETERS,
     RESULT,
     Body,
@@ -37,15 +43,13 @@ from deployer.gates.harness.requests import (
     chat_tools,
     leak_in,
 )
-from deployer.gates.harness.sse import ToolCallDelta, chunks_of
-from deployer.gates.harness.target import Target
-from deployer.stack.fields.gate_options import Tools
+from deployer.stack.fields import gate_options as asked
 from deployer.stack.fields.values import JsonValue
 
-_MAX_TOKENS = 256
-_NAMED = "add_numbers"
+_MAX_TOKENS: Final = 256
+_NAMED: Final = "add_numbers"
 """Another tool than the question asks for: `auto` would not call it."""
-_LIMITS = {
+_LIMITS: Final = {
     "required": "upstream enforces `required` for some templates only, for Gemma 4 "
     "from b11218 at the latest",
     "named": "upstream treats a named function as `auto` (issue 26535)",
@@ -54,21 +58,14 @@ _LIMITS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """One value of `tool_choice`, and the answer to it."""
-
-    mode: str
-    answer: Answer
-
-
-@dataclass(frozen=True, slots=True)
-class Measurement:
-    """A run for each mode, a streamed one, and one with a result of a tool."""
+class Calls:
+    """An answer for each mode, a streamed one, and one with a result of a tool."""
 
     props: Answer
-    runs: tuple[Run, ...]
-    streamed: Streamed | None
-    result: Answer | None
+    runs: tuple[tuple[str, Answer], ...] = ()
+    """`tool_choice`, and the answer to it."""
+    streamed: Streamed | None = None
+    result: Answer | None = None
     parallel: Answer | None = None
 
 
@@ -79,7 +76,7 @@ class Finding:
     where: str
     what: str
     known: bool = False
-    """Whether it is a limit that upstream is known to have."""
+    """It is a limit that upstream is known to have."""
 
     def __str__(self) -> str:
         reason = f" ({_LIMITS[self.where]})" if self.known else ""
@@ -98,86 +95,91 @@ class TemplateProps(Shape):
     chat_template_caps: Capabilities = Capabilities()
 
 
-async def measure(client: Client, parameters: Tools, _target: Target) -> Measurement:
-    """Offer two tools in each mode, stream once, and hand a result back."""
-    props = await client.get("/props")
-    if not knows_tools(props):
-        return Measurement(props, (), None, None)
-    runs = [
-        Run(mode, await client.post("/v1/chat/completions", _body(mode)))
-        for mode in parameters.modes
-    ]
-    streamed = None
-    if "auto" in parameters.modes:
-        body = {**_body("auto"), "stream": True}
-        streamed = await client.stream("/v1/chat/completions", body)
-    result = None
-    if parameters.roundtrip:
-        result = await client.post("/v1/chat/completions", _result_body())
-    parallel = None
-    if parameters.parallel:
-        parallel = await client.post("/v1/chat/completions", _parallel_body())
-    return Measurement(props, tuple(runs), streamed, result, parallel)
-
-
-def judge(measurement: Measurement, parameters: Tools, _target: Target) -> Judgement:
+class Tools(Gate[asked.Tools, Calls]):
     """Everything found counts, but for what the stack says it can live with."""
-    if not knows_tools(measurement.props):
-        return inapplicable(
-            "the chat template of this model knows no tools, as `chat_template_caps` "
-            "of /props say; leave the gate out"
-        )
-    if not (measurement.runs or measurement.result or measurement.parallel):
-        return unclear("no mode is asked for")
-    findings = list(_findings(measurement))
-    lenient = parameters.expect == "known_limits"
-    wrong = [one for one in findings if not (lenient and one.known)]
-    if wrong:
-        hint = ""
-        if all(one.known for one in wrong):
-            hint = "; `expect: known_limits` accepts it"
-        return failed(f"{'; '.join(map(str, wrong))}{hint}")
-    tried = ", ".join(run.mode for run in measurement.runs)
-    accepted = f"; accepted: {'; '.join(map(str, findings))}" if findings else ""
-    also = ", two calls came at once" if measurement.parallel is not None else ""
-    also += " and a result was answered" if measurement.result is not None else ""
-    return passed(f"calls are as a client expects them ({tried}){also}{accepted}")
+
+    subject, limit = Subject.ANSWERS, 600
+
+    async def measure(self, client: Client) -> Calls:
+        """Offer two tools in each mode, stream once, and hand a result back."""
+        props = await client.get("/props")
+        if not knows_tools(props):
+            return Calls(props)
+        modes = self.options.modes
+        runs = [(mode, await client.post(CHAT, _body(mode))) for mode in modes]
+        streamed = result = parallel = None
+        if "auto" in modes:
+            streamed = await client.stream(CHAT, {**_body("auto"), "stream": True})
+        if self.options.roundtrip:
+            result = await client.post(CHAT, _result_body())
+        if self.options.parallel:
+            parallel = await client.post(CHAT, _parallel_body())
+        return Calls(props, tuple(runs), streamed, result, parallel)
+
+    def judge(self, measured: Calls) -> Judgement:
+        """Judge every call as a client would read it."""
+        if not knows_tools(measured.props):
+            return inapplicable(
+                "the chat template of this model knows no tools, as "
+                "`chat_template_caps` of /props say; leave the gate out"
+            )
+        if not (measured.runs or measured.result or measured.parallel):
+            return unclear("no mode is asked for")
+        findings = list(_findings(measured))
+        lenient = self.options.expect == "known_limits"
+        if wrong := [one for one in findings if not (lenient and one.known)]:
+            known = all(one.known for one in wrong)
+            hint = "; `expect: known_limits` accepts it" if known else ""
+            return failed(f"{'; '.join(map(str, wrong))}{hint}")
+        tried = ", ".join(mode for mode, _ in measured.runs)
+        accepted = f"; accepted: {'; '.join(map(str, findings))}" if findings else ""
+        also = ", two calls came at once" if measured.parallel is not None else ""
+        also += " and a result was answered" if measured.result is not None else ""
+        return passed(f"calls are as a client expects them ({tried}){also}{accepted}")
 
 
 def knows_tools(answer: Answer) -> bool:
     """Return whether the chat template knows tools; it does unless /props denies it."""
-    props = read(answer, TemplateProps)
-    return isinstance(props, Judgement) or props.chat_template_caps.supports_tools
+    try:
+        return read(answer, TemplateProps).chat_template_caps.supports_tools
+    except Broken:
+        return True
 
 
-def _findings(measurement: Measurement) -> Iterator[Finding]:
-    for run in measurement.runs:
-        choice = first_choice(run.answer)
-        if isinstance(choice, Judgement):
+def _findings(measured: Calls) -> Iterator[Finding]:
+    for mode, answer in measured.runs:
+        try:
+            choice = first_choice(answer)
+        except Broken as broken:
             # A call that the parser cannot read is how `required` shows its limit.
-            known = run.mode == "required" and "format" in choice.because
-            yield Finding(run.mode, choice.because, known=known)
-        elif run.mode == "none":
-            yield from _not_called(choice)
+            known = mode == "required" and "format" in str(broken)
+            yield Finding(mode, str(broken), known=known)
         else:
-            yield from _called(run.mode, choice)
-    streamed, result = measurement.streamed, measurement.result
-    if streamed is not None and (problem := _stream_problem(streamed)):
-        yield Finding("stream", problem)
-    if result is not None and (problem := _result_problem(result)):
-        yield Finding("result", problem)
-    if measurement.parallel is not None:
-        yield from _called_together(measurement.parallel)
+            if mode == "none":
+                yield from _not_called(choice)
+            else:
+                yield from _called(mode, choice)
+    try:
+        if measured.streamed is not None:
+            _check_stream(measured.streamed)
+    except Broken as broken:
+        yield Finding("stream", str(broken))
+    try:
+        if measured.result is not None:
+            _check_result(measured.result)
+    except Broken as broken:
+        yield Finding("result", str(broken))
+    if measured.parallel is not None:
+        yield from _called_together(measured.parallel)
 
 
 def _not_called(choice: Choice) -> Iterator[Finding]:
-    if choice.message.tool_calls:
-        yield Finding(
-            "none", f"`{choice.message.tool_calls[0].function.name}` is called"
-        )
-    elif leak := leak_in(choice.message.content):
+    message = choice.message
+    if message.tool_calls:
+        yield Finding("none", f"`{message.tool_calls[0].function.name}` is called")
+    elif leak := leak_in(message.content):
         yield Finding("none", f"raw `{leak}` stands in the answer", known=True)
-    elif not (choice.message.content or "").strip():
+    elif not (message.content or "").strip():
         yield Finding("none", "the answer is empty")
 
 
@@ -207,10 +209,11 @@ def _called(mode: str, choice: Choice) -> Iterator[Finding]:
 
 
 def _called_together(answer: Answer) -> Iterator[Finding]:
-    """Yield what is wrong with the answer that should hold a call of each tool."""
-    choice = first_choice(answer)
-    if isinstance(choice, Judgement):
-        yield Finding("parallel", choice.because)
+    """Yield the faults of the answer that should contain a call of each tool."""
+    try:
+        choice = first_choice(answer)
+    except Broken as broken:
+        yield Finding("parallel", str(broken))
         return
     yield from _called("parallel", choice)
     called = {call.function.name for call in choice.message.tool_calls}
@@ -218,56 +221,47 @@ def _called_together(answer: Answer) -> Iterator[Finding]:
         yield Finding("parallel", f"`{missing[0]}` is not called in the same answer")
 
 
-def _stream_problem(streamed: Streamed) -> str:
-    """Return what is wrong with the call in a stream; empty when nothing is."""
-    timed = chunks_of(streamed)
-    if isinstance(timed, Judgement):
-        return timed.because
-    if problem := order_problem(timed):
-        return problem
+def _check_stream(streamed: Streamed) -> None:
+    """Raise Broken unless a client can put the streamed call together."""
+    timed = ordered_chunks(streamed)
     choices = [choice for one in timed for choice in one.chunk.choices]
     if leak := leak_in("".join(choice.delta.content or "" for choice in choices)):
-        return f"raw `{leak}` stands in the answer"
+        fail(f"raw `{leak}` stands in the answer")
     pieces = [piece for choice in choices for piece in choice.delta.tool_calls]
     if not pieces:
-        return "no tool is called"
+        fail("no tool is called")
     if choices[-1].finish_reason != "tool_calls":
-        return f"`finish_reason` is `{choices[-1].finish_reason}`, not `tool_calls`"
-    return _pieces_problem(pieces)
-
-
-def _pieces_problem(pieces: Sequence[ToolCallDelta]) -> str:
-    """Pieces have to come call by call, with id and name on the first of each."""
+        fail(f"`finish_reason` is `{choices[-1].finish_reason}`, not `tool_calls`")
     numbers = list(dict.fromkeys(piece.index for piece in pieces))
     if numbers != list(range(len(numbers))):
-        return f"the calls have the indices {numbers}"
+        fail(f"the calls have the indices {numbers}")
     for number in numbers:
-        mine = [piece for piece in pieces if piece.index == number]
-        first, *more = mine
-        if not first.id or not first.function.name:
-            return f"the first piece of call {number} has no id or no name"
-        if any(piece.id not in {None, "", first.id} for piece in more):
-            return f"the id of call {number} changes"
-        if any(piece.function.name for piece in more):
-            return f"the name of call {number} comes twice"
-        arguments = "".join(piece.function.arguments or "" for piece in mine)
-        if problem := call_problem(first.function.name, arguments):
-            return problem
-    return ""
+        _check_pieces(number, [piece for piece in pieces if piece.index == number])
 
 
-def _result_problem(answer: Answer) -> str:
-    """Return what is wrong with the answer to a result; empty when nothing is."""
-    choice = first_choice(answer)
-    if isinstance(choice, Judgement):
-        return choice.because
-    if leak := leak_in(choice.message.content):
-        return f"raw `{leak}` stands in the answer"
-    if choice.message.tool_calls:
-        return "the tool is called again instead of an answer"
-    if not (choice.message.content or "").strip():
-        return "no answer follows the result of a tool"
-    return ""
+def _check_pieces(number: int, pieces: Sequence[ToolCallDelta]) -> None:
+    """Require id and name of a call on its first piece, and on no other."""
+    first, *more = pieces
+    if not first.id or not first.function.name:
+        fail(f"the first piece of call {number} has no id or no name")
+    if any(piece.id not in {None, "", first.id} for piece in more):
+        fail(f"the id of call {number} changes")
+    if any(piece.function.name for piece in more):
+        fail(f"the name of call {number} comes twice")
+    arguments = "".join(piece.function.arguments or "" for piece in pieces)
+    if problem := call_problem(first.function.name, arguments):
+        fail(problem)
+
+
+def _check_result(answer: Answer) -> None:
+    """Raise Broken unless the result of a tool is answered with text."""
+    message = first_choice(answer).message
+    if leak := leak_in(message.content):
+        fail(f"raw `{leak}` stands in the answer")
+    if message.tool_calls:
+        fail("the tool is called again instead of an answer")
+    if not (message.content or "").strip():
+        fail("no answer follows the result of a tool")
 
 
 def _body(mode: str) -> Body:

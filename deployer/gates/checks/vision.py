@@ -1,9 +1,4 @@
-"""Gate vision: an image is seen, its colour is named in the answer.
-
-A model that always says red would pass with one red picture, so a second one of
-another colour is drawn.  Both are then shown in one request, which some builds do not
-survive: small models mix them up, so its tokens have to show that both were read.
-"""
+"""The gate vision: an image is seen, its colour is named in the answer."""
 
 import base64
 import struct
@@ -11,28 +6,30 @@ import zlib
 from dataclasses import dataclass
 from typing import Final
 
-from deployer.gates.checks.thinking import first_choice
 from deployer.gates.harness.answers import (
     Answer,
+    Broken,
     Completion,
     Judgement,
     excerpt,
+    fail,
     failed,
+    first_choice,
     passed,
     read,
+    within,
 )
 from deployer.gates.harness.client import Client
-from deployer.gates.harness.requests import Body, chat_body
-from deployer.gates.harness.target import Target
-from deployer.stack.fields.gate_options import Vision
+from deployer.gates.harness.gate import Gate, Subject
+from deployer.gates.harness.requests import CHAT, Body, chat_body
+from deployer.stack.fields import gate_options as asked
 from deployer.stack.fields.values import JsonValue
 
-_MAX_TOKENS = 64
-_PATH = "/v1/chat/completions"
-_SIDE = 224
-_LARGE_SIDE = 1536
+_MAX_TOKENS: Final = 64
+_SIDE: Final = 224
+_LARGE_SIDE: Final = 1536
 """Pixels of a photograph: Gemma 4 makes more tokens of it than a batch of 512 holds."""
-_IMAGE_TOKENS = 8
+_IMAGE_TOKENS: Final = 8
 """A picture has more tokens than this, on every model so far."""
 COLOURS: Final = {
     "red": (220, 20, 20),
@@ -44,7 +41,7 @@ COLOURS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A picture of one colour, and what was said about it."""
+    """A picture of one colour, and the answer about it."""
 
     colour: str
     answer: Answer
@@ -52,81 +49,88 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
-class Measurement:
+class Pictures:
     """Pictures of different colours, and two of them in one request."""
 
     seen: tuple[Seen, ...]
     both: Answer | None
 
 
-async def measure(client: Client, parameters: Vision, _target: Target) -> Measurement:
-    """Show two pictures, one after the other and together, and perhaps a large one."""
-    first = parameters.colour or "red"
-    second = "red" if first == "blue" else "blue"
-    seen = [Seen(one, await client.post(_PATH, _body(one))) for one in (first, second)]
-    both = await client.post(_PATH, _body(first, second))
-    if parameters.large:
-        third = "yellow" if first == "green" else "green"
-        body = _body(third, side=_LARGE_SIDE)
-        seen.append(Seen(third, await client.post(_PATH, body), large=True))
-    return Measurement(tuple(seen), both)
+class Vision(Gate[asked.Vision, Pictures]):
+    """Each answer has to name its colour, and none of the others.
+
+    A model that always says red would pass with one red picture, so a second one of
+    another colour is drawn.  Both are then shown in one request, which some builds do
+    not survive: small models mix them up, so its tokens have to show that both were
+    read.
+    """
+
+    subject, limit = Subject.ANSWERS, 300
+
+    async def measure(self, client: Client) -> Pictures:
+        """Show two pictures, one by one and together, and perhaps a large one."""
+        first = self.options.colour or "red"
+        second = "red" if first == "blue" else "blue"
+        pair = (first, second)
+        seen = [Seen(one, await client.post(CHAT, _body(one))) for one in pair]
+        both = await client.post(CHAT, _body(first, second))
+        if self.options.large:
+            third = "yellow" if first == "green" else "green"
+            body = _body(third, side=_LARGE_SIDE)
+            seen.append(Seen(third, await client.post(CHAT, body), large=True))
+        return Pictures(tuple(seen), both)
+
+    def judge(self, measured: Pictures) -> Judgement:
+        """Look for the colours, and count the tokens of two pictures."""
+        figures: dict[str, float] = {}
+        for seen in measured.seen:
+            try:
+                choice = first_choice(seen.answer)
+            except Broken as broken:
+                hint = "; state `model.mmproj`" if "mmproj" in str(broken) else ""
+                one = broken.judgement
+                return Judgement(one.outcome, f"{one.because}{hint}")
+            size = "large " if seen.large else ""
+            name = f"{size}{seen.colour}_seconds".replace(" ", "_")
+            figures[name] = seen.answer.seconds
+            text = (choice.message.content or "").casefold()
+            others = [name for name in COLOURS if name != seen.colour and name in text]
+            if seen.colour not in text or others:
+                said = excerpt(text, 60) or "nothing"
+                because = f"a {size}{seen.colour} picture is answered with `{said}`"
+                return failed(because, **figures)
+        if len(measured.seen) < 2 or measured.both is None:
+            return failed("fewer than two pictures were shown")
+        with within("", **figures):
+            _check_together(measured.seen[0].answer, measured.both)
+        figures["pair_seconds"] = measured.both.seconds
+        colours = " and a ".join(
+            f"large {seen.colour}" if seen.large else seen.colour
+            for seen in measured.seen
+        )
+        return passed(
+            f"named the colours of a {colours} picture, and read two in one request",
+            **figures,
+        )
 
 
-def judge(measurement: Measurement, _parameters: Vision, _target: Target) -> Judgement:
-    """Each answer has to name its colour, and none of the others."""
-    figures: dict[str, float] = {}
-    for seen in measurement.seen:
-        choice = first_choice(seen.answer)
-        if isinstance(choice, Judgement):
-            hint = ""
-            if "mmproj" in choice.because:
-                hint = "; state `model.mmproj`"
-            return Judgement(choice.outcome, f"{choice.because}{hint}")
-        size = "large_" if seen.large else ""
-        figures[f"{size}{seen.colour}_seconds"] = seen.answer.seconds
-        text = (choice.message.content or "").casefold()
-        others = [name for name in COLOURS if name != seen.colour and name in text]
-        if seen.colour not in text or others:
-            said = excerpt(text, 60) or "nothing"
-            kind = "large " if seen.large else ""
-            because = f"a {kind}{seen.colour} picture is answered with `{said}`"
-            return failed(because, **figures)
-    if len(measurement.seen) < 2 or measurement.both is None:
-        return failed("fewer than two pictures were shown")
-    together = _together(measurement.seen[0].answer, measurement.both)
-    if isinstance(together, Judgement):
-        return Judgement(together.outcome, together.because, figures)
-    figures["pair_seconds"] = measurement.both.seconds
-    colours = " and a ".join(
-        f"large {seen.colour}" if seen.large else seen.colour
-        for seen in measurement.seen
-    )
-    return passed(
-        f"named the colours of a {colours} picture, and read two in one request",
-        **figures,
-    )
-
-
-def _together(alone: Answer, both: Answer) -> Judgement | None:
-    """Return what is wrong with the answer to two pictures; None when nothing is."""
-    one, two = read(alone, Completion), read(both, Completion)
-    if isinstance(one, Judgement):
-        return one
-    if isinstance(two, Judgement):
-        return Judgement(two.outcome, f"two pictures in one request: {two.because}")
+def _check_together(alone: Answer, both: Answer) -> None:
+    """Raise Broken unless both pictures of one request were read."""
+    one = read(alone, Completion)
+    with within("two pictures in one request"):
+        two = read(both, Completion)
     if not (two.choices[0].message.content or "").strip():
-        return failed("two pictures in one request are answered with nothing")
+        fail("two pictures in one request are answered with nothing")
     more = two.usage.prompt_tokens - one.usage.prompt_tokens
     if more < _IMAGE_TOKENS:
-        return failed(
+        fail(
             f"of two pictures in one request only one was read: the second adds {more} "
             f"tokens to the prompt"
         )
-    return None
 
 
 def picture(red: int, green: int, blue: int, *, side: int = _SIDE) -> bytes:
-    """A PNG of one colour (RFC 2083: signature, header, one strip, end)."""
+    """Draw a PNG of one colour (RFC 2083: signature, header, one strip, end)."""
     row = b"\0" + bytes((red, green, blue)) * side
     header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     return (

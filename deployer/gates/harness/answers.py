@@ -1,12 +1,15 @@
-"""What a server answered, as values; and what a gate makes of it.
+"""Answers of a server as values, read strictly, and the judgement of a gate.
 
-Only what a gate judges is declared.  Numbers must be finite and of the right type:
-what a strict client could not read is not read here either.
+Only what a gate judges is declared.  Numbers must be finite and of the right type, and
+server-sent events well-formed: what a strict client could not read is not read here
+either.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TypeVar
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Final, NoReturn, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -61,6 +64,14 @@ class Judgement:
     """False where the model lacks what the gate is about."""
 
 
+class Broken(Exception):  # noqa: N818 - ends a judgement, and is no mistake of ours
+    """An answer that cannot lead to a pass; it carries the judgement."""
+
+    def __init__(self, judgement: Judgement) -> None:
+        super().__init__(judgement.because)
+        self.judgement = judgement
+
+
 def passed(because: str, **figures: float) -> Judgement:
     """It was proved."""
     return Judgement(Outcome.PASS, because, figures)
@@ -72,7 +83,7 @@ def failed(because: str, **figures: float) -> Judgement:
 
 
 def unclear(because: str, **figures: float) -> Judgement:
-    """It answered, and what it said proves neither."""
+    """It answered, and the answer proves neither."""
     return Judgement(Outcome.INCONCLUSIVE, because, figures)
 
 
@@ -84,6 +95,23 @@ def inapplicable(because: str) -> Judgement:
 def unmeasured(because: str, **figures: float) -> Judgement:
     """It could not be measured."""
     return Judgement(Outcome.ERROR, because, figures)
+
+
+def fail(because: str, **figures: float) -> NoReturn:
+    """End the judgement with a failure."""
+    raise Broken(failed(because, **figures))
+
+
+@contextmanager
+def within(what: str, **figures: float) -> Iterator[None]:
+    """Put `what` before the reason, and add figures, when a judgement ends inside."""
+    try:
+        yield
+    except Broken as broken:
+        one = broken.judgement
+        because = f"{what}: {one.because}" if what else one.because
+        told = {**figures, **one.figures}
+        raise Broken(replace(one, because=because, figures=told)) from None
 
 
 def excerpt(text: str | bytes, length: int = 80) -> str:
@@ -145,6 +173,18 @@ class SlotCount(Shape):
     total_slots: int
 
 
+class SlotSettings(Shape):
+    """Settings of one slot."""
+
+    n_ctx: int
+
+
+class ContextProps(Shape):
+    """The part of /props that names the context of a slot."""
+
+    default_generation_settings: SlotSettings
+
+
 class CalledFunction(Shape):
     """The function of a tool call."""
 
@@ -185,21 +225,76 @@ class Completion(Shape):
     timings: Timings | None = None
 
 
+class CalledDelta(Shape):
+    """A piece of the function of a tool call."""
+
+    name: str | None = None
+    arguments: str | None = None
+
+
+class ToolCallDelta(Shape):
+    """A piece of a tool call."""
+
+    index: int
+    id: str | None = None
+    type: str | None = None
+    function: CalledDelta = CalledDelta()
+
+
+class Delta(Shape):
+    """A piece of a message."""
+
+    role: str | None = None
+    content: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: tuple[ToolCallDelta, ...] = ()
+
+
+class ChunkChoice(Shape):
+    """A piece of one of the answers."""
+
+    index: int
+    delta: Delta
+    finish_reason: str | None = None
+
+
+class Chunk(Shape):
+    """One event of a streamed chat completion."""
+
+    id: str
+    choices: tuple[ChunkChoice, ...]
+    usage: Usage | None = None
+    timings: Timings | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """A chunk, and when it came."""
+
+    chunk: Chunk
+    seconds: float
+
+
 S = TypeVar("S", bound=Shape)
 
 
-def read(answer: Answer, shape: type[S]) -> S | Judgement:
-    """The answer as a shape, or the judgement that it is not one."""
+def read(answer: Answer, shape: type[S]) -> S:
+    """Return the answer as a shape; raise Broken when it is not one."""
     if answer.status != 200:
-        return refused(answer)
+        raise Broken(refused(answer))
     try:
         return shape.model_validate_json(answer.body)
     except ValidationError as error:
-        return _unreadable(answer, error)
+        raise Broken(_unreadable(answer, error)) from error
+
+
+def first_choice(answer: Answer) -> Choice:
+    """Return the one answer of a completion; raise Broken when there is none."""
+    return read(answer, Completion).choices[0]
 
 
 def refused(answer: Answer) -> Judgement:
-    """Return what an answer with another status than 200 means."""
+    """Judge an answer with another status than 200."""
     message = error_message(answer.body)
     said = f"HTTP {answer.status}" + (f": {message}" if message else "")
     match answer.status:
@@ -256,3 +351,102 @@ def is_web_page(answer: Answer) -> bool:
     return answer.media_type == "text/html" or start.startswith(
         (b"<!doctype", b"<html")
     )
+
+
+DONE: Final = "[DONE]"
+_FIELD: Final = re.compile(r"(?:data|event|id|retry)(?::|$)|:")
+_LINE_END: Final = re.compile(r"\r\n|\n|\r")
+
+
+def events_of(streamed: Streamed) -> tuple[Event, ...]:
+    """Return the events; raise Broken unless they are a well-formed, whole stream."""
+    answer = streamed.answer
+    if answer.status != 200:
+        raise Broken(refused(answer))
+    if answer.media_type != "text/event-stream":
+        kind = "a web page" if is_web_page(answer) else f"`{answer.content_type}`"
+        fail(f"the stream is {kind} instead of `text/event-stream`")
+    if streamed.broke:
+        count = len(streamed.events)
+        because = f"the stream broke off after {count} events: {streamed.broke}"
+        raise Broken(unmeasured(because))
+    if problem := _framing_problem(answer.body):
+        fail(problem)
+    return streamed.events
+
+
+def chunks_of(streamed: Streamed) -> tuple[Timed, ...]:
+    """Return the chunks of a chat stream, which has to end in `[DONE]`, or raise."""
+    events = events_of(streamed)
+    found: list[Timed] = []
+    for number, event in enumerate(events, start=1):
+        if event.data == DONE:
+            if number != len(events):
+                fail(f"{len(events) - number} events came after `{DONE}`")
+            return tuple(found)
+        try:
+            chunk = Chunk.model_validate_json(event.data)
+        except ValidationError as error:
+            _bad_chunk(number, event, error)
+        found.append(Timed(chunk, event.seconds))
+    fail(f"the stream ended without `{DONE}` after {len(events)} events")
+
+
+def ordered_chunks(streamed: Streamed) -> tuple[Timed, ...]:
+    """Return the chunks; raise Broken unless a client can put them together."""
+    timed = chunks_of(streamed)
+    choices = [choice for one in timed for choice in one.chunk.choices]
+    if len({one.chunk.id for one in timed}) > 1:
+        fail("the chunks carry different ids")
+    if not choices:
+        fail("no chunk contains a choice")
+    if choices[0].delta.role != "assistant":
+        fail(f"the first delta has role `{choices[0].delta.role}`, not `assistant`")
+    if others := sorted({choice.index for choice in choices} - {0}):
+        fail(f"a choice has index {others[0]}, though one answer was asked for")
+    reasons = [choice.finish_reason for choice in choices]
+    ended = [reason for reason in reasons if reason is not None]
+    if not ended:
+        fail("no chunk has a `finish_reason`")
+    if len(ended) > 1 or reasons[-1] is None:
+        fail("deltas came after the `finish_reason`")
+    if ended[0] not in {"stop", "length", "tool_calls"}:
+        fail(f"`finish_reason` is `{excerpt(ended[0])}`")
+    return timed
+
+
+def first_text_seconds(timed: tuple[Timed, ...]) -> float:
+    """Return when the first piece of answer or thinking came; raise without one."""
+    for one in timed:
+        for choice in one.chunk.choices:
+            for piece in (choice.delta.reasoning_content, choice.delta.content):
+                if piece and piece.strip():
+                    return one.seconds
+    fail("the stream contains no text")
+
+
+def _bad_chunk(number: int, event: Event, error: ValidationError) -> NoReturn:
+    if message := error_message(event.data):
+        fail(f"event {number} is an error: {message}")
+    if error.errors(include_url=False, include_input=False)[0]["type"] == (
+        "json_invalid"
+    ):
+        fail(f"event {number} is not JSON: `{excerpt(event.data)}`")
+    fail(f"event {number} does not fit: {first_problem(error)}")
+
+
+def _framing_problem(raw: bytes) -> str:
+    """Return the fault of the bytes, also one that a tolerant parser would skip."""
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        return f"the stream is not UTF-8 at byte {error.start}"
+    if not text:
+        return "the stream is empty"
+    lines = _LINE_END.split(text)
+    for number, line in enumerate(lines, start=1):
+        if line and not _FIELD.match(line):
+            return f"line {number} of the stream is no event: `{excerpt(line)}`"
+    if lines[-1] or (len(lines) > 1 and lines[-2]):
+        return f"the stream ended inside an event: `{excerpt(text[-80:])}`"
+    return ""

@@ -315,6 +315,18 @@ async def connected(target: Target) -> AsyncIterator[httpx2.AsyncClient]:
         yield http
 
 
+@asynccontextmanager
+async def beside(client: Client, target: Target) -> AsyncIterator[Client]:
+    """Ask another server for the same gate; its requests become evidence too."""
+    async with connected(target) as http:
+        other = Client(http, target, gate=client.gate, clock=client.clock)
+        try:
+            yield other
+        finally:
+            for exchange in other.evidence:
+                client.keep(exchange)
+
+
 def why(error: Exception, base: str) -> str:
     """A sentence for an error of the transport."""
     detail = excerpt(str(error), 160)

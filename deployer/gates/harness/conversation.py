@@ -15,7 +15,10 @@ from pydantic import ValidationError
 
 from deployer.errors import AuthError, EngineError, UsageError
 from deployer.gates.harness.answers import (
+    DONE,
     Answer,
+    Broken,
+    Chunk,
     ErrorAnswer,
     Event,
     Shape,
@@ -23,10 +26,10 @@ from deployer.gates.harness.answers import (
     Timings,
     Usage,
     error_message,
+    events_of,
     refused,
 )
 from deployer.gates.harness.client import Client, Unanswered, connected
-from deployer.gates.harness.sse import DONE, Chunk, events_of
 from deployer.gates.harness.target import Target
 from deployer.stack.fields.values import JsonValue
 
@@ -167,9 +170,10 @@ class Conversation:
         if streamed.broke:
             why = f"the server broke off in mid-answer: {streamed.broke}"
             raise EngineError(why, self._hint)
-        events = events_of(streamed)
-        if not isinstance(events, tuple):
-            raise EngineError(events.because, self._hint)
+        try:
+            events_of(streamed)
+        except Broken as broken:
+            raise EngineError(str(broken), self._hint) from broken
         if not heard.done:
             raise EngineError(f"the answer ended without `{DONE}`", self._hint)
 

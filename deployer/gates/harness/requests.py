@@ -7,6 +7,7 @@ from pydantic import ConfigDict, ValidationError
 from deployer.gates.harness.answers import Shape, excerpt, first_problem
 from deployer.stack.fields.values import JsonValue
 
+CHAT: Final = "/v1/chat/completions"
 PROMPT: Final = "Say in one short sentence what the capital of France is."
 
 QUESTION: Final = "Which is larger, 9.11 or 9.9? Think about it, then answer."

@@ -1,21 +1,27 @@
 """Run gates against a server: in order of cost, side by side where that is fair."""
 
 import asyncio
-import importlib
 import math
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
-from typing import Final, Protocol, TypeVar, cast
+from typing import Final, TypeVar
 
 import httpx2
-from pydantic import ValidationError
 
 from deployer.errors import UsageError
-from deployer.gates import GATES, Gate, gate_of
-from deployer.gates.harness.answers import Judgement, SlotCount, excerpt, unmeasured
+from deployer.gates import GATES, gate_of
+from deployer.gates.harness.answers import (
+    Broken,
+    Judgement,
+    SlotCount,
+    excerpt,
+    read,
+    unmeasured,
+)
 from deployer.gates.harness.client import Client, Unanswered, connected
+from deployer.gates.harness.gate import gate_class
 from deployer.gates.harness.target import Target
 from deployer.planning.verdict import Exchange, Outcome, Verdict
 from deployer.stack.fields.gate_options import Gate as Parameters
@@ -96,20 +102,6 @@ Tell = Callable[[GateEvent | Waiting], None]
 """Takes what happens; what it raises ends the run at once."""
 
 
-class Implementation(Protocol):
-    """What a module of a gate offers; each gate knows its own types."""
-
-    def measure(
-        self, client: Client, parameters: Parameters, target: Target
-    ) -> Awaitable[object]:
-        """Ask the server; raises `Unanswered` when no whole answer comes."""
-
-    def judge(
-        self, measurement: object, parameters: Parameters, target: Target
-    ) -> Judgement:
-        """Judge what was measured, without asking anybody."""
-
-
 @dataclass(frozen=True, slots=True)
 class _Run:
     """What the gates of one run share."""
@@ -169,10 +161,6 @@ def _ordered(requests: Sequence[GateRequest]) -> tuple[GateRequest, ...]:
     return tuple(by_name[name] for name in ordered)
 
 
-def _gate(request: GateRequest) -> Gate:
-    return GATES[gate_of(request.name)]
-
-
 async def _told(run: _Run, working: Coroutine[object, object, T]) -> T:
     """Tell again and again what is at work; a listener that raises ends the work."""
     work = asyncio.create_task(working)
@@ -201,7 +189,7 @@ async def _all(
     else:
         verdicts |= await _side_by_side(run, rest, jobs)
         for request in rest:
-            if _gate(request).alone:
+            if gate_class(request.name).alone:
                 verdicts[request.name] = await _one(run, request)
     return verdicts
 
@@ -209,7 +197,7 @@ async def _all(
 async def _side_by_side(
     run: _Run, requests: Sequence[GateRequest], jobs: int | None
 ) -> Mapping[str, Verdict]:
-    shared = [request for request in requests if not _gate(request).alone]
+    shared = [request for request in requests if not gate_class(request.name).alone]
     slots = await _slots(run) if len(shared) > 1 and jobs != 1 else 1
     room = asyncio.Semaphore(min(jobs or slots, slots))
 
@@ -234,8 +222,8 @@ async def _slots(run: _Run) -> int:
     try:
         async with asyncio.timeout(_SLOTS_SECONDS):
             answer = await Client(run.http, run.target).get("/props")
-        return max(1, SlotCount.model_validate_json(answer.body).total_slots)
-    except (TimeoutError, Unanswered, ValidationError):
+        return max(1, read(answer, SlotCount).total_slots)
+    except (TimeoutError, Unanswered, Broken):
         return 1
 
 
@@ -257,24 +245,22 @@ async def _one(run: _Run, request: GateRequest) -> Verdict:
 
 async def _once(run: _Run, request: GateRequest) -> Verdict:
     """Measure and judge, within the gate's time."""
-    gate = cast("Implementation", importlib.import_module(_gate(request).module))
+    gate = gate_class(request.name)(request.parameters, run.target)
     client = Client(run.http, run.target, gate=request.name, clock=run.clock)
-    limit = _limit(request)
+    stated = request.parameters.timeout
+    limit = gate.limit if stated is None else seconds(stated)
     begun = run.clock()
     try:
         async with asyncio.timeout(limit):
-            measured = await gate.measure(client, request.parameters, run.target)
-        judgement = gate.judge(measured, request.parameters, run.target)
+            measured = await gate.measure(client)
+        judgement = gate.judgement(measured)
     except TimeoutError:
         judgement = _out_of_time(client, request.name, limit)
     except Unanswered as error:
         judgement = unmeasured(str(error))
+    except Broken as broken:
+        judgement = broken.judgement
     return _verdict(request, judgement, client, run.clock() - begun)
-
-
-def _limit(request: GateRequest) -> float:
-    stated = request.parameters.timeout
-    return _gate(request).limit if stated is None else seconds(stated)
 
 
 def _out_of_time(client: Client, name: str, limit: float) -> Judgement:

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from deployer.artefacts.sources.client import shown
 from deployer.artefacts.sources.files import copy, sha256_of, writing
 from deployer.artefacts.sources.paths import Platform
-from deployer.artefacts.sources.transfer import download
+from deployer.artefacts.sources.transfer import download, shown
 from deployer.errors import SourceError
 from deployer.llama.build.archives import unpack_tar
 from deployer.planning.events import Watch, unwatched

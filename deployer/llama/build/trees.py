@@ -4,15 +4,18 @@ A pin with patches needs the tree to know which of them it wants, so pinning fet
 it; what arrives stays in the downloads of the store, under its digest.
 """
 
+import os
 import re
+import stat
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from deployer.artefacts.sources.files import copy, sha256_of
 from deployer.errors import SourceError
-from deployer.llama.build import tree_folders, tree_git, tree_packages
+from deployer.llama.build import tree_git, tree_packages
 from deployer.llama.build.archives import refuse_links_outside
 from deployer.llama.patches import (
     Outcome,
@@ -22,9 +25,81 @@ from deployer.llama.patches import (
     apply_wanted,
     verdict,
 )
-from deployer.planning.events import Watch
+from deployer.planning.events import Watch, unwatched
 from deployer.planning.facts import UPSTREAM, Pin
+from deployer.planning.resources import digest
 from deployer.stack.fields.values import JsonValue
+
+_IGNORED = frozenset({".git", ".cache", ".venv", "__pycache__", "node_modules"})
+_BUILD_MARK = "CMakeCache.txt"
+
+
+def pin_folder(folder: Path, *, number: int | None, commit: str | None) -> Pin:
+    """Pin the source in ``folder``; raises SourceError."""
+    if not (folder / "CMakeLists.txt").is_file():
+        raise SourceError(
+            f"`{folder}` is not a source tree: it has no `CMakeLists.txt`",
+            hint="`llama_cpp.source_path` is the folder of a llama.cpp checkout",
+        )
+    identity: dict[str, JsonValue] = {"tree": tree_digest(folder)}
+    # A folder does not know which build it is: what is said of it is compiled in.
+    identity |= {"number": number} if number is not None else {}
+    identity |= {"reported_commit": commit} if commit else {}
+    return Pin(
+        source="source-path",
+        identity=identity,
+        where={"path": str(folder)},
+        about={"number": number, "commit": commit},
+    )
+
+
+def fetch_folder(pin: Pin, into: Path) -> None:
+    """Copy the pinned tree; raises SourceError where it changed since."""
+    folder = Path(str(pin.where["path"]))
+    for path in content(folder):
+        target = into / path.relative_to(folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        copy(path, target)
+    if tree_digest(into) != pin.identity["tree"]:
+        raise SourceError(
+            f"`{folder}` changed since it was locked",
+            hint="run `deployer lock` to take it as it is now",
+        )
+
+
+def tree_digest(folder: Path) -> str:
+    """SHA-256 over names, content and executable bits of a source tree."""
+    files: dict[str, JsonValue] = {
+        path.relative_to(folder).as_posix(): _fingerprint(path)
+        for path in content(folder)
+    }
+    return digest(files)
+
+
+def content(folder: Path) -> Iterator[Path]:
+    """The files of a source tree; not those of git, of builds and of tools."""
+    if not folder.is_dir():
+        raise SourceError(f"there is no folder `{folder}`")
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(
+            name
+            for name in folders
+            if name not in _IGNORED and not (Path(place) / name / _BUILD_MARK).exists()
+        )
+        linked = [name for name in folders if (Path(place) / name).is_symlink()]
+        for name in sorted({*names, *linked} - _IGNORED):
+            yield Path(place) / name
+
+
+def _fingerprint(path: Path) -> str:
+    if path.is_symlink():
+        return f"link {path.readlink()}"
+    mode = path.lstat().st_mode
+    if not stat.S_ISREG(mode):
+        raise SourceError(f"`{path}` is neither a file nor a folder")
+    executable = "x" if mode & stat.S_IXUSR else "-"
+    return f"{executable} {sha256_of(path, unwatched)}"
+
 
 Source: TypeAlias = Literal["git", "pypi", "path"]
 
@@ -99,7 +174,7 @@ def fetch_tree(pin: Pin, into: Path, around: Surroundings) -> None:
                 progress=around.progress,
             )
         case "source-path":
-            tree_folders.fetch(pin, into)
+            fetch_folder(pin, into)
         case source:
             raise SourceError(f"`{source}` is not a source tree")
     refuse_links_outside(into)
@@ -115,13 +190,13 @@ def fetch_patched(
     """
     wanted = {patch.digest: patch for patch in patches}
     fetch_tree(pin, into, around)
-    for digest in pinned_patches(pin):
-        if digest not in wanted:
+    for pinned in pinned_patches(pin):
+        if pinned not in wanted:
             raise SourceError(
                 "a patch changed since it was locked",
                 hint="run `deployer lock` to take the patches as they are now",
             )
-        apply_patch(wanted[digest], into, around.environment)
+        apply_patch(wanted[pinned], into, around.environment)
 
 
 def pinned_patches(pin: Pin) -> list[str]:
@@ -179,7 +254,7 @@ def _pin(request: SourceRequest, around: Surroundings) -> Pin:
                     "`llama_cpp.source: path` does not say which folder",
                     hint="add `llama_cpp.source_path: ../llama.cpp`",
                 )
-            return tree_folders.pin(
+            return pin_folder(
                 request.path, number=number_of(request.tag), commit=request.commit
             )
 

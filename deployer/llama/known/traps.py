@@ -1,15 +1,415 @@
 """The known issues of llama.cpp and of what it runs on, and which a stack is in."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import cache
 from typing import Final
 
 from deployer.diagnostics import Diagnostic, Severity
-from deployer.llama.known.conditions import BLAMES, Case
 from deployer.llama.known.tables import rows
+from deployer.planning.graph import architectures_of
 from deployer.spelling import did_you_mean, shown
 from deployer.stack.fields.model import Stack
+from deployer.stack.fields.server import Server
+from deployer.stack.fields.values import size_in_bytes
+
+DEFAULT_BATCH: Final = 2048
+DEFAULT_UBATCH: Final = 512
+DEFAULT_SLOTS: Final = 4
+"""What llama-server does on all builds from b8646 to b11434 where nothing is set."""
+
+_QUANTISED: Final = ("q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
+_SLIDING: Final = ("gemma", "gptoss", "commandr7b", "commanda")
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A stack on a build."""
+
+    stack: Stack
+    build: int | None
+    """Upstream's number; None where only a release or a commit is named."""
+
+    @property
+    def server(self) -> Server:
+        """Its options; all unset where there are none."""
+        return self.stack.server or Server()
+
+    @property
+    def names(self) -> str:
+        """All that says which model it is, without signs between the words."""
+        model = self.stack.model
+        known = (
+            *(model.repo, model.file, model.path, model.url, model.pypi),
+            model.alias,
+        )
+        text = " ".join(name for name in known if name).lower()
+        return text.translate({ord(sign): None for sign in "-_."})
+
+    @property
+    def is_gemma4(self) -> bool:
+        """Whether it is a Gemma 4, by its name."""
+        return "gemma4" in self.names
+
+    @property
+    def slides(self) -> bool:
+        """Whether some of its layers see a window only, by its name."""
+        return any(name in self.names for name in _SLIDING)
+
+    @property
+    def is_patched(self) -> bool:
+        """Whether the patch for the thinking tags of Gemma 4 is named."""
+        patches = self.stack.llama_cpp.patches or ()
+        return any(name.startswith("gemma4-thinking") for name in patches)
+
+    @property
+    def is_built(self) -> bool:
+        """Whether llama-server is compiled from source."""
+        wanted = self.stack.llama_cpp
+        return not (wanted.package or wanted.binary or wanted.source == "release")
+
+    @property
+    def quantised(self) -> str:
+        """The field that makes the KV cache quantised; empty where none does."""
+        for name in ("cache_type_k", "cache_type_v"):
+            if getattr(self.server, name) in _QUANTISED:
+                return f"server.{name}"
+        return ""
+
+    def has_definition(self, name: str) -> bool:
+        """Return whether the cmake definitions of the stack set this one."""
+        defined = self.stack.llama_cpp.cmake or ()
+        return any(one.partition("=")[0].partition(":")[0] == name for one in defined)
+
+
+_DRAFTS: Final = ("model-draft", "spec-draft-model", "spec-draft-hf", "spec-type")
+_LOOPBACK: Final = ("127.", "localhost")
+_MANY_CHECKPOINTS: Final = 4
+_SMALL_HOST: Final = 24 << 30
+_COMPILED_PAIRS: Final = (
+    ("f16", "f16"),
+    ("bf16", "bf16"),
+    ("q8_0", "q8_0"),
+    ("q4_0", "q4_0"),
+)
+
+
+def _broken_toolkit(case: Case) -> str:
+    if (cuda := case.stack.llama_cpp.cuda) is None:
+        return ""
+    from deployer.llama.build.recipe import BROKEN_TOOLKITS, toolkit  # noqa: PLC0415 - only for CUDA
+
+    return "llama_cpp.cuda" if toolkit(cuda) in BROKEN_TOOLKITS else ""
+
+
+def _other_architecture(case: Case) -> str:
+    """Where the toolkit and the GPU do not know each other, for the recipe."""
+    if (cuda := case.stack.llama_cpp.cuda) is None:
+        return ""
+    from deployer.llama.build.recipe import (  # noqa: PLC0415 - as above
+        FIRST_UNKNOWN_TOOLKIT,
+        Target,
+        refusals,
+        toolkit,
+    )
+
+    if toolkit(cuda) >= FIRST_UNKNOWN_TOOLKIT:
+        return ""
+    wanted = architectures_of(case.stack)
+    target = Target(case.build, cuda=cuda, architectures=wanted)
+    refused = refusals(target) if wanted and not _broken_toolkit(case) else []
+    return refused[0].path if refused else ""
+
+
+def _gemma4(case: Case) -> str:
+    return "llama_cpp.tag" if case.is_gemma4 else ""
+
+
+def _pinned_template(case: Case) -> str:
+    own = case.server.chat_template is not None
+    pinned = case.stack.model.revision not in (None, "main")
+    return "model.revision" if case.is_gemma4 and pinned and not own else ""
+
+
+def _draft(case: Case) -> str:
+    flags = case.server.flags or {}
+    found = (f"server.flags.{name}" for name in _DRAFTS if name in flags)
+    return next(found, "") if case.is_gemma4 else ""
+
+
+def _downloads_ui(case: Case) -> str:
+    wanted = {
+        *("LLAMA_USE_PREBUILT_UI=ON", "LLAMA_BUILD_UI=ON"),
+        *("LLAMA_USE_PREBUILT_UI=1", "LLAMA_BUILD_UI=1"),
+    }
+    stated = wanted & {*(case.stack.llama_cpp.cmake or ())}
+    return "llama_cpp.cmake" if stated else ""
+
+
+def _has_no_ui(case: Case) -> str:
+    wanted = case.server.ui is True and case.is_built
+    return "server.ui" if wanted and not _downloads_ui(case) else ""
+
+
+def _uncounted(case: Case) -> str:
+    gates, wanted = case.stack.gates, case.stack.llama_cpp
+    asked = gates is not None and gates.build is not None
+    ready = wanted.package is not None or wanted.binary is not None
+    return "gates.build" if asked and ready and wanted.commit is None else ""
+
+
+def _guarded_models(case: Case) -> str:
+    local = case.stack.engine == "local"
+    alone = local and case.stack.local.host.startswith(_LOOPBACK)
+    return "auth" if case.stack.api_key is not None and not alone else ""
+
+
+def _redirects(case: Case) -> str:
+    modal, scaling = case.stack.modal, case.stack.scaling
+    direct = modal is not None and modal.endpoint == "server"
+    warm = scaling is not None and (scaling.min_containers or 0) > 0
+    on_modal = case.stack.engine == "modal"
+    return "engine" if on_modal and not direct and not warm else ""
+
+
+def _quants(case: Case) -> str:
+    return "llama_cpp.cmake" if case.has_definition("GGML_CUDA_FA_QUANTS") else ""
+
+
+def _checkpoints(case: Case) -> str:
+    wanted = case.server.ctx_checkpoints
+    many = wanted is None or wanted > _MANY_CHECKPOINTS
+    if not (case.is_gemma4 and many):
+        return ""
+    return "server.ctx_checkpoints" if wanted is not None else "server"
+
+
+def _prompt_cache(case: Case) -> str:
+    modal = case.stack.modal
+    if case.stack.engine != "modal" or modal is None or modal.memory is None:
+        return ""
+    small = size_in_bytes(modal.memory) < _SMALL_HOST
+    return "modal.memory" if small and case.server.cache_ram is None else ""
+
+
+def _concurrent(case: Case) -> str:
+    scaling = case.stack.scaling
+    wanted = scaling.max_concurrent if scaling is not None else None
+    above = wanted is not None and wanted > (case.server.parallel or DEFAULT_SLOTS)
+    on_modal = case.stack.engine == "modal"
+    return "scaling.max_concurrent" if above and on_modal else ""
+
+
+def _captures(case: Case) -> bool:
+    snapshot = case.stack.snapshot
+    wanted = snapshot is not None and snapshot.enabled is not False
+    return wanted and case.stack.engine == "modal"
+
+
+def _mapped(case: Case) -> str:
+    return "snapshot" if _captures(case) and case.server.mmap is None else ""
+
+
+def _capture_memory(case: Case) -> str:
+    snapshot = case.stack.snapshot
+    of_gpu = snapshot is not None and snapshot.gpu is True and _captures(case)
+    unset = case.stack.modal is None or case.stack.modal.memory is None
+    return "snapshot.gpu" if of_gpu and unset else ""
+
+
+def _picture(most: int, case: Case) -> str:
+    """Where one picture may become more tokens than a physical batch holds.
+
+    A batch that is no larger than a physical one cuts the picture instead.
+    """
+    server = case.server
+    if not case.is_gemma4 or case.stack.model.mmproj is None:
+        return ""
+    least = server.image_min_tokens or 0
+    tokens = server.image_max_tokens or max(most, least)
+    batch = server.batch_size or DEFAULT_BATCH
+    held = server.ubatch_size or DEFAULT_UBATCH
+    if min(tokens, batch) <= held:
+        return ""
+    if server.image_max_tokens or least > most:
+        name = "max" if server.image_max_tokens else "min"
+        return f"server.image_{name}_tokens"
+    return "server.ubatch_size" if server.ubatch_size else "model.mmproj"
+
+
+def _several_pictures(case: Case) -> str:
+    seeing = case.is_gemma4 and case.stack.model.mmproj is not None
+    return "model.mmproj" if seeing else ""
+
+
+def _quantised_value(case: Case) -> str:
+    server = case.server
+    off = server.flash_attn == "off"
+    plain = server.cache_type_v in (None, "f32", "f16", "bf16")
+    return "server.cache_type_v" if off and not plain else ""
+
+
+def _mixed_cache(case: Case) -> str:
+    server = case.server
+    pair = (server.cache_type_k or "f16", server.cache_type_v or "f16")
+    compiled = pair in _COMPILED_PAIRS or any(
+        case.has_definition(f"GGML_CUDA_FA_{name}") for name in ("ALL_QUANTS", "QUANTS")
+    )
+    if compiled or server.flash_attn == "off" or case.stack.llama_cpp.cuda is None:
+        return ""
+    return "server.cache_type_v" if server.cache_type_v else "server.cache_type_k"
+
+
+def _quantised_window(case: Case) -> str:
+    return case.quantised if case.slides else ""
+
+
+def _not_offloaded(case: Case) -> str:
+    return "server.kv_offload" if case.server.kv_offload is False else ""
+
+
+def _full_window(case: Case) -> str:
+    return "server.swa_full" if case.server.swa_full else ""
+
+
+def _locked_unmapped(case: Case) -> str:
+    alone = case.server.mlock is True and case.server.mmap is None
+    return "server.mlock" if alone else ""
+
+
+def _asks_for_budget(case: Case) -> str:
+    gates = case.stack.gates
+    if gates is not None and gates.thinking_budget is not None:
+        return "gates.thinking_budget"
+    budget = case.server.reasoning_budget
+    limited = budget is not None and budget >= 0
+    return "server.reasoning_budget" if limited else ""
+
+
+def _ignored_budget(case: Case) -> str:
+    affected = case.is_gemma4 and not case.is_patched
+    return _asks_for_budget(case) if affected else ""
+
+
+def _unbounded(case: Case) -> str:
+    knows_tags = case.is_patched or (case.build or 0) >= 8744
+    free = case.server.reasoning_budget in (None, -1)
+    thinks = case.server.reasoning != "off"
+    return "llama_cpp.tag" if case.is_gemma4 and knows_tags and free and thinks else ""
+
+
+def _budget_of_31b(case: Case) -> str:
+    large = case.is_gemma4 and "31b" in case.names
+    return _asks_for_budget(case) if large else ""
+
+
+def _server_wins(case: Case) -> str:
+    budget = case.server.reasoning_budget
+    gates = case.stack.gates
+    asked = gates is not None and gates.thinking_budget is not None
+    stated = budget is not None and budget >= 0
+    return "server.reasoning_budget" if asked and stated else ""
+
+
+def _message(case: Case) -> str:
+    said = case.server.reasoning_budget_message
+    return "server.reasoning_budget_message" if said is not None else ""
+
+
+def _zero(case: Case) -> str:
+    return "server.reasoning_budget" if case.server.reasoning_budget == 0 else ""
+
+
+def _qwen_cut(case: Case) -> str:
+    return _asks_for_budget(case) if "qwen" in case.names else ""
+
+
+def _strict_mode(mode: str, case: Case) -> str:
+    tools = case.stack.gates.tools if case.stack.gates is not None else None
+    strict = tools is not None and tools.expect == "strict" and not tools.advisory
+    return "gates.tools" if strict and tools and mode in tools.modes else ""
+
+
+def _gemma4_tools(case: Case) -> str:
+    gates = case.stack.gates
+    asked = gates is not None and gates.tools is not None
+    return "gates.tools" if asked and case.is_gemma4 else ""
+
+
+def _grammar(case: Case) -> str:
+    gates = case.stack.gates
+    asked = gates is not None and gates.json_schema is not None
+    return "gates.json_schema" if asked and case.is_gemma4 else ""
+
+
+def _drafts(case: Case) -> bool:
+    return any("draft" in name for name in case.server.flags or {})
+
+
+def _default_picture(case: Case) -> bool:
+    sees = case.is_gemma4 and case.stack.model.mmproj is not None
+    return sees and case.server.image_max_tokens is None
+
+
+BLAMES: Final[Mapping[str, Callable[[Case], str]]] = {
+    "cuda-miscompiles": _broken_toolkit,
+    "cuda-architecture": _other_architecture,
+    "gemma4-early": _gemma4,
+    "gemma4-unsettled": _gemma4,
+    "gemma4-pinned-template": _pinned_template,
+    "gemma4-draft": _draft,
+    "ui-download": _downloads_ui,
+    "no-ui": _has_no_ui,
+    "shallow-build": _uncounted,
+    "guarded-models": _guarded_models,
+    "redirect-after-150s": _redirects,
+    "attention-kernels-unknown": _quants,
+    "attention-kernels-renamed": lambda case: (
+        "llama_cpp.cmake" if case.has_definition("GGML_CUDA_FA_ALL_QUANTS") else ""
+    ),
+    "context-checkpoints": _checkpoints,
+    "prompt-cache": _prompt_cache,
+    "concurrent-above-slots": _concurrent,
+    "mapped-snapshot": _mapped,
+    "capture-memory": _capture_memory,
+    "picture-above-batch": lambda case: _picture(280, case),
+    "large-picture-above-batch": lambda case: _picture(1120, case),
+    "several-pictures": _several_pictures,
+    "value-cache": _quantised_value,
+    "mixed-cache": _mixed_cache,
+    "quantised-window": _quantised_window,
+    "cache-in-host-memory": _not_offloaded,
+    "full-window": _full_window,
+    "locked-unmapped": _locked_unmapped,
+    "budget-ignored": _ignored_budget,
+    "thinking-unbounded": _unbounded,
+    "budget-at-once": _budget_of_31b,
+    "budget-of-server-wins": _server_wins,
+    "budget-message": _message,
+    "budget-zero": _zero,
+    "budget-cut": _qwen_cut,
+    "tool-choice-named": lambda case: _strict_mode("named", case),
+    "tool-choice-none": lambda case: _strict_mode("none", case),
+    "tool-choice-required": lambda case: _strict_mode("required", case),
+    "gemma4-tool-calls": _gemma4_tools,
+    "grammar-unused-token": _grammar,
+}
+"""The field to blame, by the id of the trap; empty where the stack is not in it."""
+
+CONCERNS: Final[Mapping[str, Callable[[Case], bool]]] = {
+    "default-timeout": lambda case: case.server.timeout is None,
+    "drafts": _drafts,
+    "default-picture": _default_picture,
+    "mlock-alone": lambda case: case.server.mlock is True and case.server.mmap is None,
+    "default-verbosity": lambda case: case.server.verbosity is None,
+    "a-key": lambda case: case.stack.api_key is not None,
+    "reasoning-budget": lambda case: case.server.reasoning_budget is not None,
+    "metrics": lambda case: bool(case.server.metrics),
+    "ui": lambda case: case.server.ui is True,
+}
+"""Stacks that would notice a change, by the name that the change gives."""
+
 
 NEWEST: Final = 10**9
 
@@ -106,6 +506,69 @@ def _ignores(stack: Stack, caught: tuple[Diagnostic, ...]) -> Iterator[Diagnosti
             what = f"`{name}` is ignored, and the stack is not in this trap"
             hint = "leave it out of `ignore`"
             yield Diagnostic(path, what, hint, Severity.NOTE, name)
+
+
+class Area(StrEnum):
+    """What changes."""
+
+    DEFAULT = "defaults"
+    API = "server API"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One thing that two builds do differently."""
+
+    area: Area
+    what: str
+    old: str
+    new: str
+    after: int
+    by: int
+    concerns: str = ""
+    """The stacks that would notice, by a name of `CONCERNS`; empty for all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Crossed:
+    """A change that lies between two builds, in the direction that is gone."""
+
+    change: Change
+    forward: bool
+    sure: bool
+    """One of the builds may lie where the change is only known to be near."""
+
+    @property
+    def text(self) -> str:
+        """What changes, from what to what, and when."""
+        change = self.change
+        before, after = change.old, change.new
+        if not self.forward:
+            before, after = after, before
+        near = f"between b{change.after} and b{change.by}"
+        when = near if change.by - change.after > 1 else f"b{change.by}"
+        return f"{change.what}: {before} → {after} ({when})"
+
+
+def changes_between(stack: Stack, old: int, new: int) -> Iterator[Crossed]:
+    """Yield what a stack would notice, or may, between two builds."""
+    case = Case(stack, new)
+    low, high = min(old, new), max(old, new)
+    for change in changes():
+        crossed = low < change.by and change.after < high
+        if crossed and low != high and _notices(case, change):
+            sure = low <= change.after and change.by <= high
+            yield Crossed(change, forward=old < new, sure=sure)
+
+
+@cache
+def changes() -> tuple[Change, ...]:
+    """Return every known change, defaults first."""
+    return rows("changes.toml", "change", Change, area=Area)
+
+
+def _notices(case: Case, change: Change) -> bool:
+    return not change.concerns or CONCERNS[change.concerns](case)
 
 
 def markdown() -> str:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from deployer.artefacts import lock_file
 from deployer.artefacts.sources import hub
-from deployer.artefacts.sources.client import shown
 from deployer.artefacts.sources.paths import parts_of
+from deployer.artefacts.sources.transfer import shown
 from deployer.engines.registry import ABILITIES
 from deployer.errors import SourceError, UsageError
 from deployer.gguf.choices import Cell, matrix
@@ -20,9 +20,8 @@ from deployer.gguf.facts import (
     model_of,
     projector_of,
 )
-from deployer.gguf.header import Header, read_header, read_sizes
+from deployer.gguf.header import Header, local, read_header, read_sizes
 from deployer.gguf.reading import beginning, header_in, remote
-from deployer.gguf.stream import local
 from deployer.llama.known.tables import prices
 from deployer.planning.events import Watch
 from deployer.planning.facts import Pin

@@ -16,12 +16,12 @@ from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
-from typing import Any
 
 import deployer
-from deployer.diagnostics import Diagnostic, Place, Severity
-from deployer.planning.fit import Fit, fit_data, fit_of
-from deployer.planning.resources import Graph, Kind, Node
+from deployer.artefacts.json_files import decoded, encoded
+from deployer.diagnostics import Diagnostic, Place
+from deployer.planning.fit import Fit
+from deployer.planning.resources import Graph
 from deployer.system.files import read, write
 
 _ABSENT = "-"
@@ -64,9 +64,10 @@ class Cache:
             content = json.loads(read(self._folder, _name(stack_file, engine)))
             if content["around"] != self._around:
                 return None
-            if any(look(path) != word for path, word in content["seen"].items()):
+            prepared = content["prepared"]
+            if any(look(path) != word for path, word in prepared["seen"].items()):
                 return None
-            return _prepared(content)
+            return decoded(Prepared, prepared)
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -74,7 +75,7 @@ class Cache:
         """Keep what was prepared; being unable to is no error."""
         if prepared.seen is None:
             return
-        content = {"around": self._around, **_data(prepared)}
+        content = {"around": self._around, "prepared": encoded(prepared)}
         with suppress(OSError, ValueError):
             text = json.dumps(content).encode()
             write(self._folder, _name(stack_file, engine), text)
@@ -142,45 +143,3 @@ def _name(stack_file: Path, engine: str | None) -> str:
 
 def _digest(*parts: str) -> str:
     return sha256("\0".join(parts).encode(errors="surrogateescape")).hexdigest()
-
-
-def _data(it: Prepared) -> dict[str, Any]:
-    return {
-        "seen": dict(it.seen or {}),
-        "names": [it.name, it.engine],
-        "nodes": [
-            [n.address, n.kind, n.key, dict(n.fields), dict(n.needs), dict(n.spec)]
-            for n in it.graph.values()
-        ],
-        "places": {path: _words(place) for path, place in it.places.items()},
-        "notes": it.notes,
-        "fit": it.fit and fit_data(it.fit),
-        "notices": [
-            [_words(n.place), n.severity, n.path, n.what, n.hint, n.code]
-            for n in it.notices
-        ],
-    }
-
-
-def _words(place: Place) -> list[str | int]:
-    return [place.file, place.line, place.column]
-
-
-def _prepared(content: Mapping[str, Any]) -> Prepared:
-    nodes = [
-        Node(address, Kind(kind), *rest) for address, kind, *rest in content["nodes"]
-    ]
-    name, engine = content["names"]
-    return Prepared(
-        name,
-        engine,
-        {node.address: node for node in nodes},
-        {path: Place(*words) for path, words in content["places"].items()},
-        tuple(content["notes"]),
-        content["fit"] and fit_of(content["fit"]),
-        tuple(
-            Diagnostic(path, what, hint, Severity(severity), code, Place(*place))
-            for place, severity, path, what, hint, code in content["notices"]
-        ),
-        content["seen"],
-    )

@@ -19,7 +19,7 @@ from deployer.artefacts.sources.files import sha256_of
 from deployer.diagnostics import Diagnostic, Place, Severity, placed
 from deployer.engines.registry import abilities_of, machine_inputs
 from deployer.errors import StackError, UsageError
-from deployer.llama.flags.unknown_options import problems_of
+from deployer.llama.flags.catalogue import problems_of
 from deployer.llama.known.traps import traps_of
 from deployer.planning.argv import words_by_field
 from deployer.planning.events import Watch, unwatched

@@ -16,8 +16,8 @@ from deployer.artefacts.store import Store
 from deployer.errors import AuthError, SourceError
 from deployer.gguf.facts import Facts as Weights
 from deployer.gguf.facts import from_json, to_json
+from deployer.gguf.header import HeaderError
 from deployer.gguf.reading import facts_of_addresses, facts_of_files
-from deployer.gguf.stream import HeaderError
 from deployer.planning.events import Watch
 from deployer.planning.facts import HEADER, Facts, Pin, flaw_of
 from deployer.planning.resources import Kind

@@ -1,0 +1,381 @@
+"""The gates health, build, props, models and auth: is it the server that is stated."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from pydantic import Field
+
+from deployer.gates.harness.answers import (
+    Answer,
+    Broken,
+    ContextProps,
+    Judgement,
+    Shape,
+    SlotCount,
+    excerpt,
+    fail,
+    failed,
+    is_web_page,
+    passed,
+    read,
+    refused,
+    unclear,
+    unmeasured,
+)
+from deployer.gates.harness.client import Client
+from deployer.gates.harness.gate import Gate, Subject
+from deployer.gates.harness.requests import CHAT
+from deployer.gates.harness.target import Target
+from deployer.stack.fields import gate_options as asked
+from deployer.stack.fields.values import JsonValue
+
+
+class Status(Shape):
+    """The answer of /health."""
+
+    status: str
+
+
+class Health(Gate[asked.Health, Answer]):
+    """Only llama-server's own word counts: any web server can answer 200."""
+
+    subject, limit = Subject.IDENTITY, 120
+
+    async def measure(self, client: Client) -> Answer:
+        """Ask once; the client waits while the model is loading."""
+        return await client.get("/health")
+
+    def judge(self, measured: Answer) -> Judgement:
+        """Require the word of llama-server."""
+        if measured.status != 200:
+            return refused(measured)
+        said = excerpt(measured.body)
+        if is_web_page(measured):
+            return failed(f"not a llama-server: /health is a web page, `{said}`")
+        try:
+            status = read(measured, Status).status
+        except Broken:
+            said = said or "nothing"
+            return failed(f"not a llama-server: /health answered `{said}`")
+        if status != "ok":
+            return failed(f"/health says `{excerpt(status)}` instead of `ok`")
+        return passed("the server is healthy", health_seconds=measured.seconds)
+
+
+_BUILD_INFO: Final = re.compile(r"b(\d+)-(\S+)")
+_COMMIT: Final = re.compile(r"[0-9a-f]{7,40}")
+_UNCOUNTED: Final = 1
+"""Highest number that a clone without history reports."""
+
+
+class BuildProps(Shape):
+    """The part of /props that names the build."""
+
+    build_info: str
+
+
+class Build(Gate[asked.Build, Answer]):
+    """llama-server reports `build_info` as `b<number>-<commit>`.
+
+    The number counts the commits of the clone it was built from, so a shallow clone or
+    a source archive reports 1 or 0; only the commit proves such a binary.
+    """
+
+    subject, limit = Subject.IDENTITY, 30
+
+    async def measure(self, client: Client) -> Answer:
+        """Ask for /props."""
+        return await client.get("/props")
+
+    def judge(self, measured: Answer) -> Judgement:
+        """Compare the number and the commit with what the stack states."""
+        text = read(measured, BuildProps).build_info
+        found = _BUILD_INFO.fullmatch(text)
+        if found is None:
+            shown = excerpt(text)
+            return failed(f"`build_info` is `{shown}`, not `b<number>-<commit>`")
+        number, reported = int(found[1]), found[2]
+        tag = self.target.text("llama_cpp.tag") or ""
+        commit = self.target.text("llama_cpp.commit")
+        if _COMMIT.fullmatch(tag):
+            return _by_commit(number, reported, tag, "llama_cpp.tag")
+        wanted = int(tag[1:]) if re.fullmatch(r"b\d+", tag) else self.target.build
+        named = tag or f"b{wanted}"
+        if wanted is None and commit is None:
+            return unclear(
+                f"the server is `{text}`, and no build is stated to compare it with"
+            )
+        if number <= _UNCOUNTED or wanted is None:
+            if commit is None:
+                return unclear(
+                    f"the server reports build {number}, commit `{reported}`: it was "
+                    f"built without the history that numbers builds; state "
+                    f"`llama_cpp.commit` to prove that it is `{named}`"
+                )
+            return _by_commit(number, reported, commit, "llama_cpp.commit")
+        if number != wanted:
+            return failed(f"the server is `{text}`, the stack pins `{named}`")
+        if commit is not None and not _same_commit(reported, commit):
+            return _by_commit(number, reported, commit, "llama_cpp.commit")
+        return passed(f"the server is `{text}`, as the stack pins it")
+
+
+def _by_commit(number: int, reported: str, wanted: str, path: str) -> Judgement:
+    if not _COMMIT.fullmatch(reported):
+        return unclear(
+            f"the server reports no commit (`{excerpt(reported)}`), "
+            f"so `{path}: {wanted}` cannot be proved"
+        )
+    if not _same_commit(reported, wanted):
+        return failed(f"the server is commit `{reported}`, `{path}` says `{wanted}`")
+    return passed(
+        f"the server is commit `{reported}`, as `{path}` says "
+        f"(it reports build {number})"
+    )
+
+
+def _same_commit(one: str, other: str) -> bool:
+    """Return whether one is an abbreviation of the other, and long enough."""
+    shorter, longer = sorted((one, other), key=len)
+    return len(shorter) >= 7 and longer.startswith(shorter)
+
+
+_CELLS: Final = 256
+"""The KV cache grows in steps of this many cells."""
+_WEIGHTS: Final = ("model.repo", "model.path", "model.url", "model.pypi")
+
+
+class Modalities(Shape):
+    """What a prompt may contain besides text."""
+
+    vision: bool
+
+
+class ServerProps(SlotCount, ContextProps):
+    """The part of /props that the stack decides."""
+
+    model_alias: str | None = None
+    modalities: Modalities | None = None
+    endpoint_slots: bool | None = None
+    endpoint_metrics: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One thing that the stack states, and what the server reports."""
+
+    what: str
+    stated: str
+    wanted: int | str | bool
+    found: int | str | bool | None
+
+    def __str__(self) -> str:
+        said = "is not reported" if self.found is None else f"is {_shown(self.found)}"
+        wanted = _shown(self.wanted)
+        return f"{self.what} {said}, `{self.stated}` means {wanted}"
+
+
+class Props(Gate[asked.Props, Answer]):
+    """Every stated thing has to be there; what is not stated is not judged."""
+
+    subject, limit = Subject.IDENTITY, 30
+
+    async def measure(self, client: Client) -> Answer:
+        """Ask for /props."""
+        return await client.get("/props")
+
+    def judge(self, measured: Answer) -> Judgement:
+        """Compare what the stack states with what is reported."""
+        props = read(measured, ServerProps)
+        compared = list(_comparisons(props, self.target))
+        figures = {
+            "slots": float(props.total_slots),
+            "context_tokens_per_slot": float(props.default_generation_settings.n_ctx),
+        }
+        differing = [str(one) for one in compared if one.wanted != one.found]
+        if not compared:
+            return unclear("nothing is stated that /props could confirm", **figures)
+        if differing:
+            return failed("; ".join(differing), **figures)
+        confirmed = ", ".join(one.what for one in compared)
+        return passed(f"as the stack says: {confirmed}", **figures)
+
+
+def context_per_slot(
+    ctx_size: int, parallel: int | None, *, unified: bool | None
+) -> int:
+    """Return the context of one slot in tokens, as measured on b10434.
+
+    `ctx_size` is rounded up to 256 cells; shared by all slots when `kv_unified` is on
+    or `parallel` is unset; else divided by `parallel` and rounded up again.
+    """
+    whole = -(-ctx_size // _CELLS) * _CELLS
+    if parallel is None or unified:
+        return whole
+    if whole % parallel == 0:
+        return whole // parallel
+    return -(-whole // parallel // _CELLS) * _CELLS
+
+
+def _comparisons(props: ServerProps, target: Target) -> Iterator[Comparison]:
+    parallel = target.whole("server.parallel")
+    if parallel is not None:
+        stated = f"server.parallel: {parallel}"
+        yield Comparison("the slots", stated, parallel, props.total_slots)
+    if (ctx_size := target.whole("server.ctx_size")) is not None:
+        unified = target.truth("server.kv_unified")
+        wanted = context_per_slot(ctx_size, parallel, unified=unified)
+        shared = f" over {parallel} slots" if parallel and not unified else ""
+        yield Comparison(
+            f"the context of a slot{shared}",
+            f"server.ctx_size: {ctx_size}",
+            wanted,
+            props.default_generation_settings.n_ctx,
+        )
+    if (alias := target.text("model.alias")) is not None:
+        # llama-server sorts several aliases, and answers with the first.
+        first = min(part.strip() for part in alias.split(","))
+        yield Comparison("the alias", f"model.alias: {alias}", first, props.model_alias)
+    mmproj = target.text("model.mmproj")
+    whole_stack = any(path in target.expects for path in _WEIGHTS)
+    by_flag = "server.flags.mmproj" in target.expects
+    if not by_flag and (mmproj is not None or whole_stack):
+        stated = f"model.mmproj: {mmproj}" if mmproj else "no model.mmproj"
+        seen = props.modalities.vision if props.modalities else None
+        yield Comparison("vision", stated, mmproj is not None, seen)
+    for what, path, found in (
+        ("/slots", "server.slots", props.endpoint_slots),
+        ("/metrics", "server.metrics", props.endpoint_metrics),
+    ):
+        if (switch := target.truth(path)) is not None:
+            yield Comparison(what, f"{path}: {str(switch).lower()}", switch, found)
+
+
+def _shown(value: int | str | bool) -> str:  # noqa: FBT001 - any value of JSON
+    match value:
+        case bool():
+            return "on" if value else "off"
+        case str():
+            return f"`{value}`"
+        case int():
+            return str(value)
+
+
+class ListedModel(Shape):
+    """One model that a client can ask for."""
+
+    id: str = Field(min_length=1)
+    aliases: tuple[str, ...] = ()
+
+
+class ModelList(Shape):
+    """The answer of /v1/models."""
+
+    data: tuple[ListedModel, ...]
+
+
+class Models(Gate[asked.Models, Answer]):
+    """The alias has to be among the names; without one, some name has to be there."""
+
+    subject, limit = Subject.IDENTITY, 30
+
+    async def measure(self, client: Client) -> Answer:
+        """Ask with the key: builds after b10435 want one, older ones do not mind."""
+        return await client.get("/v1/models")
+
+    def judge(self, measured: Answer) -> Judgement:
+        """Look for the alias."""
+        listed = read(measured, ModelList).data
+        if not listed:
+            return failed("no model is listed")
+        names = sorted({name for one in listed for name in (one.id, *one.aliases)})
+        shown = ", ".join(f"`{name}`" for name in names)
+        alias = self.target.text("model.alias")
+        if alias is None:
+            return passed(f"lists {shown}; no `model.alias` is stated")
+        if {part.strip() for part in alias.split(",")} <= set(names):
+            return passed(f"lists {shown}")
+        return failed(f"lists {shown}, but not `model.alias: {alias}`")
+
+
+_HELLO: Final[Mapping[str, JsonValue]] = {
+    "messages": [{"role": "user", "content": "hi"}],
+    "max_tokens": 1,
+}
+_TEXT: Final[Mapping[str, JsonValue]] = {"content": "hi"}
+
+
+@dataclass(frozen=True, slots=True)
+class KeyAttempt:
+    """One request with a certain key, and its answer."""
+
+    what: str
+    wanted: int
+    """The status it should end in."""
+    answer: Answer
+
+
+class Tokens(Shape):
+    """The answer of /tokenize: proof that a request was let in."""
+
+    tokens: tuple[int, ...]
+
+
+class Auth(Gate[asked.Auth, tuple[KeyAttempt, ...]]):
+    """Refused requests cost nothing; the ones let in only split a word into tokens."""
+
+    subject, limit = Subject.IDENTITY, 60
+
+    async def measure(self, client: Client) -> tuple[KeyAttempt, ...]:
+        """Try no key, wrong keys and the right one; nothing without a key."""
+        key = self.target.api_key
+        if key is None:
+            return ()
+        refusals: Mapping[str, Mapping[str, str]] = {
+            "no key": {},
+            "a wrong key": {"Authorization": "Bearer wrong"},
+            "a wrong X-Api-Key": {"X-Api-Key": "wrong"},
+            "the key with a letter more": {"Authorization": f"Bearer {key}x"},
+        }
+        attempts = []
+        for what, headers in refusals.items():
+            answer = await client.post(CHAT, _HELLO, headers=headers)
+            attempts.append(KeyAttempt(f"{what} on {CHAT}", 401, answer))
+        answer = await client.get("/props", headers={})
+        attempts.append(KeyAttempt("no key on /props", 401, answer))
+        for what, headers in (
+            ("the key as Bearer", {"Authorization": f"Bearer {key}"}),
+            ("the key as X-Api-Key", {"X-Api-Key": key}),
+        ):
+            answer = await client.post("/tokenize", _TEXT, headers=headers)
+            attempts.append(KeyAttempt(f"{what} on /tokenize", 200, answer))
+        return tuple(attempts)
+
+    def judge(self, measured: tuple[KeyAttempt, ...]) -> Judgement:
+        """Require that every attempt ends as it should."""
+        if self.target.api_key is None:
+            name = self.target.api_key_name or self.target.text("auth.api_key.env")
+            if name:
+                return unmeasured(
+                    f"environment variable `{name}` is not set; put `{name}=…` into "
+                    f"`.env` or the environment"
+                )
+            return failed("the stack has no `auth.api_key`: anybody may use the server")
+        for attempt in measured:
+            if attempt.wanted == 200:
+                try:
+                    read(attempt.answer, Tokens)
+                except Broken as broken:
+                    fail(f"{attempt.what}: {broken}")
+            elif attempt.answer.status == 200:
+                return failed(f"{attempt.what} was let in")
+            elif attempt.answer.status != 401:
+                because = refused(attempt.answer).because
+                return failed(f"{attempt.what} was not refused with 401: {because}")
+        if not measured:
+            return unmeasured("no attempt was made")
+        return passed(
+            "no key and wrong keys are refused with 401, the right one is let in"
+        )

@@ -1,0 +1,66 @@
+"""Base of all gates, and how the class of one is found.
+
+To add one, see `docs/extending.md`: options and sentence in
+`deployer.stack.fields.gate_options`, a class in `deployer.gates.checks`, a line in the
+table of `deployer.gates`.
+"""
+
+import importlib
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, ClassVar, Generic, TypeVar, cast
+
+from deployer.gates import GATES, gate_of
+from deployer.gates.harness.answers import Broken, Judgement
+from deployer.gates.harness.client import Client
+from deployer.gates.harness.target import Target
+from deployer.stack.fields.gate_options import Gate as Options
+
+O = TypeVar("O", bound=Options)  # noqa: E741 - the options of a gate
+M = TypeVar("M")
+
+
+class Subject(StrEnum):
+    """The question that a gate answers a part of; a heading of the docs."""
+
+    IDENTITY = "Is it the right server"
+    ANSWERS = "Does it answer"
+    QUALITY = "Is it good and fast enough"
+
+
+@dataclass(frozen=True, slots=True)
+class Gate(ABC, Generic[O, M]):
+    """One promise of a stack: how it is measured on a server, and how it is judged."""
+
+    options: O
+    """What the stack asks; the docstring of the section is the sentence of the gate."""
+    target: Target
+
+    subject: ClassVar[Subject]
+    limit: ClassVar[float]
+    """Seconds it may take when the stack states no `timeout`."""
+    alone: ClassVar[bool] = False
+    """Measures what other gates would disturb: nothing runs beside it."""
+
+    @abstractmethod
+    async def measure(self, client: Client) -> M:
+        """Ask the server; raises `Unanswered` when no whole answer comes."""
+
+    @abstractmethod
+    def judge(self, measured: M) -> Judgement:
+        """Judge what was measured, without asking again; may raise `Broken`."""
+
+    def judgement(self, measured: M) -> Judgement:
+        """Judge what was measured, also where an answer cannot be read."""
+        try:
+            return self.judge(measured)
+        except Broken as broken:
+            return broken.judgement
+
+
+def gate_class(name: str) -> type[Gate[Any, Any]]:
+    """Import the class of a gate; `custom.smoke` is one of `custom`."""
+    module, _, found = GATES[gate_of(name)].partition(":")
+    checks = importlib.import_module(f"deployer.gates.checks.{module}")
+    return cast("type[Gate[Any, Any]]", getattr(checks, found))
