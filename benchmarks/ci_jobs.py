@@ -17,16 +17,15 @@ from random import Random
 
 from benchmarks.virtual import KilledError, VirtualPool, VirtualTime
 from deployer.errors import LockedError, StalePlanError
-from deployer.planning.events import Say
+from deployer.planning.events import Outcome, Say, Verdict
 from deployer.planning.graph import expand
 from deployer.planning.plan import make_plan
 from deployer.planning.resources import Graph, Kind, Node
 from deployer.planning.state import Record, State, node_of
 from deployer.planning.steps import steps_of
-from deployer.planning.verdict import Outcome, Verdict
 from deployer.stack.fields.values import Flat
 from deployer.state.form import from_json, to_json
-from deployer.state.lock_wait import Patience, lock_in_time, pause_after
+from deployer.state.lock import Patience, lock_in_time, pause_after
 from deployer.state.objects import FREE, ObjectBucket, ObjectStateStore
 from deployer.testing.engines import FakeEngine
 from deployer.testing.states import resolved, stack, unheard

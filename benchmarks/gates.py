@@ -19,7 +19,7 @@ from benchmarks.result import Result, Run, Table
 from deployer.gates import GATES
 from deployer.gates.harness.runner import GateRequest, run_gates
 from deployer.gates.harness.target import Process, Target
-from deployer.planning.verdict import Outcome, Verdict
+from deployer.planning.events import Outcome, Verdict
 from deployer.stack.fields.values import JsonValue
 from tests.gates.checking import DATA, section
 from tests.gates.real_server import KEY, serving

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from deployer.diagnostics import Diagnostic, Place
 from deployer.engines.registry import costs_of
 from deployer.show.markdown import Entry, comment
-from deployer.show.words import costs_line
+from deployer.show.text import costs_line
 from tests.planning.checking import MODAL, but, planned
 
 SIZES = {"desktop": (920, 840), "phone": (420, 950)}

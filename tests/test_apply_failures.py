@@ -9,12 +9,11 @@ from deployer.errors import (
     EngineError,
     GateError,
 )
-from deployer.planning.events import Ended, Event, Say, Started, Talk
+from deployer.planning.events import Ended, Event, Say, Started, Talk, Verdict
 from deployer.planning.plan import Drift, make_plan
 from deployer.planning.resources import Kind
 from deployer.planning.state import Record, State
 from deployer.planning.steps import Forget, Stage
-from deployer.planning.verdict import Verdict
 from deployer.testing.states import FakeJudge, unheard
 from tests.applying import (
     GATED,

@@ -34,7 +34,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "artefacts": "errors planning spelling stack system",
         "state": "artefacts errors planning stack system",
         "gguf": "artefacts errors planning stack system",
-        "llama": "artefacts diagnostics errors planning spelling stack system",
+        "llama": "artefacts diagnostics errors planning runtime spelling stack system",
         "show": "diagnostics planning spelling stack",
         "gates": "errors planning stack system",
         "engines": "artefacts errors llama planning runtime show spelling stack system",
@@ -81,9 +81,9 @@ HOMES: Mapping[str, tuple[str, ...]] = {
         "artefacts/sources/transfer.py",
         "state/objects.py",
     ),
-    "yaml": ("stack/yaml/",),
+    "yaml": ("stack/edits.py", "stack/yaml12.py"),
     # of the standard library
-    "socket": ("engines/local/",),
+    "socket": ("engines/local/", "stack/addresses.py"),
     "subprocess": (
         "engines/local/",
         "engines/modal/program.py",
@@ -103,8 +103,8 @@ SPELL = (
     "stack/fields/",
     "stack/checks",
     "stack/access",
-    "stack/expected",
-    "stack/gate_files",
+    "stack/explain_problems",
+    "stack/files",
     "show/",
 )
 """Rooms that decide over fields, and so may name them."""
@@ -231,14 +231,7 @@ SPELLED: Mapping[str, set[object]] = {
         "snapshot.gpu",
     },
     # files beside the stack that have to be there
-    "stack/load.py": {
-        "llama_cpp.binary",
-        "llama_cpp.repo",
-        "llama_cpp.source_path",
-        "model.mmproj",
-        "model.path",
-        "server.chat_template",
-    },
+    "stack/load.py": {"llama_cpp.repo"},
 }
 """Fields that code outside of the core spells out; all others flow by their marks."""
 

@@ -18,8 +18,8 @@ import pytest
 from deployer.errors import GateError
 from deployer.gates.harness.runner import run_gates
 from deployer.gates.harness.target import Target
+from deployer.planning.events import Outcome, Verdict
 from deployer.planning.state import Record
-from deployer.planning.verdict import Outcome, Verdict
 from deployer.testing.states import FakeJudge
 from deployer.usecases.check import requests_of
 from tests.applying import SERVER, Desk, graph

@@ -123,7 +123,7 @@ def test_what_is_not_counted_is_doubted_and_not_refused() -> None:
     assert list(does_not_fit(size, PLACES)) == []
     (note,) = doubts(one, size)
     assert note.startswith("it may not fit: T4 16 GB: weights")
-    assert "`override_tensor` moves tensors between GPU and host" in note
+    assert "`override_tensor` takes or moves memory" in note
 
 
 def test_too_little_memory_for_a_container() -> None:

@@ -316,7 +316,7 @@ def test_what_only_trouble_needs_is_not_imported() -> None:
     code = (
         "import sys, pathlib; from deployer.stack.load import load;"
         "load(pathlib.Path('s.yaml'));"
-        "print(*sorted({'difflib', 'jsonschema', 'deployer.stack.expected'}"
+        "print(*sorted({'difflib', 'jsonschema', 'deployer.stack.explain_problems'}"
         " & set(sys.modules)))"
     )
     root = Path(deployer.__file__).parents[1]

@@ -9,7 +9,7 @@ from typing import Any
 
 import html5lib
 
-from deployer.planning.verdict import Outcome, Verdict
+from deployer.planning.events import Outcome, Verdict
 from deployer.show.overview import Cost, Overview, Run, Seen
 from deployer.spelling import harmless
 from deployer.usecases.report import SHOWN, page

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from deployer.planning.events import Outcome, Verdict
 from deployer.planning.state import Release, State
-from deployer.planning.verdict import Outcome, Verdict
 from deployer.usecases.runs import KEPT_RUNS, keep_report, report_of
 
 SEEN = (Verdict("chat", Outcome.PASS, "answered"),)

@@ -3,10 +3,10 @@
 from dataclasses import replace
 from pathlib import Path
 
+from deployer.planning.events import Outcome, Verdict
 from deployer.planning.graph import expand
 from deployer.planning.plan import Plan, make_plan
 from deployer.planning.state import Release, State
-from deployer.planning.verdict import Outcome, Verdict
 from deployer.testing.states import resolved, stack
 from deployer.usecases.runs import KEPT, ran_now, remember, remembered
 from tests.planning.checking import LOCAL, PLAIN

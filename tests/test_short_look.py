@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import pytest
 
 from deployer.errors import GateError
+from deployer.planning.events import Verdict
 from deployer.planning.state import Record
-from deployer.planning.verdict import Verdict
 from deployer.testing.engines import FakeEngine
 from deployer.testing.states import FakeJudge
 from tests.applying import GATED, SERVER, Desk

@@ -16,10 +16,9 @@ from deployer.artefacts.json_files import (
 from deployer.errors import UsageError
 from deployer.planning.facts import HEADER, Facts, Pin, flaw_of, other_than
 from deployer.planning.resources import Kind, StackName, digest
-from deployer.stack.fields.effects import Effect
 from deployer.stack.fields.marks import leaves, marks_at
 from deployer.stack.fields.model import Stack
-from deployer.stack.fields.values import Flat, JsonValue
+from deployer.stack.fields.values import Effect, Flat, JsonValue
 from deployer.stack.project_root import leads_out
 from deployer.system.file_modes import users_mode
 from deployer.system.files import guarded, read_regular, replace_file

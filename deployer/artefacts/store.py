@@ -34,8 +34,8 @@ from deployer.planning import resources
 from deployer.planning.events import Watch, unwatched
 from deployer.stack.fields.values import JsonValue
 from deployer.stack.name_forms import DIGEST, is_inner_path, is_path
+from deployer.system.children import growing
 from deployer.system.files import contained
-from deployer.system.pauses import growing
 
 if TYPE_CHECKING:
     from filelock import FileLock

@@ -14,8 +14,7 @@ from deployer.errors import DeployerError, StackError, error_of
 from deployer.planning.plan import Plan
 from deployer.show.data import plan_data
 from deployer.show.markdown import Entry, comment
-from deployer.show.text import fit_line
-from deployer.show.words import costs_line, drifted
+from deployer.show.text import costs_line, drifted, fit_line
 from deployer.stack.fields.values import JsonValue
 from deployer.usecases.context.stack_files import Subject
 from deployer.usecases.plan import UNSEEN_STATE, Planned

@@ -25,9 +25,11 @@ from deployer.planning.events import (
     Progress,
     Started,
     Talk,
+    Verdict,
+    sign,
+    word,
 )
-from deployer.planning.verdict import Verdict, sign, word
-from deployer.show.words import step_text
+from deployer.show.text import step_text
 from deployer.spelling import harmless
 from deployer.stack.fields.values import show_bytes, show_seconds
 

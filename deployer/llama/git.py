@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from deployer.errors import SourceError
+from deployer.runtime.patching import PLAIN_GIT
 from deployer.system.children import GIT, find_program, variables
 
 _HINT = "install it: `apt install git`, `brew install git`"
@@ -29,7 +30,7 @@ def run_git(
     git = find_program("git", environment)
     if git is None:
         raise SourceError("there is no `git` on this machine", hint=_HINT)
-    plain = _unset() if asked is None else _towards(asked)
+    plain = PLAIN_GIT if asked is None else _towards(asked)
     ceilings = {str(folder.absolute().parent), str(folder.resolve().parent)}
     return subprocess.run(  # noqa: S603 - a list, and no shell
         [git, *arguments],
@@ -38,7 +39,7 @@ def run_git(
             **variables(environment, *GIT),
             **plain,
             "GIT_CEILING_DIRECTORIES": os.pathsep.join(sorted(ceilings)),
-            "GIT_TERMINAL_PROMPT": "0",
+            "GIT_TERMINAL_PROMPT": PLAIN_GIT["GIT_TERMINAL_PROMPT"],
             "LC_ALL": "C",
         },
         input=given,
@@ -48,10 +49,6 @@ def run_git(
         errors="surrogateescape",
         check=False,
     )
-
-
-def _unset() -> dict[str, str]:
-    return {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
 
 
 def _towards(repo: str) -> dict[str, str]:

@@ -17,10 +17,11 @@ from typing import Literal, TypeAlias, get_args
 from deployer.diagnostics import Diagnostic, Place
 from deployer.errors import SourceError, StackError
 from deployer.llama.git import run_git
+from deployer.runtime.patching import content, find_marker, proven
 from deployer.spelling import did_you_mean, one_of
 from deployer.stack.name_forms import is_path
 from deployer.stack.project_root import may_read, root_of
-from deployer.stack.yaml.yaml12 import (
+from deployer.stack.yaml12 import (
     Broken,
     Entry,
     Listing,
@@ -30,7 +31,7 @@ from deployer.stack.yaml.yaml12 import (
     parse,
     text_of,
 )
-from deployer.system.files import contained, read_regular
+from deployer.system.files import read_regular
 
 _NUMBER = r"([0-9]{1,9})"
 _HUNK = re.compile(rf"@@ -{_NUMBER}(?:,{_NUMBER})? \+{_NUMBER}(?:,{_NUMBER})? @@")
@@ -553,24 +554,22 @@ def apply_patch(patch: Patch, tree: Path, environment: Mapping[str, str]) -> Non
     Raises SourceError where it does not fit, or git did nothing, or the marker that
     tells a patched tree is not there afterwards.
     """
-    before = [_content(tree, name) for name in patch.diff.files]
-    said = _git_apply(patch, tree, environment)
-    if said is not None:
-        conflict = _conflict(patch, tree, said)
-        raise SourceError(
-            f"patch `{patch.name}` does not fit: {conflict.text}",
-            hint=f"adapt `{patch.name}.patch`, or pin another build",
+    try:
+        with proven(patch.name, patch.diff.files, _marker_of(patch.upstream), tree):
+            said = _git_apply(patch, tree, environment)
+            if said is not None:
+                conflict = _conflict(patch, tree, said)
+                raise SourceError(
+                    f"patch `{patch.name}` does not fit: {conflict.text}",
+                    hint=f"adapt `{patch.name}.patch`, or pin another build",
+                )
+    except RuntimeError as error:
+        upstream = patch.upstream
+        hint = upstream and (
+            "the marker must match the tree once it is patched: "
+            f"`{upstream.contains}` in {upstream.files}"
         )
-    after = [_content(tree, name) for name in patch.diff.files]
-    for name, old, new in zip(patch.diff.files, before, after, strict=True):
-        if old == new:
-            raise SourceError(f"git left `{name}` unchanged by patch `{patch.name}`")
-    if patch.upstream is not None and not _find(patch.upstream, tree):
-        raise SourceError(
-            f"patch `{patch.name}` was applied, and its `upstream` marker is not there",
-            hint="the marker must match the tree once it is patched: "
-            f"`{patch.upstream.contains}` in {patch.upstream.files}",
-        )
+        raise SourceError(str(error), hint=hint or "") from error
 
 
 def apply_wanted(
@@ -630,33 +629,21 @@ def _git_apply(
 
 
 def _find(marker: Marker | None, tree: Path) -> str:
-    """``file:line`` of the first place that has the marker; empty for none."""
-    if marker is None:
-        return ""
-    pattern = marker.pattern
-    for path in sorted(tree.glob(marker.files)):
-        if path.is_symlink() or not path.is_file():
-            continue
-        text = read_regular(path).decode("utf-8", errors="replace")
-        if found := pattern.search(text):
-            line = text.count("\n", 0, found.start()) + 1
-            return f"{path.relative_to(tree).as_posix()}:{line}"
-    return ""
+    """Return ``file:line`` of the first match of a marker; empty for none."""
+    pair = _marker_of(marker)
+    return "" if pair is None else find_marker(pair, tree)
 
 
-def _content(tree: Path, name: str) -> bytes | None:
-    path = tree / name
-    if path.is_symlink() or not path.is_file():
-        return None
-    return contained(tree, path).read_bytes()
+def _marker_of(marker: Marker | None) -> tuple[str, str] | None:
+    return None if marker is None else (marker.files, marker.pattern.pattern)
 
 
 def _conflict(patch: Patch, tree: Path, said: str) -> Conflict:
     hunk = next(_rejected(patch, said), patch.diff.hunks[0])
-    content = _content(tree, hunk.file)
-    if content is None:
+    found = content(tree, hunk.file)
+    if found is None:
         return Conflict(hunk, ())
-    lines = content.decode("utf-8", errors="replace").splitlines()
+    lines = found.decode("utf-8", errors="replace").splitlines()
     return Conflict(hunk, tuple(_most_like(lines, hunk)))
 
 

@@ -1,4 +1,4 @@
-"""What runs, reconciled with the state: servers that the state does not name.
+"""The running servers, reconciled with the state: those that the state does not name.
 
 A state can be lost, aged or mixed up while the servers of its stack live on.  Each of
 them is adopted (it is what the stack asks for), replaced (clients reach it, so it

@@ -1,12 +1,13 @@
-"""From intent to the command line of llama-server."""
+"""From intent to what llama-server is given: its command line and warm-up requests."""
 
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
-from deployer.stack.fields.effects import Flag
+from deployer.runtime.warmup import Request
 from deployer.stack.fields.marks import Leaf
-from deployer.stack.fields.values import JsonValue, Unit, seconds
+from deployer.stack.fields.values import TEMPLATE_ENDING, Flag, JsonValue, Unit, seconds
 
 FLAGS_PREFIX = "server.flags."
 _LOAD_MODE = "--load-mode"
@@ -17,8 +18,6 @@ _LOAD_MODES = {
 }
 """Values of the option since b10156 (`common/arg.cpp`) that say two things at once."""
 TEMPLATE = "--chat-template"
-TEMPLATE_ENDING = ".jinja"
-"""What tells a template file of the user's from a name."""
 NEWEST = 10**9
 """Stands for the build number where only a commit is known."""
 
@@ -153,3 +152,12 @@ def _text(value: JsonValue, unit: Unit | None) -> str:
             return f"{value:.9g}"
         case _:
             return str(value)
+
+
+def request_of(stated: Mapping[str, JsonValue]) -> Request:
+    """Return a request of `snapshot.warmup`; what is unset is as `Request` has it."""
+    given: dict[str, Any] = {k: v for k, v in stated.items() if v is not None}
+    limit = given.pop("timeout", None)
+    if limit is not None:
+        given["seconds"] = seconds(limit)
+    return Request(**given)

@@ -1,11 +1,98 @@
-"""What an apply says while it runs; the command line shows it, a log may keep it."""
+"""Events of an apply, and verdicts of gates: values that are shown, stored, counted."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from math import isfinite
 from typing import TypeAlias
 
 from deployer.planning.steps import Step
-from deployer.planning.verdict import Verdict
+from deployer.stack.fields.values import JsonValue
+
+
+class Outcome(StrEnum):
+    """How a gate ended.  Only `PASS` lets a candidate be promoted."""
+
+    PASS = "pass"  # noqa: S105 - a verdict, not a password
+    FAIL = "fail"
+    INCONCLUSIVE = "inconclusive"
+    """It answered, but what it said proves neither."""
+    ERROR = "error"
+    """It could not be measured: no answer, a time-out, not the expected protocol."""
+
+
+_SIGNS: Mapping[Outcome, str] = {
+    Outcome.PASS: "✔",
+    Outcome.FAIL: "✖",
+    Outcome.INCONCLUSIVE: "?",
+    Outcome.ERROR: "!",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One request and its answer, cut short and without secrets."""
+
+    request: str
+    """Method, path and body excerpt."""
+    status: int | None
+    """HTTP status; None when no answer came."""
+    response: str
+    seconds: float
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The finding of one gate of one server."""
+
+    gate: str
+    outcome: Outcome
+    because: str
+    """One sentence a person can act on."""
+    seconds: float = 0.0
+    figures: Mapping[str, float] = field(default_factory=dict)
+    """Measured numbers by name with its unit (``ttft_seconds``)."""
+    evidence: tuple[Exchange, ...] = ()
+    advisory: bool = False
+    """Shown and recorded, but holds nothing back."""
+    applicable: bool = True
+    """False where the model lacks what the gate is about; then it is inconclusive."""
+
+    @property
+    def holds_back(self) -> bool:
+        """True where a candidate with this verdict must not be promoted."""
+        return self.outcome is not Outcome.PASS and not self.advisory
+
+
+def word(verdict: Verdict) -> str:
+    """How it ended, in the word that people read."""
+    ended = verdict.outcome.value if verdict.applicable else "not applicable"
+    return f"{ended}{' (advisory)' if verdict.advisory else ''}"
+
+
+def sign(verdict: Verdict) -> str:
+    """How it ended, as a sign; signs differ in shape, for colour alone says nothing."""
+    return _SIGNS[verdict.outcome] if verdict.applicable else "–"  # noqa: RUF001 - a dash
+
+
+def all_let_pass(verdicts: Iterable[Verdict]) -> bool:
+    """Return whether every gate lets the candidate be promoted."""
+    return not any(verdict.holds_back for verdict in verdicts)
+
+
+def summary(verdict: Verdict) -> Mapping[str, JsonValue]:
+    """The part of a verdict that is kept with the release; JSON holds no NaN."""
+    figures = {k: v for k, v in verdict.figures.items() if isfinite(v)}
+    return {
+        "gate": verdict.gate,
+        "outcome": verdict.outcome.value,
+        "because": verdict.because,
+        "seconds": round(verdict.seconds, 3),
+        "advisory": verdict.advisory,
+        "applicable": verdict.applicable,
+        "figures": dict(figures),
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +140,7 @@ class Talk:
 
 @dataclass(frozen=True, slots=True)
 class Used(Talk):
-    """What a run was billed so far, as a line: it is also kept."""
+    """The bill of a run so far, as a line: it is also kept."""
 
 
 @dataclass(frozen=True, slots=True)

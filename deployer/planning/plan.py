@@ -21,7 +21,7 @@ from deployer.stack.fields.values import Flat, JsonValue, canonical
 from deployer.stack.name_forms import KEY
 
 if TYPE_CHECKING:
-    from deployer.stack.fields.effects import Marks
+    from deployer.stack.fields.values import Marks
 
 GATES_PREFIX = "gates."
 ARGV = "argv"
@@ -29,7 +29,7 @@ ARGV = "argv"
 
 
 class Action(IntEnum):
-    """What happens to a resource, weakest first: the largest cause decides."""
+    """The fate of a resource, weakest first: the largest cause decides."""
 
     KEEP = 0
     NOTE = 1
@@ -53,7 +53,7 @@ class Cause(StrEnum):
     LOCK = "lock"
     """The lock file has another fact."""
     NEED = "need"
-    """What it is made from is replaced."""
+    """A resource that it is made from is replaced."""
     NEW = "new"
     """It does not exist yet."""
     UNDECLARED = "undeclared"
@@ -75,12 +75,12 @@ class Reason:
     before: JsonValue = None
     after: JsonValue = None
     detail: str = ""
-    """What was observed, for drift."""
+    """The observation, for drift."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What happens to one resource, and why."""
+    """The fate of one resource, and the reasons."""
 
     address: Address
     kind: Kind
@@ -111,14 +111,14 @@ class Plan:
     stack: StackName
     engine: EngineName
     lineage: Annotated[str, form(f"({KEY.pattern})?"), "letters and digits"]
-    """Of the state this plan was made from; empty for a new stack."""
+    """From the state that this plan was made from; empty for a new stack."""
     serial: int
-    """Of the state this plan was made from; apply refuses any other."""
+    """From the state that this plan was made from; apply refuses any other."""
     changes: tuple[Change, ...]
     gates: tuple[str, ...]
     """Run on the candidate, or on what is live where only they changed."""
     unfinished: tuple[Loose, ...] = ()
-    """What an earlier run left on its way in or out."""
+    """Left by an earlier run on its way in or out."""
     resumes: Release | None = None
     """The promotion that an earlier run began and did not end."""
     drift: tuple[Drift, ...] = ()
@@ -126,7 +126,7 @@ class Plan:
 
     @property
     def is_empty(self) -> bool:
-        """Whether applying would do nothing at all."""
+        """True where applying would do nothing at all."""
         unchanged = all(change.action is Action.KEEP for change in self.changes)
         return unchanged and not self.unfinished and self.resumes is None
 
@@ -142,7 +142,7 @@ class Plan:
 
     @property
     def destroys(self) -> bool:
-        """Whether nothing is to be left."""
+        """True where nothing is to be left."""
         return all(change.after is None for change in self.changes)
 
     def change(self, kind: Kind) -> Change | None:
@@ -195,7 +195,7 @@ def _once_resumed(state: State) -> State:
 
 
 def _unfinished(graph: Graph, state: State) -> Iterator[Loose]:
-    """What has to go: all that is loose, but for artefacts that are still wanted."""
+    """Yield what has to go: all loose things but artefacts that are still wanted."""
     for loose in state.loose:
         wanted = graph.get(loose.record.address)
         goes_on = wanted is not None and loose.record.is_same_thing(wanted)
@@ -217,11 +217,11 @@ def _stopped(state: State) -> Iterator[Drift]:
 
 
 def _half_made(state: State) -> Iterator[Drift]:
-    """Yield what is live, and was being made anew when an earlier run died."""
+    """Yield what is live, and was being made again when an earlier run died."""
     for loose in state.loose:
         live = state.live.get(loose.record.address)
         if loose.begun is Begun.STAGING and live and live.is_same_thing(loose.record):
-            detail = "an earlier run died while it made it anew"
+            detail = "an earlier run died while it made it again"
             yield Drift(loose.record.address, detail)
 
 
@@ -332,7 +332,7 @@ def _calls_for(reason: Reason, stronger: Action) -> Action:
     """Return the action of a field; ``stronger`` where it cannot change in place."""
     if reason.cause is Cause.LOCK:
         return stronger
-    from deployer.stack.fields.effects import Effect  # noqa: PLC0415 - as in _marks
+    from deployer.stack.fields.values import Effect  # noqa: PLC0415 - as in _marks
 
     in_place = {
         Effect.NOTE: Action.NOTE,

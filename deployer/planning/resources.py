@@ -16,7 +16,7 @@ from deployer.stack.name_forms import ADDRESS, KEY, STACK, WORD
 
 
 class Kind(StrEnum):
-    """What a resource is; the order is the order of making."""
+    """A kind of resource; the order is the order of making."""
 
     BUILD = "build"
     WEIGHTS = "weights"
@@ -45,10 +45,10 @@ class Node:
     kind: Kind
     key: Key
     fields: Flat
-    """What the user wrote for it, and the facts of the lock file under ``lock.``."""
+    """The user's values for it, and the facts of the lock file under ``lock.``."""
     needs: Needs
     spec: Flat
-    """What the engine needs to make it, beside the fields."""
+    """Needed by the engine to make it, beside the fields."""
 
 
 Graph = Mapping[str, Node]
@@ -57,7 +57,7 @@ Graph = Mapping[str, Node]
 
 @dataclass(frozen=True, slots=True)
 class Abilities:
-    """What an engine can do, as far as it decides about a plan."""
+    """The abilities of an engine, as far as it decides about a plan."""
 
     snapshots: bool
     """It can capture and restore memory."""
@@ -72,7 +72,7 @@ class Abilities:
     why_not: str = ""
     """Why this machine takes no snapshots, where the engine as such could."""
     hint: str = ""
-    """What to do about it."""
+    """The way to change that."""
 
 
 def key_of(

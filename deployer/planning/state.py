@@ -1,4 +1,4 @@
-"""What was deployed, as data.  Never parsed back into the model of today.
+"""The deployed resources, as data.  Never parsed back into the model of today.
 
 The state names everything that may exist, and is written before and after every
 effect:
@@ -39,7 +39,7 @@ so that a run that dies here is repaired whatever the stack says next."""
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What the engine made for one address."""
+    """The thing that an engine made for one address."""
 
     address: Address
     kind: Kind
@@ -80,7 +80,7 @@ class Release:
     at: str
     """UTC, ISO 8601."""
     cause: str
-    """What led to it: ``apply``, or ``rollback to 3``."""
+    """The command that led to it: ``apply``, or ``rollback to 3``."""
     records: Mapping[str, Record]
     gates: tuple[Mapping[str, JsonValue], ...] = ()
     """Summaries of the verdicts of its candidate."""
@@ -97,7 +97,7 @@ class State:
     serial: int = 0
     """Grows by one with every change."""
     live: Mapping[str, Record] = field(default_factory=dict)
-    """What serves, by address."""
+    """Live records, by address."""
     made: Mapping[str, Record] = field(default_factory=dict)
     """Artefacts that are ready, and not live yet."""
     loose: tuple[Loose, ...] = ()

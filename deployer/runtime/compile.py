@@ -11,12 +11,18 @@ import tempfile
 import urllib.request
 import zipfile
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
 
+from .patching import PLAIN_GIT, proven
 from .volume import Volume, about, is_complete, room, sha256_of
 
+SERVER = "bin/llama-server"
+TEMPLATES = "templates"
+_LIBRARIES = ("lib*.so", "lib*.so.*", "lib*.dylib")
+_LINK = re.compile(r"Found link (?P<address>\S+?)(?:,? \(from |, version: )")
 _SAID_LINES = 1000
 _LAST_LINES = 40
 
@@ -84,18 +90,63 @@ def compile_server(wanted: Build, volume: Volume) -> dict[str, str]:
     for patch in wanted.patches:
         apply_patch(patch, tree, run)
     made = work / "build"
-    definitions = [f"-D{definition}" for definition in wanted.definitions]
-    configure = ["cmake", "-S", str(tree), "-B", str(made), "-G", "Ninja"]
-    run([*configure, *definitions], work)
-    compile_all = ["cmake", "--build", str(made), "--parallel", str(wanted.cores)]
-    run([*compile_all, "--target", "llama-server"], work)
+    run(configure_command(tree, made, wanted.definitions), work)
+    run(build_command(made, wanted.cores), work)
     # What it says of itself; it also proves that it starts.
     said = run([str(made / "bin" / "llama-server"), "--version"], made / "bin")
     version = next(it for it in said.splitlines() if it.startswith("version:"))
     with room():
-        publish(made / "bin", tree / "models" / "templates", target, volume, version)
+        publish(made, tree, target, volume, version)
     shutil.rmtree(work)
     return about(target)
+
+
+def configure_command(
+    tree: Path,
+    build: Path,
+    definitions: Sequence[str],
+    *,
+    cmake: str = "cmake",
+    generator: str = "Ninja",
+) -> list[str]:
+    """Return the command that configures a build folder."""
+    return [
+        *(cmake, "-S", str(tree), "-B", str(build), "-G", generator),
+        *(f"-D{definition}" for definition in definitions),
+    ]
+
+
+def build_command(build: Path, jobs: int, *, cmake: str = "cmake") -> list[str]:
+    """Return the command that builds llama-server in a configured folder."""
+    target = ("--target", "llama-server")
+    return [cmake, "--build", str(build), *target, "--parallel", str(jobs)]
+
+
+def copy_server(server: Path, into: Path, copy: Callable[[Path, Path], object]) -> None:
+    """Copy a llama-server and the libraries beside it."""
+    folder = (into / SERVER).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    copy(server.resolve(strict=True), into / SERVER)
+    for pattern in _LIBRARIES:
+        for library in sorted(server.parent.glob(pattern)):
+            copy(library, folder / library.name)
+
+
+def collect(
+    build: Path,
+    tree: Path,
+    into: Path,
+    copy: Callable[[Path, Path], object] = shutil.copy,
+) -> None:
+    """Copy llama-server, the libraries beside it, and the chat templates.
+
+    Raises FileNotFoundError where the build made no llama-server.
+    """
+    copy_server(build / SERVER, into, copy)
+    if templates := sorted((tree / "models" / "templates").glob("*.jinja")):
+        (into / TEMPLATES).mkdir(exist_ok=True)
+        for file in templates:
+            copy(file.resolve(), into / TEMPLATES / file.name)
 
 
 def fetch_source(source: GitSource | IndexSource, tree: Path, run: "Runner") -> None:
@@ -138,10 +189,17 @@ def unpack_archive(source: IndexSource, tree: Path) -> None:
     else:
         with tarfile.open(archive) as sdist:
             sdist.extractall(unpacked, filter="data")
-    roots = sorted(unpacked.rglob("llama.cpp"), key=lambda path: len(path.parts))
-    root = next(path for path in roots if (path / "CMakeLists.txt").is_file())
+    root = source_root(unpacked)
+    if root is None:
+        raise RuntimeError(f"{source.archive} contains no source of llama.cpp")
     tree.rmdir()
     root.rename(tree)
+
+
+def source_root(unpacked: Path) -> Path | None:
+    """Return the folder of llama.cpp in what was unpacked; None where there is none."""
+    roots = sorted(unpacked.rglob("llama.cpp"), key=lambda path: len(path.parts))
+    return next((it for it in roots if (it / "CMakeLists.txt").is_file()), None)
 
 
 def address_of(source: IndexSource) -> str:
@@ -154,14 +212,22 @@ def address_of(source: IndexSource) -> str:
         text=True,
         check=False,
     )
-    links = re.finditer(r"Found link (\S+?)(?:,? \(from |, version: )", asked.stdout)
-    address = next((it[1] for it in links if source.archive in it[1]), None)
+    address = link_in(asked.stdout, source.archive)
     if address is None:
         raise RuntimeError(
             f"no {source.archive} of {source.name} {source.version} is there:\n"
             + asked.stdout[-2000:]
         )
     return address
+
+
+def link_in(said: str, archive: str) -> str | None:
+    """Return the address of an archive in what `pip -vv` prints."""
+    for found in _LINK.finditer(said):
+        path = PurePosixPath(unquote(urlsplit(found["address"]).path))
+        if path.name == archive:
+            return found["address"]
+    return None
 
 
 def apply_patch(patch: Patch, tree: Path, run: "Runner") -> None:
@@ -171,42 +237,20 @@ def apply_patch(patch: Patch, tree: Path, run: "Runner") -> None:
         raise RuntimeError(f"patch {patch.name} is not what was locked")
     file = tree.parent / f"{patch.name}.patch"
     file.write_bytes(text)
-    before = [content(tree / name) for name in patch.files]
-    run(["git", "apply", "--whitespace=nowarn", "-p1", str(file)], tree)
-    after = [content(tree / name) for name in patch.files]
-    # `git apply` may skip a file and still end well.
-    for name, old, new in zip(patch.files, before, after, strict=True):
-        if old == new:
-            raise RuntimeError(f"patch {patch.name} left {name} unchanged")
-    if patch.marker is not None:
-        files, wanted = patch.marker
-        found = (path for path in tree.glob(files) if path.is_file())
-        texts = (path.read_text(errors="replace") for path in found)
-        if not any(re.search(wanted, text, re.MULTILINE) for text in texts):
-            raise RuntimeError(f"patch {patch.name} is in, and its marker is not")
-    print(f"patch {patch.name} is in", flush=True)
-
-
-def content(path: Path) -> bytes | None:
-    """Return what a file holds; None where there is none."""
-    return path.read_bytes() if path.is_file() else None
+    with proven(patch.name, patch.files, patch.marker, tree):
+        run(["git", "apply", "--whitespace=nowarn", "-p1", str(file)], tree)
+    print(f"patch {patch.name} is applied", flush=True)
 
 
 def publish(
-    binaries: Path, templates: Path, target: Path, volume: Volume, version: str
+    build: Path, tree: Path, target: Path, volume: Volume, version: str
 ) -> None:
     """Copy what was made to the volume; the file that makes it count comes last."""
     # Another container may have finished the same build: its files are in use then.
     volume.reload()
     if is_complete(target):
         return
-    (target / "bin").mkdir(parents=True, exist_ok=True)
-    for file in [binaries / "llama-server", *sorted(binaries.glob("lib*.so*"))]:
-        shutil.copy(file, target / "bin" / file.name)
-    if templates.is_dir():
-        (target / "templates").mkdir(exist_ok=True)
-        for file in sorted(templates.glob("*.jinja")):
-            shutil.copy(file, target / "templates" / file.name)
+    collect(build, tree, target)
     volume.complete(target, version)
 
 
@@ -224,10 +268,7 @@ class Runner:
             "CCACHE_DIR": str(self.ccache),
             "CCACHE_MAXSIZE": "5G",
             "CCACHE_MAXFILES": "20000",
-            # The source alone decides: no settings of git, and no question.
-            "GIT_CONFIG_GLOBAL": os.devnull,
-            "GIT_CONFIG_NOSYSTEM": "1",
-            "GIT_TERMINAL_PROMPT": "0",
+            **PLAIN_GIT,  # the source alone decides
             "GIT_CEILING_DIRECTORIES": str(folder.parent),
         }
         print("$", " ".join(command), flush=True)

@@ -86,7 +86,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What a chart is called."""
+    """The names of a chart."""
 
     id: str
     """Unique in its page."""

@@ -1,4 +1,4 @@
-"""What to write into a client so that it talks to a live endpoint.
+"""Settings of clients that talk to a live endpoint.
 
 The key is always a reference: the name of the variable that holds it.
 """
@@ -28,7 +28,7 @@ class Live:
 
     @property
     def private(self) -> bool:
-        """Whether the address is one that others on the internet cannot reach."""
+        """True for an address that others on the internet cannot reach."""
         place = self.url.partition("://")[2].partition("/")[0]
         host = place.rpartition(":")[0] or place
         try:

@@ -19,12 +19,12 @@ from deployer.planning.events import (
     Progress,
     Started,
     Talk,
+    summary,
 )
 from deployer.planning.fit import Fit, fit_data
 from deployer.planning.plan import Change, Plan, Reason
 from deployer.planning.steps import steps_of
-from deployer.planning.verdict import summary
-from deployer.show.words import describe, place_of, step_text, verb
+from deployer.show.text import describe, place_of, step_text, verb
 from deployer.stack.fields.values import JsonValue
 
 if TYPE_CHECKING:

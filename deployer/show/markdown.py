@@ -12,7 +12,7 @@ from html import escape
 
 from deployer.diagnostics import Diagnostic, Place
 from deployer.planning.plan import Action, Cause, Change, Plan, Reason
-from deployer.show.words import (
+from deployer.show.text import (
     because,
     counts,
     describe,
@@ -45,7 +45,7 @@ _SIGNS: Mapping[Action, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What became of planning one stack."""
+    """The result of planning one stack."""
 
     file: str
     plan: Plan | None = None
@@ -54,7 +54,7 @@ class Entry:
     notes: tuple[str, ...] = ()
     """Lines below the plan: what it fits into, what it costs, what to know."""
     command: str = ""
-    """What to type next; empty where nothing is to be done."""
+    """The command to type next; empty where nothing is to be done."""
     error: str = ""
     problems: tuple[Diagnostic, ...] = ()
     unchanged: bool = False
@@ -207,8 +207,8 @@ def _field(reason: Reason, where: str) -> Iterator[str]:
 def _left_out(entries: Sequence[Entry]) -> str:
     names = _few([entry.file for entry in entries])
     return (
-        f"**{_stacks(len(entries))} left out**, as a comment holds 64,000 characters: "
-        f"`deployer plan` shows them. {names}\n"
+        f"**{_stacks(len(entries))} left out**, as a comment has room for 64,000"
+        f" characters: `deployer plan` shows them. {names}\n"
     )
 
 

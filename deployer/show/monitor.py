@@ -1,4 +1,4 @@
-"""What Prometheus and Grafana are told of a stack, as plain values.
+"""Configuration of Prometheus and Grafana for a stack, as plain values.
 
 `llamacpp:` series come from llama-server's `/metrics`, `deployer_` series from
 `deployer watch --textfile`, `DCGM_` series from NVIDIA's exporter.  A server that
@@ -36,12 +36,12 @@ class Monitored:
 
     @property
     def sleeps(self) -> bool:
-        """Whether it scales to zero, so that a scrape would wake it."""
+        """True where it scales to zero, so that a scrape would wake it."""
         return self.fields.get("scaling.min_containers") == 0
 
     @property
     def scraped(self) -> bool:
-        """Whether Prometheus may ask it."""
+        """True where Prometheus may ask it."""
         return self.fields.get("server.metrics") is True and not self.sleeps
 
     @property
@@ -101,7 +101,7 @@ def _rules(it: Monitored) -> Iterator[dict[str, Any]]:
         "0m",
         "critical",
         f"`{it.stack}` failed its first request after idle, again and again",
-        "deployer logs; a damaged snapshot is captured anew by a redeploy",
+        "deployer logs; a redeploy captures a damaged snapshot again",
     )
     yield _alert(
         "DeployerRestoreSlow",
@@ -140,7 +140,7 @@ def _probed_rules(of: str) -> Iterator[dict[str, Any]]:
         f"(time() - {LAST}{{{of}}} > {SILENCE}) or absent({LAST}{{{of}}})",
         "15m",
         "warning",
-        "nobody has probed {{ $labels.stack }}",
+        "no probe of {{ $labels.stack }} for 3 hours",
         "run deployer watch on a timer, with --textfile",
     )
 
@@ -198,8 +198,8 @@ _SERIES = (
         "{{path}}",
     ),
     ("5xx in an hour", "short", f"increase({REFUSALS}{{OF}}[1h])", "5xx"),
-    ("Requests at work", "short", "llamacpp:requests_processing{OF}", "at work"),
-    ("Requests that wait", "short", "llamacpp:requests_deferred{OF}", "waiting"),
+    ("Active requests", "short", "llamacpp:requests_processing{OF}", "active"),
+    ("Queued requests", "short", "llamacpp:requests_deferred{OF}", "queued"),
     (
         "Tokens a second",
         "short",

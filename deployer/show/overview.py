@@ -1,4 +1,4 @@
-"""What is recorded of a stack, as one value that a page and a program are told from.
+"""The record of a stack, as the one value behind the page and the JSON.
 
 What nobody recorded is None or absent, never a guess.
 """
@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from math import isfinite
 from statistics import median
 
-from deployer.planning.verdict import Outcome, Verdict, summary
+from deployer.planning.events import Outcome, Verdict, summary
 from deployer.stack.fields.values import JsonValue
 
 TTFT, RATE = "ttft_seconds", "tokens_per_second"
@@ -17,7 +17,7 @@ _NEVER = 1e9
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A release, or a candidate that gates held back."""
+    """A release, or a candidate that failed its gates."""
 
     at: str
     """UTC, ISO 8601."""
@@ -29,18 +29,18 @@ class Run:
     """It can be rolled back to."""
     held_back: bool
     changes: tuple[str, ...] | None
-    """What changed against the release before; None: not recorded."""
+    """Changes against the release before; None: not recorded."""
     used: tuple[str, ...]
-    """What the run was billed, as it was told then."""
+    """The bill of the run, as reported then."""
     verdicts: tuple[Verdict, ...]
-    """Of its gates, without evidence."""
+    """Verdicts of its gates, without evidence."""
 
     @property
     def name(self) -> str:
-        """What people call it."""
+        """Its name for people."""
         if self.number is not None:
             return f"release {self.number}"
-        return "held back" if self.held_back else "judged again"
+        return "not promoted" if self.held_back else "judged again"
 
     @property
     def passed(self) -> int:
@@ -83,12 +83,12 @@ class Spread:
     """19 of 20 took no longer."""
     worst: float | None
     limit: float | None
-    """Of the last one."""
+    """The limit of the last one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a container that is awake costs, by the price table: an estimate."""
+    """The price of a container that is awake, by the price table: an estimate."""
 
     awake_hour: float
     always: int
@@ -108,7 +108,7 @@ class Overview:
     live: int | None = None
     """Number of the live release."""
     made_of: tuple[tuple[str, str], ...] = ()
-    """What is live, by kind."""
+    """Live resources, by kind."""
     runs: tuple[Run, ...] = ()
     """Newest first."""
     probes: tuple[Seen, ...] = ()
@@ -132,7 +132,7 @@ class Overview:
 
 
 def is_measurable(value: float) -> bool:
-    """Whether a clock could have shown this; a strange server may say anything."""
+    """Return whether a clock could have shown this; a server may claim anything."""
     return 0 <= value < _NEVER
 
 

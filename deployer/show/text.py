@@ -1,28 +1,337 @@
-"""A plan for a person at a terminal."""
+"""A plan in words: the signs and phrases of every rendering, and the terminal's."""
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, assert_never
 
 from deployer.diagnostics import Place
 from deployer.planning.fit import Fit, Parts
-from deployer.planning.plan import Cause, Change, Plan
-from deployer.show.words import (
-    SIGNS,
-    because,
-    costs_line,
-    counts,
-    describe,
-    drifted,
-    gates_line,
-    leftovers,
-    line_of,
-    place_of,
-    printable,
-    verb,
-)
+from deployer.planning.plan import Action, Cause, Change, Plan, Reason
+from deployer.planning.resources import Kind, Node
+from deployer.planning.state import IN_DOUBT
+from deployer.stack.fields.values import Flat, JsonValue, http_address, show_bytes
 
 if TYPE_CHECKING:
     from deployer.planning.costs import Costs
+    from deployer.planning.steps import Step
+
+
+SIGNS: Mapping[Action, str] = {
+    Action.KEEP: "✔",
+    Action.NOTE: "·",
+    Action.VALIDATE: "◌",
+    Action.UPDATE: "~",
+    Action.START: "↻",
+    Action.REPLACE: "±",
+    Action.CREATE: "+",
+    Action.DELETE: "-",
+}
+
+VERBS: Mapping[Kind, tuple[str, str]] = {
+    Kind.BUILD: ("build", "rebuild"),
+    Kind.WEIGHTS: ("fetch", "re-fetch"),
+    Kind.SNAPSHOT: ("snapshot", "re-snapshot"),
+    Kind.SERVER: ("deploy", "redeploy"),
+}
+"""The verbs of making each kind, the first time and again."""
+
+
+_OTHERWISE = re.compile(r"(true|false|unset|[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?)?")
+"""Text that reads as another kind of value where it stands without quotes."""
+
+
+_DONE: Mapping[Action, str] = {
+    Action.START: "start",
+    Action.UPDATE: "update in place",
+    Action.VALIDATE: "re-validate",
+    Action.NOTE: "note",
+    Action.DELETE: "remove",
+}
+
+
+def verb(change: Change) -> str:
+    """Return what is done to a resource, in one word or two."""
+    first, again = VERBS[change.kind]
+    match change.action:
+        case Action.KEEP:
+            return "unchanged"
+        case Action.NOTE:
+            return "note"
+        case Action.VALIDATE:
+            return "re-validate"
+        case Action.UPDATE:
+            return "update in place"
+        case Action.START:
+            return "start"
+        case Action.REPLACE:
+            return "promote (ready)" if change.ready else again
+        case Action.CREATE:
+            return "promote (ready)" if change.ready else first
+        case Action.DELETE:
+            return "remove"
+        case _:
+            assert_never(change.action)
+
+
+def describe(change: Change) -> str:
+    """Return what a resource is, from its fields and its lock."""
+    thing = change.after or change.before
+    if thing is None:
+        return ""
+    fields, spec = thing.fields, thing.spec
+    match change.kind:
+        case Kind.BUILD:
+            return _described_build(fields, spec)
+        case Kind.WEIGHTS:
+            return _described_weights(spec)
+        case Kind.SNAPSHOT:
+            return _described_snapshot(fields)
+        case Kind.SERVER:
+            return _described_server(fields)
+        case _:
+            assert_never(change.kind)
+
+
+def because(reason: Reason) -> str:
+    """A reason as a line; a field's line holds its old and new value."""
+    match reason.cause:
+        case Cause.FIELD | Cause.LOCK:
+            path = printable(reason.path)
+            return f"{path}   {show(reason.before)} → {show(reason.after)}"
+        case Cause.NEED:
+            are = "are" if reason.path == Kind.WEIGHTS else "is"
+            return f"because {reason.path} {are} {_fate(reason)}"
+        case Cause.NEW:
+            return "not there yet"
+        case Cause.UNDECLARED:
+            return "no longer asked for"
+        case Cause.RECIPE if reason.path:
+            words = f"{show(reason.before)} → {show(reason.after)}"
+            return f"because the command line is spelled differently: {words}"
+        case Cause.RECIPE:
+            return "because this version of deployer makes it differently"
+        case Cause.DRIFT:
+            return "because it drifted"
+        case _:
+            assert_never(reason.cause)
+
+
+def _fate(reason: Reason) -> str:
+    """Return what becomes of a thing that something is made from."""
+    if reason.before is None:
+        return "new"
+    return "removed" if reason.after is None else "replaced"
+
+
+def price(dollars: float) -> str:
+    """US dollars for people."""
+    return f"${dollars:.2f}" if dollars >= 0.005 else "less than $0.01"
+
+
+def costs_line(found: "Costs") -> str:
+    """Return an estimate of costs as one line."""
+    once = f"about {price(found.apply)}" if found.apply else "nothing"
+    awake = f"{found.always} times " if found.always > 1 else ""
+    when = "always" if found.always else "while"
+    return f"{once} for this apply · about {awake}{price(found.awake)}/h {when} awake"
+
+
+def leftovers(plan: Plan) -> Iterator[str]:
+    """Yield what an interrupted run left, a line each."""
+    if plan.resumes is not None:
+        number = plan.resumes.number
+        yield f"an earlier run stopped while promoting release {number}"
+    for loose in plan.unfinished:
+        thing = f"{loose.record.address} {loose.record.key[:8]}"
+        yield f"an earlier run left {thing} {loose.begun}; it is retired first"
+
+
+def gates_line(plan: Plan, *, room: int | None = None) -> str:
+    """How many gates run, and on what; empty where none does.
+
+    ``room`` is for names, in characters; JSON and the steps name every gate.
+    """
+    number = len(plan.gates)
+    called_for = {reason.calls_for for c in plan.changes for reason in c.reasons}
+    server = plan.change(Kind.SERVER)
+    if server is not None and server.action in {Action.CREATE, Action.REPLACE}:
+        where = "the candidate before promotion"
+    elif Action.VALIDATE in called_for:
+        where = "what is live"
+    else:
+        return ""
+    verb_ = "runs" if number == 1 else "run"
+    return f"{number} {verb_} on {where}: {', '.join(_few(plan.gates, room))}"
+
+
+def _few(names: Sequence[str], room: int | None) -> Iterator[str]:
+    """Names, as many as there is room for."""
+    for name in names:
+        if room is not None and len(name) + len(", …") > room:
+            yield "…"
+            return
+        yield name
+        room = None if room is None else room - len(name) - len(", ")
+
+
+def place_of(reason: Reason, places: Mapping[str, Place]) -> Place | None:
+    """Where the field was written, or the nearest section around it."""
+    path = reason.path if reason.cause is Cause.FIELD else ""
+    while path:
+        if path in places:
+            return places[path]
+        path = path.rpartition(".")[0]
+    return None
+
+
+def line_of(place: Place) -> str:
+    """File and line, as editors and terminals open them."""
+    return f"{printable(place.file)}:{place.line}"
+
+
+def show(value: JsonValue) -> str:
+    """A value on one line; hashes are cut as git cuts them."""
+    match value:
+        case None:
+            return "unset"
+        case bool():
+            return "true" if value else "false"
+        case str() if len(value) == 64 and set(value) <= set("0123456789abcdef"):
+            return value[:12]
+        case str() if _OTHERWISE.fullmatch(value):
+            return f'"{value}"'
+        case str():
+            return printable(value)
+        case float() if value.is_integer():
+            return str(int(value))
+        case dict() if value == IN_DOUBT:
+            return "in doubt"
+        case dict():
+            pairs = (f"{printable(k)}: {show(v)}" for k, v in value.items())
+            return "{" + ", ".join(pairs) + "}"
+        case list():
+            return "[" + ", ".join(show(item) for item in value) + "]"
+        case _:
+            return json.dumps(value)
+
+
+def drifted(plan: Plan) -> Iterator[str]:
+    """How the world was seen to differ from the state, a line each."""
+    for drift in plan.drift:
+        yield f"{printable(drift.address)}: {printable(drift.detail)}"
+
+
+def printable(text: str) -> str:
+    """Text that cannot move the cursor or hide what follows it."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def counts(plan: Plan) -> str:
+    """The last line of a plan."""
+    if plan.is_empty:
+        return "No changes: what is live is what the stack says."
+    new = (Action.CREATE, Action.REPLACE)
+    made = Counter(c.kind for c in plan.changes if c.action in new and not c.ready)
+    done = Counter(c.action for c in plan.changes)
+    parts = [f"{made[kind]} to {VERBS[kind][0]}" for kind in Kind if made[kind]]
+    parts += [f"{done[a]} to {words}" for a, words in _DONE.items() if done[a]]
+    return f"Plan: {', '.join(parts) or 'to finish what an earlier run left'}."
+
+
+def _described_build(fields: Flat, spec: Flat) -> str:
+    parts = [f"llama-server {fields.get('llama_cpp.tag', '')}".strip()]
+    origins = (fields.get("llama_cpp.package"), fields.get("llama_cpp.binary"))
+    parts += [show(origin) for origin in origins if origin]
+    match spec.get("source"):
+        case str(source) if source.startswith("source-"):
+            parts.append(f"from source ({source.removeprefix('source-')})")
+        case "release":
+            parts.append("upstream's archive")
+        case _:
+            pass
+    match fields.get("llama_cpp.patches"):
+        case [*patches] if patches:
+            parts[0] += f" + {len(patches)} patch{'es' if len(patches) > 1 else ''}"
+    if cuda := fields.get("llama_cpp.cuda"):
+        parts.append(f"CUDA {printable(str(cuda))}")
+    return " · ".join([*parts, *_size(spec)])
+
+
+def _described_weights(spec: Flat) -> str:
+    match spec:
+        case {"about": {"model": [str(name), *_]}} | {
+            "where": {"requirement": str(name)}
+        }:
+            return " · ".join([show(name), *_size(spec)])
+        case _:
+            return " · ".join(["GGUF", *_size(spec)])
+
+
+def _described_snapshot(fields: Flat) -> str:
+    """Return what was asked before it was taken."""
+    match fields.get("snapshot.warmup"):
+        case [_]:
+            return "1 warm-up request"
+        case [*requests] if requests:
+            return f"{len(requests)} warm-up requests"
+        case _:
+            return ""
+
+
+def _size(spec: Flat) -> list[str]:
+    match spec.get("about"):
+        case {"size": int(size)}:
+            return [show_bytes(size)]
+        case _:
+            return []
+
+
+def _described_server(fields: Flat) -> str:
+    host, port = str(fields.get("local.host", "")), fields.get("local.port", "")
+    parts = [http_address(host, port) if "local.port" in fields else ""]
+    if alias := fields.get("model.alias"):
+        parts.append(show(alias))
+    return " · ".join(part for part in parts if part)
+
+
+def step_text(step: "Step") -> str:
+    """One step, in the words that both plan and apply use."""
+    from deployer.planning import steps  # noqa: PLC0415 - a plan without changes has none
+
+    match step:
+        case steps.Make(nodes):
+            made = [f"{VERBS[n.kind][0]} {n.address} {n.key[:8]}" for n in nodes]
+            return ", ".join(made)
+        case steps.Stage(node):
+            return f"stage {node.address} {node.key[:8]}"
+        case steps.Check(node, gates):
+            return f"check {node.address}: {', '.join(gates)}"
+        case steps.Promote(nodes):
+            return f"promote {_server_of(nodes)}"
+        case steps.Resume(release):
+            return f"finish promoting release {release.number}"
+        case steps.Validate(nodes, gates):
+            return f"validate {_server_of(nodes)}: {', '.join(gates)}"
+        case steps.Update(node, paths):
+            return f"update {node.address} in place: {', '.join(paths)}"
+        case steps.Note(nodes):
+            return f"note {', '.join(n.address for n in nodes)}"
+        case steps.Start(record):
+            return f"start {record.address} {record.key[:8]}"
+        case steps.Stop(record):
+            return f"stop {record.address} {record.key[:8]} to make room"
+        case steps.Retire(record):
+            return f"retire {record.address} {record.key[:8]}"
+        case steps.Forget():
+            return "forget what was live"
+        case _:
+            assert_never(step)
+
+
+def _server_of(nodes: tuple[Node, ...]) -> str:
+    return next(f"{n.address} {n.key[:8]}" for n in nodes if n.kind is Kind.SERVER)
 
 
 _MIB, _GIB = 1024**2, 1024**3
@@ -31,7 +340,7 @@ _TOGETHER = {"output": "compute", "context": "compute", "process": "compute"}
 
 
 def fit_line(fit: Fit) -> str:
-    """What is needed, of what: ``L40S 48 GB: weights 16.7 + … = 19.6 GiB (44 %)``."""
+    """Return ``L40S 48 GB: weights 16.7 + … = 19.6 GiB (44 %)``."""
     joined: dict[str, int] = {}
     for name, size in fit.parts:
         name = _TOGETHER.get(name, name)  # noqa: PLW2901 - the name it is told by
@@ -40,7 +349,7 @@ def fit_line(fit: Fit) -> str:
     unit = "GiB" if fit.total >= _GIB else "MiB"
     parts = " + ".join(f"{name} {number(size)}" for name, size in joined.items())
     share = f" ({percent(fit)})" if fit.capacity else ""
-    doubt = ", and what could not be told" if fit.unsure else ""
+    doubt = ", and an unknown rest" if fit.unsure else ""
     return f"{fit.where}: {parts} = {number(fit.total)} {unit}{share}{doubt}"
 
 
@@ -149,9 +458,8 @@ def _lines(
 
 
 def _steps(plan: Plan) -> Iterator[str]:
-    """What an apply would do; imported here, since most plans are not asked for it."""
+    """Yield the steps of an apply; most plans are not asked for them."""
     from deployer.planning.steps import steps_of  # noqa: PLC0415 - see above
-    from deployer.show.words import step_text  # noqa: PLC0415 - see above
 
     for number, step in enumerate(steps_of(plan), start=1):
         yield f"  {number}. {step_text(step)}"

@@ -8,9 +8,13 @@ address of this machine says plainly where it leads, or is refused.
 import ipaddress
 import os
 import re
+import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
+
+from deployer.stack.fields.values import HERE
 
 _NAMES = ("metadata.google.internal", "metadata.goog", "metadata", "instance-data")
 _NETWORKS = tuple(
@@ -26,7 +30,6 @@ _NETWORKS = tuple(
 _HOST = re.compile(
     r"[A-Za-z+]+://(?:[^/?#@]*@)*(?P<url>\[[^]]*\]|[^/?#:@]*)|(?:[^/@:]*@)?(?P<git>[^/:]+):"
 )
-_NUMBER = re.compile(r"0[xX][0-9a-fA-F]{1,8}|[0-9]{1,11}")
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -64,7 +67,10 @@ def _addresses(name: str) -> Iterator[Address]:
     try:
         found: Address = ipaddress.ip_address(name)
     except ValueError:
-        yield from _as_c_reads(name)
+        with suppress(
+            OSError, ValueError
+        ):  # one to four numbers, octal and hexadecimal too
+            yield ipaddress.IPv4Address(socket.inet_aton(name))
         return
     yield found
     if isinstance(found, ipaddress.IPv6Address):
@@ -73,29 +79,6 @@ def _addresses(name: str) -> Iterator[Address]:
         yield ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)  # 64:ff9b::a.b.c.d
 
 
-def _as_c_reads(name: str) -> Iterator[Address]:
-    """An IPv4 address of one to four numbers, octal and hexadecimal too."""
-    parts = name.split(".")
-    if not 1 <= len(parts) <= 4 or not all(map(_NUMBER.fullmatch, parts)):
-        return
-    try:
-        numbers = [_number(part) for part in parts]
-    except ValueError:
-        return
-    *above, last = numbers
-    room = 4 - len(above)
-    if last < 256**room and all(number < 256 for number in above):
-        high = sum(n << 8 * (3 - at) for at, n in enumerate(above))
-        yield ipaddress.IPv4Address(high + last)
-
-
-def _number(text: str) -> int:
-    if text.lower().startswith("0x"):
-        return int(text, 16)
-    return int(text, 8) if text.startswith("0") else int(text)
-
-
-_HERE = "file://"
 _SCP = re.compile(r"\w[\w.-]*@\w[\w.-]*:[\w./][\w./-]*")
 _ELSEWHERE = ("commondir", "objects/info/alternates", "objects/info/http-alternates")
 """Files by which a repository takes its content from another folder."""
@@ -103,7 +86,7 @@ _ELSEWHERE = ("commondir", "objects/info/alternates", "objects/info/http-alterna
 
 def folder_of(repo: str) -> str | None:
     """The folder of this machine that an address names; None for the network's."""
-    return repo.removeprefix(_HERE) if repo.lower().startswith(_HERE) else None
+    return repo.removeprefix(HERE) if repo.lower().startswith(HERE) else None
 
 
 def trouble_of(repo: str) -> tuple[str, str] | None:
@@ -150,7 +133,7 @@ def leads_out(folder: Path) -> str:
 
 
 def _trouble_here(repo: str, folder: str) -> tuple[str, str] | None:
-    if not repo.startswith(_HERE) or not folder.startswith("/"):
+    if not repo.startswith(HERE) or not folder.startswith("/"):
         what = f"`{repo}` names a host, and a file has none"
         return what, "write `file:///…`, three slashes and the path"
     for sign, why in (("%", "git decodes it"), ("\\", "it is no path"), ("~", "")):

@@ -15,12 +15,11 @@ from deployer.runtime.keys import KEY_FORM
 from deployer.spelling import did_you_mean, one_of, shown
 from deployer.stack.addresses import host_of, is_loopback, is_metadata
 from deployer.stack.checks_modal import modal_checks
-from deployer.stack.fields.effects import Flag
 from deployer.stack.fields.gate_options import Custom
 from deployer.stack.fields.model import GPUS, LlamaCpp, Model, Scaling, Stack
 from deployer.stack.fields.schema import OTHER_NAMES
 from deployer.stack.fields.server import Server
-from deployer.stack.fields.values import seconds
+from deployer.stack.fields.values import Flag, seconds
 
 NEW_KEY = (
     "take a key of printable ASCII without commas and blanks, such as that of"

@@ -1,24 +1,23 @@
-"""What the model refuses, in words: what was expected, what is written, what to do."""
+"""Errors of the model in words: what was expected, what is written, what to do.
+
+What a place expects is read off the schema.
+"""
 
 import json
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any
 
 from pydantic import ValidationError
 
 from deployer.diagnostics import Diagnostic
 from deployer.spelling import did_you_mean, nearest, one_of, shown
-from deployer.stack.expected import (
-    at,
-    choices,
-    expected,
-    keys,
-    matches,
-    owners,
-    real_path,
-)
-from deployer.stack.fields.schema import OTHER_NAMES
-from deployer.stack.yaml.yaml12 import (
+from deployer.stack.fields.marks import Section
+from deployer.stack.fields.model import Stack
+from deployer.stack.fields.schema import OTHER_NAMES, followed_schema
+from deployer.stack.fields.values import DURATION_PATTERN, SIZE_PATTERN
+from deployer.stack.yaml12 import (
     Broken,
     Listing,
     Node,
@@ -38,16 +37,52 @@ _THOUSANDS = re.compile(r"([0-9]{1,6})[kK]")
 """How people write context sizes."""
 
 
-def wrong_paths(error: ValidationError) -> dict[Steps, str]:
-    """Each path that is wrong, and how; one entry for all members of a union."""
+_FORMS: Mapping[str, str] = {
+    "name": "a name of lower-case letters, digits and dashes, at most 48 long, "
+    "that starts with a letter",
+    "llama_cpp.tag": "a release (`b9763` or `v1.2.3`) or a commit "
+    "of 7 to 40 hexadecimal digits",
+    "llama_cpp.commit": "a commit of 7 to 40 hexadecimal digits in lower case",
+    "llama_cpp.package": "a pinned package such as `name==1.2.3`",
+    "llama_cpp.cuda": "a CUDA version such as `12.8.1`",
+    "model.repo": "a repository such as `owner/name`",
+    "model.url": "an address such as `https://host/file.gguf`",
+    "model.sha256": "a SHA-256 digest of 64 hexadecimal digits in lower case",
+    "model.alias": "a text",
+    "auth.api_key.env": "the name of an environment variable such as `LLAMA_API_KEY`",
+    "local.host": "a host name or an IP address",
+}
+"""A field of each form of text -> the form in words; equal forms are said alike."""
+
+_UNITS: Mapping[str, str] = {
+    DURATION_PATTERN: "a duration such as `90s`, `5m` or `1h30m`, "
+    "or a number of seconds",
+    SIZE_PATTERN: "a size such as `24GiB` or `500MB`, or a number of bytes",
+}
+"""Forms that speak for the number beside them in a union, too."""
+
+_KINDS: Mapping[str, str] = {
+    "array": "a list",
+    "object": "a section of `key: value` lines",
+    "string": "a text",
+}
+
+Part = Mapping[str, Any]
+"""A part of the schema."""
+
+
+def wrong_paths(root: type[Section], error: ValidationError) -> dict[Steps, str]:
+    """Return each path that is wrong, and how; one entry for all members of a union."""
     wrong: dict[Steps, str] = {}
     for detail in error.errors(include_url=False, include_input=False):
-        wrong.setdefault(real_path(detail["loc"]), detail["type"])
+        wrong.setdefault(_real_path(root, detail["loc"]), detail["type"])
     parents = {path[:length] for path in wrong for length in range(len(path))}
     return {path: kind for path, kind in wrong.items() if path not in parents}
 
 
-def explained(wrong: Mapping[Steps, str], tree: Table) -> Iterator[Diagnostic]:
+def explained(
+    root: type[Section], wrong: Mapping[Steps, str], tree: Table
+) -> Iterator[Diagnostic]:
     """Yield a diagnostic for each wrong path that YAML has not reported already."""
     for path, kind in wrong.items():
         node = node_at(tree, path)
@@ -55,37 +90,37 @@ def explained(wrong: Mapping[Steps, str], tree: Table) -> Iterator[Diagnostic]:
             continue
         match kind:
             case "missing":
-                words = _missing(path)
+                words = _missing(root, path)
             case "extra_forbidden":
-                words = _unknown(path)
+                words = _unknown(root, path)
             case _:
-                words = _mismatch(path, node)
+                words = _mismatch(at(root, path), node)
         yield Diagnostic(dotted(path), *words)
 
 
-def _missing(path: Steps) -> tuple[str, str]:
-    field = at(path)
+def _missing(root: type[Section], path: Steps) -> tuple[str, str]:
+    field = at(root, path)
     below = f" under `{dotted(path[:-1])}`" if len(path) > 1 else ""
     return f"`{path[-1]}` is missing{below}", f"add `{path[-1]}:` ({expected(field)})"
 
 
-def _unknown(path: Steps) -> tuple[str, str]:
+def _unknown(root: type[Section], path: Steps) -> tuple[str, str]:
     *above, last = path
     key = str(last)
     section = tuple(above)
     under = f" under `{shown(dotted(section))}`" if section else ""
-    return f"unknown key `{shown(key)}`{under}", _meant(key, section)
+    return f"unknown key `{shown(key)}`{under}", _meant(root, key, section)
 
 
-def _meant(key: str, section: Steps) -> str:
+def _meant(root: type[Section], key: str, section: Steps) -> str:
     """Where the key went: another spelling, another section, or what there is."""
-    known = keys(at(section))
+    known = keys(at(root, section))
     plain = key.lower().lstrip("-").replace("-", "_")
     name = OTHER_NAMES.get(plain, plain)
     here = dotted(section)
     if name in known:
         return f"did you mean `{name}`?"
-    if elsewhere := [path for path in owners(name) if path != here]:
+    if elsewhere := [path for path in _owners(root, name) if path != here]:
         return f"it belongs elsewhere: write {one_of(elsewhere)}"
     if near := nearest(plain, known):
         return f"did you mean `{near}`?"
@@ -96,8 +131,7 @@ def _meant(key: str, section: Steps) -> str:
     return f"keys here: {', '.join(f'`{word}`' for word in known[:20])}"
 
 
-def _mismatch(path: Steps, node: Node | None) -> tuple[str, str]:
-    field = at(path)
+def _mismatch(field: Part, node: Node | None) -> tuple[str, str]:
     words = choices(field)
     what = f"expected {expected(field)}, got {_written(node)}"
     match node:
@@ -133,12 +167,12 @@ def _quoted(text: str, words: list[str]) -> str:
     return f"write `{word}`" if word in words else ""
 
 
-def _takes(field: Mapping[str, object], kind: str) -> bool:
+def _takes(field: Part, kind: str) -> bool:
     members = field.get("anyOf", [field])
     return isinstance(members, list) and kind in (m.get("type") for m in members)
 
 
-def _takes_numbers(field: Mapping[str, object]) -> bool:
+def _takes_numbers(field: Part) -> bool:
     return _takes(field, "integer") or _takes(field, "number")
 
 
@@ -160,3 +194,118 @@ def _written(node: Node | None) -> str:
             return f"the text `{shown(text)}`" if text else "an empty text"
         case _:
             return "nothing"
+
+
+def at(root: type[Section], path: Steps) -> Part:
+    """Return the part of the schema that a path of a file leads to; empty if none."""
+    node = followed_schema(root)
+    for step in path:
+        members = [_child(member, step) for member in _members(node)]
+        node = next((member for member in members if member), {})
+    return node
+
+
+def _real_path(root: type[Section], location: Steps) -> Steps:
+    """Return the path of a location by pydantic, which names union members."""
+    node = followed_schema(root)
+    path: list[str | int] = []
+    for step in location:
+        members = _members(node)
+        if len(members) > 1:
+            node = next((m for m in members if m.get("type") == "array"), {})
+            continue
+        path.append(step)
+        node = _child(node, step)
+    return tuple(path)
+
+
+def expected(node: Part) -> str:
+    """Return what belongs there, as `expected …` goes on."""
+    members = _members(node)
+    for member in members:
+        for pattern, words in _UNITS.items():
+            if str(member.get("pattern", "")).startswith(pattern):
+                return words
+    literals = choices(node)
+    if len(members) > 1 and {"type": "number"} in members:
+        members = [m for m in members if m.get("type") != "integer"]
+    others = dict.fromkeys(_one(member) for member in members if not _choices(member))
+    if not others:
+        return one_of(literals)
+    parts = [*others, *(f"`{word}`" for word in literals)]
+    return " or ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
+
+
+def choices(node: Part) -> list[str]:
+    """The words that may stand there, as they are written in YAML."""
+    return [word for member in _members(node) for word in _choices(member)]
+
+
+def matches(node: Part, text: str) -> bool:
+    """Return whether a text would be right there."""
+    patterns = [m.get("pattern", "") for m in _members(node) if m["type"] == "string"]
+    return any(re.search(pattern, text) for pattern in patterns)
+
+
+def keys(node: Part) -> list[str]:
+    """The keys that a section knows."""
+    return list(node.get("properties", {}))
+
+
+def _owners(root: type[Section], key: str) -> Iterator[str]:
+    """Yield every path outside the gates at which a key of that name is known."""
+    for name in keys(followed_schema(root)):
+        if name == key:
+            yield name
+        if name != "gates" and key in keys(at(root, (name,))):
+            yield f"{name}.{key}"
+
+
+def _members(node: Part) -> list[Part]:
+    """Return the members of a union; the part itself if it is none."""
+    return list(node.get("anyOf", [node]))
+
+
+def _child(node: Part, step: str | int) -> Part:
+    """Return what stands under a key or an index; empty for one that is not known."""
+    if isinstance(step, int):
+        below = node.get("items", {})
+    else:
+        below = node.get("properties", {}).get(step) or node.get("additionalProperties")
+    return below if isinstance(below, Mapping) else {}
+
+
+def _choices(node: Part) -> list[str]:
+    if node.get("type") == "boolean":
+        return ["true", "false"]
+    return [str(word) for word in node.get("enum", [node.get("const")]) if word]
+
+
+def _one(node: Part) -> str:
+    match node.get("type"):
+        case "integer":
+            return "a whole number" + _range(node)
+        case "number":
+            return "a number" + _range(node)
+        case "string" if words := _forms().get(node.get("pattern", "")):
+            return words
+        case "array":
+            return f"a list (each item: {expected(node['items'])})"
+        case kind:
+            return _KINDS.get(str(kind), "a value")
+
+
+def _range(node: Part) -> str:
+    low, high = node.get("minimum"), node.get("maximum")
+    if low is not None and high is not None:
+        return f" from {low} to {high}"
+    if (above := node.get("exclusiveMinimum")) is not None:
+        return " of at least 1" if node["type"] == "integer" else f" above {above}"
+    return "" if low is None else f" of at least {low}"
+
+
+@cache
+def _forms() -> dict[str, str]:
+    """The form in words of each pattern."""
+    parts = {path: at(Stack, tuple(path.split("."))) for path in _FORMS}
+    return {part["pattern"]: _FORMS[path] for path, part in parts.items()}

@@ -10,20 +10,18 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from deployer.diagnostics import Diagnostic, Place, place_of, placed
+from deployer.diagnostics import Diagnostic, Place, placed
 from deployer.errors import StackError
-from deployer.spelling import did_you_mean, shown
-from deployer.stack.addresses import folder_of, places_of, trouble_of
+from deployer.spelling import shown
+from deployer.stack.addresses import places_of, trouble_of
 from deployer.stack.checks import checks
 from deployer.stack.checks_modal import modal_notes
-from deployer.stack.fields.marks import Section, fields_of, leaves
-from deployer.stack.fields.model import Stack
-from deployer.stack.fields.project_fields import Project, problems_of
-from deployer.stack.fields.values import JsonValue
-from deployer.stack.gate_files import files_of
+from deployer.stack.fields.marks import leaves
+from deployer.stack.fields.model import Project, Stack, problems_of
+from deployer.stack.fields.values import HERE, File, Folder, JsonValue
+from deployer.stack.files import Named, named_by
 from deployer.stack.project_root import how_to_allow, may_read, root_of
-from deployer.stack.yaml.overlay import read_layers
-from deployer.stack.yaml.yaml12 import (
+from deployer.stack.yaml12 import (
     Broken,
     Entry,
     Scalar,
@@ -34,6 +32,7 @@ from deployer.stack.yaml.yaml12 import (
     missing,
     parse,
     plain,
+    read_layers,
     text_of,
     walk,
 )
@@ -103,8 +102,8 @@ def _refused_values(
     """Tell what the model refuses; the paths of it, of a missing key its section's."""
     from deployer.stack.explain_problems import explained, wrong_paths  # noqa: PLC0415 - paid for only on trouble
 
-    wrong = wrong_paths(error)
-    problems += explained(wrong, written.tree)
+    wrong = wrong_paths(Stack, error)
+    problems += explained(Stack, wrong, written.tree)
     return [path[:-1] if how == "missing" else path for path, how in wrong.items()]
 
 
@@ -152,45 +151,30 @@ def _related(one: str, other: str) -> bool:
 
 def _unusable(stack: Stack, written: Written) -> Iterator[Diagnostic]:
     """The files that a stack names and may not read, or that are not there."""
-    folder = written.path.parent
-    root = root_of(written.path)
-    files = dict(_files_of(stack))
+    folder, root = written.path.parent, root_of(written.path)
     repo = stack.llama_cpp.repo
-    if repo is not None and (told := trouble_of(repo)):
-        yield Diagnostic("llama_cpp.repo", shown(told[0], longest=200), told[1])
-    for path, name in (*files.items(), *_folders_of(stack)):
-        if name is None:
+    if repo is not None and (trouble := trouble_of(repo)):
+        yield Diagnostic("llama_cpp.repo", shown(trouble[0], longest=200), trouble[1])
+    for it in named_by(stack):
+        if it.optional or (it.path == "llama_cpp.repo" and trouble_of(repo or "")):
             continue
-        if not may_read(folder / name, root, written.allowed):
-            what = f"`{shown(name)}` is outside the project of the stack"
-            yield Diagnostic(path, what, how_to_allow(folder / name))
-        elif path in files and (told := _trouble_with(folder / name, name)):
-            yield Diagnostic(path, *told)
+        for place in _places(it, folder):
+            if not may_read(place, root, written.allowed):
+                name = shown(str(place) if it.mark == Folder(scheme=HERE) else it.name)
+                what = f"`{name}` is outside the project of the stack"
+                yield Diagnostic(it.path, what, how_to_allow(place))
+            elif isinstance(it.mark, File) and (told := _trouble_with(place, it.name)):
+                yield Diagnostic(it.path, *told)
 
 
-def _folders_of(stack: Stack) -> Iterator[tuple[str, str | None]]:
-    """The folders of this machine that a stack takes its source from."""
-    yield "llama_cpp.source_path", stack.llama_cpp.source_path
-    repo = stack.llama_cpp.repo or ""
-    if (folder := folder_of(repo)) is not None and trouble_of(repo) is None:
+def _places(it: Named, folder: Path) -> Iterator[Path]:
+    """Yield where a named file or folder lies; for a repository, where git finds it."""
+    if it.mark == Folder(scheme=HERE):
         # git takes `x.git` for `x` only where it is: an absent one decides nothing.
-        first, *others = places_of(folder)
-        for place in (first, *(it for it in others if os.path.lexists(it))):
-            yield "llama_cpp.repo", str(place)
-
-
-def _files_of(stack: Stack) -> Iterator[tuple[str, str | None]]:
-    """The files of this machine that a stack names, by field."""
-    named = {"llama_cpp.binary": stack.llama_cpp.binary, "model.path": stack.model.path}
-    if stack.model.path is not None:
-        named["model.mmproj"] = stack.model.mmproj
-    if stack.snapshot:
-        for index, warmup in enumerate(stack.snapshot.warmup or ()):
-            named[f"snapshot.warmup.{index}.image"] = warmup.image
-    if stack.server is not None and str(stack.server.chat_template).endswith(".jinja"):
-        named["server.chat_template"] = stack.server.chat_template
-    named |= {it.path: it.name for it in files_of(stack.gates) if it.certain}
-    yield from named.items()
+        first, *others = places_of(it.name)
+        yield from (first, *(place for place in others if os.path.lexists(place)))
+    else:
+        yield folder / it.name
 
 
 def _trouble_with(path: Path, name: str) -> tuple[str, str] | None:
@@ -273,9 +257,6 @@ def _notes(stack: Stack, places: Mapping[str, Place]) -> tuple[str, ...]:
     return (*unread, *(modal_notes(stack) if stack.engine == "modal" else ()))
 
 
-_WORDS = {"a valid string": "a text", "an object": "a mapping"}
-
-
 def load_project(path: Path) -> Project:
     """Read the project file; raises StackError with every problem, by place."""
     file = str(path)
@@ -287,7 +268,7 @@ def load_project(path: Path) -> Project:
 
 
 def project_in(text: str, file: str) -> Project:
-    """The project that a text says; raises StackError as `load_project` does."""
+    """Return the project of a text; raises StackError as `load_project` does."""
     try:
         table, problems = parse(text, file)
     except UnreadableError as error:
@@ -297,47 +278,13 @@ def project_in(text: str, file: str) -> Project:
         with no_plugins():
             project = Project.model_validate_json(json.dumps(plain(table)))
     except ValidationError as error:
-        problems += _refused_project(error, places, Place(file))
+        from deployer.stack.explain_problems import explained, wrong_paths  # noqa: PLC0415 - paid for only on trouble
+
+        found = explained(Project, wrong_paths(Project, error), table)
+        problems += placed(found, places, Place(file))
         raise StackError(problems) from error
-    broken = [] if project.state is None else problems_of(project.state)
-    problems += placed(broken, places, Place(file))
+    if project.state is not None:
+        problems += placed(problems_of(project.state), places, Place(file))
     if problems:
         raise StackError(problems)
     return project
-
-
-def _refused_project(
-    error: ValidationError, places: Mapping[str, Place], whole: Place
-) -> Iterator[Diagnostic]:
-    """Yield what the model refuses, in words."""
-    for detail in error.errors(include_url=False, include_input=False):
-        steps = tuple(step for step in detail["loc"] if isinstance(step, str))
-        path = dotted(steps)
-        place = place_of(places, path) or whole
-        name = shown(steps[-1]) if steps else "the file"
-        match detail["type"]:
-            case "extra_forbidden":
-                section = _section(steps[:-1])
-                known = list(fields_of(section)) if section else []
-                hint = did_you_mean(steps[-1], known)
-                keys = f"keys here: {', '.join(known)}"
-                what, hint = f"unknown key `{name}`", hint or keys
-            case "missing":
-                what, hint = f"`{name}` is missing", ""
-            case _:
-                expected = detail["msg"].removeprefix("Input should be ")
-                expected = _WORDS.get(expected, expected)
-                what, hint = f"`{name}`: expected {_lower(expected)}", ""
-        yield Diagnostic(path, what, hint, place=place)
-
-
-def _section(steps: tuple[str, ...]) -> type[Section] | None:
-    section: type[Section] | None = Project
-    for step in steps:
-        field = fields_of(section).get(step) if section else None
-        section = field.section if field else None
-    return section
-
-
-def _lower(text: str) -> str:
-    return text[:1].lower() + text[1:]

@@ -292,7 +292,7 @@ class FileStateStore:
         return (
             f"go on from the version before it (serial {kept.serial}) with "
             f"`cp {quoted(backup)} {quoted(self.path)}`; the next `apply` "
-            "makes up what it does not know"
+            "fills in what it does not know"
         )
 
     def _whole(self, serial: int) -> State | None:
@@ -347,7 +347,7 @@ def refuse_other(stored: State, state: State, expect: int) -> None:
     """Raise StalePlanError unless ``state`` comes right after ``stored``."""
     if stored.lineage != state.lineage:
         raise StalePlanError(
-            f"the state of `{stored.stack}` is another one now, begun anew",
+            f"the state of `{stored.stack}` is a new one now",
             hint="run `deployer plan` again",
         )
     if stored.serial != expect:

@@ -5,6 +5,10 @@ kernel.  It appears whole and locked, by a hard link, which is atomic on network
 file systems too.  Where the holder named this host, and the kernel has no lock any
 more, the holder is gone: the next one takes over.  About other hosts the kernel may
 know nothing: there a person has to say so, with the ID (`unlock`).
+
+How often to look follows from how long this holder was seen to hold it: the end of an
+apply of seconds is noticed within a second, that of one of minutes within a tenth of
+it, and five seconds at most.
 """
 
 import os
@@ -12,10 +16,11 @@ import pwd
 import shlex
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol
 
 from deployer.artefacts.json_files import (
     FormError,
@@ -26,6 +31,7 @@ from deployer.artefacts.json_files import (
     versioned,
 )
 from deployer.errors import LockedError, StateError
+from deployer.stack.fields.values import show_seconds
 from deployer.system.files import Grip, grip, guarded, sync_folder
 
 _VERSION = 1
@@ -247,3 +253,83 @@ def _told(path: Path) -> Iterator[None]:
 
 def _not_locked(path: Path) -> StateError:
     return StateError(f"`{path.stem}` is not locked")
+
+
+SHORTEST, LONGEST = 0.5, 5.0
+"""Seconds between two looks."""
+SHARE = 0.1
+"""The share of the time that a holder was seen by which a look may be late."""
+
+Tell = Callable[[str, float], None]
+"""Told who holds the lock, and for how many seconds it was waited for by now.
+
+Called at every look; what it raises ends the waiting.
+"""
+
+
+def pause_after(seen: float, chance: float) -> float:
+    """Seconds to the next look at a lock whose holder was seen that long.
+
+    ``chance`` spreads the looks of those who wait, so that they do not come at once.
+    """
+    return min(max(seen * SHARE, SHORTEST), LONGEST) * (0.5 + chance)
+
+
+class Lockable(Protocol):
+    """A store with a lock."""
+
+    def lock(self, *, operation: str) -> AbstractContextManager[None]:
+        """Keep everybody else from applying until the block ends."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a run waits for a lock, and what tells it the time."""
+
+    seconds: float
+    """0: not at all."""
+    clock: Callable[[], float]
+    """Monotonic seconds."""
+    sleep: Callable[[float], None]
+    chance: Callable[[], float]
+    """A number between 0 and 1, another one each time."""
+    pause: Callable[[float, float], float] = pause_after
+
+
+@contextmanager
+def lock_in_time(
+    store: Lockable, patience: Patience, *, operation: str, tell: Tell
+) -> Iterator[None]:
+    """Hold the lock of a stack; LockedError where others do for all that time."""
+    with ExitStack() as held:
+        _wait(store, patience, operation, tell, held)
+        yield
+
+
+def _wait(
+    store: Lockable, patience: Patience, operation: str, tell: Tell, held: ExitStack
+) -> None:
+    begun = since = patience.clock()
+    holder = ""
+    while True:
+        try:
+            return held.enter_context(store.lock(operation=operation))
+        except LockedError as error:
+            now = patience.clock()
+            left = begun + patience.seconds - now
+            if left <= 0:
+                raise _refusal(error, patience) from error
+            if error.message != holder:
+                holder, since = error.message, now
+            tell(holder, now - begun)
+            pause = patience.pause(now - since, patience.chance())
+            patience.sleep(min(pause, left))
+
+
+def _refusal(error: LockedError, patience: Patience) -> LockedError:
+    """The error as it is where nobody waited, else with how long it was."""
+    if not patience.seconds:
+        return error
+    waited = show_seconds(patience.seconds)
+    return LockedError(f"{error.message}, still after {waited}", error.hint)

@@ -146,7 +146,7 @@ class Found:
 
 
 class Client(Protocol):
-    """What is asked of a store of `obstore`; it raises what that raises."""
+    """The calls to a store of `obstore`; it raises what that raises."""
 
     def get(self, path: str, /) -> "GetResult":
         """An object."""
@@ -587,7 +587,7 @@ class ObjectStateStore:
 
     def _just_locked(self) -> LockedError:
         return LockedError(
-            f"`{self.stack}` was just locked or freed by somebody else",
+            f"`{self.stack}` was just locked or freed by another process",
             hint="run it again to see by whom",
         )
 

@@ -1,14 +1,14 @@
-"""What programs that deployer starts are given: where they are found, what they see.
+"""Programs that deployer starts: where they are found, what they see, how to wait.
 
-The one list of variables.  A program gets those that it needs and no others: what a
-job holds besides (tokens, keys of a cloud) is nobody else's business, and a variable
-such as ``PYTHONPATH`` or ``LD_PRELOAD`` would bring code along.
+Here is the one list of variables.  A program gets those that it needs and no others:
+what a job holds besides (tokens, keys of a cloud) is nobody else's business, and a
+variable such as ``PYTHONPATH`` or ``LD_PRELOAD`` would bring code along.
 """
 
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Final
 
@@ -16,7 +16,7 @@ COMMON: Final = (
     *("PATH", "LD_LIBRARY_PATH", "HOME", "USER", "LOGNAME"),
     *("LANG", "LANGUAGE", "LC_*", "TZ", "TMPDIR"),
 )
-"""Of every program; names may be patterns."""
+"""For every program; names may be patterns."""
 NETWORK: Final = (
     *("http_proxy", "https_proxy", "no_proxy", "all_proxy"),
     *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"),
@@ -72,3 +72,22 @@ def _absolute(folders: str) -> str:
     found = folders.split(os.pathsep)
     kept = (f for f in found if os.path.isabs(f) and os.path.realpath(f) != here)  # noqa: PTH117 - as `which` reads it
     return os.pathsep.join(kept)
+
+
+def growing(first: float, longest: float, factor: float = 1.5) -> Iterator[float]:
+    """Seconds to pause, again and again, each ``factor`` times the one before.
+
+    So nothing is noticed later than by ``factor`` - 1 of the time that it took, or
+    by ``longest``.
+    """
+    pause = first
+    while True:
+        yield pause
+        pause = min(pause * factor, longest)
+
+
+def cores() -> int:
+    """Cores that this process may use; fewer than there are inside a container."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

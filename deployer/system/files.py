@@ -147,11 +147,11 @@ _CANNOT_LOCK = (
     errno.ENOTSUP,
     errno.EOPNOTSUPP,
 )
-"""What network file systems answer that know no locks, or none on folders."""
+"""Answers of network file systems that know no locks, or none on folders."""
 
 
 class Grip(Enum):
-    """What asking the kernel for a lock came to."""
+    """The kernel's answer to a request for a lock."""
 
     MINE = "mine"
     TAKEN = "taken"

@@ -17,10 +17,9 @@ from deployer.planning.actual import RunningServer
 from deployer.planning.events import Say, Talk
 from deployer.planning.resources import Kind, Node
 from deployer.planning.state import Record, record_of
-from deployer.stack.fields.effects import Effect
 from deployer.stack.fields.marks import marks_at
 from deployer.stack.fields.model import Stack
-from deployer.stack.fields.values import Flat
+from deployer.stack.fields.values import Effect, Flat
 from deployer.testing.states import ContractError, Fuse
 
 _Result = TypeVar("_Result")
@@ -38,7 +37,7 @@ class FakeEngine:
     ) -> None:
         self.fuse = fuse or Fuse()
         self.remakes = remakes
-        """What is promoted is made anew, so outputs are known only then."""
+        """Each promotion makes its server again, so outputs are known only then."""
         self.fails = fails
         """Calls that end in EngineError before they do anything: ``stage server``."""
         self.made: set[tuple[str, str]] = set()
@@ -52,7 +51,7 @@ class FakeEngine:
         self.traffic: dict[str, str] = {}
         """The key of the server that gets the traffic, by address."""
         self.outages: list[str] = []
-        """What left the traffic of an address without a server."""
+        """Calls that left the traffic of an address without a server."""
         self.diary: list[str] = []
 
     def preflight(self, nodes: Sequence[Node]) -> None:

@@ -13,16 +13,14 @@ from deployer.errors import (
     StalePlanError,
     StateError,
 )
-from deployer.planning.events import Event
+from deployer.planning.events import Event, Outcome, Verdict
 from deployer.planning.facts import Facts, Pin
 from deployer.planning.resources import Kind, digest
 from deployer.planning.state import Record, State
-from deployer.planning.verdict import Outcome, Verdict
-from deployer.stack.fields.effects import Effect
 from deployer.stack.fields.marks import leaves
 from deployer.stack.fields.model import Stack
-from deployer.stack.fields.values import JsonValue
-from deployer.stack.yaml.yaml12 import parse, plain
+from deployer.stack.fields.values import Effect, JsonValue
+from deployer.stack.yaml12 import parse, plain
 from deployer.state.lock import Holder, this_process
 
 _Result = TypeVar("_Result")
@@ -122,7 +120,7 @@ class MemoryStateStore:
     def unlock(self, holder_id: str) -> Holder:
         """Break the lock of the holder with this ID."""
         if self._holder is None or self._holder.id != holder_id:
-            raise LockedError(f"nobody with the ID `{holder_id}` holds the lock")
+            raise LockedError(f"the lock has not the ID `{holder_id}`")
         broken, self._holder = self._holder, None
         return broken
 

@@ -9,10 +9,9 @@ from deployer.artefacts import lock_file
 from deployer.engines.contract import Endpoint, Engine
 from deployer.engines.registry import ABILITIES
 from deployer.errors import GateError
-from deployer.planning.events import Event, Say, Used
+from deployer.planning.events import Event, Say, Used, Verdict
 from deployer.planning.state import Record, State
 from deployer.planning.steps import steps_of
-from deployer.planning.verdict import Verdict
 from deployer.stack.fields.values import Flat
 from deployer.usecases import plan_file, runs, steps
 from deployer.usecases.check import Judging

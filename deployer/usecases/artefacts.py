@@ -30,7 +30,7 @@ from deployer.llama.patches import PatchVerdict, load_patches, names_in
 from deployer.planning.events import Say, unwatched
 from deployer.planning.facts import Facts, Pin
 from deployer.planning.resources import Kind
-from deployer.show.words import show
+from deployer.show.text import show
 from deployer.stack.load import load
 from deployer.usecases.context.gc_roots import Unreachable, Users, users
 from deployer.usecases.context.settings import Options, Settings

@@ -16,11 +16,11 @@ from deployer.artefacts import lock_file
 from deployer.planning.plan import Drift, make_plan
 from deployer.planning.state import State
 from deployer.stack.fields.values import JsonValue
-from deployer.stack.yaml.overlay import read_layers
-from deployer.stack.yaml.yaml12 import plain
+from deployer.stack.files import named_in
+from deployer.stack.yaml12 import plain, read_layers
 from deployer.usecases.context.git import base_of
 from deployer.usecases.context.hosts import elsewhere, reconciled
-from deployer.usecases.context.settings import Settings, patches_folder
+from deployer.usecases.context.settings import Settings
 from deployer.usecases.context.stack_files import (
     Subject,
     name_in,
@@ -30,6 +30,7 @@ from deployer.usecases.context.stack_files import (
 )
 from deployer.usecases.plan import Planned
 from deployer.usecases.reading.prepared import Prepared
+from deployer.usecases.reading.read_stack import patch_files
 
 _LONGEST_NAME = 255
 """Characters; a longer text names no file."""
@@ -47,7 +48,11 @@ def changed_since(paths: Sequence[Path], revision: str) -> Selection:
     """The stacks among the paths that changed; UsageError where git cannot say."""
     base = base_of(_existing(paths[0]), revision)
     root = base.root.resolve()
-    touched = frozenset(Path(os.path.realpath(place)) for place in base.changed)
+    changed = {os.path.realpath(place) for place in base.changed}
+    # A folder that a stack names changed where a file in it did.
+    touched = frozenset(
+        changed | {str(up) for it in changed for up in Path(it).parents}
+    )
     files = stack_files(paths)
     with tempfile.TemporaryDirectory(prefix="deployer-base-") as folder:
         then = Path(os.path.realpath(folder))
@@ -92,18 +97,16 @@ def plan_gone(
 
 
 def _compared(
-    file: Path, touched: frozenset[Path], root: Path, then: Path
+    file: Path, touched: frozenset[str], root: Path, then: Path
 ) -> Subject | None:
     """The subject of a stack that changed; None for one that did not."""
     layers = read_layers(file)
     if layers.tree is None or layers.problems:
         return Subject(file)  # planning it tells what is wrong
     values = plain(layers.tree)
-    if touched.intersection(_beside(file, values)):
+    if touched.intersection(map(os.path.realpath, _beside(file, values))):
         return Subject(file)
-    if not touched.intersection(
-        Path(os.path.realpath(source)) for source in layers.sources
-    ):
+    if not touched.intersection(os.path.realpath(source) for source in layers.sources):
         return None
     before = then / Path(os.path.realpath(file)).relative_to(root)
     if not before.exists():
@@ -118,31 +121,16 @@ def _compared(
 
 
 def _beside(file: Path, values: JsonValue) -> Iterator[Path]:
-    """Files besides its layers that decide what a stack resolves to.
-
-    Any text of it may name one: a chat template, a gate's file, a picture, a patch.
-    """
-    yield Path(os.path.realpath(lock_file.lock_path(file)))
-    patches = patches_folder(file)
-    for text in _texts(values):
-        if text and "\0" not in text and len(text) <= _LONGEST_NAME:
-            yield Path(os.path.realpath(file.parent / text))
-            yield Path(os.path.realpath(patches / text / f"{text}.patch"))
-            yield Path(os.path.realpath(patches / text / "patch.yaml"))
-
-
-def _texts(values: JsonValue) -> Iterator[str]:
+    """Yield the files besides its layers that decide what a stack resolves to."""
+    yield lock_file.lock_path(file)
     match values:
-        case str():
-            yield values
-        case list():
-            for value in values:
-                yield from _texts(value)
-        case dict():
-            for value in values.values():
-                yield from _texts(value)
+        case {"llama_cpp": {"patches": [*names]}}:
+            yield from patch_files(file, (it for it in names if isinstance(it, str)))
         case _:
             pass
+    for it in named_in(values):
+        if it.name and "\0" not in it.name and len(it.name) <= _LONGEST_NAME:
+            yield file.parent / it.name
 
 
 def _gone(paths: Sequence[Path], root: Path, then: Path) -> Iterator[Subject]:

@@ -18,11 +18,10 @@ from deployer.gates.harness.runner import (
     run_gates,
 )
 from deployer.gates.harness.target import Comeback, Loading, Process, Target
-from deployer.planning.events import AtWork, Event, Judged, Say
+from deployer.planning.events import AtWork, Event, Judged, Say, Verdict
 from deployer.planning.plan import GATES_PREFIX, gates_of
 from deployer.planning.resources import Kind
 from deployer.planning.state import Record
-from deployer.planning.verdict import Verdict
 from deployer.stack.fields.gate_options import Gate, Gates
 from deployer.stack.fields.values import Flat, JsonValue
 from deployer.usecases.context.deployed import deployed

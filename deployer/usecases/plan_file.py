@@ -26,7 +26,7 @@ from deployer.errors import StalePlanError, UsageError
 from deployer.llama.flags.catalogue import catalogue_digest
 from deployer.planning.plan import Plan, Reason, make_plan
 from deployer.planning.resources import LOCK, StackFile, digest
-from deployer.show.words import show
+from deployer.show.text import show
 from deployer.spelling import harmless
 from deployer.stack.fields.values import Flat, JsonValue
 from deployer.system.files import guarded, open_regular, replace_file

@@ -25,10 +25,10 @@ from deployer.engines.registry import costs_of
 from deployer.errors import DeployerError, UsageError
 from deployer.gates.harness.answers import show_time
 from deployer.gates.harness.report import paired
+from deployer.planning.events import Outcome, Verdict, sign, word
 from deployer.planning.plan import Plan, make_plan
 from deployer.planning.resources import Kind
 from deployer.planning.state import Release, State, node_of
-from deployer.planning.verdict import Outcome, Verdict, sign, word
 from deployer.show import charts
 from deployer.show.charts import Axis, Bar, Frame, Mark, Series, Shape
 from deployer.show.monitor import RESTORE, WARM
@@ -44,7 +44,7 @@ from deployer.show.overview import (
     spread,
     verdict_of,
 )
-from deployer.show.words import describe, price
+from deployer.show.text import describe, price
 from deployer.spelling import harmless, secrets_of, without_secrets
 from deployer.stack.fields.values import JsonValue
 from deployer.usecases.context.settings import Settings

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Final
 
 from deployer.artefacts.json_files import FormError, decoded, parse
+from deployer.planning.events import Verdict, all_let_pass, summary
 from deployer.planning.plan import Cause, Plan
 from deployer.planning.state import State
-from deployer.planning.verdict import Verdict, all_let_pass, summary
-from deployer.show.words import because
+from deployer.show.text import because
 from deployer.stack.fields.values import JsonValue
 from deployer.system.files import contained, guarded, read_regular, replace_file
 from deployer.usecases.context.settings import utc_now

@@ -18,10 +18,10 @@ from deployer.errors import (
 )
 from deployer.planning import events
 from deployer.planning import steps as planned
+from deployer.planning.events import Verdict, all_let_pass, summary
 from deployer.planning.plan import gates_of
 from deployer.planning.resources import Kind, Node
 from deployer.planning.state import Begun, Record, Release, State, record_of, updated
-from deployer.planning.verdict import Verdict, all_let_pass, summary
 from deployer.stack.fields.values import Flat, show_seconds
 from deployer.state import StateStore
 from deployer.usecases.context.settings import utc_now

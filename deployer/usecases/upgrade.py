@@ -23,12 +23,12 @@ from deployer.llama.patches import Outcome, Patch, PatchVerdict, load_patches
 from deployer.planning.argv import FLAGS_PREFIX, words_by_field
 from deployer.planning.events import Watch
 from deployer.planning.facts import UPSTREAM, Facts
+from deployer.stack.edits import Edit, Remove, Rename, SetValue, applied, edited
 from deployer.stack.fields.marks import leaves
 from deployer.stack.fields.model import Stack
 from deployer.stack.fields.values import JsonValue
 from deployer.stack.load import Loaded, load
-from deployer.stack.yaml.edits import Edit, Remove, Rename, SetValue, applied, edited
-from deployer.stack.yaml.yaml12 import Steps, parse, plain
+from deployer.stack.yaml12 import Steps, parse, plain
 from deployer.system.files import read_regular
 from deployer.usecases.context.settings import Settings, patches_folder
 from deployer.usecases.reading.read_stack import number_of

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from deployer.artefacts.json_files import FormError, decoded, parse
 from deployer.engines.contract import write_files
-from deployer.planning.verdict import Outcome, Verdict
+from deployer.planning.events import Outcome, Verdict
 from deployer.show import monitor
 from deployer.show.monitor import RESTORE, WARM, Monitored
 from deployer.stack.fields.values import Flat, JsonValue
@@ -188,7 +188,7 @@ def _write(file: Path, probes: tuple[Probe, ...]) -> None:
 
 def render_monitor(stack_file: Path, settings: Settings, out: Path) -> tuple[Path, ...]:
     """Write what Prometheus and Grafana read; returns the files."""
-    from deployer.stack.yaml.edits import yaml_text  # noqa: PLC0415 - only here
+    from deployer.stack.edits import yaml_text  # noqa: PLC0415 - only here
 
     it = monitored(stack_file, settings)
     texts = {

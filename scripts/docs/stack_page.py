@@ -9,11 +9,10 @@ from typing import Any, Final, get_args
 from pydantic.fields import FieldInfo
 
 from deployer.gates.harness.gate import gate_class
-from deployer.stack.fields.effects import Effect, Flag, Marks
 from deployer.stack.fields.marks import Section, fields_of, plain
 from deployer.stack.fields.model import Stack
 from deployer.stack.fields.schema import schema_of, written_below
-from deployer.stack.fields.values import JsonValue
+from deployer.stack.fields.values import Effect, Flag, JsonValue, Marks
 from scripts.docs.types import type_words
 from tests.planning.examples import ADDRESS, EXAMPLES
 

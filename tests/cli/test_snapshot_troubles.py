@@ -98,7 +98,7 @@ def test_a_model_that_was_replaced_by_one_of_the_same_size(
     made = Frozen(make_project(tmp_path / "project"), criu)
     made.write(MAPPED)
     out = made.apply().out
-    assert "note: `server.mmap`: the snapshot holds no weights" in out
+    assert "note: `server.mmap`: the snapshot contains no weights" in out
     made.kill()
     assert "restored from its snapshot" in made.start()
 

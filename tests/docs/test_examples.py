@@ -16,7 +16,7 @@ from deployer.cli.main import main
 from deployer.stack.fields.model import Stack
 from deployer.stack.fields.schema import schema_of
 from deployer.stack.load import load
-from deployer.stack.yaml.yaml12 import parse, plain
+from deployer.stack.yaml12 import parse, plain
 from tests.docs.pages import (
     DOCS,
     PAGES,

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from deployer.planning.verdict import Outcome
+from deployer.planning.events import Outcome
 from tests.gates import fake_http as http
 from tests.gates import fake_server as fake
 from tests.gates.fake_http import Reply, Request, Responder, Script

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from deployer.gates.harness.runner import GateRequest, run_gates
 from deployer.gates.harness.target import Comeback, Process, Target
-from deployer.planning.verdict import Outcome, Verdict
+from deployer.planning.events import Outcome, Verdict
 from deployer.stack.fields import gate_options
 from deployer.stack.fields.values import JsonValue
 from tests.gates.fake_http import KEY, Script

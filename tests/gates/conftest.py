@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from deployer.gates.harness.answers import excerpt
-from deployer.planning.verdict import Outcome, sign
+from deployer.planning.events import Outcome, sign
 from tests.gates.checking import CASES, Case
 from tests.models import tiny
 from tests.models.vocabulary import Behaviour

@@ -11,7 +11,7 @@ import pytest
 
 from deployer.gates.harness.runner import GateRequest, run_gates
 from deployer.gates.harness.target import Target
-from deployer.planning.verdict import Outcome, Verdict
+from deployer.planning.events import Outcome, Verdict
 from tests.gates.breaking import ERROR, FAIL, UNCLEAR
 from tests.gates.checking import DATA, PROCESS, check, run_one, section
 from tests.gates.fake_http import KEY, Script

@@ -6,7 +6,7 @@ import pytest
 
 from deployer.gates import GATES
 from deployer.gates.harness.target import Target
-from deployer.planning.verdict import Outcome
+from deployer.planning.events import Outcome
 from deployer.stack.fields.values import JsonValue
 from tests.gates import fake_http as http
 from tests.gates import fake_server as fake

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from deployer.planning.verdict import Outcome
+from deployer.planning.events import Outcome
 from tests.gates import fake_agents as fake
 from tests.gates import fake_http as http
 from tests.gates.breaking import ERROR, FAIL, answers, template

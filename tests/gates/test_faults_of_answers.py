@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from deployer.gates.harness.target import Target
-from deployer.planning.verdict import Outcome, Verdict
+from deployer.planning.events import Outcome, Verdict
 from tests.gates import fake_http as http
 from tests.gates.breaking import CHAT, ERROR, FAIL, UNCLEAR, answers, model
 from tests.gates.checking import DATA, check, run_one

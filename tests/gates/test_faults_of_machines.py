@@ -13,7 +13,7 @@ from deployer.gates.checks.hardware import (
     free_memory,
 )
 from deployer.gates.harness.target import Process, Target
-from deployer.planning.verdict import Outcome
+from deployer.planning.events import Outcome
 from deployer.stack.fields import gate_options as asked
 from deployer.stack.fields.values import JsonValue
 from tests.gates.breaking import FAIL, UNCLEAR

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from deployer.gates.checks.restore import BeforeAndAfter, Restore
 from deployer.gates.harness.target import Comeback, Target
-from deployer.planning.verdict import Outcome
+from deployer.planning.events import Outcome
 from deployer.stack.fields import gate_options as asked
 from tests.gates.breaking import ERROR, FAIL, UNCLEAR, model
 from tests.gates.checking import check, coming_back

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from deployer.gates.harness.requests import PARAMETERS, TOOLS
-from deployer.planning.verdict import Outcome
+from deployer.planning.events import Outcome
 from tests.gates import fake_http as http
 from tests.gates import fake_server as fake
 from tests.gates.breaking import CHAT, FAIL, UNCLEAR, answers, template, when

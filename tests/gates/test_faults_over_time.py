@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from deployer.planning.verdict import Outcome
+from deployer.planning.events import Outcome
 from tests.gates import fake_http as http
 from tests.gates import fake_server as fake
 from tests.gates.breaking import (

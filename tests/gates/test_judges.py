@@ -12,7 +12,7 @@ from deployer.gates.checks.server import Build, Props, context_per_slot
 from deployer.gates.harness.answers import Answer, Event, Streamed
 from deployer.gates.harness.gate import gate_class
 from deployer.gates.harness.target import Target
-from deployer.planning.verdict import Outcome
+from deployer.planning.events import Outcome
 from deployer.stack.fields import gate_options as asked
 from deployer.stack.fields.values import JsonValue
 from tests.gates.checking import section

@@ -10,7 +10,7 @@ from deployer.gates.harness.runner import (
     together,
 )
 from deployer.gates.harness.target import Target
-from deployer.planning.verdict import Exchange, Outcome, Verdict
+from deployer.planning.events import Exchange, Outcome, Verdict
 from tests.gates import fake_http as http
 from tests.gates import fake_server as fake
 from tests.gates.breaking import CHAT, answers

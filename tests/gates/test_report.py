@@ -20,7 +20,7 @@ from deployer.gates.harness.report import (
     table,
     write_report,
 )
-from deployer.planning.verdict import Exchange, Outcome, Verdict
+from deployer.planning.events import Exchange, Outcome, Verdict
 
 ASKED = Exchange("POST /v1/chat/completions {}", 500, "<b>oops</b>", 0.02, "a note")
 UNANSWERED = Exchange("GET /slots", None, "", 0.01)

@@ -10,9 +10,9 @@ from deployer.engines.contract import Endpoint, Observation
 from deployer.engines.place import Keys
 from deployer.errors import UsageError
 from deployer.gates.harness.target import Process
+from deployer.planning.events import Outcome, Verdict
 from deployer.planning.resources import Kind
 from deployer.planning.state import Record
-from deployer.planning.verdict import Outcome, Verdict
 from deployer.stack.fields.gate_options import Custom
 from deployer.stack.fields.values import JsonValue
 from deployer.testing.engines import FakeEngine

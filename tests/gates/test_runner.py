@@ -21,7 +21,7 @@ from deployer.gates.harness.runner import (
     with_numbers,
 )
 from deployer.gates.harness.target import Target
-from deployer.planning.verdict import Outcome, Verdict
+from deployer.planning.events import Outcome, Verdict
 from tests.gates import fake_http as http
 from tests.gates import fake_server as fake
 from tests.gates.breaking import CHAT, answers

@@ -14,13 +14,13 @@ import pytest
 
 from deployer.artefacts.store import Store
 from deployer.gates.harness.target import Target as Server
-from deployer.llama.build.compile import SERVER, Settings, build_from_source
+from deployer.llama.build.compile import Settings, build_from_source
 from deployer.llama.build.trees import SourceRequest, Surroundings, pin_tree
 from deployer.llama.patches import Patch, load_patch
-from deployer.planning.events import unwatched
+from deployer.planning.events import Outcome, Verdict, unwatched
 from deployer.planning.facts import Pin
 from deployer.planning.resources import digest
-from deployer.planning.verdict import Outcome, Verdict
+from deployer.runtime.compile import SERVER
 from tests.gates.checking import run_one
 from tests.gates.real_server import KEY, serving
 from tests.gguf.allocating import compared

@@ -1,15 +1,16 @@
 """The definitions that cmake gets, and what is refused before."""
 
+from pathlib import Path
+
 import pytest
 
 from deployer.llama.build.recipe import (
     ARCHITECTURES,
     Target,
-    build_command,
-    configure_command,
     options,
     refusals,
 )
+from deployer.runtime.compile import build_command, configure_command
 from deployer.stack.fields.model import GPUS
 
 L40S = Target(9763, "d7ff0741f0aaa", cuda="12.8.1", architectures=("89",))
@@ -156,9 +157,16 @@ def test_a_definition_that_is_none_is_refused_with_the_right_form() -> None:
 
 
 def test_the_commands() -> None:
-    assert configure_command(
-        cmake="cmake", source="s", build="b", generator="Ninja", definitions=("A=1",)
-    ) == ["cmake", "-S", "s", "-B", "b", "-G", "Ninja", "-DA=1"]
-    assert build_command(cmake="cmake", build="b", jobs=4) == [
+    assert configure_command(Path("s"), Path("b"), ("A=1",)) == [
+        "cmake",
+        "-S",
+        "s",
+        "-B",
+        "b",
+        "-G",
+        "Ninja",
+        "-DA=1",
+    ]
+    assert build_command(Path("b"), 4) == [
         *("cmake", "--build", "b", "--target", "llama-server", "--parallel", "4")
     ]

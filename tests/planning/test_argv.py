@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deployer.planning.argv import words_of
+from deployer.planning.argv import command_line, template_file, words_of
 from deployer.planning.graph import build_number
 from deployer.stack.fields.marks import leaves
 from deployer.stack.fields.values import JsonValue
@@ -173,3 +173,47 @@ def test_a_word_is_never_split_at_spaces() -> None:
     """No shell is between us and llama-server."""
     words = argv({"reasoning_budget_message": "that will do; rm -rf *"}, 9763)
     assert words == ["--reasoning-budget-message", "that will do; rm -rf *"]
+
+
+def test_what_the_engine_decides_comes_last_so_that_it_wins() -> None:
+    least = command_line(
+        "llama-server",
+        ["--jinja"],
+        model="m.gguf",
+        mmproj=None,
+        template=None,
+        host="127.0.0.1",
+        port=8080,
+        key_file=None,
+    )
+    assert least == (
+        *("llama-server", "--jinja", "--model", "m.gguf"),
+        *("--host", "127.0.0.1", "--port", "8080"),
+    )
+    most = command_line(
+        "llama-server",
+        ["--chat-template", "mine.jinja", "--jinja"],
+        model="m.gguf",
+        mmproj="p.gguf",
+        template="/store/mine.jinja",
+        host="::1",
+        port=1,
+        reuse_port=True,
+        key_file="/run/key",
+    )
+    assert most == (
+        *("llama-server", "--chat-template-file", "/store/mine.jinja", "--jinja"),
+        *("--model", "m.gguf", "--mmproj", "p.gguf", "--host", "::1", "--port", "1"),
+        *("--reuse-port", "--api-key-file", "/run/key"),
+    )
+
+
+def test_a_template_is_a_file_by_its_ending() -> None:
+    assert template_file(["--jinja", "--chat-template", "a.jinja", "-x"]) == "a.jinja"
+    assert template_file(["--chat-template", "chatml"]) is None
+    assert template_file(["--jinja"]) is None
+
+
+def test_a_mapping_is_one_word_in_one_spelling() -> None:
+    words = argv({"chat_template_kwargs": {"b": 1, "a": True}}, 9763)
+    assert words == ["--chat-template-kwargs", '{"a":true,"b":1}']

@@ -2,7 +2,7 @@
 
 from deployer.planning.plan import Drift
 from deployer.planning.steps import steps_of
-from deployer.show.words import step_text
+from deployer.show.text import step_text
 from tests.planning.checking import (
     DROPS,
     KEEPS,

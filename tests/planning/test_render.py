@@ -14,8 +14,7 @@ from deployer.planning.resources import Kind
 from deployer.planning.state import IN_DOUBT, Begun, Loose
 from deployer.planning.steps import steps_of
 from deployer.show.data import plan_data
-from deployer.show.text import plan_text
-from deployer.show.words import SIGNS, printable, show, step_text, verb
+from deployer.show.text import SIGNS, plan_text, printable, show, step_text, verb
 from deployer.stack.fields.values import JsonValue
 from tests.planning.checking import KEEPS, LOCAL, SNAPSHOT, but, deployed, planned
 

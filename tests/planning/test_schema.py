@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from deployer.stack.fields.model import Stack
 from deployer.stack.fields.schema import DIALECT, schema_of, schema_text
-from deployer.stack.yaml.yaml12 import parse, plain
+from deployer.stack.yaml12 import parse, plain
 
 ROOT = Path(__file__).parents[2]
 STACKS = sorted((ROOT / "stacks").rglob("*.yaml"))

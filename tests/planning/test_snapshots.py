@@ -28,7 +28,7 @@ def test_a_machine_that_cannot_says_why_and_what_to_do() -> None:
 
 def test_mapped_weights_are_told_where_they_are_not_in_the_snapshot() -> None:
     (told,) = notes(ASKED)
-    assert told.startswith("`server.mmap`: the snapshot holds no weights")
+    assert told.startswith("`server.mmap`: the snapshot contains no weights")
     assert notes(ASKED.replace("ctx_size: 4096", "mmap: false")) == []
     assert notes(MODAL + "snapshot: {}\n", DROPS) == []
 

@@ -2,7 +2,7 @@
 
 import json
 
-from deployer.planning.warmup import request_of
+from deployer.planning.argv import request_of
 from deployer.runtime.warmup import Request, body_of
 from deployer.stack.fields.values import Flat
 

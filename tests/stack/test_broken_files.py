@@ -10,7 +10,7 @@ import yaml
 from deployer.diagnostics import Diagnostic, diagnostics_text, in_order
 from deployer.errors import StackError
 from deployer.stack.load import load
-from deployer.stack.yaml.yaml12 import LOADER, UnreadableError, parse
+from deployer.stack.yaml12 import LOADER, UnreadableError, parse
 
 LONG = bool(os.environ.get("DEPLOYER_LONG"))
 BYTES_MUTATED = 4000 if LONG else 1000

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployer.stack.yaml.edits import Edit, Remove, Rename, SetValue, applied, edited
-from deployer.stack.yaml.yaml12 import parse, plain
+from deployer.stack.edits import Edit, Remove, Rename, SetValue, applied, edited
+from deployer.stack.yaml12 import parse, plain
 
 BLOCK = """\
 # head

@@ -5,7 +5,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployer.stack.yaml.yaml12 import (
+from deployer.stack.yaml12 import (
     LOADER,
     Loader,
     UnreadableError,

@@ -114,7 +114,7 @@ def test_a_state_of_another_lineage_is_refused(
     store: FileStateStore, first: State, second: State
 ) -> None:
     store.write(first, expect=0)
-    with pytest.raises(StalePlanError, match="another one now, begun anew"):
+    with pytest.raises(StalePlanError, match="is a new one now"):
         store.write(replace(second, lineage="l2"), expect=1)
     assert store.read() == first
 
@@ -150,7 +150,7 @@ def test_a_damaged_state_names_the_version_before_it(
     assert caught.value.hint == (
         "go on from the version before it (serial 1) with "
         f"`cp {store.backup} {store.path}`; the next `apply` "
-        "makes up what it does not know"
+        "fills in what it does not know"
     )
 
 

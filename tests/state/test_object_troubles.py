@@ -227,7 +227,7 @@ def test_a_lock_that_changes_hands_while_it_is_broken_stays(
     holder = kept.holder()
     assert holder is not None
     refuses(kept, lock=MovedError())
-    just = "`demo` was just locked or freed by somebody else"
+    just = "`demo` was just locked or freed by another process"
     told = (just, "run it again to see by whom")
     assert error_of(lambda: kept.unlock(holder.id)) == told
 
@@ -236,7 +236,7 @@ def test_a_lock_that_is_free_and_cannot_be_had_is_given_up(
     kept: ObjectStateStore, client: FakeObjects
 ) -> None:
     refuses(kept, lock=MovedError())
-    just = "`demo` was just locked or freed by somebody else"
+    just = "`demo` was just locked or freed by another process"
     told = (just, "run it again to see by whom")
     assert error_of(lambda: enter(kept)) == told
     assert [it.method for it in client.log] == ["GET"] * ATTEMPTS
@@ -304,7 +304,7 @@ def test_what_is_stored_already_is_not_written(
 
 def test_another_lineage_is_refused(kept: ObjectStateStore, first: State) -> None:
     written(kept, first, 1)
-    with pytest.raises(StalePlanError, match="begun anew"):
+    with pytest.raises(StalePlanError, match="is a new one now"):
         kept.write(replace(first, lineage="l2", serial=2), expect=1)
 
 

@@ -6,13 +6,7 @@ from contextlib import contextmanager
 import pytest
 
 from deployer.errors import CancelledError, LockedError
-from deployer.state.lock_wait import (
-    LONGEST,
-    SHORTEST,
-    Patience,
-    lock_in_time,
-    pause_after,
-)
+from deployer.state.lock import LONGEST, SHORTEST, Patience, lock_in_time, pause_after
 from deployer.testing.states import MemoryStateStore
 
 

@@ -21,8 +21,7 @@ from deployer.cli.progress_display import Show
 from deployer.diagnostics import Diagnostic, Severity
 from deployer.errors import GateError, UsageError
 from deployer.gates.harness.runner import GateEvent, Waiting
-from deployer.planning.events import AtWork
-from deployer.planning.verdict import all_let_pass, summary
+from deployer.planning.events import AtWork, all_let_pass, summary
 from deployer.stack.fields.values import JsonValue
 from deployer.system.files import read_regular
 from deployer.usecases.check import Checked, Checking, check, check_url

@@ -13,8 +13,7 @@ from deployer.cli.terminal import styled
 from deployer.diagnostics import diagnostics_text
 from deployer.planning.events import unwatched
 from deployer.planning.fit import fit_data
-from deployer.show.text import fit_text, gib, mib
-from deployer.show.words import printable
+from deployer.show.text import fit_text, gib, mib, printable
 from deployer.stack.fields.values import JsonValue, show_bytes
 from deployer.usecases.context.settings import settings_of
 

@@ -13,7 +13,7 @@ from deployer.planning.resources import Kind
 from deployer.planning.state import Release
 from deployer.show.data import plan_data
 from deployer.show.overview import Overview, overview_data
-from deployer.show.words import because, describe
+from deployer.show.text import because, describe
 from deployer.spelling import harmless
 from deployer.stack.fields.values import JsonValue
 from deployer.system.file_modes import users_mode

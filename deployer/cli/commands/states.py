@@ -163,7 +163,7 @@ def state_repair(stack: Path) -> None:
         click.echo("nothing to repair: the state can be read")
         return
     click.echo(f"`{found.stack}` goes on from serial {found.serial}")
-    click.echo("the next `apply` fills in the rest")
+    click.echo("the next `apply` fills in what it does not know")
 
 
 @state_command.command("unlock")

@@ -19,7 +19,7 @@ from deployer.engines.local.program import run_server
 from deployer.engines.place import Place
 from deployer.errors import EngineError, SourceError
 from deployer.llama.build import releases
-from deployer.llama.build.compile import SERVER, Settings, build_from_source
+from deployer.llama.build.compile import Settings, build_from_source
 from deployer.llama.build.trees import TREE_SOURCES, Surroundings
 from deployer.llama.known.symptoms import likely_cause
 from deployer.llama.patches import load_patches
@@ -27,6 +27,7 @@ from deployer.planning.events import Say, Talk
 from deployer.planning.facts import Pin
 from deployer.planning.resources import Kind, Node
 from deployer.planning.state import Record
+from deployer.runtime.compile import SERVER
 from deployer.stack.fields.values import Flat, JsonValue
 
 

@@ -42,7 +42,7 @@ from deployer.planning.actual import RunningServer
 from deployer.planning.events import Say, Talk
 from deployer.planning.resources import Kind, Node
 from deployer.planning.state import Record, record_of
-from deployer.show.words import show
+from deployer.show.text import show
 from deployer.stack.fields.values import Flat, JsonValue, show_bytes
 from deployer.system.children import NVIDIA, find_program, variables
 

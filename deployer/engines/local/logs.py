@@ -14,7 +14,7 @@ from deployer.engines.local.log_trimmer import (
     numbered,
     shift,
 )
-from deployer.system.pauses import growing
+from deployer.system.children import growing
 
 _PAUSES: Final = (0.01, 0.25)
 """The first and the longest between two looks at a log; a line begins them anew."""

@@ -9,9 +9,10 @@ from typing import Final
 
 from deployer.engines.local.supervise.process import scrubbed
 from deployer.errors import EngineError
-from deployer.planning.argv import TEMPLATE, TEMPLATE_ENDING
+from deployer.planning.argv import TEMPLATE
 from deployer.runtime.serve import with_template
 from deployer.spelling import did_you_mean, one_of
+from deployer.stack.fields.values import TEMPLATE_ENDING
 
 _SECONDS: Final = 30
 """It answers in milliseconds; a hung loader must not hang us."""
@@ -54,7 +55,7 @@ def known_template(argv: Sequence[str], server: Path) -> tuple[str, ...]:
     Raises EngineError for a file that is not there, and for a name that is neither
     beside the build nor built into llama-server, with the nearest names.
     """
-    from deployer.llama.build.compile import TEMPLATES  # noqa: PLC0415 - rarely needed
+    from deployer.runtime.compile import TEMPLATES  # noqa: PLC0415 - rarely needed
 
     kept = server.parent.parent / TEMPLATES
     found = with_template(argv, kept)

@@ -48,7 +48,7 @@ from typing import Final
 from deployer.engines.local import ports
 from deployer.engines.local.ports import in_use, listeners
 from deployer.errors import EngineError
-from deployer.system.pauses import growing
+from deployer.system.children import growing
 
 GATE_SOURCE: Final = "127.0.0.2"
 """The address that the deployer's own requests to a candidate come from."""

@@ -21,7 +21,7 @@ from deployer.llama.build.trees import pinned_patches
 from deployer.llama.known.tables import prices
 from deployer.llama.patches import Patch
 from deployer.planning import costs
-from deployer.planning.argv import template_file
+from deployer.planning.argv import request_of, template_file
 from deployer.planning.costs import (
     BUILD_CORES,
     BUILD_MEMORY,
@@ -34,9 +34,9 @@ from deployer.planning.costs import (
 )
 from deployer.planning.facts import Pin
 from deployer.planning.resources import Graph, Kind, Node
-from deployer.planning.warmup import request_of
 from deployer.runtime.warmup import Request
 from deployer.stack.fields.values import Flat, JsonValue, seconds
+from deployer.stack.files import named_in, nested
 
 BUILD_TIMEOUT: Final = 2 * 3600
 CPU_IMAGE: Final = "ubuntu:24.04"
@@ -260,11 +260,9 @@ def outputs_of(node: Node) -> Flat:
 
 
 def files_of(node: Node, needs: Mapping[str, Flat]) -> tuple[str, ...]:
-    """Files beside the stack that a server needs: pictures, a chat template."""
-    fields = _fields(node, needs)
-    named = [str(path) for it in _warmups(fields) if (path := it.get("image"))]
-    template = template_file(_texts(node.spec.get("argv")))
-    return tuple(dict.fromkeys([*named, *([template] if template else [])]))
+    """Return the files beside the stack that a server needs, such as images."""
+    named = named_in(nested(_fields(node, needs)))
+    return tuple(dict.fromkeys(it.name for it in named if it.served))
 
 
 def assets_of(

@@ -16,7 +16,7 @@ from deployer.errors import AuthError, EngineError
 from deployer.planning.resources import Kind
 from deployer.planning.state import Record
 from deployer.stack.fields.values import JsonValue
-from deployer.system.pauses import growing
+from deployer.system.children import growing
 
 _SEARCHED_LINES: Final = 200
 _PAUSES: Final = (0.1, 1.0)

@@ -25,7 +25,7 @@ from deployer.errors import DeployerError, EngineError, TimedOutError
 from deployer.llama.known.symptoms import likely_cause
 from deployer.planning.events import Progress, Say, Talk
 from deployer.stack.fields.values import show_seconds
-from deployer.system.pauses import growing
+from deployer.system.children import growing
 
 _Result = TypeVar("_Result")
 

@@ -33,7 +33,7 @@ from deployer.gates.harness.answers import (
 from deployer.gates.harness.client import Client
 from deployer.gates.harness.gate import Gate, Subject
 from deployer.gates.harness.target import Target
-from deployer.planning.verdict import Exchange, Outcome
+from deployer.planning.events import Exchange, Outcome
 from deployer.stack.fields import gate_options as asked
 from deployer.system.children import python_command, variables
 

@@ -25,7 +25,7 @@ from deployer.gates.harness.answers import (
 from deployer.gates.harness.client import Client
 from deployer.gates.harness.gate import Gate, Subject
 from deployer.gates.harness.requests import CHAT, Body, chat_body
-from deployer.planning.verdict import Exchange
+from deployer.planning.events import Exchange
 from deployer.stack.fields import gate_options as asked
 
 _TOO_LONG: Final = "exceed_context_size_error"

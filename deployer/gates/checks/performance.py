@@ -38,10 +38,10 @@ from deployer.gates.harness.client import Client, Unanswered, connected
 from deployer.gates.harness.gate import Gate, Subject
 from deployer.gates.harness.requests import CHAT, PROMPT, Body, chat_body
 from deployer.gates.harness.target import Target
-from deployer.planning.verdict import Outcome
+from deployer.planning.events import Outcome
 from deployer.stack.fields import gate_options as asked
 from deployer.stack.fields.values import seconds
-from deployer.system.pauses import growing
+from deployer.system.children import growing
 
 _PROMPT_TOKENS: Final = "llamacpp:prompt_tokens_total"
 _PREDICTED_TOKENS: Final = "llamacpp:tokens_predicted_total"

@@ -35,7 +35,7 @@ from deployer.gates.harness.answers import (
 from deployer.gates.harness.client import Client, Unanswered, beside
 from deployer.gates.harness.gate import Gate, Subject
 from deployer.gates.harness.requests import CHAT, Body, chat_body
-from deployer.planning.verdict import Exchange, Outcome
+from deployer.planning.events import Exchange, Outcome
 from deployer.stack.fields import gate_options as asked
 from deployer.system.files import read_regular
 

@@ -13,7 +13,7 @@ from typing import Final, NoReturn, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from deployer.planning.verdict import Outcome
+from deployer.planning.events import Outcome
 from deployer.stack.fields.values import show_seconds
 
 

@@ -20,7 +20,7 @@ import stamina
 
 from deployer.gates.harness.answers import Answer, Event, Streamed, excerpt
 from deployer.gates.harness.target import Target
-from deployer.planning.verdict import Exchange
+from deployer.planning.events import Exchange
 from deployer.stack.fields.values import JsonValue
 
 CONNECT_SECONDS = 10.0

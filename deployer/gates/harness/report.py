@@ -16,7 +16,7 @@ from typing import Final
 from xml.etree import ElementTree as ET
 
 from deployer.gates.harness.answers import excerpt, show_time
-from deployer.planning.verdict import (
+from deployer.planning.events import (
     Exchange,
     Outcome,
     Verdict,

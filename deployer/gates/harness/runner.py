@@ -23,7 +23,7 @@ from deployer.gates.harness.answers import (
 from deployer.gates.harness.client import Client, Unanswered, connected
 from deployer.gates.harness.gate import gate_class
 from deployer.gates.harness.target import Target
-from deployer.planning.verdict import Exchange, Outcome, Verdict
+from deployer.planning.events import Exchange, Outcome, Verdict
 from deployer.stack.fields.gate_options import Gate as Parameters
 from deployer.stack.fields.values import seconds, show_seconds
 

@@ -28,8 +28,8 @@ from deployer.llama.patches import Patch
 from deployer.planning.events import Progress, Watch
 from deployer.planning.facts import Pin
 from deployer.planning.resources import digest
-from deployer.system.children import COMPILERS, find_program, variables
-from deployer.system.pauses import cores
+from deployer.runtime.compile import build_command, collect, configure_command
+from deployer.system.children import COMPILERS, cores, find_program, variables
 
 # Flags of the user's shell would end up in binaries that other stacks share.
 _LANGUAGE = re.compile(r"LC_.*|LANG|LANGUAGE")
@@ -248,10 +248,7 @@ def _block(lines: list[str]) -> Iterator[str]:
             yield line
 
 
-SERVER = "bin/llama-server"
-TEMPLATES = "templates"
 _NICENESS = "10"
-_LIBRARIES = ("lib*.so", "lib*.so.*", "lib*.dylib")
 _PATIENCE = 10  # seconds for the build tool to end once it is told to
 _STATUS = "[%f/%t] "  # ninja's own default, which the user may have changed
 
@@ -340,7 +337,13 @@ def compile_server(
         run = _Run(job.name, place, tools, progress, lock)
         run.configure(definitions)
         files = run.build(job.jobs)
-        _collect(place, into)
+        try:
+            collect(place.build, place.source, into, copy)
+        except FileNotFoundError as error:
+            raise EngineError(
+                "the build ended without `llama-server`",
+                hint=f"the whole log is `{place.log}`",
+            ) from error
     return Compiled(files=files, log=place.log)
 
 
@@ -448,12 +451,12 @@ class _Run:
             if self.place.configured.read_text(encoding="utf-8") == here:
                 return
             shutil.rmtree(self.place.build)
-        command = recipe.configure_command(
+        command = configure_command(
+            self.place.source,
+            self.place.build,
+            definitions,
             cmake=self.tools.cmake,
-            source=str(self.place.source),
-            build=str(self.place.build),
             generator=self.tools.generator,
-            definitions=definitions,
         )
         self.progress(Progress(f"configuring {self.name}", 0, None, unit="lines"))
         self._run(command, what="configured", watch=lambda _: None)
@@ -469,9 +472,7 @@ class _Run:
                 compiled += step.compiled
                 self.progress(Progress(self.name, step.done, step.total, step.unit))
 
-        command = recipe.build_command(
-            cmake=self.tools.cmake, build=str(self.place.build), jobs=jobs
-        )
+        command = build_command(self.place.build, jobs, cmake=self.tools.cmake)
         self._run(command, what="compiled", watch=watch)
         return compiled
 
@@ -540,30 +541,6 @@ def _advice(error: list[str]) -> str:
     if "no space left" in text or "quota exceeded" in text:
         return "free space with `deployer store gc`; "
     return ""
-
-
-def _collect(place: Work, into: Path) -> None:
-    """Copy the server, the libraries it needs, and the chat templates."""
-    built = place.build / "bin"
-    server = built / "llama-server"
-    if not server.is_file():
-        raise EngineError(
-            f"the build ended without `{server.name}`",
-            hint=f"the whole log is `{place.log}`",
-        )
-    target = into / SERVER
-    target.parent.mkdir(parents=True, exist_ok=True)
-    copy(server.resolve(), target)
-    for pattern in _LIBRARIES:
-        for library in sorted(built.glob(pattern)):
-            beside = target.parent / library.name
-            if not os.path.lexists(beside):
-                copy(library, beside)
-    templates = sorted((place.source / "models" / "templates").glob("*.jinja"))
-    if templates:
-        (into / TEMPLATES).mkdir()
-    for template in templates:
-        copy(template.resolve(), into / TEMPLATES / template.name)
 
 
 @dataclass(frozen=True, slots=True)

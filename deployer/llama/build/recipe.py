@@ -14,9 +14,6 @@ from deployer.diagnostics import Diagnostic
 System: TypeAlias = Literal["Linux", "Darwin"]
 Version: TypeAlias = tuple[int, ...]
 
-TARGET = "llama-server"
-"""The one target that is built."""
-
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -149,21 +146,6 @@ def options(target: Target, *, ccache: bool) -> tuple[str, ...]:
         f"LLAMA_BUILD_COMMIT={(target.commit or 'unknown')[:9]}",
         *target.cmake,
     )
-
-
-def configure_command(
-    *, cmake: str, source: str, build: str, generator: str, definitions: tuple[str, ...]
-) -> list[str]:
-    """The command that configures a build folder."""
-    return [
-        *(cmake, "-S", source, "-B", build, "-G", generator),
-        *(f"-D{definition}" for definition in definitions),
-    ]
-
-
-def build_command(*, cmake: str, build: str, jobs: int) -> list[str]:
-    """The command that builds llama-server in a configured folder."""
-    return [cmake, "--build", build, "--target", TARGET, "--parallel", str(jobs)]
 
 
 def toolkit(version: str) -> Version:

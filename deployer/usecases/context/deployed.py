@@ -19,7 +19,7 @@ from deployer.planning.resources import Graph
 from deployer.planning.state import Record, State
 from deployer.stack.fields.values import Flat, show_seconds
 from deployer.state import StateStore
-from deployer.state.lock_wait import Patience, lock_in_time
+from deployer.state.lock import Patience, lock_in_time
 from deployer.usecases.context.hosts import (
     elsewhere,
     placed,

@@ -108,7 +108,7 @@ def _bases(files: Sequence[Path]) -> set[Path]:
     nameless = {file for file in files if name_in(text_of(file)) is None}
     if not nameless:
         return set()
-    from deployer.stack.yaml.overlay import read_layers  # noqa: PLC0415 - rarely needed
+    from deployer.stack.yaml12 import read_layers  # noqa: PLC0415 - rarely needed
 
     others = [file for file in files if file not in nameless]
     extended = {

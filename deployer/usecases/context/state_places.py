@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from deployer.errors import DeployerError, UsageError
-from deployer.stack.fields.project_fields import StateOptions
+from deployer.stack.fields.model import StateOptions
 from deployer.stack.load import load_project, project_in
 from deployer.stack.project_root import allowed_in, how_to_allow, may_read, root_of
 from deployer.state import KEPT

@@ -25,21 +25,20 @@ from deployer.planning.argv import words_by_field
 from deployer.planning.events import Watch, unwatched
 from deployer.planning.facts import HEADER, Facts, Pin
 from deployer.planning.graph import (
-    TEMPLATE_DIGEST,
-    WARMUP_DIGESTS,
     architectures_of,
     build_number,
     expand,
+    judged_by,
     narrowed,
     snapshot_notes,
     tag_number,
 )
 from deployer.planning.resources import Abilities, Graph, Kind
-from deployer.stack.addresses import folder_of, places_of
+from deployer.stack.addresses import places_of
 from deployer.stack.fields.marks import leaves
 from deployer.stack.fields.model import Stack
-from deployer.stack.fields.values import Flat
-from deployer.stack.gate_files import files_of, judged_by
+from deployer.stack.fields.values import HERE, Flat, Folder
+from deployer.stack.files import named_by
 from deployer.stack.load import Loaded, load
 from deployer.stack.project_root import (
     PROJECT_FILE,
@@ -106,10 +105,8 @@ def look_at_all(
         return None
     paths = (
         *map(str, (*loaded.sources, lock_path(stack_file))),
-        *map(str, _patch_files(stack, stack_file)),
-        *map(str, _named_template(stack, folder)),
-        *map(str, _artefacts(stack, folder)),
-        *map(str, _gate_files(stack, folder)),
+        *map(str, patch_files(stack_file, stack.llama_cpp.patches or ())),
+        *map(str, _named_paths(stack, folder)),
         *map(str, _weights_in_store(facts, graph, settings)),
         *_programs(stack, settings),
     )
@@ -152,47 +149,28 @@ def _around(stack_file: Path) -> Iterator[str]:
     yield _MEMORY_LIMIT
 
 
-def _patch_files(stack: Stack, stack_file: Path) -> Iterator[Path]:
-    """Every file of the patches that a stack names."""
+def patch_files(stack_file: Path, names: Iterable[str]) -> Iterator[Path]:
+    """Yield every file of the patches of a stack."""
     folder = patches_folder(stack_file)
-    for name in stack.llama_cpp.patches or ():
+    for name in names:
         yield folder / name / "patch.yaml"
         yield folder / name / f"{name}.patch"
 
 
-def _named_template(stack: Stack, folder: Path) -> Iterator[Path]:
-    """The chat template of the user's."""
-    name = stack.server.chat_template if stack.server is not None else None
-    if name is not None and name.endswith(".jinja"):
-        yield folder / name
-
-
-def _artefacts(stack: Stack, folder: Path) -> Iterator[Path]:
-    """Files of this machine that the plan depends on."""
+def _named_paths(stack: Stack, folder: Path) -> Iterator[Path]:
+    """Yield every path that a stack names, there or not, and what belongs to it."""
+    for it in named_by(stack):
+        repository = it.mark == Folder(scheme=HERE)
+        yield from places_of(it.name) if repository else (folder / it.name,)
     if stack.llama_cpp.binary is not None:
-        yield folder / stack.llama_cpp.binary
         # Beside a llama-server of the user lie the libraries that it loads.
         beside = Path(os.path.realpath(folder / stack.llama_cpp.binary)).parent
         yield beside
         yield from sorted(beside.glob("lib*"))
-    if (place := folder_of(stack.llama_cpp.repo or "")) is not None:
-        yield from places_of(place)
     if stack.model.path is not None:
         from deployer.artefacts.sources.paths import parts_of  # noqa: PLC0415 - few lie here
 
         yield from parts_of(folder / stack.model.path)
-        if stack.model.mmproj is not None:
-            yield folder / stack.model.mmproj
-    for warmup in (stack.snapshot and stack.snapshot.warmup) or ():
-        if warmup.image is not None:
-            yield folder / warmup.image
-
-
-def _gate_files(stack: Stack, folder: Path) -> Iterator[Path]:
-    """Files that gates name, there or not; a word of a command may become one."""
-    for it in files_of(stack.gates):
-        if it.certain or not Path(it.name).is_absolute():  # programs of the system
-            yield folder / it.name
 
 
 def _weights_in_store(facts: Facts, graph: Graph, settings: Settings) -> Iterator[Path]:
@@ -338,10 +316,9 @@ def _digests_of(
 ) -> dict[str, str]:
     """Of the files that a stack names and the lock file stands for."""
     digests = {f"llama_cpp.patches.{patch.name}": patch.digest for patch in patches}
-    for name in _pictures(stack):
-        digests[f"{WARMUP_DIGESTS}{name}"] = sha256_of(folder / name, unwatched)
-    if (template := template_of(stack, folder)) is not None:
-        digests[TEMPLATE_DIGEST] = sha256_of(template, unwatched)
+    for it in named_by(stack):
+        if it.served:
+            digests[it.digest] = sha256_of(folder / it.name, unwatched)
     return digests
 
 
@@ -353,11 +330,7 @@ def gate_files(
     A word of a command is one only where the stack may read it.
     """
     folder, root = stack_file.parent, root_of(stack_file)
-    found = {
-        it.field: folder / it.name
-        for it in files_of(stack.gates)
-        if it.certain or not Path(it.name).is_absolute()  # programs of the system
-    }
+    found = {it.digest: folder / it.name for it in named_by(stack) if it.judged}
     return {
         field: file
         for field, file in found.items()
@@ -388,19 +361,6 @@ def _refuse_beside(stack: Stack, stack_file: Path, settings: Settings) -> None:
                 f"`{file}` is outside the project of the stack",
                 hint=how_to_allow(file),
             )
-
-
-def template_of(stack: Stack, folder: Path) -> Path | None:
-    """The chat template of the user's that a stack names; raises UsageError."""
-    name = stack.server.chat_template if stack.server is not None else None
-    if name is None or not name.endswith(".jinja"):
-        return None
-    if not (folder / name).is_file():
-        raise UsageError(
-            f"there is no chat template `{folder / name}`",
-            hint="`server.chat_template` names a file relative to the stack",
-        )
-    return folder / name
 
 
 def patches_of(stack: Stack, stack_file: Path) -> "tuple[Patch, ...]":
@@ -469,10 +429,3 @@ def _refuse_snapshot(stack: Stack, abilities: Abilities) -> None:
             f"snapshots do not work here: {abilities.why_not}",
             hint="; or ".join(filter(None, (abilities.hint, _COLD))),
         )
-
-
-def _pictures(stack: Stack) -> Iterator[str]:
-    """The pictures of the warm-up, relative to the stack."""
-    for warmup in (stack.snapshot and stack.snapshot.warmup) or ():
-        if warmup.image is not None:
-            yield warmup.image

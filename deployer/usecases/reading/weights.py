@@ -9,8 +9,9 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from deployer.artefacts import lock_file
 from deployer.artefacts.store import Entry, Store
@@ -43,8 +44,11 @@ from deployer.show.text import fit_line
 from deployer.show.text import sized as shown_size
 from deployer.stack.checks import gpu_types
 from deployer.stack.fields.gate_options import Gates
+from deployer.stack.fields.marks import fields_of, leaves
 from deployer.stack.fields.model import Stack
-from deployer.stack.fields.values import size_in_bytes
+from deployer.stack.fields.server import Server
+from deployer.stack.fields.values import Memory, size_in_bytes
+from deployer.stack.files import named_by
 from deployer.stack.load import Loaded
 from deployer.system.files import read, read_regular, write
 from deployer.usecases.context.settings import Settings
@@ -90,11 +94,11 @@ def _in_files(pin: Pin, entry: Entry) -> Facts | None:
         return None
 
 
-_UNTOLD_FLAGS = (
+_MOVES_MEMORY = {
     *("n-cpu-ffn", "cpu-moe", "model-draft", "spec-draft-model", "lora"),
     *("lora-scaled", "control-vector", "kv-unified-per-slot", "mmproj-device"),
-)
-"""Options without a field that take or move memory."""
+}
+"""Options that take or move memory, whether or not they have a field by now."""
 _CGROUP = Path("/sys/fs/cgroup/memory.max")
 
 
@@ -119,32 +123,41 @@ def sized(stack: Stack, locked: Locked, weights: Facts) -> Sized:
 
 
 def serving_of(stack: Stack, locked: Locked) -> Serving:
-    """The options of a stack that decide about memory."""
-    server = stack.server
-    build = build_number(stack, locked)
-    if server is None:
-        return Serving(build=build)
-    layers = server.n_gpu_layers
-    attention = {"on": True, "off": False}
-    return Serving(
-        build=build,
-        ctx_size=server.ctx_size,
-        parallel=server.parallel,
-        batch_size=server.batch_size,
-        ubatch_size=server.ubatch_size,
-        cache_type_k=server.cache_type_k,
-        cache_type_v=server.cache_type_v,
-        kv_unified=server.kv_unified,
-        swa_full=bool(server.swa_full),
-        flash_attn=attention.get(server.flash_attn or ""),
-        kv_offload=server.kv_offload is not False,
-        mmproj_offload=server.mmproj_offload is not False,
-        n_gpu_layers=layers if isinstance(layers, int) else None,
-        n_cpu_moe=server.n_cpu_moe or 0,
-        cache_ram=server.cache_ram,
-        ctx_checkpoints=server.ctx_checkpoints,
-        untold=tuple(_untold(stack)),
-    )
+    """Return what decides about memory, by the `Memory` marks of the options.
+
+    An option means the same as a field and under `server.flags`.
+    """
+    values: dict[str, Any] = {}
+    unknown: list[str] = []
+    for leaf in () if stack.server is None else leaves(stack.server):
+        option = leaf.path.removeprefix("flags.")
+        field, memory, value = leaf.path, leaf.marks.memory, leaf.value
+        if option != leaf.path and option in _by_option():
+            field, memory, off = _by_option()[option]
+            value = False if off else value
+        words = {option, *(flag.name.removeprefix("--") for flag in leaf.marks.flags)}
+        if memory is Memory.COMPUTED:
+            values[field] = value
+        elif memory is Memory.UNKNOWN or words & _MOVES_MEMORY:
+            unknown.append(f"`{option}` takes or moves memory")
+    # Words that leave the choice to llama-server are as if nothing were said.
+    if values.get("n_gpu_layers") in ("auto", "all"):
+        del values["n_gpu_layers"]
+    if (attention := values.pop("flash_attn", "auto")) != "auto":
+        values["flash_attn"] = attention == "on"
+    return Serving(build=build_number(stack, locked), untold=tuple(unknown), **values)
+
+
+@cache
+def _by_option() -> Mapping[str, tuple[str, Memory | None, bool]]:
+    """Return the marked field of each option, and whether the option turns it off."""
+    return {
+        word.removeprefix("--"): (name, field.memory, word == flag.off)
+        for name, field in fields_of(Server).items()
+        if field.memory is not None
+        for flag in field.flags
+        for word in filter(None, (flag.name, flag.off))
+    }
 
 
 def does_not_fit(size: Sized, places: Mapping[str, Place]) -> Iterator[Diagnostic]:
@@ -236,17 +249,6 @@ def memory_here() -> int:
         limit = int(_CGROUP.read_text(encoding="ascii"))
         found = min(found, limit) if found else limit
     return found
-
-
-def _untold(stack: Stack) -> Iterator[str]:
-    server = stack.server
-    if server is None:
-        return
-    if server.override_tensor:
-        yield "`override_tensor` moves tensors between GPU and host"
-    for name in server.flags or {}:
-        if name in _UNTOLD_FLAGS:
-            yield f"`{name}` takes or moves memory"
 
 
 _SAME_WIDTH = ("gemma",)
@@ -342,7 +344,8 @@ def _template(stack: Stack, folder: Path, weights: Facts) -> Iterator[tuple[str,
     """Yield what the chat template lacks, and where to say so."""
     asked = _asked(stack.gates)
     own = stack.server.chat_template if stack.server else None
-    if own is not None and not own.endswith(".jinja"):
+    is_file = any(it.path == "server.chat_template" for it in named_by(stack))
+    if own is not None and not is_file:
         return  # a template of llama.cpp's own
     if own is not None:
         path, template = "server.chat_template", _read(folder / own)

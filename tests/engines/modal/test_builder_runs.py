@@ -160,7 +160,7 @@ def test_a_patch_is_carried_applied_and_proven(world: World, repository: Path) -
     build = from_git(repository, patch)
     ran = world.run(build=build, patches=(patch,))
     assert ran.code == 0, ran.output
-    assert "patch fix is in" in ran.output
+    assert "patch fix is applied" in ran.output
     server = world.volume / "build" / build.key / "bin/llama-server"
     assert "thinks until told" in answer(server)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from deployer.errors import EngineError
-from deployer.planning.warmup import request_of
+from deployer.planning.argv import request_of
 from deployer.runtime import warmup as runtime
 from deployer.stack.fields.values import JsonValue, show_seconds
 

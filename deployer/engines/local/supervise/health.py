@@ -35,7 +35,7 @@ from deployer.engines.local.ports import (
 from deployer.engines.local.supervise.process import Ended, Running, wait_for_end
 from deployer.errors import EngineError, TimedOutError
 from deployer.llama.known.symptoms import Symptom, likely_cause
-from deployer.system.pauses import growing
+from deployer.system.children import growing
 
 _FIRST_PAUSE: Final = 0.005
 _LONGEST_PAUSE: Final = 0.1

@@ -28,7 +28,7 @@ from deployer.engines.local.logs import rotate
 from deployer.engines.local.ports import established
 from deployer.engines.local.supervise import identity
 from deployer.errors import EngineError
-from deployer.system.pauses import growing
+from deployer.system.children import growing
 
 MARKER: Final = "DEPLOYER_SERVER"
 """Variable of a server's environment, and of its keepers': `<address>@<key>`."""

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from deployer.stack.fields.values import JsonValue
-from deployer.stack.yaml.yaml12 import Steps, resolved
+from deployer.stack.yaml12 import Steps, resolved
 
 
 @dataclass(frozen=True, slots=True)
