@@ -173,12 +173,12 @@ def _parts(
         start = pace.start + size / pace.read
         first = start + (size / pace.capture if captures else 0)
         yield "tryout", start * rate
-        yield "candidate", (first + gates + CANDIDATE_WINDOW) * rate
+        primes = max(1, _whole(fields.get("snapshot.prime")) if captures else 0)
+        yield "candidate", (primes * first + gates + CANDIDATE_WINDOW) * rate
         if "gates.restore" in _asked(plan):
             again = pace.start / 3 + size / pace.restore + CANDIDATE_WINDOW
             yield "restore", again * rate
-        primes = _whole(fields.get("snapshot.prime")) if captures else 0
-        yield "production", (max(1, primes) * first + window) * rate
+        yield "production", (first + window) * rate
     elif server is not None and _is_validated(server):
         yield "gates", (pace.start + size / pace.read + gates + window) * rate
 

@@ -16,7 +16,14 @@ from deployer.planning.resources import (
     StackName,
     digest,
 )
-from deployer.planning.state import Begun, Loose, Record, Release, State
+from deployer.planning.state import (
+    HANDED_OVER,
+    Begun,
+    Loose,
+    Record,
+    Release,
+    State,
+)
 from deployer.stack.fields.values import Flat, JsonValue, canonical
 from deployer.stack.name_forms import KEY
 
@@ -196,17 +203,20 @@ def _once_resumed(state: State) -> State:
 
 def _unfinished(graph: Graph, state: State) -> Iterator[Loose]:
     """Yield what has to go: all loose things but artefacts that are still wanted."""
+    promoting = state.promoting.records.values() if state.promoting else ()
     for loose in state.loose:
         wanted = graph.get(loose.record.address)
         goes_on = wanted is not None and loose.record.is_same_thing(wanted)
         artefact = loose.record.kind is not Kind.SERVER
+        handed_over = any(loose.record.is_same_thing(it) for it in promoting)
+        if handed_over and not artefact:
+            continue
         if loose.begun is not Begun.STOPPED and not (artefact and goes_on):
             yield loose
-    records = state.promoting.records.values() if state.promoting else ()
-    for record in records:  # a resumed run may have brought its candidate up again
-        known = any(record.is_same_thing(loose.record) for loose in state.loose)
-        if record.kind is Kind.SERVER and not known:
-            yield Loose(Begun.STAGED, record)
+    for record in promoting:  # it may be up, or have the traffic
+        if record.kind is Kind.SERVER:
+            outputs = {**record.outputs, HANDED_OVER: True}
+            yield Loose(Begun.STAGED, replace(record, outputs=outputs))
 
 
 def _stopped(state: State) -> Iterator[Drift]:

@@ -14,7 +14,7 @@ effect:
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
 
 from deployer.planning.resources import (
     Address,
@@ -52,6 +52,10 @@ class Record:
     def is_same_thing(self, other: "Record | Node") -> bool:
         """An engine finds a thing by its address and its key alone."""
         return (self.address, self.key) == (other.address, other.key)
+
+
+HANDED_OVER: Final = "handed_over"
+"""Output of a record whose promotion began: it may have the traffic."""
 
 
 class Begun(StrEnum):

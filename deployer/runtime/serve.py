@@ -1,5 +1,6 @@
 """Start llama-server in a container: from folders of a volume to a warm server."""
 
+import hashlib
 import http
 import http.client
 import json
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,24 @@ from .keys import KEY_FORM
 from .volume import is_complete
 from .warmup import Request, warm_up
 
+READY = "deployer: ready "
+"""How the line begins that a container writes once its server has proven itself.
+
+Whoever deployed reads it in the log of the platform: it says which version is up, which
+an answer at an address that several versions share does not.
+"""
+_TASK = "MODAL_TASK_ID"
+"""Variable with the id of the container; another one in a restored copy of it."""
+_QUESTION = {
+    "prompt": "The capital of France is",
+    "n_predict": 12,
+    "temperature": 0,
+    "seed": 1,
+    "cache_prompt": False,
+}
+"""Asked before a capture and after each restore: a GPU that came back wrong answers
+otherwise, while /health touches none."""
+_QUESTION_SECONDS = 60
 _IDLE_GPU = 256
 """MiB; a llama-server that uses the GPU takes more."""
 _REQUEST_SECONDS = 5
@@ -48,44 +67,138 @@ class Program:
     """Folder of the files that requests name."""
     gpu: bool = False
     """Whether an idle GPU is an error."""
+    captures: bool = False
+    """The memory is captured after the start, and `check` comes after a restore."""
+    server: str = ""
+    """The beginning of the key of the server."""
+    run: str = ""
+    """The same of what was proven together."""
 
 
-def start(program: Program) -> "subprocess.Popen[bytes]":
+@dataclass(frozen=True)
+class Running:
+    """A llama-server that was started, and what it has to be like after a restore."""
+
+    process: "subprocess.Popen[bytes]"
+    task: str
+    """The container that it was started in."""
+    answer: str | None = None
+    """What it said to the question; None where it was not asked, or does not say."""
+    key: str = ""
+    """Digest of the API key that it was started with."""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """One container whose server is ready."""
+
+    server: str
+    """The beginning of the key of the server."""
+    run: str
+    """The same of what the gates prove."""
+    task: str
+    restored: bool
+    """It came from a snapshot that another container had taken."""
+
+
+def start(program: Program) -> Running:
     """Start llama-server, and return it once it is healthy and warm."""
     place(program)
     argv = with_template(program.command, program.home / "templates")
     print("starting", shlex.join(redacted(argv)), flush=True)
-    server = subprocess.Popen(
+    process = subprocess.Popen(
         argv, env=environment(os.environ, program.home), stdin=subprocess.DEVNULL
     )
     try:
-        wait_healthy(server, program.port, program.seconds)
+        wait_healthy(process, program.port, program.seconds)
         # It was read; what is not there cannot leak.
         key_file(program).unlink(missing_ok=True)
         begun = time.monotonic()
         warm_up(lambda *asked: post(program, *asked), program.warmup, program.files)
         if program.warmup:
             print(f"the warm-up took {time.monotonic() - begun:.2f} s", flush=True)
-        report_memory(server.pid, gpu=program.gpu)
+        report_memory(process.pid, gpu=program.gpu)
+        answer = greedy(program, _QUESTION_SECONDS) if program.captures else None
     except BaseException:
-        server.kill()
+        process.kill()
         raise
-    return server
+    if not program.captures:
+        say_ready(program, restored=False)
+    return Running(process, os.environ.get(_TASK, ""), answer, digest_of_key(program))
 
 
-def check(server: "subprocess.Popen[bytes]", program: Program) -> None:
-    """After a restore: be sure that the server is there and answers.
+def check(server: Running, program: Program) -> None:
+    """After a capture or a restore: be sure that the server is the one it was.
 
     Where it is not, the process ends with the code that tells Modal to start again
     without the snapshot.
     """
     try:
-        wait_healthy(server, program.port, _RESTORE_SECONDS)
-    except (RuntimeError, TimeoutError) as error:
+        prove(server, program)
+    except (RuntimeError, OSError) as error:
         print(f"the restored server is not usable: {error}", flush=True)
         sys.stderr.flush()
         os._exit(_WITHOUT_SNAPSHOT)
     print("llama-server is ready", flush=True)
+    say_ready(program, restored=os.environ.get(_TASK, "") != server.task)
+
+
+def prove(server: Running, program: Program) -> None:
+    """Ask the server what it was asked before its memory was captured.
+
+    Raises RuntimeError where it is another one, OSError where no whole answer comes.
+    """
+    wait_healthy(server.process, program.port, _RESTORE_SECONDS)
+    if digest_of_key(program) != server.key:
+        raise RuntimeError("the API key was changed since the memory was captured")
+    if server.answer is None:
+        return
+    if greedy(program, _RESTORE_SECONDS) != server.answer:
+        raise RuntimeError("its answer differs from the one before the capture")
+
+
+def greedy(program: Program, seconds: float) -> str | None:
+    """Return a short answer in which nothing is left to chance.
+
+    None where this server does not answer such questions, as one for embeddings.
+    Raises OSError where no whole answer comes in time.
+    """
+    status, said = post(program, "/completion", _QUESTION, seconds)
+    text = said.get("content") if isinstance(said, dict) else None
+    if status != http.HTTPStatus.OK or not isinstance(text, str):
+        print(f"no answer to compare after a restore: HTTP {status}", flush=True)
+        return None
+    return text
+
+
+def say_ready(program: Program, *, restored: bool) -> None:
+    """Print the line that says which server is ready, and where."""
+    task = os.environ.get(_TASK, "")
+    said = asdict(Ready(program.server, program.run, task, restored))
+    print(f"{READY}{json.dumps(said)}", flush=True)
+
+
+def ready_of(line: str) -> Ready | None:
+    """Return what a line says; None where it is another one."""
+    if not line.startswith(READY):
+        return None
+    try:
+        said = json.loads(line.removeprefix(READY))
+        return Ready(
+            str(said["server"]),
+            str(said["run"]),
+            str(said["task"]),
+            said["restored"] is True,
+        )
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def digest_of_key(program: Program) -> str:
+    """Return a digest of the API key as the environment has it now."""
+    if program.key_variable is None:
+        return ""
+    return hashlib.sha256(os.environ[program.key_variable].encode()).hexdigest()
 
 
 def try_options(program: Program) -> None:
@@ -100,13 +213,13 @@ def try_options(program: Program) -> None:
     subprocess.run([*argv, "--version"], env=seen, check=True)
 
 
-def stop(server: "subprocess.Popen[bytes]") -> None:
+def stop(server: Running) -> None:
     """End the server; it may be in the middle of an answer nobody waits for."""
-    server.terminate()
+    server.process.terminate()
     try:
-        server.wait(timeout=_GRACE)
+        server.process.wait(timeout=_GRACE)
     except subprocess.TimeoutExpired:
-        server.kill()
+        server.process.kill()
 
 
 def place(program: Program) -> None:

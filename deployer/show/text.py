@@ -53,26 +53,14 @@ _DONE: Mapping[Action, str] = {
 
 def verb(change: Change) -> str:
     """Return what is done to a resource, in one word or two."""
+    if change.action is Action.KEEP:
+        return "unchanged"
+    if change.action in _DONE:
+        return _DONE[change.action]
+    if change.ready:
+        return "promote (ready)"
     first, again = VERBS[change.kind]
-    match change.action:
-        case Action.KEEP:
-            return "unchanged"
-        case Action.NOTE:
-            return "note"
-        case Action.VALIDATE:
-            return "re-validate"
-        case Action.UPDATE:
-            return "update in place"
-        case Action.START:
-            return "start"
-        case Action.REPLACE:
-            return "promote (ready)" if change.ready else again
-        case Action.CREATE:
-            return "promote (ready)" if change.ready else first
-        case Action.DELETE:
-            return "remove"
-        case _:
-            assert_never(change.action)
+    return first if change.action is Action.CREATE else again
 
 
 def describe(change: Change) -> str:
@@ -436,9 +424,10 @@ def _lines(
 ) -> Iterator[str]:
     yield f"{plan.stack} on {plan.engine} · plan {plan.id} · state serial {plan.serial}"
     yield ""
-    yield from _leftovers(plan)
-    yield from _drift(plan)
-    heads = [_head(change) for change in plan.changes]
+    found = [leftovers(plan), (f"drift    {line}" for line in drifted(plan))]
+    for lines in ([f"  ! {line}" for line in it] for it in found):
+        yield from [*lines, ""] if lines else ()
+    heads = [f"  {SIGNS[it.action]} {it.kind:<9}{describe(it)}" for it in plan.changes]
     column = max((len(head) for head in heads), default=0)
     for change, head in zip(plan.changes, heads, strict=True):
         yield f"{head:<{max(column, _VERB_COLUMN)}}  {verb(change)}"
@@ -452,37 +441,11 @@ def _lines(
     yield ""
     yield counts(plan)
     if steps and not plan.is_empty:
-        yield ""
-        yield "Steps:"
-        yield from _steps(plan)
+        from deployer.planning.steps import steps_of  # noqa: PLC0415 - rarely asked for
 
-
-def _steps(plan: Plan) -> Iterator[str]:
-    """Yield the steps of an apply; most plans are not asked for them."""
-    from deployer.planning.steps import steps_of  # noqa: PLC0415 - see above
-
-    for number, step in enumerate(steps_of(plan), start=1):
-        yield f"  {number}. {step_text(step)}"
-
-
-def _leftovers(plan: Plan) -> Iterator[str]:
-    """Yield what an interrupted run left, before anything new."""
-    lines = [f"  ! {line}" for line in leftovers(plan)]
-    yield from lines
-    if lines:
-        yield ""
-
-
-def _drift(plan: Plan) -> Iterator[str]:
-    """Yield what changed without the stack, apart from what the stack changes."""
-    lines = [f"  ! drift    {line}" for line in drifted(plan)]
-    yield from lines
-    if lines:
-        yield ""
-
-
-def _head(change: Change) -> str:
-    return f"  {SIGNS[change.action]} {change.kind:<9}{describe(change)}"
+        yield from ("", "Steps:")
+        for number, step in enumerate(steps_of(plan), start=1):
+            yield f"  {number}. {step_text(step)}"
 
 
 def _reasons(change: Change, places: Mapping[str, Place]) -> Iterator[str]:

@@ -5,7 +5,7 @@ import re
 import shlex
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -110,8 +110,19 @@ def list_stacks(folder: Path) -> tuple[str, ...]:
     """The stacks whose state lies in ``folder``, by name."""
     if not folder.is_dir():
         return ()
-    found = (_NAMED.fullmatch(path.name) for path in folder.iterdir())
+    return stacks_named(path.name for path in folder.iterdir())
+
+
+def stacks_named(files: Iterable[str]) -> tuple[str, ...]:
+    """Return the stacks whose state has one of these names."""
+    found = map(_NAMED.fullmatch, files)
     return tuple(sorted(match["stack"] for match in found if match))
+
+
+def serials_named(files: Iterable[str]) -> tuple[int, ...]:
+    """Return the serials of the versions with these names, oldest first."""
+    found = map(_SERIAL.fullmatch, files)
+    return tuple(sorted(int(match["serial"]) for match in found if match))
 
 
 def utc_now() -> datetime:
@@ -160,9 +171,7 @@ class FileStateStore:
 
     def serials(self) -> tuple[int, ...]:
         """The serials of the kept versions before the stored one, oldest first."""
-        names = (path.name for path in self._history.glob("*.json"))
-        found = (_SERIAL.fullmatch(name) for name in names)
-        return tuple(sorted(int(match["serial"]) for match in found if match))
+        return serials_named(path.name for path in self._history.glob("*.json"))
 
     def kept(self, serial: int) -> State:
         """The version with this serial; StateError where it is not kept whole."""

@@ -16,7 +16,6 @@ and what lies there decides.
 """
 
 import os
-import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -51,7 +50,15 @@ from deployer.errors import (
 from deployer.planning.state import State
 from deployer.stack.addresses import is_loopback
 from deployer.state import KEPT
-from deployer.state.files import quoted, refuse_other, rescue, unnoticed, utc_now
+from deployer.state.files import (
+    quoted,
+    refuse_other,
+    rescue,
+    serials_named,
+    stacks_named,
+    unnoticed,
+    utc_now,
+)
 from deployer.state.form import from_json, is_newer, to_json
 from deployer.state.lock import Holder, holder_from_json, holder_to_json, this_process
 from deployer.system.files import replace_file
@@ -169,37 +176,9 @@ class Client(Protocol):
         ...
 
 
-class Bucket(Protocol):
-    """A folder in which objects are replaced whole, by one writer each time."""
-
-    @property
-    def url(self) -> str:
-        """Where it is, without any credential."""
-        ...
-
-    def get(self, name: str) -> Found | None:
-        """An object; None where there is none."""
-        ...
-
-    def put(self, name: str, content: bytes, before: Found | None) -> Found:
-        """Replace what was read as ``before``; raises MovedError.
-
-        None: there must be no such object yet.
-        """
-        ...
-
-    def names(self, folder: str) -> Iterator[str]:
-        """The objects right in a folder, without its name."""
-        ...
-
-    def drop(self, name: str) -> None:
-        """Forget an object; none there is fine."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class ObjectBucket:
-    """A `Bucket` in S3, GCS or Azure, or what speaks their protocols.
+    """A folder of S3, GCS or Azure in which objects are replaced whole, by one writer.
 
     Raises StateError where the store cannot be reached or does not answer in its
     protocol, and AuthError where it refuses the credentials.
@@ -356,21 +335,18 @@ def _why(error: Exception) -> str:
 
 
 FREE = b'{\n  "version": 1,\n  "free": true\n}\n'
-_NAMED = re.compile(r"(?P<stack>[a-z][a-z0-9-]*)\.state\.json")
-_SERIAL = re.compile(r"(?P<serial>[0-9]{8,})\.json")
 
 
-def stacks_in(bucket: Bucket) -> tuple[str, ...]:
+def stacks_in(bucket: ObjectBucket) -> tuple[str, ...]:
     """The stacks whose state lies in a folder of an object store, by name."""
-    found = (_NAMED.fullmatch(name) for name in bucket.names(""))
-    return tuple(sorted(match["stack"] for match in found if match))
+    return stacks_named(bucket.names(""))
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectStateStore:
     """Keeps ``<stack>.state.json`` in an object store; a `StateStore`."""
 
-    bucket: Bucket
+    bucket: ObjectBucket
     stack: str
     now: Callable[[], datetime] = utc_now
     notify: Callable[[str], None] = unnoticed
@@ -459,9 +435,7 @@ class ObjectStateStore:
 
     def serials(self) -> tuple[int, ...]:
         """The serials of the kept versions before the stored one, oldest first."""
-        names = self.bucket.names(f"history/{self.stack}")
-        found = (_SERIAL.fullmatch(name) for name in names)
-        return tuple(sorted(int(match["serial"]) for match in found if match))
+        return serials_named(self.bucket.names(f"history/{self.stack}"))
 
     def kept(self, serial: int) -> State:
         """The version with this serial; StateError where it is not kept whole."""

@@ -11,7 +11,7 @@ from deployer.state import KEPT, StateStore
 from deployer.state.files import FileStateStore, list_stacks, unnoticed
 
 if TYPE_CHECKING:
-    from deployer.state.objects import Bucket
+    from deployer.state.objects import ObjectBucket
 
 _OPTIONS = {
     "file": {"keep"},
@@ -105,7 +105,7 @@ def stacks_at(place: StatePlace) -> tuple[str, ...]:
     return stacks_in(bucket)
 
 
-def _bucket(place: StatePlace) -> "Bucket":
+def _bucket(place: StatePlace) -> "ObjectBucket":
     try:
         from deployer.state.objects import open_bucket  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:

@@ -76,6 +76,9 @@ PROGRAM = Program(
     ],
     files=Path("/opt/stack"),
     gpu=True,
+    # Its containers say in the log that they are ready, and of which version they are.
+    server="b39c9aa4164976a5",
+    run=RUN_KEY[:16],
 )
 
 # The recipe of Modal's own layers.  Another version makes another image of the same

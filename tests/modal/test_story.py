@@ -119,11 +119,11 @@ def test_an_apply_ends_in_a_server_that_was_proven(story: Story) -> None:
         "tries the command line once, without retries",
         "deploys app `tiny-candidate`",
         "Snapshot created. Restoring Function from memory snapshot.",
-        "app `tiny-candidate` is scaled to zero",
+        "cold start for snapshot 2 of 2",
         "restored from its snapshot in",
+        "app `tiny-candidate` is scaled to zero",
         "✔ restore          pass: restored in",
         "deploys app `tiny`\n",
-        "cold start 2 of 2",
         "stops app `tiny-candidate`",
         "Release 1 is live at http://127.0.0.1:",
     )

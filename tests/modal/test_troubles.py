@@ -104,7 +104,6 @@ def test_a_start_that_fails_does_not_bill_in_a_loop(ready: Project) -> None:
     assert len(tries) <= 8, "one a second of a start that failed"
 
 
-@pytest.mark.xfail(reason="what an old container answers counts as the new version")
 def test_what_served_serves_again_when_the_new_one_does_not_come_up(
     live: Project,
 ) -> None:

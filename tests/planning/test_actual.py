@@ -80,6 +80,15 @@ def test_one_that_no_client_reaches_is_retired() -> None:
     assert found == replace(LIVE, loose=(Loose(Begun.RETIRING, stray),))
 
 
+def test_each_of_several_is_looked_at() -> None:
+    stray = other("stray")
+    found, drift = reconcile(
+        LIVE, (running(MINE), running(stray, serves=False)), WANTED
+    )
+    assert [it.address for it in drift] == [f"{SERVER} stray"]
+    assert found.loose == (Loose(Begun.RETIRING, stray),)
+
+
 def test_what_is_loose_in_the_state_and_reached_by_nobody_is_left_to_the_plan() -> None:
     state = replace(LIVE, loose=(Loose(Begun.STAGED, other("stray")),))
     assert check(state, running(other("stray"), serves=False), says=[]) == state

@@ -192,7 +192,7 @@ def test_what_the_engine_decides_comes_last_so_that_it_wins() -> None:
     )
     most = command_line(
         "llama-server",
-        ["--chat-template", "mine.jinja", "--jinja"],
+        ["--chat-template", "mine.jinja", "--jinja", "--mlock"],
         model="m.gguf",
         mmproj="p.gguf",
         template="/store/mine.jinja",
@@ -203,6 +203,7 @@ def test_what_the_engine_decides_comes_last_so_that_it_wins() -> None:
     )
     assert most == (
         *("llama-server", "--chat-template-file", "/store/mine.jinja", "--jinja"),
+        "--mlock",
         *("--model", "m.gguf", "--mmproj", "p.gguf", "--host", "::1", "--port", "1"),
         *("--reuse-port", "--api-key-file", "/run/key"),
     )

@@ -3,9 +3,10 @@
 from dataclasses import replace
 
 from deployer.diagnostics import Place
-from deployer.planning.plan import Drift
+from deployer.planning.plan import Cause, Drift
 from deployer.planning.state import IN_DOUBT, Begun, Loose, Record, Release, State
-from tests.planning.checking import LOCAL, MODAL, but, check, deployed
+from deployer.testing.states import facts
+from tests.planning.checking import LOCAL, MODAL, but, check, deployed, planned
 
 WIDER = but(LOCAL, "4096", "8192")
 OTHER_BUILD = but(LOCAL, "b9763", "b9999")
@@ -280,3 +281,41 @@ def test_nothing_is_left_to_destroy() -> None:
 No changes: what is live is what the stack says.
 """,
     )
+
+
+def test_what_was_being_made_again_when_a_run_died_is_made_once_more() -> None:
+    build = _record(LOCAL, "build")
+    state = replace(deployed(LOCAL), loose=(Loose(Begun.STAGING, build),))
+    check(
+        LOCAL,
+        LOCAL,
+        """\
+  ! drift    demo/build: an earlier run died while it made it again
+  ± build    llama-server b9763 · llama-bin==1.0 · 11.0 MB            rebuild
+      because it drifted
+Plan: 1 to build.
+""",
+        state=state,
+    )
+
+
+def test_a_value_that_was_recorded_in_another_form_is_a_difference() -> None:
+    state = deployed(LOCAL)
+    server = state.live["demo/server"]
+    odd = replace(server, fields={**server.fields, "local.drain": "soon"})
+    check(
+        LOCAL,
+        LOCAL,
+        """\
+  · server   http://127.0.0.1:8080 · tiny                             note
+      local.drain   soon → 30s
+Plan: 1 to note.
+""",
+        state=replace(state, live={**state.live, "demo/server": odd}),
+    )
+
+
+def test_another_fact_of_the_lock_file_is_told_apart_from_a_field() -> None:
+    plan = planned(LOCAL, LOCAL, facts_after=facts(build="other"))
+    (build, *_) = plan.changes
+    assert {reason.cause for reason in build.reasons} == {Cause.LOCK}

@@ -5,7 +5,7 @@ the same ones.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal, TypeAlias
 
 from deployer.engines.modal.literals import EVERYWHERE
@@ -33,6 +33,8 @@ HOME: Final = "/opt/llama"
 HUB_CLIENT: Final = "huggingface-hub==2.4.0"
 """Package that downloads from the hub; another version, another image."""
 
+DEFAULT_WINDOW: Final = 60
+"""Seconds that Modal keeps an idle container where nothing is said."""
 CLASS: Final = "LlamaServer"
 METHOD: Final = "serve"
 BUILD_FUNCTION: Final = "build"
@@ -188,6 +190,25 @@ class Scaling:
     buffer_containers: int | None = None
     scaledown_window: int | None = None
     """Seconds."""
+
+    def effective(self) -> "Scaling":
+        """Return the same with Modal's own defaults where nothing is said."""
+        return Scaling(
+            self.min_containers or 0,
+            self.max_containers or None,
+            self.buffer_containers or 0,
+            self.scaledown_window or DEFAULT_WINDOW,
+        )
+
+
+def limits_of_server(scaling: Scaling) -> Scaling:
+    """Return what `endpoint: server` is given: one container at most is no limit.
+
+    `max_containers=1` would keep a new version from taking over; a server without a
+    target of requests has one container anyway.
+    """
+    alone = scaling.max_containers == 1
+    return replace(scaling, max_containers=None) if alone else scaling
 
 
 Endpoint: TypeAlias = Literal["web_server", "server"]

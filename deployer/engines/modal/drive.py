@@ -9,15 +9,21 @@ import importlib.util
 import io
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC
+from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from deployer.engines.modal.apps import CLASS, METHOD, Scaling
+from deployer.engines.modal.apps import (
+    CLASS,
+    DEFAULT_WINDOW,
+    METHOD,
+    Scaling,
+    limits_of_server,
+)
 from deployer.engines.modal.program import Program, refuse_missing_client
 from deployer.engines.modal.types import Deployed, Entry, Line
 from deployer.errors import (
@@ -126,6 +132,8 @@ def in_our_words(
 
 
 _ENVIRONMENT: Final = "MODAL_ENVIRONMENT"
+_CLOCKS_DIFFER: Final = timedelta(hours=1)
+"""Longer than the clocks of a client and of Modal differ."""
 _IMAGE_LINES: Final = 12
 """Of the log of an image that was not built: what its last layer said."""
 
@@ -257,26 +265,45 @@ class Account:
             try:
                 service = self._service(app)
             except modal.exception.NotFoundError:
-                return self.program.containers(str(self._lookup(app).app_id))
+                return len(self.tasks(app))
             return int(service.get_current_stats().num_total_runners)
+
+    def tasks(self, app: str) -> tuple[str, ...]:
+        """The ids of the containers of a deployed app."""
+        with self.translated(f"app `{app}`"):
+            return self.program.containers(str(self._lookup(app).app_id))
 
     def scale(self, app: str, scaling: Scaling) -> None:
         """Change how many containers there are, without a deployment.
 
         What is unset is set to Modal's own default: a stack says all there is.
         """
-        modal = _modal()
         with self.translated(f"app `{app}`"):
-            try:
-                autoscaler: Any = self._service(app).autoscaler
-            except modal.exception.NotFoundError:
-                autoscaler = self._direct(app).autoscaler
-            autoscaler.update(
-                min_containers=scaling.min_containers,
-                max_containers=scaling.max_containers,
-                buffer_containers=scaling.buffer_containers,
-                scaledown_window=scaling.scaledown_window or 60,
+            autoscaler, direct = self._autoscaler(app)
+            _update(autoscaler, limits_of_server(scaling) if direct else scaling)
+
+    def settle(self, app: str, scaling: Scaling) -> None:
+        """Change how many containers there are where that is not so already."""
+        with self.translated(f"app `{app}`"):
+            autoscaler, direct = self._autoscaler(app)
+            wanted = limits_of_server(scaling) if direct else scaling
+            now = autoscaler.settings()
+            found = Scaling(
+                now.min_containers,
+                now.max_containers,
+                now.buffer_containers,
+                now.scaledown_window,
             )
+            if found.effective() != wanted.effective():
+                _update(autoscaler, wanted)
+
+    def _autoscaler(self, app: str) -> "tuple[_Autoscaler, bool]":
+        """Return what changes the scaling, and whether it is `endpoint: server`."""
+        modal = _modal()
+        try:
+            return self._service(app).autoscaler, False
+        except modal.exception.NotFoundError:
+            return self._direct(app).autoscaler, True
 
     def stop(self, name: str) -> bool:
         """Stop an app and all its containers; false where it is not deployed."""
@@ -289,16 +316,10 @@ class Account:
                 return False
             return True
 
-    def log(self, name: str) -> Callable[[int], list[Line]]:
-        """Reads the last lines of an app, by its name or id, as often as is wanted."""
+    def log(self, name: str) -> "AppLog":
+        """The log of an app, by its name or id."""
         with self.translated(f"the log of `{name}`"):
-            manager = self._lookup(name).logs
-
-        def read(count: int) -> list[Line]:
-            with self.translated(f"the log of `{name}`"):
-                return [_line(entry) for entry in manager.tail(count)]
-
-        return read
+            return AppLog(self, name, self._lookup(name).logs)
 
     def listed(
         self, volume: str, path: str, *, deep: bool = False
@@ -353,11 +374,10 @@ class Account:
 
     def _described(self, app: "modal.App") -> Deployed:
         lifecycle = app.info().lifecycle
-        at = lifecycle.deployed_at
         return Deployed(
             id=str(app.app_id),
             version=lifecycle.version or 0,
-            deployed_at="" if at is None else at.isoformat(timespec="seconds"),
+            deployed_at=lifecycle.deployed_at,
             deployed_by=lifecycle.deployed_by or "",
             tags=dict(app.get_tags(client=self.client)),
         )
@@ -422,6 +442,51 @@ class Account:
         return "\n".join(["", *said.splitlines()[-_IMAGE_LINES:]])
 
 
+class _Autoscaler(Protocol):
+    """What the client offers for functions and for servers alike."""
+
+    def settings(self) -> Any: ...  # noqa: ANN401 - two kinds with the same fields
+
+    def update(
+        self,
+        *,
+        min_containers: int | None,
+        max_containers: int | None,
+        buffer_containers: int | None,
+        scaledown_window: int,
+    ) -> object: ...
+
+
+class AppLog:
+    """The log of an app; every time in it is by the clock of Modal.
+
+    The client asks for nothing after its own now where it is not told otherwise, so
+    what is newest would be missing where its clock is slow.
+    """
+
+    def __init__(self, account: Account, name: str, manager: object) -> None:
+        self._account = account
+        self._about = f"the log of `{name}`"
+        self._manager: Any = manager
+        """Of the client, which gives it no public name."""
+
+    def last(self, count: int) -> list[Line]:
+        """The last lines."""
+        now = datetime.now(tz=UTC)
+        with self._account.translated(self._about):
+            found = [_line(entry) for entry in self._manager.tail(count)]
+            newer = self._manager.fetch(since=now, until=now + _CLOCKS_DIFFER)
+            found += [it for it in map(_line, newer) if it not in found]
+        return found[-count:]
+
+    def since(self, at: datetime, *, text: str = "") -> list[Line]:
+        """All lines since a time, or those of them that contain a text."""
+        until = max(datetime.now(tz=UTC), at) + _CLOCKS_DIFFER
+        with self._account.translated(self._about):
+            found = self._manager.fetch(since=at, until=until, search_text=text)
+            return [_line(entry) for entry in found]
+
+
 class Call:
     """One call of a function on Modal."""
 
@@ -465,6 +530,15 @@ def _modal() -> ModuleType:
     import modal  # noqa: PLC0415 - half a second
 
     return modal
+
+
+def _update(autoscaler: _Autoscaler, scaling: Scaling) -> None:
+    autoscaler.update(
+        min_containers=scaling.min_containers,
+        max_containers=scaling.max_containers,
+        buffer_containers=scaling.buffer_containers,
+        scaledown_window=scaling.scaledown_window or DEFAULT_WINDOW,
+    )
 
 
 def _line(entry: "LogEntry") -> Line:

@@ -112,10 +112,10 @@ class ModalEngine:
         if beside:
             record = rollout.copy(record)
             rollout.idle(record, 0)
-        seconds, restored = rollout.restore(record)
-        how = "restored from its snapshot" if restored else "started without a snapshot"
-        detail = f"{how} in {show_seconds(seconds)}"
-        return Restored(restored, seconds, detail, record)
+        started = rollout.restore(record)
+        really = started.ready is not None and started.ready.restored
+        detail = f"{started.how} in {show_seconds(started.seconds)}"
+        return Restored(really, started.seconds, detail, record)
 
     def flaw(self, record: Record, server: Record | Node) -> str:
         """See `Engine.flaw`: Modal itself makes snapshots anew when they expire."""

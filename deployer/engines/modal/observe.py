@@ -40,7 +40,7 @@ class Seeing:
             by = f" by {found.deployed_by}" if found.deployed_by else ""
             detail = (
                 f"app `{app}` was deployed by hand: version {found.version}{by}"
-                f" at {found.deployed_at}"
+                f" at {found.since}"
             )
             return Observation(running=False, healthy=False, detail=detail, facts={})
         missing = (*self._missing_folders(record), *self._missing_secret(record))
@@ -57,12 +57,13 @@ class Seeing:
         return self._lines(app, lines, follow=follow)
 
     def _lines(self, app: str, lines: int, *, follow: bool) -> Iterator[str]:
-        log = Log(self._account, app)
-        read = self._account.log(app)
         if lines:
-            yield from (line.text for line in read(lines))
+            yield from (line.text for line in self._account.log(app).last(lines))
+        if not follow:
+            return
+        log = Log(self._account, app)
         pauses = growing(*_PAUSES)
-        while follow:
+        while True:
             if arrived := log.arrived(any_line):
                 yield from (line.text for line in arrived)
                 pauses = growing(*_PAUSES)
@@ -77,7 +78,7 @@ class Seeing:
             "app": app,
             "version": found.version,
             "containers": containers,
-            "deployed_at": found.deployed_at,
+            "deployed_at": found.since,
         }
         words = [f"app `{app}` version {found.version}", what]
         match record.outputs.get("gpu"):
@@ -94,7 +95,7 @@ class Seeing:
 
     def _last_restore(self, app: str) -> str | None:
         """When the last container came from a snapshot, as far as the log reaches."""
-        for line in reversed(self._account.log(app)(_SEARCHED_LINES)):
+        for line in reversed(self._account.log(app).last(_SEARCHED_LINES)):
             if line.source == SYSTEM and line.text == RESTORED:
                 return line.at.isoformat(timespec="seconds")
         return None

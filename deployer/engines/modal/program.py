@@ -32,9 +32,25 @@ class Program:
         found = (it for it in listed if it.get("state") == "deployed")
         return tuple(str(it.get("name") or it.get("description")) for it in found)
 
-    def containers(self, app_id: str) -> int:
-        """How many containers of an app there are."""
-        return len(self._listed("container", "list", "--app-id", app_id))
+    def containers(self, app_id: str) -> tuple[str, ...]:
+        """The ids of the containers of an app."""
+        listed = self._listed("container", "list", "--app-id", app_id)
+        return tuple(str(it["container_id"]) for it in listed)
+
+    def rollback(self, name: str, version: int) -> None:
+        """Make an earlier version of an app the one that serves.
+
+        Raises EngineError with what the client says.
+        """
+        place = () if self.environment is None else ("--env", self.environment)
+        words = ("app", "rollback", name, f"v{version}", *place)
+        done = self._run(*words)
+        if done.returncode:
+            said = (done.stderr or done.stdout).strip().splitlines() or ["no answer"]
+            raise EngineError(
+                f"app `{name}` was not rolled back to version {version}: {said[-1]}",
+                hint=f"run `modal {' '.join(words)}`",
+            )
 
     def rates(self) -> Mapping[str, str]:
         """Dollars for an hour of each thing that is billed; none if it does not say."""
@@ -47,21 +63,23 @@ class Program:
         return found if isinstance(found, list) else []
 
     def _asked(self, *words: str) -> object:
+        try:
+            return json.loads(self._run(*words, "--json").stdout)
+        except ValueError:
+            return None
+
+    def _run(self, *words: str) -> "subprocess.CompletedProcess[str]":
         refuse_missing_client()
-        command = python_command("-m", "modal", *words, "--json")
-        done = subprocess.run(  # noqa: S603 - the client's own program
-            command,
+        return subprocess.run(  # noqa: S603 - the client's own program
+            python_command("-m", "modal", *words),
             env=variables(self.variables, *MODAL),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             timeout=_SECONDS,
             check=False,
+            start_new_session=True,  # Ctrl-C is ours to act on
         )
-        try:
-            return json.loads(done.stdout)
-        except ValueError:
-            return None
 
 
 def refuse_missing_client() -> None:

@@ -15,6 +15,7 @@ from typing import Final
 from deployer.engines.contract import write_files
 from deployer.engines.modal import apps
 from deployer.engines.modal.drive import Account
+from deployer.engines.modal.literals import literal
 from deployer.engines.modal.lower import (
     assets_of,
     candidate_of,
@@ -36,7 +37,7 @@ from deployer.stack.fields.values import Flat
 
 PROMOTED: Final = "promoted.json"
 FOLDER: Final = "/releases"
-"""Of the Volume: one folder a server, by its key."""
+"""Of the Volume: a folder for each key of a server, and in it one for each stack."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +70,49 @@ def render(node: Node, needs: Mapping[str, Flat], folder: Path) -> Rendering:
     return Rendering(server, {**files, **given_files})
 
 
-def recorded(account: Account, key: str) -> Mapping[str, bytes] | None:
-    """The files that the server of this key was deployed from; None: it never was."""
-    folder = f"{FOLDER}/{key}"
+def recorded(account: Account, stack: str, key: str) -> Mapping[str, bytes] | None:
+    """The files that the server of this key was deployed from; None: it never was.
+
+    Two stacks with the same content have servers of the same key, and apps of their
+    own: so each has a folder below that of the key.
+    """
+    found = _files(account, _folder(stack, key))
+    if found is not None:
+        return found
+    # Where deployer 0.1 kept them, of whichever stack was the last.
+    found = _files(account, f"{FOLDER}/{key}")
+    mine = f"STACK = {literal(stack)}\n".encode()
+    return found if found is not None and mine in found[SERVER_FILE] else None
+
+
+def record_files(
+    account: Account, stack: str, key: str, files: Mapping[str, bytes]
+) -> None:
+    """Keep the files of a server, in place of those of an earlier try."""
+    folder = _folder(stack, key)
+    account.write(
+        apps.VOLUME, {f"{folder}/{name}": content for name, content in files.items()}
+    )
+
+
+def mark_promoted(account: Account, stack: str, key: str) -> None:
+    """From here on the files of this server are what a rollback deploys."""
+    account.write(apps.VOLUME, {f"{_folder(stack, key)}/{PROMOTED}": b"{}\n"})
+
+
+def promoted_files(
+    account: Account, stack: str, key: str
+) -> Mapping[str, bytes] | None:
+    """The files of a server that was promoted once; None: it never was."""
+    files = recorded(account, stack, key)
+    return files if files is not None and PROMOTED in files else None
+
+
+def _folder(stack: str, key: str) -> str:
+    return f"{FOLDER}/{key}/{stack}"
+
+
+def _files(account: Account, folder: str) -> Mapping[str, bytes] | None:
     entries = account.listed(apps.VOLUME, folder, deep=True)
     if entries is None:
         return None
@@ -83,20 +124,3 @@ def recorded(account: Account, key: str) -> Mapping[str, bytes] | None:
         path = PurePosixPath("/") / entry.path
         found[path.relative_to(folder).as_posix()] = content
     return found if SERVER_FILE in found else None
-
-
-def record_files(account: Account, key: str, files: Mapping[str, bytes]) -> None:
-    """Keep the files of a server, in place of those of an earlier try."""
-    named = {f"{FOLDER}/{key}/{name}": content for name, content in files.items()}
-    account.write(apps.VOLUME, named)
-
-
-def mark_promoted(account: Account, key: str) -> None:
-    """From here on the files of this server are what a rollback deploys."""
-    account.write(apps.VOLUME, {f"{FOLDER}/{key}/{PROMOTED}": b"{}\n"})
-
-
-def promoted_files(account: Account, key: str) -> Mapping[str, bytes] | None:
-    """The files of a server that was promoted once; None: it never was."""
-    files = recorded(account, key)
-    return files if files is not None and PROMOTED in files else None

@@ -3,9 +3,9 @@
 import json
 import threading
 import time
-from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import asdict, replace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -26,25 +26,28 @@ from deployer.engines.modal.types import Deployed
 from deployer.engines.modal.wait import (
     QUEUE_SECONDS,
     Log,
+    Started,
+    Target,
     Wait,
+    bring_up,
     is_ours,
     last_words,
     no_line,
     not_started,
+    readies,
     result_of,
     wait_for,
-    wake,
 )
 from deployer.errors import (
     CancelledError,
     DeployerError,
     EngineError,
     PromotionError,
-    TimedOutError,
 )
 from deployer.planning.events import Progress, Say, Talk, Used
 from deployer.planning.resources import Node
-from deployer.planning.state import Record
+from deployer.planning.state import HANDED_OVER, Record
+from deployer.runtime.serve import READY
 from deployer.stack.fields.values import Flat, JsonValue
 
 COPY: Final = "copy"
@@ -57,9 +60,11 @@ IDLE_WINDOW: Final = 2
 """Seconds: the shortest that Modal takes."""
 
 _CANDIDATE: Final = "candidate"
-_WINDOW: Final = 60
+_WINDOW: Final = apps.DEFAULT_WINDOW
 """Seconds that Modal keeps an idle container where the stack says nothing."""
 _IDLE_SECONDS: Final = 120
+_RESTORES: Final = 2
+"""Restores in a row after which no more types of workers are looked for."""
 
 
 class Rollout:
@@ -96,8 +101,8 @@ class Rollout:
                     result = result_of(call, log, self._say, wait)
                 except EngineError as error:
                     last_words(log, self._say, node.address)
-                    raise not_started(
-                        log, error.message, "nothing was deployed"
+                    raise _told(
+                        not_started(log, error.message), "nothing was deployed"
                     ) from None
         self._account.write(
             apps.VOLUME, {f"{marker}/result.json": json.dumps(result).encode()}
@@ -107,17 +112,18 @@ class Rollout:
         """Bring the candidate up, from the files that were recorded if there are."""
         rendering = render(node, needs, self._folder)
         server, app = rendering.server, apps.candidate_app(rendering.server.stack)
-        files = promoted_files(self._account, node.key)
+        files = promoted_files(self._account, server.stack, node.key)
         if files is None:
             files = rendering.files
-            record_files(self._account, node.key, files)
-        self._tell(node.address, f"deploys app `{app}`")
-        with on_disk(files, CANDIDATE_FILE) as file:
-            self._account.deploy(file, node.key[:TAG_LETTERS])
-        url = self._account.url(app)
+            record_files(self._account, server.stack, node.key, files)
         rate = rate_of(needs, node)
         self._meter.begin(_CANDIDATE, rate)
-        self._wake(node.address, app, url, server.program.start_timeout)
+        target = self._deploy_candidate(node.address, app, node.key, files)
+        limit = server.program.start_timeout
+        with self._stopped_on_failure(app):
+            self._wake(node.address, target, limit)
+            self._prime(node, target, limit)
+        url = target.url
         outputs: dict[str, JsonValue] = {
             "candidate_url": url,
             "start_timeout": server.program.start_timeout,
@@ -132,23 +138,28 @@ class Rollout:
     def promote(self, record: Record, before: Record | None) -> Flat:
         """Deploy the proven files as what clients know; returns where it answers.
 
-        Raises PromotionError with what served before serving again.
+        What served before goes on until a container of the new version has proven
+        itself, and is what serves after a failure and after Ctrl-C: nothing here stops
+        an app that served.  Raises PromotionError where it serves on.
         """
         app = apps.server_app(_stack(record))
-        self._refuse_stranger(app, record, before)
+        served = self._account.app(app)
+        self._refuse_stranger(app, served, record, before)
         rate = _rate(record)
         try:
             with self._meter.running("production", rate):
-                outputs = self._serve(record)
-        except CancelledError:
-            raise
-        except DeployerError as error:
-            self._bring_back(app, before)
+                outputs = self._serve(record, served)
+        except BaseException as error:
+            said = self._put_back(app, record, served, before)
+            if not isinstance(error, DeployerError) or isinstance(
+                error, CancelledError
+            ):
+                raise
+            hint = f"{error.hint}; {said}" if error.hint else said
             raise PromotionError(
-                f"app `{app}` did not come up: {error.message}",
-                hint=error.hint or "what served before serves again",
+                f"app `{app}` did not come up: {error.message}", hint=hint
             ) from None
-        mark_promoted(self._account, record.key)
+        mark_promoted(self._account, _stack(record), record.key)
         self._stop_if(apps.candidate_app(_stack(record)), record)
         window = scaling_of(record.fields).scaledown_window or _WINDOW
         self._meter.add("idling after that", window, rate)
@@ -175,7 +186,7 @@ class Rollout:
         found = self._account.app(app)
         ours = found is not None and is_of(found, record)
         if not ours or moved(self._account, app, record):
-            self._serve(record)
+            self._serve(record, found)
 
     def stop(self, record: Record) -> None:
         """Stop the app that serves; its files stay."""
@@ -186,12 +197,13 @@ class Rollout:
     def retire(self, record: Record) -> None:
         """Stop every app that serves this record, and the builder with the last.
 
-        A copy of what is live is served by the candidate app alone.
+        A candidate and a copy of what is live are served by the candidate app alone:
+        production may be of the same key, by another state.
         """
         stack = _stack(record)
         self._stop_if(apps.candidate_app(stack), record)
         self.tell_costs(record)
-        if COPY in record.outputs:
+        if "url" not in record.outputs and HANDED_OVER not in record.outputs:
             return
         if self._stop_if(apps.server_app(stack), record):
             self._account.stop(apps.builder_app(stack))
@@ -203,123 +215,191 @@ class Rollout:
         """
         app = apps.candidate_app(_stack(record))
         begun = time.monotonic()
-        if not self._sleep(app):
-            raise EngineError(f"app `{app}` did not scale to zero")
+        self._sleep(app)
         self._tell(record.address, f"app `{app}` is scaled to zero")
         rest = seconds - (time.monotonic() - begun)
         if rest > 0:
             self._say(Progress("idle", 0, int(rest), unit="s"))
             threading.Event().wait(rest)
 
-    def restore(self, record: Record) -> tuple[float, bool]:
-        """Ask a server that sleeps; the seconds, and whether it was a restore."""
+    def restore(self, record: Record) -> Started:
+        """Ask a server that sleeps; how it came up."""
         app = app_of(record)
         url = str(record.outputs["url" if "url" in record.outputs else "candidate_url"])
-        return self._wake(record.address, app, url, _start_seconds(record))
+        found = self._account.app(app)
+        since = None if found is None else found.deployed_at
+        target = Target(app, url, record.key, since)
+        known = frozenset(it.task for it in readies(self._account, target))
+        return self._wake(
+            record.address, replace(target, known=known), _start_seconds(record)
+        )
 
     def copy(self, record: Record) -> Record:
         """The candidate app with the files of what is live, asleep with a snapshot."""
         app = apps.candidate_app(_stack(record))
-        files = recorded(self._account, record.key)
+        files = recorded(self._account, _stack(record), record.key)
         if files is None:
             raise _no_files(record)
-        self._tell(record.address, f"deploys app `{app}` as a copy")
-        with on_disk(files, CANDIDATE_FILE) as file:
-            self._account.deploy(file, record.key[:TAG_LETTERS])
-        url = self._account.url(app)
-        self._wake(record.address, app, url, _start_seconds(record))
-        outputs = {**record.outputs, "candidate_url": url, COPY: True}
+        target = self._deploy_candidate(record.address, app, record.key, files)
+        with self._stopped_on_failure(app):
+            self._wake(record.address, target, _start_seconds(record))
+        outputs = {**record.outputs, "candidate_url": target.url, COPY: True}
         del outputs["url"]
         return replace(record, outputs=outputs)
 
-    def _sleep(self, app: str) -> bool:
-        """Let an app scale to zero soon; false where clients keep it awake."""
-        account = self._account
-        account.scale(app, apps.Scaling(0, None, None, IDLE_WINDOW))
-        try:
-            wait_for(
-                lambda: True if account.containers(app) == 0 else None,
-                Log(account, app),
-                self._say,
-                Wait(app, "going idle", _IDLE_SECONDS, show=no_line),
-            )
-        except TimedOutError:
-            return False
-        return True
+    def _deploy_candidate(
+        self, address: str, app: str, key: str, files: Mapping[str, bytes]
+    ) -> Target:
+        """Deploy the app that the gates look at, with nothing of before in it."""
+        found = self._account.app(app)
+        if (
+            found is not None
+            and found.tags.get(apps.KEY_TAG) != key[: apps.KEY_LETTERS]
+        ):
+            self._account.stop(app)  # its containers would answer for a while
+        self._tell(address, f"deploys app `{app}`")
+        with on_disk(files, CANDIDATE_FILE) as file:
+            deployed = self._account.deploy(file, key[:TAG_LETTERS])
+        url = self._account.url(app)
+        return Target(app, url, key, deployed.deployed_at, tells=_tells(files))
 
-    def _serve(self, record: Record) -> Flat:
+    @contextmanager
+    def _stopped_on_failure(self, app: str) -> Iterator[None]:
+        """Stop the candidate where the block fails: it would be started in a loop."""
+        try:
+            yield
+        except EngineError as error:
+            self._account.stop(app)
+            raise _told(error, f"app `{app}` was stopped") from None
+        except BaseException:
+            with suppress(DeployerError):
+                self._account.stop(app)
+            raise
+
+    def _sleep(self, app: str) -> None:
+        """Let a candidate scale to zero soon."""
+        account = self._account
+        account.scale(app, apps.Scaling(0, 1, None, IDLE_WINDOW))
+        wait_for(
+            lambda: True if account.containers(app) == 0 else None,
+            Log(account, app),
+            self._say,
+            Wait(app, "going idle", _IDLE_SECONDS, show=no_line),
+        )
+
+    def _prime(self, node: Node, target: Target, limit: int) -> None:
+        """Provoke cold starts of the candidate until enough snapshots were taken.
+
+        Modal takes one for each type of worker that a start lands on, so that a start
+        on one that has a snapshot restores.  Production is left alone: it takes its own
+        at the first cold starts that its clients cause.
+        """
+        wanted, taken, restored = primes_of(node.fields), 1, 0
+        known = set(target.known)
+        while taken < wanted and restored < _RESTORES:
+            self._tell(node.address, f"cold start for snapshot {taken + 1} of {wanted}")
+            known |= {it.task for it in readies(self._account, target)}
+            self._sleep(target.app)
+            started = self._wake(
+                node.address, replace(target, known=frozenset(known)), limit
+            )
+            if started.ready is not None and not started.ready.restored:
+                taken, restored = taken + 1, 0
+            else:
+                restored += 1
+
+    def _serve(self, record: Record, served: Deployed | None) -> Flat:
+        """Deploy what clients know, and wait until this very version is ready."""
         app = apps.server_app(_stack(record))
-        files = recorded(self._account, record.key)
+        files = recorded(self._account, _stack(record), record.key)
         if files is None:
             raise _no_files(record)
+        tells = _tells(files)
+        old = frozenset[str]() if tells or served is None else self._tasks(app)
         self._tell(record.address, f"deploys app `{app}`")
         with on_disk(files, SERVER_FILE) as file:
-            self._account.deploy(file, record.key[:TAG_LETTERS])
-        self._scaled_as_stated(app, record, files)
+            deployed = self._account.deploy(file, record.key[:TAG_LETTERS])
+        # Recorded files hold the scaling of their time; it may have changed since.
+        self._account.settle(app, scaling_of(record.fields))
         url = self._account.url(app)
-        self._prime(record, app, url)
+        alone = served is None or served.id != deployed.id
+        target = Target(app, url, record.key, deployed.deployed_at, old, alone, tells)
+        self._wake(record.address, target, _start_seconds(record))
+        now = self._account.app(app)
+        if now is None or not is_of(now, record):
+            raise EngineError(
+                f"app `{app}` was deployed by hand while it came up",
+                hint=f"`modal app history {app}` shows who",
+            )
         return {"url": url}
 
-    def _prime(self, record: Record, app: str, url: str) -> None:
-        """Provoke the cold starts that capture; each is billed."""
-        seconds = _start_seconds(record)
-        self._wake(record.address, app, url, seconds)
-        wanted = primes_of(record.fields)
-        scaling = scaling_of(record.fields)
-        if scaling.min_containers:
-            return
-        for number in range(2, wanted + 1):
-            self._tell(record.address, f"cold start {number} of {wanted}")
-            idle = self._sleep(app)
-            self._account.scale(app, scaling)
-            if not idle:
-                self._tell(record.address, "clients keep it awake: primed no further")
-                return
-            self._wake(record.address, app, url, seconds)
+    def _tasks(self, app: str) -> frozenset[str]:
+        return frozenset(self._account.tasks(app))
 
-    def _wake(
-        self, address: str, app: str, url: str, start_timeout: int
-    ) -> tuple[float, bool]:
-        """The seconds until it is healthy, and whether they were a restore."""
+    def _wake(self, address: str, target: Target, start_timeout: int) -> Started:
         limit = float(start_timeout + QUEUE_SECONDS)
-        return wake(self._account, app, url, self._say, about=address, limit=limit)
+        return bring_up(self._account, target, self._say, about=address, limit=limit)
 
-    def _scaled_as_stated(
-        self, app: str, record: Record, files: Mapping[str, bytes]
+    def _refuse_stranger(
+        self,
+        app: str,
+        found: Deployed | None,
+        record: Record,
+        before: Record | None,
     ) -> None:
-        """Recorded files hold the scaling of their time; it may have changed since."""
-        wanted = scaling_of(record.fields)
-        words = {
-            name: value for name, value in asdict(wanted).items() if value is not None
-        }
-        text = files[SERVER_FILE].decode()
-        if not all(f"    {name}={value},\n" in text for name, value in words.items()):
-            self._account.scale(app, wanted)
-
-    def _refuse_stranger(self, app: str, record: Record, before: Record | None) -> None:
         """Do not replace what somebody else deployed under the same name."""
-        found = self._account.app(app)
         known = [it for it in (record, before) if it is not None]
         if found is None or any(is_of(found, it) for it in known):
             return
         by = f" by {found.deployed_by}" if found.deployed_by else ""
         raise PromotionError(
             f"app `{app}` is not what the state says: version {found.version} was"
-            f" deployed{by} at {found.deployed_at}",
+            f" deployed{by} at {found.since}",
             hint=f"`modal app history {app}` shows who; `modal app stop {app}` makes"
             " room, and `deployer apply` then deploys this stack",
         )
 
-    def _bring_back(self, app: str, before: Record | None) -> None:
-        """What served before serves again; where nothing did, nothing is left."""
-        files = None if before is None else recorded(self._account, before.key)
-        with suppress(DeployerError):
-            if before is None or files is None:
-                self._account.stop(app)
-                return
-            with on_disk(files, SERVER_FILE) as file:
-                self._account.deploy(file, before.key[:TAG_LETTERS])
-            self._scaled_as_stated(app, before, files)
+    def _put_back(
+        self,
+        app: str,
+        record: Record,
+        served: Deployed | None,
+        before: Record | None,
+    ) -> str:
+        """Make what served before the version of the app again; says what serves."""
+        try:
+            return self._served_again(app, record, served, before)
+        except DeployerError as error:
+            serving = "what served before" if served is None else f"v{served.version}"
+            return (
+                f"{error.message}: containers of {serving} serve as long as they run,"
+                f" and `deployer apply` carries on"
+            )
+
+    def _served_again(
+        self,
+        app: str,
+        record: Record,
+        served: Deployed | None,
+        before: Record | None,
+    ) -> str:
+        now = self._account.app(app)
+        if now is None:
+            return f"app `{app}` is not deployed"
+        if not is_of(now, record):
+            return f"version {now.version} of app `{app}` serves, which is not ours"
+        if served is None or before is None:
+            self._account.stop(app)  # nothing served; it would start in a loop
+            return f"app `{app}` was stopped, as nothing served before"
+        version = served.version
+        if is_of(served, record):  # an earlier run had deployed it
+            tag = before.key[:TAG_LETTERS]
+            history = self._account.program.history(app)
+            version = next((it.number for it in history if it.tag == tag), 0)
+        if not version:
+            return f"app `{app}` has no version of what served before"
+        self._account.program.rollback(app, version)
+        return f"version {version} of app `{app}` serves on"
 
     def _stop_if(self, app: str, record: Record) -> bool:
         """Stop an app that serves this record; whether it did."""
@@ -350,7 +430,18 @@ def app_of(record: Record) -> str:
 def moved(account: Account, app: str, record: Record) -> bool:
     """Return whether somebody deployed the app, or rolled it back, since we did."""
     newest = next(iter(account.program.history(app)), None)
-    return newest is not None and newest.tag != record.key[:TAG_LETTERS]
+    return newest is not None and newest.tag not in ("", record.key[:TAG_LETTERS])
+
+
+def _tells(files: Mapping[str, bytes]) -> bool:
+    """Return whether containers of these files say in the log that they are ready."""
+    return READY.encode() in files.get("runtime/serve.py", b"")
+
+
+def _told(error: EngineError, aftermath: str) -> EngineError:
+    """Return the same error, with what became of the app."""
+    hint = f"{error.hint}; {aftermath}" if error.hint else aftermath
+    return EngineError(error.message, hint=hint)
 
 
 def _rate(record: Record) -> float:

@@ -15,10 +15,16 @@ class Deployed:
 
     id: str
     version: int
-    deployed_at: str
-    """UTC, ISO 8601."""
+    deployed_at: datetime | None
+    """UTC, by the clock of Modal, as all times in its logs."""
     deployed_by: str
     tags: Mapping[str, str]
+
+    @property
+    def since(self) -> str:
+        """When it was deployed, for people."""
+        at = self.deployed_at
+        return "an unknown time" if at is None else at.isoformat(timespec="seconds")
 
 
 @dataclass(frozen=True, slots=True)

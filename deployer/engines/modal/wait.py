@@ -9,12 +9,12 @@ import http.client
 import re
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import Final, TypeVar
 from urllib.parse import urljoin, urlsplit
@@ -24,6 +24,7 @@ from deployer.engines.modal.types import SYSTEM, Line
 from deployer.errors import DeployerError, EngineError, TimedOutError
 from deployer.llama.known.symptoms import likely_cause
 from deployer.planning.events import Progress, Say, Talk
+from deployer.runtime.serve import READY, Ready, ready_of
 from deployer.stack.fields.values import show_seconds
 from deployer.system.children import growing
 
@@ -35,27 +36,37 @@ _FIRST_PAUSE: Final = 0.01
 _LONGEST_PAUSE: Final = 0.5
 _LOG_SECONDS: Final = 1.0
 """Between two looks at the log."""
-_FETCHED: Final = 500
+_LATE: Final = timedelta(seconds=120)
+"""How much later than a line that was said after it a line may arrive."""
 _KEPT: Final = 200
 _COUNTED: Final = re.compile(r"\[(\d+)/(\d+)\] ")
 """How ninja begins a line."""
 
 
 class Log:
-    """The log of an app, from now on: read whenever it is looked at.
+    """The lines of an app that nobody has seen yet: read whenever it is looked at.
 
     It is fetched and not streamed: a stream of the client cannot be closed from
-    outside, and one that is left open complains when the program ends.
+    outside, and one that is left open complains when the program ends.  Lines arrive
+    late and out of order, with the time of Modal's clock: so a window that ends with
+    the newest is read again, and what was seen in it is counted.
     """
 
-    def __init__(self, account: Account, app: str) -> None:
-        """``app`` is a name or an id."""
-        self._read = account.log(app)
-        self._begun = datetime.now(tz=UTC)
-        self._known: set[Line] = set()
+    def __init__(
+        self, account: Account, app: str, since: datetime | None = None
+    ) -> None:
+        """``app`` is a name or an id; without ``since``, from now on."""
+        self._log = account.log(app)
+        self._seen: Counter[Line] = Counter()
         self._next = 0.0
         self.lines: deque[Line] = deque(maxlen=_KEPT)
         """What was taken, the last lines of it."""
+        if since is None:
+            newest = self._log.last(1)
+            since = newest[-1].at if newest else datetime.now(tz=UTC) - _LATE
+            self._since = since - _LATE
+            self._new()
+        self._since = since
 
     def arrived(self, take: Callable[[Line], bool]) -> list[Line]:
         """Lines since the last time, as far as they are asked for; not too often."""
@@ -67,13 +78,22 @@ class Log:
         """The same at once; a log that is not to be had is no error."""
         found: list[Line] = []
         with suppress(DeployerError):
-            for line in self._read(_FETCHED):
-                if line.at >= self._begun and line not in self._known:
-                    self._known.add(line)
-                    if take(line):
-                        found.append(line)
+            found = [line for line in self._new() if take(line)]
         self.lines.extend(found)
         self._next = time.monotonic() + _LOG_SECONDS
+        return found
+
+    def _new(self) -> list[Line]:
+        read = self._log.since(self._since)
+        unseen = Counter(read) - self._seen
+        self._seen = Counter(read)
+        if read:
+            self._since = max(self._since, max(line.at for line in read) - _LATE)
+        found = []
+        for line in read:
+            if unseen[line] > 0:
+                unseen[line] -= 1
+                found.append(line)
         return found
 
 
@@ -220,37 +240,155 @@ RESTORED: Final = "Restoring Function from memory snapshot."
 QUEUE_SECONDS: Final = 900
 """How long a container with its GPU may be waited for."""
 _RAISED: Final = "Traceback (most recent call last):"
+_CRASHED: Final = "Runner failed with exit code"
 _LAST_WORDS: Final = 15
 _WORDS_SECONDS: Final = 1.0
 """How long the last words of a failed start may take to arrive."""
+_EVIDENCE_SECONDS: Final = 90.0
+"""How long the line of a container that has answered may take to arrive."""
+_KNOCKS: Final = 5.0
+"""Seconds between two requests while a new version is waited for."""
 
 
-def wake(
-    account: Account, app: str, url: str, say: Say, *, about: str, limit: float
-) -> tuple[float, bool]:
-    """Ask until the server is healthy; a start that fails stops the app.
+@dataclass(frozen=True, slots=True)
+class Target:
+    """An app that is to answer, and what tells its version from the one before."""
 
-    Modal starts a container whose hook raised again, for as long as a request waits:
-    so the first failure that the log tells is the last one.  Returns the seconds, and
-    whether it came from a snapshot that was there.
+    app: str
+    url: str
+    key: str
+    """Of the server, as its containers say it."""
+    since: datetime | None
+    """When this version was deployed, by Modal's clock."""
+    known: frozenset[str] = frozenset()
+    """Containers that were there before: what they say proves nothing."""
+    alone: bool = True
+    """No other version can answer, so that an answer is one of this version."""
+    tells: bool = True
+    """Its containers say that they are ready; those of older deployers do not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A start that ended well."""
+
+    seconds: float
+    """Until it answered; for one beside an older version, until it was ready."""
+    ready: Ready | None
+    """What its container said; None where nothing of it arrived."""
+
+    @property
+    def how(self) -> str:
+        """How it came up, for people; unknown never counts as a restore."""
+        if self.ready is None:
+            return "started (whether from a snapshot is unknown)"
+        return "restored from its snapshot" if self.ready.restored else "started"
+
+
+def bring_up(
+    account: Account, target: Target, say: Say, *, about: str, limit: float
+) -> Started:
+    """Ask until a container of this very version is ready.
+
+    During a rolling deployment containers of the version before go on answering, so
+    an answer proves nothing: the line that a container writes once its server has
+    proven itself does, with the key of the server and a time after the deployment.
+    Modal starts a container whose hook raised again, so the first failure that the log
+    reports is the last one.  Raises EngineError, and leaves the app as it is.
     """
-    log = Log(account, app)
-    answer = knock(url, limit)
+    log = Log(account, target.app, target.since)
+    start = _Start(account, target, log, limit)
+    wait = Wait(about, "a start on Modal", limit, show=is_ours)
     try:
-        wait = Wait(about, "a start on Modal", limit, show=is_ours)
-        seconds = wait_for(lambda: _answered(answer, log), log, say, wait)
+        started = wait_for(start.look, log, say, wait)
     except (EngineError, TimedOutError) as error:
         last_words(log, say, about)
-        account.stop(app)
-        raise not_started(log, error.message, f"app `{app}` was stopped") from None
-    except BaseException:
+        raise not_started(log, error.message) from None
+    say(Talk(about, f"{started.how} in {show_seconds(started.seconds)}"))
+    return started
+
+
+class _Start:
+    """A start that is looked at again and again."""
+
+    def __init__(
+        self, account: Account, target: Target, log: Log, limit: float
+    ) -> None:
+        self._account = account
+        self._target = target
+        self._log = log
+        self._limit = limit
+        self._begun = time.monotonic()
+        self._answer = knock(target.url, limit)
+        self._answered: float | None = None
+        """When it answered first, in seconds since the first request."""
+        self._knocked = self._begun
+        self._next = 0.0
+
+    def look(self) -> Started | None:
+        """Return the start once it is proven; raises EngineError once it failed."""
+        self._ask()
+        if self._answered is None or time.monotonic() < self._next:
+            self._refuse_failure()
+            return None
+        self._next = time.monotonic() + _LOG_SECONDS
+        if (ready := self._evidence()) is not None:
+            here = self._target.alone
+            return Started(self._answered if here else self._passed(), ready)
+        self._refuse_failure()
+        if not self._target.tells:
+            return self._told_by_tasks()
+        if self._target.alone and self._passed() - self._answered > _EVIDENCE_SECONDS:
+            return Started(self._answered, None)
+        return None
+
+    def _ask(self) -> None:
+        if not self._answer.done():
+            return
+        if (error := self._answer.exception()) is not None:
+            raise EngineError(str(error))
+        if self._answered is None:
+            self._answered = self._answer.result()
+        if time.monotonic() - self._knocked > _KNOCKS:
+            # What answered may be gone by now, and nothing starts without a request.
+            self._knocked = time.monotonic()
+            self._answer = knock(self._target.url, self._limit)
+
+    def _passed(self) -> float:
+        return time.monotonic() - self._begun
+
+    def _evidence(self) -> Ready | None:
         with suppress(DeployerError):
-            account.stop(app)
-        raise
-    restored = any(line.text == RESTORED for line in log.lines)
-    how = "restored from its snapshot" if restored else "started"
-    say(Talk(about, f"{how} in {show_seconds(seconds)}"))
-    return seconds, restored
+            found = readies(self._account, self._target)
+            return found[-1] if found else None
+        return None
+
+    def _told_by_tasks(self) -> Started | None:
+        """Every container of before is gone, and another one answers."""
+        if self._target.alone:
+            return Started(self._answered or 0.0, None)
+        tasks = set(self._account.tasks(self._target.app))
+        gone = not tasks & self._target.known
+        return Started(self._passed(), None) if tasks and gone else None
+
+    def _refuse_failure(self) -> None:
+        for line in self._log.lines:
+            old = self._target.known.intersection(line.where)
+            if not old and line.text.startswith((_RAISED, _CRASHED)):
+                raise EngineError("its start failed")
+
+
+def readies(account: Account, target: Target) -> list[Ready]:
+    """What containers of this version, that were not known before, have said."""
+    since = target.since or datetime.now(tz=UTC) - timedelta(days=1)
+    found = []
+    for line in account.log(target.app).since(since, text=READY.strip()):
+        said = ready_of(line.text)
+        if said is None or line.at < since or said.task in target.known:
+            continue
+        if target.key.startswith(said.server):
+            found.append(said)
+    return found
 
 
 def last_words(log: Log, say: Say, about: str) -> None:
@@ -262,31 +400,18 @@ def last_words(log: Log, say: Say, about: str) -> None:
 
 
 def is_ours(line: Line) -> bool:
-    """Not a line of llama-server, which says much: the app's own, and Modal's."""
-    return line.source != "stderr"
+    """Not a line of llama-server, which says much, nor one that is meant for us."""
+    return line.source != "stderr" and not line.text.startswith(READY)
 
 
-def _answered(answer: "Future[float]", log: Log) -> float | None:
-    """The seconds it took; raises EngineError once the log tells of a failed start."""
-    if answer.done():
-        error = answer.exception()
-        if error is not None:
-            raise EngineError(str(error))
-        return answer.result()
-    if any(line.text.startswith(_RAISED) for line in log.lines):
-        raise EngineError("its start failed")
-    return None
-
-
-def not_started(log: Log, why: str, aftermath: str) -> EngineError:
+def not_started(log: Log, why: str) -> EngineError:
     """Return what went wrong with a start, by what was logged."""
     texts = [line.text for line in log.lines if line.source != SYSTEM]
     cause = likely_cause(texts, None)
     if cause is not None:
         return EngineError(
-            f"llama-server did not start: {cause.meaning}",
-            hint=f"{cause.hint}; {aftermath}",
+            f"llama-server did not start: {cause.meaning}", hint=cause.hint
         )
     words = [text for text in texts if text.strip()][-_LAST_WORDS:]
     said = "\n".join(["", *words]) if words else ""
-    return EngineError(f"llama-server did not start: {why}{said}", hint=aftermath)
+    return EngineError(f"llama-server did not start: {why}{said}")

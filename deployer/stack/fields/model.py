@@ -181,7 +181,7 @@ class Snapshot(Section):
     """Requests made before the capture; unset: none."""
 
     prime: Annotated[NonNegativeInt | None, Effect.NOTE, Only("modal")] = None
-    """Cold starts after a deploy that capture snapshots; unset: none."""
+    """Snapshots that the candidate takes, one for each type of worker; unset: one."""
 
     idle: Annotated[
         Duration | None, Flag("--sleep-idle-seconds", since=8646), Only("local")

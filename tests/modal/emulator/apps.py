@@ -326,7 +326,7 @@ class Apps(Service):
         source = getattr(request, "source", 0) or request_descriptor(request)
         return (
             mine and of_function and of_call and of_task and sources.get(source, True)
-        )
+        ) and getattr(request, "search_text", "") in line.text
 
     def _described(self, app: App) -> pb.AppHandleMetadata:
         return pb.AppHandleMetadata(

@@ -174,7 +174,7 @@ class Faults:
     unmounted: str = ""
     """An app whose containers find their Volumes empty."""
     broken: list[str] = field(default_factory=list)
-    """Keys of servers (their tag) that do not start, in simulated containers."""
+    """Keys of servers (their tag, or `APP:KEY`) that do not start, if simulated."""
     failed_layer: str = ""
     """Text of an image's line that does not build."""
     longest_wait: float = 150.0

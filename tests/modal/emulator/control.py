@@ -87,6 +87,8 @@ def _seen(cloud: Cloud, pools: Pools) -> dict[str, Any]:
                     pb.DeploymentType.Name(it.kind).removeprefix("DEPLOYMENT_TYPE_")
                     for it in app.history
                 ],
+                "rows": [{"version": it.number, "tag": it.tag} for it in app.history],
+                "functions": dict(app.function_ids),
                 "scaling": _scaling(cloud, app),
                 "tags": app.tags,
                 "containers": sum(1 for _ in pools.of_app(app.id)),

@@ -293,6 +293,9 @@ class Pools:
             await first_of(container.parked, container.ended)
             await self._resume(container, CREATED)
         else:
+            del self.containers[container.task_id]
+            container.task_id = cloud.new("ta")  # a restored copy is another container
+            self.containers[container.task_id] = container
             container.started = cloud.clock()
             await self._resume(container, RESTORING)
             if cloud.chance.random() < cloud.faults.restore_failure:

@@ -50,7 +50,8 @@ async def start(cloud: Cloud, container: Container, how: str) -> int | None:
         seconds = {"capture": faults.capture_seconds, "plain": faults.start_seconds}
         if not await _takes(container, seconds[how]):
             return 1
-        if container.tags.get(KEY_TAG) in faults.broken:
+        key, app = container.tags.get(KEY_TAG), cloud.app_of(function_id).name
+        if {key, f"{app}:{key}"}.intersection(faults.broken):
             text = "Traceback (most recent call last):\n"
             await cloud.log(function_id, task_id, text, _STDERR)
             text = "RuntimeError: llama-server ended with 1 before it was healthy\n"

@@ -1,0 +1,385 @@
+"""Stories by a seed: deploy, change, fail, cancel, crash, lose the network, roll back.
+
+    python -m tests.modal.stories 1000
+
+The engine, the loop over its steps and Modal's client are the real ones; containers of
+the emulated platform are simulated, so that a story takes a second.  A client asks
+production all the while: whatever happens, it is answered, and by a version that has
+proven itself.
+"""
+
+import os
+import random
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from deployer.engines.modal import apps
+from deployer.engines.modal.drive import Account
+from deployer.engines.modal.engine import ModalEngine
+from deployer.engines.modal.lower import outputs_of
+from deployer.engines.modal.program import Program
+from deployer.engines.modal.release_files import render
+from deployer.engines.modal.types import Version
+from deployer.engines.place import Keys, Place
+from deployer.errors import CancelledError, DeployerError, EngineError
+from deployer.planning.events import Event, Outcome, Verdict
+from deployer.planning.plan import make_plan
+from deployer.planning.resources import Graph, Kind, Node
+from deployer.planning.state import Record, State
+from deployer.planning.steps import steps_of
+from deployer.testing.states import CrashError, Fuse, MemoryStateStore
+from deployer.testing.states import stack as stack_of
+from deployer.usecases.steps import World, apply
+from tests.engines.modal.lowering import graph_of
+from tests.modal.client_loop import Counts, clients
+from tests.modal.emulated import Emulated, emulator
+
+KINDS = (
+    "change",
+    "broken",
+    "cancelled",
+    "crashed",
+    "cut off",
+    "gate fails",
+    "rolled back",
+    "preempted",
+    "candidate of the key that is live",
+)
+HASTE = 20.0
+_KEEP = 5
+_STACK = """\
+version: 1
+name: NAME
+engine: modal
+llama_cpp: {tag: b9763}
+model: {repo: some/model-GGUF, quant: Q4_K_M}
+server: {ctx_size: SIZE, parallel: 4}
+snapshot: {enabled: true}
+scaling: {max_containers: 3, scaledown_window: 2m}
+gates: {health: {}}
+"""
+
+
+class StoryProgram(Program):
+    """The client's own program without a start of Python for each question."""
+
+    def __init__(self, variables: Mapping[str, str], cloud: Emulated) -> None:
+        super().__init__(variables, None)
+        object.__setattr__(self, "_cloud", cloud)
+
+    def history(self, name: str) -> tuple[Version, ...]:
+        app = self._found(name)
+        rows = [] if app is None else app["rows"]
+        return tuple(
+            Version(row["version"], "", "tests", row["tag"]) for row in reversed(rows)
+        )
+
+    def containers(self, app_id: str) -> tuple[str, ...]:
+        seen = self._cloud_().seen()
+        names = {app["id"]: app["name"] for app in seen["apps"]}
+        return tuple(
+            it["task"]
+            for it in seen["containers"]
+            if it["runs"] and it["app"] == names[app_id]
+        )
+
+    def rates(self) -> Mapping[str, str]:
+        return {}
+
+    def _found(self, name: str) -> dict[str, Any] | None:
+        return self._cloud_().app(name)
+
+    def _cloud_(self) -> Emulated:
+        found: Emulated = self.__dict__["_cloud"]
+        return found
+
+
+class FusedAccount(Account):
+    """An account whose run ends at some call: for good, or as if by the network."""
+
+    def __init__(self, variables: Mapping[str, str], fuse: Fuse, *, cut: bool) -> None:
+        super().__init__(variables, None)
+        self._fuse = fuse
+        self._cut = cut
+
+    @contextmanager
+    def translated(self, about: str) -> Iterator[None]:
+        try:
+            self._fuse.run(lambda: None)
+        except CrashError:
+            if not self._cut:
+                raise
+            raise EngineError(f"Modal could not be reached, {about}") from None
+        with super().translated(about):
+            yield
+
+
+@dataclass
+class Stack:
+    """A stack that is live, and what was ever promoted of it."""
+
+    name: str
+    cloud: Emulated
+    folder: Path
+    store: MemoryStateStore = field(default_factory=MemoryStateStore)
+    gates_pass: bool = True
+
+    def graph(self, size: int) -> Graph:
+        text = _STACK.replace("NAME", self.name).replace("SIZE", str(size))
+        return graph_of(stack_of(text))
+
+    def place_artefacts(self, graph: Graph) -> None:
+        """What build, fetch and tryout would leave on the Volume."""
+        volume = self.cloud.folder / "volumes" / apps.VOLUME
+        nodes = {node.kind: node for node in graph.values()}
+        needs = {kind.value: outputs_of(node) for kind, node in nodes.items()}
+        paths = [
+            apps.build_folder(nodes[Kind.BUILD].key),
+            apps.weights_folder(nodes[Kind.WEIGHTS].key),
+        ]
+        for path in paths:
+            folder = volume / path.lstrip("/")
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / apps.COMPLETE).write_text('{"version": "b9763"}')
+        for kind in (Kind.SNAPSHOT, Kind.SERVER):
+            server = render(nodes[kind], needs, self.folder).server
+            folder = volume / "tried" / server.run_key
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def run(
+        self,
+        graph: Graph,
+        *,
+        account: Account | None = None,
+        say: Callable[[Event], None] = lambda _event: None,
+    ) -> None:
+        """Plan and carry out, as `deployer apply` does."""
+        state = self.store.read() or State(self.name, "modal", lineage=self.name)
+        account = account or Account(self.cloud.environment, None)
+        account.program = StoryProgram(self.cloud.environment, self.cloud)
+        environment = self.cloud.environment
+        place = Place(
+            self.folder, self.folder, environment, Keys(environment), self.folder
+        )
+        engine = ModalEngine(place)
+        engine._accounts[None] = account
+        world = World(
+            engine=engine,
+            judge=self._judge,
+            store=self.store,
+            say=say,
+            now=lambda: "2026-11-29T12:00:00+00:00",
+            clock=time.monotonic,
+            workers=1,
+        )
+        steps = steps_of(make_plan(graph, state))
+        apply(steps, state, world, cause="apply", keep=_KEEP)
+
+    def _judge(
+        self, record: Record, gates: object, *, candidate: bool
+    ) -> tuple[Verdict, ...]:
+        del record, gates
+        good = self.gates_pass or not candidate
+        outcome = Outcome.PASS if good else Outcome.FAIL
+        return (Verdict("health", outcome, "as the story wants it"),)
+
+    @property
+    def live(self) -> Record | None:
+        state = self.store.read()
+        records = () if state is None else state.live.values()
+        return next((it for it in records if it.kind is Kind.SERVER), None)
+
+    @property
+    def serving(self) -> str:
+        """The tag of the app that serves."""
+        return str(
+            (self.cloud.app(self.name) or {"tags": {}})["tags"].get(apps.KEY_TAG)
+        )
+
+
+@dataclass(frozen=True)
+class Told:
+    """How a story ended."""
+
+    seed: int
+    kind: str
+    counts: Counts
+    wrong: tuple[str, ...]
+
+
+def tell(seed: int, cloud: Emulated, folder: Path) -> Told:
+    """One story: a stack goes live, something happens to a change, apply converges."""
+    chance = random.Random(seed)  # noqa: S311 - to be repeated
+    kind = KINDS[seed % len(KINDS)]
+    stack = Stack(f"s{seed}", cloud, folder)
+    faults: dict[str, Any] = {
+        "seed": seed,
+        "workers": chance.choice((1, 2, 3)),
+        "log_seconds": chance.choice((0.0, 0.1, 0.4)),
+        "clock_ahead": chance.uniform(-600, 600),
+        "restore_failure": chance.choice((0.0, 0.3)),
+        "restore_kind": "any",
+        "start_seconds": chance.uniform(0.0, 0.1),
+        "capture_seconds": chance.uniform(0.0, 0.2),
+    }
+    cloud.faults(**faults)
+    first, second = stack.graph(1024), stack.graph(2048)
+    for graph in (first, second):
+        stack.place_artefacts(graph)
+    stack.run(first)
+    before = stack.live
+    assert before is not None
+    url = str(before.outputs["url"])
+    with clients(url) as counts:
+        _happen(kind, stack, second, chance, faults)
+        wrong = [*_afterwards(stack, before, second, kind)]
+        cloud.faults(**faults)
+        stack.gates_pass = True
+        wanted = first if kind == "rolled back" else second
+        stack.run(wanted)  # apply again converges
+    wrong += [*_converged(stack, wanted, counts)]
+    stack.run({})
+    apps_left = [
+        app["name"]
+        for app in cloud.seen()["apps"]
+        if app["name"].split("-")[0] == stack.name
+        and app["state"] != "APP_STATE_STOPPED"
+    ]
+    wrong += [f"{name} is left" for name in apps_left]
+    return Told(seed, kind, counts, tuple(wrong))
+
+
+def _happen(
+    kind: str,
+    stack: Stack,
+    graph: Graph,
+    chance: random.Random,
+    faults: Mapping[str, Any],
+) -> None:
+    key = _server(graph).key[: apps.KEY_LETTERS]
+    cloud, environment = stack.cloud, stack.cloud.environment
+    match kind:
+        case "change":
+            stack.run(graph)
+        case "rolled back":
+            stack.run(graph)
+        case "broken":
+            candidate = chance.random() < 0.3
+            broken = [key] if candidate else [f"{stack.name}:{key}"]
+            cloud.faults(**faults, broken=broken)
+            with suppress(DeployerError):
+                stack.run(graph)
+                raise AssertionError("a version that cannot start was promoted")
+        case "cancelled":
+            with suppress(CancelledError):
+                stack.run(graph, say=_cancelling(chance.randint(1, 25)))
+        case "crashed" | "cut off":
+            fuse = Fuse(chance.randint(1, 60), after=chance.random() < 0.5)
+            account = FusedAccount(environment, fuse, cut=kind == "cut off")
+            with suppress(DeployerError, CrashError):
+                stack.run(graph, account=account)
+        case "gate fails":
+            stack.gates_pass = False
+            with suppress(DeployerError):
+                stack.run(graph)
+        case "preempted":
+            cloud.preempt(stack.name)
+            stack.run(graph)
+            cloud.preempt(stack.name)
+        case _:
+            # Another state, in another checkout, knows nothing of what is live.
+            other = Stack(stack.name, cloud, stack.folder, gates_pass=False)
+            with suppress(DeployerError):
+                other.run(stack.graph(1024))
+
+
+def _cancelling(at: int) -> Callable[[Event], None]:
+    """Say events; Ctrl-C is pressed at one of them."""
+    left = [at]
+
+    def say(_event: Event) -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            raise CancelledError("cancelled")
+
+    return say
+
+
+def _afterwards(stack: Stack, before: Record, graph: Graph, kind: str) -> Iterator[str]:
+    """What must hold at once: production serves, and the state says which version."""
+    live = stack.live
+    app = stack.cloud.app(stack.name) or {}
+    if app.get("state") != "APP_STATE_DEPLOYED":
+        yield f"production is {app.get('state')}"
+    if live is None:
+        yield "nothing is live"
+        return
+    ids = {it["id"] for it in stack.cloud.seen()["apps"] if it["name"] == stack.name}
+    if len(ids) != 1:
+        yield f"production became another app: {sorted(ids)}"
+    state = stack.store.read()
+    settled = state is not None and state.promoting is None
+    if settled and not live.key.startswith(stack.serving):
+        yield f"{stack.serving} serves, the state says {live.key[:16]}"
+    failed = kind in ("broken", "gate fails", "candidate of the key that is live")
+    if failed and live.key != before.key:
+        yield "a version that failed was promoted"
+    del graph
+
+
+def _converged(stack: Stack, graph: Graph, counts: Counts) -> Iterator[str]:
+    wanted = _server(graph).key[: apps.KEY_LETTERS]
+    if counts.failed:
+        yield f"clients: {counts}"
+    if stack.serving != wanted:
+        yield f"{stack.serving} serves in the end, and not {wanted}"
+    if wanted not in counts.servers:
+        yield f"{wanted} was promoted and never answered: {counts.servers}"
+
+
+def _server(graph: Graph) -> Node:
+    return next(node for node in graph.values() if node.kind is Kind.SERVER)
+
+
+@contextmanager
+def platform(folder: Path) -> Iterator[Emulated]:
+    """An emulated platform with simulated containers, which the client finds."""
+    kept = dict(os.environ)
+    with emulator(folder / "cloud", simulated=True, haste=HASTE) as cloud:
+        os.environ.update(cloud.environment)
+        try:
+            yield cloud
+        finally:
+            os.environ.clear()
+            os.environ.update(kept)
+
+
+def main(count: int) -> int:
+    """Tell so many stories; returns how many went wrong."""
+    found: Counter[str] = Counter()
+    requests = bad = 0
+    begun = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder, platform(Path(folder)) as cloud:
+        for seed in range(count):
+            told = tell(seed, cloud, Path(folder))
+            found[told.kind] += 1
+            requests += sum(told.counts.found.values())
+            if told.wrong:
+                bad += 1
+                print(f"story {seed} ({told.kind}): {'; '.join(told.wrong)}")  # noqa: T201
+    seconds = time.monotonic() - begun
+    kinds = ", ".join(f"{n} {kind}" for kind, n in found.items())
+    print(f"{count} stories in {seconds:.0f} s, {requests} requests: {bad} went wrong")  # noqa: T201
+    print(kinds)  # noqa: T201
+    return bad
+
+
+if __name__ == "__main__":
+    sys.exit(min(1, main(int(sys.argv[1]))))
