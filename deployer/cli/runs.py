@@ -14,7 +14,7 @@ from deployer.cli.for_each_stack import error_data, report
 from deployer.cli.output import json_line, refuse_without_terminal, width
 from deployer.cli.progress_display import Show
 from deployer.engines.contract import Endpoint
-from deployer.engines.registry import costs_of
+from deployer.engines.place import costs_of
 from deployer.errors import CancelledError, DeployerError, GateError, UsageError
 from deployer.planning.events import Event, Judged, Progress, Verdict
 from deployer.show.data import Applied as AppliedLine

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from deployer.artefacts import lock_file
 from deployer.engines.contract import Endpoint, Engine
-from deployer.engines.registry import ABILITIES
+from deployer.engines.registry import ENGINES
 from deployer.errors import GateError
 from deployer.planning.events import Event, Say, Used, Verdict
 from deployer.planning.state import Record, State
@@ -141,7 +141,7 @@ def _judging(
         keep=keep,
         folder=folder,
         live=planned.state.server,
-        remote=ABILITIES[planned.plan.engine].remote,
+        remote=ENGINES[planned.plan.engine].abilities.remote,
         needs=needs,
     )
 

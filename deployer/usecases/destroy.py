@@ -8,7 +8,7 @@ from typing import Final
 
 from deployer.engines.local.folders import stack_folder
 from deployer.engines.local.supervise.survivors import ended_runs, holders, remove_runs
-from deployer.engines.registry import ABILITIES
+from deployer.engines.registry import ENGINES
 from deployer.errors import StateError
 from deployer.planning.events import Say, Talk
 from deployer.planning.resources import Kind
@@ -70,7 +70,7 @@ def _clear(found: Deployed, settings: Settings, say: Say) -> None:
         what = f"`{lost.stack}` in `{lost.place}`" if lost.stack else f"`{lost.place}`"
         text = f"what {what} needs is unknown, so no artefact was removed: {lost.why}"
         say(Talk(stack, text))
-    if not ABILITIES[found.state.engine].remote:
+    if not ENGINES[found.state.engine].abilities.remote:
         folder = stack_folder(settings.home, found.file.parent, stack)
         remove_runs(ended_runs(folder, holders(settings.home)))
 

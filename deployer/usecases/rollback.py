@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from deployer.engines.registry import ABILITIES
+from deployer.engines.registry import ENGINES
 from deployer.errors import UsageError
 from deployer.planning.events import Say
 from deployer.planning.state import Release, State, node_of
@@ -27,7 +27,7 @@ def rollback(
         found = deployed(stack_file, settings, thoroughly=True)
         release = earlier(found.state, number)
         graph = {a: node_of(r) for a, r in release.records.items()}
-        remote = ABILITIES[found.state.engine].remote
+        remote = ENGINES[found.state.engine].abilities.remote
         drift = () if remote else drift_of(stack_file, settings, found.state, graph)
         planned = found.plan_to(graph, drift)
         preflight(found.engine, steps_of(planned.plan))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from deployer.artefacts import lock_file
 from deployer.diagnostics import Diagnostic
-from deployer.engines.registry import render
+from deployer.engines.place import render
 from deployer.errors import UsageError
 from deployer.planning.events import Watch, unwatched
 from deployer.system.file_modes import as_the_user

@@ -47,12 +47,12 @@ _BANNED = {
     for words, better in BANNED.items()
 }
 
-STRINGS = 60
+STRINGS = 47
 """Banned words in strings that are no docstrings: errors, hints, help."""
-OPENINGS = 242
+OPENINGS = 165
 """Docstrings that open with “What …”, “Whether …” or “Of …”."""
 HELP = 0
-PAGES = {"README.md": 5, "ARCHITECTURE.md": 3}
+PAGES = {"README.md": 1, "ARCHITECTURE.md": 0}
 
 
 def found_in(text: str) -> list[str]:

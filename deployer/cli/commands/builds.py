@@ -9,7 +9,7 @@ import click
 from deployer.cli.options import json_option, stack_argument
 from deployer.cli.output import json_head, json_line, wrapped
 from deployer.diagnostics import diagnostic_lines
-from deployer.engines.registry import costs_of
+from deployer.engines.place import costs_of
 from deployer.errors import UsageError
 from deployer.llama.flags.catalogue import Catalogue, Life, Option, catalogue, life_of
 from deployer.llama.flags.explain import Explanation, FlagDiff, Known, diff, explain

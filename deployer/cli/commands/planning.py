@@ -20,7 +20,7 @@ from deployer.cli.options import (
 )
 from deployer.cli.output import json_head, json_line
 from deployer.diagnostics import diagnostic_data, diagnostic_lines
-from deployer.engines.registry import costs_of
+from deployer.engines.place import costs_of
 from deployer.errors import UsageError
 from deployer.show.text import plan_text
 from deployer.stack.fields.values import JsonValue
