@@ -29,7 +29,7 @@ _SUFFIX = ".lock.json"
 
 @dataclass(frozen=True, slots=True)
 class _Content(Facts):
-    """What a lock file holds."""
+    """The content of a lock file."""
 
     stack: StackName
 

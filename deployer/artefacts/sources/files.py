@@ -42,7 +42,7 @@ def sha256_of(path: Path, progress: Watch) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """What a file looks like from outside; it changes when the content does.
+    """The look of a file from outside; it changes when the content does.
 
     Anyone may set the time of writing back; the time of the last change of the inode
     is set by the kernel alone.

@@ -166,7 +166,7 @@ _TOKEN_HINT = {
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What of a repository is wanted, as the stack says it."""
+    """The wanted part of a repository, as the stack says it."""
 
     repo: str
     revision: str | None = None

@@ -1,4 +1,4 @@
-"""What is inside wheels: unpacked without running anything, then searched.
+"""The content of wheels: unpacked without running anything, then searched.
 
 pip is run as a program with the user's own settings (`pip config`, ``PIP_*``), so
 private indexes, proxies and certificates work as they do elsewhere.  Only wheels
@@ -195,7 +195,7 @@ _DAMAGED = (
     *(zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError),
     *(zlib.error, lzma.LZMAError, struct.error, ValueError, OverflowError),
 )
-"""What the library raises for archives that are cut, or made by hand."""
+"""Errors of the library for archives that are cut, or made by hand."""
 _BLOCK = 1024 * 1024
 
 

@@ -250,7 +250,7 @@ class Transfer:
 
     @property
     def name(self) -> str:
-        """What people know it by."""
+        """Its name for people."""
         return file_name(self.url)
 
     def headers(self, place: str) -> dict[str, str]:
@@ -295,7 +295,7 @@ _Arriving: TypeAlias = "SimpleQueue[bytes | Exception | None]"
 
 
 def are_worth_it(transfer: "Transfer") -> bool:
-    """Whether there is enough left to ask for, and a digest to judge the whole by."""
+    """Return whether enough is left to ask for, and a digest judges the whole."""
     left = 0 if transfer.size is None else transfer.size - transfer.done
     return transfer.pinned and not transfer.alone and left >= 2 * PART
 
