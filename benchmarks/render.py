@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks.result import Result, Run, Table
 from deployer.engines.modal.lower import lower
 from deployer.engines.modal.render import render as app_files
-from deployer.engines.registry import ABILITIES
+from deployer.engines.registry import ENGINES
 from deployer.llama.patches import load_patches
 from deployer.planning.facts import Facts, Pin
 from deployer.planning.graph import expand
@@ -51,7 +51,7 @@ def render(run: Run) -> Result:
     times = []
     for _ in range(run.rounds * RENDERINGS + 1):
         begun = time.perf_counter()
-        graph = expand(stack, facts, ABILITIES["modal"])
+        graph = expand(stack, facts, ENGINES["modal"].abilities)
         files = app_files(lower(graph, patches, {"red.png": picture}))
         times.append((time.perf_counter() - begun) * 1000)
     first, *later = times

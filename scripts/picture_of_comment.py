@@ -21,7 +21,7 @@ from cmarkgfm.cmark import Options  # type: ignore[import-untyped]
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from deployer.diagnostics import Diagnostic, Place
-from deployer.engines.registry import costs_of
+from deployer.engines.place import costs_of
 from deployer.show.markdown import Entry, comment
 from deployer.show.text import costs_line
 from tests.planning.checking import MODAL, but, planned

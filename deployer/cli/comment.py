@@ -9,7 +9,7 @@ import click
 
 from deployer.cli.for_each_stack import ENDS_ALL, annotate_error, report
 from deployer.diagnostics import diagnostic_lines
-from deployer.engines.registry import costs_of
+from deployer.engines.place import costs_of
 from deployer.errors import DeployerError, StackError, error_of
 from deployer.planning.plan import Plan
 from deployer.show.data import plan_data

@@ -16,12 +16,12 @@ def _known_engine(
     del context, option
     if name is None:
         return None
-    from deployer.engines.registry import ABILITIES  # noqa: PLC0415 - only where it is named
+    from deployer.engines.registry import ENGINES  # noqa: PLC0415 - only where it is named
 
-    if name not in ABILITIES:
+    if name not in ENGINES:
         raise UsageError(
             f"there is no engine `{shown(name)}`",
-            hint=did_you_mean(name, ABILITIES) or f"write {one_of(ABILITIES)}",
+            hint=did_you_mean(name, ENGINES) or f"write {one_of(ENGINES)}",
         )
     return name
 

@@ -7,7 +7,7 @@ import click
 
 from deployer.cli.output import json_line
 from deployer.diagnostics import diagnostic_data, diagnostic_lines
-from deployer.engines.registry import costs_of
+from deployer.engines.place import costs_of
 from deployer.show.text import plan_text
 from deployer.usecases.plan import Planned
 

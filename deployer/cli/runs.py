@@ -12,7 +12,7 @@ from deployer.cli.output import is_terminal, width
 from deployer.cli.progress_display import Show
 from deployer.cli.stream import Stream
 from deployer.engines.contract import Endpoint
-from deployer.engines.registry import costs_of
+from deployer.engines.place import costs_of
 from deployer.errors import CancelledError, DeployerError, GateError, UsageError
 from deployer.planning.events import Verdict
 from deployer.show.text import plan_text

@@ -12,7 +12,7 @@ from deployer import __version__
 from deployer.cli.for_each_stack import error_data
 from deployer.cli.output import json_line
 from deployer.cli.progress_display import Show
-from deployer.engines.registry import costs_of
+from deployer.engines.place import costs_of
 from deployer.errors import CancelledError, DeployerError
 from deployer.planning.events import Event, Judged, Progress
 from deployer.show.data import Applied as AppliedLine

@@ -162,6 +162,27 @@ class Engine(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Left:
+    """A folder in the store of an engine that nothing needs."""
+
+    path: str
+    size: int
+    """Bytes."""
+
+
+class RemoteStore(Protocol):
+    """Where an engine keeps its artefacts, if not in the store of this machine."""
+
+    def unused(self, needed: Collection[str]) -> Sequence[Left]:
+        """Return what is not named by one of the ``needed`` keys, nor in use."""
+        ...
+
+    def remove(self, left: Sequence[Left]) -> None:
+        """Remove it; gone already is fine."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class Rendering:
     """What an engine makes of a stack, for people to read."""
 

@@ -1,17 +1,28 @@
-"""Where an engine finds the things of a stack, its API keys, and how a server looks.
+"""Where an engine finds the things of a stack, and the calls that reach it by its row.
 
 Every plan imports this; the contract of an engine only what asks one.
 """
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
+from deployer.engines.registry import ENGINES, Abilities, load
 from deployer.errors import UsageError
 from deployer.stack.project_root import allowed_in, how_to_allow, leads_out
 from deployer.system.files import read_regular
+
+if TYPE_CHECKING:
+    from deployer.diagnostics import Diagnostic
+    from deployer.engines.contract import Engine, RemoteStore, Rendering
+    from deployer.planning.costs import Costs
+    from deployer.planning.plan import Plan
+    from deployer.planning.resources import Graph
+    from deployer.planning.state import Record
+    from deployer.stack.fields.model import Stack
 
 _MOST = 1 << 20
 """Bytes of an `.env`."""
@@ -76,3 +87,76 @@ class Look(StrEnum):
     SILENT = "runs, but did not answer `/health` with 200 within 2 s"
     GONE = "does not run"
     UNSEEN = "was not looked at"
+
+
+def engine_of(name: str, place: Place) -> "Engine":
+    """Return the engine of this name; raises KeyError where there is none."""
+    return cast("Engine", load(ENGINES[name].engine)(place))
+
+
+def render(name: str, graph: "Graph", place: Place) -> "Rendering":
+    """Return what the engine of this name makes of a stack."""
+    return cast("Rendering", load(ENGINES[name].render)(graph, place))
+
+
+def costs_of(plan: "Plan") -> "Costs | None":
+    """Estimate what a plan costs; None where nothing is billed or all is destroyed."""
+    info = ENGINES.get(plan.engine)
+    if plan.destroys or info is None or not info.costs:
+        return None
+    return cast("Costs", load(info.costs)(plan))
+
+
+def abilities_of(name: str, environment: Mapping[str, str], home: Path) -> Abilities:
+    """Return what an engine can do here and now; this machine is asked only once."""
+    info = ENGINES[name]
+    if not info.capability:
+        return info.abilities
+    found = load(info.capability)(info.abilities, environment, home)
+    return cast("Abilities", found)
+
+
+def narrowed(stack: "Stack", abilities: Abilities) -> Abilities:
+    """Return the abilities of the engine of a stack, less what the stack rules out."""
+    part = ENGINES[stack.engine].narrow
+    return cast("Abilities", load(part)(stack, abilities)) if part else abilities
+
+
+def machine_inputs(name: str, environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the files that decide what an engine can do on this machine."""
+    part = ENGINES[name].inputs
+    return tuple(load(part)(environment)) if part else ()
+
+
+def look_at(name: str, record: "Record", place: Place) -> Look:
+    """Look at a live server where that takes one request at most, on this machine."""
+    part = ENGINES[name].look
+    return cast("Look", load(part)(record, place)) if part else Look.UNSEEN
+
+
+def may_live(name: str, stack: str, place: Place) -> tuple[str, ...]:
+    """Return beginnings of keys of servers that may live here; this is cheap."""
+    part = ENGINES[name].may_live
+    return tuple(load(part)(stack, place)) if part else ()
+
+
+def doctor(
+    name: str, stack: "Stack | None", environment: Mapping[str, str], home: Path
+) -> "Iterator[Diagnostic]":
+    """Yield what this machine lacks for an engine, and for a stack on it."""
+    if part := ENGINES[name].doctor:
+        yield from load(part)(stack, environment, home)
+
+
+def doctor_server(stack: "Stack", pid: int | None) -> "Iterator[Diagnostic]":
+    """Yield what keeps the server of a stack from listening."""
+    if part := ENGINES[stack.engine].doctor_server:
+        yield from load(part)(stack, pid)
+
+
+def remote_store(
+    name: str, environment: Mapping[str, str], place: str | None
+) -> "RemoteStore | None":
+    """Return the artefacts of an engine that keeps them elsewhere; None for ours."""
+    part = ENGINES[name].gc
+    return cast("RemoteStore", load(part)(environment, place)) if part else None

@@ -1,105 +1,155 @@
-"""The engines that there are, by name."""
+"""The engines that there are: a row each, with everything that others ask of one.
+
+This module imports nothing of ours, so that every room may look at a row: the stack
+for its section, the plan for its abilities.  A row names its parts as
+``module:attribute``; each is imported where it is used and not before.
+"""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field
 from importlib import import_module
-from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import Any
 
-from deployer.engines.place import Look, Place
-from deployer.planning.resources import Abilities, Graph
-from deployer.planning.state import Record
 
-if TYPE_CHECKING:
-    from deployer.engines.contract import Engine, Rendering
-    from deployer.planning.costs import Costs
-    from deployer.planning.plan import Plan
+@dataclass(frozen=True, slots=True)
+class Abilities:
+    """The abilities of an engine, as far as they decide about a plan."""
 
-ENGINES: Mapping[str, str] = {
-    "local": "deployer.engines.local.engine:LocalEngine",
-    "modal": "deployer.engines.modal.engine:ModalEngine",
-}
+    snapshots: bool
+    """It can capture and restore memory."""
+    remote: bool = False
+    """Its servers run elsewhere: to look at them costs requests."""
+    restart_drops_snapshot: bool = False
+    """Any redeploy makes a snapshot useless, as on Modal."""
+    snapshot_keeps_maps: bool = True
+    """A captured process may have the model file mapped."""
+    gpus_in_snapshot: int | None = None
+    """Most GPUs of a container whose memory is captured; None: no limit."""
+    why_not: str = ""
+    """Why this machine takes no snapshots, where the engine as such could."""
+    hint: str = ""
+    """The way to change that."""
 
-ABILITIES: Mapping[str, Abilities] = {
-    "local": Abilities(snapshots=True),
-    "modal": Abilities(
-        snapshots=True,
-        remote=True,
-        restart_drops_snapshot=True,
-        snapshot_keeps_maps=False,
-        gpus_in_snapshot=1,
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A stack that `deployer init` starts from."""
+
+    purpose: str
+    file: str
+    """``package:path`` of the YAML; `NAME` in it becomes the name of the stack."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineInfo:
+    """One engine.  An empty part is one that it does not have."""
+
+    engine: str
+    """``Place -> Engine``: the engine itself (`deployer.engines.contract`)."""
+    section: str
+    """Subclass of `Section`: the fields of the stack below the name of the engine.
+
+    Each has a default, because a stack may leave out its section.
+    """
+    abilities: Abilities
+    """Its abilities where everything it needs is there."""
+    render: str
+    """``(Graph, Place) -> Rendering``; works where the engine cannot run."""
+    checks: str = ""
+    """``Stack -> Iterator[Diagnostic]``: rules that a stack breaks on this engine."""
+    notes: str = ""
+    """``Stack -> Iterator[str]``: sentences worth knowing that are no problem."""
+    templates: Mapping[str, Template] = field(default_factory=dict)
+    """By the name that `deployer init --template` takes."""
+    capability: str = ""
+    """``(Abilities, environment, home) -> Abilities``: what works on this machine."""
+    inputs: str = ""
+    """``environment -> Iterable[str]``: files that decide what `capability` finds."""
+    narrow: str = ""
+    """``(Stack, Abilities) -> Abilities``: less what a stack rules out."""
+    look: str = ""
+    """``(Record, Place) -> Look``: one request at most, on this machine."""
+    may_live: str = ""
+    """``(stack name, Place) -> Iterable[str]``: beginnings of keys of servers here."""
+    costs: str = ""
+    """``Plan -> Costs``; an engine without it bills nothing."""
+    doctor: str = ""
+    """``(Stack | None, environment, home) -> Iterator[Diagnostic]``: this machine.
+
+    Without a stack, only what any stack on the engine needs.
+    """
+    doctor_server: str = ""
+    """``(Stack, pid | None) -> Iterator[Diagnostic]``: where the server would listen;
+    the pid is that of its own live server."""
+    gc: str = ""
+    """``(environment, account place | None) -> RemoteStore``; empty for an engine that
+    keeps its artefacts in the store of this machine."""
+    place: str = ""
+    """Field of its section that names one of several places of an account."""
+    memory: str = ""
+    """Field of its section that limits the memory of the host of a server."""
+
+
+ENGINES: dict[str, EngineInfo] = {
+    "local": EngineInfo(
+        engine="deployer.engines.local.engine:LocalEngine",
+        section="deployer.engines.local.section:Local",
+        abilities=Abilities(snapshots=True),
+        render="deployer.engines.local.rendering:render_stack",
+        checks="deployer.engines.local.section:checks",
+        templates={
+            "demo": Template(
+                "A small model on this machine, on the CPU",
+                "deployer:templates/demo.yaml",
+            ),
+            "local": Template(
+                "A GGUF file and a llama-server of your own",
+                "deployer:templates/local.yaml",
+            ),
+        },
+        capability="deployer.engines.local.snapshot.criu:abilities_here",
+        inputs="deployer.engines.local.snapshot.criu:candidates",
+        narrow="deployer.engines.local.section:narrowed",
+        look="deployer.engines.local.supervise.look:look",
+        may_live="deployer.engines.local.folders:may_live_of",
+        doctor="deployer.engines.local.section:doctor",
+        doctor_server="deployer.engines.local.section:doctor_server",
+    ),
+    "modal": EngineInfo(
+        engine="deployer.engines.modal.engine:ModalEngine",
+        section="deployer.engines.modal.section:Modal",
+        abilities=Abilities(
+            snapshots=True,
+            remote=True,
+            restart_drops_snapshot=True,
+            snapshot_keeps_maps=False,
+            gpus_in_snapshot=1,
+        ),
+        render="deployer.engines.modal.rendering:render_stack",
+        checks="deployer.engines.modal.section:checks",
+        notes="deployer.engines.modal.section:notes",
+        templates={
+            "modal": Template(
+                "A model from the hub on Modal, with memory snapshots",
+                "deployer:templates/modal.yaml",
+            ),
+        },
+        costs="deployer.engines.modal.billing:estimate",
+        doctor="deployer.engines.modal.section:doctor",
+        gc="deployer.engines.modal.artefacts:VolumeStore",
+        place="environment",
+        memory="memory",
     ),
 }
-"""What each engine can do where everything it needs is there."""
+"""Every engine, by the name that a stack gives.  A program may add a row before it
+imports the model of a stack."""
+
+UNRECORDED = "local"
+"""The engine that is asked about a stack without a state: a server that no state names
+can only be found on this machine."""
 
 
-RENDERERS: Mapping[str, str] = {
-    "local": "deployer.engines.local.rendering:render_stack",
-    "modal": "deployer.engines.modal.rendering:render_stack",
-}
-"""What shows a stack as its engine sees it; needs no engine to be there."""
-
-
-ESTIMATES: Mapping[str, str] = {"modal": "deployer.engines.modal.billing:estimate"}
-"""Estimates of what a plan costs; an engine that is absent bills nothing."""
-
-
-def costs_of(plan: "Plan") -> "Costs | None":
-    """Estimate what a plan costs; None where nothing is billed or all is destroyed."""
-    if plan.destroys or plan.engine not in ESTIMATES:
-        return None
-    module, _, attribute = ESTIMATES[plan.engine].partition(":")
-    return cast("Costs", getattr(import_module(module), attribute)(plan))
-
-
-def render(name: str, graph: Graph, place: Place) -> "Rendering":
-    """Return what the engine of this name makes of a stack."""
-    module, _, attribute = RENDERERS[name].partition(":")
-    renderer = getattr(import_module(module), attribute)
-    return cast("Rendering", renderer(graph, place))
-
-
-def engine_of(name: str, place: Place) -> "Engine":
-    """The engine of this name; what it needs is imported here and not before."""
-    module, _, attribute = ENGINES[name].partition(":")
-    return cast("Engine", getattr(import_module(module), attribute)(place))
-
-
-def abilities_of(name: str, environment: Mapping[str, str], home: Path) -> Abilities:
-    """Return what an engine can do here and now; this machine is asked only once."""
-    if name != "local":
-        return ABILITIES[name]
-    from deployer.engines.local.snapshot.criu import capability  # noqa: PLC0415 - see above
-
-    found = capability(environment, home)
-    return replace(
-        ABILITIES[name], snapshots=found.works, why_not=found.why, hint=found.hint
-    )
-
-
-def machine_inputs(name: str, environment: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the files that decide what an engine can do on this machine."""
-    if name != "local":
-        return ()
-    from deployer.engines.local.snapshot.criu import candidates  # noqa: PLC0415 - see above
-
-    return tuple(candidates(environment))
-
-
-def look_at(name: str, record: Record, place: Place) -> Look:
-    """Look at a live server where that takes one request at most, on this machine."""
-    if name != "local":
-        return Look.UNSEEN
-    from deployer.engines.local.supervise.look import look  # noqa: PLC0415 - see above
-
-    return look(record, place)
-
-
-def may_live(name: str, stack: str, place: Place) -> tuple[str, ...]:
-    """Beginnings of the keys of servers that may live here; costs next to nothing."""
-    if name != "local":
-        return ()
-    from deployer.engines.local import folders  # noqa: PLC0415 - see above
-
-    folder = folders.stack_folder(place.home, place.folder, stack)
-    return tuple(folders.may_live(folder))
+def load(part: str) -> Any:  # noqa: ANN401 - EngineInfo says what each part is
+    """Import a part of a row, given as ``module:attribute``."""
+    module, _, attribute = part.partition(":")
+    return getattr(import_module(module), attribute)

@@ -1,4 +1,4 @@
-"""What else could be served: ways to make a model fit, and the whole table of them."""
+"""Alternatives: changes that make a model fit, and the table of GPUs and contexts."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ class Way:
     """A change after which it fits."""
 
     fields: Mapping[str, int | str]
-    """What to write, by dotted path."""
+    """Values to write, by dotted path."""
     fit: Fit
     dearer: float
     """US dollars an hour more on Modal."""
@@ -43,7 +43,7 @@ class Cell:
 
     @property
     def fits(self) -> bool:
-        """Whether it does."""
+        """Return whether the memory suffices."""
         return self.total <= self.capacity
 
 

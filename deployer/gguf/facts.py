@@ -1,4 +1,4 @@
-"""What the headers of a model say of it, as values small enough for a lock file.
+"""Facts from the headers of a model, small enough for a lock file.
 
 Marks of thinking and tools are those that llama.cpp's own parsers look for
 (``common/chat.cpp`` of b8672, b9763 and b10867); a template may do more than its text
@@ -133,7 +133,7 @@ class Projector:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known of the weights of a stack."""
+    """The model of a stack, and its projector."""
 
     model: Model
     projector: Projector | None = None

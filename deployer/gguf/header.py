@@ -47,7 +47,7 @@ class Stream:
 
     fetch: Fetch
     size: int | None
-    """Of the whole file; None where nobody says."""
+    """Bytes of the file; None where unknown."""
     piece: int = FIRST
     """Size of the next piece; it grows fourfold up to ``largest``."""
     largest: int = 1024 * 1024
@@ -307,7 +307,7 @@ Value = Scalar | Array
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What stands before the weights in one file."""
+    """The header of one file: keys, values and the list of tensors."""
 
     version: int
     values: Mapping[str, Value]
@@ -315,13 +315,13 @@ class Header:
     length: int
     """Bytes up to the end of the list of tensors; 0 where reading stopped early."""
     size: int | None
-    """Of the file."""
+    """Bytes of the file; None where unknown."""
     read: int
     """Bytes that were asked for."""
 
     @property
     def complete(self) -> bool:
-        """Whether all of it was read."""
+        """Return whether the header was read to its end."""
         return self.length > 0
 
     @property
@@ -453,7 +453,7 @@ def _value(stream: Stream, kind: int, key: str) -> Value:
         length = stream.number(_U64, f"the length of `{key}`")
         stream.refuse_beyond(length, f"`{key}`")
         if length > MAX_TEXT:
-            raise stream.broken(f"`{key}` is a text of {length} bytes")
+            raise stream.broken(f"`{key}` is a string of {length} bytes")
         return stream.take(length, f"`{key}`").decode(errors="replace")
     if kind == _ARRAY:
         return _array(stream, key)
@@ -468,7 +468,7 @@ def _array(stream: Stream, key: str) -> Array:
     kind = stream.number(_U32, f"the type of the items of `{key}`")
     count = stream.number(_U64, f"the length of `{key}`")
     if kind == _TEXT:
-        stream.refuse_beyond(count * 8, f"`{key}` with {count} texts")
+        stream.refuse_beyond(count * 8, f"`{key}` with {count} strings")
         _skip_texts(stream, count, key)
         return Array("text", count, None)
     if kind == _ARRAY:
@@ -485,7 +485,7 @@ def _array(stream: Stream, key: str) -> Array:
 
 def _skip_texts(stream: Stream, count: int, key: str) -> None:
     """Walk over texts; half a million of them, so the loop looks into the piece."""
-    what = f"a text of `{key}`"
+    what = f"a string of `{key}`"
     left = count
     while left:
         stream.need(8, what)

@@ -60,7 +60,7 @@ class Serving:
 
     @property
     def unified(self) -> bool:
-        """Whether all slots share one cache."""
+        """All slots share one cache."""
         if self.kv_unified is not None:
             return self.kv_unified
         return self.parallel is None
@@ -304,7 +304,7 @@ MIB = 1024 * 1024
 GIB = 1024 * MIB
 
 CUDA_CONTEXT = 512 * MIB
-"""Of each GPU: context, kernels and workspace of cuBLAS, 300 to 600 MiB."""
+"""Bytes in each GPU: context, kernels and workspace of cuBLAS, 300 to 600 MiB."""
 MARGIN = GIB
 """Kept free in each GPU: what llama-server's own `--fit` leaves."""
 PROCESS = 256 * MIB
@@ -319,7 +319,7 @@ b9763 only for those that are answered."""
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What a server has: GPUs of one kind, or only host memory."""
+    """The memory of a server: GPUs of one type, or only the host."""
 
     name: str
     memory: int
@@ -332,10 +332,10 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class _Split:
-    """What lies in a GPU, and what in host memory."""
+    """The parts of a model in GPU memory."""
 
     layers: tuple[bool, ...]
-    """Whether each layer lies in a GPU."""
+    """True for each layer in a GPU."""
     output: bool
 
 

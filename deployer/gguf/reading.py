@@ -53,7 +53,7 @@ class Ranges:
     token: str = field(default="", repr=False)
     """Sent to the host of ``url`` alone."""
     size: int | None = None
-    """Of the file, once the first part was read."""
+    """Bytes of the file, once the first part was read."""
 
     def fetch(self, at: int, count: int) -> bytes:
         """The bytes from ``at`` on, fewer at the end; raises SourceError, AuthError."""
@@ -88,7 +88,7 @@ class Ranges:
         status, place = answer.status_code, shown(self.url)
         if status in (401, 403):
             raise AuthError(
-                f"`{place}` is not open to everybody (HTTP {status})",
+                f"`{place}` needs a login (HTTP {status})",
                 hint="for a hub set `HF_TOKEN`; else download it and name the file",
             )
         if status == 200:
@@ -123,9 +123,9 @@ class Flow:
     _blocks: Iterator[bytes] = field(default_factory=lambda: iter(()))
     _held: bytearray = field(default_factory=bytearray)
     _at: int = 0
-    """Of the next byte that is held, or arrives."""
+    """Position of the next byte in hand, or arriving."""
     _end: int = 0
-    """Of what was asked for."""
+    """End of the requested range."""
 
     def fetch(self, at: int, count: int) -> bytes:
         """The bytes from ``at`` on, fewer at the end; raises SourceError, AuthError."""
@@ -178,7 +178,7 @@ def opened(url: str, *, token: str = "") -> Iterator[Ranges]:
 Opens = Callable[[], AbstractContextManager[Stream]]
 
 FIRST_PART = 64 * 1024
-"""What the keys that size a model lie in, and more."""
+"""Bytes that contain the keys that size a model, with room to spare."""
 _PIECE = 256 * 1024
 """Taken at a time of an answer that is still arriving."""
 

@@ -1,1 +1,1 @@
-"""What deployer knows of llama.cpp: its sources, patches, options and flags."""
+"""llama.cpp: sources, patches, options and known issues."""

@@ -195,7 +195,7 @@ def read_diff(text: str, name: str) -> Diff:
 
 
 Status: TypeAlias = Literal["merged", "proposed", "refused", "ours"]
-"""What became of the change upstream."""
+"""The state of the change upstream."""
 
 DESCRIPTION = "patch.yaml"
 
@@ -353,7 +353,7 @@ def _wrong(table: Table, place: Place, name: str) -> Iterator[Diagnostic]:
         elif key in _MARKERS:
             yield from _wrong_marker(key, entry)
         elif not _is_text(entry):
-            yield Diagnostic(key, f"`{key}` is not a text", place=entry.place)
+            yield Diagnostic(key, f"`{key}` is not a string", place=entry.place)
         else:
             yield from _wrong_text(key, entry, name)
     for key in _REQUIRED:
@@ -504,7 +504,7 @@ class Conflict:
 
 @dataclass(frozen=True, slots=True)
 class PatchVerdict:
-    """What a patch means for one tree."""
+    """The verdict on a patch for one tree."""
 
     patch: str
     outcome: Outcome
@@ -514,7 +514,7 @@ class PatchVerdict:
 
     @property
     def advice(self) -> str:
-        """What to do with a patch that is not applied; empty for one that is."""
+        """Advice for a patch that is not applied; empty for one that is."""
         match self.outcome:
             case Outcome.UPSTREAM | Outcome.APPLIED:
                 return f"`{self.patch}` can be deleted from `llama_cpp.patches`"

@@ -1,12 +1,12 @@
 """From a stack and its facts to the resources it asks for, with their keys."""
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+from deployer.engines.registry import ENGINES, Abilities
 from deployer.planning.argv import is_word, words_of
 from deployer.planning.facts import HEADER, Facts, Pin
-from deployer.planning.resources import LOCK, Abilities, Graph, Kind, Node, key_of
+from deployer.planning.resources import LOCK, Graph, Kind, Node, key_of
 from deployer.stack.checks import closing_words, gpu_types
 from deployer.stack.fields.marks import Leaf, fields_of, leaves, marks_at
 from deployer.stack.fields.model import Snapshot, Stack, Warmup, architecture_of
@@ -61,7 +61,7 @@ def expand(stack: Stack, facts: Facts, abilities: Abilities) -> Graph:
     mine = homes[Kind.SNAPSHOT]
     asks: Flat = {} if stack.api_key is None else {ASKS_FOR_KEY: True}
     snapshot = _runs(stack, Kind.SNAPSHOT, mine, made_from, argv, {**files, **asks})
-    served = {it.path: it.value for it in homes[Kind.SERVER] if _starts(it)}
+    served = {it.path: it.value for it in homes[Kind.SERVER] if _starts(it, stack)}
     snapshot = replace(snapshot, spec={**snapshot.spec, "served": served})
     needs = {**made_from, snapshot.kind.value: snapshot.key}
     server = _runs(stack, Kind.SERVER, homes[Kind.SERVER], needs, argv, {})
@@ -70,8 +70,8 @@ def expand(stack: Stack, facts: Facts, abilities: Abilities) -> Graph:
 
 def _placed(stack: Stack, *nodes: Node) -> Graph:
     """The graph; where an engine has several places, each node knows its own."""
-    place = None if stack.modal is None else stack.modal.environment
-    if place is None or stack.engine != "modal":
+    place = stack.of_engine(ENGINES[stack.engine].place)
+    if not isinstance(place, str):
         return {node.address: node for node in nodes}
     return {
         node.address: replace(node, spec={**node.spec, PLACE: place}) for node in nodes
@@ -171,9 +171,9 @@ def judged_by(graph: Graph, digests: Flat) -> Graph:
     }
 
 
-def _starts(leaf: Leaf) -> bool:
+def _starts(leaf: Leaf, stack: Stack) -> bool:
     """Return whether a field of the server says how one is started, captured or not."""
-    return leaf.path.partition(".")[0] in {"auth", "local"}
+    return leaf.path.partition(".")[0] in {"auth", stack.engine}
 
 
 def _home(leaf: Leaf, abilities: Abilities, *, captured: bool) -> Kind:
@@ -261,23 +261,6 @@ def _untimed(request: JsonValue) -> JsonValue:
     return {n: v for n, v in request.items() if asked[n].effect is not Effect.NOTE}
 
 
-_IPV4 = re.compile(r"\d+\.\d+\.\d+\.\d+")
-
-
-def narrowed(stack: Stack, abilities: Abilities) -> Abilities:
-    """The abilities of an engine, less snapshots that this stack rules out."""
-    if stack.engine != "local" or not abilities.snapshots:
-        return abilities
-    if stack.gpu is not None:
-        why = "the memory of a GPU is not captured by the local engine"
-        return replace(abilities, snapshots=False, why_not=why)
-    if not _IPV4.fullmatch(stack.local.host):
-        why = "a server is restored to an IPv4 address only"
-        hint = "write the address of `local.host` in digits"
-        return replace(abilities, snapshots=False, why_not=why, hint=hint)
-    return abilities
-
-
 def snapshot_notes(stack: Stack, abilities: Abilities) -> Iterator[str]:
     """Yield what the user should know though nothing is wrong, a sentence each."""
     if stack.snapshot is None or stack.snapshot.enabled is False:
@@ -287,7 +270,7 @@ def snapshot_notes(stack: Stack, abilities: Abilities) -> Iterator[str]:
         yield f"`snapshot`: starts cold, since {abilities.why_not}{hint}"
         return
     mapped = stack.server is None or stack.server.mmap is not False
-    if stack.engine == "local" and mapped:
+    if abilities.snapshot_keeps_maps and mapped:
         yield (
             "`server.mmap`: the snapshot contains no weights; the model file is pinned"
             " in it by its hash, and has to stay where it is"

@@ -53,7 +53,7 @@ class Patch:
     name: str
     sha256: str
     files: Sequence[str]
-    """What it must change."""
+    """Files that it must change."""
     lines: Sequence[str]
     marker: tuple[str, str] | None = None
     """Files, and a regular expression that one of them matches once it is in."""

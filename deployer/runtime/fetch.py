@@ -36,7 +36,7 @@ class Weights:
     """The hash of the digests of the files."""
     files: Sequence[File]
     repo: str | None = None
-    """Of the hub; None for files with an address."""
+    """Repository of the hub; None for files with a URL."""
     revision: str | None = None
     size: int | None = None
     """Bytes of all."""

@@ -66,7 +66,7 @@ class Program:
     files: Path = Path()
     """Folder of the files that requests name."""
     gpu: bool = False
-    """Whether an idle GPU is an error."""
+    """An idle GPU is an error."""
     captures: bool = False
     """The memory is captured after the start, and `check` comes after a restore."""
     server: str = ""

@@ -16,7 +16,7 @@ Raises OSError where no whole answer comes in time.
 """
 
 TOKENS_A_WORD = 1.4
-"""Of English text, where the model was not asked."""
+"""Tokens of an English word, where the model was not asked."""
 
 _LONGEST_NAME = 40
 _EXCERPT = 200

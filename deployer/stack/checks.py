@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 
 from deployer.diagnostics import Diagnostic
+from deployer.engines.registry import ENGINES, load
 from deployer.runtime.keys import KEY_FORM
 from deployer.spelling import did_you_mean, one_of, shown
-from deployer.stack.addresses import host_of, is_loopback, is_metadata
-from deployer.stack.checks_modal import modal_checks
+from deployer.stack.addresses import host_of, is_metadata
 from deployer.stack.fields.gate_options import Custom
 from deployer.stack.fields.model import GPUS, LlamaCpp, Model, Scaling, Stack
 from deployer.stack.fields.schema import OTHER_NAMES
@@ -48,15 +48,14 @@ def access_checks(stack: Stack) -> Iterator[Diagnostic]:
     if auth is not None and key is not None and auth.open is not None:
         what = "`open` and `api_key` contradict each other"
         yield Diagnostic("auth.open", what, "keep one of them")
-    if key is not None and stack.engine == "local" and key.env is None:
-        what = "`env` is missing: on local the key is taken from the environment"
-        yield Diagnostic("auth.api_key", what, "add `env: LLAMA_API_KEY`")
-    if key is not None and stack.engine == "modal" and key.secret is None:
-        what = "`secret` is missing: on modal the key is kept in a Modal secret"
-        yield Diagnostic("auth.api_key", what, "add `secret: llama-api-key`")
     if auth is None:
         for path, what in _needs_a_key(stack):
-            yield Diagnostic(path, f"{what} without an API key", _HINT, needs="auth")
+            yield without_key(path, what)
+
+
+def without_key(path: str, what: str) -> Diagnostic:
+    """Return the diagnostic for a setting of a stack that needs an API key."""
+    return Diagnostic(path, f"{what} without an API key", _HINT, needs="auth")
 
 
 def closing_words(stack: Stack, *, build: int | None) -> tuple[str, ...]:
@@ -90,11 +89,6 @@ def key_problem(key: str) -> str:
 
 def _needs_a_key(stack: Stack) -> Iterator[tuple[str, str]]:
     """Path and words of what a stack does that needs a key."""
-    if stack.engine == "modal":
-        yield "engine", "everybody who knows the URL on Modal can use the server"
-    elif not is_loopback(stack.local.host):
-        host = stack.local.host
-        yield "local.host", f"`{host}` lets other machines use the server"
     server = stack.server
     if server is None:
         return
@@ -162,8 +156,8 @@ def checks(stack: Stack) -> Iterator[Diagnostic]:
     yield from _gates(stack)
     if stack.scaling:
         yield from _scaling(stack.scaling)
-    if stack.engine == "modal":
-        yield from modal_checks(stack)
+    if part := ENGINES[stack.engine].checks:
+        yield from load(part)(stack)
     if stack.server and stack.server.flags:
         for key in stack.server.flags:
             yield from _flag(key)
@@ -272,10 +266,6 @@ def _snapshot(stack: Stack) -> Iterator[Diagnostic]:
         what = "the memory of several GPUs cannot be captured"
         hint = "set `snapshot.gpu: false`, or name one GPU"
         yield Diagnostic("snapshot.gpu", what, hint)
-    mapped = stack.server and stack.server.mmap
-    if mapped and snapshot.enabled is not False and stack.engine == "modal":
-        what = "a snapshot does not hold a mapped model file: restores would fail"
-        yield Diagnostic("server.mmap", what, "set `mmap: false`")
     if snapshot.idle is not None and seconds(snapshot.idle) < 1:
         what = "expected at least one second"
         yield Diagnostic("snapshot.idle", what, "write `idle: 10m`, or leave it out")

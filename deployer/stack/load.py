@@ -11,11 +11,12 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from deployer.diagnostics import Diagnostic, Place, placed
+from deployer.engines.registry import ENGINES
+from deployer.engines.registry import load as load_part
 from deployer.errors import StackError
 from deployer.spelling import shown
 from deployer.stack.addresses import places_of, trouble_of
 from deployer.stack.checks import checks
-from deployer.stack.checks_modal import modal_notes
 from deployer.stack.fields.marks import leaves
 from deployer.stack.fields.model import Project, Stack, problems_of
 from deployer.stack.fields.values import HERE, File, Folder, JsonValue
@@ -254,7 +255,8 @@ def _notes(stack: Stack, places: Mapping[str, Place]) -> tuple[str, ...]:
         whole = len(beside) > 1 and all(other in unused for other in beside)
         names[section if whole else leaf.path] = None
     unread = (f"not used by {stack.engine}: {', '.join(names)}",) if names else ()
-    return (*unread, *(modal_notes(stack) if stack.engine == "modal" else ()))
+    part = ENGINES[stack.engine].notes
+    return (*unread, *(load_part(part)(stack) if part else ()))
 
 
 def load_project(path: Path) -> Project:

@@ -9,7 +9,7 @@ from deployer.artefacts import lock_file
 from deployer.engines.contract import Endpoint, Engine
 from deployer.engines.local.folders import stack_folder
 from deployer.engines.local.supervise.survivors import ended_runs, holders, remove_runs
-from deployer.engines.registry import ABILITIES
+from deployer.engines.registry import ENGINES
 from deployer.errors import GateError, UsageError
 from deployer.planning.events import Event, Say, Talk, Used, Verdict
 from deployer.planning.plan import Drift, make_plan
@@ -103,7 +103,7 @@ def rollback(
         found = deployed(stack_file, settings, thoroughly=True)
         release = earlier(found.state, number)
         graph = {a: node_of(r) for a, r in release.records.items()}
-        remote = ABILITIES[found.state.engine].remote
+        remote = ENGINES[found.state.engine].abilities.remote
         drift = () if remote else drift_of(stack_file, settings, found.state, graph)
         planned = _planned(found, graph, drift)
         _preflight(found.engine, planned)
@@ -166,7 +166,7 @@ def _clear(found: Deployed, settings: Settings, say: Say) -> None:
         what = f"`{lost.stack}` in `{lost.place}`" if lost.stack else f"`{lost.place}`"
         text = f"what {what} needs is unknown, so no artefact was removed: {lost.why}"
         say(Talk(stack, text))
-    if not ABILITIES[found.state.engine].remote:
+    if not ENGINES[found.state.engine].abilities.remote:
         folder = stack_folder(settings.home, found.file.parent, stack)
         remove_runs(ended_runs(folder, holders(settings.home)))
 
@@ -320,7 +320,7 @@ def _judging(
         keep=lambda _, verdicts: seen.extend(_new(verdicts, seen)),
         folder=folder,
         live=planned.state.server,
-        remote=ABILITIES[planned.plan.engine].remote,
+        remote=ENGINES[planned.plan.engine].abilities.remote,
         needs=partial(_needs, settings.states(stack_file, planned.prepared.name)),
     )
 

@@ -10,14 +10,13 @@ from pathlib import Path
 from deployer.artefacts import lock_file
 from deployer.artefacts.store import Entry
 from deployer.artefacts.store import Kind as StoredKind
+from deployer.engines.contract import Left, RemoteStore
 from deployer.engines.local.supervise.survivors import (
     holder_of,
     holders,
     remove_runs,
     unused_runs,
 )
-from deployer.engines.modal.artefacts import Left, remove_from_volume, unused_on_volume
-from deployer.engines.modal.drive import Account
 from deployer.errors import StateError, UsageError
 from deployer.llama.build.compile import forget_work
 from deployer.llama.build.trees import (
@@ -178,21 +177,9 @@ def _known_users(settings: Settings) -> Users:
     return found
 
 
-def unused_on_modal(settings: Settings, environment: str | None) -> tuple[Left, ...]:
-    """Return what the Volume of a Modal environment holds, and no release needs."""
-    needed = _known_users(settings).of
-    return unused_on_volume(_account(settings, environment), needed)
-
-
-def remove_on_modal(
-    settings: Settings, environment: str | None, left: Sequence[Left]
-) -> None:
-    """Remove it."""
-    remove_from_volume(_account(settings, environment), left)
-
-
-def _account(settings: Settings, environment: str | None) -> Account:
-    return Account(settings.environment, environment)
+def unused_elsewhere(settings: Settings, store: RemoteStore) -> Sequence[Left]:
+    """Return what the store of an engine holds, and no release needs."""
+    return store.unused(_known_users(settings).of)
 
 
 def _forget_leftovers(settings: Settings) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deployer.artefacts import lock_file
+from deployer.engines.registry import UNRECORDED
 from deployer.planning.plan import Drift, make_plan
 from deployer.planning.state import State
 from deployer.stack.fields.values import JsonValue
@@ -82,7 +83,7 @@ def plan_gone(
     """A plan that removes what is live of a stack that nothing asks for."""
     name = subject.gone or ""
     found = None if without_state else settings.state(subject.file, name)
-    state = found or State(name, "local", lineage="")
+    state = found or State(name, UNRECORDED, lineage="")
     drift: tuple[Drift, ...] = ()
     if not without_state and not elsewhere(state, settings, subject.file):
         state, drift = reconciled(state, settings, subject.file, {}, thoroughly=False)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from deployer.artefacts import lock_file
 from deployer.diagnostics import Diagnostic, Severity
+from deployer.engines.place import doctor, doctor_server
+from deployer.engines.registry import ENGINES
 from deployer.errors import DeployerError, LockedError, StackError, UsageError, error_of
 from deployer.gates.harness.answers import Answer
 from deployer.gates.harness.client import Client, Unanswered, connected
@@ -234,7 +236,7 @@ def programs(stack: Stack | None, settings: Settings) -> Iterator[Diagnostic]:
     ready = wanted is not None and (
         wanted.package or wanted.binary or wanted.source == "release"
     )
-    if ready or (stack is not None and stack.engine != "local"):
+    if ready or (stack is not None and _runs_elsewhere(stack)):
         return
     grade = Severity.WARNING if stack is None else Severity.ERROR
     try:
@@ -255,13 +257,14 @@ def programs(stack: Stack | None, settings: Settings) -> Iterator[Diagnostic]:
         yield fine("machine", "git")
 
 
-def extras(stack: Stack, settings: Settings) -> Iterator[Diagnostic]:
-    """Optional parts of deployer that the stack needs, and their tokens."""
+def extras(stack: Stack) -> Iterator[Diagnostic]:
+    """Yield whether the optional parts of deployer that any engine needs are here."""
     if stack.model.repo is not None:
         yield _extra("huggingface_hub", "hub", "fetching from the hub")
-    if stack.engine == "modal":
-        yield _extra("modal", "modal", "deploying on Modal")
-        yield _modal_token(settings)
+
+
+def _runs_elsewhere(stack: Stack) -> bool:
+    return ENGINES[stack.engine].abilities.remote
 
 
 def _extra(module: str, extra: str, what_for: str) -> Diagnostic:
@@ -269,42 +272,6 @@ def _extra(module: str, extra: str, what_for: str) -> Diagnostic:
         return fine("machine", module)
     what = f"`{module}` is not installed: {what_for} needs it"
     return Diagnostic("machine", what, f"pip install 'deployer[{extra}]'")
-
-
-def _modal_token(settings: Settings) -> Diagnostic:
-    environment = settings.environment
-    named = environment.get("MODAL_CONFIG_PATH")
-    home = Path(environment.get("HOME") or Path.home())
-    file = Path(named) if named else home / ".modal.toml"
-    token = [environment.get(f"MODAL_TOKEN_{half}") for half in ("ID", "SECRET")]
-    if all(token):
-        return fine("machine", "Modal token, from the environment")
-    if any(token):
-        what = "only one of `MODAL_TOKEN_ID` and `MODAL_TOKEN_SECRET` is set"
-        return Diagnostic("machine", what, "set both, or none of them")
-    if file.is_file() and "token_id" in file.read_text(encoding="utf-8"):
-        return fine("machine", f"Modal token, from {file}")
-    what = "there is no Modal token"
-    hint = "modal token new, or set `MODAL_TOKEN_ID` and `MODAL_TOKEN_SECRET`"
-    return Diagnostic("machine", what, hint)
-
-
-def freezing(stack: Stack | None, settings: Settings) -> Iterator[Diagnostic]:
-    """Whether this machine takes snapshots; an error where a stack insists on them."""
-    from deployer.engines.local.snapshot import criu  # noqa: PLC0415 - only here
-
-    wanted = stack.snapshot if stack is not None else None
-    if stack is not None and (stack.engine != "local" or wanted is None):
-        return
-    enabled = "auto" if wanted is None else wanted.enabled
-    if enabled is False:
-        return
-    found = criu.capability(settings.environment, settings.home)
-    if found.works:
-        yield fine("machine", f"CRIU {found.version}: snapshots work here")
-        return
-    grade = Severity.ERROR if enabled is True else Severity.NOTE
-    yield Diagnostic("machine", f"no snapshots: {found.why}", found.hint, grade)
 
 
 def server_program(stack: Stack, file: Path) -> Iterator[Diagnostic]:
@@ -317,7 +284,7 @@ def server_program(stack: Stack, file: Path) -> Iterator[Diagnostic]:
         this_platform,
     )
 
-    if stack.llama_cpp.binary is None or stack.engine != "local":
+    if stack.llama_cpp.binary is None or _runs_elsewhere(stack):
         return
     path = file.parent / stack.llama_cpp.binary
     try:
@@ -332,7 +299,7 @@ def surroundings(
 ) -> Iterator[Diagnostic]:
     """Yield what changes a llama-server from outside of its stack."""
     reads = build is None or build >= _CONFIG_SINCE
-    if config.exists() and reads and (stack is None or stack.engine == "local"):
+    if config.exists() and reads and (stack is None or not _runs_elsewhere(stack)):
         what = f"`{config}` is read by llama-server, and no stack shows what it sets"
         hint = f"move its lines into `server` of the stack, and remove {config}"
         yield Diagnostic("machine", what, hint, Severity.WARNING)
@@ -390,25 +357,6 @@ def _leftovers(settings: Settings, now: float) -> Iterator[Diagnostic]:
         Severity.NOTE,
         remedy=Remedy(f"remove {len(found)} files ({total}) in {downloads}", remove),
     )
-
-
-def port(stack: Stack, own: int | None) -> Iterator[Diagnostic]:
-    """Whether the port of a local stack is free, or its own server's (``own``)."""
-    from deployer.engines.local import ports  # noqa: PLC0415 - only of local stacks
-
-    if stack.engine != "local":
-        return
-    number, host = stack.local.port, stack.local.host
-    others = [it for it in ports.listeners(number) if it.pid != own or own is None]
-    if others:
-        what = ports.in_use(number, others)
-        hint = f"end it, or set `local.port` ({ports.free_port('127.0.0.1')} is free)"
-        yield Diagnostic("port", what, hint)
-    elif own is None and (reason := ports.refused(host, number)):
-        yield Diagnostic("port", reason, "set `local.host` or `local.port`")
-    else:
-        whose = "free" if own is None else f"the stack's own server's, pid {own}"
-        yield fine("port", f"port {number} is {whose}")
 
 
 _PRIVATE = 0o077
@@ -564,7 +512,8 @@ def examine(asked: Asked, settings: Settings, *, now: float) -> Iterator[Diagnos
             yield wrong("stack", error_of(error, file))
     if asked == Asked():
         yield from programs(None, settings)
-        yield from freezing(None, settings)
+        for name in ENGINES:
+            yield from doctor(name, None, settings.environment, settings.home)
         yield from surroundings(None, None, settings)
     if asked.log is None and (asked.url is None or asked.files):
         yield from store(settings, now=now)
@@ -584,12 +533,12 @@ def _stack(file: Path, asked: Asked, settings: Settings) -> Iterator[Diagnostic]
     yield from keys(stack, folder, settings)
     yield from state(stack, file, settings)
     yield from programs(stack, settings)
-    yield from extras(stack, settings)
-    yield from freezing(stack, settings)
+    yield from extras(stack)
+    yield from doctor(stack.engine, stack, settings.environment, settings.home)
     yield from server_program(stack, file)
     yield from surroundings(stack, patient.build, settings)
     if asked.url is None:
-        yield from port(stack, running.pid)
+        yield from doctor_server(stack, running.pid)
         yield from running.findings
     if (url := asked.url or running.url) is not None:
         name = (stack.api_key.env if stack.api_key is not None else None) or ""

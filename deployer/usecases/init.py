@@ -4,15 +4,16 @@ from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
 
+from deployer.engines.registry import ENGINES, Template
 from deployer.errors import UsageError
 from deployer.system.files import contained, read_regular
 
-TEMPLATES: Mapping[str, str] = {
-    "demo": "A small model on this machine, on the CPU",
-    "local": "A GGUF file and a llama-server of your own",
-    "modal": "A model from the hub on Modal, with memory snapshots",
+TEMPLATES: Mapping[str, Template] = {
+    name: template
+    for info in ENGINES.values()
+    for name, template in info.templates.items()
 }
-"""Every template, and what it is for."""
+"""Every template, by name."""
 
 _IGNORED = (".deployer/", ".env")
 
@@ -25,7 +26,7 @@ def start_project(path: Path, template: str) -> Iterator[Path]:
     project; nothing is overwritten.
     """
     if template not in TEMPLATES:
-        known = "; ".join(f"`{name}`: {what}" for name, what in TEMPLATES.items())
+        known = "; ".join(f"`{name}`: {it.purpose}" for name, it in TEMPLATES.items())
         raise UsageError(f"there is no template `{template}`", hint=known)
     if path.exists():
         raise UsageError(
@@ -36,7 +37,8 @@ def start_project(path: Path, template: str) -> Iterator[Path]:
     for file in (path, schema, example, ignore):
         contained(path.parent.parent, file)
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = (files("deployer") / "templates" / f"{template}.yaml").read_text("utf-8")
+    package, _, resource = TEMPLATES[template].file.partition(":")
+    text = (files(package) / resource).read_text("utf-8")
     path.write_text(text.replace("NAME", _name(path)), encoding="utf-8")
     yield path
     if not schema.exists():

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
 
 from deployer.diagnostics import Place
-from deployer.engines.place import Look
-from deployer.engines.registry import ABILITIES, look_at
+from deployer.engines.place import Look, look_at
+from deployer.engines.registry import ENGINES
 from deployer.errors import PendingError, UsageError
 from deployer.planning.plan import Action, Change, Drift, Plan, make_plan
 from deployer.planning.resources import Graph, Kind, Node
@@ -65,7 +65,7 @@ def plan(
     something has to be resolved.
     """
     prepared, facts = prepare(stack_file, settings, options, watch)
-    if not options.cached and not ABILITIES[prepared.engine].remote:
+    if not options.cached and not ENGINES[prepared.engine].abilities.remote:
         verify_artefacts(prepared.graph, settings, watch)
     read = _new_state if options.without_state else partial(state_of, settings)
     state = read(stack_file, prepared)
@@ -101,7 +101,7 @@ def _looked(
     options: Options,
 ) -> tuple[tuple[Drift, ...], tuple[str, ...]]:
     """How what is live differs from the state, and a note on what was looked at."""
-    server, here = state.server, not ABILITIES[state.engine].remote
+    server, here = state.server, not ENGINES[state.engine].abilities.remote
     if options.refresh or (options.observe and here):
         return drift_of(stack_file, settings, state, prepared.graph), ()
     if server is None:

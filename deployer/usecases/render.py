@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from deployer.engines.contract import Rendering, write_files
-from deployer.engines.registry import render
+from deployer.engines.place import render
 from deployer.errors import UsageError
 from deployer.planning.events import Watch, unwatched
 from deployer.system.file_modes import as_the_user

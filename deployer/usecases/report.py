@@ -21,7 +21,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from deployer import __version__
-from deployer.engines.registry import costs_of
+from deployer.engines.place import costs_of
 from deployer.errors import DeployerError, UsageError
 from deployer.gates.harness.answers import show_time
 from deployer.gates.harness.report import paired

@@ -1,5 +1,6 @@
 """The reference of stack files: every field of the model, as its marks say."""
 
+import inspect
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -78,7 +79,7 @@ def entries(
         yield Entry(
             path,
             info,
-            said.get(name, ""),
+            said.get(name) or inspect.getdoc(field.section) or "",
             marks,
             schema,
             below,

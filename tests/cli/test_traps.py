@@ -69,7 +69,7 @@ def test_a_slip_in_the_name_is_an_error(paper: Project) -> None:
     done = paper.run("validate", "stacks/demo.yaml")
 
     assert done.code == 3
-    assert "error: there is no trap `budget-zro`" in done.err
+    assert "error: there is no known issue `budget-zro`" in done.err
     assert "hint: did you mean `budget-zero`?" in done.err
 
 

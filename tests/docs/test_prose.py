@@ -47,12 +47,12 @@ _BANNED = {
     for words, better in BANNED.items()
 }
 
-STRINGS = 95
+STRINGS = 80
 """Banned words in strings that are no docstrings: errors, hints, help."""
-OPENINGS = 242
+OPENINGS = 168
 """Docstrings that open with “What …”, “Whether …” or “Of …”."""
 HELP = 20
-PAGES = {"README.md": 5, "ARCHITECTURE.md": 3}
+PAGES = {"README.md": 1, "ARCHITECTURE.md": 0}
 
 
 def found_in(text: str) -> list[str]:

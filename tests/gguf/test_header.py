@@ -177,11 +177,11 @@ BROKEN: Mapping[str, tuple[bytes, str]] = {
     ),
     "texts beyond the file": (
         header({"k": struct.pack("<IIQ", 9, 8, 1 << 60)}),
-        "`k` with 1152921504606846976 texts takes",
+        "`k` with 1152921504606846976 strings takes",
     ),
     "a text in an array beyond the file": (
         header({"k": struct.pack("<IIQQ", 9, 8, 1, 1 << 50)}),
-        "a text of `k` takes 1125899906842624 bytes, and the file has 0 left",
+        "a string of `k` takes 1125899906842624 bytes, and the file has 0 left",
     ),
     "an array of arrays": (
         header({"k": struct.pack("<IIQ", 9, 9, 1)}),

@@ -157,10 +157,10 @@ REFUSED: Mapping[tuple[str, int], str] = {
         "`--control-vector-layer-range` takes 2 values, got 1\ngive it `START END`"
     ),
     ("--ctx-size 4k", 10435): (
-        "`--ctx-size` takes a whole number, got `4k`\nllama-server would read `4`"
+        "`--ctx-size` takes an integer, got `4k`\nllama-server would read `4`"
     ),
     ("--n-gpu-layers most", 10435): (
-        "`--n-gpu-layers` takes a whole number or `auto` or `all`, got `most`"
+        "`--n-gpu-layers` takes an integer or `auto` or `all`, got `most`"
     ),
     ("--temp warm", 10435): "`--temp` takes a number, got `warm`",
     ("--flash-attn maybe", 10435): (

@@ -43,7 +43,7 @@ def test_a_known_option_is_explained_with_the_values_it_takes() -> None:
 --n-gpu-layers on b10434: known
   in a stack    server.n_gpu_layers, written as the build wants it
   names         -ngl, --gpu-layers, --n-gpu-layers
-  takes         a whole number or `auto` or `all`
+  takes         an integer or `auto` or `all`
   environment   LLAMA_ARG_N_GPU_LAYERS
 """
     )

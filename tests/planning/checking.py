@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from deployer.diagnostics import Place
+from deployer.engines.registry import Abilities
 from deployer.planning.facts import Facts
 from deployer.planning.graph import expand
 from deployer.planning.plan import Action, Drift, Plan, make_plan
-from deployer.planning.resources import Abilities, Graph
+from deployer.planning.resources import Graph
 from deployer.planning.state import Release, State, record_of
 from deployer.show.text import plan_text
 from deployer.testing.states import resolved, stack

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from deployer.engines.registry import costs_of
+from deployer.engines.place import costs_of
 from deployer.show.data import plan_data
 from deployer.show.text import plan_text
 from tests.planning.checking import DROPS, KEEPS, LOCAL, MODAL, PLAIN, planned

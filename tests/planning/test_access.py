@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from deployer.stack.checks import access_checks, closing_words, key_problem
+from deployer.stack.checks import checks, closing_words, key_problem
 from deployer.stack.fields.model import Stack
 
 SOUND: dict[str, Any] = {
@@ -33,7 +33,7 @@ def stack_with(**changes: Any) -> Stack:
 
 
 def broken(**changes: Any) -> list[str]:
-    found = access_checks(stack_with(**changes))
+    found = checks(stack_with(**changes))
     return [f"{it.path}: {it.what} | {it.hint}" for it in found]
 
 

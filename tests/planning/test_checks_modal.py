@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from deployer.engines.modal import section
 from deployer.stack.checks import checks
-from deployer.stack.checks_modal import modal_notes
 from deployer.stack.fields.model import GPUS, Stack
 
 SOUND: dict[str, Any] = {
@@ -31,7 +31,7 @@ def check(*expect: str, **changes: Any) -> None:
 
 
 def notes(**changes: Any) -> list[str]:
-    return list(modal_notes(stack_with(**changes)))
+    return list(section.notes(stack_with(**changes)))
 
 
 def test_a_sound_stack_breaks_no_rule_and_needs_no_note() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from deployer.cli.comment import comment_of
-from deployer.engines import registry
+from deployer.engines import place
 from deployer.llama.known.tables import prices
 from deployer.planning.costs import Costs, Pace, costs_of, rate_of
 from deployer.planning.facts import Facts
@@ -37,7 +37,7 @@ def on_modal(before: str | None, after: str | None) -> Plan:
 
 
 def text_of(plan: Plan) -> str:
-    return plan_text(plan, {}, costs=registry.costs_of(plan))
+    return plan_text(plan, {}, costs=place.costs_of(plan))
 
 
 def per_second(gpu: float, cores: float, gib: float) -> float:

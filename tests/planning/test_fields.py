@@ -5,10 +5,11 @@ from collections.abc import Iterator, Mapping
 
 import pytest
 
+from deployer.engines.registry import Abilities
 from deployer.planning.argv import is_word
 from deployer.planning.graph import expand
 from deployer.planning.plan import Action, make_plan
-from deployer.planning.resources import Abilities, Graph, Kind
+from deployer.planning.resources import Graph, Kind
 from deployer.planning.state import State, record_of
 from deployer.stack.fields.marks import Section, fields_of, leaves, marks_at
 from deployer.stack.fields.model import Stack

@@ -4,15 +4,16 @@ from dataclasses import replace
 
 import pytest
 
+from deployer.engines.place import narrowed
+from deployer.engines.registry import Abilities
 from deployer.planning.graph import (
     PLACE,
     architectures_of,
     expand,
-    narrowed,
     snapshot_notes,
     takes_snapshot,
 )
-from deployer.planning.resources import Abilities, Graph
+from deployer.planning.resources import Graph
 from deployer.stack.fields.model import architecture_of
 from deployer.testing.states import facts, stack
 from tests.planning.checking import KEEPS, LOCAL, MODAL, SNAPSHOT, but

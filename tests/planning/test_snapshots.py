@@ -2,7 +2,9 @@
 
 from dataclasses import replace
 
-from deployer.planning.graph import narrowed, snapshot_notes
+from deployer.engines.place import narrowed
+from deployer.engines.registry import ENGINES
+from deployer.planning.graph import snapshot_notes
 from deployer.testing.states import stack
 from tests.planning.checking import DROPS, KEEPS, LOCAL, MODAL
 
@@ -30,7 +32,7 @@ def test_mapped_weights_are_told_where_they_are_not_in_the_snapshot() -> None:
     (told,) = notes(ASKED)
     assert told.startswith("`server.mmap`: the snapshot contains no weights")
     assert notes(ASKED.replace("ctx_size: 4096", "mmap: false")) == []
-    assert notes(MODAL + "snapshot: {}\n", DROPS) == []
+    assert notes(MODAL + "snapshot: {}\n", ENGINES["modal"].abilities) == []
 
 
 def test_the_local_engine_captures_no_gpu() -> None:

@@ -2,9 +2,10 @@
 
 from dataclasses import replace
 
+from deployer.engines.registry import Abilities
 from deployer.planning.graph import expand
 from deployer.planning.plan import Drift, make_plan
-from deployer.planning.resources import Abilities, Graph
+from deployer.planning.resources import Graph
 from deployer.planning.state import Begun, Loose, State
 from deployer.planning.steps import Note, Retire, steps_of
 from deployer.show.text import step_text

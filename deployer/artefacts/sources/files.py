@@ -42,7 +42,7 @@ def sha256_of(path: Path, progress: Watch) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """The look of a file from outside; it changes when the content does.
+    """The size, times and inode of a file; they change when its content does.
 
     Anyone may set the time of writing back; the time of the last change of the inode
     is set by the kernel alone.
@@ -78,7 +78,7 @@ class DigestCache:
 
     file: Path
     trusts: bool = True
-    """Whether a known stamp stands for the content; else every file is read."""
+    """A known stamp stands for the content; else every file is read."""
 
     def known(self) -> Known:
         """Return what is known now, from one reading of the file."""

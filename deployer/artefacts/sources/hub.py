@@ -166,7 +166,7 @@ _TOKEN_HINT = {
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The wanted part of a repository, as the stack says it."""
+    """The files of a repository that a stack wants."""
 
     repo: str
     revision: str | None = None

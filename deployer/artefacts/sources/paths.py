@@ -45,7 +45,7 @@ _SAME_MACHINE = {"amd64": "x86_64", "arm64": "aarch64"}
 
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """The system here: ``Linux`` or ``Darwin``, and the processor."""
+    """The system (``Linux``, ``Darwin``) and the processor of this machine."""
 
     system: str
     machine: str

@@ -119,7 +119,7 @@ def refuse_status(answer: "httpx2.Response", url: str) -> None:
         raise CutOffError(f"the server answered {status}")
     if status in (401, 403):
         raise AuthError(
-            f"`{shown(url)}` is not open to everybody (HTTP {status})",
+            f"`{shown(url)}` needs a login (HTTP {status})",
             hint="use an address that needs no login, or download it and use `path:`",
         )
     raise SourceError(
@@ -250,7 +250,7 @@ class Transfer:
 
     @property
     def name(self) -> str:
-        """Its name for people."""
+        """The name of the file in progress and errors."""
         return file_name(self.url)
 
     def headers(self, place: str) -> dict[str, str]:
@@ -267,7 +267,7 @@ class Transfer:
         """
         if asked != self.url and answer.status_code in (401, 403, 404, 410):
             self.place = self.url
-            raise CutOffError("the address that it was redirected to holds no longer")
+            raise CutOffError("the redirected address has expired")
         refuse_status(answer, self.url)
         self.place = str(answer.url)
 
@@ -295,7 +295,7 @@ _Arriving: TypeAlias = "SimpleQueue[bytes | Exception | None]"
 
 
 def are_worth_it(transfer: "Transfer") -> bool:
-    """Return whether enough is left to ask for, and a digest judges the whole."""
+    """Return whether enough is left for parts, and a digest is pinned to check them."""
     left = 0 if transfer.size is None else transfer.size - transfer.done
     return transfer.pinned and not transfer.alone and left >= 2 * PART
 

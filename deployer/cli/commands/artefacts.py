@@ -13,6 +13,9 @@ from deployer.cli.options import (
 )
 from deployer.cli.output import json_head, json_line, when
 from deployer.cli.progress_display import Show
+from deployer.engines.contract import RemoteStore
+from deployer.engines.place import remote_store
+from deployer.engines.registry import ENGINES, UNRECORDED
 from deployer.errors import StoreError
 from deployer.llama.build.trees import Source
 from deployer.llama.patches import Outcome, PatchVerdict
@@ -25,9 +28,8 @@ from deployer.usecases.artefacts import (
     fetch,
     garbage,
     patches_over_tags,
-    remove_on_modal,
     stored,
-    unused_on_modal,
+    unused_elsewhere,
     verified,
 )
 from deployer.usecases.context.gc_roots import forget as forget_states
@@ -128,8 +130,8 @@ def store_verify() -> None:
 @store_command.command("gc")
 @click.option(
     "--engine",
-    type=click.Choice(["local", "modal"]),
-    default="local",
+    type=click.Choice(tuple(ENGINES)),
+    default=UNRECORDED,
     show_default=True,
     help="Whose store.",
 )
@@ -165,8 +167,10 @@ def store_gc(
     for place in forget:
         for gone in forget_states(settings, place):
             click.echo(f"forgotten: the state in `{gone}`")
-    if engine == "modal":
-        _gc_on_modal(settings, environment, yes=yes)
+    if (
+        elsewhere := remote_store(engine, settings.environment, environment)
+    ) is not None:
+        _gc_elsewhere(settings, elsewhere, yes=yes)
         return
     found = garbage(settings)
     for entry in found.entries:
@@ -186,13 +190,13 @@ def _counted(found: Garbage) -> str:
     return f"{len(found.entries)} {artefacts}, {size}, {len(found.runs)} {folders}"
 
 
-def _gc_on_modal(settings: Settings, environment: str | None, *, yes: bool) -> None:
-    left = unused_on_modal(settings, environment)
+def _gc_elsewhere(settings: Settings, store: RemoteStore, *, yes: bool) -> None:
+    left = unused_elsewhere(settings, store)
     for it in left:
         click.echo(f"{it.path}  {show_bytes(it.size)}")
     total = show_bytes(sum(it.size for it in left))
     if yes:
-        remove_on_modal(settings, environment, left)
+        store.remove(left)
         click.echo(f"removed {len(left)}, {total}")
     else:
         click.echo(f"{len(left)} would be removed, {total}: add `--yes`")

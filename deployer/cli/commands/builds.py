@@ -9,7 +9,7 @@ import click
 from deployer.cli.options import json_option, stack_argument
 from deployer.cli.output import json_head, json_line, wrapped
 from deployer.diagnostics import diagnostic_lines
-from deployer.engines.registry import costs_of
+from deployer.engines.place import costs_of
 from deployer.errors import UsageError
 from deployer.llama.flags.catalogue import Catalogue, Life, Option, catalogue, life_of
 from deployer.llama.flags.explain import Explanation, FlagDiff, Known, diff, explain
@@ -164,11 +164,11 @@ def _answer(explained: Explanation) -> str:
 
 def _takes(option: Option) -> str:
     if option.values:
-        number = "a whole number or " if option.takes.value == "int" else ""
+        number = "an integer or " if option.takes.value == "int" else ""
         return number + one_of(option.values)
     if not option.hint:
         return "no value"
-    words = {"int": "a whole number", "number": "a number", "two": "two values"}
+    words = {"int": "an integer", "number": "a number", "two": "two values"}
     return f"{words.get(option.takes.value, 'a text')} ({option.hint})"
 
 

@@ -61,6 +61,11 @@ def may_live(stack_folder: Path) -> Iterator[str]:
             yield folder.name
 
 
+def may_live_of(stack: str, place: Place) -> Iterator[str]:
+    """Yield beginnings of the keys of servers of a stack that may live here."""
+    return may_live(stack_folder(place.home, place.folder, stack))
+
+
 NAME: Final = "api-key"
 """File in a run directory that llama-server reads its key from."""
 

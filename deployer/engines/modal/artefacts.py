@@ -2,10 +2,10 @@
 
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
+from deployer.engines.contract import Left
 from deployer.engines.modal import apps
 from deployer.engines.modal.billing import Meter, plain_rate
 from deployer.engines.modal.drive import Account
@@ -120,36 +120,33 @@ FOLDERS: Final = ("/build", "/weights", RELEASES, TRIED, "/arriving")
 """Each holds folders that are named by a key."""
 
 
-@dataclass(frozen=True, slots=True)
-class Left:
-    """A folder of the Volume that can go."""
+class VolumeStore:
+    """The Volume of an environment, as `store gc` sees it."""
 
-    path: str
-    size: int
-    """Bytes."""
+    def __init__(self, environment: Mapping[str, str], place: str | None) -> None:
+        self._account = Account(environment, place)
 
+    def unused(self, needed: Collection[str]) -> tuple[Left, ...]:
+        """Return what no known state needs, and no app that is deployed was made from.
 
-def unused_on_volume(account: Account, needed: Collection[str]) -> tuple[Left, ...]:
-    """Return what no known state needs, and no app that is deployed was made from.
+        States on other machines are not known here: what they serve is seen by the tags
+        of their apps, what they retain for a rollback is made again when it is needed.
+        """
+        served = tuple(_served(self._account))
+        found = []
+        for folder in FOLDERS:
+            for entry in self._account.listed(apps.VOLUME, folder) or ():
+                key = PurePosixPath(entry.path).name
+                live = any(key.startswith(prefix) for prefix in served)
+                if key not in needed and not live:
+                    size = _size(self._account, entry.path)
+                    found.append(Left(f"/{entry.path}", size))
+        return tuple(found)
 
-    States on other machines are not known here: what they serve is seen by the tags of
-    their apps, what they keep for a rollback is made again when it is asked for.
-    """
-    served = tuple(_served(account))
-    found = []
-    for folder in FOLDERS:
-        for entry in account.listed(apps.VOLUME, folder) or ():
-            key = PurePosixPath(entry.path).name
-            live = any(key.startswith(prefix) for prefix in served)
-            if key not in needed and not live:
-                found.append(Left(f"/{entry.path}", _size(account, entry.path)))
-    return tuple(found)
-
-
-def remove_from_volume(account: Account, left: Collection[Left]) -> None:
-    """Remove folders from the Volume."""
-    for it in left:
-        account.remove(apps.VOLUME, it.path)
+    def remove(self, left: Sequence[Left]) -> None:
+        """Remove folders from the Volume."""
+        for it in left:
+            self._account.remove(apps.VOLUME, it.path)
 
 
 def _served(account: Account) -> Iterator[str]:

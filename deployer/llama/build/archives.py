@@ -20,7 +20,7 @@ from deployer.stack.fields.values import show_bytes
 from deployer.stack.name_forms import is_inner_path, is_path
 from deployer.system.files import contained
 
-_REFUSED = "do not use this archive; tell whoever publishes it"
+_REFUSED = "do not use this archive; report it to its publisher"
 _BLOCK = 1024 * 1024
 _MOST_MEMBERS = 200_000
 """llama.cpp has about 3,000 files."""
@@ -34,7 +34,7 @@ _DAMAGED = (
     *(tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError),
     *(ValueError, OverflowError, MemoryError, RecursionError),
 )
-"""What the library raises for archives that are cut, or made by hand."""
+"""Errors of the library for archives that are truncated or crafted."""
 
 
 def unpack_tar(archive: Path, into: Path, progress: Watch) -> None:
@@ -110,7 +110,7 @@ def _opened(archive: Path) -> tarfile.TarFile:
 
 
 def _members(archive: Path, tar: tarfile.TarFile) -> Mapping[str, tarfile.TarInfo]:
-    """What is in an archive, by name; raises SourceError with the first that is bad."""
+    """Return the members by name; raises SourceError for the first bad one."""
     found: dict[str, tarfile.TarInfo] = {}
     total, most = 0, most_bytes(archive)
     try:

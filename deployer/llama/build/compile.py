@@ -49,13 +49,13 @@ class Toolchain:
 
     cmake: str
     generator: str
-    """Of cmake: ``Ninja`` or ``Unix Makefiles``."""
+    """``Ninja`` or ``Unix Makefiles``."""
     ccache: bool
     nvcc: str | None
     environment: Mapping[str, str]
-    """What the programs run with."""
+    """The environment of the programs."""
     notes: tuple[str, ...] = ()
-    """What the user should know."""
+    """Notes for the user."""
 
 
 def find_toolchain(
@@ -152,7 +152,7 @@ def _release(nvcc: str, environment: Mapping[str, str]) -> str | None:
 
 
 def _ccache(compiler: str, environment: Mapping[str, str]) -> tuple[bool, str]:
-    """Whether compiling through ccache works, and what to say where it does not."""
+    """Return whether ccache works here, and a note where it does not."""
     ccache = find_program("ccache", environment)
     if ccache is None:
         return False, ""
@@ -212,7 +212,7 @@ class Step:
     done: int
     total: int
     compiled: bool
-    """Whether the step compiled a file, rather than linked or copied one."""
+    """True for a step that compiled a file, not for linking or copying."""
     unit: str
     """``objects``, or ``%`` where the build tool says no more."""
 
@@ -260,7 +260,7 @@ class Job:
     name: str
     """For people: ``llama-server b8672``."""
     source: str
-    """What the tree is before any patch: equal for builds that share their work."""
+    """Digest of the unpatched tree: equal for builds that share their work."""
     lay_out: Callable[[Path], None] = field(repr=False)
     """Fills an empty folder with the tree, patched."""
     target: recipe.Target
@@ -270,7 +270,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """What a build did."""
+    """The outcome of a build."""
 
     files: int
     """Files that were compiled; the others were there already."""
@@ -295,7 +295,7 @@ class Work:
 
     @property
     def build(self) -> Path:
-        """What cmake and the build tool make."""
+        """The build folder of cmake."""
         return self.folder / "build"
 
     @property
@@ -545,14 +545,14 @@ def _advice(error: list[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a stack says about a build, beside its source."""
+    """Settings of a build beside its source."""
 
     cuda: str | None
     architectures: tuple[str, ...]
     """Compute capabilities of the GPUs that the stack names."""
     cmake: tuple[str, ...]
     system: System
-    """Of the machine that builds."""
+    """The system of the machine that builds."""
 
 
 def target_of(pin: Pin, settings: Settings) -> Target:

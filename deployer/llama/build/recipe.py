@@ -17,7 +17,7 @@ Version: TypeAlias = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a build is for."""
+    """The target of a build: number, system, toolkit, GPUs."""
 
     number: int | None
     """Upstream's number of the build; ``None`` is taken for the newest."""
@@ -34,7 +34,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """What a compute capability asks of the toolkit."""
+    """The toolkits that support a compute capability."""
 
     since: Version
     before: Version | None = None

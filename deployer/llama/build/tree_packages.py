@@ -42,7 +42,7 @@ class Package:
     archive: str
     """Name of its file on the index."""
     cuda: bool
-    """Whether the CUDA sources are in it."""
+    """The package contains the CUDA sources."""
 
     @property
     def requirement(self) -> str:

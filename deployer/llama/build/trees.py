@@ -104,7 +104,7 @@ def _fingerprint(path: Path) -> str:
 Source: TypeAlias = Literal["git", "pypi", "path"]
 
 TREE_SOURCES = ("source-git", "source-pypi", "source-path")
-"""What `Pin.source` is for a build from source."""
+"""Values of `Pin.source` for a build from source."""
 
 _BUILD_TAG = re.compile(r"b(\d+)")
 
@@ -117,13 +117,13 @@ class SourceRequest:
     tag: str
     """``bNNNNN``, ``vX.Y.Z`` or a commit."""
     commit: str | None = None
-    """What the tag must stand for; with `pypi` and `path` it is only reported."""
+    """The commit the tag must resolve to; with `pypi` and `path` only reported."""
     repo: str | None = None
     """Repository for `git` instead of upstream's."""
     path: Path | None = None
     """Folder for `path`."""
     cuda: bool = False
-    """Whether CUDA sources are needed."""
+    """The build needs CUDA sources."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +217,7 @@ def number_of(tag: str) -> int | None:
 def check_patches(
     request: SourceRequest, patches: Sequence[Patch], around: Surroundings
 ) -> list[PatchVerdict]:
-    """What each patch means for a source, each on its own; raises SourceError."""
+    """Return the verdict on each patch alone for a source; raises SourceError."""
     around.downloads.mkdir(parents=True, exist_ok=True, mode=0o700)
     pin = _pin(request, around)
     with tempfile.TemporaryDirectory(dir=around.downloads, prefix=".tree-") as folder:

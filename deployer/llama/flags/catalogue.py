@@ -23,7 +23,7 @@ _DATA = files("deployer.llama.flags") / "data" / "server_flags.json"
 
 
 class Takes(StrEnum):
-    """What an option wants behind it."""
+    """The kind of value that an option takes."""
 
     NOTHING = "nothing"
     INT = "int"
@@ -56,7 +56,7 @@ class Option:
     off: tuple[str, ...] = ()
     """Names that turn it off; none where that is not possible."""
     hint: str = ""
-    """What upstream calls the value: ``N``, ``FNAME``, ``[on|off|auto]``."""
+    """Upstream's name of the value: ``N``, ``FNAME``, ``[on|off|auto]``."""
     values: tuple[str, ...] = ()
     env: str = ""
     """The environment variable that says the same; empty for none."""
@@ -103,7 +103,7 @@ class Edge:
 
     @property
     def exact(self) -> bool:
-        """Whether it is known in which build it came."""
+        """The build that introduced it is known."""
         return self.by == self.after + 1
 
     def __str__(self) -> str:
@@ -454,7 +454,7 @@ def _wrong_value(
     shown = value[:60]
     match option.takes:
         case Takes.INT if not _WHOLE.fullmatch(value):
-            wanted = " or ".join(("a whole number", *(f"`{v}`" for v in option.values)))
+            wanted = " or ".join(("an integer", *(f"`{v}`" for v in option.values)))
             what = f"`{use.name}` takes {wanted}, got `{shown}`"
             cut = _DIGITS.match(value)
             return what, f"llama-server would read `{cut[1]}`" if cut else ""

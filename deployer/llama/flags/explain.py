@@ -1,4 +1,4 @@
-"""What a build of llama.cpp makes of one option, and what two builds differ in.
+"""Explanations of one option on a build, and the options in which two builds differ.
 
 The form is that of ``common_arg::to_string`` in ``common/arg.cpp``: an option begins
 in column 0 with its names, the words for its value follow the last name, the text
@@ -31,7 +31,7 @@ from deployer.spelling import nearest, one_of
 
 
 class Known(StrEnum):
-    """Whether a build has an option."""
+    """Knowledge of an option on a build."""
 
     YES = "yes"
     NO = "no"
@@ -53,11 +53,11 @@ class Explanation:
     instead: tuple[str, ...]
     """Words that say the same on this build."""
     near: str | None
-    """What was probably meant, where the name was never seen."""
+    """The likely intended name, where this one is unknown."""
 
 
 def explain(build: int | None, name: str) -> Explanation:
-    """What a build makes of an option, by any of its names, with dashes or without."""
+    """Explain an option on a build, by any of its names, with dashes or without."""
     found = catalogue(build)
     every = every_name()
     asked = _full(name, every)
@@ -109,7 +109,7 @@ class Changed:
 
 @dataclass(frozen=True, slots=True)
 class FlagDiff:
-    """What a change of the build means for options, each sorted by name."""
+    """Differences in options between two builds, each sorted by name."""
 
     old: int
     new: int
@@ -195,11 +195,11 @@ def _wants(option: Option) -> str:
         case Takes.NOTHING:
             return "nothing"
         case Takes.INT:
-            return "a whole number"
+            return "an integer"
         case Takes.NUMBER:
             return "a number"
         case Takes.SWITCH | Takes.TEXT:
-            return one_of(option.values) if option.values else "a text"
+            return one_of(option.values) if option.values else "a string"
         case Takes.TWO:
             return "two values"
         case _:

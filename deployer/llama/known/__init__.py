@@ -1,1 +1,1 @@
-"""What is known of llama.cpp beyond its source: TOML tables, and a loader of each."""
+"""Knowledge about llama.cpp beyond its source: TOML tables and their loader."""

@@ -37,7 +37,7 @@ _LIBRARIES = {ARCHITECTURE: "libllama.*", PROJECTOR: "libmtmd.*"}
 
 
 class Known(StrEnum):
-    """Whether a build knows a name."""
+    """Knowledge of a name on a build."""
 
     YES = "yes"
     NO = "no"
@@ -46,7 +46,7 @@ class Known(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Whether a build knows a name, and which builds do."""
+    """Knowledge of a name on a build, and the builds that have it."""
 
     known: Known
     since: int | None = None
@@ -61,7 +61,7 @@ class _Table(TypedDict):
 
 
 def known_by(kind: str, name: str, build: int | None) -> Answer:
-    """Whether a build knows an architecture or a type of projector, by the table."""
+    """Look up an architecture or a type of projector in the table."""
     table = _tables()[kind]
     builds = table["builds"]
     row = table["names"].get(name)
@@ -81,7 +81,7 @@ def known_by(kind: str, name: str, build: int | None) -> Answer:
 
 
 def known_in_tree(kind: str, name: str, tree: Path) -> Known:
-    """Whether a source tree names it; uncertain where it is laid out otherwise."""
+    """Look a name up in a source tree; uncertain where its layout is unknown."""
     file, pattern = _NAMES[kind]
     try:
         text = read_regular(tree / file).decode("utf-8", errors="replace")

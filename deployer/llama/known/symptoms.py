@@ -99,7 +99,7 @@ def symptoms_in(lines: Iterable[str]) -> tuple[Seen, ...]:
 
 @cache
 def _any_pattern() -> re.Pattern[str]:
-    """What most lines of a log do not match: one look instead of one a symptom."""
+    """Return one pattern for all symptoms, which most lines of a log do not match."""
     return re.compile("|".join(f"(?:{symptom.pattern})" for symptom in symptoms()))
 
 

@@ -7,6 +7,7 @@ from functools import cache
 from typing import Final
 
 from deployer.diagnostics import Diagnostic, Severity
+from deployer.engines.registry import ENGINES
 from deployer.llama.known.tables import rows
 from deployer.planning.graph import architectures_of
 from deployer.spelling import did_you_mean, shown
@@ -17,7 +18,7 @@ from deployer.stack.fields.values import size_in_bytes
 DEFAULT_BATCH: Final = 2048
 DEFAULT_UBATCH: Final = 512
 DEFAULT_SLOTS: Final = 4
-"""What llama-server does on all builds from b8646 to b11434 where nothing is set."""
+"""Defaults of llama-server on all builds from b8646 to b11434."""
 
 _QUANTISED: Final = ("q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 _SLIDING: Final = ("gemma", "gptoss", "commandr7b", "commanda")
@@ -49,23 +50,28 @@ class Case:
 
     @property
     def is_gemma4(self) -> bool:
-        """Whether it is a Gemma 4, by its name."""
+        """Return whether the model is a Gemma 4, by its name."""
         return "gemma4" in self.names
 
     @property
     def slides(self) -> bool:
-        """Whether some of its layers see a window only, by its name."""
+        """Return whether some layers use a sliding window, by the model's name."""
         return any(name in self.names for name in _SLIDING)
 
     @property
     def is_patched(self) -> bool:
-        """Whether the patch for the thinking tags of Gemma 4 is named."""
+        """Return whether the stack names the patch for Gemma 4's thinking tags."""
         patches = self.stack.llama_cpp.patches or ()
         return any(name.startswith("gemma4-thinking") for name in patches)
 
     @property
+    def is_remote(self) -> bool:
+        """Whether its servers run elsewhere."""
+        return ENGINES[self.stack.engine].abilities.remote
+
+    @property
     def is_built(self) -> bool:
-        """Whether llama-server is compiled from source."""
+        """Return whether llama-server is compiled from source."""
         wanted = self.stack.llama_cpp
         return not (wanted.package or wanted.binary or wanted.source == "release")
 
@@ -160,17 +166,15 @@ def _uncounted(case: Case) -> str:
 
 
 def _guarded_models(case: Case) -> str:
-    local = case.stack.engine == "local"
-    alone = local and case.stack.local.host.startswith(_LOOPBACK)
+    alone = str(case.stack.of_engine("host")).startswith(_LOOPBACK)
     return "auth" if case.stack.api_key is not None and not alone else ""
 
 
 def _redirects(case: Case) -> str:
-    modal, scaling = case.stack.modal, case.stack.scaling
-    direct = modal is not None and modal.endpoint == "server"
+    scaling = case.stack.scaling
+    direct = case.stack.of_engine("endpoint") == "server"
     warm = scaling is not None and (scaling.min_containers or 0) > 0
-    on_modal = case.stack.engine == "modal"
-    return "engine" if on_modal and not direct and not warm else ""
+    return "engine" if case.is_remote and not direct and not warm else ""
 
 
 def _quants(case: Case) -> str:
@@ -186,25 +190,23 @@ def _checkpoints(case: Case) -> str:
 
 
 def _prompt_cache(case: Case) -> str:
-    modal = case.stack.modal
-    if case.stack.engine != "modal" or modal is None or modal.memory is None:
-        return ""
-    small = size_in_bytes(modal.memory) < _SMALL_HOST
-    return "modal.memory" if small and case.server.cache_ram is None else ""
+    match case.stack.of_engine("memory"):
+        case str() | int() as memory if size_in_bytes(memory) < _SMALL_HOST:
+            return "modal.memory" if case.server.cache_ram is None else ""
+        case _:
+            return ""
 
 
 def _concurrent(case: Case) -> str:
     scaling = case.stack.scaling
     wanted = scaling.max_concurrent if scaling is not None else None
     above = wanted is not None and wanted > (case.server.parallel or DEFAULT_SLOTS)
-    on_modal = case.stack.engine == "modal"
-    return "scaling.max_concurrent" if above and on_modal else ""
+    return "scaling.max_concurrent" if above else ""
 
 
 def _captures(case: Case) -> bool:
     snapshot = case.stack.snapshot
-    wanted = snapshot is not None and snapshot.enabled is not False
-    return wanted and case.stack.engine == "modal"
+    return case.is_remote and snapshot is not None and snapshot.enabled is not False
 
 
 def _mapped(case: Case) -> str:
@@ -214,7 +216,7 @@ def _mapped(case: Case) -> str:
 def _capture_memory(case: Case) -> str:
     snapshot = case.stack.snapshot
     of_gpu = snapshot is not None and snapshot.gpu is True and _captures(case)
-    unset = case.stack.modal is None or case.stack.modal.memory is None
+    unset = case.stack.of_engine("memory") is None
     return "snapshot.gpu" if of_gpu and unset else ""
 
 
@@ -424,13 +426,15 @@ class Trap:
     when: str
     """The condition, in words."""
     what: str
-    """What happens."""
+    """The effect."""
     write: str
-    """What to write instead."""
+    """The text to write instead."""
     reference: str
     since: int = 0
     until: int = NEWEST
     """Last build that is known to have it."""
+    engine: str = ""
+    """The engine that has it; empty for all."""
 
     @property
     def builds(self) -> str:
@@ -478,7 +482,9 @@ def _caught(stack: Stack, build: int | None) -> tuple[Diagnostic, ...]:
     return tuple(
         Diagnostic(path, trap.what, _hint(trap), trap.severity, trap.id)
         for trap in traps().values()
-        if (path := blamed[trap.id]) and _has(trap, build)
+        if (path := blamed[trap.id])
+        and _has(trap, build)
+        and trap.engine in ("", stack.engine)
     )
 
 
@@ -499,7 +505,7 @@ def _ignores(stack: Stack, caught: tuple[Diagnostic, ...]) -> Iterator[Diagnosti
         path = f"ignore.{index}.trap"
         name = ignored.trap
         if name not in traps():
-            what = f"there is no trap `{shown(name)}`"
+            what = f"there is no known issue `{shown(name)}`"
             hint = did_you_mean(name, traps()) or "`deployer traps` lists them"
             yield Diagnostic(path, what, hint, Severity.ERROR, name)
         elif name not in here:
@@ -509,7 +515,7 @@ def _ignores(stack: Stack, caught: tuple[Diagnostic, ...]) -> Iterator[Diagnosti
 
 
 class Area(StrEnum):
-    """What changes."""
+    """The kind of a change."""
 
     DEFAULT = "defaults"
     API = "server API"
@@ -540,7 +546,7 @@ class Crossed:
 
     @property
     def text(self) -> str:
-        """What changes, from what to what, and when."""
+        """Describe the change: old value, new value, build."""
         change = self.change
         before, after = change.old, change.new
         if not self.forward:
@@ -577,16 +583,16 @@ def markdown() -> str:
 
 
 def _page() -> Iterator[str]:
-    yield "# Known traps"
+    yield "# Known issues"
     yield ""
     yield "<!-- Written by `deployer traps --markdown > docs/traps.md`. -->"
     yield ""
-    yield "What is known to bite, on which builds, and what to write instead."
-    yield "`deployer validate` and `deployer plan` show the traps that a stack is in."
+    yield "Issues of llama.cpp, the builds that have them, and what to write instead."
+    yield "`deployer validate` and `deployer plan` show those that a stack runs into."
     yield "Errors are refused, warnings and notes are shown."
     yield "`deployer traps ID` explains one."
     yield ""
-    yield "A trap can be ignored, with a reason:"
+    yield "A known issue can be ignored, with a reason:"
     yield ""
     yield "```yaml"
     yield "ignore:"

@@ -7,34 +7,32 @@ Compute capabilities: NVIDIA's table of CUDA GPUs; memory: the data sheets, in G
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt, create_model
 
 from deployer.diagnostics import Diagnostic
+from deployer.engines.registry import ENGINES, load
 from deployer.stack.fields.gate_options import Gates
 from deployer.stack.fields.marks import Section
 from deployer.stack.fields.server import Duration, Server, Text
 from deployer.stack.fields.values import (
     HERE,
-    SIZE_PATTERN,
     Effect,
     File,
     Flag,
     Folder,
     Mark,
     Only,
-    Unit,
 )
+
+_Section = TypeVar("_Section", bound=Section)
 
 Name = Annotated[str, Field(pattern=r"^[a-z]([a-z0-9-]{0,46}[a-z0-9])?$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 EnvironmentName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 Requirement = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.+!-]+$")
-]
-Size = Annotated[
-    Annotated[str, Field(pattern=SIZE_PATTERN)] | NonNegativeInt, Unit.SIZE
 ]
 
 
@@ -221,41 +219,6 @@ class Rollout(Section):
     """`handover` runs both side by side, `replace` one at a time; unset: `handover`."""
 
 
-class Local(Section):
-    """Where the server listens on this machine."""
-
-    host: Annotated[str, Field(pattern=r"^[0-9a-zA-Z.:-]+$")] = "127.0.0.1"
-    """Address to listen on."""
-
-    port: Annotated[int, Field(ge=1, le=65535)] = 8080
-    """Port to listen on."""
-
-    start_timeout: Annotated[Duration, Effect.NOTE] = "5m"
-    """Longest time from start to healthy."""
-
-    drain: Annotated[Duration, Effect.NOTE] = "30s"
-    """How long the old server may finish what it answers."""
-
-
-class Modal(Section):
-    """Where and how the server runs on Modal."""
-
-    environment: Text | None = None
-    """Modal environment; unset: the profile's."""
-
-    region: Text | None = None
-    """Where containers run; unset: anywhere."""
-
-    endpoint: Literal["web_server", "server"] | None = None
-    """`web_server` queues while it starts, `server` is faster; unset: `web_server`."""
-
-    cpu: Annotated[float, Field(gt=0)] | None = None
-    """CPU cores; unset: 4 beside a GPU, else `server.threads`, else 8."""
-
-    memory: Size | None = None
-    """Memory; unset: the weights and 5 %, 4 GiB, and `server.cache_ram`."""
-
-
 class Ignored(Section):
     """A known trap that the stack is in on purpose."""
 
@@ -275,7 +238,7 @@ class Stack(Section):
     name: Annotated[Name, Effect.NOTE]
     """Name of the stack; part of every address."""
 
-    engine: Annotated[Literal["local", "modal"], Effect.NOTE]
+    engine: Annotated[str, Effect.NOTE]
     """What makes it real."""
 
     extends: Annotated[Text | tuple[Text, ...] | None, Effect.NOTE] = None
@@ -311,18 +274,37 @@ class Stack(Section):
     ignore: Annotated[tuple[Ignored, ...] | None, Effect.NOTE] = None
     """Known traps that are not told, each with a reason; unset: all are told."""
 
-    local: Annotated[Local, Effect.REDEPLOY, Only("local")] = Field(
-        default_factory=Local
-    )
-    """Settings of the local engine."""
-
-    modal: Annotated[Modal | None, Effect.REDEPLOY, Only("modal")] = None
-    """Settings of the Modal engine; unset: the profile's and Modal's own."""
-
     @property
     def api_key(self) -> ApiKey | None:
         """Where the key of the server is found; None for one that asks for none."""
         return None if self.auth is None else self.auth.api_key
+
+    def section(self, kind: type[_Section]) -> _Section:
+        """Return the section that an engine brings; raises StopIteration for none."""
+        values = (getattr(self, name) for name in ENGINES)
+        return next(value for value in values if isinstance(value, kind))
+
+    def of_engine(self, field: str) -> object:
+        """Return a field of the section of its own engine; None where it has none."""
+        return getattr(getattr(self, self.engine), field, None) if field else None
+
+
+def _with_engines(shared: type[Stack]) -> type[Stack]:
+    """Return the stack with a section for each engine, which its row brings."""
+    fields: dict[str, Any] = {
+        "engine": (Annotated[Literal[*ENGINES], Effect.NOTE], ...),
+    }
+    for name, info in ENGINES.items():
+        kind: Any = load(info.section)
+        marked = Annotated[kind, Effect.REDEPLOY, Only(name)]
+        fields[name] = (marked, Field(default_factory=kind))
+    made = create_model("Stack", __base__=shared, __module__=__name__, **fields)
+    made.__doc__ = shared.__doc__
+    return made
+
+
+if not TYPE_CHECKING:
+    Stack = _with_engines(Stack)
 
 
 @dataclass(frozen=True, slots=True)

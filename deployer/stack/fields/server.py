@@ -12,6 +12,7 @@ from pydantic import Field, JsonValue, NonNegativeInt, PositiveInt
 from deployer.stack.fields.marks import Section
 from deployer.stack.fields.values import (
     DURATION_PATTERN,
+    SIZE_PATTERN,
     TEMPLATE_ENDING,
     File,
     Flag,
@@ -28,6 +29,9 @@ Text = Annotated[str, Field(min_length=1, pattern=r"^[^\x00-\x08\x0b-\x1f\x7f]*$
 Duration = Annotated[
     Annotated[str, Field(pattern=DURATION_PATTERN)] | Annotated[float, Field(ge=0)],
     Unit.DURATION,
+]
+Size = Annotated[
+    Annotated[str, Field(pattern=SIZE_PATTERN)] | NonNegativeInt, Unit.SIZE
 ]
 
 _MMAP_GONE = 10104

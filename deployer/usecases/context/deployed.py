@@ -12,6 +12,7 @@ from os import urandom
 from pathlib import Path
 
 from deployer.engines.contract import Engine
+from deployer.engines.registry import UNRECORDED
 from deployer.errors import UsageError
 from deployer.planning.events import Progress, Say, Talk
 from deployer.planning.plan import Drift
@@ -80,7 +81,7 @@ def deployed(
     name = name or name_of(stack_file, settings)
     store = settings.states(stack_file, name)
     stored = store.read()
-    state = stored or State(name, "local", urandom(16).hex(), file=stack_file.name)
+    state = stored or State(name, UNRECORDED, urandom(16).hex(), file=stack_file.name)
     refuse_other_file(state, stack_file)
     if not anywhere:
         refuse_elsewhere(state, settings, stack_file)

@@ -10,7 +10,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deployer.engines.registry import ABILITIES, may_live
+from deployer.engines.place import may_live
+from deployer.engines.registry import ENGINES
 from deployer.errors import EngineError
 from deployer.planning.plan import Drift
 from deployer.planning.state import State
@@ -97,7 +98,7 @@ def taken_over(state: State, settings: Settings) -> State:
 
 def _on_a_machine(state: State) -> bool:
     """Return whether its engine runs servers as processes of one machine."""
-    return state.engine in ABILITIES and not ABILITIES[state.engine].remote
+    return state.engine in ENGINES and not ENGINES[state.engine].abilities.remote
 
 
 def _digest(text: str) -> str:
@@ -116,7 +117,7 @@ def reconciled(
 
     Without ``thoroughly`` only the run folders are read, which costs next to nothing.
     """
-    if state.engine not in ABILITIES or ABILITIES[state.engine].remote:
+    if state.engine not in ENGINES or ENGINES[state.engine].abilities.remote:
         return state, ()
     known = frozenset(record.key for record in state.serving)
     if not thoroughly:

@@ -130,7 +130,7 @@ class Settings:
 
     def engine(self, name: str, stack_file: Path) -> "Engine":
         """The engine of a stack; raises UsageError for one that is not there."""
-        from deployer.engines.registry import engine_of  # noqa: PLC0415 - as above
+        from deployer.engines.place import engine_of  # noqa: PLC0415 - as above
 
         try:
             return engine_of(name, self.place(stack_file))

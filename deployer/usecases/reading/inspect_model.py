@@ -9,7 +9,7 @@ from deployer.artefacts import lock_file
 from deployer.artefacts.sources import hub
 from deployer.artefacts.sources.paths import parts_of
 from deployer.artefacts.sources.transfer import shown
-from deployer.engines.registry import ABILITIES
+from deployer.engines.registry import ENGINES
 from deployer.errors import SourceError, UsageError
 from deployer.gguf.choices import Cell, matrix
 from deployer.gguf.facts import (
@@ -103,7 +103,7 @@ def _weighed(
     loaded = load(stack_file, engine=engine, allowed=settings.allowed)
     locked = lock_file.read(lock_file.lock_path(stack_file))
     facts = resolved(loaded, stack_file, settings, locked, watch)
-    graph = expand(loaded.stack, facts, ABILITIES[loaded.stack.engine])
+    graph = expand(loaded.stack, facts, ENGINES[loaded.stack.engine].abilities)
     return weighed(loaded, stack_file, settings, facts, graph)
 
 

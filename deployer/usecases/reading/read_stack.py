@@ -17,7 +17,8 @@ from deployer.artefacts import lock_file
 from deployer.artefacts.lock_file import lock_path
 from deployer.artefacts.sources.files import sha256_of
 from deployer.diagnostics import placed
-from deployer.engines.registry import abilities_of, machine_inputs
+from deployer.engines.place import abilities_of, machine_inputs, narrowed
+from deployer.engines.registry import Abilities
 from deployer.errors import StackError, UsageError
 from deployer.llama.flags.catalogue import problems_of
 from deployer.planning.argv import words_by_field
@@ -27,11 +28,10 @@ from deployer.planning.graph import (
     architectures_of,
     expand,
     judged_by,
-    narrowed,
     snapshot_notes,
     tag_number,
 )
-from deployer.planning.resources import Abilities, Graph, Kind
+from deployer.planning.resources import Graph, Kind
 from deployer.stack.addresses import places_of
 from deployer.stack.fields.marks import leaves
 from deployer.stack.fields.model import Stack

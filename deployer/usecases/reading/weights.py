@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from deployer.artefacts import lock_file
 from deployer.artefacts.store import Entry, Store
 from deployer.diagnostics import NOWHERE, Diagnostic, Place, place_of, placed
+from deployer.engines.registry import ENGINES
 from deployer.errors import StackError
 from deployer.gguf.facts import (
     Facts,
@@ -191,10 +192,11 @@ def doubts(stack: Stack, size: Sized) -> Iterator[str]:
             f" {shown_size(fit.capacity)}:"
             f" {_grown(fit)}; set `server.cache_ram` and `server.ctx_checkpoints` lower"
         )
-    memory = stack.modal.memory if stack.engine == "modal" and stack.modal else None
+    memory = _memory_of(stack)
     if memory is not None and size_in_bytes(memory) < held:
+        field = f"{stack.engine}.{ENGINES[stack.engine].memory}"
         yield (
-            f"`modal.memory: {memory}` is less than the server may take under load,"
+            f"`{field}: {memory}` is less than the server may take under load,"
             f" {shown_size(held)}: {_grown(fit)}"
         )
 
@@ -233,11 +235,17 @@ def _machines(stack: Stack) -> Iterator[tuple[str | None, Machine]]:
         from deployer.gguf.choices import machine_of  # noqa: PLC0415 - few have one
 
         yield name, machine_of(name, count, snapshot=copied)
-    if stack.gpu is None and stack.engine == "local":
+    if stack.gpu is None and not ENGINES[stack.engine].abilities.remote:
         yield None, Machine("this machine", memory_here())
     elif stack.gpu is None:
-        memory = stack.modal.memory if stack.modal else None
+        memory = _memory_of(stack)
         yield None, Machine("container", 0 if memory is None else size_in_bytes(memory))
+
+
+def _memory_of(stack: Stack) -> str | int | None:
+    """Return the memory that the stack gives to its host; None for no limit."""
+    found = stack.of_engine(ENGINES[stack.engine].memory)
+    return found if isinstance(found, str | int) else None
 
 
 def memory_here() -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from deployer.engines.local.snapshot.criu import Capability, capability, errors_in
-from deployer.engines.registry import abilities_of, machine_inputs
+from deployer.engines.place import abilities_of, machine_inputs
 
 
 def program(folder: Path, script: str) -> Mapping[str, str]:

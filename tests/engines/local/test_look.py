@@ -14,8 +14,7 @@ import psutil
 import pytest
 
 from deployer.engines.local.folders import run_folder
-from deployer.engines.place import Keys, Look, Place
-from deployer.engines.registry import look_at
+from deployer.engines.place import Keys, Look, Place, look_at
 from deployer.planning.resources import Kind
 from deployer.planning.state import Record
 from deployer.stack.fields.values import JsonValue

@@ -10,7 +10,7 @@ from deployer.artefacts import lock_file
 from deployer.engines.modal.apps import Apps
 from deployer.engines.modal.lower import files_of, lower, outputs_of
 from deployer.engines.modal.render import render
-from deployer.engines.registry import ABILITIES
+from deployer.engines.registry import ENGINES
 from deployer.llama.patches import Patch, load_patches
 from deployer.planning.facts import Facts, Pin
 from deployer.planning.graph import expand
@@ -96,7 +96,7 @@ def _weights(stack: Stack) -> Pin:
 
 
 def graph_of(stack: Stack, patches: tuple[Patch, ...] = ()) -> Graph:
-    return expand(stack, facts_of(stack, patches), ABILITIES["modal"])
+    return expand(stack, facts_of(stack, patches), ENGINES["modal"].abilities)
 
 
 def lowered(content: str | Stack, files: Mapping[str, bytes] | None = None) -> Apps:

@@ -15,10 +15,11 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from deployer.engines.registry import Abilities
 from deployer.system.children import find_program, search_path, variables
 
 if TYPE_CHECKING:
@@ -76,6 +77,14 @@ def capability(environment: Mapping[str, str], home: Path) -> Capability:
         draft.write_text(json.dumps({"stamp": now, "found": asdict(found)}), "utf-8")
         draft.replace(file)
     return found
+
+
+def abilities_here(
+    abilities: Abilities, environment: Mapping[str, str], home: Path
+) -> Abilities:
+    """Return the abilities of the local engine, as far as this machine has them."""
+    found = capability(environment, home)
+    return replace(abilities, snapshots=found.works, why_not=found.why, hint=found.hint)
 
 
 def stamp(environment: Mapping[str, str]) -> str:

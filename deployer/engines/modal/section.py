@@ -1,4 +1,4 @@
-"""What holds for a stack on Modal, beside what holds everywhere.
+"""The section `modal` of a stack, and what holds for a stack on Modal.
 
 Rules: modal.com/docs (GPUs, memory snapshots, servers, regions, web URLs; September
 2026) and the checks of the client 1.6.4; what the client does not check, Modal would
@@ -7,11 +7,20 @@ refuse in the middle of a deploy.
 
 import re
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from deployer.diagnostics import Diagnostic
+from pydantic import Field
+
+from deployer.diagnostics import Diagnostic, Severity
 from deployer.spelling import did_you_mean, shown
-from deployer.stack.fields.model import Modal, Scaling, Stack
+from deployer.stack.fields.marks import Section
+from deployer.stack.fields.server import Size, Text
 from deployer.stack.fields.values import seconds
+
+if TYPE_CHECKING:
+    from deployer.stack.fields.model import Scaling, Stack
 
 REGIONS = (
     *("us", "us-east", "us-central", "us-south", "us-west"),
@@ -41,18 +50,37 @@ _ELSEWHERE: Mapping[str, str] = {
 """Sources that Modal cannot reach or use, and why."""
 
 
-def modal_checks(stack: Stack) -> Iterator[Diagnostic]:
-    """Every rule that a stack breaks on Modal."""
+class Modal(Section):
+    """Where and how the server runs on Modal."""
+
+    environment: Text | None = None
+    """Modal environment; unset: the profile's."""
+
+    region: Text | None = None
+    """Where containers run; unset: anywhere."""
+
+    endpoint: Literal["web_server", "server"] | None = None
+    """`web_server` queues while it starts, `server` is faster; unset: `web_server`."""
+
+    cpu: Annotated[float, Field(gt=0)] | None = None
+    """CPU cores; unset: 4 beside a GPU, else `server.threads`, else 8."""
+
+    memory: Size | None = None
+    """Memory; unset: the weights and 5 %, 4 GiB, and `server.cache_ram`."""
+
+
+def checks(stack: "Stack") -> Iterator[Diagnostic]:
+    """Yield every rule of this engine that a stack breaks."""
     yield from _sources(stack)
     yield from _gpu(stack)
     yield from _snapshot(stack)
     if stack.scaling:
         yield from _window(stack.scaling)
-    if stack.modal:
-        yield from _region(stack.modal)
+    yield from _region(stack.section(Modal))
+    yield from _access(stack)
 
 
-def modal_notes(stack: Stack) -> Iterator[str]:
+def notes(stack: "Stack") -> Iterator[str]:
     """Yield what is worth knowing, and no problem."""
     longest = LONGEST_LABEL - len("--") - len(stack.name) - len(CANDIDATE)
     if longest < ROOM:
@@ -60,7 +88,7 @@ def modal_notes(stack: Stack) -> Iterator[str]:
             f"a label of a URL has {LONGEST_LABEL} characters: Modal cuts that of the"
             f" candidate where the workspace's name is longer than {longest}"
         )
-    settings = stack.modal or Modal()
+    settings = stack.section(Modal)
     if stack.auth is not None and stack.auth.open is not None:
         yield f"everybody who knows the URL can use the server: {stack.auth.open}"
     idle = stack.scaling is None or not stack.scaling.min_containers
@@ -78,7 +106,52 @@ def modal_notes(stack: Stack) -> Iterator[str]:
         )
 
 
-def _sources(stack: Stack) -> Iterator[Diagnostic]:
+def doctor(
+    stack: "Stack | None", environment: Mapping[str, str], home: Path
+) -> Iterator[Diagnostic]:
+    """Yield whether the client and a token are here; only a stack needs them."""
+    del home  # nothing is kept
+    if stack is None:
+        return
+    if find_spec("modal") is None:
+        what = "`modal` is not installed: deploying on Modal needs it"
+        yield Diagnostic("machine", what, "pip install 'deployer[modal]'")
+    else:
+        yield Diagnostic("machine", "modal", severity=Severity.FINE)
+    yield _token(environment)
+
+
+def _token(environment: Mapping[str, str]) -> Diagnostic:
+    named = environment.get("MODAL_CONFIG_PATH")
+    home = Path(environment.get("HOME") or Path.home())
+    file = Path(named) if named else home / ".modal.toml"
+    token = [environment.get(f"MODAL_TOKEN_{half}") for half in ("ID", "SECRET")]
+    if all(token):
+        what = "Modal token, from the environment"
+        return Diagnostic("machine", what, severity=Severity.FINE)
+    if any(token):
+        what = "only one of `MODAL_TOKEN_ID` and `MODAL_TOKEN_SECRET` is set"
+        return Diagnostic("machine", what, "set both, or none of them")
+    if file.is_file() and "token_id" in file.read_text(encoding="utf-8"):
+        what = f"Modal token, from {file}"
+        return Diagnostic("machine", what, severity=Severity.FINE)
+    what = "there is no Modal token"
+    hint = "modal token new, or set `MODAL_TOKEN_ID` and `MODAL_TOKEN_SECRET`"
+    return Diagnostic("machine", what, hint)
+
+
+def _access(stack: "Stack") -> Iterator[Diagnostic]:
+    from deployer.stack.checks import without_key  # noqa: PLC0415 - it imports the model
+
+    if stack.api_key is not None and stack.api_key.secret is None:
+        what = "`secret` is missing: on modal the key is kept in a Modal secret"
+        yield Diagnostic("auth.api_key", what, "add `secret: llama-api-key`")
+    if stack.auth is None:
+        what = "everybody who knows the URL on Modal can use the server"
+        yield without_key("engine", what)
+
+
+def _sources(stack: "Stack") -> Iterator[Diagnostic]:
     named = {
         "llama_cpp.binary": stack.llama_cpp.binary,
         "llama_cpp.package": stack.llama_cpp.package,
@@ -102,7 +175,7 @@ def _sources(stack: Stack) -> Iterator[Diagnostic]:
         )
 
 
-def _gpu(stack: Stack) -> Iterator[Diagnostic]:
+def _gpu(stack: "Stack") -> Iterator[Diagnostic]:
     if stack.gpu and stack.llama_cpp.cuda is None:
         what = "a build without CUDA would not use the GPU"
         hint = 'add `llama_cpp.cuda: "12.8.1"`'
@@ -113,8 +186,12 @@ def _gpu(stack: Stack) -> Iterator[Diagnostic]:
         yield Diagnostic("llama_cpp.cuda", what, 'write `cuda: "13.1"`')
 
 
-def _snapshot(stack: Stack) -> Iterator[Diagnostic]:
+def _snapshot(stack: "Stack") -> Iterator[Diagnostic]:
     wanted = stack.snapshot
+    mapped = stack.server and stack.server.mmap
+    if wanted is not None and mapped and wanted.enabled is not False:
+        what = "a snapshot does not hold a mapped model file: restores would fail"
+        yield Diagnostic("server.mmap", what, "set `mmap: false`")
     if wanted is None or wanted.enabled is not True or not stack.gpu:
         return
     named = (stack.gpu,) if isinstance(stack.gpu, str) else stack.gpu
@@ -129,7 +206,7 @@ def _snapshot(stack: Stack) -> Iterator[Diagnostic]:
         yield Diagnostic("snapshot.gpu", what, hint)
 
 
-def _window(scaling: Scaling) -> Iterator[Diagnostic]:
+def _window(scaling: "Scaling") -> Iterator[Diagnostic]:
     window = scaling.scaledown_window
     if window is not None and not SHORTEST_WINDOW <= seconds(window) <= LONGEST_WINDOW:
         given = shown(window) if isinstance(window, str) else f"{window:g} s"
@@ -146,7 +223,7 @@ def _region(settings: Modal) -> Iterator[Diagnostic]:
     yield Diagnostic("modal.region", f"no region `{shown(region)}`", known)
 
 
-def _crowding(stack: Stack) -> Iterator[str]:
+def _crowding(stack: "Stack") -> Iterator[str]:
     """More requests than slots wait where no other container can help."""
     slots = stack.server.parallel if stack.server else None
     wanted = stack.scaling.max_concurrent if stack.scaling else None
@@ -157,7 +234,7 @@ def _crowding(stack: Stack) -> Iterator[str]:
         )
 
 
-def _types(stack: Stack) -> tuple[str, ...]:
+def _types(stack: "Stack") -> tuple[str, ...]:
     """The types of GPU that are named, known or not."""
     named = (stack.gpu,) if isinstance(stack.gpu, str) else stack.gpu or ()
     return tuple(text.partition(":")[0] for text in named)
