@@ -1,4 +1,4 @@
-"""What a stack may ask of each gate.
+"""The options of each gate.
 
 A gate that is listed runs; `chat: {}` runs it with what it expects by default.  Every
 section here has a module of the same name under ``deployer/gates``.
@@ -21,12 +21,12 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Gate(Section):
-    """What every gate understands."""
+    """Options that every gate takes."""
 
     says_something_when_empty: ClassVar[bool] = True
 
     advisory: bool | None = None
-    """Show and record the verdict, but hold nothing back; unset: `false`."""
+    """Record the verdict without blocking the promotion; unset: `false`."""
 
     timeout: Duration | None = None
     """Longest time the gate may take; unset: what the gate needs at most."""
@@ -56,13 +56,13 @@ class Chat(Gate):
     """A chat completion answers with text."""
 
     prompt: Text | None = None
-    """What to ask; unset: a question of the gate's own."""
+    """Prompt; unset: a question of the gate's own."""
 
     max_tokens: PositiveInt | None = None
     """Longest answer; unset: 64 tokens."""
 
     contains: Text | None = None
-    """Text that the answer must hold, in any case; unset: any text."""
+    """Text that the answer must contain, in any case; unset: any text."""
 
 
 class Stream(Gate):
@@ -133,10 +133,10 @@ class Vision(Gate):
     """An image is seen: its colour is named in the answer."""
 
     colour: Literal["red", "green", "blue", "yellow"] | None = None
-    """Colour of the picture that the gate draws; unset: red."""
+    """Colour of the image that the gate draws; unset: red."""
 
     large: bool = False
-    """Also show a picture of 1536 by 1536 pixels, which some batches do not hold."""
+    """Also send an image of 1536 by 1536 pixels, which does not fit in some batches."""
 
 
 class Context(Gate):
@@ -161,7 +161,7 @@ class Device(Gate):
 
 
 class Memory(Gate):
-    """What the server leaves free is enough; what it takes is recorded."""
+    """Enough memory stays free; the memory that the server takes is recorded."""
 
     headroom: Headroom | None = None
     """Memory to stay free, of its GPUs or of the machine; unset: no limit."""
