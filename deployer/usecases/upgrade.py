@@ -31,7 +31,7 @@ from deployer.stack.load import Loaded, load
 from deployer.stack.yaml12 import Steps, parse, plain
 from deployer.system.files import read_regular
 from deployer.usecases.context.settings import Settings, patches_folder
-from deployer.usecases.reading.known_issues import number_of
+from deployer.usecases.reading.read_stack import number_of
 
 _NEEDLESS = (Outcome.UPSTREAM, Outcome.APPLIED, Outcome.NOT_APPLICABLE)
 
