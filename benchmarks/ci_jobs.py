@@ -29,7 +29,7 @@ from deployer.state.lock import Patience, lock_in_time, pause_after
 from deployer.state.objects import FREE, ObjectBucket, ObjectStateStore
 from deployer.testing.engines import FakeEngine
 from deployer.testing.states import resolved, stack, unheard
-from deployer.usecases.context.concurrent_states import AT_ONCE, begin_reading
+from deployer.usecases.context.stack_files import AT_ONCE, begin_reading
 from deployer.usecases.steps import World, apply
 from tests.planning.checking import KEEPS
 from tests.state.fake_objects import FakeObjects, Request

@@ -23,7 +23,7 @@ from benchmarks.ci_jobs import Pace, Yard, lost, must
 from deployer.stack.fields.values import show_bytes, show_seconds
 from deployer.state.form import to_json
 from deployer.state.objects import stacks_in
-from deployer.usecases.context.concurrent_states import AT_ONCE
+from deployer.usecases.context.stack_files import AT_ONCE
 
 RESULTS = Path(__file__).parent / "results" / "scale.md"
 STACKS = 1_000

@@ -36,7 +36,7 @@ _ADVICE: Mapping[int | None, str] = {
     errno.EROFS: "`DEPLOYER_HOME` moves the store to another disk",
     errno.EMFILE: "raise the limit of open files: `ulimit -n`",
 }
-"""What to do where the system refuses a file."""
+"""Hints where the system refuses a file."""
 
 
 class DeployerError(Exception):

@@ -74,14 +74,14 @@ def _unseen(character: str) -> str:
 
 
 def speakable(text: str) -> str:
-    """What a model says, `harmless`: spaces of every width and joiners may stay."""
+    """Return text of a model, `harmless`: spaces of every width and joiners stay."""
     if text.isprintable():
         return text
     return "".join(c if c in _SPOKEN else harmless(c) for c in text)
 
 
 def secrets_of(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """Values of variables that nobody is to read, by their names; longest first."""
+    """Return the values of secret variables, by their names; longest first."""
     found = (
         value
         for name, value in environment.items()

@@ -52,7 +52,7 @@ def test_a_failed_gate_retires_the_candidate_and_leaves_live_alone(desk: Desk) -
 
 def test_a_failed_gate_is_named(desk: Desk) -> None:
     desk.judge = FakeJudge(["chat"])
-    with pytest.raises(GateError, match="held back by `chat`") as caught:
+    with pytest.raises(GateError, match="not promoted: failed `chat`") as caught:
         desk.apply(GATED)
     assert caught.value.hint.startswith("the candidate was retired")
 

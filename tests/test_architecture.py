@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from deployer.engines.registry import ENGINES
 from deployer.stack.fields.marks import Section, fields_of
 from deployer.stack.fields.model import Stack
 
@@ -286,6 +287,18 @@ def test_imports_run_one_way(path: Path) -> None:
     layer = name_of(path).split("/")[0].removesuffix(".py")
     known = {layer_of(n) for n in imports(path) if n.startswith("deployer.")}
     assert known - {layer, "engine rows"} <= MAY_IMPORT[layer]
+
+
+def test_no_engine_is_compared_by_name() -> None:
+    """Beside the engines, only marks of fields name one (`Only`)."""
+    found = [
+        f"{name_of(path)}:{node.lineno}"
+        for path in OURS
+        if not name_of(path).startswith(("engines/", "stack/fields/model.py"))
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Constant) and node.value in ENGINES
+    ]
+    assert found == []
 
 
 def test_the_rows_of_engines_import_nothing_of_ours() -> None:

@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 
 from deployer.errors import StateError
-from deployer.usecases.context.concurrent_states import concurrent_states
 from deployer.usecases.context.settings import Settings
-from deployer.usecases.context.stack_files import Subject
+from deployer.usecases.context.stack_files import Subject, concurrent_states
 
 FAR = "s3://states/f?region=us-east-1&endpoint=http://127.0.0.1:9"
 

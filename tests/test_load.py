@@ -84,7 +84,7 @@ def test_the_engine_can_be_overridden() -> None:
 def test_an_unknown_engine_is_refused() -> None:
     Path("s.yaml").write_text(SMALL, "utf-8")
     assert refused("s.yaml", engine="modl") == (
-        "s.yaml:3:1: error: expected `local` or `modal`, got the text `modl`\n"
+        "s.yaml:3:1: error: expected `local` or `modal`, got the string `modl`\n"
         "  hint: did you mean `local`?\n"
     ).replace("`local`?", "`modal`?")
 
@@ -143,7 +143,7 @@ s.yaml:2:1: error: `tag` is missing under `llama_cpp`
   hint: add `tag:` (a release (`b9763` or `v1.2.3`) or a commit of 7 to 40 \
 hexadecimal digits)
 s.yaml:5:7: error: `prompt` is missing under `snapshot.warmup.0`
-  hint: add `prompt:` (a text)
+  hint: add `prompt:` (a string)
 """,
     )
 
@@ -169,33 +169,33 @@ server:
 local: {port: 70000}
 """,
         """\
-s.yaml:7:3: error: expected a whole number of at least 1, got the text `8k`
+s.yaml:7:3: error: expected an integer of at least 1, got the string `8k`
   hint: write `8192`
-s.yaml:8:3: error: expected a whole number of at least 1, got the text `2`
+s.yaml:8:3: error: expected an integer of at least 1, got the string `2`
   hint: write `2` without quotes
-s.yaml:9:3: error: expected a whole number of at least 1, got the number `0`
-s.yaml:10:3: error: expected `true` or `false`, got the text `on`
+s.yaml:9:3: error: expected an integer of at least 1, got the number `0`
+s.yaml:10:3: error: expected `true` or `false`, got the string `on`
   hint: YAML 1.2: write `true`, without quotes
-s.yaml:11:3: error: expected `true` or `false`, got the text `true`
+s.yaml:11:3: error: expected `true` or `false`, got the string `true`
   hint: write `true` without quotes
 s.yaml:12:3: error: expected one of `on`, `off`, `auto`, got `true`
   hint: write `on`
 s.yaml:13:3: error: expected one of `f32`, `f16`, `bf16`, `q8_0`, `q5_1`, `q5_0`, \
-`q4_1`, `q4_0`, `iq4_nl`, got the text `q8`
+`q4_1`, `q4_0`, `iq4_nl`, got the string `q8`
   hint: did you mean `q8_0`?
-s.yaml:14:3: error: expected a whole number of at least 0, `auto` or `all`, \
-got the text `al`
+s.yaml:14:3: error: expected an integer of at least 0, `auto` or `all`, \
+got the string `al`
   hint: did you mean `all`?
-s.yaml:15:3: error: expected a number of at least 0, got the text `hot`
+s.yaml:15:3: error: expected a number of at least 0, got the string `hot`
 s.yaml:16:3: error: expected a duration such as `90s`, `5m` or `1h30m`, \
-or a number of seconds, got the text `5 min`
+or a number of seconds, got the string `5 min`
 s.yaml:17:3: error: expected a list (each item: a number), got the number `3`
-s.yaml:18:3: error: expected a list (each item: a text), got the text `cuda0`
+s.yaml:18:3: error: expected a list (each item: a string), got the string `cuda0`
   hint: write a list: `[cuda0]`
-s.yaml:19:11: error: expected a number, a text, a list (each item: a text or a \
+s.yaml:19:11: error: expected a number, a string, a list (each item: a string or a \
 number), `true` or `false`, got a section
-s.yaml:20:3: error: expected a text, got a list
-s.yaml:21:9: error: expected a whole number from 1 to 65535, got the number `70000`
+s.yaml:20:3: error: expected a string, got a list
+s.yaml:21:9: error: expected an integer from 1 to 65535, got the number `70000`
 """,
     )
 
@@ -246,7 +246,7 @@ def test_rules_between_fields_are_checked_beside_what_the_model_refuses() -> Non
         """\
 s.yaml:6:1: error: no GPU type `L40`
   hint: did you mean `L40S`?
-s.yaml:7:10: error: expected a whole number of at least 1, got the text `x`
+s.yaml:7:10: error: expected an integer of at least 1, got the string `x`
 s.yaml:8:9: error: the gate `metrics` needs the counters served
   hint: set `server.metrics: true`
 s.yaml:9:1: error: expected a section of `key: value` lines, got the number `5`
@@ -262,7 +262,7 @@ s.yaml:6:5: error: no value here
   hint: write `{}` for an empty section, `null` to remove a base's value
 s.yaml:7:1: error: `gpu` is written twice
   hint: the first is in line 6: keep one
-s.yaml:8:10: error: expected a whole number of at least 1, got the text `x`
+s.yaml:8:10: error: expected an integer of at least 1, got the string `x`
 s.yaml:9:1: error: `name` is written twice
   hint: the first is in line 2: keep one
 """,

@@ -71,7 +71,7 @@ def test_a_newer_form_is_refused() -> None:
         from_json(text, "demo.plan")
     assert caught.value.message == (
         "`demo.plan` was written by a newer deployer (plan version "
-        f"{VERSION + 1}, this one reads {VERSION})"
+        f"{VERSION + 1}, this version reads {VERSION})"
     )
 
 
@@ -119,7 +119,7 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
     file = tmp_path / "demo.plan"
     with file.open("wb") as stream:
         stream.truncate(2**30)
-    with pytest.raises(UsageError, match="too large for a plan"):
+    with pytest.raises(UsageError, match="too large for a saved plan"):
         read(file)
 
 

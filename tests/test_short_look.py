@@ -46,7 +46,7 @@ def test_what_was_live_gets_the_traffic_back(desk: Desk) -> None:
     desk.apply(GATED)
     before = desk.state.live[SERVER]
     desk.judge.fails = ("chat",)
-    with pytest.raises(GateError, match="held back by `chat`"):
+    with pytest.raises(GateError, match="not promoted: failed `chat`"):
         desk.apply(WIDER)
     assert desk.engine.traffic == {SERVER: before.key}
     assert [*desk.engine.running] == [(SERVER, before.key)]

@@ -44,7 +44,7 @@ _PLAIN: Final[Mapping[object, str]] = {
     float: "a number",
     bool: "a boolean",
 }
-"""What is read as it is, in words."""
+"""Types of values that are read as they are, in words."""
 
 
 class FormError(ValueError):

@@ -62,7 +62,7 @@ ENDS_ALL = (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipe
 annotate_option = click.option(
     "--annotate",
     is_flag=True,
-    help="Also tell problems as annotations of GitHub Actions, on stderr.",
+    help="Also print problems as GitHub Actions annotations, on stderr.",
 )
 
 

@@ -42,7 +42,7 @@ engine_option = click.option(
     "--engine",
     metavar="NAME",
     callback=_known_engine,
-    help="Use this engine instead of the stack's own.",
+    help="Use this engine instead of the one in the stack.",
 )
 locked_option = click.option(
     "--locked", is_flag=True, help="Refuse to change or outdate the lock file."
@@ -52,9 +52,9 @@ no_cache_option = click.option(
     "cached",
     is_flag=True,
     callback=lambda _context, _option, given: not given,
-    help="Read everything anew, nothing from what earlier runs kept.",
+    help="Read everything again, without the cache.",
 )
-yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+yes_option = click.option("--yes", "-y", is_flag=True, help="Skip the confirmation.")
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print JSON lines for programs."
 )
@@ -62,7 +62,7 @@ since_option = click.option(
     "--changed-since",
     "since",
     metavar="REV",
-    help="Only stacks that resolve to something else than at this git revision.",
+    help="Only stacks that resolve differently than at this git revision.",
 )
 lock_timeout_option = click.option(
     "--lock-timeout",
@@ -70,5 +70,5 @@ lock_timeout_option = click.option(
     callback=duration,
     default="0s",
     metavar="TIME",
-    help="Wait that long for a lock that somebody else holds, such as `10m`.",
+    help="Wait this long for the lock of another run, for example `10m`.",
 )

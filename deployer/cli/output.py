@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import click
 
+from deployer.errors import UsageError
 from deployer.spelling import json_harmless
 from deployer.stack.fields.values import JsonValue
 
@@ -49,6 +50,8 @@ def when(stamp: str) -> str:
     return stamp.replace("T", " ").replace("+00:00", " UTC")
 
 
-def is_terminal() -> bool:
-    """Return whether a person can be asked."""
-    return sys.stdin.isatty() and sys.stdout.isatty()
+def refuse_without_terminal(hint: str) -> None:
+    """Raise UsageError where no question can be asked."""
+    for name in ("stdin", "stdout"):
+        if not getattr(sys, name).isatty():
+            raise UsageError(f"{name} is not a terminal", hint=hint)

@@ -195,11 +195,11 @@ class Show:
         if self._cancelled.is_set():
             cursor = _SHOW_CURSOR if sys.stderr.isatty() else ""
             again = f"run `{self._command}` to carry on from here"
-            click.echo(f"{cursor}\nstopped at once; {again}", file=styled(sys.stderr))
+            click.echo(f"{cursor}\nquit; {again}", file=styled(sys.stderr))
             os._exit(CancelledError.exit_code)
         self._cancelled.set()
         self.pause()
-        click.echo("\nstopping: once more stops at once", err=True)
+        click.echo("\nstopping: press Ctrl-C again to quit", err=True)
 
 
 def verdict_line(verdict: Verdict) -> str:

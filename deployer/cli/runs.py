@@ -1,27 +1,116 @@
 """Runs of `apply`: which stacks, for a person or for a program."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 
-from deployer.cli.for_each_stack import report
-from deployer.cli.output import is_terminal, width
+from deployer import __version__
+from deployer.cli.for_each_stack import error_data, report
+from deployer.cli.output import json_line, refuse_without_terminal, width
 from deployer.cli.progress_display import Show
-from deployer.cli.stream import Stream
 from deployer.engines.contract import Endpoint
 from deployer.engines.place import costs_of
 from deployer.errors import CancelledError, DeployerError, GateError, UsageError
-from deployer.planning.events import Verdict
+from deployer.planning.events import Event, Judged, Progress, Verdict
+from deployer.show.data import Applied as AppliedLine
+from deployer.show.data import Summary, Version, data_of, line_of, plan_data
 from deployer.show.text import plan_text
 from deployer.spelling import harmless
-from deployer.usecases.apply import Applied, Confirm, apply_stack, destroy
+from deployer.usecases.apply import Applied, Confirm, apply_stack
 from deployer.usecases.context.settings import Options, Settings
 from deployer.usecases.context.stack_files import Subject
+from deployer.usecases.destroy import destroy
 from deployer.usecases.plan import Planned
 from deployer.usecases.plan_file import SavedPlan
+
+INTERNAL_ERROR = 70
+
+
+class Stream(Show):
+    """Says every event as one JSON line; a context manager that ends in a summary."""
+
+    def __init__(self, command: str) -> None:
+        super().__init__(command)
+        self._counts: Counter[str] = Counter()
+        self._tenths: dict[str, int] = {}
+        self.stacks = 0
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """The version before, and the summary after, whatever happens between."""
+        json_line(data_of(Version(__version__)))
+        code = 0
+        try:
+            yield
+        except click.exceptions.Exit as stop:
+            code = stop.exit_code
+            raise
+        except click.Abort:
+            code = CancelledError.exit_code
+            raise
+        except DeployerError as error:
+            code = error.exit_code
+            raise
+        except BaseException:
+            code = INTERNAL_ERROR
+            raise
+        finally:
+            last = Summary(dict(self._counts), self.stacks, code)
+            json_line(data_of(last))
+
+    def planned(self, planned: Planned, file: Path) -> None:
+        """A plan that is about to be carried out, or that changes nothing."""
+        data = plan_data(
+            planned.plan,
+            planned.places,
+            fit=planned.fit,
+            costs=costs_of(planned.plan),
+        )
+        self._say({**data, "file": str(file)})
+
+    def applied(self, done: Applied, file: Path) -> None:
+        """The end of one stack."""
+        end = done.endpoint
+        line = AppliedLine(
+            stack=done.state.stack,
+            file=str(file),
+            changed=not done.planned.plan.is_empty,
+            release=done.state.released,
+            url=None if end is None else end.url,
+            api_key_env=None if end is None else end.api_key_env,
+        )
+        self._say(data_of(line))
+
+    def failed(self, error: DeployerError, file: Path) -> None:
+        """Why a stack was not applied."""
+        self._say({"type": "error", "file": str(file), **error_data(error)})
+
+    def _show(self, event: Event) -> None:
+        if isinstance(event, Progress) and not self._is_news(event):
+            return
+        if isinstance(event, Judged):
+            self.verdicts.append(event.verdict)
+        if (line := line_of(event)) is not None:
+            self._say(data_of(line))
+
+    def _is_news(self, progress: Progress) -> bool:
+        """Return whether another tenth was reached; without an end, nothing is told."""
+        if not progress.total:
+            return False
+        tenth = progress.done * 10 // progress.total
+        if self._tenths.get(progress.name) == tenth:
+            return False
+        self._tenths[progress.name] = tenth
+        return True
+
+    def _say(self, line: dict[str, Any]) -> None:
+        self._counts[line["type"]] += 1
+        json_line(line)
 
 
 def asked_for(
@@ -40,8 +129,8 @@ def asked_for(
     gone = [subject.gone for subject in subjects if subject.gone is not None]
     if gone and not allow_destroy:
         raise UsageError(
-            f"no file asks for {', '.join(f'`{name}`' for name in gone)} any more,"
-            " and nothing was allowed to be destroyed",
+            f"no stack file declares {', '.join(f'`{name}`' for name in gone)} any"
+            " more, and `--allow-destroy` was not given",
             hint="add `--allow-destroy` once that is what you want",
         )
     return subjects
@@ -99,7 +188,7 @@ class Run:
             stream.planned(planned, subject.file)
             if not self.yes:
                 raise UsageError(
-                    "nobody can be asked while `--json` is printed",
+                    "`--json` asks no questions",
                     hint="add `--yes` once `deployer plan` shows what you want",
                 )
             return True
@@ -143,7 +232,7 @@ def asker(show: Show, *, yes: bool) -> Confirm:
             click.echo(f"note: {note}")
         if yes:
             return True
-        refuse_without_terminal()
+        refuse_without_terminal("add `--yes` once the plan above is what you want")
         return click.confirm("Apply these steps?", default=False)
 
     return confirm
@@ -163,15 +252,6 @@ def _table(verdicts: Sequence[Verdict]) -> None:
     from deployer.gates.harness.report import table  # noqa: PLC0415 - only with gates
 
     click.echo(harmless(f"\n{table(verdicts, width=width())}"))
-
-
-def refuse_without_terminal() -> None:
-    """Raise UsageError where nobody can be asked."""
-    if not is_terminal():
-        raise UsageError(
-            "nobody can be asked here: this is not a terminal",
-            hint="add `--yes` once the plan above is what you want",
-        )
 
 
 def finish(done: Applied | None) -> None:

@@ -1,1 +1,1 @@
-"""What a person writes: fields, YAML, checks, the project around it."""
+"""The files that a user writes: fields, YAML, checks, the project around it."""

@@ -41,7 +41,7 @@ def host_of(address: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is this machine and no other; a name that may be any is not."""
+    """Return whether a host is surely this machine."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -92,7 +92,7 @@ def folder_of(repo: str) -> str | None:
 def trouble_of(repo: str) -> tuple[str, str] | None:
     """Return what is wrong with an address, and what to write; None for a good one."""
     if any(ord(character) < 0x20 or character == "\x7f" for character in repo):
-        return "an address holds no control characters", ""
+        return "an address contains no control characters", ""
     if (folder := folder_of(repo)) is not None:
         return _trouble_here(repo, folder)
     try:
@@ -138,7 +138,7 @@ def _trouble_here(repo: str, folder: str) -> tuple[str, str] | None:
         return what, "write `file:///…`, three slashes and the path"
     for sign, why in (("%", "git decodes it"), ("\\", "it is no path"), ("~", "")):
         if sign in folder:
-            what = f"`{repo}` holds `{sign}`{': ' if why else ''}{why}"
+            what = f"`{repo}` contains `{sign}`{': ' if why else ''}{why}"
             return what, "write the path itself, as `ls` shows it"
     return None
 

@@ -1,4 +1,4 @@
-"""What holds between the fields of a stack; every rule that is broken is told.
+"""Rules between the fields of a stack; every broken one is reported.
 
 llama-server asks for no key unless it is given one, and tells browsers to let pages of
 any site in (`--cors-origins`).  So a stack without a key may listen on this machine
@@ -25,7 +25,7 @@ NEW_KEY = (
     "take a key of printable ASCII without commas and blanks, such as that of"
     " `openssl rand -hex 32`"
 )
-"""What to do where a key cannot be used."""
+"""The hint where a key cannot be used."""
 
 _CORS = "cors-origins"
 _CORS_SINCE = 10103
@@ -70,9 +70,9 @@ def closing_words(stack: Stack, *, build: int | None) -> tuple[str, ...]:
 
 
 def key_problem(key: str) -> str:
-    """Why llama-server could not be given a key; empty for one that it can.
+    """Return why llama-server cannot take a key; empty where it can.
 
-    The reason holds nothing of the key.
+    The reason contains nothing of the key.
     """
     if re.fullmatch(KEY_FORM, key):
         return ""
@@ -81,10 +81,10 @@ def key_problem(key: str) -> str:
     if key.startswith("#"):
         return "it begins with `#`: llama-server would take the line for a comment"
     if "," in key:
-        return "it holds a comma: llama-server reads a list of keys as several"
+        return "it contains a comma: llama-server reads a list of keys as several"
     if not key.isascii():
-        return "it holds characters that are not ASCII"
-    return "it holds blanks, line breaks or control characters"
+        return "it contains characters that are not ASCII"
+    return "it contains blanks, line breaks or control characters"
 
 
 def _needs_a_key(stack: Stack) -> Iterator[tuple[str, str]]:
@@ -271,7 +271,7 @@ def _snapshot(stack: Stack) -> Iterator[Diagnostic]:
         yield Diagnostic("snapshot.idle", what, "write `idle: 10m`, or leave it out")
     pictured = [one for one in snapshot.warmup or () if one.image is not None]
     if pictured and stack.model.mmproj is None:
-        what = "a warm-up shows a picture, and the model has no projector to see it"
+        what = "a warm-up sends an image, and the model has no projector"
         yield Diagnostic("snapshot.warmup", what, "add `model.mmproj`", needs="model")
 
 

@@ -48,7 +48,7 @@ _FORMS: Mapping[str, str] = {
     "model.repo": "a repository such as `owner/name`",
     "model.url": "an address such as `https://host/file.gguf`",
     "model.sha256": "a SHA-256 digest of 64 hexadecimal digits in lower case",
-    "model.alias": "a text",
+    "model.alias": "a string",
     "auth.api_key.env": "the name of an environment variable such as `LLAMA_API_KEY`",
     "local.host": "a host name or an IP address",
 }
@@ -64,7 +64,7 @@ _UNITS: Mapping[str, str] = {
 _KINDS: Mapping[str, str] = {
     "array": "a list",
     "object": "a section of `key: value` lines",
-    "string": "a text",
+    "string": "a string",
 }
 
 Part = Mapping[str, Any]
@@ -152,7 +152,7 @@ def _mismatch(field: Part, node: Node | None) -> tuple[str, str]:
 
 
 def _chosen(text: str, words: list[str]) -> str:
-    """The hint for a text where one of some words is expected."""
+    """Return the hint for a string where one of some words is expected."""
     boolean = _ALMOST_BOOLEAN.get(text.lower())
     if boolean in words:
         return f"YAML 1.2: write `{boolean}`, without quotes"
@@ -162,7 +162,7 @@ def _chosen(text: str, words: list[str]) -> str:
 
 
 def _quoted(text: str, words: list[str]) -> str:
-    """The hint for a boolean or a number where one of some words is expected."""
+    """Return the hint for a boolean or a number where one of some words is expected."""
     word = _SWITCHES.get(text.lower(), text)
     return f"write `{word}`" if word in words else ""
 
@@ -191,7 +191,7 @@ def _written(node: Node | None) -> str:
         case Scalar(int() | float(), text):
             return f"the number `{shown(text)}`"
         case Scalar(str(), text):
-            return f"the text `{shown(text)}`" if text else "an empty text"
+            return f"the string `{shown(text)}`" if text else "an empty string"
         case _:
             return "nothing"
 
@@ -284,7 +284,7 @@ def _choices(node: Part) -> list[str]:
 def _one(node: Part) -> str:
     match node.get("type"):
         case "integer":
-            return "a whole number" + _range(node)
+            return "an integer" + _range(node)
         case "number":
             return "a number" + _range(node)
         case "string" if words := _forms().get(node.get("pattern", "")):

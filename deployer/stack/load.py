@@ -61,12 +61,12 @@ def no_plugins() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What the files say together, and where."""
+    """The merged content of the files, with places."""
 
     tree: Table
     places: Mapping[str, Place]
     broken: Sequence[Steps]
-    """Paths whose problem YAML has told already."""
+    """Paths whose problem is reported already."""
     path: Path
     """The stack; paths in it are relative to its folder."""
     allowed: tuple[Path, ...] = ()
@@ -100,7 +100,7 @@ def validated(
 def _refused_values(
     error: ValidationError, written: Written, problems: list[Diagnostic]
 ) -> list[Steps]:
-    """Tell what the model refuses; the paths of it, of a missing key its section's."""
+    """Report what the model refuses; return the paths, of a missing key its section."""
     from deployer.stack.explain_problems import explained, wrong_paths  # noqa: PLC0415 - paid for only on trouble
 
     wrong = wrong_paths(Stack, error)
@@ -202,7 +202,7 @@ class Loaded:
     digest: str
     """SHA-256 of the merged values; equal for stacks that say the same."""
     notes: tuple[str, ...]
-    """What is worth knowing, and no problem."""
+    """Remarks that are no problem."""
 
 
 def load(

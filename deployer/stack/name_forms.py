@@ -36,7 +36,7 @@ _LONGEST_NAME: Final = 255
 
 
 def is_path(text: str) -> bool:
-    """Whether a text can be a path at all: some characters, no control characters."""
+    """Return whether a string can be a path: not empty, no control characters."""
     return bool(text) and min(text) >= " " and "\x7f" not in text
 
 
@@ -51,5 +51,5 @@ def is_file_name(text: str) -> bool:
 
 
 def is_inner_path(text: str) -> bool:
-    """Whether a text names a file below a folder: relative, POSIX, without `..`."""
+    """Return whether a string is a path below a folder: relative, POSIX, no `..`."""
     return all(map(is_file_name, text.split("/")))

@@ -1,4 +1,4 @@
-"""What a stack may reach: the folder that holds its project, and what the user allows.
+"""The folders that a stack may read: its project, and those that the user allows.
 
 A stack may come from a stranger's pull request.  So every file that it names has to
 lie in its project, links followed, or below a folder that this machine's user named
@@ -47,7 +47,7 @@ def may_read(path: Path, root: Path, allowed: tuple[Path, ...]) -> bool:
 
 
 def leads_out(path: Path, allowed: tuple[Path, ...] = ()) -> bool:
-    """Whether a file is a link out of the project of the folder that it lies in."""
+    """Return whether a file is a link out of the project of its folder."""
     if not path.is_symlink():
         return False
     return not may_read(path, root_of(path.parent / PROJECT_FILE), allowed)

@@ -1,8 +1,8 @@
-"""YAML text to a tree: the YAML 1.2 core schema, and refusals where YAML surprises.
+"""YAML to a tree: the YAML 1.2 core schema, and refusals where YAML surprises.
 
 Only `true` and `false` are booleans, `012` is 12, `1e3` a number; `on`, `22:22` and
-dates are texts, and so is everything in quotes.  Refused: duplicate keys, merge keys,
-tags, keys that are no texts, values left empty, several documents.  The parser's
+dates are strings, and so is everything in quotes.  Refused: duplicate keys, merge keys,
+tags, keys that are no strings, values left empty, several documents.  The parser's
 events are read one by one, so depth and aliases are bounded before they cost.
 """
 
@@ -60,7 +60,7 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """Something whose problem has been told; nothing more is said about it."""
+    """A value whose problem has been reported; nothing more is said about it."""
 
 
 Node = Scalar | Table | Listing | Broken
@@ -116,7 +116,7 @@ def walk(node: Node, path: Steps = ()) -> Iterator[tuple[Steps, Entry]]:
 
 
 def node_at(node: Node, path: Steps) -> Node | None:
-    """What stands at a path, or the broken value above it; None if nothing does."""
+    """Return the node at a path, or the broken value above it; None without one."""
     for step in path:
         match node, step:
             case Table(entries), str() if step in entries:
@@ -141,7 +141,7 @@ def _removes(node: Node) -> bool:
 
 
 class Mark(Protocol):
-    """A position in a text; the C parser's class is not the Python one's."""
+    """A position in a string; the C parser's class is not the Python one's."""
 
     line: int
     column: int
@@ -151,13 +151,13 @@ _COMPLAINTS: Mapping[str, tuple[str, str]] = {
     "mapping values are not allowed": (
         "a second `:` on this line, or the line is indented too far",
         (
-            "write a text that holds `: ` in quotes; "
+            "write a string that contains `: ` in quotes; "
             "keys of one section start in one column"
         ),
     ),
     "that cannot start any token": (
         "this character cannot start a value",
-        "write texts that start with `@`, `%` or `` ` `` in quotes",
+        "write strings that start with `@`, `%` or `` ` `` in quotes",
     ),
     "\t": ("a tab in the indentation", "indent with spaces"),
     "did not find expected ',' or ']'": (
@@ -178,13 +178,13 @@ _COMPLAINTS: Mapping[str, tuple[str, str]] = {
     ),
     "could not find expected ':'": (
         "a key without `:`",
-        "write `key: value`; a text of several lines starts with `|`",
+        "write `key: value`; a string of several lines starts with `|`",
     ),
     "did not find expected key": (
         "expected a key here",
         (
             "keys of one section start in one column; "
-            "a text after a closing quote belongs inside the quotes"
+            "a string after a closing quote belongs inside the quotes"
         ),
     ),
     "did not find expected '-' indicator": (
@@ -196,11 +196,11 @@ _COMPLAINTS: Mapping[str, tuple[str, str]] = {
         "put `- item` on a line of its own",
     ),
     "unexpected end of stream": (
-        "the file ends inside a quoted text",
+        "the file ends inside a quoted string",
         "close the quotes",
     ),
     "unexpected document indicator": (
-        "a document ends inside a quoted text",
+        "a document ends inside a quoted string",
         "close the quotes",
     ),
     "escape": (
@@ -213,7 +213,7 @@ _COMPLAINTS: Mapping[str, tuple[str, str]] = {
     ),
     "undefined tag handle": (
         "tags (`!…`) are not used in stacks",
-        "leave it out; a text is written in quotes",
+        "leave it out; a string is written in quotes",
     ),
     "<document start>": (
         "expected nothing more here",
@@ -221,7 +221,7 @@ _COMPLAINTS: Mapping[str, tuple[str, str]] = {
     ),
     "alphabetic or numeric character": (
         "a name is missing behind `&` or `*`",
-        "write a text that starts with `&` or `*` in quotes",
+        "write a string that starts with `&` or `*` in quotes",
     ),
     "<block end>": (
         "expected a key or a list item here",
@@ -239,7 +239,7 @@ UNKNOWN = ("this is not YAML", "check indentation, quotes and brackets around he
 
 
 def explained(error: yaml.MarkedYAMLError, text: str) -> tuple[Mark | None, str, str]:
-    """Where it is, what is wrong and a hint, for a complaint about a text."""
+    """Where it is, what is wrong and a hint, for a complaint about a string."""
     mark = error.problem_mark or error.context_mark
     problem, context = error.problem or "", error.context or ""
     if "cannot start any token" in problem and mark and _at(text, mark) == "\t":
@@ -300,7 +300,7 @@ class UnreadableError(Exception):
 def parse(
     text: str, file: str, *, loader: Loader = LOADER
 ) -> tuple[Table, list[Diagnostic]]:
-    """The mapping a text holds, and the problems that leave the rest readable.
+    """The mapping a string holds, and the problems that leave the rest readable.
 
     Raises UnreadableError with the one problem that does not.
     """
@@ -364,7 +364,7 @@ class _Open:
 
 @dataclass(frozen=True, slots=True)
 class _Anchored:
-    """What an alias stands for, and what it costs to write it out."""
+    """The node that an alias stands for, and the cost of writing it out."""
 
     node: Node
     size: int
@@ -421,7 +421,7 @@ class _Builder:
         place = self.at(event.start_mark)
         self._count(1, place)
         if event.tag is not None:
-            hint = "leave it out; a text is written in quotes"
+            hint = "leave it out; a string is written in quotes"
             raise self._stop(place, "tags (`!…`) are not used in stacks", hint)
 
     def _count(self, nodes: int, place: Place) -> None:
@@ -452,8 +452,8 @@ class _Builder:
         try:
             return Scalar(resolved(text), text)
         except ValueError as error:
-            hint = f'if it is a text, write it in quotes: `"{text}"`'
-            hint = hint if len(text) < 80 else "if it is a text, write it in quotes"
+            hint = f'if it is a string, write it in quotes: `"{text}"`'
+            hint = hint if len(text) < 80 else "if it is a string, write it in quotes"
             return self._broken(place, f"`{text[:40]}` {error}", hint)
 
     def _take_key(self, event: yaml.ScalarEvent, place: Place) -> None:
@@ -466,7 +466,7 @@ class _Builder:
             hint = "use `extends:` to build on another file"
             self._broken(place, "merge keys (`<<`) are not used in stacks", hint)
         elif event.implicit[0] and not _is_text(key):
-            what = f"expected a key that is a text, got `{key[:40]}`"
+            what = f"expected a key that is a string, got `{key[:40]}`"
             self._broken(place, what, f'write it in quotes: `"{key[:40]}"`')
         elif key in top.entries:
             first = top.entries[key].place
@@ -479,7 +479,7 @@ class _Builder:
         place = self.at(event.start_mark)
         is_table = isinstance(event, yaml.MappingStartEvent)
         if self._wants_key():
-            hint = 'a text with braces or brackets needs quotes: `"{…}"`'
+            hint = 'a string with braces or brackets needs quotes: `"{…}"`'
             raise self._stop(place, "expected a key, got a collection", hint)
         self._check_depth(len(self._open) + 1, place)
         self._open.append(_Open(place, event.anchor, self._nodes - 1, is_table))
@@ -617,7 +617,7 @@ def _trouble(
 
 
 def _end_of(text: str, file: str) -> Place:
-    """The place right behind a text."""
+    """The place right behind a string."""
     lines = re.split("\r\n|\r|\n", text)
     return Place(file, len(lines), len(lines[-1]) + 1)
 
@@ -625,12 +625,12 @@ def _end_of(text: str, file: str) -> Place:
 LONGEST_CHAIN = 16
 
 _NOT_A_PATH = (OSError, ValueError, RuntimeError)
-"""What a path raises that is too long, holds a NUL, or is a loop of links."""
+"""Errors of a path that is too long, contains a NUL, or is a loop of links."""
 
 
 @dataclass(slots=True)
 class Layers:
-    """What was read for one stack."""
+    """The files that were read for one stack."""
 
     tree: Table | None = None
     """Everything merged; None if a file could not be read."""
@@ -696,7 +696,7 @@ class _Reader:
     def _base(
         self, path: Path, name: str, chain: tuple[Path, ...], place: Place
     ) -> Table:
-        """One base; a problem of how it is named is told where it is named."""
+        """One base; a problem of how it is named is reported where it is named."""
         try:
             base = _tidy(path)
             real = Path(os.path.realpath(base))
@@ -723,7 +723,7 @@ class _Reader:
         return None
 
     def _names(self, tree: Table) -> list[tuple[str, Place]]:
-        """The bases a file names; anything but texts is told, and taken out."""
+        """The bases a file names; anything else is reported, and taken out."""
         entry = tree.entries.get("extends")
         if entry is None:
             return []

@@ -164,7 +164,7 @@ def api_key(name: str | None, keys: Keys) -> str | None:
         return None
     if not (value := keys.get(name)):
         raise AuthError(
-            f"the API key is to be in `{name}`, which is not set",
+            f"environment variable `{name}` (API key) is not set",
             hint=f"run `export {name}=…`, or write `{name}=…` into `.env` beside the"
             " stack",
         )

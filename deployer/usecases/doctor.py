@@ -27,8 +27,12 @@ from deployer.system.children import find_program
 from deployer.system.files import read_regular
 from deployer.usecases.context.deployed import deployed
 from deployer.usecases.context.settings import Settings
-from deployer.usecases.reading.known_issues import notices_of, number_of
-from deployer.usecases.reading.read_stack import refuse_build, refuse_options
+from deployer.usecases.reading.read_stack import (
+    notices_of,
+    number_of,
+    refuse_build,
+    refuse_options,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +140,7 @@ def _open(url: str, unkeyed: Answer, stack: Stack | None) -> Iterator[Diagnostic
     """A server that asks nobody for a key; a note where the stack says so."""
     if unkeyed.status != 200:
         return
-    what = f"everybody may use {url}: it answers without an API key"
+    what = f"anyone may use {url}: it answers without an API key"
     if stack is not None and stack.api_key is not None:
         hint = "the stack has a key: `deployer apply`, or something else has the port"
         yield Diagnostic("server", what, hint, Severity.ERROR, "open-server")
@@ -145,7 +149,7 @@ def _open(url: str, unkeyed: Answer, stack: Stack | None) -> Iterator[Diagnostic
         said = f"`auth.open`: {reason}" if reason else "only this machine reaches it"
         yield Diagnostic("server", what, said, Severity.NOTE, "open-server")
     else:
-        hint = "give it a key (`auth.api_key`), or see that nobody else reaches it"
+        hint = "give it a key (`auth.api_key`), or let no other client reach it"
         yield Diagnostic("server", what, hint, Severity.WARNING, "open-server")
 
 
@@ -211,7 +215,7 @@ def read(lines: Iterable[str], name: str) -> tuple[Diagnostic, ...]:
         )
         for seen in symptoms_in(lines)
     )
-    return found or (fine("log", f"{name} shows nothing known to be wrong"),)
+    return found or (fine("log", f"{name} shows no known issue"),)
 
 
 def _times(count: int) -> str:
@@ -325,7 +329,7 @@ def store(settings: Settings, *, now: float) -> Iterator[Diagnostic]:
     for entry in entries:
         for problem in entry.problems():
             broken = True
-            hint = "`deployer apply` makes it anew; `deployer store verify` reads all"
+            hint = "`deployer apply` makes it again; `deployer store verify` reads all"
             what = f"{entry.kind} {entry.key[:12]}: {problem}"
             yield Diagnostic("store", what, hint)
     if not broken:

@@ -27,10 +27,10 @@ def start_project(path: Path, template: str) -> Iterator[Path]:
     """
     if template not in TEMPLATES:
         known = "; ".join(f"`{name}`: {it.purpose}" for name, it in TEMPLATES.items())
-        raise UsageError(f"there is no template `{template}`", hint=known)
+        raise UsageError(f"no template `{template}`", hint=known)
     if path.exists():
         raise UsageError(
-            f"`{path}` is there already", hint="give another path; nothing was written"
+            f"`{path}` exists already", hint="give another path; nothing was written"
         )
     schema = path.parent.parent / "schema" / "stack.schema.json"
     example, ignore = path.with_name(".env.example"), path.with_name(".gitignore")

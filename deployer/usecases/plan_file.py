@@ -103,7 +103,7 @@ def read(path: Path) -> SavedPlan:
     except OSError as error:
         raise UsageError(f"cannot read `{path}`: {error.strerror}") from error
     if len(content) > _LARGEST:
-        raise UsageError(f"`{path}` is too large for a plan")
+        raise UsageError(f"`{path}` is too large for a saved plan")
     return from_json(content, str(path))
 
 
@@ -117,13 +117,13 @@ def from_json(content: bytes | str, place: str) -> SavedPlan:
 
     Raises UsageError.
     """
-    again = "make it again with `deployer plan STACK --out FILE`"
+    again = "plan again with `deployer plan STACK --out FILE`"
     try:
         return decoded(SavedPlan, versioned(parse(content), VERSION))
     except NewerError as error:
         raise UsageError(
             f"`{place}` was written by a newer deployer "
-            f"(plan version {error.version}, this one reads {VERSION})",
+            f"(plan version {error.version}, this version reads {VERSION})",
             hint=f"upgrade deployer, or {again}",
         ) from error
     except FormError as error:
@@ -139,12 +139,13 @@ def save(planned: Planned, stack_file: Path, options: Options, out: Path) -> Non
     """Keep a plan in a file; raises UsageError where it cannot be written."""
     if planned.without_state:
         raise UsageError(
-            "a plan that was made without the state of its stack fits none",
+            "a plan made without the state cannot be saved",
             hint="leave out `--out` or `--without-state`",
         )
     if out.is_file() and not is_plan_file(out):
         raise UsageError(
-            f"`{out}` is there, and is no plan", hint="give another name to `--out`"
+            f"`{out}` exists and is not a saved plan",
+            hint="give another name to `--out`",
         )
     bound = _bound(planned, stack_file, options)
     kept = SavedPlan(
@@ -185,10 +186,10 @@ def held_to(saved: SavedPlan, planned: Planned, stack_file: Path) -> Planned:
     if moved := [*_moved(saved, today, made)] or [*_more(saved.plan, made)]:
         raise StalePlanError(
             f"the plan is stale: {'; '.join(moved)}",
-            hint=f"make it again: `deployer plan {stack_file} --out FILE`",
+            hint=f"plan again: `deployer plan {stack_file} --out FILE`",
         )
     left = [it for it in planned.plan.drift if it.address not in agreed]
-    told = (f"drift since the plan is left alone: {it.detail}" for it in left)
+    told = (f"drift since the plan is ignored: {it.detail}" for it in left)
     return replace(planned, plan=made, notes=(*planned.notes, *map(harmless, told)))
 
 
@@ -229,9 +230,9 @@ def _moved(saved: SavedPlan, today: Bound, made: Plan) -> Iterator[str]:
     if then.stack != today.stack:
         yield from _moved_fields(before, made)
     if then.lock != today.lock:
-        yield "the lock file, or what the stack resolves to, is another one"
+        yield "the lock file, or what the stack resolves to, changed"
     if then.catalogue != today.catalogue:
-        yield "the catalogue of llama-server's options is another one"
+        yield "the catalogue of llama-server's options changed"
     if then.deployer != today.deployer:
         yield f"deployer was {show(then.deployer)} and is {today.deployer}"
 
@@ -239,7 +240,9 @@ def _moved(saved: SavedPlan, today: Bound, made: Plan) -> Iterator[str]:
 def _moved_state(before: Plan, made: Plan) -> Iterator[str]:
     if before.lineage != made.lineage:
         yield (
-            "the state was begun anew" if before.lineage else "there was no state then"
+            "the state was created again"
+            if before.lineage
+            else "there was no state then"
         )
     elif before.serial != made.serial:
         yield f"the state was at serial {before.serial} and is at {made.serial}"
@@ -253,7 +256,7 @@ def _moved_fields(before: Plan, made: Plan) -> Iterator[str]:
         shown = f"{show(then.get(path))} → {show(today.get(path))}"
         yield f"`{show(path)}` {shown}"
     if not changed or len(changed) > _MOST:
-        yield "the stack says something else"
+        yield "the stack changed"
 
 
 def _all_fields(plan: Plan) -> dict[str, JsonValue]:
@@ -270,14 +273,14 @@ def _more(before: Plan, made: Plan) -> Iterator[str]:
     for change in made.changes:
         then = agreed.get(change.address)
         if then is None or change.action > then.action:
-            yield f"`{change.address}` would be changed further than planned"
+            yield f"`{change.address}` would change more than planned"
         elif _key(change.after) != _key(then.after):
-            yield f"`{change.address}` would become another thing than planned"
+            yield f"`{change.address}` would become something other than planned"
         elif extra := set(map(_cause, change.reasons)) - set(map(_cause, then.reasons)):
             paths = ", ".join(f"`{path}`" for _, path in sorted(extra))
             yield f"`{change.address}` would be changed for other reasons: {paths}"
     if any(loose not in before.unfinished for loose in made.unfinished):
-        yield "an earlier run left things that were not known then"
+        yield "an earlier run left resources that the plan did not know"
 
 
 def _cause(reason: Reason) -> tuple[str, str]:

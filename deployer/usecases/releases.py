@@ -1,16 +1,19 @@
-"""Releases compared: what changed between two of them."""
+"""The live release and those before it: compare, observe, start, stop, restore."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from deployer.engines.contract import Endpoint, Observation
+from deployer.engines.contract import Endpoint, Observation, Restored
 from deployer.errors import DeployerError, UsageError
+from deployer.planning.events import Say
 from deployer.planning.plan import Change, Drift, Plan, make_plan
 from deployer.planning.resources import Kind
 from deployer.planning.state import Release, State, node_of
-from deployer.usecases.context.deployed import Deployed, deployed
+from deployer.usecases.context.deployed import Deployed, deployed, name_of
+from deployer.usecases.context.hosts import reconciled, refuse_elsewhere
 from deployer.usecases.context.settings import Settings
+from deployer.usecases.plan import drift_of, live_once_settled
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,7 @@ def _release(state: State, number: int) -> Release:
     if (found := state.release(number)) is not None:
         return found
     kept = ", ".join(str(r.number) for r in state.releases) or "none"
-    raise UsageError(f"release {number} is not kept", hint=f"kept are: {kept}")
+    raise UsageError(f"release {number} is not retained", hint=f"retained: {kept}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,3 +102,75 @@ def status(stack_file: Path, settings: Settings) -> Status:
     kept = make_plan(graph, found.state).changes
     drift, host = found.drift, found.host
     return Status(found.state, release, seen, endpoint, kept, drift, host, left)
+
+
+def start(stack_file: Path, settings: Settings, say: Say) -> Endpoint:
+    """Start the live release where it does not run."""
+    found = deployed(stack_file, settings, thoroughly=True)
+    with found.store.lock(operation="start"):
+        for stray in found.strays:
+            found.engine.retire(stray, say)
+        found.engine.start(found.server, found.needs, say)
+    return found.engine.endpoint(found.server, candidate=False)
+
+
+def restore(stack_file: Path, settings: Settings, say: Say) -> Restored:
+    """Restore the live server from its snapshot now.
+
+    Raises UsageError where there is no snapshot that can be used; the server that runs
+    is left alone then.
+    """
+    found = deployed(stack_file, settings)
+    server = found.server
+    snapshot = next(
+        (it for it in found.state.live.values() if it.kind is Kind.SNAPSHOT), None
+    )
+    if snapshot is None:
+        raise UsageError(
+            f"stack `{found.state.stack}` was deployed without a snapshot",
+            hint="add `snapshot: {enabled: true}` and run `deployer apply`",
+        )
+    with found.store.lock(operation="restore"):
+        if flaw := found.engine.flaw(snapshot, server):
+            raise UsageError(
+                f"the snapshot cannot be used: {flaw}",
+                hint=f"`deployer apply {stack_file}` takes a new one; the live"
+                " server was not touched",
+            )
+        restored = found.engine.restore(server, found.needs, say, beside=False)
+        # A run that was killed may have left its clients outside.
+        found.engine.start(server, found.needs, say)
+        return restored
+
+
+def stop(stack_file: Path, settings: Settings, say: Say) -> Deployed:
+    """Stop the server; the release stays, and `start` starts it again."""
+    found = deployed(stack_file, settings, thoroughly=True)
+    with found.store.lock(operation="stop"):
+        for stray in found.strays:
+            found.engine.retire(stray, say)
+        found.engine.stop(found.server, say)
+    return found
+
+
+def logs(
+    stack_file: Path, settings: Settings, *, lines: int, follow: bool
+) -> Iterator[str]:
+    """The server's own log."""
+    found = deployed(stack_file, settings)
+    return found.engine.logs(found.server, lines=lines, follow=follow)
+
+
+def refresh(stack_file: Path, settings: Settings) -> Plan | None:
+    """Return what would bring back what was deployed, whatever the stack says by now.
+
+    None for a stack that was never applied.
+    """
+    state = settings.state(stack_file, name_of(stack_file, settings))
+    if state is None:
+        return None
+    graph = {a: node_of(record) for a, record in live_once_settled(state).items()}
+    refuse_elsewhere(state, settings, stack_file)
+    state, drift = reconciled(state, settings, stack_file, graph, thoroughly=True)
+    drift += drift_of(stack_file, settings, state, graph)
+    return make_plan(graph, state, drift=drift)

@@ -28,6 +28,20 @@ KEPT_RUNS: Final = 10
 _RELEASE: Final = "release-"
 
 
+def record(
+    home: Path,
+    plan: Plan,
+    before: State,
+    cause: str,
+    verdicts: Sequence[Verdict],
+    used: Sequence[str],
+    after: State,
+) -> Path | None:
+    """Record a run that just ended, and its gates; returns the page to read."""
+    remember(home, before, after, ran_now(plan, cause, verdicts, used))
+    return keep_report(home, before, after, verdicts, plan.id)
+
+
 def keep_report(
     home: Path, before: State, after: State, verdicts: Sequence[Verdict], plan: str
 ) -> Path | None:
@@ -122,12 +136,12 @@ def remember(home: Path, before: State, after: State, ran: Ran) -> None:
     if not ran.gates and not released:
         return
     line = {**asdict(ran), "release": after.released if released else None}
-    record = _record(home, after)
-    record.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with guarded(record.parent):
-        lines = [*_lines(record), json.dumps(line, ensure_ascii=False)]
+    file = _record(home, after)
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with guarded(file.parent):
+        lines = [*_lines(file), json.dumps(line, ensure_ascii=False)]
         text = "".join(f"{it}\n" for it in lines[-KEPT:])
-        replace_file(record, text.encode(errors="replace"))
+        replace_file(file, text.encode(errors="replace"))
 
 
 def remembered(home: Path, state: State) -> tuple[Ran, ...]:

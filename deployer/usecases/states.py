@@ -51,7 +51,7 @@ def pull(stack_file: Path, settings: Settings, serial: int | None) -> State:
         )
     if serial not in (None, found.serial):
         kept = ", ".join(map(str, (*store.serials(), found.serial)))
-        raise UsageError(f"serial {serial} is not kept", hint=f"kept are: {kept}")
+        raise UsageError(f"serial {serial} is not retained", hint=f"retained: {kept}")
     return found
 
 
@@ -193,7 +193,7 @@ def _refuse_target(lies: State, state: State, there: StateStore) -> None:
     if lies.lineage == state.lineage and lies.serial <= state.serial:
         return
     raise StateError(
-        f"`{there.place}` holds another state already (serial {lies.serial})",
+        f"`{there.place}` already contains another state (serial {lies.serial})",
         hint="migrate to an empty place",
     )
 

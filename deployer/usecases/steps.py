@@ -1,12 +1,12 @@
 """The loop that carries out steps: write the state, act, write the state."""
 
-import errno
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Final, Protocol, assert_never
+from typing import Protocol, assert_never
 
 from deployer.engines.contract import Engine
 from deployer.errors import (
@@ -15,39 +15,16 @@ from deployer.errors import (
     GateError,
     PromotionError,
     StalePlanError,
-    StateError,
 )
-from deployer.planning.events import (
-    Ended,
-    Event,
-    Say,
-    Started,
-    Talk,
-    Verdict,
-    all_let_pass,
-    summary,
-)
+from deployer.planning import events
+from deployer.planning import steps as planned
+from deployer.planning.events import Verdict, all_let_pass, summary
 from deployer.planning.plan import gates_of
 from deployer.planning.resources import Kind, Node
 from deployer.planning.state import Begun, Record, Release, State, record_of, updated
-from deployer.planning.steps import (
-    Check,
-    Forget,
-    Make,
-    Note,
-    Promote,
-    Resume,
-    Retire,
-    Stage,
-    Start,
-    Step,
-    Stop,
-    Update,
-    Validate,
-)
 from deployer.stack.fields.values import Flat, show_seconds
 from deployer.state import StateStore
-from deployer.usecases.context.deployed import Deployed
+from deployer.usecases.context.settings import utc_now
 
 SHORT_GATES = ("health", "auth", "chat")
 """Of the gates of a stack, those that take no time."""
@@ -71,17 +48,32 @@ class World:
     engine: Engine
     judge: Judge
     store: StateStore
-    say: Say
-    now: Callable[[], str]
+    say: events.Say
+    now: Callable[[], str] = utc_now
     """UTC, ISO 8601."""
-    clock: Callable[[], float]
+    clock: Callable[[], float] = time.monotonic
     """Monotonic seconds."""
     workers: int = 2
     """Artefacts made at the same time."""
 
 
+def preflight(engine: Engine, steps: Sequence[planned.Step]) -> None:
+    """Raise what is known to fail, before any question."""
+    made: list[Node] = []
+    for step in steps:
+        match step:
+            case planned.Make(nodes):
+                made.extend(nodes)
+            case planned.Stage(node):
+                made.append(node)
+            case _:
+                pass
+    if made:
+        engine.preflight(made)
+
+
 def apply(
-    steps: Sequence[Step], state: State, world: World, *, cause: str, keep: int
+    steps: Sequence[planned.Step], state: State, world: World, *, cause: str, keep: int
 ) -> State:
     """Carry out steps; the state is written before and after each effect.
 
@@ -96,9 +88,9 @@ def apply(
     try:
         for step in steps:
             begun = world.clock()
-            world.say(Started(step))
+            world.say(events.Started(step))
             run.carry_out(step)
-            world.say(Ended(step, world.clock() - begun))
+            world.say(events.Ended(step, world.clock() - begun))
     except BaseException:  # a defect of ours and Ctrl-C leave no candidate either
         run.give_up()
         raise
@@ -133,40 +125,40 @@ class _Run:
         self._stopped_at = 0.0
         self._writing = threading.Lock()
 
-    def carry_out(self, step: Step) -> None:
+    def carry_out(self, step: planned.Step) -> None:
         engine, say = self._world.engine, self._world.say
         match step:
-            case Make(nodes):
+            case planned.Make(nodes):
                 self._make(nodes)
-            case Stage(node):
+            case planned.Stage(node):
                 self._stage(node)
-            case Check(node, gates):
+            case planned.Check(node, gates):
                 self._check(node, gates)
-            case Promote(nodes):
+            case planned.Promote(nodes):
                 self._promote(nodes)
-            case Resume(release):
+            case planned.Resume(release):
                 self._resume(release)
-            case Validate(nodes, gates):
+            case planned.Validate(nodes, gates):
                 self._validate(nodes, gates)
-            case Update(node, paths):
+            case planned.Update(node, paths):
                 self._update(node, paths)
-            case Note(nodes):
+            case planned.Note(nodes):
                 self._write(lambda s: s.noted(*self._renewed(nodes)))
-            case Start(record):
+            case planned.Start(record):
                 live = self.state.live[record.address]
                 engine.start(live, self._needs(live.needs), say)
                 self._write(lambda s: s.started(live))
                 self._stopped = None
-            case Stop(record):
+            case planned.Stop(record):
                 self._stopped = record
                 self._write(lambda s: s.begin(Begun.STOPPED, record))
                 engine.stop(record, say)
                 self._stopped_at = self._world.clock()
-            case Retire(record):
+            case planned.Retire(record):
                 self._write(lambda s: s.begin(Begun.RETIRING, record))
                 engine.retire(record, say)
                 self._write(lambda s: s.retired(record))
-            case Forget():
+            case planned.Forget():
                 self._write(lambda s: s.forgotten())
             case _:
                 assert_never(step)
@@ -198,7 +190,7 @@ class _Run:
         self._write(lambda s: s.staged(record_of(node, outputs)))
         if self._stopped is not None:
             silent = show_seconds(self._world.clock() - self._stopped_at)
-            self._world.say(Talk(node.address, f"nothing answered for {silent}"))
+            self._world.say(events.Talk(node.address, f"downtime: {silent}"))
 
     def _check(self, node: Node, gates: tuple[str, ...]) -> None:
         self._verdicts = self._world.judge(self._staged(node), gates, candidate=True)
@@ -356,44 +348,13 @@ class _Run:
             self.state = new
 
 
-def _silent(event: Event) -> None:
+def _silent(event: events.Event) -> None:
     """Shows nothing, and never cancels."""
 
 
 def _refusal(verdicts: Sequence[Verdict], aftermath: str) -> GateError:
     held = [v.gate for v in verdicts if v.holds_back]
     return GateError(
-        f"held back by {', '.join(f'`{gate}`' for gate in held)}",
+        f"not promoted: failed {', '.join(f'`{gate}`' for gate in held)}",
         hint=f"{aftermath}; the table above says what each gate saw",
     )
-
-
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
-
-
-@contextmanager
-def stopping_even_so(
-    found: Deployed, agreed: Callable[[], bool], say: Say
-) -> Iterator[None]:
-    """Stop the servers of a stack where the block ends in a full disk.
-
-    No one else has the lock then, since looking at it comes before writing it.  Raises
-    StateError afterwards: the state still names what was stopped, and the next
-    `destroy` finds it gone already.
-    """
-    try:
-        yield
-    except (StateError, OSError) as error:
-        cause = error if isinstance(error, OSError) else error.__cause__
-        full = isinstance(cause, OSError) and cause.errno in _FULL
-        if not full or not agreed():
-            raise
-        loose = (it.record for it in found.state.loose)
-        for record in (*found.state.live.values(), *loose):
-            if record.kind is Kind.SERVER:
-                found.engine.retire(record, say)
-        raise StateError(
-            f"the disk is full: {error}; the servers of `{found.state.stack}` were"
-            " stopped all the same, and the state does not say so",
-            hint=f"free some space, then run `deployer destroy {found.file}` again",
-        ) from error

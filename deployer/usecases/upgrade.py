@@ -8,7 +8,6 @@ from pathlib import Path
 from deployer.artefacts import lock_file
 from deployer.diagnostics import Diagnostic, place_of
 from deployer.errors import DeployerError, UsageError
-from deployer.llama.build.tree_git import newest_build
 from deployer.llama.build.trees import (
     Source,
     SourceRequest,
@@ -17,6 +16,7 @@ from deployer.llama.build.trees import (
 )
 from deployer.llama.build.trees import number_of as tag_to_number
 from deployer.llama.flags.catalogue import Standing, catalogue, problems_of
+from deployer.llama.git import newest_build
 from deployer.llama.known.tables import newer, older
 from deployer.llama.known.traps import changes_between, traps_of
 from deployer.llama.patches import Outcome, Patch, PatchVerdict, load_patches
@@ -31,7 +31,7 @@ from deployer.stack.load import Loaded, load
 from deployer.stack.yaml12 import Steps, parse, plain
 from deployer.system.files import read_regular
 from deployer.usecases.context.settings import Settings, patches_folder
-from deployer.usecases.reading.known_issues import number_of
+from deployer.usecases.reading.read_stack import number_of
 
 _NEEDLESS = (Outcome.UPSTREAM, Outcome.APPLIED, Outcome.NOT_APPLICABLE)
 

@@ -1,21 +1,29 @@
-"""Validating a stack without planning it."""
+"""Validate or render a stack; nothing is made."""
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from deployer.artefacts import lock_file
 from deployer.diagnostics import Diagnostic
-from deployer.usecases.context.settings import Settings
+from deployer.engines.place import render
+from deployer.errors import UsageError
+from deployer.planning.events import Watch, unwatched
+from deployer.system.file_modes import as_the_user
+from deployer.usecases.context.settings import Options, Settings
+from deployer.usecases.plan import prepare
 from deployer.usecases.reading.prepared import Cache
+
+if TYPE_CHECKING:
+    from deployer.engines.contract import Rendering
 
 
 @dataclass(frozen=True, slots=True)
 class Valid:
-    """What is to be said of a stack file that is right."""
+    """The notes and known issues of a valid stack file."""
 
     notes: tuple[str, ...]
     notices: tuple[Diagnostic, ...]
-    """Known traps that it is in."""
 
 
 def validate(
@@ -27,10 +35,11 @@ def validate(
     if known is not None:
         return Valid(known.notes, known.notices)
     from deployer.stack.load import load  # noqa: PLC0415 - the model is slow to import
-    from deployer.usecases.reading.known_issues import number_of, refuse_traps  # noqa: PLC0415 - as above
     from deployer.usecases.reading.read_stack import (  # noqa: PLC0415 - as above
+        number_of,
         refuse_build,
         refuse_options,
+        refuse_traps,
     )
     from deployer.usecases.reading.weights import known_offline  # noqa: PLC0415 - as above
 
@@ -40,3 +49,26 @@ def validate(
     locked = lock_file.read(lock_file.lock_path(stack_file))
     notices = refuse_traps(loaded, number_of(loaded.stack, locked))
     return Valid((*loaded.notes, *known_offline(loaded, stack_file)), notices)
+
+
+def rendered(
+    stack_file: Path, settings: Settings, options: Options, watch: Watch = unwatched
+) -> "Rendering":
+    """The command line and the files of a stack; a lock file is used, never written.
+
+    Raises what planning raises, and EngineError for what the engine cannot make.
+    """
+    prepared, _ = prepare(stack_file, settings, options, watch)
+    return render(prepared.engine, prepared.graph, settings.place(stack_file))
+
+
+def write(rendering: "Rendering", folder: Path) -> tuple[Path, ...]:
+    """Put the files into a folder, which is made; what they replace is overwritten."""
+    from deployer.engines.contract import write_files  # noqa: PLC0415 - not to validate
+
+    with as_the_user():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise UsageError(f"`{folder}` is a file", hint="name a folder") from None
+        return write_files(rendering.files, folder)

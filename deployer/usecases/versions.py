@@ -108,7 +108,7 @@ def _newest(settings: Settings) -> tuple[str | None, Diagnostic]:
     try:
         found = newest(_NAME, environment=settings.environment)
     except DeployerError as error:
-        why = f"could not be told: {error.message}"
+        why = f"unknown: {error.message}"
         return None, Diagnostic("newest", why, _INDEX)
     finding = compare(found, __version__)
     return found.version if finding.severity is Severity.FINE else None, finding
@@ -128,7 +128,7 @@ def _dependencies() -> Iterator[Diagnostic]:
     try:
         wanted = requires(_NAME) or []
     except PackageNotFoundError:
-        why = "could not be told: this deployer is not installed as a package"
+        why = "unknown: this deployer is not installed as a package"
         yield Diagnostic("dependencies", why)
         return
     wrong = tuple(out_of_bounds(wanted, _installed))

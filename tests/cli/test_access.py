@@ -34,10 +34,10 @@ def test_an_open_server_says_why(paper: Project) -> None:
     ("key", "problem"),
     [
         ("#secret-hash-key", "it begins with `#`: llama-server would take the line"),
-        ("team-a-secret,team-b", "it holds a comma: llama-server reads a list"),
-        ("secret key", "it holds blanks, line breaks or control characters"),
-        ("secret\n", "it holds blanks, line breaks or control characters"),
-        ("secrét", "it holds characters that are not ASCII"),
+        ("team-a-secret,team-b", "it contains a comma: llama-server reads a list"),
+        ("secret key", "it contains blanks, line breaks or control characters"),
+        ("secret\n", "it contains blanks, line breaks or control characters"),
+        ("secrét", "it contains characters that are not ASCII"),
     ],
 )
 def test_a_key_that_would_not_lock_is_refused_before_anything_starts(

@@ -39,10 +39,10 @@ def test_values_of_the_wrong_type_are_told_all_at_once(paper: Project) -> None:
     check(
         paper,
         text,
-        "stacks/demo.yaml:3:1: error: expected `local` or `modal`, got the text `locl`"
-        "\n  hint: did you mean `local`?\n"
-        "stacks/demo.yaml:14:3: error: expected a whole number of at least 1, got the"
-        " text `many`\n",
+        "stacks/demo.yaml:3:1: error: expected `local` or `modal`, got the string"
+        " `locl`\n  hint: did you mean `local`?\n"
+        "stacks/demo.yaml:14:3: error: expected an integer of at least 1, got the"
+        " string `many`\n",
     )
 
 
@@ -106,7 +106,7 @@ def test_a_name_that_leaves_the_folder(paper: Project) -> None:
         paper,
         changed(paper, "name: demo", "name: ../demo"),
         "stacks/demo.yaml:2:1: error: expected a name of lower-case letters, digits"
-        " and dashes, at most 48 long, that starts with a letter, got the text"
+        " and dashes, at most 48 long, that starts with a letter, got the string"
         " `../demo`\n",
     )
 

@@ -210,7 +210,7 @@ def test_a_plan_without_state_is_not_kept(repository: Project) -> None:
     words = ("plan", "stacks/two.yaml", "--without-state", "--out", "two.plan")
     done = repository.run(*words)
     assert done.code == 3
-    assert "a plan that was made without the state of its stack fits none" in done.err
+    assert "a plan made without the state cannot be saved" in done.err
 
 
 def test_a_clone_without_the_common_commit_says_what_it_cannot_see(

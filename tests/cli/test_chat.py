@@ -47,7 +47,7 @@ def test_the_real_server_answers_and_says_what_it_took(live: Project) -> None:
         done = live.run("chat", "stacks/demo.yaml", "--once", "Hello")
         assert (done.code, done.out) == (0, "The answer is 42.\n")
     assert " of them thinking) · " in done.err
-    assert " tokens/s · first token after " in done.err
+    assert " tokens/s · TTFT " in done.err
     assert "0 of 20 prompt tokens" not in done.err
     assert "of 20 prompt tokens cached" in done.err
     assert KEY not in done.out + done.err
@@ -84,7 +84,7 @@ def test_figures_of_the_server_are_told_as_they_are(paper: Project) -> None:
     reply = events(chunk({"content": "x"}), {**last, **timings(7, 0.5)}, "[DONE]")
     with fake_server(told(reply)) as server:
         done = ask(paper, server, "--once", "x")
-    first, *_ = done.err.partition(" · first token after ")
+    first, *_ = done.err.partition(" · TTFT ")
     assert first == "7 tokens · 14.0 tokens/s"
     assert done.err.endswith("as seen here · 30 of 41 prompt tokens cached\n")
 
@@ -95,7 +95,7 @@ def test_what_the_server_does_not_tell_is_measured_and_said_so(paper: Project) -
     words = [chunk({"content": f"w{n}"}) for n in range(50)]
     with fake_server(told(events(*words, last, "[DONE]"))) as server:
         done = ask(paper, server, "--once", "x")
-    assert " tokens/s as seen here · first token after " in done.err
+    assert " tokens/s as seen here · TTFT " in done.err
     assert done.err.endswith(" as seen here · 4 prompt tokens\n")
 
     with fake_server(told(events(*words, "[DONE]"))) as server:
@@ -276,11 +276,11 @@ def test_a_prompt_over_the_context_says_what_helps(paper: Project) -> None:
 def test_wrong_calls_say_what_to_type(paper: Project) -> None:
     calls: list[tuple[tuple[str, ...], dict[str, Any], str]] = [
         ((), {}, "error: give a stack or `--url`, one of the two\n"),
-        (("--url", "http://127.0.0.1:1"), {}, "error: there is nothing to ask\n"),
+        (("--url", "http://127.0.0.1:1"), {}, "error: no prompt was given\n"),
         (
             ("--url", "http://127.0.0.1:1", "--api-key-env", "NOT_SET", "--once", "x"),
             {},
-            "error: the API key is to be in `NOT_SET`, which is not set\n",
+            "error: environment variable `NOT_SET` (API key) is not set\n",
         ),
         (("stacks/demo.yaml", "--once", "x"), {}, "was never applied from here"),
         (

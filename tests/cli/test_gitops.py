@@ -132,7 +132,7 @@ if GH:
         code, printed = team.merge(second)
         assert code == 7
         assert "error: the plan is stale: " in printed
-        assert "hint: make it again: `deployer plan stacks/demo.yaml" in printed
+        assert "hint: plan again: `deployer plan stacks/demo.yaml" in printed
         assert "::error title=deployer::" in printed
         assert "#### deployer apply: 0 changed, 1 failed" in team.runner.step_summary
         assert "    error: the plan is stale" in team.runner.step_summary

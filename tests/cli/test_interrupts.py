@@ -51,7 +51,7 @@ def test_the_first_ctrl_c_retires_the_candidate_and_exits_8(
         done = finished(process)
 
     assert done.code == 8
-    assert done.err.startswith("\nstopping: once more stops at once\n")
+    assert done.err.startswith("\nstopping: press Ctrl-C again to quit\n")
     assert done.err.endswith(
         "error: stopped at your request\n"
         f"  hint: run `deployer apply {DEMO}` again to carry on from here\n"
@@ -110,12 +110,12 @@ def test_the_second_ctrl_c_stops_at_once(live: Project) -> None:
         process.send_signal(signal.SIGINT)
         assert process.stderr is not None
         assert process.stderr.readline() == "\n"
-        assert process.stderr.readline() == "stopping: once more stops at once\n"
+        assert process.stderr.readline() == "stopping: press Ctrl-C again to quit\n"
         process.send_signal(signal.SIGINT)
         done = finished(process)
 
     assert done.code == 8
-    assert f"stopped at once; run `deployer apply {DEMO}` to carry on" in done.err
+    assert f"quit; run `deployer apply {DEMO}` to carry on" in done.err
     assert live.servers() == {before, candidate}
     assert "! demo/server" in live.run("status", DEMO).out
     signal_to(candidate, signal.SIGCONT)

@@ -57,7 +57,7 @@ def test_apply_without_a_terminal_asks_for_yes(project: Project) -> None:
     assert done.code == 3
     assert "Steps:\n  1. " in done.out
     assert done.err == (
-        "error: nobody can be asked here: this is not a terminal\n"
+        "error: stdin is not a terminal\n"
         "  hint: add `--yes` once the plan above is what you want\n"
     )
     assert project.servers() == set()
@@ -138,7 +138,7 @@ def test_diff_with_a_release_that_is_not_kept(settled: Project) -> None:
     done = settled.run("diff", DEMO, "1", "7")
 
     assert done.code == 3
-    assert done.err == "error: release 7 is not kept\n  hint: kept are: 1, 2\n"
+    assert done.err == "error: release 7 is not retained\n  hint: retained: 1, 2\n"
 
 
 def test_check_runs_the_gates_of_the_stack(settled: Project) -> None:
@@ -255,7 +255,7 @@ def test_rollback_without_an_earlier_release(live: Project) -> None:
     assert done.code == 3
     assert done.err == (
         "error: stack `demo` has no earlier release to roll back to\n"
-        "  hint: `deployer history` lists the kept ones\n"
+        "  hint: `deployer history` lists the retained releases\n"
     )
 
 
@@ -266,7 +266,7 @@ def test_stop_and_start_keep_the_release(live: Project) -> None:
     started = live.run("start", DEMO)
 
     assert (stopped.code, started.code) == (0, 0)
-    assert stopped.out.endswith(f"stopped; `deployer start {DEMO}` brings it back\n")
+    assert stopped.out.endswith(f"stopped; `deployer start {DEMO}` starts it again\n")
     assert "  server   ✖ stopped by `deployer stop`" in status.out
     assert started.out.endswith(f"running at {live.url}\n")
     assert live.server() != pid
@@ -277,7 +277,7 @@ def test_destroy_without_a_terminal_asks_for_yes(live: Project) -> None:
     done = live.run("destroy", DEMO, typed="demo\n")
 
     assert done.code == 3
-    assert done.err.startswith("error: nobody can be asked here")
+    assert done.err.startswith("error: stdin is not a terminal")
     assert live.server() == pid
 
 

@@ -29,7 +29,7 @@ def test_init_overwrites_nothing(paper: Project) -> None:
 
     assert done.code == 3
     assert done.err == (
-        f"error: `{DEMO}` is there already\n"
+        f"error: `{DEMO}` exists already\n"
         "  hint: give another path; nothing was written\n"
     )
     assert paper.stack.read_bytes() == before
@@ -52,7 +52,8 @@ def test_locked_refuses_without_a_lock_file(paper: Project) -> None:
 
     assert done.code == 3
     assert done.err == (
-        "error: `stacks/demo.lock.json` is not there, and `--locked` may not write it\n"
+        "error: `stacks/demo.lock.json` does not exist, and `--locked` does not write"
+        " it\n"
         f"  hint: run `deployer lock {DEMO}`\n"
     )
 

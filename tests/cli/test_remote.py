@@ -99,7 +99,7 @@ def test_a_merge_that_waits_is_carried_out_and_the_next_one_is_stale(
     late = planned.run("apply", "two.plan")
     assert late.code == 7
     assert late.err.startswith("error: the plan is stale: the state was at serial ")
-    assert "make it again: `deployer plan stacks/demo.yaml --out FILE`" in late.err
+    assert "plan again: `deployer plan stacks/demo.yaml --out FILE`" in late.err
     serials, released = kept(planned)
     assert released == 2
     assert serials == list(range(serials[0], serials[-1] + 1))

@@ -22,7 +22,7 @@ def planned(paper: Project) -> Project:
 def stale(project: Project, *words: str) -> str:
     done = project.run("apply", *words)
     assert (done.code, done.out) == (7, "")
-    assert "hint: make it again: `deployer plan stacks/demo.yaml --out" in done.err
+    assert "hint: plan again: `deployer plan stacks/demo.yaml --out" in done.err
     return done.err.splitlines()[0].removeprefix("error: the plan is stale: ")
 
 
@@ -49,7 +49,7 @@ def test_out_keeps_one_plan(planned: Project) -> None:
     planned.write(STACK.replace("name: demo", "name: other"), "other")
     done = planned.run("plan", "stacks", "--out", "all.plan")
     assert done.code == 3
-    assert done.err.startswith("error: `--out` keeps the plan of one stack\n")
+    assert done.err.startswith("error: `--out` saves the plan of one stack\n")
 
 
 def test_out_overwrites_no_file_of_another_kind(paper: Project) -> None:
@@ -74,7 +74,7 @@ def test_a_comment_makes_no_plan_stale(planned: Project) -> None:
 def test_other_weights_are_refused(planned: Project) -> None:
     (planned.stack.parent / "tiny.gguf").write_bytes(b"GGUF\x03\0\0\0" + bytes(99))
     told = stale(planned, "demo.plan")
-    assert told == "the lock file, or what the stack resolves to, is another one"
+    assert told == "the lock file, or what the stack resolves to, changed"
 
 
 def tampered(project: Project, change: Callable[[dict[str, object]], None]) -> None:
@@ -87,10 +87,10 @@ def tampered(project: Project, change: Callable[[dict[str, object]], None]) -> N
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("catalogue", "the catalogue of llama-server's options is another one"),
+        ("catalogue", "the catalogue of llama-server's options changed"),
         ("deployer", "deployer was other and is 0.1.0"),
-        ("stack", "the stack says something else"),
-        ("lock", "the lock file, or what the stack resolves to, is another one"),
+        ("stack", "the stack changed"),
+        ("lock", "the lock file, or what the stack resolves to, changed"),
     ],
 )
 def test_every_binding_is_held(planned: Project, name: str, told: str) -> None:
@@ -104,7 +104,7 @@ def test_a_plan_that_promises_less_refuses_more(planned: Project) -> None:
 
     tampered(planned, keeps)
     told = stale(planned, "demo.plan")
-    assert told == "`demo/server` would be changed further than planned"
+    assert told == "`demo/server` would change more than planned"
 
 
 def test_a_plan_file_never_says_what_is_run(planned: Project) -> None:

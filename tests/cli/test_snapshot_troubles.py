@@ -170,7 +170,7 @@ def test_criu_is_missing(crashed: Frozen) -> None:
     done = crashed.run("apply", DEMO, "--yes", env=missing)
     assert done.code == 3
     assert done.err == (
-        "error: no snapshot can be taken here: CRIU is not installed\n"
+        "error: snapshots do not work here: CRIU is not installed\n"
         "  hint: `scripts/install-criu.sh PREFIX` installs it on Debian-like systems;"
         " then `export DEPLOYER_CRIU=PREFIX/bin/criu`; or write `snapshot: {enabled:"
         " auto}` to start cold where there is none\n"

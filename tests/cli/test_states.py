@@ -190,7 +190,10 @@ def test_folders_of_a_project_have_states_of_their_own(paper: Project) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("state: {}\n", "deployer.yaml:1:1: error: `backend` is missing\n"),
+        (
+            "state: {}\n",
+            "deployer.yaml:1:1: error: `backend` is missing under `state`\n",
+        ),
         (
             "version: 1\nstate: {backend: s3}\n",
             "deployer.yaml:2:1: error: `s3` needs `bucket`\n",
@@ -201,10 +204,13 @@ def test_folders_of_a_project_have_states_of_their_own(paper: Project) -> None:
         ),
         (
             "version: 1\nstate: {backend: s3, bukcet: b}\n",
-            "2:22: error: unknown key `bukcet`\n  hint: did you mean `bucket`?\n",
+            "2:22: error: unknown key `bukcet` under `state`\n  hint: did you mean",
         ),
         ("version: 1\nstate: {\n", "deployer.yaml:3:1: error: "),
-        ("version: 2\n", "deployer.yaml:1:1: error: `version`: expected 1\n"),
+        (
+            "version: 2\n",
+            "deployer.yaml:1:1: error: expected `1`, got the number `2`\n",
+        ),
     ],
 )
 def test_a_wrong_project_file_says_where(paper: Project, text: str, told: str) -> None:

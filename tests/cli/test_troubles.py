@@ -27,7 +27,7 @@ def test_the_key_is_not_set(paper: Project) -> None:
 
     assert (done.code, done.out) == (4, "")
     assert done.err == (
-        "error: the API key is to be in `LLAMA_API_KEY`, which is not set\n"
+        "error: environment variable `LLAMA_API_KEY` (API key) is not set\n"
         "  hint: run `export LLAMA_API_KEY=…`, or write `LLAMA_API_KEY=…` into `.env`"
         " beside the stack\n"
     )
@@ -216,7 +216,7 @@ def test_a_gate_that_fails_leaves_the_live_server_alone(live: Project) -> None:
     assert "✖ fail  chat" in done.out
     assert "→ HTTP 200" in done.out
     assert done.err.startswith(
-        "error: held back by `chat`\n  hint: the candidate was retired"
+        "error: not promoted: failed `chat`\n  hint: the candidate was retired"
     )
     assert live.server() == before
     (release,) = [
@@ -236,7 +236,7 @@ def test_a_server_that_was_killed_is_seen_and_started_again(live: Project) -> No
     applied = live.run("apply", DEMO, "--yes")
 
     assert "  server   ✖ crashed or was killed: " in status.out
-    assert f"`deployer start {DEMO}` brings it back" in status.out
+    assert f"`deployer start {DEMO}` starts it again" in status.out
     assert plan.code == 2
     assert "  ! drift    demo/server: crashed or was killed: " in plan.out
     assert applied.code == 0, applied.err

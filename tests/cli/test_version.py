@@ -111,7 +111,7 @@ def test_the_newest_is_told_to_be_the_newest(paper: Project, index: Index) -> No
 def test_what_could_not_be_told_exits_1(paper: Project, index: Index) -> None:
     done = version(paper, index, "--check")
     assert done.code == 1
-    assert "✖ newest        could not be told: the index has no package" in done.out
+    assert "✖ newest        unknown: the index has no package" in done.out
 
     index.url = "http://127.0.0.1:9"
     done = version(paper, index, "--check", "--json")

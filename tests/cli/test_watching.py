@@ -22,7 +22,7 @@ MODAL = Monitored(
 
 def test_metrics_are_told_in_words_of_people(live: Project) -> None:
     out = live.run("metrics", DEMO).out
-    assert "requests at work " in out
+    assert "active requests " in out
     assert "tokens generated " in out
     _, line = live.run("metrics", DEMO, "--json").lines()
     assert line["samples"]["llamacpp:requests_processing"] == 0

@@ -57,7 +57,7 @@ PUBLISHED = {
     "other-gpu": "CUDA error: no kernel image is available for execution on the device",
     "assertion": "/ggml/src/ggml.c:3420: GGML_ASSERT(a->ne[2] == b->ne[0]) failed",
     "variable-not-set": (
-        "error: the API key is to be in `LLAMA_API_KEY`, which is not set"
+        "error: environment variable `LLAMA_API_KEY` (API key) is not set"
     ),
     "loading": (
         '{"error":{"message":"Loading model","type":"unavailable_error","code":503}}'

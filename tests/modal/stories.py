@@ -373,12 +373,16 @@ def main(count: int) -> int:
             requests += sum(told.counts.found.values())
             if told.wrong:
                 bad += 1
-                print(f"story {seed} ({told.kind}): {'; '.join(told.wrong)}")  # noqa: T201
+                _print(f"story {seed} ({told.kind}): {'; '.join(told.wrong)}")
     seconds = time.monotonic() - begun
     kinds = ", ".join(f"{n} {kind}" for kind, n in found.items())
-    print(f"{count} stories in {seconds:.0f} s, {requests} requests: {bad} went wrong")  # noqa: T201
-    print(kinds)  # noqa: T201
+    _print(f"{count} stories in {seconds:.0f} s, {requests} requests: {bad} went wrong")
+    _print(kinds)
     return bad
+
+
+def _print(text: str) -> None:
+    print(text, flush=True)  # noqa: T201 - a program of its own
 
 
 if __name__ == "__main__":

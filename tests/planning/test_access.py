@@ -51,7 +51,9 @@ def test_a_server_of_this_machine_needs_no_key(host: str) -> None:
 
 
 def test_a_server_on_modal_asks_for_a_key_or_says_why_not() -> None:
-    told = "engine: everybody who knows the URL on Modal can use the server without an"
+    told = (
+        "engine: every client that knows the URL on Modal can use the server without an"
+    )
     assert broken(engine="modal") == [f"{told} API key | {HINT}"]
     assert broken(engine="modal", **KEY) == broken(engine="modal", **OPEN) == []
 
@@ -105,13 +107,22 @@ def test_a_server_without_a_key_answers_pages_of_this_machine_alone() -> None:
     ("key", "problem"),
     [
         ("#secret", "it begins with `#`: llama-server would take the line for a comm"),
-        ("one,two", "it holds a comma: llama-server reads a list of keys as several"),
+        (
+            "one,two",
+            "it contains a comma: llama-server reads a list of keys as several",
+        ),
         ("", "it is empty"),
         (" ", "it is empty"),
         ("\n", "it is empty"),
-        *((key, "it holds blanks") for key in (" key", "key ", "a b", "a\tb", "key\n")),
-        *((key, "it holds blanks") for key in ("\nkey", "a\r\nb", "a\0b", "a\x7fb")),
-        *((key, "it holds characters that") for key in ("clé", "key\u00a0", "k\u2028")),
+        *(
+            (key, "it contains blanks")
+            for key in (" key", "key ", "a b", "a\tb", "key\n")
+        ),
+        *((key, "it contains blanks") for key in ("\nkey", "a\r\nb", "a\0b", "a\x7fb")),
+        *(
+            (key, "it contains characters that")
+            for key in ("clé", "key\u00a0", "k\u2028")
+        ),
     ],
 )
 def test_a_key_that_a_key_file_cannot_carry_is_known(key: str, problem: str) -> None:

@@ -245,8 +245,8 @@ def test_a_picture_needs_a_projector() -> None:
     check(
         [
             (
-                "snapshot.warmup: a warm-up shows a picture, and the model has no"
-                " projector to see it | add `model.mmproj`"
+                "snapshot.warmup: a warm-up sends an image, and the model has no"
+                " projector | add `model.mmproj`"
             )
         ],
         snapshot={"warmup": warmup},

@@ -128,8 +128,7 @@ _FETCHED = "write `model.repo` or `model.url`: weights are fetched there"
 _OF_THIS_MACHINE = {
     "binary": "llama_cpp.binary: `binary` is a file of this machine, which Modal does"
     f" not see | {_BUILT}",
-    "package": "llama_cpp.package: `package` holds a build for this machine"
-    f" | {_BUILT}",
+    "package": f"llama_cpp.package: `package` is a build for this machine | {_BUILT}",
     "path": "model.path: `path` is a file of this machine, which Modal does not see"
     f" | {_FETCHED}",
     "pypi": f"model.pypi: `pypi` is for the local engine alone | {_FETCHED}",
@@ -214,7 +213,7 @@ def test_a_long_name_is_cut_in_urls() -> None:
 
 
 def test_an_open_server_is_told() -> None:
-    told = "everybody who knows the URL can use the server: behind our VPN"
+    told = "every client that knows the URL can use the server: behind our VPN"
     assert notes(auth={"open": "behind our VPN"}) == [told]
 
 

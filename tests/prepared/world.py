@@ -10,7 +10,7 @@ from io import StringIO
 from pathlib import Path
 
 from deployer.artefacts import lock_file
-from deployer.cli.print_plan import print_plan
+from deployer.cli.commands.planning import print_plan
 from deployer.errors import DeployerError
 from deployer.planning.facts import Facts, Pin
 from deployer.stack.load import load

@@ -25,13 +25,13 @@ def test_an_address_that_says_where_it_leads(repo: str) -> None:
 @pytest.mark.parametrize(
     ("repo", "what"),
     [
-        ("file:///p/%2e%2e/private", "holds `%`: git decodes it"),
-        ("file:///p/%252e%252e/private", "holds `%`: git decodes it"),
+        ("file:///p/%2e%2e/private", "contains `%`: git decodes it"),
+        ("file:///p/%252e%252e/private", "contains `%`: git decodes it"),
         ("file://localhost/etc", "names a host"),
         ("FILE:///etc", "names a host"),
         ("file://../private", "names a host"),
-        ("file:///~root/private", "holds `~`"),
-        ("file:///p\\..\\private", "holds `\\`"),
+        ("file:///~root/private", "contains `~`"),
+        ("file:///p\\..\\private", "contains `\\`"),
         ("file:///p\n/private", "control characters"),
         ("ext::sh -c touch% /tmp/x", "not an address"),
         ("host:path", "not an address"),

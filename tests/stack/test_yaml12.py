@@ -123,8 +123,8 @@ def test_a_removed_key_is_absent_and_has_no_place() -> None:
 SOFT = [
     ("a: 1\nb: 2\na: 3\n", "3:1 `a` is written twice"),
     ("a: {b: 1, b: 2}\n", "1:11 `b` is written twice"),
-    ("1: x\n", "1:1 expected a key that is a text, got `1`"),
-    ("true: x\n", "1:1 expected a key that is a text, got `true`"),
+    ("1: x\n", "1:1 expected a key that is a string, got `1`"),
+    ("true: x\n", "1:1 expected a key that is a string, got `true`"),
     ("<<: {a: 1}\n", "1:1 merge keys (`<<`) are not used in stacks"),
     ("a:\nb: 1\n", "1:3 no value here"),
     ("a: .inf\n", "1:4 `.inf` is not a finite number"),
@@ -203,7 +203,7 @@ def test_many_values_are_refused() -> None:
 def test_every_soft_problem_is_told_at_once() -> None:
     assert told("a: 1\na: 2\n1: x\nb:\n") == [
         "2:1 `a` is written twice",
-        "3:1 expected a key that is a text, got `1`",
+        "3:1 expected a key that is a string, got `1`",
         "4:3 no value here",
     ]
 

@@ -16,21 +16,16 @@ from deployer.cli.options import (
     stack_argument,
     yes_option,
 )
+from deployer.cli.output import refuse_without_terminal
 from deployer.cli.progress_display import Show
-from deployer.cli.runs import (
-    Run,
-    asked_for,
-    asker,
-    evidence,
-    finish,
-    refuse_without_terminal,
-)
+from deployer.cli.runs import Run, asked_for, asker, evidence, finish
 from deployer.errors import CancelledError
 from deployer.show.text import plan_text
-from deployer.usecases.apply import destroy, rollback
 from deployer.usecases.context.settings import Options, Pending, settings_of
+from deployer.usecases.destroy import destroy
 from deployer.usecases.plan import Planned
 from deployer.usecases.plan_file import is_plan_file, read, stack_of
+from deployer.usecases.rollback import rollback
 
 
 class _Asked(TypedDict):
@@ -53,21 +48,21 @@ class _Asked(TypedDict):
 @click.option(
     "--refresh",
     is_flag=True,
-    help="Look at what runs first, where that takes requests.",
+    help="Observe what runs first, also where that takes requests.",
 )
 @click.option(
     "--pending",
     type=click.Choice([it.value for it in Pending]),
     default=Pending.ADOPT.value,
     show_default=True,
-    help="What to do about a run that did not end: settle it and go on, settle it"
+    help="Handle a run that did not end: settle it and go on, settle it"
     " alone, or refuse.",
 )
 @since_option
 @click.option(
     "--allow-destroy",
     is_flag=True,
-    help="With --changed-since: also destroy stacks that no file asks for any more.",
+    help="With --changed-since: also destroy stacks that no file declares any more.",
 )
 @lock_timeout_option
 @yes_option
@@ -84,11 +79,11 @@ def apply_command(
 ) -> None:
     """Carry out the plan: make, prove with gates, promote.
 
-    The steps are shown before you are asked.  Ctrl-C once ends the run cleanly,
-    twice at once; running `apply` again carries on.
+    The steps are shown, then you are asked.  Press Ctrl-C to end the run cleanly, and
+    again to quit; running `apply` again carries on.
 
-    A file of `plan --out` may follow the stack, or stand alone: then that plan is
-    carried out, or less, without a question; exit 7 where anything moved since.
+    A saved plan (`plan --out`) may follow the stack, or stand alone: then that plan or
+    less is carried out without a question; exit 7 if anything changed since.
 
     \b
     Example:
@@ -151,7 +146,7 @@ def rollback_command(
 @click.option(
     "--artefacts",
     is_flag=True,
-    help="Remove builds and weights too that no other stack needs.",
+    help="Also remove builds and weights that no other stack needs.",
 )
 @lock_timeout_option
 @yes_option
@@ -177,7 +172,7 @@ def destroy_command(
         )
         if yes:
             return True
-        refuse_without_terminal()
+        refuse_without_terminal("add `--yes` once the plan above is what you want")
         answer = click.prompt(
             f"Type the stack's name ({name}) to destroy it",
             default="",

@@ -41,7 +41,7 @@ from deployer.usecases.context.settings import (
 )
 
 
-@click.command("fetch", short_help="Put llama-server and weights into the store.")
+@click.command("fetch", short_help="Fetch llama-server and weights into the store.")
 @stack_argument
 @engine_option
 @locked_option
@@ -60,7 +60,7 @@ def fetch_command(stack: Path, engine: str | None, *, locked: bool) -> None:
         click.echo(f"{kind:<8} {path}")
 
 
-@click.group("store", short_help="The artefact store of this machine.")
+@click.group("store", short_help="List, verify and clean the artefact store.")
 def store_command() -> None:
     """The content-addressed artefact store of this machine.
 
@@ -140,7 +140,7 @@ def store_verify() -> None:
     "--forget",
     multiple=True,
     metavar="PLACE",
-    help="First forget the states at or below this folder or URL that cannot be read.",
+    help="First forget unreadable states at or below this folder or URL.",
 )
 @yes_option
 def store_gc(
@@ -148,9 +148,9 @@ def store_gc(
 ) -> None:
     """Remove what no live and no retained release needs; without --yes only list it.
 
-    What a living process holds stays.  While a state that was seen here cannot be read,
-    or is not there, what it needs is unknown: nothing is removed, and the exit code is
-    1.  For a project that is gone for good, say so with --forget.
+    Files that a running process has open stay.  While a state that was seen here cannot
+    be read or is missing, its needs are unknown: nothing is removed, and the exit code
+    is 1.  For a project that is gone for good, use --forget.
 
     Run folders and logs of servers that no release needs, what compilers left for the
     next build, and finished downloads go with it.
@@ -221,7 +221,7 @@ _SIGNS = {
 }
 
 
-@click.command("build", short_help="Put the llama-server of a stack into the store.")
+@click.command("build", short_help="Build or fetch the llama-server of a stack.")
 @stack_argument
 @engine_option
 @locked_option
@@ -246,7 +246,7 @@ def build_command(
 
 @click.group("patches")
 def patches_command() -> None:
-    """Patches to llama.cpp: what each means for a build.
+    """Check patches to llama.cpp against builds.
 
     \b
     Example:
@@ -262,7 +262,7 @@ def patches_command() -> None:
     type=click.Choice(["git", "pypi"]),
     default="git",
     show_default=True,
-    help="Where the source trees come from.",
+    help="Source of the trees.",
 )
 @json_option
 def patches_check(

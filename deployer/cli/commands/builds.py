@@ -169,7 +169,7 @@ def _takes(option: Option) -> str:
     if not option.hint:
         return "no value"
     words = {"int": "an integer", "number": "a number", "two": "two values"}
-    return f"{words.get(option.takes.value, 'a text')} ({option.hint})"
+    return f"{words.get(option.takes.value, 'a string')} ({option.hint})"
 
 
 def _life_lines(life: Life | None) -> Iterator[str]:
@@ -266,12 +266,12 @@ def _diff_json(found: FlagDiff) -> dict[str, JsonValue]:
 _SIGNS = {"error": "✖", "warning": "▲", "note": "·"}
 
 
-@click.command("traps", short_help="List the known traps, or explain one.")
+@click.command("traps", short_help="List the known issues, or explain one.")
 @click.argument("trap", required=False, metavar="[ID]")
 @click.option("--markdown", "as_page", is_flag=True, help="Print docs/traps.md.")
 @json_option
 def traps_command(trap: str | None, *, as_page: bool, as_json: bool) -> None:
-    """List the known traps of llama.cpp, or explain one.
+    """List the known issues of llama.cpp, or explain one.
 
     `validate` and `plan` show those that a stack is in.
 
@@ -335,18 +335,18 @@ def _data(trap: Trap) -> dict[str, JsonValue]:
     }
 
 
-@click.command("upgrade", short_help="Say what another build means for a stack.")
+@click.command("upgrade", short_help="Show what another build means for a stack.")
 @stack_argument
 @click.option("--to", required=True, metavar="TAG", help="The build, or `latest`.")
 @click.option("--write", "writes", is_flag=True, help="Change the files, then plan.")
 @click.option(
-    "--tree", is_flag=True, help="Fetch the source of the build to judge patches."
+    "--tree", is_flag=True, help="Fetch the source of the build to check patches."
 )
 @json_option
 def upgrade_command(
     stack: Path, to: str, *, writes: bool, tree: bool, as_json: bool
 ) -> None:
-    """Say what another build means for a stack: patches, options, API, traps.
+    """Show what another build means for a stack: patches, options, API, known issues.
 
     Nothing is changed without `--write`, which edits the files in place and keeps
     their comments.  `--to latest` asks the repository of the stack; everything else

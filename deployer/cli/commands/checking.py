@@ -10,7 +10,13 @@ from typing import TypedDict, Unpack
 import click
 
 from deployer.cli.options import json_option, yes_option
-from deployer.cli.output import is_terminal, json_head, json_line, width, wrapped
+from deployer.cli.output import (
+    json_head,
+    json_line,
+    refuse_without_terminal,
+    width,
+    wrapped,
+)
 from deployer.cli.progress_display import Show
 from deployer.diagnostics import Diagnostic, Severity
 from deployer.errors import GateError, UsageError
@@ -38,7 +44,9 @@ class _Asked(TypedDict):
 @click.option("--gate", "gates", multiple=True, metavar="NAME", help="Only this gate.")
 @click.option("--url", metavar="URL", help="Check any llama-server instead of a stack.")
 @click.option(
-    "--api-key-env", metavar="NAME", help="With --url: variable that holds the key."
+    "--api-key-env",
+    metavar="NAME",
+    help="With --url: environment variable that contains the key.",
 )
 @click.option(
     "--repeat",
@@ -47,12 +55,12 @@ class _Asked(TypedDict):
     metavar="N",
     help="Run each gate N times; the worst outcome counts.",
 )
-@click.option("--fail-fast", is_flag=True, help="Begin no gate after one that fails.")
+@click.option("--fail-fast", is_flag=True, help="Stop after the first gate that fails.")
 @click.option(
     "--jobs",
     type=click.IntRange(min=1),
     metavar="N",
-    help="How many gates run at once; never more than the server has slots.",
+    help="Gates to run at once, at most one per slot of the server.",
 )
 @click.option(
     "--report",
@@ -140,11 +148,11 @@ _LARGEST_LOG = 256 << 20
 """Bytes that are read of a log."""
 
 
-@click.command("doctor", short_help="Say what is wrong, why, and what to do.")
+@click.command("doctor", short_help="Report what is wrong, why, and what to do.")
 @click.argument("path", type=click.Path(path_type=Path), required=False)
 @click.option("--logs", metavar="FILE", help="Read this log; `-` is stdin.")
 @click.option("--url", metavar="URL", help="Ask this server instead of the live one.")
-@click.option("--fix", "fixes", is_flag=True, help="Do what is safe, after asking.")
+@click.option("--fix", "fixes", is_flag=True, help="Apply safe fixes, after asking.")
 @yes_option
 @click.option("--runbook", is_flag=True, help="Print docs/runbook.md.")
 @json_option
@@ -158,7 +166,7 @@ def doctor_command(
     runbook: bool,
     as_json: bool,
 ) -> None:
-    """Look at a stack, this machine, its server and its log for known trouble.
+    """Check a stack, this machine, its server and its log for known issues.
 
     Each finding has a cause and a fix.  Exits 1 if something is an error.
 
@@ -231,14 +239,13 @@ def _fix(found: Sequence[Diagnostic], *, yes: bool, as_json: bool) -> bool:
     """Show what would be done, ask, and do it; whether something was done."""
     remedies = [it.remedy for it in found if isinstance(it, Fixable) and it.remedy]
     if not remedies:
-        click.echo("nothing that could safely be fixed", err=as_json)
+        click.echo("nothing can be fixed safely", err=as_json)
         return False
     click.echo("\nwould do:", err=as_json)
     for remedy in remedies:
         click.echo(f"  - {remedy.says}", err=as_json)
     if not yes:
-        if not is_terminal():
-            raise UsageError("nobody can be asked here", hint="add `--yes` to do it")
+        refuse_without_terminal("add `--yes` to fix it")
         click.confirm("Do it?", abort=True)
     for remedy in remedies:
         remedy.do()

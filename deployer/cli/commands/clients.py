@@ -23,11 +23,13 @@ if TYPE_CHECKING:
 _COMMANDS: Final = ("/clear", "/system", "/exit")
 
 
-@click.command("chat", short_help="Talk with a live stack in the terminal.")
+@click.command("chat", short_help="Chat with a live stack in the terminal.")
 @click.argument("stack", type=click.Path(path_type=Path), required=False)
-@click.option("--url", metavar="URL", help="Any llama-server instead of a stack.")
+@click.option("--url", metavar="URL", help="Chat with any llama-server.")
 @click.option(
-    "--api-key-env", metavar="NAME", help="With --url: variable that holds the key."
+    "--api-key-env",
+    metavar="NAME",
+    help="With --url: environment variable that contains the key.",
 )
 @click.option("--system", default="", metavar="TEXT", help="The system prompt.")
 @click.option(
@@ -35,9 +37,9 @@ _COMMANDS: Final = ("/clear", "/system", "/exit")
     "budget",
     type=click.IntRange(min=0),
     metavar="N",
-    help="Tokens that it may think with.",
+    help="Limit of thinking tokens.",
 )
-@click.option("--once", metavar="PROMPT", help="Ask this, print the answer, end.")
+@click.option("--once", metavar="PROMPT", help="Ask this, print the answer and exit.")
 def chat_command(
     stack: Path | None,
     url: str | None,
@@ -47,7 +49,7 @@ def chat_command(
     budget: int | None,
     once: str | None,
 ) -> None:
-    """Talk with what is live; thinking is dim, and each answer tells what it took.
+    """Talk with what is live; thinking is dim, and each answer ends with its timings.
 
     /clear forgets what was said, /system TEXT sets the system prompt, /exit ends.
     Ctrl-C ends an answer, and at the prompt the chat.  Without a terminal stdin is
@@ -66,7 +68,7 @@ def chat_command(
     if once is None and not sys.stdin.isatty():
         once = sys.stdin.buffer.read().decode(errors="replace").strip()
     if once is not None and not once.strip():
-        raise UsageError("there is nothing to ask", hint='write `--once "Hello"`')
+        raise UsageError("no prompt was given", hint='write `--once "Hello"`')
     opened = _opened(stack, url, api_key_env, system, budget)
     if once is not None:
         _ask_once(opened.conversation, once)
@@ -227,7 +229,7 @@ def figures_line(figures: "Figures") -> str:
         parts.append(f"{figures.per_second:.1f} tokens/s{here}")
     if figures.first_seconds is not None:
         took = show_time(figures.first_seconds)
-        parts.append(f"first token after {took} as seen here")
+        parts.append(f"TTFT {took} as seen here")
     if figures.prompt is not None and figures.cached is not None:
         parts.append(f"{figures.cached} of {figures.prompt} prompt tokens cached")
     elif figures.prompt is not None:

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from deployer.usecases.reading.inspect_model import Looked
 
 
-@click.command("gguf", short_help="Show what the header of a GGUF file says.")
+@click.command("gguf", short_help="Show the header of a GGUF file.")
 @click.argument("named", metavar="FILE|URL|REPO[:QUANT]|STACK")
 @click.option(
-    "--sizes", is_flag=True, help="Stop at the tokenizer: 4 KiB of a file, one request."
+    "--sizes", is_flag=True, help="Read only up to the tokenizer: 4 KiB, one request."
 )
 @json_option
 def gguf_command(named: str, *, sizes: bool, as_json: bool) -> None:
@@ -53,11 +53,13 @@ def gguf_command(named: str, *, sizes: bool, as_json: bool) -> None:
             click.echo(printable(line))
 
 
-@click.command("fit", short_help="Show whether a model fits, and where it would.")
+@click.command("fit", short_help="Show whether a model fits, and on which GPU.")
 @stack_argument
 @engine_option
 @click.option(
-    "--matrix", is_flag=True, help="Every GPU by context and type of KV cache."
+    "--matrix",
+    is_flag=True,
+    help="Compare GPUs by context size and KV cache type.",
 )
 @json_option
 def fit_command(
@@ -65,8 +67,8 @@ def fit_command(
 ) -> None:
     """Show the memory that a stack needs, part by part, and whether it is there.
 
-    With `--matrix`, which GPU holds which context, and what it costs an hour on
-    Modal.  An estimate from headers: nothing is started; docs/fit.md says how exact.
+    With `--matrix`: which GPU fits which context, and its price an hour on Modal.
+    An estimate from headers: nothing is started; docs/fit.md says how exact.
 
     \b
     Example:
@@ -150,7 +152,7 @@ def _projector_lines(projector: "Projector") -> Iterator[tuple[str, str]]:
         f"embeddings {projector.projection} wide" * bool(projector.projection),
     )
     picture = f"{projector.image_size} pixels, in patches of {projector.patch_size}"
-    yield "pictures", picture * bool(projector.image_size)
+    yield "images", picture * bool(projector.image_size)
 
 
 def _span(value: int | tuple[int, ...]) -> str:

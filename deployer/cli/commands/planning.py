@@ -19,19 +19,56 @@ from deployer.cli.options import (
     since_option,
 )
 from deployer.cli.output import json_head, json_line
-from deployer.cli.print_plan import print_plan
 from deployer.diagnostics import diagnostic_data, diagnostic_lines
+from deployer.engines.place import costs_of
 from deployer.errors import UsageError
+from deployer.show.text import plan_text
 from deployer.stack.fields.values import JsonValue
 from deployer.system.file_modes import as_the_user
-from deployer.usecases.context.concurrent_states import concurrent_states
 from deployer.usecases.context.settings import Options, Settings, settings_of
-from deployer.usecases.context.stack_files import Subject
+from deployer.usecases.context.stack_files import Subject, concurrent_states
 from deployer.usecases.plan import Planned, plan
 
 if TYPE_CHECKING:
     from deployer.cli.progress_display import Show
     from deployer.planning.events import Progress, Watch
+    from deployer.usecases.plan_file import SavedPlan
+
+
+def print_plan(
+    planned: "Planned | SavedPlan",
+    form: str,
+    file: Path,
+    *,
+    steps: bool,
+    apart: bool = False,
+) -> None:
+    """Print a plan, in a form for people or for programs."""
+    seen = planned.prepared if isinstance(planned, Planned) else None
+    fit, notices = (None, ()) if seen is None else (seen.fit, seen.notices)
+    match form:
+        case "json":
+            from deployer.show.data import plan_data  # noqa: PLC0415 - rare
+
+            bill = costs_of(planned.plan)
+            data = plan_data(planned.plan, planned.places, fit=fit, costs=bill)
+            data["notices"] = [diagnostic_data(notice) for notice in notices]
+            data["notes"] = [*planned.notes]
+            json_line({**data, "file": str(file)})
+        case "markdown":
+            from deployer.cli.comment import comment_of  # noqa: PLC0415 - rare
+
+            click.echo(comment_of(planned, file), nl=False)
+        case _:
+            bill = None if planned.plan.is_empty else costs_of(planned.plan)
+            text = plan_text(
+                planned.plan, planned.places, steps=steps, fit=fit, costs=bill
+            )
+            notes = (f"note: {note}" for note in planned.notes)
+            lines = [*notes, *diagnostic_lines(notices)]
+            text = "\n".join((text.removesuffix("\n"), *lines, ""))
+            click.echo(f"\n{text}" if apart else text, nl=False)
+
 
 CHANGES = 2
 """Exit code of `plan --detailed-exitcode` when something would change."""
@@ -44,7 +81,7 @@ _format_option = click.option(
     "form",
     type=click.Choice(["text", "json", "markdown"]),
     default="text",
-    help="How to print the plan.",
+    help="Format of the plan.",
 )
 
 
@@ -57,7 +94,7 @@ _format_option = click.option(
     default="demo",
     metavar="NAME",
     show_default=True,
-    help="Which stack to start from: demo, local or modal.",
+    help="Stack to start from: demo, local or modal.",
 )
 def init_command(path: Path, template: str) -> None:
     """Write a stack file to start from, with .env.example and .gitignore lines.
@@ -123,7 +160,7 @@ def validate_command(
 @click.command("lock", short_help="Pin what stacks name, in their lock files.")
 @_paths
 @engine_option
-@click.option("--upgrade", is_flag=True, help="Resolve again what is pinned already.")
+@click.option("--upgrade", is_flag=True, help="Resolve again what is already pinned.")
 def lock_command(paths: tuple[Path, ...], engine: str | None, *, upgrade: bool) -> None:
     """Resolve tags, revisions and packages into the lock file beside the stack.
 
@@ -165,7 +202,7 @@ class _Asked(TypedDict):
 @click.option(
     "--without-state",
     is_flag=True,
-    help="Ask nobody what is deployed, as where no secret is: all counts as new.",
+    help="Plan without reading state (for example in fork pull requests).",
 )
 @click.option(
     "--detailed-exitcode", is_flag=True, help="Exit 2 when something would change."
@@ -177,7 +214,7 @@ class _Asked(TypedDict):
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="Keep the plan of one stack in a file, for `apply FILE`.",
+    help="Save the plan of one stack to a file, for `apply FILE`.",
 )
 def plan_command(  # noqa: PLR0913 - one parameter an option
     paths: tuple[Path, ...],
@@ -195,7 +232,7 @@ def plan_command(  # noqa: PLR0913 - one parameter an option
 
     Nothing is changed and, with a lock file, nothing is asked over the network.
     With `--changed-since`, a stack counts by what it resolves to: also a base it
-    extends, a patch, or its lock file; one that is gone is planned as destroyed.
+    extends, a patch, or its lock file; a stack that is gone is planned as destroyed.
 
     \b
     Example:
@@ -218,12 +255,12 @@ def plan_command(  # noqa: PLR0913 - one parameter an option
         raise click.exceptions.Exit(CHANGES)
 
 
-@click.command("show", short_help="Show a plan that `plan --out` kept.")
+@click.command("show", short_help="Show a saved plan.")
 @click.argument("plan_file", type=click.Path(path_type=Path), metavar="PLANFILE")
 @_format_option
 @json_option
 def show_command(plan_file: Path, form: str, *, as_json: bool) -> None:
-    """Show a plan that `plan --out` kept, with the steps of its apply.
+    """Show a saved plan (`plan --out`), with the steps of its apply.
 
     \b
     Example:
@@ -237,16 +274,16 @@ def show_command(plan_file: Path, form: str, *, as_json: bool) -> None:
     print_plan(saved, "json" if as_json else form, Path(saved.file), steps=True)
 
 
-@click.command("refresh", short_help="Look for drift: what runs otherwise.")
+@click.command("refresh", short_help="Report drift between the state and what runs.")
 @_paths
 @click.option("--detailed-exitcode", is_flag=True, help="Exit 2 where there is drift.")
 @json_option
 def refresh_command(
     paths: tuple[Path, ...], *, detailed_exitcode: bool, as_json: bool
 ) -> None:
-    """Compare what runs with what the state says; the stacks may say what they like.
+    """Compare what runs with the recorded state, whatever the stacks say by now.
 
-    Changes nothing: `apply` brings back what drifted.  For a scheduled job.
+    Changes nothing: `apply` repairs the drift.  For a scheduled job.
 
     \b
     Example:
@@ -256,7 +293,7 @@ def refresh_command(
         drift_data,
         drift_lines,
     )
-    from deployer.usecases.refresh import refresh  # noqa: PLC0415 - only here
+    from deployer.usecases.releases import refresh  # noqa: PLC0415 - only here
 
     drifted = 0
 
@@ -351,7 +388,7 @@ def _plan(
 def _refuse_several(subjects: tuple[Subject, ...], out: Path | None) -> None:
     if out is not None and len(subjects) != 1:
         raise UsageError(
-            "`--out` keeps the plan of one stack",
+            "`--out` saves the plan of one stack",
             hint="name one stack file, and another file for each plan",
         )
 
@@ -362,7 +399,9 @@ def _keep(planned: Planned, file: Path, options: Options, out: Path | None) -> N
     from deployer.usecases.plan_file import save  # noqa: PLC0415 - rare
 
     save(planned, file, options, out)
-    click.echo(f"\nKept in {out}: `deployer apply {out}` does this, or less.", err=True)
+    click.echo(
+        f"\nSaved to {out}: `deployer apply {out}` carries it out, or less.", err=True
+    )
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from deployer.usecases.releases import Status, compare, status, versions_of
 from deployer.usecases.runs import report_of
 
 
-@click.command("status", short_help="Show what is live, and how it is.")
+@click.command("status", short_help="Show what is live and its condition.")
 @stack_argument
 @json_option
 def status_command(stack: Path, *, as_json: bool) -> None:
@@ -61,7 +61,7 @@ def _show(stack: Path, found: Status) -> None:
         sign = "✔" if found.server.healthy else "?" if found.host else "✖"
         click.echo(f"  server   {sign} {found.server.detail}")
         if not found.is_well and "condition" in found.server.facts:
-            click.echo(f"           `deployer start {stack}` brings it back")
+            click.echo(f"           `deployer start {stack}` starts it again")
         click.echo(f"  url      {found.endpoint.url}")
         for change in found.made_of:
             if change.kind is not Kind.SERVER:
@@ -131,13 +131,13 @@ def _condition(server: Observation) -> str:
     return "healthy" if server.healthy else "unhealthy"
 
 
-@click.command("history", short_help="List the kept releases, newest first.")
+@click.command("history", short_help="List the retained releases, newest first.")
 @stack_argument
 @json_option
 def history_command(stack: Path, *, as_json: bool) -> None:
-    """List the kept releases, newest first, with the versions that Modal gave them.
+    """List the retained releases, newest first, with their versions on Modal.
 
-    Each with the speed that its gates measured, and with their report.
+    Each with the speed that its gates measured, and their report.
 
     \b
     Example:
@@ -247,7 +247,7 @@ def diff_command(stack: Path, before: int, after: int, *, as_json: bool) -> None
 _STACKS = Path("stacks")
 
 
-@click.command("report", short_help="One page of stacks, releases, gates, latency.")
+@click.command("report", short_help="Report on stacks, releases, gates and latency.")
 @click.argument(
     "paths",
     type=click.Path(path_type=Path, exists=True),
@@ -269,10 +269,9 @@ def report_command(
 ) -> None:
     """Write one page of stacks, their releases, gates, latency and cost.
 
-    It tells what is recorded, and asks no server: states, what runs led to, what
-    `watch` saw.  Without a PATH of the folder `stacks`.  With --json no page is
-    written.  A stack that cannot be read says so on the page, and the command exits
-    1 once that is written.
+    It shows recorded states, runs and probes of `watch`, and asks no server.  Default
+    PATH: the folder `stacks`.  With --json no page is written.  A stack that cannot be
+    read is named on the page, and the command exits 1 once that is written.
 
     \b
     Example:

@@ -14,7 +14,7 @@ from deployer.cli.options import (
 from deployer.cli.output import json_head, json_line
 from deployer.engines.contract import Rendering
 from deployer.usecases.context.settings import Options, settings_of
-from deployer.usecases.render import rendered, write
+from deployer.usecases.validate import rendered, write
 
 
 @click.command("render", short_help="Show the apps and the command line of a stack.")

@@ -13,7 +13,7 @@ from deployer.errors import GateError
 from deployer.spelling import harmless
 from deployer.stack.fields.values import show_seconds
 from deployer.usecases.context.settings import settings_of
-from deployer.usecases.lifecycle import logs, restore, start, stop
+from deployer.usecases.releases import logs, restore, start, stop
 
 if TYPE_CHECKING:
     from deployer.usecases.watch import Probe
@@ -33,13 +33,13 @@ def start_command(stack: Path) -> None:
     click.echo(f"running at {endpoint.url}")
 
 
-@click.command("restore", short_help="Bring the server back from its snapshot.")
+@click.command("restore", short_help="Restore the server from its snapshot.")
 @stack_argument
 def restore_command(stack: Path) -> None:
-    """Bring the live server back from its snapshot, now.
+    """Restore the live server from its snapshot now.
 
     It finishes what it answers, ends, and is restored; nothing answers in between.
-    Where the snapshot cannot be used, what runs is left alone.
+    Where the snapshot cannot be used, the live server is not touched.
 
     \b
     Example:
@@ -54,10 +54,10 @@ def restore_command(stack: Path) -> None:
     click.echo(f"restored in {took}")
 
 
-@click.command("stop", short_help="Stop the server; `start` brings it back.")
+@click.command("stop", short_help="Stop the server; `start` starts it again.")
 @stack_argument
 def stop_command(stack: Path) -> None:
-    """Stop the server; the release stays, and `start` brings it back.
+    """Stop the server; the release stays, and `start` starts it again.
 
     \b
     Example:
@@ -65,19 +65,19 @@ def stop_command(stack: Path) -> None:
     """
     with Show(f"deployer stop {stack}") as show:
         found = stop(stack, settings_of(), show)
-    click.echo(f"stopped; `deployer start {found.file}` brings it back")
+    click.echo(f"stopped; `deployer start {found.file}` starts it again")
 
 
 @click.command("logs")
 @stack_argument
-@click.option("-f", "--follow", is_flag=True, help="Keep printing what comes.")
+@click.option("-f", "--follow", is_flag=True, help="Follow the log.")
 @click.option(
     "-n",
     "--lines",
     type=click.IntRange(min=0),
     default=50,
     show_default=True,
-    help="Last lines to show.",
+    help="Number of last lines to print.",
 )
 def logs_command(stack: Path, lines: int, *, follow: bool) -> None:
     """Print the log of the live server.
@@ -94,8 +94,8 @@ def logs_command(stack: Path, lines: int, *, follow: bool) -> None:
 
 
 _WORDS = {
-    "llamacpp:requests_processing": "requests at work",
-    "llamacpp:requests_deferred": "requests that wait",
+    "llamacpp:requests_processing": "active requests",
+    "llamacpp:requests_deferred": "queued requests",
     "llamacpp:prompt_tokens_total": "prompt tokens read",
     "llamacpp:prompt_tokens_cached_total": "prompt tokens reused",
     "llamacpp:tokens_predicted_total": "tokens generated",
@@ -115,7 +115,7 @@ _WORDS = {
 @stack_argument
 @json_option
 def metrics_command(stack: Path, *, as_json: bool) -> None:
-    """Show what the live server counts.
+    """Show the metrics of the live server.
 
     \b
     Example:
@@ -139,14 +139,14 @@ def metrics_command(stack: Path, *, as_json: bool) -> None:
     callback=duration,
     default="60s",
     show_default=True,
-    help="Rest before each round; longer than the server takes to fall asleep.",
+    help="Idle time before each round; longer than the scaledown window.",
 )
 @click.option(
     "--rounds",
     type=click.IntRange(min=0),
     default=1,
     show_default=True,
-    help="How many rounds; 0: until it is stopped.",
+    help="Number of rounds; 0: until stopped.",
 )
 @click.option(
     "--textfile",
@@ -198,7 +198,7 @@ def _tell(probe: "Probe", *, as_json: bool) -> None:
 
 @click.group("monitor")
 def monitor_command() -> None:
-    """What Prometheus and Grafana need to watch a stack.
+    """Write rules and a dashboard for Prometheus and Grafana.
 
     \b
     Example:

@@ -13,7 +13,7 @@ from deployer.usecases.context.settings import settings_of
 
 @click.group("state")
 def state_command() -> None:
-    """What was deployed, as it is recorded.
+    """Show, move and repair recorded states.
 
     It lies beside the stacks, or where `deployer.yaml` or DEPLOYER_STATE_URL say.
 
@@ -61,11 +61,11 @@ def state_show(stack: Path) -> None:
     click.echo(to_json(states.pull(stack, settings_of(), None)), nl=False)
 
 
-@state_command.command("versions", short_help="List the kept versions of a state.")
+@state_command.command("versions", short_help="List the retained versions of a state.")
 @stack_argument
 @json_option
 def state_versions(stack: Path, *, as_json: bool) -> None:
-    """List the versions of a state that are kept; the last one is the stored one.
+    """List the retained versions of a state; the last one is the stored one.
 
     \b
     Example:
@@ -91,12 +91,12 @@ def state_versions(stack: Path, *, as_json: bool) -> None:
 
 @state_command.command("pull")
 @stack_argument
-@click.option("--serial", type=int, metavar="N", help="A kept version of it.")
+@click.option("--serial", type=int, metavar="N", help="A retained version of it.")
 @click.option(
     "--out", type=click.Path(path_type=Path, dir_okay=False), help="Write to a file."
 )
 def state_pull(stack: Path, serial: int | None, out: Path | None) -> None:
-    """Copy the state of a stack, or a kept version of it, into a file.
+    """Copy the state of a stack, or a retained version of it, to a file.
 
     \b
     Example:
@@ -114,7 +114,9 @@ def state_pull(stack: Path, serial: int | None, out: Path | None) -> None:
 @stack_argument
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
-    "--force", is_flag=True, help="Store it as the next version, whatever it is."
+    "--force",
+    is_flag=True,
+    help="Store it as the next version all the same.",
 )
 def state_push(stack: Path, file: Path, *, force: bool) -> None:
     """Store the state in FILE; another lineage or an older serial is refused.
@@ -150,7 +152,7 @@ def state_migrate(stack: Path, url: str) -> None:
 def state_repair(stack: Path) -> None:
     """Put the newest whole version in the place of a state that cannot be read.
 
-    One that can be read is left alone; the damaged one stays beside it.
+    A state that can be read is not changed; the damaged one stays beside it.
 
     \b
     Example:
@@ -178,7 +180,7 @@ def state_unlock(stack: Path, lock_id: str) -> None:
     click.echo(f"unlocked; it was held by {holder}")
 
 
-@state_command.command("take-over", short_help="Forget what another machine ran.")
+@state_command.command("take-over", short_help="Forget the servers of another machine.")
 @stack_argument
 @click.argument("host")
 def state_take_over(stack: Path, host: str) -> None:

@@ -59,7 +59,7 @@ def completion_command(shell: str) -> None:
     click.echo(ShellComplete.source(script))
 
 
-@click.command("version", short_help="Print the version; --check looks for a newer.")
+@click.command("version", short_help="Print the version; --check looks for newer.")
 @click.argument("paths", type=click.Path(path_type=Path), nargs=-1, metavar="[PATH]…")
 @click.option(
     "--check",
@@ -70,11 +70,11 @@ def completion_command(shell: str) -> None:
 def version_command(paths: tuple[Path, ...], *, check: bool, as_json: bool) -> None:
     """Print the version of deployer and of Python.
 
-    With --check the package index is asked as pip is configured, and it is looked at
-    whether what is installed is within its bounds, and whether this version reads the
-    states and lock files of the stacks at PATH, else of the folder `stacks`.  Exit 1
-    where something is not as it has to be, or could not be told; a newer version
-    alone is told and is no fault.  Without --check nobody is asked.
+    With --check, ask the package index as pip is configured, check that installed
+    dependencies are within their bounds, and that this version reads the states and
+    lock files of the stacks at PATH (default: the folder `stacks`).  Exit 1 where
+    something is wrong or unknown; a newer version alone is reported and is no fault.
+    Without --check nothing is sent over the network.
 
     \b
     Example:

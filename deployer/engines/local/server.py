@@ -115,7 +115,7 @@ class Server:
             return None
         if not (key := self.place.keys.get(name)):
             raise AuthError(
-                f"the API key is to be in `{name}`, which is not set",
+                f"environment variable `{name}` (API key) is not set",
                 hint=f"run `export {name}=…`, or write `{name}=…` into `.env` beside"
                 " the stack",
             )

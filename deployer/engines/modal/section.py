@@ -1,4 +1,4 @@
-"""The section `modal` of a stack, and what holds for a stack on Modal.
+"""The section `modal` of a stack, and the rules for a stack on Modal.
 
 Rules: modal.com/docs (GPUs, memory snapshots, servers, regions, web URLs; September
 2026) and the checks of the client 1.6.4; what the client does not check, Modal would
@@ -43,7 +43,7 @@ _FIRST_FOR_B300 = (13, 1)
 _OF_A_CLOUD = re.compile(r"[a-z]{2}-[a-z]+-?[0-9]+[a-z]?")
 _ELSEWHERE: Mapping[str, str] = {
     "llama_cpp.binary": "is a file of this machine, which Modal does not see",
-    "llama_cpp.package": "holds a build for this machine",
+    "llama_cpp.package": "is a build for this machine",
     "model.path": "is a file of this machine, which Modal does not see",
     "model.pypi": "is for the local engine alone",
 }
@@ -90,7 +90,7 @@ def notes(stack: "Stack") -> Iterator[str]:
         )
     settings = stack.section(Modal)
     if stack.auth is not None and stack.auth.open is not None:
-        yield f"everybody who knows the URL can use the server: {stack.auth.open}"
+        yield f"every client that knows the URL can use the server: {stack.auth.open}"
     idle = stack.scaling is None or not stack.scaling.min_containers
     if settings.endpoint == "server" and idle:
         yield (
@@ -147,7 +147,7 @@ def _access(stack: "Stack") -> Iterator[Diagnostic]:
         what = "`secret` is missing: on modal the key is kept in a Modal secret"
         yield Diagnostic("auth.api_key", what, "add `secret: llama-api-key`")
     if stack.auth is None:
-        what = "everybody who knows the URL on Modal can use the server"
+        what = "every client that knows the URL on Modal can use the server"
         yield without_key("engine", what)
 
 

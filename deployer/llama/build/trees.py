@@ -15,8 +15,9 @@ from typing import Literal, TypeAlias
 
 from deployer.artefacts.sources.files import copy, sha256_of
 from deployer.errors import SourceError
-from deployer.llama.build import tree_git, tree_packages
+from deployer.llama.build import tree_packages
 from deployer.llama.build.archives import refuse_links_outside
+from deployer.llama.git import fetch, pin
 from deployer.llama.patches import (
     Outcome,
     Patch,
@@ -162,9 +163,7 @@ def fetch_tree(pin: Pin, into: Path, around: Surroundings) -> None:
     """
     match pin.source:
         case "source-git":
-            tree_git.fetch(
-                pin, into, downloads=around.downloads, environment=around.environment
-            )
+            fetch(pin, into, downloads=around.downloads, environment=around.environment)
         case "source-pypi":
             tree_packages.fetch(
                 pin,
@@ -231,7 +230,7 @@ def _pin(request: SourceRequest, around: Surroundings) -> Pin:
     around.downloads.mkdir(parents=True, exist_ok=True, mode=0o700)
     match request.source:
         case "git":
-            return tree_git.pin(
+            return pin(
                 repo=request.repo or UPSTREAM,
                 tag=request.tag,
                 commit=request.commit,

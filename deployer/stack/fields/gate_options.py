@@ -1,4 +1,4 @@
-"""Options of the gates, a section for each.
+"""The options of each gate.
 
 A gate that is listed runs; `chat: {}` runs it with its defaults.  The docstring of a
 section is the sentence of the gate wherever one is shown: schema, docs, tables.  Its
@@ -22,12 +22,12 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Gate(Section):
-    """Options of every gate."""
+    """Options that every gate takes."""
 
     says_something_when_empty: ClassVar[bool] = True
 
     advisory: bool | None = None
-    """Show and record the verdict without blocking promotion; unset: `false`."""
+    """Record the verdict without blocking the promotion; unset: `false`."""
 
     timeout: Duration | None = None
     """Longest time the gate may take; unset: the limit of the gate."""
@@ -57,7 +57,7 @@ class Chat(Gate):
     """A chat completion answers with text."""
 
     prompt: Text | None = None
-    """What to ask; unset: a question of the gate's own."""
+    """Prompt; unset: a question of the gate's own."""
 
     max_tokens: PositiveInt | None = None
     """Longest answer; unset: 64 tokens."""
@@ -134,10 +134,10 @@ class Vision(Gate):
     """An image is seen: its colour is named in the answer."""
 
     colour: Literal["red", "green", "blue", "yellow"] | None = None
-    """Colour of the picture that the gate draws; unset: red."""
+    """Colour of the image that the gate draws; unset: red."""
 
     large: bool = False
-    """Also show a picture of 1536 by 1536 pixels, too many tokens for some batches."""
+    """Also send an image of 1536 by 1536 pixels, which does not fit in some batches."""
 
 
 class Context(Gate):
@@ -162,7 +162,7 @@ class Device(Gate):
 
 
 class Memory(Gate):
-    """The memory that the server leaves free is enough; the rest is recorded."""
+    """Enough memory stays free; the memory that the server takes is recorded."""
 
     headroom: Headroom | None = None
     """Memory to stay free, of its GPUs or of the machine; unset: no limit."""

@@ -45,7 +45,7 @@ class Section(BaseModel):
     )
 
     says_something_when_empty: ClassVar[bool] = False
-    """Whether its presence alone has a meaning (`gates: {chat: {}}`)."""
+    """Its presence alone has a meaning (`gates: {chat: {}}`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ def plain(value: object) -> JsonValue:
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """What one field of a class says, before inheritance."""
+    """The marks of one field of a class, before inheritance."""
 
     effect: Effect | None
     flags: tuple[Flag, ...]

@@ -116,7 +116,7 @@ class Model(Section):
     """Multimodal projector: `F16` with `repo`, a path with `path`; unset: none."""
 
     hub_secret: Annotated[Text | None, Effect.NOTE, Only("modal")] = None
-    """Modal secret with `HF_TOKEN`; unset: the repository is open to everybody."""
+    """Modal secret with `HF_TOKEN`; unset: the repository is public."""
 
     alias: Annotated[Text | None, Flag("--alias"), Effect.SNAPSHOT] = None
     """Name of the model in answers; unset: what llama-server makes of the file."""
@@ -135,23 +135,23 @@ class ApiKey(Section):
 
 
 class Access(Section):
-    """Who may use the server: who has the key, or, with a reason, everybody."""
+    """Who may use the server: clients with the key, or, with a reason, every client."""
 
     api_key: ApiKey | None = None
     """The key clients send as `Authorization: Bearer …`; unset: `open` says why."""
 
     open: Annotated[Text | None, Effect.NOTE] = None
-    """Why everybody who reaches the server may use it; unset: a key is needed."""
+    """Why every client that reaches the server may use it; unset: a key is needed."""
 
 
 class Warmup(Section):
     """One request made before the memory is captured."""
 
     prompt: Text
-    """What to ask."""
+    """Prompt of the request."""
 
     image: Annotated[Text | None, File(digest="snapshot.warmup.{name}")] = None
-    """Picture to send along, relative to the stack; unset: none."""
+    """Image to send along, relative to the stack; unset: none."""
 
     tool: bool | None = None
     """Offer a tool, so that what calls need is ready too; unset: `false`."""
@@ -167,7 +167,7 @@ class Warmup(Section):
 
 
 class Snapshot(Section):
-    """Memory snapshots: a warmed server frozen, and brought back fast."""
+    """Memory snapshots: a warmed server frozen, and restored fast."""
 
     enabled: Annotated[bool | Literal["auto"], Effect.NOTE] = "auto"
     """`true` needs snapshots, `auto` uses them where they work."""
@@ -210,20 +210,20 @@ class Rollout(Section):
     """How a new release takes over."""
 
     keep: PositiveInt = 3
-    """Releases kept for a rollback, the live one included."""
+    """Releases retained for a rollback, the live one included."""
 
     on_failure: Literal["rollback", "keep"] = "rollback"
-    """What happens when a gate fails after the hand-over."""
+    """Reaction to a gate that fails after the hand-over."""
 
     strategy: Annotated[Literal["handover", "replace"] | None, Only("local")] = None
     """`handover` runs both side by side, `replace` one at a time; unset: `handover`."""
 
 
 class Ignored(Section):
-    """A known trap that the stack is in on purpose."""
+    """A known issue that the stack has on purpose."""
 
     trap: Text
-    """Name of the trap; `deployer traps` lists them."""
+    """Name of the issue; `deployer traps` lists them."""
 
     reason: Text
     """Why it is not one here."""
@@ -239,7 +239,7 @@ class Stack(Section):
     """Name of the stack; part of every address."""
 
     engine: Annotated[str, Effect.NOTE]
-    """What makes it real."""
+    """Where it runs."""
 
     extends: Annotated[Text | tuple[Text, ...] | None, Effect.NOTE] = None
     """Stack files this one is laid over, relative to it; unset: none."""
@@ -257,7 +257,7 @@ class Stack(Section):
     """Options of llama-server; unset: its own defaults."""
 
     auth: Annotated[Access | None, Effect.REDEPLOY] = None
-    """Who may use the server; unset: everybody on this machine."""
+    """Who may use the server; unset: every user of this machine."""
 
     snapshot: Annotated[Snapshot | None, Effect.SNAPSHOT] = None
     """Memory snapshots and warm-up; unset: cold starts."""
@@ -266,13 +266,13 @@ class Stack(Section):
     """How many containers there are; unset: Modal's own defaults."""
 
     gates: Annotated[Gates | None, Effect.GATE] = None
-    """What a candidate must pass before it is promoted; unset: nothing."""
+    """Gates that a candidate must pass before it is promoted; unset: none."""
 
     rollout: Annotated[Rollout, Effect.NOTE] = Field(default_factory=Rollout)
     """How a new release takes over."""
 
     ignore: Annotated[tuple[Ignored, ...] | None, Effect.NOTE] = None
-    """Known traps that are not told, each with a reason; unset: all are told."""
+    """Known issues that are not reported, each with a reason; unset: none."""
 
     @property
     def api_key(self) -> ApiKey | None:
@@ -398,7 +398,7 @@ class StateOptions(Section):
 
 
 class Project(Section):
-    """What holds for every stack of a project."""
+    """Settings of every stack of a project."""
 
     version: Literal[1]
     """Version of this form."""

@@ -22,7 +22,7 @@ from deployer.stack.fields.marks import Section
 from deployer.stack.fields.model import Stack
 
 DIALECT = "http://json-schema.org/draft-07/schema#"
-"""What most editors read, and SchemaStore asks for; no later word is in it."""
+"""The dialect that most editors read and SchemaStore asks for."""
 IDENTIFIER = "urn:deployer:stack:1"
 
 

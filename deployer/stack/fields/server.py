@@ -188,7 +188,7 @@ class Server(Section):
         Literal["none", "auto", "deepseek", "deepseek-legacy"] | None,
         Flag("--reasoning-format"),
     ] = None
-    """Whether thinking is split off into `reasoning_content`."""
+    """How thinking is split off into `reasoning_content`."""
 
     reasoning_budget: Annotated[
         int | None, Field(ge=-1), Flag("--reasoning-budget")

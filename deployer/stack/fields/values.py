@@ -19,7 +19,7 @@ Flat: TypeAlias = Mapping[str, JsonValue]
 
 
 class Unit(StrEnum):
-    """What the number of a field means."""
+    """The unit of a field."""
 
     DURATION = "duration"
     SIZE = "size"
@@ -40,7 +40,7 @@ _SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)(B|[KMGT]i?B)")
 
 
 def seconds(value: JsonValue) -> float:
-    """The seconds of a duration: a number, or text such as ``90s`` and ``1h30m``.
+    """The seconds of a duration: a number, or a string such as ``90s`` and ``1h30m``.
 
     Raises ValueError with the expected form.
     """
@@ -55,7 +55,7 @@ def seconds(value: JsonValue) -> float:
 
 
 def size_in_bytes(value: JsonValue) -> int:
-    """The bytes of a size: a whole number, or text such as ``24GiB`` and ``500MB``.
+    """The bytes of a size: an integer, or a string such as ``24GiB`` and ``500MB``.
 
     Raises ValueError with the expected form.
     """
@@ -104,12 +104,12 @@ def http_address(host: str, port: object) -> str:
 
 
 class Effect(IntEnum):
-    """What a change of a field costs, weakest first."""
+    """The cost of a change, weakest first."""
 
     NOTE = 0
     """Recorded, nothing is touched."""
     GATE = 1
-    """What is live is validated again."""
+    """The live release is validated again."""
     UPDATE = 2
     """Changed in place, no restart."""
     REDEPLOY = 3

@@ -15,7 +15,8 @@ from deployer.engines.contract import Engine
 from deployer.engines.registry import UNRECORDED
 from deployer.errors import UsageError
 from deployer.planning.events import Progress, Say, Talk
-from deployer.planning.plan import Drift
+from deployer.planning.plan import Drift, make_plan
+from deployer.planning.resources import Graph
 from deployer.planning.state import Record, State
 from deployer.stack.fields.values import Flat, show_seconds
 from deployer.state import StateStore
@@ -26,9 +27,10 @@ from deployer.usecases.context.hosts import (
     reconciled,
     refuse_elsewhere,
 )
-from deployer.usecases.context.settings import Options, Settings, monotonic
+from deployer.usecases.context.settings import Options, Settings
 from deployer.usecases.context.stack_files import name_in, text_of
-from deployer.usecases.plan import prepare, refuse_other_file
+from deployer.usecases.plan import Planned, prepare, refuse_other_file
+from deployer.usecases.reading.prepared import Prepared
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,13 @@ class Deployed:
     def needs(self) -> dict[str, Flat]:
         """Outputs of what the live server is made from, by kind."""
         return {r.kind.value: r.outputs for r in self.state.live.values()}
+
+    def plan_to(self, graph: Graph, drift: tuple[Drift, ...] = ()) -> Planned:
+        """A plan towards a graph that comes from the state."""
+        state = self.state
+        made = make_plan(graph, state, drift=(*self.drift, *drift))
+        prepared = Prepared(state.stack, state.engine, graph, {}, ())
+        return Planned(made, prepared, state, None)
 
 
 def deployed(
@@ -110,21 +119,26 @@ def name_of(stack_file: Path, settings: Settings, *, cached: bool = True) -> str
 
 
 def locked(
-    store: StateStore, settings: Settings, say: Say, *, operation: str
+    stack_file: Path, name: str, settings: Settings, say: Say, *, operation: str
 ) -> AbstractContextManager[None]:
     """Hold the lock of a stack; LockedError where others do for too long.
 
-    Who holds it is said once, and how long it was waited for again and again, so that
-    the waiting can be ended.
+    Reported are a lock that is taken over, its holder once, and the time waited again
+    and again, so that the waiting can be ended.
     """
-    patience = Patience(settings.lock_timeout, monotonic, time.sleep, _chance)
+
+    def taken(line: str) -> None:
+        say(Talk(name, line))
+
+    store = settings.states(stack_file, name, notify=taken)
+    patience = Patience(settings.lock_timeout, time.monotonic, time.sleep, _chance)
     told: set[str] = set()
 
     def tell(holder: str, waited: float) -> None:
         if holder not in told:
             told.add(holder)
             limit = show_seconds(patience.seconds)
-            say(Talk(store.stack, f"{holder}: waiting, for {limit} at most"))
+            say(Talk(name, f"{holder}: waiting, for {limit} at most"))
         total = round(patience.seconds)
         say(Progress("the lock", round(waited), total, unit="s"))
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from deployer.engines.place import Keys
 from deployer.errors import UsageError
-from deployer.stack.fields.values import JsonValue
 from deployer.stack.project_root import (
     allowed_in,
     how_to_allow,
@@ -180,16 +179,6 @@ def utc_now() -> str:
     from datetime import UTC, datetime  # noqa: PLC0415 - plan does not need it
 
     return datetime.now(tz=UTC).isoformat(timespec="seconds")
-
-
-def monotonic() -> float:
-    """Seconds that never run backwards."""
-    return time.monotonic()
-
-
-def whole(value: JsonValue, default: int) -> int:
-    """A whole number from a record, where it holds one."""
-    return value if isinstance(value, int) and not isinstance(value, bool) else default
 
 
 class Pending(StrEnum):

@@ -16,16 +16,18 @@ from typing import TYPE_CHECKING
 from deployer.artefacts import lock_file
 from deployer.artefacts.lock_file import lock_path
 from deployer.artefacts.sources.files import sha256_of
-from deployer.diagnostics import placed
+from deployer.diagnostics import Diagnostic, Place, Severity, placed
 from deployer.engines.place import abilities_of, machine_inputs, narrowed
 from deployer.engines.registry import Abilities
 from deployer.errors import StackError, UsageError
 from deployer.llama.flags.catalogue import problems_of
+from deployer.llama.known.traps import traps_of
 from deployer.planning.argv import words_by_field
 from deployer.planning.events import Watch, unwatched
 from deployer.planning.facts import HEADER, Facts, Pin
 from deployer.planning.graph import (
     architectures_of,
+    build_number,
     expand,
     judged_by,
     snapshot_notes,
@@ -46,12 +48,30 @@ from deployer.stack.project_root import (
     root_of,
 )
 from deployer.usecases.context.settings import Options, Settings, patches_folder
-from deployer.usecases.reading.known_issues import number_of, refuse_traps
 from deployer.usecases.reading.prepared import Prepared, look
 from deployer.usecases.reading.weights import refuse_model, weighed
 
 if TYPE_CHECKING:
     from deployer.llama.patches import Patch
+
+
+def number_of(stack: Stack, locked: Facts | None) -> int | None:
+    """The build that a stack pins, from its tag or from the lock file."""
+    return tag_number(stack) if locked is None else build_number(stack, locked)
+
+
+def notices_of(loaded: Loaded, build: int | None) -> tuple[Diagnostic, ...]:
+    """Return every known issue of a stack on this build, sorted by place."""
+    start = Place(str(loaded.sources[-1] if loaded.sources else "stack"))
+    return tuple(placed(traps_of(loaded.stack, build), loaded.places, start))
+
+
+def refuse_traps(loaded: Loaded, build: int | None) -> tuple[Diagnostic, ...]:
+    """Return the warnings and notes; raises StackError for issues that are errors."""
+    notices = notices_of(loaded, build)
+    if fatal := [it for it in notices if it.severity is Severity.ERROR]:
+        raise StackError(fatal)
+    return notices
 
 
 _TICK = 20_000_000
@@ -386,7 +406,7 @@ def _stale(
     hint = f"run `deployer lock {stack_file}`"
     if locked is None:
         return UsageError(
-            f"`{lock}` is not there, and `--locked` may not write it", hint
+            f"`{lock}` does not exist, and `--locked` does not write it", hint
         )
     every = sorted(locked.inputs.keys() | inputs.keys())
     fields = [p for p in every if locked.inputs.get(p) != inputs.get(p)]
@@ -406,6 +426,6 @@ def _refuse_snapshot(stack: Stack, abilities: Abilities) -> None:
     wanted = stack.snapshot is not None and stack.snapshot.enabled is True
     if wanted and not abilities.snapshots:
         raise UsageError(
-            f"no snapshot can be taken here: {abilities.why_not}",
+            f"snapshots do not work here: {abilities.why_not}",
             hint="; or ".join(filter(None, (abilities.hint, _COLD))),
         )

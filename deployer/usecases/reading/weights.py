@@ -366,7 +366,7 @@ def _template(stack: Stack, folder: Path, weights: Facts) -> Iterator[tuple[str,
     if template is None:
         return
     if template.outdated and own is None:
-        hint = "fetch the file anew, or set `server.chat_template`"
+        hint = "fetch the file again, or set `server.chat_template`"
         yield path, f"the weights hold {template.outdated}: {hint}"
     for gate in asked:
         lacks = _lacks(gate, template)
