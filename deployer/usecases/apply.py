@@ -13,6 +13,7 @@ from deployer.planning.events import Event, Say, Used, Verdict
 from deployer.planning.state import Record, State
 from deployer.planning.steps import steps_of
 from deployer.stack.fields.values import Flat
+from deployer.state import StateStore
 from deployer.usecases import plan_file, runs, steps
 from deployer.usecases.context import deployed, gc_roots, hosts
 from deployer.usecases.context.settings import Options, Settings
@@ -120,19 +121,14 @@ def _judging(
     seen: list[Verdict],
 ) -> steps.Judge:
     folder = stack_file.parent.absolute()
+    keys, live = settings.keys(folder), planned.state.server
+    remote = ENGINES[planned.plan.engine].abilities.remote
     store = settings.states(stack_file, planned.prepared.name)
 
     def keep(_: Record, verdicts: Sequence[Verdict]) -> None:
         # A gate that passes a second time is shown once.
         passed = {verdict.gate for verdict in seen}
         seen.extend(v for v in verdicts if v.holds_back or v.gate not in passed)
-
-    def needs(record: Record) -> Mapping[str, Flat]:
-        # As the run has written it down by now.
-        state = store.read()
-        return {} if state is None else state.outputs_of(record.needs)
-
-    keys = settings.keys(folder)
 
     def judge(
         record: Record, gates: Sequence[str], *, candidate: bool
@@ -147,13 +143,19 @@ def _judging(
             expects=partial(_expected, planned),
             keep=keep,
             folder=folder,
-            live=planned.state.server,
-            remote=ENGINES[planned.plan.engine].abilities.remote,
-            needs=needs,
+            live=live,
+            remote=remote,
+            needs=partial(_needed, store),
         )
         return judging(record, gates, candidate=candidate)
 
     return judge
+
+
+def _needed(store: StateStore, record: Record) -> Mapping[str, Flat]:
+    """Return what a record was made from, as the run has written it down by now."""
+    state = store.read()
+    return {} if state is None else state.outputs_of(record.needs)
 
 
 def _expected(planned: Planned, record: Record) -> Flat:

@@ -22,7 +22,7 @@ from scripts.docs.terminal import Ran, run, svg
 from tests.models import tiny
 
 ROOT: Final = Path(__file__).parents[2]
-FOLDER: Final = ROOT / "docs" / "images"
+FOLDER: Final = ROOT / "docs" / "pictures"
 KEY: Final = "local-demo"
 
 STACK: Final = """\

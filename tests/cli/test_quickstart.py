@@ -55,7 +55,7 @@ def test_the_quickstart_for_this_machine_works_as_it_stands(project: Project) ->
 
     assert "No changes: what is live is what the stack says." in said[0]
     assert any("server.ctx_size   4096 → 8192" in text for text in said)
-    assert any("does not hold `entelechy`" in text for text in said)
+    assert any("does not contain `entelechy`" in text for text in said)
     assert project.servers() == set()
 
 

@@ -118,7 +118,7 @@ def test_a_capture_is_paid_for_each_start_that_makes_one() -> None:
     )
     rate = per_second(LISTED.gpu["L4"], 4, 14)
     first = PACE.start + 10 * GB / PACE.read + 10 * GB / PACE.capture
-    more = three.parts["production"] - one.parts["production"]
+    more = three.parts["candidate"] - one.parts["candidate"]
     assert more == pytest.approx(2 * first * rate)
 
 

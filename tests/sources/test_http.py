@@ -210,8 +210,8 @@ def test_a_compressed_answer_is_refused(site: Any, page: Any, tmp_path: Path) ->
     ("status", "error", "words"),
     [
         (404, SourceError, r"cannot be downloaded \(HTTP 404\)"),
-        (401, AuthError, r"not open to everybody \(HTTP 401\)"),
-        (403, AuthError, r"not open to everybody \(HTTP 403\)"),
+        (401, AuthError, r"needs a login \(HTTP 401\)"),
+        (403, AuthError, r"needs a login \(HTTP 403\)"),
     ],
 )
 def test_a_refusal_is_final(

@@ -214,7 +214,7 @@ def test_an_address_that_expires_is_asked_for_anew(
 
 def test_a_refusal_is_final(site: Any, page: Any, tmp_path: Path) -> None:
     page.status = 403
-    with pytest.raises(AuthError, match=r"not open to everybody \(HTTP 403\)"):
+    with pytest.raises(AuthError, match=r"needs a login \(HTTP 403\)"):
         load(site, tmp_path)
     assert len(site.requests) <= len(RANGES)
 

@@ -256,5 +256,6 @@ class Gates(Section):
     quality: Quality | None = None
     regression: Regression | None = None
     custom: dict[str, Custom] | None = None
+    """Commands and Python functions of the user's own, by a name for each."""
     speed: Speed | None = None
     restore: Restore | None = None
