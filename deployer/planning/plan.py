@@ -68,7 +68,7 @@ class Cause(StrEnum):
     RECIPE = "recipe"
     """This version of deployer makes it differently."""
     DRIFT = "drift"
-    """The world is not as the state says."""
+    """Reality differs from the state."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """What runs led to, a line each: longer than releases and the reports of gates.
 
 The state keeps the last releases, this keeps what they were measured at, and what
-gates held back.  It lies with the reports of this user, and is no more than a memory:
-nothing is decided by it.
+gates kept from promotion.  It lies with the reports of this user, and is no more than a
+memory: nothing is decided by it.
 """
 
 import json
@@ -24,7 +24,7 @@ from deployer.usecases.context.settings import utc_now
 
 PAGE: Final = "report.html"
 KEPT_RUNS: Final = 10
-"""Reports kept of runs that led to no release: held back, or judged again."""
+"""Reports kept of runs that led to no release: not promoted, or judged again."""
 _RELEASE: Final = "release-"
 
 
@@ -101,7 +101,7 @@ class Ran:
     """Short name of the plan."""
     cause: str
     release: int | None
-    """None where it led to none: held back, or judged again."""
+    """None where it led to none: not promoted, or judged again."""
     held_back: bool
     changes: tuple[str, ...]
     """What was to change, and why, a sentence each."""

@@ -35,7 +35,7 @@ class Looked:
 
     findings: tuple[Diagnostic, ...]
     newest: str | None
-    """On the index; None where that could not be told."""
+    """On the index; None where that is unknown."""
 
     @property
     def newer(self) -> bool:
