@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from deployer.cli.print_error import tell
 from deployer.errors import CancelledError
 
 ROOT = Path(__file__).parents[1]
@@ -57,3 +58,18 @@ def test_an_early_ctrl_c_ends_without_a_traceback(
             assert err.strip() == "cancelled", delay
         else:
             assert code in BEFORE_ANY_CODE, (delay, err)
+
+
+def test_a_ctrl_c_while_a_class_is_made_is_a_ctrl_c(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Python 3.11 raises another error from what `__set_name__` raises."""
+
+    class Interrupted:
+        def __set_name__(self, owner: type, name: str) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises((RuntimeError, KeyboardInterrupt)) as caught:
+        type("Owner", (), {"name": Interrupted()})
+    assert tell(caught.value, debug=False) == CancelledError.exit_code
+    assert capsys.readouterr().err == "cancelled\n"

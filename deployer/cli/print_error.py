@@ -18,6 +18,9 @@ from deployer.spelling import harmless, secrets_of, without_secrets
 
 def tell(error: BaseException, *, debug: bool) -> int:
     """Say what went wrong; returns the exit code that `deployer.errors` lists."""
+    if isinstance(error.__cause__, KeyboardInterrupt):
+        # Python 3.11 wraps what comes while a class names its attributes.
+        error = error.__cause__
     match error:
         case click.Abort() | KeyboardInterrupt():
             click.echo("cancelled", err=True)

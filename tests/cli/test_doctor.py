@@ -86,7 +86,7 @@ def test_a_key_that_is_not_set_gets_a_line_to_fill_in(paper: Project) -> None:
     words = ("doctor", "stacks/demo.yaml", "--fix")
     asked = paper.run(*words, env={"LLAMA_API_KEY": None})
     assert asked.code == 3
-    assert "hint: add `--yes` to do it" in asked.err
+    assert "hint: add `--yes` to fix it" in asked.err
     assert file.read_text(encoding="utf-8") == "OTHER=1"
 
     done = paper.run(*words, "--yes", env={"LLAMA_API_KEY": None})

@@ -55,7 +55,7 @@ def test_a_changed_stack_replaces_what_was_never_recorded(crashed: Frozen) -> No
 
 def test_a_copy_that_a_killed_check_left_goes_with_its_server(crashed: Frozen) -> None:
     crashed.start()
-    crashed.dies("_stream", "check", DEMO, "--gate", "restore")
+    crashed.dies("_ask_restored", "check", DEMO, "--gate", "restore")
     assert list((crashed.home / "run").glob("*/copy-*"))
     crashed.write(STACK.replace("ctx_size: 1024", "ctx_size: 3072") + SNAPSHOT)
     crashed.apply()

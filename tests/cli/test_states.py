@@ -163,7 +163,7 @@ def test_a_migration_overwrites_no_other_state(pushed: Project, tmp_path: Path) 
     pushed.run("state", "push", DEMO, other, env={"DEPLOYER_STATE_URL": url})
     done = pushed.run("state", "migrate", DEMO, "--to", url)
     assert done.code == 1
-    assert "holds another state already" in done.err
+    assert "already contains another state" in done.err
 
 
 def test_the_project_file_says_where_states_lie(paper: Project) -> None:

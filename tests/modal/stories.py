@@ -12,6 +12,7 @@ import os
 import random
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -53,6 +54,7 @@ KINDS = (
     "candidate of the key that is live",
 )
 HASTE = 20.0
+_ANSWER_SECONDS = 20
 _KEEP = 5
 _STACK = """\
 version: 1
@@ -244,6 +246,7 @@ def tell(seed: int, cloud: Emulated, folder: Path) -> Told:
         stack.gates_pass = True
         wanted = first if kind == "rolled back" else second
         stack.run(wanted)  # apply again converges
+        _wait_for_an_answer(counts, _server(wanted).key[: apps.KEY_LETTERS])
     wrong += [*_converged(stack, wanted, counts)]
     stack.run({})
     apps_left = [
@@ -332,6 +335,13 @@ def _afterwards(stack: Stack, before: Record, graph: Graph, kind: str) -> Iterat
     if failed and live.key != before.key:
         yield "a version that failed was promoted"
     del graph
+
+
+def _wait_for_an_answer(counts: Counts, key: str) -> None:
+    """Let clients ask until the version answers: a busy machine asks seldom."""
+    deadline = time.monotonic() + _ANSWER_SECONDS
+    while key not in counts.servers and time.monotonic() < deadline:
+        threading.Event().wait(0.02)
 
 
 def _converged(stack: Stack, graph: Graph, counts: Counts) -> Iterator[str]:

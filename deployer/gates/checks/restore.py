@@ -24,7 +24,7 @@ from deployer.gates.harness.answers import (
 from deployer.gates.harness.client import Client, Unanswered, beside
 from deployer.gates.harness.gate import Gate, Subject
 from deployer.gates.harness.requests import CHAT, Body, chat_body
-from deployer.gates.harness.target import Comeback
+from deployer.gates.harness.target import Comeback, Target
 from deployer.stack.fields import gate_options as asked
 from deployer.stack.fields.values import seconds
 
@@ -72,12 +72,10 @@ class Restore(Gate[asked.Restore, BeforeAndAfter]):
             self.target, url=back.url, source_address=back.source_address, live=None
         )
         try:
-            async with beside(client, there) as other:
-                first = await _stream(other)
-                after = [await other.post(CHAT, _body(one)) for one in _PROMPTS]
+            first, after = await _ask_restored(client, there)
         except Unanswered as error:
             return BeforeAndAfter(back, warm, before=before, problem=str(error))
-        return BeforeAndAfter(back, warm, first, before, tuple(after))
+        return BeforeAndAfter(back, warm, first, before, after)
 
     def judge(self, measured: BeforeAndAfter) -> Judgement:
         """Require a restore, then a first token, then the same answers."""
@@ -108,6 +106,14 @@ class Restore(Gate[asked.Restore, BeforeAndAfter]):
             because = f"more than the {show_time(seconds(limit))} of `within`"
             return failed(f"{said}: {because}", **figures)
         return passed(said, **figures)
+
+
+async def _ask_restored(
+    client: Client, there: Target
+) -> tuple[Streamed, tuple[Answer, ...]]:
+    async with beside(client, there) as other:
+        first = await _stream(other)
+        return first, tuple([await other.post(CHAT, _body(one)) for one in _PROMPTS])
 
 
 async def _stream(client: Client) -> Streamed:
