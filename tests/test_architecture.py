@@ -40,8 +40,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "llama": "artefacts diagnostics errors planning runtime spelling stack system",
         "show": "diagnostics planning spelling stack",
         "gates": "errors planning stack system",
-        "engines": "__init__ artefacts diagnostics errors llama planning runtime show spelling"
-        " stack system",
+        "engines": "__init__ artefacts diagnostics errors llama planning runtime show"
+        " spelling stack system",
         "testing": "engines errors planning stack state",
         "usecases": "__init__ artefacts diagnostics engines errors gates gguf llama"
         " planning show spelling stack state system",
