@@ -67,10 +67,10 @@ def _name(path: Path) -> str:
 
 
 def _write_schema(schema: Path) -> Path:
-    from deployer.stack.fields.schema import schema_text  # noqa: PLC0415 - imports the model
+    from deployer.stack.fields.reference import published_schema  # noqa: PLC0415 - imports the model
 
     schema.parent.mkdir(parents=True, exist_ok=True)
-    schema.write_text(schema_text(), encoding="utf-8")
+    schema.write_text(published_schema(), encoding="utf-8")
     return schema
 
 
