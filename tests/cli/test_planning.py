@@ -13,6 +13,7 @@ def test_init_writes_a_stack_that_validates(paper: Project) -> None:
     assert done.code == 0
     assert done.out == (
         "wrote new/mine.yaml\n"
+        "wrote new/base-model.jinja\n"
         "wrote schema/stack.schema.json\n"
         "wrote new/.env.example\n"
         "wrote new/.gitignore\n"

@@ -21,10 +21,10 @@ from deployer.llama.flags.catalogue import (
 from deployer.llama.flags.explain import Known, Renamed, diff, explain
 from deployer.llama.known.tables import renames
 from deployer.planning.argv import words_of
+from deployer.stack.fields.examples import SERVER
 from deployer.stack.fields.marks import fields_of, leaves
 from deployer.stack.fields.server import Server
 from deployer.stack.fields.values import JsonValue
-from tests.planning.examples import SERVER
 
 BUILDS = shipped._read().builds
 READ = Path(__file__).parent.parent / "data" / "server_flags.json"
