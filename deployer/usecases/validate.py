@@ -45,13 +45,15 @@ def validate(
         refuse_build,
         refuse_options,
         refuse_traps,
+        stated_options,
     )
     from deployer.usecases.reading.weights import known_offline  # noqa: PLC0415 - as above
 
     loaded = load(stack_file, engine=engine, allowed=settings.allowed)
     locked = lock_file.read(lock_file.lock_path(stack_file))
     number = number_of(loaded.stack, locked)
-    uncertain = refuse_options(loaded, number)
+    stated = stated_options(loaded, stack_file, settings, locked)
+    uncertain = refuse_options(loaded, stated)
     refuse_build(loaded, number)
     notices = (*uncertain, *refuse_traps(loaded, number))
     return Valid((*loaded.notes, *known_offline(loaded, stack_file)), notices)

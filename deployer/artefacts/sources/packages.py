@@ -20,7 +20,7 @@ from email.parser import BytesHeaderParser
 from pathlib import Path, PurePosixPath
 
 from deployer.artefacts.sources.files import ensure_room, most_bytes, writing
-from deployer.errors import SourceError
+from deployer.errors import SourceError, UnreachableError
 from deployer.planning.events import Progress, Watch
 from deployer.spelling import shown
 from deployer.stack.fields.values import show_bytes
@@ -174,8 +174,8 @@ def _wait(process: subprocess.Popen[bytes], tick: Callable[[], None]) -> int:
             tick()
 
 
-def _unreachable(name: str) -> SourceError:
-    return SourceError(
+def _unreachable(name: str) -> UnreachableError:
+    return UnreachableError(
         f"the package index could not be reached to look for `{name}`",
         hint="check the network and `pip config list`; what is locked and in the "
         "store needs no index",

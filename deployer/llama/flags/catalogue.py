@@ -18,6 +18,7 @@ from typing import TypedDict
 from deployer.diagnostics import UNCERTAIN, Diagnostic, Severity
 from deployer.llama.known.tables import newer, older
 from deployer.spelling import nearest, one_of
+from deployer.stack.fields.values import JsonValue
 
 _DATA = files("deployer.llama.flags") / "data" / "server_flags.json"
 
@@ -306,15 +307,21 @@ class _Exact:
     gone: int | None = None
 
 
-class _Entry(TypedDict, total=False):
+class Entry(TypedDict, total=False):
+    """An option as it is written down; what is empty is left out."""
+
     names: list[str]
     takes: str
     off: list[str]
     hint: str
     values: list[str]
+    lists: bool
     env: str
     standing: str
+    default: str
+    instead: list[str]
     builds: list[tuple[int, int]]
+    """Ranges of builds, in the table of many."""
 
 
 def catalogue_digest() -> str:
@@ -330,21 +337,44 @@ def _read() -> _Shipped:
         for entry in content["exact"]
         for name in entry["names"]
     }
-    options = tuple(map(_entry, content["options"]))
+    options = tuple(
+        (option_of(entry), tuple((a, b) for a, b in entry["builds"]))
+        for entry in content["options"]
+    )
     return _Shipped(tuple(content["builds"]), content["date"], options, exact)
 
 
-def _entry(entry: _Entry) -> tuple[Option, tuple[tuple[int, int], ...]]:
-    option = Option(
+def option_of(entry: Entry) -> Option:
+    """The option that an entry states."""
+    return Option(
         names=tuple(entry["names"]),
         takes=Takes(entry["takes"]),
         off=tuple(entry.get("off", ())),
         hint=entry.get("hint", ""),
         values=tuple(entry.get("values", ())),
+        lists=entry.get("lists", False),
         env=entry.get("env", ""),
         standing=Standing(entry.get("standing", "")),
+        default=entry.get("default", ""),
+        instead=tuple(entry.get("instead", ())),
     )
-    return option, tuple((first, last) for first, last in entry["builds"])
+
+
+def entry_of(option: Option) -> dict[str, JsonValue]:
+    """The entry that states an option, without what is empty."""
+    written: dict[str, JsonValue] = {
+        "names": [*option.names],
+        "takes": option.takes.value,
+        "off": [*option.off],
+        "hint": option.hint,
+        "values": [*option.values],
+        "lists": option.lists,
+        "env": option.env,
+        "standing": option.standing.value,
+        "default": option.default,
+        "instead": [*option.instead],
+    }
+    return {name: value for name, value in written.items() if value}
 
 
 @cache
