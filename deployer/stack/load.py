@@ -206,15 +206,20 @@ class Loaded:
 
 
 def load(
-    path: Path, *, engine: str | None = None, allowed: tuple[Path, ...] = ()
+    path: Path,
+    *,
+    engine: str | None = None,
+    allowed: tuple[Path, ...] = (),
+    unsaved: str | None = None,
 ) -> Loaded:
     """Read a stack and all it extends; ``engine`` wins over the one in the file.
 
     Files that it names lie in its project, or below one of the ``allowed`` folders.
+    What is ``unsaved`` in an editor is read in place of the content of the stack.
 
     Raises StackError with every problem of every file, sorted by place.
     """
-    layers = read_layers(path, allowed=allowed)
+    layers = read_layers(path, allowed=allowed, unsaved=unsaved)
     if layers.tree is None:
         raise StackError(layers.problems)
     tree = _with_engine(layers.tree, engine, path) if engine else layers.tree

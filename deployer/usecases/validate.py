@@ -27,9 +27,18 @@ class Valid:
 
 
 def validate(
-    stack_file: Path, settings: Settings, engine: str | None, *, cached: bool = True
+    stack_file: Path,
+    settings: Settings,
+    engine: str | None,
+    *,
+    cached: bool = True,
+    unsaved: str | None = None,
 ) -> Valid:
-    """Check a stack file offline; raises StackError with every problem."""
+    """Check a stack file offline; raises StackError with every problem.
+
+    What is ``unsaved`` in an editor is checked in place of the content of the file.
+    """
+    cached = cached and unsaved is None
     cache = Cache(settings.home, settings.environment)
     known = cache.find(stack_file, engine) if cached else None
     if known is not None:
@@ -43,7 +52,7 @@ def validate(
     )
     from deployer.usecases.reading.weights import known_offline  # noqa: PLC0415 - as above
 
-    loaded = load(stack_file, engine=engine, allowed=settings.allowed)
+    loaded = load(stack_file, engine=engine, allowed=settings.allowed, unsaved=unsaved)
     refuse_options(loaded)
     refuse_build(loaded)
     locked = lock_file.read(lock_file.lock_path(stack_file))

@@ -35,6 +35,27 @@ def schema_command(of: str) -> None:
     click.echo(text, nl=False)
 
 
+@click.command("lsp", short_help="Answer an editor, by the Language Server Protocol.")
+def lsp_command() -> None:
+    """Answer an editor on stdin and stdout: problems, hover and completion of stacks.
+
+    It speaks the Language Server Protocol and ends when the editor does.  Needs
+    `deployer[editor]`.
+
+    \b
+    Example:
+      deployer lsp
+    """
+    try:
+        from deployer.cli.language_server import serve  # noqa: PLC0415 - slow, and only here
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"the package `{error.name}` is not installed",
+            hint="pip install 'pygls>=2.1'",
+        ) from None
+    serve()
+
+
 @click.command("completion")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion_command(shell: str) -> None:
