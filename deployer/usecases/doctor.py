@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
+from deployer import install_command
 from deployer.artefacts import lock_file
 from deployer.diagnostics import Diagnostic, Severity
 from deployer.engines.place import doctor, doctor_server
@@ -275,7 +276,7 @@ def _extra(module: str, extra: str, what_for: str) -> Diagnostic:
     if find_spec(module) is not None:
         return fine("machine", module)
     what = f"`{module}` is not installed: {what_for} needs it"
-    return Diagnostic("machine", what, f"pip install 'deployer[{extra}]'")
+    return Diagnostic("machine", what, install_command(extra))
 
 
 def server_program(stack: Stack, file: Path) -> Iterator[Diagnostic]:

@@ -141,8 +141,9 @@ def _open(text: str) -> str:
     """Return the brackets that are open at the end of a text."""
     within = ""
     try:
-        for token in yaml.scan(text):  # type: ignore[no-untyped-call]
-            within = _BRACKETS.get(type(token), lambda it: it)(within)
+        for token in yaml.scan(text):
+            if change := _BRACKETS.get(type(token)):
+                within = change(within)
     except yaml.YAMLError:
         pass  # what is wrong stands at the end, where the cursor is
     return within
