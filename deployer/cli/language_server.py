@@ -44,8 +44,16 @@ def server() -> LanguageServer:
 
 
 def serve() -> None:
-    """Answer an editor on stdin and stdout until it ends."""
-    server().start_io()
+    """Answer an editor on stdin and stdout until it ends.
+
+    The protocol counts bytes: the stream that escapes what a terminal would obey is
+    passed by.
+    """
+    with (
+        open(0, "rb", closefd=False) as stdin,
+        open(1, "wb", closefd=False) as stdout,
+    ):
+        server().start_io(stdin, stdout)
 
 
 def _file(document: TextDocument) -> Path:

@@ -9,7 +9,7 @@ events are read one by one, so depth and aliases are bounded before they cost.
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeAlias
@@ -588,6 +588,26 @@ def decoded(data: bytes, file: str) -> str:
         place = _end_of(text[: found.start()], file)
         raise UnreadableError(Diagnostic("", what, "remove it", place=place))
     return text
+
+
+_BRACKETS: Mapping[type, Callable[[str], str]] = {
+    yaml.FlowMappingStartToken: lambda within: f"{within}{{",
+    yaml.FlowSequenceStartToken: lambda within: f"{within}[",
+    yaml.FlowMappingEndToken: lambda within: within[:-1],
+    yaml.FlowSequenceEndToken: lambda within: within[:-1],
+}
+
+
+def open_brackets(text: str) -> str:
+    """Return the brackets that are open at the end of a text."""
+    within = ""
+    try:
+        for token in yaml.scan(text):
+            if change := _BRACKETS.get(type(token)):
+                within = change(within)
+    except yaml.YAMLError:
+        pass  # what is wrong stands at the end, where the cursor is
+    return within
 
 
 def missing(path: Path, text: str) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""What an editor asks about a stack that is being written: problems, hover, words.
+"""Answers to an editor in which a stack is written: problems, hover, completion.
 
 Nothing is fetched and nothing is run.  Lines and columns count from 0 here, as in the
 Language Server Protocol; columns are characters of Python.
@@ -6,12 +6,10 @@ Language Server Protocol; columns are characters of Python.
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-
-import yaml
 
 from deployer.artefacts import lock_file
 from deployer.diagnostics import Diagnostic, Place, Severity
@@ -31,6 +29,7 @@ from deployer.stack.yaml12 import (
     Table,
     UnreadableError,
     node_at,
+    open_brackets,
     parse,
     walk,
 )
@@ -42,12 +41,6 @@ from deployer.usecases.validate import validate
 _HERE: Final = "here-is-the-cursor"
 """Stands for the word below the cursor while the text around it is read."""
 _WORD: Final = re.compile(r"[\w./~-]*$")
-_BRACKETS: Final[Mapping[type, Callable[[str], str]]] = {
-    yaml.FlowMappingStartToken: lambda within: f"{within}{{",
-    yaml.FlowSequenceStartToken: lambda within: f"{within}[",
-    yaml.FlowMappingEndToken: lambda within: within[:-1],
-    yaml.FlowSequenceEndToken: lambda within: within[:-1],
-}
 _FLAGS: Final = ("server", "flags")
 
 
@@ -65,7 +58,7 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What is known of the key below the cursor."""
+    """The key below the cursor, and its meaning."""
 
     line: int
     start: int
@@ -83,7 +76,7 @@ def is_stack(file: Path, text: str) -> bool:
 
 
 def problems(file: Path, text: str, settings: Settings) -> tuple[Diagnostic, ...]:
-    """Everything that `deployer validate` says of a text, by place."""
+    """Return everything that `deployer validate` says of a text, by place."""
     start = Place(str(file))
     try:
         found = validate(file, settings, None, unsaved=text)
@@ -96,7 +89,7 @@ def problems(file: Path, text: str, settings: Settings) -> tuple[Diagnostic, ...
 
 
 def hover(file: Path, text: str, line: int, column: int) -> Shown | None:
-    """What the key below the cursor means; None where there is none."""
+    """Return the meaning of the key below the cursor; None where there is none."""
     try:
         table, _ = parse(text, str(file))
     except UnreadableError:
@@ -121,7 +114,7 @@ def words(file: Path, text: str, line: int, column: int) -> tuple[Word, ...]:
     word = begun[0] if begun else ""
     last = last[: len(last) - len(word)]
     cut = before + last
-    within = _open(cut)
+    within = open_brackets(cut)
     closed = "".join({"[": "]", "{": "}"}[mark] for mark in reversed(within))
     is_key = within[-1:] == "{" or (not within and last.strip(" -") == "")
     if within[-1:] == "{" and re.search(r":\s*$", last):
@@ -135,18 +128,6 @@ def words(file: Path, text: str, line: int, column: int) -> tuple[Word, ...]:
         _, steps = _at(f"{cut}{_HERE}{closed}", file)
         found += _values(file, text, steps, word) if steps else []
     return tuple(found)
-
-
-def _open(text: str) -> str:
-    """Return the brackets that are open at the end of a text."""
-    within = ""
-    try:
-        for token in yaml.scan(text):
-            if change := _BRACKETS.get(type(token)):
-                within = change(within)
-    except yaml.YAMLError:
-        pass  # what is wrong stands at the end, where the cursor is
-    return within
 
 
 def _at(text: str, file: Path) -> tuple[Table, Steps]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from deployer import __version__, version_line
+from deployer import __version__, install_command, version_line
 from deployer.cli.options import json_option
 from deployer.cli.output import json_head, json_line, wrapped
 from deployer.diagnostics import Diagnostic, Severity
@@ -40,7 +40,7 @@ def lsp_command() -> None:
     """Answer an editor on stdin and stdout: problems, hover and completion of stacks.
 
     It speaks the Language Server Protocol and ends when the editor does.  Needs
-    `deployer[editor]`.
+    the extra `editor`.
 
     \b
     Example:
@@ -51,7 +51,7 @@ def lsp_command() -> None:
     except ModuleNotFoundError as error:
         raise UsageError(
             f"the package `{error.name}` is not installed",
-            hint="pip install 'pygls>=2.1'",
+            hint=f"run `{install_command('editor')}`",
         ) from None
     serve()
 
