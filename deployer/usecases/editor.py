@@ -196,7 +196,7 @@ def _of_option(option: Option, known: Catalogue) -> str:
     if option.standing is not Standing.CURRENT:
         lines.append(f"- {option.standing.value.capitalize()}")
     if known.build is not None:
-        unsure = ", read from the nearest build that is known" if known.outside else ""
+        unsure = ", read from the nearest build that is known" if known.beyond else ""
         lines.append(f"- Build: b{known.build}{unsure}")
     return "\n".join(lines)
 

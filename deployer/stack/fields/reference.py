@@ -21,7 +21,7 @@ _UNSET: Final[Mapping[str, str]] = {
     "server": "llama-server's own default",
     "gates": "it does not run",
 }
-"""What is left out, by section, where the field itself does not say."""
+"""By section, for fields that do not say it themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Entry:
 
     @property
     def unset(self) -> str:
-        """What holds where the field is left out, in words."""
+        """The words for a field that is left out."""
         if self.info.is_required():
             return ""
         if self.default is not None:
@@ -81,7 +81,7 @@ class Entry:
         return tuple(p[inner] for p in parts if isinstance(p, dict) and inner in p)
 
     def facts(self) -> Iterator[str]:
-        """What may be written, what holds without it, and what a change costs."""
+        """Yield its type, its default and the cost of a change, a line each."""
         below = ", with the fields below" if self.below else ""
         yield f"Type: {expected(self.schema)}{below}"
         yield "Required" if self.info.is_required() else f"Unset: {self.unset}"
