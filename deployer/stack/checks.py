@@ -335,7 +335,8 @@ def _flag(key: str) -> Iterator[Diagnostic]:
     elif hint := _OWNED.get(_SHORT_OWNED.get(name, name)):
         yield Diagnostic(path, f"`{name}` is not set under `flags`", hint)
     elif field := _fields().get(name):
-        yield Diagnostic(path, f"`{name}` has a field", f"write `{field}` instead")
+        hint = f"write `{field}` instead"
+        yield Diagnostic(path, f"`{name}` has a field", hint, about_key=True)
     elif key != name:
         what = f"options are written without dashes in front: `{key}`"
         if bare == key:

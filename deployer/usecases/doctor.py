@@ -31,8 +31,8 @@ from deployer.usecases.context.settings import Settings
 from deployer.usecases.reading.read_stack import (
     notices_of,
     number_of,
-    refuse_build,
-    refuse_options,
+    option_problems,
+    recipe_problems,
 )
 
 
@@ -388,7 +388,7 @@ def patient_of(file: Path, settings: Settings) -> Patient:
     try:
         loaded = load(file, allowed=settings.allowed)
     except StackError as error:
-        return Patient(file, None, None, tuple(_told(error)))
+        return Patient(file, None, None, tuple(_told(error.problems)))
     try:
         locked = lock_file.read(lock_file.lock_path(file))
     except DeployerError as error:
@@ -401,17 +401,13 @@ def patient_of(file: Path, settings: Settings) -> Patient:
 
 
 def _static(loaded: Loaded, build: int | None) -> Iterator[Diagnostic]:
-    for refuse in (refuse_options, refuse_build):
-        try:
-            refuse(loaded)
-        except StackError as error:
-            yield from _told(error)
+    yield from _told((*option_problems(loaded), *recipe_problems(loaded)))
     for notice in notices_of(loaded, build):
         yield replace(notice, path="stack", what=f"{notice.place}: {notice.what}")
 
 
-def _told(error: StackError) -> Iterator[Diagnostic]:
-    for problem in error.problems:
+def _told(problems: Iterable[Diagnostic]) -> Iterator[Diagnostic]:
+    for problem in problems:
         yield replace(problem, path="stack", what=f"{problem.place}: {problem.what}")
 
 

@@ -37,17 +37,15 @@ def validate(
     from deployer.stack.load import load  # noqa: PLC0415 - the model is slow to import
     from deployer.usecases.reading.read_stack import (  # noqa: PLC0415 - as above
         number_of,
-        refuse_build,
-        refuse_options,
-        refuse_traps,
+        refusals_of,
+        refuse,
     )
     from deployer.usecases.reading.weights import known_offline  # noqa: PLC0415 - as above
 
-    loaded = load(stack_file, engine=engine, allowed=settings.allowed)
-    refuse_options(loaded)
-    refuse_build(loaded)
+    allowed = settings.allowed
+    loaded = load(stack_file, engine=engine, allowed=allowed, further=refusals_of)
     locked = lock_file.read(lock_file.lock_path(stack_file))
-    notices = refuse_traps(loaded, number_of(loaded.stack, locked))
+    notices = refuse(loaded, number_of(loaded.stack, locked))
     return Valid((*loaded.notes, *known_offline(loaded, stack_file)), notices)
 
 

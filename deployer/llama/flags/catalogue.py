@@ -362,7 +362,7 @@ def problems_of(
     for path, group in words:
         for use in _uses(group, found):
             if problem := _problem(use, found, path):
-                yield Diagnostic(path, *problem)
+                yield Diagnostic(path, *problem, about_key=use.option is None)
 
 
 @dataclass(frozen=True, slots=True)

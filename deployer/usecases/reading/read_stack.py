@@ -66,12 +66,24 @@ def notices_of(loaded: Loaded, build: int | None) -> tuple[Diagnostic, ...]:
     return tuple(placed(traps_of(loaded.stack, build), loaded.places, start))
 
 
-def refuse_traps(loaded: Loaded, build: int | None) -> tuple[Diagnostic, ...]:
-    """Return the warnings and notes; raises StackError for issues that are errors."""
-    notices = notices_of(loaded, build)
-    if fatal := [it for it in notices if it.severity is Severity.ERROR]:
+def refusals_of(loaded: Loaded, build: int | None = None) -> Iterator[Diagnostic]:
+    """Yield what the build refuses of a stack: options, its recipe, known issues.
+
+    ``build`` is its number where the lock file knows it; the tag may say it, too.
+    """
+    number = tag_number(loaded.stack)
+    yield from option_problems(loaded)
+    yield from recipe_problems(loaded)
+    for notice in notices_of(loaded, number if build is None else build):
+        if notice.severity is Severity.ERROR:
+            yield notice
+
+
+def refuse(loaded: Loaded, build: int | None) -> tuple[Diagnostic, ...]:
+    """Return the warnings and notes; raises StackError with all that is refused."""
+    if fatal := [*refusals_of(loaded, build)]:
         raise StackError(fatal)
-    return notices
+    return notices_of(loaded, build)
 
 
 _TICK = 20_000_000
@@ -213,15 +225,15 @@ def read(
     """Everything a plan needs of the files; see `deployer.usecases.plan.prepare`."""
     out = leads_out(stack_file, settings.allowed)  # refused below, and not opened
     seen = None if out else look_around(stack_file)
-    loaded = load(stack_file, engine=options.engine, allowed=settings.allowed)
+    loaded = load(
+        stack_file, engine=options.engine, allowed=settings.allowed, further=refusals_of
+    )
     stack = loaded.stack
     found = abilities_of(stack.engine, settings.environment, settings.home)
     abilities = narrowed(stack, found)
     _refuse_snapshot(stack, abilities)
-    refuse_options(loaded)
-    refuse_build(loaded)
     locked = lock_file.read(lock_file.lock_path(stack_file))
-    notices = refuse_traps(loaded, number_of(stack, locked))
+    notices = refuse(loaded, number_of(stack, locked))
     facts = resolved(loaded, stack_file, settings, locked, watch or unwatched, options)
     same = lock_file.pins_same(locked, facts)
     if not same and options.locked:
@@ -247,19 +259,18 @@ def _digests(files: Mapping[str, Path]) -> Flat:
     return {path: sha256_of(file, unwatched) for path, file in files.items()}
 
 
-def refuse_options(loaded: Loaded) -> None:
-    """Raise StackError for options that the build of the tag does not take."""
+def option_problems(loaded: Loaded) -> list[Diagnostic]:
+    """Return the options that the build of the tag does not take."""
     stack = loaded.stack
     words = words_by_field(leaves(stack), build=tag_number(stack))
-    if found := placed(problems_of(words, tag_number(stack)), loaded.places):
-        raise StackError(found)
+    return placed(problems_of(words, tag_number(stack)), loaded.places)
 
 
-def refuse_build(loaded: Loaded) -> None:
-    """Raise StackError for what the recipe of a build from source refuses."""
+def recipe_problems(loaded: Loaded) -> list[Diagnostic]:
+    """Return what the recipe of a build from source refuses."""
     wanted = loaded.stack.llama_cpp
     if wanted.package or wanted.binary or wanted.source == "release":
-        return
+        return []
     from deployer.llama.build.recipe import Target, refusals  # noqa: PLC0415 - for sources
 
     target = Target(
@@ -268,8 +279,7 @@ def refuse_build(loaded: Loaded) -> None:
         architectures=architectures_of(loaded.stack),
         cmake=wanted.cmake or (),
     )
-    if found := placed(refusals(target), loaded.places):
-        raise StackError(found)
+    return placed(refusals(target), loaded.places)
 
 
 def resolved(
