@@ -144,8 +144,9 @@ SPELLED: Mapping[str, set[object]] = {
         "server.ctx_size",
         "server.n_cpu_moe",
     },
-    # what another build means for options
+    # what another build means for options, and a build of which they are not known
     "usecases/plan.py": {"llama_cpp.tag"},
+    "usecases/reading/read_stack.py": {"llama_cpp.tag"},
     # whether the old one comes back where a short look fails
     "usecases/steps.py": {"rollout.on_failure"},
     # what a client has to know: the model, and the context of one slot

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from deployer import install_command
 from deployer.artefacts import lock_file
-from deployer.diagnostics import Diagnostic, Severity
+from deployer.diagnostics import UNCERTAIN, Diagnostic, Severity
 from deployer.engines.place import doctor, doctor_server
 from deployer.engines.registry import ENGINES
 from deployer.errors import DeployerError, LockedError, StackError, UsageError, error_of
@@ -29,10 +29,8 @@ from deployer.system.files import read_regular
 from deployer.usecases.context.deployed import deployed
 from deployer.usecases.context.settings import Settings
 from deployer.usecases.reading.read_stack import (
-    notices_of,
+    findings_of,
     number_of,
-    option_problems,
-    recipe_problems,
 )
 
 
@@ -294,7 +292,9 @@ def server_program(stack: Stack, file: Path) -> Iterator[Diagnostic]:
     path = file.parent / stack.llama_cpp.binary
     try:
         check_binary(path, here=this_platform())
-        yield fine("machine", f"{path} is a program for this machine")
+        what = f"{path} is a program for this machine, of an unknown build"
+        hint = f"`{path} --version` reports it; the stack says {stack.llama_cpp.tag}"
+        yield Diagnostic("machine", what, hint, Severity.NOTE)
     except DeployerError as error:
         yield wrong("machine", error)
 
@@ -394,16 +394,11 @@ def patient_of(file: Path, settings: Settings) -> Patient:
     except DeployerError as error:
         return Patient(file, loaded, None, (wrong("stack", error),))
     build = number_of(loaded.stack, locked)
-    found = tuple(_static(loaded, build))
-    if all(f.severity in (Severity.FINE, Severity.NOTE) for f in found):
+    found = tuple(_told(findings_of(loaded, build)))
+    good = (Severity.FINE, Severity.NOTE)
+    if all(f.severity in good and f.code != UNCERTAIN for f in found):
         found = (fine("stack", f"{file} is valid"), *found)
     return Patient(file, loaded, build, found)
-
-
-def _static(loaded: Loaded, build: int | None) -> Iterator[Diagnostic]:
-    yield from _told((*option_problems(loaded), *recipe_problems(loaded)))
-    for notice in notices_of(loaded, build):
-        yield replace(notice, path="stack", what=f"{notice.place}: {notice.what}")
 
 
 def _told(problems: Iterable[Diagnostic]) -> Iterator[Diagnostic]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deployer.artefacts import lock_file
-from deployer.diagnostics import Diagnostic
+from deployer.diagnostics import UNCERTAIN, Diagnostic
 from deployer.engines.place import render
 from deployer.errors import UsageError
 from deployer.planning.events import Watch, unwatched
@@ -24,6 +24,11 @@ class Valid:
 
     notes: tuple[str, ...]
     notices: tuple[Diagnostic, ...]
+
+    @property
+    def certain(self) -> bool:
+        """Return whether everything was checked; an unknown build leaves options."""
+        return all(it.code != UNCERTAIN for it in self.notices)
 
 
 def validate(

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 from deployer.artefacts import lock_file
 from deployer.artefacts.lock_file import lock_path
 from deployer.artefacts.sources.files import sha256_of
-from deployer.diagnostics import Diagnostic, Place, Severity, placed
+from deployer.diagnostics import UNCERTAIN, Diagnostic, Place, Severity, placed
 from deployer.engines.place import abilities_of, machine_inputs, narrowed
 from deployer.engines.registry import Abilities
 from deployer.errors import StackError, UsageError
-from deployer.llama.flags.catalogue import problems_of
+from deployer.llama.flags.catalogue import catalogue, problems_of
 from deployer.llama.known.traps import traps_of
 from deployer.planning.argv import words_by_field
 from deployer.planning.events import Watch, unwatched
@@ -60,30 +60,32 @@ def number_of(stack: Stack, locked: Facts | None) -> int | None:
     return tag_number(stack) if locked is None else build_number(stack, locked)
 
 
-def notices_of(loaded: Loaded, build: int | None) -> tuple[Diagnostic, ...]:
-    """Return every known issue of a stack on this build, sorted by place."""
-    start = Place(str(loaded.sources[-1] if loaded.sources else "stack"))
-    return tuple(placed(traps_of(loaded.stack, build), loaded.places, start))
+def findings_of(loaded: Loaded, build: int | None) -> tuple[Diagnostic, ...]:
+    """Return what a stack means on this build: options, recipe and known issues.
 
-
-def refusals_of(loaded: Loaded, build: int | None = None) -> Iterator[Diagnostic]:
-    """Yield what the build refuses of a stack: options, its recipe, known issues.
-
-    ``build`` is its number where the lock file knows it; the tag may say it, too.
+    Errors, warnings and notes, each at its place and sorted by it.
     """
-    number = tag_number(loaded.stack)
-    yield from option_problems(loaded)
-    yield from recipe_problems(loaded)
-    for notice in notices_of(loaded, number if build is None else build):
-        if notice.severity is Severity.ERROR:
-            yield notice
+    start = Place(str(loaded.sources[-1] if loaded.sources else "stack"))
+    found = (
+        *_option_findings(loaded, build),
+        *_recipe_problems(loaded, build),
+        *traps_of(loaded.stack, build),
+    )
+    return tuple(placed(found, loaded.places, start))
+
+
+def refusals_of(loaded: Loaded) -> Iterator[Diagnostic]:
+    """Yield the errors among them, of a stack in which other things are wrong, too."""
+    found = findings_of(loaded, tag_number(loaded.stack))
+    yield from (it for it in found if it.severity is Severity.ERROR)
 
 
 def refuse(loaded: Loaded, build: int | None) -> tuple[Diagnostic, ...]:
-    """Return the warnings and notes; raises StackError with all that is refused."""
-    if fatal := [*refusals_of(loaded, build)]:
+    """Return the warnings and notes; raises StackError with every error."""
+    found = findings_of(loaded, build)
+    if fatal := [it for it in found if it.severity is Severity.ERROR]:
         raise StackError(fatal)
-    return notices_of(loaded, build)
+    return found
 
 
 _TICK = 20_000_000
@@ -259,27 +261,30 @@ def _digests(files: Mapping[str, Path]) -> Flat:
     return {path: sha256_of(file, unwatched) for path, file in files.items()}
 
 
-def option_problems(loaded: Loaded) -> list[Diagnostic]:
-    """Return the options that the build of the tag does not take."""
-    stack = loaded.stack
-    words = words_by_field(leaves(stack), build=tag_number(stack))
-    return placed(problems_of(words, tag_number(stack)), loaded.places)
+def _option_findings(loaded: Loaded, build: int | None) -> Iterator[Diagnostic]:
+    """Yield what is wrong with the options of a stack on this build, or uncertain."""
+    known = catalogue(build)
+    if known.beyond:
+        what = f"{known.beyond}: options are checked once the source is here"
+        yield Diagnostic(_TAG, what, "", Severity.NOTE, UNCERTAIN)
+    yield from problems_of(words_by_field(leaves(loaded.stack), build=build), build)
 
 
-def recipe_problems(loaded: Loaded) -> list[Diagnostic]:
-    """Return what the recipe of a build from source refuses."""
+def _recipe_problems(loaded: Loaded, build: int | None) -> Iterator[Diagnostic]:
+    """Yield what the recipe of a build from source refuses."""
     wanted = loaded.stack.llama_cpp
     if wanted.package or wanted.binary or wanted.source == "release":
-        return []
+        return
     from deployer.llama.build.recipe import Target, refusals  # noqa: PLC0415 - for sources
 
-    target = Target(
-        number=tag_number(loaded.stack),
-        cuda=wanted.cuda,
-        architectures=architectures_of(loaded.stack),
-        cmake=wanted.cmake or (),
+    yield from refusals(
+        Target(
+            number=build,
+            cuda=wanted.cuda,
+            architectures=architectures_of(loaded.stack),
+            cmake=wanted.cmake or (),
+        )
     )
-    return placed(refusals(target), loaded.places)
 
 
 def resolved(
