@@ -15,10 +15,10 @@ from deployer.diagnostics import UNCERTAIN, Diagnostic, Severity
 from deployer.engines.place import doctor, doctor_server
 from deployer.engines.registry import ENGINES
 from deployer.errors import DeployerError, LockedError, StackError, UsageError, error_of
-from deployer.gates.harness.answers import Answer
+from deployer.gates.harness.answers import Answer, excerpt
 from deployer.gates.harness.client import Client, Unanswered, connected
 from deployer.gates.harness.target import Target
-from deployer.llama.known.symptoms import symptoms_in
+from deployer.llama.known.symptoms import read_log
 from deployer.stack.checks import NEW_KEY, key_problem
 from deployer.stack.fields.model import Stack
 from deployer.stack.fields.values import show_bytes
@@ -203,8 +203,12 @@ def _build(
 
 
 def read(lines: Iterable[str], name: str) -> tuple[Diagnostic, ...]:
-    """Every known symptom of a log."""
-    found = tuple(
+    """Every known symptom of a log, and the failures that are not known here."""
+    found = read_log(lines)
+    if found.empty:
+        hint = "name the log of the server; `deployer logs STACK` prints it"
+        return (Diagnostic("log", f"{name}: nothing to read", hint),)
+    known = (
         Diagnostic(
             "log",
             f"{name}:{seen.line}: {seen.symptom.meaning}{_times(seen.times)}",
@@ -212,9 +216,17 @@ def read(lines: Iterable[str], name: str) -> tuple[Diagnostic, ...]:
             seen.symptom.severity,
             seen.symptom.id,
         )
-        for seen in symptoms_in(lines)
+        for seen in found.seen
     )
-    return found or (fine("log", f"{name} shows no known issue"),)
+    unknown = (
+        Diagnostic(
+            "log",
+            f"{name}: not known to deployer: line {it.line}: `{excerpt(it.text, 200)}`",
+            "search for it at github.com/ggml-org/llama.cpp/issues",
+        )
+        for it in found.unknown
+    )
+    return (*known, *unknown) or (fine("log", f"{name} shows no known issue"),)
 
 
 def _times(count: int) -> str:
