@@ -266,7 +266,7 @@ def _option_findings(loaded: Loaded, build: int | None) -> Iterator[Diagnostic]:
     known = catalogue(build)
     if known.beyond:
         what = f"{known.beyond}: options are checked once the source is here"
-        yield Diagnostic(_TAG, what, "", Severity.NOTE, UNCERTAIN)
+        yield Diagnostic("llama_cpp.tag", what, "", Severity.NOTE, UNCERTAIN)
     yield from problems_of(words_by_field(leaves(loaded.stack), build=build), build)
 
 
