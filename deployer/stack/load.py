@@ -20,7 +20,7 @@ from deployer.stack.checks import checks
 from deployer.stack.fields.marks import leaves
 from deployer.stack.fields.model import Project, Stack, problems_of
 from deployer.stack.fields.values import HERE, File, Folder, JsonValue
-from deployer.stack.files import Named, named_by
+from deployer.stack.files import FLAGS, Named, named_by
 from deployer.stack.project_root import how_to_allow, may_read, root_of
 from deployer.stack.yaml12 import (
     Broken,
@@ -141,7 +141,10 @@ def _broken_rules(
 ) -> Iterator[Diagnostic]:
     """Every broken rule, except those that may break only because of what is wrong."""
     apart = [dotted(path) for path in wrong]
-    for it in (*checks(stack), *_unusable(stack, written)):
+    rules = tuple(checks(stack))
+    refused = {it.path for it in rules}
+    files = (it for it in _unusable(stack, written) if it.path not in refused)
+    for it in (*rules, *files):
         if not any(_related(p, it.path) or _related(p, it.needs) for p in apart):
             yield it
 
@@ -165,8 +168,38 @@ def _unusable(stack: Stack, written: Written) -> Iterator[Diagnostic]:
                 name = shown(str(place) if it.mark == Folder(scheme=HERE) else it.name)
                 what = f"`{name}` is outside the project of the stack"
                 yield Diagnostic(it.path, what, how_to_allow(place))
-            elif isinstance(it.mark, File) and (told := _trouble_with(place, it.name)):
+            elif told := (
+                _trouble_with(place, it) or _not_carried(stack, it, place, folder)
+            ):
                 yield Diagnostic(it.path, *told)
+
+
+def _not_carried(
+    stack: Stack, it: Named, place: Path, folder: Path
+) -> tuple[str, str] | None:
+    """Why a file or folder of an option cannot be had where the server runs."""
+    if not it.of_option:
+        return None
+    name = it.path.removeprefix(FLAGS)
+    if place.is_dir() and _real(folder).is_relative_to(_real(place)):
+        what = f"`{name}` names a folder that contains the stack, and what is beside it"
+        return what, "name a folder that contains nothing else"
+    if not ENGINES[stack.engine].abilities.remote:
+        return None
+    where = f"write it for the local engine alone, or leave `{name}` out"
+    if isinstance(it.mark, File) and it.mark.written:
+        return f"what `{name}` writes is lost when a container stops", where
+    if place.is_dir():
+        what = f"`{shown(it.name)}` is a folder, and only files go into a container"
+        return what, where
+    if place.suffix.lower() == ".gguf":
+        what = f"`{shown(it.name)}` is a file of weights, which is too large to send"
+        return f"{what} along with an app", where
+    return None
+
+
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))
 
 
 def _places(it: Named, folder: Path) -> Iterator[Path]:
@@ -179,14 +212,19 @@ def _places(it: Named, folder: Path) -> Iterator[Path]:
         yield folder / it.name
 
 
-def _trouble_with(path: Path, name: str) -> tuple[str, str] | None:
+def _trouble_with(path: Path, it: Named) -> tuple[str, str] | None:
+    name, mark = it.name, it.mark
+    if isinstance(mark, Folder):
+        return None
     try:
-        if path.is_file():
+        if path.is_file() or (mark.folder and path.is_dir()):
             return None
         if path.is_dir():
             return f"`{shown(name)}` is a directory", "name the file in it"
     except OSError:
         return f"`{shown(name)}` cannot be read", ""
+    if mark.written and path.parent.is_dir():
+        return None
     what, hint = missing(path, name)
     return what, hint or "paths are relative to the stack"
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from deployer.artefacts import lock_file
 from deployer.artefacts.lock_file import lock_path
-from deployer.artefacts.sources.files import sha256_of
+from deployer.artefacts.sources.files import DigestCache, content_digest, sha256_of
 from deployer.diagnostics import UNCERTAIN, Diagnostic, Place, Severity, placed
 from deployer.engines.place import abilities_of, machine_inputs, narrowed
 from deployer.engines.registry import Abilities
@@ -176,6 +176,8 @@ def _named_paths(stack: Stack, folder: Path) -> Iterator[Path]:
     for it in named_by(stack):
         repository = it.mark == Folder(scheme=HERE)
         yield from places_of(it.name) if repository else (folder / it.name,)
+        if it.served and (folder / it.name).is_dir():
+            yield from (folder / it.name).rglob("*")
     if stack.llama_cpp.binary is not None:
         # Beside a llama-server of the user lie the libraries that it loads.
         beside = Path(os.path.realpath(folder / stack.llama_cpp.binary)).parent
@@ -303,7 +305,8 @@ def resolved(
     stack = loaded.stack
     _refuse_beside(stack, stack_file, settings)
     patches = patches_of(stack, stack_file)
-    inputs = lock_file.inputs_of(stack, _digests_of(stack, stack_file.parent, patches))
+    cache = DigestCache(settings.store.digests, trusts=options.cached)
+    inputs = lock_file.inputs_of(stack, _digests_of(loaded, stack_file, patches, cache))
     build, weights = _kept(stack, locked, inputs)
     for kind, pin in ((Kind.BUILD, build), (Kind.WEIGHTS, weights)):
         if pin is not None:
@@ -327,13 +330,25 @@ def resolved(
 
 
 def _digests_of(
-    stack: Stack, folder: Path, patches: "tuple[Patch, ...]"
+    loaded: Loaded,
+    stack_file: Path,
+    patches: "tuple[Patch, ...]",
+    cache: DigestCache,
 ) -> dict[str, str]:
     """Of the files that a stack names and the lock file stands for."""
     digests = {f"llama_cpp.patches.{patch.name}": patch.digest for patch in patches}
-    for it in named_by(stack):
-        if it.served:
-            digests[it.digest] = sha256_of(folder / it.name, unwatched)
+    for it in named_by(loaded.stack):
+        if not it.served:
+            continue
+        file = stack_file.parent / it.name
+        try:
+            digests[it.digest] = content_digest(
+                file, lambda one: cache.sha256_of(one, unwatched)
+            )
+        except OSError as error:
+            what = f"`{it.name}` cannot be read: {error.strerror}"
+            problem = Diagnostic(it.path, what)
+            raise StackError(placed([problem], loaded.places)) from error
     return digests
 
 
