@@ -51,18 +51,20 @@ def validate(
     from deployer.stack.load import load  # noqa: PLC0415 - the model is slow to import
     from deployer.usecases.reading.read_stack import (  # noqa: PLC0415 - as above
         number_of,
-        refuse_build,
-        refuse_options,
-        refuse_traps,
+        refusals_of,
+        refuse,
     )
     from deployer.usecases.reading.weights import known_offline  # noqa: PLC0415 - as above
 
-    loaded = load(stack_file, engine=engine, allowed=settings.allowed, unsaved=unsaved)
+    loaded = load(
+        stack_file,
+        engine=engine,
+        allowed=settings.allowed,
+        unsaved=unsaved,
+        further=refusals_of,
+    )
     locked = lock_file.read(lock_file.lock_path(stack_file))
-    number = number_of(loaded.stack, locked)
-    uncertain = refuse_options(loaded, number)
-    refuse_build(loaded, number)
-    notices = (*uncertain, *refuse_traps(loaded, number))
+    notices = refuse(loaded, number_of(loaded.stack, locked))
     return Valid((*loaded.notes, *known_offline(loaded, stack_file)), notices)
 
 
