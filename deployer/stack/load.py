@@ -249,21 +249,15 @@ def load(
     *,
     engine: str | None = None,
     allowed: tuple[Path, ...] = (),
-<<<<<<< HEAD
     unsaved: str | None = None,
-=======
     further: Callable[[Loaded], Iterable[Diagnostic]] | None = None,
->>>>>>> main
 ) -> Loaded:
     """Read a stack and all it extends; ``engine`` wins over the one in the file.
 
     Files that it names lie in its project, or below one of the ``allowed`` folders.
-<<<<<<< HEAD
     What is ``unsaved`` in an editor is read in place of the content of the stack.
-=======
     Where something is wrong, ``further`` judges the rest of the stack, so that one run
     reports what later stages would refuse, too.
->>>>>>> main
 
     Raises StackError with every problem of every file, sorted by place.
     """
