@@ -44,6 +44,7 @@ def test_a_known_option_is_explained_with_the_values_it_takes() -> None:
   in a stack    server.n_gpu_layers, written as the build wants it
   names         -ngl, --gpu-layers, --n-gpu-layers
   takes         an integer or `auto` or `all`
+  default       auto
   environment   LLAMA_ARG_N_GPU_LAYERS
 """
     )
