@@ -358,7 +358,8 @@ def _flag(key: str) -> Iterator[Diagnostic]:
     elif refused := _REFUSED.get(name):
         yield Diagnostic(path, f"`{given}` {refused[0]}", refused[1])
     elif field := _fields().get(name):
-        yield Diagnostic(path, f"`{given}` has a field", f"write `{field}` instead")
+        hint = f"write `{field}` instead"
+        yield Diagnostic(path, f"`{given}` has a field", hint, about_key=True)
     elif key != name:
         what = f"options are written without dashes in front: `{key}`"
         if bare == key and "_" not in key:

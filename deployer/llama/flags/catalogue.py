@@ -442,7 +442,7 @@ def problems_of(
             if doubt := _doubt(use, found, path):
                 yield Diagnostic(path, *doubt, Severity.WARNING, UNCERTAIN)
             elif problem := _problem(use, found, path):
-                yield Diagnostic(path, *problem)
+                yield Diagnostic(path, *problem, about_key=use.option is None)
 
 
 @dataclass(frozen=True, slots=True)
