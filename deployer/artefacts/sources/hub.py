@@ -161,7 +161,7 @@ def _by_quant(
 
 
 def _refuse_byte_parts(files: Sequence[str], quant: str | None) -> None:
-    """Raise SourceError where the model is there in parts that llama.cpp cannot load."""
+    """Raise SourceError where the model is in parts that llama.cpp cannot load."""
     for name in files:
         part = _BYTE_PART.fullmatch(name)
         if part and (quant is None or _has(part["whole"][:-5], quant)):

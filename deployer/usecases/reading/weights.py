@@ -398,12 +398,9 @@ def refused_models(loaded: Loaded) -> Iterator[None]:
         yield
     except NoModelError as error:
         model = loaded.stack.model
-        source = next(it for it in SOURCES if getattr(model, it) is not None)
-        path = error.field
-        if path == "model":
-            path = (
-                f"model.{'file' if model.file else 'quant' if model.quant else source}"
-            )
+        named = ("file", "quant", *SOURCES)
+        source = next(it for it in named if getattr(model, it) is not None)
+        path = f"model.{source}" if error.field == "model" else error.field
         raise StackError(
             placed([Diagnostic(path, str(error), error.hint)], loaded.places)
         ) from error
