@@ -72,7 +72,7 @@ def plan(
     read = _new_state if options.without_state else partial(state_of, settings)
     state = read(stack_file, prepared)
     drift: tuple[Drift, ...] = ()
-    seen: tuple[str, ...] = ()
+    seen: tuple[str, ...]
     refreshed = False
     if options.without_state:
         seen = (f"{UNSEEN_STATE}: all counts as new",)
@@ -88,13 +88,15 @@ def plan(
         state = placed(state, settings)
         found, seen, refreshed = _looked(stack_file, settings, state, prepared, options)
         drift += found
-        known = {it.address for it in drift}
         lost = lost_artefacts(state, settings.home) if refreshed else ()
-        drift += tuple(it for it in lost if it.address not in known)
+        drift += tuple(
+            it for it in lost if it.address not in {d.address for d in drift}
+        )
     made = make_plan(prepared.graph, state, drift=drift)
     notes = (*prepared.notes, *build_notes(made.change(Kind.BUILD)), *seen)
-    unseen = options.without_state
-    return Planned(made, prepared, state, facts, notes, unseen, refreshed)
+    return Planned(
+        made, prepared, state, facts, notes, options.without_state, refreshed
+    )
 
 
 def _looked(

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deployer.artefacts.lock_file import lock_path
 from deployer.artefacts.store import STORED, Store
 from deployer.engines.registry import ENGINES
 from deployer.errors import DeployerError
@@ -70,6 +69,8 @@ def _compiling(node: Node, store: Store) -> str:
 def needed(planned: "Planned", settings: Settings, file: Path) -> Iterator[str]:
     """Yield what an apply of this plan lacks, or writes beside the state."""
     if planned.facts is not None:
+        from deployer.artefacts.lock_file import lock_path  # noqa: PLC0415 - imports the model
+
         yield f"apply writes the lock file {lock_path(file)}"
     server = planned.plan.change(Kind.SERVER)
     if server is None or server.after is None or not _is_made(server):

@@ -166,8 +166,8 @@ def destroy_command(
         show.pause()
         click.echo(plan_text(planned.plan, planned.places, steps=True))
         click.echo(
-            "Snapshots are removed, and with --artefacts what stays, too, unless another"
-            " stack needs it.\n"
+            "Snapshots are removed, and with --artefacts also what no other stack"
+            " needs.\n"
             if artefacts
             else "Snapshots are removed; `deployer store gc` removes what stays.\n"
         )

@@ -49,7 +49,6 @@ def print_plan(
     """Print a plan, in a form for people or for programs."""
     seen = planned.prepared if isinstance(planned, Planned) else None
     fit, notices = (None, ()) if seen is None else (seen.fit, seen.notices)
-    refreshed = not isinstance(planned, Planned) or planned.refreshed
     match form:
         case "json":
             from deployer.show.data import plan_data  # noqa: PLC0415 - rare
@@ -58,28 +57,37 @@ def print_plan(
             data = plan_data(planned.plan, planned.places, fit=fit, costs=bill)
             data["notices"] = [diagnostic_data(notice) for notice in notices]
             data["notes"] = [*planned.notes]
-            data["refreshed"] = refreshed
+            data["refreshed"] = _is_refreshed(planned)
             json_line({**data, "file": str(file)})
         case "markdown":
             from deployer.cli.comment import comment_of  # noqa: PLC0415 - rare
 
             click.echo(comment_of(planned, file), nl=False)
         case _:
-            bill = None if planned.plan.is_empty else costs_of(planned.plan)
-            ahead, lacks = ahead_of(planned, file)
-            text = plan_text(
-                planned.plan,
-                planned.places,
-                steps=steps,
-                fit=fit,
-                costs=bill,
-                prospects=ahead,
-                refreshed=refreshed,
-            )
-            notes = (f"note: {note}" for note in (*planned.notes, *lacks))
-            lines = [*notes, *diagnostic_lines(notices)]
-            text = "\n".join((text.removesuffix("\n"), *lines, ""))
+            text = _plan_in_words(planned, file, steps=steps)
             click.echo(f"\n{text}" if apart else text, nl=False)
+
+
+def _is_refreshed(planned: "Planned | SavedPlan") -> bool:
+    return not isinstance(planned, Planned) or planned.refreshed
+
+
+def _plan_in_words(planned: "Planned | SavedPlan", file: Path, *, steps: bool) -> str:
+    seen = planned.prepared if isinstance(planned, Planned) else None
+    ahead, lacks = ahead_of(planned, file)
+    text = plan_text(
+        planned.plan,
+        planned.places,
+        steps=steps,
+        fit=None if seen is None else seen.fit,
+        costs=None if planned.plan.is_empty else costs_of(planned.plan),
+        prospects=ahead,
+        refreshed=_is_refreshed(planned),
+    )
+    notes = (f"note: {note}" for note in (*planned.notes, *lacks))
+    notices = () if seen is None else seen.notices
+    lines = [*notes, *diagnostic_lines(notices)]
+    return "\n".join((text.removesuffix("\n"), *lines, ""))
 
 
 def ahead_of(
