@@ -139,6 +139,8 @@ SPELLED: Mapping[str, set[object]] = {
         "model.mmproj",
         "server.chat_template",
     },
+    # who asked for a file that is something else
+    "gguf/facts.py": {"model.mmproj"},
     # what to write so that it fits
     "gguf/choices.py": {
         "server.cache_type_k",

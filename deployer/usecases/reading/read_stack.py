@@ -49,7 +49,7 @@ from deployer.stack.project_root import (
 )
 from deployer.usecases.context.settings import Options, Settings, patches_folder
 from deployer.usecases.reading.prepared import Prepared, look
-from deployer.usecases.reading.weights import refuse_model, weighed
+from deployer.usecases.reading.weights import refuse_model, refused_models, weighed
 
 if TYPE_CHECKING:
     from deployer.llama.patches import Patch
@@ -326,7 +326,8 @@ def resolved(
         locked.weights if locked else None,
         cached=options.cached,
     )
-    return resolver.facts(stack, inputs, build=build, weights=weights)
+    with refused_models(loaded):
+        return resolver.facts(stack, inputs, build=build, weights=weights)
 
 
 def _digests_of(
