@@ -1,6 +1,6 @@
 """From a stack file to its plan."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from os import urandom
@@ -88,10 +88,8 @@ def plan(
         state = placed(state, settings)
         found, seen, refreshed = _looked(stack_file, settings, state, prepared, options)
         drift += found
-        lost = lost_artefacts(state, settings.home) if refreshed else ()
-        drift += tuple(
-            it for it in lost if it.address not in {d.address for d in drift}
-        )
+        if refreshed:
+            drift += lost_artefacts(state, settings.home, {it.address for it in drift})
     made = make_plan(prepared.graph, state, drift=drift)
     notes = (*prepared.notes, *build_notes(made.change(Kind.BUILD)), *seen)
     return Planned(
@@ -251,12 +249,18 @@ def drift_of(
     return tuple(found)
 
 
-def lost_artefacts(state: State, home: Path) -> tuple[Drift, ...]:
-    """Return artefacts of this machine that are gone, which one look at each shows."""
+def lost_artefacts(
+    state: State, home: Path, known: Collection[str] = ()
+) -> tuple[Drift, ...]:
+    """Return artefacts of this machine that are gone, which one look at each shows.
+
+    Those at ``known`` addresses are reported already.
+    """
     taken = [
         it
         for it in state.live.values()
         if it.kind is not Kind.SERVER
+        and it.address not in known
         and str(it.outputs.get("path")).startswith(str(home / it.kind / it.key))
     ]
     if not taken or not home.is_dir():  # a job of CI plans for another machine
