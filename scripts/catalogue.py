@@ -16,18 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from deployer.llama.build.trees import SourceRequest, Surroundings, fetch_tree, pin_tree
-from deployer.llama.flags.catalogue import catalogue, entry_of
-from deployer.llama.flags.description import describe_tree
+from deployer.llama.catalogue import catalogue, entry_of
+from deployer.llama.description import describe_tree
 from deployer.planning.events import unwatched
 
-TABLE = (
-    Path(__file__).parents[1]
-    / "deployer"
-    / "llama"
-    / "flags"
-    / "data"
-    / "server_flags.json"
-)
+TABLE = Path(__file__).parents[1] / "deployer/llama/data/server_flags.json"
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from deployer.artefacts.store import Entry
 from deployer.artefacts.store import Kind as StoredKind
 from deployer.engines.contract import Left, RemoteStore
 from deployer.engines.local.artefacts import build_of, version_of
-from deployer.engines.local.program import run_server
+from deployer.engines.local.supervise.process import run_server
 from deployer.engines.local.supervise.survivors import (
     holder_of,
     holders,
@@ -29,7 +29,7 @@ from deployer.llama.build.trees import (
     describe_pin,
     pin_first,
 )
-from deployer.llama.flags.description import (
+from deployer.llama.description import (
     Description,
     describe_help,
     describe_tree,

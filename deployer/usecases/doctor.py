@@ -17,8 +17,7 @@ from deployer.engines.place import doctor, doctor_server
 from deployer.engines.registry import ENGINES
 from deployer.errors import DeployerError, LockedError, StackError, UsageError, error_of
 from deployer.gates.harness.answers import Answer, excerpt
-from deployer.gates.harness.client import Client, Unanswered, connected
-from deployer.gates.harness.target import Target
+from deployer.gates.harness.client import Client, Target, Unanswered, connected
 from deployer.llama.known.symptoms import read_log
 from deployer.planning.events import unwatched
 from deployer.planning.graph import tag_number
@@ -302,7 +301,7 @@ def server_program(
     an `apply` asked it.
     """
     from deployer.artefacts.sources import paths  # noqa: PLC0415 - only here
-    from deployer.llama.flags import description  # noqa: PLC0415 - only here
+    from deployer.llama import description  # noqa: PLC0415 - only here
 
     if stack.llama_cpp.binary is None or _runs_elsewhere(stack):
         return

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from deployer.llama.flags import description
-from deployer.llama.flags.catalogue import Option, Standing, Takes
-from deployer.llama.flags.description import Origin, describe, describe_tree
+from deployer.llama import description
+from deployer.llama.catalogue import Option, Standing, Takes
+from deployer.llama.description import Origin, describe, describe_tree
 from deployer.planning.facts import Pin
 
 ARG = r"""

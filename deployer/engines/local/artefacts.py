@@ -8,22 +8,23 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from time import monotonic
 from typing import assert_never
 
 from deployer.artefacts.sources import hub, paths, pypi
 from deployer.artefacts.sources.files import DigestCache
-from deployer.artefacts.sources.packages import gguf_from, server_from
 from deployer.artefacts.sources.paths import absolute
+from deployer.artefacts.sources.pypi import gguf_from, server_from
 from deployer.artefacts.sources.transfer import fetch
 from deployer.artefacts.store import STORED, Entry, Store
 from deployer.engines.contract import pin_of
-from deployer.engines.local.program import run_server
+from deployer.engines.local.supervise.process import run_server
 from deployer.engines.place import Place
 from deployer.errors import EngineError, SourceError
-from deployer.llama.build import releases
+from deployer.llama import description
+from deployer.llama.build.archives import fetch_release
 from deployer.llama.build.compile import Settings, build_from_source
 from deployer.llama.build.trees import TREE_SOURCES, Surroundings
-from deployer.llama.flags import description
 from deployer.llama.known.symptoms import likely_cause
 from deployer.llama.patches import load_patches
 from deployer.planning.events import Say, Talk
@@ -103,6 +104,7 @@ class Artefacts:
         )
 
     def _fill_build(self, pin: Pin, into: Path, *, node: Node, say: Say) -> Flat:
+        begun = monotonic()
         match pin.source:
             case "pypi":
                 pypi.fetch(pin, into, environment=self.place.environment, progress=say)
@@ -115,7 +117,7 @@ class Artefacts:
                 name = server.name
             case "release":
                 downloads = self.store.downloads
-                server = releases.fetch(pin, into, downloads=downloads, progress=say)
+                server = fetch_release(pin, into, downloads=downloads, progress=say)
                 name = "upstream's archive"
             case source if source in TREE_SOURCES:
                 server = self._compile(pin, into, node, say)
@@ -128,11 +130,14 @@ class Artefacts:
                 said = run_server((str(server), "--help"), {}).stdout
                 stated = description.describe_help(said, build_of(version))
                 description.keep(self.store.home, pin, stated)
-        return {
+        about: Flat = {
             "name": f"{name}, {version}",
             "server": server.relative_to(into).as_posix(),
             "version": version,
         }
+        if pin.source in TREE_SOURCES:  # what the next plan says of its time
+            about = {**about, "seconds": round(monotonic() - begun)}
+        return about
 
     def _compile(self, pin: Pin, into: Path, node: Node, say: Say) -> Path:
         """Build from source; what compilers made is kept, and used again."""

@@ -20,7 +20,7 @@ from deployer.diagnostics import UNCERTAIN, Diagnostic, Place, Severity, placed
 from deployer.engines.place import abilities_of, machine_inputs, narrowed
 from deployer.engines.registry import Abilities
 from deployer.errors import StackError, UsageError
-from deployer.llama.flags.catalogue import Catalogue, catalogue, problems_of
+from deployer.llama.catalogue import Catalogue, catalogue, problems_of
 from deployer.llama.known.traps import traps_of
 from deployer.planning.argv import words_by_field
 from deployer.planning.events import Watch, unwatched
@@ -49,7 +49,7 @@ from deployer.stack.project_root import (
 )
 from deployer.usecases.context.settings import Options, Settings, patches_folder
 from deployer.usecases.reading.prepared import Prepared, look
-from deployer.usecases.reading.weights import refuse_model, weighed
+from deployer.usecases.reading.weights import refuse_model, refused_models, weighed
 
 if TYPE_CHECKING:
     from deployer.llama.patches import Patch
@@ -114,7 +114,7 @@ def look_at_all(
     None where one changed since this run began: what is there now may not be what was
     read.  None, too, for a source tree, which has too many files.
     """
-    from deployer.llama.flags import description  # noqa: PLC0415 - not for a known stack
+    from deployer.llama import description  # noqa: PLC0415 - not for a known stack
 
     stack, folder = loaded.stack, stack_file.parent
     if around is None or stack.llama_cpp.source == "path":
@@ -316,7 +316,7 @@ def options_known(
     build: int | None,
 ) -> Catalogue:
     """The options of a build: as it states them, else as the table has them."""
-    from deployer.llama.flags import description  # noqa: PLC0415 - not for a known stack
+    from deployer.llama import description  # noqa: PLC0415 - not for a known stack
 
     found = None if pin is None else description.find(settings.home, pin)
     if found is not None:
@@ -410,7 +410,8 @@ def resolved(
         locked.weights if locked else None,
         cached=options.cached,
     )
-    return resolver.facts(stack, inputs, build=build, weights=weights)
+    with refused_models(loaded):
+        return resolver.facts(stack, inputs, build=build, weights=weights)
 
 
 def _digests_of(

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import assert_never
 
 from deployer.errors import EngineError
-from deployer.llama.flags.catalogue import (
+from deployer.llama.catalogue import (
     Catalogue,
     Life,
     Option,
@@ -26,8 +26,8 @@ from deployer.llama.flags.catalogue import (
     spelled,
     unique,
 )
-from deployer.llama.flags.tree import default_in, successors_in
 from deployer.llama.known.tables import newer, older
+from deployer.llama.tree import default_in, successors_in
 from deployer.spelling import nearest, one_of
 
 

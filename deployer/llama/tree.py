@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from deployer.llama.flags.catalogue import Option, Standing, Takes, unique
+from deployer.llama.catalogue import Option, Standing, Takes, unique
 
 _TOKEN = re.compile(
     r'R"\((?:.*?)\)"|"(?:[^"\\]|\\.)*"|\'(?:[^\'\\]|\\.)*\'|//[^\n]*|/\*.*?\*/|[()\[\]{},]',

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from deployer.artefacts.sources.files import writing
-from deployer.llama.flags.catalogue import (
+from deployer.llama.catalogue import (
     Catalogue,
     Option,
     entry_of,
@@ -109,7 +109,7 @@ def describe_tree(folder: Path) -> Description | None:
 
 def describe(files: Mapping[str, str]) -> Description | None:
     """Read files of a tree, by their path in it; None where they state no options."""
-    from deployer.llama.flags.tree import Source, options_of  # noqa: PLC0415 - once per build
+    from deployer.llama.tree import Source, options_of  # noqa: PLC0415 - once per build
 
     source = Source(files)
     options = options_of(source)
@@ -141,7 +141,7 @@ def describe(files: Mapping[str, str]) -> Description | None:
 
 def describe_help(help_text: str, build: int | None) -> Description:
     """Read what ``llama-server --help`` printed; raises EngineError for no options."""
-    from deployer.llama.flags.explain import catalogue_of_binary  # noqa: PLC0415 - as above
+    from deployer.llama.explain import catalogue_of_binary  # noqa: PLC0415 - as above
 
     options = catalogue_of_binary(help_text, build).options
     return Description(Origin.HELP, options, build=build)
