@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from deployer.llama.flags.catalogue import problems_of
+from deployer.llama.catalogue import problems_of
 from deployer.planning.argv import command_line, words_by_field, words_of
 from deployer.planning.graph import build_number
 from deployer.stack.fields.examples import SERVER
 from deployer.stack.fields.marks import leaves
 from deployer.stack.fields.model import Stack
 from deployer.stack.fields.values import JsonValue
-from deployer.testing.states import facts, stack
+from deployer.testing import facts, stack
 from tests.planning.checking import LOCAL
 
 CATALOGUE = Path(__file__).parent.parent / "data" / "server_flags.json"
