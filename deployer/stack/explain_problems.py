@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from deployer.diagnostics import Diagnostic
+from deployer.engines.registry import ENGINES
 from deployer.spelling import did_you_mean, nearest, one_of, shown
 from deployer.stack.fields.marks import Section, marks_at
 from deployer.stack.fields.model import Stack
@@ -156,7 +157,7 @@ def _unset(path: Steps, node: Node | None) -> bool:
 def _slip(field: Part, node: Node | None, path: Steps) -> str:
     """Return what to write for a value whose meaning is clear; empty for others."""
     low = _least(field)
-    if path[:2] == ("local", "host"):
+    if path[0] in ENGINES and path[-1] == "host":
         return "write one address: lists of them and sockets are not supported"
     if path[:1] == ("server",) and _unset(path, node):
         return "leave it out: that is what unset means"

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from deployer.cli.progress_display import Show
     from deployer.planning.events import Progress, Watch
     from deployer.usecases.plan_file import SavedPlan
+    from deployer.usecases.validate import Valid
 
 
 _AS_FAR_AS_KNOWN = "nothing wrong as far as known, but options are uncertain"
@@ -175,25 +176,27 @@ def validate_command(
         file = subject.file
         found = validate(file, settings_of(), engine, cached=cached)
         listening[file] = found.listens
-        if as_json:
-            told: list[JsonValue] = [
-                diagnostic_data(notice) for notice in found.notices
-            ]
-            about: dict[str, JsonValue] = {"notes": [*found.notes], "notices": told}
-            about["certain"] = found.certain
-            json_line({"type": "valid", "file": str(file), **about})
-            return
-        click.echo(f"{file}: {'valid' if found.certain else _AS_FAR_AS_KNOWN}")
-        for note in found.notes:
-            click.echo(f"  note: {note}")
-        for line in diagnostic_lines(found.notices):
-            click.echo(line)
+        _print_valid(file, found, as_json=as_json)
 
     subjects = subjects_of(paths or recognised(Path()))
     try:
         each(subjects, check, as_json=as_json, annotate=annotate)
     finally:
         print_shared(listening)
+
+
+def _print_valid(file: Path, found: "Valid", *, as_json: bool) -> None:
+    if as_json:
+        told: list[JsonValue] = [diagnostic_data(notice) for notice in found.notices]
+        about: dict[str, JsonValue] = {"notes": [*found.notes], "notices": told}
+        about["certain"] = found.certain
+        json_line({"type": "valid", "file": str(file), **about})
+        return
+    click.echo(f"{file}: {'valid' if found.certain else _AS_FAR_AS_KNOWN}")
+    for note in found.notes:
+        click.echo(f"  note: {note}")
+    for line in diagnostic_lines(found.notices):
+        click.echo(line)
 
 
 @click.command("lock", short_help="Pin what stacks name, in their lock files.")
