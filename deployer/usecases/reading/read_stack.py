@@ -20,7 +20,7 @@ from deployer.diagnostics import UNCERTAIN, Diagnostic, Place, Severity, placed
 from deployer.engines.place import abilities_of, machine_inputs, narrowed
 from deployer.engines.registry import Abilities
 from deployer.errors import StackError, UsageError
-from deployer.llama.catalogue import Catalogue, catalogue, problems_of
+from deployer.llama.catalogue import TABLE, Catalogue, catalogue, problems_of
 from deployer.llama.known.traps import traps_of
 from deployer.planning.argv import words_by_field
 from deployer.planning.events import Watch, unwatched
@@ -276,7 +276,11 @@ def _option_findings(loaded: Loaded, known: Catalogue) -> Iterator[Diagnostic]:
     words = words_by_field(
         leaves(loaded.stack), build=known.build, known=known.spellings
     )
-    yield from problems_of(words, known.build, known)
+    own, wanted = ("binary", "package", "repo", "source_path"), loaded.stack.llama_cpp
+    named = (it for it in own if getattr(wanted, it) is not None)
+    fork = next((f"`llama_cpp.{it}` may be a fork" for it in named), "")
+    unread = fork if known.origin == TABLE else ""
+    yield from problems_of(words, known.build, known, may_differ=unread)
 
 
 def stated_options(
