@@ -112,8 +112,8 @@ class Changed:
 class FlagDiff:
     """Differences in options between two builds, each sorted by name."""
 
-    old: int
-    new: int
+    old: int | None
+    new: int | None
     added: tuple[Option, ...]
     removed: tuple[Option, ...]
     """Gone, or parsed only to be refused; the renamed ones are not among them."""
@@ -126,8 +126,12 @@ class FlagDiff:
 
 
 def diff(old: int, new: int) -> FlagDiff:
+    """Return what is different between two builds, as the table has them."""
+    return compared(catalogue(old), catalogue(new))
+
+
+def compared(before: Catalogue, after: Catalogue) -> FlagDiff:
     """Return what is different between two builds, in the direction asked for."""
-    before, after = catalogue(old), catalogue(new)
     unsure = before.uncertain | after.uncertain
     gone, came = _only_in(before, after, unsure), _only_in(after, before, unsure)
     heirs = {o: words for o in gone if (words := _successor(o, after))}
@@ -135,8 +139,8 @@ def diff(old: int, new: int) -> FlagDiff:
     pairs = [(o, n) for o in before.options if (n := _counterpart(o, after))]
     sure = [(o, n) for o, n in pairs if not unsure & {*o.spellings, *n.spellings}]
     return FlagDiff(
-        old,
-        new,
+        before.build,
+        after.build,
         added=tuple(o for o in came if o not in inherited),
         removed=tuple(o for o in gone if o not in heirs),
         renamed=tuple(Renamed(o.name, words) for o, words in heirs.items()),

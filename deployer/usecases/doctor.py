@@ -32,6 +32,7 @@ from deployer.usecases.context.deployed import deployed
 from deployer.usecases.context.settings import Settings
 from deployer.usecases.reading.read_stack import (
     findings_of,
+    further_advisories,
     number_of,
     stated_options,
 )
@@ -426,7 +427,7 @@ def patient_of(file: Path, settings: Settings) -> Patient:
         return Patient(file, loaded, None, (wrong("stack", error),))
     build = number_of(loaded.stack, locked)
     known = stated_options(loaded, file, settings, locked)
-    found = tuple(_told(findings_of(loaded, known)))
+    found = tuple(_told(findings_of(loaded, known, further_advisories(settings))))
     good = (Severity.FINE, Severity.NOTE)
     if all(f.severity in good and f.code != UNCERTAIN for f in found):
         found = (fine("stack", f"{file} is valid"), *found)

@@ -72,10 +72,9 @@ def plan(
     read = _new_state if options.without_state else partial(state_of, settings)
     state = read(stack_file, prepared)
     drift: tuple[Drift, ...] = ()
-    seen: tuple[str, ...]
     refreshed = False
     if options.without_state:
-        seen = (f"{UNSEEN_STATE}: all counts as new",)
+        seen: tuple[str, ...] = (f"{UNSEEN_STATE}: all counts as new",)
     elif host := elsewhere(state, settings, stack_file):
         seen = (f"`{prepared.name}` runs on host `{host}`: apply it there",)
     else:
@@ -92,9 +91,8 @@ def plan(
             drift += lost_artefacts(state, settings.home, {it.address for it in drift})
     made = make_plan(prepared.graph, state, drift=drift)
     notes = (*prepared.notes, *build_notes(made.change(Kind.BUILD)), *seen)
-    return Planned(
-        made, prepared, state, facts, notes, options.without_state, refreshed
-    )
+    blind = options.without_state
+    return Planned(made, prepared, state, facts, notes, blind, refreshed)
 
 
 def _looked(
@@ -305,7 +303,8 @@ def prepare(
 ) -> "tuple[Prepared, Facts | None]":
     """Read, check, resolve and expand a stack; facts are given where they are new."""
     cache = Cache(settings.home, settings.environment)
-    known = cache.find(stack_file, options.engine) if options.cached else None
+    cached = options.cached and not settings.advisories
+    known = cache.find(stack_file, options.engine) if cached else None
     if known is not None:
         return known, None
     from deployer.usecases.reading.read_stack import read  # noqa: PLC0415 - the model is slow to import

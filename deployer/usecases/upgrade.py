@@ -3,7 +3,7 @@
 import difflib
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -17,16 +17,23 @@ from deployer import DISTRIBUTION, __version__
 from deployer.artefacts import lock_file
 from deployer.artefacts.sources.pypi import Newest, newest
 from deployer.diagnostics import Diagnostic, Severity, place_of
-from deployer.errors import DeployerError, UsageError
+from deployer.errors import DeployerError, UnreachableError, UsageError
+from deployer.llama import description
 from deployer.llama.build.trees import (
     Source,
     SourceRequest,
     Surroundings,
     check_patches,
+    describe_pin,
+    pin_first,
+    pin_tree,
 )
 from deployer.llama.build.trees import number_of as tag_to_number
-from deployer.llama.catalogue import Standing, catalogue, problems_of
+from deployer.llama.catalogue import Catalogue, Standing, catalogue, problems_of
+from deployer.llama.description import Description
+from deployer.llama.explain import compared
 from deployer.llama.git import newest_build
+from deployer.llama.known.advisories import Advisory, exposures_of
 from deployer.llama.known.tables import newer, older
 from deployer.llama.known.traps import changes_between, traps_of
 from deployer.llama.patches import Outcome, Patch, PatchVerdict, load_patches
@@ -43,7 +50,11 @@ from deployer.stack.yaml12 import Steps, parse, plain
 from deployer.system.files import read_regular
 from deployer.usecases.context.settings import Settings, patches_folder
 from deployer.usecases.context.stack_files import name_in, stack_files, text_of
-from deployer.usecases.reading.read_stack import number_of
+from deployer.usecases.reading.read_stack import (
+    further_advisories,
+    number_of,
+    stated_options,
+)
 
 _NEEDLESS = (Outcome.UPSTREAM, Outcome.APPLIED, Outcome.NOT_APPLICABLE)
 
@@ -108,6 +119,8 @@ def _by_range(index: int, patch: Patch, tag: str) -> Move:
     return Move("✔", text, look)
 
 
+_SHOWN = 12
+"""Names of a list that are printed."""
 _TEMPLATE_FIXED = 8753
 """First build that tells outdated chat templates of Gemma 4."""
 _BOM = "\ufeff"
@@ -181,10 +194,13 @@ def upgrade(
     loaded = load(stack_file, allowed=settings.allowed)
     locked = lock_file.read(lock_file.lock_path(stack_file))
     tag = _tag(loaded.stack, wanted.to, settings)
-    old, new = number_of(loaded.stack, locked), tag_to_number(tag)
+    before = _old_side(loaded, stack_file, settings, wanted, watch)
+    target = _side(tag, loaded.stack, settings, wanted, watch)
+    old, new = before.build, target.build
     tree = watch if wanted.with_tree else None
     moves = patch_moves(loaded, stack_file, settings, tag, tree)
-    flags = (*_unknown(old, new), *_flag_edits(loaded.stack, old, new))
+    unknown = _unknown((before, target))
+    flags = (*unknown, *_flag_edits(loaded.stack, before, target))
     pinned = tuple(_pin_edits(loaded.stack, tag))
     edits = [edit for edit, _ in pinned if edit is not None]
     edits += [move.edit for move in moves if move.edit]
@@ -195,7 +211,9 @@ def upgrade(
         *_patch_lines(moves),
         *(line for _, line in flags),
         *_change_lines(after, old, new),
+        *_stated_lines(after, before, target),
         *_trap_lines(loaded.stack, after, old, new),
+        *_exposure_lines(loaded.stack, after, (old, new), further_advisories(settings)),
         *_weights_lines(after, old, new, locked),
     )
     files = tuple(_rewritten(loaded, edits))
@@ -253,25 +271,82 @@ def _patch_lines(moves: tuple[Move, ...]) -> Iterator[Line]:
         yield Line("patches", "-" if move.edit else move.sign, move.text, move.hint)
 
 
-def _unknown(old: int | None, new: int | None) -> Iterator[tuple[Edit | None, Line]]:
-    """The builds of the two whose options are not known."""
-    for build in (old, new):
-        if build is not None and (beyond := catalogue(build).beyond):
-            yield None, Line("flags", "?", f"{beyond}: options are uncertain")
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """One of the two builds, as far as it is known."""
+
+    build: int | None
+    known: Catalogue
+    stated: Description | None
+    """Of its source; None where that was not read."""
+    trouble: str = ""
+    """Why the source could not be asked."""
+
+
+def _side(
+    tag: str, stack: Stack, settings: Settings, wanted: Wanted, watch: Watch
+) -> _Side:
+    """The build of a tag; its source is read where asked for, or where the table ends.
+
+    Raises SourceError where the source has no such tag.
+    """
+    build = tag_to_number(tag)
+    known = catalogue(build)
+    if not (wanted.with_tree or known.beyond):
+        return _Side(build, known, None)
+    around = Surroundings(settings.store.downloads, settings.environment, watch)
+    source, repo = stack.llama_cpp.source, stack.llama_cpp.repo
+    try:
+        if repo is not None or source == "pypi":
+            asked: Source = "pypi" if source == "pypi" else "git"
+            pin = pin_tree(SourceRequest(asked, tag, repo=repo), (), around)
+        else:
+            pin = pin_first(tag, around)
+    except UnreachableError as error:
+        return _Side(build, known, None, error.message)
+    match pin.about.get("number"):
+        case int(number):
+            build = number
+        case _:
+            pass
+    stated = describe_pin(pin, (), around)
+    known = catalogue(build) if stated is None else stated.catalogue(build)
+    return _Side(build, known, stated)
+
+
+def _old_side(
+    loaded: Loaded, stack_file: Path, settings: Settings, wanted: Wanted, watch: Watch
+) -> _Side:
+    """The build that the stack has now: as it was locked, else by its tag."""
+    locked = lock_file.read(lock_file.lock_path(stack_file))
+    build = number_of(loaded.stack, locked)
+    known = stated_options(loaded, stack_file, settings, locked)
+    stated = None if locked is None else description.find(settings.home, locked.build)
+    if stated is None and wanted.with_tree:
+        return _side(loaded.stack.llama_cpp.tag, loaded.stack, settings, wanted, watch)
+    return _Side(build, known, stated)
+
+
+def _unknown(sides: Iterable[_Side]) -> Iterator[tuple[Edit | None, Line]]:
+    """The builds whose options are not known."""
+    for side in sides:
+        if side.known.beyond:
+            hint = side.trouble or "`--tree` reads its source"
+            text = f"{side.known.beyond}: options are uncertain"
+            yield None, Line("flags", "?", text, hint)
 
 
 def _flag_edits(
-    stack: Stack, old: int | None, new: int | None
+    stack: Stack, old: _Side, new: _Side
 ) -> Iterator[tuple[Edit | None, Line]]:
     """What becomes of each option that the new build does not take as it stands."""
-    if new is None:
-        yield None, Line("flags", "?", "the build is not known by number: not judged")
-        return
-    words = dict(words_by_field(leaves(stack), build=new))
-    before = {
-        p.path for p in problems_of(words_by_field(leaves(stack), build=old), old)
-    }
-    for problem in problems_of(tuple(words.items()), new):
+    was, now = (
+        words_by_field(leaves(stack), build=it.build, known=it.known.spellings)
+        for it in (old, new)
+    )
+    words = dict(now)
+    before = {p.path for p in problems_of(was, old.build, old.known)}
+    for problem in problems_of(now, new.build, new.known):
         again = " (it was so before)" if problem.path in before else ""
         if not problem.path.startswith(FLAGS):
             text = f"{problem.path}: {problem.what}{again}"
@@ -283,20 +358,23 @@ def _flag_edits(
             continue
         name, *values = words[problem.path]
         path: Steps = ("server", "flags", problem.path.removeprefix(FLAGS))
-        edit = _instead(path, name, values, new)
+        edit = _instead(path, name, values, new.known)
         if edit is None:
             yield None, Line("flags", "✖", problem.what, problem.hint)
         else:
             yield edit, Line("flags", "±", f"{problem.what}{again}; {_said(edit)}")
 
 
-def _instead(path: Steps, name: str, values: list[str], new: int) -> Edit | None:
+def _instead(
+    path: Steps, name: str, values: list[str], known: Catalogue
+) -> Edit | None:
     """Another name for an option; gone, where there is none; None: only a value."""
-    known = catalogue(new)
     option = known.find(name)
     if option is not None and option.standing is not Standing.REMOVED:
         return None
-    for words in (*newer(name), *older(name, values[0] if values else "")):
+    # Upstream names several successors where another option decides between them.
+    named = option.instead if option is not None and len(option.instead) == 1 else ()
+    for words in (*newer(name), *older(name, values[0] if values else ""), *named):
         spelled, _, value = words.partition(" ")
         found = known.find(spelled)
         if found is None or found.standing is Standing.REMOVED:
@@ -308,6 +386,43 @@ def _instead(path: Steps, name: str, values: list[str], new: int) -> Edit | None
             return Rename(path, bare, value=True)
         return Rename(path, bare, value or None)
     return Remove(path)
+
+
+def _stated_lines(stack: Stack, old: _Side, new: _Side) -> Iterator[Line]:
+    """Where the two builds differ in what they state: defaults, API, saved files."""
+    groups = words_by_field(leaves(stack), build=new.build, known=new.known.spellings)
+    states = {word for _, words in groups for word in words}
+    if not (old.known.beyond or new.known.beyond):
+        for change in compared(old.known, new.known).changed:
+            option = new.known.find(change.name)
+            stated = option is not None and states & {*option.spellings}
+            if change.part == "default" and not stated:
+                text = f"`{change.name.lstrip('-')}`: {change.old} → {change.new}"
+                yield Line("defaults", "~", f"{text} (as the builds print it)")
+    if old.stated is None or new.stated is None:
+        return
+    a, b = old.stated, new.stated
+    for what, before, after in (
+        ("routes", a.routes, b.routes),
+        ("request fields", a.fields, b.fields),
+        ("chat templates", a.templates, b.templates),
+        ("architectures", a.architectures, b.architectures),
+    ):
+        if gone := sorted({*before} - {*after}):
+            yield Line("server API", "▲", f"{what} that are gone: {_some(gone)}")
+        if came := sorted({*after} - {*before}):
+            yield Line("server API", "+", f"new {what}: {_some(came)}")
+    for name, now in b.formats.items():
+        if (was := a.formats.get(name)) is not None and was != now:
+            text = f"{name} files: version {was} → {now}"
+            hint = "saved slots and caches of the old build cannot be restored"
+            yield Line("saved states", "▲", text, hint)
+
+
+def _some(names: list[str]) -> str:
+    """The first names of a list, and how many there are besides."""
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(f"`{name}`" for name in names[:_SHOWN]) + more
 
 
 def _said(edit: Edit) -> str:
@@ -341,6 +456,25 @@ def _trap_lines(
         if caught.code not in was:
             sign = signs[caught.severity.value]
             yield Line("traps entered", sign, _of(caught), caught.hint)
+
+
+def _exposure_lines(
+    before: Stack,
+    after: Stack,
+    builds: tuple[int | None, int | None],
+    further: tuple[Advisory, ...],
+) -> Iterator[Line]:
+    """The advisories that the move ends, and those that hold on the new build."""
+    old, new = builds
+    was = {it.code: it for it in exposures_of(before, old, further) if it.code}
+    now = {it.code: it for it in exposures_of(after, new, further) if it.code}
+    for it in was.values():
+        if it.code not in now and it.severity is not Severity.NOTE:
+            yield Line("advisories left", "✔", _of(it))
+    signs = {"error": "✖", "warning": "▲", "note": "?"}
+    for it in now.values():
+        sign = signs[it.severity.value]
+        yield Line("advisories that hold", sign, _of(it), it.hint)
 
 
 def _of(caught: Diagnostic) -> str:

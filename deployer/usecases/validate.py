@@ -45,13 +45,14 @@ def validate(
 
     What is ``unsaved`` in an editor is checked in place of the content of the file.
     """
-    cached = cached and unsaved is None
+    cached = cached and unsaved is None and not settings.advisories
     cache = Cache(settings.home, settings.environment)
     known = cache.find(stack_file, engine) if cached else None
     if known is not None:
         return Valid(known.notes, known.notices, known.listens)
     from deployer.stack.load import load  # noqa: PLC0415 - the model is slow to import
     from deployer.usecases.reading.read_stack import (  # noqa: PLC0415 - as above
+        further_advisories,
         refusals_of,
         refuse,
         stated_options,
@@ -66,7 +67,11 @@ def validate(
         further=refusals_of,
     )
     locked = lock_file.read(lock_file.lock_path(stack_file))
-    notices = refuse(loaded, stated_options(loaded, stack_file, settings, locked))
+    notices = refuse(
+        loaded,
+        stated_options(loaded, stack_file, settings, locked),
+        further_advisories(settings),
+    )
     stack = loaded.stack
     host, port = stack.of_engine("host"), stack.of_engine("port")
     listens = "" if port is None else f"{host}:{port}"

@@ -25,9 +25,16 @@ def rows(
     `values` makes the value of a key from its text.  Raises TypeError for a key that
     the shape lacks, or for one that is missing.
     """
+    return rows_of(read(name), kind, shape, **values)
+
+
+def rows_of(
+    table: dict[str, Any], kind: str, shape: type[T], **values: Callable[[str], object]
+) -> tuple[T, ...]:
+    """Return the same of a table that was read elsewhere; raises KeyError, too."""
     return tuple(
         shape(**{key: _value(key, value, values) for key, value in row.items()})
-        for row in read(name)[kind]
+        for row in table[kind]
     )
 
 

@@ -470,6 +470,8 @@ CONCERNS: Final[Mapping[str, Callable[[Case], bool]]] = {
 
 
 NEWEST: Final = 10**9
+ADVISORY: Final = ("CVE-", "GHSA-")
+"""Beginnings of names of advisories, which are ignored in the same list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -560,6 +562,8 @@ def _ignores(stack: Stack, caught: tuple[Diagnostic, ...]) -> Iterator[Diagnosti
     for index, ignored in enumerate(stack.ignore or ()):
         path = f"ignore.{index}.trap"
         name = ignored.trap
+        if name.startswith(ADVISORY):
+            continue
         if name not in traps():
             what = f"there is no known issue `{shown(name)}`"
             hint = did_you_mean(name, traps()) or "`deployer traps` lists them"

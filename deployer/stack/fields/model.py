@@ -215,10 +215,17 @@ class Ignored(Section):
     """A known issue that the stack has on purpose."""
 
     trap: Text
-    """Name of the issue; `deployer traps` lists them."""
+    """Name of the issue (`deployer traps` lists them), or of an advisory."""
 
     reason: Text
     """Why it is not one here."""
+
+
+class Policy(Section):
+    """What is refused beyond what cannot work."""
+
+    advisories: Literal["error", "warn"] = "warn"
+    """Reaction to a published vulnerability that the stack is exposed to."""
 
 
 class Stack(Section):
@@ -263,8 +270,11 @@ class Stack(Section):
     rollout: Annotated[Rollout, Effect.NOTE] = Field(default_factory=Rollout)
     """How a new release takes over."""
 
+    policy: Annotated[Policy | None, Effect.NOTE] = None
+    """What is refused beyond what cannot work; unset: nothing."""
+
     ignore: Annotated[tuple[Ignored, ...] | None, Effect.NOTE] = None
-    """Known issues that are not reported, each with a reason; unset: none."""
+    """Known issues and advisories not to report, each with a reason; unset: none."""
 
     @property
     def api_key(self) -> ApiKey | None:

@@ -68,6 +68,11 @@ class Settings:
     """Where the states of the stacks of a folder are, once somebody asked."""
 
     @property
+    def advisories(self) -> str:
+        """The file or address of further advisories; empty for none."""
+        return self.environment.get("DEPLOYER_ADVISORIES", "")
+
+    @property
     def store(self) -> "Store":
         """The artefact store."""
         from deployer.artefacts.store import Store  # noqa: PLC0415 - plan rarely needs it

@@ -6,6 +6,7 @@ plan, and so may a program that a gate names and that was not there before.
 
 import os
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import takewhile
@@ -21,6 +22,11 @@ from deployer.engines.place import abilities_of, machine_inputs, narrowed
 from deployer.engines.registry import Abilities
 from deployer.errors import StackError, UsageError
 from deployer.llama.catalogue import TABLE, Catalogue, catalogue, problems_of
+from deployer.llama.known.advisories import (
+    Advisory,
+    advisories_from,
+    exposures_of,
+)
 from deployer.llama.known.traps import traps_of
 from deployer.planning.argv import words_by_field
 from deployer.planning.events import Watch, unwatched
@@ -47,6 +53,7 @@ from deployer.stack.project_root import (
     may_read,
     root_of,
 )
+from deployer.system.files import read_regular
 from deployer.usecases.context.settings import Options, Settings, patches_folder
 from deployer.usecases.reading.prepared import Prepared, look
 from deployer.usecases.reading.weights import refuse_model, refused_models, weighed
@@ -60,8 +67,10 @@ def number_of(stack: Stack, locked: Facts | None) -> int | None:
     return tag_number(stack) if locked is None else build_number(stack, locked)
 
 
-def findings_of(loaded: Loaded, known: Catalogue) -> tuple[Diagnostic, ...]:
-    """Return what a stack means on a build: options, recipe and known issues.
+def findings_of(
+    loaded: Loaded, known: Catalogue, further: tuple[Advisory, ...] = ()
+) -> tuple[Diagnostic, ...]:
+    """Return what a stack means on a build: options, recipe, issues and advisories.
 
     Errors, warnings and notes, each at its place and sorted by it.
     """
@@ -70,8 +79,33 @@ def findings_of(loaded: Loaded, known: Catalogue) -> tuple[Diagnostic, ...]:
         *_option_findings(loaded, known),
         *_recipe_problems(loaded, known.build),
         *traps_of(loaded.stack, known.build),
+        *exposures_of(loaded.stack, known.build, further),
     )
     return tuple(placed(found, loaded.places, start))
+
+
+def further_advisories(settings: Settings) -> tuple[Advisory, ...]:
+    """Return the advisories of the file or address that the environment names.
+
+    Raises UsageError for one that is not such a table, or cannot be read, and
+    SourceError for an address that does not answer.
+    """
+    if not (named := settings.advisories):
+        return ()
+    if named.startswith("https://"):
+        from deployer.artefacts.sources.transfer import download  # noqa: PLC0415 - rarely set
+
+        with tempfile.TemporaryDirectory(prefix="deployer-") as folder:
+            arrived = Path(folder) / "advisories.toml"
+            download(named, arrived, sha256=None, size=None, progress=unwatched)
+            return advisories_from(arrived.read_text("utf-8"), named)
+    try:
+        return advisories_from(read_regular(Path(named)).decode("utf-8"), named)
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"cannot read `{named}`, which DEPLOYER_ADVISORIES names: {error}",
+            hint="name a TOML file, or an address that begins with https://",
+        ) from error
 
 
 def refusals_of(loaded: Loaded) -> Iterator[Diagnostic]:
@@ -80,9 +114,11 @@ def refusals_of(loaded: Loaded) -> Iterator[Diagnostic]:
     yield from (it for it in found if it.severity is Severity.ERROR)
 
 
-def refuse(loaded: Loaded, known: Catalogue) -> tuple[Diagnostic, ...]:
+def refuse(
+    loaded: Loaded, known: Catalogue, further: tuple[Advisory, ...] = ()
+) -> tuple[Diagnostic, ...]:
     """Return the warnings and notes; raises StackError with every error."""
-    found = findings_of(loaded, known)
+    found = findings_of(loaded, known, further)
     if fatal := [it for it in found if it.severity is Severity.ERROR]:
         raise StackError(fatal)
     return found
@@ -240,13 +276,14 @@ def read(
     abilities = narrowed(stack, found)
     _refuse_snapshot(stack, abilities)
     locked = lock_file.read(lock_file.lock_path(stack_file))
-    refuse(loaded, stated_options(loaded, stack_file, settings, locked))
+    further = further_advisories(settings)
+    refuse(loaded, stated_options(loaded, stack_file, settings, locked), further)
     facts = resolved(loaded, stack_file, settings, locked, watch or unwatched, options)
     same = lock_file.pins_same(locked, facts)
     if not same and options.locked:
         raise _stale(stack_file, locked, facts.inputs, facts)
     takes = _described(loaded, stack_file, settings, facts, watch or unwatched)
-    notices = refuse(loaded, takes)
+    notices = refuse(loaded, takes, further)
     asked = gate_files(stack, stack_file, settings)
     graph = judged_by(expand(stack, facts, abilities, takes.spellings), _digests(asked))
     known = weighed(loaded, stack_file, settings, facts, graph)
