@@ -11,7 +11,14 @@ from deployer.diagnostics import Place
 from deployer.engines.place import Look, look_at
 from deployer.engines.registry import ENGINES
 from deployer.errors import PendingError, UsageError
-from deployer.planning.plan import Action, Change, Drift, Plan, make_plan
+from deployer.planning.plan import (
+    Action,
+    Change,
+    Drift,
+    Plan,
+    make_plan,
+    rolled_back,
+)
 from deployer.planning.resources import Graph, Kind, Node
 from deployer.planning.state import Record, State, node_of
 from deployer.usecases.context.hosts import elsewhere, placed, reconciled
@@ -81,9 +88,9 @@ def plan(
     else:
         # Where nothing new is to begin, what clients reach is what there is.
         graph = {} if options.pending is Pending.CLEAR else prepared.graph
-        thoroughly = options.refresh or options.observe
+        thorough = options.refresh or options.observe
         state, drift = reconciled(
-            state, settings, stack_file, graph, thoroughly=thoroughly
+            state, settings, stack_file, graph, thoroughly=thorough
         )
         state = placed(state, settings)
         found, seen, refreshed = _looked(stack_file, settings, state, prepared, options)
@@ -92,9 +99,9 @@ def plan(
             drift += lost_artefacts(state, settings.home, {it.address for it in drift})
     made = make_plan(prepared.graph, state, drift=drift)
     notes = (*prepared.notes, *build_notes(made.change(Kind.BUILD)), *seen)
-    return Planned(
-        made, prepared, state, facts, notes, options.without_state, refreshed
-    )
+    made = replace(made, rolled_back=rolled_back(prepared.graph, state))
+    unseen = options.without_state
+    return Planned(made, prepared, state, facts, notes, unseen, refreshed)
 
 
 def _looked(
