@@ -59,8 +59,15 @@ def restorable(
         if not candidate:
             copies.append(found.record)
         there = engine.endpoint(found.record, candidate=candidate)
-        detail, source = found.detail, there.source_address
-        return Comeback(found.really, found.seconds, detail, there.url, source)
+        return Comeback(
+            found.really,
+            found.seconds,
+            found.detail,
+            there.url,
+            there.source_address,
+            captured=found.captured,
+            failed=found.failed,
+        )
 
     try:
         yield replace(target, bring_back=bring_back)

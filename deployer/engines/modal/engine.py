@@ -7,7 +7,7 @@ the name that clients know: with the same key, on the same image, from the same 
 of the Volume.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from deployer.engines.contract import Endpoint, Observation, Restored
 from deployer.engines.modal import apps
@@ -23,6 +23,7 @@ from deployer.engines.modal.lower import (
 from deployer.engines.modal.observe import Seeing
 from deployer.engines.modal.program import refuse_missing_client
 from deployer.engines.modal.rollout import Rollout
+from deployer.engines.modal.wait import Started
 from deployer.engines.place import Place
 from deployer.planning.actual import RunningServer
 from deployer.planning.events import Say, Talk
@@ -112,10 +113,17 @@ class ModalEngine:
         if beside:
             record = rollout.copy(record)
             rollout.idle(record, 0)
-        started = rollout.restore(record)
-        really = started.ready is not None and started.ready.restored
-        detail = f"{started.how} in {show_seconds(started.seconds)}"
-        return Restored(really, started.seconds, detail, record)
+        return _restored(rollout.restore(record), record)
+
+    def woken(
+        self, record: Record, ask: Callable[[], object], say: Say
+    ) -> Restored | None:
+        """See `Engine.woken`."""
+        if Kind.SNAPSHOT not in record.needs:
+            ask()
+            return None
+        started = self._rollout(record, say).woken(record, ask)
+        return None if started is None else _restored(started, record)
 
     def flaw(self, record: Record, server: Record | Node) -> str:
         """See `Engine.flaw`: Modal itself makes snapshots anew when they expire."""
@@ -170,3 +178,14 @@ class ModalEngine:
             variables = self._place.environment
             self._accounts[environment] = Account(variables, environment)
         return self._accounts[environment]
+
+
+def _restored(started: Started, record: Record) -> Restored:
+    return Restored(
+        started.really,
+        started.seconds,
+        f"{started.how} in {show_seconds(started.seconds)}",
+        record,
+        captured=started.captured,
+        failed=started.failed,
+    )
