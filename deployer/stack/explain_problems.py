@@ -283,6 +283,8 @@ def _choices(node: Part) -> list[str]:
 
 def _one(node: Part) -> str:
     match node.get("type"):
+        case "integer" if node.get("minimum", 0) == node.get("maximum"):
+            return f"the number {node['maximum']}"
         case "integer":
             return "an integer" + _range(node)
         case "number":

@@ -59,15 +59,9 @@ def restorable(
         if not candidate:
             copies.append(found.record)
         there = engine.endpoint(found.record, candidate=candidate)
-        return Comeback(
-            found.really,
-            found.seconds,
-            found.detail,
-            there.url,
-            there.source_address,
-            captured=found.captured,
-            failed=found.failed,
-        )
+        told = (found.really, found.seconds, found.detail)
+        where = (there.url, there.source_address)
+        return Comeback(*told, *where, captured=found.captured, failed=found.failed)
 
     try:
         yield replace(target, bring_back=bring_back)

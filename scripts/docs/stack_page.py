@@ -1,20 +1,10 @@
 """The reference of stack files: every field of the model, as its marks say."""
 
-import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import cache
-from typing import Any, Final, get_args
+from collections.abc import Iterator
+from typing import Final
 
-from pydantic.fields import FieldInfo
-
-from deployer.stack.fields.marks import Section, fields_of, plain
-from deployer.stack.fields.model import Stack
-from deployer.stack.fields.schema import schema_of
-from deployer.stack.fields.values import Effect, Flag, JsonValue, Marks
+from deployer.stack.fields.reference import Entry, entries
 from scripts.docs.gate_pages import COMMON, facts
-from scripts.docs.types import type_words
-from tests.planning.examples import ADDRESS, EXAMPLES
 
 HEAD: Final = """\
 # Stack reference
@@ -32,58 +22,11 @@ It is made from the declarations that plan, schema and argument list are made fr
 - A field without an engine works on both.
 - A duration is a number of seconds or a text such as `90s`; a size is a number of bytes or a text such as `24GiB`.
 """
-_OPEN: Final = 10**9
-_UNSET: Final[Mapping[str, str]] = {
-    "server": "llama-server's own default",
-    "gates": "it does not run",
-}
-"""What is left out, by section, where the field itself does not say."""
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One field, and where it stands."""
-
-    path: str
-    info: FieldInfo
-    said: str
-    """The description in the schema."""
-    marks: Marks
-    schema: Mapping[str, Any]
-    below: type[Section] | None
-    """The section that it holds, alone, in a list or by name."""
-    listed: str = ""
-    """How an entry of it is written behind its path: `[]`, `.NAME`."""
 
 
 def page() -> str:
     """The whole page, as it is committed."""
     return "\n".join((HEAD.rstrip("\n"), *_sections())) + "\n"
-
-
-def entries(
-    section: type[Section] = Stack, prefix: str = "", inherited: Marks | None = None
-) -> Iterator[Entry]:
-    """Every field that can be written, those of lists and mappings included."""
-    properties = _properties(section)
-    for name, field in fields_of(section).items():
-        info = section.model_fields[name]
-        marks = field.under(inherited)
-        schema = properties[name]
-        listed = {"array": "[]", "object": ".NAME"}.get(schema.get("type", ""), "")
-        below = _held(info.annotation)
-        path = f"{prefix}{name}"
-        yield Entry(
-            path,
-            info,
-            schema["description"],
-            marks,
-            schema,
-            below,
-            listed if below else "",
-        )
-        if below is not None:
-            yield from entries(below, f"{path}{listed}.", marks)
 
 
 def _sections() -> Iterator[str]:
@@ -98,7 +41,7 @@ def _sections() -> Iterator[str]:
             continue
         yield from ("", f"## {entry.path}", "", _about(entry))
         if entry.listed:
-            yield from ("", *_facts(entry, _example_of(entry.path)))
+            yield from ("", *_facts(entry))
         own = [e for e in found if e.path.startswith(f"{entry.path}{entry.listed}.")]
         yield from _gates(own) if entry.path == "gates" else _plainly(own)
 
@@ -117,17 +60,15 @@ def _gates(found: list[Entry]) -> Iterator[str]:
         "A gate that is left out does not run.",
     )
     yield from ("", "### Every gate")
-    options = {entry.path.rpartition(".")[2]: entry for entry in reversed(found)}
+    options = {entry.name: entry for entry in reversed(found)}
     for name in COMMON:
-        entry = replace(options[name], path=f"gates.GATE.{name}")
-        example = _example_of(options[name].path)
-        yield from _entry(entry, level=4, example=example)
+        yield from _entry(options[name], f"#### gates.GATE.{name}")
     for entry in found:
-        name = entry.path.removeprefix("gates.")
+        gate = entry.path.removeprefix("gates.")
         if entry.below is not None:
-            yield from ("", f"### {entry.path}", "", *_gate(entry, name))
-        elif name.rpartition(".")[2] not in COMMON:
-            yield from _entry(entry, level=4)
+            yield from ("", f"### {entry.path}", "", *_gate(entry, gate))
+        elif entry.name not in COMMON:
+            yield from _entry(entry, f"#### {entry.path}")
 
 
 def _gate(entry: Entry, name: str) -> Iterator[str]:
@@ -135,127 +76,26 @@ def _gate(entry: Entry, name: str) -> Iterator[str]:
     yield facts(name)
     yield f"[What it proves, what it costs, and when it fails](../gates/{name}.md)."
     if entry.listed:
-        yield from ("", *_facts(entry, _example_of(entry.path)))
+        yield from ("", *_facts(entry))
 
 
 def _about(entry: Entry) -> str:
     """What a section is, and what holds without it."""
-    text, unset = _told(entry)
     if entry.listed:
-        return text
+        return entry.said
     only = f" Only for the engine `{entry.marks.only}`." if entry.marks.only else ""
     if entry.info.is_required():
-        return f"{text} Required.{only}"
+        return f"{entry.said} Required.{only}"
     if entry.info.default_factory is not None:
-        return f"{text} Unset: what its fields say by themselves.{only}"
-    return f"{text} Unset: {unset}.{only}"
+        return f"{entry.said} Unset: what its fields say by themselves.{only}"
+    return f"{entry.said} Unset: {entry.unset}.{only}"
 
 
-def _entry(entry: Entry, *, level: int = 3, example: str = "") -> Iterator[str]:
-    yield from ("", f"{'#' * level} {entry.path}", "", _told(entry)[0], "")
-    yield from _facts(entry, example or _example_of(entry.path))
+def _entry(entry: Entry, heading: str = "") -> Iterator[str]:
+    yield from ("", heading or f"### {entry.path}", "", entry.said, "")
+    yield from _facts(entry)
 
 
-def _facts(entry: Entry, example: str) -> Iterator[str]:
+def _facts(entry: Entry) -> Iterator[str]:
     """The lines below the sentence of a field."""
-    unset = _told(entry)[1]
-    unit = None if entry.marks.unit is None else entry.marks.unit.value
-    words = type_words(entry.schema, unit)
-    below = ", with the fields below" if entry.below else ""
-    yield f"- Type: {words}{below}"
-    yield "- Required" if entry.info.is_required() else f"- Unset: {unset}"
-    yield f"- A change: {_effect(entry)}"
-    if entry.marks.flags:
-        yield f"- Becomes: {'; '.join(_flag(flag) for flag in entry.marks.flags)}"
-    if entry.marks.only:
-        yield f"- Engine: `{entry.marks.only}` only"
-    if example:
-        yield f"- Example: `{example}`"
-
-
-def _told(entry: Entry) -> tuple[str, str]:
-    """The sentence of a field, and what holds where it is unset."""
-    text = entry.said
-    said, _, unset = text.rstrip(".").partition("; unset: ")
-    if entry.info.is_required():
-        return text, ""
-    if entry.info.default is not None and entry.info.default_factory is None:
-        return text, f"`{_flow(plain(entry.info.default))}`"
-    if unset:
-        return f"{said}.", unset
-    return text, _UNSET.get(entry.path.partition(".")[0], "")
-
-
-def _effect(entry: Entry) -> str:
-    if entry.path in ADDRESS:
-        return "another stack"
-    word = entry.marks.effect.name.lower()
-    if entry.marks.locked and entry.marks.effect is not Effect.NOTE:
-        return f"**{word}**, where the lock file then pins something else"
-    return f"**{word}**"
-
-
-def _flag(flag: Flag) -> str:
-    """Its words, and for which builds."""
-    names = " or ".join(f"`{word}`" for word in (flag.name, flag.off) if word)
-    match flag.since, flag.until:
-        case 0, until if until >= _OPEN:
-            return names
-        case 0, until:
-            return f"{names} up to b{until}"
-        case since, until if until >= _OPEN:
-            return f"{names} from b{since}"
-        case since, until:
-            return f"{names} from b{since} to b{until}"
-
-
-def _example_of(path: str) -> str:
-    """As it is written in the section; the examples are those of the tests."""
-    listed, _, inner = path.replace(".NAME.", "[].").partition("[].")
-    known = {**EXAMPLES, **ADDRESS, "version": (1,)}.get(listed, ())
-    if not inner:
-        return f"{path.rpartition('.')[2]}: {_flow(known[0])}" if known else ""
-    parts = (part for value in known for part in _entries_of(value))
-    found = (part for part in parts if isinstance(part, dict) and inner in part)
-    return next((f"{inner}: {_flow(part[inner])}" for part in found), "")
-
-
-def _entries_of(value: JsonValue) -> list[JsonValue]:
-    """What a list or a mapping by name holds."""
-    match value:
-        case list():
-            return value
-        case dict():
-            return list(value.values())
-        case _:
-            return []
-
-
-def _flow(value: JsonValue) -> str:
-    """YAML of one line, without quotes where none are needed."""
-    match value:
-        case dict():
-            return "{" + ", ".join(f"{k}: {_flow(v)}" for k, v in value.items()) + "}"
-        case list():
-            return f"[{', '.join(_flow(item) for item in value)}]"
-        case str() if value[:1].isdigit() and value.replace(".", "").isdigit():
-            return f'"{value}"'
-        case str():
-            return value
-        case _:
-            return json.dumps(value)
-
-
-def _held(annotation: object) -> type[Section] | None:
-    """The section anywhere in an annotation."""
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        return annotation
-    return next((s for part in get_args(annotation) if (s := _held(part))), None)
-
-
-@cache
-def _properties(section: type[Section]) -> Mapping[str, Any]:
-    schema = schema_of()
-    found = schema if section is Stack else schema["$defs"][section.__name__]
-    properties: Mapping[str, Any] = found["properties"]
-    return properties
+    yield from (f"- {fact}" for fact in entry.facts())

@@ -40,7 +40,8 @@ def test_a_healthy_stack_has_nothing_wrong(live: Project) -> None:
     found = look(live, "stacks/demo.yaml", code=0)
 
     # The ready-made binary does not know its number, the model's template is early.
-    assert set(found) <= {"no-build-number", "outdated-template"}
+    assert set(found) <= {"machine", "no-build-number", "outdated-template"}
+    assert found["machine"][1].endswith("for this machine, of an unknown build")
     assert "error" not in {grade for grade, _ in found.values()}
 
 

@@ -7,13 +7,13 @@ import pytest
 
 from deployer.gguf.memory import Serving
 from deployer.planning.facts import Facts, Pin
+from deployer.stack.fields.examples import EXAMPLES
 from deployer.stack.fields.marks import fields_of
 from deployer.stack.fields.model import Stack
 from deployer.stack.fields.server import Server
 from deployer.stack.fields.values import Flag, JsonValue, Memory
 from deployer.testing.states import stack as stack_of
 from deployer.usecases.reading.weights import serving_of
-from tests.planning.examples import EXAMPLES
 
 LOCKED = Facts(Pin("git", {}, {}), Pin("hub", {}, {}), {})
 MARKED = {n: f for n, f in fields_of(Server).items() if f.memory is not None}

@@ -9,11 +9,11 @@ import pytest
 
 from deployer.planning.argv import command_line, template_file, words_of
 from deployer.planning.graph import build_number
+from deployer.stack.fields.examples import SERVER
 from deployer.stack.fields.marks import leaves
 from deployer.stack.fields.values import JsonValue
 from deployer.testing.states import facts, stack
 from tests.planning.checking import LOCAL
-from tests.planning.examples import SERVER
 
 CATALOGUE = Path(__file__).parent.parent / "data" / "server_flags.json"
 CATALOGUED: Mapping[int, str] = {

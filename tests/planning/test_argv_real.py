@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.planning.examples import SERVER
+from deployer.stack.fields.examples import SERVER
 from tests.planning.test_argv import argv
 
 BUILD = 10434

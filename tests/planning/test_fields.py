@@ -11,13 +11,13 @@ from deployer.planning.graph import expand
 from deployer.planning.plan import Action, make_plan
 from deployer.planning.resources import Graph, Kind
 from deployer.planning.state import State, record_of
+from deployer.stack.fields.examples import ADDRESS, EXAMPLES, ONE_VALUE
 from deployer.stack.fields.marks import Section, fields_of, leaves, marks_at
 from deployer.stack.fields.model import Stack
 from deployer.stack.fields.schema import written_below
 from deployer.stack.fields.values import Effect, JsonValue, Marks
 from deployer.testing.states import facts, stack
 from tests.planning.checking import DROPS, KEEPS, PLAIN
-from tests.planning.examples import ADDRESS, EXAMPLES, ONE_VALUE
 
 EFFECTS: Mapping[str, Effect] = {
     "version": Effect.NOTE,

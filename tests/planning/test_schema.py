@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from deployer.stack.fields.model import Stack
-from deployer.stack.fields.schema import DIALECT, schema_of, schema_text
+from deployer.stack.fields.reference import published_schema
+from deployer.stack.fields.schema import DIALECT, schema_of
 from deployer.stack.yaml12 import parse, plain
 
 ROOT = Path(__file__).parents[2]
@@ -130,7 +131,7 @@ def accepted_by_model(value: object) -> bool:
 
 def test_the_committed_schema_is_the_generated_one() -> None:
     committed = (ROOT / "schema" / "stack.schema.json").read_text("utf-8")
-    assert committed == schema_text(), (
+    assert committed == published_schema(), (
         "run `deployer schema > schema/stack.schema.json`"
     )
 
@@ -165,8 +166,23 @@ def test_every_property_has_a_description_and_every_section_is_closed() -> None:
 
 
 def test_no_editor_is_offered_null() -> None:
-    assert '"null"' not in schema_text()
-    assert "null" not in schema_text()
+    assert "null" not in json.dumps(schema_of())
+
+
+def test_an_editor_shows_of_every_field_what_the_reference_says() -> None:
+    schema = json.loads(published_schema())
+    shown = schema["$defs"]["Server"]["properties"]["ctx_size"]["markdownDescription"]
+    assert "- Type: an integer of at least 1" in shown
+    assert "- Becomes: `--ctx-size`" in shown
+    assert "- A change: **snapshot**" in shown
+    del schema["$defs"]["JsonValue"]
+    for section in (schema, *schema["$defs"].values()):
+        for name, field in section["properties"].items():
+            assert "- A change: " in field["markdownDescription"], name
+    gates = schema["$defs"]["Gates"]["properties"]
+    assert gates["chat"]["defaultSnippets"] == [{"label": "chat", "body": {}}]
+    host = schema["$defs"]["Local"]["properties"]["host"]
+    assert host["examples"][0] == "127.0.0.1"
 
 
 def test_the_full_example_is_accepted_by_both() -> None:

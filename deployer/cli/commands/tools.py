@@ -29,9 +29,9 @@ def schema_command(of: str) -> None:
       deployer schema events
     """
     from deployer.show.data import schema_text  # noqa: PLC0415 - imports the model
-    from deployer.stack.fields import schema  # noqa: PLC0415 - imports the model
+    from deployer.stack.fields.reference import published_schema  # noqa: PLC0415 - as above
 
-    text = schema.schema_text() if of == "stack" else schema_text()
+    text = published_schema() if of == "stack" else schema_text()
     click.echo(text, nl=False)
 
 

@@ -299,7 +299,8 @@ class Started:
         """How it came up, for people."""
         if self.ready is None:
             return "started (whether from a snapshot is unknown)"
-        before = f", after {self.failed} failed restores" if self.failed else ""
+        many = "restore" if self.failed == 1 else "restores"
+        before = f", after {self.failed} failed {many}" if self.failed else ""
         if self.ready.restored:
             return f"restored from its snapshot{before}"
         return f"started and captured{before}" if self.captured else f"started{before}"

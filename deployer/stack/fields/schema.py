@@ -9,7 +9,6 @@ that llama-cpp-python and ollama use.  Dashes are written as underscores.
 
 import ast
 import inspect
-import json
 from collections.abc import Iterator, Mapping
 from functools import cache
 from itertools import pairwise
@@ -29,7 +28,7 @@ IDENTIFIER = "urn:deployer:stack:1"
 def schema_of(root: type[Section] = Stack) -> dict[str, Any]:
     """Return the schema that files are checked against, as plain JSON values."""
     made = root.model_json_schema(mode="validation", schema_generator=_Generator)
-    definitions = made["$defs"]
+    definitions = made.get("$defs", {})
     classes = {section.__name__: section for section in _below(Section)}
     for name, section in ({root.__name__: made} | definitions).items():
         if name not in classes:
@@ -43,11 +42,6 @@ def schema_of(root: type[Section] = Stack) -> dict[str, Any]:
     return {**head, **made}
 
 
-def schema_text() -> str:
-    """The schema as it is committed: indented, in the order of the model."""
-    return json.dumps(schema_of(), indent=2, ensure_ascii=False) + "\n"
-
-
 @cache
 def followed_schema(root: type[Section]) -> Mapping[str, Any]:
     """Return the schema with each reference replaced by what it refers to."""
@@ -56,8 +50,8 @@ def followed_schema(root: type[Section]) -> Mapping[str, Any]:
 
     def followed(node: Any) -> Any:  # noqa: ANN401 - JSON
         match node:
-            case {"$ref": str(name)}:
-                return followed(definitions[name.rpartition("/")[2]])
+            case {"$ref": str(name), **beside}:
+                return {**followed(definitions[name.rpartition("/")[2]]), **beside}
             case dict():
                 return {key: followed(value) for key, value in node.items()}
             case list():
