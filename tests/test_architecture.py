@@ -55,6 +55,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
 
 HOMES: Mapping[str, tuple[str, ...]] = {
     "click": ("cli/",),
+    "lsprotocol": ("cli/language_server.py",),
+    "pygls": ("cli/language_server.py",),
     "dotenv": ("engines/place.py",),
     "filelock": ("artefacts/store.py",),
     "httpx2": (
@@ -137,6 +139,8 @@ SPELLED: Mapping[str, set[object]] = {
         "model.mmproj",
         "server.chat_template",
     },
+    # who asked for a file that is something else
+    "gguf/facts.py": {"model.mmproj"},
     # what to write so that it fits
     "gguf/choices.py": {
         "server.cache_type_k",

@@ -53,7 +53,7 @@ class Probe:
     """Of this path since the record was begun, this one included."""
     server_errors_total: int
     start: str = ""
-    """How the server came up for it; empty where it was awake, or nobody tells."""
+    """Start of the server for it; empty where it was awake, or nobody tells."""
     restores: int = 0
     """Restores of production that its log tells of, those that failed included."""
     restored: int = 0

@@ -243,7 +243,7 @@ _SNAPSHOT: Final = "memory snapshot"
 QUEUE_SECONDS: Final = 900
 """How long a container with its GPU may be waited for."""
 _CONTAINER: Final = "ta-"
-"""How the id of a container begins."""
+"""Beginning of the id of a container."""
 _A_DAY: Final = timedelta(days=1)
 _RAISED: Final = "Traceback (most recent call last):"
 _CRASHED: Final = "Runner failed with exit code"
@@ -296,7 +296,7 @@ class Started:
 
     @property
     def how(self) -> str:
-        """How it came up, for people."""
+        """Description of the start, for people."""
         if self.ready is None:
             return "started (whether from a snapshot is unknown)"
         many = "restore" if self.failed == 1 else "restores"
@@ -418,7 +418,7 @@ def woken(
 
 @dataclass(frozen=True, slots=True)
 class Proven:
-    """What the log tells of a start."""
+    """A start as the log has it."""
 
     ready: Ready
     captured: bool

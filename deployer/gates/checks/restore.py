@@ -39,7 +39,7 @@ _PROMPTS: Final = (
     "What is 17 times 3?",
 )
 _DRILL_SECONDS: Final = 180
-"""What each restore after the first may take beside `idle`."""
+"""Longest time of each restore after the first, beside `idle`."""
 _CAPTURES: Final = 6
 """Starts that capture instead of restoring, before no more are tried: platforms take a
 snapshot for each type of worker."""
@@ -54,7 +54,7 @@ class Drill:
     """The first request after it."""
     after: tuple[Answer, ...] = ()
     problem: str = ""
-    """Why there is no answer after it."""
+    """Reason that there is no answer after it."""
 
     @property
     def restores(self) -> int:

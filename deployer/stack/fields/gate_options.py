@@ -21,7 +21,7 @@ PYTHON_PATTERN = r"^[^:\n]*[^:/\n]\.py:[A-Za-z_][A-Za-z0-9_]*$"
 """File and function, such as `evals/checks.py:smoke`."""
 Share = Annotated[float, Field(ge=0, le=1)]
 CONFIDENCE: Final = 0.95
-"""Of the bound that `gates.restore.success` is compared with, one-sided."""
+"""One-sided, of the bound that `gates.restore.success` is compared with."""
 
 
 class Gate(Section):
