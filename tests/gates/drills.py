@@ -3,9 +3,9 @@
 import json
 from collections.abc import Callable
 
-from deployer.gates.checks.restore import Drill, Drills, Restore
+from deployer.gates.checks.server import Drill, Drills, Restore
 from deployer.gates.harness.answers import Answer, Event, Judgement, Streamed
-from deployer.gates.harness.target import Comeback, Target
+from deployer.gates.harness.client import Comeback, Target
 from deployer.stack.fields import gate_options as asked
 
 BACK = Comeback(

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from deployer.errors import EngineError
-from deployer.gates.checks.restore import Drills, Restore
-from deployer.gates.harness.target import Comeback, Target
+from deployer.gates.checks.server import Drills, Restore
+from deployer.gates.harness.client import Comeback, Target
 from deployer.planning.events import Outcome
 from deployer.stack.fields import gate_options as asked
 from deployer.stack.fields.gate_options import least_share, runs_needed

@@ -16,11 +16,10 @@ from typing import Any, cast
 
 import pytest
 
-from deployer.engines.modal.drive import Account
-from deployer.engines.modal.types import SYSTEM, Line
+from deployer.engines.modal.drive import SYSTEM, Account, Line
 from deployer.engines.modal.wait import RESTORED, Target, proven, seen
 from deployer.errors import GateError
-from deployer.gates.harness.target import Target as Looked
+from deployer.gates.harness.client import Target as Looked
 from deployer.planning.events import Outcome, Verdict
 from deployer.planning.state import Record
 from deployer.runtime.serve import READY, Ready
