@@ -153,6 +153,8 @@ SPELLED: Mapping[str, set[object]] = {
     # what another build means for options, and a build of which they are not known
     "usecases/plan.py": {"llama_cpp.tag"},
     "usecases/reading/read_stack.py": {"llama_cpp.tag"},
+    # what exposes a stack to an advisory
+    "llama/known/advisories.py": {"llama_cpp.cmake", "llama_cpp.tag"},
     # whether the old one comes back where a short look fails
     "usecases/steps.py": {"rollout.on_failure"},
     # a probe waits no longer than its limit

@@ -152,7 +152,7 @@ class Catalogue:
     """Read from this very build; else inferred from its neighbours."""
     options: tuple[Option, ...]
     beyond: str = ""
-    """Why another build stands in for this one; empty where none does."""
+    """Reason why another build stands in for this one; empty where none does."""
     origin: str = TABLE
     """The thing that this was read from."""
     uncertain: frozenset[str] = frozenset()
@@ -219,7 +219,7 @@ def catalogue(build: int | None) -> Catalogue:
 
 
 def _beyond(build: int | None) -> str:
-    """How far a build lies outside of what was read."""
+    """Return how far a build lies outside of what was read."""
     read = _read()
     oldest, newest = read.builds[0], read.builds[-1]
     if build is None:
@@ -547,7 +547,7 @@ def _uses(words: Sequence[str], known: Catalogue) -> Iterator[_Use]:
 def _doubt(
     use: _Use, known: Catalogue, path: str, doubtful: str
 ) -> tuple[str, str] | None:
-    """What cannot be decided about an option on this build, and why."""
+    """Return what cannot be decided about an option on this build, and why."""
     if use.option is None and known.beyond and life_of(use.name) is None:
         _, hint = _never_seen(use, known, path)
         return f"no build that was read has `{use.name[:60]}`, and {known.beyond}", hint

@@ -296,7 +296,7 @@ def _extra(module: str, extra: str, what_for: str) -> Diagnostic:
 def server_program(
     stack: Stack, file: Path, settings: Settings
 ) -> Iterator[Diagnostic]:
-    """Whether a llama-server that the stack names by path is the one for this stack.
+    """Yield whether a llama-server named by path is the one for this stack.
 
     It is not started: it may have come with a pull request.  Its build is known once
     an `apply` asked it.

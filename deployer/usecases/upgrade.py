@@ -280,7 +280,7 @@ class _Side:
     stated: Description | None
     """Of its source; None where that was not read."""
     trouble: str = ""
-    """Why the source could not be asked."""
+    """Reason why the source could not be asked."""
 
 
 def _side(
@@ -389,7 +389,7 @@ def _instead(
 
 
 def _stated_lines(stack: Stack, old: _Side, new: _Side) -> Iterator[Line]:
-    """Where the two builds differ in what they state: defaults, API, saved files."""
+    """Yield what two builds state differently: defaults, API, saved files."""
     groups = words_by_field(leaves(stack), build=new.build, known=new.known.spellings)
     states = {word for _, words in groups for word in words}
     if not (old.known.beyond or new.known.beyond):

@@ -67,11 +67,8 @@ def validate(
         further=refusals_of,
     )
     locked = lock_file.read(lock_file.lock_path(stack_file))
-    notices = refuse(
-        loaded,
-        stated_options(loaded, stack_file, settings, locked),
-        further_advisories(settings),
-    )
+    stated = stated_options(loaded, stack_file, settings, locked)
+    notices = refuse(loaded, stated, further_advisories(settings))
     stack = loaded.stack
     host, port = stack.of_engine("host"), stack.of_engine("port")
     listens = "" if port is None else f"{host}:{port}"

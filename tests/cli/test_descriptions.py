@@ -17,6 +17,7 @@ server:
   ctx_size: 1024
   flags: {FLAG: 4}
 auth: {open: nothing is deployed}
+ignore: [{trap: CVE-2026-134540, reason: nothing is deployed}]
 """
 NEW = """
     add_opt(common_arg(
