@@ -65,7 +65,7 @@ def apply_stack(
             planned = plan_file.held_to(saved, planned, stack_file)
         planned = settled(planned, options.pending)
         engine = settings.engine(planned.plan.engine, stack_file)
-        steps.preflight(engine, steps_of(planned.plan))
+        steps.preflight(engine, steps_of(planned.plan), planned.state)
         if not planned.plan.is_empty and not confirm(planned):
             return None
         if planned.facts is not None:
@@ -187,7 +187,7 @@ def rollback(
         remote = ENGINES[found.state.engine].abilities.remote
         drift = () if remote else drift_of(stack_file, settings, found.state, graph)
         planned = found.plan_to(graph, drift)
-        preflight(found.engine, steps_of(planned.plan))
+        preflight(found.engine, steps_of(planned.plan), found.state)
         if not planned.plan.is_empty and not confirm(planned):
             return None
         cause = f"rollback to {release.number}"

@@ -57,7 +57,7 @@ class World:
     """Artefacts made at the same time."""
 
 
-def preflight(engine: Engine, steps: Sequence[planned.Step]) -> None:
+def preflight(engine: Engine, steps: Sequence[planned.Step], state: State) -> None:
     """Raise what is known to fail, before any question."""
     made: list[Node] = []
     for step in steps:
@@ -69,7 +69,7 @@ def preflight(engine: Engine, steps: Sequence[planned.Step]) -> None:
             case _:
                 pass
     if made:
-        engine.preflight(made)
+        engine.preflight(made, state.serving)
 
 
 def apply(
