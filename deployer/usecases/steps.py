@@ -68,7 +68,7 @@ def preflight(engine: Engine, steps: Sequence[planned.Step], state: State) -> No
                 made.append(node)
             case _:
                 pass
-    if made:
+    if made or any(isinstance(step, planned.Retire) for step in steps):
         engine.preflight(made, state.serving)
 
 

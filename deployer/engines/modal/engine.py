@@ -315,14 +315,14 @@ class ModalEngine:
         """See `Engine.preflight`: nothing is billed before this has passed."""
         refuse_missing_client()
         self._artefacts.expect(nodes)
+        for record in live:
+            self._there(record)
         checked: set[Account] = set()
         for node in nodes:
             account = self._account(node)
             if account not in checked:
                 account.check()
                 checked.add(account)
-                for record in live:
-                    account.refuse_elsewhere(record)
             if (secret := secret_of(node.fields)) is not None:
                 account.require_secret(secret.name, secret.variable)
             if (hub := hub_secret_of(node.fields)) is not None:
