@@ -127,7 +127,8 @@ _GPU = re.compile(r"(?P<type>[^:]+)(:(?P<count>[0-9]{1,3}))?")
 _OPTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,47}")
 _METADATA = "this is an address at which clouds give machines their credentials"
-_SOURCES = ("repo", "path", "url", "pypi")
+SOURCES = ("repo", "path", "url", "pypi")
+"""Fields of the model that say where it comes from."""
 
 _OWNED: Mapping[str, str] = {
     "host": "write `local.host`",
@@ -194,9 +195,9 @@ def gpu_types(stack: Stack) -> tuple[tuple[str, int], ...]:
 
 
 def _model(model: Model) -> Iterator[Diagnostic]:
-    sources = [name for name in _SOURCES if getattr(model, name) is not None]
+    sources = [name for name in SOURCES if getattr(model, name) is not None]
     if not sources:
-        hint = f"add {one_of(_SOURCES)}"
+        hint = f"add {one_of(SOURCES)}"
         yield Diagnostic("model", "nothing says where the weights come from", hint)
     for name in sources[1:]:
         what = f"`{name}` and `{sources[0]}` are two sources of weights"
@@ -221,10 +222,7 @@ def _model(model: Model) -> Iterator[Diagnostic]:
 
 
 def _picked(model: Model) -> Iterator[Diagnostic]:
-    """One file of a repository is picked in exactly one way."""
-    if model.quant is None and model.file is None:
-        hint = "add `quant` (such as `Q4_K_M`) or `file`"
-        yield Diagnostic("model", "nothing says which file of the repository", hint)
+    """One file of a repository is picked in one way; the only one needs none."""
     if model.quant is not None and model.file is not None:
         what = "`file` and `quant` both pick a file"
         yield Diagnostic("model.file", what, "keep one of them")
@@ -360,7 +358,8 @@ def _flag(key: str) -> Iterator[Diagnostic]:
     elif refused := _REFUSED.get(name):
         yield Diagnostic(path, f"`{given}` {refused[0]}", refused[1])
     elif field := _fields().get(name):
-        yield Diagnostic(path, f"`{given}` has a field", f"write `{field}` instead")
+        hint = f"write `{field}` instead"
+        yield Diagnostic(path, f"`{given}` has a field", hint, about_key=True)
     elif key != name:
         what = f"options are written without dashes in front: `{key}`"
         if bare == key and "_" not in key:

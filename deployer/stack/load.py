@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -112,6 +112,7 @@ def _stack_without(refused: list[Steps], values: JsonValue) -> Stack | None:
     copy = json.loads(json.dumps(values))
     for path in refused:
         _take_out(copy, path)
+    copy.setdefault("name", "stack")  # so that a wrong name hides nothing else
     try:
         return Stack.model_validate_json(json.dumps(copy))
     except ValidationError:
@@ -244,15 +245,23 @@ class Loaded:
 
 
 def load(
-    path: Path, *, engine: str | None = None, allowed: tuple[Path, ...] = ()
+    path: Path,
+    *,
+    engine: str | None = None,
+    allowed: tuple[Path, ...] = (),
+    unsaved: str | None = None,
+    further: Callable[[Loaded], Iterable[Diagnostic]] | None = None,
 ) -> Loaded:
     """Read a stack and all it extends; ``engine`` wins over the one in the file.
 
     Files that it names lie in its project, or below one of the ``allowed`` folders.
+    What is ``unsaved`` in an editor is read in place of the content of the stack.
+    Where something is wrong, ``further`` judges the rest of the stack, so that one run
+    reports what later stages would refuse, too.
 
     Raises StackError with every problem of every file, sorted by place.
     """
-    layers = read_layers(path, allowed=allowed)
+    layers = read_layers(path, allowed=allowed, unsaved=unsaved)
     if layers.tree is None:
         raise StackError(layers.problems)
     tree = _with_engine(layers.tree, engine, path) if engine else layers.tree
@@ -262,10 +271,24 @@ def load(
     values = plain(tree)
     stack, problems = validated(Written(tree, places, broken, path, allowed), values)
     problems += layers.problems
-    if problems or stack is None:
+    if stack is None:
         raise StackError(problems)
-    notes = _notes(stack, places)
-    return Loaded(stack, places, tuple(layers.sources), _digest(values), notes)
+    sources, notes = tuple(layers.sources), _notes(stack, places)
+    loaded = Loaded(stack, places, sources, _digest(values), notes)
+    if problems:
+        rest = further(loaded) if further is not None else ()
+        raise StackError([*problems, *_apart(rest, problems)])
+    return loaded
+
+
+def _apart(
+    rest: Iterable[Diagnostic], problems: Sequence[Diagnostic]
+) -> Iterator[Diagnostic]:
+    """Yield what is not only wrong because of the problems that are known."""
+    for it in rest:
+        known = (problem.path for problem in problems)
+        if not any(_related(p, it.path) or _related(p, it.needs) for p in known):
+            yield it
 
 
 def _with_engine(tree: Table, engine: str, path: Path) -> Table:

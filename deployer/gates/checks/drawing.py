@@ -9,12 +9,15 @@ from typing import Final
 from pydantic import Field, RootModel, ValidationError
 
 from deployer.gates.harness.answers import (
+    CHAT,
     Answer,
+    Body,
     Broken,
     Completion,
     Judgement,
     Shape,
     Timings,
+    chat_body,
     failed,
     inapplicable,
     passed,
@@ -25,7 +28,6 @@ from deployer.gates.harness.answers import (
 )
 from deployer.gates.harness.client import Client
 from deployer.gates.harness.gate import Gate, Subject
-from deployer.gates.harness.requests import CHAT, Body, chat_body
 from deployer.stack.fields import gate_options as asked
 from deployer.stack.fields.values import JsonValue
 

@@ -4,9 +4,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from deployer.gates.checks.vision import picture_body
+from deployer.gates.checks.chat import picture_body
 from deployer.gates.harness.answers import (
+    CHAT,
     Answer,
+    Body,
     Broken,
     Completion,
     ContextProps,
@@ -14,6 +16,7 @@ from deployer.gates.harness.answers import (
     ErrorDetail,
     Judgement,
     Shape,
+    chat_body,
     error_message,
     excerpt,
     fail,
@@ -26,7 +29,6 @@ from deployer.gates.harness.answers import (
 )
 from deployer.gates.harness.client import Client
 from deployer.gates.harness.gate import Gate, Subject
-from deployer.gates.harness.requests import CHAT, Body, chat_body
 from deployer.planning.events import Exchange
 from deployer.stack.fields import gate_options as asked
 

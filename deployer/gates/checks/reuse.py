@@ -8,12 +8,15 @@ from typing import Final
 from pydantic import Field
 
 from deployer.gates.harness.answers import (
+    CHAT,
     Answer,
+    Body,
     Broken,
     Judgement,
     Message,
     Shape,
     Usage,
+    chat_body,
     excerpt,
     failed,
     inapplicable,
@@ -24,10 +27,8 @@ from deployer.gates.harness.answers import (
     unmeasured,
     within,
 )
-from deployer.gates.harness.client import Client, Unanswered, beside
+from deployer.gates.harness.client import Client, Comeback, Unanswered, beside
 from deployer.gates.harness.gate import Gate, Subject
-from deployer.gates.harness.requests import CHAT, Body, chat_body
-from deployer.gates.harness.target import Comeback
 from deployer.stack.fields import gate_options as asked
 from deployer.stack.fields.values import JsonValue
 from deployer.system.files import read_regular

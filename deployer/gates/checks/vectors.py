@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from deployer.gates.harness.answers import (
     Answer,
+    Body,
     Broken,
     ContextProps,
     Judgement,
@@ -26,7 +27,6 @@ from deployer.gates.harness.answers import (
 )
 from deployer.gates.harness.client import Client
 from deployer.gates.harness.gate import Gate, Subject
-from deployer.gates.harness.requests import Body
 from deployer.stack.fields import gate_options as asked
 from deployer.system.files import read_regular
 

@@ -20,7 +20,7 @@ from deployer.diagnostics import UNCERTAIN, Diagnostic, Place, Severity, placed
 from deployer.engines.place import abilities_of, machine_inputs, narrowed
 from deployer.engines.registry import Abilities
 from deployer.errors import StackError, UsageError
-from deployer.llama.flags.catalogue import Catalogue, catalogue, problems_of
+from deployer.llama.catalogue import catalogue, problems_of
 from deployer.llama.known.traps import traps_of
 from deployer.planning.argv import words_by_field
 from deployer.planning.events import Watch, unwatched
@@ -49,7 +49,7 @@ from deployer.stack.project_root import (
 )
 from deployer.usecases.context.settings import Options, Settings, patches_folder
 from deployer.usecases.reading.prepared import Prepared, look
-from deployer.usecases.reading.weights import refuse_model, weighed
+from deployer.usecases.reading.weights import refuse_model, refused_models, weighed
 
 if TYPE_CHECKING:
     from deployer.llama.patches import Patch
@@ -60,21 +60,34 @@ def number_of(stack: Stack, locked: Facts | None) -> int | None:
     return tag_number(stack) if locked is None else build_number(stack, locked)
 
 
-def notices_of(loaded: Loaded, build: int | None) -> tuple[Diagnostic, ...]:
-    """Return every known issue of a stack on this build, sorted by place."""
+def findings_of(loaded: Loaded, build: int | None) -> tuple[Diagnostic, ...]:
+    """Return what a stack means on this build: options, recipe and known issues.
+
+    Errors, warnings and notes, each at its place and sorted by it.
+    """
     start = Place(str(loaded.sources[-1] if loaded.sources else "stack"))
-    return tuple(placed(traps_of(loaded.stack, build), loaded.places, start))
+    found = (
+        *_option_findings(loaded, build),
+        *_recipe_problems(loaded, build),
+        *traps_of(loaded.stack, build),
+    )
+    return tuple(placed(found, loaded.places, start))
 
 
-def refuse_traps(loaded: Loaded, build: int | None) -> tuple[Diagnostic, ...]:
-    """Return the warnings and notes; raises StackError for issues that are errors."""
-    notices = notices_of(loaded, build)
-    if fatal := [it for it in notices if it.severity is Severity.ERROR]:
+def refusals_of(loaded: Loaded) -> Iterator[Diagnostic]:
+    """Yield the errors among them, of a stack in which other things are wrong, too."""
+    found = findings_of(loaded, tag_number(loaded.stack))
+    yield from (it for it in found if it.severity is Severity.ERROR)
+
+
+def refuse(loaded: Loaded, build: int | None) -> tuple[Diagnostic, ...]:
+    """Return the warnings and notes; raises StackError with every error."""
+    found = findings_of(loaded, build)
+    if fatal := [it for it in found if it.severity is Severity.ERROR]:
         raise StackError(fatal)
-    return notices
+    return found
 
 
-_TAG = "llama_cpp.tag"
 _TICK = 20_000_000
 """Nanoseconds that the clock of a file system may be behind."""
 _MEMORY_LIMIT = "/sys/fs/cgroup/memory.max"
@@ -216,16 +229,15 @@ def read(
     """Everything a plan needs of the files; see `deployer.usecases.plan.prepare`."""
     out = leads_out(stack_file, settings.allowed)  # refused below, and not opened
     seen = None if out else look_around(stack_file)
-    loaded = load(stack_file, engine=options.engine, allowed=settings.allowed)
+    loaded = load(
+        stack_file, engine=options.engine, allowed=settings.allowed, further=refusals_of
+    )
     stack = loaded.stack
     found = abilities_of(stack.engine, settings.environment, settings.home)
     abilities = narrowed(stack, found)
     _refuse_snapshot(stack, abilities)
     locked = lock_file.read(lock_file.lock_path(stack_file))
-    number = number_of(stack, locked)
-    uncertain = refuse_options(loaded, number)
-    refuse_build(loaded, number)
-    notices = (*uncertain, *refuse_traps(loaded, number))
+    notices = refuse(loaded, number_of(stack, locked))
     facts = resolved(loaded, stack_file, settings, locked, watch or unwatched, options)
     same = lock_file.pins_same(locked, facts)
     if not same and options.locked:
@@ -251,41 +263,30 @@ def _digests(files: Mapping[str, Path]) -> Flat:
     return {path: sha256_of(file, unwatched) for path, file in files.items()}
 
 
-def refuse_options(loaded: Loaded, build: int | None) -> tuple[Diagnostic, ...]:
-    """Return what is uncertain about the options of a stack on this build.
-
-    Raises StackError for options that the build does not take.
-    """
+def _option_findings(loaded: Loaded, build: int | None) -> Iterator[Diagnostic]:
+    """Yield what is wrong with the options of a stack on this build, or uncertain."""
     known = catalogue(build)
-    words = words_by_field(leaves(loaded.stack), build=build)
-    found = placed((*_beyond(known), *problems_of(words, build)), loaded.places)
-    if refused := [it for it in found if it.severity is Severity.ERROR]:
-        raise StackError(refused)
-    return tuple(found)
-
-
-def _beyond(known: Catalogue) -> Iterator[Diagnostic]:
-    """Say that the options of this build are not known yet, if they are not."""
     if known.beyond:
         what = f"{known.beyond}: options are checked once the source is here"
-        yield Diagnostic(_TAG, what, "", Severity.NOTE, UNCERTAIN)
+        yield Diagnostic("llama_cpp.tag", what, "", Severity.NOTE, UNCERTAIN)
+    yield from problems_of(words_by_field(leaves(loaded.stack), build=build), build)
 
 
-def refuse_build(loaded: Loaded, build: int | None) -> None:
-    """Raise StackError for what the recipe of a build from source refuses."""
+def _recipe_problems(loaded: Loaded, build: int | None) -> Iterator[Diagnostic]:
+    """Yield what the recipe of a build from source refuses."""
     wanted = loaded.stack.llama_cpp
     if wanted.package or wanted.binary or wanted.source == "release":
         return
     from deployer.llama.build.recipe import Target, refusals  # noqa: PLC0415 - for sources
 
-    target = Target(
-        number=build,
-        cuda=wanted.cuda,
-        architectures=architectures_of(loaded.stack),
-        cmake=wanted.cmake or (),
+    yield from refusals(
+        Target(
+            number=build,
+            cuda=wanted.cuda,
+            architectures=architectures_of(loaded.stack),
+            cmake=wanted.cmake or (),
+        )
     )
-    if found := placed(refusals(target), loaded.places):
-        raise StackError(found)
 
 
 def resolved(
@@ -325,7 +326,8 @@ def resolved(
         locked.weights if locked else None,
         cached=options.cached,
     )
-    return resolver.facts(stack, inputs, build=build, weights=weights)
+    with refused_models(loaded):
+        return resolver.facts(stack, inputs, build=build, weights=weights)
 
 
 def _digests_of(

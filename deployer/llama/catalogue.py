@@ -20,7 +20,7 @@ from deployer.llama.known.tables import newer, older
 from deployer.spelling import nearest, one_of
 from deployer.stack.fields.values import File
 
-_DATA = files("deployer.llama.flags") / "data" / "server_flags.json"
+_DATA = files("deployer.llama") / "data" / "server_flags.json"
 
 
 _PATH = re.compile(r"(\w+_)?(?P<what>FNAME|FILE|PATH|DIR)(?P<scale>:SCALE,\.\.\.)?")
@@ -442,7 +442,7 @@ def problems_of(
             if doubt := _doubt(use, found, path):
                 yield Diagnostic(path, *doubt, Severity.WARNING, UNCERTAIN)
             elif problem := _problem(use, found, path):
-                yield Diagnostic(path, *problem)
+                yield Diagnostic(path, *problem, about_key=use.option is None)
 
 
 @dataclass(frozen=True, slots=True)
