@@ -158,7 +158,7 @@ class Rerank(Gate):
     """The text that answers a question is scored above one that does not."""
 
     file: Annotated[Text | None, File(digest="{path}.{name}")] = None
-    """Own questions, a JSON object a line with `query`, `better` and `worse`."""
+    """Own questions, one JSON object a line; unset: only those of the gate."""
 
 
 class Sampling(Gate):
