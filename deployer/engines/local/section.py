@@ -67,7 +67,7 @@ def doctor(
     stack: "Stack | None", environment: Mapping[str, str], home: Path
 ) -> Iterator[Diagnostic]:
     """Yield whether this machine takes snapshots; an error where a stack needs them."""
-    from deployer.engines.local.snapshot.image import capability  # noqa: PLC0415 - only here
+    from deployer.engines.local.snapshot.criu import capability  # noqa: PLC0415 - only here
 
     wanted = stack.snapshot if stack is not None else None
     enabled = "auto" if wanted is None else wanted.enabled
