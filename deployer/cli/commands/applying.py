@@ -166,9 +166,10 @@ def destroy_command(
         show.pause()
         click.echo(plan_text(planned.plan, planned.places, steps=True))
         click.echo(
-            "Snapshots are removed, and builds and weights that no other stack needs.\n"
+            "Snapshots are removed, and with --artefacts also what no other stack"
+            " needs.\n"
             if artefacts
-            else "Builds and weights stay in the store, snapshots are removed.\n"
+            else "Snapshots are removed; `deployer store gc` removes what stays.\n"
         )
         if yes:
             return True

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from time import monotonic
 from typing import assert_never
 
 from deployer.artefacts.sources import hub, paths, pypi
@@ -100,6 +101,7 @@ class Artefacts:
         )
 
     def _fill_build(self, pin: Pin, into: Path, *, node: Node, say: Say) -> Flat:
+        begun = monotonic()
         match pin.source:
             case "pypi":
                 pypi.fetch(pin, into, environment=self.place.environment, progress=say)
@@ -120,11 +122,14 @@ class Artefacts:
             case source:
                 raise SourceError(f"a build cannot come from `{source}`")
         version = version_of(server)
-        return {
+        about: Flat = {
             "name": f"{name}, {version}",
             "server": server.relative_to(into).as_posix(),
             "version": version,
         }
+        if pin.source in TREE_SOURCES:  # what the next plan says of its time
+            about = {**about, "seconds": round(monotonic() - begun)}
+        return about
 
     def _compile(self, pin: Pin, into: Path, node: Node, say: Say) -> Path:
         """Build from source; what compilers made is kept, and used again."""
