@@ -22,13 +22,13 @@ from deployer.planning.events import (
     Ended,
     Event,
     Judged,
-    Progress,
     Started,
     Talk,
     Verdict,
     sign,
     word,
 )
+from deployer.planning.progress import Progress
 from deployer.show.text import step_text
 from deployer.spelling import harmless
 from deployer.stack.fields.values import show_bytes, show_seconds

@@ -13,7 +13,7 @@ from enum import StrEnum
 from functools import cache
 from importlib.resources import files
 from itertools import takewhile
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 from deployer.diagnostics import UNCERTAIN, Diagnostic, Severity
 from deployer.llama.known.tables import newer, older
@@ -139,8 +139,7 @@ class Catalogue:
         return self.by_name.get(spelled(spelling))
 
 
-@dataclass(frozen=True, slots=True)
-class Edge:
+class Edge(NamedTuple):
     """A change between two builds: not yet in `after`, there in `by`."""
 
     after: int
@@ -157,8 +156,7 @@ class Edge:
         return f"between b{self.after} and b{self.by}"
 
 
-@dataclass(frozen=True, slots=True)
-class Life:
+class Life(NamedTuple):
     """When an option came and went; None where that lies outside what was read."""
 
     came: Edge | None
@@ -340,8 +338,7 @@ def _edge_after(build: int) -> Edge | None:
     return Edge(build, builds[at]) if at < len(builds) else None
 
 
-@dataclass(frozen=True, slots=True)
-class _Shipped:
+class _Shipped(NamedTuple):
     """The packaged file."""
 
     builds: tuple[int, ...]
@@ -352,8 +349,7 @@ class _Shipped:
     """By spelling."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Exact:
+class _Exact(NamedTuple):
     """The very builds of some changes; None where only the neighbours are known."""
 
     since: int | None = None
@@ -445,8 +441,7 @@ def problems_of(
                 yield Diagnostic(path, *problem, about_key=use.option is None)
 
 
-@dataclass(frozen=True, slots=True)
-class _Use:
+class _Use(NamedTuple):
     """An option as it stands on the command line, with the words behind it."""
 
     name: str

@@ -26,8 +26,9 @@ from deployer.llama.build.trees import (
     check_patches,
 )
 from deployer.llama.patches import PatchVerdict, load_patches, names_in
-from deployer.planning.events import Say, unwatched
+from deployer.planning.events import Say
 from deployer.planning.facts import Facts, Pin
+from deployer.planning.progress import unwatched
 from deployer.planning.resources import Kind
 from deployer.show.text import show
 from deployer.stack.load import load

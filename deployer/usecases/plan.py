@@ -1,11 +1,11 @@
 """From a stack file to its plan."""
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from os import urandom
 from pathlib import Path
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, NamedTuple, assert_never
 
 from deployer.diagnostics import Place
 from deployer.engines.place import Look, look_at
@@ -19,16 +19,15 @@ from deployer.usecases.context.settings import Options, Pending, Settings
 from deployer.usecases.reading.prepared import Cache, Prepared
 
 if TYPE_CHECKING:
-    from deployer.planning.events import Watch
     from deployer.planning.facts import Facts
     from deployer.planning.plan import Fit
+    from deployer.planning.progress import Watch
 
 UNSEEN_STATE = "the state was not read (--without-state)"
 """Said of plans that were made without asking what is deployed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Planned:
+class Planned(NamedTuple):
     """A plan with what is needed to show it and to carry it out."""
 
     plan: Plan
@@ -132,7 +131,7 @@ def verify_artefacts(graph: Graph, settings: Settings, watch: "Watch | None") ->
     What differs counts as damaged from then on: for drift, and for what makes it.
     """
     from deployer.artefacts.store import STORED  # noqa: PLC0415 - plan rarely needs it
-    from deployer.planning.events import unwatched  # noqa: PLC0415 - as above
+    from deployer.planning.progress import unwatched  # noqa: PLC0415 - as above
 
     store = settings.store
     for node in graph.values():

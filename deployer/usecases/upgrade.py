@@ -31,8 +31,8 @@ from deployer.llama.known.tables import newer, older
 from deployer.llama.known.traps import changes_between, traps_of
 from deployer.llama.patches import Outcome, Patch, PatchVerdict, load_patches
 from deployer.planning.argv import words_by_field
-from deployer.planning.events import Watch
 from deployer.planning.facts import UPSTREAM, Facts
+from deployer.planning.progress import Watch
 from deployer.stack.edits import Edit, Remove, Rename, SetValue, applied, edited
 from deployer.stack.fields.marks import leaves
 from deployer.stack.fields.model import Stack

@@ -21,7 +21,7 @@ from deployer.errors import UsageError
 from deployer.llama.catalogue import Catalogue, Life, Option, catalogue, life_of
 from deployer.llama.explain import Explanation, FlagDiff, Known, diff, explain
 from deployer.llama.known.traps import NEWEST, Trap, markdown, themes, traps
-from deployer.planning.events import unwatched
+from deployer.planning.progress import unwatched
 from deployer.show.text import plan_text
 from deployer.spelling import did_you_mean, one_of, shown
 from deployer.stack.fields.values import JsonValue

@@ -45,7 +45,8 @@ from deployer.errors import (
     EngineError,
     PromotionError,
 )
-from deployer.planning.events import Progress, Say, Talk, Used
+from deployer.planning.events import Say, Talk, Used
+from deployer.planning.progress import Progress
 from deployer.planning.resources import Node
 from deployer.planning.state import HANDED_OVER, Record
 from deployer.runtime.serve import READY

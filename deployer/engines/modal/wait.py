@@ -22,7 +22,8 @@ from urllib.parse import urljoin, urlsplit
 from deployer.engines.modal.drive import SYSTEM, Account, Call, Line
 from deployer.errors import DeployerError, EngineError, TimedOutError
 from deployer.llama.known.symptoms import likely_cause
-from deployer.planning.events import Progress, Say, Talk
+from deployer.planning.events import Say, Talk
+from deployer.planning.progress import Progress
 from deployer.runtime.serve import READY, Ready, ready_of
 from deployer.stack.fields.values import show_seconds
 from deployer.system.children import growing

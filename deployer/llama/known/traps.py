@@ -1,10 +1,9 @@
 """The known issues of llama.cpp and of what it runs on, and which a stack is in."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from deployer.diagnostics import Diagnostic, Severity
 from deployer.engines.registry import ENGINES
@@ -26,8 +25,7 @@ _QUANTISED: Final = ("q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 _SLIDING: Final = ("gemma", "gptoss", "commandr7b", "commanda")
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
+class Case(NamedTuple):
     """A stack on a build."""
 
     stack: Stack
@@ -431,8 +429,7 @@ CONCERNS: Final[Mapping[str, Callable[[Case], bool]]] = {
 NEWEST: Final = 10**9
 
 
-@dataclass(frozen=True, slots=True)
-class Trap:
+class Trap(NamedTuple):
     """A range of builds and a condition under which something bites."""
 
     id: str
@@ -536,8 +533,7 @@ class Area(StrEnum):
     API = "server API"
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """One thing that two builds do differently."""
 
     area: Area
@@ -550,8 +546,7 @@ class Change:
     """The stacks that would notice, by a name of `CONCERNS`; empty for all."""
 
 
-@dataclass(frozen=True, slots=True)
-class Crossed:
+class Crossed(NamedTuple):
     """A change that lies between two builds, in the direction that is gone."""
 
     change: Change

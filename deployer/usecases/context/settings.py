@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from deployer.engines.place import Keys
 from deployer.errors import UsageError
@@ -192,8 +192,7 @@ class Pending(StrEnum):
     """Nothing is done while there is any."""
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(NamedTuple):
     """How a stack is to be read and compared."""
 
     engine: str | None = None

@@ -23,10 +23,10 @@ from deployer.gguf.facts import (
 from deployer.gguf.header import Header, local, read_header, read_sizes
 from deployer.gguf.reading import beginning, header_in, remote
 from deployer.llama.known.tables import prices
-from deployer.planning.events import Watch
 from deployer.planning.facts import Pin
 from deployer.planning.graph import expand
 from deployer.planning.plan import Fit
+from deployer.planning.progress import Watch
 from deployer.stack.load import load
 from deployer.usecases.context.settings import Settings
 from deployer.usecases.reading.read_stack import resolved

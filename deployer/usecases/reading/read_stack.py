@@ -23,7 +23,6 @@ from deployer.errors import StackError, UsageError
 from deployer.llama.catalogue import catalogue, problems_of
 from deployer.llama.known.traps import traps_of
 from deployer.planning.argv import words_by_field
-from deployer.planning.events import Watch, unwatched
 from deployer.planning.facts import HEADER, Facts, Pin
 from deployer.planning.graph import (
     architectures_of,
@@ -33,6 +32,7 @@ from deployer.planning.graph import (
     snapshot_notes,
     tag_number,
 )
+from deployer.planning.progress import Watch, unwatched
 from deployer.planning.resources import Graph, Kind
 from deployer.stack.addresses import places_of
 from deployer.stack.fields.marks import leaves

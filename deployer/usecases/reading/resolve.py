@@ -18,8 +18,8 @@ from deployer.gguf.facts import Facts as Weights
 from deployer.gguf.facts import NoModelError, from_json, to_json
 from deployer.gguf.header import HeaderError
 from deployer.gguf.reading import facts_of_addresses, facts_of_files
-from deployer.planning.events import Watch
 from deployer.planning.facts import HEADER, Facts, Pin, flaw_of
+from deployer.planning.progress import Watch
 from deployer.planning.resources import Kind
 from deployer.stack.fields.model import LlamaCpp, Stack
 from deployer.stack.fields.values import JsonValue

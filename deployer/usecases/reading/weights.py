@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from deployer.artefacts import lock_file
 from deployer.artefacts.store import Entry, Store
@@ -100,8 +100,7 @@ _MOVES_MEMORY = {
 _CGROUP = Path("/sys/fs/cgroup/memory.max")
 
 
-@dataclass(frozen=True, slots=True)
-class Sized:
+class Sized(NamedTuple):
     """A stack as far as memory goes."""
 
     facts: Facts
@@ -406,8 +405,7 @@ def refused_models(loaded: Loaded) -> Iterator[None]:
         ) from error
 
 
-@dataclass(frozen=True, slots=True)
-class Weighed:
+class Weighed(NamedTuple):
     """What the headers of the weights say about a stack."""
 
     size: Sized | None

@@ -15,7 +15,7 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -84,7 +84,7 @@ def abilities_here(
 ) -> Abilities:
     """Return the abilities of the local engine, as far as this machine has them."""
     found = capability(environment, home)
-    return replace(abilities, snapshots=found.works, why_not=found.why, hint=found.hint)
+    return abilities._replace(snapshots=found.works, why_not=found.why, hint=found.hint)
 
 
 def stamp(environment: Mapping[str, str]) -> str:

@@ -31,7 +31,7 @@ from deployer.artefacts.sources.files import DigestCache, Stamp, stamp_of
 from deployer.artefacts.store import Entry
 from deployer.engines.local.snapshot.criu import fits_cpu
 from deployer.engines.local.snapshot.proof import is_complete
-from deployer.planning.events import unwatched
+from deployer.planning.progress import unwatched
 from deployer.planning.resources import digest
 from deployer.stack.fields.values import Flat, JsonValue
 
