@@ -28,6 +28,15 @@ _WRITTEN = frozenset({"dynamic", "log", "save"})
 """Words of the names of options whose file llama-server writes."""
 
 
+_SAID_AGAIN = frozenset({"dry-sequence-breaker", "logit-bias", "reverse-prompt"})
+"""Options that llama-server collects; of all others the last one counts."""
+_WITH_COMMAS = frozenset(
+    {
+        *("alias", "control-vector", "cors-headers", "cors-methods", "cors-origins"),
+        *("lora", "rpc", "spec-type", "tags"),
+    }
+)
+"""Options that take a list whose sign their hint does not show (`common/arg.cpp`)."""
 _PRESET = ("-default", "-spec")
 """How the names of the models end that are built into llama-server."""
 _WORDS_OF_A_SWITCH = 3
@@ -101,6 +110,7 @@ class Option:
             digest="" if written else "{path}.{name}.sha256",
             folder=found["what"] in ("PATH", "DIR"),
             written=written,
+            several=self.joined == ",",
             scaled=bool(found["scale"]),
         )
 
@@ -110,6 +120,17 @@ class Option:
         named = self.hint.startswith(("<user>/", "[<repo>/]")) or "URL" in self.hint
         preset = self.takes is Takes.NOTHING and self.name.endswith(_PRESET)
         return named or (preset and self.name.count("-") > _WORDS_OF_A_SWITCH)
+
+    @property
+    def joined(self) -> str | None:
+        """The sign between several values; empty: each is said anew; None: one only."""
+        word = self.name.removeprefix("--")
+        if self.hint == "SAMPLERS":
+            return ";"
+        if word in _SAID_AGAIN:
+            return ""
+        several = ("," in self.hint and not self.values) or word in _WITH_COMMAS
+        return "," if several else None
 
     @property
     def spellings(self) -> tuple[str, ...]:
@@ -208,6 +229,19 @@ def seen(spelling: str) -> tuple[Option, ...]:
 def file_of(name: str) -> File | None:
     """The mark of a field with this option; the newest build that takes files says."""
     return next(filter(None, (it.file for it in reversed(seen(f"--{name}")))), None)
+
+
+@cache
+def joined(name: str) -> str | None:
+    """The sign between several values of an option; see `Option.joined`."""
+    found = seen(f"--{name}")
+    return found[-1].joined if found else ""
+
+
+@cache
+def is_pair(name: str) -> bool:
+    """Return whether an option takes two values."""
+    return any(option.takes is Takes.TWO for option in seen(f"--{name}"))
 
 
 @cache
@@ -425,17 +459,25 @@ def problems_of(
     words: Iterable[tuple[str, Sequence[str]]],
     build: int | None,
     known: Catalogue | None = None,
+    *,
+    may_differ: str = "",
 ) -> Iterator[Diagnostic]:
     """Yield what is wrong with the options that each field of a stack became.
 
     What is not certain for this build is a warning: options that only one of its
     neighbours has, and names and values never seen where the build lies outside what
-    was read.  `known` is the catalogue of the binary itself where there is one.
+    was read.  `known` is the catalogue of the binary itself where there is one;
+    `may_differ` says why values of upstream's options may be others there.
     """
     found = known or catalogue(build)
+    doubtful = found.beyond or may_differ
+    said: dict[str, str] = {}
     for path, group in words:
         for use in _uses(group, found):
-            if doubt := _doubt(use, found, path):
+            if again := _again(use, said, path, found):
+                yield Diagnostic(path, *again)
+                continue
+            if doubt := _doubt(use, found, path, doubtful):
                 yield Diagnostic(path, *doubt, Severity.WARNING, UNCERTAIN)
             elif problem := _problem(use, found, path):
                 yield Diagnostic(path, *problem, about_key=use.option is None)
@@ -459,7 +501,9 @@ def _uses(words: Sequence[str], known: Catalogue) -> Iterator[_Use]:
         yield _Use(spelled(name), known.find(name), behind)
 
 
-def _doubt(use: _Use, known: Catalogue, path: str) -> tuple[str, str] | None:
+def _doubt(
+    use: _Use, known: Catalogue, path: str, doubtful: str
+) -> tuple[str, str] | None:
     """What cannot be decided about an option on this build, and why."""
     if use.option is None and known.beyond and life_of(use.name) is None:
         _, hint = _never_seen(use, known, path)
@@ -470,7 +514,7 @@ def _doubt(use: _Use, known: Catalogue, path: str) -> tuple[str, str] | None:
         how = f"it changed {edge}" if edge else "builds around it differ"
         return f"{_of(known)} may not take `{use.name}`: {how}", ""
     if (
-        known.beyond
+        doubtful
         and use.option is not None
         and use.option.takes is Takes.TEXT
         and use.option.values
@@ -479,8 +523,28 @@ def _doubt(use: _Use, known: Catalogue, path: str) -> tuple[str, str] | None:
         and not _all_among(use.words[0], use.option)
     ):
         what, hint = _not_among(use, use.option, use.words[0][:60], known)
-        return f"{what}, as far as known: {known.beyond}", hint
+        return f"{what}, as far as known: {doubtful}", hint
     return None
+
+
+def _again(
+    use: _Use, said: dict[str, str], path: str, known: Catalogue
+) -> tuple[str, str] | None:
+    """An option that was there before, and of which the last one alone counts."""
+    option = use.option
+    if option is None or option.takes is Takes.NOTHING or option.joined is not None:
+        return None
+    first = said.get(option.name)
+    if first is None:
+        said[option.name] = path
+        return None
+    if first == path:
+        return (
+            f"`{option.name}` takes one value, got a list",
+            "write one value",
+        )
+    what = f"`{first}` and `{path}` are both `{option.name}` on {_of(known)}"
+    return f"{what}: the last one alone would count", "leave one of them out"
 
 
 def _problem(use: _Use, known: Catalogue, path: str) -> tuple[str, str] | None:

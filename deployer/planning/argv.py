@@ -9,7 +9,7 @@ from typing import Any
 from deployer.runtime.warmup import Request
 from deployer.stack.fields.marks import Leaf
 from deployer.stack.fields.values import TEMPLATE_ENDING, Flag, JsonValue, Unit, seconds
-from deployer.stack.files import FLAGS, option_file
+from deployer.stack.files import FLAGS, is_pair, option_file, sign_between
 
 _LOAD_MODE = "--load-mode"
 _LOAD_MODES = {
@@ -105,6 +105,9 @@ def _united(
     Before b10105 they were options of their own; repeated, the last would win.
     """
     modes = [words for _, words in groups if words[:1] == (_LOAD_MODE,)]
+    if len({*modes}) > 2:  # what reads the file itself maps nothing
+        modes.remove((_LOAD_MODE, "none"))
+        groups = [it for it in groups if it[1] != (_LOAD_MODE, "none")]
     value = _LOAD_MODES.get(frozenset(mode for _, mode in modes))
     if value is None:
         yield from groups
@@ -135,6 +138,10 @@ def _free(name: str, value: JsonValue) -> Iterator[str]:
             yield f"--{name}"
         case False:
             yield f"--no-{name}"
+        case list() if sign := sign_between(name):
+            yield from (f"--{name}", sign.join(_text(item, None) for item in value))
+        case list() if is_pair(name):
+            yield from (f"--{name}", *(_text(item, None) for item in value))
         case list():
             for item in value:
                 yield from (f"--{name}", _text(item, None))

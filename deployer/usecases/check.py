@@ -341,7 +341,8 @@ def live_of(stack_file: Path, settings: Settings) -> Live:
     return Live(
         stack=found.state.stack,
         url=end.url,
-        model=alias if isinstance(alias, str) else found.state.stack,
+        # Of several names a client takes the first; the server answers to all.
+        model=alias.split(",")[0] if isinstance(alias, str) else found.state.stack,
         api_key_env=end.api_key_env,
         context=_context(fields),
     )

@@ -24,6 +24,8 @@ class Valid:
 
     notes: tuple[str, ...]
     notices: tuple[Diagnostic, ...]
+    listens: str = ""
+    """Host and port of its server on this machine; empty where it has none."""
 
     @property
     def certain(self) -> bool:
@@ -47,7 +49,7 @@ def validate(
     cache = Cache(settings.home, settings.environment)
     known = cache.find(stack_file, engine) if cached else None
     if known is not None:
-        return Valid(known.notes, known.notices)
+        return Valid(known.notes, known.notices, known.listens)
     from deployer.stack.load import load  # noqa: PLC0415 - the model is slow to import
     from deployer.usecases.reading.read_stack import (  # noqa: PLC0415 - as above
         number_of,
@@ -65,7 +67,10 @@ def validate(
     )
     locked = lock_file.read(lock_file.lock_path(stack_file))
     notices = refuse(loaded, number_of(loaded.stack, locked))
-    return Valid((*loaded.notes, *known_offline(loaded, stack_file)), notices)
+    stack = loaded.stack
+    host, port = stack.of_engine("host"), stack.of_engine("port")
+    listens = "" if port is None else f"{host}:{port}"
+    return Valid((*loaded.notes, *known_offline(loaded, stack_file)), notices, listens)
 
 
 def rendered(

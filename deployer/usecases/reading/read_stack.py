@@ -269,7 +269,11 @@ def _option_findings(loaded: Loaded, build: int | None) -> Iterator[Diagnostic]:
     if known.beyond:
         what = f"{known.beyond}: options are checked once the source is here"
         yield Diagnostic("llama_cpp.tag", what, "", Severity.NOTE, UNCERTAIN)
-    yield from problems_of(words_by_field(leaves(loaded.stack), build=build), build)
+    words, wanted = words_by_field(leaves(loaded.stack), build=build), loaded.stack
+    own = ("binary", "package", "repo", "source_path")
+    named = (it for it in own if getattr(wanted.llama_cpp, it) is not None)
+    fork = next((f"`llama_cpp.{it}` may be a fork" for it in named), "")
+    yield from problems_of(words, build, may_differ=fork)
 
 
 def _recipe_problems(loaded: Loaded, build: int | None) -> Iterator[Diagnostic]:
