@@ -78,7 +78,7 @@ class Place(NamedTuple):
 
 
 class Look(StrEnum):
-    """What a plan sees of a live server; an engine observes more."""
+    """A live server, as a plan sees it; an engine observes more."""
 
     ANSWERS = "answers"
     SILENT = "runs, but did not answer `/health` with 200 within 2 s"

@@ -377,7 +377,7 @@ class _Shipped(NamedTuple):
 
     builds: tuple[int, ...]
     date: str
-    """Of the newest of them."""
+    """Date of the newest of them."""
     options: tuple[tuple[Option, tuple[tuple[int, int], ...]], ...]
     exact: Mapping[str, "_Exact"]
     """By spelling."""
@@ -504,7 +504,7 @@ def _uses(words: Sequence[str], known: Catalogue) -> Iterator[_Use]:
 def _doubt(
     use: _Use, known: Catalogue, path: str, doubtful: str
 ) -> tuple[str, str] | None:
-    """What cannot be decided about an option on this build, and why."""
+    """Return why an option cannot be judged on this build."""
     if use.option is None and known.beyond and life_of(use.name) is None:
         _, hint = _never_seen(use, known, path)
         return f"no build that was read has `{use.name[:60]}`, and {known.beyond}", hint

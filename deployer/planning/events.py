@@ -60,7 +60,7 @@ class Verdict:
     """False where the model lacks what the gate is about; then it is inconclusive."""
 
     @property
-    def holds_back(self) -> bool:
+    def blocks(self) -> bool:
         """True where a candidate with this verdict must not be promoted."""
         return self.outcome is not Outcome.PASS and not self.advisory
 
@@ -78,7 +78,7 @@ def sign(verdict: Verdict) -> str:
 
 def all_let_pass(verdicts: Iterable[Verdict]) -> bool:
     """Return whether every gate lets the candidate be promoted."""
-    return not any(verdict.holds_back for verdict in verdicts)
+    return not any(verdict.blocks for verdict in verdicts)
 
 
 def summary(verdict: Verdict) -> Mapping[str, JsonValue]:

@@ -130,7 +130,7 @@ def _judging(
     def keep(_: Record, verdicts: Sequence[Verdict]) -> None:
         # A gate that passes a second time is shown once.
         passed = {verdict.gate for verdict in seen}
-        seen.extend(v for v in verdicts if v.holds_back or v.gate not in passed)
+        seen.extend(v for v in verdicts if v.blocks or v.gate not in passed)
 
     def judge(
         record: Record, gates: Sequence[str], *, candidate: bool

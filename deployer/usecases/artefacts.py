@@ -58,7 +58,7 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Garbage:
-    """What no state needs, and no living process holds."""
+    """Artefacts that no state needs and no living process uses."""
 
     entries: tuple[Stored, ...]
     runs: tuple[Path, ...]
@@ -196,9 +196,9 @@ class Built:
     """A build in the store."""
 
     path: str
-    """Of llama-server."""
+    """Path of llama-server."""
     version: str
-    """What it says of itself."""
+    """Its own version line."""
 
 
 def build(
@@ -245,7 +245,7 @@ def patches_over_tags(
 
 @dataclass(frozen=True, slots=True)
 class Locked:
-    """What `lock` did."""
+    """The result of `lock`."""
 
     file: Path
     changed: bool

@@ -36,11 +36,11 @@ class Planned(NamedTuple):
     facts: "Facts | None"
     """To be written to the lock file before anything is made; None: it stands."""
     notes: tuple[str, ...] = ()
-    """What the user should know though it is not wrong."""
+    """Notes for the user that are no problem."""
     without_state: bool = False
     """Nobody was asked what is deployed."""
     refreshed: bool = True
-    """What is live was looked at; False: the plan compares with the state alone."""
+    """False: the plan compares with the state alone, no server was asked."""
 
     @property
     def places(self) -> Mapping[str, Place]:
@@ -142,7 +142,7 @@ def verify_artefacts(graph: Graph, settings: Settings, watch: "Watch | None") ->
 
 
 def build_notes(build: Change | None) -> tuple[str, ...]:
-    """What another build means: the verdict of each patch, and how options differ."""
+    """Return the effect of another build: verdicts of patches, changed options."""
     if build is None or build.action is Action.KEEP:
         return ()
     return (*_patches(build), *_options(build))

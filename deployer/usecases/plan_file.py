@@ -47,7 +47,7 @@ _LARGEST = 16 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """What a plan was made from: where one of these differs, it is stale."""
+    """The inputs of a plan: where one of these differs, it is stale."""
 
     deployer: str
     """Version of the program."""

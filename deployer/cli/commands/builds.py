@@ -198,7 +198,7 @@ def _life_lines(life: Life | None) -> Iterator[str]:
 
 
 def _diff_lines(found: FlagDiff) -> Iterator[str]:
-    """What breaks first."""
+    """Return the first option that breaks."""
     yield f"options of llama-server, b{found.old} → b{found.new}"
     for option in found.removed:
         yield f"  - {option.name}   removed{_when(option)}"

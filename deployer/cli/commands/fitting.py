@@ -198,7 +198,7 @@ def _cell_json(cell: "Cell") -> dict[str, JsonValue]:
 
 
 def _table(cells: "tuple[Cell, ...]", *, own: int) -> None:
-    """What each context needs by cache type, and the best type that each GPU holds."""
+    """Show the memory of each context by cache type, and the best type for each GPU."""
     from rich import box  # noqa: PLC0415 - only a table pays for it
     from rich.console import Console  # noqa: PLC0415 - as above
     from rich.table import Table  # noqa: PLC0415 - as above

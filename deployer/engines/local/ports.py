@@ -135,7 +135,7 @@ def established(pid: int, port: int) -> int:
 
 
 def accepted_by(pid: int, port: int, client: tuple[str, int]) -> bool:
-    """Whether the connection from `client` (address, port) ended in this process."""
+    """Tell if the connection from `client` (address, port) ended in this process."""
     inodes = _sockets_of(pid)
     return any(row.inode in inodes and row.remote == client for row in _rows(port))
 

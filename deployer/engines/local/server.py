@@ -98,7 +98,7 @@ _LOOKS: Final = 3
 
 
 class Answer(Enum):
-    """What a request for /health came back with; STRANGE: from another process."""
+    """The answer to a request for /health; STRANGE: from another process."""
 
     HEALTHY = auto()
     UNHEALTHY = auto()
@@ -211,7 +211,7 @@ def _answer(
 
 
 def _accepted(running: Running, client: tuple[str, int]) -> bool:
-    """Whether this very process has the connection: it keeps it open till then."""
+    """Tell if this very process has the connection: it keeps it open till then."""
     return any(accepted_by(running.pid, running.port, client) for _ in range(_LOOKS))
 
 
@@ -272,7 +272,7 @@ PROOF_SECONDS: Final = 8.0
 _ASK_SECONDS: Final = 2.0
 _LOOK_PAUSE: Final = 0.5
 _IDLE_SHARE: Final = 0.02
-"""Of one core; a server that generates uses more, also with all layers on a GPU."""
+"""Share of a core; a server that generates uses more, also with all layers on a GPU."""
 
 
 def why_hung(
@@ -636,7 +636,7 @@ class Server:
         return run_folder(self.record, self.place)
 
     def clear_the_way(self) -> Door:
-        """What comes before any start; on a shared port the clients stay away."""
+        """Prepare any start; on a shared port the clients stay away."""
         self.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.stopped.unlink(missing_ok=True)
         door = self.door()

@@ -60,7 +60,7 @@ class Artefacts:
         self._meter = meter
         self._deploying = threading.Lock()
         self._deployed = ""
-        """What of the builder was deployed by this run."""
+        """The builder that this run deployed."""
         self._wanted: dict[Kind, Node] = {}
 
     def expect(self, nodes: Sequence[Node]) -> None:
@@ -202,7 +202,7 @@ class Seeing:
         self._account = account
 
     def observe(self, record: Record) -> Observation:
-        """Whether the app that serves a record is there, and all that it needs."""
+        """Tell if the app that serves a record is there, with all that it needs."""
         app = app_of(record)
         found = self._account.app(app)
         if found is None:

@@ -60,7 +60,7 @@ class Log:
         self._seen: Counter[Line] = Counter()
         self._next = 0.0
         self.lines: deque[Line] = deque(maxlen=_KEPT)
-        """What was taken, the last lines of it."""
+        """The last lines that were taken."""
         if since is None:
             newest = self._log.last(1)
             since = newest[-1].at if newest else datetime.now(tz=UTC) - _LATE
@@ -118,7 +118,7 @@ def no_line(_line: Line) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """What is waited for, and what of the log is told meanwhile."""
+    """One wait, with the lines of the log that are reported meanwhile."""
 
     about: str
     """Address of the resource."""
@@ -155,7 +155,7 @@ def result_of(call: Call, log: Log, say: Say, wait: Wait) -> object:
 def wait_for(
     look: Callable[[], _Result | None], log: Log, say: Say, wait: Wait
 ) -> _Result:
-    """What ``look`` finds, once it finds something; the log is told meanwhile."""
+    """Return the result of ``look``, once there is one; report the log meanwhile."""
     begun = time.monotonic()
     pauses = growing(_FIRST_PAUSE, wait.pause)
     while True:
@@ -257,7 +257,7 @@ class Target:
     app: str
     url: str
     key: str
-    """Of the server, as its containers say it."""
+    """Key of the server, as its containers say it."""
     since: datetime | None
     """When this version was deployed, by Modal's clock."""
     known: frozenset[str] = frozenset()
@@ -275,7 +275,7 @@ class Started:
     seconds: float
     """Until it answered; for one beside an older version, until it was ready."""
     ready: Ready | None
-    """What its container said; None where nothing of it arrived."""
+    """Return the line of its container; None where none arrived."""
 
     @property
     def how(self) -> str:
@@ -379,7 +379,7 @@ class _Start:
 
 
 def readies(account: Account, target: Target) -> list[Ready]:
-    """What containers of this version, that were not known before, have said."""
+    """Return the lines of containers of this version that were not known before."""
     since = target.since or datetime.now(tz=UTC) - timedelta(days=1)
     found = []
     for line in account.log(target.app).since(since, text=READY.strip()):

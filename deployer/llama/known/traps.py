@@ -67,7 +67,7 @@ class Case(NamedTuple):
 
     @property
     def is_remote(self) -> bool:
-        """Whether its servers run elsewhere."""
+        """True where its servers run elsewhere."""
         return ENGINES[self.stack.engine].abilities.remote
 
     @property

@@ -46,7 +46,7 @@ class Deployed:
     drift: tuple[Drift, ...] = ()
     """Each of those servers."""
     strays: tuple[Record, ...] = ()
-    """Those of them that no client reaches."""
+    """Servers among them that no client reaches."""
     host: str = ""
     """The other machine that it runs on; empty: this one, or none."""
 

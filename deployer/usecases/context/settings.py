@@ -1,4 +1,4 @@
-"""What a run gets from outside, once: environment, folders, clocks."""
+"""The surroundings of a run, read once: environment, folders, clocks."""
 
 import os
 import time
@@ -182,7 +182,7 @@ def utc_now() -> str:
 
 
 class Pending(StrEnum):
-    """What becomes of what an earlier run began and did not end."""
+    """The future of steps that an earlier run began and did not end."""
 
     ADOPT = "adopt"
     """It is settled first, and the plan goes on from there."""

@@ -39,7 +39,7 @@ class Subject(NamedTuple):
     gone: str | None = None
     """Name of a stack that the file no longer asks for; None: plan the file."""
     note: str = ""
-    """What could not be looked at."""
+    """The file that could not be read."""
 
 
 def stack_files(paths: Sequence[Path]) -> tuple[Path, ...]:
@@ -56,7 +56,7 @@ def stack_files(paths: Sequence[Path]) -> tuple[Path, ...]:
 
 
 def recognised(folder: Path) -> tuple[Path, ...]:
-    """What to look at where nothing is named: `stacks`, and every `*.deployer.yaml`.
+    """Return the stacks where none is named: `stacks`, and every `*.deployer.yaml`.
 
     Hidden folders are left out.  Raises UsageError where there is neither.
     """
@@ -144,7 +144,7 @@ def concurrent_states(
 
 
 def _is_far(subject: Subject, settings: Settings) -> bool:
-    """Whether a state is in a bucket; what is wrong there is reported in its turn."""
+    """Return whether a state is in a bucket; errors are reported in their turn."""
     with suppress(DeployerError):
         return settings.state_place(subject.file).scheme != "file"
     return False

@@ -340,7 +340,7 @@ def _digests_of(
     patches: "tuple[Patch, ...]",
     cache: DigestCache,
 ) -> dict[str, str]:
-    """Of the files that a stack names and the lock file stands for."""
+    """Digests of the files that a stack names and the lock file pins."""
     digests = {f"llama_cpp.patches.{patch.name}": patch.digest for patch in patches}
     for it in named_by(loaded.stack):
         if not it.served:

@@ -93,7 +93,7 @@ class Resolver:
 
     @property
     def around(self) -> "trees.Surroundings":
-        """What fetching a source tree needs."""
+        """Settings for fetching a source tree."""
         from deployer.llama.build import trees  # noqa: PLC0415 - as above
 
         downloads = self.store.downloads
@@ -138,7 +138,7 @@ class Resolver:
         return replace(pin, about={**pin.about, HEADER: dict(to_json(facts))})
 
     def _known_header(self, pin: Pin) -> JsonValue:
-        """What the lock file keeps of the header of these very weights, if anything."""
+        """Return the header of these very weights in the lock file, if any."""
         if self.known is None or self.known.identity != pin.identity:
             return None
         kept = self.known.about.get(HEADER)

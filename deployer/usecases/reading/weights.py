@@ -1,4 +1,4 @@
-"""What the headers of the weights say about a stack: does it fit, is it known.
+"""The headers of the weights against a stack: does it fit, is it known.
 
 Walking over the vocabulary of a model takes longer than the rest of a plan, and what
 lies in the store does not change: so what was read of it is kept beside it.
@@ -384,7 +384,7 @@ _NO_TEMPLATE = (
 
 @dataclass(slots=True)
 class Judged:
-    """What is wrong, and what may be."""
+    """Problems, certain and possible."""
 
     problems: list[Diagnostic] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -541,7 +541,7 @@ def refused_models(loaded: Loaded) -> Iterator[None]:
 
 
 class Weighed(NamedTuple):
-    """What the headers of the weights say about a stack."""
+    """Judge a stack by the headers of the weights."""
 
     size: Sized | None
     """None where they were not read yet."""
@@ -576,7 +576,7 @@ def refuse_model(known: Weighed) -> None:
 
 
 def known_offline(loaded: Loaded, stack_file: Path) -> tuple[str, ...]:
-    """What the lock file alone tells of the model; raises StackError for what is wrong.
+    """Judge the model by the lock file alone; raises StackError for problems.
 
     Nothing is told where the stack asks for other weights than it was locked with.
     """

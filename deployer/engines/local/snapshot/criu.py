@@ -51,7 +51,7 @@ _ERROR_LINES: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Capability:
-    """Whether snapshots work on this machine."""
+    """The support of this machine for snapshots."""
 
     works: bool
     program: str
@@ -59,11 +59,11 @@ class Capability:
     why: str = ""
     """Why they do not."""
     hint: str = ""
-    """What to do about it."""
+    """The way to change that."""
 
 
 def capability(environment: Mapping[str, str], home: Path) -> Capability:
-    """Whether snapshots work here; found out once, and remembered below ``home``."""
+    """Test once if snapshots work here; the result is kept below ``home``."""
     now = stamp(environment)
     file = home / "cache" / "criu.json"
     with suppress(OSError, ValueError, KeyError, TypeError):

@@ -55,7 +55,7 @@ def machine() -> Flat:
 
 
 def environment_digest(variables: Mapping[str, str]) -> str:
-    """Of the variables that a server computes by."""
+    """Digest of the variables that a server computes by."""
     kept = {k: v for k, v in variables.items() if k not in _PLACES}
     return digest(dict(kept))
 

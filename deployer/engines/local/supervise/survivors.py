@@ -410,7 +410,7 @@ def remove_runs(runs: Iterable[Path]) -> None:
 
 
 def _lives(run: Path, held: Mapping[Path, int]) -> bool:
-    """Whether a process is recorded there, holds a file there, or stands for it."""
+    """Tell if a process is recorded there, has a file open there, or stands for it."""
     running = recorded(run)
     if running is not None and is_alive(running):
         return True
