@@ -110,7 +110,8 @@ class Change:
         return max((r.calls_for for r in self.reasons), default=Action.KEEP)
 
 
-class Drift(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Drift:
     """One way in which the world differs from the state."""
 
     address: str

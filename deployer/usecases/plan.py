@@ -62,8 +62,7 @@ def plan(
     """Compare a stack with what was deployed; changes nothing but caches.
 
     Raises StackError with every problem of the files, UsageError for a lock file
-    that does not fit under ``locked``, and the errors of the sources where
-    something has to be resolved.
+    that does not fit under ``locked``, and errors of the sources.
     """
     prepared, facts = prepare(stack_file, settings, options, watch)
     if not options.cached and not ENGINES[prepared.engine].abilities.remote:
