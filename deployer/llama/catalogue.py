@@ -7,18 +7,18 @@ b10434; what holds for the builds in between is inferred, and marked where it ca
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cache
 from importlib.resources import files
 from itertools import takewhile
-from typing import TypedDict
+from typing import Final, TypedDict
 
 from deployer.diagnostics import UNCERTAIN, Diagnostic, Severity
 from deployer.llama.known.tables import newer, older
 from deployer.spelling import nearest, one_of
-from deployer.stack.fields.values import File
+from deployer.stack.fields.values import File, JsonValue
 
 _DATA = files("deployer.llama") / "data" / "server_flags.json"
 
@@ -41,6 +41,10 @@ _PRESET = ("-default", "-spec")
 """How the names of the models end that are built into llama-server."""
 _WORDS_OF_A_SWITCH = 3
 """Dashes of `--spec-default`, which names no model."""
+
+
+TABLE: Final = "table"
+"""The origin of options that no build stated itself."""
 
 
 class Takes(StrEnum):
@@ -149,11 +153,16 @@ class Catalogue:
     options: tuple[Option, ...]
     beyond: str = ""
     """Why another build stands in for this one; empty where none does."""
-    origin: str = "table"
+    origin: str = TABLE
     """The thing that this was read from."""
     uncertain: frozenset[str] = frozenset()
     """Spellings that only one of the two neighbours knows, or knows differently."""
     by_name: Mapping[str, Option] = field(default_factory=dict, compare=False)
+
+    @property
+    def spellings(self) -> Collection[str]:
+        """Every name that the build takes for certain; none where that is inferred."""
+        return self.by_name if self.exact else ()
 
     def find(self, spelling: str) -> Option | None:
         """The option of this name; in long names `_` and `-` are the same."""
@@ -395,15 +404,21 @@ class _Exact:
     gone: int | None = None
 
 
-class _Entry(TypedDict, total=False):
+class Entry(TypedDict, total=False):
+    """An option as it is written down; what is empty is left out."""
+
     names: list[str]
     takes: str
     off: list[str]
     hint: str
     values: list[str]
+    lists: bool
     env: str
     standing: str
+    default: str
+    instead: list[str]
     builds: list[tuple[int, int]]
+    """Ranges of builds, in the table of many."""
 
 
 def catalogue_digest() -> str:
@@ -419,21 +434,44 @@ def _read() -> _Shipped:
         for entry in content["exact"]
         for name in entry["names"]
     }
-    options = tuple(map(_entry, content["options"]))
+    options = tuple(
+        (option_of(entry), tuple((a, b) for a, b in entry["builds"]))
+        for entry in content["options"]
+    )
     return _Shipped(tuple(content["builds"]), content["date"], options, exact)
 
 
-def _entry(entry: _Entry) -> tuple[Option, tuple[tuple[int, int], ...]]:
-    option = Option(
+def option_of(entry: Entry) -> Option:
+    """The option that an entry states."""
+    return Option(
         names=tuple(entry["names"]),
         takes=Takes(entry["takes"]),
         off=tuple(entry.get("off", ())),
         hint=entry.get("hint", ""),
         values=tuple(entry.get("values", ())),
+        lists=entry.get("lists", False),
         env=entry.get("env", ""),
         standing=Standing(entry.get("standing", "")),
+        default=entry.get("default", ""),
+        instead=tuple(entry.get("instead", ())),
     )
-    return option, tuple((first, last) for first, last in entry["builds"])
+
+
+def entry_of(option: Option) -> dict[str, JsonValue]:
+    """The entry that states an option, without what is empty."""
+    written: dict[str, JsonValue] = {
+        "names": [*option.names],
+        "takes": option.takes.value,
+        "off": [*option.off],
+        "hint": option.hint,
+        "values": [*option.values],
+        "lists": option.lists,
+        "env": option.env,
+        "standing": option.standing.value,
+        "default": option.default,
+        "instead": [*option.instead],
+    }
+    return {name: value for name, value in written.items() if value}
 
 
 @cache

@@ -52,9 +52,9 @@ def validate(
         return Valid(known.notes, known.notices, known.listens)
     from deployer.stack.load import load  # noqa: PLC0415 - the model is slow to import
     from deployer.usecases.reading.read_stack import (  # noqa: PLC0415 - as above
-        number_of,
         refusals_of,
         refuse,
+        stated_options,
     )
     from deployer.usecases.reading.weights import known_offline  # noqa: PLC0415 - as above
 
@@ -66,7 +66,7 @@ def validate(
         further=refusals_of,
     )
     locked = lock_file.read(lock_file.lock_path(stack_file))
-    notices = refuse(loaded, number_of(loaded.stack, locked))
+    notices = refuse(loaded, stated_options(loaded, stack_file, settings, locked))
     stack = loaded.stack
     host, port = stack.of_engine("host"), stack.of_engine("port")
     listens = "" if port is None else f"{host}:{port}"
