@@ -256,17 +256,19 @@ def read(
         stack.engine,
         graph,
         loaded.places,
-        (
-            *loaded.notes,
-            *snapshot_notes(stack, abilities),
-            *known.notes,
-            *_not_passed_on(stack, settings.environment),
-        ),
+        (*_notes(loaded, settings, abilities), *known.notes),
         known.size.fits[0] if known.size else None,
         notices,
         look_at_all(seen, loaded, stack_file, settings, facts, graph),
     )
     return Read(prepared, None if same else facts)
+
+
+def _notes(loaded: Loaded, settings: Settings, abilities: Abilities) -> Iterator[str]:
+    """Yield what the user should know though it is not wrong."""
+    yield from loaded.notes
+    yield from snapshot_notes(loaded.stack, abilities)
+    yield from _not_passed_on(loaded.stack, settings.environment)
 
 
 def _not_passed_on(stack: Stack, environment: Mapping[str, str]) -> Iterator[str]:
