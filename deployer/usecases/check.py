@@ -62,8 +62,9 @@ def restorable(
         if not candidate:
             copies.append(found.record)
         there = engine.endpoint(found.record, candidate=candidate)
-        detail, source = found.detail, there.source_address
-        return Comeback(found.really, found.seconds, detail, there.url, source)
+        told = (found.really, found.seconds, found.detail)
+        where = (there.url, there.source_address)
+        return Comeback(*told, *where, captured=found.captured, failed=found.failed)
 
     try:
         yield replace(target, bring_back=bring_back)
