@@ -209,7 +209,7 @@ class Seeing:
         self._account = account
 
     def observe(self, record: Record) -> Observation:
-        """Return whether the app that serves a record is there, with all that it needs."""
+        """Return whether the app of a record is there, with all that it needs."""
         app = app_of(record)
         found = self._account.app(app)
         if found is None:
