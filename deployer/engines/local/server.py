@@ -704,7 +704,7 @@ class Server:
                 return {}
 
     def _file_of_stack(self, name: str) -> str:
-        """Where a file of the stack lies for good, with the content of this release.
+        """Return the lasting place of a file, with the content of this release.
 
         A file is kept by its digest: what the user makes of it later is for the next
         release.  Raises EngineError where no file has that content.
