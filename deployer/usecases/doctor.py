@@ -18,6 +18,7 @@ from deployer.engines.registry import ENGINES
 from deployer.errors import DeployerError, LockedError, StackError, UsageError, error_of
 from deployer.gates.harness.answers import Answer, excerpt
 from deployer.gates.harness.client import Client, Target, Unanswered, connected
+from deployer.llama.known.advisories import advisories_of
 from deployer.llama.known.symptoms import read_log
 from deployer.planning.graph import tag_number
 from deployer.planning.progress import unwatched
@@ -32,7 +33,6 @@ from deployer.usecases.context.deployed import deployed
 from deployer.usecases.context.settings import Settings
 from deployer.usecases.reading.read_stack import (
     findings_of,
-    further_advisories,
     number_of,
     stated_options,
 )
@@ -427,7 +427,7 @@ def patient_of(file: Path, settings: Settings) -> Patient:
         return Patient(file, loaded, None, (wrong("stack", error),))
     build = number_of(loaded.stack, locked)
     known = stated_options(loaded, file, settings, locked)
-    found = tuple(_told(findings_of(loaded, known, further_advisories(settings))))
+    found = tuple(_told(findings_of(loaded, known, advisories_of(settings.advisories))))
     good = (Severity.FINE, Severity.NOTE)
     if all(f.severity in good and f.code != UNCERTAIN for f in found):
         found = (fine("stack", f"{file} is valid"), *found)

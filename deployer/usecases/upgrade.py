@@ -33,7 +33,7 @@ from deployer.llama.catalogue import Catalogue, Standing, catalogue, problems_of
 from deployer.llama.description import Description
 from deployer.llama.explain import compared
 from deployer.llama.git import newest_build
-from deployer.llama.known.advisories import Advisory, exposures_of
+from deployer.llama.known.advisories import Advisory, advisories_of, exposures_of
 from deployer.llama.known.tables import newer, older
 from deployer.llama.known.traps import changes_between, traps_of
 from deployer.llama.patches import Outcome, Patch, PatchVerdict, load_patches
@@ -51,7 +51,6 @@ from deployer.system.files import read_regular
 from deployer.usecases.context.settings import Settings, patches_folder
 from deployer.usecases.context.stack_files import name_in, stack_files, text_of
 from deployer.usecases.reading.read_stack import (
-    further_advisories,
     number_of,
     stated_options,
 )
@@ -194,6 +193,7 @@ def upgrade(
     loaded = load(stack_file, allowed=settings.allowed)
     locked = lock_file.read(lock_file.lock_path(stack_file))
     tag = _tag(loaded.stack, wanted.to, settings)
+    further = advisories_of(settings.advisories)
     before = _old_side(loaded, stack_file, settings, wanted, watch)
     target = _side(tag, loaded.stack, settings, wanted, watch)
     old, new = before.build, target.build
@@ -213,7 +213,7 @@ def upgrade(
         *_change_lines(after, old, new),
         *_stated_lines(after, before, target),
         *_trap_lines(loaded.stack, after, old, new),
-        *_exposure_lines(loaded.stack, after, (old, new), further_advisories(settings)),
+        *_exposure_lines(loaded.stack, after, (old, new), further),
         *_weights_lines(after, old, new, locked),
     )
     files = tuple(_rewritten(loaded, edits))

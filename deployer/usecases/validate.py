@@ -50,9 +50,9 @@ def validate(
     known = cache.find(stack_file, engine) if cached else None
     if known is not None:
         return Valid(known.notes, known.notices, known.listens)
+    from deployer.llama.known.advisories import advisories_of  # noqa: PLC0415 - as below
     from deployer.stack.load import load  # noqa: PLC0415 - the model is slow to import
     from deployer.usecases.reading.read_stack import (  # noqa: PLC0415 - as above
-        further_advisories,
         refusals_of,
         refuse,
         stated_options,
@@ -68,7 +68,7 @@ def validate(
     )
     locked = lock_file.read(lock_file.lock_path(stack_file))
     stated = stated_options(loaded, stack_file, settings, locked)
-    notices = refuse(loaded, stated, further_advisories(settings))
+    notices = refuse(loaded, stated, advisories_of(settings.advisories))
     stack = loaded.stack
     host, port = stack.of_engine("host"), stack.of_engine("port")
     listens = "" if port is None else f"{host}:{port}"

@@ -1,5 +1,6 @@
 """Published vulnerabilities of llama.cpp, and which of them a stack is exposed to."""
 
+import tempfile
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -7,11 +8,14 @@ from functools import cache
 from pathlib import Path
 from typing import Final, Literal
 
+from deployer.artefacts.sources.transfer import download
 from deployer.diagnostics import Diagnostic, Severity
 from deployer.errors import UsageError
 from deployer.llama.known.tables import rows, rows_of
 from deployer.llama.known.traps import Case
+from deployer.planning.progress import unwatched
 from deployer.stack.fields.model import Stack
+from deployer.system.files import read_regular
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +100,28 @@ def advisories_from(text: str, named: str) -> tuple[Advisory, ...]:
                 hint="a newer deployer may know it",
             )
     return found
+
+
+def advisories_of(named: str) -> tuple[Advisory, ...]:
+    """Return the advisories of a file or an https address; none for an empty name.
+
+    Raises UsageError for one that is not such a table, or cannot be read, and
+    SourceError for an address that does not answer.
+    """
+    if not named:
+        return ()
+    if named.startswith("https://"):
+        with tempfile.TemporaryDirectory(prefix="deployer-") as folder:
+            arrived = Path(folder) / "advisories.toml"
+            download(named, arrived, sha256=None, size=None, progress=unwatched)
+            return advisories_from(arrived.read_text("utf-8"), named)
+    try:
+        return advisories_from(read_regular(Path(named)).decode("utf-8"), named)
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"cannot read `{named}`, which DEPLOYER_ADVISORIES names: {error}",
+            hint="name a TOML file, or an address that begins with https://",
+        ) from error
 
 
 def exposures_of(

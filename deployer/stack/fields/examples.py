@@ -130,6 +130,7 @@ RUNNING: Mapping[str, tuple[JsonValue, JsonValue]] = {
         [{"trap": "budget-zero", "reason": "other"}],
     ),
     "rollout.keep": (3, 1),
+    "policy.advisories": ("error", "warn"),
     "rollout.on_failure": ("rollback", "keep"),
     "rollout.strategy": ("handover", "replace"),
     "local.host": ("127.0.0.1", "::1"),

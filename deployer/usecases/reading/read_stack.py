@@ -6,7 +6,6 @@ plan, and so may a program that a gate names and that was not there before.
 
 import os
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import takewhile
@@ -22,11 +21,7 @@ from deployer.engines.place import abilities_of, machine_inputs, narrowed
 from deployer.engines.registry import ENGINES, Abilities
 from deployer.errors import StackError, UsageError
 from deployer.llama.catalogue import TABLE, Catalogue, catalogue, problems_of
-from deployer.llama.known.advisories import (
-    Advisory,
-    advisories_from,
-    exposures_of,
-)
+from deployer.llama.known.advisories import Advisory, advisories_of, exposures_of
 from deployer.llama.known.traps import traps_of
 from deployer.planning.argv import words_by_field
 from deployer.planning.facts import DESCRIPTION, HEADER, UPSTREAM, Facts, Pin
@@ -53,7 +48,6 @@ from deployer.stack.project_root import (
     may_read,
     root_of,
 )
-from deployer.system.files import read_regular
 from deployer.usecases.context.settings import Options, Settings, patches_folder
 from deployer.usecases.reading.prepared import DECIDING, Prepared, look
 from deployer.usecases.reading.weights import refuse_model, refused_models, weighed
@@ -82,30 +76,6 @@ def findings_of(
         *exposures_of(loaded.stack, known.build, further),
     )
     return tuple(placed(found, loaded.places, start))
-
-
-def further_advisories(settings: Settings) -> tuple[Advisory, ...]:
-    """Return the advisories of the file or address that the environment names.
-
-    Raises UsageError for one that is not such a table, or cannot be read, and
-    SourceError for an address that does not answer.
-    """
-    if not (named := settings.advisories):
-        return ()
-    if named.startswith("https://"):
-        from deployer.artefacts.sources.transfer import download  # noqa: PLC0415 - rarely set
-
-        with tempfile.TemporaryDirectory(prefix="deployer-") as folder:
-            arrived = Path(folder) / "advisories.toml"
-            download(named, arrived, sha256=None, size=None, progress=unwatched)
-            return advisories_from(arrived.read_text("utf-8"), named)
-    try:
-        return advisories_from(read_regular(Path(named)).decode("utf-8"), named)
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"cannot read `{named}`, which DEPLOYER_ADVISORIES names: {error}",
-            hint="name a TOML file, or an address that begins with https://",
-        ) from error
 
 
 def refusals_of(loaded: Loaded) -> Iterator[Diagnostic]:
@@ -276,7 +246,7 @@ def read(
     abilities = narrowed(stack, found)
     _refuse_snapshot(stack, abilities)
     locked = lock_file.read(lock_file.lock_path(stack_file))
-    further = further_advisories(settings)
+    further = advisories_of(settings.advisories)
     refuse(loaded, stated_options(loaded, stack_file, settings, locked), further)
     facts = resolved(loaded, stack_file, settings, locked, watch or unwatched, options)
     same = lock_file.pins_same(locked, facts)
