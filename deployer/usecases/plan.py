@@ -48,7 +48,7 @@ class Planned:
     without_state: bool = False
     """Nobody was asked what is deployed."""
     refreshed: bool = True
-    """What is live was looked at; False: the plan compares with the state alone."""
+    """True where what is live was looked at; else the state alone is compared."""
 
     @property
     def places(self) -> Mapping[str, Place]:

@@ -396,7 +396,7 @@ def _values(text: str, path: Path) -> JsonValue:
 
 
 _ABOUT: Final = "llama.cpp"
-"""What ours is about; another project may have the name on an index."""
+"""The subject of ours; another project may have the name on an index."""
 _INDEX: Final = "`pip config list` shows which index is asked"
 _EXTRA: Final = re.compile(r"""extra == ["']([^"']+)["']""")
 _DEVELOPMENT: Final = "dev"
@@ -413,7 +413,7 @@ class Looked:
 
     @property
     def newer(self) -> bool:
-        """Whether the index has a newer one."""
+        """True where the index has a newer one."""
         return self.newest is not None and Version(self.newest) > Version(__version__)
 
 
