@@ -252,6 +252,8 @@ class Program:
     model: str
     """File in the folder of the weights; of several, the first."""
     mmproj: str | None
+    variables: Mapping[str, str]
+    """Environment variables that the stack gives it."""
     files: Mapping[str, str]
     """The files of the stack that options name, by their names among the assets."""
     warmup: tuple[Request, ...]
