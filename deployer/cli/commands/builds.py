@@ -299,7 +299,7 @@ def _life_lines(life: Life | None) -> Iterator[str]:
 
 
 def _diff_lines(found: FlagDiff) -> Iterator[str]:
-    """What breaks first."""
+    """The differences, those that break a stack first."""
     yield f"options of llama-server, b{found.old} → b{found.new}"
     for option in found.removed:
         yield f"  - {option.name}   removed{_when(option)}"

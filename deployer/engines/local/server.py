@@ -93,7 +93,7 @@ _LOOKS: Final = 3
 
 
 class Answer(Enum):
-    """What a request for /health came back with; STRANGE: from another process."""
+    """The answer to a request for /health; STRANGE: from another process."""
 
     HEALTHY = auto()
     UNHEALTHY = auto()

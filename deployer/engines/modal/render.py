@@ -46,7 +46,7 @@ from deployer.system.files import read_regular
 Value: TypeAlias = (
     "str | int | float | bool | Sequence[Value] | Mapping[str, Value] | None"
 )
-"""What has a literal here; tuples and lists both become lists."""
+"""Types with a literal here; tuples and lists both become lists."""
 
 WIDTH: Final = 88
 _INDENT: Final = 4
