@@ -299,11 +299,7 @@ def _life_lines(life: Life | None) -> Iterator[str]:
 
 
 def _diff_lines(found: FlagDiff) -> Iterator[str]:
-<<<<<<< HEAD
-    """The differences, those that break a stack first."""
-=======
     """Return the first option that breaks."""
->>>>>>> main
     yield f"options of llama-server, b{found.old} → b{found.new}"
     for option in found.removed:
         yield f"  - {option.name}   removed{_when(option)}"

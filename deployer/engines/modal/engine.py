@@ -68,11 +68,7 @@ class Artefacts:
         self._meter = meter
         self._deploying = threading.Lock()
         self._deployed = ""
-<<<<<<< HEAD
-        """The apps of the builder that this run deployed."""
-=======
         """The builder that this run deployed."""
->>>>>>> main
         self._wanted: dict[Kind, Node] = {}
 
     def expect(self, nodes: Sequence[Node]) -> None:

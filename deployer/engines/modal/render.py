@@ -46,11 +46,7 @@ from deployer.system.files import read_regular
 Value: TypeAlias = (
     "str | int | float | bool | Sequence[Value] | Mapping[str, Value] | None"
 )
-<<<<<<< HEAD
-"""Types with a literal here; tuples and lists both become lists."""
-=======
 """A value that has a literal here; tuples and lists both become lists."""
->>>>>>> main
 
 WIDTH: Final = 88
 _INDENT: Final = 4
