@@ -67,7 +67,7 @@ class Artefacts:
         self._meter = meter
         self._deploying = threading.Lock()
         self._deployed = ""
-        """What of the builder was deployed by this run."""
+        """The builder that this run deployed."""
         self._wanted: dict[Kind, Node] = {}
 
     def expect(self, nodes: Sequence[Node]) -> None:
