@@ -10,6 +10,7 @@ from deployer.engines.place import Keys, Place
 from deployer.errors import EngineError
 from deployer.planning.resources import Kind
 from deployer.planning.state import Record
+from deployer.stack.fields.values import JsonValue
 
 
 def digest(text: str) -> str:
@@ -18,7 +19,9 @@ def digest(text: str) -> str:
 
 def server(folder: Path, content: str | None) -> Server:
     """A release that was planned with this content of `g.gbnf`."""
-    files = {} if content is None else {"files": {"g.gbnf": digest(content)}}
+    files: dict[str, JsonValue] = (
+        {} if content is None else {"files": {"g.gbnf": digest(content)}}
+    )
     record = Record(
         address="demo/server",
         kind=Kind.SERVER,
