@@ -2,12 +2,21 @@
 
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 from deployer.runtime.warmup import Request
 from deployer.stack.fields.marks import Leaf
-from deployer.stack.fields.values import TEMPLATE_ENDING, Flag, JsonValue, Unit, seconds
+from deployer.stack.fields.values import (
+    TEMPLATE_ENDING,
+    Flag,
+    Flat,
+    JsonValue,
+    Unit,
+    role_of,
+    seconds,
+)
 
 FLAGS_PREFIX = "server.flags."
 _LOAD_MODE = "--load-mode"
@@ -36,7 +45,8 @@ def command_line(  # noqa: PLR0913 - every part that an engine decides, by name
     words: Iterable[str],
     *,
     model: str,
-    mmproj: str | None,
+    beside: Mapping[str, str],
+    scales: Mapping[str, float],
     template: str | None,
     host: str,
     port: int,
@@ -45,19 +55,65 @@ def command_line(  # noqa: PLR0913 - every part that an engine decides, by name
 ) -> tuple[str, ...]:
     """Return the whole command line of llama-server; what the engine owns wins.
 
-    ``template`` is the file that a name ending in ``.jinja`` stands for: the one
-    builder of what `render` prints, a dry run tries, and an engine starts.
+    ``beside`` has the file of each role of weights beside the model, ``scales`` the
+    strength of adapters and vectors, and ``template`` is the file that a name ending
+    in ``.jinja`` stands for: the one builder of what `render` prints, a dry run tries,
+    and an engine starts.
     """
     argv = [program, *words]
     if template is not None:
         at = argv.index(TEMPLATE)
         argv[at : at + 2] = [f"{TEMPLATE}-file", template]
     argv += ["--model", model]
-    argv += ["--mmproj", mmproj] if mmproj is not None else []
+    argv += _weights_beside(beside, scales)
     argv += ["--host", host, "--port", str(port)]
     argv += ["--reuse-port"] if reuse_port else []
     argv += ["--api-key-file", key_file] if key_file is not None else []
     return tuple(argv)
+
+
+_OPTION_OF: Final[Mapping[str, str]] = {
+    "mmproj": "--mmproj",
+    "draft": "--model-draft",
+    "vocoder": "--model-vocoder",
+    "lora": "--lora-scaled",
+    "control-vectors": "--control-vector-scaled",
+}
+"""The option of each role, as every build of b8646 to b11434 that has it knows it."""
+SCALE: Final = ".scale"
+"""Ends the path of a field that says how strongly a file is applied."""
+SCALES: Final = "scales"
+"""Where the spec of a server holds those that are captured in its snapshot."""
+
+
+def scales_of(fields: Flat, spec: Flat) -> dict[str, float]:
+    """The strength of each adapter and vector of a server, by role."""
+    captured = spec.get(SCALES)
+    stated = {**(captured if isinstance(captured, dict) else {}), **fields}
+    found = {p: v for p, v in stated.items() if p.endswith(SCALE)}
+    return {role_of(path): float(str(value)) for path, value in found.items()}
+
+
+def _weights_beside(
+    beside: Mapping[str, str], scales: Mapping[str, float]
+) -> Iterator[str]:
+    """The options of the weights beside the model; several adapters are one value."""
+    for name, option in _OPTION_OF.items():
+        if name in beside:
+            yield from (option, beside[name])
+        if several := _numbered(name, beside):
+            files = (f"{beside[it]}:{scales.get(it, 1.0):g}" for it in several)
+            yield from (option, ",".join(files))
+
+
+def adapters_of(roles: Iterable[str]) -> list[str]:
+    """The roles of the LoRA adapters, in the order of their ids in llama-server."""
+    return _numbered("lora", roles)
+
+
+def _numbered(name: str, roles: Iterable[str]) -> list[str]:
+    found = [it for it in roles if re.fullmatch(rf"{name}-[0-9]+", it)]
+    return sorted(found, key=lambda it: int(it.rpartition("-")[2]))
 
 
 def template_file(words: Iterable[str]) -> str | None:

@@ -4,13 +4,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from deployer.engines.registry import ENGINES, Abilities
-from deployer.planning.argv import is_word, words_of
+from deployer.planning.argv import SCALE, SCALES, is_word, words_of
 from deployer.planning.facts import HEADER, Facts, Pin
-from deployer.planning.resources import LOCK, Graph, Kind, Node, key_of
+from deployer.planning.resources import LOCK, MODEL_ROLE, Graph, Kind, Node, key_of
 from deployer.stack.checks import closing_words, gpu_types
 from deployer.stack.fields.marks import Leaf, fields_of, leaves, marks_at
-from deployer.stack.fields.model import Snapshot, Stack, Warmup, architecture_of
-from deployer.stack.fields.values import Effect, Flat, JsonValue, canonical
+from deployer.stack.fields.model import (
+    Snapshot,
+    Stack,
+    Warmup,
+    architecture_of,
+)
+from deployer.stack.fields.values import Effect, Flat, JsonValue, canonical, role_of
 from deployer.stack.files import named_by
 
 MMAP = "server.mmap"
@@ -47,25 +52,30 @@ def expand(stack: Stack, facts: Facts, abilities: Abilities) -> Graph:
     for_gpu = architectures_of(stack)
     build = _artefact(
         stack,
-        Kind.BUILD,
+        Kind.BUILD.value,
         homes[Kind.BUILD],
         facts.build,
         {"gpu.architectures": list(for_gpu)} if for_gpu else {},
     )
-    weights = _artefact(stack, Kind.WEIGHTS, homes[Kind.WEIGHTS], facts.weights, {})
+    weights = tuple(_weights(stack, homes[Kind.WEIGHTS], facts))
     files = _contents(stack, facts, captured=captured)
-    made_from = {build.kind.value: build.key, weights.kind.value: weights.key}
+    made_from = {node.role: node.key for node in (build, *weights)}
     if not captured:
-        server = _runs(stack, Kind.SERVER, homes[Kind.SERVER], made_from, argv, files)
-        return _placed(stack, build, weights, server)
+        mine = homes[Kind.SERVER]
+        server = _runs(stack, Kind.SERVER, mine, made_from, argv, files, abilities)
+        return _placed(stack, build, *weights, server)
     mine = homes[Kind.SNAPSHOT]
     asks: Flat = {} if stack.api_key is None else {ASKS_FOR_KEY: True}
-    snapshot = _runs(stack, Kind.SNAPSHOT, mine, made_from, argv, {**files, **asks})
+    found = {**files, **asks}
+    snapshot = _runs(stack, Kind.SNAPSHOT, mine, made_from, argv, found, abilities)
     served = {it.path: it.value for it in homes[Kind.SERVER] if _starts(it, stack)}
     snapshot = replace(snapshot, spec={**snapshot.spec, "served": served})
     needs = {**made_from, snapshot.kind.value: snapshot.key}
-    server = _runs(stack, Kind.SERVER, homes[Kind.SERVER], needs, argv, {})
-    return _placed(stack, build, weights, snapshot, server)
+    mine = homes[Kind.SERVER]
+    server = _runs(stack, Kind.SERVER, mine, needs, argv, {}, abilities)
+    if scales := {p: v for p, v in snapshot.fields.items() if p.endswith(SCALE)}:
+        server = replace(server, spec={**server.spec, SCALES: scales})
+    return _placed(stack, build, *weights, snapshot, server)
 
 
 def _placed(stack: Stack, *nodes: Node) -> Graph:
@@ -178,6 +188,8 @@ def _starts(leaf: Leaf, stack: Stack) -> bool:
 
 def _home(leaf: Leaf, abilities: Abilities, *, captured: bool) -> Kind:
     match leaf.marks.effect:
+        case Effect.UPDATE if captured and leaf.marks.ability:
+            return Kind.SNAPSHOT  # what is set in the memory is captured with it
         case Effect.BUILD:
             return Kind.BUILD
         case Effect.FETCH:
@@ -192,8 +204,18 @@ def _home(leaf: Leaf, abilities: Abilities, *, captured: bool) -> Kind:
             return Kind.SERVER
 
 
+def _weights(stack: Stack, mine: list[Leaf], facts: Facts) -> Iterator[Node]:
+    """Yield the model, and the weights beside it, each with the fields of its role."""
+    everybodys = [it for it in mine if it.marks.effect is Effect.NOTE]
+    for role in stack.model.sources:
+        own = [it for it in mine if role_of(it.path) == role]
+        if role != MODEL_ROLE:
+            own += everybodys
+        yield _artefact(stack, role, own, facts.by_role[role], {})
+
+
 def _artefact(
-    stack: Stack, kind: Kind, mine: list[Leaf], pin: Pin, derived: Flat
+    stack: Stack, role: str, mine: list[Leaf], pin: Pin, derived: Flat
 ) -> Node:
     """A build or weights: keyed by what the lock file found."""
     content: dict[str, JsonValue] = {
@@ -203,8 +225,9 @@ def _artefact(
     }
     content |= derived
     locked = {f"{LOCK}{name}": value for name, value in pin.identity.items()}
+    kind = Kind.BUILD if role == Kind.BUILD else Kind.WEIGHTS
     return Node(
-        address=f"{stack.name}/{kind}",
+        address=f"{stack.name}/{role}",
         kind=kind,
         key=key_of(kind, RECIPES[kind], {**content, "lock": dict(pin.identity)}, {}),
         fields={**{leaf.path: leaf.value for leaf in mine}, **derived, **locked},
@@ -225,12 +248,13 @@ def _runs(
     needs: Mapping[str, str],
     argv: list[str],
     files: Flat,
+    abilities: Abilities,
 ) -> Node:
     """A snapshot or a server: keyed by what it is made from and how it is started."""
     content: dict[str, JsonValue] = {
         leaf.path: canonical(leaf.marks.unit, _without_limits(leaf))
         for leaf in mine
-        if leaf.marks.effect >= Effect.REDEPLOY and not is_word(leaf)
+        if _restarts(leaf, kind, abilities) and not is_word(leaf)
     }
     content |= files
     if Kind.SNAPSHOT not in needs:
@@ -243,6 +267,13 @@ def _runs(
         needs=needs,
         spec={"argv": list(argv)},
     )
+
+
+def _restarts(leaf: Leaf, kind: Kind, abilities: Abilities) -> bool:
+    """Return whether a change of a field is one of the key."""
+    if leaf.marks.ability:
+        return kind is Kind.SNAPSHOT or not getattr(abilities, leaf.marks.ability)
+    return leaf.marks.effect >= Effect.REDEPLOY
 
 
 def _without_limits(leaf: Leaf) -> JsonValue:

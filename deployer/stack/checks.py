@@ -16,7 +16,14 @@ from deployer.runtime.keys import KEY_FORM
 from deployer.spelling import did_you_mean, one_of, shown
 from deployer.stack.addresses import host_of, is_metadata
 from deployer.stack.fields.gate_options import Custom
-from deployer.stack.fields.model import GPUS, LlamaCpp, Model, Scaling, Stack
+from deployer.stack.fields.model import (
+    GPUS,
+    LlamaCpp,
+    Model,
+    Scaling,
+    Stack,
+    Weights,
+)
 from deployer.stack.fields.schema import OTHER_NAMES
 from deployer.stack.fields.server import Server
 from deployer.stack.fields.values import Flag, seconds
@@ -171,40 +178,51 @@ def gpu_types(stack: Stack) -> tuple[tuple[str, int], ...]:
 
 
 def _model(model: Model) -> Iterator[Diagnostic]:
+    yield from _weights("model", model)
+    for path, part in model.parts.items():
+        yield from _weights(path, part)
+    other = model.url or model.pypi
+    if isinstance(model.mmproj, str) and other is not None:
+        what = f"`{shown(model.mmproj)}` names no file of `{shown(other)}`"
+        hint = "say where the projector comes from: `mmproj: {url: https://…}`"
+        yield Diagnostic("model.mmproj", what, hint)
+
+
+def _weights(path: str, model: Weights) -> Iterator[Diagnostic]:
     sources = [name for name in _SOURCES if getattr(model, name) is not None]
     if not sources:
         hint = f"add {one_of(_SOURCES)}"
-        yield Diagnostic("model", "nothing says where the weights come from", hint)
+        yield Diagnostic(path, "nothing says where the weights come from", hint)
     for name in sources[1:]:
         what = f"`{name}` and `{sources[0]}` are two sources of weights"
-        yield Diagnostic(f"model.{name}", what, "keep one of them")
+        yield Diagnostic(f"{path}.{name}", what, "keep one of them")
     if model.repo is not None:
-        yield from _picked(model)
+        yield from _picked(path, model)
     else:
         for name in ("revision", "quant", "file"):
             if sources and getattr(model, name) is not None:
                 what = f"`{name}` picks from a `repo`, and there is none"
                 hint = f"leave it out, or write `repo` instead of `{sources[0]}`"
-                yield Diagnostic(f"model.{name}", what, hint)
+                yield Diagnostic(f"{path}.{name}", what, hint)
     if model.sha256 and sources and not {"path", "url"} & set(sources):
         what = "`sha256` belongs to `path` or `url`"
         hint = f"leave it out: the lock file pins the digests of a `{sources[0]}`"
-        yield Diagnostic("model.sha256", what, hint)
+        yield Diagnostic(f"{path}.sha256", what, hint)
     if model.url and model.url.startswith("http:") and not _LOOPBACK.match(model.url):
         what = "weights come over https, except from this machine"
-        yield Diagnostic("model.url", what, "write `https://`")
+        yield Diagnostic(f"{path}.url", what, "write `https://`")
     if model.url and is_metadata(host_of(model.url)):
-        yield Diagnostic("model.url", _METADATA)
+        yield Diagnostic(f"{path}.url", _METADATA)
 
 
-def _picked(model: Model) -> Iterator[Diagnostic]:
+def _picked(path: str, model: Weights) -> Iterator[Diagnostic]:
     """One file of a repository is picked in exactly one way."""
     if model.quant is None and model.file is None:
         hint = "add `quant` (such as `Q4_K_M`) or `file`"
-        yield Diagnostic("model", "nothing says which file of the repository", hint)
+        yield Diagnostic(path, "nothing says which file of the repository", hint)
     if model.quant is not None and model.file is not None:
         what = "`file` and `quant` both pick a file"
-        yield Diagnostic("model.file", what, "keep one of them")
+        yield Diagnostic(f"{path}.file", what, "keep one of them")
 
 
 def _llama_cpp(llama: LlamaCpp) -> Iterator[Diagnostic]:

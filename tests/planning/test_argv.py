@@ -180,7 +180,8 @@ def test_what_the_engine_decides_comes_last_so_that_it_wins() -> None:
         "llama-server",
         ["--jinja"],
         model="m.gguf",
-        mmproj=None,
+        beside={},
+        scales={},
         template=None,
         host="127.0.0.1",
         port=8080,
@@ -194,7 +195,13 @@ def test_what_the_engine_decides_comes_last_so_that_it_wins() -> None:
         "llama-server",
         ["--chat-template", "mine.jinja", "--jinja", "--mlock"],
         model="m.gguf",
-        mmproj="p.gguf",
+        beside={
+            "lora-1": "b.gguf",
+            "lora-0": "a.gguf",
+            "draft": "d.gguf",
+            "mmproj": "p.gguf",
+        },
+        scales={"lora-1": 0.5},
         template="/store/mine.jinja",
         host="::1",
         port=1,
@@ -204,7 +211,8 @@ def test_what_the_engine_decides_comes_last_so_that_it_wins() -> None:
     assert most == (
         *("llama-server", "--chat-template-file", "/store/mine.jinja", "--jinja"),
         "--mlock",
-        *("--model", "m.gguf", "--mmproj", "p.gguf", "--host", "::1", "--port", "1"),
+        *("--model", "m.gguf", "--mmproj", "p.gguf", "--model-draft", "d.gguf"),
+        *("--lora-scaled", "a.gguf:1,b.gguf:0.5", "--host", "::1", "--port", "1"),
         *("--reuse-port", "--api-key-file", "/run/key"),
     )
 

@@ -52,9 +52,9 @@ EFFECTS: Mapping[str, Effect] = {
 def paths(section: type[Section], prefix: str = "") -> Iterator[str]:
     """Every field that the class can have, set or not."""
     for name, field in fields_of(section).items():
-        if field.section is None:
+        if field.section is None or field.file is not None:
             yield f"{prefix}{name}"
-        else:
+        if field.section is not None:
             yield from paths(field.section, f"{prefix}{name}.")
 
 
@@ -174,7 +174,9 @@ def _action(marks: Marks) -> Action:
 
 
 def _graph(path: str, value: JsonValue, abilities: Abilities) -> Graph:
-    return expand(_stack(path, value), facts(), abilities)
+    found = _stack(path, value)
+    beside = dict.fromkeys([*found.model.sources][1:], "the same")
+    return expand(found, facts(beside=beside), abilities)
 
 
 def _stack(path: str, value: JsonValue) -> Stack:

@@ -15,6 +15,7 @@ from deployer.artefacts.sources.transfer import download
 from deployer.errors import AuthError, DeployerError, SourceError
 from deployer.planning.events import Watch
 from deployer.planning.facts import Pin
+from deployer.planning.resources import MODEL_ROLE
 from deployer.stack.fields.values import JsonValue
 from deployer.system.files import contained
 
@@ -35,6 +36,26 @@ def choose_model(
     """
     models = _models(names)
     chosen = _by_file(models, file) if file is not None else _by_quant(models, quant)
+    _refuse_gaps(chosen)
+    return chosen
+
+
+def choose_beside(
+    names: Iterable[str], *, role: str, file: str | None, quant: str | None
+) -> list[str]:
+    """The weights of a role beside the model: any file by its name, else by ``quant``.
+
+    A draft by its quantisation is one of the heads that a repository has, and only
+    without any a model.  Raises SourceError naming what was likely meant.
+    """
+    every = [name for name in names if name.lower().endswith(".gguf")]
+    if file is None and role == "mmproj":
+        return [choose_projector(every, str(quant))]
+    heads = [name for name in every if role == "draft" and _is_head(name)]
+    if file is not None:
+        chosen = _by_file(_grouped(every), file)
+    else:
+        chosen = _by_quant(_grouped(heads) if heads else _models(every), quant)
     _refuse_gaps(chosen)
     return chosen
 
@@ -62,10 +83,17 @@ def choose_projector(names: Iterable[str], wanted: str) -> str:
 
 def _models(names: Iterable[str]) -> dict[str, list[str]]:
     """Models by name without ``.gguf`` and part number; only GGUF, no projectors."""
+    return _grouped(
+        name
+        for name in names
+        if name.lower().endswith(".gguf") and not _is_projector(name)
+    )
+
+
+def _grouped(names: Iterable[str]) -> dict[str, list[str]]:
+    """Files by name without ``.gguf`` and part number."""
     models: dict[str, list[str]] = {}
     for name in sorted(names):
-        if not name.lower().endswith(".gguf") or _is_projector(name):
-            continue
         shard = _SHARD.fullmatch(name)
         models.setdefault(shard["stem"] if shard else name[:-5], []).append(name)
     return models
@@ -138,6 +166,14 @@ def _is_projector(name: str) -> bool:
     return base.endswith(".gguf") and "mmproj" in base
 
 
+_HEAD = re.compile(r"(^|[-_./])(mtp|eagle3?|dflash|dspark|draft)([-_./]|$)")
+
+
+def _is_head(name: str) -> bool:
+    """Return whether a file is named as drafters are (`MTP/`, `mtp-`, `dflash-`)."""
+    return _HEAD.search(name.lower()) is not None
+
+
 def _near(quant: str, models: Mapping[str, list[str]]) -> dict[str, list[str]]:
     """The models whose last word is most like ``quant``, best first."""
 
@@ -173,6 +209,7 @@ class Choice:
     file: str | None = None
     quant: str | None = None
     mmproj: str | None = None
+    role: str = MODEL_ROLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +239,13 @@ def pin(choice: Choice, *, environment: Mapping[str, str]) -> Pin:
     }
     if answer.sha is None:
         raise SourceError(f"the hub names no commit for `{choice.repo}`")
-    model = choose_model(remote, file=choice.file, quant=choice.quant)
+    model = (
+        choose_model(remote, file=choice.file, quant=choice.quant)
+        if choice.role == MODEL_ROLE
+        else choose_beside(
+            remote, role=choice.role, file=choice.file, quant=choice.quant
+        )
+    )
     projector = choose_projector(remote, choice.mmproj) if choice.mmproj else None
     return _pin_of(choice.repo, answer.sha, remote, model, projector)
 

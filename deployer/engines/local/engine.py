@@ -34,6 +34,7 @@ from deployer.engines.local.supervise.survivors import (
     captives,
     made_from,
     memory_of,
+    note,
     survivors,
 )
 from deployer.engines.place import Place
@@ -90,7 +91,14 @@ class LocalEngine:
                 return self._artefacts.make(node, say)
 
     def update(self, node: Node, record: Record, say: Say) -> None:
-        """No field of a local server changes in place."""
+        """See `Engine.update`: the strength of adapters; one that is down starts so."""
+        changed = replace(record, fields=dict(node.fields))
+        server = Server(changed, self._place)
+        if (running := server.running()) is None:
+            return
+        server.apply_scales()
+        note(server.run_dir, changed, made_from(server.run_dir))
+        say(Talk(record.address, f"pid {running.pid} applies its adapters as stated"))
 
     def promote(self, record: Record, before: Record | None, say: Say) -> Flat:
         """See `Engine.promote`: new connections go to the candidate from here on."""

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +20,7 @@ from deployer.engines.local.folders import (
 from deployer.engines.local.logs import last_lines
 from deployer.engines.local.program import known_template, run_server
 from deployer.engines.local.reuseport import lead, reached
-from deployer.engines.local.snapshot.proof import Door
+from deployer.engines.local.snapshot.proof import Door, why_no_answer
 from deployer.engines.local.supervise import guard, identity
 from deployer.engines.local.supervise.health import (
     Answer,
@@ -37,11 +38,17 @@ from deployer.engines.local.supervise.survivors import (
 from deployer.engines.place import Place
 from deployer.errors import AuthError, EngineError
 from deployer.llama.known.symptoms import likely_cause
-from deployer.planning.argv import command_line, template_file
+from deployer.planning.argv import (
+    adapters_of,
+    command_line,
+    scales_of,
+    template_file,
+)
 from deployer.planning.events import Say, Talk
+from deployer.planning.resources import MODEL_ROLE, Kind
 from deployer.planning.state import Record
 from deployer.stack.checks import NEW_KEY, key_problem
-from deployer.stack.fields.values import Flat, http_address, seconds
+from deployer.stack.fields.values import Flat, JsonValue, http_address, seconds
 from deployer.system.files import contained
 
 GRACE: Final = 10.0
@@ -62,6 +69,10 @@ STOPPED: Final = "stopped"
 LOADING: Final = "loading.json"
 """File that holds what it said first while it loaded; gates want to see that."""
 _LOOPBACK = "127.0.0.1"
+_ADAPTERS: Final = "/lora-adapters"
+"""Where llama-server lists its adapters, and takes how strongly each is applied."""
+_ADAPTERS_SECONDS: Final = 60.0
+"""A request that is computed goes first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +231,29 @@ class Server:
                 return "silent"
             case _:
                 return "unhealthy"
+
+    def apply_scales(self) -> None:
+        """Set how strongly it applies each adapter, and see that it does.
+
+        Raises EngineError where it does not.
+        """
+        scales = scales_of(self.record.fields, self.record.spec)
+        roles = adapters_of(self.record.needs)
+        wanted = [scales.get(role, 1.0) for role in roles]
+        body: list[JsonValue] = [{"id": n, "scale": it} for n, it in enumerate(wanted)]
+        door = self.door()
+        try:
+            status, _ = door.post(_ADAPTERS, body, _ADAPTERS_SECONDS)
+            _, found = door.get(_ADAPTERS, _ADAPTERS_SECONDS)
+        except OSError as error:
+            why = why_no_answer(error, _ADAPTERS_SECONDS)
+            raise EngineError(f"`{_ADAPTERS}` was not answered: {why}") from error
+        now = [_scale_in(it) for it in found] if isinstance(found, list) else []
+        if status != HTTPStatus.OK or now != [round(it, 5) for it in wanted]:
+            raise EngineError(
+                f"the server does not apply its adapters as stated (HTTP {status})",
+                hint="`deployer stop` and `deployer start` start it with them",
+            )
 
     def end_hung(self, say: Say) -> None:
         """End a process that is proven to hang, so that it can be started again."""
@@ -418,15 +452,23 @@ class Server:
 
     def _argv(self, needs: Mapping[str, Flat]) -> tuple[str, ...]:
         """The whole command line; what the engine owns comes last and so wins."""
-        program, model = self._made(needs, "build"), self._made(needs, "weights")
+        program, model = self._made(needs, Kind.BUILD), self._made(needs, MODEL_ROLE)
         contained(self.place.home / "build", Path(program))
-        sees, file = "mmproj" in needs["weights"], template_file(self.argv)
+        beside = {
+            role: self._made(needs, role)
+            for role in self.record.needs
+            if role not in (Kind.BUILD, Kind.SNAPSHOT, MODEL_ROLE)
+        }
+        if "mmproj" in needs[MODEL_ROLE]:
+            beside["mmproj"] = self._made(needs, MODEL_ROLE, "mmproj")
+        file = template_file(self.argv)
         argv = command_line(
             program,
             self.argv,
             template=None if file is None else str(self.place.folder / file),
             model=model,
-            mmproj=self._made(needs, "weights", "mmproj") if sees else None,
+            beside=beside,
+            scales=scales_of(self.record.fields, self.record.spec),
             host=self.host,
             port=self.port,
             reuse_port=reuseport.supported(self.host) is None,
@@ -434,24 +476,26 @@ class Server:
         )
         return known_template(argv, Path(program))
 
-    def _made(self, needs: Mapping[str, Flat], kind: str, name: str = "path") -> str:
+    def _made(self, needs: Mapping[str, Flat], role: str, name: str = "path") -> str:
         """Where a file of an artefact lies; raises EngineError for a state without."""
-        match needs.get(kind, {}).get(name):
+        match needs.get(role, {}).get(name):
             case str(path) if path:
-                return self._in_store(kind, Path(path))
+                return self._in_store(role, Path(path))
             case _:
                 raise EngineError(
-                    f"the state of `{self.record.address}` does not name the {kind}"
+                    f"the state of `{self.record.address}` does not name the {role}"
                     " that it was started from",
                     hint="run `deployer apply`: it fills in what is missing",
                 )
 
-    def _in_store(self, kind: str, path: Path) -> str:
+    def _in_store(self, role: str, path: Path) -> str:
         """A file of the store by its key: a state of another home names that one."""
-        key = self.record.needs.get(kind)
+        key, kind = self.record.needs.get(role), Kind.WEIGHTS
         if key is None or key not in path.parts:
             return str(path)  # weights of the user's own stay where they are
         inside = path.parts[path.parts.index(key) + 1 :]
+        if role == Kind.BUILD:
+            kind = Kind.BUILD
         return str(self.place.home.joinpath(kind, key, *inside))
 
     def _dry_run(self, argv: tuple[str, ...]) -> None:
@@ -473,3 +517,12 @@ class Server:
             hint="compare `server` and `server.flags` of the stack with"
             " `llama-server --help` of this build",
         )
+
+
+def _scale_in(adapter: JsonValue) -> float | None:
+    """How strongly an adapter is applied, as llama-server lists it, in 32 bits."""
+    match adapter:
+        case {"scale": float(scale) | int(scale)}:
+            return round(float(scale), 5)
+        case _:
+            return None

@@ -101,8 +101,11 @@ class Seeing:
         return None
 
     def _missing_folders(self, record: Record) -> Iterator[str]:
-        for kind in (Kind.BUILD, Kind.WEIGHTS):
-            path = folder_of(kind, record.needs[kind.value])
+        for role, key in record.needs.items():
+            if role == Kind.SNAPSHOT:
+                continue
+            kind = Kind.BUILD if role == Kind.BUILD else Kind.WEIGHTS
+            path = folder_of(kind, key)
             entries = self._account.listed(apps.VOLUME, path) or ()
             if not any(PurePosixPath(e.path).name == apps.COMPLETE for e in entries):
                 yield f"`{path}` is gone from Volume `{apps.VOLUME}`"

@@ -38,6 +38,21 @@ ARTEFACTS: Mapping[str, tuple[JsonValue, JsonValue]] = {
     "model.alias": ("gemma-4", "two"),
 }
 
+_SOURCE = ("repo", "revision", "quant", "file", "path", "url", "pypi", "sha256")
+BESIDE: Mapping[str, tuple[JsonValue, JsonValue]] = {
+    **{
+        f"model.{part}.{name}": ARTEFACTS[f"model.{name}"]
+        for part in ("mmproj", "draft", "vocoder")
+        for name in _SOURCE
+    },
+    "model.lora": (
+        [{"path": "a.gguf", "scale": 0.5}],
+        [{"path": "b.gguf", "scale": 0.5}],
+    ),
+    "model.control_vectors": ([{"path": "a.gguf"}], [{"path": "b.gguf"}]),
+}
+"""The weights beside the model."""
+
 SERVER: Mapping[str, tuple[JsonValue, JsonValue]] = {
     "server.ctx_size": (1024, 2048),
     "server.parallel": (1, 2),
@@ -191,6 +206,7 @@ FILE: Mapping[str, tuple[JsonValue, JsonValue]] = {
 
 EXAMPLES: Mapping[str, tuple[JsonValue, JsonValue]] = {
     **ARTEFACTS,
+    **BESIDE,
     **SERVER,
     **RUNNING,
     **GATES,

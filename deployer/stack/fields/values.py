@@ -127,6 +127,8 @@ class Mark(StrEnum):
 
     LOCKED = "locked"
     """The facts it resolves to stand in the key, not the field itself."""
+    EACH = "each"
+    """Each item of the list is a section with fields of its own, by its number."""
 
 
 class Memory(StrEnum):
@@ -155,10 +157,31 @@ class Flag:
 
 
 @dataclass(frozen=True, slots=True)
+class InPlace:
+    """The field changes in place only where the engine has an ability.
+
+    Elsewhere, and where memory is captured, a change restarts the server.
+    """
+
+    ability: str
+
+
+@dataclass(frozen=True, slots=True)
 class Only:
     """The field has a meaning on this engine alone."""
 
     engine: str
+
+
+def role_of(path: str) -> str:
+    """Return the role of the weights that a field of `model` is about (`lora-0`)."""
+    match path.split("."):
+        case ["model", name, number, *_] if number.isdecimal():
+            return f"{name}-{number}".replace("_", "-")
+        case ["model", "mmproj" | "draft" | "vocoder" as name, _]:
+            return name
+        case _:
+            return "weights"
 
 
 HERE = "file://"
@@ -201,3 +224,4 @@ class Marks:
     locked: bool = False
     only: str | None = None
     memory: Memory | None = None
+    ability: str = ""

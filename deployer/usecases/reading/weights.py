@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,13 +17,17 @@ from deployer.artefacts import lock_file
 from deployer.artefacts.store import Entry, Store
 from deployer.diagnostics import NOWHERE, Diagnostic, Place, place_of, placed
 from deployer.engines.registry import ENGINES
-from deployer.errors import StackError
+from deployer.errors import DeployerError, StackError
 from deployer.gguf.facts import (
+    Adapter,
     Facts,
+    Model,
     NoModelError,
+    Part,
     Projector,
     Template,
     from_json,
+    part_from_json,
     template_of,
     to_json,
 )
@@ -40,7 +44,7 @@ from deployer.planning.facts import HEADER, Pin
 from deployer.planning.facts import Facts as Locked
 from deployer.planning.fit import Fit
 from deployer.planning.graph import build_number
-from deployer.planning.resources import Graph, Kind
+from deployer.planning.resources import MODEL_ROLE, Graph
 from deployer.show.text import fit_line
 from deployer.show.text import sized as shown_size
 from deployer.stack.checks import gpu_types
@@ -57,6 +61,39 @@ from deployer.usecases.reading.prepared import this_code
 
 if TYPE_CHECKING:
     from deployer.gguf.choices import Way
+
+
+def all_facts(locked: Locked, graph: Graph, store: Store) -> Facts | None:
+    """Return what is known of all weights; None where the model is not there yet."""
+    keys = {node.role: node.key for node in graph.values()}
+    facts = weights_facts(locked.weights, keys[MODEL_ROLE], store)
+    if facts is None:
+        return None
+    sizes: list[tuple[str, int]] = []
+    for role, pin in locked.beside.items():
+        match _part(role, pin, keys[role], store):
+            case Projector() as projector:
+                facts = replace(facts, projector=projector)
+            case Model() as draft if role == "draft":
+                facts = replace(facts, draft=draft)
+            case part:
+                stated = pin.about.get("size")
+                size = part.size if part else stated
+                sizes.append((role, size if isinstance(size, int) else 0))
+    return replace(facts, beside=tuple(sizes))
+
+
+def _part(role: str, pin: Pin, key: str, store: Store) -> Part | None:
+    """Return what weights beside the model are; None where nobody knows yet."""
+    known = part_from_json(pin.about.get(HEADER))
+    if known is not None or (entry := store.find("weights", key)) is None:
+        return known
+    from deployer.gguf.reading import part_in_files  # noqa: PLC0415 - once for one
+
+    names = sorted(name for name in entry.files if name.endswith(".gguf"))
+    with suppress(DeployerError):
+        return part_in_files(role, [entry.path(name) for name in names])
+    return None
 
 
 def weights_facts(pin: Pin, key: str, store: Store) -> Facts | None:
@@ -287,7 +324,11 @@ def judged(
     """Hold the model against the build and the gates of a stack."""
     found = Judged()
     build = build_number(stack, locked)
-    wrong = (*_names(stack, folder, build, weights), *_projection(weights))
+    wrong = (
+        *_names(stack, folder, build, weights),
+        *_projection(weights),
+        *_made_for_another(locked, weights),
+    )
     found.problems += placed(wrong, places)
     for path, what in _template(stack, folder, weights):
         written = place_of(places, path)
@@ -304,6 +345,9 @@ def _names(
     wanted = [(ARCHITECTURE, architecture, "llama_cpp.tag", "architecture")]
     kinds = weights.projector.kinds if weights.projector else ()
     wanted += [(PROJECTOR, it, "model.mmproj", "projector type") for it in kinds]
+    if weights.draft is not None:
+        name = weights.draft.architecture
+        wanted.append((ARCHITECTURE, name, "model.draft", "architecture"))
     for kind, name, path, word in wanted:
         answer = known_by(kind, name, build)
         known = _at_hand(kind, name, stack, folder)
@@ -341,6 +385,18 @@ def _projection(weights: Facts) -> Iterator[Diagnostic]:
         f" model takes {width}"
     )
     yield Diagnostic("model.mmproj", what, "take the projector of this model")
+
+
+def _made_for_another(locked: Locked, weights: Facts) -> Iterator[Diagnostic]:
+    """LoRA adapters and control vectors that were made for another architecture."""
+    architecture = weights.model.architecture
+    for role, pin in locked.beside.items():
+        match part_from_json(pin.about.get(HEADER)):
+            case Adapter(architecture=other) if other not in ("", architecture):
+                what = f"made for `{other}`, and the model is `{architecture}`"
+                yield Diagnostic(_path(role), what, "take one made for this model")
+            case _:
+                pass
 
 
 def _is_told(projector: Projector) -> bool:
@@ -412,15 +468,32 @@ def weighed(
 ) -> Weighed:
     """Hold the model of a stack against its build, its gates and its machine."""
     stack = loaded.stack
-    (node,) = (node for node in graph.values() if node.kind is Kind.WEIGHTS)
-    weights = weights_facts(facts.weights, node.key, settings.store)
+    wrong = tuple(placed(_flaws(facts), loaded.places))
+    weights = all_facts(facts, graph, settings.store)
     if weights is None:
-        return Weighed(None)
+        return Weighed(None, wrong)
     known = judged(stack, stack_file.parent, facts, weights, loaded.places)
     size = sized(stack, facts, weights)
     notes = (*known.notes, *doubts(stack, size))
     large = tuple(does_not_fit(size, loaded.places))
-    return Weighed(size, tuple(known.problems), notes, large)
+    return Weighed(size, (*wrong, *known.problems), notes, large)
+
+
+def _flaws(locked: Locked) -> Iterator[Diagnostic]:
+    """Files that are none of their role, by what their headers say."""
+    for role, pin in locked.beside.items():
+        match pin.about.get(HEADER):
+            case {"flaw": str(flaw)}:
+                yield Diagnostic(_path(role), flaw, "name the right file")
+            case _:
+                pass
+
+
+def _path(role: str) -> str:
+    """The field of a role (`model.lora.0` of `lora-0`)."""
+    name, _, number = role.rpartition("-")
+    plain = f"{name}.{number}" if number.isdecimal() else role
+    return f"model.{plain.replace('-', '_')}"
 
 
 def refuse_model(known: Weighed) -> None:
@@ -439,7 +512,7 @@ def known_offline(loaded: Loaded, stack_file: Path) -> tuple[str, ...]:
     if locked is None or weights is None:
         return ()
     moved = lock_file.moved(locked, lock_file.inputs_of(loaded.stack, {}))
-    if any(it.artefact is Kind.WEIGHTS for it in moved):
+    if any(it.artefact == MODEL_ROLE for it in moved):
         return ()
     known = judged(loaded.stack, stack_file.parent, locked, weights, loaded.places)
     if known.problems:
