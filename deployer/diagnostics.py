@@ -37,6 +37,10 @@ class Severity(StrEnum):
     """Checked, nothing to do."""
 
 
+UNCERTAIN: Final = "option-uncertain"
+"""Code of what is said about options that the build may or may not take."""
+
+
 @dataclass(frozen=True, slots=True)
 class Diagnostic:
     """One finding: what it is about, what is so, and where known, what to do."""

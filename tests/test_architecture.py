@@ -34,14 +34,14 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "runtime": "",  # copied beside rendered apps
         "stack": "diagnostics errors planning runtime spelling system",
         "planning": "runtime spelling stack",
-        "artefacts": "errors planning spelling stack system",
-        "state": "artefacts errors planning stack system",
+        "artefacts": "__init__ errors planning spelling stack system",
+        "state": "__init__ artefacts errors planning stack system",
         "gguf": "artefacts errors planning stack system",
         "llama": "artefacts diagnostics errors planning runtime spelling stack system",
         "show": "diagnostics planning spelling stack",
         "gates": "errors planning stack system",
-        "engines": "artefacts diagnostics errors llama planning runtime show spelling"
-        " stack system",
+        "engines": "__init__ artefacts diagnostics errors llama planning runtime show"
+        " spelling stack system",
         "testing": "engines errors planning stack state",
         "usecases": "__init__ artefacts diagnostics engines errors gates gguf llama"
         " planning show spelling stack state system",
@@ -144,8 +144,9 @@ SPELLED: Mapping[str, set[object]] = {
         "server.ctx_size",
         "server.n_cpu_moe",
     },
-    # what another build means for options
+    # what another build means for options, and a build of which they are not known
     "usecases/plan.py": {"llama_cpp.tag"},
+    "usecases/reading/read_stack.py": {"llama_cpp.tag"},
     # whether the old one comes back where a short look fails
     "usecases/steps.py": {"rollout.on_failure"},
     # what a client has to know: the model, and the context of one slot

@@ -40,6 +40,8 @@ class Template:
     purpose: str
     file: str
     """``package:path`` of the YAML; `NAME` in it becomes the name of the stack."""
+    beside: str = ""
+    """``package:path`` of a file that the stack names, written beside it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +105,7 @@ ENGINES: dict[str, EngineInfo] = {
             "demo": Template(
                 "A small model on this machine, on the CPU",
                 "deployer:templates/demo.yaml",
+                beside="deployer:templates/base-model.jinja",
             ),
             "local": Template(
                 "A GGUF file and a llama-server of your own",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deployer.artefacts import lock_file
-from deployer.diagnostics import Diagnostic, place_of
+from deployer.diagnostics import Diagnostic, Severity, place_of
 from deployer.errors import DeployerError, UsageError
 from deployer.llama.build.trees import (
     Source,
@@ -143,6 +143,11 @@ class Upgrade:
     files: tuple[Rewritten, ...]
     """Those that change."""
 
+    @property
+    def certain(self) -> bool:
+        """Return whether everything that was judged is known of both builds."""
+        return all(line.sign != "?" for line in self.lines)
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
@@ -167,7 +172,7 @@ def upgrade(
     old, new = number_of(loaded.stack, locked), tag_to_number(tag)
     tree = watch if wanted.with_tree else None
     moves = patch_moves(loaded, stack_file, settings, tag, tree)
-    flags = tuple(_flag_edits(loaded.stack, old, new))
+    flags = (*_unknown(old, new), *_flag_edits(loaded.stack, old, new))
     pinned = tuple(_pin_edits(loaded.stack, tag))
     edits = [edit for edit, _ in pinned if edit is not None]
     edits += [move.edit for move in moves if move.edit]
@@ -236,6 +241,13 @@ def _patch_lines(moves: tuple[Move, ...]) -> Iterator[Line]:
         yield Line("patches", "-" if move.edit else move.sign, move.text, move.hint)
 
 
+def _unknown(old: int | None, new: int | None) -> Iterator[tuple[Edit | None, Line]]:
+    """The builds of the two whose options are not known."""
+    for build in (old, new):
+        if build is not None and (beyond := catalogue(build).beyond):
+            yield None, Line("flags", "?", f"{beyond}: options are uncertain")
+
+
 def _flag_edits(
     stack: Stack, old: int | None, new: int | None
 ) -> Iterator[tuple[Edit | None, Line]]:
@@ -251,7 +263,11 @@ def _flag_edits(
         again = " (it was so before)" if problem.path in before else ""
         if not problem.path.startswith(FLAGS_PREFIX):
             text = f"{problem.path}: {problem.what}{again}"
-            yield None, Line("flags", "✖", text, problem.hint)
+            sign = "✖" if problem.severity is Severity.ERROR else "?"
+            yield None, Line("flags", sign, text, problem.hint)
+            continue
+        if problem.severity is not Severity.ERROR:
+            yield None, Line("flags", "?", problem.what, problem.hint)
             continue
         name, *values = words[problem.path]
         path: Steps = ("server", "flags", problem.path.removeprefix(FLAGS_PREFIX))

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deployer.artefacts import lock_file
-from deployer.diagnostics import Diagnostic
+from deployer.diagnostics import UNCERTAIN, Diagnostic
 from deployer.engines.place import render
 from deployer.errors import UsageError
 from deployer.planning.events import Watch, unwatched
@@ -24,6 +24,11 @@ class Valid:
 
     notes: tuple[str, ...]
     notices: tuple[Diagnostic, ...]
+
+    @property
+    def certain(self) -> bool:
+        """Return whether everything was checked; an unknown build leaves options."""
+        return all(it.code != UNCERTAIN for it in self.notices)
 
 
 def validate(
@@ -44,10 +49,11 @@ def validate(
     from deployer.usecases.reading.weights import known_offline  # noqa: PLC0415 - as above
 
     loaded = load(stack_file, engine=engine, allowed=settings.allowed)
-    refuse_options(loaded)
-    refuse_build(loaded)
     locked = lock_file.read(lock_file.lock_path(stack_file))
-    notices = refuse_traps(loaded, number_of(loaded.stack, locked))
+    number = number_of(loaded.stack, locked)
+    uncertain = refuse_options(loaded, number)
+    refuse_build(loaded, number)
+    notices = (*uncertain, *refuse_traps(loaded, number))
     return Valid((*loaded.notes, *known_offline(loaded, stack_file)), notices)
 
 

@@ -12,7 +12,7 @@ from packaging.markers import Marker
 from packaging.requirements import Requirement
 from packaging.version import InvalidVersion, Version
 
-from deployer import __version__
+from deployer import DISTRIBUTION, __version__
 from deployer.artefacts import lock_file
 from deployer.artefacts.sources.pypi import Newest, newest
 from deployer.diagnostics import Diagnostic, Severity
@@ -20,7 +20,6 @@ from deployer.errors import DeployerError
 from deployer.usecases.context.settings import Settings
 from deployer.usecases.context.stack_files import name_in, stack_files, text_of
 
-_NAME: Final = "deployer"
 _ABOUT: Final = "llama.cpp"
 """What ours is about; another project may have the name on an index."""
 _INDEX: Final = "`pip config list` shows which index is asked"
@@ -68,7 +67,7 @@ def compare(found: Newest, here: str) -> Diagnostic:
     except InvalidVersion:
         return Diagnostic("newest", "the index tells a version that is none")
     if not any(_ABOUT in text for text in (found.summary, *found.keywords)):
-        why = f"`{_NAME}` on the index is another project: {found.summary}"
+        why = f"`{DISTRIBUTION}` on the index is another project: {found.summary}"
         return Diagnostic("newest", why, _INDEX)
     if there > Version(here):
         what = f"{found.version} is there"
@@ -106,7 +105,7 @@ def _is_for_users(marker: Marker | None) -> bool:
 
 def _newest(settings: Settings) -> tuple[str | None, Diagnostic]:
     try:
-        found = newest(_NAME, environment=settings.environment)
+        found = newest(DISTRIBUTION, environment=settings.environment)
     except DeployerError as error:
         why = f"unknown: {error.message}"
         return None, Diagnostic("newest", why, _INDEX)
@@ -118,15 +117,15 @@ def _how_to_upgrade() -> str:
     """Return what to type, by how this one was installed."""
     parts = Path(sys.prefix).parts
     if "pipx" in parts:
-        return f"pipx upgrade {_NAME}"
+        return f"pipx upgrade {DISTRIBUTION}"
     if "uv" in parts and "tools" in parts:
-        return f"uv tool upgrade {_NAME}"
-    return f"python -m pip install --upgrade {_NAME}"
+        return f"uv tool upgrade {DISTRIBUTION}"
+    return f"python -m pip install --upgrade {DISTRIBUTION}"
 
 
 def _dependencies() -> Iterator[Diagnostic]:
     try:
-        wanted = requires(_NAME) or []
+        wanted = requires(DISTRIBUTION) or []
     except PackageNotFoundError:
         why = "unknown: this deployer is not installed as a package"
         yield Diagnostic("dependencies", why)

@@ -33,6 +33,16 @@ def test_the_wanted_text_is_found_in_any_case() -> None:
     check("chat", right, Outcome.PASS, "PARIS", contains="paris")
 
 
+def test_an_answer_may_be_cut_where_the_stack_says_so() -> None:
+    cut = Script(says=lambda _body: Said("Once upon a", finish="length"))
+    check("chat", cut, Outcome.PASS, "Once upon", max_tokens=3, prompt="Tell a story.")
+
+
+def test_a_short_question_may_be_a_part_of_its_answer() -> None:
+    greeting = Script(says=lambda _body: Said("Hello there! Hello."))
+    check("chat", greeting, Outcome.PASS, "Hello there", prompt="Hello there!")
+
+
 def test_nobody_at_the_address_is_an_error() -> None:
     with fake.fake_server(Script()) as server:
         closed = server.url

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from deployer import install_command
 from deployer.artefacts.sources.files import ensure_room, sha256_of, writing
 from deployer.artefacts.sources.transfer import download
 from deployer.errors import AuthError, DeployerError, SourceError
@@ -376,7 +377,7 @@ def _refuse_missing_library() -> None:
     except ImportError as error:
         raise SourceError(
             "`model.repo` needs the hub library",
-            hint='pip install "deployer[hub]"',
+            hint=install_command("hub"),
         ) from error
 
 

@@ -96,7 +96,7 @@ def _list(found: Catalogue, *, as_json: bool) -> None:
     if as_json:
         json_head()
         for option in found.options:
-            unsure = bool(found.uncertain & {*option.spellings})
+            unsure = bool(found.beyond or found.uncertain & {*option.spellings})
             json_line({"type": "option", **_option_json(option), "uncertain": unsure})
         return
     click.echo(
@@ -109,8 +109,8 @@ def _list(found: Catalogue, *, as_json: bool) -> None:
 def _of(found: Catalogue) -> str:
     if found.exact:
         return "read from this build"
-    if found.outside:
-        return "as of the nearest build that was read"
+    if found.beyond:
+        return f"as far as known: {found.beyond}"
     return "inferred from its neighbours; `?` where they differ"
 
 
@@ -157,9 +157,12 @@ def _answer(explained: Explanation) -> str:
         case Known.NO:
             return "no build that was read has it"
         case Known.UNCERTAIN:
+            beyond = catalogue(explained.build).beyond
             if explained.life is None:
-                return "uncertain: no build that was read has it, nor is this one known"
-            return "uncertain: the builds around it that were read differ"
+                return f"uncertain: no build that was read has it, and {beyond}"
+            return (
+                f"uncertain: {beyond or 'the builds around it that were read differ'}"
+            )
 
 
 def _takes(option: Option) -> str:
@@ -367,6 +370,8 @@ def upgrade_command(
         return
     for line in _lines(found):
         click.echo(line)
+    if not found.certain:
+        click.echo("not known to be clean: `?` marks what could not be judged")
     if not found.files:
         click.echo("nothing to change in the files")
     elif not writes:
@@ -411,4 +416,5 @@ def _data_of_upgrade(found: Upgrade, *, written: bool) -> dict[str, JsonValue]:
         ],
         "files": [{"path": str(f.path), "diff": f.diff} for f in found.files],
         "written": written and bool(found.files),
+        "certain": found.certain,
     }

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from deployer import install_command
 from deployer.engines.modal.types import Version
 from deployer.errors import EngineError
 from deployer.system.children import MODAL, python_command, variables
 
-INSTALL: Final = "pip install 'deployer[modal]'"
+INSTALL: Final = install_command("modal")
 _SECONDS: Final = 60.0
 
 

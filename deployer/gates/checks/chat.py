@@ -1,6 +1,8 @@
 """The gates chat and stream: a chat completion, whole and in pieces."""
 
 import asyncio
+import re
+from typing import Final
 
 from deployer.gates.harness.answers import (
     Answer,
@@ -16,6 +18,7 @@ from deployer.gates.harness.answers import (
     passed,
     read,
     show_time,
+    unclear,
 )
 from deployer.gates.harness.client import Client
 from deployer.gates.harness.gate import Gate, Subject
@@ -27,7 +30,10 @@ _CHAT_TOKENS, _STREAM_TOKENS = 64, 32
 
 
 class Chat(Gate[asked.Chat, Answer]):
-    """Text has to be there, ended in order, counted, and contain what was asked for."""
+    """Text has to be there, ended in order, counted, and contain what was asked for.
+
+    A question that comes back, marks of turns and text without an end are no answer.
+    """
 
     subject, limit = Subject.ANSWERS, 120
 
@@ -43,11 +49,22 @@ class Chat(Gate[asked.Chat, Answer]):
             "answer_seconds": measured.seconds,
             "completion_tokens": float(completion.usage.completion_tokens),
         }
-        text = (completion.choices[0].message.content or "").strip()
+        choice = completion.choices[0]
+        text = (choice.message.content or "").strip()
         if problem := self._envelope_problem(completion) or self._text_problem(
             completion, text
         ):
             return failed(problem, **figures)
+        if choice.finish_reason == "length" and self.options.max_tokens is None:
+            return unclear(
+                f"the answer did not end within {self._most} tokens: "
+                f"`{excerpt(text, 60)}`; look at the chat template and its stop texts, "
+                f"or raise `gates.chat.max_tokens`",
+                **figures,
+            )
+        if period := _repeated(text):
+            because = f"the answer repeats `{excerpt(period, 60)}` without an end"
+            return unclear(because, **figures)
         return passed(f"answered `{excerpt(text, 60)}`", **figures)
 
     @property
@@ -84,10 +101,36 @@ class Chat(Gate[asked.Chat, Answer]):
         shown = f"`{excerpt(text)}`"
         if leak := leak_in(text):
             return f"`{leak}` of the chat template reached the client: {shown}"
+        if _echoes(text, self.options.prompt or PROMPT):
+            return f"the answer repeats the question: {shown}"
         wanted = self.options.contains
         if wanted is not None and wanted.casefold() not in text.casefold():
             return f"the answer does not contain `{wanted}`: {shown}"
         return ""
+
+
+_ECHO_WORDS: Final = 4
+"""A shorter question may be a part of its answer, such as a greeting."""
+_PERIODS: Final = 3
+
+
+def _echoes(text: str, prompt: str) -> bool:
+    """Return whether a question is repeated, however it is punctuated."""
+    said, asked_for = (re.findall(r"\w+", one.casefold()) for one in (text, prompt))
+    if len(asked_for) < _ECHO_WORDS:
+        return False
+    return f" {' '.join(asked_for)} " in f" {' '.join(said)} "
+
+
+def _repeated(text: str) -> str:
+    """Return the sentence or line that an answer ends in three times; else empty."""
+    lines = [it.strip() for it in re.split(r"(?<=[.!?])\s|\n", text) if it.strip()]
+    # The last one may be cut.
+    for ended in (lines, lines[:-1]):
+        last = ended[-_PERIODS:]
+        if len(last) == _PERIODS and len(set(last)) == 1:
+            return last[0]
+    return ""
 
 
 class Stream(Gate[asked.Stream, Streamed | None]):

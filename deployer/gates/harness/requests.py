@@ -52,13 +52,22 @@ TOOL_MARKS: Final = (
     "<|python_tag|>",
     '<|"|>',
 )
+TURN_MARKS: Final = (
+    *("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|end|>"),
+    *("<start_of_turn>", "<end_of_turn>", "<|turn>", "<turn|>", "<eos>", "<bos>"),
+    *("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|begin_of_text|>"),
+    *("<|system|>", "<|user|>", "<|assistant|>", "<|observation|>"),
+    *("<|start|>", "<|message|>", "<|return|>", "[INST]", "[/INST]", "</s>"),
+    *("<｜User｜>", "<｜Assistant｜>", "<｜end▁of▁sentence｜>"),  # noqa: RUF001 - as DeepSeek writes them
+)
+"""Marks of turns: in an answer they show a wrong template or stop text."""
 
 
 def leak_in(*texts: str | None) -> str:
     """The first mark that stands in one of the texts; empty when none does."""
     found = (
         mark
-        for mark in (*THINKING_MARKS, *TOOL_MARKS)
+        for mark in (*THINKING_MARKS, *TOOL_MARKS, *TURN_MARKS)
         for text in texts
         if text and mark in text
     )

@@ -15,7 +15,7 @@ from importlib.resources import files
 from itertools import takewhile
 from typing import TypedDict
 
-from deployer.diagnostics import Diagnostic
+from deployer.diagnostics import UNCERTAIN, Diagnostic, Severity
 from deployer.llama.known.tables import newer, older
 from deployer.spelling import nearest, one_of
 
@@ -58,9 +58,15 @@ class Option:
     hint: str = ""
     """Upstream's name of the value: ``N``, ``FNAME``, ``[on|off|auto]``."""
     values: tuple[str, ...] = ()
+    lists: bool = False
+    """Several values may stand in one, with commas between them."""
     env: str = ""
     """The environment variable that says the same; empty for none."""
     standing: Standing = Standing.CURRENT
+    default: str = ""
+    """As the help prints it; empty where that is not known."""
+    instead: tuple[str, ...] = ()
+    """Options that upstream names to whoever still writes a removed one."""
 
     @property
     def name(self) -> str:
@@ -82,9 +88,11 @@ class Catalogue:
     """None where only a commit is known."""
     exact: bool
     """Read from this very build; else inferred from its neighbours."""
-    outside: bool
-    """Older or newer than every build that was read: the nearest one stands in."""
     options: tuple[Option, ...]
+    beyond: str = ""
+    """Why another build stands in for this one; empty where none does."""
+    origin: str = "table"
+    """The thing that this was read from."""
     uncertain: frozenset[str] = frozenset()
     """Spellings that only one of the two neighbours knows, or knows differently."""
     by_name: Mapping[str, Option] = field(default_factory=dict, compare=False)
@@ -130,13 +138,28 @@ def catalogue(build: int | None) -> Catalogue:
     oldest, newest = builds[0], builds[-1]
     if build in builds:
         found = _at(build)
-        return Catalogue(build, True, False, unique(found), by_name=found)  # noqa: FBT003 - the fields are named above
+        return Catalogue(build, exact=True, options=unique(found), by_name=found)
     if build is None or not oldest < build < newest:
         found = _at(oldest if build is not None and build < oldest else newest)
         return Catalogue(
-            build, exact=False, outside=True, options=unique(found), by_name=found
+            build,
+            exact=False,
+            options=unique(found),
+            beyond=_beyond(build),
+            by_name=found,
         )
     return _between(build)
+
+
+def _beyond(build: int | None) -> str:
+    """How far a build lies outside of what was read."""
+    read = _read()
+    oldest, newest = read.builds[0], read.builds[-1]
+    if build is None:
+        return f"the number of the build is not known yet (b{newest} stands in for it)"
+    if build < oldest:
+        return f"b{build} is older than what is known (from b{oldest})"
+    return f"b{build} is newer than what is known (b{newest}, {read.date})"
 
 
 def seen(spelling: str) -> tuple[Option, ...]:
@@ -217,7 +240,6 @@ def _between(build: int) -> Catalogue:
     return Catalogue(
         build,
         exact=False,
-        outside=False,
         options=unique(found),
         uncertain=frozenset(uncertain),
         by_name=found,
@@ -268,6 +290,8 @@ class _Shipped:
     """The packaged file."""
 
     builds: tuple[int, ...]
+    date: str
+    """Of the newest of them."""
     options: tuple[tuple[Option, tuple[tuple[int, int], ...]], ...]
     exact: Mapping[str, "_Exact"]
     """By spelling."""
@@ -306,9 +330,8 @@ def _read() -> _Shipped:
         for entry in content["exact"]
         for name in entry["names"]
     }
-    return _Shipped(
-        tuple(content["builds"]), tuple(map(_entry, content["options"])), exact
-    )
+    options = tuple(map(_entry, content["options"]))
+    return _Shipped(tuple(content["builds"]), content["date"], options, exact)
 
 
 def _entry(entry: _Entry) -> tuple[Option, tuple[tuple[int, int], ...]]:
@@ -354,14 +377,16 @@ def problems_of(
 ) -> Iterator[Diagnostic]:
     """Yield what is wrong with the options that each field of a stack became.
 
-    What is not certain for this build is not refused: options that only one of its
+    What is not certain for this build is a warning: options that only one of its
     neighbours has, and names and values never seen where the build lies outside what
     was read.  `known` is the catalogue of the binary itself where there is one.
     """
     found = known or catalogue(build)
     for path, group in words:
         for use in _uses(group, found):
-            if problem := _problem(use, found, path):
+            if doubt := _doubt(use, found, path):
+                yield Diagnostic(path, *doubt, Severity.WARNING, UNCERTAIN)
+            elif problem := _problem(use, found, path):
                 yield Diagnostic(path, *problem)
 
 
@@ -384,12 +409,34 @@ def _uses(words: Sequence[str], known: Catalogue) -> Iterator[_Use]:
         yield _Use(spelled(name), known.find(name), behind)
 
 
+def _doubt(use: _Use, known: Catalogue, path: str) -> tuple[str, str] | None:
+    """What cannot be decided about an option on this build, and why."""
+    if use.option is None and known.beyond and life_of(use.name) is None:
+        _, hint = _never_seen(use, known, path)
+        return f"no build that was read has `{use.name[:60]}`, and {known.beyond}", hint
+    if use.option is not None and use.name in known.uncertain:
+        life = life_of(use.name)
+        edge = life and (life.gone or life.came)
+        how = f"it changed {edge}" if edge else "builds around it differ"
+        return f"{_of(known)} may not take `{use.name}`: {how}", ""
+    if (
+        known.beyond
+        and use.option is not None
+        and use.option.takes is Takes.TEXT
+        and use.option.values
+        and len(use.words) == 1
+        and use.words[0] not in use.option.values
+        and not _all_among(use.words[0], use.option)
+    ):
+        what, hint = _not_among(use, use.option, use.words[0][:60], known)
+        return f"{what}, as far as known: {known.beyond}", hint
+    return None
+
+
 def _problem(use: _Use, known: Catalogue, path: str) -> tuple[str, str] | None:
     """Return what is wrong and what to write instead; None where nothing is."""
     if use.option is None:
         return _not_known(use, known, path)
-    if use.name in known.uncertain:
-        return None
     if use.option.standing is Standing.REMOVED:
         life = life_of(use.name)
         since = f" {life.refused}" if life and life.refused else ""
@@ -407,7 +454,7 @@ def _not_known(use: _Use, known: Catalogue, path: str) -> tuple[str, str] | None
     """An option that the build does not have."""
     name, life = use.name, life_of(use.name)
     if life is None:
-        return None if known.outside else _never_seen(use, known, path)
+        return _never_seen(use, known, path)
     build = known.build or 0
     if life.gone and (known.build is None or build >= life.gone.after):
         what = f"{_of(known)} has no `{name}`: it was removed {life.gone}"
@@ -449,7 +496,7 @@ def _wrong_value(
     use: _Use, option: Option, value: str, known: Catalogue
 ) -> tuple[str, str] | None:
     """A value that llama-server refuses, or cuts off where it stops to be a number."""
-    if value in option.values:
+    if value in option.values or _all_among(value, option):
         return None
     shown = value[:60]
     match option.takes:
@@ -462,10 +509,15 @@ def _wrong_value(
             return f"`{use.name}` takes a number, got `{shown}`", ""
         case Takes.SWITCH if value not in _words_of_switch(option):
             return _not_among(use, option, shown, known)
-        case Takes.TEXT if option.values and not known.outside:
+        case Takes.TEXT if option.values:
             return _not_among(use, option, shown, known)
         case _:
             return None
+
+
+def _all_among(value: str, option: Option) -> bool:
+    """Return whether each part of a list is one of the values."""
+    return option.lists and {*value.split(",")} <= {*option.values}
 
 
 def _words_of_switch(option: Option) -> tuple[str, ...]:

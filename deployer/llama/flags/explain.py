@@ -63,7 +63,7 @@ def explain(build: int | None, name: str) -> Explanation:
     asked = _full(name, every)
     option = found.find(asked)
     known = Known.YES if option else Known.NO
-    if asked in found.uncertain or (option is None and _may_be(asked, found)):
+    if asked in found.uncertain or (found.beyond and not _gone(option, asked)):
         known = Known.UNCERTAIN
     if option and not _works(option):
         known = Known.NO
@@ -75,9 +75,9 @@ def explain(build: int | None, name: str) -> Explanation:
     return Explanation(build, asked, known, best, life_of(asked), instead, near)
 
 
-def _may_be(name: str, found: Catalogue) -> bool:
-    """Return whether an option may be there that nobody has seen there."""
-    return found.outside and life_of(name) is None
+def _gone(option: Option | None, name: str) -> bool:
+    """Return whether an option was seen, and then no more: it stays gone."""
+    return option is None and life_of(name) is not None
 
 
 def _full(name: str, every: frozenset[str]) -> str:
@@ -232,7 +232,7 @@ def catalogue_of_binary(help_text: str, build: int | None) -> Catalogue:
         )
     found = named(options)
     return Catalogue(
-        build, exact=True, outside=False, options=unique(found), by_name=found
+        build, exact=True, options=unique(found), by_name=found, origin="help"
     )
 
 
@@ -334,7 +334,7 @@ def _refined(option: Option, shipped: Catalogue) -> Option:
     unsure = option.name in shipped.uncertain
     if same is None or unsure or (same.takes, option.takes) not in _SAME_FORM:
         return option
-    sure = shipped.exact or not shipped.outside
+    sure = shipped.exact or not shipped.beyond
     values = option.values or (same.values if sure else ())
     return replace(option, takes=same.takes, values=values)
 

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 from deployer.artefacts import lock_file
 from deployer.artefacts.lock_file import lock_path
 from deployer.artefacts.sources.files import sha256_of
-from deployer.diagnostics import Diagnostic, Place, Severity, placed
+from deployer.diagnostics import UNCERTAIN, Diagnostic, Place, Severity, placed
 from deployer.engines.place import abilities_of, machine_inputs, narrowed
 from deployer.engines.registry import Abilities
 from deployer.errors import StackError, UsageError
-from deployer.llama.flags.catalogue import problems_of
+from deployer.llama.flags.catalogue import Catalogue, catalogue, problems_of
 from deployer.llama.known.traps import traps_of
 from deployer.planning.argv import words_by_field
 from deployer.planning.events import Watch, unwatched
@@ -74,6 +74,7 @@ def refuse_traps(loaded: Loaded, build: int | None) -> tuple[Diagnostic, ...]:
     return notices
 
 
+_TAG = "llama_cpp.tag"
 _TICK = 20_000_000
 """Nanoseconds that the clock of a file system may be behind."""
 _MEMORY_LIMIT = "/sys/fs/cgroup/memory.max"
@@ -217,10 +218,11 @@ def read(
     found = abilities_of(stack.engine, settings.environment, settings.home)
     abilities = narrowed(stack, found)
     _refuse_snapshot(stack, abilities)
-    refuse_options(loaded)
-    refuse_build(loaded)
     locked = lock_file.read(lock_file.lock_path(stack_file))
-    notices = refuse_traps(loaded, number_of(stack, locked))
+    number = number_of(stack, locked)
+    uncertain = refuse_options(loaded, number)
+    refuse_build(loaded, number)
+    notices = (*uncertain, *refuse_traps(loaded, number))
     facts = resolved(loaded, stack_file, settings, locked, watch or unwatched, options)
     same = lock_file.pins_same(locked, facts)
     if not same and options.locked:
@@ -246,15 +248,27 @@ def _digests(files: Mapping[str, Path]) -> Flat:
     return {path: sha256_of(file, unwatched) for path, file in files.items()}
 
 
-def refuse_options(loaded: Loaded) -> None:
-    """Raise StackError for options that the build of the tag does not take."""
-    stack = loaded.stack
-    words = words_by_field(leaves(stack), build=tag_number(stack))
-    if found := placed(problems_of(words, tag_number(stack)), loaded.places):
-        raise StackError(found)
+def refuse_options(loaded: Loaded, build: int | None) -> tuple[Diagnostic, ...]:
+    """Return what is uncertain about the options of a stack on this build.
+
+    Raises StackError for options that the build does not take.
+    """
+    known = catalogue(build)
+    words = words_by_field(leaves(loaded.stack), build=build)
+    found = placed((*_beyond(known), *problems_of(words, build)), loaded.places)
+    if refused := [it for it in found if it.severity is Severity.ERROR]:
+        raise StackError(refused)
+    return tuple(found)
 
 
-def refuse_build(loaded: Loaded) -> None:
+def _beyond(known: Catalogue) -> Iterator[Diagnostic]:
+    """Say that the options of this build are not known yet, if they are not."""
+    if known.beyond:
+        what = f"{known.beyond}: options are checked once the source is here"
+        yield Diagnostic(_TAG, what, "", Severity.NOTE, UNCERTAIN)
+
+
+def refuse_build(loaded: Loaded, build: int | None) -> None:
     """Raise StackError for what the recipe of a build from source refuses."""
     wanted = loaded.stack.llama_cpp
     if wanted.package or wanted.binary or wanted.source == "release":
@@ -262,7 +276,7 @@ def refuse_build(loaded: Loaded) -> None:
     from deployer.llama.build.recipe import Target, refusals  # noqa: PLC0415 - for sources
 
     target = Target(
-        number=tag_number(loaded.stack),
+        number=build,
         cuda=wanted.cuda,
         architectures=architectures_of(loaded.stack),
         cmake=wanted.cmake or (),
