@@ -55,6 +55,8 @@ class Diagnostic:
     place: Place = NOWHERE
     needs: str = ""
     """Path of the section whose absence breaks the rule."""
+    about_key: bool = False
+    """The key is wrong, not its value."""
 
     def __str__(self) -> str:
         code = f" [{self.code}]" if self.code else ""

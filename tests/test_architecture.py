@@ -55,6 +55,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
 
 HOMES: Mapping[str, tuple[str, ...]] = {
     "click": ("cli/",),
+    "lsprotocol": ("cli/language_server.py",),
+    "pygls": ("cli/language_server.py",),
     "dotenv": ("engines/place.py",),
     "filelock": ("artefacts/store.py",),
     "httpx2": (

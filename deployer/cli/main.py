@@ -55,6 +55,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "upgrade": ("builds", "Show what another build means for a stack."),
     "patches": ("artefacts", "Check patches to llama.cpp against builds."),
     "schema": ("tools", "Print a JSON schema: of stacks, or of events."),
+    "lsp": ("tools", "Answer an editor, by the Language Server Protocol."),
     "completion": ("tools", "Print the completion script of a shell."),
     "version": ("tools", "Print the version; --check looks for newer."),
 }

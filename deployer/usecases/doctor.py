@@ -29,10 +29,8 @@ from deployer.system.files import read_regular
 from deployer.usecases.context.deployed import deployed
 from deployer.usecases.context.settings import Settings
 from deployer.usecases.reading.read_stack import (
-    notices_of,
+    findings_of,
     number_of,
-    refuse_build,
-    refuse_options,
 )
 
 
@@ -402,35 +400,21 @@ def patient_of(file: Path, settings: Settings) -> Patient:
     try:
         loaded = load(file, allowed=settings.allowed)
     except StackError as error:
-        return Patient(file, None, None, tuple(_told(error)))
+        return Patient(file, None, None, tuple(_told(error.problems)))
     try:
         locked = lock_file.read(lock_file.lock_path(file))
     except DeployerError as error:
         return Patient(file, loaded, None, (wrong("stack", error),))
     build = number_of(loaded.stack, locked)
-    found = tuple(_static(loaded, build))
+    found = tuple(_told(findings_of(loaded, build)))
     good = (Severity.FINE, Severity.NOTE)
     if all(f.severity in good and f.code != UNCERTAIN for f in found):
         found = (fine("stack", f"{file} is valid"), *found)
     return Patient(file, loaded, build, found)
 
 
-def _static(loaded: Loaded, build: int | None) -> Iterator[Diagnostic]:
-    notices: tuple[Diagnostic, ...] = ()
-    try:
-        notices = refuse_options(loaded, build)
-    except StackError as error:
-        yield from _told(error)
-    try:
-        refuse_build(loaded, build)
-    except StackError as error:
-        yield from _told(error)
-    for notice in (*notices, *notices_of(loaded, build)):
-        yield replace(notice, path="stack", what=f"{notice.place}: {notice.what}")
-
-
-def _told(error: StackError) -> Iterator[Diagnostic]:
-    for problem in error.problems:
+def _told(problems: Iterable[Diagnostic]) -> Iterator[Diagnostic]:
+    for problem in problems:
         yield replace(problem, path="stack", what=f"{problem.place}: {problem.what}")
 
 

@@ -20,13 +20,14 @@ from deployer.llama.git import newest_build
 from deployer.llama.known.tables import newer, older
 from deployer.llama.known.traps import changes_between, traps_of
 from deployer.llama.patches import Outcome, Patch, PatchVerdict, load_patches
-from deployer.planning.argv import FLAGS_PREFIX, words_by_field
+from deployer.planning.argv import words_by_field
 from deployer.planning.events import Watch
 from deployer.planning.facts import UPSTREAM, Facts
 from deployer.stack.edits import Edit, Remove, Rename, SetValue, applied, edited
 from deployer.stack.fields.marks import leaves
 from deployer.stack.fields.model import Stack
 from deployer.stack.fields.values import JsonValue
+from deployer.stack.files import FLAGS
 from deployer.stack.load import Loaded, load
 from deployer.stack.yaml12 import Steps, parse, plain
 from deployer.system.files import read_regular
@@ -261,7 +262,7 @@ def _flag_edits(
     }
     for problem in problems_of(tuple(words.items()), new):
         again = " (it was so before)" if problem.path in before else ""
-        if not problem.path.startswith(FLAGS_PREFIX):
+        if not problem.path.startswith(FLAGS):
             text = f"{problem.path}: {problem.what}{again}"
             sign = "✖" if problem.severity is Severity.ERROR else "?"
             yield None, Line("flags", sign, text, problem.hint)
@@ -270,7 +271,7 @@ def _flag_edits(
             yield None, Line("flags", "?", problem.what, problem.hint)
             continue
         name, *values = words[problem.path]
-        path: Steps = ("server", "flags", problem.path.removeprefix(FLAGS_PREFIX))
+        path: Steps = ("server", "flags", problem.path.removeprefix(FLAGS))
         edit = _instead(path, name, values, new)
         if edit is None:
             yield None, Line("flags", "✖", problem.what, problem.hint)

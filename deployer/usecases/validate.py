@@ -32,9 +32,18 @@ class Valid:
 
 
 def validate(
-    stack_file: Path, settings: Settings, engine: str | None, *, cached: bool = True
+    stack_file: Path,
+    settings: Settings,
+    engine: str | None,
+    *,
+    cached: bool = True,
+    unsaved: str | None = None,
 ) -> Valid:
-    """Check a stack file offline; raises StackError with every problem."""
+    """Check a stack file offline; raises StackError with every problem.
+
+    What is ``unsaved`` in an editor is checked in place of the content of the file.
+    """
+    cached = cached and unsaved is None
     cache = Cache(settings.home, settings.environment)
     known = cache.find(stack_file, engine) if cached else None
     if known is not None:
@@ -42,18 +51,20 @@ def validate(
     from deployer.stack.load import load  # noqa: PLC0415 - the model is slow to import
     from deployer.usecases.reading.read_stack import (  # noqa: PLC0415 - as above
         number_of,
-        refuse_build,
-        refuse_options,
-        refuse_traps,
+        refusals_of,
+        refuse,
     )
     from deployer.usecases.reading.weights import known_offline  # noqa: PLC0415 - as above
 
-    loaded = load(stack_file, engine=engine, allowed=settings.allowed)
+    loaded = load(
+        stack_file,
+        engine=engine,
+        allowed=settings.allowed,
+        unsaved=unsaved,
+        further=refusals_of,
+    )
     locked = lock_file.read(lock_file.lock_path(stack_file))
-    number = number_of(loaded.stack, locked)
-    uncertain = refuse_options(loaded, number)
-    refuse_build(loaded, number)
-    notices = (*uncertain, *refuse_traps(loaded, number))
+    notices = refuse(loaded, number_of(loaded.stack, locked))
     return Valid((*loaded.notes, *known_offline(loaded, stack_file)), notices)
 
 

@@ -19,6 +19,8 @@ from deployer.engines.place import Place
 from deployer.planning.state import Record
 from deployer.system.files import contained
 
+FILES: Final = ".files"
+"""Folder beside the run folders: the files of the stack, by their digests."""
 KEY_LENGTH: Final = 16
 """Characters of a key in the name of a run folder."""
 _MARK_LENGTH: Final = 6
@@ -42,7 +44,8 @@ def run_folder(record: Record, place: Place) -> Path:
 def run_folders(stack_folder: Path) -> tuple[Path, ...]:
     """Return the run folders of a stack; none where it never ran."""
     try:
-        return tuple(sorted(it for it in stack_folder.iterdir() if it.is_dir()))
+        found = (it for it in stack_folder.iterdir() if it.name != FILES)
+        return tuple(sorted(it for it in found if it.is_dir()))
     except OSError:
         return ()
 

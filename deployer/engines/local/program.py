@@ -19,13 +19,20 @@ _SECONDS: Final = 30
 
 
 def run_server(
-    argv: tuple[str, ...], environment: Mapping[str, str]
+    argv: tuple[str, ...],
+    environment: Mapping[str, str],
+    *,
+    folder: Path | None = None,
 ) -> "subprocess.CompletedProcess[str]":
-    """Run llama-server for an answer, not to serve; raises EngineError."""
+    """Run llama-server for an answer, not to serve; raises EngineError.
+
+    ``folder`` is the working directory; for options it is that of the server.
+    """
     try:
         return subprocess.run(  # noqa: S603 - no shell, and the plan's own argv
             argv,
             env={**scrubbed(os.environ), **environment},
+            cwd=folder,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -3,7 +3,7 @@
 from deployer.engines.contract import Rendering, pin_of
 from deployer.engines.local import reuseport
 from deployer.engines.place import Place
-from deployer.planning.argv import command_line, scales_of, template_file
+from deployer.planning.argv import command_line, scales_of
 from deployer.planning.resources import MODEL_ROLE, Graph, Kind, Node
 
 
@@ -23,7 +23,7 @@ def render_stack(graph: Graph, place: Place) -> Rendering:
     argv = command_line(
         "llama-server",
         stated,
-        template=template_file(stated),
+        files=lambda name: name,
         model=files.pop(MODEL_ROLE),
         beside=files,
         scales=scales_of(server.fields, server.spec),

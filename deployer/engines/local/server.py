@@ -1,6 +1,7 @@
 """One llama-server of a release: its argument list, its run directory, its life."""
 
 import json
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -8,9 +9,10 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
-from deployer.artefacts.sources.files import sync_folder
+from deployer.artefacts.sources.files import content_digest, copy, sync_folder
 from deployer.engines.local import ports, reuseport
 from deployer.engines.local.folders import (
+    FILES,
     NAME,
     lent,
     remove_left,
@@ -38,17 +40,13 @@ from deployer.engines.local.supervise.survivors import (
 from deployer.engines.place import Place
 from deployer.errors import AuthError, EngineError
 from deployer.llama.known.symptoms import likely_cause
-from deployer.planning.argv import (
-    adapters_of,
-    command_line,
-    scales_of,
-    template_file,
-)
+from deployer.planning.argv import adapters_of, command_line, scales_of
 from deployer.planning.events import Say, Talk
 from deployer.planning.resources import MODEL_ROLE, Kind
 from deployer.planning.state import Record
 from deployer.stack.checks import NEW_KEY, key_problem
 from deployer.stack.fields.values import Flat, JsonValue, http_address, seconds
+from deployer.stack.files import named_in, nested
 from deployer.system.files import contained
 
 GRACE: Final = 10.0
@@ -461,11 +459,10 @@ class Server:
         }
         if "mmproj" in needs[MODEL_ROLE]:
             beside["mmproj"] = self._made(needs, MODEL_ROLE, "mmproj")
-        file = template_file(self.argv)
         argv = command_line(
             program,
             self.argv,
-            template=None if file is None else str(self.place.folder / file),
+            files=self._file_of_stack,
             model=model,
             beside=beside,
             scales=scales_of(self.record.fields, self.record.spec),
@@ -475,6 +472,39 @@ class Server:
             key_file=None if self.api_key_env is None else str(self.run_dir / NAME),
         )
         return known_template(argv, Path(program))
+
+    def _file_of_stack(self, name: str) -> str:
+        """Where a file of the stack lies for good, with the content of this release.
+
+        A file is kept by its digest: what the user makes of it later is for the next
+        release.  Raises EngineError where no file has that content.
+        """
+        own = self.place.folder / name
+        named = named_in(nested(self.record.fields))
+        digests = (it.digest for it in named if it.name == name and it.digest)
+        digest = self.record.fields.get(next(digests, ""))
+        if not isinstance(digest, str):
+            return str(own.absolute())
+        kept = self._stack_dir / FILES / f"{digest}{own.suffix}"
+        if kept.is_file():
+            return str(kept)
+        try:
+            found = content_digest(own)
+        except OSError:
+            found = ""
+        if found != digest:
+            state = "has other content than" if found else "cannot be read as"
+            raise EngineError(
+                f"`{own}` {state} when this release was planned",
+                hint="bring the file back, or run `deployer apply` for a new release",
+            )
+        if own.is_dir():
+            return str(own.absolute())
+        kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        draft = kept.with_name(f"{kept.name}.{os.getpid()}")
+        copy(own, draft)
+        draft.replace(kept)
+        return str(kept)
 
     def _made(self, needs: Mapping[str, Flat], role: str, name: str = "path") -> str:
         """Where a file of an artefact lies; raises EngineError for a state without."""
@@ -504,7 +534,7 @@ class Server:
         With ``--version`` last it parses from left to right and ends in 1 at the
         first option it does not take, on every build from b8672 to b11434.
         """
-        done = run_server((*argv, "--version"), {})
+        done = run_server((*argv, "--version"), {}, folder=self.run_dir)
         if done.returncode == 0:
             return
         lines = (done.stderr + done.stdout).splitlines()

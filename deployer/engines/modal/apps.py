@@ -271,8 +271,8 @@ class Program:
     """The files of the other weights by role, from the root of the Volume."""
     scales: Mapping[str, float]
     """How strongly adapters and vectors are applied, by role."""
-    template_asset: str | None
-    """Chat template of the user's, among the assets."""
+    files: Mapping[str, str]
+    """The files of the stack that options name, by their names among the assets."""
     warmup: tuple[Request, ...]
     """Their images by their names among the assets."""
     start_timeout: int
@@ -309,11 +309,11 @@ class Server:
     def command(self) -> tuple[str, ...]:
         """The whole command line as it is in the container; the key is in a file."""
         program, weights = self.program, weights_folder(self.weights_key)
-        folder, asset = f"{self.mount}{weights}", program.template_asset
+        folder = f"{self.mount}{weights}"
         return command_line(
             f"{self.home}/bin/llama-server",
             program.options,
-            template=None if asset is None else f"{ASSETS}/{asset}",
+            files=lambda name: f"{ASSETS}/{program.files[name]}",
             model=f"{folder}/{program.model}",
             beside={it: f"{self.mount}{file}" for it, file in program.beside.items()},
             scales=program.scales,

@@ -22,7 +22,7 @@ from deployer.llama.build.trees import pinned_patches
 from deployer.llama.known.tables import prices
 from deployer.llama.patches import Patch
 from deployer.planning import costs
-from deployer.planning.argv import request_of, scales_of, template_file
+from deployer.planning.argv import request_of, scales_of
 from deployer.planning.costs import (
     BUILD_CORES,
     BUILD_MEMORY,
@@ -423,7 +423,7 @@ def _program(
     node: Node, fields: Flat, needs: Mapping[str, Flat], files: Mapping[str, bytes]
 ) -> apps.Program:
     words, weights = _texts(node.spec.get("argv")), needs[MODEL_ROLE]
-    template, size = template_file(words), size_of(needs)
+    size = size_of(needs)
     beside = {role: it["path"] for role, it in _beside(needs).items()}
     if "mmproj" in weights:
         beside["mmproj"] = weights["mmproj"]
@@ -432,7 +432,7 @@ def _program(
         model=_name(weights["path"]),
         beside={it: str(file).removeprefix(apps.MOUNT) for it, file in beside.items()},
         scales=scales_of(fields, {}),
-        template_asset=None if template is None else _asset(template, files),
+        files={name: _asset(name, files) for name in files},
         warmup=tuple(_warmup(it, files) for it in _warmups(fields)),
         start_timeout=min(_LONGEST_START, _START + math.ceil(size / _READ / 60) * 60),
     )

@@ -18,8 +18,20 @@ from typing import TypedDict
 from deployer.diagnostics import UNCERTAIN, Diagnostic, Severity
 from deployer.llama.known.tables import newer, older
 from deployer.spelling import nearest, one_of
+from deployer.stack.fields.values import File
 
 _DATA = files("deployer.llama.flags") / "data" / "server_flags.json"
+
+
+_PATH = re.compile(r"(\w+_)?(?P<what>FNAME|FILE|PATH|DIR)(?P<scale>:SCALE,\.\.\.)?")
+_WRITTEN = frozenset({"dynamic", "log", "save"})
+"""Words of the names of options whose file llama-server writes."""
+
+
+_PRESET = ("-default", "-spec")
+"""How the names of the models end that are built into llama-server."""
+_WORDS_OF_A_SWITCH = 3
+"""Dashes of `--spec-default`, which names no model."""
 
 
 class Takes(StrEnum):
@@ -73,6 +85,31 @@ class Option:
         """The first long name."""
         long = (name for name in self.names if name.startswith("--"))
         return next(long, self.names[0])
+
+    @property
+    def file(self) -> File | None:
+        """The mark of a field with this option, where its value names files.
+
+        Upstream's name of the value says so; the name of a file of a hub is none.
+        """
+        found = _PATH.fullmatch(self.hint)
+        words = self.name.removeprefix("--").split("-")
+        if found is None or words[0] == "hf":
+            return None
+        written = not _WRITTEN.isdisjoint(words)
+        return File(
+            digest="" if written else "{path}.{name}.sha256",
+            folder=found["what"] in ("PATH", "DIR"),
+            written=written,
+            scaled=bool(found["scale"]),
+        )
+
+    @property
+    def downloads(self) -> bool:
+        """Return whether it makes llama-server fetch a model by itself."""
+        named = self.hint.startswith(("<user>/", "[<repo>/]")) or "URL" in self.hint
+        preset = self.takes is Takes.NOTHING and self.name.endswith(_PRESET)
+        return named or (preset and self.name.count("-") > _WORDS_OF_A_SWITCH)
 
     @property
     def spellings(self) -> tuple[str, ...]:
@@ -167,6 +204,24 @@ def seen(spelling: str) -> tuple[Option, ...]:
     name = spelled(spelling)
     found = (_at(build).get(name) for build in _read().builds)
     return tuple(option for option in found if option is not None)
+
+
+@cache
+def file_of(name: str) -> File | None:
+    """The mark of a field with this option; the newest build that takes files says."""
+    return next(filter(None, (it.file for it in reversed(seen(f"--{name}")))), None)
+
+
+@cache
+def long_name(name: str) -> str:
+    """The long name, without dashes, of an option by a name as people type it.
+
+    What no build has is as it was, less dashes in front.
+    """
+    bare = name.lstrip("-").replace("_", "-")
+    if not seen(f"--{bare}") and (found := seen(f"-{bare}")):
+        return found[-1].name.removeprefix("--")
+    return bare
 
 
 @cache
@@ -387,7 +442,7 @@ def problems_of(
             if doubt := _doubt(use, found, path):
                 yield Diagnostic(path, *doubt, Severity.WARNING, UNCERTAIN)
             elif problem := _problem(use, found, path):
-                yield Diagnostic(path, *problem)
+                yield Diagnostic(path, *problem, about_key=use.option is None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -443,6 +498,9 @@ def _problem(use: _Use, known: Catalogue, path: str) -> tuple[str, str] | None:
         what = f"{_of(known)} refuses `{use.name}`: it was removed{since}"
         return what, _write(newer(use.name), use, known, path)
     count = {Takes.NOTHING: 0, Takes.TWO: 2}.get(use.option.takes, 1)
+    if use.option.downloads:
+        what = f"`{use.name}` makes llama-server fetch a model that nothing pins"
+        return what, "name the file under `model`, which fetches, pins and hashes it"
     if len(use.words) != count:
         return _miscounted(use, use.option, count, path)
     if count == 1:

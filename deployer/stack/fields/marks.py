@@ -30,6 +30,7 @@ from deployer.stack.fields.values import (
     Marks,
     Memory,
     Only,
+    Options,
     Unit,
 )
 
@@ -131,7 +132,7 @@ class Field:
     unit: Unit | None
     locked: bool
     only: str | None
-    file: File | Folder | None
+    file: File | Folder | Options | None
     memory: Memory | None
     ability: str
     each: bool
@@ -167,7 +168,7 @@ def fields_of(section: type[Section]) -> Mapping[str, Field]:
             next(filter(None, map(_unit_in, (info.annotation, *marks))), None),
             Mark.LOCKED in marks,
             next((m.engine for m in marks if isinstance(m, Only)), None),
-            next((m for m in marks if isinstance(m, File | Folder)), None),
+            next((m for m in marks if isinstance(m, File | Folder | Options)), None),
             next((m for m in marks if isinstance(m, Memory)), None),
             next((m.ability for m in marks if isinstance(m, InPlace)), ""),
             Mark.EACH in marks,

@@ -4,7 +4,7 @@ No import here is slow: a plan that changes nothing must not pay for the model.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import TypeAlias
@@ -204,6 +204,36 @@ class File:
     """It need not be there: any word of a command may be a file."""
     digest: str = ""
     """Field that records the digest of its content: `{path}`, `{section}`, `{name}`."""
+    folder: bool = False
+    """It may be a folder, which stands for the files below it."""
+    written: bool = False
+    """llama-server writes there: it need not be there yet."""
+    scaled: bool = False
+    """Several are joined by commas, each with a scale behind its last colon."""
+
+    def names_in(self, text: str) -> tuple[str, ...]:
+        """Return the names that a value is made of."""
+        if not self.scaled:
+            return (text,)
+        return tuple(one.rpartition(":")[0] or one for one in text.split(","))
+
+    def with_names(self, text: str, named: Callable[[str], str]) -> str:
+        """Return a value with other names in it."""
+        if not self.scaled:
+            return named(text)
+        parts = (one.rpartition(":") for one in text.split(","))
+        return ",".join(
+            f"{named(name)}:{scale}" if colon else named(scale)
+            for name, colon, scale in parts
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The field contains options of llama-server, some of which name files."""
+
+    catalogue: str
+    """The module that knows them, which is above this one: `file_of`, `long_name`."""
 
 
 @dataclass(frozen=True, slots=True)
