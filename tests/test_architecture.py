@@ -139,6 +139,8 @@ SPELLED: Mapping[str, set[object]] = {
         "model.mmproj",
         "server.chat_template",
     },
+    # who asked for a file that is something else
+    "gguf/facts.py": {"model.mmproj"},
     # what to write so that it fits
     "gguf/choices.py": {
         "server.cache_type_k",
@@ -427,7 +429,7 @@ def _paths(section: type[Section], prefix: str = "") -> Iterator[str]:
     for name, field in fields_of(section).items():
         if field.section is not None:
             yield from _paths(field.section, f"{prefix}{name}.")
-        elif prefix:
+        if prefix and (field.section is None or field.file is not None):
             yield f"{prefix}{name}"
 
 

@@ -13,7 +13,7 @@ from pygls.lsp.server import LanguageServer
 from pygls.workspace import ServerTextPosition, ServerTextRange, TextDocument
 
 from deployer import __version__
-from deployer.diagnostics import Diagnostic, Severity
+from deployer.diagnostics import Diagnostic, Severity, span
 from deployer.usecases import editor
 from deployer.usecases.context.settings import Settings, settings_of
 
@@ -35,6 +35,7 @@ def server() -> LanguageServer:
         lsp.TEXT_DOCUMENT_DID_SAVE,
     ):
         made.feature(event)(partial(_look, made, settings))
+    made.feature(lsp.TEXT_DOCUMENT_CODE_ACTION)(partial(_fix, made, settings))
     made.feature(lsp.TEXT_DOCUMENT_HOVER)(partial(_hover, made))
     made.feature(
         lsp.TEXT_DOCUMENT_COMPLETION,
@@ -92,11 +93,12 @@ def _shown(document: TextDocument, file: Path, problem: Diagnostic) -> lsp.Diagn
     lines = document.lines
     here = problem.place.file == str(file)
     line = min(problem.place.line, len(lines)) - 1 if here and lines else 0
-    text = lines[line].split(" #")[0].rstrip() if lines else ""
-    start = min(problem.place.column - 1, len(text)) if here else 0
+    text = lines[line].rstrip("\r\n") if lines else ""
+    inside = here and problem.place.column <= len(text)
+    start, end = span(problem, text) if inside else (0, len(text))
     said = problem.what if here else str(problem)
     return lsp.Diagnostic(
-        range=document.range_to_client_units(_range(line, start, len(text))),
+        range=document.range_to_client_units(_range(line, start, end)),
         message=f"{said}\n{problem.hint}" if problem.hint else said,
         severity=_SEVERITIES[problem.severity],
         code=problem.code or None,
@@ -106,8 +108,39 @@ def _shown(document: TextDocument, file: Path, problem: Diagnostic) -> lsp.Diagn
 
 def _range(line: int, start: int, end: int) -> ServerTextRange:
     return ServerTextRange(
-        ServerTextPosition(line, start), ServerTextPosition(line, max(start, end))
+        ServerTextPosition(line, start), ServerTextPosition(line, end)
     )
+
+
+def _fix(
+    made: LanguageServer, settings: Settings, asked: lsp.CodeActionParams
+) -> list[lsp.CodeAction]:
+    """Return the edits that hints ask for, of the problems in the lines asked about."""
+    document = _stack(made, asked.text_document.uri)
+    if document is None:
+        return []
+    file, text = _file(document), document.source
+    found = []
+    for problem in editor.problems(file, text, settings):
+        edit = (
+            editor.edit_of(problem, text) if problem.place.file == str(file) else None
+        )
+        if edit and asked.range.start.line <= edit.line <= asked.range.end.line:
+            place = document.range_to_client_units(
+                _range(edit.line, edit.start, edit.end)
+            )
+            change = lsp.WorkspaceEdit({document.uri: [lsp.TextEdit(place, edit.text)]})
+            shown = _shown(document, file, problem)
+            found.append(
+                lsp.CodeAction(
+                    f"Write `{edit.text}`",
+                    kind=lsp.CodeActionKind.QuickFix,
+                    diagnostics=[shown],
+                    edit=change,
+                    is_preferred=True,
+                )
+            )
+    return found
 
 
 def _hover(made: LanguageServer, asked: lsp.HoverParams) -> lsp.Hover | None:

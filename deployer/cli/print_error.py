@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from deployer.diagnostics import Diagnostic
+from deployer.diagnostics import Diagnostic, span
 from deployer.errors import (
     CancelledError,
     DeployerError,
@@ -108,7 +108,7 @@ def _excerpt(it: Diagnostic, lines: Sequence[str]) -> Iterator[str]:
         return
     if it.path.partition(".")[0] == "auth" or _may_hold_secret(it, line):
         return
-    start, end = _span(line, at, it.path.rpartition(".")[2], about_key=it.about_key)
+    start, end = span(it, line)
     number, path = str(place.line), f" {it.path}" if it.path else ""
     carets = " " * start + "^" * (end - start)
     yield f"  {'':>{len(number)}} |"
@@ -128,38 +128,6 @@ def _may_hold_secret(it: Diagnostic, line: str) -> bool:
 
 _PLAIN = re.compile(r"true|false|on|off|auto|null|~|-?[0-9.]+", re.IGNORECASE)
 """Values that are no secret, whatever the name of their key."""
-
-
-def _span(line: str, at: int, key: str, *, about_key: bool) -> tuple[int, int]:
-    """Return where what is wrong begins and ends in its line.
-
-    The place of a value is that of its key: without ``about_key`` the value behind it.
-    """
-    head = re.compile(rf"([\"']?){re.escape(key)}\1(?=\s*:)").match(line, at)
-    if head is None or not key:
-        return at, _end(line, at)
-    if about_key:
-        return head.span()
-    value = re.compile(r"\s*:\s+(?=[^\s#])").match(line, head.end())
-    return head.span() if value is None else (value.end(), _end(line, value.end()))
-
-
-def _end(line: str, at: int) -> int:
-    """Return where a value ends that begins at a column: before a comment, a `}`."""
-    if line[at] in "\"'":
-        closing = line.find(line[at], at + 1)
-        return closing + 1 if closing > 0 else len(line)
-    flow, depth, end = at > 0 and line[:at].count("{") > line[:at].count("}"), 0, at
-    for end in range(at, len(line)):
-        c = line[end]
-        if c == "#" and line[end - 1 : end].isspace():
-            break
-        depth += (c in "{[") - (c in "}]")
-        if depth < 0 or (flow and depth == 0 and c == ","):
-            break
-    else:
-        end = len(line)
-    return max(at + 1, len(line[:end].rstrip()))
 
 
 def tell_trace() -> None:

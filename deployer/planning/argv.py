@@ -8,7 +8,8 @@ from itertools import pairwise
 from typing import Any, Final
 
 from deployer.runtime.warmup import Request
-from deployer.stack.fields.marks import Leaf
+from deployer.stack.fields.marks import Leaf, fields_of
+from deployer.stack.fields.server import Speculative
 from deployer.stack.fields.values import (
     TEMPLATE_ENDING,
     Flag,
@@ -20,6 +21,7 @@ from deployer.stack.fields.values import (
 )
 from deployer.stack.files import FLAGS, option_file
 
+SPECULATIVE: Final = "server.speculative.type"
 _LOAD_MODE = "--load-mode"
 _LOAD_MODES = {
     frozenset({"mmap", "mlock"}): "mmap+mlock",
@@ -133,11 +135,13 @@ def words_by_field(
     """The same, with the path of the field that each group of words comes from."""
     typed: list[tuple[str, tuple[str, ...]]] = []
     free: list[tuple[str, tuple[str, ...]]] = []
-    for leaf in leaves:
+    every = [*leaves]
+    drafts = next((str(it.value) for it in every if it.path == SPECULATIVE), "")
+    for leaf in every:
         if leaf.path.startswith(FLAGS):
             name = leaf.path.removeprefix(FLAGS)
             free.append((leaf.path, tuple(_free(name, leaf.value))))
-        elif flag := flag_on(leaf.marks.flags, build):
+        elif flag := flag_on(leaf.marks.flags, build, drafts):
             typed.append((leaf.path, tuple(_typed(flag, leaf))))
     return (*_united(typed), *free)
 
@@ -147,10 +151,24 @@ def is_word(leaf: Leaf) -> bool:
     return bool(leaf.marks.flags) or leaf.path.startswith(FLAGS)
 
 
-def flag_on(flags: Iterable[Flag], build: int | None) -> Flag | None:
-    """The spelling of an option on a build of llama.cpp."""
+def flag_on(flags: Iterable[Flag], build: int | None, drafts: str = "") -> Flag | None:
+    """The spelling of an option on a build, for a type of speculative decoding."""
     number = NEWEST if build is None else build
-    return next((f for f in flags if f.since <= number <= f.until), None)
+    fit = (f for f in flags if not f.types or drafts in f.types)
+    return next((f for f in fit if f.since <= number <= f.until), None)
+
+
+def respelled(option: str, build: int, drafts: str) -> tuple[str, ...]:
+    """The name on a build of an option whose successor depends on what drafts.
+
+    None where the option has one successor for all, or the type is not known.
+    """
+    for field in fields_of(Speculative).values():
+        mine = [flag for flag in field.flags if drafts in flag.types]
+        if any(flag.name == option for flag in mine):
+            found = flag_on(mine, build, drafts)
+            return () if found is None else (found.name,)
+    return ()
 
 
 def _united(

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 HEADER = "gguf"
 """Key of `Pin.about` for the headers of weights: no part of any resource."""
-FLAW = "flaw"
-"""Key of a header for the reason why a file is none of its role."""
 
 
 @dataclass(frozen=True, slots=True)

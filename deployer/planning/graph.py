@@ -50,32 +50,30 @@ def expand(stack: Stack, facts: Facts, abilities: Abilities) -> Graph:
     argv = list(_argv(stack, worded, build_number(stack, facts)))
 
     for_gpu = architectures_of(stack)
-    build = _artefact(
-        stack,
-        Kind.BUILD.value,
-        homes[Kind.BUILD],
-        facts.build,
-        {"gpu.architectures": list(for_gpu)} if for_gpu else {},
-    )
+    derived: Flat = {"gpu.architectures": list(for_gpu)} if for_gpu else {}
+    mine = homes[Kind.BUILD]
+    build = _artefact(stack, Kind.BUILD.value, mine, facts.build, derived)
     weights = tuple(_weights(stack, homes[Kind.WEIGHTS], facts))
     files = _contents(stack, facts, captured=captured)
     made_from = {node.role: node.key for node in (build, *weights)}
+    mine, ends = homes[Kind.SNAPSHOT], homes[Kind.SERVER]
     if not captured:
-        mine = homes[Kind.SERVER]
-        server = _runs(stack, Kind.SERVER, mine, made_from, argv, files, abilities)
+        server = _runs(stack, Kind.SERVER, ends, made_from, argv, files, abilities)
         return _placed(stack, build, *weights, server)
-    mine = homes[Kind.SNAPSHOT]
     asks: Flat = {} if stack.api_key is None else {ASKS_FOR_KEY: True}
     found = {**files, **asks}
     snapshot = _runs(stack, Kind.SNAPSHOT, mine, made_from, argv, found, abilities)
-    served = {it.path: it.value for it in homes[Kind.SERVER] if _starts(it, stack)}
+    served = {it.path: it.value for it in ends if _starts(it, stack)}
     snapshot = replace(snapshot, spec={**snapshot.spec, "served": served})
     needs = {**made_from, snapshot.kind.value: snapshot.key}
-    mine = homes[Kind.SERVER]
-    server = _runs(stack, Kind.SERVER, mine, needs, argv, {}, abilities)
-    if scales := {p: v for p, v in snapshot.fields.items() if p.endswith(SCALE)}:
-        server = replace(server, spec={**server.spec, SCALES: scales})
-    return _placed(stack, build, *weights, snapshot, server)
+    server = _runs(stack, Kind.SERVER, ends, needs, argv, {}, abilities)
+    return _placed(stack, build, *weights, snapshot, _scaled(server, snapshot))
+
+
+def _scaled(server: Node, snapshot: Node) -> Node:
+    """The server, which also starts without its snapshot, with what was captured."""
+    scales = {p: v for p, v in snapshot.fields.items() if p.endswith(SCALE)}
+    return replace(server, spec={**server.spec, SCALES: scales}) if scales else server
 
 
 def _placed(stack: Stack, *nodes: Node) -> Graph:

@@ -9,13 +9,15 @@ machine alone.
 import re
 from collections.abc import Iterator, Mapping
 from functools import cache
+from typing import Final
 
-from deployer.diagnostics import Diagnostic
+from deployer.diagnostics import Diagnostic, Severity
 from deployer.engines.registry import ENGINES, load
 from deployer.runtime.keys import KEY_FORM
 from deployer.spelling import did_you_mean, one_of, shown
 from deployer.stack.addresses import host_of, is_loopback, is_metadata
 from deployer.stack.fields.gate_options import Custom
+from deployer.stack.fields.marks import fields_of
 from deployer.stack.fields.model import (
     GPUS,
     LlamaCpp,
@@ -25,8 +27,8 @@ from deployer.stack.fields.model import (
     Weights,
 )
 from deployer.stack.fields.schema import OTHER_NAMES
-from deployer.stack.fields.server import Server
-from deployer.stack.fields.values import Flag, seconds
+from deployer.stack.fields.server import DRAFTING, Server, Speculative
+from deployer.stack.fields.values import seconds
 from deployer.stack.files import FLAGS, long_name
 
 NEW_KEY = (
@@ -134,7 +136,8 @@ _GPU = re.compile(r"(?P<type>[^:]+)(:(?P<count>[0-9]{1,3}))?")
 _OPTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,47}")
 _METADATA = "this is an address at which clouds give machines their credentials"
-_SOURCES = ("repo", "path", "url", "pypi")
+SOURCES = ("repo", "path", "url", "pypi")
+"""Fields of the model that say where it comes from."""
 
 _OWNED: Mapping[str, str] = {
     "host": "write `local.host`",
@@ -148,6 +151,24 @@ _OWNED: Mapping[str, str] = {
     "docker-repo": "write one of `model.repo`, `model.path`, `model.url`, `model.pypi`",
     "mmproj": "write `model.mmproj`",
     "mmproj-url": "write `model.mmproj`",
+    **dict.fromkeys(
+        ("model-draft", "spec-draft-model"),
+        "write `model.draft`, which is pinned, and `server.speculative.type`",
+    ),
+    **dict.fromkeys(
+        ("hf-repo-draft", "spec-draft-hf"),
+        "write `model.draft: {repo: …, quant: …}`: it is fetched and pinned",
+    ),
+    **dict.fromkeys(
+        ("lora", "lora-scaled"), "write `model.lora: [{path: …, scale: …}]`"
+    ),
+    **dict.fromkeys(
+        ("control-vector", "control-vector-scaled"),
+        "write `model.control_vectors: [{path: …, scale: …}]`",
+    ),
+    **dict.fromkeys(
+        ("model-vocoder", "hf-repo-v", "hf-file-v"), "write `model.vocoder`"
+    ),
     "api-key": "write `auth.api_key`, which names where the key is found",
     "api-key-file": "write `auth.api_key`; the engine writes the file",
     "alias": "write `model.alias`",
@@ -177,6 +198,8 @@ _REFUSED: Mapping[str, tuple[str, str]] = {
 def checks(stack: Stack) -> Iterator[Diagnostic]:
     """Every rule between fields that a stack breaks, for the engine it names."""
     yield from _model(stack.model)
+    yield from _speculative(stack)
+    yield from _vocoder(stack)
     yield from _llama_cpp(stack.llama_cpp)
     yield from _gpu(stack)
     yield from _snapshot(stack)
@@ -188,7 +211,8 @@ def checks(stack: Stack) -> Iterator[Diagnostic]:
         yield from load(part)(stack)
     if stack.server and stack.server.flags:
         for key in stack.server.flags:
-            yield from _flag(key)
+            sectioned = stack.server.speculative is not None
+            yield from _flag(key, sectioned=sectioned)
         if "rpc" in stack.server.flags:
             yield from _rpc(stack.llama_cpp)
 
@@ -212,9 +236,9 @@ def _model(model: Model) -> Iterator[Diagnostic]:
 
 
 def _weights(path: str, model: Weights) -> Iterator[Diagnostic]:
-    sources = [name for name in _SOURCES if getattr(model, name) is not None]
+    sources = [name for name in SOURCES if getattr(model, name) is not None]
     if not sources:
-        hint = f"add {one_of(_SOURCES)}"
+        hint = f"add {one_of(SOURCES)}"
         yield Diagnostic(path, "nothing says where the weights come from", hint)
     for name in sources[1:]:
         what = f"`{name}` and `{sources[0]}` are two sources of weights"
@@ -239,10 +263,7 @@ def _weights(path: str, model: Weights) -> Iterator[Diagnostic]:
 
 
 def _picked(path: str, model: Weights) -> Iterator[Diagnostic]:
-    """One file of a repository is picked in exactly one way."""
-    if model.quant is None and model.file is None:
-        hint = "add `quant` (such as `Q4_K_M`) or `file`"
-        yield Diagnostic(path, "nothing says which file of the repository", hint)
+    """One file of a repository is picked in one way; the only one needs none."""
     if model.quant is not None and model.file is not None:
         what = "`file` and `quant` both pick a file"
         yield Diagnostic(f"{path}.file", what, "keep one of them")
@@ -366,7 +387,7 @@ def _scaling(scaling: Scaling) -> Iterator[Diagnostic]:
         yield Diagnostic("scaling.max_containers", what, hint)
 
 
-def _flag(key: str) -> Iterator[Diagnostic]:
+def _flag(key: str, *, sectioned: bool) -> Iterator[Diagnostic]:
     path = f"server.flags.{key}"
     bare = key.lstrip("-")
     given, name = bare.replace("_", "-"), long_name(key)
@@ -377,7 +398,7 @@ def _flag(key: str) -> Iterator[Diagnostic]:
         yield Diagnostic(path, f"`{given}` is not set under `flags`", hint)
     elif refused := _REFUSED.get(name):
         yield Diagnostic(path, f"`{given}` {refused[0]}", refused[1])
-    elif field := _fields().get(name):
+    elif (field := _fields().get(name)) and (sectioned or _SPECULATIVE not in field):
         hint = f"write `{field}` instead"
         yield Diagnostic(path, f"`{given}` has a field", hint, about_key=True)
     elif key != name:
@@ -398,6 +419,91 @@ def _rpc(llama: LlamaCpp) -> Iterator[Diagnostic]:
         yield Diagnostic(f"{FLAGS}rpc", what, hint, needs="llama_cpp.cmake")
 
 
+_SPECULATIVE = "server.speculative."
+_BETWEEN: Mapping[str, tuple[int, int]] = {
+    "draft-eagle3": (9093, 9246),
+    "draft-mtp": (9093, 9246),
+    "draft-dflash": (9763, 9873),
+    "draft-dspark": (10156, 10240),
+}
+"""The last build read without a type, and the first with it."""
+_NO_VOCODER: Final = 10434
+"""First build read without ``--model-vocoder``; b10240 has it."""
+_MORE_NAMES: Mapping[str, str] = {
+    "draft": "n_max",
+    "draft-n": "n_max",
+    "draft-n-min": "n_min",
+    "n-gpu-layers-draft": "n_gpu_layers",
+    "spec-draft-ncmoe": "n_cpu_moe",
+}
+"""Further names of options that have a field in `server.speculative`."""
+
+
+def _speculative(stack: Stack) -> Iterator[Diagnostic]:
+    """A draft, what it is used by, and what that reads belong together."""
+    stated = stack.server.speculative if stack.server else None
+    flags = (stack.server.flags if stack.server else None) or {}
+    draft, path = stack.model.draft, "server.speculative.type"
+    if draft is not None and stated is None and "spec-type" not in flags:
+        what = "nothing says how the draft is used: llama-server would only load it"
+        hint = (
+            "write `server.speculative: {type: draft-simple}`, or the type of its head"
+        )
+        yield Diagnostic("model.draft", what, hint, needs="server")
+    if stated is None:
+        return
+    if draft is not None and stated.type not in DRAFTING:
+        what = f"`{stated.type}` reads the text so far, and no draft"
+        yield Diagnostic("model.draft", what, "leave it out, or write another type")
+    if draft is None and stated.type in set(DRAFTING) - {"draft-mtp"}:
+        what = f"`{stated.type}` needs a draft model"
+        yield Diagnostic(path, what, "add `model.draft: {repo: …}`", needs="model")
+    last, first = _BETWEEN.get(stated.type, (0, 0))
+    if (build := _number(stack)) is not None and build < first:
+        came = f"between b{last} and b{first}"
+        what = f"`{stack.llama_cpp.tag}` has no `{stated.type}`: it came {came}"
+        yield Diagnostic(path, what, f"use `llama_cpp.tag: b{first}` or newer")
+    yield from _ignored(stated)
+
+
+def _ignored(stated: Speculative) -> Iterator[Diagnostic]:
+    """Options that the type does not read."""
+    read = [
+        name
+        for name, field in fields_of(Speculative).items()
+        if any(stated.type in flag.types for flag in field.flags)
+    ]
+    for name in Speculative.model_fields:
+        if getattr(stated, name) is not None and name not in read:
+            others = ", ".join(f"`{it}`" for it in read if it != "type")
+            hint = f"it reads {others}" if others else "it reads no options"
+            what = f"`{stated.type}` ignores `{name}`"
+            yield Diagnostic(f"server.speculative.{name}", what, hint)
+
+
+def _vocoder(stack: Stack) -> Iterator[Diagnostic]:
+    build = _number(stack)
+    if stack.model.vocoder is not None and build is not None and build >= _NO_VOCODER:
+        what = f"`{stack.llama_cpp.tag}` takes no vocoder: the option was removed"
+        yield Diagnostic("model.vocoder", what, "use `llama_cpp.tag: b10240` or older")
+
+
+def _number(stack: Stack) -> int | None:
+    tag = stack.llama_cpp.tag
+    return int(tag[1:]) if tag[:1] == "b" and tag[1:].isdigit() else None
+
+
+def flag_notes(stack: Stack) -> Iterator[Diagnostic]:
+    """Options of speculative decoding under `flags`, where their field is better."""
+    for key in (stack.server.flags if stack.server else None) or {}:
+        field = _fields().get(long_name(key), "")
+        if field.startswith(_SPECULATIVE):
+            what = f"`{key}` has a field, which knows what each type reads"
+            hint = f"write `{field}` instead"
+            severity = Severity.WARNING
+            yield Diagnostic(f"{FLAGS}{key}", what, hint, severity=severity)
+
+
 @cache
 def _fields() -> dict[str, str]:
     """Every option of a typed field, by long, negated and other names -> its path."""
@@ -407,12 +513,14 @@ def _fields() -> dict[str, str]:
     for other, field in OTHER_NAMES.items():
         if field in Server.model_fields:
             found.setdefault(other.replace("_", "-"), f"server.{field}")
+    for other, field in _MORE_NAMES.items():
+        found.setdefault(other, f"{_SPECULATIVE}{field}")
     return found
 
 
 def _options() -> Iterator[tuple[str, str]]:
-    for field, info in Server.model_fields.items():
-        for mark in info.metadata:
-            if isinstance(mark, Flag):
+    for section, above in ((Server, "server."), (Speculative, _SPECULATIVE)):
+        for name, field in fields_of(section).items():
+            for mark in field.flags:
                 for words in filter(None, (mark.name, mark.off)):
-                    yield words.split()[0].removeprefix("--"), f"server.{field}"
+                    yield words.split()[0].removeprefix("--"), f"{above}{name}"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from deployer.artefacts import lock_file
-from deployer.diagnostics import Diagnostic, Place, Severity
+from deployer.diagnostics import Diagnostic, Place, Severity, span
 from deployer.errors import DeployerError, StackError
 from deployer.llama.flags.catalogue import Catalogue, Option, Standing, catalogue
 from deployer.stack.explain_problems import choices
@@ -41,6 +41,7 @@ from deployer.usecases.validate import validate
 _HERE: Final = "here-is-the-cursor"
 """Stands for the word below the cursor while the text around it is read."""
 _WORD: Final = re.compile(r"[\w./~-]*$")
+_EDIT: Final = re.compile(r"(?:.*: )?(?:write|did you mean) `([^`]+)`\??(?:, .*)?")
 _FLAGS: Final = ("server", "flags")
 
 
@@ -54,6 +55,16 @@ class Word:
     """In place of what is written of it so far."""
     told: str = ""
     """Markdown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """A text to write in place of a part of a line."""
+
+    line: int
+    start: int
+    end: int
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +97,29 @@ def problems(file: Path, text: str, settings: Settings) -> tuple[Diagnostic, ...
         return (Diagnostic("", error.message, error.hint, place=start),)
     notes = (Diagnostic("", n, "", Severity.NOTE, place=start) for n in found.notes)
     return (*notes, *found.notices)
+
+
+def edit_of(problem: Diagnostic, text: str) -> Edit | None:
+    """Return the edit that the hint of a problem asks for; None where it needs thought.
+
+    Such a hint is one text in backticks behind `write` or `did you mean`: a whole line
+    where it has a key, else a key or a value, whichever is wrong.
+    """
+    found = _EDIT.fullmatch(problem.hint)
+    lines, place = text.splitlines(), problem.place
+    if found is None or place.line > len(lines):
+        return None
+    line = lines[place.line - 1]
+    if place.column > len(line):
+        return None
+    start, end = span(problem, line)
+    key, colon, _ = found[1].partition(":")
+    if colon and not problem.about_key:
+        if line[place.column - 1 :].startswith(f"{key}:"):
+            start = place.column - 1
+        else:
+            return None
+    return Edit(place.line - 1, start, end, found[1])
 
 
 def hover(file: Path, text: str, line: int, column: int) -> Shown | None:

@@ -16,7 +16,7 @@ from pygls.lsp.client import LanguageClient
 from deployer.diagnostics import Diagnostic, Place, Severity
 from deployer.errors import StackError
 from deployer.usecases.context.settings import Settings, settings_of
-from deployer.usecases.editor import hover, is_stack, problems, words
+from deployer.usecases.editor import edit_of, hover, is_stack, problems, words
 from deployer.usecases.validate import validate
 
 TEXT = """\
@@ -101,8 +101,16 @@ async def converse(
     (told,) = (await published.get()).diagnostics
     assert told.message.startswith("expected `local` or `modal`")
     assert told.severity is lsp.DiagnosticSeverity.Error
-    assert told.range.start == lsp.Position(3, 0)
+    assert told.range == lsp.Range(lsp.Position(3, 8), lsp.Position(3, 12))
     here = lsp.TextDocumentIdentifier(uri)
+    fixes = await client.text_document_code_action_async(
+        lsp.CodeActionParams(here, told.range, lsp.CodeActionContext([told]))
+    )
+    (fix,) = fixes or ()
+    assert isinstance(fix, lsp.CodeAction)
+    assert fix.edit is not None
+    ((edit,),) = (fix.edit.changes or {}).values()
+    assert edit == lsp.TextEdit(told.range, "local")
     shown = await client.text_document_hover_async(
         lsp.HoverParams(here, lsp.Position(7, 4))
     )
@@ -155,6 +163,29 @@ def test_an_option_shows_what_the_build_takes(file: Path) -> None:
     assert shown is not None
     assert "--slot-prompt-similarity" in shown.told
     assert "- Build: b11434" in shown.told
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("engine: local", "engine: locl"),
+        ("ctx_size: 4096", "ctx_sise: 4096"),
+        ("flash_attn: auto", "flash_attn: aut"),
+        ("tag: b11434,", "tag: 11434,"),
+        ("slot-prompt-similarity: 0.5", "slot-prompt-similarty: 0.5"),
+        ("ctx_size: 4096", "ctx_size: 4k"),
+        ("server:", "servr:"),
+    ],
+)
+def test_a_hint_becomes_an_edit(file: Path, right: str, wrong: str) -> None:
+    text = TEXT.replace(right, wrong)
+    (problem,) = problems(file, text, settings_of())
+    edit = edit_of(problem, text)
+    assert edit is not None, problem
+    lines = text.splitlines()
+    line = lines[edit.line]
+    lines[edit.line] = f"{line[: edit.start]}{edit.text}{line[edit.end :]}"
+    assert not problems(file, "\n".join(lines) + "\n", settings_of())
 
 
 def test_other_yaml_is_left_alone(tmp_path: Path) -> None:

@@ -154,6 +154,8 @@ class Flag:
     off: str = ""
     since: int = 0
     until: int = 10**9
+    types: tuple[str, ...] = ()
+    """Types of speculative decoding that read it; empty: it depends on none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +184,13 @@ def role_of(path: str) -> str:
             return name
         case _:
             return "weights"
+
+
+def path_of(role: str) -> str:
+    """Return the field of a role of weights beside the model (`model.lora.0`)."""
+    name, _, number = role.rpartition("-")
+    plain = f"{name}.{number}" if number.isdecimal() else role
+    return f"model.{plain.replace('-', '_')}"
 
 
 HERE = "file://"

@@ -35,6 +35,7 @@ from deployer.planning.graph import (
 )
 from deployer.planning.resources import Graph, Kind
 from deployer.stack.addresses import places_of
+from deployer.stack.checks import flag_notes
 from deployer.stack.fields.marks import leaves
 from deployer.stack.fields.model import Stack
 from deployer.stack.fields.values import HERE, Flat, Folder
@@ -49,7 +50,7 @@ from deployer.stack.project_root import (
 )
 from deployer.usecases.context.settings import Options, Settings, patches_folder
 from deployer.usecases.reading.prepared import Prepared, look
-from deployer.usecases.reading.weights import refuse_model, weighed
+from deployer.usecases.reading.weights import refuse_model, refused_models, weighed
 
 if TYPE_CHECKING:
     from deployer.llama.patches import Patch
@@ -269,6 +270,7 @@ def _option_findings(loaded: Loaded, build: int | None) -> Iterator[Diagnostic]:
         what = f"{known.beyond}: options are checked once the source is here"
         yield Diagnostic("llama_cpp.tag", what, "", Severity.NOTE, UNCERTAIN)
     yield from problems_of(words_by_field(leaves(loaded.stack), build=build), build)
+    yield from flag_notes(loaded.stack)
 
 
 def _recipe_problems(loaded: Loaded, build: int | None) -> Iterator[Diagnostic]:
@@ -326,7 +328,8 @@ def resolved(
         locked.by_role if locked else {},
         cached=options.cached,
     )
-    return resolver.facts(stack, inputs, kept)
+    with refused_models(loaded):
+        return resolver.facts(stack, inputs, kept)
 
 
 def _digests_of(

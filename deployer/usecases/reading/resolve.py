@@ -30,10 +30,10 @@ from deployer.gguf.reading import (
     part_in_files,
 )
 from deployer.planning.events import Watch
-from deployer.planning.facts import FLAW, HEADER, Facts, Pin, flaw_of
+from deployer.planning.facts import HEADER, Facts, Pin, flaw_of
 from deployer.planning.resources import MODEL_ROLE, Kind
 from deployer.stack.fields.model import LlamaCpp, Stack, Weights
-from deployer.stack.fields.values import Flat, JsonValue
+from deployer.stack.fields.values import Flat, JsonValue, path_of
 
 if TYPE_CHECKING:
     from deployer.llama.build import trees
@@ -135,8 +135,8 @@ class Resolver:
     def _described(self, role: str, wanted: Weights) -> Pin:
         """The weights, with what their headers say where they can be read already.
 
-        Raises HeaderError for a file that is broken; one that cannot be reached, or
-        is no model, is pinned without.
+        Raises HeaderError for a file that is broken, NoModelError for one that holds
+        something else; one that cannot be reached is pinned without.
         """
         pin = self._weights(role, wanted)
         header = self._known_header(role, pin)
@@ -148,7 +148,8 @@ class Resolver:
             raise
         except NoModelError as error:
             if role != MODEL_ROLE:
-                header = {FLAW: error.message}
+                error.field = path_of(role)
+            raise
         except (SourceError, AuthError):
             pass
         if header is None:

@@ -7,7 +7,7 @@ lies in the store does not change: so what was read of it is kept beside it.
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -17,7 +17,7 @@ from deployer.artefacts import lock_file
 from deployer.artefacts.store import Entry, Store
 from deployer.diagnostics import NOWHERE, Diagnostic, Place, place_of, placed
 from deployer.engines.registry import ENGINES
-from deployer.errors import DeployerError, StackError
+from deployer.errors import StackError
 from deployer.gguf.facts import (
     Adapter,
     Facts,
@@ -26,6 +26,7 @@ from deployer.gguf.facts import (
     Part,
     Projector,
     Template,
+    draft_types,
     from_json,
     part_from_json,
     template_of,
@@ -47,12 +48,12 @@ from deployer.planning.graph import build_number
 from deployer.planning.resources import MODEL_ROLE, Graph
 from deployer.show.text import fit_line
 from deployer.show.text import sized as shown_size
-from deployer.stack.checks import gpu_types
+from deployer.stack.checks import SOURCES, gpu_types
 from deployer.stack.fields.gate_options import Gates
 from deployer.stack.fields.marks import fields_of, leaves
 from deployer.stack.fields.model import Stack
 from deployer.stack.fields.server import Server
-from deployer.stack.fields.values import Memory, size_in_bytes
+from deployer.stack.fields.values import Memory, path_of, size_in_bytes
 from deployer.stack.files import named_by
 from deployer.stack.load import Loaded
 from deployer.system.files import read, read_regular, write
@@ -91,9 +92,11 @@ def _part(role: str, pin: Pin, key: str, store: Store) -> Part | None:
     from deployer.gguf.reading import part_in_files  # noqa: PLC0415 - once for one
 
     names = sorted(name for name in entry.files if name.endswith(".gguf"))
-    with suppress(DeployerError):
+    try:
         return part_in_files(role, [entry.path(name) for name in names])
-    return None
+    except NoModelError as error:
+        error.field = path_of(role)
+        raise
 
 
 def weights_facts(pin: Pin, key: str, store: Store) -> Facts | None:
@@ -126,15 +129,11 @@ def _in_files(pin: Pin, entry: Entry) -> Facts | None:
         facts_of_files,
     )
 
-    try:
-        return facts_of_files(model, projector[0] if projector else None)
-    except NoModelError:
-        return None
+    return facts_of_files(model, projector[0] if projector else None)
 
 
 _MOVES_MEMORY = {
-    *("n-cpu-ffn", "cpu-moe", "model-draft", "spec-draft-model", "lora"),
-    *("lora-scaled", "control-vector", "kv-unified-per-slot", "mmproj-device"),
+    *("n-cpu-ffn", "cpu-moe", "kv-unified-per-slot", "mmproj-device"),
 }
 """Options that take or move memory, whether or not they have a field by now."""
 _CGROUP = Path("/sys/fs/cgroup/memory.max")
@@ -173,17 +172,28 @@ def serving_of(stack: Stack, locked: Locked) -> Serving:
         if option != leaf.path and option in _by_option():
             field, memory, off = _by_option()[option]
             value = False if off else value
+        field = _OF_DRAFT.get(field, field)
         words = {option, *(flag.name.removeprefix("--") for flag in leaf.marks.flags)}
         if memory is Memory.COMPUTED:
             values[field] = value
         elif memory is Memory.UNKNOWN or words & _MOVES_MEMORY:
             unknown.append(f"`{option}` takes or moves memory")
     # Words that leave the choice to llama-server are as if nothing were said.
-    if values.get("n_gpu_layers") in ("auto", "all"):
-        del values["n_gpu_layers"]
+    for layers in ("n_gpu_layers", "draft_gpu_layers"):
+        if values.get(layers) in ("auto", "all"):
+            del values[layers]
     if (attention := values.pop("flash_attn", "auto")) != "auto":
         values["flash_attn"] = attention == "on"
     return Serving(build=build_number(stack, locked), untold=tuple(unknown), **values)
+
+
+_OF_DRAFT: Mapping[str, str] = {
+    "speculative.n_gpu_layers": "draft_gpu_layers",
+    "speculative.n_cpu_moe": "draft_cpu_moe",
+    "speculative.cache_type_k": "draft_cache_k",
+    "speculative.cache_type_v": "draft_cache_v",
+}
+"""Fields of `Serving` that are named otherwise."""
 
 
 @cache
@@ -328,6 +338,7 @@ def judged(
         *_names(stack, folder, build, weights),
         *_projection(weights),
         *_made_for_another(locked, weights),
+        *_drafted(stack, weights),
     )
     found.problems += placed(wrong, places)
     for path, what in _template(stack, folder, weights):
@@ -394,9 +405,35 @@ def _made_for_another(locked: Locked, weights: Facts) -> Iterator[Diagnostic]:
         match part_from_json(pin.about.get(HEADER)):
             case Adapter(architecture=other) if other not in ("", architecture):
                 what = f"made for `{other}`, and the model is `{architecture}`"
-                yield Diagnostic(_path(role), what, "take one made for this model")
+                yield Diagnostic(path_of(role), what, "take one made for this model")
             case _:
                 pass
+
+
+_MOST_APART = 128
+"""Tokens that the vocabularies of model and draft may differ by, in llama.cpp."""
+
+
+def _drafted(stack: Stack, weights: Facts) -> Iterator[Diagnostic]:
+    """A draft that is not of the stated type, or that speaks other tokens."""
+    stated = stack.server.speculative if stack.server else None
+    if weights.draft is None or stated is None:
+        return
+    model, draft = weights.model, weights.draft
+    made_for = draft_types(draft)
+    if made_for and stated.type not in made_for:
+        what = (
+            f"`{stated.type}` cannot use a draft of architecture `{draft.architecture}`"
+        )
+        hint = f"write `type: {made_for[0]}`"
+        yield Diagnostic("server.speculative.type", what, hint)
+    apart = abs(model.vocabulary - draft.vocabulary)
+    if stated.type == "draft-simple" and not made_for and apart > _MOST_APART:
+        what = (
+            f"the draft knows {draft.vocabulary} tokens, and the model"
+            f" {model.vocabulary}: llama-server could not use it"
+        )
+        yield Diagnostic("model.draft", what, "take a draft of the same family")
 
 
 def _is_told(projector: Projector) -> bool:
@@ -450,6 +487,21 @@ def _read(file: Path) -> Template | None:
     return template_of(read_regular(file).decode("utf-8", errors="replace"))
 
 
+@contextmanager
+def refused_models(loaded: Loaded) -> Iterator[None]:
+    """Turn what is no model, or no projector, into a problem of the stack."""
+    try:
+        yield
+    except NoModelError as error:
+        model = loaded.stack.model
+        named = ("file", "quant", *SOURCES)
+        source = next(it for it in named if getattr(model, it) is not None)
+        path = f"model.{source}" if error.field == "model" else error.field
+        raise StackError(
+            placed([Diagnostic(path, str(error), error.hint)], loaded.places)
+        ) from error
+
+
 @dataclass(frozen=True, slots=True)
 class Weighed:
     """What the headers of the weights say about a stack."""
@@ -468,32 +520,15 @@ def weighed(
 ) -> Weighed:
     """Hold the model of a stack against its build, its gates and its machine."""
     stack = loaded.stack
-    wrong = tuple(placed(_flaws(facts), loaded.places))
-    weights = all_facts(facts, graph, settings.store)
+    with refused_models(loaded):
+        weights = all_facts(facts, graph, settings.store)
     if weights is None:
-        return Weighed(None, wrong)
+        return Weighed(None)
     known = judged(stack, stack_file.parent, facts, weights, loaded.places)
     size = sized(stack, facts, weights)
     notes = (*known.notes, *doubts(stack, size))
     large = tuple(does_not_fit(size, loaded.places))
-    return Weighed(size, (*wrong, *known.problems), notes, large)
-
-
-def _flaws(locked: Locked) -> Iterator[Diagnostic]:
-    """Files that are none of their role, by what their headers say."""
-    for role, pin in locked.beside.items():
-        match pin.about.get(HEADER):
-            case {"flaw": str(flaw)}:
-                yield Diagnostic(_path(role), flaw, "name the right file")
-            case _:
-                pass
-
-
-def _path(role: str) -> str:
-    """The field of a role (`model.lora.0` of `lora-0`)."""
-    name, _, number = role.rpartition("-")
-    plain = f"{name}.{number}" if number.isdecimal() else role
-    return f"model.{plain.replace('-', '_')}"
+    return Weighed(size, tuple(known.problems), notes, large)
 
 
 def refuse_model(known: Weighed) -> None:
