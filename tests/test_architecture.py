@@ -72,11 +72,11 @@ HOMES: Mapping[str, tuple[str, ...]] = {
         "engines/modal/render.py",
         "gates/harness/report.py",
     ),
-    "jsonschema": ("gates/checks/json_schema.py",),
+    "jsonschema": ("gates/checks/quality.py",),
     "markupsafe": ("usecases/report.py", "gates/harness/report.py"),
     "modal": ("engines/modal/drive.py",),
     "obstore": ("state/objects.py",),
-    "packaging": ("usecases/versions.py",),
+    "packaging": ("usecases/upgrade.py",),
     "prometheus_client": ("gates/checks/performance.py",),
     "psutil": ("engines/local/", "state/lock.py"),
     "pydantic": (
@@ -98,11 +98,11 @@ HOMES: Mapping[str, tuple[str, ...]] = {
     "socket": ("engines/local/", "stack/addresses.py"),
     "subprocess": (
         "engines/local/",
-        "engines/modal/program.py",
+        "engines/modal/drive.py",
         "usecases/context/git.py",
         "llama/",
         "runtime/",
-        "artefacts/sources/packages.py",
+        "artefacts/sources/pypi.py",
     ),
     "logging": ("artefacts/sources/hub.py",),
     "random": (),
@@ -130,6 +130,8 @@ NEVER_IN_PURE = {
 }
 
 SPELLED: Mapping[str, set[object]] = {
+    # how long a build takes, and the key that an apply will ask for
+    "usecases/prospects.py": {"llama_cpp.cuda", "auth.api_key.env"},
     # decides what the state forgets
     "usecases/apply.py": {"rollout.keep"},
     # where to tell what does not fit, and what the build does not know
@@ -153,17 +155,16 @@ SPELLED: Mapping[str, set[object]] = {
     "usecases/reading/read_stack.py": {"llama_cpp.tag"},
     # whether the old one comes back where a short look fails
     "usecases/steps.py": {"rollout.on_failure"},
-    # what a client has to know: the model, and the context of one slot
-    "usecases/clients.py": {
+    # a probe waits no longer than its limit
+    "usecases/watch.py": {"gates.stream.ttft"},
+    # the build number that gates expect; what a client has to know of the model
+    "usecases/check.py": {
+        "llama_cpp.tag",
         "model.alias",
         "server.ctx_size",
         "server.kv_unified",
         "server.parallel",
     },
-    # a probe waits no longer than its limit
-    "usecases/watch.py": {"gates.stream.ttft"},
-    # the build number that gates expect
-    "usecases/check.py": {"llama_cpp.tag"},
     # what the local engine makes real by itself
     "engines/local/server.py": {
         "auth.api_key.env",
@@ -195,7 +196,7 @@ SPELLED: Mapping[str, set[object]] = {
         "server.slots",
     },
     # how many requests answer at once
-    "gates/harness/target.py": {"server.parallel"},
+    "gates/harness/client.py": {"server.parallel"},
     "gates/checks/hardware.py": {"server.device", "server.n_gpu_layers"},
     # decides how llama.cpp is compiled
     "engines/local/artefacts.py": {
@@ -204,7 +205,7 @@ SPELLED: Mapping[str, set[object]] = {
         "llama_cpp.patches",
     },
     # where a live server is asked
-    "engines/local/supervise/look.py": {"local.host", "local.port"},
+    "engines/local/supervise/find.py": {"local.host", "local.port"},
     "engines/local/rendering.py": {"auth.api_key.env", "local.host", "local.port"},
     # what a container on Modal is
     "engines/modal/lower.py": {
@@ -224,7 +225,7 @@ SPELLED: Mapping[str, set[object]] = {
         "llama_cpp.cmake",
         "llama_cpp.cuda",
     },
-    "engines/modal/rendering.py": {"llama_cpp.patches"},
+    "engines/modal/render.py": {"llama_cpp.patches"},
     "llama/build/recipe.py": {"llama_cpp.cuda"},
     # what known issues blame
     "llama/known/traps.py": {

@@ -16,8 +16,7 @@ from deployer.engines.place import doctor, doctor_server
 from deployer.engines.registry import ENGINES
 from deployer.errors import DeployerError, LockedError, StackError, UsageError, error_of
 from deployer.gates.harness.answers import Answer, excerpt
-from deployer.gates.harness.client import Client, Unanswered, connected
-from deployer.gates.harness.target import Target
+from deployer.gates.harness.client import Client, Target, Unanswered, connected
 from deployer.llama.known.symptoms import read_log
 from deployer.stack.checks import NEW_KEY, key_problem
 from deployer.stack.fields.model import Stack

@@ -14,7 +14,7 @@ from typing import Final
 from deployer.artefacts import lock_file
 from deployer.diagnostics import Diagnostic, Place, Severity, span
 from deployer.errors import DeployerError, StackError
-from deployer.llama.flags.catalogue import Catalogue, Option, Standing, catalogue
+from deployer.llama.catalogue import Catalogue, Option, Standing, catalogue
 from deployer.stack.explain_problems import choices
 from deployer.stack.fields.marks import fields_of
 from deployer.stack.fields.reference import Entry, entries, entry_at, flow, markdown

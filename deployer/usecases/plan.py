@@ -1,6 +1,6 @@
 """From a stack file to its plan."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from os import urandom
@@ -21,7 +21,7 @@ from deployer.usecases.reading.prepared import Cache, Prepared
 if TYPE_CHECKING:
     from deployer.planning.events import Watch
     from deployer.planning.facts import Facts
-    from deployer.planning.fit import Fit
+    from deployer.planning.plan import Fit
 
 UNSEEN_STATE = "the state was not read (--without-state)"
 """Said of plans that were made without asking what is deployed."""
@@ -40,6 +40,8 @@ class Planned:
     """What the user should know though it is not wrong."""
     without_state: bool = False
     """Nobody was asked what is deployed."""
+    refreshed: bool = True
+    """What is live was looked at; False: the plan compares with the state alone."""
 
     @property
     def places(self) -> Mapping[str, Place]:
@@ -70,7 +72,8 @@ def plan(
     read = _new_state if options.without_state else partial(state_of, settings)
     state = read(stack_file, prepared)
     drift: tuple[Drift, ...] = ()
-    seen: tuple[str, ...] = ()
+    seen: tuple[str, ...]
+    refreshed = False
     if options.without_state:
         seen = (f"{UNSEEN_STATE}: all counts as new",)
     elif host := elsewhere(state, settings, stack_file):
@@ -83,14 +86,15 @@ def plan(
             state, settings, stack_file, graph, thoroughly=thoroughly
         )
         state = placed(state, settings)
-        found, seen = _looked(stack_file, settings, state, prepared, options)
+        found, seen, refreshed = _looked(stack_file, settings, state, prepared, options)
         drift += found
-        known = {it.address for it in drift}
-        lost = lost_images(state, settings.home)
-        drift += tuple(it for it in lost if it.address not in known)
+        if refreshed:
+            drift += lost_artefacts(state, settings.home, {it.address for it in drift})
     made = make_plan(prepared.graph, state, drift=drift)
     notes = (*prepared.notes, *build_notes(made.change(Kind.BUILD)), *seen)
-    return Planned(made, prepared, state, facts, notes, options.without_state)
+    return Planned(
+        made, prepared, state, facts, notes, options.without_state, refreshed
+    )
 
 
 def _looked(
@@ -99,23 +103,25 @@ def _looked(
     state: State,
     prepared: Prepared,
     options: Options,
-) -> tuple[tuple[Drift, ...], tuple[str, ...]]:
-    """How what is live differs from the state, and a note on what was looked at."""
+) -> tuple[tuple[Drift, ...], tuple[str, ...], bool]:
+    """Return drift, a note on what was looked at, and True where all of it was."""
     server, here = state.server, not ENGINES[state.engine].abilities.remote
     if options.refresh or (options.observe and here):
-        return drift_of(stack_file, settings, state, prepared.graph), ()
+        return drift_of(stack_file, settings, state, prepared.graph), (), True
     if server is None:
-        return (), ()
+        return (), (), True
+    if options.refresh is False:
+        return (), (f"{server.address} was not refreshed (--no-refresh)",), False
     match look_at(state.engine, server, settings.place(stack_file)):
         case Look.ANSWERS:
-            return (), (f"{server.address} was asked, and answers",)
+            return (), (f"{server.address} was asked, and answers",), True
         case Look.SILENT as silent:
-            return (Drift(server.address, silent.value),), ()
+            return (Drift(server.address, silent.value),), (), True
         case Look.GONE:
-            return drift_of(stack_file, settings, state, prepared.graph), ()
+            return drift_of(stack_file, settings, state, prepared.graph), (), True
         case Look.UNSEEN:
             why = "`--refresh` looks at it"
-            return (), (f"{server.address} was not looked at: {why}",)
+            return (), (f"{server.address} was not refreshed: {why}",), False
         case never:
             assert_never(never)
 
@@ -162,7 +168,7 @@ def _options(build: Change) -> Iterator[str]:
     before, after = map(_number, (build.before, build.after))
     if before is None or after is None or before == after:
         return
-    from deployer.llama.flags.explain import diff  # noqa: PLC0415 - only for another build
+    from deployer.llama.explain import diff  # noqa: PLC0415 - only for another build
 
     found = diff(before, after)
     counts = (
@@ -243,20 +249,24 @@ def drift_of(
     return tuple(found)
 
 
-def lost_images(state: State, home: Path) -> tuple[Drift, ...]:
-    """Snapshots of this machine whose image is gone, which one look at each shows."""
+def lost_artefacts(
+    state: State, home: Path, known: Collection[str] = ()
+) -> tuple[Drift, ...]:
+    """Return artefacts of this machine that are gone, which one look at each shows.
+
+    Those at ``known`` addresses are reported already.
+    """
     taken = [
         it
         for it in state.live.values()
-        if it.kind is Kind.SNAPSHOT
-        and it.outputs.get("path") == str(home / Kind.SNAPSHOT / it.key)
+        if it.kind is not Kind.SERVER
+        and it.address not in known
+        and str(it.outputs.get("path")).startswith(str(home / it.kind / it.key))
     ]
     if not taken or not home.is_dir():  # a job of CI plans for another machine
         return ()
-    from deployer.artefacts.store import Store  # noqa: PLC0415 - most stacks take no snapshot
-
-    lost = (it for it in taken if not Store(home).has("snapshot", it.key))
-    return tuple(Drift(it.address, "the image is gone") for it in lost)
+    lost = (it for it in taken if not (home / it.kind / it.key).is_dir())
+    return tuple(Drift(it.address, "it is gone from the store") for it in lost)
 
 
 def settled(planned: Planned, pending: Pending) -> Planned:

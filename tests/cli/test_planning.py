@@ -92,7 +92,8 @@ def test_a_plan_of_a_new_stack(paper: Project) -> None:
     assert "  + build    llama-server b10434" in done.out
     assert "  + weights  tiny.gguf" in done.out or "  + weights  GGUF" in done.out
     assert f"  + server   {paper.url} · tiny" in done.out
-    assert done.out.endswith("Plan: 1 to build, 1 to fetch, 1 to deploy.\n")
+    assert "\nPlan: 1 to build, 1 to fetch, 1 to deploy.\n" in done.out
+    assert "\nnote: apply writes the lock file stacks/demo.lock.json\n" in done.out
 
 
 def test_a_plan_writes_neither_state_nor_lock_file(paper: Project) -> None:

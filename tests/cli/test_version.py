@@ -14,7 +14,7 @@ import pytest
 from deployer import DISTRIBUTION, __version__
 from deployer.artefacts.sources.pypi import Newest
 from deployer.diagnostics import Severity
-from deployer.usecases.versions import compare, out_of_bounds
+from deployer.usecases.upgrade import compare, out_of_bounds
 from tests.cli.project import Done, Project
 
 WHEEL = DISTRIBUTION.replace("-", "_")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from deployer.gates.harness.target import Target
+from deployer.gates.harness.client import Target
 from deployer.planning.events import Outcome
 from tests.gates import fake_http as http
 from tests.gates import fake_server as fake

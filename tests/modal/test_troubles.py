@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from deployer.engines.modal.program import refuse_missing_client
+from deployer.engines.modal.drive import refuse_missing_client
 from deployer.errors import EngineError
 from tests.cli.project import finished, read_until
 from tests.modal.project import SECRET, STACK, Project

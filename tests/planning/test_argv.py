@@ -12,7 +12,7 @@ from deployer.planning.graph import build_number
 from deployer.stack.fields.examples import SERVER
 from deployer.stack.fields.marks import leaves
 from deployer.stack.fields.values import JsonValue
-from deployer.testing.states import facts, stack
+from deployer.testing import facts, stack
 from tests.planning.checking import LOCAL
 
 CATALOGUE = Path(__file__).parent.parent / "data" / "server_flags.json"

@@ -11,7 +11,7 @@ from deployer.planning.graph import expand
 from deployer.planning.plan import Action
 from deployer.planning.resources import Graph
 from deployer.stack.fields.marks import leaves
-from deployer.testing.states import resolved, stack
+from deployer.testing import resolved, stack
 from tests.planning.checking import LOCAL, PLAIN, but, check, planned
 
 SWAPS = Abilities(snapshots=False, swaps_adapters=True)

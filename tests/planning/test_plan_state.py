@@ -5,7 +5,7 @@ from dataclasses import replace
 from deployer.diagnostics import Place
 from deployer.planning.plan import Cause, Drift
 from deployer.planning.state import IN_DOUBT, Begun, Loose, Record, Release, State
-from deployer.testing.states import facts
+from deployer.testing import facts
 from tests.planning.checking import LOCAL, MODAL, but, check, deployed, planned
 
 WIDER = but(LOCAL, "4096", "8192")
@@ -183,11 +183,9 @@ def test_a_promotion_that_stopped_is_not_resumed_to_be_destroyed() -> None:
   ! an earlier run left demo/server f0fc0d7a staged; it is retired first
   - server   http://127.0.0.1:8080 · tiny                             remove
       no longer asked for
-  - weights  tiny.gguf · 253.0 MB                                     remove
-      no longer asked for
-  - build    llama-server b9763 · llama-bin==1.0 · 11.0 MB            remove
-      no longer asked for
-Plan: 3 to remove.
+  · weights  tiny.gguf · 253.0 MB                                     stays in the store
+  · build    llama-server b9763 · llama-bin==1.0 · 11.0 MB            stays in the store
+Plan: 1 to remove, 2 to stay in the store.
 """,
         state=_promoting(WIDER),
     )
@@ -264,11 +262,9 @@ def test_a_destroyed_stack_loses_all_from_the_server_down() -> None:
         """\
   - server   http://127.0.0.1:8080 · tiny                             remove
       no longer asked for
-  - weights  tiny.gguf · 253.0 MB                                     remove
-      no longer asked for
-  - build    llama-server b9763 · llama-bin==1.0 · 11.0 MB            remove
-      no longer asked for
-Plan: 3 to remove.
+  · weights  tiny.gguf · 253.0 MB                                     stays in the store
+  · build    llama-server b9763 · llama-bin==1.0 · 11.0 MB            stays in the store
+Plan: 1 to remove, 2 to stay in the store.
 """,
     )
 

@@ -8,8 +8,8 @@ import pytest
 
 from deployer.diagnostics import diagnostics_text
 from deployer.errors import StackError
-from deployer.llama.flags import catalogue as shipped
-from deployer.llama.flags.catalogue import Standing, catalogue
+from deployer.llama import catalogue as shipped
+from deployer.llama.catalogue import Standing, catalogue
 from deployer.planning.resources import Kind
 from deployer.stack.load import load
 from deployer.usecases.context.settings import Options

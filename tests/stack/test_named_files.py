@@ -156,7 +156,7 @@ def test_what_a_deployed_server_needs_is_named_by_its_fields() -> None:
 
 
 READS_MARKS = {
-    "llama/flags/catalogue.py": "the options that take a file",
+    "llama/catalogue.py": "the options that take a file",
     "stack/files.py": "the walk",
     "stack/load.py": "a folder need not be a file, git finds a repository by itself",
     "usecases/reading/read_stack.py": "as above",

@@ -21,11 +21,11 @@ from deployer.cli.progress_display import Show
 from deployer.cli.runs import Run, asked_for, asker, evidence, finish
 from deployer.errors import CancelledError
 from deployer.show.text import plan_text
+from deployer.usecases.apply import rollback
 from deployer.usecases.context.settings import Options, Pending, settings_of
 from deployer.usecases.destroy import destroy
 from deployer.usecases.plan import Planned
 from deployer.usecases.plan_file import is_plan_file, read, stack_of
-from deployer.usecases.rollback import rollback
 
 
 class _Asked(TypedDict):
@@ -166,9 +166,10 @@ def destroy_command(
         show.pause()
         click.echo(plan_text(planned.plan, planned.places, steps=True))
         click.echo(
-            "Snapshots are removed, and builds and weights that no other stack needs.\n"
+            "Snapshots are removed, and with --artefacts also what no other stack"
+            " needs.\n"
             if artefacts
-            else "Builds and weights stay in the store, snapshots are removed.\n"
+            else "Snapshots are removed; `deployer store gc` removes what stays.\n"
         )
         if yes:
             return True

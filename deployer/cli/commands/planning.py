@@ -1,7 +1,7 @@
 """init, validate, lock, plan."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -57,20 +57,49 @@ def print_plan(
             data = plan_data(planned.plan, planned.places, fit=fit, costs=bill)
             data["notices"] = [diagnostic_data(notice) for notice in notices]
             data["notes"] = [*planned.notes]
+            data["refreshed"] = _is_refreshed(planned)
             json_line({**data, "file": str(file)})
         case "markdown":
             from deployer.cli.comment import comment_of  # noqa: PLC0415 - rare
 
             click.echo(comment_of(planned, file), nl=False)
         case _:
-            bill = None if planned.plan.is_empty else costs_of(planned.plan)
-            text = plan_text(
-                planned.plan, planned.places, steps=steps, fit=fit, costs=bill
-            )
-            notes = (f"note: {note}" for note in planned.notes)
-            lines = [*notes, *diagnostic_lines(notices)]
-            text = "\n".join((text.removesuffix("\n"), *lines, ""))
+            text = _plan_in_words(planned, file, steps=steps)
             click.echo(f"\n{text}" if apart else text, nl=False)
+
+
+def _is_refreshed(planned: "Planned | SavedPlan") -> bool:
+    return not isinstance(planned, Planned) or planned.refreshed
+
+
+def _plan_in_words(planned: "Planned | SavedPlan", file: Path, *, steps: bool) -> str:
+    seen = planned.prepared if isinstance(planned, Planned) else None
+    ahead, lacks = ahead_of(planned, file)
+    text = plan_text(
+        planned.plan,
+        planned.places,
+        steps=steps,
+        fit=None if seen is None else seen.fit,
+        costs=None if planned.plan.is_empty else costs_of(planned.plan),
+        prospects=ahead,
+        refreshed=_is_refreshed(planned),
+    )
+    notes = (f"note: {note}" for note in (*planned.notes, *lacks))
+    notices = () if seen is None else seen.notices
+    lines = [*notes, *diagnostic_lines(notices)]
+    return "\n".join((text.removesuffix("\n"), *lines, ""))
+
+
+def ahead_of(
+    planned: "Planned | SavedPlan", file: Path
+) -> tuple[Mapping[str, str], tuple[str, ...]]:
+    """Return what an apply will do for each artefact, and what it lacks or writes."""
+    if planned.plan.is_empty or not isinstance(planned, Planned):
+        return {}, ()
+    from deployer.usecases.prospects import needed, prospects  # noqa: PLC0415 - only with changes
+
+    settings = settings_of()
+    return prospects(planned, settings), tuple(needed(planned, settings, file))
 
 
 CHANGES = 2
@@ -188,7 +217,7 @@ class _Asked(TypedDict):
 
     engine: str | None
     locked: bool
-    refresh: bool
+    refresh: bool | None
     without_state: bool
     cached: bool
 
@@ -201,7 +230,9 @@ class _Asked(TypedDict):
 @since_option
 @annotate_option
 @click.option(
-    "--refresh", is_flag=True, help="Observe all that is live, and report drift."
+    "--refresh/--no-refresh",
+    default=None,
+    help="Observe all that is live, or nothing; by default what one look here shows.",
 )
 @click.option(
     "--without-state",

@@ -15,7 +15,7 @@ from deployer.spelling import harmless
 from deployer.stack.fields.values import JsonValue
 
 if TYPE_CHECKING:
-    from deployer.usecases.versions import Looked
+    from deployer.usecases.upgrade import Looked
 
 
 @click.command("schema", short_help="Print a JSON schema: of stacks, or of events.")
@@ -120,7 +120,7 @@ def _is_fine(finding: Diagnostic) -> bool:
 
 def _look(paths: tuple[Path, ...]) -> "Looked":
     from deployer.usecases.context.settings import settings_of  # noqa: PLC0415 - only with --check
-    from deployer.usecases.versions import look  # noqa: PLC0415 - as above
+    from deployer.usecases.upgrade import look  # noqa: PLC0415 - as above
 
     stacks = Path("stacks")
     return look(paths or ((stacks,) if stacks.is_dir() else ()), settings_of())

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal, TypeAlias
 
-from deployer.engines.modal.literals import EVERYWHERE
 from deployer.planning.argv import command_line
 from deployer.planning.resources import MODEL_ROLE
 from deployer.runtime.warmup import Request
@@ -18,6 +17,7 @@ VOLUME: Final = "deployer-store"
 lies there is named by its content."""
 MOUNT: Final = "/store"
 """Where the Volume is seen in containers."""
+EVERYWHERE: Final = "0.0.0.0"  # noqa: S104 - every address of a container
 PORT: Final = 8080
 """Where llama-server listens; a container has a network of its own."""
 COMPLETE: Final = "complete.json"

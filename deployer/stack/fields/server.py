@@ -423,6 +423,6 @@ class Server(Section):
 
     flags: Annotated[
         dict[str, bool | int | float | Text | tuple[Text | int | float, ...]] | None,
-        Options("deployer.llama.flags.catalogue"),
+        Options("deployer.llama.catalogue"),
     ] = None
     """Any other option by its long name without dashes; `true` where it takes none."""

@@ -20,7 +20,7 @@ from deployer.diagnostics import UNCERTAIN, Diagnostic, Place, Severity, placed
 from deployer.engines.place import abilities_of, machine_inputs, narrowed
 from deployer.engines.registry import Abilities
 from deployer.errors import StackError, UsageError
-from deployer.llama.flags.catalogue import catalogue, problems_of
+from deployer.llama.catalogue import catalogue, problems_of
 from deployer.llama.known.traps import traps_of
 from deployer.planning.argv import words_by_field
 from deployer.planning.events import Watch, unwatched

@@ -91,9 +91,9 @@ class Resolver:
             )
             return relative(found, self.folder)
         if wanted.source == "release":
-            from deployer.llama.build import releases  # noqa: PLC0415 - as above
+            from deployer.llama.build.archives import pin_release  # noqa: PLC0415 - as above
 
-            return releases.pin(
+            return pin_release(
                 tag=wanted.tag,
                 backend=wanted.backend or "cpu",
                 here=paths.this_platform(),

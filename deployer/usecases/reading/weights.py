@@ -43,8 +43,8 @@ from deployer.llama.known.models import (
 )
 from deployer.planning.facts import HEADER, Pin
 from deployer.planning.facts import Facts as Locked
-from deployer.planning.fit import Fit
 from deployer.planning.graph import build_number
+from deployer.planning.plan import Fit
 from deployer.planning.resources import MODEL_ROLE, Graph
 from deployer.show.text import fit_line
 from deployer.show.text import sized as shown_size

@@ -20,7 +20,7 @@ from deployer.llama.known.tables import newer, older
 from deployer.spelling import nearest, one_of
 from deployer.stack.fields.values import File
 
-_DATA = files("deployer.llama.flags") / "data" / "server_flags.json"
+_DATA = files("deployer.llama") / "data" / "server_flags.json"
 
 
 _PATH = re.compile(r"(\w+_)?(?P<what>FNAME|FILE|PATH|DIR)(?P<scale>:SCALE,\.\.\.)?")

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import assert_never
 
 from deployer.errors import EngineError
-from deployer.llama.flags.catalogue import (
+from deployer.llama.catalogue import (
     Catalogue,
     Life,
     Option,
