@@ -137,6 +137,7 @@ SPELLED: Mapping[str, set[object]] = {
     # where to tell what does not fit, and what the build does not know
     "usecases/reading/weights.py": {
         "server.ctx_size",
+        "server.speculative.type",
         "llama_cpp.tag",
         "model.mmproj",
         "server.chat_template",

@@ -1,7 +1,7 @@
 """The command line of llama-server: what each option becomes, on which build."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,7 +10,8 @@ import pytest
 from deployer.planning.argv import command_line, words_of
 from deployer.planning.graph import build_number
 from deployer.stack.fields.examples import SERVER
-from deployer.stack.fields.marks import leaves
+from deployer.stack.fields.marks import fields_of, leaves
+from deployer.stack.fields.server import Speculative
 from deployer.stack.fields.values import JsonValue
 from deployer.testing import facts, stack
 from tests.planning.checking import LOCAL
@@ -45,6 +46,20 @@ def check(options: Mapping[str, JsonValue], build: int, expected: str) -> None:
     assert argv(options, build) == expected.split()
 
 
+def stated_by(option: str, build: int) -> Iterator[dict[str, JsonValue]]:
+    """The options with each value of one, of speculative decoding for each type."""
+    section, _, name = option.rpartition(".")
+    for value in OPTIONS[option]:
+        if not section:
+            yield {option: value}
+            continue
+        flags = fields_of(Speculative)[name].flags
+        for kind in (it for flag in flags for it in flag.types):
+            # `sampling` is refused on older builds, not left out.
+            if name != "sampling" or build >= 11434:
+                yield {section: {"type": kind, name: value}}
+
+
 @pytest.mark.parametrize("build", CATALOGUED)
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_word_of_an_option_is_one_that_the_build_knows(
@@ -53,8 +68,8 @@ def test_every_word_of_an_option_is_one_that_the_build_knows(
     """An unknown option ends llama-server before it starts."""
     known = json.loads(CATALOGUE.read_text())["builds"][CATALOGUED[build]]
     switches, with_value = set(known["switches"]), set(known["with_value"])
-    for value in OPTIONS[option]:
-        words = [*argv({option: value}, build), "--end"]
+    for stated in stated_by(option, build):
+        words = [*argv(stated, build), "--end"]
         for word, following in pairwise(words):
             if not word.startswith("--"):
                 continue

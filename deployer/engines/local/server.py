@@ -20,7 +20,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import Enum, auto
-from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -38,7 +37,7 @@ from deployer.engines.local.ports import (
     refused,
 )
 from deployer.engines.local.reuseport import lead, reached
-from deployer.engines.local.snapshot.proof import Door, why_no_answer
+from deployer.engines.local.snapshot.proof import Door
 from deployer.engines.local.supervise import guard
 from deployer.engines.local.supervise.find import (
     FILES,
@@ -69,12 +68,12 @@ from deployer.engines.local.supervise.survivors import (
 from deployer.engines.place import Place
 from deployer.errors import AuthError, EngineError, TimedOutError
 from deployer.llama.known.symptoms import Symptom, likely_cause
-from deployer.planning.argv import adapters_of, command_line, scales_of
+from deployer.planning.argv import command_line, scales_of
 from deployer.planning.events import Say, Talk
 from deployer.planning.resources import MODEL_ROLE, Kind
 from deployer.planning.state import Record
 from deployer.stack.checks import NEW_KEY, key_problem
-from deployer.stack.fields.values import Flat, JsonValue, http_address, seconds
+from deployer.stack.fields.values import Flat, http_address, seconds
 from deployer.stack.files import named_in, nested
 from deployer.system.children import growing
 from deployer.system.files import contained
@@ -323,10 +322,6 @@ STOPPED: Final = "stopped"
 LOADING: Final = "loading.json"
 """File that holds what it said first while it loaded; gates want to see that."""
 _LOOPBACK = "127.0.0.1"
-_ADAPTERS: Final = "/lora-adapters"
-"""Where llama-server lists its adapters, and takes how strongly each is applied."""
-_ADAPTERS_SECONDS: Final = 60.0
-"""A request that is computed goes first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -485,29 +480,6 @@ class Server:
                 return "silent"
             case _:
                 return "unhealthy"
-
-    def apply_scales(self) -> None:
-        """Set how strongly it applies each adapter, and see that it does.
-
-        Raises EngineError where it does not.
-        """
-        scales = scales_of(self.record.fields, self.record.spec)
-        roles = adapters_of(self.record.needs)
-        wanted = [scales.get(role, 1.0) for role in roles]
-        body: list[JsonValue] = [{"id": n, "scale": it} for n, it in enumerate(wanted)]
-        door = self.door()
-        try:
-            status, _ = door.post(_ADAPTERS, body, _ADAPTERS_SECONDS)
-            _, found = door.get(_ADAPTERS, _ADAPTERS_SECONDS)
-        except OSError as error:
-            why = why_no_answer(error, _ADAPTERS_SECONDS)
-            raise EngineError(f"`{_ADAPTERS}` was not answered: {why}") from error
-        now = [_scale_in(it) for it in found] if isinstance(found, list) else []
-        if status != HTTPStatus.OK or now != [round(it, 5) for it in wanted]:
-            raise EngineError(
-                f"the server does not apply its adapters as stated (HTTP {status})",
-                hint="`deployer stop` and `deployer start` start it with them",
-            )
 
     def end_hung(self, say: Say) -> None:
         """End a process that is proven to hang, so that it can be started again."""
@@ -803,12 +775,3 @@ class Server:
             hint="compare `server` and `server.flags` of the stack with"
             " `llama-server --help` of this build",
         )
-
-
-def _scale_in(adapter: JsonValue) -> float | None:
-    """How strongly an adapter is applied, as llama-server lists it, in 32 bits."""
-    match adapter:
-        case {"scale": float(scale) | int(scale)}:
-            return round(float(scale), 5)
-        case _:
-            return None
