@@ -14,7 +14,14 @@ from deployer.artefacts.json_files import (
     versioned,
 )
 from deployer.errors import UsageError
-from deployer.planning.facts import HEADER, Facts, Pin, flaw_of, other_than
+from deployer.planning.facts import (
+    DESCRIPTION,
+    HEADER,
+    Facts,
+    Pin,
+    flaw_of,
+    other_than,
+)
 from deployer.planning.resources import Kind, StackName, digest
 from deployer.stack.fields.marks import leaves, marks_at
 from deployer.stack.fields.model import Stack
@@ -131,17 +138,22 @@ def moved(facts: Facts, inputs: Flat) -> tuple[Moved, ...]:
 
 
 def pins_same(one: Facts | None, other: Facts) -> bool:
-    """Return whether two lock files pin the same, whatever they keep of headers."""
+    """Return whether two lock files pin the same, whatever they keep of its content."""
     return one is not None and _bare(one) == _bare(other)
 
 
 def _bare(facts: Facts) -> Facts:
-    beside = {role: _without_header(pin) for role, pin in facts.beside.items()}
-    return replace(facts, weights=_without_header(facts.weights), beside=beside)
+    bare = {role: _without_words(pin) for role, pin in facts.by_role.items()}
+    return Facts.of(bare, facts.inputs)
 
 
-def _without_header(pin: Pin) -> Pin:
-    return replace(pin, about={k: v for k, v in pin.about.items() if k != HEADER})
+def _without_words(pin: Pin) -> Pin:
+    about = {k: v for k, v in pin.about.items() if k not in _READ_FROM_IT}
+    return replace(pin, about=about)
+
+
+_READ_FROM_IT = (HEADER, DESCRIPTION)
+"""Keys of `Pin.about` for what an artefact says of itself."""
 
 
 def _same(one: JsonValue, other: JsonValue) -> bool:

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 HEADER = "gguf"
 """Key of `Pin.about` for the headers of weights: no part of any resource."""
 
+DESCRIPTION = "description"
+"""Key of `Pin.about` for the digest of what a build states about itself."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pin:
@@ -299,6 +302,7 @@ _ABOUT: Final[Mapping[str, _Form]] = {
     "model": _list_of(_NAME),
     "mmproj": _NAME,
     "binary": _NAME,
+    DESCRIPTION: _DIGEST,
 }
 
 

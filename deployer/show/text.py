@@ -137,7 +137,12 @@ def costs_line(found: "Costs") -> str:
 
 
 def leftovers(plan: Plan) -> Iterator[str]:
-    """Yield what an interrupted run left, a line each."""
+    """Yield what earlier runs left or took back, a line each."""
+    if plan.rolled_back:
+        yield (
+            f"release {plan.rolled_back} was rolled back, and the stack still asks for"
+            " it: change the stack, or run apply --again"
+        )
     if plan.resumes is not None:
         number = plan.resumes.number
         yield f"an earlier run stopped while promoting release {number}"

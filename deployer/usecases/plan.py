@@ -11,7 +11,14 @@ from deployer.diagnostics import Place
 from deployer.engines.place import Look, look_at
 from deployer.engines.registry import ENGINES
 from deployer.errors import PendingError, UsageError
-from deployer.planning.plan import Action, Change, Drift, Plan, make_plan
+from deployer.planning.plan import (
+    Action,
+    Change,
+    Drift,
+    Plan,
+    make_plan,
+    rolled_back,
+)
 from deployer.planning.resources import Graph, Kind, Node
 from deployer.planning.state import Record, State, node_of
 from deployer.usecases.context.hosts import elsewhere, placed, reconciled
@@ -79,22 +86,36 @@ def plan(
     elif host := elsewhere(state, settings, stack_file):
         seen = (f"`{prepared.name}` runs on host `{host}`: apply it there",)
     else:
-        # Where nothing new is to begin, what clients reach is what there is.
-        graph = {} if options.pending is Pending.CLEAR else prepared.graph
-        thoroughly = options.refresh or options.observe
-        state, drift = reconciled(
-            state, settings, stack_file, graph, thoroughly=thoroughly
+        state, drift, seen, refreshed = _observed(
+            stack_file, settings, state, prepared, options
         )
-        state = placed(state, settings)
-        found, seen, refreshed = _looked(stack_file, settings, state, prepared, options)
-        drift += found
-        if refreshed:
-            drift += lost_artefacts(state, settings.home, {it.address for it in drift})
     made = make_plan(prepared.graph, state, drift=drift)
+    made = replace(made, rolled_back=rolled_back(prepared.graph, state))
     notes = (*prepared.notes, *build_notes(made.change(Kind.BUILD)), *seen)
-    return Planned(
-        made, prepared, state, facts, notes, options.without_state, refreshed
-    )
+    unseen = options.without_state
+    return Planned(made, prepared, state, facts, notes, unseen, refreshed)
+
+
+def _observed(
+    stack_file: Path,
+    settings: Settings,
+    state: State,
+    prepared: Prepared,
+    options: Options,
+) -> tuple[State, tuple[Drift, ...], tuple[str, ...], bool]:
+    """Return the state with what runs beside it, drift, notes, and what `_looked` does.
+
+    Where nothing new is to begin, what clients reach is what there is.
+    """
+    graph = {} if options.pending is Pending.CLEAR else prepared.graph
+    thoroughly = bool(options.refresh or options.observe)
+    state, drift = reconciled(state, settings, stack_file, graph, thoroughly=thoroughly)
+    state = placed(state, settings)
+    found, seen, refreshed = _looked(stack_file, settings, state, prepared, options)
+    drift += found
+    if refreshed:
+        drift += lost_artefacts(state, settings.home, {it.address for it in drift})
+    return state, drift, seen, refreshed
 
 
 def _looked(

@@ -130,6 +130,8 @@ class Stack:
     folder: Path
     store: MemoryStateStore = field(default_factory=MemoryStateStore)
     gates_pass: bool = True
+    engine: ModalEngine | None = None
+    """Of the last run."""
 
     def graph(self, size: int) -> Graph:
         text = _STACK.replace("NAME", self.name).replace("SIZE", str(size))
@@ -168,7 +170,7 @@ class Stack:
         place = Place(
             self.folder, self.folder, environment, Keys(environment), self.folder
         )
-        engine = ModalEngine(place)
+        self.engine = engine = ModalEngine(place)
         engine._accounts[None] = account
         world = World(
             engine=engine,

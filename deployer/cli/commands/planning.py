@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 import click
 
-from deployer.cli.for_each_stack import annotate_option, each, subjects_of
+from deployer.cli.for_each_stack import annotate_option, each, print_shared, subjects_of
 from deployer.cli.options import (
     engine_option,
     json_option,
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from deployer.cli.progress_display import Show
     from deployer.planning.events import Progress, Watch
     from deployer.usecases.plan_file import SavedPlan
+    from deployer.usecases.validate import Valid
 
 
 _AS_FAR_AS_KNOWN = "nothing wrong as far as known, but options are uncertain"
@@ -169,25 +170,33 @@ def validate_command(
     from deployer.usecases.context.stack_files import recognised  # noqa: PLC0415 - as above
     from deployer.usecases.validate import validate  # noqa: PLC0415 - plan needs no more
 
+    listening: dict[Path, str] = {}
+
     def check(subject: Subject) -> None:
         file = subject.file
         found = validate(file, settings_of(), engine, cached=cached)
-        if as_json:
-            told: list[JsonValue] = [
-                diagnostic_data(notice) for notice in found.notices
-            ]
-            about: dict[str, JsonValue] = {"notes": [*found.notes], "notices": told}
-            about["certain"] = found.certain
-            json_line({"type": "valid", "file": str(file), **about})
-            return
-        click.echo(f"{file}: {'valid' if found.certain else _AS_FAR_AS_KNOWN}")
-        for note in found.notes:
-            click.echo(f"  note: {note}")
-        for line in diagnostic_lines(found.notices):
-            click.echo(line)
+        listening[file] = found.listens
+        _print_valid(file, found, as_json=as_json)
 
     subjects = subjects_of(paths or recognised(Path()))
-    each(subjects, check, as_json=as_json, annotate=annotate)
+    try:
+        each(subjects, check, as_json=as_json, annotate=annotate)
+    finally:
+        print_shared(listening)
+
+
+def _print_valid(file: Path, found: "Valid", *, as_json: bool) -> None:
+    if as_json:
+        told: list[JsonValue] = [diagnostic_data(notice) for notice in found.notices]
+        about: dict[str, JsonValue] = {"notes": [*found.notes], "notices": told}
+        about["certain"] = found.certain
+        json_line({"type": "valid", "file": str(file), **about})
+        return
+    click.echo(f"{file}: {'valid' if found.certain else _AS_FAR_AS_KNOWN}")
+    for note in found.notes:
+        click.echo(f"  note: {note}")
+    for line in diagnostic_lines(found.notices):
+        click.echo(line)
 
 
 @click.command("lock", short_help="Pin what stacks name, in their lock files.")
@@ -387,16 +396,20 @@ def _tell_each(
     annotate: bool,
 ) -> int:
     """Print every plan; returns how many would change something."""
-    changes = 0
+    changes, listening = 0, dict[Path, str]()
 
     def tell(subject: Subject) -> None:
         nonlocal changes
         apart = subject != subjects[0]
         planned = make(subject)
+        listening[subject.file] = planned.prepared.listens
         changes += not planned.plan.is_empty
         print_plan(planned, form, subject.file, steps=steps, apart=apart)
 
-    each(subjects, tell, as_json=form == "json", annotate=annotate)
+    try:
+        each(subjects, tell, as_json=form == "json", annotate=annotate)
+    finally:
+        print_shared(listening)
     return changes
 
 

@@ -1,7 +1,9 @@
 """Builds and weights of this machine: from a pin to files in the store."""
 
+import re
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -19,6 +21,7 @@ from deployer.engines.contract import pin_of
 from deployer.engines.local.supervise.process import run_server
 from deployer.engines.place import Place
 from deployer.errors import EngineError, SourceError
+from deployer.llama import description
 from deployer.llama.build.archives import fetch_release
 from deployer.llama.build.compile import Settings, build_from_source
 from deployer.llama.build.trees import TREE_SOURCES, Surroundings
@@ -122,6 +125,11 @@ class Artefacts:
             case source:
                 raise SourceError(f"a build cannot come from `{source}`")
         version = version_of(server)
+        if pin.source not in TREE_SOURCES:
+            with suppress(EngineError):  # a program that prints no help runs as well
+                said = run_server((str(server), "--help"), {}).stdout
+                stated = description.describe_help(said, build_of(version))
+                description.keep(self.store.home, pin, stated)
         about: Flat = {
             "name": f"{name}, {version}",
             "server": server.relative_to(into).as_posix(),
@@ -187,6 +195,16 @@ def _proven(pin: Pin) -> Mapping[str, str]:
     projector = pin.identity.get("mmproj")
     own = {} if projector is None else {str(pin.about["mmproj"]): str(projector)}
     return {**dict(found), **own}
+
+
+def build_of(version: str) -> int | None:
+    """The build that a version names: ``8672 (…)``, ``0.6.0-dev (build 11434, …)``.
+
+    None for 0 and 1, which a build outside of a full clone counts.
+    """
+    found = re.search(r"\(build (\d+)", version) or re.match(r"(\d+) \(", version)
+    number = int(found[1]) if found else 0
+    return number if number > 1 else None
 
 
 def version_of(server: Path) -> str:

@@ -212,3 +212,5 @@ class Options:
     """Ask nobody what is deployed: all of the stack counts as new."""
     cached: bool = True
     """Take what earlier runs read of the same files."""
+    again: bool = False
+    """Bring back a release that was rolled back."""
