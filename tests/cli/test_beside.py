@@ -23,7 +23,7 @@ def adapters(project: Project) -> list[float]:
     status, found = door.get("/lora-adapters", 60)
     assert status == 200
     assert isinstance(found, list)
-    return [round(float(it["scale"]), 3) for it in found if isinstance(it, dict)]
+    return [round(float(str(it["scale"])), 3) for it in found if isinstance(it, dict)]
 
 
 def test_a_draft_and_two_adapters_from_apply_to_rollback(project: Project) -> None:
