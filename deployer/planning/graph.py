@@ -1,7 +1,7 @@
 """From a stack and its facts to the resources it asks for, with their keys."""
 
 from collections.abc import Container, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from deployer.engines.registry import ENGINES, Abilities
 from deployer.planning.argv import SCALE, SCALES, is_word, words_of
@@ -19,6 +19,9 @@ from deployer.stack.fields.values import Effect, Flat, JsonValue, canonical, rol
 from deployer.stack.files import named_by
 
 MMAP = "server.mmap"
+_ENV = "server.env."
+VARIABLES, FILES = "env", "files"
+"""Where the spec of a node has variables, and digests of files by their names."""
 PLACE = "environment"
 """Where the spec of a node says in which environment of the engine it is made."""
 ASKS_FOR_KEY = "auth"
@@ -59,18 +62,20 @@ def expand(
     build = _artefact(stack, Kind.BUILD.value, mine, facts.build, derived)
     weights = tuple(_weights(stack, homes[Kind.WEIGHTS], facts))
     files = _contents(stack, facts, captured=captured)
+    by_name = _by_name(stack, facts)
+    starts = _Start(tuple(argv), _variables(every), by_name, abilities)
     made_from = {node.role: node.key for node in (build, *weights)}
     mine, ends = homes[Kind.SNAPSHOT], homes[Kind.SERVER]
     if not captured:
-        server = _runs(stack, Kind.SERVER, ends, made_from, argv, files, abilities)
+        server = _runs(stack, Kind.SERVER, ends, made_from, starts, files)
         return _placed(stack, build, *weights, server)
     asks: Flat = {} if stack.api_key is None else {ASKS_FOR_KEY: True}
     found = {**files, **asks}
-    snapshot = _runs(stack, Kind.SNAPSHOT, mine, made_from, argv, found, abilities)
+    snapshot = _runs(stack, Kind.SNAPSHOT, mine, made_from, starts, found)
     served = {it.path: it.value for it in ends if _starts(it, stack)}
     snapshot = replace(snapshot, spec={**snapshot.spec, "served": served})
     needs = {**made_from, snapshot.kind.value: snapshot.key}
-    server = _runs(stack, Kind.SERVER, ends, needs, argv, {}, abilities)
+    server = _runs(stack, Kind.SERVER, ends, needs, starts, {})
     return _placed(stack, build, *weights, snapshot, _scaled(server, snapshot))
 
 
@@ -159,6 +164,43 @@ def _used(stack: Stack, *, captured: bool) -> Iterator[Leaf]:
         void = section == Kind.SNAPSHOT and not captured and not is_word(leaf)
         if leaf.marks.only in (None, stack.engine) and not void:
             yield leaf
+
+
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """How llama-server is started."""
+
+    argv: tuple[str, ...]
+    variables: Flat
+    files: Flat
+    """Digests of the files that options name, by their names."""
+    abilities: Abilities
+
+    @property
+    def spec(self) -> dict[str, JsonValue]:
+        """The part of a node that tells an engine so."""
+        more = {VARIABLES: dict(self.variables), FILES: dict(self.files)}
+        found = {name: value for name, value in more.items() if value}
+        return {"argv": list(self.argv), **found}
+
+
+def _variables(every: tuple[Leaf, ...]) -> Flat:
+    """The environment variables of the stack, as the strings that a program sees."""
+    return {
+        leaf.path.removeprefix(_ENV): _as_text(leaf.value)
+        for leaf in every
+        if leaf.path.startswith(_ENV)
+    }
+
+
+def _as_text(value: JsonValue) -> str:
+    return str(int(value)) if isinstance(value, bool) else str(value)
+
+
+def _by_name(stack: Stack, facts: Facts) -> Flat:
+    served = (it for it in named_by(stack) if it.served)
+    named = (it for it in served if it.path.startswith("server."))
+    return {it.name: d for it in named if (d := facts.inputs.get(it.digest))}
 
 
 def _contents(stack: Stack, facts: Facts, *, captured: bool) -> Flat:
@@ -250,26 +292,25 @@ def _runs(
     kind: Kind,
     mine: list[Leaf],
     needs: Mapping[str, str],
-    argv: list[str],
+    starts: "_Start",
     files: Flat,
-    abilities: Abilities,
 ) -> Node:
     """A snapshot or a server: keyed by what it is made from and how it is started."""
     content: dict[str, JsonValue] = {
         leaf.path: canonical(leaf.marks.unit, _without_limits(leaf))
         for leaf in mine
-        if _restarts(leaf, kind, abilities) and not is_word(leaf)
+        if _restarts(leaf, kind, starts.abilities) and not is_word(leaf)
     }
     content |= files
     if Kind.SNAPSHOT not in needs:
-        content["argv"] = list(argv)
+        content["argv"] = list(starts.argv)
     return Node(
         address=f"{stack.name}/{kind}",
         kind=kind,
         key=key_of(kind, RECIPES[kind], content, needs),
         fields={**{leaf.path: leaf.value for leaf in mine}, **files},
         needs=needs,
-        spec={"argv": list(argv)},
+        spec=starts.spec,
     )
 
 

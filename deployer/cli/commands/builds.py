@@ -94,7 +94,7 @@ _Lines: TypeAlias = Iterator[str] | Iterator[dict[str, JsonValue]]
 
 
 def _of_table(tag: str, name: str | None, *, compare: bool, as_json: bool) -> _Lines:
-    """What the shipped table has of a build, of an option, or of two builds."""
+    """The shipped table: a build, an option, or two builds."""
     build = _build(tag)
     if compare:
         if name is None:
@@ -115,7 +115,7 @@ def _of_table(tag: str, name: str | None, *, compare: bool, as_json: bool) -> _L
 
 
 def _of_origin(named: str, name: str | None, *, as_json: bool) -> _Lines:
-    """What a build states about itself, or one of its options."""
+    """The options of a build as it states them itself, or one of them."""
     from deployer.usecases.artefacts import describe  # noqa: PLC0415 - other commands need no store
 
     found = describe(named, settings_of(), unwatched)

@@ -70,11 +70,12 @@ from deployer.errors import AuthError, EngineError, TimedOutError
 from deployer.llama.known.symptoms import Symptom, likely_cause
 from deployer.planning.argv import command_line, scales_of
 from deployer.planning.events import Say, Talk
+from deployer.planning.graph import FILES as FILE_DIGESTS
+from deployer.planning.graph import VARIABLES
 from deployer.planning.resources import MODEL_ROLE, Kind
 from deployer.planning.state import Record
 from deployer.stack.checks import NEW_KEY, key_problem
 from deployer.stack.fields.values import Flat, http_address, seconds
-from deployer.stack.files import named_in, nested
 from deployer.system.children import growing
 from deployer.system.files import contained
 
@@ -671,7 +672,7 @@ class Server:
             address=self.record.address,
             key=self.record.key,
             port=self.port,
-            environment={},
+            environment=self.variables,
         )
         say(Talk(self.record.address, f"started as pid {running.pid}, log {self.log}"))
         return running
@@ -701,16 +702,27 @@ class Server:
         )
         return known_template(argv, Path(program))
 
+    @property
+    def variables(self) -> Mapping[str, str]:
+        """The environment variables that the stack gives it."""
+        match self.record.spec.get(VARIABLES):
+            case {**stated}:
+                return {str(name): str(value) for name, value in stated.items()}
+            case _:
+                return {}
+
     def _file_of_stack(self, name: str) -> str:
-        """Where a file of the stack lies for good, with the content of this release.
+        """Return the lasting place of a file, with the content of this release.
 
         A file is kept by its digest: what the user makes of it later is for the next
         release.  Raises EngineError where no file has that content.
         """
         own = self.place.folder / name
-        named = named_in(nested(self.record.fields))
-        digests = (it.digest for it in named if it.name == name and it.digest)
-        digest = self.record.fields.get(next(digests, ""))
+        match self.record.spec.get(FILE_DIGESTS):
+            case {**known}:
+                digest = known.get(name)
+            case _:
+                digest = None
         if not isinstance(digest, str):
             return str(own.absolute())
         kept = self._stack_dir / FILES / f"{digest}{own.suffix}"
@@ -762,7 +774,7 @@ class Server:
         With ``--version`` last it parses from left to right and ends in 1 at the
         first option it does not take, on every build from b8672 to b11434.
         """
-        done = run_server((*argv, "--version"), {}, folder=self.run_dir)
+        done = run_server((*argv, "--version"), self.variables, folder=self.run_dir)
         if done.returncode == 0:
             return
         lines = (done.stderr + done.stdout).splitlines()

@@ -271,6 +271,8 @@ class Program:
     """The files of the other weights by role, from the root of the Volume."""
     scales: Mapping[str, float]
     """How strongly adapters and vectors are applied, by role."""
+    variables: Mapping[str, str]
+    """Environment variables that the stack gives it."""
     files: Mapping[str, str]
     """The files of the stack that options name, by their names among the assets."""
     warmup: tuple[Request, ...]

@@ -139,7 +139,7 @@ def _what(part: apps.Build | apps.Fetch) -> str:
 
 
 def folder_of(node_kind: Kind, key: str) -> str:
-    """Where a build or weights lie on the Volume."""
+    """Return the place of a build or of weights on the Volume."""
     match node_kind:
         case Kind.BUILD:
             return apps.build_folder(key)
@@ -215,7 +215,7 @@ class Seeing:
         self._account = account
 
     def observe(self, record: Record) -> Observation:
-        """Whether the app that serves a record is there, and all that it needs."""
+        """Return whether the app of a record is there, with all that it needs."""
         app = app_of(record)
         found = self._account.app(app)
         if found is None:

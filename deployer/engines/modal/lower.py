@@ -34,6 +34,7 @@ from deployer.planning.costs import (
     memory_of,
 )
 from deployer.planning.facts import Pin
+from deployer.planning.graph import VARIABLES
 from deployer.planning.resources import MODEL_ROLE, Graph, Kind, Node
 from deployer.runtime.warmup import Request
 from deployer.stack.fields.values import Flat, JsonValue, seconds
@@ -432,10 +433,19 @@ def _program(
         model=_name(weights["path"]),
         beside={it: str(file).removeprefix(apps.MOUNT) for it, file in beside.items()},
         scales=scales_of(fields, {}),
+        variables=_variables(node.spec.get(VARIABLES)),
         files={name: _asset(name, files) for name in files},
         warmup=tuple(_warmup(it, files) for it in _warmups(fields)),
         start_timeout=min(_LONGEST_START, _START + math.ceil(size / _READ / 60) * 60),
     )
+
+
+def _variables(stated: JsonValue) -> Mapping[str, str]:
+    match stated:
+        case {**values}:
+            return {str(name): str(value) for name, value in values.items()}
+        case _:
+            return {}
 
 
 def secret_of(fields: Flat) -> apps.Secret | None:

@@ -495,7 +495,7 @@ def pin_first(tag: str, around: Surroundings) -> Pin:
 def describe_pin(
     pin: Pin, patches: Sequence[Patch], around: Surroundings
 ) -> Description | None:
-    """What a pinned source states, from the store or by fetching it again."""
+    """Return the statement of a pinned source, from the store or fetched again."""
     if found := description.find(around.home, pin):
         return found
     around.downloads.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -77,7 +77,7 @@ _ERROR_LINES: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Capability:
-    """Whether snapshots work on this machine."""
+    """Tells if snapshots work on this machine."""
 
     works: bool
     program: str
@@ -85,7 +85,7 @@ class Capability:
     why: str = ""
     """Why they do not."""
     hint: str = ""
-    """What to do about it."""
+    """The way out."""
 
 
 def capability(environment: Mapping[str, str], home: Path) -> Capability:
