@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from deployer.runtime.warmup import Request
 from deployer.stack.fields.marks import Leaf, fields_of
-from deployer.stack.fields.server import Speculative
+from deployer.stack.fields.server import Drafting
 from deployer.stack.fields.values import (
     TEMPLATE_ENDING,
     Flag,
@@ -187,7 +187,7 @@ def respelled(option: str, build: int, drafts: str) -> tuple[str, ...]:
 
     None where the option has one successor for all, or the type is not known.
     """
-    for field in fields_of(Speculative).values():
+    for field in fields_of(Drafting).values():
         mine = [flag for flag in field.flags if drafts in flag.types]
         if any(flag.name == option for flag in mine):
             found = flag_on(mine, build, drafts=drafts)

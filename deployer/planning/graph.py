@@ -58,20 +58,19 @@ def expand(
 
     for_gpu = architectures_of(stack)
     derived: Flat = {"gpu.architectures": list(for_gpu)} if for_gpu else {}
-    mine = homes[Kind.BUILD]
-    build = _artefact(stack, Kind.BUILD.value, mine, facts.build, derived)
+    build = _artefact(stack, "build", homes[Kind.BUILD], facts.build, derived)
     weights = tuple(_weights(stack, homes[Kind.WEIGHTS], facts))
     files = _contents(stack, facts, captured=captured)
-    by_name = _by_name(stack, facts)
-    starts = _Start(tuple(argv), _variables(every), by_name, abilities)
+    own = _by_name(stack, facts)
+    starts = _Start(tuple(argv), _variables(every), own, abilities)
     made_from = {node.role: node.key for node in (build, *weights)}
     mine, ends = homes[Kind.SNAPSHOT], homes[Kind.SERVER]
     if not captured:
         server = _runs(stack, Kind.SERVER, ends, made_from, starts, files)
         return _placed(stack, build, *weights, server)
     asks: Flat = {} if stack.api_key is None else {ASKS_FOR_KEY: True}
-    found = {**files, **asks}
-    snapshot = _runs(stack, Kind.SNAPSHOT, mine, made_from, starts, found)
+    files = {**files, **asks}
+    snapshot = _runs(stack, Kind.SNAPSHOT, mine, made_from, starts, files)
     served = {it.path: it.value for it in ends if _starts(it, stack)}
     snapshot = replace(snapshot, spec={**snapshot.spec, "served": served})
     needs = {**made_from, snapshot.kind.value: snapshot.key}

@@ -34,7 +34,7 @@ from deployer.stack.fields.model import (
     Weights,
 )
 from deployer.stack.fields.schema import OTHER_NAMES
-from deployer.stack.fields.server import DRAFTING, Server, Speculative
+from deployer.stack.fields.server import DRAFTING, Drafting, Server
 from deployer.stack.fields.values import seconds
 from deployer.stack.files import FLAGS, long_name
 
@@ -517,14 +517,14 @@ def _speculative(stack: Stack) -> Iterator[Diagnostic]:
     yield from _ignored(stated)
 
 
-def _ignored(stated: Speculative) -> Iterator[Diagnostic]:
+def _ignored(stated: Drafting) -> Iterator[Diagnostic]:
     """Options that the type does not read."""
     read = [
         name
-        for name, field in fields_of(Speculative).items()
+        for name, field in fields_of(Drafting).items()
         if any(stated.type in flag.types for flag in field.flags)
     ]
-    for name in Speculative.model_fields:
+    for name in Drafting.model_fields:
         if getattr(stated, name) is not None and name not in read:
             others = ", ".join(f"`{it}`" for it in read if it != "type")
             hint = f"it reads {others}" if others else "it reads no options"
@@ -570,7 +570,7 @@ def _fields() -> dict[str, str]:
 
 
 def _options() -> Iterator[tuple[str, str]]:
-    for section, above in ((Server, "server."), (Speculative, _SPECULATIVE)):
+    for section, above in ((Server, "server."), (Drafting, _SPECULATIVE)):
         for name, field in fields_of(section).items():
             for mark in field.flags:
                 for words in filter(None, (mark.name, mark.off)):

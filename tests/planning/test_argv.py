@@ -13,7 +13,7 @@ from deployer.planning.graph import build_number
 from deployer.stack.fields.examples import SERVER
 from deployer.stack.fields.marks import fields_of, leaves
 from deployer.stack.fields.model import Stack
-from deployer.stack.fields.server import Speculative
+from deployer.stack.fields.server import Drafting
 from deployer.stack.fields.values import JsonValue
 from deployer.testing import facts, stack
 from tests.planning.checking import LOCAL
@@ -58,7 +58,7 @@ def stated_by(option: str, build: int) -> Iterator[dict[str, JsonValue]]:
         if not section:
             yield {option: value}
             continue
-        flags = fields_of(Speculative)[name].flags
+        flags = fields_of(Drafting)[name].flags
         for kind in (it for flag in flags for it in flag.types):
             # `sampling` is refused on older builds, not left out.
             if name != "sampling" or build >= 11434:

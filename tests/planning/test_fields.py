@@ -15,7 +15,7 @@ from deployer.stack.fields.examples import ADDRESS, EXAMPLES, ONE_VALUE
 from deployer.stack.fields.marks import Section, fields_of, leaves, marks_at
 from deployer.stack.fields.model import Stack
 from deployer.stack.fields.schema import written_below
-from deployer.stack.fields.server import Speculative
+from deployer.stack.fields.server import Drafting
 from deployer.stack.fields.values import Effect, JsonValue, Marks
 from deployer.testing import facts, stack
 from tests.planning.checking import DROPS, KEEPS, PLAIN
@@ -205,5 +205,5 @@ def _stack(path: str, value: JsonValue) -> Stack:
 
 def _type_that_reads(name: str) -> str:
     """A type of speculative decoding that an option belongs to."""
-    types = [it for flag in fields_of(Speculative)[name].flags for it in flag.types]
+    types = [it for flag in fields_of(Drafting)[name].flags for it in flag.types]
     return types[0]

@@ -69,7 +69,7 @@ def _mapped(name: str) -> tuple[Flag, ...]:
     return (old, *new)
 
 
-class Speculative(Section):
+class Drafting(Section):
     """Speculative decoding: what guesses tokens ahead, and how many."""
 
     type: Annotated[
@@ -430,7 +430,7 @@ class Server(Section):
     verbosity: Annotated[int | None, Field(ge=0, le=5), Flag("--verbosity")] = None
     """How much llama-server logs."""
 
-    speculative: Speculative | None = None
+    speculative: Drafting | None = None
     """Speculative decoding: a draft model, a head, or n-grams; unset: none."""
 
     flags: Annotated[
