@@ -68,7 +68,7 @@ class Artefacts:
         self._meter = meter
         self._deploying = threading.Lock()
         self._deployed = ""
-        """What of the builder was deployed by this run."""
+        """The builder that this run deployed."""
         self._wanted: dict[str, Node] = {}
         """By role."""
         self._making: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)

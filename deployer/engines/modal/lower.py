@@ -203,7 +203,7 @@ def _texts_of_build(value: JsonValue) -> tuple[str, ...]:
 
 
 SLOTS: Final = 4
-"""What llama-server serves at a time where `server.parallel` is unset."""
+"""Requests that llama-server serves at once where `server.parallel` is unset."""
 DEFAULT_VARIABLE: Final = "LLAMA_API_KEY"
 REQUEST_TIMEOUT: Final = 3600
 """Longest time for one request; llama-server's own `--timeout` is shorter."""
@@ -245,7 +245,7 @@ def lower(graph: Graph, patches: Sequence[Patch], files: Mapping[str, bytes]) ->
 
 
 def outputs_of(node: Node) -> Flat:
-    """What the engine tells of a resource, once it is made, to those that need it.
+    """Return the outputs of a resource, once it is made, for those that need it.
 
     Known before: what lies on the Volume is named by its content.
     """

@@ -23,7 +23,6 @@ from deployer.errors import StackError, UsageError
 from deployer.llama.catalogue import TABLE, Catalogue, catalogue, problems_of
 from deployer.llama.known.traps import traps_of
 from deployer.planning.argv import words_by_field
-from deployer.planning.events import Watch, unwatched
 from deployer.planning.facts import DESCRIPTION, HEADER, UPSTREAM, Facts, Pin
 from deployer.planning.graph import (
     architectures_of,
@@ -33,6 +32,7 @@ from deployer.planning.graph import (
     snapshot_notes,
     tag_number,
 )
+from deployer.planning.progress import Watch, unwatched
 from deployer.planning.resources import Graph, Kind
 from deployer.stack.addresses import places_of
 from deployer.stack.checks import flag_notes
@@ -447,7 +447,7 @@ def _digests_of(
     patches: "tuple[Patch, ...]",
     cache: DigestCache,
 ) -> dict[str, str]:
-    """Of the files that a stack names and the lock file stands for."""
+    """Digests of the files that a stack names and the lock file pins."""
     digests = {f"llama_cpp.patches.{patch.name}": patch.digest for patch in patches}
     for it in named_by(loaded.stack):
         if not it.served:

@@ -29,8 +29,8 @@ from deployer.gguf.reading import (
     part_in_addresses,
     part_in_files,
 )
-from deployer.planning.events import Watch
 from deployer.planning.facts import HEADER, Facts, Pin, flaw_of
+from deployer.planning.progress import Watch
 from deployer.planning.resources import MODEL_ROLE, Kind
 from deployer.stack.fields.model import LlamaCpp, Stack, Weights
 from deployer.stack.fields.values import Flat, JsonValue, path_of
@@ -107,7 +107,7 @@ class Resolver:
 
     @property
     def around(self) -> "trees.Surroundings":
-        """What fetching a source tree needs."""
+        """Settings for fetching a source tree."""
         from deployer.llama.build import trees  # noqa: PLC0415 - as above
 
         downloads = self.store.downloads
@@ -157,7 +157,7 @@ class Resolver:
         return replace(pin, about={**pin.about, HEADER: header})
 
     def _known_header(self, role: str, pin: Pin) -> JsonValue:
-        """What the lock file keeps of the header of these very weights, if anything."""
+        """Return the header of these very weights in the lock file, if any."""
         locked = self.known.get(role)
         if locked is None or locked.identity != pin.identity:
             return None
