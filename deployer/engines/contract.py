@@ -14,7 +14,7 @@ from deployer.stack.fields.values import Flat
 from deployer.system.files import contained
 
 if TYPE_CHECKING:
-    from deployer.planning.progress import Say
+    from deployer.planning.events import Say
 
 
 @dataclass(frozen=True, slots=True)
