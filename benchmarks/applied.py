@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks.processes import Command, MeasureError
 from benchmarks.result import Run
 from deployer.engines.local.ports import free_port
-from deployer.engines.local.snapshot import criu
+from deployer.engines.local.snapshot.image import VARIABLE
 
 KEY = "sk-of-the-benchmarks"
 """Opens the servers that are measured."""
@@ -103,10 +103,10 @@ def ours() -> tuple[str, ...]:
 
 def variables(home: Path) -> dict[str, str]:
     """The environment of a command of ours: no proxy, no settings of the user's."""
-    kept = ("PATH", "HOME", "PYTHONPATH", criu.VARIABLE)
+    kept = ("PATH", "HOME", "PYTHONPATH", VARIABLE)
     own = _criu_in(home.parent)
     return {
-        **({criu.VARIABLE: str(own)} if own.exists() else {}),
+        **({VARIABLE: str(own)} if own.exists() else {}),
         **{name: os.environ[name] for name in kept if name in os.environ},
         "LANG": "C.UTF-8",
         "DEPLOYER_HOME": str(home),
@@ -131,7 +131,7 @@ def llama_server(cache: Path) -> Path:
 
 def prepare_criu(cache: Path) -> str:
     """A CRIU below the cache where there is none; what keeps it from being there."""
-    known = os.environ.get(criu.VARIABLE) or shutil.which("criu")
+    known = os.environ.get(VARIABLE) or shutil.which("criu")
     if known or _criu_in(cache).exists():
         return ""
     script = Path(__file__).parents[1] / "scripts" / "install-criu.sh"

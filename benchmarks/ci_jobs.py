@@ -24,11 +24,10 @@ from deployer.planning.resources import Graph, Kind, Node
 from deployer.planning.state import Record, State, node_of
 from deployer.planning.steps import steps_of
 from deployer.stack.fields.values import Flat
-from deployer.state.form import from_json, to_json
+from deployer.state.files import from_json, to_json
 from deployer.state.lock import Patience, lock_in_time, pause_after
 from deployer.state.objects import FREE, ObjectBucket, ObjectStateStore
-from deployer.testing.engines import FakeEngine
-from deployer.testing.states import resolved, stack, unheard
+from deployer.testing import FakeEngine, resolved, stack, unheard
 from deployer.usecases.context.stack_files import AT_ONCE, begin_reading
 from deployer.usecases.steps import World, apply
 from tests.planning.checking import KEEPS

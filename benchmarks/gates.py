@@ -17,8 +17,8 @@ import psutil
 from benchmarks.applied import llama_server
 from benchmarks.result import Result, Run, Table
 from deployer.gates import GATES
+from deployer.gates.harness.client import Process, Target
 from deployer.gates.harness.runner import GateRequest, run_gates
-from deployer.gates.harness.target import Process, Target
 from deployer.planning.events import Outcome, Verdict
 from deployer.stack.fields.values import JsonValue
 from tests.gates.checking import DATA, section

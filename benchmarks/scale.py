@@ -21,7 +21,7 @@ from statistics import median
 
 from benchmarks.ci_jobs import Pace, Yard, lost, must
 from deployer.stack.fields.values import show_bytes, show_seconds
-from deployer.state.form import to_json
+from deployer.state.files import to_json
 from deployer.state.objects import stacks_in
 from deployer.usecases.context.stack_files import AT_ONCE
 

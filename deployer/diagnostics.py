@@ -1,5 +1,6 @@
 """A diagnostic: one thing to say about a stack or its surroundings, with its place."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -37,6 +38,10 @@ class Severity(StrEnum):
     """Checked, nothing to do."""
 
 
+UNCERTAIN: Final = "option-uncertain"
+"""Code of what is said about options that the build may or may not take."""
+
+
 @dataclass(frozen=True, slots=True)
 class Diagnostic:
     """One finding: what it is about, what is so, and where known, what to do."""
@@ -51,6 +56,8 @@ class Diagnostic:
     place: Place = NOWHERE
     needs: str = ""
     """Path of the section whose absence breaks the rule."""
+    about_key: bool = False
+    """The key is wrong, not its value."""
 
     def __str__(self) -> str:
         code = f" [{self.code}]" if self.code else ""
@@ -105,3 +112,36 @@ def diagnostic_data(it: Diagnostic) -> dict[str, Any]:
         "what": it.what,
         "hint": it.hint,
     }
+
+
+def span(it: Diagnostic, line: str) -> tuple[int, int]:
+    """Return where what is wrong begins and ends in its line, counted from 0.
+
+    The place of a value is that of its key: without ``about_key`` the value behind it.
+    """
+    at, key = it.place.column - 1, it.path.rpartition(".")[2]
+    head = re.compile(rf"([\"']?){re.escape(key)}\1(?=\s*:)").match(line, at)
+    if head is None or not key:
+        return at, _end(line, at)
+    if it.about_key:
+        return head.span()
+    value = re.compile(r"\s*:\s+(?=[^\s#])").match(line, head.end())
+    return head.span() if value is None else (value.end(), _end(line, value.end()))
+
+
+def _end(line: str, at: int) -> int:
+    """Return where a value ends that begins at a column: before a comment, a `}`."""
+    if line[at] in "\"'":
+        closing = line.find(line[at], at + 1)
+        return closing + 1 if closing > 0 else len(line)
+    flow, depth, end = at > 0 and line[:at].count("{") > line[:at].count("}"), 0, at
+    for end in range(at, len(line)):
+        c = line[end]
+        if c == "#" and line[end - 1 : end].isspace():
+            break
+        depth += (c in "{[") - (c in "}]")
+        if depth < 0 or (flow and depth == 0 and c == ","):
+            break
+    else:
+        end = len(line)
+    return max(at + 1, len(line[:end].rstrip()))

@@ -80,6 +80,11 @@ def speakable(text: str) -> str:
     return "".join(c if c in _SPOKEN else harmless(c) for c in text)
 
 
+def is_secret_name(name: str) -> bool:
+    """Return whether what has this name is a secret, in an environment or a file."""
+    return bool(_SECRET.search(name))
+
+
 def secrets_of(environment: Mapping[str, str]) -> tuple[str, ...]:
     """Return the values of secret variables, by their names; longest first."""
     found = (

@@ -16,9 +16,9 @@ from deployer.planning.resources import Graph, Kind, Node
 from deployer.planning.state import State
 from deployer.planning.steps import steps_of
 from deployer.stack.fields.values import Flat
-from deployer.testing.engines import FakeEngine
-from deployer.testing.states import (
+from deployer.testing import (
     CrashError,
+    FakeEngine,
     FakeJudge,
     Fuse,
     MemoryStateStore,

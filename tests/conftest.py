@@ -22,8 +22,8 @@ import stamina
 from filelock import FileLock
 
 from deployer.artefacts.sources import pypi
-from deployer.artefacts.sources.packages import gguf_from, server_from
-from deployer.engines.local.snapshot import criu as criu_module
+from deployer.artefacts.sources.pypi import gguf_from, server_from
+from deployer.engines.local.snapshot.image import VARIABLE, capability
 from deployer.planning.events import unwatched
 from tests.state.s3 import Proxy, proxied
 
@@ -83,7 +83,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def criu() -> Path:
     """A CRIU that works here; installed below the cache where there is none."""
     known = shutil.which("criu") or str(_cache() / "criu" / "bin" / "criu")
-    program = Path(os.environ.get(criu_module.VARIABLE, known))
+    program = Path(os.environ.get(VARIABLE, known))
     if not program.exists():
         script = Path(__file__).parents[1] / "scripts" / "install-criu.sh"
         _cache().mkdir(parents=True, exist_ok=True)
@@ -91,8 +91,8 @@ def criu() -> Path:
             subprocess.run([script, _cache() / "criu"], check=True)
         program = _cache() / "criu" / "bin" / "criu"
     with TemporaryDirectory() as home:
-        environment = {**os.environ, criu_module.VARIABLE: str(program)}
-        found = criu_module.capability(environment, Path(home))
+        environment = {**os.environ, VARIABLE: str(program)}
+        found = capability(environment, Path(home))
     assert found.works, f"{found.why}; {found.hint}; or deselect: -m 'not criu'"
     return program
 

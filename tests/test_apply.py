@@ -12,7 +12,7 @@ from deployer.planning.events import Ended, Event, Started
 from deployer.planning.plan import Drift, make_plan
 from deployer.planning.state import State, node_of
 from deployer.planning.steps import steps_of
-from deployer.testing.states import FakeJudge
+from deployer.testing import FakeJudge
 from tests.applying import (
     GATED,
     OTHER_BUILD,

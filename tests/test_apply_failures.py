@@ -14,7 +14,7 @@ from deployer.planning.plan import Drift, make_plan
 from deployer.planning.resources import Kind
 from deployer.planning.state import Record, State
 from deployer.planning.steps import Forget, Stage
-from deployer.testing.states import FakeJudge, unheard
+from deployer.testing import FakeJudge, unheard
 from tests.applying import (
     GATED,
     OTHER_BUILD,

@@ -34,14 +34,14 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "runtime": "",  # copied beside rendered apps
         "stack": "diagnostics errors planning runtime spelling system",
         "planning": "runtime spelling stack",
-        "artefacts": "errors planning spelling stack system",
-        "state": "artefacts errors planning stack system",
+        "artefacts": "__init__ errors planning spelling stack system",
+        "state": "__init__ artefacts errors planning stack system",
         "gguf": "artefacts errors planning stack system",
         "llama": "artefacts diagnostics errors planning runtime spelling stack system",
         "show": "diagnostics planning spelling stack",
         "gates": "errors planning stack system",
-        "engines": "artefacts diagnostics errors llama planning runtime show spelling"
-        " stack system",
+        "engines": "__init__ artefacts diagnostics errors llama planning runtime show"
+        " spelling stack system",
         "testing": "engines errors planning stack state",
         "usecases": "__init__ artefacts diagnostics engines errors gates gguf llama"
         " planning show spelling stack state system",
@@ -55,6 +55,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
 
 HOMES: Mapping[str, tuple[str, ...]] = {
     "click": ("cli/",),
+    "lsprotocol": ("cli/language_server.py",),
+    "pygls": ("cli/language_server.py",),
     "dotenv": ("engines/place.py",),
     "filelock": ("artefacts/store.py",),
     "httpx2": (
@@ -70,11 +72,11 @@ HOMES: Mapping[str, tuple[str, ...]] = {
         "engines/modal/render.py",
         "gates/harness/report.py",
     ),
-    "jsonschema": ("gates/checks/json_schema.py",),
+    "jsonschema": ("gates/checks/quality.py",),
     "markupsafe": ("usecases/report.py", "gates/harness/report.py"),
     "modal": ("engines/modal/drive.py",),
     "obstore": ("state/objects.py",),
-    "packaging": ("usecases/versions.py",),
+    "packaging": ("usecases/upgrade.py",),
     "prometheus_client": ("gates/checks/performance.py",),
     "psutil": ("engines/local/", "state/lock.py"),
     "pydantic": (
@@ -96,11 +98,11 @@ HOMES: Mapping[str, tuple[str, ...]] = {
     "socket": ("engines/local/", "stack/addresses.py"),
     "subprocess": (
         "engines/local/",
-        "engines/modal/program.py",
+        "engines/modal/drive.py",
         "usecases/context/git.py",
         "llama/",
         "runtime/",
-        "artefacts/sources/packages.py",
+        "artefacts/sources/pypi.py",
     ),
     "logging": ("artefacts/sources/hub.py",),
     "random": (),
@@ -137,6 +139,8 @@ SPELLED: Mapping[str, set[object]] = {
         "model.mmproj",
         "server.chat_template",
     },
+    # who asked for a file that is something else
+    "gguf/facts.py": {"model.mmproj"},
     # what to write so that it fits
     "gguf/choices.py": {
         "server.cache_type_k",
@@ -144,21 +148,21 @@ SPELLED: Mapping[str, set[object]] = {
         "server.ctx_size",
         "server.n_cpu_moe",
     },
-    # what another build means for options
+    # what another build means for options, and a build of which they are not known
     "usecases/plan.py": {"llama_cpp.tag"},
+    "usecases/reading/read_stack.py": {"llama_cpp.tag"},
     # whether the old one comes back where a short look fails
     "usecases/steps.py": {"rollout.on_failure"},
-    # what a client has to know: the model, and the context of one slot
-    "usecases/clients.py": {
+    # a probe waits no longer than its limit
+    "usecases/watch.py": {"gates.stream.ttft"},
+    # the build number that gates expect; what a client has to know of the model
+    "usecases/check.py": {
+        "llama_cpp.tag",
         "model.alias",
         "server.ctx_size",
         "server.kv_unified",
         "server.parallel",
     },
-    # a probe waits no longer than its limit
-    "usecases/watch.py": {"gates.stream.ttft"},
-    # the build number that gates expect
-    "usecases/check.py": {"llama_cpp.tag"},
     # what the local engine makes real by itself
     "engines/local/server.py": {
         "auth.api_key.env",
@@ -190,7 +194,7 @@ SPELLED: Mapping[str, set[object]] = {
         "server.slots",
     },
     # how many requests answer at once
-    "gates/harness/target.py": {"server.parallel"},
+    "gates/harness/client.py": {"server.parallel"},
     "gates/checks/hardware.py": {"server.device", "server.n_gpu_layers"},
     # decides how llama.cpp is compiled
     "engines/local/artefacts.py": {
@@ -199,7 +203,7 @@ SPELLED: Mapping[str, set[object]] = {
         "llama_cpp.patches",
     },
     # where a live server is asked
-    "engines/local/supervise/look.py": {"local.host", "local.port"},
+    "engines/local/supervise/find.py": {"local.host", "local.port"},
     "engines/local/rendering.py": {"auth.api_key.env", "local.host", "local.port"},
     # what a container on Modal is
     "engines/modal/lower.py": {
@@ -219,7 +223,7 @@ SPELLED: Mapping[str, set[object]] = {
         "llama_cpp.cmake",
         "llama_cpp.cuda",
     },
-    "engines/modal/rendering.py": {"llama_cpp.patches"},
+    "engines/modal/render.py": {"llama_cpp.patches"},
     "llama/build/recipe.py": {"llama_cpp.cuda"},
     # what known issues blame
     "llama/known/traps.py": {

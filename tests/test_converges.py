@@ -16,20 +16,20 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from deployer.errors import EngineError, GateError
-from deployer.planning.actual import reconcile
 from deployer.planning.graph import expand
-from deployer.planning.plan import Action, Drift, make_plan
+from deployer.planning.plan import Action, Drift, make_plan, reconcile
 from deployer.planning.resources import Graph, Kind, Node
 from deployer.planning.state import State, node_of
 from deployer.planning.steps import steps_of
 from deployer.stack.fields.values import JsonValue
-from deployer.state.form import from_json, to_json
-from deployer.testing.engines import FakeEngine, in_place
-from deployer.testing.states import (
+from deployer.state.files import from_json, to_json
+from deployer.testing import (
     CrashError,
+    FakeEngine,
     FakeJudge,
     Fuse,
     MemoryStateStore,
+    in_place,
     resolved,
     stack,
     unheard,

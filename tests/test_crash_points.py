@@ -13,12 +13,13 @@ from deployer.planning.plan import Drift, make_plan
 from deployer.planning.resources import Graph, Kind
 from deployer.planning.state import State, node_of
 from deployer.planning.steps import Step, steps_of
-from deployer.testing.engines import FakeEngine, in_place
-from deployer.testing.states import (
+from deployer.testing import (
     CrashError,
+    FakeEngine,
     FakeJudge,
     Fuse,
     MemoryStateStore,
+    in_place,
     unheard,
 )
 from deployer.usecases.steps import World, apply

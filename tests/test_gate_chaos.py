@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 
 from deployer.errors import GateError
+from deployer.gates.harness.client import Target
 from deployer.gates.harness.runner import run_gates
-from deployer.gates.harness.target import Target
 from deployer.planning.events import Outcome, Verdict
 from deployer.planning.state import Record
-from deployer.testing.states import FakeJudge
+from deployer.testing import FakeJudge
 from deployer.usecases.check import requests_of
 from tests.applying import SERVER, Desk, graph
 from tests.planning.checking import LOCAL, but

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from deployer import DISTRIBUTION
 from tests.docs.pages import commands
 
 ROOT = Path(__file__).parent.parent
@@ -18,8 +19,55 @@ RECIPE = (ROOT / "Containerfile").read_text("utf-8")
 INSTRUCTIONS = re.sub(r"\\\n", " ", re.sub(r"^#.*\n", "", RECIPE, flags=re.MULTILINE))
 
 
+SPELLED = re.compile(
+    r"(?<![\w/-])deployer\[[a-z]"  # an extra of the other project
+    r"|\b(?:pip|pipx|tool|uv) (?:install|upgrade|add|run)"
+    r"(?: +--?[\w-]+)* +[\"']?deployer(?![\w/-])"
+    r"|[\"']deployer *(?:[=<>~!]=|@)",
+)
+"""Ways to install the project that has the name of the command on the index."""
+
+
 def instructions(name: str) -> list[str]:
     return re.findall(rf"^{name} +(.*)$", INSTRUCTIONS, re.MULTILINE)
+
+
+def test_the_distribution_has_one_name_and_the_command_another() -> None:
+    assert PROJECT["name"] == DISTRIBUTION
+    assert [*PROJECT["scripts"]] == ["deployer"]
+
+
+def test_nothing_says_to_install_what_another_project_has_on_the_index() -> None:
+    listed = subprocess.run(
+        ["/usr/bin/env", "git", "ls-files", "-z"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    ).stdout.decode()
+    texts = {".md", ".py", ".toml", ".yml", ".yaml", ".html", ".j2", ".sh", ".txt", ""}
+    wrong = []
+    for name in filter(None, listed.split("\0")):
+        file = ROOT / name
+        if file.suffix in texts and file.is_file() and file != Path(__file__):
+            lines = file.read_text("utf-8", errors="replace").splitlines()
+            wrong += [f"{name}: {it}" for it in lines if SPELLED.search(it)]
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "pip install 'deployer[modal]'",
+        "pipx upgrade deployer",
+        "python -m pip install --upgrade deployer",
+        "install: deployer[remote]",
+        '"deployer==0.3.10"',
+        "uv tool install deployer",
+    ],
+)
+def test_a_line_that_installs_the_other_project_is_seen(line: str) -> None:
+    assert SPELLED.search(line)
+    assert not SPELLED.search(line.replace("deployer", DISTRIBUTION))
 
 
 def test_the_page_lists_the_extras_that_there_are() -> None:

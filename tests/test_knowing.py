@@ -11,7 +11,7 @@ from deployer.planning.facts import Facts as Locked
 from deployer.planning.facts import Pin
 from deployer.stack.fields.model import Stack
 from deployer.stack.fields.values import JsonValue
-from deployer.testing.states import stack as stack_of
+from deployer.testing import stack as stack_of
 from deployer.usecases.reading.weights import (
     Judged,
     does_not_fit,

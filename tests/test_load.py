@@ -174,6 +174,7 @@ s.yaml:7:3: error: expected an integer of at least 1, got the string `8k`
 s.yaml:8:3: error: expected an integer of at least 1, got the string `2`
   hint: write `2` without quotes
 s.yaml:9:3: error: expected an integer of at least 1, got the number `0`
+  hint: write `1` or more
 s.yaml:10:3: error: expected `true` or `false`, got the string `on`
   hint: YAML 1.2: write `true`, without quotes
 s.yaml:11:3: error: expected `true` or `false`, got the string `true`
@@ -189,6 +190,7 @@ got the string `al`
 s.yaml:15:3: error: expected a number of at least 0, got the string `hot`
 s.yaml:16:3: error: expected a duration such as `90s`, `5m` or `1h30m`, \
 or a number of seconds, got the string `5 min`
+  hint: write `5m`
 s.yaml:17:3: error: expected a list (each item: a number), got the number `3`
 s.yaml:18:3: error: expected a list (each item: a string), got the string `cuda0`
   hint: write a list: `[cuda0]`
@@ -249,7 +251,7 @@ s.yaml:6:1: error: no GPU type `L40`
 s.yaml:7:10: error: expected an integer of at least 1, got the string `x`
 s.yaml:8:9: error: the gate `metrics` needs the counters served
   hint: set `server.metrics: true`
-s.yaml:9:1: error: expected a section of `key: value` lines, got the number `5`
+s.yaml:9:1: error: expected a section of `key: value` lines, got a number
 """,
     )
 

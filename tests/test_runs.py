@@ -7,7 +7,7 @@ from deployer.planning.events import Outcome, Verdict
 from deployer.planning.graph import expand
 from deployer.planning.plan import Plan, make_plan
 from deployer.planning.state import Release, State
-from deployer.testing.states import resolved, stack
+from deployer.testing import resolved, stack
 from deployer.usecases.runs import KEPT, ran_now, remember, remembered
 from tests.planning.checking import LOCAL, PLAIN
 

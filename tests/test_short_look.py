@@ -10,8 +10,7 @@ import pytest
 from deployer.errors import GateError
 from deployer.planning.events import Verdict
 from deployer.planning.state import Record
-from deployer.testing.engines import FakeEngine
-from deployer.testing.states import FakeJudge
+from deployer.testing import FakeEngine, FakeJudge
 from tests.applying import GATED, SERVER, Desk
 from tests.planning.checking import but
 

@@ -11,7 +11,6 @@ from deployer.diagnostics import (
     Diagnostic,
     Place,
     diagnostic_data,
-    diagnostics_text,
 )
 from deployer.errors import DeployerError, StackError, UsageError, error_of
 from deployer.spelling import harmless, secrets_of, without_secrets
@@ -112,7 +111,10 @@ def report(file: Path, error: DeployerError, *, as_json: bool) -> None:
     if as_json:
         json_line({"type": "error", "file": str(file), **error_data(error)})
     elif isinstance(error, StackError):
-        click.echo(diagnostics_text(error.problems), err=True, nl=False)
+        from deployer.cli.print_error import problem_lines  # noqa: PLC0415 - only on trouble
+
+        for line in problem_lines(error.problems):
+            click.echo(line, err=True)
     else:
         secrets = secrets_of(os.environ)  # an error of a library may quote one
         said = without_secrets(f"{file}: error: {error.message}", secrets)

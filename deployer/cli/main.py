@@ -23,7 +23,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "show": ("planning", "Show a saved plan."),
     "refresh": ("planning", "Report drift between the state and what runs."),
     "apply": ("applying", "Carry out the plan: make, prove with gates, promote."),
-    "render": ("rendering", "Show the apps and the command line of a stack."),
+    "render": ("builds", "Show the apps and the command line of a stack."),
     "status": ("releases", "Show what is live and its condition."),
     "history": ("releases", "List the retained releases, newest first."),
     "report": ("releases", "Report on stacks, releases, gates and latency."),
@@ -55,6 +55,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "upgrade": ("builds", "Show what another build means for a stack."),
     "patches": ("artefacts", "Check patches to llama.cpp against builds."),
     "schema": ("tools", "Print a JSON schema: of stacks, or of events."),
+    "lsp": ("tools", "Answer an editor, by the Language Server Protocol."),
     "completion": ("tools", "Print the completion script of a shell."),
     "version": ("tools", "Print the version; --check looks for newer."),
 }

@@ -1,11 +1,15 @@
 """What goes wrong, told to a person on stderr; imported only where something does."""
 
 import os
+import re
 import sys
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
+from pathlib import Path
 
 import click
 
-from deployer.diagnostics import diagnostics_text
+from deployer.diagnostics import Diagnostic, span
 from deployer.errors import (
     CancelledError,
     DeployerError,
@@ -13,7 +17,9 @@ from deployer.errors import (
     UsageError,
     error_of,
 )
-from deployer.spelling import harmless, secrets_of, without_secrets
+from deployer.spelling import harmless, is_secret_name, secrets_of, without_secrets
+from deployer.stack.fields.marks import looks_like_a_credential
+from deployer.system.files import read_regular
 
 
 def tell(error: BaseException, *, debug: bool) -> int:
@@ -53,12 +59,75 @@ def _say(error: DeployerError, *, debug: bool = False) -> int:
     if debug:
         tell_trace()
     if isinstance(error, StackError):
-        _tell(diagnostics_text(error.problems).rstrip("\n"))
+        _tell("\n".join(problem_lines(error.problems)))
         return error.exit_code
     _tell(f"error: {error.message}")
     if error.hint:
         _tell(f"  hint: {error.hint}")
     return error.exit_code
+
+
+def problem_lines(problems: Iterable[Diagnostic]) -> Iterator[str]:
+    """Yield each problem with its line of the file, and what to write instead."""
+    read = cache(_lines_of)
+    for it in problems:
+        yield harmless(str(it))
+        yield from _excerpt(it, read(it.place.file))
+        if it.hint:
+            yield harmless(f"  hint: {it.hint}")
+
+
+def _lines_of(file: str) -> tuple[str, ...]:
+    """Return the lines of a file that a problem is in; none where it cannot be read."""
+    try:
+        return tuple(read_regular(Path(file)).decode("utf-8").split("\n"))
+    except (OSError, UnicodeDecodeError, DeployerError):
+        return ()
+
+
+_SPOKEN_OF = re.compile(r"auth|key|token|secret|passw|credential", re.IGNORECASE)
+"""On a line that cannot be parsed, a value after such a word may be one."""
+_LONGEST = 160
+"""Characters; a longer line says little beside its message."""
+
+
+def _excerpt(it: Diagnostic, lines: Sequence[str]) -> Iterator[str]:
+    """Yield the line of a problem, carets under what is wrong, and the field.
+
+    Nothing where the line may hold a secret.
+    """
+    place = it.place
+    line = lines[place.line - 1].rstrip("\r") if place.line <= len(lines) else ""
+    at = place.column - 1
+    if (
+        line.lstrip()[:1] in ("", "#")
+        or len(line) > _LONGEST
+        or at >= len(line)
+        or "\t" in line
+    ):
+        return
+    if it.path.partition(".")[0] == "auth" or _may_hold_secret(it, line):
+        return
+    start, end = span(it, line)
+    number, path = str(place.line), f" {it.path}" if it.path else ""
+    carets = " " * start + "^" * (end - start)
+    yield f"  {'':>{len(number)}} |"
+    yield harmless(f"  {number} | {line}")
+    yield harmless(f"  {'':>{len(number)}} | {carets}{path}")
+
+
+def _may_hold_secret(it: Diagnostic, line: str) -> bool:
+    if not it.path and _SPOKEN_OF.search(line):
+        return True
+    words = re.split(r"[\s,:{}\[\]\"'=]+", line)
+    keyed = re.findall(r"([\w-]+)[\"']?\s*:\s*[\"']?([^\s,{}\[\]\"']+)", line)
+    return any(looks_like_a_credential(word) for word in words if word) or any(
+        is_secret_name(key) and not _PLAIN.fullmatch(value) for key, value in keyed
+    )
+
+
+_PLAIN = re.compile(r"true|false|on|off|auto|null|~|-?[0-9.]+", re.IGNORECASE)
+"""Values that are no secret, whatever the name of their key."""
 
 
 def tell_trace() -> None:

@@ -279,7 +279,8 @@ def curl_line(endpoint: Endpoint) -> str:
         if endpoint.api_key_env
         else ""
     )
-    body = '{"messages":[{"role":"user","content":"Hello"}],"max_tokens":32}'
+    message = '{"role":"user","content":"What is the capital of France?"}'
+    body = f'{{"messages":[{message}],"max_tokens":64}}'
     return (
         f"curl {endpoint.url}/v1/chat/completions{key}"
         f" -H 'Content-Type: application/json' -d '{body}'"

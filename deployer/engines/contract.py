@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from deployer.errors import EngineError
-from deployer.planning.actual import RunningServer
 from deployer.planning.facts import Pin, flaw_of
+from deployer.planning.plan import RunningServer
 from deployer.planning.resources import Node
 from deployer.planning.state import Record
 from deployer.stack.fields.values import Flat

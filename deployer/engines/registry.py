@@ -38,6 +38,8 @@ class Template:
     purpose: str
     file: str
     """``package:path`` of the YAML; `NAME` in it becomes the name of the stack."""
+    beside: str = ""
+    """``package:path`` of a file that the stack names, written beside it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,17 +103,18 @@ ENGINES: dict[str, EngineInfo] = {
             "demo": Template(
                 "A small model on this machine, on the CPU",
                 "deployer:templates/demo.yaml",
+                beside="deployer:templates/base-model.jinja",
             ),
             "local": Template(
                 "A GGUF file and a llama-server of your own",
                 "deployer:templates/local.yaml",
             ),
         },
-        capability="deployer.engines.local.snapshot.criu:abilities_here",
-        inputs="deployer.engines.local.snapshot.criu:candidates",
+        capability="deployer.engines.local.snapshot.image:abilities_here",
+        inputs="deployer.engines.local.snapshot.image:candidates",
         narrow="deployer.engines.local.section:narrowed",
-        look="deployer.engines.local.supervise.look:look",
-        may_live="deployer.engines.local.folders:may_live_of",
+        look="deployer.engines.local.supervise.find:look",
+        may_live="deployer.engines.local.supervise.find:may_live_of",
         doctor="deployer.engines.local.section:doctor",
         doctor_server="deployer.engines.local.section:doctor_server",
     ),
@@ -125,7 +128,7 @@ ENGINES: dict[str, EngineInfo] = {
             snapshot_keeps_maps=False,
             gpus_in_snapshot=1,
         ),
-        render="deployer.engines.modal.rendering:render_stack",
+        render="deployer.engines.modal.render:render_stack",
         checks="deployer.engines.modal.section:checks",
         notes="deployer.engines.modal.section:notes",
         templates={
@@ -136,7 +139,7 @@ ENGINES: dict[str, EngineInfo] = {
         },
         costs="deployer.engines.modal.billing:estimate",
         doctor="deployer.engines.modal.section:doctor",
-        gc="deployer.engines.modal.artefacts:VolumeStore",
+        gc="deployer.engines.modal.engine:VolumeStore",
         place="environment",
         memory="memory",
     ),

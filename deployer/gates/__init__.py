@@ -12,13 +12,13 @@ GATES: Final[Mapping[str, str]] = {
     "auth": "server:Auth",
     "errors": "limits:Errors",
     "chat": "chat:Chat",
-    "json_schema": "json_schema:JsonSchema",
-    "thinking": "thinking:Thinking",
-    "thinking_budget": "thinking:ThinkingBudget",
+    "json_schema": "quality:JsonSchema",
+    "thinking": "chat:Thinking",
+    "thinking_budget": "chat:ThinkingBudget",
     "tools": "tools:Tools",
-    "responses_api": "agents:ResponsesApi",
-    "messages_api": "agents:MessagesApi",
-    "vision": "vision:Vision",
+    "responses_api": "tools:ResponsesApi",
+    "messages_api": "tools:MessagesApi",
+    "vision": "chat:Vision",
     "quality": "quality:Quality",
     "regression": "quality:Regression",
     "custom": "custom:Custom",
@@ -28,7 +28,7 @@ GATES: Final[Mapping[str, str]] = {
     "speed": "performance:Speed",
     "context": "limits:Context",
     "memory": "hardware:Memory",
-    "restore": "restore:Restore",
+    "restore": "server:Restore",
 }
 """Module in `deployer.gates.checks` and class of every gate, in the order in which they
 run and are shown: cheap and basic ones first."""

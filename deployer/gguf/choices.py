@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from deployer.gguf.facts import Facts
 from deployer.gguf.memory import Machine, Serving, fit_on
-from deployer.planning.fit import Fit
+from deployer.planning.plan import Fit
 from deployer.stack.fields.model import GPUS
 
 CACHE_TYPES = ("f16", "q8_0", "q4_0")

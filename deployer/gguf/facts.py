@@ -7,7 +7,7 @@ shows, so what is missing here is worth a warning, never an error.
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from math import prod
 from typing import Any, get_args, get_origin, get_type_hints
@@ -57,6 +57,19 @@ def _outdated(text: str) -> str:
         return "an early template of Gemma 4, which llama-server calls outdated"
     return ""
 
+
+_OTHERS: Mapping[str, tuple[str, str]] = {
+    "adapter": ("an adapter (LoRA)", "name it as `model.lora`"),
+    "imatrix": ("an importance matrix, which only quantising reads", ""),
+    "mmproj": ("a multimodal projector", "name it as `model.mmproj`"),
+}
+"""Values of `general.type`: what the file is, and where it belongs."""
+_DRAFTERS = frozenset({"dflash", "dspark", "eagle3"})
+_DRAFTER = "-assistant"
+"""Architectures that predict tokens for another model, and serve none alone."""
+_VOCODERS = frozenset({"wavtokenizer-dec"})
+_REMOVED_TYPES = frozenset({4, 5, 31, 32, 33, 36, 37, 38})
+"""Types of tensors that `ggml.h` lists as removed (Q4_2, Q4_0_4_4, IQ4_NL_4_4 …)."""
 
 PROJECTOR = "clip"
 """The architecture that a multimodal projector calls itself."""
@@ -142,6 +155,15 @@ class Facts:
 class NoModelError(SourceError):
     """The file is sound, and holds something else than asked for."""
 
+    field = "model"
+    """The field of a stack that asked for it."""
+
+
+class NoProjectorError(NoModelError):
+    """The same of what was asked for as a projector."""
+
+    field = "model.mmproj"
+
 
 @dataclass(frozen=True, slots=True)
 class _Keys:
@@ -162,11 +184,8 @@ def model_of(headers: Sequence[Header]) -> Model:
     first = headers[0]
     _refuse_parts(headers)
     name = first.architecture
-    if not name:
-        raise NoModelError("the file names no architecture: it is not a model")
-    if name == PROJECTOR:
-        raise NoModelError("the file is a multimodal projector, not a model")
     tensors = [tensor for header in headers for tensor in header.tensors]
+    _refuse_others(first, tensors, complete=all(it.complete for it in headers))
     keys = _Keys(first, name)
     layers = keys.number("block_count")
     if layers > MOST_LAYERS:
@@ -231,7 +250,7 @@ def _experts(keys: _Keys) -> dict[str, Any]:
 def projector_of(header: Header) -> Projector:
     """The projector in a file; raises HeaderError where it is none."""
     if header.architecture != PROJECTOR:
-        raise NoModelError(
+        raise NoProjectorError(
             f"the file is no multimodal projector: its architecture is "
             f"`{header.architecture}`"
         )
@@ -307,6 +326,34 @@ def _fits(value: object, kind: object) -> bool:
         (item, *_) = get_args(kind)
         return isinstance(value, tuple) and all(_fits(it, item) for it in value)
     return any(_fits(value, one) for one in get_args(kind))
+
+
+def _refuse_others(
+    header: Header, tensors: Sequence[Tensor], *, complete: bool
+) -> None:
+    """Raise NoModelError for what llama-server cannot serve as a model."""
+    name, kind = header.architecture, header.text("general.type")
+    if not header.values and not tensors:
+        raise SourceError("the header of the file is empty")
+    what, hint = _OTHERS.get("mmproj" if name == PROJECTOR else kind, ("", ""))
+    if name in _DRAFTERS or name.endswith(_DRAFTER):
+        what, hint = f"a draft model (`{name}`)", "name it as `model.draft`"
+    elif name in _VOCODERS:
+        what, hint = f"a vocoder (`{name}`)", "name it as `model.vocoder`"
+    elif complete and not tensors and "tokenizer.ggml.tokens" in header.values:
+        what, hint = "a vocabulary without tensors", ""
+    if what:
+        hint = hint and f"{hint}, beside the model that it belongs to"
+        raise NoModelError(f"the file is {what}, not a model", hint=hint)
+    if not name:
+        raise NoModelError("the file names no architecture: it is not a model")
+    for tensor in tensors:
+        if tensor.kind in _REMOVED_TYPES:
+            raise NoModelError(
+                f"the tensor `{tensor.name}` has type {tensor.kind}, which llama.cpp"
+                " removed: no build from b8646 on loads the file",
+                hint="take the model quantised again",
+            )
 
 
 def _refuse_parts(headers: Sequence[Header]) -> None:

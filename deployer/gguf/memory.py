@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from deployer.gguf.facts import Facts, Model, PerLayer
 from deployer.gguf.header import CACHE_BITS
-from deployer.planning.fit import Fit, Parts
+from deployer.planning.plan import Fit, Parts
 
 _AUTO_SLOTS = 4
 """``--parallel`` unset: 4 slots that share one cache."""

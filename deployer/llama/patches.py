@@ -19,7 +19,7 @@ from deployer.errors import SourceError, StackError
 from deployer.llama.git import run_git
 from deployer.runtime.patching import content, find_marker, proven
 from deployer.spelling import did_you_mean, one_of
-from deployer.stack.name_forms import is_path
+from deployer.stack.fields.values import is_path
 from deployer.stack.project_root import may_read, root_of
 from deployer.stack.yaml12 import (
     Broken,

@@ -2,14 +2,15 @@
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import pairwise
 from typing import Any
 
 from deployer.runtime.warmup import Request
 from deployer.stack.fields.marks import Leaf
 from deployer.stack.fields.values import TEMPLATE_ENDING, Flag, JsonValue, Unit, seconds
+from deployer.stack.files import FLAGS, option_file
 
-FLAGS_PREFIX = "server.flags."
 _LOAD_MODE = "--load-mode"
 _LOAD_MODES = {
     frozenset({"mmap", "mlock"}): "mmap+mlock",
@@ -37,7 +38,7 @@ def command_line(  # noqa: PLR0913 - every part that an engine decides, by name
     *,
     model: str,
     mmproj: str | None,
-    template: str | None,
+    files: Callable[[str], str],
     host: str,
     port: int,
     reuse_port: bool = False,
@@ -45,13 +46,10 @@ def command_line(  # noqa: PLR0913 - every part that an engine decides, by name
 ) -> tuple[str, ...]:
     """Return the whole command line of llama-server; what the engine owns wins.
 
-    ``template`` is the file that a name ending in ``.jinja`` stands for: the one
-    builder of what `render` prints, a dry run tries, and an engine starts.
+    ``files`` says where a file of the stack lies, by the name that it has there.  The
+    one builder of what `render` prints, a dry run tries, and an engine starts.
     """
-    argv = [program, *words]
-    if template is not None:
-        at = argv.index(TEMPLATE)
-        argv[at : at + 2] = [f"{TEMPLATE}-file", template]
+    argv = [program, *_with_files([*words], files)]
     argv += ["--model", model]
     argv += ["--mmproj", mmproj] if mmproj is not None else []
     argv += ["--host", host, "--port", str(port)]
@@ -60,13 +58,17 @@ def command_line(  # noqa: PLR0913 - every part that an engine decides, by name
     return tuple(argv)
 
 
-def template_file(words: Iterable[str]) -> str | None:
-    """Return the file of the user's that the words name as a chat template, if any."""
-    options = [*words]
-    if TEMPLATE not in options:
-        return None
-    name = options[options.index(TEMPLATE) + 1]
-    return name if name.endswith(TEMPLATE_ENDING) else None
+def _with_files(words: list[str], files: Callable[[str], str]) -> list[str]:
+    """The words with every file of the stack by where it lies.
+
+    A chat template of the user's own becomes the option that takes a file.
+    """
+    for at, (name, value) in enumerate(pairwise([*words])):
+        if name == TEMPLATE and value.endswith(TEMPLATE_ENDING):
+            words[at : at + 2] = [f"{TEMPLATE}-file", files(value)]
+        elif mark := option_file(name):
+            words[at + 1] = mark.with_names(value, files)
+    return words
 
 
 def words_by_field(
@@ -76,8 +78,8 @@ def words_by_field(
     typed: list[tuple[str, tuple[str, ...]]] = []
     free: list[tuple[str, tuple[str, ...]]] = []
     for leaf in leaves:
-        if leaf.path.startswith(FLAGS_PREFIX):
-            name = leaf.path.removeprefix(FLAGS_PREFIX)
+        if leaf.path.startswith(FLAGS):
+            name = leaf.path.removeprefix(FLAGS)
             free.append((leaf.path, tuple(_free(name, leaf.value))))
         elif flag := flag_on(leaf.marks.flags, build):
             typed.append((leaf.path, tuple(_typed(flag, leaf))))
@@ -86,7 +88,7 @@ def words_by_field(
 
 def is_word(leaf: Leaf) -> bool:
     """Return whether a field goes into the argument list."""
-    return bool(leaf.marks.flags) or leaf.path.startswith(FLAGS_PREFIX)
+    return bool(leaf.marks.flags) or leaf.path.startswith(FLAGS)
 
 
 def flag_on(flags: Iterable[Flag], build: int | None) -> Flag | None:

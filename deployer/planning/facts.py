@@ -12,8 +12,19 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from deployer.planning.resources import Kind
 from deployer.spelling import shown
-from deployer.stack import name_forms
-from deployer.stack.fields.values import Flat, JsonValue
+from deployer.stack.fields.values import (
+    COMMIT,
+    DIGEST,
+    RELEASE_FILE,
+    REPOSITORY,
+    REQUIREMENT,
+    TAG,
+    Flat,
+    JsonValue,
+    is_file_name,
+    is_inner_path,
+    is_path,
+)
 
 if TYPE_CHECKING:
     from deployer.stack.fields.model import LlamaCpp, Model, Stack
@@ -146,9 +157,7 @@ def _wanted_weights(wanted: "Model", pin: Pin) -> Iterator[tuple[str, str, bool]
         case "hub":
             repo, commit = str(wanted.repo), wanted.revision or ""
             yield "where.repo", f"`{shown(repo)}`", where["repo"] == repo
-            fits = (
-                not name_forms.COMMIT.fullmatch(commit) or where["revision"] == commit
-            )
+            fits = not COMMIT.fullmatch(commit) or where["revision"] == commit
             yield "where.revision", f"`{shown(commit)}`", fits
             names, file = where["model"], wanted.file
             fits = file is None or (isinstance(names, list) and file in names)
@@ -185,8 +194,8 @@ def _list_of(form: _Form) -> _Form:
     )
 
 
-_DIGEST: Final[_Form] = ("64 hexadecimal digits", _text(name_forms.DIGEST.fullmatch))
-_COMMIT: Final[_Form] = ("40 hexadecimal digits", _text(name_forms.COMMIT.fullmatch))
+_DIGEST: Final[_Form] = ("64 hexadecimal digits", _text(DIGEST.fullmatch))
+_COMMIT: Final[_Form] = ("40 hexadecimal digits", _text(COMMIT.fullmatch))
 _REPORTED: Final[_Form] = (
     "the hexadecimal digits of a commit",
     _text(lambda text: 7 <= len(text) <= 40 and set(text) <= set("0123456789abcdef")),
@@ -194,19 +203,18 @@ _REPORTED: Final[_Form] = (
 _NUMBER: Final[_Form] = ("an integer from 0", _count)
 _REQUIREMENT: Final[_Form] = (
     "`name==version`",
-    _text(name_forms.REQUIREMENT.fullmatch),
+    _text(REQUIREMENT.fullmatch),
 )
-_NAME: Final[_Form] = ("the name of a file", _text(name_forms.is_file_name))
-_INNER: Final[_Form] = ("a path inside the repository", _text(name_forms.is_inner_path))
-_PATH: Final[_Form] = ("a path", _text(name_forms.is_path))
-_TAG: Final[_Form] = ("a tag of llama.cpp", _text(name_forms.TAG.fullmatch))
-_HUB: Final[_Form] = ("`owner/name`", _text(name_forms.REPOSITORY.fullmatch))
+_NAME: Final[_Form] = ("the name of a file", _text(is_file_name))
+_INNER: Final[_Form] = ("a path inside the repository", _text(is_inner_path))
+_PATH: Final[_Form] = ("a path", _text(is_path))
+_TAG: Final[_Form] = ("a tag of llama.cpp", _text(TAG.fullmatch))
+_HUB: Final[_Form] = ("`owner/name`", _text(REPOSITORY.fullmatch))
 _SOURCE: Final[_Form] = (
     "a package with the source of llama.cpp",
     _text(
         lambda text: (
-            name_forms.REQUIREMENT.fullmatch(text)
-            and text.partition("==")[0] in SOURCE_PACKAGES
+            REQUIREMENT.fullmatch(text) and text.partition("==")[0] in SOURCE_PACKAGES
         )
     ),
 )
@@ -216,11 +224,7 @@ _ADDRESS: Final[_Form] = (
 )
 _RELEASE: Final[_Form] = (
     f"an archive below `{RELEASES}`",
-    _text(
-        lambda text: name_forms.RELEASE_FILE.fullmatch(
-            text.removeprefix(f"{RELEASES}/")
-        )
-    ),
+    _text(lambda text: RELEASE_FILE.fullmatch(text.removeprefix(f"{RELEASES}/"))),
 )
 _WHEELS: Final[_Form] = (
     "a digest for each `name==version`",

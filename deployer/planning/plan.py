@@ -1,6 +1,13 @@
-"""The difference between the desired resources and the recorded state, with reasons."""
+"""The difference between the desired resources and the recorded state, with reasons.
 
-from collections.abc import Iterable, Iterator, Mapping
+No import here is slow: a plan that changes nothing shows its line from the cache.
+
+A state can be lost, aged or mixed up while the servers of its stack live on.  Each of
+them is adopted (it is what the stack asks for), replaced (clients reach it, so it
+stays until its successor is proven) or retired first (no client reaches it).
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum, StrEnum
 from re import compile as form
@@ -24,11 +31,11 @@ from deployer.planning.state import (
     Release,
     State,
 )
-from deployer.stack.fields.values import Flat, JsonValue, canonical
-from deployer.stack.name_forms import KEY
+from deployer.stack.fields.values import KEY, Flat, JsonValue, canonical
 
 if TYPE_CHECKING:
     from deployer.stack.fields.values import Marks
+
 
 GATES_PREFIX = "gates."
 ARGV = "argv"
@@ -366,3 +373,163 @@ def _key(node: Node | None) -> str:
 
 def _fields(node: Node | None) -> JsonValue:
     return None if node is None else dict(node.fields)
+
+
+Parts = tuple[tuple[str, int], ...]
+"""Bytes by what they are for, in the order they are told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """The memory of one kind that a server has, and what it needs of it."""
+
+    where: str
+    """``L40S 48 GB``, ``this machine``."""
+    capacity: int
+    """Bytes; 0 where nobody knows."""
+    parts: Parts
+    """Needed as soon as the server is healthy."""
+    host: Parts = ()
+    """Host memory beside it, where ``parts`` lie in a GPU."""
+    grows: Parts = ()
+    """Host memory that load can add."""
+    unsure: tuple[str, ...] = ()
+    """Unknown, and so not in the figures."""
+
+    @property
+    def total(self) -> int:
+        """Bytes needed."""
+        return sum(size for _, size in self.parts)
+
+    @property
+    def holds(self) -> bool:
+        """True where it fits, or the capacity is unknown."""
+        return not self.capacity or self.total <= self.capacity
+
+
+def fit_data(fit: Fit) -> dict[str, JsonValue]:
+    """A fit as JSON; bytes throughout."""
+    return {
+        "where": fit.where,
+        "capacity": fit.capacity,
+        "total": fit.total,
+        "fits": fit.holds,
+        "parts": dict(fit.parts),
+        "host": dict(fit.host),
+        "grows": dict(fit.grows),
+        "unsure": list(fit.unsure),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class RunningServer:
+    """A living server of a stack, in its state or not."""
+
+    record: Record
+    """As it was noted when it was started; without that only how to end it."""
+    pid: int
+    started: float
+    """Clock ticks since this boot; only comparable on one machine."""
+    port: int
+    serves: bool = False
+    """New connections of clients reach it."""
+
+
+def reconcile(
+    state: State, running: Sequence[RunningServer], wanted: Graph
+) -> tuple[State, tuple[Drift, ...]]:
+    """Return the state with the servers it lacks, and each of them as drift.
+
+    The serial stays: nothing is written before the plan is carried out.
+    """
+    node = next((n for n in wanted.values() if n.kind is Kind.SERVER), None)
+    front = _front(state, running, node)
+    drift = []
+    for server in running:
+        known = _standing(state, server.record)
+        if known == _SERVES or (known and server is not front):
+            continue
+        if node is not None and server.record.is_same_thing(node):
+            fate = "adopted"
+            state = _without(state, server.record)
+        elif server is front:
+            fate = "replaced" if node is not None else "taken as live"
+            state = _live(state, server.record, running, node)
+        else:
+            fate = "retired"
+            state = _loose(state, server.record)
+        if server is front:
+            # A promotion that a lost state began is over, or never was of this one.
+            state = replace(state, promoting=None)
+        drift.append(Drift(_name(server.record), _detail(server, known, fate)))
+    return state, tuple(drift)
+
+
+_SERVES = "live"
+
+
+def _standing(state: State, server: Record) -> str:
+    """How the state names a server; empty where it does not."""
+    if any(record.is_same_thing(server) for record in state.serving):
+        return _SERVES
+    loose = (it.begun for it in state.loose if it.record.is_same_thing(server))
+    return next(loose, "")
+
+
+def _front(
+    state: State, running: Sequence[RunningServer], node: Node | None
+) -> RunningServer | None:
+    """The one that counts as live: known before unknown, then by port, then by age."""
+    port = None if node is None else node.fields.get("local.port")
+    return max(
+        (it for it in running if it.serves),
+        key=lambda it: (
+            _standing(state, it.record) == _SERVES,
+            it.port == port,
+            it.started,
+        ),
+        default=None,
+    )
+
+
+def _live(
+    state: State, server: Record, running: Sequence[RunningServer], node: Node | None
+) -> State:
+    """The state with another live server; the one it named goes if it runs."""
+    before = state.live.get(server.address)
+    loose = tuple(
+        it
+        for it in state.loose
+        if it.begun is not Begun.STOPPED and not it.record.is_same_thing(server)
+    )
+    live = {**state.live, server.address: server}
+    state = replace(state, live=live, loose=loose)
+    if before is None or not any(it.record.is_same_thing(before) for it in running):
+        return state
+    if node is not None and before.is_same_thing(node):
+        return state  # the plan stages it, and finds it running
+    return _loose(state, before)
+
+
+def _loose(state: State, server: Record) -> State:
+    state = _without(state, server)
+    return replace(state, loose=(*state.loose, Loose(Begun.RETIRING, server)))
+
+
+def _without(state: State, server: Record) -> State:
+    loose = tuple(it for it in state.loose if not it.record.is_same_thing(server))
+    return replace(state, loose=loose)
+
+
+def _name(server: Record) -> str:
+    """Not the address alone: drift there would call for a start of what is live."""
+    return f"{server.address} {server.key[:8]}"
+
+
+def _detail(server: RunningServer, known: str, fate: str) -> str:
+    where = f"{known} in the state" if known else "not in the state"
+    clients = ", and clients reach it" if server.serves else ""
+    return (
+        f"runs here on port {server.port}, {where}: pid {server.pid}{clients};"
+        f" it is {fate}"
+    )

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, TypeAlias
 
-from deployer.stack.fields.values import Flat, JsonValue
-from deployer.stack.name_forms import ADDRESS, KEY, STACK, WORD
+from deployer.stack.fields.values import ADDRESS, KEY, STACK, WORD, Flat, JsonValue
 
 
 class Kind(StrEnum):

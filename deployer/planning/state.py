@@ -26,8 +26,7 @@ from deployer.planning.resources import (
     StackFile,
     StackName,
 )
-from deployer.stack.fields.values import Flat, JsonValue
-from deployer.stack.name_forms import KEY
+from deployer.stack.fields.values import KEY, Flat, JsonValue
 
 VERSION = 3
 """Version of the state's form; a newer one is refused."""

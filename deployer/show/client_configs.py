@@ -40,8 +40,8 @@ class Live:
 def curl(live: Live) -> str:
     """A request to try."""
     key = f' -H "Authorization: Bearer ${live.api_key_env}"' if live.api_key_env else ""
-    message = {"role": "user", "content": "Hello"}
-    body = json.dumps({"model": live.model, "messages": [message], "max_tokens": 32})
+    message = {"role": "user", "content": "What is the capital of France?"}
+    body = json.dumps({"model": live.model, "messages": [message], "max_tokens": 64})
     shell = body.replace("'", "'\\''")
     return (
         f"curl -sS {live.base}/chat/completions{key}"

@@ -21,8 +21,7 @@ from deployer.planning.events import (
     Talk,
     summary,
 )
-from deployer.planning.fit import Fit, fit_data
-from deployer.planning.plan import Change, Plan, Reason
+from deployer.planning.plan import Change, Fit, Plan, Reason, fit_data
 from deployer.planning.steps import steps_of
 from deployer.show.text import describe, place_of, step_text, verb
 from deployer.stack.fields.values import JsonValue

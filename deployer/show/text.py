@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, assert_never
 
 from deployer.diagnostics import Place
-from deployer.planning.fit import Fit, Parts
-from deployer.planning.plan import Action, Cause, Change, Plan, Reason
+from deployer.planning.plan import Action, Cause, Change, Fit, Parts, Plan, Reason
 from deployer.planning.resources import Kind, Node
 from deployer.planning.state import IN_DOUBT
 from deployer.stack.fields.values import Flat, JsonValue, http_address, show_bytes

@@ -14,12 +14,13 @@ from deployer.diagnostics import Diagnostic
 from deployer.engines.registry import ENGINES, load
 from deployer.runtime.keys import KEY_FORM
 from deployer.spelling import did_you_mean, one_of, shown
-from deployer.stack.addresses import host_of, is_metadata
+from deployer.stack.addresses import host_of, is_loopback, is_metadata
 from deployer.stack.fields.gate_options import Custom
 from deployer.stack.fields.model import GPUS, LlamaCpp, Model, Scaling, Stack
 from deployer.stack.fields.schema import OTHER_NAMES
 from deployer.stack.fields.server import Server
 from deployer.stack.fields.values import Flag, seconds
+from deployer.stack.files import FLAGS, long_name
 
 NEW_KEY = (
     "take a key of printable ASCII without commas and blanks, such as that of"
@@ -34,6 +35,14 @@ _THIS_MACHINE = "localhost"
 """Value of the option: pages of loopback addresses."""
 _WORKS_FOR_CALLERS = frozenset({"agent", "mcp", "tools"})
 """Parts of the names of options that run programs or ask servers for a client."""
+
+
+def works_for_callers(name: str, value: object) -> bool:
+    """Return whether an option lets clients run programs or reach other servers."""
+    words = {*name.strip("-").replace("_", "-").split("-")}
+    return bool(words & _WORKS_FOR_CALLERS) and value is not False
+
+
 _HINT = (
     "add `auth: {api_key: …}`, or say why it is open: `auth: {open: behind our VPN}`"
 )
@@ -48,14 +57,25 @@ def access_checks(stack: Stack) -> Iterator[Diagnostic]:
     if auth is not None and key is not None and auth.open is not None:
         what = "`open` and `api_key` contradict each other"
         yield Diagnostic("auth.open", what, "keep one of them")
-    if auth is None:
+    if key is None:
         for path, what in _needs_a_key(stack):
-            yield without_key(path, what)
+            if auth is None:
+                yield without_key(path, what)
+            elif auth.open is not None and is_public(stack):
+                hint = "add `auth: {api_key: …}` in place of `open`, or leave it out"
+                yield Diagnostic(path, f"{what} without an API key", hint, needs="auth")
 
 
 def without_key(path: str, what: str) -> Diagnostic:
     """Return the diagnostic for a setting of a stack that needs an API key."""
     return Diagnostic(path, f"{what} without an API key", _HINT, needs="auth")
+
+
+def is_public(stack: Stack) -> bool:
+    """Return whether other machines reach the server."""
+    host = stack.of_engine("host")
+    remote = ENGINES[stack.engine].abilities.remote
+    return remote or (isinstance(host, str) and not is_loopback(host))
 
 
 def closing_words(stack: Stack, *, build: int | None) -> tuple[str, ...]:
@@ -95,8 +115,7 @@ def _needs_a_key(stack: Stack) -> Iterator[tuple[str, str]]:
     if server.props:
         yield "server.props", "`props` lets every client change the server"
     for name, value in (server.flags or {}).items():
-        words = {*name.strip("-").replace("_", "-").split("-")}
-        if words & _WORKS_FOR_CALLERS and value is not False:
+        if works_for_callers(name, value):
             yield f"server.flags.{name}", f"`{name}` lets every client use its tools"
         elif name == _CORS and value != _THIS_MACHINE:
             what = f"`{name}` lets pages of other sites use the server"
@@ -108,7 +127,8 @@ _GPU = re.compile(r"(?P<type>[^:]+)(:(?P<count>[0-9]{1,3}))?")
 _OPTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,47}")
 _METADATA = "this is an address at which clouds give machines their credentials"
-_SOURCES = ("repo", "path", "url", "pypi")
+SOURCES = ("repo", "path", "url", "pypi")
+"""Fields of the model that say where it comes from."""
 
 _OWNED: Mapping[str, str] = {
     "host": "write `local.host`",
@@ -125,25 +145,27 @@ _OWNED: Mapping[str, str] = {
     "api-key": "write `auth.api_key`, which names where the key is found",
     "api-key-file": "write `auth.api_key`; the engine writes the file",
     "alias": "write `model.alias`",
+    "chat-template-file": "write `server.chat_template`",
     "log-file": "the engine keeps the log: `deployer logs`",
-    "version": "leave it out: llama-server would not start",
-    "help": "leave it out: llama-server would not start",
 }
 """Options that are set by the engine, or by another section -> what to do."""
 
-_SHORT_OWNED: Mapping[str, str] = {
-    "m": "model",
-    "mu": "model-url",
-    "hf": "hf-repo",
-    "hfr": "hf-repo",
-    "hff": "hf-file",
-    "hft": "hf-token",
-    "dr": "docker-repo",
-    "mm": "mmproj",
-    "mmu": "mmproj-url",
-    "a": "alias",
-    "h": "help",
+_PROXY = "let a reverse proxy in front of the server do that"
+_REFUSED: Mapping[str, tuple[str, str]] = {
+    **dict.fromkeys(
+        (
+            *("cache-list", "completion-bash", "help", "license", "list-devices"),
+            *("usage", "version"),
+        ),
+        ("prints and ends: llama-server would not start", "leave it out"),
+    ),
+    "api-prefix": ("moves /health away from where engine and gates ask", _PROXY),
+    **dict.fromkeys(
+        ("ssl-cert-file", "ssl-key-file"),
+        ("needs a build with TLS, and engine and gates ask over plain HTTP", _PROXY),
+    ),
 }
+"""Options that cannot work here -> why, and what to do."""
 
 
 def checks(stack: Stack) -> Iterator[Diagnostic]:
@@ -161,6 +183,8 @@ def checks(stack: Stack) -> Iterator[Diagnostic]:
     if stack.server and stack.server.flags:
         for key in stack.server.flags:
             yield from _flag(key)
+        if "rpc" in stack.server.flags:
+            yield from _rpc(stack.llama_cpp)
 
 
 def gpu_types(stack: Stack) -> tuple[tuple[str, int], ...]:
@@ -171,9 +195,9 @@ def gpu_types(stack: Stack) -> tuple[tuple[str, int], ...]:
 
 
 def _model(model: Model) -> Iterator[Diagnostic]:
-    sources = [name for name in _SOURCES if getattr(model, name) is not None]
+    sources = [name for name in SOURCES if getattr(model, name) is not None]
     if not sources:
-        hint = f"add {one_of(_SOURCES)}"
+        hint = f"add {one_of(SOURCES)}"
         yield Diagnostic("model", "nothing says where the weights come from", hint)
     for name in sources[1:]:
         what = f"`{name}` and `{sources[0]}` are two sources of weights"
@@ -198,10 +222,7 @@ def _model(model: Model) -> Iterator[Diagnostic]:
 
 
 def _picked(model: Model) -> Iterator[Diagnostic]:
-    """One file of a repository is picked in exactly one way."""
-    if model.quant is None and model.file is None:
-        hint = "add `quant` (such as `Q4_K_M`) or `file`"
-        yield Diagnostic("model", "nothing says which file of the repository", hint)
+    """One file of a repository is picked in one way; the only one needs none."""
     if model.quant is not None and model.file is not None:
         what = "`file` and `quant` both pick a file"
         yield Diagnostic("model.file", what, "keep one of them")
@@ -328,19 +349,33 @@ def _scaling(scaling: Scaling) -> Iterator[Diagnostic]:
 def _flag(key: str) -> Iterator[Diagnostic]:
     path = f"server.flags.{key}"
     bare = key.lstrip("-")
-    name = bare.replace("_", "-")
+    given, name = bare.replace("_", "-"), long_name(key)
     if not _OPTION.fullmatch(name):
         what = "expected the long name of an option"
         yield Diagnostic("server.flags", what, "write it as `llama-server --help` does")
-    elif hint := _OWNED.get(_SHORT_OWNED.get(name, name)):
-        yield Diagnostic(path, f"`{name}` is not set under `flags`", hint)
+    elif hint := _OWNED.get(name):
+        yield Diagnostic(path, f"`{given}` is not set under `flags`", hint)
+    elif refused := _REFUSED.get(name):
+        yield Diagnostic(path, f"`{given}` {refused[0]}", refused[1])
     elif field := _fields().get(name):
-        yield Diagnostic(path, f"`{name}` has a field", f"write `{field}` instead")
+        hint = f"write `{field}` instead"
+        yield Diagnostic(path, f"`{given}` has a field", hint, about_key=True)
     elif key != name:
         what = f"options are written without dashes in front: `{key}`"
-        if bare == key:
+        if bare == key and "_" not in key:
+            what = f"options are written by their long names: `{key}`"
+        elif bare == key:
             what = f"options are written with dashes, not underscores: `{key}`"
         yield Diagnostic(path, what, f"write `{name}`")
+
+
+def _rpc(llama: LlamaCpp) -> Iterator[Diagnostic]:
+    ready = llama.package or llama.binary or llama.source == "release"
+    on = {"GGML_RPC=ON", "GGML_RPC=1"} & {*(llama.cmake or ())}
+    if not ready and not on:
+        what = "`rpc` needs a build with `GGML_RPC`"
+        hint = "write `llama_cpp.cmake: [GGML_RPC=ON]`"
+        yield Diagnostic(f"{FLAGS}rpc", what, hint, needs="llama_cpp.cmake")
 
 
 @cache

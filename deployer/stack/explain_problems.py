@@ -94,8 +94,9 @@ def explained(
             case "extra_forbidden":
                 words = _unknown(root, path)
             case _:
-                words = _mismatch(at(root, path), node)
-        yield Diagnostic(dotted(path), *words)
+                words = _mismatch(at(root, path), node, path)
+        about_key = kind == "extra_forbidden"
+        yield Diagnostic(dotted(path), *words, about_key=about_key)
 
 
 def _missing(root: type[Section], path: Steps) -> tuple[str, str]:
@@ -131,24 +132,104 @@ def _meant(root: type[Section], key: str, section: Steps) -> str:
     return f"keys here: {', '.join(f'`{word}`' for word in known[:20])}"
 
 
-def _mismatch(field: Part, node: Node | None) -> tuple[str, str]:
-    words = choices(field)
+def _mismatch(field: Part, node: Node | None, path: Steps) -> tuple[str, str]:
+    if path == ("version",) and isinstance(node, Scalar) and _is_newer(node):
+        what = f"version {node.text} of the stack format needs a newer deployer"
+        return what, "upgrade deployer, or write `version: 1`"
+    if path[:1] == ("auth",):  # a key may have been written where its name belongs
+        return f"expected {expected(field)}, got {_kind(node)}", ""
     what = f"expected {expected(field)}, got {_written(node)}"
+    return what, _slip(field, node, path) or _edit(field, node)
+
+
+def _slip(field: Part, node: Node | None, path: Steps) -> str:
+    """Return what to write for a value whose meaning is clear; empty for others."""
+    low = _least(field)
+    match node:
+        case Scalar(True) if "enabled" in keys(_table_of(field)):
+            return f"write `{path[-1]}: {{enabled: true}}`"
+        case Scalar(int(), text) if path[-1:] == ("tag",) and not matches(field, text):
+            return f"write `b{text}`"
+        case Scalar(str() as text) if path == ("name",) and (name := _name_of(text)):
+            return f"write `{name}`"
+        case Scalar(bool()):
+            return ""
+        case Scalar(int() | float() as number) if low is not None and number < low:
+            return f"write `{low}` or more"
+        case Scalar(str() as text):
+            duration = _seconds_in(field, text)
+            return f"write `{duration}`" if duration else ""
+        case _:
+            return ""
+
+
+def _edit(field: Part, node: Node | None) -> str:
+    """Return what to write instead of a value of another kind; empty if unknown."""
+    words = choices(field)
     match node:
         case Scalar(value, text) if words and not isinstance(value, str):
-            return what, _quoted(str(text), words)
+            return _quoted(str(text), words)
         case Scalar(str() as text) if words:
-            return what, _chosen(text, words)
+            return _chosen(text, words)
         case Scalar(str() as text) if _is_number(text) and _takes_numbers(field):
-            return what, f"write `{text}` without quotes"
+            return f"write `{text}` without quotes"
         case Scalar(bool() | int() | float(), text) if matches(field, text):
-            return what, f"write it in quotes: `{json.dumps(text)}`"
+            return f"write it in quotes: `{json.dumps(text)}`"
         case Scalar(str() as text) if _takes(field, "array"):
-            return what, f"write a list: `[{shown(text)}]`"
+            return f"write a list: `[{shown(text)}]`"
         case Scalar(str() as text) if thousands := _THOUSANDS.fullmatch(text):
-            return what, f"write `{int(thousands[1]) * 1024}`"
+            return f"write `{int(thousands[1]) * 1024}`"
         case _:
-            return what, ""
+            return ""
+
+
+def _is_newer(node: Scalar) -> bool:
+    """Return whether a version is above the one that this deployer reads."""
+    return isinstance(node.value, int) and node.value > 1
+
+
+def _kind(node: Node | None) -> str:
+    """Return what kind of value is written, for one that may be a secret."""
+    match node:
+        case Scalar(str()):
+            return "a string"
+        case Scalar(bool()):
+            return "a boolean"
+        case Scalar(int() | float()):
+            return "a number"
+        case _:
+            return _written(node)
+
+
+def _table_of(field: Part) -> Part:
+    """Return the member that is a section; empty where none is."""
+    return next((m for m in _members(field) if m.get("properties")), {})
+
+
+def _name_of(text: str) -> str:
+    """Return the nearest name of a stack; empty where the text has no letters."""
+    plain = re.sub("[^a-z0-9]+", "-", text.lower()).strip("-")[:48].rstrip("-")
+    return plain if plain[:1].isalpha() else ""
+
+
+def _least(field: Part) -> int | None:
+    """Return the smallest integer that may stand there."""
+    for member in _members(field):
+        if member.get("type") == "integer":
+            above = member.get("exclusiveMinimum")
+            low = member.get("minimum") if above is None else above + 1
+            return low if isinstance(low, int) else None
+    return None
+
+
+def _seconds_in(field: Part, text: str) -> str:
+    """Return a duration from a number with another unit, such as `2 sec`."""
+    found = re.match(r"([0-9]+) *(s|m|h)", text)
+    duration = "".join(found.groups()) if found else ""
+    is_one = any(
+        str(m.get("pattern", "")).startswith(DURATION_PATTERN) for m in _members(field)
+    )
+    return duration if is_one else ""
 
 
 def _chosen(text: str, words: list[str]) -> str:

@@ -7,9 +7,22 @@ and the project boundary all ask here.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from deployer.engines.registry import load
 from deployer.stack.fields.marks import Field, Section, fields_of, plain
 from deployer.stack.fields.model import Stack
-from deployer.stack.fields.values import Effect, File, Flat, Folder, JsonValue, Marks
+from deployer.stack.fields.server import Server
+from deployer.stack.fields.values import (
+    Effect,
+    File,
+    Flat,
+    Folder,
+    JsonValue,
+    Marks,
+    Options,
+)
+
+FLAGS = "server.flags."
+"""How the paths of options without a field begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +41,11 @@ class Named:
     def optional(self) -> bool:
         """Return whether it need not be there: a word of a command may be anything."""
         return isinstance(self.mark, File) and self.mark.optional
+
+    @property
+    def of_option(self) -> bool:
+        """Return whether an option under `server.flags` names it."""
+        return self.path.startswith(FLAGS)
 
     @property
     def served(self) -> bool:
@@ -49,6 +67,25 @@ def named_in(values: JsonValue) -> Iterator[Named]:
     """Yield the same for the values of a file, also where some of them are wrong."""
     if isinstance(values, dict):
         yield from _named(Stack, values, "", None)
+
+
+def option_file(word: str) -> File | None:
+    """Return the mark of an option of llama-server, with its dashes; None: no file."""
+    found: File | None = None
+    if word.startswith("--"):
+        found = load(f"{_catalogue()}:file_of")(word[2:])
+    return found
+
+
+def long_name(name: str) -> str:
+    """Return the long name of an option under `server.flags`, by any of its names."""
+    found: str = load(f"{_catalogue()}:long_name")(name)
+    return found
+
+
+def _catalogue() -> str:
+    marks = (field.file for field in fields_of(Server).values())
+    return next(mark.catalogue for mark in marks if isinstance(mark, Options))
 
 
 def nested(fields: Flat) -> JsonValue:
@@ -76,12 +113,14 @@ def _named(
             case File(beside=str(other)) if other and values.get(other) is None:
                 pass
             case File() | Folder() as mark:
-                for text in _names(mark, value):
-                    digest = (mark.digest if isinstance(mark, File) else "").format(
-                        path=path, section=above[:-1], name=text
-                    )
-                    yield Named(path, text, mark, marks.effect, digest)
-            case None:
+                yield from _marked(path, mark, value, marks.effect)
+            case Options() if isinstance(value, dict):
+                for option, words in value.items():
+                    if (taken := option_file(f"--{option}")) is not None:
+                        yield from _marked(
+                            f"{path}.{option}", taken, words, marks.effect
+                        )
+            case _:
                 pass
         match field, value:
             case Field(section=type() as one), dict():
@@ -95,6 +134,16 @@ def _named(
                 pass
 
 
+def _marked(
+    path: str, mark: File | Folder, value: JsonValue, effect: Effect
+) -> Iterator[Named]:
+    for text in _names(mark, value):
+        digest = (mark.digest if isinstance(mark, File) else "").format(
+            path=path, section=path.rpartition(".")[0], name=text
+        )
+        yield Named(path, text, mark, effect, digest)
+
+
 def _names(mark: File | Folder, value: JsonValue) -> Iterator[str]:
     """Yield each name in a value that is a string or a list of them."""
     texts = value if isinstance(value, list) else [value]
@@ -102,6 +151,8 @@ def _names(mark: File | Folder, value: JsonValue) -> Iterator[str]:
         match mark:
             case Folder(scheme=scheme) if text.lower().startswith(scheme):
                 yield text[len(scheme) :]
+            case File(scaled=True):
+                yield from mark.names_in(text)
             case File(ending=ending) if text.endswith(ending):
                 # A program of the system is no file of the stack.
                 if not (mark.optional and text.startswith("/")):

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from deployer.stack.checks import checks
 from deployer.stack.fields.marks import leaves
 from deployer.stack.fields.model import Project, Stack, problems_of
 from deployer.stack.fields.values import HERE, File, Folder, JsonValue
-from deployer.stack.files import Named, named_by
+from deployer.stack.files import FLAGS, Named, named_by
 from deployer.stack.project_root import how_to_allow, may_read, root_of
 from deployer.stack.yaml12 import (
     Broken,
@@ -112,6 +112,7 @@ def _stack_without(refused: list[Steps], values: JsonValue) -> Stack | None:
     copy = json.loads(json.dumps(values))
     for path in refused:
         _take_out(copy, path)
+    copy.setdefault("name", "stack")  # so that a wrong name hides nothing else
     try:
         return Stack.model_validate_json(json.dumps(copy))
     except ValidationError:
@@ -140,7 +141,10 @@ def _broken_rules(
 ) -> Iterator[Diagnostic]:
     """Every broken rule, except those that may break only because of what is wrong."""
     apart = [dotted(path) for path in wrong]
-    for it in (*checks(stack), *_unusable(stack, written)):
+    rules = tuple(checks(stack))
+    refused = {it.path for it in rules}
+    files = (it for it in _unusable(stack, written) if it.path not in refused)
+    for it in (*rules, *files):
         if not any(_related(p, it.path) or _related(p, it.needs) for p in apart):
             yield it
 
@@ -164,8 +168,38 @@ def _unusable(stack: Stack, written: Written) -> Iterator[Diagnostic]:
                 name = shown(str(place) if it.mark == Folder(scheme=HERE) else it.name)
                 what = f"`{name}` is outside the project of the stack"
                 yield Diagnostic(it.path, what, how_to_allow(place))
-            elif isinstance(it.mark, File) and (told := _trouble_with(place, it.name)):
+            elif told := (
+                _trouble_with(place, it) or _not_carried(stack, it, place, folder)
+            ):
                 yield Diagnostic(it.path, *told)
+
+
+def _not_carried(
+    stack: Stack, it: Named, place: Path, folder: Path
+) -> tuple[str, str] | None:
+    """Why a file or folder of an option cannot be had where the server runs."""
+    if not it.of_option:
+        return None
+    name = it.path.removeprefix(FLAGS)
+    if place.is_dir() and _real(folder).is_relative_to(_real(place)):
+        what = f"`{name}` names a folder that contains the stack, and what is beside it"
+        return what, "name a folder that contains nothing else"
+    if not ENGINES[stack.engine].abilities.remote:
+        return None
+    where = f"write it for the local engine alone, or leave `{name}` out"
+    if isinstance(it.mark, File) and it.mark.written:
+        return f"what `{name}` writes is lost when a container stops", where
+    if place.is_dir():
+        what = f"`{shown(it.name)}` is a folder, and only files go into a container"
+        return what, where
+    if place.suffix.lower() == ".gguf":
+        what = f"`{shown(it.name)}` is a file of weights, which is too large to send"
+        return f"{what} along with an app", where
+    return None
+
+
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))
 
 
 def _places(it: Named, folder: Path) -> Iterator[Path]:
@@ -178,14 +212,19 @@ def _places(it: Named, folder: Path) -> Iterator[Path]:
         yield folder / it.name
 
 
-def _trouble_with(path: Path, name: str) -> tuple[str, str] | None:
+def _trouble_with(path: Path, it: Named) -> tuple[str, str] | None:
+    name, mark = it.name, it.mark
+    if isinstance(mark, Folder):
+        return None
     try:
-        if path.is_file():
+        if path.is_file() or (mark.folder and path.is_dir()):
             return None
         if path.is_dir():
             return f"`{shown(name)}` is a directory", "name the file in it"
     except OSError:
         return f"`{shown(name)}` cannot be read", ""
+    if mark.written and path.parent.is_dir():
+        return None
     what, hint = missing(path, name)
     return what, hint or "paths are relative to the stack"
 
@@ -206,15 +245,23 @@ class Loaded:
 
 
 def load(
-    path: Path, *, engine: str | None = None, allowed: tuple[Path, ...] = ()
+    path: Path,
+    *,
+    engine: str | None = None,
+    allowed: tuple[Path, ...] = (),
+    unsaved: str | None = None,
+    further: Callable[[Loaded], Iterable[Diagnostic]] | None = None,
 ) -> Loaded:
     """Read a stack and all it extends; ``engine`` wins over the one in the file.
 
     Files that it names lie in its project, or below one of the ``allowed`` folders.
+    What is ``unsaved`` in an editor is read in place of the content of the stack.
+    Where something is wrong, ``further`` judges the rest of the stack, so that one run
+    reports what later stages would refuse, too.
 
     Raises StackError with every problem of every file, sorted by place.
     """
-    layers = read_layers(path, allowed=allowed)
+    layers = read_layers(path, allowed=allowed, unsaved=unsaved)
     if layers.tree is None:
         raise StackError(layers.problems)
     tree = _with_engine(layers.tree, engine, path) if engine else layers.tree
@@ -224,10 +271,20 @@ def load(
     values = plain(tree)
     stack, problems = validated(Written(tree, places, broken, path, allowed), values)
     problems += layers.problems
-    if problems or stack is None:
+    if stack is None:
         raise StackError(problems)
-    notes = _notes(stack, places)
-    return Loaded(stack, places, tuple(layers.sources), _digest(values), notes)
+    sources, notes = tuple(layers.sources), _notes(stack, places)
+    loaded = Loaded(stack, places, sources, _digest(values), notes)
+    if problems:
+        wrong = [it.path for it in problems]
+        rest = further(loaded) if further is not None else ()
+        apart = [
+            it
+            for it in rest
+            if not any(_related(p, it.path) or _related(p, it.needs) for p in wrong)
+        ]
+        raise StackError([*problems, *apart])
+    return loaded
 
 
 def _with_engine(tree: Table, engine: str, path: Path) -> Table:

@@ -9,7 +9,7 @@ events are read one by one, so depth and aliases are bounded before they cost.
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeAlias
@@ -565,6 +565,11 @@ def text_of(path: Path, *, file: str, asked: Place) -> str:
         data = read_regular(path, LARGEST_FILE + 1)
     except (OSError, ValueError) as error:
         raise UnreadableError(_trouble(path, file, asked, error)) from error
+    return decoded(data, file)
+
+
+def decoded(data: bytes, file: str) -> str:
+    """The text of a content; raises UnreadableError where it is none."""
     if len(data) > LARGEST_FILE:
         what = f"`{shown(file)}` is larger than 1 MiB"
         hint = "a stack is a few kilobytes: is this the file you mean?"
@@ -583,6 +588,26 @@ def text_of(path: Path, *, file: str, asked: Place) -> str:
         place = _end_of(text[: found.start()], file)
         raise UnreadableError(Diagnostic("", what, "remove it", place=place))
     return text
+
+
+_BRACKETS: Mapping[type, Callable[[str], str]] = {
+    yaml.FlowMappingStartToken: lambda within: f"{within}{{",
+    yaml.FlowSequenceStartToken: lambda within: f"{within}[",
+    yaml.FlowMappingEndToken: lambda within: within[:-1],
+    yaml.FlowSequenceEndToken: lambda within: within[:-1],
+}
+
+
+def open_brackets(text: str) -> str:
+    """Return the brackets that are open at the end of a text."""
+    within = ""
+    try:
+        for token in yaml.scan(text):
+            if change := _BRACKETS.get(type(token)):
+                within = change(within)
+    except yaml.YAMLError:
+        pass  # what is wrong stands at the end, where the cursor is
+    return within
 
 
 def missing(path: Path, text: str) -> tuple[str, str]:
@@ -638,10 +663,13 @@ class Layers:
     problems: list[Diagnostic] = field(default_factory=list)
 
 
-def read_layers(path: Path, *, allowed: tuple[Path, ...] = ()) -> Layers:
+def read_layers(
+    path: Path, *, allowed: tuple[Path, ...] = (), unsaved: str | None = None
+) -> Layers:
     """Read a stack and all it extends; problems of every file are collected.
 
     Bases lie in the project of the stack, or below one of the ``allowed`` folders.
+    What is ``unsaved`` in an editor is read in place of the content of the stack.
     """
     layers = Layers()
     try:
@@ -653,7 +681,7 @@ def read_layers(path: Path, *, allowed: tuple[Path, ...] = ()) -> Layers:
     except _NOT_A_PATH:
         what = f"`{shown(str(path))}` is not a path"
         return Layers(problems=[Diagnostic("", what, place=Place(shown(str(path))))])
-    reader = _Reader(layers, (root, *allowed))
+    reader = _Reader(layers, (root, *allowed), unsaved)
     tree = reader.read(path, (), Place(str(path)))
     if not reader.unreadable:
         layers.tree = tree
@@ -663,8 +691,11 @@ def read_layers(path: Path, *, allowed: tuple[Path, ...] = ()) -> Layers:
 class _Reader:
     """Reads each file once, however many extend it."""
 
-    def __init__(self, layers: Layers, roots: tuple[Path, ...]) -> None:
+    def __init__(
+        self, layers: Layers, roots: tuple[Path, ...], unsaved: str | None
+    ) -> None:
         self.unreadable = False
+        self._unsaved = unsaved
         self._layers = layers
         self._roots = roots
         self._known: dict[Path, Table] = {}
@@ -679,7 +710,10 @@ class _Reader:
     def _fresh(self, path: Path, chain: tuple[Path, ...], asked: Place) -> Table:
         file = str(path)
         try:
-            text = text_of(path, file=file, asked=asked)
+            if self._unsaved is not None and chain == (path,):
+                text = decoded(self._unsaved.encode(), file)
+            else:
+                text = text_of(path, file=file, asked=asked)
             self._layers.sources.append(path)
             own, problems = parse(text, file)
         except UnreadableError as error:

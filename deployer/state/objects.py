@@ -51,15 +51,17 @@ from deployer.planning.state import State
 from deployer.stack.addresses import is_loopback
 from deployer.state import KEPT
 from deployer.state.files import (
+    from_json,
+    is_newer,
     quoted,
     refuse_other,
     rescue,
     serials_named,
     stacks_named,
+    to_json,
     unnoticed,
     utc_now,
 )
-from deployer.state.form import from_json, is_newer, to_json
 from deployer.state.lock import Holder, holder_from_json, holder_to_json, this_process
 from deployer.system.files import replace_file
 

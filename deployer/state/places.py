@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
+from deployer import install_command
 from deployer.errors import UsageError
 from deployer.state import KEPT, StateStore
 from deployer.state.files import FileStateStore, list_stacks, unnoticed
@@ -111,7 +112,7 @@ def _bucket(place: StatePlace) -> "ObjectBucket":
     except ModuleNotFoundError as error:
         raise UsageError(
             f"a state at `{place.scheme}://` needs `{error.name}`",
-            hint="install it: `pip install 'deployer[remote]'`",
+            hint=f"install it: `{install_command('remote')}`",
         ) from error
     return open_bucket(f"{place.scheme}://{place.where}", place.options)
 

@@ -8,16 +8,18 @@ from pathlib import Path
 from deployer.artefacts import lock_file
 from deployer.engines.contract import Endpoint, Engine
 from deployer.engines.registry import ENGINES
-from deployer.errors import GateError
+from deployer.errors import GateError, UsageError
 from deployer.planning.events import Event, Say, Used, Verdict
-from deployer.planning.state import Record, State
+from deployer.planning.state import Record, Release, State, node_of
 from deployer.planning.steps import steps_of
 from deployer.stack.fields.values import Flat
 from deployer.state import StateStore
 from deployer.usecases import plan_file, runs, steps
-from deployer.usecases.context import deployed, gc_roots, hosts
+from deployer.usecases.context import gc_roots, hosts
+from deployer.usecases.context.deployed import deployed, locked, name_of
 from deployer.usecases.context.settings import Options, Settings
-from deployer.usecases.plan import Planned, plan, settled
+from deployer.usecases.plan import Planned, drift_of, plan, settled
+from deployer.usecases.steps import preflight
 
 _KEEP = 3
 """Releases kept where no server is left to say how many."""
@@ -55,8 +57,8 @@ def apply_stack(
     Raises what `usecases.steps.apply` and planning raise, and LockedError where the
     lock is not free within the time that the settings give it.
     """
-    name = deployed.name_of(stack_file, settings, cached=options.cached)
-    with deployed.locked(stack_file, name, settings, say, operation="apply"):
+    name = name_of(stack_file, settings, cached=options.cached)
+    with locked(stack_file, name, settings, say, operation="apply"):
         planned = plan(stack_file, settings, options, say)
         hosts.refuse_elsewhere(planned.state, settings, stack_file)
         if saved is not None:
@@ -167,3 +169,43 @@ def _expected(planned: Planned, record: Record) -> Flat:
         for fields in (*made_from, record.fields)
         for p, value in fields.items()
     }
+
+
+def rollback(
+    stack_file: Path,
+    settings: Settings,
+    number: int | None,
+    say: Say,
+    confirm: Confirm,
+) -> Applied | None:
+    """Promote an earlier release again, from the state alone; None if declined."""
+    name = deployed(stack_file, settings, thoroughly=True).state.stack
+    with locked(stack_file, name, settings, say, operation="rollback"):
+        found = deployed(stack_file, settings, thoroughly=True)
+        release = earlier(found.state, number)
+        graph = {a: node_of(r) for a, r in release.records.items()}
+        remote = ENGINES[found.state.engine].abilities.remote
+        drift = () if remote else drift_of(stack_file, settings, found.state, graph)
+        planned = found.plan_to(graph, drift)
+        preflight(found.engine, steps_of(planned.plan))
+        if not planned.plan.is_empty and not confirm(planned):
+            return None
+        cause = f"rollback to {release.number}"
+        return carry_out(stack_file, settings, planned, found.engine, say, cause=cause)
+
+
+def earlier(state: State, number: int | None) -> Release:
+    """The release to roll back to: the one before the live one, unless named."""
+    live = state.live_release.number if state.live_release else 0
+    if number is None:
+        before = [r for r in state.releases if r.number != live]
+        if not before:
+            raise UsageError(
+                f"stack `{state.stack}` has no earlier release to roll back to",
+                hint="`deployer history` lists the retained releases",
+            )
+        return before[-1]
+    if (found := state.release(number)) is not None:
+        return found
+    kept = ", ".join(str(r.number) for r in state.releases) or "none"
+    raise UsageError(f"release {number} is not retained", hint=f"retained: {kept}")

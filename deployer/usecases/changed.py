@@ -9,6 +9,7 @@ of it removes what is live.
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -105,7 +106,8 @@ def _compared(
     if layers.tree is None or layers.problems:
         return Subject(file)  # planning it tells what is wrong
     values = plain(layers.tree)
-    if touched.intersection(map(os.path.realpath, _beside(file, values))):
+    beside = {os.path.realpath(path) for path in _beside(file, values)}
+    if any(path in beside or _below(path, beside) for path in touched):
         return Subject(file)
     if not touched.intersection(os.path.realpath(source) for source in layers.sources):
         return None
@@ -119,6 +121,10 @@ def _compared(
         )
         return Subject(file, note=note)
     return None if plain(old.tree) == values else Subject(file)
+
+
+def _below(path: str, folders: AbstractSet[str]) -> bool:
+    return any(path.startswith(f"{folder}{os.sep}") for folder in folders)
 
 
 def _beside(file: Path, values: JsonValue) -> Iterator[Path]:

@@ -10,6 +10,9 @@ from deployer.engines.contract import Endpoint, Engine, Observation
 from deployer.engines.place import Keys
 from deployer.errors import AuthError, EngineError, UsageError
 from deployer.gates import GATES, gate_of
+from deployer.gates.checks.server import context_per_slot
+from deployer.gates.harness.client import Comeback, Loading, Process, Target
+from deployer.gates.harness.conversation import Conversation
 from deployer.gates.harness.runner import (
     GateEvent,
     GateRequest,
@@ -17,11 +20,11 @@ from deployer.gates.harness.runner import (
     Waiting,
     run_gates,
 )
-from deployer.gates.harness.target import Comeback, Loading, Process, Target
 from deployer.planning.events import AtWork, Event, Judged, Say, Verdict
 from deployer.planning.plan import GATES_PREFIX, gates_of
 from deployer.planning.resources import Kind
 from deployer.planning.state import Record
+from deployer.show.client_configs import Live
 from deployer.stack.fields.gate_options import Gate, Gates
 from deployer.stack.fields.values import Flat, JsonValue
 from deployer.usecases.context.deployed import deployed
@@ -327,3 +330,77 @@ def _checked(
         fail_fast=checking.fail_fast,
     )
     return Checked(target.url, verdicts)
+
+
+def live_of(stack_file: Path, settings: Settings) -> Live:
+    """Return what clients need to know; raises UsageError where nothing is live."""
+    found = deployed(stack_file, settings)
+    end = found.engine.endpoint(found.server, candidate=False)
+    fields = release_fields(found.state.live)
+    alias = fields.get("model.alias")
+    return Live(
+        stack=found.state.stack,
+        url=end.url,
+        model=alias if isinstance(alias, str) else found.state.stack,
+        api_key_env=end.api_key_env,
+        context=_context(fields),
+    )
+
+
+def _context(fields: Flat) -> int | None:
+    """Return what one slot has: all of them share what the stack states."""
+    whole, parallel = fields.get("server.ctx_size"), fields.get("server.parallel")
+    if not isinstance(whole, int) or not whole:
+        return None
+    slots = parallel if isinstance(parallel, int) and parallel > 0 else None
+    unified = fields.get("server.kv_unified") is True
+    return context_per_slot(whole, slots, unified=unified)
+
+
+@dataclass(frozen=True, slots=True)
+class Chatting:
+    """How it is talked with the server."""
+
+    system: str = ""
+    budget: int | None = None
+    """Tokens to think with; None: as the server does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A conversation, and who it is with."""
+
+    conversation: Conversation
+    name: str
+    url: str
+
+
+def chat_with(stack_file: Path, settings: Settings, chatting: Chatting) -> Opened:
+    """A conversation with the live release; raises UsageError where there is none."""
+    live = live_of(stack_file, settings)
+    found = deployed(stack_file, settings)
+    endpoint = found.engine.endpoint(found.server, candidate=False)
+    folder = stack_file.parent.absolute()
+    conversation = Conversation(
+        target_of(endpoint, settings.keys(folder), {}),
+        model=live.model,
+        system=chatting.system,
+        budget=chatting.budget,
+        hint=f"`deployer status {stack_file}` says how it is, `deployer logs` why",
+    )
+    release = found.state.releases[-1].number if found.state.releases else 0
+    return Opened(conversation, f"{live.stack} · release {release}", live.url)
+
+
+def chat_at(
+    url: str, api_key_env: str | None, settings: Settings, chatting: Chatting
+) -> Opened:
+    """A conversation with any llama-server."""
+    endpoint = Endpoint(url=url, api_key_env=api_key_env)
+    conversation = Conversation(
+        target_of(endpoint, settings.keys(), {}),
+        system=chatting.system,
+        budget=chatting.budget,
+        hint="look at the log of the server",
+    )
+    return Opened(conversation, "llama-server", url)

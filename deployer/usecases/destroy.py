@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from deployer.engines.local.folders import stack_folder
+from deployer.engines.local.supervise.find import stack_folder
 from deployer.engines.local.supervise.survivors import ended_runs, holders, remove_runs
 from deployer.engines.registry import ENGINES
 from deployer.errors import StateError

@@ -9,15 +9,15 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
+from deployer import install_command
 from deployer.artefacts import lock_file
-from deployer.diagnostics import Diagnostic, Severity
+from deployer.diagnostics import UNCERTAIN, Diagnostic, Severity
 from deployer.engines.place import doctor, doctor_server
 from deployer.engines.registry import ENGINES
 from deployer.errors import DeployerError, LockedError, StackError, UsageError, error_of
-from deployer.gates.harness.answers import Answer
-from deployer.gates.harness.client import Client, Unanswered, connected
-from deployer.gates.harness.target import Target
-from deployer.llama.known.symptoms import symptoms_in
+from deployer.gates.harness.answers import Answer, excerpt
+from deployer.gates.harness.client import Client, Target, Unanswered, connected
+from deployer.llama.known.symptoms import read_log
 from deployer.stack.checks import NEW_KEY, key_problem
 from deployer.stack.fields.model import Stack
 from deployer.stack.fields.values import show_bytes
@@ -28,10 +28,8 @@ from deployer.system.files import read_regular
 from deployer.usecases.context.deployed import deployed
 from deployer.usecases.context.settings import Settings
 from deployer.usecases.reading.read_stack import (
-    notices_of,
+    findings_of,
     number_of,
-    refuse_build,
-    refuse_options,
 )
 
 
@@ -204,8 +202,12 @@ def _build(
 
 
 def read(lines: Iterable[str], name: str) -> tuple[Diagnostic, ...]:
-    """Every known symptom of a log."""
-    found = tuple(
+    """Every known symptom of a log, and the failures that are not known here."""
+    found = read_log(lines)
+    if found.empty:
+        hint = "name the log of the server; `deployer logs STACK` prints it"
+        return (Diagnostic("log", f"{name}: nothing to read", hint),)
+    known = (
         Diagnostic(
             "log",
             f"{name}:{seen.line}: {seen.symptom.meaning}{_times(seen.times)}",
@@ -213,9 +215,17 @@ def read(lines: Iterable[str], name: str) -> tuple[Diagnostic, ...]:
             seen.symptom.severity,
             seen.symptom.id,
         )
-        for seen in symptoms_in(lines)
+        for seen in found.seen
     )
-    return found or (fine("log", f"{name} shows no known issue"),)
+    unknown = (
+        Diagnostic(
+            "log",
+            f"{name}: not known to deployer: line {it.line}: `{excerpt(it.text, 200)}`",
+            "search for it at github.com/ggml-org/llama.cpp/issues",
+        )
+        for it in found.unknown
+    )
+    return (*known, *unknown) or (fine("log", f"{name} shows no known issue"),)
 
 
 def _times(count: int) -> str:
@@ -275,7 +285,7 @@ def _extra(module: str, extra: str, what_for: str) -> Diagnostic:
     if find_spec(module) is not None:
         return fine("machine", module)
     what = f"`{module}` is not installed: {what_for} needs it"
-    return Diagnostic("machine", what, f"pip install 'deployer[{extra}]'")
+    return Diagnostic("machine", what, install_command(extra))
 
 
 def server_program(stack: Stack, file: Path) -> Iterator[Diagnostic]:
@@ -293,7 +303,9 @@ def server_program(stack: Stack, file: Path) -> Iterator[Diagnostic]:
     path = file.parent / stack.llama_cpp.binary
     try:
         check_binary(path, here=this_platform())
-        yield fine("machine", f"{path} is a program for this machine")
+        what = f"{path} is a program for this machine, of an unknown build"
+        hint = f"`{path} --version` reports it; the stack says {stack.llama_cpp.tag}"
+        yield Diagnostic("machine", what, hint, Severity.NOTE)
     except DeployerError as error:
         yield wrong("machine", error)
 
@@ -387,30 +399,21 @@ def patient_of(file: Path, settings: Settings) -> Patient:
     try:
         loaded = load(file, allowed=settings.allowed)
     except StackError as error:
-        return Patient(file, None, None, tuple(_told(error)))
+        return Patient(file, None, None, tuple(_told(error.problems)))
     try:
         locked = lock_file.read(lock_file.lock_path(file))
     except DeployerError as error:
         return Patient(file, loaded, None, (wrong("stack", error),))
     build = number_of(loaded.stack, locked)
-    found = tuple(_static(loaded, build))
-    if all(f.severity in (Severity.FINE, Severity.NOTE) for f in found):
+    found = tuple(_told(findings_of(loaded, build)))
+    good = (Severity.FINE, Severity.NOTE)
+    if all(f.severity in good and f.code != UNCERTAIN for f in found):
         found = (fine("stack", f"{file} is valid"), *found)
     return Patient(file, loaded, build, found)
 
 
-def _static(loaded: Loaded, build: int | None) -> Iterator[Diagnostic]:
-    for refuse in (refuse_options, refuse_build):
-        try:
-            refuse(loaded)
-        except StackError as error:
-            yield from _told(error)
-    for notice in notices_of(loaded, build):
-        yield replace(notice, path="stack", what=f"{notice.place}: {notice.what}")
-
-
-def _told(error: StackError) -> Iterator[Diagnostic]:
-    for problem in error.problems:
+def _told(problems: Iterable[Diagnostic]) -> Iterator[Diagnostic]:
+    for problem in problems:
         yield replace(problem, path="stack", what=f"{problem.place}: {problem.what}")
 
 

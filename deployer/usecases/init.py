@@ -34,13 +34,17 @@ def start_project(path: Path, template: str) -> Iterator[Path]:
         )
     schema = path.parent.parent / "schema" / "stack.schema.json"
     example, ignore = path.with_name(".env.example"), path.with_name(".gitignore")
-    for file in (path, schema, example, ignore):
+    named = TEMPLATES[template].beside
+    beside = path.with_name(Path(named).name) if named else None
+    for file in (path, schema, example, ignore, *([beside] if beside else [])):
         contained(path.parent.parent, file)
     path.parent.mkdir(parents=True, exist_ok=True)
-    package, _, resource = TEMPLATES[template].file.partition(":")
-    text = (files(package) / resource).read_text("utf-8")
-    path.write_text(text.replace("NAME", _name(path)), encoding="utf-8")
+    text = _resource(TEMPLATES[template].file).replace("NAME", _name(path))
+    path.write_text(text, encoding="utf-8")
     yield path
+    if beside is not None and not beside.exists():
+        beside.write_text(_resource(named), encoding="utf-8")
+        yield beside
     if not schema.exists():
         yield _write_schema(schema)
     if not example.exists():
@@ -48,6 +52,12 @@ def start_project(path: Path, template: str) -> Iterator[Path]:
         yield example
     if _ignore(ignore):
         yield ignore
+
+
+def _resource(named: str) -> str:
+    """Return the text of a file ``package:path``."""
+    package, _, resource = named.partition(":")
+    return (files(package) / resource).read_text("utf-8")
 
 
 def _name(path: Path) -> str:

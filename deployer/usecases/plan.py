@@ -21,7 +21,7 @@ from deployer.usecases.reading.prepared import Cache, Prepared
 if TYPE_CHECKING:
     from deployer.planning.events import Watch
     from deployer.planning.facts import Facts
-    from deployer.planning.fit import Fit
+    from deployer.planning.plan import Fit
 
 UNSEEN_STATE = "the state was not read (--without-state)"
 """Said of plans that were made without asking what is deployed."""
@@ -162,7 +162,7 @@ def _options(build: Change) -> Iterator[str]:
     before, after = map(_number, (build.before, build.after))
     if before is None or after is None or before == after:
         return
-    from deployer.llama.flags.explain import diff  # noqa: PLC0415 - only for another build
+    from deployer.llama.explain import diff  # noqa: PLC0415 - only for another build
 
     found = diff(before, after)
     counts = (

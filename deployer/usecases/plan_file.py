@@ -23,7 +23,7 @@ from deployer.artefacts.json_files import (
 )
 from deployer.diagnostics import Place
 from deployer.errors import StalePlanError, UsageError
-from deployer.llama.flags.catalogue import catalogue_digest
+from deployer.llama.catalogue import catalogue_digest
 from deployer.planning.plan import Plan, Reason, make_plan
 from deployer.planning.resources import LOCK, StackFile, digest
 from deployer.show.text import show

@@ -8,8 +8,7 @@ from pathlib import Path
 from deployer.errors import DeployerError, StalePlanError, StateError, UsageError
 from deployer.planning.state import State
 from deployer.state import StateStore
-from deployer.state.files import rescued
-from deployer.state.form import from_json, to_json
+from deployer.state.files import from_json, rescued, to_json
 from deployer.state.places import place_at, stacks_at, store_at
 from deployer.system.files import guarded, read_regular, replace_file
 from deployer.usecases.context.deployed import name_of

@@ -1,12 +1,22 @@
 """Moving a stack to another build: what that means, and the change to its files."""
 
 import difflib
-from collections.abc import Iterator
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
+from typing import Final
 
+from packaging.markers import Marker
+from packaging.requirements import Requirement
+from packaging.version import InvalidVersion, Version
+
+from deployer import DISTRIBUTION, __version__
 from deployer.artefacts import lock_file
-from deployer.diagnostics import Diagnostic, place_of
+from deployer.artefacts.sources.pypi import Newest, newest
+from deployer.diagnostics import Diagnostic, Severity, place_of
 from deployer.errors import DeployerError, UsageError
 from deployer.llama.build.trees import (
     Source,
@@ -15,22 +25,24 @@ from deployer.llama.build.trees import (
     check_patches,
 )
 from deployer.llama.build.trees import number_of as tag_to_number
-from deployer.llama.flags.catalogue import Standing, catalogue, problems_of
+from deployer.llama.catalogue import Standing, catalogue, problems_of
 from deployer.llama.git import newest_build
 from deployer.llama.known.tables import newer, older
 from deployer.llama.known.traps import changes_between, traps_of
 from deployer.llama.patches import Outcome, Patch, PatchVerdict, load_patches
-from deployer.planning.argv import FLAGS_PREFIX, words_by_field
+from deployer.planning.argv import words_by_field
 from deployer.planning.events import Watch
 from deployer.planning.facts import UPSTREAM, Facts
 from deployer.stack.edits import Edit, Remove, Rename, SetValue, applied, edited
 from deployer.stack.fields.marks import leaves
 from deployer.stack.fields.model import Stack
 from deployer.stack.fields.values import JsonValue
+from deployer.stack.files import FLAGS
 from deployer.stack.load import Loaded, load
 from deployer.stack.yaml12 import Steps, parse, plain
 from deployer.system.files import read_regular
 from deployer.usecases.context.settings import Settings, patches_folder
+from deployer.usecases.context.stack_files import name_in, stack_files, text_of
 from deployer.usecases.reading.read_stack import number_of
 
 _NEEDLESS = (Outcome.UPSTREAM, Outcome.APPLIED, Outcome.NOT_APPLICABLE)
@@ -143,6 +155,11 @@ class Upgrade:
     files: tuple[Rewritten, ...]
     """Those that change."""
 
+    @property
+    def certain(self) -> bool:
+        """Return whether everything that was judged is known of both builds."""
+        return all(line.sign != "?" for line in self.lines)
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
@@ -167,7 +184,7 @@ def upgrade(
     old, new = number_of(loaded.stack, locked), tag_to_number(tag)
     tree = watch if wanted.with_tree else None
     moves = patch_moves(loaded, stack_file, settings, tag, tree)
-    flags = tuple(_flag_edits(loaded.stack, old, new))
+    flags = (*_unknown(old, new), *_flag_edits(loaded.stack, old, new))
     pinned = tuple(_pin_edits(loaded.stack, tag))
     edits = [edit for edit, _ in pinned if edit is not None]
     edits += [move.edit for move in moves if move.edit]
@@ -236,6 +253,13 @@ def _patch_lines(moves: tuple[Move, ...]) -> Iterator[Line]:
         yield Line("patches", "-" if move.edit else move.sign, move.text, move.hint)
 
 
+def _unknown(old: int | None, new: int | None) -> Iterator[tuple[Edit | None, Line]]:
+    """The builds of the two whose options are not known."""
+    for build in (old, new):
+        if build is not None and (beyond := catalogue(build).beyond):
+            yield None, Line("flags", "?", f"{beyond}: options are uncertain")
+
+
 def _flag_edits(
     stack: Stack, old: int | None, new: int | None
 ) -> Iterator[tuple[Edit | None, Line]]:
@@ -249,12 +273,16 @@ def _flag_edits(
     }
     for problem in problems_of(tuple(words.items()), new):
         again = " (it was so before)" if problem.path in before else ""
-        if not problem.path.startswith(FLAGS_PREFIX):
+        if not problem.path.startswith(FLAGS):
             text = f"{problem.path}: {problem.what}{again}"
-            yield None, Line("flags", "✖", text, problem.hint)
+            sign = "✖" if problem.severity is Severity.ERROR else "?"
+            yield None, Line("flags", sign, text, problem.hint)
+            continue
+        if problem.severity is not Severity.ERROR:
+            yield None, Line("flags", "?", problem.what, problem.hint)
             continue
         name, *values = words[problem.path]
-        path: Steps = ("server", "flags", problem.path.removeprefix(FLAGS_PREFIX))
+        path: Steps = ("server", "flags", problem.path.removeprefix(FLAGS))
         edit = _instead(path, name, values, new)
         if edit is None:
             yield None, Line("flags", "✖", problem.what, problem.hint)
@@ -365,3 +393,145 @@ def _proven(path: Path, edits: list[Edit]) -> Rewritten:
 def _values(text: str, path: Path) -> JsonValue:
     table, _ = parse(text, str(path))
     return plain(table)
+
+
+_ABOUT: Final = "llama.cpp"
+"""What ours is about; another project may have the name on an index."""
+_INDEX: Final = "`pip config list` shows which index is asked"
+_EXTRA: Final = re.compile(r"""extra == ["']([^"']+)["']""")
+_DEVELOPMENT: Final = "dev"
+"""The extra that users do not install."""
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """Everything that was looked at."""
+
+    findings: tuple[Diagnostic, ...]
+    newest: str | None
+    """On the index; None where that is unknown."""
+
+    @property
+    def newer(self) -> bool:
+        """Whether the index has a newer one."""
+        return self.newest is not None and Version(self.newest) > Version(__version__)
+
+
+def look(paths: Sequence[Path], settings: Settings) -> Looked:
+    """Ask the index, and look at what is installed, at states and at lock files."""
+    found, told = _newest(settings)
+    files = [(file, name_in(text_of(file))) for file in stack_files(paths)]
+    named = [(file, name) for file, name in files if name is not None]
+
+    def state(file: Path, name: str) -> bool:
+        return settings.states(file, name).read() is not None
+
+    def lock(file: Path, _name: str) -> bool:
+        return lock_file.read(lock_file.lock_path(file)) is not None
+
+    findings = [told, *_dependencies()]
+    if named:
+        findings += [*_read("states", named, state), *_read("lock files", named, lock)]
+    return Looked(tuple(findings), found)
+
+
+def compare(found: Newest, here: str) -> Diagnostic:
+    """Return what the newest version of an index means for this one."""
+    try:
+        there = Version(found.version)
+    except InvalidVersion:
+        return Diagnostic("newest", "the index tells a version that is none")
+    if not any(_ABOUT in text for text in (found.summary, *found.keywords)):
+        why = f"`{DISTRIBUTION}` on the index is another project: {found.summary}"
+        return Diagnostic("newest", why, _INDEX)
+    if there > Version(here):
+        what = f"{found.version} is there"
+        return Diagnostic("newest", what, _how_to_upgrade(), Severity.FINE)
+    what = f"the index has {found.version}, and none that is newer"
+    return Diagnostic("newest", what, severity=Severity.FINE)
+
+
+def out_of_bounds(
+    wanted: Sequence[str], installed: Callable[[str], str | None]
+) -> Iterator[Diagnostic]:
+    """What is installed and too old or too new, or lacks; of extras what is there."""
+    for text in wanted:
+        requirement = Requirement(text)
+        marker = requirement.marker
+        extra = marker is not None and not marker.evaluate({"extra": ""})
+        if extra and not _is_for_users(marker):
+            continue
+        found = installed(requirement.name)
+        if found is None and extra:
+            continue
+        if found is None or not requirement.specifier.contains(found, prereleases=True):
+            has = f"is {found}" if found else "is not installed"
+            why = f"`{requirement.name}` {has}, and has to be {requirement.specifier}"
+            wants = f"{requirement.name}{requirement.specifier}"
+            hint = f"python -m pip install '{wants}'"
+            yield Diagnostic("dependencies", why, hint)
+
+
+def _is_for_users(marker: Marker | None) -> bool:
+    """Return whether an extra that users install asks for it, on this machine."""
+    names = set(_EXTRA.findall(str(marker))) - {_DEVELOPMENT}
+    return any(marker.evaluate({"extra": n}) for n in names if marker is not None)
+
+
+def _newest(settings: Settings) -> tuple[str | None, Diagnostic]:
+    try:
+        found = newest(DISTRIBUTION, environment=settings.environment)
+    except DeployerError as error:
+        why = f"unknown: {error.message}"
+        return None, Diagnostic("newest", why, _INDEX)
+    finding = compare(found, __version__)
+    return found.version if finding.severity is Severity.FINE else None, finding
+
+
+def _how_to_upgrade() -> str:
+    """Return what to type, by how this one was installed."""
+    parts = Path(sys.prefix).parts
+    if "pipx" in parts:
+        return f"pipx upgrade {DISTRIBUTION}"
+    if "uv" in parts and "tools" in parts:
+        return f"uv tool upgrade {DISTRIBUTION}"
+    return f"python -m pip install --upgrade {DISTRIBUTION}"
+
+
+def _dependencies() -> Iterator[Diagnostic]:
+    try:
+        wanted = requires(DISTRIBUTION) or []
+    except PackageNotFoundError:
+        why = "unknown: this deployer is not installed as a package"
+        yield Diagnostic("dependencies", why)
+        return
+    wrong = tuple(out_of_bounds(wanted, _installed))
+    yield from wrong
+    if not wrong:
+        what = "all within their bounds"
+        yield Diagnostic("dependencies", what, severity=Severity.FINE)
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _read(
+    about: str,
+    named: Sequence[tuple[Path, str]],
+    there: Callable[[Path, str], bool],
+) -> Iterator[Diagnostic]:
+    """Yield whether this version reads them; what it cannot read says why."""
+    count, wrong = 0, False
+    for file, name in named:
+        try:
+            count += there(file, name)
+        except DeployerError as error:
+            wrong = True
+            yield Diagnostic(about, error.message, error.hint)
+    if not wrong:
+        what = f"{count} there, and this version reads them"
+        yield Diagnostic(about, what, severity=Severity.FINE)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deployer.artefacts import lock_file
-from deployer.diagnostics import Diagnostic
+from deployer.diagnostics import UNCERTAIN, Diagnostic
 from deployer.engines.place import render
 from deployer.errors import UsageError
 from deployer.planning.events import Watch, unwatched
@@ -25,11 +25,25 @@ class Valid:
     notes: tuple[str, ...]
     notices: tuple[Diagnostic, ...]
 
+    @property
+    def certain(self) -> bool:
+        """Return whether everything was checked; an unknown build leaves options."""
+        return all(it.code != UNCERTAIN for it in self.notices)
+
 
 def validate(
-    stack_file: Path, settings: Settings, engine: str | None, *, cached: bool = True
+    stack_file: Path,
+    settings: Settings,
+    engine: str | None,
+    *,
+    cached: bool = True,
+    unsaved: str | None = None,
 ) -> Valid:
-    """Check a stack file offline; raises StackError with every problem."""
+    """Check a stack file offline; raises StackError with every problem.
+
+    What is ``unsaved`` in an editor is checked in place of the content of the file.
+    """
+    cached = cached and unsaved is None
     cache = Cache(settings.home, settings.environment)
     known = cache.find(stack_file, engine) if cached else None
     if known is not None:
@@ -37,17 +51,20 @@ def validate(
     from deployer.stack.load import load  # noqa: PLC0415 - the model is slow to import
     from deployer.usecases.reading.read_stack import (  # noqa: PLC0415 - as above
         number_of,
-        refuse_build,
-        refuse_options,
-        refuse_traps,
+        refusals_of,
+        refuse,
     )
     from deployer.usecases.reading.weights import known_offline  # noqa: PLC0415 - as above
 
-    loaded = load(stack_file, engine=engine, allowed=settings.allowed)
-    refuse_options(loaded)
-    refuse_build(loaded)
+    loaded = load(
+        stack_file,
+        engine=engine,
+        allowed=settings.allowed,
+        unsaved=unsaved,
+        further=refusals_of,
+    )
     locked = lock_file.read(lock_file.lock_path(stack_file))
-    notices = refuse_traps(loaded, number_of(loaded.stack, locked))
+    notices = refuse(loaded, number_of(loaded.stack, locked))
     return Valid((*loaded.notes, *known_offline(loaded, stack_file)), notices)
 
 

@@ -31,7 +31,7 @@ def page() -> str:
 
 def _sections() -> Iterator[str]:
     """Fields of the stack itself first, then a heading for each section."""
-    found = tuple(entries())
+    found = entries()
     yield from ("", "## The stack itself")
     for entry in found:
         if "." not in entry.path and entry.below is None:

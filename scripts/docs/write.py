@@ -6,7 +6,7 @@ from typing import Final
 
 from deployer.llama.known import traps
 from deployer.llama.known.symptoms import markdown
-from scripts.docs import cli_page, gate_pages, stack_page
+from scripts.docs import cli_page, diagrams, gate_pages, stack_page
 
 DOCS: Final = Path(__file__).parents[2] / "docs"
 
@@ -15,6 +15,7 @@ PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "reference/cli.md": cli_page.page,
     "runbook.md": markdown,
     "traps.md": traps.markdown,
+    **diagrams.DIAGRAMS,
     **gate_pages.pages(),
 }
 """Every page that a program writes, or a part of it, by name below `docs/`."""

@@ -40,7 +40,8 @@ def test_a_healthy_stack_has_nothing_wrong(live: Project) -> None:
     found = look(live, "stacks/demo.yaml", code=0)
 
     # The ready-made binary does not know its number, the model's template is early.
-    assert set(found) <= {"no-build-number", "outdated-template"}
+    assert set(found) <= {"machine", "no-build-number", "outdated-template"}
+    assert found["machine"][1].endswith("for this machine, of an unknown build")
     assert "error" not in {grade for grade, _ in found.values()}
 
 
@@ -135,6 +136,17 @@ def test_a_log_is_read_from_a_file_or_from_stdin(paper: Project) -> None:
     assert named["unknown-architecture"][1].startswith("server.log:")
     assert piped.code == 1
     assert "set `llama_cpp.tag` to a newer build" in piped.out
+
+
+def test_an_unknown_failure_and_an_empty_log_are_errors(paper: Project) -> None:
+    (paper.folder / "server.log").write_text("listening\nCUDA error: new\n", "utf-8")
+    (paper.folder / "empty.log").write_text("", "utf-8")
+    unknown = paper.run("doctor", "--logs", "server.log")
+    empty = paper.run("doctor", "--logs", "empty.log")
+
+    assert unknown.code == empty.code == 1
+    assert "not known to deployer: line 2: `CUDA error: new`" in unknown.out
+    assert "empty.log: nothing to read" in empty.out
 
 
 def test_the_log_of_a_healthy_run_is_fine(paper: Project) -> None:

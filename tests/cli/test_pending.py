@@ -8,7 +8,7 @@ from deployer.errors import PendingError
 from deployer.planning.plan import make_plan
 from deployer.planning.state import Begun, Loose, State
 from deployer.planning.steps import Resume, Retire, steps_of
-from deployer.state.form import to_json
+from deployer.state.files import to_json
 from deployer.usecases.context.settings import Pending
 from deployer.usecases.plan import Planned, settled
 from deployer.usecases.reading.prepared import Prepared

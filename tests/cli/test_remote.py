@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import pytest
 
-from deployer.state.form import from_json, to_json
+from deployer.state.files import from_json, to_json
 from deployer.state.objects import ObjectStateStore
 from tests.applying import GATED, Desk
 from tests.cli.project import COMMAND, STACK, Done, Project, finished, read_until

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from deployer.planning.state import State
-from deployer.state.form import from_json, to_json
+from deployer.state.files import from_json, to_json
 from tests.applying import GATED, WIDER, Desk
 from tests.cli.project import STACK, Project
 

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from deployer import __version__
+from deployer import DISTRIBUTION, __version__
 from deployer.artefacts.sources.pypi import Newest
 from deployer.diagnostics import Severity
-from deployer.usecases.versions import compare, out_of_bounds
+from deployer.usecases.upgrade import compare, out_of_bounds
 from tests.cli.project import Done, Project
 
+WHEEL = DISTRIBUTION.replace("-", "_")
 OURS = "Plan and apply for llama.cpp servers"
 
 
@@ -29,11 +30,11 @@ class Index:
     asked: list[str] = field(default_factory=list)
 
     def add(self, version: str, summary: str = OURS) -> None:
-        below = self.folder / "deployer"
+        below = self.folder / DISTRIBUTION
         below.mkdir(exist_ok=True)
-        info = f"deployer-{version}.dist-info"
-        about = f"Metadata-Version: 2.1\nName: deployer\nVersion: {version}\n"
-        with zipfile.ZipFile(below / f"deployer-{version}-py3-none-any.whl", "w") as it:
+        info = f"{WHEEL}-{version}.dist-info"
+        about = f"Metadata-Version: 2.1\nName: {DISTRIBUTION}\nVersion: {version}\n"
+        with zipfile.ZipFile(below / f"{WHEEL}-{version}-py3-none-any.whl", "w") as it:
             it.writestr(f"{info}/METADATA", f"{about}Summary: {summary}\n")
             it.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
             it.writestr(f"{info}/RECORD", "")
@@ -87,10 +88,10 @@ def test_a_newer_version_is_told_and_is_no_fault(paper: Project, index: Index) -
     done = version(paper, index, "--check")
     assert done.code == 0, done.out + done.err
     assert "  ↑ newest        99.1 is there\n    hint: " in done.out
-    assert "upgrade deployer" in done.out
+    assert f"upgrade {DISTRIBUTION}" in done.out
     assert "  ✔ dependencies  all within their bounds\n" in done.out
     assert "  ✔ states        0 there, and this version reads them\n" in done.out
-    assert "/deployer/" in index.asked
+    assert f"/{DISTRIBUTION}/" in index.asked
 
     head, told = version(paper, index, "--check", "--json").lines()
     assert head["type"] == "version"

@@ -17,7 +17,7 @@ from tests.planning.test_fields import EVERY_PATH
 
 STACK = (DOCS / "reference" / "stack.md").read_text(encoding="utf-8")
 CLI = (DOCS / "reference" / "cli.md").read_text(encoding="utf-8")
-ENTRIES = tuple(entries())
+ENTRIES = entries()
 
 
 @pytest.mark.parametrize("name", PAGES)

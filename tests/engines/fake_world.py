@@ -7,7 +7,7 @@ from threading import Thread
 from deployer.engines.contract import Endpoint
 from deployer.engines.place import Place
 from deployer.planning.state import Record
-from deployer.testing.engines import FakeEngine
+from deployer.testing import FakeEngine
 
 
 class _Healthy(BaseHTTPRequestHandler):

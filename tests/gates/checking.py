@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from deployer.gates.harness.client import Comeback, Process, Target
 from deployer.gates.harness.runner import GateRequest, run_gates
-from deployer.gates.harness.target import Comeback, Process, Target
 from deployer.planning.events import Outcome, Verdict
 from deployer.stack.fields import gate_options
 from deployer.stack.fields.values import JsonValue

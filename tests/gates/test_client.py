@@ -8,8 +8,7 @@ import httpx2
 import pytest
 
 from deployer.errors import UsageError
-from deployer.gates.harness.client import Client, Unanswered, connected, why
-from deployer.gates.harness.target import Target
+from deployer.gates.harness.client import Client, Target, Unanswered, connected, why
 from tests.gates import fake_http as http
 from tests.gates import fake_server as fake
 from tests.gates.breaking import answers

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from deployer.gates.harness.client import Target
 from deployer.gates.harness.runner import GateRequest, run_gates
-from deployer.gates.harness.target import Target
 from deployer.planning.events import Outcome, Verdict
 from tests.gates.breaking import ERROR
 from tests.gates.checking import DATA, PROCESS, check, run_one, section

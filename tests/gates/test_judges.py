@@ -10,8 +10,8 @@ from deployer.gates.checks.chat import Stream
 from deployer.gates.checks.performance import AtOnce, Concurrency, Ended
 from deployer.gates.checks.server import Build, Props, context_per_slot
 from deployer.gates.harness.answers import Answer, Event, Streamed
+from deployer.gates.harness.client import Target
 from deployer.gates.harness.gate import gate_class
-from deployer.gates.harness.target import Target
 from deployer.planning.events import Outcome
 from deployer.stack.fields import gate_options as asked
 from deployer.stack.fields.values import JsonValue

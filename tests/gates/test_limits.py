@@ -4,7 +4,7 @@ import pytest
 
 from deployer.gates.checks.limits import CONTRACT, Errors, Refusals
 from deployer.gates.harness.answers import Answer
-from deployer.gates.harness.target import Target
+from deployer.gates.harness.client import Target
 from deployer.planning.events import Outcome
 from deployer.stack.fields import gate_options as asked
 from tests.gates import fake_server as fake

@@ -12,7 +12,7 @@ from deployer.gates.checks.hardware import (
     Memory,
     free_memory,
 )
-from deployer.gates.harness.target import Process, Target
+from deployer.gates.harness.client import Process, Target
 from deployer.planning.events import Outcome
 from deployer.stack.fields import gate_options as asked
 from deployer.stack.fields.values import JsonValue

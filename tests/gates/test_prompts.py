@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from deployer.gates.harness.target import Target
+from deployer.gates.harness.client import Target
 from deployer.planning.events import Outcome
 from tests.gates import fake_http as http
 from tests.gates.breaking import CHAT, ERROR, FAIL, answers, model

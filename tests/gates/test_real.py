@@ -8,8 +8,8 @@ import pytest
 
 from deployer.gates import GATES
 from deployer.gates.checks.server import context_per_slot
+from deployer.gates.harness.client import Process, Target
 from deployer.gates.harness.runner import GateRequest, run_gates
-from deployer.gates.harness.target import Process, Target
 from deployer.planning.events import Outcome, Verdict
 from deployer.stack.fields.values import JsonValue
 from tests.gates.checking import DATA, PROCESS, coming_back, run_one, section

@@ -2,6 +2,7 @@
 
 import pytest
 
+from deployer.gates.harness.client import Target
 from deployer.gates.harness.runner import (
     GateEvent,
     GateRequest,
@@ -9,7 +10,6 @@ from deployer.gates.harness.runner import (
     run_gates,
     together,
 )
-from deployer.gates.harness.target import Target
 from deployer.planning.events import Exchange, Outcome, Verdict
 from tests.gates import fake_http as http
 from tests.gates import fake_server as fake

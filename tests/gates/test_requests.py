@@ -9,14 +9,13 @@ import pytest
 from deployer.engines.contract import Endpoint, Observation
 from deployer.engines.place import Keys
 from deployer.errors import UsageError
-from deployer.gates.harness.target import Process
+from deployer.gates.harness.client import Process
 from deployer.planning.events import Outcome, Verdict
 from deployer.planning.resources import Kind
 from deployer.planning.state import Record
 from deployer.stack.fields.gate_options import Custom
 from deployer.stack.fields.values import JsonValue
-from deployer.testing.engines import FakeEngine
-from deployer.testing.states import unheard
+from deployer.testing import FakeEngine, unheard
 from deployer.usecases.check import Judging, process_of, requests_of
 from tests.gates.fake_http import Script
 from tests.gates.fake_server import fake_server

@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from deployer.gates.checks.restore import BeforeAndAfter, Restore
-from deployer.gates.harness.target import Comeback, Target
+from deployer.gates.checks.server import BeforeAndAfter, Restore
+from deployer.gates.harness.client import Comeback, Target
 from deployer.planning.events import Outcome
 from deployer.stack.fields import gate_options as asked
 from tests.gates.breaking import FAIL, UNCLEAR

@@ -12,6 +12,7 @@ import pytest
 from deployer.errors import CancelledError, UsageError
 from deployer.gates import GATES
 from deployer.gates.harness.answers import passed
+from deployer.gates.harness.client import Target
 from deployer.gates.harness.gate import gate_class
 from deployer.gates.harness.runner import (
     GateEvent,
@@ -20,7 +21,6 @@ from deployer.gates.harness.runner import (
     run_gates,
     with_numbers,
 )
-from deployer.gates.harness.target import Target
 from deployer.planning.events import Outcome, Verdict
 from tests.gates import fake_http as http
 from tests.gates import fake_server as fake

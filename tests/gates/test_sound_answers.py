@@ -2,7 +2,7 @@
 
 import pytest
 
-from deployer.gates.harness.target import Target
+from deployer.gates.harness.client import Target
 from deployer.planning.events import Outcome
 from tests.gates import fake_http as http
 from tests.gates import fake_server as fake
@@ -31,6 +31,16 @@ from tests.gates.faults.over_time import NO_SLOTS, one_at_a_time
 def test_the_wanted_text_is_found_in_any_case() -> None:
     right = Script(says=lambda _body: Said("It is PARIS."))
     check("chat", right, Outcome.PASS, "PARIS", contains="paris")
+
+
+def test_an_answer_may_be_cut_where_the_stack_says_so() -> None:
+    cut = Script(says=lambda _body: Said("Once upon a", finish="length"))
+    check("chat", cut, Outcome.PASS, "Once upon", max_tokens=3, prompt="Tell a story.")
+
+
+def test_a_short_question_may_be_a_part_of_its_answer() -> None:
+    greeting = Script(says=lambda _body: Said("Hello there! Hello."))
+    check("chat", greeting, Outcome.PASS, "Hello there", prompt="Hello there!")
 
 
 def test_nobody_at_the_address_is_an_error() -> None:

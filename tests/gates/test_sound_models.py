@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from deployer.gates.harness.requests import PARAMETERS, TOOLS
+from deployer.gates.harness.answers import PARAMETERS, TOOLS
 from deployer.planning.events import Outcome
 from tests.gates import fake_http as http
 from tests.gates.breaking import (

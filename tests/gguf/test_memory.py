@@ -18,7 +18,7 @@ from deployer.gguf.memory import (
     windowed_layers,
 )
 from deployer.llama.known.tables import prices
-from deployer.planning.fit import Fit
+from deployer.planning.plan import Fit
 from deployer.show.text import fit_line, fit_text
 from deployer.stack.fields.model import GPUS
 

@@ -12,7 +12,7 @@ from deployer.stack.fields.marks import fields_of
 from deployer.stack.fields.model import Stack
 from deployer.stack.fields.server import Server
 from deployer.stack.fields.values import Flag, JsonValue, Memory
-from deployer.testing.states import stack as stack_of
+from deployer.testing import stack as stack_of
 from deployer.usecases.reading.weights import serving_of
 
 LOCKED = Facts(Pin("git", {}, {}), Pin("hub", {}, {}), {})

@@ -9,15 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployer.llama.flags import catalogue as shipped
-from deployer.llama.flags.catalogue import (
-    Takes,
-    catalogue,
-    every_name,
-    life_of,
-    problems_of,
-)
-from deployer.llama.flags.explain import Known, Renamed, diff, explain
+from deployer.diagnostics import UNCERTAIN, Severity
+from deployer.llama import catalogue as shipped
+from deployer.llama.catalogue import Takes, catalogue, every_name, life_of, problems_of
+from deployer.llama.explain import Known, Renamed, diff, explain
 from deployer.llama.known.tables import renames
 from deployer.planning.argv import words_of
 from deployer.stack.fields.examples import SERVER
@@ -210,9 +205,19 @@ def test_outside_of_the_flags_section_the_hint_is_words_of_the_command_line() ->
     )
 
 
-def test_an_option_that_only_one_neighbour_knows_is_not_refused() -> None:
-    assert problem("--spec-draft-sampling greedy", 11300) == ""
-    assert problem("--draft 4", 9000) == ""
+def doubt(words: str, build: int | None) -> str:
+    """The one warning about these words: they are not refused, nor good."""
+    (found,) = problems_of([(FLAG, words.split())], build)
+    assert (found.severity, found.code) == (Severity.WARNING, UNCERTAIN)
+    return found.what
+
+
+def test_an_option_that_only_one_neighbour_knows_is_uncertain() -> None:
+    assert doubt("--spec-draft-sampling greedy", 11300) == (
+        "b11300 may not take `--spec-draft-sampling`: it changed between b11218 and"
+        " b11434"
+    )
+    assert "may not take `--draft`" in doubt("--draft 4", 9000)
 
 
 @settings(deadline=None)  # the first example reads the catalogue
@@ -234,10 +239,13 @@ def test_between_two_builds_only_what_is_certain_is_refused(
     assert all(lacking) <= missing
 
 
-def test_a_name_never_seen_is_not_refused_by_a_build_newer_than_all_read() -> None:
-    """It may have come since; the dry run before the start tells."""
-    assert problem("--frobnicate 4", 12000) == ""
-    assert problem("--split-mode sideways", 12000) == ""
+def test_a_name_never_seen_is_uncertain_on_a_build_newer_than_all_read() -> None:
+    """It may have come since, and it may be a slip: neither refused nor good."""
+    newer = "b12000 is newer than what is known (b11434, 2026-10-06)"
+    assert doubt("--ctx-sice 4", 12000) == (
+        f"no build that was read has `--ctx-sice`, and {newer}"
+    )
+    assert doubt("--split-mode sideways", 12000).endswith(f"as far as known: {newer}")
 
 
 @pytest.mark.parametrize("build", [12000, None])

@@ -73,6 +73,15 @@ def test_the_list_says_what_it_rests_on_and_marks_what_is_uncertain() -> None:
     assert marked == ["--spec-draft-sampling"]
 
 
+def test_beyond_what_was_read_every_option_is_uncertain() -> None:
+    newer = "b12000 is newer than what is known (b11434, 2026-10-06)"
+    assert printed("b12000").splitlines()[0].endswith(f"as far as known: {newer}")
+    _, *options = shown("b12000")
+    assert {option["uncertain"] for option in options} == {True}
+    first = printed("b12000", "ctx-size").splitlines()[0]
+    assert first == f"--ctx-size on b12000: uncertain: {newer}"
+
+
 def test_every_option_is_one_json_line() -> None:
     head, *options = shown("b10434")
     assert head["type"] == "version"

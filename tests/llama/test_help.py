@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from deployer.errors import EngineError
-from deployer.llama.flags.catalogue import (
+from deployer.llama.catalogue import (
     Catalogue,
     Option,
     Standing,
@@ -18,7 +18,7 @@ from deployer.llama.flags.catalogue import (
     catalogue,
     problems_of,
 )
-from deployer.llama.flags.explain import catalogue_of_binary
+from deployer.llama.explain import catalogue_of_binary
 
 EXCERPT = """\
 ----- common params -----

@@ -7,8 +7,13 @@ from pathlib import Path
 import pytest
 
 from deployer.errors import SourceError
-from deployer.llama.build.tree_packages import nearest_builds, package_of
-from deployer.llama.build.trees import SourceRequest, Surroundings, pin_tree
+from deployer.llama.build.trees import (
+    SourceRequest,
+    Surroundings,
+    nearest_builds,
+    package_of,
+    pin_tree,
+)
 from tests.llama.conftest import Site
 from tests.llama.small_source import (
     FILES,

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from deployer.artefacts.store import Store
-from deployer.gates.harness.target import Target as Server
+from deployer.gates.harness.client import Target as Server
 from deployer.llama.build.compile import Settings, build_from_source
 from deployer.llama.build.trees import SourceRequest, Surroundings, pin_tree
 from deployer.llama.patches import Patch, load_patch

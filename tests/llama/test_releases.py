@@ -8,7 +8,12 @@ import pytest
 
 from deployer.artefacts.sources.paths import Platform
 from deployer.errors import SourceError
-from deployer.llama.build.releases import Backend, fetch, pin, refuse_patches
+from deployer.llama.build.archives import (
+    Backend,
+    fetch_release,
+    pin_release,
+    refuse_patches,
+)
 from deployer.planning.events import unwatched
 from deployer.planning.facts import Pin
 from tests.llama.conftest import Site
@@ -42,7 +47,7 @@ def pinned(
     backend: Backend = "cpu",
     on: Platform = LINUX,
 ) -> Pin:
-    return pin(
+    return pin_release(
         tag=tag,
         backend=backend,
         here=on,
@@ -81,7 +86,9 @@ def test_server_and_libraries_are_taken(site: Site, tmp_path: Path) -> None:
     into = tmp_path / "into"
     into.mkdir()
     found = pinned(site, tmp_path, "b10434")
-    server = fetch(found, into, downloads=tmp_path / "downloads", progress=unwatched)
+    server = fetch_release(
+        found, into, downloads=tmp_path / "downloads", progress=unwatched
+    )
     assert server == into / "bin/llama-server"
     assert sorted(path.name for path in into.rglob("*")) == [
         *("bin", "libllama.so", "libllama.so.0", "llama-server")
@@ -93,7 +100,7 @@ def test_an_archive_that_changed_since_is_refused(site: Site, tmp_path: Path) ->
     found = pinned(site, tmp_path, "b10434")
     write_tar(site.place("b10434/llama-b10434-bin-ubuntu-x64.tar.gz"), {"x": b"evil"})
     with pytest.raises(SourceError, match="is not the pinned file"):
-        fetch(found, tmp_path, downloads=tmp_path / "fresh", progress=unwatched)
+        fetch_release(found, tmp_path, downloads=tmp_path / "fresh", progress=unwatched)
 
 
 def test_a_build_that_was_not_published(site: Site, tmp_path: Path) -> None:

@@ -13,8 +13,10 @@ import pytest
 from deployer.diagnostics import Severity
 from deployer.llama.known.symptoms import (
     THEMES,
+    Symptom,
     likely_cause,
     markdown,
+    read_log,
     symptoms,
     symptoms_in,
 )
@@ -152,7 +154,7 @@ def test_ten_healthy_runs_are_looked_at() -> None:
     ids=lambda path: path.stem,
 )
 def test_a_real_log_shows_the_symptom_it_is_named_after(path: Path) -> None:
-    aside = ("outdated-template", "open-server")
+    aside = ("outdated-template", "open-server", "context-above-training")
     found = [s for s in symptoms_in(read(path)) if s.symptom.id not in aside]
 
     assert [s.symptom.id for s in found] == [path.name.split(".")[0]]
@@ -171,6 +173,137 @@ def test_what_gates_of_a_patched_and_an_unpatched_build_print_is_understood() ->
     assert found == ["budget-ignored", "raw-call"]
 
 
+EXPECTED = {
+    "crash": ["crashed-in-log"],
+    "no-gpu": ["no-gpu-found"],
+    "compose": ["value-without-option"],
+    "cuda-access": ["gpu-memory-access"],
+    "parse": ["unparsed-answer"],
+    "grammar": ["grammar-stack"],
+    "jinja": ["template-system-first"],
+    "embeddings": ["embedding-too-long"],
+    "responses": ["responses-item", "responses-tool-output"],
+    "tensors": ["tensor-count"],
+    "kubernetes": ["probe-failed", "killed-in-container"],
+    "router": ["router-too-many", "router-child"],
+    "draft-option": ["draft-option-gone"],
+    "container": ["container-without-gpu"],
+    "hub": ["hub-not-found"],
+    "cuda-start": ["gpu-not-started"],
+    "cuda-none": ["gpu-not-started"],
+    "router-home": ["router-no-cache"],
+    "https": ["no-tls"],
+    "mtp": ["no-mtp-head"],
+    "slow": ["request-too-slow"],
+    "pinned": [],
+    "embeddings.b11434": ["open-server", "embedding-too-long"],
+    "strict.b11434": [
+        *("open-server", "template-system-first", "responses-item"),
+        *("schema-incomplete", "grammar-refused"),
+    ],
+}
+"""Logs of public issues and of a server that was made to fail, and their symptoms."""
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_log_of_a_public_issue_shows_its_cause_and_nothing_else(name: str) -> None:
+    found = read_log(read(LOGS / "published" / f"{name}.log"))
+
+    assert [seen.symptom.id for seen in found.seen] == EXPECTED[name]
+    assert found.unknown == ()
+
+
+@pytest.mark.parametrize("symptom", [s for s in symptoms() if s.excerpt])
+def test_an_excerpt_shows_its_symptom(symptom: Symptom) -> None:
+    found = read_log(["something before", symptom.excerpt])
+
+    assert [seen.symptom.id for seen in found.seen] == [symptom.id]
+    assert found.unknown == ()
+    assert "\\" not in found.seen[0].symptom.meaning
+
+
+def test_ninety_failures_are_looked_at() -> None:
+    excerpts = [s for s in symptoms() if s.excerpt]
+    logs = [p for p in LOGS.rglob("*.log") if p.parent.name != "healthy"]
+
+    assert len(excerpts) >= 60
+    assert len(excerpts) + len(PUBLISHED) + len(logs) >= 93
+
+
+UNKNOWN = {
+    "an error of the log": "0.01.000.000 E llama_new_thing: it went wrong",
+    "an exception": "terminate called after throwing an instance of 'std::bad_cast'",
+    "an error of CUDA": "CUDA error: operation not supported",
+    "a refusal": "srv  log_server_r: done request: POST /v1/rerank 127.0.0.1 500",
+    "an exit": "main: exiting due to model loading error",
+    "a program of the user": "error: the volume was not mounted",
+    "Python": "Traceback (most recent call last):",
+    "an exit code": "llama-server exited with code 3",
+}
+
+
+@pytest.mark.parametrize("line", UNKNOWN.values(), ids=UNKNOWN)
+def test_an_unknown_failure_is_shown_with_its_line(line: str) -> None:
+    found = read_log(["listening", line, "more"])
+
+    assert (found.seen, [it.line for it in found.unknown]) == ((), [2])
+
+
+def test_an_unknown_failure_is_shown_beside_a_known_one() -> None:
+    refused = "srv operator(): unauthorized: Invalid API Key"
+    found = read_log([refused, *[""] * 9, UNKNOWN["an error of the log"]])
+
+    assert [seen.symptom.id for seen in found.seen] == ["no-key-sent"]
+    assert [it.line for it in found.unknown] == [11]
+
+
+def test_an_empty_log_is_nothing_to_read() -> None:
+    assert read_log([]).empty
+    assert read_log(["", " "]).empty
+
+
+WORDS = (
+    "why: No space left on device, Out of memory: Killed process 7 (x), CUDA error: x"
+)
+REPEATED = {
+    "a request": [
+        f'srv log_server_r: request: {{"messages":[{{"content":"{WORDS}"}}]}}'
+    ],
+    "a prompt of many lines": ["prompt: 'why", WORDS, "terminate called after", "it?'"],
+    "a debug line": [f"0.18.224.686 D slot process_toke: next token: '{WORDS}'"],
+    "a parsed answer": [f'0.27.675.238 I Parsed message: {{"content":"{WORDS}"}}'],
+    "a command of a user": [f'curl -d \'{{"prompt": "{WORDS}"}}\' localhost'],
+}
+
+
+@pytest.mark.parametrize("lines", REPEATED.values(), ids=REPEATED)
+@pytest.mark.parametrize("path", HEALTHY, ids=lambda path: path.stem)
+def test_the_words_of_a_client_raise_no_alarm(path: Path, lines: list[str]) -> None:
+    log = read(path)
+    found = read_log([*log[:-2], *lines, *log[-2:]])
+
+    assert [s.symptom.id for s in found.seen if s.symptom.id != "open-server"] == []
+    assert found.unknown == ()
+
+
+def test_the_refusals_that_the_gate_auth_asks_for_are_no_symptom() -> None:
+    line = "0.00.050.259 W srv    operator(): unauthorized: Invalid API Key"
+
+    assert ids(["listening", *[line] * 5, "idle"]) == []
+    assert ids(["listening", *[line] * 4, "idle"]) == ["no-key-sent"]
+
+
+def test_the_cause_is_the_error_nearest_to_the_first_failure() -> None:
+    first = "0.01.000.000 E llama_model_load: error loading model: it cannot be read"
+    last = "0.09.000.000 E srv start: couldn't bind HTTP server socket, hostname: x, port: 1"  # noqa: E501 - as it is printed
+    near = "0.01.000.001 E load: unknown pre-tokenizer type: 'new'"
+
+    cause = likely_cause([first, near, *[""] * 5, last], None)
+
+    assert cause is not None
+    assert cause.id == "pre-tokenizer"
+
+
 @pytest.mark.parametrize(("name", "line"), PUBLISHED.items())
 def test_a_published_line_shows_its_symptom(name: str, line: str) -> None:
     assert ids(["something before", line]) == [name]
@@ -180,6 +313,7 @@ def test_every_symptom_has_a_log_or_a_line() -> None:
     shown = {*PUBLISHED, *(path.name.split(".")[0] for path in LOGS.glob("*.log"))}
     shown |= {name for names in REQUESTS.values() for name in names}
     shown |= {"budget-ignored", "raw-call"}
+    shown |= {symptom.id for symptom in symptoms() if symptom.excerpt}
 
     assert {symptom.id for symptom in symptoms()} - shown == set()
 

@@ -65,6 +65,21 @@ CAUGHT: dict[str, list[tuple[Change, int, str]]] = {
             "server.flags.spec-draft-model",
         ),
     ],
+    "client-tools": [
+        (
+            {"auth": KEY, "server": {"flags": {"tools": "all"}}},
+            11434,
+            "server.flags.tools",
+        ),
+        (
+            {"auth": KEY, "server": {"flags": {"mcp-servers-json": "{}"}}},
+            11434,
+            "server.flags.mcp-servers-json",
+        ),
+    ],
+    "router-options": [
+        ({"server": {"flags": {"models-max": 1}}}, 11434, "server.flags.models-max"),
+    ],
     "ui-download": [(cmake("LLAMA_USE_PREBUILT_UI=ON"), 9763, "llama_cpp.cmake")],
     "no-ui": [({"server": {"ui": True}}, 9763, "server.ui")],
     "shallow-build": [
@@ -219,6 +234,8 @@ SPARED: dict[str, list[tuple[Change, int]]] = {
         ({"model": {"revision": "abc"}, "server": {"chat_template": "x"}}, 9763),
     ],
     "gemma4-draft": [(gemma(), 9763)],
+    "client-tools": [({"server": {"flags": {"tools": False}}}, 11434)],
+    "router-options": [({"server": {"flags": {"keep": 1}}}, 11434)],
     "ui-download": [(cmake("LLAMA_USE_PREBUILT_UI=OFF"), 9763)],
     "no-ui": [
         ({"server": {"ui": False}}, 9763),

@@ -25,12 +25,10 @@ import modal
 from modal.cli.entry_point import entrypoint_cli
 
 from deployer.engines.modal import apps
-from deployer.engines.modal.drive import Account
+from deployer.engines.modal.drive import Account, Program, Version
 from deployer.engines.modal.engine import ModalEngine
 from deployer.engines.modal.lower import outputs_of
-from deployer.engines.modal.program import Program
-from deployer.engines.modal.release_files import render
-from deployer.engines.modal.types import Version
+from deployer.engines.modal.render import rendered_server
 from deployer.engines.place import Keys, Place
 from deployer.errors import CancelledError, DeployerError, EngineError
 from deployer.planning.events import Event, Outcome, Verdict
@@ -38,8 +36,8 @@ from deployer.planning.plan import make_plan
 from deployer.planning.resources import Graph, Kind, Node
 from deployer.planning.state import Record, State
 from deployer.planning.steps import steps_of
-from deployer.testing.states import CrashError, Fuse, MemoryStateStore
-from deployer.testing.states import stack as stack_of
+from deployer.testing import CrashError, Fuse, MemoryStateStore
+from deployer.testing import stack as stack_of
 from deployer.usecases.steps import World, apply
 from tests.engines.modal.lowering import graph_of
 from tests.modal.client_loop import Counts, clients
@@ -175,7 +173,7 @@ class Stack:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / apps.COMPLETE).write_text('{"version": "b9763"}')
         for kind in (Kind.SNAPSHOT, Kind.SERVER):
-            server = render(nodes[kind], needs, self.folder).server
+            server = rendered_server(nodes[kind], needs, self.folder).server
             folder = volume / "tried" / server.run_key
             folder.mkdir(parents=True, exist_ok=True)
 

@@ -14,13 +14,12 @@ import pytest
 
 from deployer.engines.modal import apps
 from deployer.engines.modal.lower import outputs_of
-from deployer.engines.modal.release_files import on_disk, render
-from deployer.engines.modal.render import SERVER_FILE
+from deployer.engines.modal.render import SERVER_FILE, on_disk, rendered_server
 from deployer.errors import EngineError, PromotionError
 from deployer.planning.events import Event, Started, Talk
 from deployer.planning.resources import Graph, Kind
 from deployer.planning.steps import Promote
-from deployer.testing.states import MemoryStateStore
+from deployer.testing import MemoryStateStore
 from tests.modal.client_loop import Counts, clients
 from tests.modal.emulated import Emulated
 from tests.modal.emulator.cloud import POLLED
@@ -88,7 +87,7 @@ class Scene:
         """Deploy another version as a person does, who has no state."""
         nodes = {node.kind: node for node in self.stack.graph(size).values()}
         needs = {kind.value: outputs_of(node) for kind, node in nodes.items()}
-        files = render(nodes[Kind.SERVER], needs, self.stack.folder).files
+        files = rendered_server(nodes[Kind.SERVER], needs, self.stack.folder).files
         with on_disk(files, SERVER_FILE) as file:
             self.stack.account().deploy(file, "")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from deployer.engines.modal.program import refuse_missing_client
+from deployer.engines.modal.drive import refuse_missing_client
 from deployer.errors import EngineError
 from tests.cli.project import finished, read_until
 from tests.modal.project import SECRET, STACK, Project
@@ -22,7 +22,7 @@ def test_without_the_client_it_is_said_how_to_get_it(
     with pytest.raises(EngineError) as raised:
         refuse_missing_client()
     assert raised.value.message == "the client of Modal is not installed"
-    assert raised.value.hint == "run `pip install 'deployer[modal]'`"
+    assert raised.value.hint == "run `pip install 'gguf-deployer[modal]'`"
 
 
 def test_without_a_token_nothing_is_begun(project: Project) -> None:

@@ -11,7 +11,7 @@ from deployer.planning.plan import Action, Drift, Plan, make_plan
 from deployer.planning.resources import Graph
 from deployer.planning.state import Release, State, record_of
 from deployer.show.text import plan_text
-from deployer.testing.states import resolved, stack
+from deployer.testing import resolved, stack
 
 PLAIN = Abilities(snapshots=False)
 KEEPS = Abilities(snapshots=True)

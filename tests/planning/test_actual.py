@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from deployer.planning.actual import RunningServer, reconcile
+from deployer.planning.plan import RunningServer, reconcile
 from deployer.planning.resources import Graph, Kind
 from deployer.planning.state import Begun, Loose, Record, Release, State, record_of
 from tests.applying import graph

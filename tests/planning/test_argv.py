@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from deployer.planning.argv import command_line, template_file, words_of
+from deployer.planning.argv import command_line, words_of
 from deployer.planning.graph import build_number
 from deployer.stack.fields.examples import SERVER
 from deployer.stack.fields.marks import leaves
 from deployer.stack.fields.values import JsonValue
-from deployer.testing.states import facts, stack
+from deployer.testing import facts, stack
 from tests.planning.checking import LOCAL
 
 CATALOGUE = Path(__file__).parent.parent / "data" / "server_flags.json"
@@ -181,7 +181,7 @@ def test_what_the_engine_decides_comes_last_so_that_it_wins() -> None:
         ["--jinja"],
         model="m.gguf",
         mmproj=None,
-        template=None,
+        files=str,
         host="127.0.0.1",
         port=8080,
         key_file=None,
@@ -195,7 +195,7 @@ def test_what_the_engine_decides_comes_last_so_that_it_wins() -> None:
         ["--chat-template", "mine.jinja", "--jinja", "--mlock"],
         model="m.gguf",
         mmproj="p.gguf",
-        template="/store/mine.jinja",
+        files="/store/{}".format,
         host="::1",
         port=1,
         reuse_port=True,
@@ -209,10 +209,34 @@ def test_what_the_engine_decides_comes_last_so_that_it_wins() -> None:
     )
 
 
-def test_a_template_is_a_file_by_its_ending() -> None:
-    assert template_file(["--jinja", "--chat-template", "a.jinja", "-x"]) == "a.jinja"
-    assert template_file(["--chat-template", "chatml"]) is None
-    assert template_file(["--jinja"]) is None
+@pytest.mark.parametrize(
+    ("words", "placed"),
+    [
+        ("--chat-template a.jinja --jinja", "--chat-template-file /s/a.jinja --jinja"),
+        ("--chat-template chatml", "--chat-template chatml"),
+        ("--jinja --alias a.jinja", "--jinja --alias a.jinja"),
+        ("--grammar-file g.gbnf --keep 4", "--grammar-file /s/g.gbnf --keep 4"),
+        ("--media-path pics", "--media-path /s/pics"),
+        (
+            "--lora-scaled a.gguf:0.5,b.gguf:2 --lora c.gguf",
+            "--lora-scaled /s/a.gguf:0.5,/s/b.gguf:2 --lora /s/c.gguf",
+        ),
+    ],
+)
+def test_a_file_of_the_stack_is_where_the_engine_puts_it(
+    words: str, placed: str
+) -> None:
+    found = command_line(
+        "p",
+        words.split(),
+        model="m",
+        mmproj=None,
+        files="/s/{}".format,
+        host="h",
+        port=1,
+        key_file=None,
+    )
+    assert found[1:-6] == tuple(placed.split())
 
 
 def test_a_mapping_is_one_word_in_one_spelling() -> None:

@@ -63,16 +63,9 @@ def test_weights_have_one_source() -> None:
     )
 
 
-def test_a_repository_needs_a_file() -> None:
-    check(
-        [
-            (
-                "model: nothing says which file of the repository | "
-                "add `quant` (such as `Q4_K_M`) or `file`"
-            )
-        ],
-        model={"repo": "a/b"},
-    )
+def test_a_repository_with_one_model_needs_no_file() -> None:
+    """Which files there are is known once the hub was asked."""
+    check([], model={"repo": "a/b"})
 
 
 def test_quant_and_file_exclude_each_other() -> None:
@@ -339,7 +332,66 @@ def test_a_flag_that_is_no_option_name(key: str) -> None:
 
 
 def test_flags_without_a_field_are_free() -> None:
-    check([], server={"flags": {"keep": 5, "rope-scaling": "yarn", "Cr": "0-3"}})
+    check([], server={"flags": {"keep": 5, "rope-scaling": "yarn", "cpu-range": "0-3"}})
+
+
+@pytest.mark.parametrize(
+    ("key", "long"),
+    [
+        ("Cr", "cpu-range"),
+        ("ngld", "spec-draft-ngl"),
+        ("-md", "spec-draft-model"),
+        ("otd", "spec-draft-override-tensor"),
+        ("devd", "spec-draft-device"),
+        ("ctkd", "spec-draft-type-k"),
+        ("td", "spec-draft-threads"),
+        ("sps", "slot-prompt-similarity"),
+    ],
+)
+def test_a_short_name_is_answered_with_the_long_one(key: str, long: str) -> None:
+    (finding,) = checks(stack_with(server={"flags": {key: "x"}}))
+    assert finding.hint == f"write `{long}`"
+
+
+@pytest.mark.parametrize(
+    ("key", "what"),
+    [
+        ("api-prefix", "`api-prefix` moves /health away from where engine and gates"),
+        ("ssl-key-file", "`ssl-key-file` needs a build with TLS"),
+        ("list-devices", "`list-devices` prints and ends"),
+        ("cl", "`cl` prints and ends"),
+        ("rpc", "`rpc` needs a build with `GGML_RPC`"),
+    ],
+)
+def test_what_cannot_work_here_is_refused(key: str, what: str) -> None:
+    (finding,) = checks(stack_with(server={"flags": {key: "x"}}))
+    assert finding.what.startswith(what)
+    assert finding.hint
+
+
+def test_rpc_is_for_builds_that_have_it() -> None:
+    flags = {"flags": {"rpc": "127.0.0.1:50052"}}
+    built = {"tag": "b9763", "cmake": ["GGML_RPC=ON"]}
+    check([], server=flags, llama_cpp=built)
+    check([], server=flags, llama_cpp={"tag": "b9763", "binary": "llama-server"})
+
+
+def test_open_to_the_network_is_no_licence_to_run_programs() -> None:
+    """A reason opens chat to a network; what runs programs needs a key there."""
+    flags = {"flags": {"tools": "all"}}
+    check([], server=flags, auth=OPEN)
+    check(
+        [
+            (
+                "server.flags.tools: `tools` lets every client use its tools without"
+                " an API key | add `auth: {api_key: …}` in place of `open`, or leave"
+                " it out"
+            )
+        ],
+        server=flags,
+        auth=OPEN,
+        local={"host": "192.0.2.7"},
+    )
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from deployer.show.data import plan_data
 from deployer.show.text import plan_text
 from deployer.stack.fields.model import GPUS
 from deployer.stack.fields.values import Flat
-from deployer.testing.states import facts
+from deployer.testing import facts
 from deployer.usecases.plan_file import Bound, SavedPlan
 from tests.planning.checking import DROPS, LOCAL, MODAL, SNAPSHOT, but, planned
 

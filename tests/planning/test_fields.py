@@ -16,7 +16,7 @@ from deployer.stack.fields.marks import Section, fields_of, leaves, marks_at
 from deployer.stack.fields.model import Stack
 from deployer.stack.fields.schema import written_below
 from deployer.stack.fields.values import Effect, JsonValue, Marks
-from deployer.testing.states import facts, stack
+from deployer.testing import facts, stack
 from tests.planning.checking import DROPS, KEEPS, PLAIN
 
 EFFECTS: Mapping[str, Effect] = {

@@ -15,7 +15,7 @@ from deployer.planning.graph import (
 )
 from deployer.planning.resources import Graph
 from deployer.stack.fields.model import architecture_of
-from deployer.testing.states import facts, stack
+from deployer.testing import facts, stack
 from tests.planning.checking import KEEPS, LOCAL, MODAL, SNAPSHOT, but
 
 TEMPLATE_DIGEST = "server.chat_template.sha256"

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from deployer.planning.graph import RECIPES, expand
 from deployer.planning.resources import Kind, digest, key_of
 from deployer.stack.fields.values import JsonValue
-from deployer.testing.states import facts, stack
+from deployer.testing import facts, stack
 from tests.planning.checking import LOCAL, PLAIN
 
 JSON = st.recursive(

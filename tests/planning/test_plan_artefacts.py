@@ -1,6 +1,6 @@
 """What a change of the build or the weights costs."""
 
-from deployer.testing.states import facts
+from deployer.testing import facts
 from tests.planning.checking import LOCAL, MODAL, but, check
 
 REORDERED = """\

@@ -5,7 +5,7 @@ from dataclasses import replace
 from deployer.diagnostics import Place
 from deployer.planning.plan import Cause, Drift
 from deployer.planning.state import IN_DOUBT, Begun, Loose, Record, Release, State
-from deployer.testing.states import facts
+from deployer.testing import facts
 from tests.planning.checking import LOCAL, MODAL, but, check, deployed, planned
 
 WIDER = but(LOCAL, "4096", "8192")

@@ -5,7 +5,7 @@ from dataclasses import replace
 from deployer.engines.place import narrowed
 from deployer.engines.registry import ENGINES
 from deployer.planning.graph import snapshot_notes
-from deployer.testing.states import stack
+from deployer.testing import stack
 from tests.planning.checking import DROPS, KEEPS, LOCAL, MODAL
 
 ASKED = LOCAL + "snapshot: {}\n"

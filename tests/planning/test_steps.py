@@ -9,7 +9,7 @@ from deployer.planning.resources import Graph
 from deployer.planning.state import Begun, Loose, State
 from deployer.planning.steps import Note, Retire, steps_of
 from deployer.show.text import step_text
-from deployer.testing.states import resolved, stack
+from deployer.testing import resolved, stack
 from tests.applying import OTHER_BUILD, REPLACE, SERVER, WIDER, WIDER_REPLACE
 from tests.planning.checking import (
     KEEPS,

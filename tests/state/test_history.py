@@ -11,8 +11,7 @@ from deployer.artefacts.json_files import FormError, NewerError, decoded, encode
 from deployer.errors import LockedError, StalePlanError, StateError
 from deployer.planning.state import VERSION, State
 from deployer.stack.fields.values import JsonValue
-from deployer.state.files import FileStateStore, rescued, utc_now
-from deployer.state.form import is_newer, to_json
+from deployer.state.files import FileStateStore, is_newer, rescued, to_json, utc_now
 from deployer.system.files import replace_file, sync_folder, write_new
 
 AGAIN = "run `deployer plan` again"

@@ -13,7 +13,7 @@ import pytest
 
 from deployer.errors import AuthError, LockedError, StalePlanError, StateError
 from deployer.planning.state import VERSION, State
-from deployer.state.form import to_json
+from deployer.state.files import to_json
 from deployer.state.lock import holder_to_json, this_process
 from deployer.state.objects import (
     ATTEMPTS,

@@ -13,7 +13,7 @@ import pytest
 from deployer.errors import DeployerError, LockedError, StalePlanError, StateError
 from deployer.planning.state import State
 from deployer.state import StateStore
-from deployer.state.form import from_json, to_json
+from deployer.state.files import from_json, to_json
 from deployer.state.objects import MovedError, ObjectStateStore, stacks_in
 from tests.state.s3 import Proxy, bucket_at
 

@@ -153,7 +153,7 @@ def test_without_its_extra_a_bucket_says_what_to_install(
     with pytest.raises(UsageError) as caught:
         stacks_at(StatePlace("s3", "b"))
     assert caught.value.message == "a state at `s3://` needs `obstore.exceptions`"
-    assert caught.value.hint == "install it: `pip install 'deployer[remote]'`"
+    assert caught.value.hint == "install it: `pip install 'gguf-deployer[remote]'`"
 
 
 @pytest.mark.usefixtures("credentials")

@@ -13,7 +13,7 @@ import pytest
 
 from deployer.errors import DeployerError, LockedError, StalePlanError
 from deployer.planning.state import State
-from deployer.state.form import to_json
+from deployer.state.files import to_json
 from deployer.state.objects import (
     FREE,
     ObjectBucket,

@@ -11,8 +11,7 @@ import pytest
 
 from deployer.errors import StateError
 from deployer.planning.state import State
-from deployer.state.files import FileStateStore
-from deployer.state.form import from_json, to_json
+from deployer.state.files import FileStateStore, from_json, to_json
 from deployer.system.files import replace_file
 
 pytestmark = pytest.mark.trust

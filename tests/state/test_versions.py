@@ -7,7 +7,7 @@ import pytest
 
 from deployer.errors import StateError, UsageError
 from deployer.planning import state as states
-from deployer.state.form import from_json, to_json
+from deployer.state.files import from_json, to_json
 from deployer.usecases import plan_file
 
 pytestmark = pytest.mark.trust

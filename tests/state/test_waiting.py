@@ -7,7 +7,7 @@ import pytest
 
 from deployer.errors import CancelledError, LockedError
 from deployer.state.lock import LONGEST, SHORTEST, Patience, lock_in_time, pause_after
-from deployer.testing.states import MemoryStateStore
+from deployer.testing import MemoryStateStore
 
 
 class Clock:

@@ -130,6 +130,28 @@ def _fields(stamp: Stamp) -> list[int]:
     return [stamp.size, stamp.mtime_ns, stamp.ctime_ns, stamp.inode]
 
 
+_MOST_FILES = 2000
+"""Files of a folder that a stack names; more of them are data, and no options."""
+
+
+def content_digest(
+    path: Path, digest_of_file: Callable[[Path], str] | None = None
+) -> str:
+    """Return the digest of a file, or of the names and contents below a folder.
+
+    Raises OSError.
+    """
+    of_file = digest_of_file or digest_of
+    if not path.is_dir():
+        return of_file(path)
+    below = sorted(it for it in path.rglob("*") if not it.is_dir())
+    if len(below) > _MOST_FILES:
+        what = f"a folder with more than {_MOST_FILES} files"
+        raise OSError(errno.EFBIG, what, str(path))
+    listed = [[it.relative_to(path).as_posix(), of_file(it)] for it in below]
+    return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
+
+
 @dataclass(frozen=True, slots=True)
 class File:
     """One file of an entry, by what its manifest says."""

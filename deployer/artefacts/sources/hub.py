@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from deployer import install_command
 from deployer.artefacts.sources.files import ensure_room, sha256_of, writing
 from deployer.artefacts.sources.transfer import download
 from deployer.errors import AuthError, DeployerError, SourceError
@@ -31,17 +32,25 @@ def choose_model(
     """The file of the model, or all parts of a split one, in order.
 
     A quantisation matches the end of a name (``-Q4_K_M.gguf``, in any case) or the
-    folder that a file lies in.  Raises SourceError naming what was likely meant.
+    folder that a file lies in.  A draft model, a projector and the like are taken by
+    ``file`` alone.  Raises SourceError naming what was likely meant.
     """
-    models = _models(names)
-    chosen = _by_file(models, file) if file is not None else _by_quant(models, quant)
+    files = sorted(names)
+    if file is not None:
+        chosen = _by_file(_models(files, every=True), file)
+    else:
+        chosen = _by_quant(_models(files), quant, files)
     _refuse_gaps(chosen)
     return chosen
 
 
 def choose_projector(names: Iterable[str], wanted: str) -> str:
     """The multimodal projector in precision ``wanted`` (``F16``), or of that name."""
-    projectors = sorted(name for name in names if _is_projector(name))
+    projectors = sorted(
+        name
+        for name in names
+        if name.lower().endswith(".gguf") and sidecar_of(name) == "a projector"
+    )
     if wanted in projectors:
         return wanted
     word = re.compile(rf"(^|[-._]){re.escape(wanted)}([-._]|$)", re.IGNORECASE)
@@ -60,11 +69,43 @@ def choose_projector(names: Iterable[str], wanted: str) -> str:
     )
 
 
-def _models(names: Iterable[str]) -> dict[str, list[str]]:
-    """Models by name without ``.gguf`` and part number; only GGUF, no projectors."""
+def sidecar_of(name: str) -> str:
+    """Return what a file of a repository is beside the model; empty for a model.
+
+    By its name alone: what a file says of itself is judged once it was chosen.
+    """
+    *folders, base = PurePosixPath(name.lower()).parts
+    words = {*re.split(r"[-_. ]", base.removesuffix(".gguf"))}
+    first = {*re.split(r"[-_. ]", base)[:1], *folders}
+    if "mmproj" in base:
+        return "a projector"
+    if "imatrix" in base or "imatrix" in folders:
+        return "an importance matrix"
+    if (words | {*folders}) & _DRAFTERS or first & {"mtp", "draft", "drafter"}:
+        return "a draft model"
+    if (words | {*folders}) & {"lora", "adapter", "adapters"}:
+        return "an adapter"
+    if {"control", "vector"} <= words:
+        return "a control vector"
+    if "vocab" in words:
+        return "a vocabulary"
+    return "a vocoder" if words & {"vocoder", "wavtokenizer"} else ""
+
+
+_DRAFTERS = frozenset({"dflash", "dspark", "eagle", "eagle2", "eagle3", "medusa"})
+_BYTE_PART = re.compile(
+    r"(?P<whole>.+\.gguf)[-.](part-?[0-9a-z]+(of[0-9]+)?|split-?[a-z0-9]+|[0-9]{2,3}"
+    r"|[a-z]{2})",
+    re.IGNORECASE,
+)
+"""A model cut at any byte, which is not the split that llama.cpp reads."""
+
+
+def _models(names: Iterable[str], *, every: bool = False) -> dict[str, list[str]]:
+    """Models by name without ``.gguf`` and part number; with ``every`` all GGUF."""
     models: dict[str, list[str]] = {}
     for name in sorted(names):
-        if not name.lower().endswith(".gguf") or _is_projector(name):
+        if not name.lower().endswith(".gguf") or (not every and sidecar_of(name)):
             continue
         shard = _SHARD.fullmatch(name)
         models.setdefault(shard["stem"] if shard else name[:-5], []).append(name)
@@ -85,7 +126,9 @@ def _refuse_gaps(files: Sequence[str]) -> None:
         )
 
 
-def _by_quant(models: Mapping[str, list[str]], quant: str | None) -> list[str]:
+def _by_quant(
+    models: Mapping[str, list[str]], quant: str | None, files: Sequence[str]
+) -> list[str]:
     found = {
         name: files
         for name, files in models.items()
@@ -103,12 +146,32 @@ def _by_quant(models: Mapping[str, list[str]], quant: str | None) -> list[str]:
             f"`{quant}` fits {len(found)} models of the repository",
             hint=_choices("set `model.file` to one", found),
         )
+    _refuse_byte_parts(files, quant)
+    others = [name for name in files if (quant is None or _has(name[:-5], quant))]
+    beside = [f"`{it}` is {kind}" for it in others if (kind := sidecar_of(it))][:2]
     if not models:
-        raise SourceError("the repository has no GGUF models at all")
+        raise SourceError(
+            "the repository has no GGUF models at all", hint="; ".join(beside)
+        )
+    nearest = _choices("nearest", _near(str(quant), models))
     raise SourceError(
         f"the repository has no model quantised as `{quant}`",
-        hint=_choices("nearest", _near(str(quant), models)),
+        hint="; ".join([nearest, *beside]),
     )
+
+
+def _refuse_byte_parts(files: Sequence[str], quant: str | None) -> None:
+    """Raise SourceError where the model is in parts that llama.cpp cannot load."""
+    for name in files:
+        part = _BYTE_PART.fullmatch(name)
+        if part and (quant is None or _has(part["whole"][:-5], quant)):
+            whole = PurePosixPath(part["whole"]).name
+            raise SourceError(
+                f"the model is there in parts, such as `{name}`, that llama.cpp cannot"
+                " load: it was cut at any byte",
+                hint=f"download the parts, join them in order into `{whole}`, and name"
+                " that with `model.path`",
+            )
 
 
 def _by_file(models: Mapping[str, list[str]], file: str) -> list[str]:
@@ -131,11 +194,6 @@ def _has(name: str, quant: str) -> bool:
         or path.name.endswith((f"-{wanted}", f".{wanted}", f"_{wanted}"))
         or path.parent.name == wanted
     )
-
-
-def _is_projector(name: str) -> bool:
-    base = PurePosixPath(name).name.lower()
-    return base.endswith(".gguf") and "mmproj" in base
 
 
 def _near(quant: str, models: Mapping[str, list[str]]) -> dict[str, list[str]]:
@@ -333,7 +391,7 @@ def _refuse_missing_library() -> None:
     except ImportError as error:
         raise SourceError(
             "`model.repo` needs the hub library",
-            hint='pip install "deployer[hub]"',
+            hint=install_command("hub"),
         ) from error
 
 

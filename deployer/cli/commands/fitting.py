@@ -12,7 +12,7 @@ from deployer.cli.output import json_head, json_line, width
 from deployer.cli.terminal import styled
 from deployer.diagnostics import diagnostics_text
 from deployer.planning.events import unwatched
-from deployer.planning.fit import fit_data
+from deployer.planning.plan import fit_data
 from deployer.show.text import fit_text, gib, mib, printable
 from deployer.stack.fields.values import JsonValue, show_bytes
 from deployer.usecases.context.settings import settings_of

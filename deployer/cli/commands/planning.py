@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from deployer.usecases.plan_file import SavedPlan
 
 
+_AS_FAR_AS_KNOWN = "nothing wrong as far as known, but options are uncertain"
+
+
 def print_plan(
     planned: "Planned | SavedPlan",
     form: str,
@@ -145,9 +148,10 @@ def validate_command(
                 diagnostic_data(notice) for notice in found.notices
             ]
             about: dict[str, JsonValue] = {"notes": [*found.notes], "notices": told}
+            about["certain"] = found.certain
             json_line({"type": "valid", "file": str(file), **about})
             return
-        click.echo(f"{file}: valid")
+        click.echo(f"{file}: {'valid' if found.certain else _AS_FAR_AS_KNOWN}")
         for note in found.notes:
             click.echo(f"  note: {note}")
         for line in diagnostic_lines(found.notices):

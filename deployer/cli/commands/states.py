@@ -6,7 +6,7 @@ import click
 
 from deployer.cli.options import json_option, stack_argument
 from deployer.cli.output import json_head, json_line
-from deployer.state.form import to_json
+from deployer.state.files import to_json
 from deployer.usecases import states
 from deployer.usecases.context.settings import settings_of
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from deployer import __version__, version_line
+from deployer import __version__, install_command, version_line
 from deployer.cli.options import json_option
 from deployer.cli.output import json_head, json_line, wrapped
 from deployer.diagnostics import Diagnostic, Severity
@@ -15,7 +15,7 @@ from deployer.spelling import harmless
 from deployer.stack.fields.values import JsonValue
 
 if TYPE_CHECKING:
-    from deployer.usecases.versions import Looked
+    from deployer.usecases.upgrade import Looked
 
 
 @click.command("schema", short_help="Print a JSON schema: of stacks, or of events.")
@@ -33,6 +33,27 @@ def schema_command(of: str) -> None:
 
     text = published_schema() if of == "stack" else schema_text()
     click.echo(text, nl=False)
+
+
+@click.command("lsp", short_help="Answer an editor, by the Language Server Protocol.")
+def lsp_command() -> None:
+    """Answer an editor on stdin and stdout: problems, hover and completion of stacks.
+
+    It speaks the Language Server Protocol and ends when the editor does.  Needs
+    the extra `editor`.
+
+    \b
+    Example:
+      deployer lsp
+    """
+    try:
+        from deployer.cli.language_server import serve  # noqa: PLC0415 - slow, and only here
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"the package `{error.name}` is not installed",
+            hint=f"run `{install_command('editor')}`",
+        ) from None
+    serve()
 
 
 @click.command("completion")
@@ -99,7 +120,7 @@ def _is_fine(finding: Diagnostic) -> bool:
 
 def _look(paths: tuple[Path, ...]) -> "Looked":
     from deployer.usecases.context.settings import settings_of  # noqa: PLC0415 - only with --check
-    from deployer.usecases.versions import look  # noqa: PLC0415 - as above
+    from deployer.usecases.upgrade import look  # noqa: PLC0415 - as above
 
     stacks = Path("stacks")
     return look(paths or ((stacks,) if stacks.is_dir() else ()), settings_of())

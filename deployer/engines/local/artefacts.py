@@ -10,15 +10,15 @@ from typing import assert_never
 
 from deployer.artefacts.sources import hub, paths, pypi
 from deployer.artefacts.sources.files import DigestCache
-from deployer.artefacts.sources.packages import gguf_from, server_from
 from deployer.artefacts.sources.paths import absolute
+from deployer.artefacts.sources.pypi import gguf_from, server_from
 from deployer.artefacts.sources.transfer import fetch
 from deployer.artefacts.store import STORED, Entry, Store
 from deployer.engines.contract import pin_of
-from deployer.engines.local.program import run_server
+from deployer.engines.local.supervise.process import run_server
 from deployer.engines.place import Place
 from deployer.errors import EngineError, SourceError
-from deployer.llama.build import releases
+from deployer.llama.build.archives import fetch_release
 from deployer.llama.build.compile import Settings, build_from_source
 from deployer.llama.build.trees import TREE_SOURCES, Surroundings
 from deployer.llama.known.symptoms import likely_cause
@@ -112,7 +112,7 @@ class Artefacts:
                 name = server.name
             case "release":
                 downloads = self.store.downloads
-                server = releases.fetch(pin, into, downloads=downloads, progress=say)
+                server = fetch_release(pin, into, downloads=downloads, progress=say)
                 name = "upstream's archive"
             case source if source in TREE_SOURCES:
                 server = self._compile(pin, into, node, say)

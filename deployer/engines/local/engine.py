@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 from deployer.artefacts.store import STORED
 from deployer.engines.contract import Endpoint, Observation, Restored
 from deployer.engines.local import logs, reuseport
-from deployer.engines.local.folders import stack_folder
 from deployer.engines.local.log_trimmer import trim
 from deployer.engines.local.server import CONDITIONS, Server
 from deployer.engines.local.snapshot.capture import Snapshots
@@ -29,6 +28,7 @@ from deployer.engines.local.snapshot.restore import (
     end_unproven,
     origin_of,
 )
+from deployer.engines.local.supervise.find import stack_folder
 from deployer.engines.local.supervise.process import stop
 from deployer.engines.local.supervise.survivors import (
     captives,
@@ -38,8 +38,8 @@ from deployer.engines.local.supervise.survivors import (
 )
 from deployer.engines.place import Place
 from deployer.errors import EngineError, PromotionError
-from deployer.planning.actual import RunningServer
 from deployer.planning.events import Say, Talk
+from deployer.planning.plan import RunningServer
 from deployer.planning.resources import Kind, Node
 from deployer.planning.state import Record, record_of
 from deployer.show.text import show

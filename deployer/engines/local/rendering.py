@@ -3,7 +3,7 @@
 from deployer.engines.contract import Rendering, pin_of
 from deployer.engines.local import reuseport
 from deployer.engines.place import Place
-from deployer.planning.argv import command_line, template_file
+from deployer.planning.argv import command_line
 from deployer.planning.resources import Graph, Kind
 
 
@@ -20,7 +20,7 @@ def render_stack(graph: Graph, place: Place) -> Rendering:
     argv = command_line(
         "llama-server",
         stated,
-        template=template_file(stated),
+        files=lambda name: name,
         model=_model(about.get("model"), nodes[Kind.WEIGHTS].key),
         mmproj=str(about["mmproj"]) if "mmproj" in about else None,
         host=host,

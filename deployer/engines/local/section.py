@@ -67,13 +67,13 @@ def doctor(
     stack: "Stack | None", environment: Mapping[str, str], home: Path
 ) -> Iterator[Diagnostic]:
     """Yield whether this machine takes snapshots; an error where a stack needs them."""
-    from deployer.engines.local.snapshot import criu  # noqa: PLC0415 - only here
+    from deployer.engines.local.snapshot.image import capability  # noqa: PLC0415 - only here
 
     wanted = stack.snapshot if stack is not None else None
     enabled = "auto" if wanted is None else wanted.enabled
     if enabled is False or (stack is not None and wanted is None):
         return
-    found = criu.capability(environment, home)
+    found = capability(environment, home)
     if found.works:
         what = f"CRIU {found.version}: snapshots work here"
         yield Diagnostic("machine", what, severity=Severity.FINE)

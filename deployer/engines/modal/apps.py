@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal, TypeAlias
 
-from deployer.engines.modal.literals import EVERYWHERE
 from deployer.planning.argv import command_line
 from deployer.runtime.warmup import Request
 
@@ -17,6 +16,7 @@ VOLUME: Final = "deployer-store"
 lies there is named by its content."""
 MOUNT: Final = "/store"
 """Where the Volume is seen in containers."""
+EVERYWHERE: Final = "0.0.0.0"  # noqa: S104 - every address of a container
 PORT: Final = 8080
 """Where llama-server listens; a container has a network of its own."""
 COMPLETE: Final = "complete.json"
@@ -252,8 +252,8 @@ class Program:
     model: str
     """File in the folder of the weights; of several, the first."""
     mmproj: str | None
-    template_asset: str | None
-    """Chat template of the user's, among the assets."""
+    files: Mapping[str, str]
+    """The files of the stack that options name, by their names among the assets."""
     warmup: tuple[Request, ...]
     """Their images by their names among the assets."""
     start_timeout: int
@@ -288,11 +288,11 @@ class Server:
     def command(self) -> tuple[str, ...]:
         """The whole command line as it is in the container; the key is in a file."""
         program, weights = self.program, weights_folder(self.weights_key)
-        folder, asset = f"{self.mount}{weights}", program.template_asset
+        folder = f"{self.mount}{weights}"
         return command_line(
             f"{self.home}/bin/llama-server",
             program.options,
-            template=None if asset is None else f"{ASSETS}/{asset}",
+            files=lambda name: f"{ASSETS}/{program.files[name]}",
             model=f"{folder}/{program.model}",
             mmproj=None if program.mmproj is None else f"{folder}/{program.mmproj}",
             # Modal connects to the address of the container, not to the loopback.

@@ -7,6 +7,8 @@ type about it; it never holds the value of a secret.
 
 import importlib.util
 import io
+import json
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -17,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from deployer import install_command
 from deployer.engines.modal.apps import (
     CLASS,
     DEFAULT_WINDOW,
@@ -24,8 +27,6 @@ from deployer.engines.modal.apps import (
     Scaling,
     limits_of_server,
 )
-from deployer.engines.modal.program import Program, refuse_missing_client
-from deployer.engines.modal.types import Deployed, Entry, Line
 from deployer.errors import (
     AuthError,
     DeployerError,
@@ -33,10 +34,152 @@ from deployer.errors import (
     TimedOutError,
     UsageError,
 )
+from deployer.system.children import MODAL, python_command, variables
 
 if TYPE_CHECKING:
     import modal
     from modal.types import LogEntry
+
+
+SYSTEM: Final = "system"
+"""Source of the lines that Modal says itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deployed:
+    """An app that is deployed."""
+
+    id: str
+    version: int
+    deployed_at: datetime | None
+    """UTC, by the clock of Modal, as all times in its logs."""
+    deployed_by: str
+    tags: Mapping[str, str]
+
+    @property
+    def since(self) -> str:
+        """When it was deployed, for people."""
+        at = self.deployed_at
+        return "an unknown time" if at is None else at.isoformat(timespec="seconds")
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One deployment of an app."""
+
+    number: int
+    at: str
+    by: str
+    tag: str
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of the log of an app."""
+
+    at: datetime
+    text: str
+    source: str
+    """``stdout`` or ``stderr`` of a container, or ``system`` for what Modal says."""
+    where: tuple[str, ...]
+    """Ids of the call, the input and the container it came from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file or folder of the Volume."""
+
+    path: str
+    folder: bool
+    size: int
+
+
+INSTALL: Final = install_command("modal")
+_SECONDS: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """`modal app …`, `modal container …` and `modal billing …` of one environment."""
+
+    variables: Mapping[str, str]
+    environment: str | None
+
+    def history(self, name: str) -> tuple[Version, ...]:
+        """The deployments of an app, newest first; none of one that is not there."""
+        return tuple(_version(entry) for entry in self._listed("app", "history", name))
+
+    def deployed(self) -> tuple[str, ...]:
+        """The names of all apps that are deployed."""
+        listed = self._listed("app", "list")
+        found = (it for it in listed if it.get("state") == "deployed")
+        return tuple(str(it.get("name") or it.get("description")) for it in found)
+
+    def containers(self, app_id: str) -> tuple[str, ...]:
+        """The ids of the containers of an app."""
+        listed = self._listed("container", "list", "--app-id", app_id)
+        return tuple(str(it["container_id"]) for it in listed)
+
+    def rollback(self, name: str, version: int) -> None:
+        """Make an earlier version of an app the one that serves.
+
+        Raises EngineError with what the client says.
+        """
+        place = () if self.environment is None else ("--env", self.environment)
+        words = ("app", "rollback", name, f"v{version}", *place)
+        done = self._run(*words)
+        if done.returncode:
+            said = (done.stderr or done.stdout).strip().splitlines() or ["no answer"]
+            raise EngineError(
+                f"app `{name}` was not rolled back to version {version}: {said[-1]}",
+                hint=f"run `modal {' '.join(words)}`",
+            )
+
+    def rates(self) -> Mapping[str, str]:
+        """Dollars for an hour of each thing that is billed; none if it does not say."""
+        found = self._asked("billing", "rates")
+        return found if isinstance(found, dict) else {}
+
+    def _listed(self, *words: str) -> list[Mapping[str, Any]]:
+        place = () if self.environment is None else ("--env", self.environment)
+        found = self._asked(*words, *place)
+        return found if isinstance(found, list) else []
+
+    def _asked(self, *words: str) -> object:
+        try:
+            return json.loads(self._run(*words, "--json").stdout)
+        except ValueError:
+            return None
+
+    def _run(self, *words: str) -> "subprocess.CompletedProcess[str]":
+        refuse_missing_client()
+        return subprocess.run(  # noqa: S603 - the client's own program
+            python_command("-m", "modal", *words),
+            env=variables(self.variables, *MODAL),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS,
+            check=False,
+            start_new_session=True,  # Ctrl-C is ours to act on
+        )
+
+
+def refuse_missing_client() -> None:
+    """Raise EngineError where the client is not installed."""
+    if importlib.util.find_spec("modal") is None:
+        raise EngineError(
+            "the client of Modal is not installed", hint=f"run `{INSTALL}`"
+        )
+
+
+def _version(entry: Mapping[str, Any]) -> Version:
+    return Version(
+        int(str(entry["version"]).removeprefix("v")),
+        str(entry.get("time_deployed") or ""),
+        str(entry.get("deployed_by") or ""),
+        str(entry.get("tag") or ""),
+    )
 
 
 def load(file: Path) -> ModuleType:

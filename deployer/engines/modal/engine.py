@@ -7,29 +7,291 @@ the name that clients know: with the same key, on the same image, from the same 
 of the Volume.
 """
 
+import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Final
 
-from deployer.engines.contract import Endpoint, Observation, Restored
+from deployer.engines.contract import Endpoint, Left, Observation, Restored
 from deployer.engines.modal import apps
-from deployer.engines.modal.artefacts import Artefacts, folder_of
-from deployer.engines.modal.billing import Meter
-from deployer.engines.modal.drive import Account
+from deployer.engines.modal.billing import Meter, plain_rate
+from deployer.engines.modal.drive import (
+    SYSTEM,
+    Account,
+    Deployed,
+    refuse_missing_client,
+)
 from deployer.engines.modal.lower import (
     hub_secret_of,
+    lower_builder,
     outputs_of,
     scaling_of,
     secret_of,
 )
-from deployer.engines.modal.observe import Seeing
-from deployer.engines.modal.program import refuse_missing_client
-from deployer.engines.modal.rollout import Rollout
+from deployer.engines.modal.render import (
+    BUILDER_FILE,
+    RELEASES,
+    on_disk,
+    patches_of,
+    render_builder,
+    runtime_files,
+)
+from deployer.engines.modal.rollout import TRIED, Rollout, app_of, is_of, moved
+from deployer.engines.modal.wait import RESTORED, Log, Wait, any_line, result_of
 from deployer.engines.place import Place
-from deployer.planning.actual import RunningServer
+from deployer.errors import AuthError, EngineError
 from deployer.planning.events import Say, Talk
 from deployer.planning.graph import PLACE
-from deployer.planning.resources import Kind, Node
+from deployer.planning.plan import RunningServer
+from deployer.planning.resources import Kind, Node, digest
 from deployer.planning.state import Record
-from deployer.stack.fields.values import Flat, show_seconds
+from deployer.stack.fields.values import Flat, JsonValue, show_seconds
+from deployer.system.children import growing
+
+_QUEUE_SECONDS: Final = 600
+"""How long a container may be waited for, beside what the function may take."""
+
+
+class Artefacts:
+    """Makes artefacts, and finds them again."""
+
+    def __init__(self, place: Place, meter: Meter) -> None:
+        self._place = place
+        self._meter = meter
+        self._deploying = threading.Lock()
+        self._deployed = ""
+        """What of the builder was deployed by this run."""
+        self._wanted: dict[Kind, Node] = {}
+
+    def expect(self, nodes: Sequence[Node]) -> None:
+        """Take notice of all that is going to be made: it is one app on Modal."""
+        for node in nodes:
+            if node.kind in (Kind.BUILD, Kind.WEIGHTS):
+                self._wanted[node.kind] = node
+
+    def make(self, node: Node, account: Account, say: Say) -> Flat:
+        """The outputs of a build or of weights, made where they are not there yet."""
+        if is_there(node, account):
+            say(Talk(node.address, f"is on Volume `{apps.VOLUME}` already"))
+            return outputs_of(node)
+        builder = self._deploy(node, account, say)
+        build = node.kind is Kind.BUILD
+        name = apps.BUILD_FUNCTION if build else apps.FETCH_FUNCTION
+        what = builder.build if build else builder.fetch
+        if what is None:
+            raise EngineError(f"app `{builder.app}` has no part for `{node.address}`")
+        say(Talk(node.address, _what(what)))
+        log = Log(account, builder.app)
+        limit = what.timeout + _QUEUE_SECONDS
+        wait = Wait(node.address, f"{name} on Modal", limit)
+        with self._meter.running(name, plain_rate(what.cores, what.memory)):
+            about = result_of(account.call(builder.app, name), log, say, wait)
+        version = about.get("version") if isinstance(about, Mapping) else None
+        return {
+            **outputs_of(node),
+            "version": None if version is None else str(version),
+        }
+
+    def _deploy(self, node: Node, account: Account, say: Say) -> apps.Builder:
+        """Deploy the builder where it is another one than before."""
+        self._wanted[node.kind] = node
+        with self._deploying:
+            build = self._wanted.get(Kind.BUILD)
+            weights = self._wanted.get(Kind.WEIGHTS)
+            patches = () if build is None else patches_of(build, self._place.patches)
+            builder = lower_builder(build, weights, patches)
+            text = render_builder(builder)
+            files = {BUILDER_FILE: text.encode(), **runtime_files()}
+            tag = digest({name: content.decode() for name, content in files.items()})[
+                :32
+            ]
+            if tag == self._deployed:
+                return builder
+            known = account.program.history(builder.app)
+            if not known or known[0].tag != tag:
+                say(Talk(node.address, f"deploys app `{builder.app}`"))
+                with on_disk(files, BUILDER_FILE) as file:
+                    account.deploy(file, tag)
+            self._deployed = tag
+            return builder
+
+
+def _what(part: apps.Build | apps.Fetch) -> str:
+    """Return what a function of the builder is about to do."""
+    match part:
+        case apps.Build():
+            return f"builds {part.title}"
+        case apps.Fetch():
+            return f"fetches {part.repo or part.files[0].path}"
+
+
+def folder_of(node_kind: Kind, key: str) -> str:
+    """Where a build or weights lie on the Volume."""
+    match node_kind:
+        case Kind.BUILD:
+            return apps.build_folder(key)
+        case Kind.WEIGHTS:
+            return apps.weights_folder(key)
+        case _:
+            raise EngineError(f"`{node_kind}` is no artefact")
+
+
+def is_there(node: Node, account: Account) -> bool:
+    """Return whether the Volume holds all of it: the file that says so comes last."""
+    found = account.listed(apps.VOLUME, folder_of(node.kind, node.key)) or ()
+    return any(Path(entry.path).name == apps.COMPLETE for entry in found)
+
+
+FOLDERS: Final = ("/build", "/weights", RELEASES, TRIED, "/arriving")
+"""Each holds folders that are named by a key."""
+
+
+class VolumeStore:
+    """The Volume of an environment, as `store gc` sees it."""
+
+    def __init__(self, environment: Mapping[str, str], place: str | None) -> None:
+        self._account = Account(environment, place)
+
+    def unused(self, needed: Collection[str]) -> tuple[Left, ...]:
+        """Return what no known state needs, and no app that is deployed was made from.
+
+        States on other machines are not known here: what they serve is seen by the tags
+        of their apps, what they retain for a rollback is made again when it is needed.
+        """
+        served = tuple(_served(self._account))
+        found = []
+        for folder in FOLDERS:
+            for entry in self._account.listed(apps.VOLUME, folder) or ():
+                key = PurePosixPath(entry.path).name
+                live = any(key.startswith(prefix) for prefix in served)
+                if key not in needed and not live:
+                    size = _size(self._account, entry.path)
+                    found.append(Left(f"/{entry.path}", size))
+        return tuple(found)
+
+    def remove(self, left: Sequence[Left]) -> None:
+        """Remove folders from the Volume."""
+        for it in left:
+            self._account.remove(apps.VOLUME, it.path)
+
+
+def _served(account: Account) -> Iterator[str]:
+    """The beginnings of the keys that deployed apps carry as tags."""
+    for name in account.program.deployed():
+        found = account.app(name)
+        tags = {} if found is None else found.tags
+        for tag, value in tags.items():
+            if tag.startswith("deployer-") and tag != "deployer-stack":
+                yield value
+
+
+def _size(account: Account, path: str) -> int:
+    entries = account.listed(apps.VOLUME, path, deep=True) or ()
+    return sum(entry.size for entry in entries if not entry.folder)
+
+
+_SEARCHED_LINES: Final = 200
+_PAUSES: Final = (0.1, 1.0)
+"""The first and the longest between two looks at a log."""
+
+
+class Seeing:
+    """Looks; changes nothing."""
+
+    def __init__(self, account: Account) -> None:
+        self._account = account
+
+    def observe(self, record: Record) -> Observation:
+        """Whether the app that serves a record is there, and all that it needs."""
+        app = app_of(record)
+        found = self._account.app(app)
+        if found is None:
+            detail = f"app `{app}` is stopped, or was never deployed"
+            return Observation(running=False, healthy=False, detail=detail, facts={})
+        if not is_of(found, record) or moved(self._account, app, record):
+            by = f" by {found.deployed_by}" if found.deployed_by else ""
+            detail = (
+                f"app `{app}` was deployed by hand: version {found.version}{by}"
+                f" at {found.since}"
+            )
+            return Observation(running=False, healthy=False, detail=detail, facts={})
+        missing = (*self._missing_folders(record), *self._missing_secret(record))
+        return self._seen(record, app, found, missing)
+
+    def logs(self, record: Record, *, lines: int, follow: bool) -> Iterator[str]:
+        """The last lines of the app that serves, and those that follow."""
+        app = app_of(record)
+        if self._account.app(app) is None:
+            raise EngineError(
+                f"app `{app}` does not run, so Modal shows no log of it",
+                hint="`modal app list` has its id; `modal app logs ID` its last words",
+            )
+        return self._lines(app, lines, follow=follow)
+
+    def _lines(self, app: str, lines: int, *, follow: bool) -> Iterator[str]:
+        if lines:
+            yield from (line.text for line in self._account.log(app).last(lines))
+        if not follow:
+            return
+        log = Log(self._account, app)
+        pauses = growing(*_PAUSES)
+        while True:
+            if arrived := log.arrived(any_line):
+                yield from (line.text for line in arrived)
+                pauses = growing(*_PAUSES)
+            threading.Event().wait(next(pauses))
+
+    def _seen(
+        self, record: Record, app: str, found: Deployed, missing: tuple[str, ...]
+    ) -> Observation:
+        containers = self._account.containers(app)
+        what = "scaled to zero" if not containers else _plural(containers, "container")
+        facts: dict[str, JsonValue] = {
+            "app": app,
+            "version": found.version,
+            "containers": containers,
+            "deployed_at": found.since,
+        }
+        words = [f"app `{app}` version {found.version}", what]
+        match record.outputs.get("gpu"):
+            case [*gpus] if gpus:
+                facts["gpu"] = gpus
+                words.append(f"on {' or '.join(str(gpu) for gpu in gpus)}")
+        if (restored := self._last_restore(app)) is not None:
+            facts["last_restore"] = restored
+            words.append(f"last restored {restored}")
+        words += missing
+        return Observation(
+            running=True, healthy=not missing, detail=", ".join(words), facts=facts
+        )
+
+    def _last_restore(self, app: str) -> str | None:
+        """When the last container came from a snapshot, as far as the log reaches."""
+        for line in reversed(self._account.log(app).last(_SEARCHED_LINES)):
+            if line.source == SYSTEM and line.text == RESTORED:
+                return line.at.isoformat(timespec="seconds")
+        return None
+
+    def _missing_folders(self, record: Record) -> Iterator[str]:
+        for kind in (Kind.BUILD, Kind.WEIGHTS):
+            path = folder_of(kind, record.needs[kind.value])
+            entries = self._account.listed(apps.VOLUME, path) or ()
+            if not any(PurePosixPath(e.path).name == apps.COMPLETE for e in entries):
+                yield f"`{path}` is gone from Volume `{apps.VOLUME}`"
+
+    def _missing_secret(self, record: Record) -> Iterator[str]:
+        match record.outputs:
+            case {"secret": str(name), "api_key_env": str(variable)}:
+                try:
+                    self._account.require_secret(name, variable)
+                except AuthError as error:
+                    yield error.message
+            case _:
+                return
+
+
+def _plural(count: int, word: str) -> str:
+    return f"{count} {word}{'' if count == 1 else 's'}"
 
 
 class ModalEngine:

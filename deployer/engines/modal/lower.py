@@ -21,7 +21,7 @@ from deployer.llama.build.trees import pinned_patches
 from deployer.llama.known.tables import prices
 from deployer.llama.patches import Patch
 from deployer.planning import costs
-from deployer.planning.argv import request_of, template_file
+from deployer.planning.argv import request_of
 from deployer.planning.costs import (
     BUILD_CORES,
     BUILD_MEMORY,
@@ -408,12 +408,12 @@ def _program(
     node: Node, fields: Flat, weights: Flat, files: Mapping[str, bytes]
 ) -> apps.Program:
     words = _texts(node.spec.get("argv"))
-    template, size = template_file(words), _whole(weights.get("size"))
+    size = _whole(weights.get("size"))
     return apps.Program(
         options=tuple(words),
         model=_name(weights["path"]),
         mmproj=_name(weights["mmproj"]) if "mmproj" in weights else None,
-        template_asset=None if template is None else _asset(template, files),
+        files={name: _asset(name, files) for name in files},
         warmup=tuple(_warmup(it, files) for it in _warmups(fields)),
         start_timeout=min(_LONGEST_START, _START + math.ceil(size / _READ / 60) * 60),
     )

@@ -11,18 +11,19 @@ from typing import Final
 
 from deployer.engines.modal import apps
 from deployer.engines.modal.billing import Meter, changed
-from deployer.engines.modal.drive import Account
+from deployer.engines.modal.drive import Account, Deployed
 from deployer.engines.modal.lower import primes_of, rate_of, scaling_of
-from deployer.engines.modal.release_files import (
+from deployer.engines.modal.render import (
+    CANDIDATE_FILE,
+    SERVER_FILE,
+    TRYOUT_FILE,
     mark_promoted,
     on_disk,
     promoted_files,
     record_files,
     recorded,
-    render,
+    rendered_server,
 )
-from deployer.engines.modal.render import CANDIDATE_FILE, SERVER_FILE, TRYOUT_FILE
-from deployer.engines.modal.types import Deployed
 from deployer.engines.modal.wait import (
     QUEUE_SECONDS,
     Log,
@@ -83,7 +84,7 @@ class Rollout:
         Raises EngineError with the likely cause; a command line that was started
         before is not started again.
         """
-        rendering = render(node, needs, self._folder)
+        rendering = rendered_server(node, needs, self._folder)
         server = rendering.server
         marker = f"{TRIED}/{server.run_key}"
         if self._account.listed(apps.VOLUME, marker) is not None:
@@ -110,7 +111,7 @@ class Rollout:
 
     def stage(self, node: Node, needs: Mapping[str, Flat]) -> Flat:
         """Bring the candidate up, from the files that were recorded if there are."""
-        rendering = render(node, needs, self._folder)
+        rendering = rendered_server(node, needs, self._folder)
         server, app = rendering.server, apps.candidate_app(rendering.server.stack)
         files = promoted_files(self._account, server.stack, node.key)
         if files is None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
+from deployer import install_command
 from deployer.diagnostics import Diagnostic, Severity
 from deployer.spelling import did_you_mean, shown
 from deployer.stack.fields.marks import Section
@@ -115,7 +116,7 @@ def doctor(
         return
     if find_spec("modal") is None:
         what = "`modal` is not installed: deploying on Modal needs it"
-        yield Diagnostic("machine", what, "pip install 'deployer[modal]'")
+        yield Diagnostic("machine", what, install_command("modal"))
     else:
         yield Diagnostic("machine", "modal", severity=Severity.FINE)
     yield _token(environment)

@@ -19,8 +19,7 @@ from http import HTTPStatus
 from typing import Final, TypeVar
 from urllib.parse import urljoin, urlsplit
 
-from deployer.engines.modal.drive import Account, Call
-from deployer.engines.modal.types import SYSTEM, Line
+from deployer.engines.modal.drive import SYSTEM, Account, Call, Line
 from deployer.errors import DeployerError, EngineError, TimedOutError
 from deployer.llama.known.symptoms import Symptom, likely_cause
 from deployer.planning.events import Progress, Say, Talk

@@ -30,9 +30,8 @@ from deployer.gates.harness.answers import (
     first_problem,
     unmeasured,
 )
-from deployer.gates.harness.client import Client
+from deployer.gates.harness.client import Client, Target
 from deployer.gates.harness.gate import Gate, Subject
-from deployer.gates.harness.target import Target
 from deployer.planning.events import Exchange, Outcome
 from deployer.stack.fields import gate_options as asked
 from deployer.system.children import python_command, variables

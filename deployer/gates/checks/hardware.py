@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from deployer.gates.harness.answers import Judgement, excerpt, failed, passed, unclear
-from deployer.gates.harness.client import Client
+from deployer.gates.harness.client import Client, Target
 from deployer.gates.harness.gate import Gate, Subject
-from deployer.gates.harness.target import Target
 from deployer.stack.fields import gate_options as asked
 from deployer.stack.fields.values import JsonValue, show_bytes, size_in_bytes
 from deployer.system.children import NVIDIA, find_program, variables

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from deployer.gates.harness.answers import (
+    CHAT,
     Answer,
+    Body,
     Broken,
     Completion,
     ContextProps,
@@ -13,6 +15,7 @@ from deployer.gates.harness.answers import (
     ErrorDetail,
     Judgement,
     Shape,
+    chat_body,
     excerpt,
     fail,
     failed,
@@ -24,7 +27,6 @@ from deployer.gates.harness.answers import (
 )
 from deployer.gates.harness.client import Client
 from deployer.gates.harness.gate import Gate, Subject
-from deployer.gates.harness.requests import CHAT, Body, chat_body
 from deployer.planning.events import Exchange
 from deployer.stack.fields import gate_options as asked
 

@@ -11,7 +11,10 @@ from pydantic import RootModel
 
 from deployer.errors import EngineError
 from deployer.gates.harness.answers import (
+    CHAT,
+    PROMPT,
     Answer,
+    Body,
     Broken,
     Completion,
     ContextProps,
@@ -20,6 +23,7 @@ from deployer.gates.harness.answers import (
     SlotCount,
     Streamed,
     Timings,
+    chat_body,
     excerpt,
     fail,
     failed,
@@ -34,10 +38,8 @@ from deployer.gates.harness.answers import (
     unmeasured,
     within,
 )
-from deployer.gates.harness.client import Client, Unanswered, connected
+from deployer.gates.harness.client import Client, Target, Unanswered, connected
 from deployer.gates.harness.gate import Gate, Subject
-from deployer.gates.harness.requests import CHAT, PROMPT, Body, chat_body
-from deployer.gates.harness.target import Target
 from deployer.planning.events import Outcome
 from deployer.stack.fields import gate_options as asked
 from deployer.stack.fields.values import seconds

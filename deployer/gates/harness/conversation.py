@@ -29,8 +29,7 @@ from deployer.gates.harness.answers import (
     events_of,
     refused,
 )
-from deployer.gates.harness.client import Client, Unanswered, connected
-from deployer.gates.harness.target import Target
+from deployer.gates.harness.client import Client, Target, Unanswered, connected
 from deployer.stack.fields.values import JsonValue
 
 _PATH: Final = "/v1/chat/completions"

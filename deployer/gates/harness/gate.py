@@ -13,8 +13,7 @@ from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from deployer.gates import GATES, gate_of
 from deployer.gates.harness.answers import Broken, Judgement
-from deployer.gates.harness.client import Client
-from deployer.gates.harness.target import Target
+from deployer.gates.harness.client import Client, Target
 from deployer.stack.fields.gate_options import Gate as Options
 
 O = TypeVar("O", bound=Options)  # noqa: E741 - the options of a gate

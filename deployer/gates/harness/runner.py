@@ -20,9 +20,8 @@ from deployer.gates.harness.answers import (
     read,
     unmeasured,
 )
-from deployer.gates.harness.client import Client, Unanswered, connected
+from deployer.gates.harness.client import Client, Target, Unanswered, connected
 from deployer.gates.harness.gate import gate_class
-from deployer.gates.harness.target import Target
 from deployer.planning.events import Exchange, Outcome, Verdict
 from deployer.stack.fields.gate_options import Gate as Parameters
 from deployer.stack.fields.values import seconds, show_seconds

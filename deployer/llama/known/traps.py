@@ -11,9 +11,11 @@ from deployer.engines.registry import ENGINES
 from deployer.llama.known.tables import rows
 from deployer.planning.graph import architectures_of
 from deployer.spelling import did_you_mean, shown
+from deployer.stack.checks import works_for_callers
 from deployer.stack.fields.model import Stack
 from deployer.stack.fields.server import Server
 from deployer.stack.fields.values import size_in_bytes
+from deployer.stack.files import FLAGS
 
 DEFAULT_BATCH: Final = 2048
 DEFAULT_UBATCH: Final = 512
@@ -142,6 +144,17 @@ def _draft(case: Case) -> str:
     flags = case.server.flags or {}
     found = (f"server.flags.{name}" for name in _DRAFTS if name in flags)
     return next(found, "") if case.is_gemma4 else ""
+
+
+def _client_tools(case: Case) -> str:
+    flags = case.server.flags or {}
+    found = (f"{FLAGS}{n}" for n, value in flags.items() if works_for_callers(n, value))
+    return next(found, "")
+
+
+def _router(case: Case) -> str:
+    flags = case.server.flags or {}
+    return next((f"{FLAGS}{n}" for n in flags if n.startswith("models-")), "")
 
 
 def _downloads_ui(case: Case) -> str:
@@ -361,6 +374,8 @@ BLAMES: Final[Mapping[str, Callable[[Case], str]]] = {
     "gemma4-unsettled": _gemma4,
     "gemma4-pinned-template": _pinned_template,
     "gemma4-draft": _draft,
+    "client-tools": _client_tools,
+    "router-options": _router,
     "ui-download": _downloads_ui,
     "no-ui": _has_no_ui,
     "shallow-build": _uncounted,

@@ -29,6 +29,7 @@ from deployer.stack.fields.values import (
     Marks,
     Memory,
     Only,
+    Options,
     Unit,
 )
 
@@ -125,7 +126,7 @@ class Field:
     unit: Unit | None
     locked: bool
     only: str | None
-    file: File | Folder | None
+    file: File | Folder | Options | None
     memory: Memory | None
     section: type[Section] | None
     item: type[Section] | None
@@ -151,7 +152,7 @@ def fields_of(section: type[Section]) -> Mapping[str, Field]:
             next(filter(None, map(_unit_in, (info.annotation, *marks))), None),
             Mark.LOCKED in marks,
             next((m.engine for m in marks if isinstance(m, Only)), None),
-            next((m for m in marks if isinstance(m, File | Folder)), None),
+            next((m for m in marks if isinstance(m, File | Folder | Options)), None),
             next((m for m in marks if isinstance(m, Memory)), None),
             _section_in(info.annotation),
             _section_in(info.annotation, tuple, dict),

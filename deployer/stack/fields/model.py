@@ -16,15 +16,7 @@ from deployer.engines.registry import ENGINES, load
 from deployer.stack.fields.gate_options import Gates
 from deployer.stack.fields.marks import Section
 from deployer.stack.fields.server import Duration, Server, Text
-from deployer.stack.fields.values import (
-    HERE,
-    Effect,
-    File,
-    Flag,
-    Folder,
-    Mark,
-    Only,
-)
+from deployer.stack.fields.values import HERE, Effect, File, Flag, Folder, Mark, Only
 
 _Section = TypeVar("_Section", bound=Section)
 

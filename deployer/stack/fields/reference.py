@@ -21,7 +21,7 @@ _UNSET: Final[Mapping[str, str]] = {
     "server": "llama-server's own default",
     "gates": "it does not run",
 }
-"""What is left out, by section, where the field itself does not say."""
+"""By section, for fields that do not say it themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Entry:
 
     @property
     def unset(self) -> str:
-        """What holds where the field is left out, in words."""
+        """The words for a field that is left out."""
         if self.info.is_required():
             return ""
         if self.default is not None:
@@ -81,7 +81,7 @@ class Entry:
         return tuple(p[inner] for p in parts if isinstance(p, dict) and inner in p)
 
     def facts(self) -> Iterator[str]:
-        """What may be written, what holds without it, and what a change costs."""
+        """Yield its type, its default and the cost of a change, a line each."""
         below = ", with the fields below" if self.below else ""
         yield f"Type: {expected(self.schema)}{below}"
         yield "Required" if self.info.is_required() else f"Unset: {self.unset}"
@@ -102,30 +102,50 @@ class Entry:
         return f"**{word}**"
 
 
-def entries(
-    section: type[Section] = Stack, prefix: str = "", inherited: Marks | None = None
+@cache
+def entries() -> tuple[Entry, ...]:
+    """Return every field that can be written, of lists and mappings as well."""
+    return tuple(_entries(Stack, followed_schema(Stack), "", None))
+
+
+def _entries(
+    section: type[Section],
+    part: Mapping[str, Any],
+    prefix: str,
+    inherited: Marks | None,
 ) -> Iterator[Entry]:
-    """Yield every field that can be written, those of lists and mappings included."""
-    properties = followed_schema(section)["properties"]
     for name, field in fields_of(section).items():
         info = section.model_fields[name]
         marks = field.under(inherited)
-        schema = properties[name]
-        listed = {"array": "[]", "object": ".NAME"}.get(schema.get("type", ""), "")
-        if "properties" in schema:
-            listed = ""
+        schema = part["properties"][name]
         below = _held(info.annotation)
+        inside, listed = _inside(schema) if below else (schema, "")
         path = f"{prefix}{name}"
-        found = listed if below else ""
-        yield Entry(path, info, schema, marks, section, below, found)
+        yield Entry(path, info, schema, marks, section, below, listed)
         if below is not None:
-            yield from entries(below, f"{path}{found}.", marks)
+            yield from _entries(below, inside, f"{path}{listed}.", marks)
+
+
+def _inside(schema: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
+    """Return the part of a section in a field, and how an entry of it is written."""
+    for member in schema.get("anyOf", (schema,)):
+        if "properties" in member:
+            return member, ""
+        if "properties" in member.get("items", {}):
+            return member["items"], "[]"
+        if isinstance(entry := member.get("additionalProperties"), Mapping):
+            return entry, ".NAME"
+    raise LookupError(f"no section in {sorted(schema)}")
 
 
 @cache
+def _by_path() -> Mapping[str, Entry]:
+    return {entry.path: entry for entry in entries()}
+
+
 def entry_at(path: str) -> Entry | None:
     """Return the field of a dotted path in which indexes are `[]` and names `NAME`."""
-    return {entry.path: entry for entry in entries()}.get(path)
+    return _by_path().get(path)
 
 
 def markdown(entry: Entry) -> str:
@@ -137,7 +157,7 @@ def published_schema() -> str:
     """Return the schema as it is committed, with what editors show beside it."""
     schema = schema_of()
     sections = {Stack.__name__: schema, **schema["$defs"]}
-    for entry in reversed(tuple(entries())):
+    for entry in reversed(entries()):
         field = sections[entry.owner.__name__]["properties"][entry.name]
         field["markdownDescription"] = markdown(entry)
         if entry.owner is Gates:

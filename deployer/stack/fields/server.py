@@ -17,6 +17,7 @@ from deployer.stack.fields.values import (
     File,
     Flag,
     Memory,
+    Options,
     Unit,
 )
 
@@ -280,7 +281,8 @@ class Server(Section):
     verbosity: Annotated[int | None, Field(ge=0, le=5), Flag("--verbosity")] = None
     """How much llama-server logs."""
 
-    flags: (
-        dict[str, bool | int | float | Text | tuple[Text | int | float, ...]] | None
-    ) = None
+    flags: Annotated[
+        dict[str, bool | int | float | Text | tuple[Text | int | float, ...]] | None,
+        Options("deployer.llama.catalogue"),
+    ] = None
     """Any other option by its long name without dashes; `true` where it takes none."""

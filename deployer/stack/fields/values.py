@@ -1,13 +1,16 @@
 """The values that flow through the core: plain JSON.
 
 No import here is slow: a plan that changes nothing must not pay for the model.
+
+A lock file, a saved plan or a state may come with a stranger's checkout, and what it
+names becomes part of a path, of an address or of a command line.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 JsonValue: TypeAlias = (
     "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
@@ -181,6 +184,36 @@ class File:
     """It need not be there: any word of a command may be a file."""
     digest: str = ""
     """Field that records the digest of its content: `{path}`, `{section}`, `{name}`."""
+    folder: bool = False
+    """It may be a folder, which stands for the files below it."""
+    written: bool = False
+    """llama-server writes there: it need not be there yet."""
+    scaled: bool = False
+    """Several are joined by commas, each with a scale behind its last colon."""
+
+    def names_in(self, text: str) -> tuple[str, ...]:
+        """Return the names that a value is made of."""
+        if not self.scaled:
+            return (text,)
+        return tuple(one.rpartition(":")[0] or one for one in text.split(","))
+
+    def with_names(self, text: str, named: Callable[[str], str]) -> str:
+        """Return a value with other names in it."""
+        if not self.scaled:
+            return named(text)
+        parts = (one.rpartition(":") for one in text.split(","))
+        return ",".join(
+            f"{named(name)}:{scale}" if colon else named(scale)
+            for name, colon, scale in parts
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The field contains options of llama-server, some of which name files."""
+
+    catalogue: str
+    """The module that knows them, which is above this one: `file_of`, `long_name`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,3 +234,51 @@ class Marks:
     locked: bool = False
     only: str | None = None
     memory: Memory | None = None
+
+
+KEY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
+"""The key of a resource; it names folders."""
+STACK: Final = re.compile(r"[a-z]([a-z0-9-]{0,46}[a-z0-9])?")
+"""The name of a stack."""
+ADDRESS: Final = re.compile(rf"{STACK.pattern}/[a-z][a-z0-9_-]{{0,47}}")
+"""A stack, and what of it."""
+WORD: Final = re.compile(r"[a-z][a-z0-9_-]{0,47}")
+"""A word that is chosen from few: the name of an engine."""
+DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+COMMIT: Final = re.compile(r"[0-9a-f]{40}")
+REQUIREMENT: Final = re.compile(
+    r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9._+!-]*"
+)
+TAG: Final = re.compile(
+    r"b[0-9]{1,9}|v[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}|[0-9a-f]{7,40}"
+)
+"""A build of llama.cpp, as stacks name it."""
+REPOSITORY: Final = re.compile(r"(?!\.)[A-Za-z0-9_.-]+/(?!\.)[A-Za-z0-9_.-]+")
+"""Owner and name on the hub."""
+RELEASE_FILE: Final = re.compile(
+    r"(?P<build>b[0-9]{1,9})/llama-(?P=build)-bin-[a-z0-9-]+\.tar\.gz"
+)
+"""An archive of upstream's, below the address of its releases."""
+
+_LONGEST_NAME: Final = 255
+"""Bytes of a file name that every file system takes."""
+
+
+def is_path(text: str) -> bool:
+    """Return whether a string can be a path: not empty, no control characters."""
+    return bool(text) and min(text) >= " " and "\x7f" not in text
+
+
+def is_file_name(text: str) -> bool:
+    """Return whether a text names a file in a folder, and nothing above or below it."""
+    return (
+        is_path(text)
+        and not any(character in text for character in "/\\")
+        and text not in (".", "..")
+        and len(text.encode(errors="surrogateescape")) <= _LONGEST_NAME
+    )
+
+
+def is_inner_path(text: str) -> bool:
+    """Return whether a string is a path below a folder: relative, POSIX, no `..`."""
+    return all(map(is_file_name, text.split("/")))

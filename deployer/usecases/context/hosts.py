@@ -124,7 +124,7 @@ def reconciled(
         found = may_live(state.engine, state.stack, settings.place(stack_file))
         if all(any(key.startswith(it) for key in known) for it in found):
             return state, ()
-    from deployer.planning.actual import reconcile  # noqa: PLC0415 - only where one is
+    from deployer.planning.plan import reconcile  # noqa: PLC0415 - only where one is
 
     engine = settings.engine(state.engine, stack_file)
     running = engine.servers(state.stack, known, thoroughly=thoroughly)

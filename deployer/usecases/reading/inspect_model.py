@@ -25,8 +25,8 @@ from deployer.gguf.reading import beginning, header_in, remote
 from deployer.llama.known.tables import prices
 from deployer.planning.events import Watch
 from deployer.planning.facts import Pin
-from deployer.planning.fit import Fit
 from deployer.planning.graph import expand
+from deployer.planning.plan import Fit
 from deployer.stack.load import load
 from deployer.usecases.context.settings import Settings
 from deployer.usecases.reading.read_stack import resolved

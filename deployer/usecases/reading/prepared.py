@@ -20,7 +20,7 @@ from stat import S_ISDIR, S_ISREG
 import deployer
 from deployer.artefacts.json_files import decoded, encoded
 from deployer.diagnostics import Diagnostic, Place
-from deployer.planning.fit import Fit
+from deployer.planning.plan import Fit
 from deployer.planning.resources import Graph
 from deployer.system.files import read, write
 

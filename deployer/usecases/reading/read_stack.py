@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 
 from deployer.artefacts import lock_file
 from deployer.artefacts.lock_file import lock_path
-from deployer.artefacts.sources.files import sha256_of
-from deployer.diagnostics import Diagnostic, Place, Severity, placed
+from deployer.artefacts.sources.files import DigestCache, content_digest, sha256_of
+from deployer.diagnostics import UNCERTAIN, Diagnostic, Place, Severity, placed
 from deployer.engines.place import abilities_of, machine_inputs, narrowed
 from deployer.engines.registry import Abilities
 from deployer.errors import StackError, UsageError
-from deployer.llama.flags.catalogue import problems_of
+from deployer.llama.catalogue import catalogue, problems_of
 from deployer.llama.known.traps import traps_of
 from deployer.planning.argv import words_by_field
 from deployer.planning.events import Watch, unwatched
@@ -49,7 +49,7 @@ from deployer.stack.project_root import (
 )
 from deployer.usecases.context.settings import Options, Settings, patches_folder
 from deployer.usecases.reading.prepared import Prepared, look
-from deployer.usecases.reading.weights import refuse_model, weighed
+from deployer.usecases.reading.weights import refuse_model, refused_models, weighed
 
 if TYPE_CHECKING:
     from deployer.llama.patches import Patch
@@ -60,18 +60,32 @@ def number_of(stack: Stack, locked: Facts | None) -> int | None:
     return tag_number(stack) if locked is None else build_number(stack, locked)
 
 
-def notices_of(loaded: Loaded, build: int | None) -> tuple[Diagnostic, ...]:
-    """Return every known issue of a stack on this build, sorted by place."""
+def findings_of(loaded: Loaded, build: int | None) -> tuple[Diagnostic, ...]:
+    """Return what a stack means on this build: options, recipe and known issues.
+
+    Errors, warnings and notes, each at its place and sorted by it.
+    """
     start = Place(str(loaded.sources[-1] if loaded.sources else "stack"))
-    return tuple(placed(traps_of(loaded.stack, build), loaded.places, start))
+    found = (
+        *_option_findings(loaded, build),
+        *_recipe_problems(loaded, build),
+        *traps_of(loaded.stack, build),
+    )
+    return tuple(placed(found, loaded.places, start))
 
 
-def refuse_traps(loaded: Loaded, build: int | None) -> tuple[Diagnostic, ...]:
-    """Return the warnings and notes; raises StackError for issues that are errors."""
-    notices = notices_of(loaded, build)
-    if fatal := [it for it in notices if it.severity is Severity.ERROR]:
+def refusals_of(loaded: Loaded) -> Iterator[Diagnostic]:
+    """Yield the errors among them, of a stack in which other things are wrong, too."""
+    found = findings_of(loaded, tag_number(loaded.stack))
+    yield from (it for it in found if it.severity is Severity.ERROR)
+
+
+def refuse(loaded: Loaded, build: int | None) -> tuple[Diagnostic, ...]:
+    """Return the warnings and notes; raises StackError with every error."""
+    found = findings_of(loaded, build)
+    if fatal := [it for it in found if it.severity is Severity.ERROR]:
         raise StackError(fatal)
-    return notices
+    return found
 
 
 _TICK = 20_000_000
@@ -162,6 +176,8 @@ def _named_paths(stack: Stack, folder: Path) -> Iterator[Path]:
     for it in named_by(stack):
         repository = it.mark == Folder(scheme=HERE)
         yield from places_of(it.name) if repository else (folder / it.name,)
+        if it.served and (folder / it.name).is_dir():
+            yield from (folder / it.name).rglob("*")
     if stack.llama_cpp.binary is not None:
         # Beside a llama-server of the user lie the libraries that it loads.
         beside = Path(os.path.realpath(folder / stack.llama_cpp.binary)).parent
@@ -213,15 +229,15 @@ def read(
     """Everything a plan needs of the files; see `deployer.usecases.plan.prepare`."""
     out = leads_out(stack_file, settings.allowed)  # refused below, and not opened
     seen = None if out else look_around(stack_file)
-    loaded = load(stack_file, engine=options.engine, allowed=settings.allowed)
+    loaded = load(
+        stack_file, engine=options.engine, allowed=settings.allowed, further=refusals_of
+    )
     stack = loaded.stack
     found = abilities_of(stack.engine, settings.environment, settings.home)
     abilities = narrowed(stack, found)
     _refuse_snapshot(stack, abilities)
-    refuse_options(loaded)
-    refuse_build(loaded)
     locked = lock_file.read(lock_file.lock_path(stack_file))
-    notices = refuse_traps(loaded, number_of(stack, locked))
+    notices = refuse(loaded, number_of(stack, locked))
     facts = resolved(loaded, stack_file, settings, locked, watch or unwatched, options)
     same = lock_file.pins_same(locked, facts)
     if not same and options.locked:
@@ -247,29 +263,30 @@ def _digests(files: Mapping[str, Path]) -> Flat:
     return {path: sha256_of(file, unwatched) for path, file in files.items()}
 
 
-def refuse_options(loaded: Loaded) -> None:
-    """Raise StackError for options that the build of the tag does not take."""
-    stack = loaded.stack
-    words = words_by_field(leaves(stack), build=tag_number(stack))
-    if found := placed(problems_of(words, tag_number(stack)), loaded.places):
-        raise StackError(found)
+def _option_findings(loaded: Loaded, build: int | None) -> Iterator[Diagnostic]:
+    """Yield what is wrong with the options of a stack on this build, or uncertain."""
+    known = catalogue(build)
+    if known.beyond:
+        what = f"{known.beyond}: options are checked once the source is here"
+        yield Diagnostic("llama_cpp.tag", what, "", Severity.NOTE, UNCERTAIN)
+    yield from problems_of(words_by_field(leaves(loaded.stack), build=build), build)
 
 
-def refuse_build(loaded: Loaded) -> None:
-    """Raise StackError for what the recipe of a build from source refuses."""
+def _recipe_problems(loaded: Loaded, build: int | None) -> Iterator[Diagnostic]:
+    """Yield what the recipe of a build from source refuses."""
     wanted = loaded.stack.llama_cpp
     if wanted.package or wanted.binary or wanted.source == "release":
         return
     from deployer.llama.build.recipe import Target, refusals  # noqa: PLC0415 - for sources
 
-    target = Target(
-        number=tag_number(loaded.stack),
-        cuda=wanted.cuda,
-        architectures=architectures_of(loaded.stack),
-        cmake=wanted.cmake or (),
+    yield from refusals(
+        Target(
+            number=build,
+            cuda=wanted.cuda,
+            architectures=architectures_of(loaded.stack),
+            cmake=wanted.cmake or (),
+        )
     )
-    if found := placed(refusals(target), loaded.places):
-        raise StackError(found)
 
 
 def resolved(
@@ -288,7 +305,8 @@ def resolved(
     stack = loaded.stack
     _refuse_beside(stack, stack_file, settings)
     patches = patches_of(stack, stack_file)
-    inputs = lock_file.inputs_of(stack, _digests_of(stack, stack_file.parent, patches))
+    cache = DigestCache(settings.store.digests, trusts=options.cached)
+    inputs = lock_file.inputs_of(stack, _digests_of(loaded, stack_file, patches, cache))
     build, weights = _kept(stack, locked, inputs)
     for kind, pin in ((Kind.BUILD, build), (Kind.WEIGHTS, weights)):
         if pin is not None:
@@ -308,17 +326,30 @@ def resolved(
         locked.weights if locked else None,
         cached=options.cached,
     )
-    return resolver.facts(stack, inputs, build=build, weights=weights)
+    with refused_models(loaded):
+        return resolver.facts(stack, inputs, build=build, weights=weights)
 
 
 def _digests_of(
-    stack: Stack, folder: Path, patches: "tuple[Patch, ...]"
+    loaded: Loaded,
+    stack_file: Path,
+    patches: "tuple[Patch, ...]",
+    cache: DigestCache,
 ) -> dict[str, str]:
     """Of the files that a stack names and the lock file stands for."""
     digests = {f"llama_cpp.patches.{patch.name}": patch.digest for patch in patches}
-    for it in named_by(stack):
-        if it.served:
-            digests[it.digest] = sha256_of(folder / it.name, unwatched)
+    for it in named_by(loaded.stack):
+        if not it.served:
+            continue
+        file = stack_file.parent / it.name
+        try:
+            digests[it.digest] = content_digest(
+                file, lambda one: cache.sha256_of(one, unwatched)
+            )
+        except OSError as error:
+            what = f"`{it.name}` cannot be read: {error.strerror}"
+            problem = Diagnostic(it.path, what)
+            raise StackError(placed([problem], loaded.places)) from error
     return digests
 
 

@@ -15,7 +15,7 @@ from deployer.artefacts.sources.paths import relative
 from deployer.artefacts.store import Store
 from deployer.errors import AuthError, SourceError
 from deployer.gguf.facts import Facts as Weights
-from deployer.gguf.facts import from_json, to_json
+from deployer.gguf.facts import NoModelError, from_json, to_json
 from deployer.gguf.header import HeaderError
 from deployer.gguf.reading import facts_of_addresses, facts_of_files
 from deployer.planning.events import Watch
@@ -77,9 +77,9 @@ class Resolver:
             )
             return relative(found, self.folder)
         if wanted.source == "release":
-            from deployer.llama.build import releases  # noqa: PLC0415 - as above
+            from deployer.llama.build.archives import pin_release  # noqa: PLC0415 - as above
 
-            return releases.pin(
+            return pin_release(
                 tag=wanted.tag,
                 backend=wanted.backend or "cpu",
                 here=paths.this_platform(),
@@ -121,15 +121,15 @@ class Resolver:
     def _described(self, stack: Stack) -> Pin:
         """The weights, with what their headers say where they can be read already.
 
-        Raises HeaderError for a file that is broken; one that cannot be reached, or
-        is no model, is pinned without.
+        Raises HeaderError for a file that is broken, NoModelError for one that holds
+        something else; one that cannot be reached is pinned without.
         """
         pin = self._weights(stack)
         if (known := self._known_header(pin)) is not None:
             return replace(pin, about={**pin.about, HEADER: known})
         try:
             facts = self._header_facts(pin)
-        except HeaderError:
+        except (HeaderError, NoModelError):
             raise
         except (SourceError, AuthError):
             facts = None

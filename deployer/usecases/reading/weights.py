@@ -7,7 +7,7 @@ lies in the store does not change: so what was read of it is kept beside it.
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -38,12 +38,12 @@ from deployer.llama.known.models import (
 )
 from deployer.planning.facts import HEADER, Pin
 from deployer.planning.facts import Facts as Locked
-from deployer.planning.fit import Fit
 from deployer.planning.graph import build_number
+from deployer.planning.plan import Fit
 from deployer.planning.resources import Graph, Kind
 from deployer.show.text import fit_line
 from deployer.show.text import sized as shown_size
-from deployer.stack.checks import gpu_types
+from deployer.stack.checks import SOURCES, gpu_types
 from deployer.stack.fields.gate_options import Gates
 from deployer.stack.fields.marks import fields_of, leaves
 from deployer.stack.fields.model import Stack
@@ -89,10 +89,7 @@ def _in_files(pin: Pin, entry: Entry) -> Facts | None:
         facts_of_files,
     )
 
-    try:
-        return facts_of_files(model, projector[0] if projector else None)
-    except NoModelError:
-        return None
+    return facts_of_files(model, projector[0] if projector else None)
 
 
 _MOVES_MEMORY = {
@@ -394,6 +391,21 @@ def _read(file: Path) -> Template | None:
     return template_of(read_regular(file).decode("utf-8", errors="replace"))
 
 
+@contextmanager
+def refused_models(loaded: Loaded) -> Iterator[None]:
+    """Turn what is no model, or no projector, into a problem of the stack."""
+    try:
+        yield
+    except NoModelError as error:
+        model = loaded.stack.model
+        named = ("file", "quant", *SOURCES)
+        source = next(it for it in named if getattr(model, it) is not None)
+        path = f"model.{source}" if error.field == "model" else error.field
+        raise StackError(
+            placed([Diagnostic(path, str(error), error.hint)], loaded.places)
+        ) from error
+
+
 @dataclass(frozen=True, slots=True)
 class Weighed:
     """What the headers of the weights say about a stack."""
@@ -413,7 +425,8 @@ def weighed(
     """Hold the model of a stack against its build, its gates and its machine."""
     stack = loaded.stack
     (node,) = (node for node in graph.values() if node.kind is Kind.WEIGHTS)
-    weights = weights_facts(facts.weights, node.key, settings.store)
+    with refused_models(loaded):
+        weights = weights_facts(facts.weights, node.key, settings.store)
     if weights is None:
         return Weighed(None)
     known = judged(stack, stack_file.parent, facts, weights, loaded.places)

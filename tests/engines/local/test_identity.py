@@ -8,7 +8,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from deployer.engines.local.supervise import identity
+from deployer.engines.local.supervise.find import (
+    boot_id,
+    from_start_time,
+    identity_of,
+    is_of_this_boot,
+)
 from deployer.engines.local.supervise.process import (
     Running,
     find,
@@ -37,7 +42,7 @@ def test_a_step_of_the_clock_leaves_a_server_found_and_of_this_boot(
     running = start()
     assert find(tmp_path / "k1", "stack/server", "k1") == running
     assert is_alive(running)
-    assert identity.is_of_this_boot(running.began)
+    assert is_of_this_boot(running.began)
 
 
 def test_a_server_that_was_recorded_before_the_step_is_the_same(
@@ -50,20 +55,20 @@ def test_a_server_that_was_recorded_before_the_step_is_the_same(
 
 
 def test_identity_is_boot_and_tick() -> None:
-    boot, tick = identity.began(os.getpid()).split(":")
-    assert boot == identity.boot_id()
+    boot, tick = identity_of(os.getpid()).split(":")
+    assert boot == boot_id()
     assert int(tick) / os.sysconf("SC_CLK_TCK") < time.clock_gettime(
         time.CLOCK_BOOTTIME
     )
 
 
 def test_a_pid_without_a_process_has_no_identity() -> None:
-    assert identity.began(2**22 + 1) == ""
+    assert identity_of(2**22 + 1) == ""
     assert not is_alive(Running(2**22 + 1, "", 1, ""))
 
 
 def test_another_boot_is_not_this_one() -> None:
-    assert not identity.is_of_this_boot("00000000-0000-0000-0000-000000000000:7")
+    assert not is_of_this_boot("00000000-0000-0000-0000-000000000000:7")
 
 
 def test_a_record_of_an_earlier_version_is_read(start: Start, tmp_path: Path) -> None:
@@ -80,5 +85,5 @@ def test_a_record_of_an_earlier_version_is_read(start: Start, tmp_path: Path) ->
 def test_an_earlier_record_of_an_ended_server_tells_the_boot(
     ago: float, *, same_boot: bool
 ) -> None:
-    found = identity.from_start_time(2**22 + 1, time.time() - ago)
-    assert identity.is_of_this_boot(found) == same_boot
+    found = from_start_time(2**22 + 1, time.time() - ago)
+    assert is_of_this_boot(found) == same_boot

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from deployer.engines.local.folders import NAME, lent, remove_left
+from deployer.engines.local.supervise.find import KEY_FILE as NAME
+from deployer.engines.local.supervise.find import lent, remove_left
 from tests.cli.project import ROOT
 
 
@@ -42,7 +43,7 @@ def test_a_key_that_is_needed_is_not_removed(file: Path, tmp_path: Path) -> None
 def test_what_a_killed_run_left_is_removed(file: Path, tmp_path: Path) -> None:
     script = (
         "import os; from pathlib import Path;"
-        " from deployer.engines.local.folders import lent;"
+        " from deployer.engines.local.supervise.find import lent;"
         f" held = lent(Path({str(file)!r}), 'sk-1'); held.__enter__();"
         " os.kill(os.getpid(), 9)"
     )

@@ -13,7 +13,7 @@ from socket import AF_INET, SOCK_STREAM, socket
 import psutil
 import pytest
 
-from deployer.engines.local.folders import run_folder
+from deployer.engines.local.supervise.find import run_folder
 from deployer.engines.place import Keys, Look, Place, look_at
 from deployer.planning.resources import Kind
 from deployer.planning.state import Record

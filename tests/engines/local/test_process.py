@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from deployer.engines.local.supervise import identity
+from deployer.engines.local.supervise.find import boot_id, identity_of
 from deployer.engines.local.supervise.process import (
     Ended,
     Running,
@@ -86,7 +86,7 @@ def test_a_server_is_recorded_as_soon_as_it_is_started(
 ) -> None:
     running = start()
     assert json.loads((tmp_path / "k1" / "process.json").read_text()) == {
-        "began": identity.began(running.pid),
+        "began": identity_of(running.pid),
         "log": str(tmp_path / "k1" / "server.log"),
         "marker": "stack/server@k1",
         "pid": running.pid,
@@ -226,7 +226,7 @@ def test_stopping_twice_is_fine(listening: Start) -> None:
 
 def test_a_stranger_under_the_same_pid_is_left_alone(listening: Start) -> None:
     running = listening()
-    stop(replace(running, began=f"{identity.boot_id()}:1"), grace=0)
+    stop(replace(running, began=f"{boot_id()}:1"), grace=0)
     assert is_alive(running)
 
 

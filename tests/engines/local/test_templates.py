@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from deployer.engines.local.program import known_template
+from deployer.engines.local.supervise.process import known_template
 from deployer.errors import EngineError
 
 HELP = """\

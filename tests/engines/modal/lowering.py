@@ -18,7 +18,7 @@ from deployer.planning.resources import Graph, Kind, digest
 from deployer.stack.fields.model import Stack
 from deployer.stack.fields.values import JsonValue
 from deployer.stack.load import load
-from deployer.testing.states import stack as stack_of
+from deployer.testing import stack as stack_of
 from deployer.usecases.reading.read_stack import patches_of
 
 ROOT = Path(__file__).parents[3]

@@ -6,7 +6,7 @@ from deployer.planning.plan import Plan, make_plan
 from deployer.planning.resources import Kind
 from deployer.planning.state import State, record_of
 from deployer.show.text import price, verb
-from deployer.testing.states import stack as stack_of
+from deployer.testing import stack as stack_of
 from tests.engines.modal.changes import BEFORE, CHANGES, after
 from tests.engines.modal.lowering import graph_of, rendered
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployer.engines.modal.literals import comment, lines, literal, options
+from deployer.engines.modal.render import comment, lines, literal, options
 from deployer.errors import EngineError
 from deployer.stack.fields.marks import Section, fields_of
 from deployer.stack.fields.model import Stack

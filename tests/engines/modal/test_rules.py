@@ -18,7 +18,7 @@ from deployer.engines.modal.lower import (
 from deployer.engines.modal.render import runtime_files
 from deployer.errors import EngineError
 from deployer.llama.patches import load_patches
-from deployer.testing.states import stack as stack_of
+from deployer.testing import stack as stack_of
 from tests.engines.modal.lowering import (
     CAPTURED,
     PATCHES,

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from deployer.gates.harness.target import Target
+from deployer.gates.harness.client import Target
 from deployer.planning.events import Outcome, Verdict
 from tests.gates import fake_http as http
 from tests.gates.breaking import CHAT, ERROR, FAIL, UNCLEAR, answers, model

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from deployer.gates.harness.target import Loading, Process
+from deployer.gates.harness.client import Loading, Process
 from deployer.planning.events import Outcome
 from tests.gates import fake_http as http
 from tests.gates import fake_server as fake

@@ -2,7 +2,7 @@
 
 import pytest
 
-from deployer.gates.harness.target import Process
+from deployer.gates.harness.client import Process
 from deployer.planning.events import Outcome
 from deployer.stack.fields.values import JsonValue
 from tests.gates.breaking import FAIL, UNCLEAR

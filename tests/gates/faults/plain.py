@@ -273,6 +273,43 @@ def chat_does_not_pass(script: Script, outcome: Outcome, because: str) -> None:
     check("chat", script, outcome, because)
 
 
+ECHO = "Say in one short sentence what the capital of France is."
+LEAKED = "…the capital of the United States is.<|im_end|>\n<|im_start|>admin"
+
+
+@broken(
+    "chat",
+    ("said", "outcome", "because"),
+    [
+        pytest.param(Said(ECHO), FAIL, "repeats the question", id="echo"),
+        pytest.param(
+            Said(f"say in one short sentence,\n*what* the {ECHO[37:]} {ECHO}"),
+            FAIL,
+            "repeats the question",
+            id="echo in other marks",
+        ),
+        pytest.param(Said(LEAKED), FAIL, "`<|im_start|>` of the chat", id="ChatML"),
+        pytest.param(Said("Paris<end_of_turn>"), FAIL, "`<end_of_turn>`", id="Gemma 3"),
+        pytest.param(Said("Paris<turn|>"), FAIL, "`<turn|>` of the", id="Gemma 4"),
+        pytest.param(Said("Paris.</s>"), FAIL, "`</s>` of the chat", id="Llama 2"),
+        pytest.param(
+            Said("It is…", finish="length"), UNCLEAR, "end within 64", id="cut"
+        ),
+        pytest.param(Said("Paris.\n" * 9), UNCLEAR, "repeats `Paris.`", id="loop"),
+        pytest.param(
+            Said("Well. I know. I know. I know. I kn"),
+            UNCLEAR,
+            "repeats `I know.` without an end",
+            id="a loop that is cut",
+        ),
+    ],
+)
+def what_is_no_answer_does_not_pass_chat(
+    said: Said, outcome: Outcome, because: str
+) -> None:
+    check("chat", Script(says=lambda _body: said), outcome, because)
+
+
 @broken("chat")
 def a_refused_key_is_an_error_of_chat() -> None:
     check("chat", Script(key="another"), ERROR, "the key was refused: HTTP 401")

@@ -19,9 +19,12 @@ import psutil
 from deployer.artefacts.sources.files import DigestCache, ensure_room
 from deployer.artefacts.store import Entry, Store
 from deployer.engines.local.server import Server
-from deployer.engines.local.snapshot import criu, image
+from deployer.engines.local.snapshot import image
 from deployer.engines.local.snapshot.image import (
     OTHER_KEY,
+    OWN_CLOCK,
+    capability,
+    dump,
     environment_digest,
     flaw_of,
     machine,
@@ -29,7 +32,7 @@ from deployer.engines.local.snapshot.image import (
     sealed,
 )
 from deployer.engines.local.snapshot.proof import answers_of, warm_up
-from deployer.engines.local.supervise import identity
+from deployer.engines.local.supervise.find import boot_id
 from deployer.engines.local.supervise.process import (
     Running,
     end_keepers,
@@ -97,7 +100,7 @@ class Snapshots:
             with suppress(OSError):
                 return self._condemned(key).read_text(encoding="utf-8")
             return "the image is gone"
-        found = criu.capability(self.place.environment, self.place.home)
+        found = capability(self.place.environment, self.place.home)
         if not found.works:
             return ""
         return flaw_of(
@@ -116,14 +119,14 @@ class Snapshots:
         written; from then on it is the memory of the system that is read.
         """
         note = self._notes / "read" / entry.key
-        stamp = f"{identity.boot_id()} {entry.created.isoformat()}"
+        stamp = f"{boot_id()} {entry.created.isoformat()}"
         policy = self.place.environment.get(VARIABLE, _AFTER_BOOT)
         if policy not in _POLICIES:
             raise UsageError(
                 f"environment variable `{VARIABLE}` is `{policy}`",
                 hint=f"set it to one of {', '.join(f'`{it}`' for it in _POLICIES)}",
             )
-        taken_now = entry.about.get("boot") == identity.boot_id()
+        taken_now = entry.about.get("boot") == boot_id()
         with suppress(OSError):
             taken_now |= note.read_text(encoding="utf-8") == stamp
         if policy == _NEVER or (policy == _AFTER_BOOT and taken_now):
@@ -181,14 +184,14 @@ class Snapshots:
         self, node: Node, needs: Mapping[str, Flat], into: Path, say: Say
     ) -> Flat:
         """Start, warm, freeze; returns what a restore needs to know."""
-        found = criu.capability(self.place.environment, self.place.home)
+        found = capability(self.place.environment, self.place.home)
         if not found.works:
             raise EngineError(f"no snapshot can be taken: {found.why}", found.hint)
         record, server = record_of(node, {}), self._private(node)
         self.retire(record)
         keepers: list[psutil.Process] = []
         try:
-            server.bring_up(needs, say, keeper=("unshare", *criu.OWN_CLOCK, "setsid"))
+            server.bring_up(needs, say, keeper=("unshare", *OWN_CLOCK, "setsid"))
             running = server.running()
             if running is None:
                 raise EngineError("the server to be captured ended at once")
@@ -241,11 +244,11 @@ class Snapshots:
             "folder": str(server.run_dir),
             "memory": memory,
             "machine": dict(machine()),
-            "boot": identity.boot_id(),
+            "boot": boot_id(),
             "environment": environment_digest(scrubbed(os.environ)),
             "depends": mapped_files(running.pid, digests),
         }
-        if problem := criu.dump(program, running.pid, into):
+        if problem := dump(program, running.pid, into):
             free = shutil.disk_usage(into).free
             raise EngineError(
                 f"the server could not be frozen: {problem}"

@@ -26,12 +26,18 @@ from typing import Final
 
 from deployer.artefacts.store import Entry
 from deployer.engines.local.ports import established
-from deployer.engines.local.server import Server
-from deployer.engines.local.snapshot import criu, image
+from deployer.engines.local.server import Server, wait_healthy
+from deployer.engines.local.snapshot import image
 from deployer.engines.local.snapshot.capture import Snapshots
+from deployer.engines.local.snapshot.image import (
+    OWN_PIDS,
+    RESTORE_LOG,
+    capability,
+    errors_in,
+    restoring,
+)
 from deployer.engines.local.snapshot.proof import Door, Limits, OtherAnswerError, prove
-from deployer.engines.local.supervise import identity
-from deployer.engines.local.supervise.health import wait_healthy
+from deployer.engines.local.supervise.find import boot_id
 from deployer.engines.local.supervise.process import Running, keepers_of, spawn, stop
 from deployer.engines.local.supervise.survivors import note
 from deployer.errors import DeployerError, EngineError, TimedOutError
@@ -147,12 +153,12 @@ def origin_of(server: Server) -> Origin | None:
 def _is_older_than_the_machine(snapshots: Snapshots, key: str) -> bool:
     """Return whether an image outlived a reboot."""
     entry = snapshots.store.look("snapshot", key)
-    return entry is not None and entry.about.get("boot") != identity.boot_id()
+    return entry is not None and entry.about.get("boot") != boot_id()
 
 
 def _restored(server: Server, key: str, snapshots: Snapshots, say: Say) -> str:
     """Why it was not restored; empty once it is there and proven."""
-    found = criu.capability(snapshots.place.environment, snapshots.place.home)
+    found = capability(snapshots.place.environment, snapshots.place.home)
     if not found.works:
         return found.why
     if why := snapshots.flaw(key, server):
@@ -189,7 +195,7 @@ def _bring_back(
     That is a process that does not end; else OtherAnswerError or _NotRestoredError.
     """
     door = server.clear_the_way()
-    images, log = server.run_dir / _IMAGES, server.run_dir / criu.RESTORE_LOG
+    images, log = server.run_dir / _IMAGES, server.run_dir / RESTORE_LOG
     log.unlink(missing_ok=True)
     running: Running | None = None
     try:
@@ -199,10 +205,10 @@ def _bring_back(
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         _lay_out(entry, images, to=(server.host, server.port))
         output = str(entry.about["log"])
-        command = criu.restoring(program, images, server.run_dir, output)
+        command = restoring(program, images, server.run_dir, output)
         server.mark_unproven()
         running = spawn(
-            ("unshare", *criu.OWN_PIDS, *command),
+            ("unshare", *OWN_PIDS, *command),
             wrapped=True,
             run_dir=server.run_dir,
             address=server.record.address,
@@ -218,7 +224,7 @@ def _bring_back(
             error, EngineError | TimedOutError
         ):
             raise
-        raise _NotRestoredError(criu.errors_in(log) or error.message) from error
+        raise _NotRestoredError(errors_in(log) or error.message) from error
 
 
 def _lay_out(entry: Entry, images: Path, *, to: tuple[str, int]) -> None:

@@ -21,7 +21,7 @@ import psutil
 
 from deployer.engines.local import reuseport
 from deployer.engines.local.ports import listeners
-from deployer.engines.local.supervise import identity
+from deployer.engines.local.supervise.find import identity_of
 from deployer.engines.local.supervise.process import (
     Running,
     is_alive,
@@ -99,7 +99,7 @@ def end_unrecorded(stack_dir: Path, port: int) -> None:
         with suppress(psutil.Error, OSError):
             guarded = psutil.Process(pid).environ().get(_RUN_DIR, "")
             if guarded.startswith(below):
-                stop(Running(pid, identity.began(pid), port, ""), grace=_GRACE)
+                stop(Running(pid, identity_of(pid), port, ""), grace=_GRACE)
 
 
 def _start(run_dir: Path, listener: socket.socket, port: int) -> None:
@@ -118,5 +118,5 @@ def _start(run_dir: Path, listener: socket.socket, port: int) -> None:
         start_new_session=True,
     )
     process.returncode = 0  # it may outlive this object, which else warns that it does
-    began = identity.began(process.pid)
+    began = identity_of(process.pid)
     write_record(folder, Running(process.pid, began, port, ""), FOLDER)

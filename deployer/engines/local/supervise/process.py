@@ -3,11 +3,12 @@
 A server is its own session and outlives the deployer.  It is found again by
 `process.json` in its run directory, and if a crash prevented that file, by the
 marker in its environment.  A pid alone is never trusted, since pids are used again:
-boot and start tick must be the same, see `deployer.engines.local.supervise.identity`.
+boot and start tick must be the same, see `deployer.engines.local.supervise.find`.
 """
 
 import json
 import os
+import re
 import resource
 import select
 import signal
@@ -26,8 +27,12 @@ from deployer.engines.local import log_trimmer
 from deployer.engines.local.log_trimmer import KEEP, LIMIT
 from deployer.engines.local.logs import rotate
 from deployer.engines.local.ports import established
-from deployer.engines.local.supervise import identity
+from deployer.engines.local.supervise.find import from_start_time, identity_of
 from deployer.errors import EngineError
+from deployer.planning.argv import TEMPLATE
+from deployer.runtime.serve import with_template
+from deployer.spelling import did_you_mean, one_of
+from deployer.stack.fields.values import TEMPLATE_ENDING
 from deployer.system.children import growing
 
 MARKER: Final = "DEPLOYER_SERVER"
@@ -246,7 +251,7 @@ def _ends_within(process: psutil.Process, began: str, seconds: float) -> bool:
         ends = select.poll()
         ends.register(descriptor, select.POLLIN)
         # A pid that was used again since would be another process.
-        again = identity.began(process.pid) != began
+        again = identity_of(process.pid) != began
         return again or bool(ends.poll(seconds * 1000))
     finally:
         os.close(descriptor)
@@ -369,7 +374,7 @@ def _keep_short(running: Running) -> None:
 
 
 def _identity(pid: int) -> str:
-    if found := identity.began(pid):
+    if found := identity_of(pid):
         return found
     raise EngineError("the server ended at once")
 
@@ -429,7 +434,7 @@ def read_record(run_dir: Path, marker: str | None = None) -> Running | None:
         began = str(record["began"]) if "began" in record else None
         return Running(
             pid=pid,
-            began=began or identity.from_start_time(pid, float(record["started"])),
+            began=began or from_start_time(pid, float(record["started"])),
             port=int(record["port"]),
             log=str(record["log"]),
         )
@@ -470,7 +475,7 @@ def _kept(first: psutil.Process) -> psutil.Process:
 
 
 def _process(running: Running) -> psutil.Process | None:
-    if not running.began or identity.began(running.pid) != running.began:
+    if not running.began or identity_of(running.pid) != running.began:
         return None
     try:
         return psutil.Process(running.pid)
@@ -498,3 +503,77 @@ def _signal(pid: int, number: signal.Signals) -> None:
             f"the server process {pid} belongs to another user",
             hint="run `deployer` as the user that started the server",
         ) from error
+
+
+_SECONDS: Final = 30
+"""It answers in milliseconds; a hung loader must not hang us."""
+
+
+def run_server(
+    argv: tuple[str, ...],
+    environment: Mapping[str, str],
+    *,
+    folder: Path | None = None,
+) -> "subprocess.CompletedProcess[str]":
+    """Run llama-server for an answer, not to serve; raises EngineError.
+
+    ``folder`` is the working directory; for options it is that of the server.
+    """
+    try:
+        return subprocess.run(  # noqa: S603 - no shell, and the plan's own argv
+            argv,
+            env={**scrubbed(os.environ), **environment},
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_SECONDS,
+            check=False,
+            start_new_session=True,  # Ctrl-C is for us to answer
+        )
+    except OSError as error:
+        raise EngineError(
+            f"`{argv[0]}` cannot be started: {error.strerror}",
+            hint="it was built for another system: take a build for this one",
+        ) from error
+    except subprocess.TimeoutExpired:
+        raise EngineError(
+            f"`{argv[0]} {argv[-1]}` did not answer within {_SECONDS} s",
+            hint="a driver or a network file system may hang: run it by hand",
+        ) from None
+
+
+_BUILT_IN: Final = re.compile(r"list of built-in templates:(?P<names>[^(]*)", re.DOTALL)
+
+
+def known_template(argv: Sequence[str], server: Path) -> tuple[str, ...]:
+    """Return the command line with a template of the build as the file that it is.
+
+    Raises EngineError for a file that is not there, and for a name that is neither
+    beside the build nor built into llama-server, with the nearest names.
+    """
+    from deployer.runtime.compile import TEMPLATES  # noqa: PLC0415 - rarely needed
+
+    kept = server.parent.parent / TEMPLATES
+    found = with_template(argv, kept)
+    if TEMPLATE in found:
+        _refuse_unknown(found[found.index(TEMPLATE) + 1], server, kept)
+    elif f"{TEMPLATE}-file" in found:
+        file = Path(found[found.index(f"{TEMPLATE}-file") + 1])
+        if not file.is_file():
+            raise EngineError(f"there is no chat template `{file}`")
+    return tuple(found)
+
+
+def _refuse_unknown(name: str, server: Path, kept: Path) -> None:
+    """Raise EngineError unless llama-server lists the name in its help."""
+    built_in = _BUILT_IN.search(run_server((str(server), "--help"), {}).stdout)
+    names = re.findall(r"[\w.-]+", built_in["names"]) if built_in else []
+    if name in names:
+        return
+    names += [file.stem for file in sorted(kept.glob(f"*{TEMPLATE_ENDING}"))]
+    raise EngineError(
+        f"there is no chat template `{name}` in this build",
+        hint=did_you_mean(name, names) or f"there is {one_of(sorted(names))}",
+    )

@@ -15,8 +15,8 @@ from typing import Final
 import psutil
 
 from deployer.engines.local import ports
-from deployer.engines.local.folders import KEY_LENGTH, run_folders
 from deployer.engines.local.reuseport import reached
+from deployer.engines.local.supervise.find import KEY_LENGTH, run_folders
 from deployer.engines.local.supervise.guard import guard_of
 from deployer.engines.local.supervise.process import (
     MARKER,
@@ -26,7 +26,7 @@ from deployer.engines.local.supervise.process import (
     is_alive,
     read_record,
 )
-from deployer.planning.actual import RunningServer
+from deployer.planning.plan import RunningServer
 from deployer.planning.resources import Kind
 from deployer.planning.state import Record
 from deployer.stack.fields.values import Flat, JsonValue

@@ -1,1 +1,0 @@
-"""The options of llama-server by build."""

@@ -1,1 +1,0 @@
-"""Fakes that keep the contracts, and builders, for tests of and around deployer."""
