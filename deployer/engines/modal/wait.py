@@ -246,7 +246,7 @@ _WORDS_SECONDS: Final = 1.0
 """How long the last words of a failed start may take to arrive."""
 _EVIDENCE_SECONDS: Final = 90.0
 """How long the line of a container that has answered may take to arrive."""
-_KNOCKS: Final = 5.0
+_KNOCKS: Final = 2.0
 """Seconds between two requests while a new version is waited for."""
 
 
