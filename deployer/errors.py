@@ -113,6 +113,10 @@ class SourceError(DeployerError):
     """An artefact could not be resolved or fetched."""
 
 
+class UnreachableError(SourceError):
+    """A source gave no answer: nothing is known of what it has."""
+
+
 class StoreError(DeployerError):
     """The artefact store is damaged, or cannot be written."""
 

@@ -342,6 +342,11 @@ class FakeEngine:
         really = snapshot in self.made and snapshot not in self.rotten
         return Restored(really, 0.1, "restored" if really else "cold", record)
 
+    def woken(self, record: Record, ask: Callable[[], object], say: Say) -> None:
+        """See `Engine.woken`: what runs here stays awake."""
+        del record, say
+        ask()
+
     def flaw(self, record: Record, server: Record | Node) -> str:
         """Return whether it was made to rot."""
         del server

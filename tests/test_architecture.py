@@ -130,6 +130,8 @@ NEVER_IN_PURE = {
 }
 
 SPELLED: Mapping[str, set[object]] = {
+    # how long a build takes, and the key that an apply will ask for
+    "usecases/prospects.py": {"llama_cpp.cuda", "auth.api_key.env"},
     # decides what the state forgets
     "usecases/apply.py": {"rollout.keep"},
     # where to tell what does not fit, and what the build does not know

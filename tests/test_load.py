@@ -158,7 +158,7 @@ server:
   metrics: on
   mmap: "true"
   flash_attn: true
-  cache_type_k: q8
+  reasoning_format: raw
   n_gpu_layers: al
   temperature: hot
   timeout: 5 min
@@ -181,9 +181,8 @@ s.yaml:11:3: error: expected `true` or `false`, got the string `true`
   hint: write `true` without quotes
 s.yaml:12:3: error: expected one of `on`, `off`, `auto`, got `true`
   hint: write `on`
-s.yaml:13:3: error: expected one of `f32`, `f16`, `bf16`, `q8_0`, `q5_1`, `q5_0`, \
-`q4_1`, `q4_0`, `iq4_nl`, got the string `q8`
-  hint: did you mean `q8_0`?
+s.yaml:13:3: error: expected one of `none`, `auto`, `deepseek`, `deepseek-legacy`, \
+got the string `raw`
 s.yaml:14:3: error: expected an integer of at least 0, `auto` or `all`, \
 got the string `al`
   hint: did you mean `all`?

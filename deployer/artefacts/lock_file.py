@@ -14,7 +14,14 @@ from deployer.artefacts.json_files import (
     versioned,
 )
 from deployer.errors import UsageError
-from deployer.planning.facts import HEADER, Facts, Pin, flaw_of, other_than
+from deployer.planning.facts import (
+    DESCRIPTION,
+    HEADER,
+    Facts,
+    Pin,
+    flaw_of,
+    other_than,
+)
 from deployer.planning.resources import Kind, StackName, digest
 from deployer.stack.fields.marks import leaves, marks_at
 from deployer.stack.fields.model import Stack
@@ -125,13 +132,23 @@ def moved(facts: Facts, inputs: Flat) -> tuple[Moved, ...]:
 
 
 def pins_same(one: Facts | None, other: Facts) -> bool:
-    """Return whether two lock files pin the same, whatever they keep of headers."""
+    """Return whether two lock files pin the same, whatever they keep of its content."""
     return one is not None and _bare(one) == _bare(other)
 
 
 def _bare(facts: Facts) -> Facts:
-    about = {k: v for k, v in facts.weights.about.items() if k != HEADER}
-    return replace(facts, weights=replace(facts.weights, about=about))
+    parts = (facts.build, facts.weights)
+    build, weights = (
+        replace(
+            pin, about={k: v for k, v in pin.about.items() if k not in _READ_FROM_IT}
+        )
+        for pin in parts
+    )
+    return replace(facts, build=build, weights=weights)
+
+
+_READ_FROM_IT = (HEADER, DESCRIPTION)
+"""Keys of `Pin.about` for what an artefact says of itself."""
 
 
 def _same(one: JsonValue, other: JsonValue) -> bool:

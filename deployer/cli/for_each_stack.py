@@ -123,6 +123,20 @@ def report(file: Path, error: DeployerError, *, as_json: bool) -> None:
             click.echo(harmless(f"  hint: {error.hint}"), err=True)
 
 
+def print_shared(listening: Mapping[Path, str]) -> None:
+    """Print a warning for each port that several stacks would listen on, to stderr."""
+    by_address: dict[str, list[Path]] = {}
+    for file, address in listening.items():
+        by_address.setdefault(address, []).append(file)
+    for address, files in by_address.items():
+        if address and len(files) > 1:
+            names = ", ".join(f"`{file}`" for file in files[:3])
+            names += f" and {len(files) - 3} more" if len(files) > 3 else ""
+            said = f"warning: {names} would listen on {address}, and one of them can"
+            click.echo(harmless(said), err=True)
+            click.echo("  hint: write another port in all but one", err=True)
+
+
 def error_data(error: DeployerError) -> Mapping[str, JsonValue]:
     """An error as JSON."""
     problems = error.problems if isinstance(error, StackError) else ()

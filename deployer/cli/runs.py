@@ -22,11 +22,12 @@ from deployer.show.data import Summary, Version, data_of, line_of, plan_data
 from deployer.show.text import plan_text
 from deployer.spelling import harmless
 from deployer.usecases.apply import Applied, Confirm, apply_stack
-from deployer.usecases.context.settings import Options, Settings
+from deployer.usecases.context.settings import Options, Settings, settings_of
 from deployer.usecases.context.stack_files import Subject
 from deployer.usecases.destroy import destroy
 from deployer.usecases.plan import Planned
 from deployer.usecases.plan_file import SavedPlan
+from deployer.usecases.prospects import prospects
 
 INTERNAL_ERROR = 70
 
@@ -226,6 +227,7 @@ def asker(show: Show, *, yes: bool) -> Confirm:
             steps=True,
             fit=planned.fit,
             costs=costs_of(planned.plan),
+            prospects=prospects(planned, settings_of()),
         )
         click.echo(text)
         for note in planned.notes:

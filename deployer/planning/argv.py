@@ -2,14 +2,21 @@
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import (
+    Callable,
+    Container,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from itertools import pairwise
 from typing import Any
 
 from deployer.runtime.warmup import Request
 from deployer.stack.fields.marks import Leaf
 from deployer.stack.fields.values import TEMPLATE_ENDING, Flag, JsonValue, Unit, seconds
-from deployer.stack.files import FLAGS, option_file
+from deployer.stack.files import FLAGS, is_pair, option_file, sign_between
 
 _LOAD_MODE = "--load-mode"
 _LOAD_MODES = {
@@ -23,12 +30,15 @@ NEWEST = 10**9
 """Stands for the build number where only a commit is known."""
 
 
-def words_of(leaves: Iterable[Leaf], *, build: int | None) -> tuple[str, ...]:
+def words_of(
+    leaves: Iterable[Leaf], *, build: int | None, known: Container[str] = ()
+) -> tuple[str, ...]:
     """The options that the fields become on this build; free flags come last and win.
 
     What the engine decides is not among them: model paths, host, port and key file.
+    ``known`` is every spelling that the build states it takes, where it was read.
     """
-    groups = words_by_field(leaves, build=build)
+    groups = words_by_field(leaves, build=build, known=known)
     return tuple(word for _, words in groups for word in words)
 
 
@@ -72,7 +82,7 @@ def _with_files(words: list[str], files: Callable[[str], str]) -> list[str]:
 
 
 def words_by_field(
-    leaves: Iterable[Leaf], *, build: int | None
+    leaves: Iterable[Leaf], *, build: int | None, known: Container[str] = ()
 ) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """The same, with the path of the field that each group of words comes from."""
     typed: list[tuple[str, tuple[str, ...]]] = []
@@ -81,7 +91,7 @@ def words_by_field(
         if leaf.path.startswith(FLAGS):
             name = leaf.path.removeprefix(FLAGS)
             free.append((leaf.path, tuple(_free(name, leaf.value))))
-        elif flag := flag_on(leaf.marks.flags, build):
+        elif flag := flag_on(leaf.marks.flags, build, known):
             typed.append((leaf.path, tuple(_typed(flag, leaf))))
     return (*_united(typed), *free)
 
@@ -91,10 +101,19 @@ def is_word(leaf: Leaf) -> bool:
     return bool(leaf.marks.flags) or leaf.path.startswith(FLAGS)
 
 
-def flag_on(flags: Iterable[Flag], build: int | None) -> Flag | None:
-    """The spelling of an option on a build of llama.cpp."""
+def flag_on(
+    flags: Sequence[Flag], build: int | None, known: Container[str] = ()
+) -> Flag | None:
+    """The spelling of an option on a build of llama.cpp.
+
+    The ranges that the fields state decide, unless the build states that it takes
+    another of the spellings and not this one.
+    """
     number = NEWEST if build is None else build
-    return next((f for f in flags if f.since <= number <= f.until), None)
+    chosen = next((f for f in flags if f.since <= number <= f.until), None)
+    if chosen is not None and chosen.name.split()[0] in known:
+        return chosen
+    return next((f for f in flags if f.name.split()[0] in known), chosen)
 
 
 def _united(
@@ -105,6 +124,9 @@ def _united(
     Before b10105 they were options of their own; repeated, the last would win.
     """
     modes = [words for _, words in groups if words[:1] == (_LOAD_MODE,)]
+    if len({*modes}) > 2:  # what reads the file itself maps nothing
+        modes.remove((_LOAD_MODE, "none"))
+        groups = [it for it in groups if it[1] != (_LOAD_MODE, "none")]
     value = _LOAD_MODES.get(frozenset(mode for _, mode in modes))
     if value is None:
         yield from groups
@@ -135,6 +157,10 @@ def _free(name: str, value: JsonValue) -> Iterator[str]:
             yield f"--{name}"
         case False:
             yield f"--no-{name}"
+        case list() if sign := sign_between(name):
+            yield from (f"--{name}", sign.join(_text(item, None) for item in value))
+        case list() if is_pair(name):
+            yield from (f"--{name}", *(_text(item, None) for item in value))
         case list():
             for item in value:
                 yield from (f"--{name}", _text(item, None))

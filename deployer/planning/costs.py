@@ -177,7 +177,8 @@ def _parts(
         yield "candidate", (primes * first + gates + CANDIDATE_WINDOW) * rate
         if "gates.restore" in _asked(plan):
             again = pace.start / 3 + size / pace.restore + CANDIDATE_WINDOW
-            yield "restore", again * rate
+            times = max(1, _whole(fields.get("gates.restore.times")))
+            yield "restore", times * again * rate
         yield "production", (first + window) * rate
     elif server is not None and _is_validated(server):
         yield "gates", (pace.start + size / pace.read + gates + window) * rate

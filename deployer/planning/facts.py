@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 HEADER = "gguf"
 """Key of `Pin.about` for the headers of weights: no part of any resource."""
 
+DESCRIPTION = "description"
+"""Key of `Pin.about` for the digest of what a build states about itself."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pin:
@@ -277,6 +280,7 @@ _ABOUT: Final[Mapping[str, _Form]] = {
     "model": _list_of(_NAME),
     "mmproj": _NAME,
     "binary": _NAME,
+    DESCRIPTION: _DIGEST,
 }
 
 

@@ -1,6 +1,6 @@
 """From a stack and its facts to the resources it asks for, with their keys."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import replace
 
 from deployer.engines.registry import ENGINES, Abilities
@@ -28,8 +28,12 @@ RECIPES: Mapping[Kind, int] = {
 """Raised when the code behind a kind makes something else of the same content."""
 
 
-def expand(stack: Stack, facts: Facts, abilities: Abilities) -> Graph:
+def expand(
+    stack: Stack, facts: Facts, abilities: Abilities, known: Container[str] = ()
+) -> Graph:
     """The resources that a stack asks for.
+
+    ``known`` is every spelling of an option that the build states it takes.
 
     The key of the build and of the weights holds what the lock file found, so that
     another tag of the same commit, or a mirror with the same file, changes nothing.
@@ -42,16 +46,11 @@ def expand(stack: Stack, facts: Facts, abilities: Abilities) -> Graph:
     for leaf in every:
         homes[_home(leaf, abilities, captured=captured)].append(leaf)
     worded = every if not captured else tuple(_unmapped(every, abilities))
-    argv = list(_argv(stack, worded, build_number(stack, facts)))
+    argv = list(_argv(stack, worded, build_number(stack, facts), known))
 
     for_gpu = architectures_of(stack)
-    build = _artefact(
-        stack,
-        Kind.BUILD,
-        homes[Kind.BUILD],
-        facts.build,
-        {"gpu.architectures": list(for_gpu)} if for_gpu else {},
-    )
+    more: Flat = {"gpu.architectures": list(for_gpu)} if for_gpu else {}
+    build = _artefact(stack, Kind.BUILD, homes[Kind.BUILD], facts.build, more)
     weights = _artefact(stack, Kind.WEIGHTS, homes[Kind.WEIGHTS], facts.weights, {})
     files = _contents(stack, facts, captured=captured)
     made_from = {build.kind.value: build.key, weights.kind.value: weights.key}
@@ -98,10 +97,12 @@ def _can_be_captured(stack: Stack, wanted: Snapshot, abilities: Abilities) -> bo
     return few and wanted.gpu is not False
 
 
-def _argv(stack: Stack, worded: tuple[Leaf, ...], build: int | None) -> Iterator[str]:
+def _argv(
+    stack: Stack, worded: tuple[Leaf, ...], build: int | None, known: Container[str]
+) -> Iterator[str]:
     """The argument list, with what the stack leaves to us in front."""
     yield from closing_words(stack, build=build)
-    yield from words_of(worded, build=build)
+    yield from words_of(worded, build=build, known=known)
 
 
 def _unmapped(every: tuple[Leaf, ...], abilities: Abilities) -> Iterator[Leaf]:

@@ -137,6 +137,8 @@ class Plan:
     """The promotion that an earlier run began and did not end."""
     drift: tuple[Drift, ...] = ()
     """How the world was seen to differ from the state."""
+    rolled_back: int = 0
+    """The release that was rolled back, and that the stack still asks for; 0: none."""
 
     @property
     def is_empty(self) -> bool:
@@ -192,6 +194,34 @@ def make_plan(graph: Graph, state: State, *, drift: tuple[Drift, ...] = ()) -> P
         unfinished=tuple(_unfinished(graph, seen)),
         resumes=state.promoting,
         drift=drift,
+    )
+
+
+ROLLBACK = "rollback to "
+"""Begins the cause of a release that a rollback promoted again."""
+
+
+def rolled_back(graph: Graph, state: State) -> int:
+    """Return the release that was rolled back and that the graph asks for; else 0.
+
+    It stays out until the stack asks for something else.
+    """
+    live = state.live_release
+    target = (live.cause if live is not None else "").removeprefix(ROLLBACK)
+    if live is None or not live.cause.startswith(ROLLBACK) or not target.isdigit():
+        return 0
+    asked = next((n for n in graph.values() if n.kind is Kind.SERVER), None)
+    skipped = (r for r in state.releases if int(target) < r.number < live.number)
+    return next(
+        (
+            release.number
+            for release in skipped
+            for record in release.records.values()
+            if asked is not None
+            and record.is_same_thing(asked)
+            and not (state.server and state.server.is_same_thing(asked))
+        ),
+        0,
     )
 
 

@@ -50,16 +50,27 @@ _DONE: Mapping[Action, str] = {
 }
 
 
+STAYS = (Kind.BUILD, Kind.WEIGHTS)
+"""What a destroyed stack leaves in the store."""
+
+
 def verb(change: Change) -> str:
     """Return what is done to a resource, in one word or two."""
     if change.action is Action.KEEP:
         return "unchanged"
+    if change.action is Action.DELETE and change.kind in STAYS:
+        return "stays in the store"
     if change.action in _DONE:
         return _DONE[change.action]
     if change.ready:
         return "promote (ready)"
     first, again = VERBS[change.kind]
     return first if change.action is Action.CREATE else again
+
+
+def _sign(change: Change) -> str:
+    stays = change.action is Action.DELETE and change.kind in STAYS
+    return SIGNS[Action.NOTE if stays else change.action]
 
 
 def describe(change: Change) -> str:
@@ -126,7 +137,12 @@ def costs_line(found: "Costs") -> str:
 
 
 def leftovers(plan: Plan) -> Iterator[str]:
-    """Yield what an interrupted run left, a line each."""
+    """Yield what earlier runs left or took back, a line each."""
+    if plan.rolled_back:
+        yield (
+            f"release {plan.rolled_back} was rolled back, and the stack still asks for"
+            " it: change the stack, or run apply --again"
+        )
     if plan.resumes is not None:
         number = plan.resumes.number
         yield f"an earlier run stopped while promoting release {number}"
@@ -215,15 +231,19 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
-def counts(plan: Plan) -> str:
-    """The last line of a plan."""
+def counts(plan: Plan, *, refreshed: bool = True) -> str:
+    """Return the last line of a plan; `refreshed` where what is live was looked at."""
     if plan.is_empty:
+        if not refreshed:
+            return "No changes; what is live was not refreshed."
         return "No changes: what is live is what the stack says."
     new = (Action.CREATE, Action.REPLACE)
     made = Counter(c.kind for c in plan.changes if c.action in new and not c.ready)
-    done = Counter(c.action for c in plan.changes)
+    stay = [c for c in plan.changes if c.action is Action.DELETE and c.kind in STAYS]
+    done = Counter(c.action for c in plan.changes if c not in stay)
     parts = [f"{made[kind]} to {VERBS[kind][0]}" for kind in Kind if made[kind]]
     parts += [f"{done[a]} to {words}" for a, words in _DONE.items() if done[a]]
+    parts += [f"{len(stay)} to stay in the store"] if stay else []
     return f"Plan: {', '.join(parts) or 'to finish what an earlier run left'}."
 
 
@@ -407,29 +427,38 @@ def plan_text(
     steps: bool = False,
     fit: Fit | None = None,
     costs: "Costs | None" = None,
+    prospects: Mapping[str, str] | None = None,
+    refreshed: bool = True,
 ) -> str:
-    """Return the plan with every reason and, by `places`, where its field is."""
-    lines = map(printable, _lines(plan, places, fit, costs, steps=steps))
+    """Return the plan with every reason and, by `places`, where its field is.
+
+    ``prospects`` has what making an artefact means here, by address.
+    """
+    seen = (places, prospects or {}, refreshed)
+    lines = map(printable, _lines(plan, seen, fit, costs, steps=steps))
     return "\n".join(lines) + "\n"
 
 
 def _lines(
     plan: Plan,
-    places: Mapping[str, Place],
+    seen: tuple[Mapping[str, Place], Mapping[str, str], bool],
     fit: Fit | None,
     costs: "Costs | None",
     *,
     steps: bool,
 ) -> Iterator[str]:
+    places, prospects, refreshed = seen
     yield f"{plan.stack} on {plan.engine} · plan {plan.id} · state serial {plan.serial}"
     yield ""
     found = [leftovers(plan), (f"drift    {line}" for line in drifted(plan))]
     for lines in ([f"  ! {line}" for line in it] for it in found):
         yield from [*lines, ""] if lines else ()
-    heads = [f"  {SIGNS[it.action]} {it.kind:<9}{describe(it)}" for it in plan.changes]
+    heads = [f"  {_sign(it)} {it.kind:<9}{describe(it)}" for it in plan.changes]
     column = max((len(head) for head in heads), default=0)
     for change, head in zip(plan.changes, heads, strict=True):
         yield f"{head:<{max(column, _VERB_COLUMN)}}  {verb(change)}"
+        if prospect := prospects.get(change.address):
+            yield f"      {prospect}"
         yield from _reasons(change, places)
     if gates := gates_line(plan, room=_ROOM):
         yield f"  ◌ gates    {gates}"
@@ -438,7 +467,7 @@ def _lines(
     if costs is not None and not plan.is_empty:
         yield f"  $ costs    {costs_line(costs)}"
     yield ""
-    yield counts(plan)
+    yield counts(plan, refreshed=refreshed)
     if steps and not plan.is_empty:
         from deployer.planning.steps import steps_of  # noqa: PLC0415 - rarely asked for
 
@@ -449,7 +478,9 @@ def _lines(
 
 def _reasons(change: Change, places: Mapping[str, Place]) -> Iterator[str]:
     for reason in change.reasons:
-        if reason.cause is Cause.NEW:
+        if reason.cause is Cause.NEW or (
+            reason.cause is Cause.UNDECLARED and change.kind in STAYS
+        ):
             continue
         place = place_of(reason, places)
         line = f"      {because(reason)}"

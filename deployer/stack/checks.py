@@ -9,13 +9,20 @@ machine alone.
 import re
 from collections.abc import Iterator, Mapping
 from functools import cache
+from math import floor
 
 from deployer.diagnostics import Diagnostic
 from deployer.engines.registry import ENGINES, load
 from deployer.runtime.keys import KEY_FORM
 from deployer.spelling import did_you_mean, one_of, shown
 from deployer.stack.addresses import host_of, is_loopback, is_metadata
-from deployer.stack.fields.gate_options import Custom
+from deployer.stack.fields.gate_options import (
+    CONFIDENCE,
+    Custom,
+    Restore,
+    least_share,
+    runs_needed,
+)
 from deployer.stack.fields.model import GPUS, LlamaCpp, Model, Scaling, Stack
 from deployer.stack.fields.schema import OTHER_NAMES
 from deployer.stack.fields.server import Server
@@ -312,6 +319,8 @@ def _gates(stack: Stack) -> Iterator[Diagnostic]:
         yield Diagnostic(
             "gates.restore", what, "add `snapshot: {enabled: true}`", needs="snapshot"
         )
+    if stack.gates.restore is not None:
+        yield from _restores(stack.gates.restore)
     if stack.gates.quality is not None and stack.gates.quality.file is None:
         hint = "add `file: prompts.jsonl`, one prompt and what to expect a line"
         yield Diagnostic("gates.quality", "nothing says what to ask", hint)
@@ -322,6 +331,23 @@ def _gates(stack: Stack) -> Iterator[Diagnostic]:
         yield Diagnostic("gates.regression", what, hint, needs="rollout")
     for name, custom in (stack.gates.custom or {}).items():
         yield from _custom(name, custom)
+
+
+def _restores(gate: Restore) -> Iterator[Diagnostic]:
+    """A share that so many restores cannot prove would never be promoted."""
+    if gate.success is None or gate.failures is not None:
+        return
+    times = gate.times or 1
+    most = least_share(times, times)
+    runs = f"{times} restores" if times > 1 else "one restore"
+    what = (
+        f"{runs} cannot prove `success: {gate.success:g}`: without a failure the lower"
+        f" bound is {most:.2f} at {CONFIDENCE:.0%} confidence"
+    )
+    hint = f"write `times: {runs_needed(gate.success)}`"
+    if times > 1:
+        hint += f", or `success: {floor(most * 100) / 100:g}`"
+    yield Diagnostic("gates.restore.success", what, hint)
 
 
 def _custom(name: str, custom: Custom) -> Iterator[Diagnostic]:

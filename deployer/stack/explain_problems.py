@@ -12,8 +12,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from deployer.diagnostics import Diagnostic
+from deployer.engines.registry import ENGINES
 from deployer.spelling import did_you_mean, nearest, one_of, shown
-from deployer.stack.fields.marks import Section
+from deployer.stack.fields.marks import Section, marks_at
 from deployer.stack.fields.model import Stack
 from deployer.stack.fields.schema import OTHER_NAMES, followed_schema
 from deployer.stack.fields.values import DURATION_PATTERN, SIZE_PATTERN
@@ -142,10 +143,27 @@ def _mismatch(field: Part, node: Node | None, path: Steps) -> tuple[str, str]:
     return what, _slip(field, node, path) or _edit(field, node)
 
 
+_SWITCHED: Mapping[int, str] = {1: "on", 0: "off", -1: "auto"}
+"""Numbers that llama-server takes for the words of a switch."""
+
+
+def _unset(path: Steps, node: Node | None) -> bool:
+    """Return whether a number says what leaving the field out says."""
+    marks = marks_at(Stack, dotted(path))
+    defaults = {flag.default for flag in marks.flags} - {None}
+    return isinstance(node, Scalar) and node.value in defaults
+
+
 def _slip(field: Part, node: Node | None, path: Steps) -> str:
     """Return what to write for a value whose meaning is clear; empty for others."""
     low = _least(field)
+    if path[0] in ENGINES and path[-1] == "host":
+        return "write one address: lists of them and sockets are not supported"
+    if path[:1] == ("server",) and _unset(path, node):
+        return "leave it out: that is what unset means"
     match node:
+        case Scalar(int() as number) if _SWITCHED.get(number) in (choices(field) or ()):
+            return f"write `{_SWITCHED[number]}`"
         case Scalar(True) if "enabled" in keys(_table_of(field)):
             return f"write `{path[-1]}: {{enabled: true}}`"
         case Scalar(int(), text) if path[-1:] == ("tag",) and not matches(field, text):

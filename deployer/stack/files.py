@@ -83,6 +83,21 @@ def long_name(name: str) -> str:
     return found
 
 
+def sign_between(name: str) -> str | None:
+    """Return the sign between several values of an option under `server.flags`.
+
+    Empty where the option is said again for each, None where it takes one.
+    """
+    found: str | None = load(f"{_catalogue()}:joined")(name)
+    return found
+
+
+def is_pair(name: str) -> bool:
+    """Return whether an option under `server.flags` takes two values."""
+    found: bool = load(f"{_catalogue()}:is_pair")(name)
+    return found
+
+
 def _catalogue() -> str:
     marks = (field.file for field in fields_of(Server).values())
     return next(mark.catalogue for mark in marks if isinstance(mark, Options))
@@ -151,7 +166,7 @@ def _names(mark: File | Folder, value: JsonValue) -> Iterator[str]:
         match mark:
             case Folder(scheme=scheme) if text.lower().startswith(scheme):
                 yield text[len(scheme) :]
-            case File(scaled=True):
+            case File(several=True):
                 yield from mark.names_in(text)
             case File(ending=ending) if text.endswith(ending):
                 # A program of the system is no file of the stack.

@@ -276,15 +276,19 @@ def load(
     sources, notes = tuple(layers.sources), _notes(stack, places)
     loaded = Loaded(stack, places, sources, _digest(values), notes)
     if problems:
-        wrong = [it.path for it in problems]
         rest = further(loaded) if further is not None else ()
-        apart = [
-            it
-            for it in rest
-            if not any(_related(p, it.path) or _related(p, it.needs) for p in wrong)
-        ]
-        raise StackError([*problems, *apart])
+        raise StackError([*problems, *_apart(rest, problems)])
     return loaded
+
+
+def _apart(
+    rest: Iterable[Diagnostic], problems: Sequence[Diagnostic]
+) -> Iterator[Diagnostic]:
+    """Yield what is not only wrong because of the problems that are known."""
+    for it in rest:
+        known = (problem.path for problem in problems)
+        if not any(_related(p, it.path) or _related(p, it.needs) for p in known):
+            yield it
 
 
 def _with_engine(tree: Table, engine: str, path: Path) -> Table:

@@ -1,7 +1,7 @@
 """Carry out the plan of a stack, under its lock."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from deployer.engines.contract import Endpoint, Engine
 from deployer.engines.registry import ENGINES
 from deployer.errors import GateError, UsageError
 from deployer.planning.events import Event, Say, Used, Verdict
+from deployer.planning.plan import ROLLBACK
 from deployer.planning.state import Record, Release, State, node_of
 from deployer.planning.steps import steps_of
 from deployer.stack.fields.values import Flat
@@ -17,7 +18,7 @@ from deployer.state import StateStore
 from deployer.usecases import plan_file, runs, steps
 from deployer.usecases.context import gc_roots, hosts
 from deployer.usecases.context.deployed import deployed, locked, name_of
-from deployer.usecases.context.settings import Options, Settings
+from deployer.usecases.context.settings import Options, Pending, Settings
 from deployer.usecases.plan import Planned, drift_of, plan, settled
 from deployer.usecases.steps import preflight
 
@@ -63,6 +64,7 @@ def apply_stack(
         hosts.refuse_elsewhere(planned.state, settings, stack_file)
         if saved is not None:
             planned = plan_file.held_to(saved, planned, stack_file)
+        _refuse_again(planned, options, stack_file)
         planned = settled(planned, options.pending)
         engine = settings.engine(planned.plan.engine, stack_file)
         steps.preflight(engine, steps_of(planned.plan))
@@ -72,6 +74,17 @@ def apply_stack(
             lock = lock_file.lock_path(stack_file)
             lock_file.write(lock, planned.facts, planned.prepared.name)
         return carry_out(stack_file, settings, planned, engine, say, cause="apply")
+
+
+def _refuse_again(planned: Planned, options: Options, stack_file: Path) -> None:
+    """Raise UsageError where a release that was rolled back would come back."""
+    number, again = planned.plan.rolled_back, options.again
+    if number and not again and options.pending is not Pending.CLEAR:
+        raise UsageError(
+            f"release {number} was rolled back, and `{stack_file}` still asks for it",
+            hint="change the stack to what should be live; or bring the release back"
+            f" with `deployer apply {stack_file} --again`",
+        )
 
 
 def carry_out(
@@ -171,14 +184,24 @@ def _expected(planned: Planned, record: Record) -> Flat:
     }
 
 
+FAST_GATES = frozenset({"health", "build", "props", "models", "device", "auth"})
+"""The gates that generate nothing, and so take milliseconds."""
+
+
 def rollback(
     stack_file: Path,
     settings: Settings,
     number: int | None,
     say: Say,
     confirm: Confirm,
+    *,
+    now: bool = False,
 ) -> Applied | None:
-    """Promote an earlier release again, from the state alone; None if declined."""
+    """Promote an earlier release again, from the state alone; None if declined.
+
+    ``now`` runs only the gates that generate nothing: the release passed all of its
+    own before.
+    """
     name = deployed(stack_file, settings, thoroughly=True).state.stack
     with locked(stack_file, name, settings, say, operation="rollback"):
         found = deployed(stack_file, settings, thoroughly=True)
@@ -187,10 +210,13 @@ def rollback(
         remote = ENGINES[found.state.engine].abilities.remote
         drift = () if remote else drift_of(stack_file, settings, found.state, graph)
         planned = found.plan_to(graph, drift)
+        if now:
+            gates = tuple(it for it in planned.plan.gates if it in FAST_GATES)
+            planned = replace(planned, plan=replace(planned.plan, gates=gates))
         preflight(found.engine, steps_of(planned.plan))
         if not planned.plan.is_empty and not confirm(planned):
             return None
-        cause = f"rollback to {release.number}"
+        cause = f"{ROLLBACK}{release.number}"
         return carry_out(stack_file, settings, planned, found.engine, say, cause=cause)
 
 

@@ -11,22 +11,31 @@ from deployer.artefacts import lock_file
 from deployer.artefacts.store import Entry
 from deployer.artefacts.store import Kind as StoredKind
 from deployer.engines.contract import Left, RemoteStore
+from deployer.engines.local.artefacts import build_of, version_of
+from deployer.engines.local.supervise.process import run_server
 from deployer.engines.local.supervise.survivors import (
     holder_of,
     holders,
     remove_runs,
     unused_runs,
 )
-from deployer.errors import StateError, UsageError
+from deployer.errors import SourceError, StateError, UsageError
 from deployer.llama.build.compile import forget_work
 from deployer.llama.build.trees import (
     Source,
     SourceRequest,
     Surroundings,
     check_patches,
+    describe_pin,
+    pin_first,
+)
+from deployer.llama.description import (
+    Description,
+    describe_help,
+    describe_tree,
 )
 from deployer.llama.patches import PatchVerdict, load_patches, names_in
-from deployer.planning.events import Say, unwatched
+from deployer.planning.events import Say, Watch, unwatched
 from deployer.planning.facts import Facts, Pin
 from deployer.planning.resources import Kind
 from deployer.show.text import show
@@ -240,6 +249,43 @@ def patches_over_tags(
     return {
         tag: check_patches(SourceRequest(source, tag), patches, around) for tag in tags
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A build, and what it states about itself."""
+
+    build: int | None
+    description: Description
+
+
+def describe(named: str, settings: Settings, watch: Watch) -> Described:
+    """Read a source tree, a llama-server binary, or the source of a tag.
+
+    The binary is started with `--help`.  Raises UsageError for a folder that is no
+    source tree, EngineError for a program that is no llama-server, and SourceError
+    where no source has the tag.
+    """
+    path = Path(named)
+    if path.is_dir():
+        if (found := describe_tree(path)) is None:
+            raise UsageError(
+                f"`{named}` has no `common/arg.cpp` with options of llama-server",
+                hint="name the root of a llama.cpp checkout",
+            )
+        return Described(None, found)
+    if path.is_file():
+        program = str(path.absolute())
+        build = build_of(version_of(path.absolute()))
+        said = run_server((program, "--help"), {}).stdout
+        return Described(build, describe_help(said, build))
+    around = Surroundings(settings.store.downloads, settings.environment, watch)
+    pin = pin_first(named, around)
+    found = describe_pin(pin, (), around)
+    if found is None:
+        raise SourceError(f"the source of `{named}` states no options of llama-server")
+    number = pin.about.get("number")
+    return Described(number if isinstance(number, int) else None, found)
 
 
 @dataclass(frozen=True, slots=True)

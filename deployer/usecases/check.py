@@ -62,8 +62,9 @@ def restorable(
         if not candidate:
             copies.append(found.record)
         there = engine.endpoint(found.record, candidate=candidate)
-        detail, source = found.detail, there.source_address
-        return Comeback(found.really, found.seconds, detail, there.url, source)
+        told = (found.really, found.seconds, found.detail)
+        where = (there.url, there.source_address)
+        return Comeback(*told, *where, captured=found.captured, failed=found.failed)
 
     try:
         yield replace(target, bring_back=bring_back)
@@ -341,7 +342,8 @@ def live_of(stack_file: Path, settings: Settings) -> Live:
     return Live(
         stack=found.state.stack,
         url=end.url,
-        model=alias if isinstance(alias, str) else found.state.stack,
+        # Of several names a client takes the first; the server answers to all.
+        model=alias.split(",")[0] if isinstance(alias, str) else found.state.stack,
         api_key_env=end.api_key_env,
         context=_context(fields),
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from deployer import install_command
 from deployer.artefacts import lock_file
+from deployer.artefacts.sources.files import DigestCache
 from deployer.diagnostics import UNCERTAIN, Diagnostic, Severity
 from deployer.engines.place import doctor, doctor_server
 from deployer.engines.registry import ENGINES
@@ -18,6 +19,8 @@ from deployer.errors import DeployerError, LockedError, StackError, UsageError, 
 from deployer.gates.harness.answers import Answer, excerpt
 from deployer.gates.harness.client import Client, Target, Unanswered, connected
 from deployer.llama.known.symptoms import read_log
+from deployer.planning.events import unwatched
+from deployer.planning.graph import tag_number
 from deployer.stack.checks import NEW_KEY, key_problem
 from deployer.stack.fields.model import Stack
 from deployer.stack.fields.values import show_bytes
@@ -30,6 +33,7 @@ from deployer.usecases.context.settings import Settings
 from deployer.usecases.reading.read_stack import (
     findings_of,
     number_of,
+    stated_options,
 )
 
 
@@ -288,26 +292,42 @@ def _extra(module: str, extra: str, what_for: str) -> Diagnostic:
     return Diagnostic("machine", what, install_command(extra))
 
 
-def server_program(stack: Stack, file: Path) -> Iterator[Diagnostic]:
-    """Whether a llama-server that the stack names by path is one for this machine.
+def server_program(
+    stack: Stack, file: Path, settings: Settings
+) -> Iterator[Diagnostic]:
+    """Whether a llama-server that the stack names by path is the one for this stack.
 
-    It is not started: it may have come with a pull request.
+    It is not started: it may have come with a pull request.  Its build is known once
+    an `apply` asked it.
     """
-    from deployer.artefacts.sources.paths import (  # noqa: PLC0415 - only here
-        check_binary,
-        this_platform,
-    )
+    from deployer.artefacts.sources import paths  # noqa: PLC0415 - only here
+    from deployer.llama import description  # noqa: PLC0415 - only here
 
     if stack.llama_cpp.binary is None or _runs_elsewhere(stack):
         return
     path = file.parent / stack.llama_cpp.binary
     try:
-        check_binary(path, here=this_platform())
-        what = f"{path} is a program for this machine, of an unknown build"
-        hint = f"`{path} --version` reports it; the stack says {stack.llama_cpp.tag}"
-        yield Diagnostic("machine", what, hint, Severity.NOTE)
+        pin = paths.pin_binary(
+            path,
+            here=paths.this_platform(),
+            cache=DigestCache(settings.store.digests),
+            progress=unwatched,
+        )
     except DeployerError as error:
         yield wrong("machine", error)
+        return
+    stated, wanted = description.find(settings.home, pin), tag_number(stack)
+    build = None if stated is None else stated.build
+    what = f"{path} is a program for this machine"
+    if build is None or wanted is None:
+        hint = f"`{path} --version` reports it; the stack says {stack.llama_cpp.tag}"
+        yield Diagnostic("machine", f"{what}, of an unknown build", hint, Severity.NOTE)
+    elif build != wanted:
+        hint = f"name a binary of b{wanted}, or write `llama_cpp.tag: b{build}`"
+        what = f"{path} is b{build}, and the stack says b{wanted}"
+        yield Diagnostic("machine", what, hint, Severity.ERROR)
+    else:
+        yield fine("machine", f"{what}, b{build}")
 
 
 def surroundings(
@@ -405,7 +425,8 @@ def patient_of(file: Path, settings: Settings) -> Patient:
     except DeployerError as error:
         return Patient(file, loaded, None, (wrong("stack", error),))
     build = number_of(loaded.stack, locked)
-    found = tuple(_told(findings_of(loaded, build)))
+    known = stated_options(loaded, file, settings, locked)
+    found = tuple(_told(findings_of(loaded, known)))
     good = (Severity.FINE, Severity.NOTE)
     if all(f.severity in good and f.code != UNCERTAIN for f in found):
         found = (fine("stack", f"{file} is valid"), *found)
@@ -542,7 +563,7 @@ def _stack(file: Path, asked: Asked, settings: Settings) -> Iterator[Diagnostic]
     yield from programs(stack, settings)
     yield from extras(stack)
     yield from doctor(stack.engine, stack, settings.environment, settings.home)
-    yield from server_program(stack, file)
+    yield from server_program(stack, file, settings)
     yield from surroundings(stack, patient.build, settings)
     if asked.url is None:
         yield from doctor_server(stack, running.pid)

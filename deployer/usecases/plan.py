@@ -1,6 +1,6 @@
 """From a stack file to its plan."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from os import urandom
@@ -11,7 +11,14 @@ from deployer.diagnostics import Place
 from deployer.engines.place import Look, look_at
 from deployer.engines.registry import ENGINES
 from deployer.errors import PendingError, UsageError
-from deployer.planning.plan import Action, Change, Drift, Plan, make_plan
+from deployer.planning.plan import (
+    Action,
+    Change,
+    Drift,
+    Plan,
+    make_plan,
+    rolled_back,
+)
 from deployer.planning.resources import Graph, Kind, Node
 from deployer.planning.state import Record, State, node_of
 from deployer.usecases.context.hosts import elsewhere, placed, reconciled
@@ -40,6 +47,8 @@ class Planned:
     """What the user should know though it is not wrong."""
     without_state: bool = False
     """Nobody was asked what is deployed."""
+    refreshed: bool = True
+    """What is live was looked at; False: the plan compares with the state alone."""
 
     @property
     def places(self) -> Mapping[str, Place]:
@@ -70,27 +79,43 @@ def plan(
     read = _new_state if options.without_state else partial(state_of, settings)
     state = read(stack_file, prepared)
     drift: tuple[Drift, ...] = ()
-    seen: tuple[str, ...] = ()
+    seen: tuple[str, ...]
+    refreshed = False
     if options.without_state:
         seen = (f"{UNSEEN_STATE}: all counts as new",)
     elif host := elsewhere(state, settings, stack_file):
         seen = (f"`{prepared.name}` runs on host `{host}`: apply it there",)
     else:
-        # Where nothing new is to begin, what clients reach is what there is.
-        graph = {} if options.pending is Pending.CLEAR else prepared.graph
-        thoroughly = options.refresh or options.observe
-        state, drift = reconciled(
-            state, settings, stack_file, graph, thoroughly=thoroughly
+        state, drift, seen, refreshed = _observed(
+            stack_file, settings, state, prepared, options
         )
-        state = placed(state, settings)
-        found, seen = _looked(stack_file, settings, state, prepared, options)
-        drift += found
-        known = {it.address for it in drift}
-        lost = lost_images(state, settings.home)
-        drift += tuple(it for it in lost if it.address not in known)
     made = make_plan(prepared.graph, state, drift=drift)
+    made = replace(made, rolled_back=rolled_back(prepared.graph, state))
     notes = (*prepared.notes, *build_notes(made.change(Kind.BUILD)), *seen)
-    return Planned(made, prepared, state, facts, notes, options.without_state)
+    unseen = options.without_state
+    return Planned(made, prepared, state, facts, notes, unseen, refreshed)
+
+
+def _observed(
+    stack_file: Path,
+    settings: Settings,
+    state: State,
+    prepared: Prepared,
+    options: Options,
+) -> tuple[State, tuple[Drift, ...], tuple[str, ...], bool]:
+    """Return the state with what runs beside it, drift, notes, and what `_looked` does.
+
+    Where nothing new is to begin, what clients reach is what there is.
+    """
+    graph = {} if options.pending is Pending.CLEAR else prepared.graph
+    thoroughly = bool(options.refresh or options.observe)
+    state, drift = reconciled(state, settings, stack_file, graph, thoroughly=thoroughly)
+    state = placed(state, settings)
+    found, seen, refreshed = _looked(stack_file, settings, state, prepared, options)
+    drift += found
+    if refreshed:
+        drift += lost_artefacts(state, settings.home, {it.address for it in drift})
+    return state, drift, seen, refreshed
 
 
 def _looked(
@@ -99,23 +124,25 @@ def _looked(
     state: State,
     prepared: Prepared,
     options: Options,
-) -> tuple[tuple[Drift, ...], tuple[str, ...]]:
-    """How what is live differs from the state, and a note on what was looked at."""
+) -> tuple[tuple[Drift, ...], tuple[str, ...], bool]:
+    """Return drift, a note on what was looked at, and True where all of it was."""
     server, here = state.server, not ENGINES[state.engine].abilities.remote
     if options.refresh or (options.observe and here):
-        return drift_of(stack_file, settings, state, prepared.graph), ()
+        return drift_of(stack_file, settings, state, prepared.graph), (), True
     if server is None:
-        return (), ()
+        return (), (), True
+    if options.refresh is False:
+        return (), (f"{server.address} was not refreshed (--no-refresh)",), False
     match look_at(state.engine, server, settings.place(stack_file)):
         case Look.ANSWERS:
-            return (), (f"{server.address} was asked, and answers",)
+            return (), (f"{server.address} was asked, and answers",), True
         case Look.SILENT as silent:
-            return (Drift(server.address, silent.value),), ()
+            return (Drift(server.address, silent.value),), (), True
         case Look.GONE:
-            return drift_of(stack_file, settings, state, prepared.graph), ()
+            return drift_of(stack_file, settings, state, prepared.graph), (), True
         case Look.UNSEEN:
             why = "`--refresh` looks at it"
-            return (), (f"{server.address} was not looked at: {why}",)
+            return (), (f"{server.address} was not refreshed: {why}",), False
         case never:
             assert_never(never)
 
@@ -243,20 +270,24 @@ def drift_of(
     return tuple(found)
 
 
-def lost_images(state: State, home: Path) -> tuple[Drift, ...]:
-    """Snapshots of this machine whose image is gone, which one look at each shows."""
+def lost_artefacts(
+    state: State, home: Path, known: Collection[str] = ()
+) -> tuple[Drift, ...]:
+    """Return artefacts of this machine that are gone, which one look at each shows.
+
+    Those at ``known`` addresses are reported already.
+    """
     taken = [
         it
         for it in state.live.values()
-        if it.kind is Kind.SNAPSHOT
-        and it.outputs.get("path") == str(home / Kind.SNAPSHOT / it.key)
+        if it.kind is not Kind.SERVER
+        and it.address not in known
+        and str(it.outputs.get("path")).startswith(str(home / it.kind / it.key))
     ]
     if not taken or not home.is_dir():  # a job of CI plans for another machine
         return ()
-    from deployer.artefacts.store import Store  # noqa: PLC0415 - most stacks take no snapshot
-
-    lost = (it for it in taken if not Store(home).has("snapshot", it.key))
-    return tuple(Drift(it.address, "the image is gone") for it in lost)
+    lost = (it for it in taken if not (home / it.kind / it.key).is_dir())
+    return tuple(Drift(it.address, "it is gone from the store") for it in lost)
 
 
 def settled(planned: Planned, pending: Pending) -> Planned:

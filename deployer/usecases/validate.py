@@ -24,6 +24,8 @@ class Valid:
 
     notes: tuple[str, ...]
     notices: tuple[Diagnostic, ...]
+    listens: str = ""
+    """Host and port of its server on this machine; empty where it has none."""
 
     @property
     def certain(self) -> bool:
@@ -47,12 +49,12 @@ def validate(
     cache = Cache(settings.home, settings.environment)
     known = cache.find(stack_file, engine) if cached else None
     if known is not None:
-        return Valid(known.notes, known.notices)
+        return Valid(known.notes, known.notices, known.listens)
     from deployer.stack.load import load  # noqa: PLC0415 - the model is slow to import
     from deployer.usecases.reading.read_stack import (  # noqa: PLC0415 - as above
-        number_of,
         refusals_of,
         refuse,
+        stated_options,
     )
     from deployer.usecases.reading.weights import known_offline  # noqa: PLC0415 - as above
 
@@ -64,8 +66,11 @@ def validate(
         further=refusals_of,
     )
     locked = lock_file.read(lock_file.lock_path(stack_file))
-    notices = refuse(loaded, number_of(loaded.stack, locked))
-    return Valid((*loaded.notes, *known_offline(loaded, stack_file)), notices)
+    notices = refuse(loaded, stated_options(loaded, stack_file, settings, locked))
+    stack = loaded.stack
+    host, port = stack.of_engine("host"), stack.of_engine("port")
+    listens = "" if port is None else f"{host}:{port}"
+    return Valid((*loaded.notes, *known_offline(loaded, stack_file)), notices, listens)
 
 
 def rendered(

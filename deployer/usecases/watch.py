@@ -5,9 +5,9 @@ of a server that was idle (a restore, where it sleeps), the second that of a war
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -16,15 +16,26 @@ from deployer.engines.contract import write_files
 from deployer.planning.events import Outcome, Verdict
 from deployer.show import monitor
 from deployer.show.monitor import RESTORE, WARM, Monitored
+from deployer.stack.fields.gate_options import CONFIDENCE, least_share
+from deployer.stack.fields.gate_options import Restore as RestoreOptions
 from deployer.stack.fields.values import Flat, JsonValue
 from deployer.system.file_modes import as_the_user, users_mode
 from deployer.system.files import guarded, read_regular, replace_file
-from deployer.usecases.check import Checking, check, release_fields, target_of
+from deployer.usecases.check import (
+    Checking,
+    check,
+    parameters_of,
+    release_fields,
+    target_of,
+    unheard,
+)
 from deployer.usecases.context.deployed import deployed
 from deployer.usecases.context.settings import STATE_FOLDER, Settings, utc_now
 
 KEPT = 500
 """Probes of a stack that are remembered."""
+_RESTORES = 1
+"""Restores that are judged together where the stack states no number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +52,11 @@ class Probe:
     failures_total: int
     """Of this path since the record was begun, this one included."""
     server_errors_total: int
+    start: str = ""
+    """Start of the server for it; empty where it was awake, or nobody tells."""
+    restores: int = 0
+    """Restores of production that its log tells of, those that failed included."""
+    restored: int = 0
 
     @property
     def data(self) -> dict[str, JsonValue]:
@@ -93,8 +109,7 @@ def watch(stack_file: Path, settings: Settings, watching: Watching) -> Iterator[
             record = record_of(stack_file, it.stack)
             known = remembered(record)
             before = [probe for probe in known if probe.path == path]
-            verdict = _asked(stack_file, settings, limit)
-            probe = _probe(verdict, path, limit, before[-1] if before else None)
+            probe = _probed(stack_file, settings, path, limit, before)
             _write(record, (*known, probe)[-KEPT:])
             yield probe
         done += 1
@@ -160,6 +175,74 @@ def _asked(stack_file: Path, settings: Settings, limit: float) -> Verdict:
     checking = Checking(gates=("stream",), options=options, process=False)
     (verdict,) = check(stack_file, settings, checking, lambda _: None).verdicts
     return verdict
+
+
+def _probed(
+    stack_file: Path,
+    settings: Settings,
+    path: str,
+    limit: float,
+    before: Sequence[Probe],
+) -> Probe:
+    """Ask once; the first after idle is a drill of production's own snapshot."""
+    verdicts: list[Verdict] = []
+
+    def ask() -> None:
+        verdicts.append(_asked(stack_file, settings, limit))
+
+    found, woken = deployed(stack_file, settings), None
+    if path == RESTORE:
+        woken = found.engine.woken(found.server, ask, unheard)
+    else:
+        ask()
+    probe = _probe(verdicts[-1], path, limit, before[-1] if before else None)
+    if woken is None:
+        return probe
+    really = int(woken.really and probe.ok)
+    tried = woken.failed + woken.really
+    return replace(
+        probe,
+        start=woken.detail,
+        restores=tried if woken.captured else max(1, tried),
+        restored=really,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Restores:
+    """The last restores of production, judged as the gate `restore` judges."""
+
+    good: int
+    runs: int
+    breach: bool
+
+    @property
+    def told(self) -> str:
+        """Their number and its bound."""
+        share = least_share(self.good, self.runs)
+        return (
+            f"{self.good} of the last {self.runs} restores of production succeeded,"
+            f" at least {share:.0%} at {CONFIDENCE:.0%} confidence"
+        )
+
+
+def restores_of(stack_file: Path, settings: Settings) -> Restores | None:
+    """The last `gates.restore.times` restores that are remembered; None without one.
+
+    They are a breach where more failed than `gates.restore.success` allows.
+    """
+    found = deployed(stack_file, settings)
+    probes = remembered(record_of(stack_file, found.state.stack))
+    options = parameters_of("restore", found.server.fields)
+    assert isinstance(options, RestoreOptions)  # noqa: S101 - the section of the gate
+    good = runs = 0
+    for probe in reversed(probes):
+        if runs >= (options.times or _RESTORES):
+            break
+        good, runs = good + probe.restored, runs + probe.restores
+    if not runs:
+        return None
+    return Restores(good, runs, breach=runs - good > (options.failures or 0))
 
 
 def _probe(verdict: Verdict, path: str, limit: float, before: Probe | None) -> Probe:

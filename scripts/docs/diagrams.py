@@ -136,25 +136,25 @@ def _pull_request() -> Iterator[Step]:
 
 
 DIAGRAMS: Final[Mapping[str, Callable[[], str]]] = {
-    "pictures/promotion-steps.svg": partial(
+    "diagrams/promotion.svg": partial(
         svg,
         "From a plan to a promoted release",
         ("deployer", "candidate", "live release", "clients"),
         tuple(_promotion()),
     ),
-    "pictures/port-steps.svg": partial(
+    "diagrams/port.svg": partial(
         svg,
         "A port is handed over",
         ("clients", "old server", "new server", "deployer"),
         tuple(_port()),
     ),
-    "pictures/snapshot-steps.svg": partial(
+    "diagrams/snapshot.svg": partial(
         svg,
         "The life of a snapshot",
         ("deployer", "server", "image", "restored server"),
         tuple(_snapshot()),
     ),
-    "pictures/pull-request-steps.svg": partial(
+    "diagrams/pull-request.svg": partial(
         svg,
         "From a pull request to a release",
         ("developer", "reviewer", "pull request", "CI job", "release"),

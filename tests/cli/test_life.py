@@ -236,12 +236,23 @@ def test_rollback_needs_no_stack_that_is_right(settled: Project) -> None:
     settled.write(STACK.replace("ctx_size", "ctx_sise"))
     before = settled.server()
     try:
-        done = settled.run("rollback", DEMO, "--yes")
+        done = settled.run("rollback", DEMO, "--yes", "--now")
         history = settled.run("history", DEMO).out.splitlines()
     finally:
         settled.write(STACK.replace("1024", "2048"))
-        again = settled.run("apply", DEMO, "--yes")
+        planned = settled.run("plan", DEMO)
+        seen = settled.run("status", DEMO)
+        refused = settled.run("apply", DEMO, "--yes")
+        again = settled.run("apply", DEMO, "--yes", "--again")
 
+    # The rollback stays: what was rolled back comes back only where that is asked for.
+    assert "was rolled back, and the stack still asks for it" in planned.out
+    assert "! rolled back to release 1" in seen.out
+    assert (refused.code, refused.out) == (3, "")
+    assert "hint: change the stack" in refused.err
+    assert "`deployer apply stacks/demo.yaml --again`" in refused.err
+    assert "pass: answered" not in done.out
+    assert "Only fast gates ran" in done.out
     assert done.code == 0, done.err
     assert "server.ctx_size   2048 → 1024" in done.out
     assert history[0].endswith("rollback to 1")

@@ -31,7 +31,7 @@ def test_a_build_newer_than_what_is_known_is_not_called_valid(paper: Project) ->
     said = paper.run("validate", "stacks").out
     first, *rest = said.splitlines()
     assert first.endswith("nothing wrong as far as known, but options are uncertain")
-    newer = "b12000 is newer than what is known (b11434, 2026-10-06)"
+    newer = "b12000 is newer than what is known (b11549, 2026-10)"
     assert f"{newer}: options are checked once the source is here" in "\n".join(rest)
     assert f"warning: no build that was read has `--ctx-sice`, and {newer}" in said
     assert "hint: did you mean `ctx-size`?" in said
@@ -92,7 +92,8 @@ def test_a_plan_of_a_new_stack(paper: Project) -> None:
     assert "  + build    llama-server b10434" in done.out
     assert "  + weights  tiny.gguf" in done.out or "  + weights  GGUF" in done.out
     assert f"  + server   {paper.url} · tiny" in done.out
-    assert done.out.endswith("Plan: 1 to build, 1 to fetch, 1 to deploy.\n")
+    assert "\nPlan: 1 to build, 1 to fetch, 1 to deploy.\n" in done.out
+    assert "\nnote: apply writes the lock file stacks/demo.lock.json\n" in done.out
 
 
 def test_a_plan_writes_neither_state_nor_lock_file(paper: Project) -> None:

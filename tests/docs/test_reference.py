@@ -11,6 +11,7 @@ from deployer.llama.known.traps import traps
 from deployer.stack.fields.marks import Section
 from deployer.stack.fields.reference import Entry, entries
 from scripts.docs.cli_page import calls
+from scripts.docs.diagrams import DIAGRAMS
 from scripts.docs.write import PAGES
 from tests.docs.pages import DOCS
 from tests.planning.test_fields import EVERY_PATH
@@ -24,6 +25,11 @@ ENTRIES = entries()
 def test_the_committed_page_is_the_generated_one(name: str) -> None:
     committed = (DOCS / name).read_text(encoding="utf-8")
     assert committed == PAGES[name](), "run `python -m scripts.docs.write`"
+
+
+@pytest.mark.parametrize("name", DIAGRAMS)
+def test_every_diagram_stands_in_a_page(name: str) -> None:
+    assert any(f"]({name})" in page.read_text("utf-8") for page in DOCS.glob("*.md"))
 
 
 def section(page: str, heading: str) -> str:

@@ -79,3 +79,12 @@ def test_a_custom_gate_says_what_to_run_in_one_way() -> None:
 def test_a_function_is_named_by_file_and_name(name: str) -> None:
     with pytest.raises(ValidationError):
         told({"custom": {"mine": {"python": name}}})
+
+
+def test_a_share_that_so_many_restores_cannot_prove_is_refused() -> None:
+    wanted = {"restore": {"times": 20, "success": 0.95}}
+    what, hint = told(wanted, snapshot={"enabled": True})
+    assert what.endswith("the lower bound is 0.86 at 95% confidence")
+    assert "write `times: 59`, or `success: 0.86`" in hint
+    for enough in ({"times": 59, "success": 0.95}, {"times": 20, "success": 0.86}):
+        assert told({"restore": enough}, snapshot={"enabled": True}) == []

@@ -44,6 +44,7 @@ def test_a_known_option_is_explained_with_the_values_it_takes() -> None:
   in a stack    server.n_gpu_layers, written as the build wants it
   names         -ngl, --gpu-layers, --n-gpu-layers
   takes         an integer or `auto` or `all`
+  default       auto
   environment   LLAMA_ARG_N_GPU_LAYERS
 """
     )
@@ -67,14 +68,14 @@ def test_the_answer_stands_in_the_first_line(
 
 
 def test_the_list_says_what_it_rests_on_and_marks_what_is_uncertain() -> None:
-    lines = printed("b11300").splitlines()
+    lines = printed("b11370").splitlines()
     assert lines[0].endswith("inferred from its neighbours; `?` where they differ")
     marked = [line.split()[0] for line in lines if "?" in line.split()]
     assert marked == ["--spec-draft-sampling"]
 
 
 def test_beyond_what_was_read_every_option_is_uncertain() -> None:
-    newer = "b12000 is newer than what is known (b11434, 2026-10-06)"
+    newer = "b12000 is newer than what is known (b11549, 2026-10)"
     assert printed("b12000").splitlines()[0].endswith(f"as far as known: {newer}")
     _, *options = shown("b12000")
     assert {option["uncertain"] for option in options} == {True}

@@ -80,6 +80,28 @@ CAUGHT: dict[str, list[tuple[Change, int, str]]] = {
     "router-options": [
         ({"server": {"flags": {"models-max": 1}}}, 11434, "server.flags.models-max"),
     ],
+    "gpu-options-on-cpu": [
+        ({"server": {"n_gpu_layers": 99}}, 11434, "server.n_gpu_layers"),
+        ({"server": {"tensor_split": [3, 1]}}, 11434, "server.tensor_split"),
+        (
+            {"server": {"main_gpu": 1}, "llama_cpp": {"source": "release"}},
+            11434,
+            "server.main_gpu",
+        ),
+    ],
+    "embeddings-above-batch": [
+        (
+            {"server": {"embeddings": True, "ctx_size": 2048}},
+            11434,
+            "server.ctx_size",
+        ),
+        ({"server": {"embeddings": True}}, 11434, "server.embeddings"),
+        (
+            {"server": {"reranking": True, "ctx_size": 4096, "ubatch_size": 1024}},
+            11434,
+            "server.ubatch_size",
+        ),
+    ],
     "ui-download": [(cmake("LLAMA_USE_PREBUILT_UI=ON"), 9763, "llama_cpp.cmake")],
     "no-ui": [({"server": {"ui": True}}, 9763, "server.ui")],
     "shallow-build": [
@@ -236,6 +258,23 @@ SPARED: dict[str, list[tuple[Change, int]]] = {
     "gemma4-draft": [(gemma(), 9763)],
     "client-tools": [({"server": {"flags": {"tools": False}}}, 11434)],
     "router-options": [({"server": {"flags": {"keep": 1}}}, 11434)],
+    "gpu-options-on-cpu": [
+        ({"server": {"n_gpu_layers": 0, "split_mode": "none"}}, 11434),
+        ({"server": {"n_gpu_layers": 99}, "llama_cpp": {"cuda": "12.8.1"}}, 11434),
+        ({"server": {"n_gpu_layers": 99}, **cmake("GGML_VULKAN=ON")}, 11434),
+        ({"server": {"device": ["none"]}, "llama_cpp": {"binary": "x"}}, 11434),
+    ],
+    "embeddings-above-batch": [
+        (
+            {"server": {"embeddings": True, "ctx_size": 2048, "ubatch_size": 2048}},
+            11434,
+        ),
+        (
+            {"server": {"embeddings": True, "ctx_size": 1024, "parallel": 2}},
+            11434,
+        ),
+        ({"server": {"ctx_size": 2048}}, 11434),
+    ],
     "ui-download": [(cmake("LLAMA_USE_PREBUILT_UI=OFF"), 9763)],
     "no-ui": [
         ({"server": {"ui": False}}, 9763),
@@ -331,7 +370,19 @@ SPARED: dict[str, list[tuple[Change, int]]] = {
     "budget-at-once": [(gemma(server={"reasoning_budget": 64}), 8783)],
     "budget-of-server-wins": [({"server": {"reasoning_budget": 64}}, 9496)],
     "budget-message": [({"server": {"reasoning_budget_message": "x"}}, 9079)],
-    "budget-zero": [({"server": {"reasoning_budget": 1}}, 11434)],
+    "budget-zero": [
+        ({"server": {"reasoning_budget": 1}}, 11434),
+        ({"server": {"reasoning_budget": 0, "reasoning": "off"}}, 11434),
+        (
+            {
+                "server": {
+                    "reasoning_budget": 0,
+                    "chat_template_kwargs": {"enable_thinking": False},
+                }
+            },
+            11434,
+        ),
+    ],
     "budget-cut": [({"server": {"reasoning_budget": 64}}, 9960)],
     "tool-choice-named": [({"gates": {"tools": {}}}, 11434)],
     "tool-choice-none": [

@@ -80,17 +80,15 @@ def test_a_tree_that_is_not_llama_cpp(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "other/CMakeLists.txt").write_text("project(other)\n")
     request = SourceRequest("path", "b1", path=tmp_path / "other")
-    pin = pin_tree(request, (), around(tmp_path))
     with pytest.raises(SourceError, match="it is not llama"):
-        fetched(pin, tmp_path, around(tmp_path))
+        pin_tree(request, (), around(tmp_path))
 
 
 def test_a_link_out_of_a_folder_is_refused(tmp_path: Path) -> None:
     request = from_folder(tmp_path)
     (tmp_path / "tree/passwords").symlink_to("/etc/passwd")
-    pin = pin_tree(request, (), around(tmp_path))
     with pytest.raises(SourceError, match="`passwords` is a symbolic link that leaves"):
-        fetched(pin, tmp_path, around(tmp_path))
+        pin_tree(request, (), around(tmp_path))
 
 
 def test_a_patch_that_applies_is_part_of_the_identity(tmp_path: Path) -> None:

@@ -154,6 +154,8 @@ class Stack:
     store: MemoryStateStore = field(default_factory=MemoryStateStore)
     gates_pass: bool = True
     text: str = STACK
+    engine: ModalEngine | None = None
+    """Of the last run."""
 
     def graph(self, size: int) -> Graph:
         text = self.text.replace("NAME", self.name).replace("SIZE", str(size))
@@ -195,7 +197,7 @@ class Stack:
         place = Place(
             self.folder, self.folder, environment, Keys(environment), self.folder
         )
-        engine = ModalEngine(place)
+        self.engine = engine = ModalEngine(place)
         engine._accounts[None] = account
         world = World(
             engine=engine,

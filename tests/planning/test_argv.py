@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from deployer.planning.argv import command_line, words_of
+from deployer.llama.catalogue import problems_of
+from deployer.planning.argv import command_line, words_by_field, words_of
 from deployer.planning.graph import build_number
 from deployer.stack.fields.examples import SERVER
 from deployer.stack.fields.marks import leaves
+from deployer.stack.fields.model import Stack
 from deployer.stack.fields.values import JsonValue
 from deployer.testing import facts, stack
 from tests.planning.checking import LOCAL
@@ -27,8 +29,8 @@ CATALOGUED: Mapping[int, str] = {
 OPTIONS = {path.removeprefix("server."): values for path, values in SERVER.items()}
 
 
-def argv(options: Mapping[str, JsonValue], build: int | None) -> list[str]:
-    asked = stack(
+def stack_with(options: Mapping[str, JsonValue]) -> Stack:
+    return stack(
         {
             "version": 1,
             "name": "demo",
@@ -38,7 +40,10 @@ def argv(options: Mapping[str, JsonValue], build: int | None) -> list[str]:
             "server": dict(options),
         }
     )
-    return list(words_of(leaves(asked), build=build))
+
+
+def argv(options: Mapping[str, JsonValue], build: int | None) -> list[str]:
+    return list(words_of(leaves(stack_with(options)), build=build))
 
 
 def check(options: Mapping[str, JsonValue], build: int, expected: str) -> None:
@@ -169,6 +174,48 @@ def test_a_free_flag_by_its_value(value: JsonValue, words: str) -> None:
     check({"flags": {"x": value}}, 9763, words)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("samplers", ["top_k", "temperature"], "--samplers top_k;temperature"),
+        ("spec-type", ["ngram-mod", "draft-mtp"], "--spec-type ngram-mod,draft-mtp"),
+        ("lora", ["a.gguf", "b.gguf"], "--lora a.gguf,b.gguf"),
+        ("override-kv", ["a=int:1", "b=int:2"], "--override-kv a=int:1,b=int:2"),
+        ("logit-bias", ["1+1", "2-1"], "--logit-bias 1+1 --logit-bias 2-1"),
+        ("control-vector-layer-range", [1, 5], "--control-vector-layer-range 1 5"),
+    ],
+)
+def test_a_list_is_written_as_the_option_takes_it(
+    name: str, value: JsonValue, words: str
+) -> None:
+    """Repeated, the last value alone counts for most options."""
+    check({"flags": {name: value}}, 11434, words)
+    leaves_ = words_by_field(leaves(stack_with({"flags": {name: value}})), build=11434)
+    assert list(problems_of(leaves_, 11434)) == []
+
+
+def test_a_list_for_one_value_is_refused() -> None:
+    groups = words_by_field(
+        leaves(stack_with({"flags": {"rope-scaling": ["yarn", "none"]}})), build=11434
+    )
+    (found,) = problems_of(groups, 11434)
+    assert found.path == "server.flags.rope-scaling"
+    assert found.what == "`--rope-scaling` takes one value, got a list"
+
+
+def test_what_one_option_cannot_say_is_refused() -> None:
+    """Three options of old became one, which has no word for mlock and direct I/O."""
+    options = {"mmap": False, "mlock": True, "direct_io": True}
+    for build, count in ((9763, 0), (11434, 1)):
+        groups = words_by_field(leaves(stack_with(options)), build=build)
+        found = list(problems_of(groups, build))
+        assert len(found) == count
+    assert found[0].what == (
+        "`server.mlock` and `server.direct_io` are both `--load-mode` on b11434:"
+        " the last one alone would count"
+    )
+
+
 def test_a_word_is_never_split_at_spaces() -> None:
     """No shell is between us and llama-server."""
     words = argv({"reasoning_budget_message": "that will do; rm -rf *"}, 9763)
@@ -218,8 +265,8 @@ def test_what_the_engine_decides_comes_last_so_that_it_wins() -> None:
         ("--grammar-file g.gbnf --keep 4", "--grammar-file /s/g.gbnf --keep 4"),
         ("--media-path pics", "--media-path /s/pics"),
         (
-            "--lora-scaled a.gguf:0.5,b.gguf:2 --lora c.gguf",
-            "--lora-scaled /s/a.gguf:0.5,/s/b.gguf:2 --lora /s/c.gguf",
+            "--lora-scaled a.gguf:0.5,b.gguf:2 --lora c.gguf,d.gguf",
+            "--lora-scaled /s/a.gguf:0.5,/s/b.gguf:2 --lora /s/c.gguf,/s/d.gguf",
         ),
     ],
 )

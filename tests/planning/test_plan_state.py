@@ -3,8 +3,16 @@
 from dataclasses import replace
 
 from deployer.diagnostics import Place
-from deployer.planning.plan import Cause, Drift
-from deployer.planning.state import IN_DOUBT, Begun, Loose, Record, Release, State
+from deployer.planning.plan import Cause, Drift, rolled_back
+from deployer.planning.state import (
+    IN_DOUBT,
+    Begun,
+    Loose,
+    Record,
+    Release,
+    State,
+    node_of,
+)
 from deployer.testing import facts
 from tests.planning.checking import LOCAL, MODAL, but, check, deployed, planned
 
@@ -183,11 +191,9 @@ def test_a_promotion_that_stopped_is_not_resumed_to_be_destroyed() -> None:
   ! an earlier run left demo/server f0fc0d7a staged; it is retired first
   - server   http://127.0.0.1:8080 · tiny                             remove
       no longer asked for
-  - weights  tiny.gguf · 253.0 MB                                     remove
-      no longer asked for
-  - build    llama-server b9763 · llama-bin==1.0 · 11.0 MB            remove
-      no longer asked for
-Plan: 3 to remove.
+  · weights  tiny.gguf · 253.0 MB                                     stays in the store
+  · build    llama-server b9763 · llama-bin==1.0 · 11.0 MB            stays in the store
+Plan: 1 to remove, 2 to stay in the store.
 """,
         state=_promoting(WIDER),
     )
@@ -264,11 +270,9 @@ def test_a_destroyed_stack_loses_all_from_the_server_down() -> None:
         """\
   - server   http://127.0.0.1:8080 · tiny                             remove
       no longer asked for
-  - weights  tiny.gguf · 253.0 MB                                     remove
-      no longer asked for
-  - build    llama-server b9763 · llama-bin==1.0 · 11.0 MB            remove
-      no longer asked for
-Plan: 3 to remove.
+  · weights  tiny.gguf · 253.0 MB                                     stays in the store
+  · build    llama-server b9763 · llama-bin==1.0 · 11.0 MB            stays in the store
+Plan: 1 to remove, 2 to stay in the store.
 """,
     )
 
@@ -319,3 +323,21 @@ def test_another_fact_of_the_lock_file_is_told_apart_from_a_field() -> None:
     plan = planned(LOCAL, LOCAL, facts_after=facts(build="other"))
     (build, *_) = plan.changes
     assert {reason.cause for reason in build.reasons} == {Cause.LOCK}
+
+
+def test_a_release_that_was_rolled_back_is_named_until_the_stack_changes() -> None:
+    old, new = deployed(LOCAL), deployed(WIDER)
+    releases = (
+        Release(1, "2026-01-01T00:00:00+00:00", "apply", old.live),
+        Release(2, "2026-01-01T00:00:00+00:00", "apply", new.live),
+        Release(3, "2026-01-01T00:00:00+00:00", "rollback to 1", old.live),
+    )
+    state = replace(old, releases=releases, released=3)
+    asked = {a: node_of(r) for a, r in new.live.items()}
+    other = {a: replace(n, key="9" * 64) for a, n in asked.items()}
+    live = {a: node_of(r) for a, r in old.live.items()}
+
+    assert rolled_back(asked, state) == 2
+    assert rolled_back(other, state) == 0
+    assert rolled_back(live, state) == 0
+    assert rolled_back(asked, replace(state, releases=releases[:2], live=new.live)) == 0

@@ -146,6 +146,7 @@ READS_MARKS = {
     "stack/files.py": "the walk",
     "stack/load.py": "a folder need not be a file, git finds a repository by itself",
     "usecases/reading/read_stack.py": "as above",
+    "usecases/editor.py": "completes the names of files",
 }
 """Modules outside `fields/` that may know the marks, and why."""
 

@@ -27,7 +27,7 @@ from urllib.parse import unquote, urlsplit
 
 from deployer.artefacts.sources.files import ensure_room, most_bytes, sha256_of, writing
 from deployer.artefacts.sources.transfer import size_of
-from deployer.errors import DeployerError, SourceError
+from deployer.errors import DeployerError, SourceError, UnreachableError
 from deployer.planning.events import Progress, Watch, unwatched
 from deployer.planning.facts import Pin
 from deployer.spelling import shown
@@ -181,8 +181,8 @@ def _wait(process: subprocess.Popen[bytes], tick: Callable[[], None]) -> int:
             tick()
 
 
-def _unreachable(name: str) -> SourceError:
-    return SourceError(
+def _unreachable(name: str) -> UnreachableError:
+    return UnreachableError(
         f"the package index could not be reached to look for `{name}`",
         hint="check the network and `pip config list`; what is locked and in the "
         "store needs no index",

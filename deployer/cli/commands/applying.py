@@ -35,6 +35,7 @@ class _Asked(TypedDict):
     locked: bool
     refresh: bool
     cached: bool
+    again: bool
     pending: str
     lock_timeout: float
 
@@ -57,6 +58,9 @@ class _Asked(TypedDict):
     show_default=True,
     help="Handle a run that did not end: settle it and go on, settle it"
     " alone, or refuse.",
+)
+@click.option(
+    "--again", is_flag=True, help="Bring back a release that was rolled back."
 )
 @since_option
 @click.option(
@@ -114,31 +118,43 @@ def _options(asked: _Asked) -> Options:
         observe=True,
         pending=Pending(asked["pending"]),
         cached=asked["cached"],
+        again=asked["again"],
     )
 
 
 @click.command("rollback")
 @stack_argument
 @click.argument("release", type=int, required=False)
+@click.option(
+    "--now",
+    is_flag=True,
+    help="Emergency: run only the gates that generate nothing (health, auth, …).",
+)
 @lock_timeout_option
 @yes_option
 def rollback_command(
-    stack: Path, release: int | None, lock_timeout: float, *, yes: bool
+    stack: Path, release: int | None, lock_timeout: float, *, now: bool, yes: bool
 ) -> None:
     """Promote an earlier release again, after its gates pass.
 
-    Without a number: the one before the live release.  Nothing is rebuilt.
+    Without a number: the one before the live release.  Nothing is rebuilt.  The
+    rollback stays: `apply` does not bring back what was rolled back until the stack
+    changes, or with `--again`.
 
     \b
     Example:
       deployer rollback stacks/prod.yaml 3
+      deployer rollback stacks/prod.yaml --now --yes
     """
     settings = replace(settings_of(), lock_timeout=lock_timeout)
     command = f"deployer rollback {stack} {release or ''}".rstrip()
     show = Show(command)
     with evidence(show), show:
-        done = rollback(stack, settings, release, show, asker(show, yes=yes))
+        confirm = asker(show, yes=yes)
+        done = rollback(stack, settings, release, show, confirm, now=now)
     finish(done)
+    if now:
+        click.echo(f"Only fast gates ran: `deployer check {stack}` runs all of them.")
 
 
 @click.command("destroy", short_help="Stop and remove what runs.")
@@ -166,9 +182,10 @@ def destroy_command(
         show.pause()
         click.echo(plan_text(planned.plan, planned.places, steps=True))
         click.echo(
-            "Snapshots are removed, and builds and weights that no other stack needs.\n"
+            "Snapshots are removed, and with --artefacts also what no other stack"
+            " needs.\n"
             if artefacts
-            else "Builds and weights stay in the store, snapshots are removed.\n"
+            else "Snapshots are removed; `deployer store gc` removes what stays.\n"
         )
         if yes:
             return True

@@ -3,7 +3,9 @@
 import re
 import shlex
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 import click
 
@@ -23,7 +25,7 @@ from deployer.llama.explain import Explanation, FlagDiff, Known, diff, explain
 from deployer.llama.known.traps import NEWEST, Trap, markdown, themes, traps
 from deployer.planning.events import unwatched
 from deployer.show.text import plan_text
-from deployer.spelling import did_you_mean, one_of, shown
+from deployer.spelling import did_you_mean, nearest, one_of, shown
 from deployer.stack.fields.values import JsonValue
 from deployer.usecases.context.settings import Options, settings_of
 from deployer.usecases.plan import plan
@@ -31,28 +33,68 @@ from deployer.usecases.upgrade import Upgrade, Wanted, upgrade, write
 from deployer.usecases.validate import rendered
 from deployer.usecases.validate import write as write_files
 
+if TYPE_CHECKING:
+    from deployer.usecases.artefacts import Described
+
 _BUILD = re.compile(r"b?([0-9]{1,6})")
 _WIDTH = 42
 """Columns for names and value; longer ones push the rest of their line."""
 
 
 @click.command("flags")
-@click.argument("tag")
+@click.argument("tag", required=False)
 @click.argument("name", required=False)
 @click.option("--diff", "compare", is_flag=True, help="Compare two builds: OLD NEW.")
+@click.option(
+    "--from",
+    "origin",
+    metavar="PATH|BINARY|TAG",
+    help="Read a tree, start a binary with --help, or fetch the source of a tag.",
+)
 @json_option
-def flags_command(tag: str, name: str | None, *, compare: bool, as_json: bool) -> None:
+def flags_command(
+    tag: str | None,
+    name: str | None,
+    *,
+    compare: bool,
+    origin: str | None,
+    as_json: bool,
+) -> None:
     """List the options of llama-server at a build, or explain one.
 
     TAG is a build of llama.cpp (`b10434`), NAME an option, with or without dashes.
-    Nothing is fetched or started: the catalogue is shipped with deployer.
+    Nothing is fetched or started without `--from`: the catalogue is shipped with
+    deployer.
 
     \b
     Example:
       deployer flags b10434
       deployer flags b10878 no-mmap
       deployer flags --diff b9763 b11434
+      deployer flags --from ../llama.cpp moe-cache-mib
     """
+    if origin is not None:
+        if compare or name is not None:
+            raise UsageError("`--from` takes no TAG and no `--diff`, only NAME")
+        lines = _of_origin(origin, tag, as_json=as_json)
+    elif tag is None:
+        raise UsageError("no build is given", hint="write `deployer flags b11434`")
+    else:
+        lines = _of_table(tag, name, compare=compare, as_json=as_json)
+    if as_json:
+        json_head()
+    for line in lines:
+        if isinstance(line, str):
+            click.echo(line)
+        else:
+            json_line(line)
+
+
+_Lines: TypeAlias = Iterator[str] | Iterator[dict[str, JsonValue]]
+
+
+def _of_table(tag: str, name: str | None, *, compare: bool, as_json: bool) -> _Lines:
+    """What the shipped table has of a build, of an option, or of two builds."""
     build = _build(tag)
     if compare:
         if name is None:
@@ -61,21 +103,77 @@ def flags_command(tag: str, name: str | None, *, compare: bool, as_json: bool) -
                 hint="write `deployer flags --diff b9763 b11434`",
             )
         found = diff(build, _build(name))
-        shown, lines = _diff_json(found), _diff_lines(found)
-    elif name is not None:
+        return iter([_diff_json(found)]) if as_json else _diff_lines(found)
+    if name is not None:
         explained = explain(build, name)
         field = _field_of(explained)
-        shown = _explained_json(explained, field)
-        lines = _explained_lines(explained, field)
-    else:
-        _list(catalogue(build), as_json=as_json)
-        return
+        if as_json:
+            return iter([_explained_json(explained, field)])
+        return _explained_lines(explained, field)
+    known = catalogue(build)
+    return _list_json(known) if as_json else _list_lines(known)
+
+
+def _of_origin(named: str, name: str | None, *, as_json: bool) -> _Lines:
+    """What a build states about itself, or one of its options."""
+    from deployer.usecases.artefacts import describe  # noqa: PLC0415 - other commands need no store
+
+    found = describe(named, settings_of(), unwatched)
+    known = found.description.catalogue(found.build)
+    if name is not None:
+        option = _stated_option(named, name, known)
+        if as_json:
+            return iter([_listed_json(option, known)])
+        return _stated_lines(option, named, known)
     if as_json:
-        json_head()
-        json_line(shown)
-        return
-    for line in lines:
-        click.echo(line)
+        about = {"type": "description", "build": found.build, **_stated(found)}
+        return chain([about], _list_json(known))
+    counts = (
+        f"{k}: {len(v)}" for k, v in _stated(found).items() if isinstance(v, list)
+    )
+    head = f"{len(known.options)} options of {named}, by its {known.origin}"
+    return chain([head], (_option_line(it, known) for it in known.options), counts)
+
+
+def _stated_option(named: str, name: str, known: Catalogue) -> Option:
+    long = f"--{name.lstrip('-')}"
+    option = known.find(name if name.startswith("-") else long) or known.find(long)
+    if option is None:
+        close = nearest(long, known.by_name)
+        raise UsageError(
+            f"`{named}` has no option `{name[:60]}`",
+            hint=f"did you mean `{close}`?" if close else "",
+        )
+    return option
+
+
+def _stated_lines(option: Option, named: str, known: Catalogue) -> Iterator[str]:
+    yield f"{option.name} of {named}, by its {known.origin}"
+    yield f"  names         {', '.join(option.spellings)}"
+    yield f"  takes         {_takes(option)}"
+    about = {
+        "default": option.default,
+        "environment": option.env,
+        "standing": option.standing.value,
+        "write": ", ".join(option.instead),
+    }
+    yield from (f"  {word:<12}  {text}" for word, text in about.items() if text)
+
+
+def _stated(found: "Described") -> dict[str, JsonValue]:
+    """All of a description but its options."""
+    stated = found.description
+    return {
+        "origin": stated.origin.value,
+        "version": stated.version or None,
+        "routes": [*stated.routes],
+        "fields": [*stated.fields],
+        "architectures": [*stated.architectures],
+        "projectors": [*stated.projectors],
+        "templates": [*stated.templates],
+        "markers": [*stated.markers],
+        "formats": {**stated.formats},
+    }
 
 
 def _build(tag: str) -> int:
@@ -101,18 +199,19 @@ def _field_of(explained: Explanation) -> str:
     return ""
 
 
-def _list(found: Catalogue, *, as_json: bool) -> None:
-    if as_json:
-        json_head()
-        for option in found.options:
-            unsure = bool(found.beyond or found.uncertain & {*option.spellings})
-            json_line({"type": "option", **_option_json(option), "uncertain": unsure})
-        return
-    click.echo(
-        f"{len(found.options)} options of llama-server b{found.build}, {_of(found)}"
-    )
-    for option in found.options:
-        click.echo(_option_line(option, found))
+def _list_lines(found: Catalogue) -> Iterator[str]:
+    count = len(found.options)
+    yield f"{count} options of llama-server b{found.build}, {_of(found)}"
+    yield from (_option_line(option, found) for option in found.options)
+
+
+def _list_json(found: Catalogue) -> Iterator[dict[str, JsonValue]]:
+    return (_listed_json(option, found) for option in found.options)
+
+
+def _listed_json(option: Option, found: Catalogue) -> dict[str, JsonValue]:
+    unsure = bool(found.beyond or found.uncertain & {*option.spellings})
+    return {"type": "option", **_option_json(option), "uncertain": unsure}
 
 
 def _of(found: Catalogue) -> str:
@@ -149,6 +248,8 @@ def _explained_lines(explained: Explanation, field: str) -> Iterator[str]:
     if option is not None:
         yield f"  names         {', '.join(option.spellings)}"
         yield f"  takes         {_takes(option)}"
+        if option.default:
+            yield f"  default       {option.default}"
         if option.env:
             yield f"  environment   {option.env}"
     yield from _life_lines(life)
@@ -235,6 +336,9 @@ def _option_json(option: Option) -> dict[str, JsonValue]:
         "values": list(option.values),
         "env": option.env,
         "standing": option.standing.value or "current",
+        "default": option.default or None,
+        "lists": option.lists,
+        "instead": [*option.instead],
     }
 
 

@@ -1,7 +1,7 @@
 """init, validate, lock, plan."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 import click
 
-from deployer.cli.for_each_stack import annotate_option, each, subjects_of
+from deployer.cli.for_each_stack import annotate_option, each, print_shared, subjects_of
 from deployer.cli.options import (
     engine_option,
     json_option,
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from deployer.cli.progress_display import Show
     from deployer.planning.events import Progress, Watch
     from deployer.usecases.plan_file import SavedPlan
+    from deployer.usecases.validate import Valid
 
 
 _AS_FAR_AS_KNOWN = "nothing wrong as far as known, but options are uncertain"
@@ -57,20 +58,49 @@ def print_plan(
             data = plan_data(planned.plan, planned.places, fit=fit, costs=bill)
             data["notices"] = [diagnostic_data(notice) for notice in notices]
             data["notes"] = [*planned.notes]
+            data["refreshed"] = _is_refreshed(planned)
             json_line({**data, "file": str(file)})
         case "markdown":
             from deployer.cli.comment import comment_of  # noqa: PLC0415 - rare
 
             click.echo(comment_of(planned, file), nl=False)
         case _:
-            bill = None if planned.plan.is_empty else costs_of(planned.plan)
-            text = plan_text(
-                planned.plan, planned.places, steps=steps, fit=fit, costs=bill
-            )
-            notes = (f"note: {note}" for note in planned.notes)
-            lines = [*notes, *diagnostic_lines(notices)]
-            text = "\n".join((text.removesuffix("\n"), *lines, ""))
+            text = _plan_in_words(planned, file, steps=steps)
             click.echo(f"\n{text}" if apart else text, nl=False)
+
+
+def _is_refreshed(planned: "Planned | SavedPlan") -> bool:
+    return not isinstance(planned, Planned) or planned.refreshed
+
+
+def _plan_in_words(planned: "Planned | SavedPlan", file: Path, *, steps: bool) -> str:
+    seen = planned.prepared if isinstance(planned, Planned) else None
+    ahead, lacks = ahead_of(planned, file)
+    text = plan_text(
+        planned.plan,
+        planned.places,
+        steps=steps,
+        fit=None if seen is None else seen.fit,
+        costs=None if planned.plan.is_empty else costs_of(planned.plan),
+        prospects=ahead,
+        refreshed=_is_refreshed(planned),
+    )
+    notes = (f"note: {note}" for note in (*planned.notes, *lacks))
+    notices = () if seen is None else seen.notices
+    lines = [*notes, *diagnostic_lines(notices)]
+    return "\n".join((text.removesuffix("\n"), *lines, ""))
+
+
+def ahead_of(
+    planned: "Planned | SavedPlan", file: Path
+) -> tuple[Mapping[str, str], tuple[str, ...]]:
+    """Return what an apply will do for each artefact, and what it lacks or writes."""
+    if planned.plan.is_empty or not isinstance(planned, Planned):
+        return {}, ()
+    from deployer.usecases.prospects import needed, prospects  # noqa: PLC0415 - only with changes
+
+    settings = settings_of()
+    return prospects(planned, settings), tuple(needed(planned, settings, file))
 
 
 CHANGES = 2
@@ -140,25 +170,33 @@ def validate_command(
     from deployer.usecases.context.stack_files import recognised  # noqa: PLC0415 - as above
     from deployer.usecases.validate import validate  # noqa: PLC0415 - plan needs no more
 
+    listening: dict[Path, str] = {}
+
     def check(subject: Subject) -> None:
         file = subject.file
         found = validate(file, settings_of(), engine, cached=cached)
-        if as_json:
-            told: list[JsonValue] = [
-                diagnostic_data(notice) for notice in found.notices
-            ]
-            about: dict[str, JsonValue] = {"notes": [*found.notes], "notices": told}
-            about["certain"] = found.certain
-            json_line({"type": "valid", "file": str(file), **about})
-            return
-        click.echo(f"{file}: {'valid' if found.certain else _AS_FAR_AS_KNOWN}")
-        for note in found.notes:
-            click.echo(f"  note: {note}")
-        for line in diagnostic_lines(found.notices):
-            click.echo(line)
+        listening[file] = found.listens
+        _print_valid(file, found, as_json=as_json)
 
     subjects = subjects_of(paths or recognised(Path()))
-    each(subjects, check, as_json=as_json, annotate=annotate)
+    try:
+        each(subjects, check, as_json=as_json, annotate=annotate)
+    finally:
+        print_shared(listening)
+
+
+def _print_valid(file: Path, found: "Valid", *, as_json: bool) -> None:
+    if as_json:
+        told: list[JsonValue] = [diagnostic_data(notice) for notice in found.notices]
+        about: dict[str, JsonValue] = {"notes": [*found.notes], "notices": told}
+        about["certain"] = found.certain
+        json_line({"type": "valid", "file": str(file), **about})
+        return
+    click.echo(f"{file}: {'valid' if found.certain else _AS_FAR_AS_KNOWN}")
+    for note in found.notes:
+        click.echo(f"  note: {note}")
+    for line in diagnostic_lines(found.notices):
+        click.echo(line)
 
 
 @click.command("lock", short_help="Pin what stacks name, in their lock files.")
@@ -188,7 +226,7 @@ class _Asked(TypedDict):
 
     engine: str | None
     locked: bool
-    refresh: bool
+    refresh: bool | None
     without_state: bool
     cached: bool
 
@@ -201,7 +239,9 @@ class _Asked(TypedDict):
 @since_option
 @annotate_option
 @click.option(
-    "--refresh", is_flag=True, help="Observe all that is live, and report drift."
+    "--refresh/--no-refresh",
+    default=None,
+    help="Observe all that is live, or nothing; by default what one look here shows.",
 )
 @click.option(
     "--without-state",
@@ -356,16 +396,20 @@ def _tell_each(
     annotate: bool,
 ) -> int:
     """Print every plan; returns how many would change something."""
-    changes = 0
+    changes, listening = 0, dict[Path, str]()
 
     def tell(subject: Subject) -> None:
         nonlocal changes
         apart = subject != subjects[0]
         planned = make(subject)
+        listening[subject.file] = planned.prepared.listens
         changes += not planned.plan.is_empty
         print_plan(planned, form, subject.file, steps=steps, apart=apart)
 
-    each(subjects, tell, as_json=form == "json", annotate=annotate)
+    try:
+        each(subjects, tell, as_json=form == "json", annotate=annotate)
+    finally:
+        print_shared(listening)
     return changes
 
 

@@ -9,6 +9,7 @@ from deployer.cli.options import json_option, stack_argument
 from deployer.cli.output import json_head, json_line, when
 from deployer.engines.contract import Observation
 from deployer.errors import DeployerError, UsageError
+from deployer.planning.plan import ROLLBACK
 from deployer.planning.resources import Kind
 from deployer.planning.state import Release
 from deployer.show.data import plan_data
@@ -69,6 +70,10 @@ def _show(stack: Path, found: Status) -> None:
                 click.echo(f"  {change.kind:<8} {what}")
         if release is not None:
             _gates(release)
+    if found.release is not None and found.release.cause.startswith(ROLLBACK):
+        target = found.release.cause.removeprefix(ROLLBACK)
+        click.echo(f"  ! rolled back to release {target}: `deployer plan {stack}` says")
+        click.echo("    whether the stack still asks for what was rolled back")
     for drift in found.drift:
         click.echo(f"  ! drift  {drift.address}: {drift.detail}")
     _unfinished(found)

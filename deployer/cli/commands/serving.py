@@ -1,6 +1,7 @@
 """start, stop, restore, logs: day to day."""
 
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from deployer.usecases.context.settings import settings_of
 from deployer.usecases.releases import logs, restore, start, stop
 
 if TYPE_CHECKING:
-    from deployer.usecases.watch import Probe
+    from deployer.usecases.watch import Probe, Restores
 
 
 @click.command("start")
@@ -161,7 +162,9 @@ def watch_command(
     """Ask once after idle and once more at once, and compare with the stack's limits.
 
     The limits are `gates.restore.within` after idle and `gates.stream.ttft` when
-    warm.  The last probes are remembered beside the state.  Exit 6 on a breach.
+    warm.  Restores that the engine reports count as drills of the live snapshot, and
+    are judged by `gates.restore.times` and `success`.  The last probes are remembered
+    beside the state.  Exit 6 on a breach.
 
     \b
     Example:
@@ -179,6 +182,10 @@ def watch_command(
         _tell(probe, as_json=as_json)
         if textfile is not None:
             watch.write_textfile(stack, settings, textfile)
+    restores = watch.restores_of(stack, settings)
+    if restores is not None:
+        _tell_restores(restores, as_json=as_json)
+        breaches += restores.breach
     if breaches:
         raise GateError(
             f"{breaches} of the probes failed, or took longer than the stack allows",
@@ -193,7 +200,15 @@ def _tell(probe: "Probe", *, as_json: bool) -> None:
     sign = "✖" if probe.breach else "✔"
     took = "-" if probe.ttft_seconds is None else show_seconds(probe.ttft_seconds)
     limit = show_seconds(probe.limit_seconds)
-    click.echo(f"{sign} {probe.path:<8} {took:>8} of {limit:<6} {probe.because}")
+    start = f" · {probe.start}" if probe.start else ""
+    click.echo(f"{sign} {probe.path:<8} {took:>8} of {limit:<6} {probe.because}{start}")
+
+
+def _tell_restores(restores: "Restores", *, as_json: bool) -> None:
+    if as_json:
+        json_line({"type": "restores", **asdict(restores)})
+        return
+    click.echo(f"{'✖' if restores.breach else '✔'} {restores.told}")
 
 
 @click.group("monitor")

@@ -1,11 +1,14 @@
 """Builds and weights of this machine: from a pin to files in the store."""
 
+import re
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from time import monotonic
 from typing import assert_never
 
 from deployer.artefacts.sources import hub, paths, pypi
@@ -18,6 +21,7 @@ from deployer.engines.contract import pin_of
 from deployer.engines.local.supervise.process import run_server
 from deployer.engines.place import Place
 from deployer.errors import EngineError, SourceError
+from deployer.llama import description
 from deployer.llama.build.archives import fetch_release
 from deployer.llama.build.compile import Settings, build_from_source
 from deployer.llama.build.trees import TREE_SOURCES, Surroundings
@@ -100,6 +104,7 @@ class Artefacts:
         )
 
     def _fill_build(self, pin: Pin, into: Path, *, node: Node, say: Say) -> Flat:
+        begun = monotonic()
         match pin.source:
             case "pypi":
                 pypi.fetch(pin, into, environment=self.place.environment, progress=say)
@@ -120,11 +125,19 @@ class Artefacts:
             case source:
                 raise SourceError(f"a build cannot come from `{source}`")
         version = version_of(server)
-        return {
+        if pin.source not in TREE_SOURCES:
+            with suppress(EngineError):  # a program that prints no help runs as well
+                said = run_server((str(server), "--help"), {}).stdout
+                stated = description.describe_help(said, build_of(version))
+                description.keep(self.store.home, pin, stated)
+        about: Flat = {
             "name": f"{name}, {version}",
             "server": server.relative_to(into).as_posix(),
             "version": version,
         }
+        if pin.source in TREE_SOURCES:  # what the next plan says of its time
+            about = {**about, "seconds": round(monotonic() - begun)}
+        return about
 
     def _compile(self, pin: Pin, into: Path, node: Node, say: Say) -> Path:
         """Build from source; what compilers made is kept, and used again."""
@@ -182,6 +195,16 @@ def _proven(pin: Pin) -> Mapping[str, str]:
     projector = pin.identity.get("mmproj")
     own = {} if projector is None else {str(pin.about["mmproj"]): str(projector)}
     return {**dict(found), **own}
+
+
+def build_of(version: str) -> int | None:
+    """The build that a version names: ``8672 (…)``, ``0.6.0-dev (build 11434, …)``.
+
+    None for 0 and 1, which a build outside of a full clone counts.
+    """
+    found = re.search(r"\(build (\d+)", version) or re.match(r"(\d+) \(", version)
+    number = int(found[1]) if found else 0
+    return number if number > 1 else None
 
 
 def version_of(server: Path) -> str:

@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -192,6 +192,11 @@ class LocalEngine:
             if server.running() is None:
                 server.forget_clients()
             raise
+
+    def woken(self, record: Record, ask: Callable[[], object], say: Say) -> None:
+        """See `Engine.woken`: what runs here stays awake."""
+        del record, say
+        ask()
 
     def flaw(self, record: Record, server: Record | Node) -> str:
         """See `Engine.flaw`: of builds and weights, what their stamps say."""

@@ -8,7 +8,7 @@ of the Volume.
 """
 
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -37,7 +37,14 @@ from deployer.engines.modal.render import (
     runtime_files,
 )
 from deployer.engines.modal.rollout import TRIED, Rollout, app_of, is_of, moved
-from deployer.engines.modal.wait import RESTORED, Log, Wait, any_line, result_of
+from deployer.engines.modal.wait import (
+    RESTORED,
+    Log,
+    Started,
+    Wait,
+    any_line,
+    result_of,
+)
 from deployer.engines.place import Place
 from deployer.errors import AuthError, EngineError
 from deployer.planning.events import Say, Talk
@@ -374,10 +381,17 @@ class ModalEngine:
         if beside:
             record = rollout.copy(record)
             rollout.idle(record, 0)
-        started = rollout.restore(record)
-        really = started.ready is not None and started.ready.restored
-        detail = f"{started.how} in {show_seconds(started.seconds)}"
-        return Restored(really, started.seconds, detail, record)
+        return _restored(rollout.restore(record), record)
+
+    def woken(
+        self, record: Record, ask: Callable[[], object], say: Say
+    ) -> Restored | None:
+        """See `Engine.woken`."""
+        if Kind.SNAPSHOT not in record.needs:
+            ask()
+            return None
+        started = self._rollout(record, say).woken(record, ask)
+        return None if started is None else _restored(started, record)
 
     def flaw(self, record: Record, server: Record | Node) -> str:
         """See `Engine.flaw`: Modal itself makes snapshots anew when they expire."""
@@ -432,3 +446,14 @@ class ModalEngine:
             variables = self._place.environment
             self._accounts[environment] = Account(variables, environment)
         return self._accounts[environment]
+
+
+def _restored(started: Started, record: Record) -> Restored:
+    return Restored(
+        started.really,
+        started.seconds,
+        f"{started.how} in {show_seconds(started.seconds)}",
+        record,
+        captured=started.captured,
+        failed=started.failed,
+    )

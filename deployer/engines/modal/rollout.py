@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -35,9 +35,10 @@ from deployer.engines.modal.wait import (
     last_words,
     no_line,
     not_started,
-    readies,
     result_of,
+    seen,
     wait_for,
+    woken,
 )
 from deployer.errors import (
     CancelledError,
@@ -238,11 +239,27 @@ class Rollout:
         url = str(record.outputs["url" if "url" in record.outputs else "candidate_url"])
         found = self._account.app(app)
         since = None if found is None else found.deployed_at
-        target = Target(app, url, record.key, since)
-        known = frozenset(it.task for it in readies(self._account, target))
+        target = Target(app, url, record.key, since, restores=True)
         return self._wake(
-            record.address, replace(target, known=known), _start_seconds(record)
+            record.address, seen(self._account, target), _start_seconds(record)
         )
+
+    def woken(self, record: Record, ask: Callable[[], object]) -> Started | None:
+        """Ask what serves where it sleeps; how it came up, None where it was awake."""
+        app = apps.server_app(_stack(record))
+        found = self._account.app(app)
+        if found is None or not is_of(found, record) or self._account.containers(app):
+            ask()
+            return None
+        target = Target(
+            app,
+            str(record.outputs["url"]),
+            record.key,
+            found.deployed_at,
+            restores=True,
+        )
+        known = seen(self._account, target)
+        return woken(self._account, known, ask, self._say, record.address)
 
     def copy(self, record: Record) -> Record:
         """The candidate app with the files of what is live, asleep with a snapshot."""
@@ -305,15 +322,12 @@ class Rollout:
         at the first cold starts that its clients cause.
         """
         wanted, taken, restored = primes_of(node.fields), 1, 0
-        known = set(target.known)
+        target = replace(target, restores=True)
         while taken < wanted and restored < _RESTORES:
             self._tell(node.address, f"cold start for snapshot {taken + 1} of {wanted}")
-            known |= {it.task for it in readies(self._account, target)}
             self._sleep(target.app)
-            started = self._wake(
-                node.address, replace(target, known=frozenset(known)), limit
-            )
-            if started.ready is not None and not started.ready.restored:
+            started = self._wake(node.address, seen(self._account, target), limit)
+            if started.captured:
                 taken, restored = taken + 1, 0
             else:
                 restored += 1

@@ -237,8 +237,14 @@ def _get(target: str) -> tuple[int, str | None]:
 
 
 RESTORED: Final = "Restoring Function from memory snapshot."
+_CAPTURES: Final = re.compile(r"Creating (\w+ )?memory snapshot")
+_SNAPSHOT: Final = "memory snapshot"
+"""In the lines of both."""
 QUEUE_SECONDS: Final = 900
 """How long a container with its GPU may be waited for."""
+_CONTAINER: Final = "ta-"
+"""Beginning of the id of a container."""
+_A_DAY: Final = timedelta(days=1)
 _RAISED: Final = "Traceback (most recent call last):"
 _CRASHED: Final = "Runner failed with exit code"
 _LAST_WORDS: Final = 15
@@ -266,6 +272,8 @@ class Target:
     """No other version can answer, so that an answer is one of this version."""
     tells: bool = True
     """Its containers say that they are ready; those of older deployers do not."""
+    restores: bool = False
+    """A restore is expected: those that fail are counted, and end no wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,13 +284,26 @@ class Started:
     """Until it answered; for one beside an older version, until it was ready."""
     ready: Ready | None
     """What its container said; None where nothing of it arrived."""
+    captured: bool = False
+    """Its container took a snapshot first."""
+    failed: int = 0
+    """Containers of this start that were restored and did not come up."""
+
+    @property
+    def really(self) -> bool:
+        """It was a restore; unknown never counts as one."""
+        return self.ready is not None and self.ready.restored
 
     @property
     def how(self) -> str:
-        """How it came up, for people; unknown never counts as a restore."""
+        """Description of the start, for people."""
         if self.ready is None:
             return "started (whether from a snapshot is unknown)"
-        return "restored from its snapshot" if self.ready.restored else "started"
+        many = "restore" if self.failed == 1 else "restores"
+        before = f", after {self.failed} failed {many}" if self.failed else ""
+        if self.ready.restored:
+            return f"restored from its snapshot{before}"
+        return f"started and captured{before}" if self.captured else f"started{before}"
 
 
 def bring_up(
@@ -333,15 +354,16 @@ class _Start:
             self._refuse_failure()
             return None
         self._next = time.monotonic() + next(self._pauses)
-        if (ready := self._evidence()) is not None:
+        late = self._passed() - self._answered > _EVIDENCE_SECONDS
+        found = proven(self._account, self._target)
+        if found is not None and (found.settled or late):
             here = self._target.alone
-            return Started(self._answered if here else self._passed(), ready)
+            seconds = self._answered if here else self._passed()
+            return Started(seconds, found.ready, found.captured, found.failed)
         self._refuse_failure()
         if not self._target.tells:
             return self._told_by_tasks()
-        if self._target.alone and self._passed() - self._answered > _EVIDENCE_SECONDS:
-            return Started(self._answered, None)
-        return None
+        return Started(self._answered, None) if self._target.alone and late else None
 
     def _ask(self) -> None:
         if not self._answer.done():
@@ -358,12 +380,6 @@ class _Start:
     def _passed(self) -> float:
         return time.monotonic() - self._begun
 
-    def _evidence(self) -> Ready | None:
-        with suppress(DeployerError):
-            found = readies(self._account, self._target)
-            return found[-1] if found else None
-        return None
-
     def _told_by_tasks(self) -> Started | None:
         """Every container of before is gone, and another one answers."""
         if self._target.alone:
@@ -373,15 +389,91 @@ class _Start:
         return Started(self._passed(), None) if tasks and gone else None
 
     def _refuse_failure(self) -> None:
+        # A crash at a restore is followed by a start without the snapshot.
+        signs = (_RAISED,) if self._target.restores else (_RAISED, _CRASHED)
         for line in self._log.lines:
             old = self._target.known.intersection(line.where)
-            if not old and line.text.startswith((_RAISED, _CRASHED)):
+            if not old and line.text.startswith(signs):
                 raise EngineError("its start failed")
+
+
+def woken(
+    account: Account, target: Target, ask: Callable[[], object], say: Say, about: str
+) -> Started:
+    """Ask a server that sleeps, and report how it came up once its log tells."""
+    log = Log(account, target.app, target.since)
+    begun = time.monotonic()
+    ask()
+    seconds = time.monotonic() - begun
+
+    def look() -> Started | None:
+        late = time.monotonic() - begun - seconds > _EVIDENCE_SECONDS
+        found = proven(account, target)
+        if found is not None and (found.settled or late):
+            return Started(seconds, found.ready, found.captured, found.failed)
+        return Started(seconds, None) if late else None
+
+    wait = Wait(about, "the log", 2 * _EVIDENCE_SECONDS, show=no_line, pause=1.0)
+    return wait_for(look, log, say, wait)
+
+
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """A start as the log has it."""
+
+    ready: Ready
+    captured: bool
+    failed: int
+    settled: bool
+    """Modal's own lines say it as well, or nobody asked for them."""
+
+
+def proven(account: Account, target: Target) -> Proven | None:
+    """Return what the log tells of the newest start of this version, if anything.
+
+    Restores are told by container, and by the order of entries alone: a container that
+    Modal restored and that captured nothing itself either says that it is ready, or
+    its restore failed.
+    """
+    with suppress(DeployerError):
+        if not (found := readies(account, target)):
+            return None
+        ready = found[-1]
+        if not target.restores:
+            return Proven(ready, captured=False, failed=0, settled=True)
+        since = target.since or datetime.now(tz=UTC) - _A_DAY
+        lines = account.log(target.app).since(since, text=_SNAPSHOT)
+        new = [line for line in lines if not target.known.intersection(line.where)]
+        captured = {
+            it for line in new if _CAPTURES.match(line.text) for it in _of(line)
+        }
+        tried = {it for line in new if line.text == RESTORED for it in _of(line)}
+        restored = {it.task for it in found if it.restored}
+        return Proven(
+            ready,
+            captured=ready.task in captured,
+            failed=len(tried - captured - restored),
+            settled=ready.task in captured | tried
+            or (not ready.restored and bool(tried - captured)),
+        )
+    return None
+
+
+def _of(line: Line) -> tuple[str, ...]:
+    """The container that a line is about."""
+    return tuple(it for it in line.where if it.startswith(_CONTAINER))
+
+
+def seen(account: Account, target: Target) -> Target:
+    """The same target, every container known that its log names by now."""
+    since = target.since or datetime.now(tz=UTC) - _A_DAY
+    named = (it for line in account.log(target.app).since(since) for it in _of(line))
+    return replace(target, known=target.known.union(named))
 
 
 def readies(account: Account, target: Target) -> list[Ready]:
     """What containers of this version, that were not known before, have said."""
-    since = target.since or datetime.now(tz=UTC) - timedelta(days=1)
+    since = target.since or datetime.now(tz=UTC) - _A_DAY
     found = []
     for line in account.log(target.app).since(since, text=READY.strip()):
         said = ready_of(line.text)

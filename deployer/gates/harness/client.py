@@ -60,6 +60,10 @@ class Comeback:
     """One sentence: what was restored, or why it was not."""
     url: str
     source_address: str | None = None
+    captured: bool = False
+    """It was a cold start that captured, as there was no snapshot to restore."""
+    failed: int = 0
+    """Restores that failed before it came up."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,6 +50,11 @@ class Gate(ABC, Generic[O, M]):
     def judge(self, measured: M) -> Judgement:
         """Judge what was measured, without asking again; may raise `Broken`."""
 
+    @property
+    def longest(self) -> float:
+        """Seconds that these options may take when the stack states no `timeout`."""
+        return self.limit
+
     def judgement(self, measured: M) -> Judgement:
         """Judge what was measured, also where an answer cannot be read."""
         try:

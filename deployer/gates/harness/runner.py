@@ -247,7 +247,7 @@ async def _once(run: _Run, request: GateRequest) -> Verdict:
     gate = gate_class(request.name)(request.parameters, run.target)
     client = Client(run.http, run.target, gate=request.name, clock=run.clock)
     stated = request.parameters.timeout
-    limit = gate.limit if stated is None else seconds(stated)
+    limit = gate.longest if stated is None else seconds(stated)
     begun = run.clock()
     try:
         async with asyncio.timeout(limit):

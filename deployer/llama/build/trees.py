@@ -27,8 +27,10 @@ from urllib.parse import unquote, urlsplit
 from deployer.artefacts.sources.files import copy, sha256_of, writing
 from deployer.artefacts.sources.pypi import opened, run_pip, unpack
 from deployer.artefacts.sources.transfer import download
-from deployer.errors import SourceError
+from deployer.errors import SourceError, UnreachableError
+from deployer.llama import description
 from deployer.llama.build.archives import refuse_links_outside, unpack_tar
+from deployer.llama.description import Description
 from deployer.llama.git import fetch, pin
 from deployer.llama.patches import (
     Outcome,
@@ -39,7 +41,7 @@ from deployer.llama.patches import (
     verdict,
 )
 from deployer.planning.events import Watch, unwatched
-from deployer.planning.facts import UPSTREAM, Pin
+from deployer.planning.facts import DESCRIPTION, UPSTREAM, Pin
 from deployer.planning.resources import digest
 from deployer.runtime.compile import link_in, source_root
 from deployer.stack.fields.values import JsonValue
@@ -446,25 +448,75 @@ class Surroundings:
     environment: Mapping[str, str]
     progress: Watch
 
+    @property
+    def home(self) -> Path:
+        """Folder of the store, where descriptions of builds are kept."""
+        return self.downloads.parent
+
 
 def pin_tree(
     request: SourceRequest, patches: Sequence[Patch], around: Surroundings
 ) -> Pin:
-    """Pin a source and those of the patches that it wants.
+    """Pin a source and those of the patches that it wants, and read what it states.
 
-    `about` names the build (``number``, ``commit``) and what each patch means
-    (``patches``); a patch that is not applied does not become part of the identity.
-    Raises SourceError, also where a patch conflicts.
+    `about` names the build (``number``, ``commit``), what each patch means
+    (``patches``), and the digest of its description; a patch that is not applied does
+    not become part of the identity.  Raises SourceError, also where a patch conflicts.
     """
     pin = _pin(request, around)
-    if not patches:
-        return pin
+    if not patches and (known := description.find(around.home, pin)):
+        return _described(pin, known)
     with tempfile.TemporaryDirectory(dir=around.downloads, prefix=".tree-") as folder:
         tree = Path(folder) / "tree"
         tree.mkdir()
         fetch_tree(pin, tree, around)
-        verdicts = apply_wanted(patches, tree, around.environment)
-    return _with_patches(pin, patches, verdicts)
+        if patches:
+            verdicts = apply_wanted(patches, tree, around.environment)
+            pin = _with_patches(pin, patches, verdicts)
+        return _described(pin, _keep(pin, tree, around))
+
+
+def pin_first(tag: str, around: Surroundings) -> Pin:
+    """Pin a tag at upstream, else by package where upstream cannot be reached.
+
+    Raises SourceError, with the reason of each.
+    """
+    try:
+        return pin_tree(SourceRequest("git", tag), (), around)
+    except UnreachableError as unreachable:
+        try:
+            return pin_tree(SourceRequest("pypi", tag), (), around)
+        except SourceError as error:
+            raise type(error)(
+                f"{unreachable.message}; {error.message}", hint=error.hint
+            ) from error
+
+
+def describe_pin(
+    pin: Pin, patches: Sequence[Patch], around: Surroundings
+) -> Description | None:
+    """What a pinned source states, from the store or by fetching it again."""
+    if found := description.find(around.home, pin):
+        return found
+    around.downloads.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with tempfile.TemporaryDirectory(dir=around.downloads, prefix=".tree-") as folder:
+        tree = Path(folder) / "tree"
+        tree.mkdir()
+        fetch_patched(pin, patches, tree, around)
+        return _keep(pin, tree, around)
+
+
+def _keep(pin: Pin, tree: Path, around: Surroundings) -> Description | None:
+    found = description.describe_tree(tree)
+    if found is not None:
+        description.keep(around.home, pin, found)
+    return found
+
+
+def _described(pin: Pin, found: Description | None) -> Pin:
+    if found is None:
+        return pin
+    return replace(pin, about={**pin.about, DESCRIPTION: found.digest})
 
 
 def fetch_tree(pin: Pin, into: Path, around: Surroundings) -> None:

@@ -1,5 +1,6 @@
 """The known issues of llama.cpp and of what it runs on, and which a stack is in."""
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -333,7 +334,45 @@ def _message(case: Case) -> str:
 
 
 def _zero(case: Case) -> str:
+    asked = (case.server.chat_template_kwargs or {}).get("enable_thinking", True)
+    if case.server.reasoning == "off" or asked is False:
+        return ""  # as advised
     return "server.reasoning_budget" if case.server.reasoning_budget == 0 else ""
+
+
+_ACCELERATED: Final = ("CUDA", "HIP", "VULKAN", "SYCL", "METAL", "MUSA", "OPENCL")
+
+
+def _asks_for_gpu(case: Case) -> str:
+    """A GPU option of a build that is known to be for the CPU."""
+    wanted, server = case.stack.llama_cpp, case.server
+    if wanted.package or wanted.binary or wanted.cuda or sys.platform == "darwin":
+        return ""
+    if any(case.has_definition(f"GGML_{name}") for name in _ACCELERATED):
+        return ""
+    if wanted.source == "release" and (wanted.backend or "cpu") != "cpu":
+        return ""
+    asked = {
+        "n_gpu_layers": server.n_gpu_layers not in (None, 0, "auto"),
+        "tensor_split": server.tensor_split is not None,
+        "main_gpu": server.main_gpu is not None,
+        "split_mode": server.split_mode not in (None, "none"),
+        "device": server.device is not None and server.device != ("none",),
+    }
+    return next((f"server.{name}" for name, is_ in asked.items() if is_), "")
+
+
+def _short_batch(case: Case) -> str:
+    """Embeddings and rankings of inputs that do not fit in one physical batch."""
+    server = case.server
+    if not (server.embeddings or server.reranking):
+        return ""
+    batch = server.ubatch_size or DEFAULT_UBATCH
+    slots = 1 if server.kv_unified else server.parallel or 1
+    if server.ctx_size is not None and server.ctx_size // slots <= batch:
+        return ""
+    names = ("ubatch_size", "ctx_size", "embeddings", "reranking")
+    return f"server.{next(name for name in names if getattr(server, name))}"
 
 
 def _qwen_cut(case: Case) -> str:
@@ -405,6 +444,8 @@ BLAMES: Final[Mapping[str, Callable[[Case], str]]] = {
     "budget-of-server-wins": _server_wins,
     "budget-message": _message,
     "budget-zero": _zero,
+    "gpu-options-on-cpu": _asks_for_gpu,
+    "embeddings-above-batch": _short_batch,
     "budget-cut": _qwen_cut,
     "tool-choice-named": lambda case: _strict_mode("named", case),
     "tool-choice-none": lambda case: _strict_mode("none", case),

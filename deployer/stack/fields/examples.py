@@ -174,6 +174,8 @@ GATES: Mapping[str, tuple[JsonValue, JsonValue]] = {
     ),
     "gates.speed.ttft": ("2s", "1s"),
     "gates.speed.tokens_per_second": (10, 12.5),
+    "gates.restore.times": (20, 59),
+    "gates.restore.success": (0.75, 0.95),
     "gates.restore.within": ("15s", "10s"),
     "gates.restore.idle": ("90s", "60s"),
 }

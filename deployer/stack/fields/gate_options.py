@@ -5,7 +5,8 @@ section is the sentence of the gate wherever one is shown: schema, docs, tables.
 class in `deployer.gates.checks` measures and judges.
 """
 
-from typing import Annotated, ClassVar, Literal
+from math import ceil, comb, log
+from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
@@ -19,6 +20,8 @@ Headroom = Annotated[
 PYTHON_PATTERN = r"^[^:\n]*[^:/\n]\.py:[A-Za-z_][A-Za-z0-9_]*$"
 """File and function, such as `evals/checks.py:smoke`."""
 Share = Annotated[float, Field(ge=0, le=1)]
+CONFIDENCE: Final = 0.95
+"""One-sided, of the bound that `gates.restore.success` is compared with."""
 
 
 class Gate(Section):
@@ -223,11 +226,62 @@ class Speed(Gate):
 class Restore(Gate):
     """A restored server answers as it did before the snapshot."""
 
+    times: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """Number of restores; unset: one."""
+
+    success: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Share of restores that must be proven to succeed; unset: all `times` succeed."""
+
     within: Duration | None = None
     """Longest time from the restore to the first token; unset: no limit."""
 
     idle: Duration | None = None
-    """Pause without requests before the restore; unset: none."""
+    """Pause without requests before each restore; unset: none."""
+
+    @property
+    def failures(self) -> int | None:
+        """Failed restores of `times` with which `success` is still proven.
+
+        None where even `times` restores without a failure prove less.
+        """
+        times = self.times or 1
+        if self.success is None:
+            return 0
+        proven = (
+            failed
+            for failed in reversed(range(times))
+            if _at_least(times - failed, times, self.success) <= 1 - CONFIDENCE
+        )
+        return next(proven, None)
+
+
+def least_share(good: int, runs: int) -> float:
+    """Return the lower Clopper-Pearson bound of a share, one-sided.
+
+    It is exact for a binomial: with a smaller share, so many good runs have a chance
+    of at most 5 %.  20 of 20 give 0.861, 19 of 20 give 0.784.
+    """
+    low, high = 0.0, good / runs if runs else 0.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        if _at_least(good, runs, middle) > 1 - CONFIDENCE:
+            high = middle
+        else:
+            low = middle
+    return low
+
+
+def runs_needed(share: float) -> int:
+    """Return the least number of runs that prove a share, where none fails."""
+    return ceil(log(1 - CONFIDENCE) / log(share))
+
+
+def _at_least(good: int, runs: int, share: float) -> float:
+    """Return the chance of so many good runs, or more, by the binomial."""
+    return sum(
+        comb(runs, n) * share**n * (1 - share) ** (runs - n)
+        for n in range(good, runs + 1)
+    )
 
 
 class Gates(Section):

@@ -21,9 +21,11 @@ from deployer.stack.fields.values import (
     Unit,
 )
 
-CacheType = Literal[
-    "f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"
-]
+CacheType = (
+    Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
+    | Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
+)
+"""Types of upstream, or of a fork: the options of the build decide."""
 OnOffAuto = Literal["on", "off", "auto"]
 
 Text = Annotated[str, Field(min_length=1, pattern=r"^[^\x00-\x08\x0b-\x1f\x7f]*$")]
@@ -44,10 +46,14 @@ _UI = 9246
 class Server(Section):
     """Options of llama-server.  Unset means llama-server's own default."""
 
-    ctx_size: Annotated[PositiveInt | None, Flag("--ctx-size"), Memory.COMPUTED] = None
+    ctx_size: Annotated[
+        PositiveInt | None, Flag("--ctx-size", default=0), Memory.COMPUTED
+    ] = None
     """Context in tokens, shared by all slots."""
 
-    parallel: Annotated[PositiveInt | None, Flag("--parallel"), Memory.COMPUTED] = None
+    parallel: Annotated[
+        PositiveInt | None, Flag("--parallel", default=-1), Memory.COMPUTED
+    ] = None
     """Slots that decode at the same time."""
 
     batch_size: Annotated[PositiveInt | None, Flag("--batch-size"), Memory.COMPUTED] = (
@@ -60,18 +66,22 @@ class Server(Section):
     ] = None
     """Physical batch in tokens; an image of a vision model must fit in one."""
 
-    threads: Annotated[PositiveInt | None, Flag("--threads")] = None
+    threads: Annotated[PositiveInt | None, Flag("--threads", default=-1)] = None
     """CPU threads for generation."""
 
-    threads_batch: Annotated[PositiveInt | None, Flag("--threads-batch")] = None
+    threads_batch: Annotated[
+        PositiveInt | None, Flag("--threads-batch", default=-1)
+    ] = None
     """CPU threads for prompt processing."""
 
-    threads_http: Annotated[PositiveInt | None, Flag("--threads-http")] = None
+    threads_http: Annotated[PositiveInt | None, Flag("--threads-http", default=-1)] = (
+        None
+    )
     """Threads that answer HTTP requests."""
 
     n_gpu_layers: Annotated[
         NonNegativeInt | Literal["auto", "all"] | None,
-        Flag("--n-gpu-layers"),
+        Flag("--n-gpu-layers", default=-1),
         Memory.COMPUTED,
     ] = None
     """Layers kept in GPU memory: a number, `auto` or `all`."""

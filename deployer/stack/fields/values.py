@@ -155,6 +155,8 @@ class Flag:
     off: str = ""
     since: int = 0
     until: int = 10**9
+    default: int | None = None
+    """Number by which people say what leaving the field out says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,24 +190,24 @@ class File:
     """It may be a folder, which stands for the files below it."""
     written: bool = False
     """llama-server writes there: it need not be there yet."""
+    several: bool = False
+    """Several are joined by commas."""
     scaled: bool = False
-    """Several are joined by commas, each with a scale behind its last colon."""
+    """Each has a scale behind its last colon."""
 
     def names_in(self, text: str) -> tuple[str, ...]:
         """Return the names that a value is made of."""
-        if not self.scaled:
-            return (text,)
-        return tuple(one.rpartition(":")[0] or one for one in text.split(","))
+        parts = text.split(",") if self.several else [text]
+        return tuple(self._name_and_rest(part)[0] for part in parts)
 
     def with_names(self, text: str, named: Callable[[str], str]) -> str:
         """Return a value with other names in it."""
-        if not self.scaled:
-            return named(text)
-        parts = (one.rpartition(":") for one in text.split(","))
-        return ",".join(
-            f"{named(name)}:{scale}" if colon else named(scale)
-            for name, colon, scale in parts
-        )
+        parts = map(self._name_and_rest, text.split(",") if self.several else [text])
+        return ",".join(f"{named(name)}{rest}" for name, rest in parts)
+
+    def _name_and_rest(self, part: str) -> tuple[str, str]:
+        name, colon, scale = part.rpartition(":")
+        return (name, f":{scale}") if self.scaled and colon else (part, "")
 
 
 @dataclass(frozen=True, slots=True)

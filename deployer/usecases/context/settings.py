@@ -200,8 +200,11 @@ class Options:
     """Instead of the engine that the file names."""
     locked: bool = False
     """Refuse to resolve anything that the lock file does not hold."""
-    refresh: bool = False
-    """Observe all that is live, also where that takes requests to somebody else."""
+    refresh: bool | None = None
+    """Observe all that is live, also where that takes requests to somebody else.
+
+    None: what one look shows, on this machine; False: nothing is looked at.
+    """
     observe: bool = False
     """Observe all that is live on this machine, as before an apply."""
     pending: Pending = Pending.ADOPT
@@ -209,3 +212,5 @@ class Options:
     """Ask nobody what is deployed: all of the stack counts as new."""
     cached: bool = True
     """Take what earlier runs read of the same files."""
+    again: bool = False
+    """Bring back a release that was rolled back."""

@@ -49,6 +49,15 @@ class Prepared:
     seen: Mapping[str, str] | None = None
     """Paths that it came from, and what was there; None for too many or moving ones."""
 
+    @property
+    def listens(self) -> str:
+        """Host and port of its server on this machine; empty where it has none."""
+        host, port = f"{self.engine}.host", f"{self.engine}.port"
+        for node in self.graph.values():
+            if host in node.fields and port in node.fields:
+                return f"{node.fields[host]}:{node.fields[port]}"
+        return ""
+
 
 class Cache:
     """Prepared stacks in one folder, for one environment."""

@@ -7,7 +7,7 @@ plan, and so may a program that a gate names and that was not there before.
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
 from stat import S_ISLNK
@@ -20,11 +20,11 @@ from deployer.diagnostics import UNCERTAIN, Diagnostic, Place, Severity, placed
 from deployer.engines.place import abilities_of, machine_inputs, narrowed
 from deployer.engines.registry import Abilities
 from deployer.errors import StackError, UsageError
-from deployer.llama.catalogue import catalogue, problems_of
+from deployer.llama.catalogue import TABLE, Catalogue, catalogue, problems_of
 from deployer.llama.known.traps import traps_of
 from deployer.planning.argv import words_by_field
 from deployer.planning.events import Watch, unwatched
-from deployer.planning.facts import HEADER, Facts, Pin
+from deployer.planning.facts import DESCRIPTION, HEADER, UPSTREAM, Facts, Pin
 from deployer.planning.graph import (
     architectures_of,
     build_number,
@@ -60,29 +60,29 @@ def number_of(stack: Stack, locked: Facts | None) -> int | None:
     return tag_number(stack) if locked is None else build_number(stack, locked)
 
 
-def findings_of(loaded: Loaded, build: int | None) -> tuple[Diagnostic, ...]:
-    """Return what a stack means on this build: options, recipe and known issues.
+def findings_of(loaded: Loaded, known: Catalogue) -> tuple[Diagnostic, ...]:
+    """Return what a stack means on a build: options, recipe and known issues.
 
     Errors, warnings and notes, each at its place and sorted by it.
     """
     start = Place(str(loaded.sources[-1] if loaded.sources else "stack"))
     found = (
-        *_option_findings(loaded, build),
-        *_recipe_problems(loaded, build),
-        *traps_of(loaded.stack, build),
+        *_option_findings(loaded, known),
+        *_recipe_problems(loaded, known.build),
+        *traps_of(loaded.stack, known.build),
     )
     return tuple(placed(found, loaded.places, start))
 
 
 def refusals_of(loaded: Loaded) -> Iterator[Diagnostic]:
     """Yield the errors among them, of a stack in which other things are wrong, too."""
-    found = findings_of(loaded, tag_number(loaded.stack))
+    found = findings_of(loaded, catalogue(tag_number(loaded.stack)))
     yield from (it for it in found if it.severity is Severity.ERROR)
 
 
-def refuse(loaded: Loaded, build: int | None) -> tuple[Diagnostic, ...]:
+def refuse(loaded: Loaded, known: Catalogue) -> tuple[Diagnostic, ...]:
     """Return the warnings and notes; raises StackError with every error."""
-    found = findings_of(loaded, build)
+    found = findings_of(loaded, known)
     if fatal := [it for it in found if it.severity is Severity.ERROR]:
         raise StackError(fatal)
     return found
@@ -114,6 +114,8 @@ def look_at_all(
     None where one changed since this run began: what is there now may not be what was
     read.  None, too, for a source tree, which has too many files.
     """
+    from deployer.llama import description  # noqa: PLC0415 - not for a known stack
+
     stack, folder = loaded.stack, stack_file.parent
     if around is None or stack.llama_cpp.source == "path":
         return None
@@ -122,6 +124,7 @@ def look_at_all(
         *map(str, patch_files(stack_file, stack.llama_cpp.patches or ())),
         *map(str, _named_paths(stack, folder)),
         *map(str, _weights_in_store(facts, graph, settings)),
+        str(description.place(settings.home, facts.build)),
         *_programs(stack, settings),
     )
     seen = _look_at(path for path in paths if path not in around)
@@ -237,13 +240,15 @@ def read(
     abilities = narrowed(stack, found)
     _refuse_snapshot(stack, abilities)
     locked = lock_file.read(lock_file.lock_path(stack_file))
-    notices = refuse(loaded, number_of(stack, locked))
+    refuse(loaded, stated_options(loaded, stack_file, settings, locked))
     facts = resolved(loaded, stack_file, settings, locked, watch or unwatched, options)
     same = lock_file.pins_same(locked, facts)
     if not same and options.locked:
         raise _stale(stack_file, locked, facts.inputs, facts)
+    takes = _described(loaded, stack_file, settings, facts, watch or unwatched)
+    notices = refuse(loaded, takes)
     asked = gate_files(stack, stack_file, settings)
-    graph = judged_by(expand(stack, facts, abilities), _digests(asked))
+    graph = judged_by(expand(stack, facts, abilities, takes.spellings), _digests(asked))
     known = weighed(loaded, stack_file, settings, facts, graph)
     refuse_model(known)
     prepared = Prepared(
@@ -263,13 +268,96 @@ def _digests(files: Mapping[str, Path]) -> Flat:
     return {path: sha256_of(file, unwatched) for path, file in files.items()}
 
 
-def _option_findings(loaded: Loaded, build: int | None) -> Iterator[Diagnostic]:
-    """Yield what is wrong with the options of a stack on this build, or uncertain."""
-    known = catalogue(build)
+def _option_findings(loaded: Loaded, known: Catalogue) -> Iterator[Diagnostic]:
+    """Yield what is wrong with the options of a stack on a build, or uncertain."""
     if known.beyond:
         what = f"{known.beyond}: options are checked once the source is here"
         yield Diagnostic("llama_cpp.tag", what, "", Severity.NOTE, UNCERTAIN)
-    yield from problems_of(words_by_field(leaves(loaded.stack), build=build), build)
+    words = words_by_field(
+        leaves(loaded.stack), build=known.build, known=known.spellings
+    )
+    own, wanted = ("binary", "package", "repo", "source_path"), loaded.stack.llama_cpp
+    named = (it for it in own if getattr(wanted, it) is not None)
+    fork = next((f"`llama_cpp.{it}` may be a fork" for it in named), "")
+    unread = fork if known.origin == TABLE else ""
+    yield from problems_of(words, known.build, known, may_differ=unread)
+
+
+def stated_options(
+    loaded: Loaded, stack_file: Path, settings: Settings, locked: Facts | None
+) -> Catalogue:
+    """The options of the build that a stack pins, as far as they are known offline.
+
+    Those that the locked build states itself where its description is in the store,
+    else those of the table; a source that may have others than upstream's is beyond.
+    """
+    stack = loaded.stack
+    build = number_of(stack, locked)
+    pin = None if locked is None else _pinned(loaded, stack_file, locked)
+    return options_known(stack, stack_file, settings, pin, build)
+
+
+def _pinned(loaded: Loaded, stack_file: Path, locked: Facts) -> Pin | None:
+    """The locked build, where it still answers what the stack asks for."""
+    stack = loaded.stack
+    if _builds_here(stack):
+        return locked.build
+    try:
+        patches = patches_of(stack, stack_file)
+    except StackError:  # reported where the patches are wanted
+        return None
+    own = {f"llama_cpp.patches.{patch.name}": patch.digest for patch in patches}
+    inputs = lock_file.inputs_of(stack, own)
+    moved = lock_file.moved(locked, inputs)
+    return None if any(it.artefact == "build" for it in moved) else locked.build
+
+
+def options_known(
+    stack: Stack,
+    stack_file: Path,
+    settings: Settings,
+    pin: Pin | None,
+    build: int | None,
+) -> Catalogue:
+    """The options of a build: as it states them, else as the table has them."""
+    from deployer.llama import description  # noqa: PLC0415 - not for a known stack
+
+    found = None if pin is None else description.find(settings.home, pin)
+    if found is not None:
+        return found.catalogue(build)
+    known = catalogue(build)
+    if known.beyond or not (other := _other_source(stack, stack_file)):
+        return known
+    return replace(known, exact=False, beyond=f"{other} may add options to b{build}")
+
+
+def _other_source(stack: Stack, stack_file: Path) -> str:
+    """The part of a source that is not upstream's and may have options of its own."""
+    wanted = stack.llama_cpp
+    if wanted.repo is not None and wanted.repo != UPSTREAM:
+        return "a fork"
+    try:
+        patches = patches_of(stack, stack_file)
+    except StackError:
+        return ""
+    touched = (it.name for it in patches if "common/arg.cpp" in it.diff.files)
+    return next((f"patch {name}" for name in touched), "")
+
+
+def _described(
+    loaded: Loaded, stack_file: Path, settings: Settings, facts: Facts, watch: Watch
+) -> Catalogue:
+    """The options of a resolved build; one that is beyond the table is read."""
+    stack, build = loaded.stack, build_number(loaded.stack, facts)
+    known = options_known(stack, stack_file, settings, facts.build, build)
+    if not known.beyond or facts.build.about.get(DESCRIPTION) is None:
+        return known
+    from deployer.llama.build import trees  # noqa: PLC0415 - only far from the table
+
+    around = trees.Surroundings(settings.store.downloads, settings.environment, watch)
+    patches = patches_of(stack, stack_file)
+    found = trees.describe_pin(facts.build, patches, around)
+    return known if found is None else found.catalogue(build)
 
 
 def _recipe_problems(loaded: Loaded, build: int | None) -> Iterator[Diagnostic]:

@@ -286,7 +286,8 @@ def judged(
     build = build_number(stack, locked)
     wrong = (*_names(stack, folder, build, weights), *_projection(weights))
     found.problems += placed(wrong, places)
-    for path, what in _template(stack, folder, weights):
+    notes = (*_above_training(stack, weights), *_template(stack, folder, weights))
+    for path, what in notes:
         written = place_of(places, path)
         where = f"{written.file}:{written.line}: " if written else ""
         found.notes.append(f"{where}{what}")
@@ -309,6 +310,23 @@ def _names(
         if known is Known.NO:
             what = f"`{stack.llama_cpp.tag}` does not know the {word} `{name}`"
             yield Diagnostic(path, what, _newer(answer.since, answer.gone))
+
+
+def _above_training(stack: Stack, weights: Facts) -> Iterator[tuple[str, str]]:
+    """Yield a context of a slot that llama-server caps, and what it caps it to."""
+    server, trained = stack.server, weights.model.context_length
+    if server is None or not server.ctx_size or not trained:
+        return
+    slots = 1 if server.kv_unified or not server.parallel else server.parallel
+    if (wanted := server.ctx_size // slots) > trained:
+        yield (
+            "server.ctx_size",
+            (
+                f"a slot is to have {wanted} tokens, and the model was trained for"
+                f" {trained}: llama-server gives it no more; write"
+                f" `ctx_size: {trained * slots}`"
+            ),
+        )
 
 
 def _newer(since: int | None, gone: int | None) -> str:

@@ -1,0 +1,206 @@
+"""A build described by itself: its source tree, or ``--help`` of its binary.
+
+A description is kept in the store under the identity of the build that it was read
+from, so that it is read once; its digest stands in the lock file.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final
+
+from deployer.artefacts.sources.files import writing
+from deployer.llama.catalogue import (
+    Catalogue,
+    Option,
+    entry_of,
+    named,
+    option_of,
+    unique,
+)
+from deployer.planning.facts import DESCRIPTION, Pin
+from deployer.planning.resources import digest
+from deployer.stack.fields.values import JsonValue
+from deployer.system.files import guarded, replace_file
+
+_READER: Final = 1
+"""Raised when more, or something else, is read of the same files."""
+_READ: Final = (
+    *("common/*.cpp", "common/*.h", "common/parsers/*.cpp", "src/llama-arch.cpp"),
+    *("src/llama-chat.cpp", "include/llama.h", "CMakeLists.txt"),
+    *("tools/server/*.cpp", "tools/server/*.h", "tools/mtmd/clip-impl.h"),
+)
+"""Files of a tree that a description is read from."""
+_ROUTE = re.compile(r'\.\s*(get|post|del|put)\s*\(\s*"(/[^"]*)"', re.IGNORECASE)
+_FIELD = re.compile(
+    r"(?:json_value\(\s*(?:body|data|json_data)\s*,\s*|new field_\w+\(\s*"
+    r"|->add_alias\(\s*|(?:body|data)\.(?:contains|at)\(\s*)"
+    r'"([\w.]+)"'
+)
+_ARCHITECTURE = re.compile(r'\{\s*LLM_ARCH_\w+\s*,\s*"([^"]+)"')
+_PROJECTOR = re.compile(r'\{\s*PROJECTOR_TYPE_\w+\s*,\s*"([^"]+)"')
+_TEMPLATE = re.compile(r'\{\s*"([^"]+)"\s*,\s*LLM_CHAT_TEMPLATE_\w+')
+_MARKER = re.compile(r'\b(?:src|tmpl|template_src)\.find\(\s*"((?:[^"\\]|\\.)*)"')
+_FORMAT = re.compile(r"#define LLAMA_(SESSION|STATE_SEQ)_VERSION (\d+)")
+_VERSION = re.compile(r"set\(LLAMA_VERSION_(MAJOR|MINOR|PATCH) (\d+)\)")
+
+
+class Origin(StrEnum):
+    """The thing that a description was read from."""
+
+    TREE = "source tree"
+    HELP = "--help of the binary"
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """Everything that is read of one build; what ``--help`` does not print is empty."""
+
+    origin: Origin
+    options: tuple[Option, ...]
+    routes: tuple[str, ...] = ()
+    """``POST /completion``."""
+    fields: tuple[str, ...] = ()
+    """Fields of requests that the server looks at."""
+    architectures: tuple[str, ...] = ()
+    projectors: tuple[str, ...] = ()
+    templates: tuple[str, ...] = ()
+    """Names that ``--chat-template`` takes."""
+    markers: tuple[str, ...] = ()
+    """Texts in a chat template that select a parser."""
+    formats: Mapping[str, int] = field(default_factory=dict)
+    """Versions of the files that ``session`` and ``sequence`` states are saved in."""
+    version: str = ""
+    """``0.6.0``; empty before builds had one."""
+    build: int | None = None
+    """As ``--version`` of the binary prints it; None: it does not know."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the content."""
+        return digest(_data(self))
+
+    def catalogue(self, build: int | None) -> Catalogue:
+        """The options as the catalogue of this build."""
+        found = named(self.options)
+        return Catalogue(
+            build,
+            exact=True,
+            options=unique(found),
+            by_name=found,
+            origin=self.origin.value,
+        )
+
+
+def describe_tree(folder: Path) -> Description | None:
+    """Read the tree in `folder`; None where it states no options."""
+    return describe(
+        {
+            path.relative_to(folder).as_posix(): path.read_text("utf-8", "replace")
+            for pattern in _READ
+            for path in sorted(folder.glob(pattern))
+            if path.is_file() and not path.is_symlink()
+        }
+    )
+
+
+def describe(files: Mapping[str, str]) -> Description | None:
+    """Read files of a tree, by their path in it; None where they state no options."""
+    from deployer.llama.tree import Source, options_of  # noqa: PLC0415 - once per build
+
+    source = Source(files)
+    options = options_of(source)
+    if not options:
+        return None
+    server = "\n".join(
+        text for path, text in files.items() if path.startswith("tools/server/")
+    )
+    version = dict(_VERSION.findall(source.text("CMakeLists.txt")))
+    formats = _FORMAT.findall(source.text("include/llama.h"))
+    return Description(
+        Origin.TREE,
+        options,
+        routes=_sorted(f"{way.upper()} {at}" for way, at in _ROUTE.findall(server)),
+        fields=_sorted(_FIELD.findall(server)),
+        architectures=_sorted(_ARCHITECTURE.findall(source.text("src/llama-arch.cpp"))),
+        projectors=_sorted(_PROJECTOR.findall(source.text("tools/mtmd/clip-impl.h"))),
+        templates=_sorted(_TEMPLATE.findall(source.text("src/llama-chat.cpp"))),
+        markers=_sorted(_MARKER.findall(source.common)),
+        formats={
+            {"SESSION": "session"}.get(name, "sequence"): int(number)
+            for name, number in formats
+        },
+        version=".".join(version[part] for part in ("MAJOR", "MINOR", "PATCH"))
+        if len(version) == 3
+        else "",
+    )
+
+
+def describe_help(help_text: str, build: int | None) -> Description:
+    """Read what ``llama-server --help`` printed; raises EngineError for no options."""
+    from deployer.llama.explain import catalogue_of_binary  # noqa: PLC0415 - as above
+
+    options = catalogue_of_binary(help_text, build).options
+    return Description(Origin.HELP, options, build=build)
+
+
+def find(home: Path, pin: Pin) -> Description | None:
+    """The description of a pinned build in the store; None where it has none.
+
+    One that is damaged, or is not the one whose digest was locked, counts as none.
+    """
+    try:
+        text = place(home, pin).read_text("utf-8")
+        found = _description(json.loads(text))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+    wanted = pin.about.get(DESCRIPTION)
+    return found if wanted in (None, found.digest) else None
+
+
+def keep(home: Path, pin: Pin, description: Description) -> None:
+    """Put the description of a pinned build into the store; raises StoreError."""
+    path = place(home, pin)
+    text = json.dumps(_data(description), separators=(",", ":"))
+    with writing(home, purpose="what a build states"):
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with guarded(path.parent):
+            replace_file(path, text.encode())
+
+
+def place(home: Path, pin: Pin) -> Path:
+    """The file that the description of a pinned build is kept in.
+
+    The reader is part of the name: another one may find more.
+    """
+    key = digest({"reader": _READER, "source": pin.source, **pin.identity})
+    return home / "descriptions" / f"{key}.json"
+
+
+def _sorted(texts: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted({*texts}))
+
+
+def _data(description: Description) -> dict[str, JsonValue]:
+    plain = {it.name: getattr(description, it.name) for it in fields(description)}
+    return {
+        **{k: [*v] if isinstance(v, tuple) else v for k, v in plain.items()},
+        "origin": description.origin.value,
+        "options": [entry_of(option) for option in description.options],
+        "formats": {**description.formats},
+    }
+
+
+def _description(content: dict[str, Any]) -> Description:
+    texts = {k: tuple(v) for k, v in content.items() if isinstance(v, list)}
+    return Description(
+        **{
+            **content,
+            **texts,
+            "origin": Origin(content["origin"]),
+            "options": tuple(map(option_of, content["options"])),
+        }
+    )

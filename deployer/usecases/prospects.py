@@ -1,0 +1,87 @@
+"""What an apply will have to do for a plan: fetch, compile, ask for a key."""
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deployer.artefacts.store import STORED, Store
+from deployer.engines.registry import ENGINES
+from deployer.errors import DeployerError
+from deployer.planning.plan import Action, Change
+from deployer.planning.resources import Kind, Node
+from deployer.stack.fields.values import show_bytes, show_seconds
+from deployer.usecases.context.settings import Settings
+
+if TYPE_CHECKING:
+    from deployer.usecases.plan import Planned
+
+_CORE_SECONDS = 14 * 60
+"""One core compiles llama-server for processors so long; measured on two of them."""
+
+
+def prospects(planned: "Planned", settings: Settings) -> Mapping[str, str]:
+    """Return what making each artefact of a plan means on this machine, by address."""
+    if ENGINES[planned.plan.engine].abilities.remote:
+        return {}
+    made = (c for c in planned.plan.changes if c.kind in STORED and _is_made(c))
+    return {it.address: _of(it.after, settings.store) for it in made if it.after}
+
+
+def _is_made(change: Change) -> bool:
+    return change.action in (Action.CREATE, Action.REPLACE) and not change.ready
+
+
+def _of(node: Node, store: Store) -> str:
+    kind = STORED[node.kind]
+    if store.has(kind, node.key):
+        return "in the store"
+    source = str(node.spec.get("source", ""))
+    match node.spec.get("about"):
+        case {"size": int(size)}:
+            fetching = "copy" if source == "path" else "download"
+            parts = [f"{fetching} {show_bytes(size)}"]
+        case _:
+            parts = [] if source in ("path", "source-path") else ["download"]
+    if node.kind is Kind.BUILD and source.startswith("source-"):
+        parts.append(f"compile, {_compiling(node, store)}")
+    return ", ".join(parts) or "made from files of this machine"
+
+
+def _compiling(node: Node, store: Store) -> str:
+    """Return how long a build takes: measured last time, else estimated from cores."""
+    if node.fields.get("llama_cpp.cuda"):
+        return "which takes long for CUDA"
+    measured = [
+        entry.about["seconds"]
+        for entry in store.entries()
+        if entry.kind == STORED[Kind.BUILD] and "seconds" in entry.about
+    ]
+    match measured:
+        case [*_, int(seconds)]:
+            return f"about {show_seconds(seconds)} as last time"
+        case _:
+            cores = len(os.sched_getaffinity(0))
+            minutes = max(1, round(_CORE_SECONDS / cores / 60))
+            return f"about {minutes} min on {cores} cores (estimated)"
+
+
+def needed(planned: "Planned", settings: Settings, file: Path) -> Iterator[str]:
+    """Yield what an apply of this plan lacks, or writes beside the state."""
+    if planned.facts is not None:
+        from deployer.artefacts.lock_file import lock_path  # noqa: PLC0415 - imports the model
+
+        yield f"apply writes the lock file {lock_path(file)}"
+    server = planned.plan.change(Kind.SERVER)
+    if server is None or server.after is None or not _is_made(server):
+        return
+    name = server.after.fields.get("auth.api_key.env")
+    if not isinstance(name, str) or ENGINES[planned.plan.engine].abilities.remote:
+        return
+    try:
+        key = settings.keys(file.parent.absolute()).get(name)
+    except DeployerError as error:
+        yield f"apply needs environment variable `{name}`: {error.message}"
+        return
+    if not key:
+        yield f"environment variable `{name}` is not set: apply needs it"

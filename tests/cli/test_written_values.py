@@ -1,0 +1,128 @@
+"""Values as people write them, from public reports: validated, and answered."""
+
+from pathlib import Path
+
+import pytest
+
+from deployer.diagnostics import Severity, diagnostics_text
+from deployer.errors import StackError
+from deployer.usecases.context.settings import Options
+from deployer.usecases.plan import prepare
+from deployer.usecases.validate import validate
+from tests.cli.project import Project
+from tests.gguf.files import header, laid_out
+from tests.prepared.world import World, world
+
+HEAD = """\
+version: 1
+name: NAME
+engine: local
+llama_cpp: {tag: b11434, FROM}
+model: {path: ../tiny.gguf}
+"""
+FROM_GIT = "source: git"
+BINARY = "binary: ../server/llama-server"
+
+
+@pytest.fixture
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    found = world(tmp_path, 0)
+    monkeypatch.chdir(tmp_path / "project")
+    return found
+
+
+def said(made: World, text: str, source: str = FROM_GIT) -> str:
+    """Everything that `validate` says of a stack."""
+    head = HEAD.replace("NAME", "it").replace("FROM", source)
+    file = made.write("stacks/it.yaml", head + text)
+    try:
+        found = validate(file, made.settings, None, cached=False)
+    except StackError as error:
+        return diagnostics_text(error.problems)
+    return "".join(found.notes) + diagnostics_text(found.notices)
+
+
+SAID = {
+    "ctx_size: 0": "leave it out: that is what unset means",
+    "threads: -1": "leave it out: that is what unset means",
+    "parallel: -1": "leave it out: that is what unset means",
+    "n_gpu_layers: -1": "leave it out: that is what unset means",
+    "flash_attn: 1": "write `on`",
+    "flash_attn: -1": "write `auto`",
+    "flash_attn: 0": "write `off`",
+    "cache_type_k: turbo4": "`--cache-type-k` takes one of `f32`",
+    "cache_type_k: q8": "did you mean `q8_0`?",
+    "{flags: {ngld: 99}}": "write `spec-draft-ngl`",
+    "{flags: {rope-scaling: [yarn, none]}}": "takes one value, got a list",
+    "{flags: {spec-draft-hf: a/b}}": "makes llama-server fetch a model",
+    "{flags: {gpt-oss-20b-default: true}}": "makes llama-server fetch a model",
+    "{flags: {models-max: 1}}": "options of the router have no effect beside a model",
+    "n_gpu_layers: 99": "this build is for the CPU",
+    "{embeddings: true, ctx_size: 2048}": "longer than the physical batch is refused",
+    "{mlock: true, direct_io: true}": "are both `--load-mode` on b11434",
+}
+
+
+@pytest.mark.parametrize("text", SAID)
+def test_a_value_is_answered(text: str, made: World) -> None:
+    server = text if text.startswith("{") else f"{{{text}}}"
+    found = said(made, f"server: {server}\n")
+    assert SAID[text] in found
+    assert "it.yaml:6:" in found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{flags: {samplers: [top_k, temperature]}}",
+        "{flags: {control-vector-layer-range: [1, 5]}}",
+        "{reasoning: off, reasoning_budget: 0}",
+        "{mmap: false, direct_io: true}",
+        "{flags: {offline: true}}",
+    ],
+)
+def test_a_value_is_taken(text: str, made: World) -> None:
+    assert said(made, f"server: {text}\n") == ""
+
+
+def test_a_value_of_a_fork_is_for_its_binary_to_judge(made: World) -> None:
+    found = said(made, "server: {cache_type_k: turbo4}\n", BINARY)
+    assert "as far as known: `llama_cpp.binary` may be a fork" in found
+    assert f"{Severity.WARNING}: " in found
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1,::1", "/run/llama.sock"])
+def test_one_address_is_listened_on(host: str, made: World) -> None:
+    found = said(made, f'local: {{host: "{host}"}}\n')
+    assert "lists of them and sockets are not supported" in found
+
+
+def test_a_context_above_the_training_is_noted(made: World) -> None:
+    content = header(
+        {
+            "general.architecture": "llama",
+            "llama.block_count": ("u32", 1),
+            "llama.context_length": ("u32", 4096),
+            "llama.embedding_length": ("u32", 64),
+            "llama.attention.head_count": ("u32", 4),
+        },
+        laid_out({"token_embd.weight": ((64, 32), 0, 8192)}),
+    )
+    (made.folder / "project" / "tiny.gguf").write_bytes(content + bytes(16384))
+    for context, parallel, noted in ((16384, 2, True), (8192, 2, False)):
+        head = HEAD.replace("NAME", "it").replace("FROM", BINARY)
+        file = made.write(
+            "stacks/it.yaml",
+            f"{head}server: {{ctx_size: {context}, parallel: {parallel}}}\n",
+        )
+        prepared, _ = prepare(file, made.settings, Options())
+        found = "".join(prepared.notes)
+        assert ("8192 tokens, and the model was trained for 4096" in found) is noted
+
+
+def test_two_stacks_on_one_port_are_told(paper: Project) -> None:
+    text = paper.stack.read_text("utf-8")
+    paper.write(text.replace("name: demo", "name: two"), "two")
+    done = paper.run("validate", "stacks")
+    assert done.code == 0
+    assert f"would listen on 127.0.0.1:{paper.port}, and one of them can" in done.err
