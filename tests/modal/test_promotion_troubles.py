@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -159,11 +160,11 @@ def test_the_network_is_cut_during_a_promotion(
     calls = CHANGES if answer else CALLS if LONG else (*LOOKS, *CHANGES)
     for call in calls:
         before, wanted = scene.first, scene.second
-        cut = promoting(lambda at=call: cloud.faults(cut_at=at, cut_answer=answer))
+        fault = partial(cloud.faults, cut_at=call, cut_answer=answer)
         with clients(scene.url) as counts:
             try:
                 with pytest.raises(EngineError) as raised:
-                    scene.stack.run(wanted, say=cut)
+                    scene.stack.run(wanted, say=promoting(fault))
             finally:
                 cloud.faults()
                 cloud.mend()

@@ -278,7 +278,7 @@ _ENVIRONMENT: Final = "MODAL_ENVIRONMENT"
 _CLOCKS_DIFFER: Final = timedelta(hours=1)
 """Longer than the clocks of a client and of Modal differ."""
 _IMAGE_LINES: Final = 12
-"""Of the log of an image that was not built: what its last layer said."""
+"""Lines of the log of an image that failed to build: its last layer."""
 
 
 class Account:
@@ -288,7 +288,7 @@ class Account:
         self._variables = variables
         self._environment = environment or variables.get(_ENVIRONMENT) or None
         self.program = Program(variables, self._environment)
-        """What the client itself does not offer in Python."""
+        """Commands of the client that have no Python call."""
         self._connecting = threading.Lock()
         self._client: modal.Client | None = None
 
@@ -467,7 +467,7 @@ class Account:
     def listed(
         self, volume: str, path: str, *, deep: bool = False
     ) -> tuple[Entry, ...] | None:
-        """What a folder of a Volume holds; None where there is no such folder."""
+        """Return the content of a folder of a Volume; None where there is none."""
         modal = _modal()
 
         with self.translated(f"Volume `{volume}`"):
@@ -589,7 +589,7 @@ class Account:
 
 
 class _Autoscaler(Protocol):
-    """What the client offers for functions and for servers alike."""
+    """Calls that the client offers for functions and for servers alike."""
 
     def settings(self) -> Any: ...  # noqa: ANN401 - two kinds with the same fields
 
@@ -614,7 +614,7 @@ class AppLog:
         self._account = account
         self._about = f"the log of `{name}`"
         self._manager: Any = manager
-        """Of the client, which gives it no public name."""
+        """A type of the client, which gives it no public name."""
 
     def last(self, count: int) -> list[Line]:
         """The last lines."""

@@ -67,7 +67,7 @@ class Artefacts:
         self._meter = meter
         self._deploying = threading.Lock()
         self._deployed = ""
-        """What of the builder was deployed by this run."""
+        """The builder that this run deployed."""
         self._wanted: dict[Kind, Node] = {}
 
     def expect(self, nodes: Sequence[Node]) -> None:
@@ -133,7 +133,7 @@ def _what(part: apps.Build | apps.Fetch) -> str:
 
 
 def folder_of(node_kind: Kind, key: str) -> str:
-    """Where a build or weights lie on the Volume."""
+    """Return the place of a build or of weights on the Volume."""
     match node_kind:
         case Kind.BUILD:
             return apps.build_folder(key)
@@ -209,7 +209,7 @@ class Seeing:
         self._account = account
 
     def observe(self, record: Record) -> Observation:
-        """Whether the app that serves a record is there, and all that it needs."""
+        """Return whether the app of a record is there, with all that it needs."""
         app = app_of(record)
         found = self._account.app(app)
         if found is None:

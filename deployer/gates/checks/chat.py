@@ -195,7 +195,7 @@ class Stream(Gate[asked.Stream, Streamed | None]):
 
 _ON_TOKENS, _OFF_TOKENS = 256, 128
 _SWITCHES: Final = ("enable_thinking", "reasoning_effort", "<think", "thinking")
-"""What a chat template that can think mentions."""
+"""Words of a chat template that can think."""
 _LACKING: Final = (
     "the chat template of this model cannot think, it mentions none of "
     f"`{'`, `'.join(_SWITCHES)}`; leave the gate out"
@@ -457,11 +457,11 @@ class Vision(Gate[asked.Vision, Pictures]):
         first = self.options.colour or "red"
         second = "red" if first == "blue" else "blue"
         pair = (first, second)
-        seen = [Seen(one, await client.post(CHAT, _body(one))) for one in pair]
-        both = await client.post(CHAT, _body(first, second))
+        seen = [Seen(one, await client.post(CHAT, picture_body(one))) for one in pair]
+        both = await client.post(CHAT, picture_body(first, second))
         if self.options.large:
             third = "yellow" if first == "green" else "green"
-            body = _body(third, side=_LARGE_SIDE)
+            body = picture_body(third, side=_LARGE_SIDE)
             seen.append(Seen(third, await client.post(CHAT, body), large=True))
         return Pictures(tuple(seen), both)
 
@@ -531,7 +531,8 @@ def _chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", check)
 
 
-def _body(*colours: str, side: int = _SIDE) -> Body:
+def picture_body(*colours: str, side: int = _SIDE) -> Body:
+    """Return a request that shows pictures of these colours and asks for them."""
     content: list[JsonValue] = []
     for colour in colours:
         encoded = base64.b64encode(picture(*COLOURS[colour], side=side)).decode()

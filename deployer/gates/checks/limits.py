@@ -1,9 +1,10 @@
-"""The gates context and errors: prompts up to the limit, and refusals beyond it."""
+"""The gates context, errors and limits: up to the limit, and refused beyond it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from deployer.gates.checks.chat import picture_body
 from deployer.gates.harness.answers import (
     CHAT,
     Answer,
@@ -16,6 +17,7 @@ from deployer.gates.harness.answers import (
     Judgement,
     Shape,
     chat_body,
+    error_message,
     excerpt,
     fail,
     failed,
@@ -294,3 +296,71 @@ class Errors(Gate[asked.Errors, Refusals]):
                 wanted = " or ".join(f"{status} `{kind}`" for status, kind in allowed)
                 said = f"{answer.status} `{excerpt(answer.body, 60)}`"
                 yield f"{row.what}: {said} instead of {wanted}"
+
+
+_BEYOND: Final = 4
+"""How many contexts long the prompt beyond the limit is."""
+_SIDE: Final = 4096
+"""Pixels of a side of the large picture: 50 MB once it is decoded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Beyond:
+    """What is far too large, with its answer, and how the server is after it."""
+
+    attempts: tuple[tuple[str, Answer], ...]
+    health: Answer
+    after: Answer
+
+
+class Limits(Gate[asked.Limits, Beyond]):
+    """What is too large is refused with a clear 4xx, and the server lives."""
+
+    subject, limit, alone = Subject.ANSWERS, 300, True
+
+    async def measure(self, client: Client) -> Beyond:
+        """Send a prompt of several contexts, a large picture, and a small request."""
+        props = await client.get("/props")
+        size = read(props, ContextProps).default_generation_settings.n_ctx
+        words = "x " * (_BEYOND * size)
+        attempts = [
+            (
+                f"a prompt of {_BEYOND} contexts",
+                await client.post(CHAT, chat_body(words, 1)),
+            )
+        ]
+        if read(props, _Sees).modalities.vision:
+            body = picture_body("red", side=_SIDE)
+            attempts.append(
+                (f"a picture of {_SIDE} pixels", await client.post(CHAT, body))
+            )
+        health = await client.get("/health")
+        after = await client.post(CHAT, chat_body("Say hello.", _FEW))
+        return Beyond(tuple(attempts), health, after)
+
+    def judge(self, measured: Beyond) -> Judgement:
+        """Require refusals that say why, and an answer after them."""
+        for what, answer in measured.attempts:
+            sees = what.startswith("a picture")
+            if answer.status == 200 and sees:
+                continue
+            if not 400 <= answer.status < 500:
+                said = f"HTTP {answer.status} `{excerpt(answer.body)}`"
+                return failed(f"{what} is answered with {said} instead of a 4xx")
+            if not error_message(answer.body):
+                said = excerpt(answer.body) or "nothing"
+                return failed(f"{what} is refused without a reason: `{said}`")
+        if measured.health.status != 200:
+            return failed(f"after that /health answers {measured.health.status}")
+        with within("after that"):
+            read(measured.after, Completion)
+        said = ", ".join(what for what, _ in measured.attempts)
+        return passed(f"lives through {said}")
+
+
+class _Modalities(Shape):
+    vision: bool = False
+
+
+class _Sees(Shape):
+    modalities: _Modalities = _Modalities()

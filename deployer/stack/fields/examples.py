@@ -96,6 +96,7 @@ SERVER: Mapping[str, tuple[JsonValue, JsonValue]] = {
     "server.seed": (-1, 7),
     "server.verbosity": (2, 3),
     "server.flags": ({"keep": 1}, {"keep": 2}),
+    "server.env": ({"GGML_CUDA_P2P": 1}, {"GGML_CUDA_P2P": 0}),
 }
 
 RUNNING: Mapping[str, tuple[JsonValue, JsonValue]] = {
@@ -158,6 +159,14 @@ GATES: Mapping[str, tuple[JsonValue, JsonValue]] = {
     "gates.tools.parallel": (True, False),
     "gates.vision.colour": ("red", "blue"),
     "gates.vision.large": (True, False),
+    "gates.embeddings.dimension": (768, 384),
+    "gates.embeddings.longest": (512, 1024),
+    "gates.rerank.file": ("triples.jsonl", "two.jsonl"),
+    "gates.speculative.acceptance": (0.2, 0.5),
+    "gates.lora.prompt": ("Hello", "Bye"),
+    "gates.prompt_cache.file": ("agent.md", "two.md"),
+    "gates.prompt_cache.role": ("system", "user"),
+    "gates.prompt_cache.at_least": (0.95, 0.5),
     "gates.context.tokens": (512, 1024),
     "gates.context.needle": ("one", "two"),
     "gates.errors.loading": (False, True),

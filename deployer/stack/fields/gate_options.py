@@ -143,6 +143,66 @@ class Vision(Gate):
     """Also send an image of 1536 by 1536 pixels, which does not fit in some batches."""
 
 
+class Audio(Gate):
+    """A sound is heard: a request with one has more tokens and is answered."""
+
+
+class Embeddings(Gate):
+    """Vectors are whole and repeatable, and near where texts are near."""
+
+    dimension: PositiveInt | None = None
+    """Numbers of a vector; unset: any."""
+
+    longest: PositiveInt | None = None
+    """Tokens of the longest text; unset: the context of a slot."""
+
+
+class Rerank(Gate):
+    """The text that answers a question is scored above one that does not."""
+
+    file: Annotated[Text | None, File(digest="{path}.{name}")] = None
+    """Own questions, one JSON object a line; unset: only those of the gate."""
+
+
+class Sampling(Gate):
+    """The samplers that the stack states decide which tokens are drawn."""
+
+
+class Speculative(Gate):
+    """Drafts are made and accepted, and not slower than none."""
+
+    acceptance: Share = 0.2
+    """Least share of drafted tokens that are accepted."""
+
+
+class Lora(Gate):
+    """An adapter changes what the model says, and at scale 0 it does not."""
+
+    prompt: Text | None = None
+    """Beginning of a text that the adapters change; unset: one of the gate's own."""
+
+
+class PromptCache(Gate):
+    """A prompt that was read is not read again, and answered the same."""
+
+    file: Annotated[Text | None, File(digest="{path}.{name}")] = None
+    """Prompt that the memory of a restored server contains; unset: no restore."""
+
+    role: Literal["system", "user"] = "system"
+    """Role of the message with that prompt."""
+
+    at_least: Share | None = None
+    """Least share of the prompt that comes from the cache; unset: 0.9."""
+
+
+class Slots(Gate):
+    """A slot that was saved and restored holds its prompt again."""
+
+
+class Limits(Gate):
+    """What is far too large is refused with a reason, and the server lives."""
+
+
 class Context(Gate):
     """A prompt that fills a slot is answered, and one beyond it is refused."""
 
@@ -303,6 +363,15 @@ class Gates(Section):
     responses_api: ResponsesApi | None = None
     messages_api: MessagesApi | None = None
     vision: Vision | None = None
+    audio: Audio | None = None
+    embeddings: Embeddings | None = None
+    rerank: Rerank | None = None
+    sampling: Sampling | None = None
+    speculative: Speculative | None = None
+    lora: Lora | None = None
+    prompt_cache: PromptCache | None = None
+    slots: Slots | None = None
+    limits: Limits | None = None
     context: Context | None = None
     errors: Errors | None = None
     device: Device | None = None

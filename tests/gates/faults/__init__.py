@@ -8,6 +8,7 @@ from tests.gates.faults import (  # noqa: F401 - they register what they hold
     limits,
     machines,
     models,
+    offered,
     over_time,
     plain,
     restores,
