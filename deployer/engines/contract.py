@@ -65,8 +65,12 @@ class Engine(Protocol):
     crash: what is already so is fine.
     """
 
-    def preflight(self, nodes: Sequence[Node]) -> None:
-        """Raise what can be known to fail before anything is made."""
+    def preflight(self, nodes: Sequence[Node], live: Collection[Record] = ()) -> None:
+        """Raise what can be known to fail before anything is made.
+
+        ``live`` is what the state names as serving, which has to be where the new
+        things are going to be.
+        """
         ...
 
     def stage(self, node: Node, needs: Mapping[str, Flat], say: "Say") -> Flat:
@@ -218,7 +222,7 @@ def pin_of(node: Node) -> Pin:
             "about": dict(about),
         }:
             pin = Pin(source, identity, where, about)
-            if flaw := flaw_of(node.kind, pin):
+            if flaw := flaw_of(node.role, pin):
                 raise EngineError(
                     f"the pin of `{node.address}` is not one of ours: {flaw}",
                     hint="run `deployer lock STACK --upgrade`, then plan again",
