@@ -246,8 +246,8 @@ def _stated(request: Request) -> Mapping[str, Value]:
 
 def render_stack(graph: Graph, place: Place) -> Rendering:
     """The files that would be deployed, and the command line they start."""
-    nodes = {node.kind: node for node in graph.values()}
-    needs = {kind.value: outputs_of(node) for kind, node in nodes.items()}
+    nodes = {node.role: node for node in graph.values()}
+    needs = {role: outputs_of(node) for role, node in nodes.items()}
     files = contents(files_of(nodes[Kind.SERVER], needs), place.folder)
     apps = lower(graph, patches_of(nodes[Kind.BUILD], place.patches), files)
     return Rendering(apps.server.command, render(apps))
