@@ -14,7 +14,6 @@ from stat import S_ISLNK
 from typing import TYPE_CHECKING
 
 from deployer.artefacts import lock_file
-from deployer.artefacts.lock_file import lock_path
 from deployer.artefacts.sources.files import DigestCache, content_digest, sha256_of
 from deployer.diagnostics import UNCERTAIN, Diagnostic, Place, Severity, placed
 from deployer.engines.place import abilities_of, machine_inputs, narrowed
@@ -121,7 +120,7 @@ def look_at_all(
     if around is None or stack.llama_cpp.source == "path":
         return None
     paths = (
-        *map(str, (*loaded.sources, lock_path(stack_file))),
+        *map(str, (*loaded.sources, lock_file.lock_path(stack_file))),
         *map(str, patch_files(stack_file, stack.llama_cpp.patches or ())),
         *map(str, _named_paths(stack, folder)),
         *map(str, _weights_in_store(facts, graph, settings)),
