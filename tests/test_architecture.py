@@ -80,7 +80,7 @@ HOMES: Mapping[str, tuple[str, ...]] = {
     ),
     "jsonschema": ("gates/checks/quality.py",),
     "markupsafe": ("usecases/report.py", "gates/harness/report.py"),
-    "modal": ("engines/modal/drive.py",),
+    **dict.fromkeys(("modal", "aiohttp", "grpclib"), ("engines/modal/drive.py",)),
     "obstore": ("state/objects.py",),
     "packaging": ("usecases/upgrade.py",),
     "prometheus_client": ("gates/checks/performance.py",),
