@@ -6,13 +6,12 @@ for its section, the plan for its abilities.  A row names its parts as
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Abilities:
+class Abilities(NamedTuple):
     """The abilities of an engine, as far as they decide about a plan."""
 
     snapshots: bool
@@ -25,14 +24,15 @@ class Abilities:
     """A captured process may have the model file mapped."""
     gpus_in_snapshot: int | None = None
     """Most GPUs of a container whose memory is captured; None: no limit."""
+    swaps_adapters: bool = False
+    """The strength of a LoRA adapter changes while the server runs."""
     why_not: str = ""
     """Why this machine takes no snapshots, where the engine as such could."""
     hint: str = ""
     """The way to change that."""
 
 
-@dataclass(frozen=True, slots=True)
-class Template:
+class Template(NamedTuple):
     """A stack that `deployer init` starts from."""
 
     purpose: str
@@ -42,8 +42,7 @@ class Template:
     """``package:path`` of a file that the stack names, written beside it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineInfo:
+class EngineInfo(NamedTuple):
     """One engine.  An empty part is one that it does not have."""
 
     engine: str
@@ -96,7 +95,7 @@ ENGINES: dict[str, EngineInfo] = {
     "local": EngineInfo(
         engine="deployer.engines.local.engine:LocalEngine",
         section="deployer.engines.local.section:Local",
-        abilities=Abilities(snapshots=True),
+        abilities=Abilities(snapshots=True, swaps_adapters=True),
         render="deployer.engines.local.rendering:render_stack",
         checks="deployer.engines.local.section:checks",
         templates={
@@ -110,8 +109,8 @@ ENGINES: dict[str, EngineInfo] = {
                 "deployer:templates/local.yaml",
             ),
         },
-        capability="deployer.engines.local.snapshot.image:abilities_here",
-        inputs="deployer.engines.local.snapshot.image:candidates",
+        capability="deployer.engines.local.snapshot.criu:abilities_here",
+        inputs="deployer.engines.local.snapshot.criu:candidates",
         narrow="deployer.engines.local.section:narrowed",
         look="deployer.engines.local.supervise.find:look",
         may_live="deployer.engines.local.supervise.find:may_live_of",

@@ -2,11 +2,10 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from deployer.planning.plan import Action, Change, Plan
-from deployer.planning.resources import Kind
+from deployer.planning.resources import Kind, Node
 from deployer.stack.fields.values import Flat, JsonValue, seconds, size_in_bytes
 
 GPU_CORES: Final = 4.0
@@ -71,8 +70,7 @@ def _texts(value: JsonValue) -> Iterator[str]:
             return
 
 
-@dataclass(frozen=True, slots=True)
-class Prices:
+class Prices(NamedTuple):
     """US dollars for a second."""
 
     gpu: Mapping[str, float]
@@ -88,8 +86,7 @@ class Prices:
     source: str
 
 
-@dataclass(frozen=True, slots=True)
-class Pace:
+class Pace(NamedTuple):
     """How long things take: assumptions, on the slow side of what was reported."""
 
     build: float = 3600
@@ -112,8 +109,7 @@ class Pace:
     """Seconds for a gate."""
 
 
-@dataclass(frozen=True, slots=True)
-class Costs:
+class Costs(NamedTuple):
     """An estimate in US dollars."""
 
     apply: float
@@ -163,8 +159,10 @@ def _parts(
         work = pace.build if fields.get("llama_cpp.cuda") else pace.build_cpu
         taken = pace.prepare + work / BUILD_CORES
         yield "build", taken * _plain(BUILD_CORES, BUILD_MEMORY, prices)
-    if _is_made(plan.change(Kind.WEIGHTS)):
-        yield "fetch", size / pace.download * _plain(FETCH_CORES, FETCH_MEMORY, prices)
+    weights = [it for it in plan.changes if it.kind is Kind.WEIGHTS and _is_made(it)]
+    if weights:
+        new = sum(_size_of(it.after) for it in weights if it.after is not None)
+        yield "fetch", new / pace.download * _plain(FETCH_CORES, FETCH_MEMORY, prices)
     server = plan.change(Kind.SERVER)
     gates = len(plan.gates) * pace.gate
     window = _window(fields)
@@ -212,9 +210,13 @@ def _asked(plan: Plan) -> set[str]:
 
 
 def _size(plan: Plan) -> int:
-    """Return the bytes of the weights; 0 where unknown."""
-    change = plan.change(Kind.WEIGHTS)
-    about = change.after.spec.get("about") if change and change.after else None
+    """Return the bytes of all weights, as far as they are known."""
+    wanted = [c.after for c in plan.changes if c.kind is Kind.WEIGHTS and c.after]
+    return sum(map(_size_of, wanted))
+
+
+def _size_of(node: Node) -> int:
+    about = node.spec.get("about")
     return _whole(about.get("size")) if isinstance(about, dict) else 0
 
 

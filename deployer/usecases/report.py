@@ -130,7 +130,7 @@ def _told(
     live = state.releases[-1].number if state.live and state.releases else None
     graph = {a: node_of(record) for a, record in state.live.items()}
     plan = make_plan(graph, state)
-    made_of = ((it.kind.value, describe(it)) for it in plan.changes)
+    made_of = ((it.role, describe(it)) for it in plan.changes)
     unfinished = "an earlier run did not end; the next `deployer apply` settles it"
     loose = state.promoting is not None or state.loose
     return Overview(
@@ -466,7 +466,7 @@ def _run(run: Run, gates: Sequence[str]) -> dict[str, object]:
 def _is_amiss(verdict: Verdict, run: Run) -> bool:
     """Return what held a run back; of what is live also what did not pass."""
     failed = verdict.outcome is not Outcome.PASS
-    return verdict.holds_back or (run.live and failed)
+    return verdict.blocks or (run.live and failed)
 
 
 def _changes(changes: tuple[str, ...] | None) -> tuple[str, ...] | None:

@@ -30,9 +30,9 @@ from deployer.llama.git import newest_build
 from deployer.llama.known.tables import newer, older
 from deployer.llama.known.traps import changes_between, traps_of
 from deployer.llama.patches import Outcome, Patch, PatchVerdict, load_patches
-from deployer.planning.argv import words_by_field
-from deployer.planning.events import Watch
+from deployer.planning.argv import respelled, words_by_field
 from deployer.planning.facts import UPSTREAM, Facts
+from deployer.planning.progress import Watch
 from deployer.stack.edits import Edit, Remove, Rename, SetValue, applied, edited
 from deployer.stack.fields.marks import leaves
 from deployer.stack.fields.model import Stack
@@ -153,7 +153,7 @@ class Upgrade:
     new: str
     lines: tuple[Line, ...]
     files: tuple[Rewritten, ...]
-    """Those that change."""
+    """Lines that change."""
 
     @property
     def certain(self) -> bool:
@@ -263,7 +263,7 @@ def _unknown(old: int | None, new: int | None) -> Iterator[tuple[Edit | None, Li
 def _flag_edits(
     stack: Stack, old: int | None, new: int | None
 ) -> Iterator[tuple[Edit | None, Line]]:
-    """What becomes of each option that the new build does not take as it stands."""
+    """Yield the outcome of each option that the new build refuses as it is."""
     if new is None:
         yield None, Line("flags", "?", "the build is not known by number: not judged")
         return
@@ -283,20 +283,29 @@ def _flag_edits(
             continue
         name, *values = words[problem.path]
         path: Steps = ("server", "flags", problem.path.removeprefix(FLAGS))
-        edit = _instead(path, name, values, new)
+        edit = _instead(path, name, values, new, _drafts(stack))
         if edit is None:
             yield None, Line("flags", "✖", problem.what, problem.hint)
         else:
             yield edit, Line("flags", "±", f"{problem.what}{again}; {_said(edit)}")
 
 
-def _instead(path: Steps, name: str, values: list[str], new: int) -> Edit | None:
+def _drafts(stack: Stack) -> str:
+    """Return the type of speculative decoding that stands among the options."""
+    flags = (stack.server.flags if stack.server else None) or {}
+    return str(flags.get("spec-type", ""))
+
+
+def _instead(
+    path: Steps, name: str, values: list[str], new: int, drafts: str
+) -> Edit | None:
     """Another name for an option; gone, where there is none; None: only a value."""
     known = catalogue(new)
     option = known.find(name)
     if option is not None and option.standing is not Standing.REMOVED:
         return None
-    for words in (*newer(name), *older(name, values[0] if values else "")):
+    typed = respelled(name, new, drafts)
+    for words in (*typed, *newer(name), *older(name, values[0] if values else "")):
         spelled, _, value = words.partition(" ")
         found = known.find(spelled)
         if found is None or found.standing is Standing.REMOVED:
@@ -396,7 +405,7 @@ def _values(text: str, path: Path) -> JsonValue:
 
 
 _ABOUT: Final = "llama.cpp"
-"""The subject of ours; another project may have the name on an index."""
+"""Subject of this project; another may have the name on an index."""
 _INDEX: Final = "`pip config list` shows which index is asked"
 _EXTRA: Final = re.compile(r"""extra == ["']([^"']+)["']""")
 _DEVELOPMENT: Final = "dev"
@@ -413,7 +422,7 @@ class Looked:
 
     @property
     def newer(self) -> bool:
-        """True where the index has a newer one."""
+        """Return whether the index has a newer one."""
         return self.newest is not None and Version(self.newest) > Version(__version__)
 
 
@@ -454,7 +463,7 @@ def compare(found: Newest, here: str) -> Diagnostic:
 def out_of_bounds(
     wanted: Sequence[str], installed: Callable[[str], str | None]
 ) -> Iterator[Diagnostic]:
-    """What is installed and too old or too new, or lacks; of extras what is there."""
+    """Yield packages that are missing or of a wrong version."""
     for text in wanted:
         requirement = Requirement(text)
         marker = requirement.marker

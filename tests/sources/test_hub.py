@@ -13,8 +13,8 @@ import pytest
 from deployer.artefacts.sources import hub
 from deployer.artefacts.sources.hub import Choice
 from deployer.errors import AuthError, DeployerError, SourceError, StoreError
-from deployer.planning.events import Progress, unwatched
 from deployer.planning.facts import Pin
+from deployer.planning.progress import Progress, unwatched
 
 REPO = "owner/tiny-GGUF"
 COMMIT = "c0ffee" * 6 + "beef"
@@ -117,7 +117,7 @@ def downloads(tmp_path: Path) -> Path:
     return tmp_path / "downloads"
 
 
-def pin(world: Hub, **choice: str | None) -> Pin:
+def pin(world: Hub, **choice: str) -> Pin:
     return hub.pin(Choice(repo=REPO, **choice), environment=world.environment)
 
 

@@ -63,7 +63,7 @@ class _Asked(TypedDict):
     " alone, or refuse.",
 )
 @click.option(
-    "--again", is_flag=True, help="Promote again a release that was rolled back."
+    "--again", is_flag=True, help="Apply a release again that was rolled back."
 )
 @since_option
 @click.option(
@@ -143,7 +143,7 @@ def rollback_command(
     """Promote an earlier release again, after its gates pass.
 
     Without a number: the one before the live release.  Nothing is rebuilt.  The
-    rollback stays: `apply` leaves out what was rolled back until the stack
+    rollback stays: `apply` does not repeat what was rolled back until the stack
     changes, or with `--again`.
 
     \b

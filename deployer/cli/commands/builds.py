@@ -23,7 +23,7 @@ from deployer.errors import UsageError
 from deployer.llama.catalogue import Catalogue, Life, Option, catalogue, life_of
 from deployer.llama.explain import Explanation, FlagDiff, Known, diff, explain
 from deployer.llama.known.traps import NEWEST, Trap, markdown, themes, traps
-from deployer.planning.events import unwatched
+from deployer.planning.progress import unwatched
 from deployer.show.text import plan_text
 from deployer.spelling import did_you_mean, nearest, one_of, shown
 from deployer.stack.fields.values import JsonValue
@@ -299,7 +299,7 @@ def _life_lines(life: Life | None) -> Iterator[str]:
 
 
 def _diff_lines(found: FlagDiff) -> Iterator[str]:
-    """What breaks first."""
+    """Return the first option that breaks."""
     yield f"options of llama-server, b{found.old} → b{found.new}"
     for option in found.removed:
         yield f"  - {option.name}   removed{_when(option)}"

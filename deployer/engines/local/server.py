@@ -38,7 +38,6 @@ from deployer.engines.local.ports import (
 )
 from deployer.engines.local.reuseport import lead, reached
 from deployer.engines.local.snapshot.proof import Door
-from deployer.engines.local.supervise import guard
 from deployer.engines.local.supervise.find import (
     FILES,
     is_of_this_boot,
@@ -60,18 +59,25 @@ from deployer.engines.local.supervise.process import (
     wait_for_end,
 )
 from deployer.engines.local.supervise.survivors import (
+    close_port,
+    end_guard,
+    end_unrecorded_guards,
+    guard_of,
+    guards_in,
     marked_pids,
     names_in,
+    open_port,
     recorded,
     servers_in,
 )
 from deployer.engines.place import Place
 from deployer.errors import AuthError, EngineError, TimedOutError
 from deployer.llama.known.symptoms import Symptom, likely_cause
-from deployer.planning.argv import command_line
+from deployer.planning.argv import command_line, scales_of
 from deployer.planning.events import Say, Talk
 from deployer.planning.graph import FILES as FILE_DIGESTS
 from deployer.planning.graph import VARIABLES
+from deployer.planning.resources import MODEL_ROLE, Kind
 from deployer.planning.state import Record
 from deployer.stack.checks import NEW_KEY, key_problem
 from deployer.stack.fields.values import Flat, http_address, seconds
@@ -94,7 +100,7 @@ _LOOKS: Final = 3
 
 
 class Answer(Enum):
-    """What a request for /health came back with; STRANGE: from another process."""
+    """The answer to a request for /health; STRANGE: from another process."""
 
     HEALTHY = auto()
     UNHEALTHY = auto()
@@ -207,7 +213,7 @@ def _answer(
 
 
 def _accepted(running: Running, client: tuple[str, int]) -> bool:
-    """Whether this very process has the connection: it keeps it open till then."""
+    """Tell if this very process has the connection: it keeps it open till then."""
     return any(accepted_by(running.pid, running.port, client) for _ in range(_LOOKS))
 
 
@@ -268,7 +274,7 @@ PROOF_SECONDS: Final = 8.0
 _ASK_SECONDS: Final = 2.0
 _LOOK_PAUSE: Final = 0.5
 _IDLE_SHARE: Final = 0.02
-"""Of one core; a server that generates uses more, also with all layers on a GPU."""
+"""Share of a core; a server that generates uses more, also with all layers on a GPU."""
 
 
 def why_hung(
@@ -536,7 +542,7 @@ class Server:
     @property
     def is_guarded(self) -> bool:
         """Return whether its clients are kept away."""
-        return guard.guard_of(self.run_dir) is not None
+        return guard_of(self.run_dir) is not None
 
     def keep_clients_away(self, say: Say) -> None:
         """Guard its port until `let_clients_in`.
@@ -553,25 +559,25 @@ class Server:
             text = f"clients can reach it before it is proven: {reason}"
             say(Talk(self.record.address, text))
             return
-        guard.close(self.run_dir, self.host, self.port)
+        close_port(self.run_dir, self.host, self.port)
 
     def let_clients_in(self) -> bool:
         """End the guard of its port; return whether there was one."""
         if not self.is_guarded:
             return False
-        guard.open_(self.run_dir, self.host, self.port)
+        open_port(self.run_dir, self.host, self.port)
         return True
 
     def forget_clients(self) -> None:
         """End the guard of a server that is gone."""
-        guard.end(self.run_dir)
+        end_guard(self.run_dir)
 
     def refuse_strangers(self) -> None:
         """Raise EngineError when the port belongs to anything but this stack."""
         found = ports.listeners(self.port)
         own = self._pids_of_stack()
         if any(it.pid not in own for it in found):  # one that left no record, perhaps
-            guard.end_unrecorded(self._stack_dir, self.port)
+            end_unrecorded_guards(self._stack_dir, self.port)
             found = ports.listeners(self.port)
             own |= marked_pids(self._stack_dir)
         strangers = tuple(it for it in found if it.pid not in own)
@@ -632,7 +638,7 @@ class Server:
         return run_folder(self.record, self.place)
 
     def clear_the_way(self) -> Door:
-        """What comes before any start; on a shared port the clients stay away."""
+        """Prepare any start; on a shared port the clients stay away."""
         self.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.stopped.unlink(missing_ok=True)
         door = self.door()
@@ -654,7 +660,7 @@ class Server:
 
     def _pids_of_stack(self) -> frozenset[int]:
         """Processes of every release of this stack, and those that guard its port."""
-        return servers_in(self._stack_dir) | guard.guards_in(self._stack_dir)
+        return servers_in(self._stack_dir) | guards_in(self._stack_dir)
 
     def _spawn(
         self, needs: Mapping[str, Flat], say: Say, keeper: tuple[str, ...]
@@ -678,15 +684,22 @@ class Server:
 
     def _argv(self, needs: Mapping[str, Flat]) -> tuple[str, ...]:
         """The whole command line; what the engine owns comes last and so wins."""
-        program, model = self._made(needs, "build"), self._made(needs, "weights")
+        program, model = self._made(needs, Kind.BUILD), self._made(needs, MODEL_ROLE)
         contained(self.place.home / "build", Path(program))
-        sees = "mmproj" in needs["weights"]
+        beside = {
+            role: self._made(needs, role)
+            for role in self.record.needs
+            if role not in (Kind.BUILD, Kind.SNAPSHOT, MODEL_ROLE)
+        }
+        if "mmproj" in needs[MODEL_ROLE]:
+            beside["mmproj"] = self._made(needs, MODEL_ROLE, "mmproj")
         argv = command_line(
             program,
             self.argv,
             files=self._file_of_stack,
             model=model,
-            mmproj=self._made(needs, "weights", "mmproj") if sees else None,
+            beside=beside,
+            scales=scales_of(self.record.fields, self.record.spec),
             host=self.host,
             port=self.port,
             reuse_port=reuseport.supported(self.host) is None,
@@ -738,24 +751,26 @@ class Server:
         draft.replace(kept)
         return str(kept)
 
-    def _made(self, needs: Mapping[str, Flat], kind: str, name: str = "path") -> str:
+    def _made(self, needs: Mapping[str, Flat], role: str, name: str = "path") -> str:
         """Where a file of an artefact lies; raises EngineError for a state without."""
-        match needs.get(kind, {}).get(name):
+        match needs.get(role, {}).get(name):
             case str(path) if path:
-                return self._in_store(kind, Path(path))
+                return self._in_store(role, Path(path))
             case _:
                 raise EngineError(
-                    f"the state of `{self.record.address}` does not name the {kind}"
+                    f"the state of `{self.record.address}` does not name the {role}"
                     " that it was started from",
                     hint="run `deployer apply`: it fills in what is missing",
                 )
 
-    def _in_store(self, kind: str, path: Path) -> str:
+    def _in_store(self, role: str, path: Path) -> str:
         """A file of the store by its key: a state of another home names that one."""
-        key = self.record.needs.get(kind)
+        key, kind = self.record.needs.get(role), Kind.WEIGHTS
         if key is None or key not in path.parts:
             return str(path)  # weights of the user's own stay where they are
         inside = path.parts[path.parts.index(key) + 1 :]
+        if role == Kind.BUILD:
+            kind = Kind.BUILD
         return str(self.place.home.joinpath(kind, key, *inside))
 
     def _dry_run(self, argv: tuple[str, ...]) -> None:

@@ -8,6 +8,7 @@ of the Volume.
 """
 
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -17,6 +18,7 @@ from deployer.engines.modal import apps
 from deployer.engines.modal.billing import Meter, plain_rate
 from deployer.engines.modal.drive import (
     SYSTEM,
+    WORKSPACE,
     Account,
     Deployed,
     refuse_missing_client,
@@ -67,26 +69,31 @@ class Artefacts:
         self._meter = meter
         self._deploying = threading.Lock()
         self._deployed = ""
-        """What of the builder was deployed by this run."""
-        self._wanted: dict[Kind, Node] = {}
+        """The builder that this run deployed."""
+        self._wanted: dict[str, Node] = {}
+        """By role."""
+        self._making: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        """By key: two roles may have the same weights."""
 
     def expect(self, nodes: Sequence[Node]) -> None:
         """Take notice of all that is going to be made: it is one app on Modal."""
         for node in nodes:
             if node.kind in (Kind.BUILD, Kind.WEIGHTS):
-                self._wanted[node.kind] = node
+                self._wanted[node.role] = node
 
     def make(self, node: Node, account: Account, say: Say) -> Flat:
         """The outputs of a build or of weights, made where they are not there yet."""
+        with self._making[node.key]:
+            return self._made(node, account, say)
+
+    def _made(self, node: Node, account: Account, say: Say) -> Flat:
         if is_there(node, account):
             say(Talk(node.address, f"is on Volume `{apps.VOLUME}` already"))
             return outputs_of(node)
         builder = self._deploy(node, account, say)
-        build = node.kind is Kind.BUILD
-        name = apps.BUILD_FUNCTION if build else apps.FETCH_FUNCTION
-        what = builder.build if build else builder.fetch
-        if what is None:
-            raise EngineError(f"app `{builder.app}` has no part for `{node.address}`")
+        parts = [it for it in (builder.build, *builder.fetches) if it is not None]
+        what = next(it for it in parts if it.key == node.key)
+        name = what.function
         say(Talk(node.address, _what(what)))
         log = Log(account, builder.app)
         limit = what.timeout + _QUEUE_SECONDS
@@ -101,10 +108,10 @@ class Artefacts:
 
     def _deploy(self, node: Node, account: Account, say: Say) -> apps.Builder:
         """Deploy the builder where it is another one than before."""
-        self._wanted[node.kind] = node
         with self._deploying:
+            self._wanted[node.role] = node
             build = self._wanted.get(Kind.BUILD)
-            weights = self._wanted.get(Kind.WEIGHTS)
+            weights = [it for it in self._wanted.values() if it.kind is Kind.WEIGHTS]
             patches = () if build is None else patches_of(build, self._place.patches)
             builder = lower_builder(build, weights, patches)
             text = render_builder(builder)
@@ -280,8 +287,11 @@ class Seeing:
         return None
 
     def _missing_folders(self, record: Record) -> Iterator[str]:
-        for kind in (Kind.BUILD, Kind.WEIGHTS):
-            path = folder_of(kind, record.needs[kind.value])
+        for role, key in record.needs.items():
+            if role == Kind.SNAPSHOT:
+                continue
+            kind = Kind.BUILD if role == Kind.BUILD else Kind.WEIGHTS
+            path = folder_of(kind, key)
             entries = self._account.listed(apps.VOLUME, path) or ()
             if not any(PurePosixPath(e.path).name == apps.COMPLETE for e in entries):
                 yield f"`{path}` is gone from Volume `{apps.VOLUME}`"
@@ -310,10 +320,12 @@ class ModalEngine:
         self._artefacts = Artefacts(place, self._meter)
         self._accounts: dict[str | None, Account] = {}
 
-    def preflight(self, nodes: Sequence[Node]) -> None:
+    def preflight(self, nodes: Sequence[Node], live: Collection[Record] = ()) -> None:
         """See `Engine.preflight`: nothing is billed before this has passed."""
         refuse_missing_client()
         self._artefacts.expect(nodes)
+        for record in live:
+            self._there(record)
         checked: set[Account] = set()
         for node in nodes:
             account = self._account(node)
@@ -342,7 +354,8 @@ class ModalEngine:
                 rollout = self._rollout(node, say)
                 if Kind.SNAPSHOT not in node.needs:
                     rollout.try_out(node, needs)
-                return {**outputs_of(node), **rollout.stage(node, needs)}
+                made = {**outputs_of(node), **rollout.stage(node, needs)}
+                return {**made, WORKSPACE: account.workspace}
 
     def update(self, node: Node, record: Record, say: Say) -> None:
         """See `Engine.update`: how many containers there are, and nothing else."""
@@ -400,7 +413,7 @@ class ModalEngine:
 
     def observe(self, record: Record) -> Observation:
         """See `Engine.observe`."""
-        return Seeing(self._account(record)).observe(record)
+        return Seeing(self._there(record)).observe(record)
 
     def servers(
         self, stack: str, known: Collection[str], *, thoroughly: bool
@@ -423,7 +436,7 @@ class ModalEngine:
         """See `Engine.discard`."""
         path = folder_of(record.kind, record.key)
         say(Talk(record.address, f"removes `{path}` from Volume `{apps.VOLUME}`"))
-        self._account(record).remove(apps.VOLUME, path)
+        self._there(record).remove(apps.VOLUME, path)
 
     def versions(self, record: Record) -> Mapping[str, str]:
         """See `Engine.versions`."""
@@ -433,10 +446,18 @@ class ModalEngine:
 
     def logs(self, record: Record, *, lines: int, follow: bool) -> Iterator[str]:
         """See `Engine.logs`."""
-        return Seeing(self._account(record)).logs(record, lines=lines, follow=follow)
+        return Seeing(self._there(record)).logs(record, lines=lines, follow=follow)
 
     def _rollout(self, thing: Node | Record, say: Say) -> Rollout:
-        return Rollout(self._account(thing), self._place.folder, self._meter, say)
+        there = self._there(thing) if isinstance(thing, Record) else None
+        account = there or self._account(thing)
+        return Rollout(account, self._place.folder, self._meter, say)
+
+    def _there(self, record: Record) -> Account:
+        """The account of a record; raises AuthError where it is of another one."""
+        account = self._account(record)
+        account.refuse_elsewhere(record)
+        return account
 
     def _account(self, thing: Node | Record) -> Account:
         """The account, in the environment that the thing was made for."""

@@ -40,8 +40,8 @@ from deployer.llama.patches import (
     apply_wanted,
     verdict,
 )
-from deployer.planning.events import Watch, unwatched
 from deployer.planning.facts import DESCRIPTION, UPSTREAM, Pin
+from deployer.planning.progress import Watch, unwatched
 from deployer.planning.resources import digest
 from deployer.runtime.compile import link_in, source_root
 from deployer.stack.fields.values import JsonValue

@@ -46,7 +46,7 @@ class Prepared:
     places: Mapping[str, Place]
     """Where each field was written, by dotted path."""
     notes: tuple[str, ...]
-    """What the user should know though it is not wrong."""
+    """Notes for the user that are no problem."""
     fit: Fit | None = None
     """The memory that it needs where it runs first; None where nobody knows yet."""
     notices: tuple[Diagnostic, ...] = ()

@@ -1,46 +1,52 @@
-"""What the headers of the weights say about a stack: does it fit, is it known.
+"""The headers of the weights against a stack: does it fit, is it known.
 
 Walking over the vocabulary of a model takes longer than the rest of a plan, and what
 lies in the store does not change: so what was read of it is kept beside it.
+
+From the names in 26 source trees from b6666 to b11434 (``data/models.json``); where
+two neighbours differ, the builds between them are told as uncertain.  A source tree or
+a binary at hand knows better, and is asked first.
 """
 
 import json
+import mmap
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from functools import cache, lru_cache
+from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 from deployer.artefacts import lock_file
+from deployer.artefacts.sources.files import Stamp, stamp_of
 from deployer.artefacts.store import Entry, Store
 from deployer.diagnostics import NOWHERE, Diagnostic, Place, place_of, placed
 from deployer.engines.registry import ENGINES
 from deployer.errors import StackError
 from deployer.gguf.facts import (
+    Adapter,
     Facts,
+    Model,
     NoModelError,
+    Part,
     Projector,
     Template,
+    draft_types,
     from_json,
+    part_from_json,
     template_of,
     to_json,
 )
 from deployer.gguf.memory import Machine, Serving, fit_on, host_memory_needed
-from deployer.llama.known.models import (
-    ARCHITECTURE,
-    PROJECTOR,
-    Known,
-    known_by,
-    known_in_binary,
-    known_in_tree,
-)
 from deployer.planning.facts import HEADER, Pin
 from deployer.planning.facts import Facts as Locked
 from deployer.planning.graph import build_number
 from deployer.planning.plan import Fit
-from deployer.planning.resources import Graph, Kind
+from deployer.planning.resources import MODEL_ROLE, Graph
 from deployer.show.text import fit_line
 from deployer.show.text import sized as shown_size
 from deployer.stack.checks import SOURCES, gpu_types
@@ -48,15 +54,166 @@ from deployer.stack.fields.gate_options import Gates
 from deployer.stack.fields.marks import fields_of, leaves
 from deployer.stack.fields.model import Stack
 from deployer.stack.fields.server import Server
-from deployer.stack.fields.values import Memory, size_in_bytes
+from deployer.stack.fields.values import Memory, path_of, size_in_bytes
 from deployer.stack.files import named_by
 from deployer.stack.load import Loaded
-from deployer.system.files import read, read_regular, write
+from deployer.system.files import open_regular, read, read_regular, write
 from deployer.usecases.context.settings import Settings
 from deployer.usecases.reading.prepared import this_code
 
 if TYPE_CHECKING:
     from deployer.gguf.choices import Way
+
+
+ARCHITECTURE, PROJECTOR = "architectures", "projectors"
+
+_NAMES = {
+    ARCHITECTURE: (
+        "src/llama-arch.cpp",
+        re.compile(r'\{\s*LLM_ARCH_\w+\s*,\s*"([^"]+)"'),
+    ),
+    PROJECTOR: (
+        "tools/mtmd/clip-impl.h",
+        re.compile(r'\{\s*PROJECTOR_TYPE_\w+\s*,\s*"([^"]+)"'),
+    ),
+}
+_IN_EVERY = b"starcoder2\0"
+"""An architecture of every build: where it is, the table of names is."""
+_LIBRARIES = {ARCHITECTURE: "libllama.*", PROJECTOR: "libmtmd.*"}
+
+
+class Known(StrEnum):
+    """Knowledge of a name on a build."""
+
+    YES = "yes"
+    NO = "no"
+    UNCERTAIN = "uncertain"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Knowledge of a name on a build, and the builds that have it."""
+
+    known: Known
+    since: int | None = None
+    """First build of the table that knows it; None for none."""
+    gone: int | None = None
+    """First build of the table that knows it no more."""
+
+
+class _Table(TypedDict):
+    builds: list[int]
+    names: dict[str, list[int]]
+
+
+def known_by(kind: str, name: str, build: int | None) -> Answer:
+    """Look up an architecture or a type of projector in the table."""
+    table = _tables()[kind]
+    builds = table["builds"]
+    row = table["names"].get(name)
+    if row is None:
+        past = build is None or build > builds[-1]
+        return Answer(Known.UNCERTAIN if past else Known.NO)
+    since, gone = row[0], row[1] if len(row) > 1 else None
+    if build is None:
+        return Answer(Known.UNCERTAIN, since, gone)
+    before = max((other for other in builds if other < since), default=0)
+    if gone is not None and build >= gone:
+        return Answer(Known.NO, since, gone)
+    if build >= since:
+        last = max((b for b in builds if gone is not None and b < gone), default=build)
+        return Answer(Known.YES if build <= last else Known.UNCERTAIN, since, gone)
+    return Answer(Known.NO if build <= before else Known.UNCERTAIN, since, gone)
+
+
+def known_in_tree(kind: str, name: str, tree: Path) -> Known:
+    """Look a name up in a source tree; uncertain where its layout is unknown."""
+    file, pattern = _NAMES[kind]
+    try:
+        text = read_regular(tree / file).decode("utf-8", errors="replace")
+    except OSError:
+        return Known.UNCERTAIN
+    found = set(pattern.findall(text))
+    if not found:
+        return Known.UNCERTAIN
+    return Known.YES if name in found else Known.NO
+
+
+def known_in_binary(kind: str, name: str, binary: Path) -> Known:
+    """Return whether a llama-server or its library holds a text that ends in the name.
+
+    Linkers keep a text inside of a longer one that ends like it, so no more is asked.
+    """
+    wanted = name.encode() + b"\0"
+    looked = False
+    for file in _binaries(kind, binary):
+        try:
+            stamp = stamp_of(file)
+            if _holds(file, stamp, wanted):
+                return Known.YES
+            looked = looked or _holds(file, stamp, _IN_EVERY)
+        except (OSError, ValueError):
+            continue
+    return Known.NO if looked and kind == ARCHITECTURE else Known.UNCERTAIN
+
+
+@lru_cache(maxsize=1024)
+def _holds(file: Path, _stamp: Stamp, wanted: bytes) -> bool:
+    """Return whether a file holds some bytes; searched once for all stacks of a run."""
+    with (
+        open_regular(file) as stream,
+        mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content,
+    ):
+        return content.find(wanted) >= 0
+
+
+def _binaries(kind: str, binary: Path) -> Iterator[Path]:
+    program = binary.resolve()
+    yield program
+    beside = {path.resolve() for path in program.parent.glob(_LIBRARIES[kind])}
+    yield from sorted(beside)
+
+
+@cache
+def _tables() -> dict[str, _Table]:
+    path = files("deployer.llama.known") / "data" / "models.json"
+    content: dict[str, _Table] = json.loads(path.read_text("utf-8"))
+    return content
+
+
+def all_facts(locked: Locked, graph: Graph, store: Store) -> Facts | None:
+    """Return what is known of all weights; None where the model is not there yet."""
+    keys = {node.role: node.key for node in graph.values()}
+    facts = weights_facts(locked.weights, keys[MODEL_ROLE], store)
+    if facts is None:
+        return None
+    sizes: list[tuple[str, int]] = []
+    for role, pin in locked.beside.items():
+        match _part(role, pin, keys[role], store):
+            case Projector() as projector:
+                facts = replace(facts, projector=projector)
+            case Model() as draft if role == "draft":
+                facts = replace(facts, draft=draft)
+            case part:
+                stated = pin.about.get("size")
+                size = part.size if part else stated
+                sizes.append((role, size if isinstance(size, int) else 0))
+    return replace(facts, beside=tuple(sizes))
+
+
+def _part(role: str, pin: Pin, key: str, store: Store) -> Part | None:
+    """Return what weights beside the model are; None where nobody knows yet."""
+    known = part_from_json(pin.about.get(HEADER))
+    if known is not None or (entry := store.find("weights", key)) is None:
+        return known
+    from deployer.gguf.reading import part_in_files  # noqa: PLC0415 - once for one
+
+    names = sorted(name for name in entry.files if name.endswith(".gguf"))
+    try:
+        return part_in_files(role, [entry.path(name) for name in names])
+    except NoModelError as error:
+        error.field = path_of(role)
+        raise
 
 
 def weights_facts(pin: Pin, key: str, store: Store) -> Facts | None:
@@ -93,15 +250,13 @@ def _in_files(pin: Pin, entry: Entry) -> Facts | None:
 
 
 _MOVES_MEMORY = {
-    *("n-cpu-ffn", "cpu-moe", "model-draft", "spec-draft-model", "lora"),
-    *("lora-scaled", "control-vector", "kv-unified-per-slot", "mmproj-device"),
+    *("n-cpu-ffn", "cpu-moe", "kv-unified-per-slot", "mmproj-device"),
 }
 """Options that take or move memory, whether or not they have a field by now."""
 _CGROUP = Path("/sys/fs/cgroup/memory.max")
 
 
-@dataclass(frozen=True, slots=True)
-class Sized:
+class Sized(NamedTuple):
     """A stack as far as memory goes."""
 
     facts: Facts
@@ -133,17 +288,28 @@ def serving_of(stack: Stack, locked: Locked) -> Serving:
         if option != leaf.path and option in _by_option():
             field, memory, off = _by_option()[option]
             value = False if off else value
+        field = _OF_DRAFT.get(field, field)
         words = {option, *(flag.name.removeprefix("--") for flag in leaf.marks.flags)}
         if memory is Memory.COMPUTED:
             values[field] = value
         elif memory is Memory.UNKNOWN or words & _MOVES_MEMORY:
             unknown.append(f"`{option}` takes or moves memory")
     # Words that leave the choice to llama-server are as if nothing were said.
-    if values.get("n_gpu_layers") in ("auto", "all"):
-        del values["n_gpu_layers"]
+    for layers in ("n_gpu_layers", "draft_gpu_layers"):
+        if values.get(layers) in ("auto", "all"):
+            del values[layers]
     if (attention := values.pop("flash_attn", "auto")) != "auto":
         values["flash_attn"] = attention == "on"
     return Serving(build=build_number(stack, locked), untold=tuple(unknown), **values)
+
+
+_OF_DRAFT: Mapping[str, str] = {
+    "speculative.n_gpu_layers": "draft_gpu_layers",
+    "speculative.n_cpu_moe": "draft_cpu_moe",
+    "speculative.cache_type_k": "draft_cache_k",
+    "speculative.cache_type_v": "draft_cache_v",
+}
+"""Fields of `Serving` that are named otherwise."""
 
 
 @cache
@@ -268,7 +434,7 @@ _NO_TEMPLATE = (
 
 @dataclass(slots=True)
 class Judged:
-    """What is wrong, and what may be."""
+    """Problems, certain and possible."""
 
     problems: list[Diagnostic] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -284,7 +450,12 @@ def judged(
     """Hold the model against the build and the gates of a stack."""
     found = Judged()
     build = build_number(stack, locked)
-    wrong = (*_names(stack, folder, build, weights), *_projection(weights))
+    wrong = (
+        *_names(stack, folder, build, weights),
+        *_projection(weights),
+        *_made_for_another(locked, weights),
+        *_drafted(stack, weights),
+    )
     found.problems += placed(wrong, places)
     notes = (*_above_training(stack, weights), *_template(stack, folder, weights))
     for path, what in notes:
@@ -302,6 +473,9 @@ def _names(
     wanted = [(ARCHITECTURE, architecture, "llama_cpp.tag", "architecture")]
     kinds = weights.projector.kinds if weights.projector else ()
     wanted += [(PROJECTOR, it, "model.mmproj", "projector type") for it in kinds]
+    if weights.draft is not None:
+        name = weights.draft.architecture
+        wanted.append((ARCHITECTURE, name, "model.draft", "architecture"))
     for kind, name, path, word in wanted:
         answer = known_by(kind, name, build)
         known = _at_hand(kind, name, stack, folder)
@@ -356,6 +530,44 @@ def _projection(weights: Facts) -> Iterator[Diagnostic]:
         f" model takes {width}"
     )
     yield Diagnostic("model.mmproj", what, "take the projector of this model")
+
+
+def _made_for_another(locked: Locked, weights: Facts) -> Iterator[Diagnostic]:
+    """LoRA adapters and control vectors that were made for another architecture."""
+    architecture = weights.model.architecture
+    for role, pin in locked.beside.items():
+        match part_from_json(pin.about.get(HEADER)):
+            case Adapter(architecture=other) if other not in ("", architecture):
+                what = f"made for `{other}`, and the model is `{architecture}`"
+                yield Diagnostic(path_of(role), what, "take one made for this model")
+            case _:
+                pass
+
+
+_MOST_APART = 128
+"""Tokens that the vocabularies of model and draft may differ by, in llama.cpp."""
+
+
+def _drafted(stack: Stack, weights: Facts) -> Iterator[Diagnostic]:
+    """A draft that is not of the stated type, or that speaks other tokens."""
+    stated = stack.server.speculative if stack.server else None
+    if weights.draft is None or stated is None:
+        return
+    model, draft = weights.model, weights.draft
+    made_for = draft_types(draft)
+    if made_for and stated.type not in made_for:
+        what = (
+            f"`{stated.type}` cannot use a draft of architecture `{draft.architecture}`"
+        )
+        hint = f"write `type: {made_for[0]}`"
+        yield Diagnostic("server.speculative.type", what, hint)
+    apart = abs(model.vocabulary - draft.vocabulary)
+    if stated.type == "draft-simple" and not made_for and apart > _MOST_APART:
+        what = (
+            f"the draft knows {draft.vocabulary} tokens, and the model"
+            f" {model.vocabulary}: llama-server could not use it"
+        )
+        yield Diagnostic("model.draft", what, "take a draft of the same family")
 
 
 def _is_told(projector: Projector) -> bool:
@@ -424,9 +636,8 @@ def refused_models(loaded: Loaded) -> Iterator[None]:
         ) from error
 
 
-@dataclass(frozen=True, slots=True)
-class Weighed:
-    """What the headers of the weights say about a stack."""
+class Weighed(NamedTuple):
+    """Judge a stack by the headers of the weights."""
 
     size: Sized | None
     """None where they were not read yet."""
@@ -442,9 +653,8 @@ def weighed(
 ) -> Weighed:
     """Hold the model of a stack against its build, its gates and its machine."""
     stack = loaded.stack
-    (node,) = (node for node in graph.values() if node.kind is Kind.WEIGHTS)
     with refused_models(loaded):
-        weights = weights_facts(facts.weights, node.key, settings.store)
+        weights = all_facts(facts, graph, settings.store)
     if weights is None:
         return Weighed(None)
     known = judged(stack, stack_file.parent, facts, weights, loaded.places)
@@ -461,7 +671,7 @@ def refuse_model(known: Weighed) -> None:
 
 
 def known_offline(loaded: Loaded, stack_file: Path) -> tuple[str, ...]:
-    """What the lock file alone tells of the model; raises StackError for what is wrong.
+    """Judge the model by the lock file alone; raises StackError for problems.
 
     Nothing is told where the stack asks for other weights than it was locked with.
     """
@@ -470,7 +680,7 @@ def known_offline(loaded: Loaded, stack_file: Path) -> tuple[str, ...]:
     if locked is None or weights is None:
         return ()
     moved = lock_file.moved(locked, lock_file.inputs_of(loaded.stack, {}))
-    if any(it.artefact is Kind.WEIGHTS for it in moved):
+    if any(it.artefact == MODEL_ROLE for it in moved):
         return ()
     known = judged(loaded.stack, stack_file.parent, locked, weights, loaded.places)
     if known.problems:

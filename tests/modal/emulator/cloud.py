@@ -171,6 +171,8 @@ class Faults:
     """The request during which the network is cut."""
     cut_after: int = 0
     """How many requests of that name pass before."""
+    cut_answer: bool = False
+    """The request is carried out, and it is its answer that is lost."""
     unmounted: str = ""
     """An app whose containers find their Volumes empty."""
     broken: list[str] = field(default_factory=list)
@@ -212,6 +214,8 @@ class Faults:
     """How long a container waits for a machine (guide/gpu: availability)."""
     lazy_rolling: bool = False
     """A rollout starts no container by itself, only for inputs that find no room."""
+    workspace: str = "tests"
+    """Name of the workspace that every token belongs to."""
     staged: str = "offered"
     """Whether staged deployments are `offered`, `refused`, or `ignored` (published
     at once, as a server does that does not know the field)."""
