@@ -35,6 +35,7 @@ from deployer.planning.graph import (
 )
 from deployer.planning.resources import Graph, Kind
 from deployer.stack.addresses import places_of
+from deployer.stack.checks import unproven
 from deployer.stack.fields.marks import leaves
 from deployer.stack.fields.model import Stack
 from deployer.stack.fields.values import HERE, Flat, Folder
@@ -223,6 +224,12 @@ class Read:
     """New facts, to be written to the lock file."""
 
 
+def _open(stack: Stack) -> Iterator[str]:
+    """Yield what the server offers and no gate of the stack asks for."""
+    if left := unproven(stack):
+        yield f"not proven: {', '.join(left)}; add it to `gates`"
+
+
 def read(
     stack_file: Path,
     settings: Settings,
@@ -256,7 +263,7 @@ def read(
         stack.engine,
         graph,
         loaded.places,
-        (*loaded.notes, *snapshot_notes(stack, abilities), *known.notes),
+        (*loaded.notes, *snapshot_notes(stack, abilities), *known.notes, *_open(stack)),
         known.size.fits[0] if known.size else None,
         notices,
         look_at_all(seen, loaded, stack_file, settings, facts, graph),
