@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks.processes import Command, MeasureError
 from benchmarks.result import Run
 from deployer.engines.local.ports import free_port
-from deployer.engines.local.snapshot.image import VARIABLE
+from deployer.engines.local.snapshot.criu import VARIABLE
 
 KEY = "sk-of-the-benchmarks"
 """Opens the servers that are measured."""
@@ -50,7 +50,6 @@ local:
 
 gates:
   health: {}
-  chat: {}
   stream: {ttft: 30s}
 """
 _SNAPSHOT = """

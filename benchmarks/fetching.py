@@ -23,7 +23,7 @@ from pathlib import Path
 from deployer.artefacts.sources.transfer import download
 from deployer.gguf.header import Stream, read_header, read_sizes
 from deployer.gguf.reading import beginning, opened, remote
-from deployer.planning.events import unwatched
+from deployer.planning.progress import unwatched
 from tests.gguf.files import header
 
 ROUNDS = 5

@@ -18,7 +18,7 @@ from typing import Any
 from deployer.llama.build.trees import SourceRequest, Surroundings, fetch_tree, pin_tree
 from deployer.llama.catalogue import catalogue, entry_of
 from deployer.llama.description import describe_tree
-from deployer.planning.events import unwatched
+from deployer.planning.progress import unwatched
 
 TABLE = Path(__file__).parents[1] / "deployer/llama/data/server_flags.json"
 

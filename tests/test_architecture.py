@@ -3,6 +3,7 @@
 import ast
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import cache
 from graphlib import TopologicalSorter
@@ -21,6 +22,11 @@ TESTS = sorted((REPOSITORY / "tests").rglob("*.py"))
 
 MAX_FILE = 800
 MAX_FUNCTION = 40
+MAX_IN_FOLDER = 22
+# Ceilings that go down with the count and never up.
+MAX_MODULES = 210
+MAX_NAMES = 70
+"""Names of ours that one module imports, lazy imports included."""
 
 MAY_IMPORT: Mapping[str, frozenset[str]] = {
     room: frozenset(others.split())
@@ -364,6 +370,17 @@ def _longest(name: str, modules: Mapping[str, Path]) -> str:
     while name and name not in modules:
         name = name.rpartition(".")[0]
     return name
+
+
+def test_the_house_does_not_grow() -> None:
+    assert len(OURS) <= MAX_MODULES
+    folders = Counter(path.parent for path in OURS if path.stem != "__init__")
+    assert {it.name: n for it, n in folders.items() if n > MAX_IN_FOLDER} == {}
+    names = {
+        name_of(it): len({name for name in named(it) if name.startswith("deployer.")})
+        for it in OURS
+    }
+    assert {name: count for name, count in names.items() if count > MAX_NAMES} == {}
 
 
 def test_gates_and_engines_do_not_know_each_other() -> None:

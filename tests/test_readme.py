@@ -15,7 +15,7 @@ def test_the_stack_in_the_readme_is_right(tmp_path: Path) -> None:
     (block,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
     stack = tmp_path / "stack.yaml"
     stack.write_text(block, encoding="utf-8")
-    assert load(stack).stack.name == "demo"
+    assert load(stack).stack.name == "gemma4"
 
 
 def test_the_files_that_the_readme_links_to_are_there() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from deployer.errors import SourceError, UsageError
-from deployer.planning.events import unwatched
+from deployer.planning.progress import unwatched
 from deployer.stack.load import load
 from deployer.usecases.context.settings import Settings
 from deployer.usecases.upgrade import Upgrade, Wanted, upgrade, write

@@ -31,7 +31,7 @@ from deployer.artefacts.sources.files import (
 )
 from deployer.errors import StoreError
 from deployer.planning import resources
-from deployer.planning.events import Watch, unwatched
+from deployer.planning.progress import Watch, unwatched
 from deployer.stack.fields.values import DIGEST, JsonValue, is_inner_path, is_path
 from deployer.system.children import growing
 from deployer.system.files import contained

@@ -1,4 +1,4 @@
-"""What goes to the terminal: text for people, JSON lines for programs."""
+"""Output to the terminal: text for people, JSON lines for programs."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""What goes wrong, told to a person on stderr; imported only where something does."""
+"""Errors, printed for a person on stderr; imported only where there is one."""
 
 import os
 import re

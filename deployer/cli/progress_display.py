@@ -1,4 +1,4 @@
-"""What a person sees while steps run; also where Ctrl-C is turned into an end.
+"""The display while steps run; also where Ctrl-C is turned into an end.
 
 Each step is a line when it begins and a line when it ends.  On a terminal, what is
 read or fetched has a bar that goes when it is done.  The first Ctrl-C (or SIGTERM)
@@ -22,13 +22,13 @@ from deployer.planning.events import (
     Ended,
     Event,
     Judged,
-    Progress,
     Started,
     Talk,
     Verdict,
     sign,
     word,
 )
+from deployer.planning.progress import Progress
 from deployer.show.text import step_text
 from deployer.spelling import harmless
 from deployer.stack.fields.values import show_bytes, show_seconds

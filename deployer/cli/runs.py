@@ -16,7 +16,8 @@ from deployer.cli.progress_display import Show
 from deployer.engines.contract import Endpoint
 from deployer.engines.place import costs_of
 from deployer.errors import CancelledError, DeployerError, GateError, UsageError
-from deployer.planning.events import Event, Judged, Progress, Verdict
+from deployer.planning.events import Event, Judged, Verdict
+from deployer.planning.progress import Progress
 from deployer.show.data import Applied as AppliedLine
 from deployer.show.data import Summary, Version, data_of, line_of, plan_data
 from deployer.show.text import plan_text

@@ -30,7 +30,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What is found of a server."""
+    """An observed server."""
 
     running: bool
     healthy: bool
@@ -42,7 +42,7 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """What bringing a server back from its snapshot came to."""
+    """The result of restoring a server from its snapshot."""
 
     really: bool
     """It was a restore; false for a cold start."""
@@ -65,8 +65,12 @@ class Engine(Protocol):
     crash: what is already so is fine.
     """
 
-    def preflight(self, nodes: Sequence[Node]) -> None:
-        """Raise what can be known to fail before anything is made."""
+    def preflight(self, nodes: Sequence[Node], live: Collection[Record] = ()) -> None:
+        """Raise what can be known to fail before anything is made.
+
+        ``live`` is what the state names as serving, which has to be where the new
+        things are going to be.
+        """
         ...
 
     def stage(self, node: Node, needs: Mapping[str, Flat], say: "Say") -> Flat:
@@ -166,7 +170,7 @@ class Engine(Protocol):
         ...
 
     def versions(self, record: Record) -> Mapping[str, str]:
-        """What the engine itself calls its deployments, by the beginning of a key."""
+        """The engine's own names of its deployments, by the beginning of a key."""
         ...
 
     def logs(self, record: Record, *, lines: int, follow: bool) -> Iterator[str]:
@@ -197,7 +201,7 @@ class RemoteStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Rendering:
-    """What an engine makes of a stack, for people to read."""
+    """A stack as the engine renders it, for people to read."""
 
     argv: tuple[str, ...]
     """The command line of llama-server."""

@@ -5,10 +5,9 @@ Every plan imports this; the contract of an engine only what asks one.
 
 import io
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from deployer.engines.registry import ENGINES, Abilities, load
 from deployer.errors import UsageError
@@ -28,8 +27,7 @@ _MOST = 1 << 20
 """Bytes of an `.env`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Keys:
+class Keys(NamedTuple):
     """Looks keys up: in the environment, else in `.env` beside the stack.
 
     Only the variable that is asked for is taken from the file, which may have come
@@ -65,8 +63,7 @@ class Keys:
         return dotenv_values(stream=text, interpolate=False).get(name)
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where an engine keeps and finds things; picked by the app alone."""
 
     home: Path
@@ -81,7 +78,7 @@ class Place:
 
 
 class Look(StrEnum):
-    """What a plan sees of a live server; an engine observes more."""
+    """A live server, as a plan sees it; an engine observes more."""
 
     ANSWERS = "answers"
     SILENT = "runs, but did not answer `/health` with 200 within 2 s"

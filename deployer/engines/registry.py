@@ -6,13 +6,12 @@ for its section, the plan for its abilities.  A row names its parts as
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Abilities:
+class Abilities(NamedTuple):
     """The abilities of an engine, as far as they decide about a plan."""
 
     snapshots: bool
@@ -31,8 +30,7 @@ class Abilities:
     """The way to change that."""
 
 
-@dataclass(frozen=True, slots=True)
-class Template:
+class Template(NamedTuple):
     """A stack that `deployer init` starts from."""
 
     purpose: str
@@ -42,8 +40,7 @@ class Template:
     """``package:path`` of a file that the stack names, written beside it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineInfo:
+class EngineInfo(NamedTuple):
     """One engine.  An empty part is one that it does not have."""
 
     engine: str
@@ -110,8 +107,8 @@ ENGINES: dict[str, EngineInfo] = {
                 "deployer:templates/local.yaml",
             ),
         },
-        capability="deployer.engines.local.snapshot.image:abilities_here",
-        inputs="deployer.engines.local.snapshot.image:candidates",
+        capability="deployer.engines.local.snapshot.criu:abilities_here",
+        inputs="deployer.engines.local.snapshot.criu:candidates",
         narrow="deployer.engines.local.section:narrowed",
         look="deployer.engines.local.supervise.find:look",
         may_live="deployer.engines.local.supervise.find:may_live_of",

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
+from typing import NamedTuple
 
 from deployer.errors import SourceError
 from deployer.system.files import open_regular
@@ -145,8 +146,7 @@ def of_bytes(content: bytes) -> Stream:
     return Stream(lambda at, count: content[at : at + count], len(content))
 
 
-@dataclass(frozen=True, slots=True)
-class TensorType:
+class TensorType(NamedTuple):
     """A way to store numbers: so many of them in a block of so many bytes."""
 
     name: str
@@ -154,8 +154,7 @@ class TensorType:
     width: int
 
 
-@dataclass(frozen=True, slots=True)
-class Tensor:
+class Tensor(NamedTuple):
     """One tensor of a file."""
 
     name: str

@@ -15,6 +15,7 @@ llama-server allocates in ``tests/gguf/test_memory_real.py``.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from deployer.gguf.facts import Facts, Model, PerLayer
 from deployer.gguf.header import CACHE_BITS
@@ -153,8 +154,7 @@ _OWN_CACHES = frozenset(
 """Architectures whose caches hold more than keys and values."""
 
 
-@dataclass(frozen=True, slots=True)
-class Cells:
+class Cells(NamedTuple):
     """How many tokens a cache has room for."""
 
     base: int
@@ -318,8 +318,7 @@ _ALL_LOGITS = 9762
 b9763 only for those that are answered."""
 
 
-@dataclass(frozen=True, slots=True)
-class Machine:
+class Machine(NamedTuple):
     """The memory of a server: GPUs of one type, or only the host."""
 
     name: str
@@ -331,8 +330,7 @@ class Machine:
     """GPU memory is copied into host memory for a snapshot."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Split:
+class _Split(NamedTuple):
     """The parts of a model in GPU memory."""
 
     layers: tuple[bool, ...]

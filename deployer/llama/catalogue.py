@@ -13,7 +13,7 @@ from enum import StrEnum
 from functools import cache
 from importlib.resources import files
 from itertools import takewhile
-from typing import Final, TypedDict
+from typing import Final, NamedTuple, TypedDict
 
 from deployer.diagnostics import UNCERTAIN, Diagnostic, Severity
 from deployer.llama.known.tables import newer, older
@@ -169,8 +169,7 @@ class Catalogue:
         return self.by_name.get(spelled(spelling))
 
 
-@dataclass(frozen=True, slots=True)
-class Edge:
+class Edge(NamedTuple):
     """A change between two builds: not yet in `after`, there in `by`."""
 
     after: int
@@ -187,8 +186,7 @@ class Edge:
         return f"between b{self.after} and b{self.by}"
 
 
-@dataclass(frozen=True, slots=True)
-class Life:
+class Life(NamedTuple):
     """When an option came and went; None where that lies outside what was read."""
 
     came: Edge | None
@@ -383,20 +381,18 @@ def _edge_after(build: int) -> Edge | None:
     return Edge(build, builds[at]) if at < len(builds) else None
 
 
-@dataclass(frozen=True, slots=True)
-class _Shipped:
+class _Shipped(NamedTuple):
     """The packaged file."""
 
     builds: tuple[int, ...]
     date: str
-    """Of the newest of them."""
+    """Date of the newest of them."""
     options: tuple[tuple[Option, tuple[tuple[int, int], ...]], ...]
     exact: Mapping[str, "_Exact"]
     """By spelling."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Exact:
+class _Exact(NamedTuple):
     """The very builds of some changes; None where only the neighbours are known."""
 
     since: int | None = None
@@ -525,8 +521,7 @@ def problems_of(
                 yield Diagnostic(path, *problem, about_key=use.option is None)
 
 
-@dataclass(frozen=True, slots=True)
-class _Use:
+class _Use(NamedTuple):
     """An option as it stands on the command line, with the words behind it."""
 
     name: str
@@ -547,7 +542,7 @@ def _uses(words: Sequence[str], known: Catalogue) -> Iterator[_Use]:
 def _doubt(
     use: _Use, known: Catalogue, path: str, doubtful: str
 ) -> tuple[str, str] | None:
-    """What cannot be decided about an option on this build, and why."""
+    """Return why an option cannot be judged on this build."""
     if use.option is None and known.beyond and life_of(use.name) is None:
         _, hint = _never_seen(use, known, path)
         return f"no build that was read has `{use.name[:60]}`, and {known.beyond}", hint

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from deployer.errors import SourceError, UnreachableError
 from deployer.llama.build.archives import unpack_tar
-from deployer.planning.events import unwatched
 from deployer.planning.facts import Pin
+from deployer.planning.progress import unwatched
 from deployer.runtime.patching import PLAIN_GIT
 from deployer.stack.addresses import folder_of, leads_out, trouble_of
 from deployer.system.children import GIT, find_program, variables

@@ -160,7 +160,7 @@ def successors_in(help_text: str) -> tuple[str, ...]:
 
 
 def _is_servers(after: str) -> bool:
-    """Whether the option is one of llama-server: its own, or common to all programs."""
+    """Tell if the option is one of llama-server: its own, or common to all programs."""
     tools = {
         kind: set(re.findall(r"\w+", names)) for kind, names in _TOOLS.findall(after)
     }
@@ -199,7 +199,7 @@ _NAMED = re.compile(
 def _takes(
     handler: str, hint: str, hints: list[str], source: Source
 ) -> tuple[Takes, tuple[str, ...]]:
-    """What a value may be, by the handler that gets it."""
+    """Return the form of a value, by the handler that gets it."""
     signature = _SIGNATURE.match(handler)
     given = signature[1] if signature else ""
     texts = len(re.findall(r"std::string\b", given))
@@ -293,7 +293,7 @@ def _printed(conversion: str, value: str) -> str:
 
 
 def _value(expression: str, source: Source) -> str:
-    """What an argument of the help text comes out as; `?` where that is not plain."""
+    """Return the kind of an argument of the help text; `?` where that is not plain."""
     bare = re.sub(r"\((?:double|float|int|unsigned|size_t)\)\s*", "", expression)
     bare = bare.removesuffix(".c_str()").strip()
     bare = re.sub(r"^ggml_type_name\((.*)\)$", r"\1", bare)

@@ -2,8 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from deployer.planning.plan import Action, Change, Plan
 from deployer.planning.resources import Kind
@@ -71,8 +70,7 @@ def _texts(value: JsonValue) -> Iterator[str]:
             return
 
 
-@dataclass(frozen=True, slots=True)
-class Prices:
+class Prices(NamedTuple):
     """US dollars for a second."""
 
     gpu: Mapping[str, float]
@@ -88,8 +86,7 @@ class Prices:
     source: str
 
 
-@dataclass(frozen=True, slots=True)
-class Pace:
+class Pace(NamedTuple):
     """How long things take: assumptions, on the slow side of what was reported."""
 
     build: float = 3600
@@ -112,8 +109,7 @@ class Pace:
     """Seconds for a gate."""
 
 
-@dataclass(frozen=True, slots=True)
-class Costs:
+class Costs(NamedTuple):
     """An estimate in US dollars."""
 
     apply: float

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from math import isfinite
-from typing import TypeAlias
 
+from deployer.planning.progress import Progress
 from deployer.planning.steps import Step
 from deployer.stack.fields.values import JsonValue
 
@@ -60,7 +60,7 @@ class Verdict:
     """False where the model lacks what the gate is about; then it is inconclusive."""
 
     @property
-    def holds_back(self) -> bool:
+    def blocks(self) -> bool:
         """True where a candidate with this verdict must not be promoted."""
         return self.outcome is not Outcome.PASS and not self.advisory
 
@@ -78,7 +78,7 @@ def sign(verdict: Verdict) -> str:
 
 def all_let_pass(verdicts: Iterable[Verdict]) -> bool:
     """Return whether every gate lets the candidate be promoted."""
-    return not any(verdict.holds_back for verdict in verdicts)
+    return not any(verdict.blocks for verdict in verdicts)
 
 
 def summary(verdict: Verdict) -> Mapping[str, JsonValue]:
@@ -93,25 +93,6 @@ def summary(verdict: Verdict) -> Mapping[str, JsonValue]:
         "applicable": verdict.applicable,
         "figures": dict(figures),
     }
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """One report: ``done`` of ``total`` units of what ``name`` names."""
-
-    name: str
-    done: int
-    total: int | None
-    """``None`` where the end is not known."""
-    unit: str = "B"
-
-
-Watch: TypeAlias = Callable[[Progress], None]
-"""Gets every report, often; throttling is the watcher's business."""
-
-
-def unwatched(_progress: Progress) -> None:
-    """A watcher that looks away."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """From a stack and its facts to the resources it asks for, with their keys."""
 
 from collections.abc import Container, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from deployer.engines.registry import ENGINES, Abilities
 from deployer.planning.argv import is_word, words_of
@@ -14,6 +14,9 @@ from deployer.stack.fields.values import Effect, Flat, JsonValue, canonical
 from deployer.stack.files import named_by
 
 MMAP = "server.mmap"
+_ENV = "server.env."
+VARIABLES, FILES = "env", "files"
+"""Where the spec of a node has variables, and digests of files by their names."""
 PLACE = "environment"
 """Where the spec of a node says in which environment of the engine it is made."""
 ASKS_FOR_KEY = "auth"
@@ -53,17 +56,18 @@ def expand(
     build = _artefact(stack, Kind.BUILD, homes[Kind.BUILD], facts.build, more)
     weights = _artefact(stack, Kind.WEIGHTS, homes[Kind.WEIGHTS], facts.weights, {})
     files = _contents(stack, facts, captured=captured)
+    starts = _Start(tuple(argv), _variables(every), _by_name(stack, facts))
     made_from = {build.kind.value: build.key, weights.kind.value: weights.key}
     if not captured:
-        server = _runs(stack, Kind.SERVER, homes[Kind.SERVER], made_from, argv, files)
+        server = _runs(stack, Kind.SERVER, homes[Kind.SERVER], made_from, starts, files)
         return _placed(stack, build, weights, server)
     mine = homes[Kind.SNAPSHOT]
     asks: Flat = {} if stack.api_key is None else {ASKS_FOR_KEY: True}
-    snapshot = _runs(stack, Kind.SNAPSHOT, mine, made_from, argv, {**files, **asks})
+    snapshot = _runs(stack, Kind.SNAPSHOT, mine, made_from, starts, {**files, **asks})
     served = {it.path: it.value for it in homes[Kind.SERVER] if _starts(it, stack)}
     snapshot = replace(snapshot, spec={**snapshot.spec, "served": served})
     needs = {**made_from, snapshot.kind.value: snapshot.key}
-    server = _runs(stack, Kind.SERVER, homes[Kind.SERVER], needs, argv, {})
+    server = _runs(stack, Kind.SERVER, homes[Kind.SERVER], needs, starts, {})
     return _placed(stack, build, weights, snapshot, server)
 
 
@@ -148,6 +152,42 @@ def _used(stack: Stack, *, captured: bool) -> Iterator[Leaf]:
             yield leaf
 
 
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """How llama-server is started."""
+
+    argv: tuple[str, ...]
+    variables: Flat
+    files: Flat
+    """Digests of the files that options name, by their names."""
+
+    @property
+    def spec(self) -> dict[str, JsonValue]:
+        """The part of a node that tells an engine so."""
+        more = {VARIABLES: dict(self.variables), FILES: dict(self.files)}
+        found = {name: value for name, value in more.items() if value}
+        return {"argv": list(self.argv), **found}
+
+
+def _variables(every: tuple[Leaf, ...]) -> Flat:
+    """The environment variables of the stack, as the strings that a program sees."""
+    return {
+        leaf.path.removeprefix(_ENV): _as_text(leaf.value)
+        for leaf in every
+        if leaf.path.startswith(_ENV)
+    }
+
+
+def _as_text(value: JsonValue) -> str:
+    return str(int(value)) if isinstance(value, bool) else str(value)
+
+
+def _by_name(stack: Stack, facts: Facts) -> Flat:
+    served = (it for it in named_by(stack) if it.served)
+    named = (it for it in served if it.path.startswith("server."))
+    return {it.name: d for it in named if (d := facts.inputs.get(it.digest))}
+
+
 def _contents(stack: Stack, facts: Facts, *, captured: bool) -> Flat:
     """Return the digests of the files that decide what a server does."""
     return {
@@ -224,7 +264,7 @@ def _runs(
     kind: Kind,
     mine: list[Leaf],
     needs: Mapping[str, str],
-    argv: list[str],
+    starts: "_Start",
     files: Flat,
 ) -> Node:
     """A snapshot or a server: keyed by what it is made from and how it is started."""
@@ -235,14 +275,14 @@ def _runs(
     }
     content |= files
     if Kind.SNAPSHOT not in needs:
-        content["argv"] = list(argv)
+        content["argv"] = list(starts.argv)
     return Node(
         address=f"{stack.name}/{kind}",
         kind=kind,
         key=key_of(kind, RECIPES[kind], content, needs),
         fields={**{leaf.path: leaf.value for leaf in mine}, **files},
         needs=needs,
-        spec={"argv": list(argv)},
+        spec=starts.spec,
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum, StrEnum
 from re import compile as form
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 from deployer.planning.resources import (
     LOCK,
@@ -451,8 +451,7 @@ def fit_data(fit: Fit) -> dict[str, JsonValue]:
     }
 
 
-@dataclass(frozen=True, slots=True)
-class RunningServer:
+class RunningServer(NamedTuple):
     """A living server of a stack, in its state or not."""
 
     record: Record

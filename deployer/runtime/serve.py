@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,8 @@ class Program:
     """From the start to the end of the warm-up."""
     key_variable: str | None = None
     """Environment variable with the key that clients send."""
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """Environment variables that the stack gives it."""
     warmup: Sequence[Request] = ()
     files: Path = Path()
     """Folder of the files that requests name."""
@@ -107,7 +109,7 @@ def start(program: Program) -> Running:
     argv = with_template(program.command, program.home / "templates")
     print("starting", shlex.join(redacted(argv)), flush=True)
     process = subprocess.Popen(
-        argv, env=environment(os.environ, program.home), stdin=subprocess.DEVNULL
+        argv, env=environment(os.environ, program), stdin=subprocess.DEVNULL
     )
     try:
         wait_healthy(process, program.port, program.seconds)
@@ -209,7 +211,7 @@ def try_options(program: Program) -> None:
     """
     place(program)
     argv = with_template(program.command, program.home / "templates")
-    seen = environment(os.environ, program.home)
+    seen = environment(os.environ, program)
     subprocess.run([*argv, "--version"], env=seen, check=True)
 
 
@@ -270,7 +272,7 @@ def with_template(argv: Sequence[str], templates: Path) -> list[str]:
     return words
 
 
-def environment(given: Mapping[str, str], home: Path) -> dict[str, str]:
+def environment(given: Mapping[str, str], program: Program) -> dict[str, str]:
     """Return what llama-server may see: no LLAMA_* options, no token, no secret."""
     kept = ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
     found = {
@@ -279,7 +281,8 @@ def environment(given: Mapping[str, str], home: Path) -> dict[str, str]:
         if name in kept or name.startswith("NVIDIA_")
     }
     # Newer builds read a configuration file; the stack is all that decides.
-    return {**found, "XDG_CONFIG_HOME": str(home / "config")}
+    config = str(program.home / "config")
+    return {**found, **program.variables, "XDG_CONFIG_HOME": config}
 
 
 def redacted(argv: Sequence[str]) -> list[str]:

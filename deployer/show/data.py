@@ -16,12 +16,12 @@ from deployer.planning.events import (
     Ended,
     Event,
     Judged,
-    Progress,
     Started,
     Talk,
     summary,
 )
 from deployer.planning.plan import Change, Fit, Plan, Reason, fit_data
+from deployer.planning.progress import Progress
 from deployer.planning.steps import steps_of
 from deployer.show.text import describe, place_of, step_text, verb
 from deployer.stack.fields.values import JsonValue

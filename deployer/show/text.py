@@ -51,7 +51,7 @@ _DONE: Mapping[Action, str] = {
 
 
 STAYS = (Kind.BUILD, Kind.WEIGHTS)
-"""What a destroyed stack leaves in the store."""
+"""Artefacts that a destroyed stack leaves in the store."""
 
 
 def verb(change: Change) -> str:

@@ -188,6 +188,8 @@ def checks(stack: Stack) -> Iterator[Diagnostic]:
         yield from _scaling(stack.scaling)
     if part := ENGINES[stack.engine].checks:
         yield from load(part)(stack)
+    for name in (stack.server.env or {}) if stack.server else ():
+        yield from _variable(name)
     if stack.server and stack.server.flags:
         for key in stack.server.flags:
             yield from _flag(key)
@@ -453,6 +455,29 @@ def _flag(key: str) -> Iterator[Diagnostic]:
         elif bare == key:
             what = f"options are written with dashes, not underscores: `{key}`"
         yield Diagnostic(path, what, f"write `{name}`")
+
+
+_OTHERS_VARIABLES = re.compile(
+    r"(?P<option>LLAMA_ARG_.+)"
+    r"|(?P<key>LLAMA_API_KEY|\w*(TOKEN|SECRET|PASSWORD|CREDENTIALS?)\w*|\w+_KEY)"
+    r"|(?P<owned>DEPLOYER_.+|MODAL_.+|XDG_CONFIG_HOME|LD_.+|DYLD_.+|PATH|HOME)"
+)
+
+
+def _variable(name: str) -> Iterator[Diagnostic]:
+    found = _OTHERS_VARIABLES.fullmatch(name.upper())
+    if found is None:
+        return
+    path = f"server.env.{name}"
+    if found["option"]:
+        what = f"`{name}` is an option of llama-server in other words"
+        yield Diagnostic(path, what, "write it under `server`")
+    elif found["key"]:
+        what = f"`{name}` names a secret, and values of `env` are written in the stack"
+        yield Diagnostic(path, what, "write `auth.api_key` for the key of the server")
+    else:
+        what = f"`{name}` decides which code runs, or is set by the engine"
+        yield Diagnostic(path, what, "leave it out")
 
 
 def _rpc(llama: LlamaCpp) -> Iterator[Diagnostic]:

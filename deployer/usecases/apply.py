@@ -67,7 +67,7 @@ def apply_stack(
         _refuse_again(planned, options, stack_file)
         planned = settled(planned, options.pending)
         engine = settings.engine(planned.plan.engine, stack_file)
-        steps.preflight(engine, steps_of(planned.plan))
+        steps.preflight(engine, steps_of(planned.plan), planned.state)
         if not planned.plan.is_empty and not confirm(planned):
             return None
         if planned.facts is not None:
@@ -143,7 +143,7 @@ def _judging(
     def keep(_: Record, verdicts: Sequence[Verdict]) -> None:
         # A gate that passes a second time is shown once.
         passed = {verdict.gate for verdict in seen}
-        seen.extend(v for v in verdicts if v.holds_back or v.gate not in passed)
+        seen.extend(v for v in verdicts if v.blocks or v.gate not in passed)
 
     def judge(
         record: Record, gates: Sequence[str], *, candidate: bool
@@ -212,8 +212,8 @@ def rollback(
         planned = found.plan_to(graph, drift)
         if now:
             gates = tuple(it for it in planned.plan.gates if it in FAST_GATES)
-            planned = replace(planned, plan=replace(planned.plan, gates=gates))
-        preflight(found.engine, steps_of(planned.plan))
+            planned = planned._replace(plan=replace(planned.plan, gates=gates))
+        preflight(found.engine, steps_of(planned.plan), found.state)
         if not planned.plan.is_empty and not confirm(planned):
             return None
         cause = f"{ROLLBACK}{release.number}"

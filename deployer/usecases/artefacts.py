@@ -35,8 +35,9 @@ from deployer.llama.description import (
     describe_tree,
 )
 from deployer.llama.patches import PatchVerdict, load_patches, names_in
-from deployer.planning.events import Say, Watch, unwatched
+from deployer.planning.events import Say
 from deployer.planning.facts import Facts, Pin
+from deployer.planning.progress import Watch, unwatched
 from deployer.planning.resources import Kind
 from deployer.show.text import show
 from deployer.stack.load import load
@@ -66,7 +67,7 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Garbage:
-    """What no state needs, and no living process holds."""
+    """Artefacts that no state needs and no living process uses."""
 
     entries: tuple[Stored, ...]
     runs: tuple[Path, ...]
@@ -204,9 +205,9 @@ class Built:
     """A build in the store."""
 
     path: str
-    """Of llama-server."""
+    """Path of llama-server."""
     version: str
-    """What it says of itself."""
+    """Its own version line."""
 
 
 def build(
@@ -290,7 +291,7 @@ def describe(named: str, settings: Settings, watch: Watch) -> Described:
 
 @dataclass(frozen=True, slots=True)
 class Locked:
-    """What `lock` did."""
+    """The result of `lock`."""
 
     file: Path
     changed: bool

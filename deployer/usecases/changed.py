@@ -10,7 +10,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from deployer.artefacts import lock_file
@@ -73,7 +73,7 @@ def changed_since(paths: Sequence[Path], revision: str) -> Selection:
                 unchanged.append(file)
     subjects = (*gone, *found)
     if base.note and subjects:
-        first = replace(subjects[0], note=subjects[0].note or base.note)
+        first = subjects[0]._replace(note=subjects[0].note or base.note)
         subjects = (first, *subjects[1:])
     return Selection(subjects, tuple(unchanged))
 

@@ -76,12 +76,12 @@ def restorable(
 _CUSTOM: Final = "custom"
 _REGRESSION: Final = "regression"
 _LOG_BYTES: Final = 256 * 1024
-"""Of the beginning of a log: what a server says while it starts."""
+"""Bytes of the beginning of a log: a server's lines while it starts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Judging:
-    """What judging needs beside the record: see `applying.steps.Judge`."""
+    """Everything that judging needs beside the record: see `applying.steps.Judge`."""
 
     engine: Engine
     keys: Keys
@@ -135,7 +135,7 @@ class Judging:
             case GateEvent(verdict=Verdict() as verdict):
                 self.say(Judged(verdict))
             case GateEvent():
-                """What is at work is told soon enough."""
+                pass  # the others are reported soon enough
 
 
 def target_of(endpoint: Endpoint, keys: Keys, expects: Flat) -> Target:
@@ -275,7 +275,7 @@ class Checking:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What the gates found of a running server."""
+    """The verdicts of the gates on a running server."""
 
     url: str
     verdicts: tuple[Verdict, ...]

@@ -19,8 +19,8 @@ from deployer.errors import DeployerError, LockedError, StackError, UsageError, 
 from deployer.gates.harness.answers import Answer, excerpt
 from deployer.gates.harness.client import Client, Target, Unanswered, connected
 from deployer.llama.known.symptoms import read_log
-from deployer.planning.events import unwatched
 from deployer.planning.graph import tag_number
+from deployer.planning.progress import unwatched
 from deployer.stack.checks import NEW_KEY, key_problem
 from deployer.stack.fields.model import Stack
 from deployer.stack.fields.values import show_bytes
@@ -42,7 +42,7 @@ class Remedy:
     """Something safe that can be done about a finding."""
 
     says: str
-    """What it does, for a person who is asked."""
+    """The effect, for a person who is asked."""
     do: Callable[[], object]
 
 
@@ -69,7 +69,7 @@ _LINES = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """What the engine tells of the live server of a stack."""
+    """Return the engine's observation of the live server."""
 
     findings: tuple[Diagnostic, ...]
     url: str | None = None
@@ -125,7 +125,7 @@ def look_at_server(
 
 
 async def _answers(target: Target) -> tuple[Answer, Answer, Answer]:
-    """What `/health` and `/props` answer, and `/props` to those without the key."""
+    """Return the answers of `/health`, and of `/props` with and without the key."""
     async with asyncio.timeout(_SECONDS), connected(target) as http:
         client, other = (
             Client(http, target),
@@ -295,7 +295,7 @@ def _extra(module: str, extra: str, what_for: str) -> Diagnostic:
 def server_program(
     stack: Stack, file: Path, settings: Settings
 ) -> Iterator[Diagnostic]:
-    """Whether a llama-server that the stack names by path is the one for this stack.
+    """Check that a llama-server named by path is the one for this stack.
 
     It is not started: it may have come with a pull request.  Its build is known once
     an `apply` asked it.
@@ -396,7 +396,7 @@ def _leftovers(settings: Settings, now: float) -> Iterator[Diagnostic]:
 
 
 _PRIVATE = 0o077
-"""What others may do to a file that holds keys."""
+"""Return the access of other users to a file of keys."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -410,7 +410,7 @@ class Patient:
 
     @property
     def stack(self) -> Stack | None:
-        """What it says; None for a file that says nothing that holds."""
+        """Return its content; None for a file without any that is valid."""
         return None if self.loaded is None else self.loaded.stack
 
 
@@ -522,7 +522,7 @@ class Log:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What doctor is to look at beside this machine."""
+    """The subjects of doctor beside this machine."""
 
     files: tuple[Path, ...] = ()
     """Stacks."""

@@ -1,11 +1,11 @@
 """From a stack file to its plan."""
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from os import urandom
 from pathlib import Path
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, NamedTuple, assert_never
 
 from deployer.diagnostics import Place
 from deployer.engines.place import Look, look_at
@@ -26,16 +26,15 @@ from deployer.usecases.context.settings import Options, Pending, Settings
 from deployer.usecases.reading.prepared import Cache, Prepared
 
 if TYPE_CHECKING:
-    from deployer.planning.events import Watch
     from deployer.planning.facts import Facts
     from deployer.planning.plan import Fit
+    from deployer.planning.progress import Watch
 
 UNSEEN_STATE = "the state was not read (--without-state)"
 """Said of plans that were made without asking what is deployed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Planned:
+class Planned(NamedTuple):
     """A plan with what is needed to show it and to carry it out."""
 
     plan: Plan
@@ -44,11 +43,11 @@ class Planned:
     facts: "Facts | None"
     """To be written to the lock file before anything is made; None: it stands."""
     notes: tuple[str, ...] = ()
-    """What the user should know though it is not wrong."""
+    """Notes for the user that are no problem."""
     without_state: bool = False
     """Nobody was asked what is deployed."""
     refreshed: bool = True
-    """What is live was looked at; False: the plan compares with the state alone."""
+    """False: the plan compares with the state alone, no server was asked."""
 
     @property
     def places(self) -> Mapping[str, Place]:
@@ -70,8 +69,7 @@ def plan(
     """Compare a stack with what was deployed; changes nothing but caches.
 
     Raises StackError with every problem of the files, UsageError for a lock file
-    that does not fit under ``locked``, and the errors of the sources where
-    something has to be resolved.
+    that does not fit under ``locked``, and errors of the sources.
     """
     prepared, facts = prepare(stack_file, settings, options, watch)
     if not options.cached and not ENGINES[prepared.engine].abilities.remote:
@@ -153,7 +151,7 @@ def verify_artefacts(graph: Graph, settings: Settings, watch: "Watch | None") ->
     What differs counts as damaged from then on: for drift, and for what makes it.
     """
     from deployer.artefacts.store import STORED  # noqa: PLC0415 - plan rarely needs it
-    from deployer.planning.events import unwatched  # noqa: PLC0415 - as above
+    from deployer.planning.progress import unwatched  # noqa: PLC0415 - as above
 
     store = settings.store
     for node in graph.values():
@@ -164,7 +162,7 @@ def verify_artefacts(graph: Graph, settings: Settings, watch: "Watch | None") ->
 
 
 def build_notes(build: Change | None) -> tuple[str, ...]:
-    """What another build means: the verdict of each patch, and how options differ."""
+    """Return the effect of another build: verdicts of patches, changed options."""
     if build is None or build.action is Action.KEEP:
         return ()
     return (*_patches(build), *_options(build))

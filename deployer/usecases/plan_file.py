@@ -7,7 +7,7 @@ So a plan file from a stranger can make an apply stop, and nothing else.
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -47,7 +47,7 @@ _LARGEST = 16 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """What a plan was made from: where one of these differs, it is stale."""
+    """The inputs of a plan: where one of these differs, it is stale."""
 
     deployer: str
     """Version of the program."""
@@ -190,7 +190,7 @@ def held_to(saved: SavedPlan, planned: Planned, stack_file: Path) -> Planned:
         )
     left = [it for it in planned.plan.drift if it.address not in agreed]
     told = (f"drift since the plan is ignored: {it.detail}" for it in left)
-    return replace(planned, plan=made, notes=(*planned.notes, *map(harmless, told)))
+    return planned._replace(plan=made, notes=(*planned.notes, *map(harmless, told)))
 
 
 def _bound(planned: Planned, stack_file: Path, options: Options) -> Bound:

@@ -1,4 +1,4 @@
-"""What an apply will have to do for a plan: fetch, compile, ask for a key."""
+"""The work of an apply for a plan: fetch, compile, ask for a key."""
 
 import os
 from collections.abc import Iterator, Mapping

@@ -18,7 +18,7 @@ from deployer.usecases.plan import drift_of, live_once_settled
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What promoting one release over another would change."""
+    """Return the changes of promoting one release over another."""
 
     before: Release
     after: Release
@@ -66,7 +66,7 @@ class Status:
     server: Observation | None
     endpoint: Endpoint | None
     made_of: tuple[Change, ...] = ()
-    """What is live, each as a change that keeps it."""
+    """Return the live records, each as a change that keeps it."""
     drift: tuple[Drift, ...] = ()
     """Servers that run here and that the state does not name."""
     host: str = ""
@@ -76,7 +76,7 @@ class Status:
 
     @property
     def is_well(self) -> bool:
-        """What is live runs and answers; nothing is live, and so nothing is wrong."""
+        """True where the live server answers, and where none is live."""
         return self.server is None or (self.server.running and self.server.healthy)
 
 

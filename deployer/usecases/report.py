@@ -466,7 +466,7 @@ def _run(run: Run, gates: Sequence[str]) -> dict[str, object]:
 def _is_amiss(verdict: Verdict, run: Run) -> bool:
     """Return what held a run back; of what is live also what did not pass."""
     failed = verdict.outcome is not Outcome.PASS
-    return verdict.holds_back or (run.live and failed)
+    return verdict.blocks or (run.live and failed)
 
 
 def _changes(changes: tuple[str, ...] | None) -> tuple[str, ...] | None:

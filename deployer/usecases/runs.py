@@ -1,4 +1,4 @@
-"""What runs led to, a line each: longer than releases and the reports of gates.
+"""The results of runs, a line each: longer than releases and the reports of gates.
 
 The state keeps the last releases, this keeps what they were measured at, and what
 gates kept from promotion.  It lies with the reports of this user, and is no more than a
@@ -104,9 +104,9 @@ class Ran:
     """None where it led to none: not promoted, or judged again."""
     held_back: bool
     changes: tuple[str, ...]
-    """What was to change, and why, a sentence each."""
+    """Planned changes with reasons, a sentence each."""
     used: tuple[str, ...]
-    """What it was billed, as it was told."""
+    """The bill, as it was reported."""
     gates: tuple[Mapping[str, JsonValue], ...]
     """Summaries of the verdicts."""
 

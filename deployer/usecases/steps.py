@@ -27,7 +27,7 @@ from deployer.state import StateStore
 from deployer.usecases.context.settings import utc_now
 
 SHORT_GATES = ("health", "auth", "chat")
-"""Of the gates of a stack, those that take no time."""
+"""Gates of a stack that take no time."""
 ON_FAILURE = "rollout.on_failure"
 
 
@@ -57,7 +57,7 @@ class World:
     """Artefacts made at the same time."""
 
 
-def preflight(engine: Engine, steps: Sequence[planned.Step]) -> None:
+def preflight(engine: Engine, steps: Sequence[planned.Step], state: State) -> None:
     """Raise what is known to fail, before any question."""
     made: list[Node] = []
     for step in steps:
@@ -68,8 +68,8 @@ def preflight(engine: Engine, steps: Sequence[planned.Step]) -> None:
                 made.append(node)
             case _:
                 pass
-    if made:
-        engine.preflight(made)
+    if made or any(isinstance(step, planned.Retire) for step in steps):
+        engine.preflight(made, state.serving)
 
 
 def apply(
@@ -298,7 +298,7 @@ class _Run:
         raise _refusal(verdicts, "what was live before has the traffic again")
 
     def _before(self, address: str) -> Record | None:
-        """What has the traffic: live, or on its way out since a destroy that died."""
+        """Return the record with the traffic: live, or half destroyed."""
         retiring = (it.record for it in self.state.loose if it.begun is Begun.RETIRING)
         known = (*self.state.live.values(), *retiring)
         return next((r for r in known if r.address == address), None)
@@ -353,7 +353,7 @@ def _silent(event: events.Event) -> None:
 
 
 def _refusal(verdicts: Sequence[Verdict], aftermath: str) -> GateError:
-    held = [v.gate for v in verdicts if v.holds_back]
+    held = [v.gate for v in verdicts if v.blocks]
     return GateError(
         f"not promoted: failed {', '.join(f'`{gate}`' for gate in held)}",
         hint=f"{aftermath}; the table above says what each gate saw",

@@ -31,8 +31,8 @@ from deployer.llama.known.tables import newer, older
 from deployer.llama.known.traps import changes_between, traps_of
 from deployer.llama.patches import Outcome, Patch, PatchVerdict, load_patches
 from deployer.planning.argv import words_by_field
-from deployer.planning.events import Watch
 from deployer.planning.facts import UPSTREAM, Facts
+from deployer.planning.progress import Watch
 from deployer.stack.edits import Edit, Remove, Rename, SetValue, applied, edited
 from deployer.stack.fields.marks import leaves
 from deployer.stack.fields.model import Stack
@@ -153,7 +153,7 @@ class Upgrade:
     new: str
     lines: tuple[Line, ...]
     files: tuple[Rewritten, ...]
-    """Those that change."""
+    """Lines that change."""
 
     @property
     def certain(self) -> bool:
@@ -263,7 +263,7 @@ def _unknown(old: int | None, new: int | None) -> Iterator[tuple[Edit | None, Li
 def _flag_edits(
     stack: Stack, old: int | None, new: int | None
 ) -> Iterator[tuple[Edit | None, Line]]:
-    """What becomes of each option that the new build does not take as it stands."""
+    """Yield the outcome of each option that the new build refuses as it is."""
     if new is None:
         yield None, Line("flags", "?", "the build is not known by number: not judged")
         return
@@ -396,7 +396,7 @@ def _values(text: str, path: Path) -> JsonValue:
 
 
 _ABOUT: Final = "llama.cpp"
-"""What ours is about; another project may have the name on an index."""
+"""Subject of this project; another may have the name on an index."""
 _INDEX: Final = "`pip config list` shows which index is asked"
 _EXTRA: Final = re.compile(r"""extra == ["']([^"']+)["']""")
 _DEVELOPMENT: Final = "dev"
@@ -413,7 +413,7 @@ class Looked:
 
     @property
     def newer(self) -> bool:
-        """Whether the index has a newer one."""
+        """Return whether the index has a newer one."""
         return self.newest is not None and Version(self.newest) > Version(__version__)
 
 
@@ -454,7 +454,7 @@ def compare(found: Newest, here: str) -> Diagnostic:
 def out_of_bounds(
     wanted: Sequence[str], installed: Callable[[str], str | None]
 ) -> Iterator[Diagnostic]:
-    """What is installed and too old or too new, or lacks; of extras what is there."""
+    """Yield packages that are missing or of a wrong version."""
     for text in wanted:
         requirement = Requirement(text)
         marker = requirement.marker

@@ -8,7 +8,7 @@ from deployer.artefacts import lock_file
 from deployer.diagnostics import UNCERTAIN, Diagnostic
 from deployer.engines.place import render
 from deployer.errors import UsageError
-from deployer.planning.events import Watch, unwatched
+from deployer.planning.progress import Watch, unwatched
 from deployer.system.file_modes import as_the_user
 from deployer.usecases.context.settings import Options, Settings
 from deployer.usecases.plan import prepare

@@ -50,7 +50,7 @@ class Probe:
     limit_seconds: float
     because: str
     failures_total: int
-    """Of this path since the record was begun, this one included."""
+    """Number of probes of this path in the record, this one included."""
     server_errors_total: int
     start: str = ""
     """Start of the server for it; empty where it was awake, or nobody tells."""
@@ -65,7 +65,7 @@ class Probe:
 
     @property
     def breach(self) -> bool:
-        """Whether it failed, or took longer than it may."""
+        """True where it failed, or took longer than its limit."""
         slow = self.ttft_seconds is None or self.ttft_seconds > self.limit_seconds
         return not self.ok or slow
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from deployer.engines.local.snapshot.image import VARIABLE
+from deployer.engines.local.snapshot.criu import VARIABLE
 from tests.cli.clients import chat
 from tests.cli.project import KEY, STACK, Done, Project, gone
 

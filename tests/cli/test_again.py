@@ -30,7 +30,8 @@ except SystemExit as left:
     roots = {name.partition(".")[0] for name in sys.modules}
     names = sorted(roots | {"gates" for name in sys.modules if ".gates" in name})
     import json
-    print(json.dumps([left.code, started, asked, names]), file=sys.stderr)
+    ours = sum(name.startswith("deployer") for name in sys.modules)
+    print(json.dumps([left.code, started, asked, names, ours]), file=sys.stderr)
 """
 
 SLOW = {"modal", "httpx2", "openai", "rich", "numpy", "gguf", "huggingface_hub"}
@@ -46,13 +47,14 @@ class Watched:
     started: list[str]
     asked: list[str]
     imported: set[str]
+    ours: int
 
 
 def watched(project: Project, call: str) -> Watched:
     """Run a command, and look at what it imports, starts and speaks to."""
     done = project.python(WATCH, *call.split())
-    code, started, asked, names = json.loads(done.err.splitlines()[-1])
-    return Watched(code, done.out, started, asked, set(names))
+    code, started, asked, names, ours = json.loads(done.err.splitlines()[-1])
+    return Watched(code, done.out, started, asked, set(names), ours)
 
 
 @pytest.fixture
@@ -92,11 +94,16 @@ def test_a_shell_is_told_the_commands_without_them(paper: Project) -> None:
     assert (sorted(told), modules) == (sorted(words), known)
 
 
+MAX_LOADED = 53
+"""Modules of ours that a plan of a prepared stack loads: it goes down, never up."""
+
+
 def test_the_second_plan_needs_no_model(locked: Project) -> None:
     first, second = (watched(locked, f"plan {DEMO}") for _ in range(2))
     assert first.out == second.out != ""
     assert {"pydantic", "yaml", "click"} <= first.imported
     assert second.imported & (MODEL | SLOW) == set()
+    assert second.ours <= MAX_LOADED < first.ours
     assert (second.code, second.started, second.asked) == (0, [], [])
 
 

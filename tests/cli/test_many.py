@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from deployer.errors import UsageError
-from deployer.planning.events import unwatched
+from deployer.planning.progress import unwatched
 from deployer.usecases.context.settings import Options, settings_of
 from deployer.usecases.plan import prepare
 from tests.cli.project import STACK, Done, Project, finished, read_until

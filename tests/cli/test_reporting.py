@@ -47,7 +47,7 @@ def test_releases_what_was_held_back_and_a_rollback_are_told(live: Project) -> N
     written = live.run("report", "--out", "page.html")
     assert (written.code, written.out) == (0, "wrote page.html: 1 stack\n")
     text = text_of(live, "page.html")
-    assert "✖ held back" in text
+    assert "✖ not promoted" in text
     assert "everything is new: build, weights, server" in text
     assert "rollback to 1" in text
     assert "less than tokens_per_second: 1e+08" in text

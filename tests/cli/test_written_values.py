@@ -6,6 +6,7 @@ import pytest
 
 from deployer.diagnostics import Severity, diagnostics_text
 from deployer.errors import StackError
+from deployer.planning.resources import Kind
 from deployer.usecases.context.settings import Options
 from deployer.usecases.plan import prepare
 from deployer.usecases.validate import validate
@@ -126,3 +127,57 @@ def test_two_stacks_on_one_port_are_told(paper: Project) -> None:
     done = paper.run("validate", "stacks")
     assert done.code == 0
     assert f"would listen on 127.0.0.1:{paper.port}, and one of them can" in done.err
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("LLAMA_ARG_CTX_SIZE", "is an option of llama-server in other words"),
+        ("LLAMA_API_KEY", "names a secret"),
+        ("HF_TOKEN", "names a secret"),
+        ("LD_PRELOAD", "decides which code runs"),
+        ("XDG_CONFIG_HOME", "is set by the engine"),
+    ],
+)
+def test_a_variable_that_is_not_the_stacks_is_refused(
+    name: str, what: str, made: World
+) -> None:
+    found = said(made, f"server: {{env: {{{name}: x}}}}\n")
+    assert "it.yaml:6:" in found
+    assert what in found
+
+
+def test_a_credential_is_no_value_of_a_variable(made: World) -> None:
+    found = said(made, f"server: {{env: {{X: hf_{'aB1' * 8}}}}}\n")
+    assert "it.yaml:6:" in found
+
+
+def test_variables_are_part_of_the_key_and_of_the_start(made: World) -> None:
+    keys, told = [], []
+    for value in ("1", "2", "true"):
+        head = HEAD.replace("NAME", "it").replace("FROM", BINARY)
+        file = made.write(
+            "stacks/it.yaml", f"{head}server: {{env: {{GGML_X: {value}}}}}\n"
+        )
+        prepared, _ = prepare(file, made.settings, Options())
+        (node,) = (it for it in prepared.graph.values() if it.kind is Kind.SERVER)
+        keys.append(node.key)
+        told.append(node.spec["env"])
+    assert len({*keys}) == 3
+    assert told == [{"GGML_X": "1"}, {"GGML_X": "2"}, {"GGML_X": "1"}]
+
+
+def test_variables_of_the_shell_that_decide_are_noted(made: World) -> None:
+    """They are not passed on: the plan of another shell would be another server."""
+    head = HEAD.replace("NAME", "it").replace("FROM", BINARY)
+    file = made.write("stacks/it.yaml", f"{head}server: {{env: {{GGML_X: 1}}}}\n")
+    made.variables |= {"CUDA_VISIBLE_DEVICES": "1", "GGML_X": "2", "HF_TOKEN": "x"}
+    prepared, _ = prepare(file, made.settings, Options())
+    (note,) = (it for it in prepared.notes if "passed on" in it)
+    assert note == (
+        "set in this shell, and not passed on to llama-server: `CUDA_VISIBLE_DEVICES`;"
+        " write `server.env` for what the stack needs"
+    )
+    del made.variables["CUDA_VISIBLE_DEVICES"]
+    prepared, _ = prepare(file, made.settings, Options())
+    assert not [it for it in prepared.notes if "passed on" in it]

@@ -135,7 +135,7 @@ def test_an_advisory_gate_holds_nothing_back() -> None:
     with fake_server(answers(CHAT, http.error(500, "oops"))) as server:
         request = GateRequest("chat", section("chat", advisory=True))
         (verdict,) = run_gates([request], Target(server.url), say=lambda _event: None)
-    assert (verdict.outcome, verdict.holds_back) == (Outcome.FAIL, False)
+    assert (verdict.outcome, verdict.blocks) == (Outcome.FAIL, False)
 
 
 def test_a_key_that_a_server_repeats_is_not_told() -> None:

@@ -67,7 +67,7 @@ def test_a_template_that_cannot_think_is_said_to_be_so(gate: str) -> None:
     unable = replace(template("{{ messages }}"), says=lambda _body: Said())
     because = "the chat template of this model cannot think, it mentions none of"
     verdict = check(gate, unable, UNCLEAR, because)
-    assert (verdict.applicable, verdict.holds_back) == (False, True)
+    assert (verdict.applicable, verdict.blocks) == (False, True)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from deployer.gguf.facts import Model
-from deployer.planning.events import unwatched
+from deployer.planning.progress import unwatched
 from deployer.usecases.artefacts import lock
 from deployer.usecases.context.settings import Settings
 from deployer.usecases.reading.inspect_model import look

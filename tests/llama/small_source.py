@@ -18,8 +18,8 @@ from deployer.llama.build.compile import (
 )
 from deployer.llama.build.recipe import Target
 from deployer.llama.build.trees import Surroundings, fetch_tree
-from deployer.planning.events import unwatched
 from deployer.planning.facts import Pin
+from deployer.planning.progress import unwatched
 
 CMAKE = """\
 cmake_minimum_required(VERSION 3.14)

@@ -8,7 +8,7 @@ import pytest
 
 from deployer.errors import SourceError
 from deployer.llama.build.archives import refuse_links_outside, unpack_tar
-from deployer.planning.events import unwatched
+from deployer.planning.progress import unwatched
 from tests.llama.small_source import write_tar
 
 

@@ -14,7 +14,7 @@ import pytest
 from deployer.errors import CancelledError, EngineError
 from deployer.llama.build.compile import Job, compile_server, find_toolchain
 from deployer.llama.build.recipe import Target
-from deployer.planning.events import Progress
+from deployer.planning.progress import Progress
 from tests.llama.small_source import (
     CHAT,
     CMAKE,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from deployer.llama.known.models import (
+from deployer.usecases.reading.weights import (
     ARCHITECTURE,
     PROJECTOR,
     Known,

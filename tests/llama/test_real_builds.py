@@ -17,8 +17,9 @@ from deployer.gates.harness.client import Target as Server
 from deployer.llama.build.compile import Settings, build_from_source
 from deployer.llama.build.trees import SourceRequest, Surroundings, pin_tree
 from deployer.llama.patches import Patch, load_patch
-from deployer.planning.events import Outcome, Verdict, unwatched
+from deployer.planning.events import Outcome, Verdict
 from deployer.planning.facts import Pin
+from deployer.planning.progress import unwatched
 from deployer.planning.resources import digest
 from deployer.runtime.compile import SERVER
 from tests.gates.checking import run_one

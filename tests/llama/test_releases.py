@@ -14,8 +14,8 @@ from deployer.llama.build.archives import (
     pin_release,
     refuse_patches,
 )
-from deployer.planning.events import unwatched
 from deployer.planning.facts import Pin
+from deployer.planning.progress import unwatched
 from tests.llama.conftest import Site
 from tests.llama.small_source import write_tar
 

@@ -173,7 +173,7 @@ def test_no_money_is_mentioned_where_nothing_is_billed(
 
 
 def test_other_prices_can_be_asked() -> None:
-    free = replace(LISTED, core=0, gib=0, gpu=dict.fromkeys(GPUS, 0.0))
+    free = LISTED._replace(core=0, gib=0, gpu=dict.fromkeys(GPUS, 0.0))
     found = costs_of(on_modal(None, MODAL), free)
     assert isinstance(found, Costs)
     assert found.apply == 0

@@ -1,7 +1,5 @@
 """Where snapshots are taken, and what a plan says of them."""
 
-from dataclasses import replace
-
 from deployer.engines.place import narrowed
 from deployer.engines.registry import ENGINES
 from deployer.planning.graph import snapshot_notes
@@ -9,7 +7,7 @@ from deployer.testing import stack
 from tests.planning.checking import DROPS, KEEPS, LOCAL, MODAL
 
 ASKED = LOCAL + "snapshot: {}\n"
-CANNOT = replace(KEEPS, snapshots=False, why_not="CRIU is not installed", hint="get it")
+CANNOT = KEEPS._replace(snapshots=False, why_not="CRIU is not installed", hint="get it")
 
 
 def notes(text: str, abilities: object = KEEPS) -> list[str]:

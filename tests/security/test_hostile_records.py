@@ -406,7 +406,7 @@ ZIPS: dict[str, Callable[[], bytes]] = {
 UNPACK = """
 import resource, sys
 from pathlib import Path
-from deployer.planning.events import unwatched
+from deployer.planning.progress import unwatched
 from deployer.errors import SourceError
 from deployer.llama.build.archives import unpack_tar
 from deployer.artefacts.sources.pypi import unpack

@@ -11,7 +11,7 @@ from deployer.artefacts.sources import transfer
 from deployer.artefacts.sources.files import DigestCache
 from deployer.artefacts.sources.transfer import refuse_way, shown
 from deployer.errors import AuthError, SourceError, StoreError
-from deployer.planning.events import Progress, unwatched
+from deployer.planning.progress import Progress, unwatched
 
 MIB = 1024 * 1024
 BODY = b"GGUF" + os.urandom(3 * MIB)

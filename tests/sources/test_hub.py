@@ -13,8 +13,8 @@ import pytest
 from deployer.artefacts.sources import hub
 from deployer.artefacts.sources.hub import Choice
 from deployer.errors import AuthError, DeployerError, SourceError, StoreError
-from deployer.planning.events import Progress, unwatched
 from deployer.planning.facts import Pin
+from deployer.planning.progress import Progress, unwatched
 
 REPO = "owner/tiny-GGUF"
 COMMIT = "c0ffee" * 6 + "beef"

@@ -14,8 +14,8 @@ from deployer.artefacts.sources.files import DigestCache, sha256_of
 from deployer.artefacts.sources.transfer import CONNECTIONS, PART, download, fetch, pin
 from deployer.artefacts.store import Store
 from deployer.errors import AuthError, SourceError
-from deployer.planning.events import Progress, Watch, unwatched
 from deployer.planning.facts import Pin
+from deployer.planning.progress import Progress, Watch, unwatched
 from tests.counting import file_bytes
 
 MIB = 1024 * 1024

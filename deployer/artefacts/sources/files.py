@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deployer.errors import StoreError
-from deployer.planning.events import Progress, Watch, unwatched
+from deployer.planning.progress import Progress, Watch, unwatched
 from deployer.stack.fields.values import show_bytes
 from deployer.system.files import open_regular
 

@@ -14,8 +14,8 @@ from deployer import install_command
 from deployer.artefacts.sources.files import ensure_room, sha256_of, writing
 from deployer.artefacts.sources.transfer import download
 from deployer.errors import AuthError, DeployerError, SourceError
-from deployer.planning.events import Watch
 from deployer.planning.facts import Pin
+from deployer.planning.progress import Watch
 from deployer.stack.fields.values import JsonValue
 from deployer.system.files import contained
 

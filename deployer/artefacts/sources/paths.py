@@ -21,8 +21,8 @@ from deployer.artefacts.sources.files import (
     writing,
 )
 from deployer.errors import SourceError
-from deployer.planning.events import Watch, unwatched
 from deployer.planning.facts import Pin
+from deployer.planning.progress import Watch, unwatched
 from deployer.stack.fields.values import JsonValue
 from deployer.system.files import open_regular
 

@@ -28,8 +28,8 @@ from urllib.parse import unquote, urlsplit
 from deployer.artefacts.sources.files import ensure_room, most_bytes, sha256_of, writing
 from deployer.artefacts.sources.transfer import size_of
 from deployer.errors import DeployerError, SourceError, UnreachableError
-from deployer.planning.events import Progress, Watch, unwatched
 from deployer.planning.facts import Pin
+from deployer.planning.progress import Progress, Watch, unwatched
 from deployer.spelling import shown
 from deployer.stack.fields.values import JsonValue, is_inner_path, show_bytes
 from deployer.system.children import PIP, python_command, variables

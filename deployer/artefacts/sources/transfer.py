@@ -30,8 +30,8 @@ from deployer.artefacts.sources.files import (
     writing,
 )
 from deployer.errors import AuthError, SourceError
-from deployer.planning.events import Progress, Watch
 from deployer.planning.facts import Pin
+from deployer.planning.progress import Progress, Watch
 from deployer.stack.addresses import is_metadata
 from deployer.system.files import contained
 

@@ -23,7 +23,7 @@ from deployer.errors import UsageError
 from deployer.llama.catalogue import Catalogue, Life, Option, catalogue, life_of
 from deployer.llama.explain import Explanation, FlagDiff, Known, diff, explain
 from deployer.llama.known.traps import NEWEST, Trap, markdown, themes, traps
-from deployer.planning.events import unwatched
+from deployer.planning.progress import unwatched
 from deployer.show.text import plan_text
 from deployer.spelling import did_you_mean, nearest, one_of, shown
 from deployer.stack.fields.values import JsonValue
@@ -94,7 +94,7 @@ _Lines: TypeAlias = Iterator[str] | Iterator[dict[str, JsonValue]]
 
 
 def _of_table(tag: str, name: str | None, *, compare: bool, as_json: bool) -> _Lines:
-    """What the shipped table has of a build, of an option, or of two builds."""
+    """The shipped table: a build, an option, or two builds."""
     build = _build(tag)
     if compare:
         if name is None:
@@ -115,7 +115,7 @@ def _of_table(tag: str, name: str | None, *, compare: bool, as_json: bool) -> _L
 
 
 def _of_origin(named: str, name: str | None, *, as_json: bool) -> _Lines:
-    """What a build states about itself, or one of its options."""
+    """The options of a build as it states them itself, or one of them."""
     from deployer.usecases.artefacts import describe  # noqa: PLC0415 - other commands need no store
 
     found = describe(named, settings_of(), unwatched)
@@ -299,7 +299,7 @@ def _life_lines(life: Life | None) -> Iterator[str]:
 
 
 def _diff_lines(found: FlagDiff) -> Iterator[str]:
-    """What breaks first."""
+    """Return the first option that breaks."""
     yield f"options of llama-server, b{found.old} → b{found.new}"
     for option in found.removed:
         yield f"  - {option.name}   removed{_when(option)}"

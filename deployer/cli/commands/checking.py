@@ -102,7 +102,7 @@ def check_command(
     if report is not None:
         _write(done, report)
     if not all_let_pass(done.verdicts):
-        held = ", ".join(f"`{v.gate}`" for v in done.verdicts if v.holds_back)
+        held = ", ".join(f"`{v.gate}`" for v in done.verdicts if v.blocks)
         raise GateError(
             f"{done.url} does not pass {held}",
             hint="if it asks for a key, `--api-key-env NAME` says where that is"
@@ -203,7 +203,7 @@ def _print_runbook() -> None:
 
 
 def _asked(path: Path | None, url: str | None, logs: str | None) -> Asked:
-    """What is to be looked at; a folder stands for the stacks in it."""
+    """Return the stacks to look at; a folder stands for the stacks in it."""
     files = () if path is None else stack_files((path,))
     if path is not None and not files:
         hint = "stack files end in `.yaml`"

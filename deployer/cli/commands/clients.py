@@ -131,7 +131,7 @@ def _edit_lines() -> None:
 
 
 def _prompt() -> str | None:
-    """What was typed; None for the end."""
+    """Return the typed line; None for the end."""
     click.echo()
     try:
         return input("> ").strip()
@@ -219,7 +219,7 @@ class _Printer:
 
 
 def figures_line(figures: "Figures") -> str:
-    """What an answer took, in words; what nobody said is left out."""
+    """Return the cost of an answer, in words; unknown figures are left out."""
     parts = []
     if figures.tokens is not None:
         thought = f" ({figures.thought} of them thinking)" if figures.thought else ""

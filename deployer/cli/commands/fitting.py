@@ -11,8 +11,8 @@ from deployer.cli.options import engine_option, json_option, stack_argument
 from deployer.cli.output import json_head, json_line, width
 from deployer.cli.terminal import styled
 from deployer.diagnostics import diagnostics_text
-from deployer.planning.events import unwatched
 from deployer.planning.plan import fit_data
+from deployer.planning.progress import unwatched
 from deployer.show.text import fit_text, gib, mib, printable
 from deployer.stack.fields.values import JsonValue, show_bytes
 from deployer.usecases.context.settings import settings_of
@@ -198,7 +198,7 @@ def _cell_json(cell: "Cell") -> dict[str, JsonValue]:
 
 
 def _table(cells: "tuple[Cell, ...]", *, own: int) -> None:
-    """What each context needs by cache type, and the best type that each GPU holds."""
+    """Show the memory of each context by cache type, and the best type for each GPU."""
     from rich import box  # noqa: PLC0415 - only a table pays for it
     from rich.console import Console  # noqa: PLC0415 - as above
     from rich.table import Table  # noqa: PLC0415 - as above

@@ -31,7 +31,7 @@ from deployer.usecases.plan import Planned, plan
 
 if TYPE_CHECKING:
     from deployer.cli.progress_display import Show
-    from deployer.planning.events import Progress, Watch
+    from deployer.planning.progress import Progress, Watch
     from deployer.usecases.plan_file import SavedPlan
     from deployer.usecases.validate import Valid
 
@@ -430,7 +430,7 @@ def _plan(
         planned = plan(file, settings, options, watch)
     _keep(planned, file, options, out)
     notes = (*planned.notes, subject.note) if subject.note else planned.notes
-    return replace(planned, notes=notes)
+    return planned._replace(notes=notes)
 
 
 def _refuse_several(subjects: tuple[Subject, ...], out: Path | None) -> None:

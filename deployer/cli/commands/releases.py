@@ -195,7 +195,7 @@ def _tell(release: Release, report: Path | None, version: str, *, live: bool) ->
 
 
 def _speed(release: Release) -> Iterator[str]:
-    """What the gate `speed` measured before the promotion: one stream, all slots."""
+    """Return the figures of the gate `speed`: one stream, all slots."""
     found = next((g["figures"] for g in release.gates if g["gate"] == "speed"), None)
     if not isinstance(found, dict):
         return
@@ -211,7 +211,7 @@ def _speed(release: Release) -> Iterator[str]:
 
 
 def _version(release: Release, versions: Mapping[str, str]) -> str | None:
-    """What the engine calls the deployment of a release."""
+    """Return the engine's name for the deployment of a release."""
     for record in release.records.values():
         for prefix, version in versions.items():
             if record.kind is Kind.SERVER and record.key.startswith(prefix):

@@ -109,7 +109,7 @@ _WORDS = {
     "llamacpp:tokens_predicted_seconds_total": "seconds of generating",
     "llamacpp:n_decode_total": "steps of the model",
 }
-"""What people want to know first, in their words."""
+"""Return the figures that people want first, in their words."""
 
 
 @click.command("metrics")

@@ -82,7 +82,7 @@ def tail(
 
 
 def _was_replaced(log: Path, stream: TextIO) -> bool:
-    """Whether the name stands for another file now, or for less than was read."""
+    """Return whether the name now means another file, or a shorter one."""
     try:
         now = log.stat()
     except FileNotFoundError:  # between a rotation and the next start

@@ -14,9 +14,8 @@ import re
 import socket
 import struct
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from deployer.errors import EngineError
 
@@ -29,8 +28,7 @@ _LISTEN: Final = "0A"
 _SOCKET_LINK: Final = re.compile(r"socket:\[(\d+)\]")
 
 
-@dataclass(frozen=True, slots=True)
-class Listener:
+class Listener(NamedTuple):
     """A listening socket; `pid` and `program` are unknown for other users' ones."""
 
     address: str
@@ -40,8 +38,7 @@ class Listener:
     program: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
+class _Row(NamedTuple):
     """A line of the kernel's table of TCP sockets.
 
     `waiting` is, for a listening socket, the number of connections that the server
@@ -138,7 +135,7 @@ def established(pid: int, port: int) -> int:
 
 
 def accepted_by(pid: int, port: int, client: tuple[str, int]) -> bool:
-    """Whether the connection from `client` (address, port) ended in this process."""
+    """Tell if the connection from `client` (address, port) ended in this process."""
     inodes = _sockets_of(pid)
     return any(row.inode in inodes and row.remote == client for row in _rows(port))
 

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -55,11 +54,11 @@ def narrowed(stack: "Stack", abilities: Abilities) -> Abilities:
         return abilities
     if stack.gpu is not None:
         why = "the memory of a GPU is not captured by the local engine"
-        return replace(abilities, snapshots=False, why_not=why)
+        return abilities._replace(snapshots=False, why_not=why)
     if not _IPV4.fullmatch(stack.section(Local).host):
         why = "a server is restored to an IPv4 address only"
         hint = "write the address of `local.host` in digits"
-        return replace(abilities, snapshots=False, why_not=why, hint=hint)
+        return abilities._replace(snapshots=False, why_not=why, hint=hint)
     return abilities
 
 
@@ -67,7 +66,7 @@ def doctor(
     stack: "Stack | None", environment: Mapping[str, str], home: Path
 ) -> Iterator[Diagnostic]:
     """Yield whether this machine takes snapshots; an error where a stack needs them."""
-    from deployer.engines.local.snapshot.image import capability  # noqa: PLC0415 - only here
+    from deployer.engines.local.snapshot.criu import capability  # noqa: PLC0415 - only here
 
     wanted = stack.snapshot if stack is not None else None
     enabled = "auto" if wanted is None else wanted.enabled

@@ -38,7 +38,6 @@ from deployer.engines.local.ports import (
 )
 from deployer.engines.local.reuseport import lead, reached
 from deployer.engines.local.snapshot.proof import Door
-from deployer.engines.local.supervise import guard
 from deployer.engines.local.supervise.find import (
     FILES,
     is_of_this_boot,
@@ -60,8 +59,14 @@ from deployer.engines.local.supervise.process import (
     wait_for_end,
 )
 from deployer.engines.local.supervise.survivors import (
+    close_port,
+    end_guard,
+    end_unrecorded_guards,
+    guard_of,
+    guards_in,
     marked_pids,
     names_in,
+    open_port,
     recorded,
     servers_in,
 )
@@ -70,10 +75,11 @@ from deployer.errors import AuthError, EngineError, TimedOutError
 from deployer.llama.known.symptoms import Symptom, likely_cause
 from deployer.planning.argv import command_line
 from deployer.planning.events import Say, Talk
+from deployer.planning.graph import FILES as FILE_DIGESTS
+from deployer.planning.graph import VARIABLES
 from deployer.planning.state import Record
 from deployer.stack.checks import NEW_KEY, key_problem
 from deployer.stack.fields.values import Flat, http_address, seconds
-from deployer.stack.files import named_in, nested
 from deployer.system.children import growing
 from deployer.system.files import contained
 
@@ -93,7 +99,7 @@ _LOOKS: Final = 3
 
 
 class Answer(Enum):
-    """What a request for /health came back with; STRANGE: from another process."""
+    """The answer to a request for /health; STRANGE: from another process."""
 
     HEALTHY = auto()
     UNHEALTHY = auto()
@@ -206,7 +212,7 @@ def _answer(
 
 
 def _accepted(running: Running, client: tuple[str, int]) -> bool:
-    """Whether this very process has the connection: it keeps it open till then."""
+    """Tell if this very process has the connection: it keeps it open till then."""
     return any(accepted_by(running.pid, running.port, client) for _ in range(_LOOKS))
 
 
@@ -267,7 +273,7 @@ PROOF_SECONDS: Final = 8.0
 _ASK_SECONDS: Final = 2.0
 _LOOK_PAUSE: Final = 0.5
 _IDLE_SHARE: Final = 0.02
-"""Of one core; a server that generates uses more, also with all layers on a GPU."""
+"""Share of a core; a server that generates uses more, also with all layers on a GPU."""
 
 
 def why_hung(
@@ -535,7 +541,7 @@ class Server:
     @property
     def is_guarded(self) -> bool:
         """Return whether its clients are kept away."""
-        return guard.guard_of(self.run_dir) is not None
+        return guard_of(self.run_dir) is not None
 
     def keep_clients_away(self, say: Say) -> None:
         """Guard its port until `let_clients_in`.
@@ -552,25 +558,25 @@ class Server:
             text = f"clients can reach it before it is proven: {reason}"
             say(Talk(self.record.address, text))
             return
-        guard.close(self.run_dir, self.host, self.port)
+        close_port(self.run_dir, self.host, self.port)
 
     def let_clients_in(self) -> bool:
         """End the guard of its port; return whether there was one."""
         if not self.is_guarded:
             return False
-        guard.open_(self.run_dir, self.host, self.port)
+        open_port(self.run_dir, self.host, self.port)
         return True
 
     def forget_clients(self) -> None:
         """End the guard of a server that is gone."""
-        guard.end(self.run_dir)
+        end_guard(self.run_dir)
 
     def refuse_strangers(self) -> None:
         """Raise EngineError when the port belongs to anything but this stack."""
         found = ports.listeners(self.port)
         own = self._pids_of_stack()
         if any(it.pid not in own for it in found):  # one that left no record, perhaps
-            guard.end_unrecorded(self._stack_dir, self.port)
+            end_unrecorded_guards(self._stack_dir, self.port)
             found = ports.listeners(self.port)
             own |= marked_pids(self._stack_dir)
         strangers = tuple(it for it in found if it.pid not in own)
@@ -631,7 +637,7 @@ class Server:
         return run_folder(self.record, self.place)
 
     def clear_the_way(self) -> Door:
-        """What comes before any start; on a shared port the clients stay away."""
+        """Prepare any start; on a shared port the clients stay away."""
         self.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.stopped.unlink(missing_ok=True)
         door = self.door()
@@ -653,7 +659,7 @@ class Server:
 
     def _pids_of_stack(self) -> frozenset[int]:
         """Processes of every release of this stack, and those that guard its port."""
-        return servers_in(self._stack_dir) | guard.guards_in(self._stack_dir)
+        return servers_in(self._stack_dir) | guards_in(self._stack_dir)
 
     def _spawn(
         self, needs: Mapping[str, Flat], say: Say, keeper: tuple[str, ...]
@@ -670,7 +676,7 @@ class Server:
             address=self.record.address,
             key=self.record.key,
             port=self.port,
-            environment={},
+            environment=self.variables,
         )
         say(Talk(self.record.address, f"started as pid {running.pid}, log {self.log}"))
         return running
@@ -693,16 +699,27 @@ class Server:
         )
         return known_template(argv, Path(program))
 
+    @property
+    def variables(self) -> Mapping[str, str]:
+        """The environment variables that the stack gives it."""
+        match self.record.spec.get(VARIABLES):
+            case {**stated}:
+                return {str(name): str(value) for name, value in stated.items()}
+            case _:
+                return {}
+
     def _file_of_stack(self, name: str) -> str:
-        """Where a file of the stack lies for good, with the content of this release.
+        """Return the lasting place of a file, with the content of this release.
 
         A file is kept by its digest: what the user makes of it later is for the next
         release.  Raises EngineError where no file has that content.
         """
         own = self.place.folder / name
-        named = named_in(nested(self.record.fields))
-        digests = (it.digest for it in named if it.name == name and it.digest)
-        digest = self.record.fields.get(next(digests, ""))
+        match self.record.spec.get(FILE_DIGESTS):
+            case {**known}:
+                digest = known.get(name)
+            case _:
+                digest = None
         if not isinstance(digest, str):
             return str(own.absolute())
         kept = self._stack_dir / FILES / f"{digest}{own.suffix}"
@@ -752,7 +769,7 @@ class Server:
         With ``--version`` last it parses from left to right and ends in 1 at the
         first option it does not take, on every build from b8672 to b11434.
         """
-        done = run_server((*argv, "--version"), {}, folder=self.run_dir)
+        done = run_server((*argv, "--version"), self.variables, folder=self.run_dir)
         if done.returncode == 0:
             return
         lines = (done.stderr + done.stdout).splitlines()

@@ -1,4 +1,4 @@
-"""What a stack is on Modal, as values: everything that a template prints.
+"""A stack on Modal, as values: everything that a template prints.
 
 Names of things on Modal are decided here, so that drivers, gates and people look for
 the same ones.
@@ -41,7 +41,7 @@ BUILD_FUNCTION: Final = "build"
 KEY_TAG: Final = "deployer-server"
 """Tag of an app that names the key of the server in it."""
 KEY_LETTERS: Final = 16
-"""Of a key in a tag."""
+"""Letters of a key in a tag."""
 HUB_TOKEN: Final = "HF_TOKEN"  # noqa: S105 - a name
 """Variable in the secret for the hub."""
 
@@ -147,7 +147,7 @@ class Fetch:
 
     key: str
     repo: str | None
-    """Of the hub; None for files with an address."""
+    """Repository on the hub; None for files with an address."""
     revision: str | None
     files: tuple[WeightsFile, ...]
     size: int | None
@@ -234,7 +234,7 @@ class Front:
 
     endpoint: Endpoint
     routing_region: str
-    """Of the proxy in front of `endpoint: server`."""
+    """Region of the proxy in front of `endpoint: server`."""
     secret: Secret | None
     max_inputs: int
     """Requests at a time in one container: as many as there are slots."""
@@ -252,6 +252,8 @@ class Program:
     model: str
     """File in the folder of the weights; of several, the first."""
     mmproj: str | None
+    variables: Mapping[str, str]
+    """Environment variables that the stack gives it."""
     files: Mapping[str, str]
     """The files of the stack that options name, by their names among the assets."""
     warmup: tuple[Request, ...]
@@ -269,11 +271,11 @@ class Server:
     build_key: str
     weights_key: str
     key: str
-    """Of the node itself: what is found again by it."""
+    """Key of the node itself: it is found again by it."""
     run_key: str
-    """Of the snapshot, or of the server where none is taken: what the gates prove."""
+    """Key of the snapshot, or of the server where none is taken: the gates prove it."""
     captures: bool
-    """Whether a memory snapshot is taken."""
+    """True where a memory snapshot is taken."""
     machine: Machine
     front: Front
     program: Program

@@ -1,4 +1,4 @@
-"""What a run used, by the clock: seconds times the prices of the table.
+"""The usage of a run, by the clock: seconds times the prices of the table.
 
 `modal billing rates` answers dollars for a unit and hour, by names that are documented
 nowhere (unit: `WorkspaceBillingRatesResponse` of the client, 1.6.4).  So a name is
@@ -57,7 +57,7 @@ class Meter:
             self.add(what, time.monotonic() - begun, rate)
 
     def told(self) -> str:
-        """What was counted since the last time, as a sentence; empty for nothing."""
+        """Return the usage since the last call, as a sentence; empty for none."""
         for what in tuple(self._open):
             self.end(what)
         with self._counting:

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -39,6 +40,8 @@ from deployer.system.children import MODAL, python_command, variables
 if TYPE_CHECKING:
     import modal
     from modal.types import LogEntry
+
+    from deployer.planning.state import Record
 
 
 SYSTEM: Final = "system"
@@ -275,10 +278,12 @@ def in_our_words(
 
 
 _ENVIRONMENT: Final = "MODAL_ENVIRONMENT"
+WORKSPACE: Final = "workspace"
+"""Output of a record: where it was deployed."""
 _CLOCKS_DIFFER: Final = timedelta(hours=1)
 """Longer than the clocks of a client and of Modal differ."""
 _IMAGE_LINES: Final = 12
-"""Of the log of an image that was not built: what its last layer said."""
+"""Lines of the log of an image that failed to build: its last layer."""
 
 
 class Account:
@@ -288,7 +293,7 @@ class Account:
         self._variables = variables
         self._environment = environment or variables.get(_ENVIRONMENT) or None
         self.program = Program(variables, self._environment)
-        """What the client itself does not offer in Python."""
+        """Commands of the client that have no Python call."""
         self._connecting = threading.Lock()
         self._client: modal.Client | None = None
 
@@ -325,6 +330,33 @@ class Account:
                 else:
                     self._client = modal.Client.from_env()
             return self._client
+
+    @cached_property
+    def workspace(self) -> str:
+        """The workspace that the token belongs to; empty where Modal gives no name."""
+        modal = _modal()
+
+        with self.translated("the workspace"):
+            found = modal.Workspace.from_context(client=self.client)
+            return str(found.hydrate().name or "")
+
+    def refuse_elsewhere(self, record: "Record") -> None:
+        """Raise AuthError where a record is of another workspace than the token.
+
+        What is in another workspace cannot be seen, so a stack would be deployed twice
+        and the first one billed unseen.  A record of older deployers names none.
+        """
+        there = record.outputs.get(WORKSPACE)
+        if there in (None, "", self.workspace):
+            return
+        stack = record.address.partition("/")[0]
+        raise AuthError(
+            f"the token is for the Modal workspace `{self.workspace}`, and stack"
+            f" `{stack}` was deployed to `{there}`",
+            hint=f"take a token of `{there}` (`MODAL_PROFILE`, or"
+            f" {' and '.join(TOKEN)}); to move the stack, run `deployer destroy` with"
+            " it first, and then `deployer apply` with yours",
+        )
 
     def require_secret(self, name: str, key: str) -> None:
         """Raise AuthError where a secret, or a key in it, is not there."""
@@ -467,7 +499,7 @@ class Account:
     def listed(
         self, volume: str, path: str, *, deep: bool = False
     ) -> tuple[Entry, ...] | None:
-        """What a folder of a Volume holds; None where there is no such folder."""
+        """Return the content of a folder of a Volume; None where there is none."""
         modal = _modal()
 
         with self.translated(f"Volume `{volume}`"):
@@ -586,7 +618,7 @@ class Account:
 
 
 class _Autoscaler(Protocol):
-    """What the client offers for functions and for servers alike."""
+    """Calls that the client offers for functions and for servers alike."""
 
     def settings(self) -> Any: ...  # noqa: ANN401 - two kinds with the same fields
 
@@ -611,7 +643,7 @@ class AppLog:
         self._account = account
         self._about = f"the log of `{name}`"
         self._manager: Any = manager
-        """Of the client, which gives it no public name."""
+        """A type of the client, which gives it no public name."""
 
     def last(self, count: int) -> list[Line]:
         """The last lines."""

@@ -33,6 +33,7 @@ from deployer.planning.costs import (
     memory_of,
 )
 from deployer.planning.facts import Pin
+from deployer.planning.graph import VARIABLES
 from deployer.planning.resources import Graph, Kind, Node
 from deployer.runtime.warmup import Request
 from deployer.stack.fields.values import Flat, JsonValue, seconds
@@ -200,7 +201,7 @@ def _texts_of_build(value: JsonValue) -> tuple[str, ...]:
 
 
 SLOTS: Final = 4
-"""What llama-server serves at a time where `server.parallel` is unset."""
+"""Requests that llama-server serves at once where `server.parallel` is unset."""
 DEFAULT_VARIABLE: Final = "LLAMA_API_KEY"
 REQUEST_TIMEOUT: Final = 3600
 """Longest time for one request; llama-server's own `--timeout` is shorter."""
@@ -241,7 +242,7 @@ def lower(graph: Graph, patches: Sequence[Patch], files: Mapping[str, bytes]) ->
 
 
 def outputs_of(node: Node) -> Flat:
-    """What the engine tells of a resource, once it is made, to those that need it.
+    """Return the outputs of a resource, once it is made, for those that need it.
 
     Known before: what lies on the Volume is named by its content.
     """
@@ -413,10 +414,19 @@ def _program(
         options=tuple(words),
         model=_name(weights["path"]),
         mmproj=_name(weights["mmproj"]) if "mmproj" in weights else None,
+        variables=_variables(node.spec.get(VARIABLES)),
         files={name: _asset(name, files) for name in files},
         warmup=tuple(_warmup(it, files) for it in _warmups(fields)),
         start_timeout=min(_LONGEST_START, _START + math.ceil(size / _READ / 60) * 60),
     )
+
+
+def _variables(stated: JsonValue) -> Mapping[str, str]:
+    match stated:
+        case {**values}:
+            return {str(name): str(value) for name, value in values.items()}
+        case _:
+            return {}
 
 
 def secret_of(fields: Flat) -> apps.Secret | None:

@@ -46,7 +46,7 @@ from deployer.system.files import read_regular
 Value: TypeAlias = (
     "str | int | float | bool | Sequence[Value] | Mapping[str, Value] | None"
 )
-"""What has a literal here; tuples and lists both become lists."""
+"""A value that has a literal here; tuples and lists both become lists."""
 
 WIDTH: Final = 88
 _INDENT: Final = 4
@@ -189,7 +189,7 @@ def render(stack: Apps) -> Mapping[str, bytes]:
 
 @cache
 def runtime_files() -> Mapping[str, bytes]:
-    """What runs in the containers, as it is here: every rendering comes with it."""
+    """Return the files that run in the containers: every rendering has them."""
     modules = sorted(Path(runtime.__path__[0]).glob("*.py"))
     return {f"runtime/{path.name}": path.read_bytes() for path in modules}
 
@@ -278,7 +278,7 @@ def contents(names: Iterable[str], folder: Path) -> Mapping[str, bytes]:
 
 PROMOTED: Final = "promoted.json"
 RELEASES: Final = "/releases"
-"""Of the Volume: a folder for each key of a server, and in it one for each stack."""
+"""Folder of the Volume: in it one for each key of a server, and there one per stack."""
 
 
 @dataclass(frozen=True, slots=True)

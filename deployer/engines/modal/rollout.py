@@ -46,7 +46,8 @@ from deployer.errors import (
     EngineError,
     PromotionError,
 )
-from deployer.planning.events import Progress, Say, Talk, Used
+from deployer.planning.events import Say, Talk, Used
+from deployer.planning.progress import Progress
 from deployer.planning.resources import Node
 from deployer.planning.state import HANDED_OVER, Record
 from deployer.runtime.serve import READY
@@ -55,9 +56,9 @@ from deployer.stack.fields.values import Flat, JsonValue
 COPY: Final = "copy"
 """Output of a record that stands beside the live one it is a copy of."""
 TRIED: Final = "/tried"
-"""Of the Volume: a folder for each command line that was started once."""
+"""Folder of the Volume: one below it for each command line that was started once."""
 TAG_LETTERS: Final = 32
-"""Of a key, as the tag of a deployment."""
+"""Letters of a key, as the tag of a deployment."""
 IDLE_WINDOW: Final = 2
 """Seconds: the shortest that Modal takes."""
 
@@ -75,7 +76,7 @@ class Rollout:
     def __init__(self, account: Account, folder: Path, meter: Meter, say: Say) -> None:
         self._account = account
         self._folder = folder
-        """Of the stack."""
+        """Folder of the stack."""
         self._meter = meter
         self._say = say
 

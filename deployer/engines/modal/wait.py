@@ -22,7 +22,8 @@ from urllib.parse import urljoin, urlsplit
 from deployer.engines.modal.drive import SYSTEM, Account, Call, Line
 from deployer.errors import DeployerError, EngineError, TimedOutError
 from deployer.llama.known.symptoms import likely_cause
-from deployer.planning.events import Progress, Say, Talk
+from deployer.planning.events import Say, Talk
+from deployer.planning.progress import Progress
 from deployer.runtime.serve import READY, Ready, ready_of
 from deployer.stack.fields.values import show_seconds
 from deployer.system.children import growing
@@ -59,7 +60,7 @@ class Log:
         self._seen: Counter[Line] = Counter()
         self._next = 0.0
         self.lines: deque[Line] = deque(maxlen=_KEPT)
-        """What was taken, the last lines of it."""
+        """The last lines that were taken."""
         if since is None:
             newest = self._log.last(1)
             since = newest[-1].at if newest else datetime.now(tz=UTC) - _LATE
@@ -117,7 +118,7 @@ def no_line(_line: Line) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """What is waited for, and what of the log is told meanwhile."""
+    """One wait, with the lines of the log that are reported meanwhile."""
 
     about: str
     """Address of the resource."""
@@ -154,7 +155,7 @@ def result_of(call: Call, log: Log, say: Say, wait: Wait) -> object:
 def wait_for(
     look: Callable[[], _Result | None], log: Log, say: Say, wait: Wait
 ) -> _Result:
-    """What ``look`` finds, once it finds something; the log is told meanwhile."""
+    """Return the result of ``look``, once there is one; report the log meanwhile."""
     begun = time.monotonic()
     pauses = growing(_FIRST_PAUSE, wait.pause)
     while True:
@@ -262,7 +263,7 @@ class Target:
     app: str
     url: str
     key: str
-    """Of the server, as its containers say it."""
+    """Key of the server, as its containers say it."""
     since: datetime | None
     """When this version was deployed, by Modal's clock."""
     known: frozenset[str] = frozenset()
@@ -282,7 +283,7 @@ class Started:
     seconds: float
     """Until it answered; for one beside an older version, until it was ready."""
     ready: Ready | None
-    """What its container said; None where nothing of it arrived."""
+    """Return the line of its container; None where none arrived."""
     captured: bool = False
     """Its container took a snapshot first."""
     failed: int = 0
@@ -470,7 +471,7 @@ def seen(account: Account, target: Target) -> Target:
 
 
 def readies(account: Account, target: Target) -> list[Ready]:
-    """What containers of this version, that were not known before, have said."""
+    """Return the lines of containers of this version that were not known before."""
     since = target.since or datetime.now(tz=UTC) - _A_DAY
     found = []
     for line in account.log(target.app).since(since, text=READY.strip()):

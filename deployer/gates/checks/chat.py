@@ -195,7 +195,7 @@ class Stream(Gate[asked.Stream, Streamed | None]):
 
 _ON_TOKENS, _OFF_TOKENS = 256, 128
 _SWITCHES: Final = ("enable_thinking", "reasoning_effort", "<think", "thinking")
-"""What a chat template that can think mentions."""
+"""Words of a chat template that can think."""
 _LACKING: Final = (
     "the chat template of this model cannot think, it mentions none of "
     f"`{'`, `'.join(_SWITCHES)}`; leave the gate out"

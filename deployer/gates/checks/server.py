@@ -160,7 +160,7 @@ _WEIGHTS: Final = ("model.repo", "model.path", "model.url", "model.pypi")
 
 
 class Modalities(Shape):
-    """What a prompt may contain besides text."""
+    """Kinds of input besides text."""
 
     vision: bool
 

@@ -93,7 +93,7 @@ class Finding:
 
 
 class Capabilities(Shape):
-    """What llama-server found the chat template to support."""
+    """Abilities of the chat template, by llama-server."""
 
     supports_tools: bool = True
 

@@ -1,1 +1,1 @@
-"""What gates share: client, runner, target, report."""
+"""Shared by gates: client, runner, target, report."""

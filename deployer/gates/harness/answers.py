@@ -55,7 +55,7 @@ class Streamed:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What a gate makes of its measurement."""
+    """The judgement of a gate on its measurement."""
 
     outcome: Outcome
     because: str
@@ -201,7 +201,7 @@ class ToolCall(Shape):
 
 
 class Message(Shape):
-    """What the model said."""
+    """The answer of the model."""
 
     role: str
     content: str | None = None
@@ -527,7 +527,7 @@ RESULT: Final = '{"temperature_celsius": 21, "sky": "clear"}'
 
 
 class Arguments(Shape):
-    """What a tool takes; nothing else may be handed to it."""
+    """The arguments of a tool; it takes no others."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -591,7 +591,7 @@ def messages_tools() -> list[JsonValue]:
 
 
 def call_problem(name: str, arguments: str) -> str:
-    """What a client that runs the tool would stumble over; empty when nothing."""
+    """Return the flaw that a client running the tool would meet; empty for none."""
     takes = TOOLS.get(name)
     if takes is None:
         return f"`{excerpt(name, 40)}` is called, which was not offered"

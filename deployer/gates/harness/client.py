@@ -28,7 +28,7 @@ from deployer.stack.fields.values import JsonValue
 
 @dataclass(frozen=True, slots=True)
 class Loading:
-    """What a server answered on /health before its model was loaded."""
+    """The answer of a server on /health before its model was loaded."""
 
     status: int
     body: str
@@ -43,9 +43,9 @@ class Process:
     memory: int | None = None
     """Main memory that it holds, in bytes."""
     log: str = ""
-    """What it logged while it started."""
+    """Its log while it started."""
     loading: Loading | None = None
-    """What it answered first while it loaded, where that was seen."""
+    """Its first answer while it loaded, where that was seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +241,7 @@ class Client:
         self._http = http
         self._target = target
         self._patient = patient
-        """Whether a server that loads is asked again; else 503 is its answer."""
+        """True where a server that loads is asked again; else 503 is its answer."""
 
     async def get(
         self, path: str, *, headers: Mapping[str, str] | None = None

@@ -63,11 +63,11 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What an answer took; None is what nobody said."""
+    """The cost of an answer; None for an unknown figure."""
 
     tokens: int | None = None
     thought: int | None = None
-    """Of these, when the last piece of thinking came."""
+    """The tokens by the last piece of thinking."""
     per_second: float | None = None
     measured_here: bool = False
     """The speed is by the clock of this side, network included."""
@@ -75,7 +75,7 @@ class Figures:
     """Until the first piece of text, by the clock of this side."""
     prompt: int | None = None
     cached: int | None = None
-    """Of the prompt's tokens, those that were not read again."""
+    """Tokens of the prompt that were not read again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ Hear = Callable[[Piece], None]
 
 
 class Conversation:
-    """What was said so far, and the server that it is said to."""
+    """The messages so far, and the server that gets them."""
 
     def __init__(
         self,

@@ -33,7 +33,7 @@ class Gate(ABC, Generic[O, M]):
     """One promise of a stack: how it is measured on a server, and how it is judged."""
 
     options: O
-    """What the stack asks; the docstring of the section is the sentence of the gate."""
+    """Options of the gate; the docstring of the section is the sentence of the gate."""
     target: Target
 
     subject: ClassVar[Subject]

@@ -127,7 +127,7 @@ def as_junit(report: Report) -> str:
     An advisory verdict is a skipped test, and so is a gate that is not applicable: it
     found no fault of the server, though it blocks as long as the stack asks for it.
     """
-    held = [one for one in report.verdicts if one.holds_back and one.applicable]
+    held = [one for one in report.verdicts if one.blocks and one.applicable]
     errors = sum(verdict.outcome is Outcome.ERROR for verdict in held)
     suite = ET.Element(
         "testsuite",
@@ -232,7 +232,7 @@ def _exchange(exchange: Exchange) -> JsonValue:
 
 
 def _is_skipped(verdict: Verdict) -> bool:
-    waived = verdict.outcome is not Outcome.PASS and not verdict.holds_back
+    waived = verdict.outcome is not Outcome.PASS and not verdict.blocks
     return waived or not verdict.applicable
 
 
@@ -247,7 +247,7 @@ def _test_case(suite: ET.Element, verdict: Verdict) -> None:
     because = _xml(verdict.because)
     if not verdict.applicable:
         ET.SubElement(case, "skipped", message=f"{word(verdict)}: {because}")
-    elif verdict.holds_back:
+    elif verdict.blocks:
         kind = "error" if verdict.outcome is Outcome.ERROR else "failure"
         found = ET.SubElement(case, kind, message=because, type=verdict.outcome.value)
         found.text = _xml("\n".join(_last_words(verdict, 400)))

@@ -103,7 +103,7 @@ Tell = Callable[[GateEvent | Waiting], None]
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """What the gates of one run share."""
+    """Shared by the gates of one run."""
 
     http: httpx2.AsyncClient
     target: Target
@@ -236,7 +236,7 @@ async def _one(run: _Run, request: GateRequest) -> Verdict:
         verdict = together([await _once(run, request) for _ in range(run.repeat)])
     finally:
         del run.began[request.name]
-    if verdict.holds_back:
+    if verdict.blocks:
         run.blocked_by.append(request.name)
     run.say(GateEvent(request.name, verdict))
     return verdict

@@ -26,8 +26,8 @@ from deployer.artefacts.sources.paths import Platform
 from deployer.artefacts.sources.transfer import download
 from deployer.artefacts.sources.transfer import shown as shown_url
 from deployer.errors import SourceError
-from deployer.planning.events import Progress, Watch, unwatched
 from deployer.planning.facts import RELEASES, Pin
+from deployer.planning.progress import Progress, Watch, unwatched
 from deployer.runtime.compile import SERVER, copy_server
 from deployer.spelling import shown
 from deployer.stack.fields.values import is_inner_path, is_path, show_bytes

@@ -25,8 +25,8 @@ from deployer.llama.build import recipe
 from deployer.llama.build.recipe import System, Target, refusals, toolkit
 from deployer.llama.build.trees import Surroundings, fetch_patched
 from deployer.llama.patches import Patch
-from deployer.planning.events import Progress, Watch
 from deployer.planning.facts import Pin
+from deployer.planning.progress import Progress, Watch
 from deployer.planning.resources import digest
 from deployer.runtime.compile import build_command, collect, configure_command
 from deployer.system.children import COMPILERS, cores, find_program, variables

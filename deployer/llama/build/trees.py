@@ -40,8 +40,8 @@ from deployer.llama.patches import (
     apply_wanted,
     verdict,
 )
-from deployer.planning.events import Watch, unwatched
 from deployer.planning.facts import DESCRIPTION, UPSTREAM, Pin
+from deployer.planning.progress import Watch, unwatched
 from deployer.planning.resources import digest
 from deployer.runtime.compile import link_in, source_root
 from deployer.stack.fields.values import JsonValue
@@ -495,7 +495,7 @@ def pin_first(tag: str, around: Surroundings) -> Pin:
 def describe_pin(
     pin: Pin, patches: Sequence[Patch], around: Surroundings
 ) -> Description | None:
-    """What a pinned source states, from the store or by fetching it again."""
+    """Return the statement of a pinned source, from the store or fetched again."""
     if found := description.find(around.home, pin):
         return found
     around.downloads.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -2,10 +2,9 @@
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from deployer.diagnostics import Diagnostic, Severity
 from deployer.engines.registry import ENGINES
@@ -27,8 +26,7 @@ _QUANTISED: Final = ("q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 _SLIDING: Final = ("gemma", "gptoss", "commandr7b", "commanda")
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
+class Case(NamedTuple):
     """A stack on a build."""
 
     stack: Stack
@@ -69,7 +67,7 @@ class Case:
 
     @property
     def is_remote(self) -> bool:
-        """Whether its servers run elsewhere."""
+        """True where its servers run elsewhere."""
         return ENGINES[self.stack.engine].abilities.remote
 
     @property
@@ -472,8 +470,7 @@ CONCERNS: Final[Mapping[str, Callable[[Case], bool]]] = {
 NEWEST: Final = 10**9
 
 
-@dataclass(frozen=True, slots=True)
-class Trap:
+class Trap(NamedTuple):
     """A range of builds and a condition under which something bites."""
 
     id: str
@@ -577,8 +574,7 @@ class Area(StrEnum):
     API = "server API"
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """One thing that two builds do differently."""
 
     area: Area
@@ -591,8 +587,7 @@ class Change:
     """The stacks that would notice, by a name of `CONCERNS`; empty for all."""
 
 
-@dataclass(frozen=True, slots=True)
-class Crossed:
+class Crossed(NamedTuple):
     """A change that lies between two builds, in the direction that is gone."""
 
     change: Change

@@ -96,6 +96,7 @@ SERVER: Mapping[str, tuple[JsonValue, JsonValue]] = {
     "server.seed": (-1, 7),
     "server.verbosity": (2, 3),
     "server.flags": ({"keep": 1}, {"keep": 2}),
+    "server.env": ({"GGML_CUDA_P2P": 1}, {"GGML_CUDA_P2P": 0}),
 }
 
 RUNNING: Mapping[str, tuple[JsonValue, JsonValue]] = {

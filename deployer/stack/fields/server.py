@@ -37,6 +37,8 @@ Size = Annotated[
     Annotated[str, Field(pattern=SIZE_PATTERN)] | NonNegativeInt, Unit.SIZE
 ]
 
+VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+
 _MMAP_GONE = 10104
 """``--load-mode`` came with b10105; the older flags were removed in b10878."""
 _UI = 9246
@@ -296,3 +298,6 @@ class Server(Section):
         Options("deployer.llama.catalogue"),
     ] = None
     """Any other option by its long name without dashes; `true` where it takes none."""
+
+    env: dict[VariableName, bool | int | float | Text] | None = None
+    """Environment variables of llama-server, part of the key; unset: none."""

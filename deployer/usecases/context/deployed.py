@@ -14,8 +14,9 @@ from pathlib import Path
 from deployer.engines.contract import Engine
 from deployer.engines.registry import UNRECORDED
 from deployer.errors import UsageError
-from deployer.planning.events import Progress, Say, Talk
+from deployer.planning.events import Say, Talk
 from deployer.planning.plan import Drift, make_plan
+from deployer.planning.progress import Progress
 from deployer.planning.resources import Graph
 from deployer.planning.state import Record, State
 from deployer.stack.fields.values import Flat, show_seconds
@@ -45,7 +46,7 @@ class Deployed:
     drift: tuple[Drift, ...] = ()
     """Each of those servers."""
     strays: tuple[Record, ...] = ()
-    """Those of them that no client reaches."""
+    """Servers among them that no client reaches."""
     host: str = ""
     """The other machine that it runs on; empty: this one, or none."""
 

@@ -1,4 +1,4 @@
-"""What git knows of the files of stacks: read only, nothing of it is changed."""
+"""Git and the files of stacks: read only, nothing is changed."""
 
 import os
 import re
@@ -35,7 +35,7 @@ _SETTINGS = (
     ("diff.external", ""),
     ("credential.helper", ""),
 )
-"""What a repository could have programs started with; settings of ours win."""
+"""Settings by which a repository could start programs; ours win."""
 _STARTS = re.compile(
     r"filter\..*\.(clean|smudge|process|required)|diff\..*\.(command|textconv)",
     re.DOTALL | re.IGNORECASE,
@@ -53,7 +53,7 @@ class Base:
     changed: frozenset[Path]
     """Files that differ from the revision, untracked ones too."""
     note: str = ""
-    """What the comparison could not see."""
+    """The gap of the comparison."""
 
     def files(self) -> tuple[PurePosixPath, ...]:
         """Every file of the revision, relative to the root."""

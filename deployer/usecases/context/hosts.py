@@ -5,10 +5,10 @@ can see, replace and end it.
 """
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from deployer.engines.place import may_live
 from deployer.engines.registry import ENGINES
@@ -29,8 +29,7 @@ _LENGTH = 16
 """Characters of the digest: the ID itself must not be published (machine-id(5))."""
 
 
-@dataclass(frozen=True, slots=True)
-class Host:
+class Host(NamedTuple):
     """A machine, as the state names it."""
 
     name: str

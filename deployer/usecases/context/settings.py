@@ -1,4 +1,4 @@
-"""What a run gets from outside, once: environment, folders, clocks."""
+"""The surroundings of a run, read once: environment, folders, clocks."""
 
 import os
 import time
@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from deployer.engines.place import Keys
 from deployer.errors import UsageError
@@ -182,7 +182,7 @@ def utc_now() -> str:
 
 
 class Pending(StrEnum):
-    """What becomes of what an earlier run began and did not end."""
+    """The future of steps that an earlier run began and did not end."""
 
     ADOPT = "adopt"
     """It is settled first, and the plan goes on from there."""
@@ -192,8 +192,7 @@ class Pending(StrEnum):
     """Nothing is done while there is any."""
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(NamedTuple):
     """How a stack is to be read and compared."""
 
     engine: str | None = None

@@ -8,9 +8,9 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from deployer.errors import DeployerError, UsageError
 from deployer.planning.state import State
@@ -32,15 +32,14 @@ _NAME = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
+class Subject(NamedTuple):
     """A stack to plan."""
 
     file: Path
     gone: str | None = None
     """Name of a stack that the file no longer asks for; None: plan the file."""
     note: str = ""
-    """What could not be looked at."""
+    """The file that could not be read."""
 
 
 def stack_files(paths: Sequence[Path]) -> tuple[Path, ...]:
@@ -57,7 +56,7 @@ def stack_files(paths: Sequence[Path]) -> tuple[Path, ...]:
 
 
 def recognised(folder: Path) -> tuple[Path, ...]:
-    """What to look at where nothing is named: `stacks`, and every `*.deployer.yaml`.
+    """Return the stacks where none is named: `stacks`, and every `*.deployer.yaml`.
 
     Hidden folders are left out.  Raises UsageError where there is neither.
     """
@@ -145,7 +144,7 @@ def concurrent_states(
 
 
 def _is_far(subject: Subject, settings: Settings) -> bool:
-    """Whether a state is in a bucket; what is wrong there is reported in its turn."""
+    """Return whether a state is in a bucket; errors are reported in their turn."""
     with suppress(DeployerError):
         return settings.state_place(subject.file).scheme != "file"
     return False

@@ -23,10 +23,10 @@ from deployer.gguf.facts import (
 from deployer.gguf.header import Header, local, read_header, read_sizes
 from deployer.gguf.reading import beginning, header_in, remote
 from deployer.llama.known.tables import prices
-from deployer.planning.events import Watch
 from deployer.planning.facts import Pin
 from deployer.planning.graph import expand
 from deployer.planning.plan import Fit
+from deployer.planning.progress import Watch
 from deployer.stack.load import load
 from deployer.usecases.context.settings import Settings
 from deployer.usecases.reading.read_stack import resolved
@@ -38,12 +38,12 @@ _STACKS = (".yaml", ".yml")
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """What was found in one GGUF: a model, or a projector."""
+    """The content of one GGUF: a model, or a projector."""
 
     name: str
     thing: Model | Projector
     headers: tuple[Header, ...]
-    """Of each part; empty for facts of a lock file."""
+    """Headers of the parts; empty for facts of a lock file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def look(
 def fitted(
     stack_file: Path, settings: Settings, engine: str | None, watch: Watch
 ) -> Fitted:
-    """What a stack needs where it is to run; raises UsageError where nobody knows."""
+    """Return the memory of a stack where it runs; raises UsageError if unknown."""
     known = _weighed(stack_file, settings, engine, watch)
     if known.size is None:
         raise UsageError(

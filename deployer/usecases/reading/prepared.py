@@ -27,6 +27,11 @@ from deployer.system.files import read, write
 _ABSENT = "-"
 _LARGE = 256 * 1024
 """Bytes from which on a file is known by its stamp and not by its digest."""
+DECIDING = (
+    *("CUDA_", "GGML_", "GPU_DEVICE_", "HIP_", "HSA_", "LLAMA_ARG_", "ONEAPI_"),
+    *("ROCR_", "SYCL_", "VK_"),
+)
+"""Beginnings of variables that decide how llama-server runs, were they passed on."""
 _VARIABLES = ("HOME", "PATH", "XDG_DATA_HOME")
 """Variables that decide what is read, beside our own."""
 
@@ -41,7 +46,7 @@ class Prepared:
     places: Mapping[str, Place]
     """Where each field was written, by dotted path."""
     notes: tuple[str, ...]
-    """What the user should know though it is not wrong."""
+    """Notes for the user that are no problem."""
     fit: Fit | None = None
     """The memory that it needs where it runs first; None where nobody knows yet."""
     notices: tuple[Diagnostic, ...] = ()
@@ -140,7 +145,11 @@ def _surroundings(environment: Mapping[str, str]) -> str:
     """One digest of what every stack depends on: code, machine, user, variables."""
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     machine = (os.uname().release, str(pages), str(os.geteuid()))
-    ours = [n for n in environment if n in _VARIABLES or n.startswith("DEPLOYER_")]
+    ours = [
+        name
+        for name in environment
+        if name in _VARIABLES or name.startswith(("DEPLOYER_", *DECIDING))
+    ]
     variables = (f"{name}={environment[name]}" for name in sorted(ours))
     return _digest(this_code(), *machine, *variables)
 

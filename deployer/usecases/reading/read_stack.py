@@ -18,12 +18,11 @@ from deployer.artefacts.lock_file import lock_path
 from deployer.artefacts.sources.files import DigestCache, content_digest, sha256_of
 from deployer.diagnostics import UNCERTAIN, Diagnostic, Place, Severity, placed
 from deployer.engines.place import abilities_of, machine_inputs, narrowed
-from deployer.engines.registry import Abilities
+from deployer.engines.registry import ENGINES, Abilities
 from deployer.errors import StackError, UsageError
 from deployer.llama.catalogue import TABLE, Catalogue, catalogue, problems_of
 from deployer.llama.known.traps import traps_of
 from deployer.planning.argv import words_by_field
-from deployer.planning.events import Watch, unwatched
 from deployer.planning.facts import DESCRIPTION, HEADER, UPSTREAM, Facts, Pin
 from deployer.planning.graph import (
     architectures_of,
@@ -33,6 +32,7 @@ from deployer.planning.graph import (
     snapshot_notes,
     tag_number,
 )
+from deployer.planning.progress import Watch, unwatched
 from deployer.planning.resources import Graph, Kind
 from deployer.stack.addresses import places_of
 from deployer.stack.checks import unproven
@@ -49,7 +49,7 @@ from deployer.stack.project_root import (
     root_of,
 )
 from deployer.usecases.context.settings import Options, Settings, patches_folder
-from deployer.usecases.reading.prepared import Prepared, look
+from deployer.usecases.reading.prepared import DECIDING, Prepared, look
 from deployer.usecases.reading.weights import refuse_model, refused_models, weighed
 
 if TYPE_CHECKING:
@@ -224,12 +224,6 @@ class Read:
     """New facts, to be written to the lock file."""
 
 
-def _open(stack: Stack) -> Iterator[str]:
-    """Yield what the server offers and no gate of the stack asks for."""
-    if left := unproven(stack):
-        yield f"not proven: {', '.join(left)}; add it to `gates`"
-
-
 def read(
     stack_file: Path,
     settings: Settings,
@@ -263,12 +257,35 @@ def read(
         stack.engine,
         graph,
         loaded.places,
-        (*loaded.notes, *snapshot_notes(stack, abilities), *known.notes, *_open(stack)),
+        (*_notes(loaded, settings, abilities), *known.notes),
         known.size.fits[0] if known.size else None,
         notices,
         look_at_all(seen, loaded, stack_file, settings, facts, graph),
     )
     return Read(prepared, None if same else facts)
+
+
+def _notes(loaded: Loaded, settings: Settings, abilities: Abilities) -> Iterator[str]:
+    """Yield what the user should know though it is not wrong."""
+    yield from loaded.notes
+    if left := unproven(loaded.stack):
+        yield f"not proven: {', '.join(left)}; add it to `gates`"
+    yield from snapshot_notes(loaded.stack, abilities)
+    yield from _not_passed_on(loaded.stack, settings.environment)
+
+
+def _not_passed_on(stack: Stack, environment: Mapping[str, str]) -> Iterator[str]:
+    """Yield the variables of the shell that would decide, and that no server sees."""
+    if ENGINES[stack.engine].abilities.remote:
+        return
+    stated = {*((stack.server.env if stack.server else None) or {})}
+    found = sorted(n for n in environment if n.startswith(DECIDING) and n not in stated)
+    if found:
+        names = ", ".join(f"`{name}`" for name in found)
+        yield (
+            f"set in this shell, and not passed on to llama-server: {names}; write"
+            " `server.env` for what the stack needs"
+        )
 
 
 def _digests(files: Mapping[str, Path]) -> Flat:
@@ -431,7 +448,7 @@ def _digests_of(
     patches: "tuple[Patch, ...]",
     cache: DigestCache,
 ) -> dict[str, str]:
-    """Of the files that a stack names and the lock file stands for."""
+    """Digests of the files that a stack names and the lock file pins."""
     digests = {f"llama_cpp.patches.{patch.name}": patch.digest for patch in patches}
     for it in named_by(loaded.stack):
         if not it.served:

@@ -18,8 +18,8 @@ from deployer.gguf.facts import Facts as Weights
 from deployer.gguf.facts import NoModelError, from_json, to_json
 from deployer.gguf.header import HeaderError
 from deployer.gguf.reading import facts_of_addresses, facts_of_files
-from deployer.planning.events import Watch
 from deployer.planning.facts import HEADER, Facts, Pin, flaw_of
+from deployer.planning.progress import Watch
 from deployer.planning.resources import Kind
 from deployer.stack.fields.model import LlamaCpp, Stack
 from deployer.stack.fields.values import JsonValue
@@ -93,7 +93,7 @@ class Resolver:
 
     @property
     def around(self) -> "trees.Surroundings":
-        """What fetching a source tree needs."""
+        """Settings for fetching a source tree."""
         from deployer.llama.build import trees  # noqa: PLC0415 - as above
 
         downloads = self.store.downloads
@@ -138,7 +138,7 @@ class Resolver:
         return replace(pin, about={**pin.about, HEADER: dict(to_json(facts))})
 
     def _known_header(self, pin: Pin) -> JsonValue:
-        """What the lock file keeps of the header of these very weights, if anything."""
+        """Return the header of these very weights in the lock file, if any."""
         if self.known is None or self.known.identity != pin.identity:
             return None
         kept = self.known.about.get(HEADER)

@@ -1,19 +1,28 @@
-"""What the headers of the weights say about a stack: does it fit, is it known.
+"""The headers of the weights against a stack: does it fit, is it known.
 
 Walking over the vocabulary of a model takes longer than the rest of a plan, and what
 lies in the store does not change: so what was read of it is kept beside it.
+
+From the names in 26 source trees from b6666 to b11434 (``data/models.json``); where
+two neighbours differ, the builds between them are told as uncertain.  A source tree or
+a binary at hand knows better, and is asked first.
 """
 
 import json
+import mmap
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cache
+from enum import StrEnum
+from functools import cache, lru_cache
+from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 from deployer.artefacts import lock_file
+from deployer.artefacts.sources.files import Stamp, stamp_of
 from deployer.artefacts.store import Entry, Store
 from deployer.diagnostics import NOWHERE, Diagnostic, Place, place_of, placed
 from deployer.engines.registry import ENGINES
@@ -28,14 +37,6 @@ from deployer.gguf.facts import (
     to_json,
 )
 from deployer.gguf.memory import Machine, Serving, fit_on, host_memory_needed
-from deployer.llama.known.models import (
-    ARCHITECTURE,
-    PROJECTOR,
-    Known,
-    known_by,
-    known_in_binary,
-    known_in_tree,
-)
 from deployer.planning.facts import HEADER, Pin
 from deployer.planning.facts import Facts as Locked
 from deployer.planning.graph import build_number
@@ -51,12 +52,128 @@ from deployer.stack.fields.server import Server
 from deployer.stack.fields.values import Memory, size_in_bytes
 from deployer.stack.files import named_by
 from deployer.stack.load import Loaded
-from deployer.system.files import read, read_regular, write
+from deployer.system.files import open_regular, read, read_regular, write
 from deployer.usecases.context.settings import Settings
 from deployer.usecases.reading.prepared import this_code
 
 if TYPE_CHECKING:
     from deployer.gguf.choices import Way
+
+
+ARCHITECTURE, PROJECTOR = "architectures", "projectors"
+
+_NAMES = {
+    ARCHITECTURE: (
+        "src/llama-arch.cpp",
+        re.compile(r'\{\s*LLM_ARCH_\w+\s*,\s*"([^"]+)"'),
+    ),
+    PROJECTOR: (
+        "tools/mtmd/clip-impl.h",
+        re.compile(r'\{\s*PROJECTOR_TYPE_\w+\s*,\s*"([^"]+)"'),
+    ),
+}
+_IN_EVERY = b"starcoder2\0"
+"""An architecture of every build: where it is, the table of names is."""
+_LIBRARIES = {ARCHITECTURE: "libllama.*", PROJECTOR: "libmtmd.*"}
+
+
+class Known(StrEnum):
+    """Knowledge of a name on a build."""
+
+    YES = "yes"
+    NO = "no"
+    UNCERTAIN = "uncertain"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Knowledge of a name on a build, and the builds that have it."""
+
+    known: Known
+    since: int | None = None
+    """First build of the table that knows it; None for none."""
+    gone: int | None = None
+    """First build of the table that knows it no more."""
+
+
+class _Table(TypedDict):
+    builds: list[int]
+    names: dict[str, list[int]]
+
+
+def known_by(kind: str, name: str, build: int | None) -> Answer:
+    """Look up an architecture or a type of projector in the table."""
+    table = _tables()[kind]
+    builds = table["builds"]
+    row = table["names"].get(name)
+    if row is None:
+        past = build is None or build > builds[-1]
+        return Answer(Known.UNCERTAIN if past else Known.NO)
+    since, gone = row[0], row[1] if len(row) > 1 else None
+    if build is None:
+        return Answer(Known.UNCERTAIN, since, gone)
+    before = max((other for other in builds if other < since), default=0)
+    if gone is not None and build >= gone:
+        return Answer(Known.NO, since, gone)
+    if build >= since:
+        last = max((b for b in builds if gone is not None and b < gone), default=build)
+        return Answer(Known.YES if build <= last else Known.UNCERTAIN, since, gone)
+    return Answer(Known.NO if build <= before else Known.UNCERTAIN, since, gone)
+
+
+def known_in_tree(kind: str, name: str, tree: Path) -> Known:
+    """Look a name up in a source tree; uncertain where its layout is unknown."""
+    file, pattern = _NAMES[kind]
+    try:
+        text = read_regular(tree / file).decode("utf-8", errors="replace")
+    except OSError:
+        return Known.UNCERTAIN
+    found = set(pattern.findall(text))
+    if not found:
+        return Known.UNCERTAIN
+    return Known.YES if name in found else Known.NO
+
+
+def known_in_binary(kind: str, name: str, binary: Path) -> Known:
+    """Return whether a llama-server or its library holds a text that ends in the name.
+
+    Linkers keep a text inside of a longer one that ends like it, so no more is asked.
+    """
+    wanted = name.encode() + b"\0"
+    looked = False
+    for file in _binaries(kind, binary):
+        try:
+            stamp = stamp_of(file)
+            if _holds(file, stamp, wanted):
+                return Known.YES
+            looked = looked or _holds(file, stamp, _IN_EVERY)
+        except (OSError, ValueError):
+            continue
+    return Known.NO if looked and kind == ARCHITECTURE else Known.UNCERTAIN
+
+
+@lru_cache(maxsize=1024)
+def _holds(file: Path, _stamp: Stamp, wanted: bytes) -> bool:
+    """Return whether a file holds some bytes; searched once for all stacks of a run."""
+    with (
+        open_regular(file) as stream,
+        mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content,
+    ):
+        return content.find(wanted) >= 0
+
+
+def _binaries(kind: str, binary: Path) -> Iterator[Path]:
+    program = binary.resolve()
+    yield program
+    beside = {path.resolve() for path in program.parent.glob(_LIBRARIES[kind])}
+    yield from sorted(beside)
+
+
+@cache
+def _tables() -> dict[str, _Table]:
+    path = files("deployer.llama.known") / "data" / "models.json"
+    content: dict[str, _Table] = json.loads(path.read_text("utf-8"))
+    return content
 
 
 def weights_facts(pin: Pin, key: str, store: Store) -> Facts | None:
@@ -100,8 +217,7 @@ _MOVES_MEMORY = {
 _CGROUP = Path("/sys/fs/cgroup/memory.max")
 
 
-@dataclass(frozen=True, slots=True)
-class Sized:
+class Sized(NamedTuple):
     """A stack as far as memory goes."""
 
     facts: Facts
@@ -268,7 +384,7 @@ _NO_TEMPLATE = (
 
 @dataclass(slots=True)
 class Judged:
-    """What is wrong, and what may be."""
+    """Problems, certain and possible."""
 
     problems: list[Diagnostic] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -424,9 +540,8 @@ def refused_models(loaded: Loaded) -> Iterator[None]:
         ) from error
 
 
-@dataclass(frozen=True, slots=True)
-class Weighed:
-    """What the headers of the weights say about a stack."""
+class Weighed(NamedTuple):
+    """Judge a stack by the headers of the weights."""
 
     size: Sized | None
     """None where they were not read yet."""
@@ -461,7 +576,7 @@ def refuse_model(known: Weighed) -> None:
 
 
 def known_offline(loaded: Loaded, stack_file: Path) -> tuple[str, ...]:
-    """What the lock file alone tells of the model; raises StackError for what is wrong.
+    """Judge the model by the lock file alone; raises StackError for problems.
 
     Nothing is told where the stack asks for other weights than it was locked with.
     """

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deployer.engines.local.snapshot.image import Capability, capability, errors_in
+from deployer.engines.local.snapshot.criu import Capability, capability, errors_in
 from deployer.engines.place import abilities_of, machine_inputs
 
 

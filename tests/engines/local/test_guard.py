@@ -14,8 +14,15 @@ from pathlib import Path
 import pytest
 
 from deployer.engines.local import ports, reuseport
-from deployer.engines.local.supervise import guard
 from deployer.engines.local.supervise.process import Running, wait_for_end
+from deployer.engines.local.supervise.survivors import (
+    __file__,
+    close_port,
+    end_guard,
+    guard_of,
+    guards_in,
+    open_port,
+)
 from tests.cli.project import ROOT
 from tests.engines.local.conftest import Start, until
 
@@ -25,13 +32,13 @@ HOST = "127.0.0.1"
 @pytest.fixture
 def run_dir(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path / "k1"
-    guard.end(tmp_path / "k1")
+    end_guard(tmp_path / "k1")
 
 
 @pytest.fixture
 def guarded(run_dir: Path, port: int, start: Start) -> Running:
     """A server behind a guard."""
-    guard.close(run_dir, HOST, port)
+    close_port(run_dir, HOST, port)
     reuseport.steer(HOST, port, clients=0, gates=1)
     running = start(run_dir=run_dir)
     until(running, lambda: ports.listens(running.pid, port))
@@ -63,8 +70,8 @@ def test_clients_reach_the_guard_alone_and_gates_the_server(
 def test_clients_that_are_let_in_reach_the_server_alone(
     run_dir: Path, port: int
 ) -> None:
-    guard.open_(run_dir, HOST, port)
-    assert guard.guard_of(run_dir) is None
+    open_port(run_dir, HOST, port)
+    assert guard_of(run_dir) is None
     assert Counter(status(port) for _ in range(50)) == {200: 50}
     assert len(ports.listeners(port)) == 1
 
@@ -73,7 +80,7 @@ def test_clients_that_are_let_in_reach_the_server_alone(
 def test_who_waits_while_clients_are_let_in_is_answered(
     run_dir: Path, port: int
 ) -> None:
-    found = guard.guard_of(run_dir)
+    found = guard_of(run_dir)
     assert found is not None
     os.kill(found.pid, signal.SIGSTOP)
     waiting = [http.client.HTTPConnection(HOST, port, timeout=20) for _ in range(5)]
@@ -81,7 +88,7 @@ def test_who_waits_while_clients_are_let_in_is_answered(
         one.request("GET", "/health")
     reuseport.steer(HOST, port, clients=1, gates=1)
     os.kill(found.pid, signal.SIGCONT)
-    guard.end(run_dir)
+    end_guard(run_dir)
     assert [one.getresponse().status for one in waiting] == [503] * 5
     for one in waiting:
         one.close()
@@ -90,21 +97,21 @@ def test_who_waits_while_clients_are_let_in_is_answered(
 def test_a_guard_outlives_the_deployer_and_is_found(run_dir: Path, port: int) -> None:
     script = (
         "import os, sys; from pathlib import Path;"
-        " from deployer.engines.local.supervise import guard;"
-        f" guard.close(Path({str(run_dir)!r}), {HOST!r}, {port});"
+        " from deployer.engines.local.supervise.survivors import close_port;"
+        f" close_port(Path({str(run_dir)!r}), {HOST!r}, {port});"
         " os.kill(os.getpid(), 9)"
     )
     subprocess.run(
         [sys.executable, "-c", script], check=False, env={"PYTHONPATH": str(ROOT)}
     )
     assert status(port) == 503
-    found = guard.guard_of(run_dir)
+    found = guard_of(run_dir)
     assert found is not None
-    assert guard.guards_in(run_dir.parent) == {found.pid}
+    assert guards_in(run_dir.parent) == {found.pid}
 
 
 def test_a_guard_without_a_deployer_and_a_server_ends(tmp_path: Path) -> None:
-    program = Path(guard.__file__).with_name("guard_process.py")
+    program = Path(__file__).with_name("guard_process.py")
     script = (
         "import os, socket, subprocess, sys;"
         " s = socket.create_server(('127.0.0.1', 0));"
@@ -128,10 +135,10 @@ def test_a_guard_without_a_deployer_and_a_server_ends(tmp_path: Path) -> None:
 
 
 def test_ending_twice_is_fine(run_dir: Path, port: int) -> None:
-    guard.close(run_dir, HOST, port)
-    found = guard.guard_of(run_dir)
+    close_port(run_dir, HOST, port)
+    found = guard_of(run_dir)
     assert found is not None
-    guard.end(run_dir)
-    guard.end(run_dir)
+    end_guard(run_dir)
+    end_guard(run_dir)
     assert wait_for_end(found, 0) is not None
     assert ports.listeners(port) == ()

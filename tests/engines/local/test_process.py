@@ -52,7 +52,6 @@ def test_only_what_a_server_needs_is_inherited() -> None:
     assert scrubbed(INHERITED) == {
         "PATH": "/bin",
         "LC_ALL": "C",
-        "NVIDIA_VISIBLE_DEVICES": "0",
     }
 
 
@@ -74,7 +73,6 @@ def test_a_server_gets_its_variables_its_marker_and_an_empty_config(
         "DEPLOYER_SERVER=stack/server@k1",
         "LC_ALL=C",
         "LLAMA_API_KEY=given",
-        "NVIDIA_VISIBLE_DEVICES=0",
         "PATH=/bin",
         f"XDG_CONFIG_HOME={tmp_path / 'k1' / 'no-config'}",
         "bye",

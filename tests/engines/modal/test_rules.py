@@ -245,6 +245,14 @@ def test_the_key_is_in_a_file_of_its_own_and_in_no_command_line() -> None:
     assert '"--api-key"' not in server(PLAIN)
 
 
+def test_variables_of_the_stack_are_given_to_the_server() -> None:
+    text = server(PLAIN.replace("4096", '4096, env: {GGML_X: true, Y: "it\'s"}'))
+    assert "    variables={\n" in text
+    assert '"GGML_X": "1",' in text
+    assert '"Y": "it\'s",' in text
+    assert "variables" not in server(PLAIN)
+
+
 def test_a_server_without_a_key_mentions_none() -> None:
     text = server(PLAIN.replace("auth: {api_key: {secret: llama-api-key}}\n", ""))
     assert "api-key" not in text

@@ -184,7 +184,7 @@ def calls_at_once_do_not_pass(said: Said, because: str) -> None:
 def a_template_without_tools_is_said_to_be_so() -> None:
     because = "the chat template of this model knows no tools, as"
     verdict = check("tools", template("", tools=False), UNCLEAR, because)
-    assert (verdict.applicable, verdict.holds_back) == (False, True)
+    assert (verdict.applicable, verdict.blocks) == (False, True)
     assert [asked.request for asked in verdict.evidence] == ["GET /props"]
 
 

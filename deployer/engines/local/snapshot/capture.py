@@ -20,11 +20,9 @@ from deployer.artefacts.sources.files import DigestCache, ensure_room
 from deployer.artefacts.store import Entry, Store
 from deployer.engines.local.server import Server
 from deployer.engines.local.snapshot import image
+from deployer.engines.local.snapshot.criu import OWN_CLOCK, capability, dump
 from deployer.engines.local.snapshot.image import (
     OTHER_KEY,
-    OWN_CLOCK,
-    capability,
-    dump,
     environment_digest,
     flaw_of,
     machine,

@@ -107,10 +107,10 @@ _CHATS: Final = (
 _TOKENS: Final = 8
 _SECONDS: Final = 120.0
 _ENOUGH_SECONDS: Final = 5.0
-"""What the questions may take together; two are asked in any case."""
+"""Limit of the questions together; two are asked in any case."""
 _LEAST: Final = 2
 _NOISE: Final = 0.001
-"""What a logarithm of a probability may differ by.  While nobody else asked it did not
+"""Tolerance of the logarithm of a probability.  While nobody else asked it did not
 differ at all; beside other requests it did by 0.14, and whole texts did, since what is
 computed together decides how numbers are rounded."""
 _TRIES: Final = 3

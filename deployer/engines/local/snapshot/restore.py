@@ -29,7 +29,7 @@ from deployer.engines.local.ports import established
 from deployer.engines.local.server import Server, wait_healthy
 from deployer.engines.local.snapshot import image
 from deployer.engines.local.snapshot.capture import Snapshots
-from deployer.engines.local.snapshot.image import (
+from deployer.engines.local.snapshot.criu import (
     OWN_PIDS,
     RESTORE_LOG,
     capability,

@@ -125,10 +125,9 @@ _INHERITED: Final = frozenset(
         "TMPDIR",
         "LD_LIBRARY_PATH",
         "XDG_RUNTIME_DIR",
-        "CUDA_VISIBLE_DEVICES",
     }
 )
-_INHERITED_PREFIXES: Final = ("LC_", "NVIDIA_")
+_INHERITED_PREFIXES: Final = ("LC_",)
 
 _FIRST_PAUSE: Final = 0.005
 _LONGEST_PAUSE: Final = 0.1
@@ -197,7 +196,7 @@ def spawn(  # noqa: PLR0913 - one more than the limit, all named at the call
 
 
 def scrubbed(environment: Mapping[str, str]) -> dict[str, str]:
-    """Keep what a server needs: no LLAMA_* options, no tokens, no proxies."""
+    """Keep what a server needs; what decides how it serves is in the stack."""
     return {
         name: value
         for name, value in environment.items()
