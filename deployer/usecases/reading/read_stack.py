@@ -34,7 +34,7 @@ from deployer.planning.graph import (
 from deployer.planning.progress import Watch, unwatched
 from deployer.planning.resources import Graph, Kind
 from deployer.stack.addresses import places_of
-from deployer.stack.checks import flag_notes
+from deployer.stack.checks import flag_notes, unproven
 from deployer.stack.fields.marks import leaves
 from deployer.stack.fields.model import Stack
 from deployer.stack.fields.values import HERE, Flat, Folder
@@ -266,6 +266,8 @@ def read(
 def _notes(loaded: Loaded, settings: Settings, abilities: Abilities) -> Iterator[str]:
     """Yield what the user should know though it is not wrong."""
     yield from loaded.notes
+    if left := unproven(loaded.stack):
+        yield f"not proven: {', '.join(left)}; add it to `gates`"
     yield from snapshot_notes(loaded.stack, abilities)
     yield from _not_passed_on(loaded.stack, settings.environment)
 
