@@ -40,13 +40,15 @@ ROOM = 16
 DRIVER = (13, 0)
 """Newest CUDA that the driver of Modal's hosts speaks (580.95)."""
 _FIRST_FOR_B300 = (13, 1)
+_MAYBE_B300 = frozenset(("B300", "B200+"))
+"""Types that Modal may answer with a B300 (guide/gpu)."""
 
 _OF_A_CLOUD = re.compile(r"[a-z]{2}-[a-z]+-?[0-9]+[a-z]?")
 _ELSEWHERE: Mapping[str, str] = {
-    "llama_cpp.binary": "is a file of this machine, which Modal does not see",
-    "llama_cpp.package": "is a build for this machine",
-    "model.path": "is a file of this machine, which Modal does not see",
-    "model.pypi": "is for the local engine alone",
+    "binary": "is a file of this machine, which Modal does not see",
+    "package": "is a build for this machine",
+    "path": "is a file of this machine, which Modal does not see",
+    "pypi": "is for the local engine alone",
 }
 """Sources that Modal cannot reach or use, and why."""
 
@@ -100,7 +102,7 @@ def notes(stack: "Stack") -> Iterator[str]:
         )
     yield from _crowding(stack)
     cuda = stack.llama_cpp.cuda
-    if cuda and _version(cuda) > DRIVER and "B300" not in _types(stack):
+    if cuda and _version(cuda) > DRIVER and not _MAYBE_B300.intersection(_types(stack)):
         yield (
             f"the driver of Modal's hosts speaks CUDA {DRIVER[0]}.{DRIVER[1]}: a"
             f" toolkit of {cuda} is not promised to run there"
@@ -156,18 +158,19 @@ def _sources(stack: "Stack") -> Iterator[Diagnostic]:
     named = {
         "llama_cpp.binary": stack.llama_cpp.binary,
         "llama_cpp.package": stack.llama_cpp.package,
-        "model.path": stack.model.path,
-        "model.pypi": stack.model.pypi,
     }
+    for above, part in {"model": stack.model, **stack.model.parts}.items():
+        named |= {f"{above}.path": part.path, f"{above}.pypi": part.pypi}
     for path, value in named.items():
         if value is not None:
-            section, _, name = path.partition(".")
+            section, _, name = path.rpartition(".")
             hint = (
                 "leave it out: llama-server is built there, from `llama_cpp.tag`"
                 if section == "llama_cpp"
-                else "write `model.repo` or `model.url`: weights are fetched there"
+                else f"write `{section}.repo` or `{section}.url`: weights are fetched"
+                " there"
             )
-            yield Diagnostic(path, f"`{name}` {_ELSEWHERE[path]}", hint)
+            yield Diagnostic(path, f"`{name}` {_ELSEWHERE[name]}", hint)
     if stack.llama_cpp.source in ("path", "release"):
         source = stack.llama_cpp.source
         what = f"`source: {source}` does not work on Modal: llama-server is built there"
@@ -182,9 +185,13 @@ def _gpu(stack: "Stack") -> Iterator[Diagnostic]:
         hint = 'add `llama_cpp.cuda: "12.8.1"`'
         yield Diagnostic("gpu", what, hint, needs="llama_cpp.cuda")
     cuda = stack.llama_cpp.cuda
-    if cuda and "B300" in _types(stack) and _version(cuda) < _FIRST_FOR_B300:
+    named = next((it for it in _types(stack) if it in _MAYBE_B300), None)
+    if cuda and named is not None and _version(cuda) < _FIRST_FOR_B300:
         what = f"B300 needs CUDA 13.1 or later, and `cuda` is {cuda}"
-        yield Diagnostic("llama_cpp.cuda", what, 'write `cuda: "13.1"`')
+        hint = 'write `cuda: "13.1"`'
+        if named != "B300":
+            what, hint = f"{named} may be a B300: {what}", f"{hint}, or `gpu: B200`"
+        yield Diagnostic("llama_cpp.cuda", what, hint)
 
 
 def _snapshot(stack: "Stack") -> Iterator[Diagnostic]:
