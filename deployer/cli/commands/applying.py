@@ -60,7 +60,7 @@ class _Asked(TypedDict):
     " alone, or refuse.",
 )
 @click.option(
-    "--again", is_flag=True, help="Bring back a release that was rolled back."
+    "--again", is_flag=True, help="Promote again a release that was rolled back."
 )
 @since_option
 @click.option(
@@ -138,7 +138,7 @@ def rollback_command(
     """Promote an earlier release again, after its gates pass.
 
     Without a number: the one before the live release.  Nothing is rebuilt.  The
-    rollback stays: `apply` does not bring back what was rolled back until the stack
+    rollback stays: `apply` does not restore what was rolled back until the stack
     changes, or with `--again`.
 
     \b
