@@ -23,7 +23,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "show": ("planning", "Show a saved plan."),
     "refresh": ("planning", "Report drift between the state and what runs."),
     "apply": ("applying", "Carry out the plan: make, prove with gates, promote."),
-    "render": ("builds", "Show the apps and the command line of a stack."),
+    "render": ("rendering", "Show the apps and the command line of a stack."),
     "status": ("releases", "Show what is live and its condition."),
     "history": ("releases", "List the retained releases, newest first."),
     "report": ("releases", "Report on stacks, releases, gates and latency."),
