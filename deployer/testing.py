@@ -237,8 +237,9 @@ class FakeEngine:
         """Calls that left the traffic of an address without a server."""
         self.diary: list[str] = []
 
-    def preflight(self, nodes: Sequence[Node]) -> None:
+    def preflight(self, nodes: Sequence[Node], live: Collection[Record] = ()) -> None:
         """Fail before anything is made, where told to."""
+        del live
         if "preflight" in self.fails:
             raise EngineError(f"cannot make {len(nodes)} resources")
 

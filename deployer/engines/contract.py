@@ -65,8 +65,12 @@ class Engine(Protocol):
     crash: what is already so is fine.
     """
 
-    def preflight(self, nodes: Sequence[Node]) -> None:
-        """Raise what can be known to fail before anything is made."""
+    def preflight(self, nodes: Sequence[Node], live: Collection[Record] = ()) -> None:
+        """Raise what can be known to fail before anything is made.
+
+        ``live`` is what the state names as serving, which has to be where the new
+        things are going to be.
+        """
         ...
 
     def stage(self, node: Node, needs: Mapping[str, Flat], say: "Say") -> Flat:

@@ -67,7 +67,7 @@ def apply_stack(
         _refuse_again(planned, options, stack_file)
         planned = settled(planned, options.pending)
         engine = settings.engine(planned.plan.engine, stack_file)
-        steps.preflight(engine, steps_of(planned.plan))
+        steps.preflight(engine, steps_of(planned.plan), planned.state)
         if not planned.plan.is_empty and not confirm(planned):
             return None
         if planned.facts is not None:
@@ -213,7 +213,7 @@ def rollback(
         if now:
             gates = tuple(it for it in planned.plan.gates if it in FAST_GATES)
             planned = planned._replace(plan=replace(planned.plan, gates=gates))
-        preflight(found.engine, steps_of(planned.plan))
+        preflight(found.engine, steps_of(planned.plan), found.state)
         if not planned.plan.is_empty and not confirm(planned):
             return None
         cause = f"{ROLLBACK}{release.number}"

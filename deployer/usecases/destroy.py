@@ -13,10 +13,12 @@ from deployer.errors import StateError
 from deployer.planning.events import Say, Talk
 from deployer.planning.resources import Kind
 from deployer.planning.state import Record
+from deployer.planning.steps import steps_of
 from deployer.usecases.apply import Applied, Confirm, carry_out
 from deployer.usecases.context.deployed import Deployed, deployed, locked
 from deployer.usecases.context.gc_roots import only_used_by, users
 from deployer.usecases.context.settings import Settings
+from deployer.usecases.steps import preflight
 
 
 def destroy(
@@ -47,6 +49,7 @@ def destroy(
     ):
         found = deployed(stack_file, settings, name, thoroughly=True)
         planned = found.plan_to({})
+        preflight(found.engine, steps_of(planned.plan), found.state)
         if not planned.plan.is_empty:
             asked.append(confirm(planned))
             if not asked[-1]:

@@ -57,7 +57,7 @@ class World:
     """Artefacts made at the same time."""
 
 
-def preflight(engine: Engine, steps: Sequence[planned.Step]) -> None:
+def preflight(engine: Engine, steps: Sequence[planned.Step], state: State) -> None:
     """Raise what is known to fail, before any question."""
     made: list[Node] = []
     for step in steps:
@@ -68,8 +68,8 @@ def preflight(engine: Engine, steps: Sequence[planned.Step]) -> None:
                 made.append(node)
             case _:
                 pass
-    if made:
-        engine.preflight(made)
+    if made or any(isinstance(step, planned.Retire) for step in steps):
+        engine.preflight(made, state.serving)
 
 
 def apply(

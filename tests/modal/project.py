@@ -235,6 +235,9 @@ def make_source(folder: Path, ready: Path) -> str:
 
 def _committed(tree: Path) -> str:
     """The address of a repository with this tree as the build of the tests."""
+    for name in ("ggml", "common", "tools/server"):  # what makes it llama.cpp
+        (tree / name).mkdir(parents=True)
+        (tree / name / "CMakeLists.txt").touch()
     for words in (
         ("init", "--quiet", "--initial-branch=master"),
         ("add", "--all"),

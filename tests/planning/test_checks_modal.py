@@ -73,7 +73,7 @@ def test_a_container_holds_so_many_gpus(gpu: str, most: int) -> None:
 
 @pytest.mark.parametrize("name", sorted(GPUS))
 def test_every_gpu_may_be_asked_for_up_to_its_limit(name: str) -> None:
-    cuda = "13.1" if name == "B300" else "12.8.1"
+    cuda = "13.1" if name in ("B300", "B200+") else "12.8.1"
     check(gpu=f"{name}:{GPUS[name].most}", llama_cpp={"tag": "b9763", "cuda": cuda})
 
 
@@ -90,6 +90,15 @@ def test_b300_needs_a_new_toolkit() -> None:
         "llama_cpp.cuda: B300 needs CUDA 13.1 or later, and `cuda` is 12.9 | "
         'write `cuda: "13.1"`',
         gpu="B300",
+        llama_cpp={"tag": "b9763", "cuda": "12.9"},
+    )
+
+
+def test_what_may_be_a_b300_needs_the_same() -> None:
+    check(
+        "llama_cpp.cuda: B200+ may be a B300: B300 needs CUDA 13.1 or later, and `cuda`"
+        ' is 12.9 | write `cuda: "13.1"`, or `gpu: B200`',
+        gpu="B200+",
         llama_cpp={"tag": "b9763", "cuda": "12.9"},
     )
 

@@ -68,8 +68,9 @@ class LocalEngine:
 
         return Artefacts(self._place)
 
-    def preflight(self, nodes: Sequence[Node]) -> None:
+    def preflight(self, nodes: Sequence[Node], live: Collection[Record] = ()) -> None:
         """See `Engine.preflight`."""
+        del live
         for node in nodes:
             if node.kind is Kind.SERVER:
                 server = Server(record_of(node, {}), self._place)

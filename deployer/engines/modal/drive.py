@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -39,6 +40,8 @@ from deployer.system.children import MODAL, python_command, variables
 if TYPE_CHECKING:
     import modal
     from modal.types import LogEntry
+
+    from deployer.planning.state import Record
 
 
 SYSTEM: Final = "system"
@@ -275,6 +278,8 @@ def in_our_words(
 
 
 _ENVIRONMENT: Final = "MODAL_ENVIRONMENT"
+WORKSPACE: Final = "workspace"
+"""Output of a record: where it was deployed."""
 _CLOCKS_DIFFER: Final = timedelta(hours=1)
 """Longer than the clocks of a client and of Modal differ."""
 _IMAGE_LINES: Final = 12
@@ -325,6 +330,33 @@ class Account:
                 else:
                     self._client = modal.Client.from_env()
             return self._client
+
+    @cached_property
+    def workspace(self) -> str:
+        """The workspace that the token belongs to; empty where Modal gives no name."""
+        modal = _modal()
+
+        with self.translated("the workspace"):
+            found = modal.Workspace.from_context(client=self.client)
+            return str(found.hydrate().name or "")
+
+    def refuse_elsewhere(self, record: "Record") -> None:
+        """Raise AuthError where a record is of another workspace than the token.
+
+        What is in another workspace cannot be seen, so a stack would be deployed twice
+        and the first one billed unseen.  A record of older deployers names none.
+        """
+        there = record.outputs.get(WORKSPACE)
+        if there in (None, "", self.workspace):
+            return
+        stack = record.address.partition("/")[0]
+        raise AuthError(
+            f"the token is for the Modal workspace `{self.workspace}`, and stack"
+            f" `{stack}` was deployed to `{there}`",
+            hint=f"take a token of `{there}` (`MODAL_PROFILE`, or"
+            f" {' and '.join(TOKEN)}); to move the stack, run `deployer destroy` with"
+            " it first, and then `deployer apply` with yours",
+        )
 
     def require_secret(self, name: str, key: str) -> None:
         """Raise AuthError where a secret, or a key in it, is not there."""

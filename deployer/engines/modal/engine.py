@@ -17,6 +17,7 @@ from deployer.engines.modal import apps
 from deployer.engines.modal.billing import Meter, plain_rate
 from deployer.engines.modal.drive import (
     SYSTEM,
+    WORKSPACE,
     Account,
     Deployed,
     refuse_missing_client,
@@ -310,10 +311,12 @@ class ModalEngine:
         self._artefacts = Artefacts(place, self._meter)
         self._accounts: dict[str | None, Account] = {}
 
-    def preflight(self, nodes: Sequence[Node]) -> None:
+    def preflight(self, nodes: Sequence[Node], live: Collection[Record] = ()) -> None:
         """See `Engine.preflight`: nothing is billed before this has passed."""
         refuse_missing_client()
         self._artefacts.expect(nodes)
+        for record in live:
+            self._there(record)
         checked: set[Account] = set()
         for node in nodes:
             account = self._account(node)
@@ -342,7 +345,8 @@ class ModalEngine:
                 rollout = self._rollout(node, say)
                 if Kind.SNAPSHOT not in node.needs:
                     rollout.try_out(node, needs)
-                return {**outputs_of(node), **rollout.stage(node, needs)}
+                made = {**outputs_of(node), **rollout.stage(node, needs)}
+                return {**made, WORKSPACE: account.workspace}
 
     def update(self, node: Node, record: Record, say: Say) -> None:
         """See `Engine.update`: how many containers there are, and nothing else."""
@@ -400,7 +404,7 @@ class ModalEngine:
 
     def observe(self, record: Record) -> Observation:
         """See `Engine.observe`."""
-        return Seeing(self._account(record)).observe(record)
+        return Seeing(self._there(record)).observe(record)
 
     def servers(
         self, stack: str, known: Collection[str], *, thoroughly: bool
@@ -423,7 +427,7 @@ class ModalEngine:
         """See `Engine.discard`."""
         path = folder_of(record.kind, record.key)
         say(Talk(record.address, f"removes `{path}` from Volume `{apps.VOLUME}`"))
-        self._account(record).remove(apps.VOLUME, path)
+        self._there(record).remove(apps.VOLUME, path)
 
     def versions(self, record: Record) -> Mapping[str, str]:
         """See `Engine.versions`."""
@@ -433,10 +437,18 @@ class ModalEngine:
 
     def logs(self, record: Record, *, lines: int, follow: bool) -> Iterator[str]:
         """See `Engine.logs`."""
-        return Seeing(self._account(record)).logs(record, lines=lines, follow=follow)
+        return Seeing(self._there(record)).logs(record, lines=lines, follow=follow)
 
     def _rollout(self, thing: Node | Record, say: Say) -> Rollout:
-        return Rollout(self._account(thing), self._place.folder, self._meter, say)
+        there = self._there(thing) if isinstance(thing, Record) else None
+        account = there or self._account(thing)
+        return Rollout(account, self._place.folder, self._meter, say)
+
+    def _there(self, record: Record) -> Account:
+        """The account of a record; raises AuthError where it is of another one."""
+        account = self._account(record)
+        account.refuse_elsewhere(record)
+        return account
 
     def _account(self, thing: Node | Record) -> Account:
         """The account, in the environment that the thing was made for."""

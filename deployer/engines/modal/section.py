@@ -40,6 +40,8 @@ ROOM = 16
 DRIVER = (13, 0)
 """Newest CUDA that the driver of Modal's hosts speaks (580.95)."""
 _FIRST_FOR_B300 = (13, 1)
+_MAYBE_B300 = frozenset(("B300", "B200+"))
+"""Types that Modal may answer with a B300 (guide/gpu)."""
 
 _OF_A_CLOUD = re.compile(r"[a-z]{2}-[a-z]+-?[0-9]+[a-z]?")
 _ELSEWHERE: Mapping[str, str] = {
@@ -100,7 +102,7 @@ def notes(stack: "Stack") -> Iterator[str]:
         )
     yield from _crowding(stack)
     cuda = stack.llama_cpp.cuda
-    if cuda and _version(cuda) > DRIVER and "B300" not in _types(stack):
+    if cuda and _version(cuda) > DRIVER and not _MAYBE_B300.intersection(_types(stack)):
         yield (
             f"the driver of Modal's hosts speaks CUDA {DRIVER[0]}.{DRIVER[1]}: a"
             f" toolkit of {cuda} is not promised to run there"
@@ -182,9 +184,13 @@ def _gpu(stack: "Stack") -> Iterator[Diagnostic]:
         hint = 'add `llama_cpp.cuda: "12.8.1"`'
         yield Diagnostic("gpu", what, hint, needs="llama_cpp.cuda")
     cuda = stack.llama_cpp.cuda
-    if cuda and "B300" in _types(stack) and _version(cuda) < _FIRST_FOR_B300:
+    named = next((it for it in _types(stack) if it in _MAYBE_B300), None)
+    if cuda and named is not None and _version(cuda) < _FIRST_FOR_B300:
         what = f"B300 needs CUDA 13.1 or later, and `cuda` is {cuda}"
-        yield Diagnostic("llama_cpp.cuda", what, 'write `cuda: "13.1"`')
+        hint = 'write `cuda: "13.1"`'
+        if named != "B300":
+            what, hint = f"{named} may be a B300: {what}", f"{hint}, or `gpu: B200`"
+        yield Diagnostic("llama_cpp.cuda", what, hint)
 
 
 def _snapshot(stack: "Stack") -> Iterator[Diagnostic]:

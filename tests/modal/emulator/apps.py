@@ -31,7 +31,7 @@ class Apps(Service):
 
     @rpc
     async def WorkspaceNameLookup(self, _request: Any) -> Any:
-        return pb.WorkspaceNameLookupResponse(username="tests")
+        return pb.WorkspaceNameLookupResponse(username=self.cloud.faults.workspace)
 
     @rpc
     async def WorkspaceBillingRates(self, _request: Any) -> Any:

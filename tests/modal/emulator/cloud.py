@@ -212,6 +212,8 @@ class Faults:
     """How long a container waits for a machine (guide/gpu: availability)."""
     lazy_rolling: bool = False
     """A rollout starts no container by itself, only for inputs that find no room."""
+    workspace: str = "tests"
+    """Name of the workspace that every token belongs to."""
     staged: str = "offered"
     """Whether staged deployments are `offered`, `refused`, or `ignored` (published
     at once, as a server does that does not know the field)."""
