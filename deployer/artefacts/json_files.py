@@ -59,7 +59,7 @@ class NewerError(ValueError):
         self.version = version
 
 
-def text_of(version: int, value: "DataclassInstance") -> str:
+def text_of(version: int, value: "DataclassInstance | Mapping[str, object]") -> str:
     """Return the one text of a dataclass: version first, then by name, ASCII only.
 
     Raises ValueError for a number that JSON does not know.

@@ -25,7 +25,7 @@ from deployer.planning.facts import (
 from deployer.planning.resources import Kind, StackName, digest
 from deployer.stack.fields.marks import leaves, marks_at
 from deployer.stack.fields.model import Stack
-from deployer.stack.fields.values import Effect, Flat, JsonValue
+from deployer.stack.fields.values import Effect, Flat, JsonValue, role_of
 from deployer.stack.project_root import leads_out
 from deployer.system.file_modes import users_mode
 from deployer.system.files import guarded, read_regular, replace_file
@@ -34,7 +34,7 @@ _VERSION = 1
 _SUFFIX = ".lock.json"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Content(Facts):
     """The content of a lock file."""
 
@@ -50,8 +50,8 @@ class Moved:
     """None where it was not set."""
     today: JsonValue
     """None where it is not set."""
-    artefact: Kind
-    """Which of build and weights has to be resolved again; else the server."""
+    artefact: str
+    """The role of what has to be resolved again: the build, weights, or the server."""
 
 
 def lock_path(stack_file: Path) -> Path:
@@ -91,9 +91,7 @@ def write(path: Path, facts: Facts, stack_name: str) -> None:
 
     Raises UsageError where it cannot be written; the old one is still there then.
     """
-    text = text_of(
-        _VERSION, _Content(facts.build, facts.weights, facts.inputs, stack_name)
-    )
+    text = _text(facts, stack_name)
     try:
         with guarded(path.parent):
             replace_file(path, text.encode(), mode=users_mode())
@@ -105,7 +103,15 @@ def digest_of(facts: Facts | None) -> str:
     """The digest of facts; empty where there are none."""
     if facts is None:
         return ""
-    return hashlib.sha256(text_of(_VERSION, facts).encode()).hexdigest()
+    return hashlib.sha256(_text(facts).encode()).hexdigest()
+
+
+def _text(facts: Facts, stack_name: str = "") -> str:
+    """Return the content of a lock file; what a stack has not is not in it."""
+    beside = {"beside": facts.beside} if facts.beside else {}
+    named = {"stack": stack_name} if stack_name else {}
+    pins = {"build": facts.build, "weights": facts.weights, **beside}
+    return text_of(_VERSION, {**pins, "inputs": facts.inputs, **named})
 
 
 def inputs_of(stack: Stack, digests: Mapping[str, str]) -> Flat:
@@ -137,14 +143,13 @@ def pins_same(one: Facts | None, other: Facts) -> bool:
 
 
 def _bare(facts: Facts) -> Facts:
-    parts = (facts.build, facts.weights)
-    build, weights = (
-        replace(
-            pin, about={k: v for k, v in pin.about.items() if k not in _READ_FROM_IT}
-        )
-        for pin in parts
-    )
-    return replace(facts, build=build, weights=weights)
+    bare = {role: _without_words(pin) for role, pin in facts.by_role.items()}
+    return Facts.of(bare, facts.inputs)
+
+
+def _without_words(pin: Pin) -> Pin:
+    about = {k: v for k, v in pin.about.items() if k not in _READ_FROM_IT}
+    return replace(pin, about=about)
 
 
 _READ_FROM_IT = (HEADER, DESCRIPTION)
@@ -156,32 +161,32 @@ def _same(one: JsonValue, other: JsonValue) -> bool:
     return digest(one) == digest(other)
 
 
-def _artefact_of(path: str) -> Kind:
+def _artefact_of(path: str) -> str:
     """The artefact a field decides about, by what a change of it costs."""
     match marks_at(Stack, path).effect:
         case Effect.FETCH:
-            return Kind.WEIGHTS
+            return role_of(path)
         case Effect.BUILD:
             return Kind.BUILD
         case _:
             return Kind.SERVER
 
 
-def refuse_other(path: Path, stack: Stack, kind: Kind, pin: Pin) -> None:
+def refuse_other(path: Path, stack: Stack, role: str, pin: Pin) -> None:
     """Raise UsageError where a pin of a lock file is not what the stack asks for."""
-    if other := other_than(stack, kind, pin):
+    if other := other_than(stack, role, pin):
         raise UsageError(
-            f"`{path}` does not belong to the stack: in `{kind}` {other}",
+            f"`{path}` does not belong to the stack: in `{role}` {other}",
             hint=f"`{_again(path)}` resolves it again; compare the two files before",
         )
 
 
-def _facts(content: JsonValue) -> Facts:
-    found = decoded(_Content, content)
-    for kind, pin in ((Kind.BUILD, found.build), (Kind.WEIGHTS, found.weights)):
-        if flaw := flaw_of(kind, pin):
-            raise FormError(f"in `{kind}` {flaw}")
-    return Facts(found.build, found.weights, found.inputs)
+def _facts(content: dict[str, JsonValue]) -> Facts:
+    found = decoded(_Content, {"beside": {}, **content})
+    for role, pin in found.by_role.items():
+        if flaw := flaw_of(role, pin):
+            raise FormError(f"in `{role}` {flaw}")
+    return Facts(found.build, found.weights, found.inputs, found.beside)
 
 
 def _again(path: Path) -> str:

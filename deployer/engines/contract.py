@@ -222,7 +222,7 @@ def pin_of(node: Node) -> Pin:
             "about": dict(about),
         }:
             pin = Pin(source, identity, where, about)
-            if flaw := flaw_of(node.kind, pin):
+            if flaw := flaw_of(node.role, pin):
                 raise EngineError(
                     f"the pin of `{node.address}` is not one of ours: {flaw}",
                     hint="run `deployer lock STACK --upgrade`, then plan again",

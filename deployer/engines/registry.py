@@ -24,6 +24,8 @@ class Abilities(NamedTuple):
     """A captured process may have the model file mapped."""
     gpus_in_snapshot: int | None = None
     """Most GPUs of a container whose memory is captured; None: no limit."""
+    swaps_adapters: bool = False
+    """The strength of a LoRA adapter changes while the server runs."""
     why_not: str = ""
     """Why this machine takes no snapshots, where the engine as such could."""
     hint: str = ""
@@ -93,7 +95,7 @@ ENGINES: dict[str, EngineInfo] = {
     "local": EngineInfo(
         engine="deployer.engines.local.engine:LocalEngine",
         section="deployer.engines.local.section:Local",
-        abilities=Abilities(snapshots=True),
+        abilities=Abilities(snapshots=True, swaps_adapters=True),
         render="deployer.engines.local.rendering:render_stack",
         checks="deployer.engines.local.section:checks",
         templates={

@@ -145,11 +145,28 @@ class Projector:
 
 
 @dataclass(frozen=True, slots=True)
+class Adapter:
+    """A LoRA adapter, or a control vector."""
+
+    size: int
+    architecture: str = ""
+    """Of the model that it was made for; empty where the file does not say."""
+
+
+Part = Model | Projector | Adapter
+"""What the file of one role is."""
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
-    """The model of a stack, and its projector."""
+    """The model of a stack, and the weights beside it."""
 
     model: Model
     projector: Projector | None = None
+    draft: Model | None = None
+    """Drafts tokens for the model."""
+    beside: tuple[tuple[str, int], ...] = ()
+    """Bytes of adapters, control vectors and a vocoder, by role."""
 
 
 class NoModelError(SourceError):
@@ -183,9 +200,13 @@ def model_of(headers: Sequence[Header]) -> Model:
     """The model in the parts of one file; raises HeaderError, NoModelError."""
     first = headers[0]
     _refuse_parts(headers)
-    name = first.architecture
     tensors = [tensor for header in headers for tensor in header.tensors]
     _refuse_others(first, tensors, complete=all(it.complete for it in headers))
+    return _model_in(headers, tensors)
+
+
+def _model_in(headers: Sequence[Header], tensors: Sequence[Tensor]) -> Model:
+    first, name = headers[0], headers[0].architecture
     keys = _Keys(first, name)
     layers = keys.number("block_count")
     if layers > MOST_LAYERS:
@@ -267,6 +288,75 @@ def projector_of(header: Header) -> Projector:
     )
 
 
+def part_of(role: str, headers: Sequence[Header]) -> Part:
+    """The weights of a role beside the model; raises NoModelError for another kind."""
+    first = headers[0]
+    kind, name = first.text("general.type"), first.architecture
+    match role.partition("-")[0]:
+        case "mmproj":
+            return projector_of(first)
+        case "lora":
+            if kind != "adapter":
+                raise NoModelError(f"the file is no LoRA adapter but {_kind(first)}")
+            return Adapter(first.size or 0, name)
+        case "control":
+            named = any(it.name.startswith("direction.") for it in first.tensors)
+            if name != "controlvector" and not named:
+                raise NoModelError(f"the file is no control vector but {_kind(first)}")
+            return Adapter(first.size or 0, first.text("controlvector.model_hint"))
+        case _:
+            if kind not in ("", "model") or name in ("", PROJECTOR):
+                raise NoModelError(f"the file is no model but {_kind(first)}")
+            _refuse_parts(headers)
+            return _model_in(headers, [it for one in headers for it in one.tensors])
+
+
+def _kind(header: Header) -> str:
+    """What a file says that it is."""
+    kind = header.text("general.type") or "model"
+    article = "an" if kind[0] in "aeiou" else "a"
+    name = header.architecture
+    return f"{article} {kind}" + (f" of architecture `{name}`" if name else "")
+
+
+_HEADS: Mapping[str, tuple[str, ...]] = {
+    "eagle3": ("draft-eagle3",),
+    "dflash": ("draft-dflash", "draft-dspark"),
+}
+
+
+def draft_types(model: Model) -> tuple[str, ...]:
+    """The types of speculative decoding that a draft is made for; empty: not known."""
+    if model.architecture.endswith("-assistant"):
+        return ("draft-mtp",)
+    return _HEADS.get(model.architecture, ())
+
+
+def part_to_json(part: Part) -> Flat:
+    """A part as the lock file keeps it."""
+    return {_NAMES[type(part)]: as_json(part)}
+
+
+def part_from_json(content: JsonValue) -> Part | None:
+    """A part from a lock file; None for what an other version wrote, or nobody."""
+    for kind, name in _NAMES.items():
+        if isinstance(content, dict) and name in content:
+            try:
+                found: Part = kind(**_values(content[name], kind))
+            except (KeyError, TypeError):
+                return None
+            large = isinstance(found, Model) and found.block_count > MOST_LAYERS
+            return None if large else found
+    return None
+
+
+_NAMES: Mapping[type[Part], str] = {
+    Model: "model",
+    Projector: "mmproj",
+    Adapter: "adapter",
+}
+
+
 def to_json(facts: Facts) -> Flat:
     """Facts as the lock file keeps them: what differs from nothing at all."""
     return {
@@ -275,8 +365,8 @@ def to_json(facts: Facts) -> Flat:
     }
 
 
-def as_json(thing: Model | Projector) -> dict[str, JsonValue]:
-    """A model or a projector by its fields; those with their default are left out."""
+def as_json(thing: Part) -> dict[str, JsonValue]:
+    """A part by its fields; those with their default are left out."""
     found: dict[str, JsonValue] = {}
     for field in fields(thing):
         value = getattr(thing, field.name)

@@ -14,10 +14,10 @@ llama-server allocates in ``tests/gguf/test_memory_real.py``.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from deployer.gguf.facts import Facts, Model, PerLayer
+from deployer.gguf.facts import Facts, Model, PerLayer, draft_types
 from deployer.gguf.header import CACHE_BITS
 from deployer.planning.plan import Fit, Parts
 
@@ -51,8 +51,23 @@ class Serving:
     n_cpu_moe: int = 0
     cache_ram: int | None = None
     ctx_checkpoints: int | None = None
+    draft_gpu_layers: int | None = None
+    draft_cpu_moe: int = 0
+    draft_cache_k: str | None = None
+    draft_cache_v: str | None = None
     untold: tuple[str, ...] = ()
     """Options that place memory in a way that is not computed."""
+
+    @property
+    def of_draft(self) -> "Serving":
+        """The options that its draft is served with: for the context of all slots."""
+        return replace(
+            self,
+            cache_type_k=self.draft_cache_k,
+            cache_type_v=self.draft_cache_v,
+            n_gpu_layers=self.draft_gpu_layers,
+            n_cpu_moe=self.draft_cpu_moe,
+        )
 
     @property
     def slots(self) -> int:
@@ -434,6 +449,9 @@ def _on_gpu(facts: Facts, serving: Serving, count: int) -> Iterator[tuple[str, i
     yield "compute", compute_size(model, serving) * count
     if facts.projector and serving.mmproj_offload:
         yield "mmproj", facts.projector.size
+    if facts.draft is not None:
+        yield "draft", _drafting(_on_gpu(Facts(facts.draft), serving.of_draft, count))
+    yield from facts.beside
     yield "context", CUDA_CONTEXT * count
     yield "margin", MARGIN * count
 
@@ -453,6 +471,8 @@ def _beside(facts: Facts, serving: Serving) -> Iterator[tuple[str, int]]:
     yield "output", output_size(model, serving)
     if facts.projector and not serving.mmproj_offload:
         yield "mmproj", facts.projector.size
+    if facts.draft is not None:
+        yield "draft", _drafting(_beside(Facts(facts.draft), serving.of_draft))
     yield "process", PROCESS + CUDA_PROCESS
 
 
@@ -465,7 +485,16 @@ def _on_host(facts: Facts, serving: Serving) -> Iterator[tuple[str, int]]:
     yield "output", output_size(model, serving)
     if facts.projector:
         yield "mmproj", facts.projector.size
+    if facts.draft is not None:
+        yield "draft", _drafting(_on_host(Facts(facts.draft), serving.of_draft))
+    yield from facts.beside
     yield "process", PROCESS
+
+
+def _drafting(parts: Iterator[tuple[str, int]]) -> int:
+    """Bytes of a draft: its weights, its cache for every slot, and what it computes."""
+    once = ("context", "margin", "process")
+    return sum(size for name, size in parts if name not in once)
 
 
 def _gpu_weights(model: Model, serving: Serving, split: _Split) -> int:
@@ -503,6 +532,9 @@ def _unsure(facts: Facts, serving: Serving, machine: Machine) -> Iterator[str]:
     yield from serving.untold
     if reason := untold_cache(model):
         yield reason
+    if facts.draft is not None and draft_types(facts.draft):
+        name = facts.draft.architecture
+        yield f"the cache of a draft of architecture `{name}` is an estimate"
     if machine.gpus and not model.layer_bytes:
         yield "the tensors were not read: all weights count as in GPU memory"
     if serving.prompt_cache is None:

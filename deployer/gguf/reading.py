@@ -20,8 +20,10 @@ from deployer.gguf.facts import (
     Facts,
     Model,
     NoModelError,
+    Part,
     Projector,
     model_of,
+    part_of,
     projector_of,
 )
 from deployer.gguf.header import (
@@ -203,6 +205,23 @@ def facts_of_addresses(
         model_in([opens(url) for url in model]),
         None if mmproj is None else projector_in(*opens(mmproj)),
     )
+
+
+def part_in_files(role: str, files: Sequence[Path]) -> Part:
+    """The weights of a role in files here; raises HeaderError, NoModelError."""
+    return _part_in(role, [(partial(local, path), path.name) for path in files])
+
+
+def part_in_addresses(role: str, urls: Sequence[str], *, token: str = "") -> Part:
+    """The same behind addresses; raises SourceError as well."""
+    opens = [(partial(remote, url, token=token), shown(url)) for url in urls]
+    return _part_in(role, opens)
+
+
+def _part_in(role: str, parts: Sequence[tuple[Opens, str]]) -> Part:
+    headers = [header_in(opens, name) for opens, name in parts]
+    with _named(parts[0][1]):
+        return part_of(role, headers)
 
 
 def model_in(parts: Sequence[tuple[Opens, str]]) -> Model:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import (
     Callable,
     Container,
@@ -11,13 +12,23 @@ from collections.abc import (
     Sequence,
 )
 from itertools import pairwise
-from typing import Any
+from typing import Any, Final
 
 from deployer.runtime.warmup import Request
-from deployer.stack.fields.marks import Leaf
-from deployer.stack.fields.values import TEMPLATE_ENDING, Flag, JsonValue, Unit, seconds
+from deployer.stack.fields.marks import Leaf, fields_of
+from deployer.stack.fields.server import Drafting
+from deployer.stack.fields.values import (
+    TEMPLATE_ENDING,
+    Flag,
+    Flat,
+    JsonValue,
+    Unit,
+    role_of,
+    seconds,
+)
 from deployer.stack.files import FLAGS, is_pair, option_file, sign_between
 
+SPECULATIVE: Final = "server.speculative.type"
 _LOAD_MODE = "--load-mode"
 _LOAD_MODES = {
     frozenset({"mmap", "mlock"}): "mmap+mlock",
@@ -47,7 +58,8 @@ def command_line(  # noqa: PLR0913 - every part that an engine decides, by name
     words: Iterable[str],
     *,
     model: str,
-    mmproj: str | None,
+    beside: Mapping[str, str],
+    scales: Mapping[str, float],
     files: Callable[[str], str],
     host: str,
     port: int,
@@ -56,16 +68,62 @@ def command_line(  # noqa: PLR0913 - every part that an engine decides, by name
 ) -> tuple[str, ...]:
     """Return the whole command line of llama-server; what the engine owns wins.
 
-    ``files`` says where a file of the stack lies, by the name that it has there.  The
-    one builder of what `render` prints, a dry run tries, and an engine starts.
+    ``beside`` has the file of each role of weights beside the model, ``scales`` the
+    strength of adapters and vectors; ``files`` says where a file of the stack lies, by
+    the name that it has there.  The one builder of what `render` prints, a dry run
+    tries, and an engine starts.
     """
     argv = [program, *_with_files([*words], files)]
     argv += ["--model", model]
-    argv += ["--mmproj", mmproj] if mmproj is not None else []
+    argv += _weights_beside(beside, scales)
     argv += ["--host", host, "--port", str(port)]
     argv += ["--reuse-port"] if reuse_port else []
     argv += ["--api-key-file", key_file] if key_file is not None else []
     return tuple(argv)
+
+
+_OPTION_OF: Final[Mapping[str, str]] = {
+    "mmproj": "--mmproj",
+    "draft": "--model-draft",
+    "vocoder": "--model-vocoder",
+    "lora": "--lora-scaled",
+    "control-vectors": "--control-vector-scaled",
+}
+"""The option of each role, as every build of b8646 to b11434 that has it knows it."""
+SCALE: Final = ".scale"
+"""Ends the path of a field that says how strongly a file is applied."""
+SCALES: Final = "scales"
+"""Where the spec of a server holds those that are captured in its snapshot."""
+
+
+def scales_of(fields: Flat, spec: Flat) -> dict[str, float]:
+    """The strength of each adapter and vector of a server, by role."""
+    captured = spec.get(SCALES)
+    stated = {**(captured if isinstance(captured, dict) else {}), **fields}
+    found = {p: v for p, v in stated.items() if p.endswith(SCALE)}
+    return {role_of(path): float(str(value)) for path, value in found.items()}
+
+
+def _weights_beside(
+    beside: Mapping[str, str], scales: Mapping[str, float]
+) -> Iterator[str]:
+    """The options of the weights beside the model; several adapters are one value."""
+    for name, option in _OPTION_OF.items():
+        if name in beside:
+            yield from (option, beside[name])
+        if several := _numbered(name, beside):
+            files = (f"{beside[it]}:{scales.get(it, 1.0):g}" for it in several)
+            yield from (option, ",".join(files))
+
+
+def adapters_of(roles: Iterable[str]) -> list[str]:
+    """The roles of the LoRA adapters, in the order of their ids in llama-server."""
+    return _numbered("lora", roles)
+
+
+def _numbered(name: str, roles: Iterable[str]) -> list[str]:
+    found = [it for it in roles if re.fullmatch(rf"{name}-[0-9]+", it)]
+    return sorted(found, key=lambda it: int(it.rpartition("-")[2]))
 
 
 def _with_files(words: list[str], files: Callable[[str], str]) -> list[str]:
@@ -87,11 +145,13 @@ def words_by_field(
     """The same, with the path of the field that each group of words comes from."""
     typed: list[tuple[str, tuple[str, ...]]] = []
     free: list[tuple[str, tuple[str, ...]]] = []
-    for leaf in leaves:
+    every = [*leaves]
+    drafts = next((str(it.value) for it in every if it.path == SPECULATIVE), "")
+    for leaf in every:
         if leaf.path.startswith(FLAGS):
             name = leaf.path.removeprefix(FLAGS)
             free.append((leaf.path, tuple(_free(name, leaf.value))))
-        elif flag := flag_on(leaf.marks.flags, build, known):
+        elif flag := flag_on(leaf.marks.flags, build, known, drafts):
             typed.append((leaf.path, tuple(_typed(flag, leaf))))
     return (*_united(typed), *free)
 
@@ -102,18 +162,37 @@ def is_word(leaf: Leaf) -> bool:
 
 
 def flag_on(
-    flags: Sequence[Flag], build: int | None, known: Container[str] = ()
+    flags: Sequence[Flag],
+    build: int | None,
+    known: Container[str] = (),
+    drafts: str = "",
 ) -> Flag | None:
-    """The spelling of an option on a build of llama.cpp.
+    """The spelling of an option on a build, for a type of speculative decoding.
 
     The ranges that the fields state decide, unless the build states that it takes
     another of the spellings and not this one.
     """
     number = NEWEST if build is None else build
-    chosen = next((f for f in flags if f.since <= number <= f.until), None)
+    fit = [f for f in flags if not f.types or drafts in f.types]
+    chosen = next((f for f in fit if f.since <= number <= f.until), None)
     if chosen is not None and chosen.name.split()[0] in known:
         return chosen
-    return next((f for f in flags if f.name.split()[0] in known), chosen)
+    others = (f for f in fit if f.name.split()[0] in known)
+    # With one spelling there is no other: the option is left out on such a build.
+    return next(others, chosen) if len(fit) > 1 else chosen
+
+
+def respelled(option: str, build: int, drafts: str) -> tuple[str, ...]:
+    """The name on a build of an option whose successor depends on what drafts.
+
+    None where the option has one successor for all, or the type is not known.
+    """
+    for field in fields_of(Drafting).values():
+        mine = [flag for flag in field.flags if drafts in flag.types]
+        if any(flag.name == option for flag in mine):
+            found = flag_on(mine, build, drafts=drafts)
+            return () if found is None else (found.name,)
+    return ()
 
 
 def _united(

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
 from deployer.planning.plan import Action, Change, Plan
-from deployer.planning.resources import Kind
+from deployer.planning.resources import Kind, Node
 from deployer.stack.fields.values import Flat, JsonValue, seconds, size_in_bytes
 
 GPU_CORES: Final = 4.0
@@ -159,8 +159,10 @@ def _parts(
         work = pace.build if fields.get("llama_cpp.cuda") else pace.build_cpu
         taken = pace.prepare + work / BUILD_CORES
         yield "build", taken * _plain(BUILD_CORES, BUILD_MEMORY, prices)
-    if _is_made(plan.change(Kind.WEIGHTS)):
-        yield "fetch", size / pace.download * _plain(FETCH_CORES, FETCH_MEMORY, prices)
+    weights = [it for it in plan.changes if it.kind is Kind.WEIGHTS and _is_made(it)]
+    if weights:
+        new = sum(_size_of(it.after) for it in weights if it.after is not None)
+        yield "fetch", new / pace.download * _plain(FETCH_CORES, FETCH_MEMORY, prices)
     server = plan.change(Kind.SERVER)
     gates = len(plan.gates) * pace.gate
     window = _window(fields)
@@ -208,9 +210,13 @@ def _asked(plan: Plan) -> set[str]:
 
 
 def _size(plan: Plan) -> int:
-    """Return the bytes of the weights; 0 where unknown."""
-    change = plan.change(Kind.WEIGHTS)
-    about = change.after.spec.get("about") if change and change.after else None
+    """Return the bytes of all weights, as far as they are known."""
+    wanted = [c.after for c in plan.changes if c.kind is Kind.WEIGHTS and c.after]
+    return sum(map(_size_of, wanted))
+
+
+def _size_of(node: Node) -> int:
+    about = node.spec.get("about")
     return _whole(about.get("size")) if isinstance(about, dict) else 0
 
 

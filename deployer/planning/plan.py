@@ -85,7 +85,7 @@ class Reason:
     calls_for: Action
     cause: Cause
     path: str = ""
-    """Field path, or the kind of resource that is needed."""
+    """Field path, or the role of the resource that is needed."""
     before: JsonValue = None
     after: JsonValue = None
     detail: str = ""
@@ -103,6 +103,11 @@ class Change:
     after: Node | None
     ready: bool = False
     """An earlier run has made it already; only the promotion is missing."""
+
+    @property
+    def role(self) -> str:
+        """See `Node.role`."""
+        return self.address.partition("/")[2]
 
     @property
     def action(self) -> Action:
@@ -317,10 +322,17 @@ def _reasons(
         replace(reason, calls_for=_calls_for(reason, Action.REPLACE))
         for reason in differences
     ]
-    causes = (*needs, *fields)
+    causes = (*needs, *map(_restarting, fields))
     if all(reason.calls_for < Action.REPLACE for reason in causes):
         yield _respelled(node, record) or Reason(Action.REPLACE, Cause.RECIPE)
     yield from causes
+
+
+def _restarting(reason: Reason) -> Reason:
+    """A field that changes in place elsewhere, and here with the key alone."""
+    if reason.cause is Cause.FIELD and _marks(reason.path).ability:
+        return replace(reason, calls_for=Action.REPLACE)
+    return reason
 
 
 def _respelled(node: Node, record: Record) -> Reason | None:

@@ -26,12 +26,14 @@ class Kind(StrEnum):
 StackName: TypeAlias = Annotated[str, STACK, "the name of a stack"]
 EngineName: TypeAlias = Annotated[str, WORD, "the name of an engine"]
 Address: TypeAlias = Annotated[str, ADDRESS, "the address of a resource"]
-"""A stack and a kind, ``gemma4-prod/build``: it names folders."""
+"""A stack and a role, ``gemma4-prod/build``: it names folders."""
 Key: TypeAlias = Annotated[str, KEY, "the key of a resource"]
-Needs: TypeAlias = Mapping[Annotated[str, re.compile("|".join(Kind)), "a kind"], Key]
-"""Keys of what a resource is made from, by kind."""
+Needs: TypeAlias = Mapping[Annotated[str, WORD, "a role"], Key]
+"""Keys of what a resource is made from, by role."""
 StackFile: TypeAlias = Annotated[str, re.compile(r"[^\x00-\x1f\x7f]*"), "a path"]
 
+MODEL_ROLE = Kind.WEIGHTS.value
+"""The role of the model itself among the weights of a stack."""
 LOCK = "lock."
 """Prefix of the fields that come from the lock file."""
 
@@ -49,6 +51,11 @@ class Node:
     spec: Flat
     """Needed by the engine to make it, beside the fields."""
 
+    @property
+    def role(self) -> str:
+        """The kind, or of weights beside the model what they are for (`draft`)."""
+        return self.address.partition("/")[2]
+
 
 Graph = Mapping[str, Node]
 """Nodes by address, each after what it needs."""
@@ -64,7 +71,7 @@ def key_of(
 
     ``recipe`` is the version of the code that turns this kind into something real;
     it is raised when that code starts to make something else of the same content.
-    ``needs`` holds the keys of what the resource is made from, by kind.
+    ``needs`` holds the keys of what the resource is made from, by role.
     """
     return digest(
         {"kind": kind, "recipe": recipe, "content": dict(content), "needs": dict(needs)}

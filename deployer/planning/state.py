@@ -48,6 +48,11 @@ class Record:
     spec: Flat
     outputs: Flat = field(default_factory=dict)
 
+    @property
+    def role(self) -> str:
+        """See `Node.role`."""
+        return self.address.partition("/")[2]
+
     def is_same_thing(self, other: "Record | Node") -> bool:
         """An engine finds a thing by its address and its key alone."""
         return (self.address, self.key) == (other.address, other.key)
@@ -144,12 +149,12 @@ class State:
         return next(found, None)
 
     def outputs_of(self, needs: Mapping[str, str]) -> Mapping[str, Flat]:
-        """The outputs of what is needed, by kind, as far as the state knows them."""
+        """The outputs of what is needed, by role, as far as the state knows them."""
         made = (*self.made.values(), *self.live.values())
         return {
-            record.kind.value: record.outputs
+            record.role: record.outputs
             for record in reversed(made)
-            if needs.get(record.kind.value) == record.key
+            if needs.get(record.role) == record.key
         }
 
     def begin(self, begun: Begun, record: Record) -> "State":

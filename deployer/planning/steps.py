@@ -128,12 +128,13 @@ def _leftovers(plan: Plan) -> Iterator[Step]:
 
 def _forward(plan: Plan) -> Iterator[Step]:
     nodes = tuple(c.after for c in plan.changes if c.after is not None)
-    new = {
-        c.kind: c.after
+    made = [
+        c.after
         for c in plan.changes
         if c.after is not None and c.action in (Action.CREATE, Action.REPLACE)
-    }
-    artefacts = tuple(new[k] for k in (Kind.BUILD, Kind.WEIGHTS) if k in new)
+    ]
+    new = {node.kind: node for node in made}
+    artefacts = tuple(it for it in made if it.kind in (Kind.BUILD, Kind.WEIGHTS))
     if artefacts:
         yield Make(artefacts)
     server, snapshot = new.get(Kind.SERVER), new.get(Kind.SNAPSHOT)

@@ -53,6 +53,7 @@ class Program:
     build: Path
     """Folder with `bin/`, `templates/` and the file that makes it count."""
     weights: Path
+    """The same of the model; the command names the file in it."""
     home: Path
     """Folder on local disk for binary, libraries, templates and key."""
     command: Sequence[str]
@@ -71,6 +72,8 @@ class Program:
     """An idle GPU is an error."""
     captures: bool = False
     """The memory is captured after the start, and `check` comes after a restore."""
+    beside: Sequence[Path] = ()
+    """Folders of the weights beside the model, such as a draft."""
     server: str = ""
     """The beginning of the key of the server."""
     run: str = ""
@@ -230,7 +233,7 @@ def place(program: Program) -> None:
     No file of the volume may be open when the memory is captured: a restore fails
     when it does not find such a file as it was.
     """
-    for artefact in (program.build, program.weights):
+    for artefact in (program.build, program.weights, *program.beside):
         if not is_complete(artefact):
             raise FileNotFoundError(
                 f"{artefact} is not on the Volume, or not complete: "

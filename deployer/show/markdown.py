@@ -165,7 +165,7 @@ def _told(entry: Entry) -> Iterator[str]:
     for change in plan.changes:
         sign = _SIGNS.get(change.action, "!")
         words = (describe(change), verb(change))
-        yield f"{sign} {change.kind:<9}{'   '.join(filter(None, words))}"
+        yield f"{sign} {change.role:<9}{'   '.join(filter(None, words))}"
         yield from _reasons(change, entry.places or {})
     if gates := gates_line(plan):
         yield f"  gates    {gates}"

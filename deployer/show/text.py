@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from deployer.diagnostics import Place
 from deployer.planning.plan import Action, Cause, Change, Fit, Parts, Plan, Reason
-from deployer.planning.resources import Kind, Node
+from deployer.planning.resources import MODEL_ROLE, Kind, Node
 from deployer.planning.state import IN_DOUBT
 from deployer.stack.fields.values import Flat, JsonValue, http_address, show_bytes
 
@@ -99,7 +99,7 @@ def because(reason: Reason) -> str:
             path = printable(reason.path)
             return f"{path}   {show(reason.before)} → {show(reason.after)}"
         case Cause.NEED:
-            are = "are" if reason.path == Kind.WEIGHTS else "is"
+            are = "are" if reason.path == MODEL_ROLE else "is"
             return f"because {reason.path} {are} {_fate(reason)}"
         case Cause.NEW:
             return "not there yet"
@@ -453,7 +453,11 @@ def _lines(
     found = [leftovers(plan), (f"drift    {line}" for line in drifted(plan))]
     for lines in ([f"  ! {line}" for line in it] for it in found):
         yield from [*lines, ""] if lines else ()
-    heads = [f"  {_sign(it)} {it.kind:<9}{describe(it)}" for it in plan.changes]
+    wide = max((len(it.role) for it in plan.changes), default=0)
+    heads = [
+        f"  {_sign(it)} {it.role:<{max(9, wide + 1)}}{describe(it)}"
+        for it in plan.changes
+    ]
     column = max((len(head) for head in heads), default=0)
     for change, head in zip(plan.changes, heads, strict=True):
         yield f"{head:<{max(column, _VERB_COLUMN)}}  {verb(change)}"

@@ -10,8 +10,9 @@ import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 from math import floor
+from typing import Final
 
-from deployer.diagnostics import Diagnostic
+from deployer.diagnostics import Diagnostic, Severity
 from deployer.engines.registry import ENGINES, load
 from deployer.runtime.keys import KEY_FORM
 from deployer.spelling import did_you_mean, one_of, shown
@@ -23,10 +24,18 @@ from deployer.stack.fields.gate_options import (
     least_share,
     runs_needed,
 )
-from deployer.stack.fields.model import GPUS, LlamaCpp, Model, Scaling, Stack
+from deployer.stack.fields.marks import fields_of
+from deployer.stack.fields.model import (
+    GPUS,
+    LlamaCpp,
+    Model,
+    Scaling,
+    Stack,
+    Weights,
+)
 from deployer.stack.fields.schema import OTHER_NAMES
-from deployer.stack.fields.server import Server
-from deployer.stack.fields.values import Flag, seconds
+from deployer.stack.fields.server import DRAFTING, Drafting, Server
+from deployer.stack.fields.values import seconds
 from deployer.stack.files import FLAGS, long_name
 
 NEW_KEY = (
@@ -149,6 +158,24 @@ _OWNED: Mapping[str, str] = {
     "docker-repo": "write one of `model.repo`, `model.path`, `model.url`, `model.pypi`",
     "mmproj": "write `model.mmproj`",
     "mmproj-url": "write `model.mmproj`",
+    **dict.fromkeys(
+        ("model-draft", "spec-draft-model"),
+        "write `model.draft`, which is pinned, and `server.speculative.type`",
+    ),
+    **dict.fromkeys(
+        ("hf-repo-draft", "spec-draft-hf"),
+        "write `model.draft: {repo: …, quant: …}`: it is fetched and pinned",
+    ),
+    **dict.fromkeys(
+        ("lora", "lora-scaled"), "write `model.lora: [{path: …, scale: …}]`"
+    ),
+    **dict.fromkeys(
+        ("control-vector", "control-vector-scaled"),
+        "write `model.control_vectors: [{path: …, scale: …}]`",
+    ),
+    **dict.fromkeys(
+        ("model-vocoder", "hf-repo-v", "hf-file-v"), "write `model.vocoder`"
+    ),
     "api-key": "write `auth.api_key`, which names where the key is found",
     "api-key-file": "write `auth.api_key`; the engine writes the file",
     "alias": "write `model.alias`",
@@ -178,6 +205,8 @@ _REFUSED: Mapping[str, tuple[str, str]] = {
 def checks(stack: Stack) -> Iterator[Diagnostic]:
     """Every rule between fields that a stack breaks, for the engine it names."""
     yield from _model(stack.model)
+    yield from _speculative(stack)
+    yield from _vocoder(stack)
     yield from _llama_cpp(stack.llama_cpp)
     yield from _gpu(stack)
     yield from _snapshot(stack)
@@ -191,7 +220,8 @@ def checks(stack: Stack) -> Iterator[Diagnostic]:
         yield from _variable(name)
     if stack.server and stack.server.flags:
         for key in stack.server.flags:
-            yield from _flag(key)
+            sectioned = stack.server.speculative is not None
+            yield from _flag(key, sectioned=sectioned)
         if "rpc" in stack.server.flags:
             yield from _rpc(stack.llama_cpp)
 
@@ -204,37 +234,48 @@ def gpu_types(stack: Stack) -> tuple[tuple[str, int], ...]:
 
 
 def _model(model: Model) -> Iterator[Diagnostic]:
+    yield from _weights("model", model)
+    for path, part in model.parts.items():
+        yield from _weights(path, part)
+    other = model.url or model.pypi
+    if isinstance(model.mmproj, str) and other is not None:
+        what = f"`{shown(model.mmproj)}` names no file of `{shown(other)}`"
+        hint = "say where the projector comes from: `mmproj: {url: https://…}`"
+        yield Diagnostic("model.mmproj", what, hint)
+
+
+def _weights(path: str, model: Weights) -> Iterator[Diagnostic]:
     sources = [name for name in SOURCES if getattr(model, name) is not None]
     if not sources:
         hint = f"add {one_of(SOURCES)}"
-        yield Diagnostic("model", "nothing says where the weights come from", hint)
+        yield Diagnostic(path, "nothing says where the weights come from", hint)
     for name in sources[1:]:
         what = f"`{name}` and `{sources[0]}` are two sources of weights"
-        yield Diagnostic(f"model.{name}", what, "keep one of them")
+        yield Diagnostic(f"{path}.{name}", what, "keep one of them")
     if model.repo is not None:
-        yield from _picked(model)
+        yield from _picked(path, model)
     else:
         for name in ("revision", "quant", "file"):
             if sources and getattr(model, name) is not None:
                 what = f"`{name}` picks from a `repo`, and there is none"
                 hint = f"leave it out, or write `repo` instead of `{sources[0]}`"
-                yield Diagnostic(f"model.{name}", what, hint)
+                yield Diagnostic(f"{path}.{name}", what, hint)
     if model.sha256 and sources and not {"path", "url"} & set(sources):
         what = "`sha256` belongs to `path` or `url`"
         hint = f"leave it out: the lock file pins the digests of a `{sources[0]}`"
-        yield Diagnostic("model.sha256", what, hint)
+        yield Diagnostic(f"{path}.sha256", what, hint)
     if model.url and model.url.startswith("http:") and not _LOOPBACK.match(model.url):
         what = "weights come over https, except from this machine"
-        yield Diagnostic("model.url", what, "write `https://`")
+        yield Diagnostic(f"{path}.url", what, "write `https://`")
     if model.url and is_metadata(host_of(model.url)):
-        yield Diagnostic("model.url", _METADATA)
+        yield Diagnostic(f"{path}.url", _METADATA)
 
 
-def _picked(model: Model) -> Iterator[Diagnostic]:
+def _picked(path: str, model: Weights) -> Iterator[Diagnostic]:
     """One file of a repository is picked in one way; the only one needs none."""
     if model.quant is not None and model.file is not None:
         what = "`file` and `quant` both pick a file"
-        yield Diagnostic("model.file", what, "keep one of them")
+        yield Diagnostic(f"{path}.file", what, "keep one of them")
 
 
 def _llama_cpp(llama: LlamaCpp) -> Iterator[Diagnostic]:
@@ -374,7 +415,7 @@ def _scaling(scaling: Scaling) -> Iterator[Diagnostic]:
         yield Diagnostic("scaling.max_containers", what, hint)
 
 
-def _flag(key: str) -> Iterator[Diagnostic]:
+def _flag(key: str, *, sectioned: bool) -> Iterator[Diagnostic]:
     path = f"server.flags.{key}"
     bare = key.lstrip("-")
     given, name = bare.replace("_", "-"), long_name(key)
@@ -385,7 +426,7 @@ def _flag(key: str) -> Iterator[Diagnostic]:
         yield Diagnostic(path, f"`{given}` is not set under `flags`", hint)
     elif refused := _REFUSED.get(name):
         yield Diagnostic(path, f"`{given}` {refused[0]}", refused[1])
-    elif field := _fields().get(name):
+    elif (field := _fields().get(name)) and (sectioned or _SPECULATIVE not in field):
         hint = f"write `{field}` instead"
         yield Diagnostic(path, f"`{given}` has a field", hint, about_key=True)
     elif key != name:
@@ -429,6 +470,91 @@ def _rpc(llama: LlamaCpp) -> Iterator[Diagnostic]:
         yield Diagnostic(f"{FLAGS}rpc", what, hint, needs="llama_cpp.cmake")
 
 
+_SPECULATIVE = "server.speculative."
+_BETWEEN: Mapping[str, tuple[int, int]] = {
+    "draft-eagle3": (9093, 9246),
+    "draft-mtp": (9093, 9246),
+    "draft-dflash": (9763, 9873),
+    "draft-dspark": (10156, 10240),
+}
+"""The last build read without a type, and the first with it."""
+_NO_VOCODER: Final = 10434
+"""First build read without ``--model-vocoder``; b10240 has it."""
+_MORE_NAMES: Mapping[str, str] = {
+    "draft": "n_max",
+    "draft-n": "n_max",
+    "draft-n-min": "n_min",
+    "n-gpu-layers-draft": "n_gpu_layers",
+    "spec-draft-ncmoe": "n_cpu_moe",
+}
+"""Further names of options that have a field in `server.speculative`."""
+
+
+def _speculative(stack: Stack) -> Iterator[Diagnostic]:
+    """A draft, what it is used by, and what that reads belong together."""
+    stated = stack.server.speculative if stack.server else None
+    flags = (stack.server.flags if stack.server else None) or {}
+    draft, path = stack.model.draft, "server.speculative.type"
+    if draft is not None and stated is None and "spec-type" not in flags:
+        what = "nothing says how the draft is used: llama-server would only load it"
+        hint = (
+            "write `server.speculative: {type: draft-simple}`, or the type of its head"
+        )
+        yield Diagnostic("model.draft", what, hint, needs="server")
+    if stated is None:
+        return
+    if draft is not None and stated.type not in DRAFTING:
+        what = f"`{stated.type}` reads the text so far, and no draft"
+        yield Diagnostic("model.draft", what, "leave it out, or write another type")
+    if draft is None and stated.type in set(DRAFTING) - {"draft-mtp"}:
+        what = f"`{stated.type}` needs a draft model"
+        yield Diagnostic(path, what, "add `model.draft: {repo: …}`", needs="model")
+    last, first = _BETWEEN.get(stated.type, (0, 0))
+    if (build := _number(stack)) is not None and build < first:
+        came = f"between b{last} and b{first}"
+        what = f"`{stack.llama_cpp.tag}` has no `{stated.type}`: it came {came}"
+        yield Diagnostic(path, what, f"use `llama_cpp.tag: b{first}` or newer")
+    yield from _ignored(stated)
+
+
+def _ignored(stated: Drafting) -> Iterator[Diagnostic]:
+    """Options that the type does not read."""
+    read = [
+        name
+        for name, field in fields_of(Drafting).items()
+        if any(stated.type in flag.types for flag in field.flags)
+    ]
+    for name in Drafting.model_fields:
+        if getattr(stated, name) is not None and name not in read:
+            others = ", ".join(f"`{it}`" for it in read if it != "type")
+            hint = f"it reads {others}" if others else "it reads no options"
+            what = f"`{stated.type}` ignores `{name}`"
+            yield Diagnostic(f"server.speculative.{name}", what, hint)
+
+
+def _vocoder(stack: Stack) -> Iterator[Diagnostic]:
+    build = _number(stack)
+    if stack.model.vocoder is not None and build is not None and build >= _NO_VOCODER:
+        what = f"`{stack.llama_cpp.tag}` takes no vocoder: the option was removed"
+        yield Diagnostic("model.vocoder", what, "use `llama_cpp.tag: b10240` or older")
+
+
+def _number(stack: Stack) -> int | None:
+    tag = stack.llama_cpp.tag
+    return int(tag[1:]) if tag[:1] == "b" and tag[1:].isdigit() else None
+
+
+def flag_notes(stack: Stack) -> Iterator[Diagnostic]:
+    """Options of speculative decoding under `flags`, where their field is better."""
+    for key in (stack.server.flags if stack.server else None) or {}:
+        field = _fields().get(long_name(key), "")
+        if field.startswith(_SPECULATIVE):
+            what = f"`{key}` has a field, which knows what each type reads"
+            hint = f"write `{field}` instead"
+            severity = Severity.WARNING
+            yield Diagnostic(f"{FLAGS}{key}", what, hint, severity=severity)
+
+
 @cache
 def _fields() -> dict[str, str]:
     """Every option of a typed field, by long, negated and other names -> its path."""
@@ -438,12 +564,14 @@ def _fields() -> dict[str, str]:
     for other, field in OTHER_NAMES.items():
         if field in Server.model_fields:
             found.setdefault(other.replace("_", "-"), f"server.{field}")
+    for other, field in _MORE_NAMES.items():
+        found.setdefault(other, f"{_SPECULATIVE}{field}")
     return found
 
 
 def _options() -> Iterator[tuple[str, str]]:
-    for field, info in Server.model_fields.items():
-        for mark in info.metadata:
-            if isinstance(mark, Flag):
+    for section, above in ((Server, "server."), (Drafting, _SPECULATIVE)):
+        for name, field in fields_of(section).items():
+            for mark in field.flags:
                 for words in filter(None, (mark.name, mark.off)):
-                    yield words.split()[0].removeprefix("--"), f"server.{field}"
+                    yield words.split()[0].removeprefix("--"), f"{above}{name}"

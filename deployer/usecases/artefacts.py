@@ -79,7 +79,7 @@ def fetch(
 ) -> Mapping[str, str]:
     """Put build and weights of a stack into the store, side by side.
 
-    Returns where each lies, by kind.
+    Returns where each lies, by role.
     """
     options = Options(engine=engine, locked=locked)
     prepared, facts = prepare(stack_file, settings, options, say)
@@ -95,7 +95,7 @@ def fetch(
     with ThreadPoolExecutor(max_workers=len(nodes)) as pool:
         outputs = pool.map(lambda node: made_by.stage(node, {}, say), nodes)
         done = zip(nodes, outputs, strict=True)
-        return {node.kind.value: str(found.get("path")) for node, found in done}
+        return {node.role: str(found.get("path")) for node, found in done}
 
 
 def stored(settings: Settings) -> tuple[tuple[Stored, ...], tuple[Unreachable, ...]]:
@@ -323,12 +323,11 @@ def _before(file: Path) -> Facts | None:
 
 def _changes(before: Facts | None, after: Facts) -> list[str]:
     found = []
-    for name, old, new in (
-        ("build", None if before is None else before.build, after.build),
-        ("weights", None if before is None else before.weights, after.weights),
-    ):
-        if old != new:
-            found.append(f"{name}: {_shown(old)} → {_shown(new)}")
+    old, new = {} if before is None else before.by_role, after.by_role
+    for role in dict.fromkeys((*new, *old)):
+        if old.get(role) != new.get(role):
+            shown = f"{_shown(old.get(role))} → {_shown(new.get(role))}"
+            found.append(f"{role}: {shown}")
     return found
 
 

@@ -130,7 +130,7 @@ def _told(
     live = state.releases[-1].number if state.live and state.releases else None
     graph = {a: node_of(record) for a, record in state.live.items()}
     plan = make_plan(graph, state)
-    made_of = ((it.kind.value, describe(it)) for it in plan.changes)
+    made_of = ((it.role, describe(it)) for it in plan.changes)
     unfinished = "an earlier run did not end; the next `deployer apply` settles it"
     loose = state.promoting is not None or state.loose
     return Overview(

@@ -155,7 +155,7 @@ def changes_in(plan: Plan) -> Iterator[str]:
         for reason in change.reasons:
             words = " ".join(because(reason).split())
             own = reason.cause in {Cause.FIELD, Cause.LOCK}
-            yield words if own else f"{change.kind.value} {words}"
+            yield words if own else f"{change.role} {words}"
 
 
 def _record(home: Path, state: State) -> Path:

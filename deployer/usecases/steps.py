@@ -53,7 +53,7 @@ class World:
     """UTC, ISO 8601."""
     clock: Callable[[], float] = time.monotonic
     """Monotonic seconds."""
-    workers: int = 2
+    workers: int = 4
     """Artefacts made at the same time."""
 
 
@@ -228,10 +228,10 @@ class _Run:
 
     def _resume(self, release: Release) -> None:
         """The candidate passed its gates; it may have died since, as in a reboot."""
-        by_kind = {r.kind.value: r.outputs for r in release.records.values()}
+        by_role = {r.role: r.outputs for r in release.records.values()}
         for record in release.records.values():
             if record.kind is Kind.SERVER:
-                needs = {kind: by_kind[kind] for kind in record.needs}
+                needs = {role: by_role[role] for role in record.needs}
                 self._start_again(release, record, needs)
         self._hand_over(release)
 

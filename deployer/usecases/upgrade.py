@@ -30,7 +30,7 @@ from deployer.llama.git import newest_build
 from deployer.llama.known.tables import newer, older
 from deployer.llama.known.traps import changes_between, traps_of
 from deployer.llama.patches import Outcome, Patch, PatchVerdict, load_patches
-from deployer.planning.argv import words_by_field
+from deployer.planning.argv import respelled, words_by_field
 from deployer.planning.facts import UPSTREAM, Facts
 from deployer.planning.progress import Watch
 from deployer.stack.edits import Edit, Remove, Rename, SetValue, applied, edited
@@ -283,20 +283,29 @@ def _flag_edits(
             continue
         name, *values = words[problem.path]
         path: Steps = ("server", "flags", problem.path.removeprefix(FLAGS))
-        edit = _instead(path, name, values, new)
+        edit = _instead(path, name, values, new, _drafts(stack))
         if edit is None:
             yield None, Line("flags", "✖", problem.what, problem.hint)
         else:
             yield edit, Line("flags", "±", f"{problem.what}{again}; {_said(edit)}")
 
 
-def _instead(path: Steps, name: str, values: list[str], new: int) -> Edit | None:
+def _drafts(stack: Stack) -> str:
+    """Return the type of speculative decoding that stands among the options."""
+    flags = (stack.server.flags if stack.server else None) or {}
+    return str(flags.get("spec-type", ""))
+
+
+def _instead(
+    path: Steps, name: str, values: list[str], new: int, drafts: str
+) -> Edit | None:
     """Another name for an option; gone, where there is none; None: only a value."""
     known = catalogue(new)
     option = known.find(name)
     if option is not None and option.standing is not Standing.REMOVED:
         return None
-    for words in (*newer(name), *older(name, values[0] if values else "")):
+    typed = respelled(name, new, drafts)
+    for words in (*typed, *newer(name), *older(name, values[0] if values else "")):
         spelled, _, value = words.partition(" ")
         found = known.find(spelled)
         if found is None or found.standing is Standing.REMOVED:

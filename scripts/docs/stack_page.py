@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
+from deployer.stack.fields.model import Weights
 from deployer.stack.fields.reference import Entry, entries
 from scripts.docs.gate_pages import COMMON, facts
 
@@ -47,9 +48,16 @@ def _sections() -> Iterator[str]:
 
 
 def _plainly(found: list[Entry]) -> Iterator[str]:
+    """Every field; those that say where weights come from are told once, of `model`."""
+    sources = Weights.model_fields.keys()
     for entry in found:
-        if entry.below is None or entry.listed:
-            yield from _entry(entry)
+        above = entry.path.rpartition(".")[0]
+        if entry.name in sources and above.startswith("model."):
+            continue
+        yield from _entry(entry)
+        if entry.below is not None and issubclass(entry.below, Weights):
+            names = ", ".join(f"`{name}`" for name in sources)
+            yield f"- Where it comes from: {names} in it, as in [model](#model)"
 
 
 def _gates(found: list[Entry]) -> Iterator[str]:

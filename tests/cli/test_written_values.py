@@ -55,7 +55,7 @@ SAID = {
     "cache_type_k: q8": "did you mean `q8_0`?",
     "{flags: {ngld: 99}}": "write `spec-draft-ngl`",
     "{flags: {rope-scaling: [yarn, none]}}": "takes one value, got a list",
-    "{flags: {spec-draft-hf: a/b}}": "makes llama-server fetch a model",
+    "{flags: {spec-draft-hf: a/b}}": "write `model.draft",
     "{flags: {gpt-oss-20b-default: true}}": "makes llama-server fetch a model",
     "{flags: {models-max: 1}}": "options of the router have no effect beside a model",
     "n_gpu_layers: 99": "this build is for the CPU",

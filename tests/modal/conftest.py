@@ -59,9 +59,7 @@ def filled(
 @pytest.fixture
 def ready(project: Project, filled: Path) -> Project:
     """A project whose build and weights are there already."""
-    target = project.cloud.folder / "volumes" / VOLUME
-    shutil.copytree(filled, target, copy_function=os.link)
-    return project
+    return _with_artefacts(project, filled)
 
 
 @pytest.fixture
@@ -69,3 +67,23 @@ def live(ready: Project) -> Project:
     """A project whose stack is live."""
     ready.apply()
     return ready
+
+
+@pytest.fixture(scope="module")
+def lasting(
+    sources: Mapping[str, str], filled: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Project]:
+    """A project whose stack is live, for all tests of a module: each leaves it so."""
+    folder = tmp_path_factory.mktemp("lasting")
+    with emulator(folder / "cloud") as cloud:
+        cloud.secret(SECRET, {"LLAMA_API_KEY": KEY})
+        project = Project(folder / "project", cloud, sources)
+        project.write()
+        _with_artefacts(project, filled).apply()
+        yield project
+
+
+def _with_artefacts(project: Project, filled: Path) -> Project:
+    target = project.cloud.folder / "volumes" / VOLUME
+    shutil.copytree(filled, target, copy_function=os.link)
+    return project

@@ -36,7 +36,7 @@ class Emulated:
         }
 
     def seen(self) -> dict[str, Any]:
-        """Counts, apps, containers, logs."""
+        """Counts, apps, containers."""
         found: dict[str, Any] = json.loads(self._ask("seen"))
         return found
 
@@ -51,8 +51,8 @@ class Emulated:
 
     def app(self, name: str) -> dict[str, Any] | None:
         """The newest app of a name, in any state."""
-        found = [app for app in self.seen()["apps"] if app["name"] == name]
-        return found[-1] if found else None
+        found: dict[str, Any] | None = json.loads(self._ask(f"app?name={name}"))
+        return found
 
     def volume(self, name: str) -> Path:
         """The folder that holds what is on a Volume."""
@@ -60,7 +60,7 @@ class Emulated:
 
     def log(self) -> str:
         """All that containers wrote, and the platform said."""
-        return "".join(self.seen()["logs"])
+        return "".join(json.loads(self._ask("logs")))
 
     def forget(self) -> None:
         """Count from here on."""

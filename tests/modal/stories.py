@@ -21,6 +21,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import modal
+from modal.cli.entry_point import entrypoint_cli
+
 from deployer.engines.modal import apps
 from deployer.engines.modal.drive import Account, Program, Version
 from deployer.engines.modal.engine import ModalEngine
@@ -51,10 +54,12 @@ KINDS = (
     "preempted",
     "candidate of the key that is live",
 )
+CHUNK = 20
+"""Stories on one platform."""
 HASTE = 20.0
 _ANSWER_SECONDS = 20
 _KEEP = 5
-_STACK = """\
+STACK = """\
 version: 1
 name: NAME
 engine: modal
@@ -93,12 +98,26 @@ class StoryProgram(Program):
     def rates(self) -> Mapping[str, str]:
         return {}
 
+    def rollback(self, name: str, version: int) -> None:
+        try:
+            entrypoint_cli.main(
+                ["app", "rollback", name, f"v{version}"], standalone_mode=False
+            )
+        except modal.exception.Error as error:
+            raise EngineError(str(error)) from None
+
     def _found(self, name: str) -> dict[str, Any] | None:
         return self._cloud_().app(name)
 
     def _cloud_(self) -> Emulated:
         found: Emulated = self.__dict__["_cloud"]
         return found
+
+
+def _joined(account: Account, cloud: Emulated) -> Account:
+    account.program = StoryProgram(cloud.environment, cloud)
+    account._client = modal.Client.from_env()
+    return account
 
 
 class FusedAccount(Account):
@@ -111,14 +130,18 @@ class FusedAccount(Account):
 
     @contextmanager
     def translated(self, about: str) -> Iterator[None]:
+        self._burn(about)
+        with super().translated(about):
+            yield
+        self._burn(about)  # done, and nobody hears of it
+
+    def _burn(self, about: str) -> None:
         try:
             self._fuse.run(lambda: None)
         except CrashError:
             if not self._cut:
                 raise
             raise EngineError(f"Modal could not be reached, {about}") from None
-        with super().translated(about):
-            yield
 
 
 @dataclass
@@ -130,11 +153,12 @@ class Stack:
     folder: Path
     store: MemoryStateStore = field(default_factory=MemoryStateStore)
     gates_pass: bool = True
+    text: str = STACK
     engine: ModalEngine | None = None
     """Of the last run."""
 
     def graph(self, size: int) -> Graph:
-        text = _STACK.replace("NAME", self.name).replace("SIZE", str(size))
+        text = self.text.replace("NAME", self.name).replace("SIZE", str(size))
         return graph_of(stack_of(text))
 
     def place_artefacts(self, graph: Graph) -> None:
@@ -155,6 +179,10 @@ class Stack:
             folder = volume / "tried" / server.run_key
             folder.mkdir(parents=True, exist_ok=True)
 
+    def account(self) -> Account:
+        """An account; all share one connection."""
+        return _joined(Account(self.cloud.environment, None), self.cloud)
+
     def run(
         self,
         graph: Graph,
@@ -164,9 +192,8 @@ class Stack:
     ) -> None:
         """Plan and carry out, as `deployer apply` does."""
         state = self.store.read() or State(self.name, "modal", lineage=self.name)
-        account = account or Account(self.cloud.environment, None)
-        account.program = StoryProgram(self.cloud.environment, self.cloud)
         environment = self.cloud.environment
+        account = account or self.account()
         place = Place(
             self.folder, self.folder, environment, Keys(environment), self.folder
         )
@@ -224,12 +251,14 @@ def tell(seed: int, cloud: Emulated, folder: Path) -> Told:
     faults: dict[str, Any] = {
         "seed": seed,
         "workers": chance.choice((1, 2, 3)),
-        "log_seconds": chance.choice((0.0, 0.1, 0.4)),
+        "log_seconds": chance.choice((0.0, 0.1, 0.3)),
         "clock_ahead": chance.uniform(-600, 600),
-        "restore_failure": chance.choice((0.0, 0.3)),
+        "restore_failure": chance.choice((0.0, 0.3, 1.0)),
         "restore_kind": "any",
-        "start_seconds": chance.uniform(0.0, 0.1),
-        "capture_seconds": chance.uniform(0.0, 0.2),
+        "lost_snapshots": chance.choice((0.0, 0.0, 0.5)),
+        "capacity_seconds": chance.choice((0.0, 0.0, 0.0, 0.3)),
+        "start_seconds": chance.uniform(0.0, 0.05),
+        "capture_seconds": chance.uniform(0.0, 0.1),
     }
     cloud.faults(**faults)
     first, second = stack.graph(1024), stack.graph(2048)
@@ -284,8 +313,9 @@ def _happen(
             with suppress(CancelledError):
                 stack.run(graph, say=_cancelling(chance.randint(1, 25)))
         case "crashed" | "cut off":
-            fuse = Fuse(chance.randint(1, 60), after=chance.random() < 0.5)
+            fuse = Fuse(chance.randint(1, 100))
             account = FusedAccount(environment, fuse, cut=kind == "cut off")
+            _joined(account, cloud)
             with suppress(DeployerError, CrashError):
                 stack.run(graph, account=account)
         case "gate fails":
@@ -367,28 +397,36 @@ def platform(folder: Path) -> Iterator[Emulated]:
         try:
             yield cloud
         finally:
+            modal.Client.from_env().close()
             os.environ.clear()
             os.environ.update(kept)
 
 
+def told(seeds: range) -> Iterator[Told]:
+    """Stories on a platform of their own: it remembers all that ever ran on it."""
+    with tempfile.TemporaryDirectory() as folder, platform(Path(folder)) as cloud:
+        for seed in seeds:
+            yield tell(seed, cloud, Path(folder))
+
+
 def main(count: int) -> int:
     """Tell so many stories; returns how many went wrong."""
-    found: Counter[str] = Counter()
-    requests = bad = 0
+    kinds: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
+    bad: list[Told] = []
     begun = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder, platform(Path(folder)) as cloud:
-        for seed in range(count):
-            told = tell(seed, cloud, Path(folder))
-            found[told.kind] += 1
-            requests += sum(told.counts.found.values())
-            if told.wrong:
-                bad += 1
-                _print(f"story {seed} ({told.kind}): {'; '.join(told.wrong)}")
+    for first in range(0, count, CHUNK):
+        for story in told(range(first, min(count, first + CHUNK))):
+            kinds[story.kind] += 1
+            counts += story.counts.found
+            if story.wrong:
+                bad.append(story)
+                _print(f"story {story.seed} ({story.kind}): {'; '.join(story.wrong)}")
     seconds = time.monotonic() - begun
-    kinds = ", ".join(f"{n} {kind}" for kind, n in found.items())
-    _print(f"{count} stories in {seconds:.0f} s, {requests} requests: {bad} went wrong")
-    _print(kinds)
-    return bad
+    _print(f"{count} stories in {seconds:.0f} s: {len(bad)} went wrong")
+    _print(f"requests: {', '.join(f'{n} of {what}' for what, n in counts.items())}")
+    _print(f"kinds: {', '.join(f'{n} {kind}' for kind, n in kinds.items())}")
+    return len(bad)
 
 
 def _print(text: str) -> None:

@@ -104,23 +104,6 @@ def test_a_start_that_fails_does_not_bill_in_a_loop(ready: Project) -> None:
     assert len(tries) <= 8, "one a second of a start that failed"
 
 
-def test_what_served_serves_again_when_the_new_one_does_not_come_up(
-    live: Project,
-) -> None:
-    before = live.live()
-    live.cloud.faults(unmounted="tiny")
-    live.change("ctx_size: 1024", "ctx_size: 2048")
-    done = live.run("apply", "stacks/tiny.yaml", "--yes")
-    assert done.code == 1, done.out + done.err
-    assert "error: app `tiny` did not come up: llama-server did not start" in done.err
-    live.cloud.faults()
-    assert live.live() == before
-    assert live.ask(before["outputs"]["url"])["model"] == "tiny"
-    tags = live.cloud.app("tiny") or {}
-    assert tags["tags"]["deployer-server"] == before["key"][:16]
-    live.apply()
-
-
 def test_modal_refuses_a_deployment(ready: Project) -> None:
     refusal = (
         "GPU memory snapshots are not supported for Functions with more than one GPU."
@@ -192,17 +175,6 @@ def _builds_run(ready: Project) -> list[bool]:
     """Whether each container that builds still runs."""
     containers = ready.cloud.seen()["containers"]
     return [it["runs"] for it in containers if it["function"] == "build"]
-
-
-def test_somebody_else_deployed_under_the_same_name(live: Project) -> None:
-    other = Project(live.folder.with_name("other"), live.cloud, live.words)
-    other.write(STACK.replace("ctx_size: 1024", "ctx_size: 512"))
-    done = other.run("apply", "stacks/tiny.yaml", "--yes")
-    assert done.code == 1
-    assert "error: app `tiny` is not what the state says: version 1 was" in done.err
-    assert "`modal app history tiny` shows who" in done.err
-    tags = (live.cloud.app("tiny") or {})["tags"]
-    assert tags["deployer-server"] == live.live()["key"][:16]
 
 
 def test_two_deployers_at_once(ready: Project) -> None:

@@ -1,7 +1,7 @@
 """The command line of llama-server: what each option becomes, on which build."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,8 +11,9 @@ from deployer.llama.catalogue import problems_of
 from deployer.planning.argv import command_line, words_by_field, words_of
 from deployer.planning.graph import build_number
 from deployer.stack.fields.examples import SERVER
-from deployer.stack.fields.marks import leaves
+from deployer.stack.fields.marks import fields_of, leaves
 from deployer.stack.fields.model import Stack
+from deployer.stack.fields.server import Drafting
 from deployer.stack.fields.values import JsonValue
 from deployer.testing import facts, stack
 from tests.planning.checking import LOCAL
@@ -50,6 +51,20 @@ def check(options: Mapping[str, JsonValue], build: int, expected: str) -> None:
     assert argv(options, build) == expected.split()
 
 
+def stated_by(option: str, build: int) -> Iterator[dict[str, JsonValue]]:
+    """The options with each value of one, of speculative decoding for each type."""
+    section, _, name = option.rpartition(".")
+    for value in OPTIONS[option]:
+        if not section:
+            yield {option: value}
+            continue
+        flags = fields_of(Drafting)[name].flags
+        for kind in (it for flag in flags for it in flag.types):
+            # `sampling` is refused on older builds, not left out.
+            if name != "sampling" or build >= 11434:
+                yield {section: {"type": kind, name: value}}
+
+
 @pytest.mark.parametrize("build", CATALOGUED)
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_word_of_an_option_is_one_that_the_build_knows(
@@ -58,8 +73,8 @@ def test_every_word_of_an_option_is_one_that_the_build_knows(
     """An unknown option ends llama-server before it starts."""
     known = json.loads(CATALOGUE.read_text())["builds"][CATALOGUED[build]]
     switches, with_value = set(known["switches"]), set(known["with_value"])
-    for value in OPTIONS[option]:
-        words = [*argv({option: value}, build), "--end"]
+    for stated in stated_by(option, build):
+        words = [*argv(stated, build), "--end"]
         for word, following in pairwise(words):
             if not word.startswith("--"):
                 continue
@@ -227,7 +242,8 @@ def test_what_the_engine_decides_comes_last_so_that_it_wins() -> None:
         "llama-server",
         ["--jinja"],
         model="m.gguf",
-        mmproj=None,
+        beside={},
+        scales={},
         files=str,
         host="127.0.0.1",
         port=8080,
@@ -241,7 +257,13 @@ def test_what_the_engine_decides_comes_last_so_that_it_wins() -> None:
         "llama-server",
         ["--chat-template", "mine.jinja", "--jinja", "--mlock"],
         model="m.gguf",
-        mmproj="p.gguf",
+        beside={
+            "lora-1": "b.gguf",
+            "lora-0": "a.gguf",
+            "draft": "d.gguf",
+            "mmproj": "p.gguf",
+        },
+        scales={"lora-1": 0.5},
         files="/store/{}".format,
         host="::1",
         port=1,
@@ -251,7 +273,8 @@ def test_what_the_engine_decides_comes_last_so_that_it_wins() -> None:
     assert most == (
         *("llama-server", "--chat-template-file", "/store/mine.jinja", "--jinja"),
         "--mlock",
-        *("--model", "m.gguf", "--mmproj", "p.gguf", "--host", "::1", "--port", "1"),
+        *("--model", "m.gguf", "--mmproj", "p.gguf", "--model-draft", "d.gguf"),
+        *("--lora-scaled", "a.gguf:1,b.gguf:0.5", "--host", "::1", "--port", "1"),
         *("--reuse-port", "--api-key-file", "/run/key"),
     )
 
@@ -277,7 +300,8 @@ def test_a_file_of_the_stack_is_where_the_engine_puts_it(
         "p",
         words.split(),
         model="m",
-        mmproj=None,
+        beside={},
+        scales={},
         files="/s/{}".format,
         host="h",
         port=1,

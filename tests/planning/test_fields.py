@@ -15,6 +15,7 @@ from deployer.stack.fields.examples import ADDRESS, EXAMPLES, ONE_VALUE
 from deployer.stack.fields.marks import Section, fields_of, leaves, marks_at
 from deployer.stack.fields.model import Stack
 from deployer.stack.fields.schema import written_below
+from deployer.stack.fields.server import Drafting
 from deployer.stack.fields.values import Effect, JsonValue, Marks
 from deployer.testing import facts, stack
 from tests.planning.checking import DROPS, KEEPS, PLAIN
@@ -52,9 +53,9 @@ EFFECTS: Mapping[str, Effect] = {
 def paths(section: type[Section], prefix: str = "") -> Iterator[str]:
     """Every field that the class can have, set or not."""
     for name, field in fields_of(section).items():
-        if field.section is None:
+        if field.section is None or field.file is not None:
             yield f"{prefix}{name}"
-        else:
+        if field.section is not None:
             yield from paths(field.section, f"{prefix}{name}.")
 
 
@@ -174,7 +175,9 @@ def _action(marks: Marks) -> Action:
 
 
 def _graph(path: str, value: JsonValue, abilities: Abilities) -> Graph:
-    return expand(_stack(path, value), facts(), abilities)
+    found = _stack(path, value)
+    beside = dict.fromkeys([*found.model.sources][1:], "the same")
+    return expand(found, facts(beside=beside), abilities)
 
 
 def _stack(path: str, value: JsonValue) -> Stack:
@@ -194,5 +197,13 @@ def _stack(path: str, value: JsonValue) -> Stack:
         inner = place.setdefault(name, {})
         assert isinstance(inner, dict)
         place = inner
+    if sections == ["server", "speculative"] and last != "type":
+        place["type"] = _type_that_reads(last)
     place[last] = value
     return stack(content)
+
+
+def _type_that_reads(name: str) -> str:
+    """A type of speculative decoding that an option belongs to."""
+    types = [it for flag in fields_of(Drafting)[name].flags for it in flag.types]
+    return types[0]

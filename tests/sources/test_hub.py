@@ -117,7 +117,7 @@ def downloads(tmp_path: Path) -> Path:
     return tmp_path / "downloads"
 
 
-def pin(world: Hub, **choice: str | None) -> Pin:
+def pin(world: Hub, **choice: str) -> Pin:
     return hub.pin(Choice(repo=REPO, **choice), environment=world.environment)
 
 

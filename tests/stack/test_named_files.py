@@ -37,6 +37,20 @@ NAMES: Mapping[str, tuple[str, str]] = {
         "llama_cpp: {tag: b10434}\nmodel: {path: it.gguf, mmproj: NAME}\n",
         "it",
     ),
+    **{
+        f"model.{part}.path": (
+            PLAIN.replace(".gguf", f".gguf, {part}: {{path: NAME}}"),
+            "it",
+        )
+        for part in ("mmproj", "draft", "vocoder")
+    },
+    **{
+        f"model.{part}.0.path": (
+            PLAIN.replace(".gguf", f".gguf, {part}: [{{path: NAME}}]"),
+            "it",
+        )
+        for part in ("lora", "control_vectors")
+    },
     "server.chat_template": (f"{PLAIN}server: {{chat_template: NAME}}\n", "it.jinja"),
     "server.flags": (f"{PLAIN}server: {{flags: {{grammar-file: NAME}}}}\n", "it"),
     "snapshot.warmup.0.image": (

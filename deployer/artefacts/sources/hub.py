@@ -16,6 +16,7 @@ from deployer.artefacts.sources.transfer import download
 from deployer.errors import AuthError, DeployerError, SourceError
 from deployer.planning.facts import Pin
 from deployer.planning.progress import Watch
+from deployer.planning.resources import MODEL_ROLE
 from deployer.stack.fields.values import JsonValue
 from deployer.system.files import contained
 
@@ -42,6 +43,37 @@ def choose_model(
         chosen = _by_quant(_models(files), quant, files)
     _refuse_gaps(chosen)
     return chosen
+
+
+def choose_beside(
+    names: Iterable[str], *, role: str, file: str | None, quant: str | None
+) -> list[str]:
+    """The weights of a role beside the model: any file by its name, else by ``quant``.
+
+    A draft by its quantisation is one of the heads that a repository has, and only
+    without any a model.  Raises SourceError naming what was likely meant.
+    """
+    files = sorted(names)
+    if file is not None:
+        return choose_model(files, file=file, quant=None)
+    if role == "mmproj" and quant is not None:
+        return [choose_projector(files, quant)]
+    kind = _SIDECARS.get(role.rstrip("-0123456789"), "")
+    own = [name for name in files if kind and sidecar_of(name) == kind]
+    models = _models(own, every=True) if own else _models(files)
+    chosen = _by_quant(models, quant, own or files)
+    _refuse_gaps(chosen)
+    return chosen
+
+
+_SIDECARS: Mapping[str, str] = {
+    "mmproj": "a projector",
+    "draft": "a draft model",
+    "lora": "an adapter",
+    "control-vectors": "a control vector",
+    "vocoder": "a vocoder",
+}
+"""What a file of each role is by its name."""
 
 
 def choose_projector(names: Iterable[str], wanted: str) -> str:
@@ -231,6 +263,7 @@ class Choice:
     file: str | None = None
     quant: str | None = None
     mmproj: str | None = None
+    role: str = MODEL_ROLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +293,13 @@ def pin(choice: Choice, *, environment: Mapping[str, str]) -> Pin:
     }
     if answer.sha is None:
         raise SourceError(f"the hub names no commit for `{choice.repo}`")
-    model = choose_model(remote, file=choice.file, quant=choice.quant)
+    model = (
+        choose_model(remote, file=choice.file, quant=choice.quant)
+        if choice.role == MODEL_ROLE
+        else choose_beside(
+            remote, role=choice.role, file=choice.file, quant=choice.quant
+        )
+    )
     projector = choose_projector(remote, choice.mmproj) if choice.mmproj else None
     return _pin_of(choice.repo, answer.sha, remote, model, projector)
 

@@ -33,6 +33,7 @@ from deployer.errors import AuthError, SourceError
 from deployer.planning.facts import Pin
 from deployer.planning.progress import Progress, Watch
 from deployer.stack.addresses import is_metadata
+from deployer.stack.fields.values import JsonValue
 from deployer.system.files import contained
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     import httpx2
 
 
+_SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf$")
 _NUMBER = re.compile("(0x[0-9a-f]*|[0-9]+)")
 _WEB_PAGE = re.compile(rb"\s*<(!doctype html|html|\?xml)", re.IGNORECASE)
 
@@ -548,53 +550,90 @@ def pin(
     cache: DigestCache,
     progress: Watch,
 ) -> Pin:
-    """Pin the file behind ``url``.
+    """Pin the file behind ``url``, of a split model all of its parts.
 
     Without ``sha256`` the file is downloaded to learn it, and stays in
     ``downloads`` under its digest, where `fetch` finds it; the ``cache`` remembers
-    that it was hashed.  Raises SourceError.
+    that it was hashed.  ``sha256`` is that of the first part: the others are learned.
+    Raises SourceError.
     """
     refuse_address(url)
-    name = file_name(url)
-    if sha256 is None:
-        arriving = downloads / f"{hashlib.sha256(url.encode()).hexdigest()}.new"
-        sha256 = download(url, arriving, sha256=None, size=None, progress=progress)
-        size: int | None = arriving.stat().st_size
-        arriving.replace(downloads / sha256)
-        cache.remember(downloads / sha256, sha256)
-    else:
-        size = size_of(url)
+    digests: list[JsonValue] = []
+    sizes: list[int | None] = []
+    places = split_urls(url)
+    for place in places:
+        known = sha256 if place == places[0] else None
+        if known is None:
+            arriving = downloads / f"{hashlib.sha256(place.encode()).hexdigest()}.new"
+            known = download(place, arriving, sha256=None, size=None, progress=progress)
+            sizes.append(arriving.stat().st_size)
+            arriving.replace(downloads / known)
+            cache.remember(downloads / known, known)
+        else:
+            sizes.append(size_of(place))
+        digests.append(known)
     return Pin(
         source="url",
-        identity={"model": [sha256]},
+        identity={"model": digests},
         where={"url": url},
-        about={"model": [name], "size": size},
+        about={
+            "model": [file_name(place) for place in places],
+            "size": None if None in sizes else sum(filter(None, sizes)),
+        },
     )
+
+
+def split_urls(url: str) -> list[str]:
+    """The addresses of all parts of a split model, in order; else the one.
+
+    Raises SourceError for a part that is not the first: llama.cpp loads from it.
+    """
+    parts = urlsplit(url)
+    found = _SHARD.search(parts.path)
+    if found is None:
+        return [url]
+    if int(found["number"]) != 1:
+        first = f"{found['stem']}-00001-of-{found['count']}.gguf"
+        raise SourceError(
+            f"`{file_name(url)}` is a part of a split model, not its first",
+            hint=f"name the part that ends in `{PurePosixPath(first).name}`",
+        )
+    count = int(found["count"])
+    paths = (
+        f"{found['stem']}-{index:05}-of-{count:05}.gguf"
+        for index in range(1, count + 1)
+    )
+    return [parts._replace(path=path).geturl() for path in paths]
+
+
+def parts_of_url(pin: Pin) -> list[tuple[str, str]]:
+    """Address and digest of each file of a pin; raises SourceError for none of ours."""
+    url, digests = pin.where.get("url"), pin.identity.get("model")
+    if not (isinstance(url, str) and isinstance(digests, list)):
+        raise SourceError("the lock file has a `url` pin that is not one of ours")
+    places = split_urls(url)
+    if len(places) != len(digests):
+        raise SourceError(f"the lock file pins {len(digests)} of {len(places)} parts")
+    return list(zip(places, map(str, digests), strict=True))
 
 
 def fetch(
     pin: Pin, into: Path, *, downloads: Path, cache: DigestCache, progress: Watch
 ) -> None:
-    """Put the pinned file into the folder ``into``, under its own name.
+    """Put the pinned file, or all parts of it, into the folder ``into``.
 
     What is on its way stays in ``downloads``: an interrupted run resumes there.
     """
-    url, digest = pin.where["url"], pin.identity["model"]
-    if not (isinstance(url, str) and isinstance(digest, list)):
-        raise SourceError("the lock file has a `url` pin that is not one of ours")
-    sha256 = str(digest[0])
-    arrived = contained(downloads, downloads / sha256)
-    size = pin.about.get("size")
-    if not (arrived.is_file() and cache.sha256_of(arrived, progress) == sha256):
-        download(
-            url,
-            arrived,
-            sha256=sha256,
-            size=size if isinstance(size, int) else None,
-            progress=progress,
-        )
-    with writing(into, purpose=file_name(url)):
-        arrived.replace(contained(into, into / file_name(url)))
+    places, whole = parts_of_url(pin), pin.about.get("size")
+    size = whole if isinstance(whole, int) and len(places) == 1 else None
+    for url, sha256 in places:
+        arrived = contained(downloads, downloads / sha256)
+        if not (arrived.is_file() and cache.sha256_of(arrived, progress) == sha256):
+            download(url, arrived, sha256=sha256, size=size, progress=progress)
+    for url, sha256 in places:
+        with writing(into, purpose=file_name(url)):
+            arrived = contained(downloads, downloads / sha256)
+            arrived.replace(contained(into, into / file_name(url)))
 
 
 def download(

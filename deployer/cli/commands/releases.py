@@ -67,7 +67,7 @@ def _show(stack: Path, found: Status) -> None:
         for change in found.made_of:
             if change.kind is not Kind.SERVER:
                 what = describe(change) or "without warm-up requests"
-                click.echo(f"  {change.kind:<8} {what}")
+                click.echo(f"  {change.role:<8} {what}")
         if release is not None:
             _gates(release)
     if found.release is not None and found.release.cause.startswith(ROLLBACK):
@@ -177,7 +177,7 @@ def _release_data(
         "at": release.at,
         "cause": release.cause,
         "live": live,
-        "keys": {r.kind.value: r.key for r in release.records.values()},
+        "keys": {r.role: r.key for r in release.records.values()},
         "gates": [dict(gate) for gate in release.gates],
         "report": None if report is None else str(report),
     }
@@ -244,7 +244,7 @@ def diff_command(stack: Path, before: int, after: int, *, as_json: bool) -> None
     click.echo()
     for change in found.plan.changes:
         for reason in change.reasons:
-            click.echo(f"  {change.kind:<9}{because(reason)}")
+            click.echo(f"  {change.role:<9}{because(reason)}")
     if found.plan.is_empty:
         click.echo("  no difference")
 

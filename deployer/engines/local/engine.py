@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final
 
 from deployer.artefacts.store import STORED
 from deployer.engines.contract import Endpoint, Observation, Restored
@@ -21,7 +22,7 @@ from deployer.engines.local import logs, reuseport
 from deployer.engines.local.log_trimmer import trim
 from deployer.engines.local.server import CONDITIONS, Server
 from deployer.engines.local.snapshot.capture import Snapshots
-from deployer.engines.local.snapshot.proof import IDLE, asleep
+from deployer.engines.local.snapshot.proof import IDLE, asleep, why_no_answer
 from deployer.engines.local.snapshot.restore import (
     Origin,
     bring_up,
@@ -34,10 +35,12 @@ from deployer.engines.local.supervise.survivors import (
     captives,
     made_from,
     memory_of,
+    note,
     survivors,
 )
 from deployer.engines.place import Place
 from deployer.errors import EngineError, PromotionError
+from deployer.planning.argv import adapters_of, scales_of
 from deployer.planning.events import Say, Talk
 from deployer.planning.plan import RunningServer
 from deployer.planning.resources import Kind, Node
@@ -50,6 +53,10 @@ if TYPE_CHECKING:
     from deployer.engines.local.artefacts import Artefacts
 
 _UNPROVEN = "unproven: restored, and its answers were not compared yet"
+_ADAPTERS: Final = "/lora-adapters"
+"""Where llama-server lists its adapters, and takes how strongly each is applied."""
+_ADAPTERS_SECONDS: Final = 60.0
+"""A request that is computed goes first."""
 _COPY = "copy-"
 """Begins the key of a server that is restored beside the live one, to be looked at."""
 
@@ -91,7 +98,14 @@ class LocalEngine:
                 return self._artefacts.make(node, say)
 
     def update(self, node: Node, record: Record, say: Say) -> None:
-        """No field of a local server changes in place."""
+        """See `Engine.update`: the strength of adapters; one that is down starts so."""
+        changed = replace(record, fields=dict(node.fields))
+        server = Server(changed, self._place)
+        if (running := server.running()) is None:
+            return
+        _apply_scales(server)
+        note(server.run_dir, changed, made_from(server.run_dir))
+        say(Talk(record.address, f"pid {running.pid} applies its adapters as stated"))
 
     def promote(self, record: Record, before: Record | None, say: Say) -> Flat:
         """See `Engine.promote`: new connections go to the candidate from here on."""
@@ -278,6 +292,39 @@ class LocalEngine:
                 f"there is no log at `{log}`", hint="the server never ran here"
             )
         return logs.tail(log, lines=lines, follow=follow)
+
+
+def _apply_scales(server: Server) -> None:
+    """Set how strongly it applies each adapter, and see that it does.
+
+    Raises EngineError where it does not.
+    """
+    scales = scales_of(server.record.fields, server.record.spec)
+    roles = adapters_of(server.record.needs)
+    wanted = [scales.get(role, 1.0) for role in roles]
+    body: list[JsonValue] = [{"id": n, "scale": it} for n, it in enumerate(wanted)]
+    door = server.door()
+    try:
+        status, _ = door.post(_ADAPTERS, body, _ADAPTERS_SECONDS)
+        _, found = door.get(_ADAPTERS, _ADAPTERS_SECONDS)
+    except OSError as error:
+        why = why_no_answer(error, _ADAPTERS_SECONDS)
+        raise EngineError(f"`{_ADAPTERS}` was not answered: {why}") from error
+    now = [_scale_in(it) for it in found] if isinstance(found, list) else []
+    if status != HTTPStatus.OK or now != [round(it, 5) for it in wanted]:
+        raise EngineError(
+            f"the server does not apply its adapters as stated (HTTP {status})",
+            hint="`deployer stop` and `deployer start` start it with them",
+        )
+
+
+def _scale_in(adapter: JsonValue) -> float | None:
+    """How strongly an adapter is applied, as llama-server lists it, in 32 bits."""
+    match adapter:
+        case {"scale": float(scale) | int(scale)}:
+            return round(float(scale), 5)
+        case _:
+            return None
 
 
 def _refuse_gpu(wanted: JsonValue) -> None:

@@ -73,10 +73,11 @@ from deployer.engines.local.supervise.survivors import (
 from deployer.engines.place import Place
 from deployer.errors import AuthError, EngineError, TimedOutError
 from deployer.llama.known.symptoms import Symptom, likely_cause
-from deployer.planning.argv import command_line
+from deployer.planning.argv import command_line, scales_of
 from deployer.planning.events import Say, Talk
 from deployer.planning.graph import FILES as FILE_DIGESTS
 from deployer.planning.graph import VARIABLES
+from deployer.planning.resources import MODEL_ROLE, Kind
 from deployer.planning.state import Record
 from deployer.stack.checks import NEW_KEY, key_problem
 from deployer.stack.fields.values import Flat, http_address, seconds
@@ -683,15 +684,22 @@ class Server:
 
     def _argv(self, needs: Mapping[str, Flat]) -> tuple[str, ...]:
         """The whole command line; what the engine owns comes last and so wins."""
-        program, model = self._made(needs, "build"), self._made(needs, "weights")
+        program, model = self._made(needs, Kind.BUILD), self._made(needs, MODEL_ROLE)
         contained(self.place.home / "build", Path(program))
-        sees = "mmproj" in needs["weights"]
+        beside = {
+            role: self._made(needs, role)
+            for role in self.record.needs
+            if role not in (Kind.BUILD, Kind.SNAPSHOT, MODEL_ROLE)
+        }
+        if "mmproj" in needs[MODEL_ROLE]:
+            beside["mmproj"] = self._made(needs, MODEL_ROLE, "mmproj")
         argv = command_line(
             program,
             self.argv,
             files=self._file_of_stack,
             model=model,
-            mmproj=self._made(needs, "weights", "mmproj") if sees else None,
+            beside=beside,
+            scales=scales_of(self.record.fields, self.record.spec),
             host=self.host,
             port=self.port,
             reuse_port=reuseport.supported(self.host) is None,
@@ -743,24 +751,26 @@ class Server:
         draft.replace(kept)
         return str(kept)
 
-    def _made(self, needs: Mapping[str, Flat], kind: str, name: str = "path") -> str:
+    def _made(self, needs: Mapping[str, Flat], role: str, name: str = "path") -> str:
         """Where a file of an artefact lies; raises EngineError for a state without."""
-        match needs.get(kind, {}).get(name):
+        match needs.get(role, {}).get(name):
             case str(path) if path:
-                return self._in_store(kind, Path(path))
+                return self._in_store(role, Path(path))
             case _:
                 raise EngineError(
-                    f"the state of `{self.record.address}` does not name the {kind}"
+                    f"the state of `{self.record.address}` does not name the {role}"
                     " that it was started from",
                     hint="run `deployer apply`: it fills in what is missing",
                 )
 
-    def _in_store(self, kind: str, path: Path) -> str:
+    def _in_store(self, role: str, path: Path) -> str:
         """A file of the store by its key: a state of another home names that one."""
-        key = self.record.needs.get(kind)
+        key, kind = self.record.needs.get(role), Kind.WEIGHTS
         if key is None or key not in path.parts:
             return str(path)  # weights of the user's own stay where they are
         inside = path.parts[path.parts.index(key) + 1 :]
+        if role == Kind.BUILD:
+            kind = Kind.BUILD
         return str(self.place.home.joinpath(kind, key, *inside))
 
     def _dry_run(self, argv: tuple[str, ...]) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Literal, TypeAlias
 
 from deployer.planning.argv import command_line
+from deployer.planning.resources import MODEL_ROLE
 from deployer.runtime.warmup import Request
 
 VOLUME: Final = "deployer-store"
@@ -128,6 +129,8 @@ class Build:
     """MiB."""
     timeout: int
     """Seconds."""
+    function: str = BUILD_FUNCTION
+    """The name of the function that builds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +146,9 @@ class WeightsFile:
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """Where weights come from."""
+    """Where the weights of one role come from."""
 
+    role: str
     key: str
     repo: str | None
     """Repository on the hub; None for files with an address."""
@@ -160,15 +164,27 @@ class Fetch:
     timeout: int
     """Seconds."""
 
+    @property
+    def function(self) -> str:
+        """The name of the function that fetches them."""
+        if self.role == MODEL_ROLE:
+            return FETCH_FUNCTION
+        return f"{FETCH_FUNCTION}_{self.role}".replace("-", "_")
+
+    @property
+    def constant(self) -> str:
+        """The name of the constant that says what they are."""
+        return self.role.replace("-", "_").upper()
+
 
 @dataclass(frozen=True, slots=True)
 class Builder:
-    """The app that fills the Volume; a part that is None is not wanted."""
+    """The app that fills the Volume; a build that is None is not wanted."""
 
     app: str
     stack: str
     build: Build | None
-    fetch: Fetch | None
+    fetches: tuple[Fetch, ...]
     volume: str = VOLUME
     mount: str = MOUNT
 
@@ -251,7 +267,10 @@ class Program:
     """Without what the app adds: paths, address, key file."""
     model: str
     """File in the folder of the weights; of several, the first."""
-    mmproj: str | None
+    beside: Mapping[str, str]
+    """The files of the other weights by role, from the root of the Volume."""
+    scales: Mapping[str, float]
+    """How strongly adapters and vectors are applied, by role."""
     variables: Mapping[str, str]
     """Environment variables that the stack gives it."""
     files: Mapping[str, str]
@@ -270,6 +289,8 @@ class Server:
     stack: str
     build_key: str
     weights_key: str
+    keys_beside: Mapping[str, str]
+    """Keys of the weights beside the model, by role."""
     key: str
     """Key of the node itself: it is found again by it."""
     run_key: str
@@ -296,7 +317,8 @@ class Server:
             program.options,
             files=lambda name: f"{ASSETS}/{program.files[name]}",
             model=f"{folder}/{program.model}",
-            mmproj=None if program.mmproj is None else f"{folder}/{program.mmproj}",
+            beside={it: f"{self.mount}{file}" for it, file in program.beside.items()},
+            scales=program.scales,
             # Modal connects to the address of the container, not to the loopback.
             host=EVERYWHERE,
             port=self.front.port,

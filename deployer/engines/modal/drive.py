@@ -604,6 +604,9 @@ class Account:
             raise in_our_words(error, about, log, its) from None
         except its.Error as error:
             raise in_our_words(error, about, _said(error), its) from None
+        except _disconnections() as error:
+            cut = its.ConnectionError(_said(error))
+            raise in_our_words(cut, about, _said(error), its) from None
 
     def _image_log(self, image_id: str) -> str:
         """The last lines of the log of an image that was not built."""
@@ -705,6 +708,14 @@ def _modal() -> ModuleType:
     import modal  # noqa: PLC0415 - half a second
 
     return modal
+
+
+def _disconnections() -> tuple[type[Exception], ...]:
+    """Ends of a connection as the client lets them through, of streams and of files."""
+    import aiohttp  # noqa: PLC0415 - the client has it loaded
+    from grpclib.exceptions import StreamTerminatedError  # noqa: PLC0415
+
+    return ConnectionError, StreamTerminatedError, aiohttp.ClientError
 
 
 def _update(autoscaler: _Autoscaler, scaling: Scaling) -> None:

@@ -8,6 +8,7 @@ of the Volume.
 """
 
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -69,25 +70,30 @@ class Artefacts:
         self._deploying = threading.Lock()
         self._deployed = ""
         """The builder that this run deployed."""
-        self._wanted: dict[Kind, Node] = {}
+        self._wanted: dict[str, Node] = {}
+        """By role."""
+        self._making: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        """By key: two roles may have the same weights."""
 
     def expect(self, nodes: Sequence[Node]) -> None:
         """Take notice of all that is going to be made: it is one app on Modal."""
         for node in nodes:
             if node.kind in (Kind.BUILD, Kind.WEIGHTS):
-                self._wanted[node.kind] = node
+                self._wanted[node.role] = node
 
     def make(self, node: Node, account: Account, say: Say) -> Flat:
         """The outputs of a build or of weights, made where they are not there yet."""
+        with self._making[node.key]:
+            return self._made(node, account, say)
+
+    def _made(self, node: Node, account: Account, say: Say) -> Flat:
         if is_there(node, account):
             say(Talk(node.address, f"is on Volume `{apps.VOLUME}` already"))
             return outputs_of(node)
         builder = self._deploy(node, account, say)
-        build = node.kind is Kind.BUILD
-        name = apps.BUILD_FUNCTION if build else apps.FETCH_FUNCTION
-        what = builder.build if build else builder.fetch
-        if what is None:
-            raise EngineError(f"app `{builder.app}` has no part for `{node.address}`")
+        parts = [it for it in (builder.build, *builder.fetches) if it is not None]
+        what = next(it for it in parts if it.key == node.key)
+        name = what.function
         say(Talk(node.address, _what(what)))
         log = Log(account, builder.app)
         limit = what.timeout + _QUEUE_SECONDS
@@ -102,10 +108,10 @@ class Artefacts:
 
     def _deploy(self, node: Node, account: Account, say: Say) -> apps.Builder:
         """Deploy the builder where it is another one than before."""
-        self._wanted[node.kind] = node
         with self._deploying:
+            self._wanted[node.role] = node
             build = self._wanted.get(Kind.BUILD)
-            weights = self._wanted.get(Kind.WEIGHTS)
+            weights = [it for it in self._wanted.values() if it.kind is Kind.WEIGHTS]
             patches = () if build is None else patches_of(build, self._place.patches)
             builder = lower_builder(build, weights, patches)
             text = render_builder(builder)
@@ -281,8 +287,11 @@ class Seeing:
         return None
 
     def _missing_folders(self, record: Record) -> Iterator[str]:
-        for kind in (Kind.BUILD, Kind.WEIGHTS):
-            path = folder_of(kind, record.needs[kind.value])
+        for role, key in record.needs.items():
+            if role == Kind.SNAPSHOT:
+                continue
+            kind = Kind.BUILD if role == Kind.BUILD else Kind.WEIGHTS
+            path = folder_of(kind, key)
             entries = self._account.listed(apps.VOLUME, path) or ()
             if not any(PurePosixPath(e.path).name == apps.COMPLETE for e in entries):
                 yield f"`{path}` is gone from Volume `{apps.VOLUME}`"

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Final
 
+from deployer.artefacts.sources.transfer import file_name, parts_of_url
 from deployer.engines.contract import pin_of
 from deployer.engines.modal import apps
 from deployer.engines.modal.apps import Apps, Build, Builder, Fetch, Server
@@ -21,7 +22,7 @@ from deployer.llama.build.trees import pinned_patches
 from deployer.llama.known.tables import prices
 from deployer.llama.patches import Patch
 from deployer.planning import costs
-from deployer.planning.argv import request_of
+from deployer.planning.argv import request_of, scales_of
 from deployer.planning.costs import (
     BUILD_CORES,
     BUILD_MEMORY,
@@ -34,7 +35,7 @@ from deployer.planning.costs import (
 )
 from deployer.planning.facts import Pin
 from deployer.planning.graph import VARIABLES
-from deployer.planning.resources import Graph, Kind, Node
+from deployer.planning.resources import MODEL_ROLE, Graph, Kind, Node
 from deployer.runtime.warmup import Request
 from deployer.stack.fields.values import Flat, JsonValue, seconds
 from deployer.stack.files import named_in, nested
@@ -52,21 +53,20 @@ _OLD_UBUNTU_BEFORE: Final = (12, 6)
 
 
 def lower_builder(
-    build: Node | None, weights: Node | None, patches: Sequence[Patch]
+    build: Node | None, weights: Sequence[Node], patches: Sequence[Patch]
 ) -> Builder:
-    """The app that builds and fetches; a node that is None is not wanted.
+    """The app that builds and fetches; a build that is None is not wanted.
 
-    Raises EngineError for artefacts that Modal cannot make.
+    Weights of two roles that are the same are fetched once.  Raises EngineError for
+    artefacts that Modal cannot make.
     """
-    named = build or weights
-    if named is None:
-        raise EngineError("there is nothing to build or to fetch")
-    stack = named.address.partition("/")[0]
+    stack = next(node for node in (build, *weights) if node).address.partition("/")[0]
+    once = {node.key: node for node in reversed(weights)}
     return Builder(
         app=apps.builder_app(stack),
         stack=stack,
         build=None if build is None else _build(build, patches),
-        fetch=None if weights is None else _fetch(weights),
+        fetches=tuple(_fetch(it) for it in weights if once[it.key] is it),
     )
 
 
@@ -155,6 +155,7 @@ def _fetch(node: Node) -> Fetch:
     secret = node.fields.get("model.hub_secret")
     repo, revision, files = _files(node, pin)
     return Fetch(
+        role=node.role,
         key=node.key,
         repo=repo,
         revision=revision,
@@ -182,8 +183,8 @@ def _files(
             if "mmproj" in at:
                 pairs.append((at["mmproj"], has.get("mmproj")))
             return repo, revision, tuple(_file(str(p), str(d)) for p, d in pairs)
-        case "url", {"url": str(url)}, {"model": [digest]}, {"model": [str(name)]}:
-            return None, None, (apps.WeightsFile(url, name, str(digest)),)
+        case "url", _, _, _:
+            return None, None, tuple(_file(url, sha) for url, sha in parts_of_url(pin))
         case _:
             raise EngineError(
                 f"`{node.address}` cannot be fetched on modal from `{pin.source}`",
@@ -193,7 +194,8 @@ def _files(
 
 
 def _file(path: str, sha256: str) -> apps.WeightsFile:
-    return apps.WeightsFile(path, PurePosixPath(path).name, sha256)
+    name = file_name(path) if "://" in path else PurePosixPath(path).name
+    return apps.WeightsFile(path, name, sha256)
 
 
 def _texts_of_build(value: JsonValue) -> tuple[str, ...]:
@@ -228,12 +230,13 @@ def lower(graph: Graph, patches: Sequence[Patch], files: Mapping[str, bytes]) ->
     ``files`` holds the content of `files_of`.  Raises EngineError for what Modal
     cannot make.
     """
-    nodes = {node.kind: node for node in graph.values()}
+    nodes = {node.role: node for node in graph.values()}
     server = nodes[Kind.SERVER]
-    needs = {kind.value: outputs_of(node) for kind, node in nodes.items()}
+    needs = {role: outputs_of(node) for role, node in nodes.items()}
+    weights = [node for node in nodes.values() if node.kind is Kind.WEIGHTS]
     lowered = lower_server(server, needs, files)
     return Apps(
-        builder=lower_builder(nodes[Kind.BUILD], nodes[Kind.WEIGHTS], patches),
+        builder=lower_builder(nodes[Kind.BUILD], weights, patches),
         server=lowered,
         candidate=candidate_of(lowered),
         tryout=tryout_of(lowered),
@@ -291,12 +294,13 @@ def lower_server(
         stack=stack,
         build_key=str(build["key"]),
         weights_key=str(weights["key"]),
+        keys_beside={role: str(it["key"]) for role, it in _beside(needs).items()},
         key=node.key,
         run_key=node.key if captured is None else str(captured["key"]),
         captures=node.kind is Kind.SNAPSHOT or captured is not None,
-        machine=_machine(fields, build, weights),
+        machine=_machine(fields, build, size_of(needs)),
         front=_front(fields),
-        program=_program(node, fields, weights, files),
+        program=_program(node, fields, needs, files),
         scaling=scaling_of(node.fields),
         assets=tuple(assets_of(node, needs, files)),
     )
@@ -326,8 +330,19 @@ def primes_of(fields: Flat) -> int:
 
 def rate_of(needs: Mapping[str, Flat], node: Node) -> float:
     """Dollars for a second of one container of a server or a snapshot."""
-    size = _whole(needs[Kind.WEIGHTS].get("size"))
-    return costs.rate_of(_fields(node, needs), size, prices())
+    return costs.rate_of(_fields(node, needs), size_of(needs), prices())
+
+
+def size_of(needs: Mapping[str, Flat]) -> int:
+    """The bytes of all weights of a server, as far as they are known."""
+    sizes = [needs[MODEL_ROLE], *_beside(needs).values()]
+    return sum(_whole(it.get("size")) for it in sizes)
+
+
+def _beside(needs: Mapping[str, Flat]) -> dict[str, Flat]:
+    """The outputs of the weights beside the model, by role."""
+    others = (*Kind, MODEL_ROLE)
+    return {role: it for role, it in needs.items() if role not in others}
 
 
 def scaling_of(fields: Flat) -> apps.Scaling:
@@ -381,13 +396,13 @@ def _outputs_of_weights(node: Node) -> Flat:
     return found
 
 
-def _machine(fields: Flat, build: Flat, weights: Flat) -> apps.Machine:
+def _machine(fields: Flat, build: Flat, size: int) -> apps.Machine:
     cuda, region = build.get("cuda"), fields.get("modal.region")
     return apps.Machine(
         image=image_of(None if cuda is None else str(cuda), "runtime"),
         gpus=gpus_of(fields),
         cpu=cores_of(fields),
-        memory=memory_of(fields, _whole(weights.get("size"))),
+        memory=memory_of(fields, size),
         region=None if region is None else str(region),
     )
 
@@ -406,14 +421,18 @@ def _front(fields: Flat) -> apps.Front:
 
 
 def _program(
-    node: Node, fields: Flat, weights: Flat, files: Mapping[str, bytes]
+    node: Node, fields: Flat, needs: Mapping[str, Flat], files: Mapping[str, bytes]
 ) -> apps.Program:
-    words = _texts(node.spec.get("argv"))
-    size = _whole(weights.get("size"))
+    words, weights = _texts(node.spec.get("argv")), needs[MODEL_ROLE]
+    size = size_of(needs)
+    beside = {role: it["path"] for role, it in _beside(needs).items()}
+    if "mmproj" in weights:
+        beside["mmproj"] = weights["mmproj"]
     return apps.Program(
         options=tuple(words),
         model=_name(weights["path"]),
-        mmproj=_name(weights["mmproj"]) if "mmproj" in weights else None,
+        beside={it: str(file).removeprefix(apps.MOUNT) for it, file in beside.items()},
+        scales=scales_of(fields, {}),
         variables=_variables(node.spec.get(VARIABLES)),
         files={name: _asset(name, files) for name in files},
         warmup=tuple(_warmup(it, files) for it in _warmups(fields)),

@@ -13,6 +13,7 @@ beside the binaries and weights they name.
 
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import cache
@@ -246,8 +247,8 @@ def _stated(request: Request) -> Mapping[str, Value]:
 
 def render_stack(graph: Graph, place: Place) -> Rendering:
     """The files that would be deployed, and the command line they start."""
-    nodes = {node.kind: node for node in graph.values()}
-    needs = {kind.value: outputs_of(node) for kind, node in nodes.items()}
+    nodes = {node.role: node for node in graph.values()}
+    needs = {role: outputs_of(node) for role, node in nodes.items()}
     files = contents(files_of(nodes[Kind.SERVER], needs), place.folder)
     apps = lower(graph, patches_of(nodes[Kind.BUILD], place.patches), files)
     return Rendering(apps.server.command, render(apps))
@@ -354,14 +355,18 @@ def _folder(stack: str, key: str) -> str:
 
 
 def _files(account: Account, folder: str) -> Mapping[str, bytes] | None:
-    entries = account.listed(apps.VOLUME, folder, deep=True)
-    if entries is None:
+    paths = _listed(account, folder)
+    if SERVER_FILE not in paths:
         return None
-    found: dict[str, bytes] = {}
-    for entry in (it for it in entries if not it.folder):
-        content = account.read(apps.VOLUME, entry.path)
-        if content is None:
-            return None
-        path = PurePosixPath("/") / entry.path
-        found[path.relative_to(folder).as_posix()] = content
-    return found if SERVER_FILE in found else None
+    with ThreadPoolExecutor() as pool:  # a file takes two requests, and there are many
+        read = pool.map(lambda path: account.read(apps.VOLUME, path), paths.values())
+        found = dict(zip(paths, read, strict=True))
+    whole = {name: content for name, content in found.items() if content is not None}
+    return whole if len(whole) == len(found) else None
+
+
+def _listed(account: Account, folder: str) -> Mapping[str, str]:
+    """The paths of all files of a folder, by their names in it."""
+    entries = account.listed(apps.VOLUME, folder, deep=True) or ()
+    paths = [PurePosixPath("/") / entry.path for entry in entries if not entry.folder]
+    return {path.relative_to(folder).as_posix(): str(path) for path in paths}

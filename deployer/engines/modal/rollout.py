@@ -143,7 +143,8 @@ class Rollout:
 
         What served before goes on until a container of the new version has proven
         itself, and is what serves after a failure and after Ctrl-C: nothing here stops
-        an app that served.  Raises PromotionError where it serves on.
+        an app that served.  Raises PromotionError where it serves on, and another
+        EngineError where that is unknown, so that the state keeps the promotion.
         """
         app = apps.server_app(_stack(record))
         served = self._account.app(app)
@@ -153,13 +154,21 @@ class Rollout:
             with self._meter.running("production", rate):
                 outputs = self._serve(record, served)
         except BaseException as error:
-            said = self._put_back(app, record, served, before)
+            kind: type[EngineError] = PromotionError
+            try:
+                said = self._put_back(app, record, served, before)
+            except DeployerError as failure:
+                kind = EngineError
+                said = (
+                    f"{failure.message}, so which version serves is unknown;"
+                    " `deployer apply` finishes the promotion"
+                )
             if not isinstance(error, DeployerError) or isinstance(
                 error, CancelledError
             ):
                 raise
             hint = f"{error.hint}; {said}" if error.hint else said
-            raise PromotionError(
+            raise kind(
                 f"app `{app}` did not come up: {error.message}", hint=hint
             ) from None
         mark_promoted(self._account, _stack(record), record.key)
@@ -382,23 +391,10 @@ class Rollout:
         served: Deployed | None,
         before: Record | None,
     ) -> str:
-        """Make what served before the version of the app again; says what serves."""
-        try:
-            return self._served_again(app, record, served, before)
-        except DeployerError as error:
-            serving = "what served before" if served is None else f"v{served.version}"
-            return (
-                f"{error.message}: containers of {serving} serve as long as they run,"
-                f" and `deployer apply` carries on"
-            )
+        """Make what served before the version of the app again; returns what serves.
 
-    def _served_again(
-        self,
-        app: str,
-        record: Record,
-        served: Deployed | None,
-        before: Record | None,
-    ) -> str:
+        Raises EngineError where it could not be made so.
+        """
         now = self._account.app(app)
         if now is None:
             return f"app `{app}` is not deployed"
@@ -413,7 +409,7 @@ class Rollout:
             history = self._account.program.history(app)
             version = next((it.number for it in history if it.tag == tag), 0)
         if not version:
-            return f"app `{app}` has no version of what served before"
+            raise EngineError(f"app `{app}` has no version of what served before")
         self._account.program.rollback(app, version)
         return f"version {version} of app `{app}` serves on"
 

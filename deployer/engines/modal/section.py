@@ -45,10 +45,10 @@ _MAYBE_B300 = frozenset(("B300", "B200+"))
 
 _OF_A_CLOUD = re.compile(r"[a-z]{2}-[a-z]+-?[0-9]+[a-z]?")
 _ELSEWHERE: Mapping[str, str] = {
-    "llama_cpp.binary": "is a file of this machine, which Modal does not see",
-    "llama_cpp.package": "is a build for this machine",
-    "model.path": "is a file of this machine, which Modal does not see",
-    "model.pypi": "is for the local engine alone",
+    "binary": "is a file of this machine, which Modal does not see",
+    "package": "is a build for this machine",
+    "path": "is a file of this machine, which Modal does not see",
+    "pypi": "is for the local engine alone",
 }
 """Sources that Modal cannot reach or use, and why."""
 
@@ -158,18 +158,19 @@ def _sources(stack: "Stack") -> Iterator[Diagnostic]:
     named = {
         "llama_cpp.binary": stack.llama_cpp.binary,
         "llama_cpp.package": stack.llama_cpp.package,
-        "model.path": stack.model.path,
-        "model.pypi": stack.model.pypi,
     }
+    for above, part in {"model": stack.model, **stack.model.parts}.items():
+        named |= {f"{above}.path": part.path, f"{above}.pypi": part.pypi}
     for path, value in named.items():
         if value is not None:
-            section, _, name = path.partition(".")
+            section, _, name = path.rpartition(".")
             hint = (
                 "leave it out: llama-server is built there, from `llama_cpp.tag`"
                 if section == "llama_cpp"
-                else "write `model.repo` or `model.url`: weights are fetched there"
+                else f"write `{section}.repo` or `{section}.url`: weights are fetched"
+                " there"
             )
-            yield Diagnostic(path, f"`{name}` {_ELSEWHERE[path]}", hint)
+            yield Diagnostic(path, f"`{name}` {_ELSEWHERE[name]}", hint)
     if stack.llama_cpp.source in ("path", "release"):
         source = stack.llama_cpp.source
         what = f"`source: {source}` does not work on Modal: llama-server is built there"

@@ -21,7 +21,7 @@ from urllib.parse import urljoin, urlsplit
 
 from deployer.engines.modal.drive import SYSTEM, Account, Call, Line
 from deployer.errors import DeployerError, EngineError, TimedOutError
-from deployer.llama.known.symptoms import likely_cause
+from deployer.llama.known.symptoms import Symptom, likely_cause
 from deployer.planning.events import Say, Talk
 from deployer.planning.progress import Progress
 from deployer.runtime.serve import READY, Ready, ready_of
@@ -34,8 +34,8 @@ _TICK: Final = 0.2
 """Seconds that a call is waited for between two looks at its log."""
 _FIRST_PAUSE: Final = 0.01
 _LONGEST_PAUSE: Final = 0.5
-_LOG_SECONDS: Final = 1.0
-"""Between two looks at the log."""
+_LOG_PAUSES: Final = (0.05, 1.0)
+"""The first and the longest between two looks at a log, in seconds."""
 _LATE: Final = timedelta(seconds=120)
 """How much later than a line that was said after it a line may arrive."""
 _KEPT: Final = 200
@@ -58,6 +58,7 @@ class Log:
         """``app`` is a name or an id; without ``since``, from now on."""
         self._log = account.log(app)
         self._seen: Counter[Line] = Counter()
+        self._pauses = growing(*_LOG_PAUSES)
         self._next = 0.0
         self.lines: deque[Line] = deque(maxlen=_KEPT)
         """The last lines that were taken."""
@@ -80,7 +81,7 @@ class Log:
         with suppress(DeployerError):
             found = [line for line in self._new() if take(line)]
         self.lines.extend(found)
-        self._next = time.monotonic() + _LOG_SECONDS
+        self._next = time.monotonic() + next(self._pauses)
         return found
 
     def _new(self) -> list[Line]:
@@ -252,7 +253,7 @@ _WORDS_SECONDS: Final = 1.0
 """How long the last words of a failed start may take to arrive."""
 _EVIDENCE_SECONDS: Final = 90.0
 """How long the line of a container that has answered may take to arrive."""
-_KNOCKS: Final = 5.0
+_KNOCKS: Final = 2.0
 """Seconds between two requests while a new version is waited for."""
 
 
@@ -344,6 +345,7 @@ class _Start:
         self._answered: float | None = None
         """When it answered first, in seconds since the first request."""
         self._knocked = self._begun
+        self._pauses = growing(*_LOG_PAUSES)
         self._next = 0.0
 
     def look(self) -> Started | None:
@@ -352,7 +354,7 @@ class _Start:
         if self._answered is None or time.monotonic() < self._next:
             self._refuse_failure()
             return None
-        self._next = time.monotonic() + _LOG_SECONDS
+        self._next = time.monotonic() + next(self._pauses)
         late = self._passed() - self._answered > _EVIDENCE_SECONDS
         found = proven(self._account, self._target)
         if found is not None and (found.settled or late):
@@ -484,11 +486,14 @@ def readies(account: Account, target: Target) -> list[Ready]:
 
 
 def last_words(log: Log, say: Say, about: str) -> None:
-    """Tell what of the log is still on its way."""
-    threading.Event().wait(_WORDS_SECONDS)
-    for line in log.now(any_line):
-        if is_ours(line):
+    """Tell what of the log is still on its way, until it shows the cause."""
+    deadline = time.monotonic() + _WORDS_SECONDS
+    for pause in growing(*_LOG_PAUSES):
+        for line in filter(is_ours, log.now(any_line)):
             say(Talk(about, line.text))
+        if _cause(log) is not None or time.monotonic() > deadline:
+            return
+        threading.Event().wait(pause)
 
 
 def is_ours(line: Line) -> bool:
@@ -498,12 +503,19 @@ def is_ours(line: Line) -> bool:
 
 def not_started(log: Log, why: str) -> EngineError:
     """Return what went wrong with a start, by what was logged."""
-    texts = [line.text for line in log.lines if line.source != SYSTEM]
-    cause = likely_cause(texts, None)
-    if cause is not None:
+    if (cause := _cause(log)) is not None:
         return EngineError(
             f"llama-server did not start: {cause.meaning}", hint=cause.hint
         )
-    words = [text for text in texts if text.strip()][-_LAST_WORDS:]
+    words = [text for text in _texts(log) if text.strip()][-_LAST_WORDS:]
     said = "\n".join(["", *words]) if words else ""
     return EngineError(f"llama-server did not start: {why}{said}")
+
+
+def _cause(log: Log) -> Symptom | None:
+    return likely_cause(_texts(log), None)
+
+
+def _texts(log: Log) -> list[str]:
+    """What containers wrote, without the words of the platform."""
+    return [line.text for line in log.lines if line.source != SYSTEM]

@@ -90,7 +90,6 @@ class Case(NamedTuple):
         return any(one.partition("=")[0].partition(":")[0] == name for one in defined)
 
 
-_DRAFTS: Final = ("model-draft", "spec-draft-model", "spec-draft-hf", "spec-type")
 _LOOPBACK: Final = ("127.", "localhost")
 _MANY_CHECKPOINTS: Final = 4
 _SMALL_HOST: Final = 24 << 30
@@ -140,9 +139,13 @@ def _pinned_template(case: Case) -> str:
 
 
 def _draft(case: Case) -> str:
-    flags = case.server.flags or {}
-    found = (f"server.flags.{name}" for name in _DRAFTS if name in flags)
-    return next(found, "") if case.is_gemma4 else ""
+    if not case.is_gemma4:
+        return ""
+    if case.stack.model.draft is not None:
+        return "model.draft"
+    typed = case.server.speculative is not None
+    flagged = FLAGS + "spec-type" if "spec-type" in (case.server.flags or {}) else ""
+    return "server.speculative" if typed else flagged
 
 
 def _client_tools(case: Case) -> str:

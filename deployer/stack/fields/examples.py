@@ -38,6 +38,21 @@ ARTEFACTS: Mapping[str, tuple[JsonValue, JsonValue]] = {
     "model.alias": ("gemma-4", "two"),
 }
 
+_SOURCE = ("repo", "revision", "quant", "file", "path", "url", "pypi", "sha256")
+BESIDE: Mapping[str, tuple[JsonValue, JsonValue]] = {
+    **{
+        f"model.{part}.{name}": ARTEFACTS[f"model.{name}"]
+        for part in ("mmproj", "draft", "vocoder")
+        for name in _SOURCE
+    },
+    "model.lora": (
+        [{"path": "a.gguf", "scale": 0.5}],
+        [{"path": "b.gguf", "scale": 0.5}],
+    ),
+    "model.control_vectors": ([{"path": "a.gguf"}], [{"path": "b.gguf"}]),
+}
+"""The weights beside the model."""
+
 SERVER: Mapping[str, tuple[JsonValue, JsonValue]] = {
     "server.ctx_size": (1024, 2048),
     "server.parallel": (1, 2),
@@ -95,6 +110,22 @@ SERVER: Mapping[str, tuple[JsonValue, JsonValue]] = {
     "server.min_p": (0.05, 0),
     "server.seed": (-1, 7),
     "server.verbosity": (2, 3),
+    "server.speculative.type": ("draft-simple", "draft-eagle3"),
+    "server.speculative.n_max": (16, 8),
+    "server.speculative.n_min": (0, 1),
+    "server.speculative.p_min": (0.75, 0.5),
+    "server.speculative.n_match": (24, 16),
+    "server.speculative.size_n": (12, 8),
+    "server.speculative.size_m": (48, 32),
+    "server.speculative.min_hits": (1, 2),
+    "server.speculative.n_gpu_layers": ("all", 0),
+    "server.speculative.device": (["none"], ["CUDA0"]),
+    "server.speculative.n_cpu_moe": (0, 4),
+    "server.speculative.cache_type_k": ("f16", "q8_0"),
+    "server.speculative.cache_type_v": ("f16", "q8_0"),
+    "server.speculative.threads": (1, 2),
+    "server.speculative.threads_batch": (1, 2),
+    "server.speculative.sampling": ("greedy", "probabilistic"),
     "server.flags": ({"keep": 1}, {"keep": 2}),
     "server.env": ({"GGML_CUDA_P2P": 1}, {"GGML_CUDA_P2P": 0}),
 }
@@ -202,6 +233,7 @@ FILE: Mapping[str, tuple[JsonValue, JsonValue]] = {
 
 EXAMPLES: Mapping[str, tuple[JsonValue, JsonValue]] = {
     **ARTEFACTS,
+    **BESIDE,
     **SERVER,
     **RUNNING,
     **GATES,

@@ -24,6 +24,7 @@ from deployer.stack.fields.values import (
     File,
     Flag,
     Folder,
+    InPlace,
     JsonValue,
     Mark,
     Marks,
@@ -68,7 +69,7 @@ def leaves(
     A section in which nothing is set is a leaf with the value ``{}`` where that says
     something (``gates.chat``), and else as absent as an unset field.
     Entries of a mapping are leaves of their own (``server.flags.ctx-checkpoints``),
-    lists are one leaf.
+    lists are one leaf unless they are marked (``model.lora.0.scale``).
     """
     for name, field in fields_of(type(section)).items():
         value = getattr(section, name)
@@ -82,6 +83,9 @@ def leaves(
                 yield from inner
                 if not inner and value.says_something_when_empty:
                     yield Leaf(path, {}, marks)
+            case tuple() if field.each:
+                for number, item in enumerate(value):
+                    yield from leaves(item, f"{path}.{number}.", marks)
             case Mapping() if marks.flags == ():
                 for key, entry in value.items():
                     yield Leaf(f"{path}.{key}", plain(entry), marks)
@@ -94,11 +98,13 @@ def marks_at(section: type[Section], path: str) -> Marks:
     found: Marks | None = None
     inside: type[Section] | None = section
     for name in path.split("."):
+        if name.isdecimal():  # an item of a list, whose class is known already
+            continue
         field = fields_of(inside).get(name) if inside is not None else None
         if field is None:
             break
         found = field.under(found)
-        inside = field.section
+        inside = field.item if field.each else field.section
     return found or Marks()
 
 
@@ -128,6 +134,8 @@ class Field:
     only: str | None
     file: File | Folder | Options | None
     memory: Memory | None
+    ability: str
+    each: bool
     section: type[Section] | None
     item: type[Section] | None
     """The class of each section of a list or a mapping."""
@@ -137,7 +145,15 @@ class Field:
         above = parent or Marks()
         effect = above.effect if self.effect is None else self.effect
         only = self.only or above.only
-        return Marks(effect, self.flags, self.unit, self.locked, only, self.memory)
+        return Marks(
+            effect,
+            self.flags,
+            self.unit,
+            self.locked,
+            only,
+            self.memory,
+            self.ability,
+        )
 
 
 @cache
@@ -154,6 +170,8 @@ def fields_of(section: type[Section]) -> Mapping[str, Field]:
             next((m.engine for m in marks if isinstance(m, Only)), None),
             next((m for m in marks if isinstance(m, File | Folder | Options)), None),
             next((m for m in marks if isinstance(m, Memory)), None),
+            next((m.ability for m in marks if isinstance(m, InPlace)), ""),
+            Mark.EACH in marks,
             _section_in(info.annotation),
             _section_in(info.annotation, tuple, dict),
         )

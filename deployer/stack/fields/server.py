@@ -45,6 +45,143 @@ _UI = 9246
 """``--webui`` was renamed to ``--ui`` by b9246."""
 
 
+DRAFTING = ("draft-simple", "draft-eagle3", "draft-mtp", "draft-dflash", "draft-dspark")
+"""Types of speculative decoding that read a draft, or heads of the model itself."""
+_MAPS = ("ngram-simple", "ngram-map-k", "ngram-map-k4v")
+_MOD = ("ngram-mod",)
+_SPEC = 9093
+"""``--draft-*`` and ``--spec-ngram-*`` were split by type after b8929, by b9093."""
+_TYPED = 9246
+"""Until then a draft needs no ``--spec-type``; the option took n-gram types alone."""
+
+
+def _drafting(old: str, new: str) -> tuple[Flag, Flag]:
+    """The option of a draft before and since it was renamed."""
+    return Flag(old, until=_SPEC - 1, types=DRAFTING), Flag(
+        new, since=_SPEC, types=DRAFTING
+    )
+
+
+def _mapped(name: str) -> tuple[Flag, ...]:
+    """The option of each type that keeps a map of n-grams."""
+    old = Flag(f"--spec-ngram-{name}", until=_SPEC - 1, types=_MAPS)
+    new = (Flag(f"--spec-{it}-{name}", since=_SPEC, types=(it,)) for it in _MAPS)
+    return (old, *new)
+
+
+class Drafting(Section):
+    """Speculative decoding: what guesses tokens ahead, and how many."""
+
+    type: Annotated[
+        Literal[
+            "draft-simple",
+            "draft-eagle3",
+            "draft-mtp",
+            "draft-dflash",
+            "draft-dspark",
+            "ngram-simple",
+            "ngram-map-k",
+            "ngram-map-k4v",
+            "ngram-mod",
+            "ngram-cache",
+        ],
+        Flag("--spec-type", since=_TYPED, types=("draft-simple",)),
+        Flag("--spec-type", types=(*DRAFTING[1:], *_MAPS, *_MOD, "ngram-cache")),
+    ]
+    """What guesses: a draft (`draft-…`, see `model.draft`), or the text so far."""
+
+    n_max: Annotated[
+        PositiveInt | None,
+        Flag("--draft-max", until=_SPEC - 1, types=(*DRAFTING, *_MOD)),
+        Flag("--spec-draft-n-max", since=_SPEC, types=DRAFTING),
+        Flag("--spec-ngram-mod-n-max", since=_SPEC, types=_MOD),
+    ] = None
+    """Most tokens that are guessed at once."""
+
+    n_min: Annotated[
+        NonNegativeInt | None,
+        Flag("--draft-min", until=_SPEC - 1, types=(*DRAFTING, *_MOD)),
+        Flag("--spec-draft-n-min", since=_SPEC, types=DRAFTING),
+        Flag("--spec-ngram-mod-n-min", since=_SPEC, types=_MOD),
+    ] = None
+    """Fewest tokens for which a guess is tried."""
+
+    p_min: Annotated[
+        float | None,
+        Field(ge=0, le=1),
+        *_drafting("--draft-p-min", "--spec-draft-p-min"),
+    ] = None
+    """Least probability of a token that a draft guesses."""
+
+    n_match: Annotated[
+        PositiveInt | None,
+        Flag("--spec-ngram-size-n", until=_SPEC - 1, types=_MOD),
+        Flag("--spec-ngram-mod-n-match", since=_SPEC, types=_MOD),
+    ] = None
+    """Tokens that must match for `ngram-mod`."""
+
+    size_n: Annotated[PositiveInt | None, *_mapped("size-n")] = None
+    """Tokens that are looked up in the text so far."""
+
+    size_m: Annotated[PositiveInt | None, *_mapped("size-m")] = None
+    """Tokens that are guessed from where they were found."""
+
+    min_hits: Annotated[PositiveInt | None, *_mapped("min-hits")] = None
+    """Times that they must have been found."""
+
+    n_gpu_layers: Annotated[
+        NonNegativeInt | Literal["auto", "all"] | None,
+        *_drafting("--gpu-layers-draft", "--spec-draft-ngl"),
+        Memory.COMPUTED,
+    ] = None
+    """Layers of the draft in GPU memory: a number, `auto` or `all`."""
+
+    device: Annotated[
+        tuple[Text, ...] | None,
+        *_drafting("--device-draft", "--spec-draft-device"),
+        Memory.UNKNOWN,
+    ] = None
+    """Devices of the draft, as `llama-server --list-devices` names them."""
+
+    n_cpu_moe: Annotated[
+        NonNegativeInt | None,
+        *_drafting("--n-cpu-moe-draft", "--spec-draft-n-cpu-moe"),
+        Memory.COMPUTED,
+    ] = None
+    """Layers of the draft whose experts stay in host memory."""
+
+    cache_type_k: Annotated[
+        CacheType | None,
+        *_drafting("--cache-type-k-draft", "--spec-draft-type-k"),
+        Memory.COMPUTED,
+    ] = None
+    """Type of the key half of the KV cache of the draft."""
+
+    cache_type_v: Annotated[
+        CacheType | None,
+        *_drafting("--cache-type-v-draft", "--spec-draft-type-v"),
+        Memory.COMPUTED,
+    ] = None
+    """Type of the value half of the KV cache of the draft."""
+
+    threads: Annotated[
+        PositiveInt | None, *_drafting("--threads-draft", "--spec-draft-threads")
+    ] = None
+    """CPU threads of the draft for generation."""
+
+    threads_batch: Annotated[
+        PositiveInt | None,
+        *_drafting("--threads-batch-draft", "--spec-draft-threads-batch"),
+    ] = None
+    """CPU threads of the draft for prompt processing."""
+
+    sampling: Annotated[
+        Literal["greedy", "probabilistic"] | None,
+        Flag("--spec-draft-sampling", types=("draft-simple", "draft-mtp")),
+    ] = None
+    """How the draft picks its tokens, from b11434 on."""
+
+
 class Server(Section):
     """Options of llama-server.  Unset means llama-server's own default."""
 
@@ -292,6 +429,9 @@ class Server(Section):
 
     verbosity: Annotated[int | None, Field(ge=0, le=5), Flag("--verbosity")] = None
     """How much llama-server logs."""
+
+    speculative: Drafting | None = None
+    """Speculative decoding: a draft model, a head, or n-grams; unset: none."""
 
     flags: Annotated[
         dict[str, bool | int | float | Text | tuple[Text | int | float, ...]] | None,

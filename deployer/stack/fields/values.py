@@ -130,6 +130,8 @@ class Mark(StrEnum):
 
     LOCKED = "locked"
     """The facts it resolves to stand in the key, not the field itself."""
+    EACH = "each"
+    """Each item of the list is a section with fields of its own, by its number."""
 
 
 class Memory(StrEnum):
@@ -157,6 +159,18 @@ class Flag:
     until: int = 10**9
     default: int | None = None
     """Number by which people say what leaving the field out says."""
+    types: tuple[str, ...] = ()
+    """Types of speculative decoding that read it; empty: it depends on none."""
+
+
+@dataclass(frozen=True, slots=True)
+class InPlace:
+    """The field changes in place only where the engine has an ability.
+
+    Elsewhere, and where memory is captured, a change restarts the server.
+    """
+
+    ability: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +178,24 @@ class Only:
     """The field has a meaning on this engine alone."""
 
     engine: str
+
+
+def role_of(path: str) -> str:
+    """Return the role of the weights that a field of `model` is about (`lora-0`)."""
+    match path.split("."):
+        case ["model", name, number, *_] if number.isdecimal():
+            return f"{name}-{number}".replace("_", "-")
+        case ["model", "mmproj" | "draft" | "vocoder" as name, _]:
+            return name
+        case _:
+            return "weights"
+
+
+def path_of(role: str) -> str:
+    """Return the field of a role of weights beside the model (`model.lora.0`)."""
+    name, _, number = role.rpartition("-")
+    plain = f"{name}.{number}" if number.isdecimal() else role
+    return f"model.{plain.replace('-', '_')}"
 
 
 HERE = "file://"
@@ -236,6 +268,7 @@ class Marks:
     locked: bool = False
     only: str | None = None
     memory: Memory | None = None
+    ability: str = ""
 
 
 KEY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")

@@ -64,7 +64,7 @@ class Deployed:
     @property
     def needs(self) -> dict[str, Flat]:
         """Outputs of what the live server is made from, by kind."""
-        return {r.kind.value: r.outputs for r in self.state.live.values()}
+        return {r.role: r.outputs for r in self.state.live.values()}
 
     def plan_to(self, graph: Graph, drift: tuple[Drift, ...] = ()) -> Planned:
         """A plan towards a graph that comes from the state."""

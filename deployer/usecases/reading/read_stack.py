@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import takewhile
+from itertools import chain, takewhile
 from pathlib import Path
 from stat import S_ISLNK
 from typing import TYPE_CHECKING
@@ -35,6 +35,7 @@ from deployer.planning.graph import (
 from deployer.planning.progress import Watch, unwatched
 from deployer.planning.resources import Graph, Kind
 from deployer.stack.addresses import places_of
+from deployer.stack.checks import flag_notes
 from deployer.stack.fields.marks import leaves
 from deployer.stack.fields.model import Stack
 from deployer.stack.fields.values import HERE, Flat, Folder
@@ -194,10 +195,9 @@ def _named_paths(stack: Stack, folder: Path) -> Iterator[Path]:
 
 def _weights_in_store(facts: Facts, graph: Graph, settings: Settings) -> Iterator[Path]:
     """Weights whose header the lock file lacks are read once they have arrived."""
-    if facts.weights.about.get(HEADER) is not None:
-        return
     for node in graph.values():
-        if node.kind is Kind.WEIGHTS:
+        pin = facts.by_role.get(node.role)
+        if node.kind is Kind.WEIGHTS and pin and pin.about.get(HEADER) is None:
             entry = settings.home / "weights" / node.key
             yield entry / "manifest.json"
             yield from sorted(entry.iterdir()) if entry.is_dir() else ()
@@ -302,6 +302,7 @@ def _option_findings(loaded: Loaded, known: Catalogue) -> Iterator[Diagnostic]:
     fork = next((f"`llama_cpp.{it}` may be a fork" for it in named), "")
     unread = fork if known.origin == TABLE else ""
     yield from problems_of(words, known.build, known, may_differ=unread)
+    yield from flag_notes(loaded.stack)
 
 
 def stated_options(
@@ -321,7 +322,7 @@ def stated_options(
 def _pinned(loaded: Loaded, stack_file: Path, locked: Facts) -> Pin | None:
     """The locked build, where it still answers what the stack asks for."""
     stack = loaded.stack
-    if _builds_here(stack):
+    if Kind.BUILD in _here(stack):
         return locked.build
     try:
         patches = patches_of(stack, stack_file)
@@ -416,13 +417,14 @@ def resolved(
     patches = patches_of(stack, stack_file)
     cache = DigestCache(settings.store.digests, trusts=options.cached)
     inputs = lock_file.inputs_of(stack, _digests_of(loaded, stack_file, patches, cache))
-    build, weights = _kept(stack, locked, inputs)
-    for kind, pin in ((Kind.BUILD, build), (Kind.WEIGHTS, weights)):
-        if pin is not None:
-            lock_file.refuse_other(lock_file.lock_path(stack_file), stack, kind, pin)
-    if build is not None and weights is not None:
-        return Facts(build=build, weights=weights, inputs=inputs)
-    if _asks(stack, build, weights) and options.locked:
+    kept = _kept(stack, locked, inputs)
+    for role, pin in kept.items():
+        lock_file.refuse_other(lock_file.lock_path(stack_file), stack, role, pin)
+    roles = [Kind.BUILD.value, *stack.model.sources]
+    if all(role in kept for role in roles):
+        return Facts.of(kept, inputs)
+    here = _here(stack)
+    if options.locked and not all(role in kept or role in here for role in roles):
         raise _stale(stack_file, locked, inputs)
     from deployer.usecases.reading.resolve import Resolver  # noqa: PLC0415 - knows every source
 
@@ -432,11 +434,11 @@ def resolved(
         settings.environment,
         watch,
         patches,
-        locked.weights if locked else None,
+        locked.by_role if locked else {},
         cached=options.cached,
     )
     with refused_models(loaded):
-        return resolver.facts(stack, inputs, build=build, weights=weights)
+        return resolver.facts(stack, inputs, kept)
 
 
 def _digests_of(
@@ -487,15 +489,16 @@ def _is_file(file: Path, root: Path, allowed: tuple[Path, ...]) -> bool:
 
 def _refuse_beside(stack: Stack, stack_file: Path, settings: Settings) -> None:
     """Raise UsageError where what lies beside a named file leads out of the project."""
-    program, model = stack.llama_cpp.binary, stack.model.path
-    if program is None and model is None:
+    program = stack.llama_cpp.binary
+    models = [it.path for it in stack.model.sources.values() if it.path is not None]
+    if program is None and not models:
         return
     from deployer.artefacts.sources import paths  # noqa: PLC0415 - few name files of their own
 
     folder, root = stack_file.parent, root_of(stack_file)
-    parts = () if model is None else paths.named_parts(folder / model)
+    parts = [takewhile(Path.exists, paths.named_parts(folder / it)) for it in models]
     beside = () if program is None else paths.libraries_of(folder / program)
-    for file in (*takewhile(Path.exists, parts), *beside):
+    for file in (*chain(*parts), *beside):
         if not may_read(file, root, settings.allowed):
             raise UsageError(
                 f"`{file}` is outside the project of the stack",
@@ -513,29 +516,21 @@ def patches_of(stack: Stack, stack_file: Path) -> "tuple[Patch, ...]":
     return load_patches(patches_folder(stack_file), names)
 
 
-def _kept(
-    stack: Stack, locked: Facts | None, inputs: Flat
-) -> tuple[Pin | None, Pin | None]:
-    """The pins of the lock file that still answer what the stack asks."""
+def _kept(stack: Stack, locked: Facts | None, inputs: Flat) -> dict[str, Pin]:
+    """The pins of the lock file that still answer what the stack asks, by role."""
     if locked is None:
-        return None, None
-    moved = lock_file.moved(locked, inputs)
-    stale = {difference.artefact for difference in moved}
-    build = None if "build" in stale or _builds_here(stack) else locked.build
-    here = stack.model.path is not None
-    weights = None if "weights" in stale or here else locked.weights
-    return build, weights
+        return {}
+    stale = {it.artefact for it in lock_file.moved(locked, inputs)} | _here(stack)
+    asked = {Kind.BUILD.value, *stack.model.sources} - stale
+    return {role: pin for role, pin in locked.by_role.items() if role in asked}
 
 
-def _asks(stack: Stack, build: Pin | None, weights: Pin | None) -> bool:
-    """Return whether what no pin is given for lies elsewhere than here."""
-    remote_weights = weights is None and stack.model.path is None
-    return remote_weights or (build is None and not _builds_here(stack))
-
-
-def _builds_here(stack: Stack) -> bool:
-    """Return whether llama-server is of this machine, and so looked at each time."""
-    return stack.llama_cpp.binary is not None or stack.llama_cpp.source == "path"
+def _here(stack: Stack) -> set[str]:
+    """The roles of what lies on this machine, and so is looked at each time."""
+    found = {role for role, it in stack.model.sources.items() if it.path is not None}
+    if stack.llama_cpp.binary is not None or stack.llama_cpp.source == "path":
+        found.add(Kind.BUILD.value)
+    return found
 
 
 def _stale(
@@ -556,8 +551,10 @@ def _stale(
             for p in fields
         )
         return UsageError(f"`{lock}` was made for another stack: {changes}", hint)
-    same_build = facts is None or locked.build == facts.build
-    which = "weights" if same_build else "llama-server"
+    pins = {} if facts is None else facts.by_role
+    other = (role for role, pin in pins.items() if locked.by_role.get(role) != pin)
+    role = next(other, Kind.WEIGHTS.value)
+    which = "llama-server" if role == Kind.BUILD else role
     what = f"`{lock}` pins other {which} than the file that is there now"
     return UsageError(what, hint)
 

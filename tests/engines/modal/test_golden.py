@@ -4,8 +4,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from deployer.diagnostics import Severity
 from deployer.engines.contract import write_files
 from deployer.engines.modal.render import runtime_files
+from deployer.usecases.context.settings import Settings
+from deployer.usecases.validate import validate
 from tests.engines.modal.golden import FOLDER, golden
 from tests.engines.modal.lowering import ROOT
 
@@ -14,6 +17,12 @@ def test_the_rendered_production_stack_is_as_committed() -> None:
     """Regenerate with `python -m tests.engines.modal.golden`, and read the diff."""
     committed = {file.name: file.read_bytes() for file in FOLDER.iterdir()}
     assert committed == golden()
+
+
+def test_the_production_stack_has_no_warning(tmp_path: Path) -> None:
+    stack = ROOT / "stacks" / "gemma4-prod.yaml"
+    notices = validate(stack, Settings({}, tmp_path), None).notices
+    assert [it for it in notices if it.severity is Severity.WARNING] == []
 
 
 def test_rendered_files_import_nothing_of_ours() -> None:

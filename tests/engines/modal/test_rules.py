@@ -341,7 +341,7 @@ def test_a_patch_that_changed_since_it_was_locked_is_refused() -> None:
     patches = load_patches(PATCHES, stack.llama_cpp.patches or ())
     build = graph_of(stack, patches)["gemma4-prod/build"]
     with pytest.raises(EngineError, match="changed since it was locked"):
-        lower_builder(build, None, ())
+        lower_builder(build, (), ())
 
 
 def test_names_of_apps_are_those_of_the_stack() -> None:

@@ -171,6 +171,8 @@ class Faults:
     """The request during which the network is cut."""
     cut_after: int = 0
     """How many requests of that name pass before."""
+    cut_answer: bool = False
+    """The request is carried out, and it is its answer that is lost."""
     unmounted: str = ""
     """An app whose containers find their Volumes empty."""
     broken: list[str] = field(default_factory=list)

@@ -19,6 +19,17 @@ def routes(
     async def seen(_request: web.Request) -> web.Response:
         return web.json_response(_seen(cloud, pools))
 
+    async def app(request: web.Request) -> web.Response:
+        found = [
+            _of_app(cloud, pools, app)
+            for app in cloud.apps.values()
+            if app.name == request.query["name"]
+        ]
+        return web.json_response(found[-1] if found else None)
+
+    async def logs(_request: web.Request) -> web.Response:
+        return web.json_response([line.text for line in cloud.logs])
+
     async def requests(_request: web.Request) -> web.Response:
         return web.json_response(cloud.requests)
 
@@ -61,6 +72,8 @@ def routes(
 
     return [
         web.get("/seen", seen),
+        web.get("/app", app),
+        web.get("/logs", logs),
         web.get("/requests", requests),
         web.post("/forget", forget),
         web.post("/faults", faults),
@@ -76,25 +89,7 @@ def _seen(cloud: Cloud, pools: Pools) -> dict[str, Any]:
     return {
         "calls": dict(cloud.calls),
         "container_calls": dict(cloud.container_calls),
-        "apps": [
-            {
-                "id": app.id,
-                "name": app.name,
-                "environment": app.environment,
-                "state": pb.AppState.Name(app.state),
-                "version": app.lifecycle().version,
-                "history": [
-                    pb.DeploymentType.Name(it.kind).removeprefix("DEPLOYMENT_TYPE_")
-                    for it in app.history
-                ],
-                "rows": [{"version": it.number, "tag": it.tag} for it in app.history],
-                "functions": dict(app.function_ids),
-                "scaling": _scaling(cloud, app),
-                "tags": app.tags,
-                "containers": sum(1 for _ in pools.of_app(app.id)),
-            }
-            for app in cloud.apps.values()
-        ],
+        "apps": [_of_app(cloud, pools, app) for app in cloud.apps.values()],
         "started": len(pools.containers),
         "containers": [
             {
@@ -116,7 +111,25 @@ def _seen(cloud: Cloud, pools: Pools) -> dict[str, Any]:
             volume.metadata.name: str(volume.folder)
             for volume in cloud.volumes.values()
         },
-        "logs": [line.text for line in cloud.logs],
+    }
+
+
+def _of_app(cloud: Cloud, pools: Pools, app: App) -> dict[str, Any]:
+    return {
+        "id": app.id,
+        "name": app.name,
+        "environment": app.environment,
+        "state": pb.AppState.Name(app.state),
+        "version": app.lifecycle().version,
+        "history": [
+            pb.DeploymentType.Name(it.kind).removeprefix("DEPLOYMENT_TYPE_")
+            for it in app.history
+        ],
+        "rows": [{"version": it.number, "tag": it.tag} for it in app.history],
+        "functions": dict(app.function_ids),
+        "scaling": _scaling(cloud, app),
+        "tags": app.tags,
+        "containers": sum(1 for _ in pools.of_app(app.id)),
     }
 
 

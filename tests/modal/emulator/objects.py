@@ -215,14 +215,16 @@ class Objects(Service):
 
     @rpc
     async def VolumePutFiles(self, request: Any) -> Any:
+        folder, _ = self._path(request.volume_id, "")
+        most, known = self.cloud.faults.volume_files, sum(1 for _ in folder.rglob("*"))
         for file in request.files:
-            folder, path = self._path(request.volume_id, file.filename)
+            _, path = self._path(request.volume_id, file.filename)
             if path.exists() and request.disallow_overwrite_existing_files:
                 raise GRPCError(
                     Status.ALREADY_EXISTS, f"{file.filename}: already exists"
                 )
-            most, known = self.cloud.faults.volume_files, folder.rglob("*")
-            if not path.exists() and sum(1 for _ in known) >= most:
+            known += not path.exists()
+            if known > most:
                 raise _too_many(most)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(self.cloud.files[file.sha256_hex])

@@ -45,6 +45,8 @@ class _Pool:
 
     waiting: deque[tuple[Call, pb.FunctionInput]] = field(default_factory=deque)
     arrived: asyncio.Condition = field(default_factory=asyncio.Condition)
+    members: list[Container] = field(default_factory=list)
+    """Its containers that run, as far as that is known."""
     standby: dict[tuple[str, int], Container] = field(default_factory=dict)
     """Snapshots, by definition and type of worker: processes that wait at their
     checkpoints."""
@@ -73,11 +75,10 @@ class Pools:
 
     def of(self, function_id: str) -> Iterator[Container]:
         """The containers of a function that run and are no snapshot."""
-        standby = self._pool(function_id).standby.values()
-        for container in list(self.containers.values()):
-            mine = container.function_id == function_id
-            if mine and container.runs and container not in standby:
-                yield container
+        pool = self._pool(function_id)
+        pool.members = [it for it in pool.members if it.runs]
+        standby = pool.standby.values()
+        yield from [it for it in pool.members if it not in standby]
 
     def of_app(self, app_id: str) -> Iterator[Container]:
         """The containers of an app, as `of` has them."""
@@ -364,6 +365,7 @@ class Pools:
             started=cloud.clock(),
         )
         self.containers[task_id] = container
+        self._pool(function_id).members.append(container)
         return container
 
     async def _launch(

@@ -36,8 +36,10 @@ def rpc(
     @wraps(answer)
     async def serve(self: Service, stream: Any) -> None:
         request = await stream.recv_message()
-        await _arrived(self, answer.__name__, request)
+        lost = await _arrived(self, answer.__name__, request)
         result = await answer(self, request)
+        if lost:
+            await _cut(self)
         await stream.send_message(Empty() if result is None else result)
 
     return serve
@@ -58,19 +60,28 @@ def rpc_stream(
     return serve
 
 
-async def _arrived(self: Service, name: str, request: Any) -> None:
-    cloud = self.cloud
+async def _arrived(self: Service, name: str, request: Any) -> bool:
+    """Note a request; returns whether the network is cut before its answer."""
+    cloud, faults = self.cloud, self.cloud.faults
     cloud.note(name, request, container=self.container is not None)
     if self.container is not None:
-        return
-    if cloud.faults.cut_at == name and cloud.faults.cut_after > 0:
-        cloud.faults.cut_after -= 1
-    elif cloud.faults.cut_at == name:
-        cloud.faults.cut_at = ""
-        cloud.cut.set()
-        await asyncio.sleep(60)
-    if (message := cloud.faults.refused.get(name)) is not None:
+        return False
+    if faults.cut_at == name and faults.cut_after > 0:
+        faults.cut_after -= 1
+    elif faults.cut_at == name:
+        faults.cut_at = ""
+        if faults.cut_answer:
+            return True
+        await _cut(self)
+    if (message := faults.refused.get(name)) is not None:
         raise GRPCError(Status.FAILED_PRECONDITION, message)
+    return False
+
+
+async def _cut(self: Service) -> None:
+    """End all connections; this request ends with its own."""
+    self.cloud.cut.set()
+    await asyncio.sleep(60)
 
 
 def complete(requests: type[Service]) -> Any:

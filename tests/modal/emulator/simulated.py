@@ -31,6 +31,11 @@ _ASGI = pb.DATA_FORMAT_ASGI
 _STDOUT, _STDERR = pb.FILE_DESCRIPTOR_STDOUT, pb.FILE_DESCRIPTOR_STDERR
 VERSION_HEADER = "x-emulated-server"
 """Of every answer: the key of the server that gave it, for clients of the tests."""
+_LAST_WORDS = (
+    "llama_model_load: error loading model: cudaMalloc failed: out of memory\n",
+    "Traceback (most recent call last):\n",
+    "RuntimeError: llama-server ended with 1 before it was healthy\n",
+)
 KEY_TAG, RUN_TAG = "deployer-server", "deployer-run"
 
 
@@ -52,10 +57,8 @@ async def start(cloud: Cloud, container: Container, how: str) -> int | None:
             return 1
         key, app = container.tags.get(KEY_TAG), cloud.app_of(function_id).name
         if {key, f"{app}:{key}"}.intersection(faults.broken):
-            text = "Traceback (most recent call last):\n"
-            await cloud.log(function_id, task_id, text, _STDERR)
-            text = "RuntimeError: llama-server ended with 1 before it was healthy\n"
-            await cloud.log(function_id, task_id, text, _STDERR)
+            for text in _LAST_WORDS:
+                await cloud.log(function_id, task_id, text, _STDERR)
             return 1
         if how == "capture":
             # A creating start says both: seen in logs of others (modal-client#4132).

@@ -39,7 +39,7 @@ class Door:
         return self._ask("GET", path, None, limit)
 
     def post(
-        self, path: str, body: Mapping[str, JsonValue], limit: float
+        self, path: str, body: Mapping[str, JsonValue] | list[JsonValue], limit: float
     ) -> tuple[int, JsonValue]:
         """Status and content of an answer; raises OSError where none comes in time."""
         return self._ask("POST", path, json.dumps(body), limit)
