@@ -59,11 +59,11 @@ apply)
   tell applied "$code" "$said" <"$work/events.jsonl" >"$work/comment.md"
   ;;
 drift)
-  deployer refresh "${paths[@]}" --detailed-exitcode >"$work/found.txt" 2>"$said"
+  deployer drift "${paths[@]}" --detailed-exitcode >"$work/found.txt" 2>"$said"
   code=$?
   cat "$said" >&2
   cat "$work/found.txt" "$said" |
-    tell said "#### deployer refresh: what runs otherwise than it was deployed" \
+    tell said "#### deployer drift: what runs otherwise than it was deployed" \
       >"$work/comment.md"
   ;;
 check)

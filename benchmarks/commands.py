@@ -46,7 +46,7 @@ def plans(run: Run) -> Result:
             plot=Bars("plans", "Nothing to do: who says so soonest", _FLOOR, ()),
             about=(
                 f"A stack that is live on this machine: {MODEL}, {BUILD}.",
-                "Ours plans anew each time and asks the live server.",
+                "Ours plans again each time and asks the live server.",
                 (
                     "The others are asked in the same way: a dry run, a check, a plan"
                     " of a small project in which nothing is left to do."
@@ -90,7 +90,7 @@ def commands(run: Run) -> Result:
         title="Commands of deployer",
         about=(
             f"A stack that is live on this machine: {MODEL}, {BUILD}.",
-            "A plan is made anew each time and asks the live server.",
+            "A plan is made again each time and asks the live server.",
             *_about(run),
         ),
         tables=(table,),
@@ -242,7 +242,7 @@ def _row(
 
 def _about(run: Run) -> tuple[str, ...]:
     network = (
-        "The network was out of reach: whoever is in the table needs none."
+        "The network was out of reach: what is in the table needs none."
         if run.offline
         else "The network was within reach, since this user may not leave it."
     )

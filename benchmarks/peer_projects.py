@@ -159,7 +159,7 @@ def _modal(peer: Installed, folder: Path) -> Iterator[Command]:
         "@app.function()\ndef f(x: int = 1) -> int:\n    return x\n"
     )
     argv = (peer.program("modal"), "run", "app.py::f", "--help")
-    note = "`run app.py::f --help`: it defines an app and asks nobody; it has no plan"
+    note = "`run app.py::f --help`: it defines an app; it has no plan"
     yield _command(peer, folder, argv, note=note)
 
 

@@ -139,7 +139,7 @@ def _result(starts: Sequence[Sequence[Pair]]) -> Result:
         about=(
             f"{MODEL}, {BUILD}, {os.cpu_count()} cores; the same options for both.",
             (
-                f"{len(starts)} times both servers are started anew and get"
+                f"{len(starts)} times both servers are started again and get"
                 f" {PAIRS} requests each in turn, of about 80 tokens for {TOKENS}."
             ),
             (

@@ -15,51 +15,85 @@ from deployer.system import file_modes, interrupts
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-COMMANDS: Mapping[str, tuple[str, str]] = {
-    "init": ("planning", "Write a stack file to start from."),
-    "validate": ("planning", "Check stack files, offline."),
-    "lock": ("planning", "Pin what stacks name, in their lock files."),
-    "plan": ("planning", "Show what `apply` would change, and why."),
-    "show": ("planning", "Show a saved plan."),
-    "refresh": ("planning", "Report drift between the state and what runs."),
-    "apply": ("applying", "Carry out the plan: make, prove with gates, promote."),
-    "render": ("rendering", "Show the apps and the command line of a stack."),
-    "status": ("releases", "Show what is live and its condition."),
-    "history": ("releases", "List the retained releases, newest first."),
-    "report": ("releases", "Report on stacks, releases, gates and latency."),
-    "diff": ("releases", "Show what release AFTER changed against release BEFORE."),
-    "rollback": ("applying", "Promote an earlier release again, after its gates pass."),
-    "destroy": ("applying", "Stop and remove what runs."),
-    "check": ("checking", "Run gates against a running server."),
-    "start": ("serving", "Start the live release where it does not run."),
-    "stop": ("serving", "Stop the server; `start` starts it again."),
-    "restore": ("serving", "Restore the server from its snapshot."),
-    "logs": ("serving", "Print the log of the live server."),
-    "connect": (
-        "clients",
-        "Print the configuration of a client for the live endpoint.",
-    ),
-    "chat": ("clients", "Chat with a live stack in the terminal."),
-    "metrics": ("serving", "Show the metrics of the live server."),
-    "watch": ("serving", "Probe a live stack, warm and after idle."),
-    "monitor": ("serving", "Write rules and a dashboard for Prometheus and Grafana."),
-    "build": ("artefacts", "Build or fetch the llama-server of a stack."),
-    "fetch": ("artefacts", "Fetch llama-server and weights into the store."),
-    "store": ("artefacts", "List, verify and clean the artefact store."),
-    "state": ("states", "Show, move and repair recorded states."),
-    "gguf": ("fitting", "Show the header of a GGUF file."),
-    "fit": ("fitting", "Show whether a model fits, and on which GPU."),
-    "flags": ("builds", "List the options of llama-server at a build, or explain one."),
-    "traps": ("builds", "List the known issues, or explain one."),
-    "doctor": ("checking", "Report what is wrong, why, and what to do."),
-    "upgrade": ("builds", "Show what another build means for a stack."),
-    "patches": ("artefacts", "Check patches to llama.cpp against builds."),
-    "schema": ("tools", "Print a JSON schema: of stacks, or of events."),
-    "lsp": ("tools", "Answer an editor, by the Language Server Protocol."),
-    "completion": ("tools", "Print the completion script of a shell."),
-    "version": ("tools", "Print the version; --check looks for newer."),
+GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = {
+    "Everyday": {
+        "init": ("planning", "Write a stack file to start from."),
+        "validate": ("planning", "Check stack files, offline."),
+        "plan": ("planning", "Show what `apply` would change, and why."),
+        "apply": ("applying", "Carry out the plan: make, prove with gates, promote."),
+        "status": ("releases", "Show what is live and its condition."),
+        "drift": ("planning", "Report drift between the state and what runs."),
+        "rollback": (
+            "applying",
+            "Promote an earlier release again, after its gates pass.",
+        ),
+        "destroy": ("applying", "Stop and remove what runs."),
+    },
+    "A live server": {
+        "check": ("checking", "Run gates against a running server."),
+        "logs": ("serving", "Print the log of the live server."),
+        "start": ("serving", "Start the live release where it does not run."),
+        "stop": ("serving", "Stop the server; `start` starts it again."),
+        "restart": ("serving", "Stop the server and start it again."),
+        "restore": ("serving", "Restore the server from its snapshot."),
+        "chat": ("clients", "Chat with a live stack in the terminal."),
+        "connect": (
+            "clients",
+            "Print the configuration of a client for the live endpoint.",
+        ),
+        "metrics": ("serving", "Show the metrics of the live server."),
+        "watch": ("serving", "Probe a live stack, warm and after idle."),
+    },
+    "Releases": {
+        "history": ("releases", "List the retained releases, newest first."),
+        "diff": ("releases", "Show what release AFTER changed against release BEFORE."),
+        "report": ("releases", "Report on stacks, releases, gates and latency."),
+        "show": ("planning", "Show a saved plan."),
+        "monitor": (
+            "serving",
+            "Write rules and a dashboard for Prometheus and Grafana.",
+        ),
+    },
+    "Stacks, builds and models": {
+        "lock": ("planning", "Pin what stacks name, in their lock files."),
+        "fetch": ("artefacts", "Fetch llama-server and weights into the store."),
+        "build": ("artefacts", "Build or fetch the llama-server of a stack."),
+        "render": ("rendering", "Show the apps and the command line of a stack."),
+        "fit": ("fitting", "Show whether a model fits, and on which GPU."),
+        "gguf": ("fitting", "Show the header of a GGUF file."),
+        "flags": (
+            "builds",
+            "List the options of llama-server at a build, or explain one.",
+        ),
+        "upgrade": ("builds", "Show what another build means for a stack."),
+        "patches": ("artefacts", "Check patches to llama.cpp against builds."),
+    },
+    "When something is wrong": {
+        "doctor": ("checking", "Report what is wrong, why, and what to do."),
+        "traps": ("builds", "List the known issues, or explain one."),
+        "store": ("artefacts", "List, verify and clean the artefact store."),
+        "state": ("states", "Show, move and repair recorded states."),
+    },
+    "Tools": {
+        "schema": ("tools", "Print a JSON schema: of stacks, or of events."),
+        "lsp": ("tools", "Answer an editor, by the Language Server Protocol."),
+        "completion": ("tools", "Print the completion script of a shell."),
+        "version": ("tools", "Print the version; --check looks for newer."),
+    },
 }
-"""Every command: the module of `deployer.cli` that holds it, and its short help."""
+"""Every command by group: the module of `deployer.cli` that has it, its short help."""
+
+COMMANDS: Mapping[str, tuple[str, str]] = {
+    name: command for group in GROUPS.values() for name, command in group.items()
+}
+
+ALIASES: Mapping[str, str] = {
+    "up": "apply",
+    "preview": "plan",
+    "down": "destroy",
+    "refresh": "drift",
+}
+"""Names that people type first, as other tools have them; not in the help."""
 
 
 class _Lazy(click.Group):
@@ -72,6 +106,7 @@ class _Lazy(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command of this name; raises UsageError where there is none."""
+        cmd_name = ALIASES.get(cmd_name, cmd_name)
         if cmd_name not in COMMANDS:
             if ctx.resilient_parsing:  # a shell asks for completions
                 return None
@@ -95,10 +130,13 @@ class _Lazy(click.Group):
     def format_commands(
         self, ctx: click.Context, formatter: click.HelpFormatter
     ) -> None:
-        """Every command with its short help."""
+        """Write every command with its short help, by group, in one column."""
         del ctx
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, told) for name, (_, told) in COMMANDS.items()])
+        widest = max(map(len, COMMANDS))
+        for title, group in GROUPS.items():
+            with formatter.section(title):
+                rows = [(f"{n:<{widest}}", told) for n, (_, told) in group.items()]
+                formatter.write_dl(rows)
 
     def shell_complete(
         self, ctx: click.Context, incomplete: str

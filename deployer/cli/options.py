@@ -35,8 +35,50 @@ def duration(context: click.Context, option: click.Parameter, text: str) -> floa
         raise UsageError(str(error), hint="write `90s` or `5m`") from error
 
 
-stack_argument = click.argument(
+def all_stacks() -> tuple[Path, ...]:
+    """Return the stacks of this folder, where none is named."""
+    from deployer.usecases.context.stack_files import recognised  # noqa: PLC0415 - as above
+
+    return recognised(Path())
+
+
+def the_stack(
+    context: click.Context | None = None,
+    argument: click.Parameter | None = None,
+    named: Path | None = None,
+) -> Path:
+    """Return the stack that is named, or the only one of a folder or of this one.
+
+    Raises UsageError where there are several, or none.
+    """
+    del context, argument
+    if named is not None and not named.is_dir():
+        return named
+    from deployer.usecases.context.stack_files import stack_files  # noqa: PLC0415 - as above
+
+    found = stack_files(all_stacks() if named is None else (named,))
+    where = "here" if named is None else f"in `{named}`"
+    match found:
+        case [one]:
+            return one
+        case []:
+            hint = "stack files end in `.yaml`; `deployer init` writes one"
+            raise UsageError(f"there is no stack {where}", hint=hint)
+        case _:
+            names = one_of(map(str, found[:5]))
+            raise UsageError(f"there are {len(found)} stacks {where}", f"name {names}")
+
+
+named_stack_argument = click.argument(
     "stack", type=click.Path(path_type=Path), metavar="STACK"
+)
+"""For commands with further arguments, which cannot leave it out."""
+stack_argument = click.argument(
+    "stack",
+    type=click.Path(path_type=Path),
+    metavar="[STACK]",
+    required=False,
+    callback=the_stack,
 )
 engine_option = click.option(
     "--engine",

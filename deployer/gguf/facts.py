@@ -150,11 +150,11 @@ class Adapter:
 
     size: int
     architecture: str = ""
-    """Of the model that it was made for; empty where the file does not say."""
+    """The model that it was made for; empty where the file does not say."""
 
 
 Part = Model | Projector | Adapter
-"""What the file of one role is."""
+"""The kind of the file of one role."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,7 +312,7 @@ def part_of(role: str, headers: Sequence[Header]) -> Part:
 
 
 def _kind(header: Header) -> str:
-    """What a file says that it is."""
+    """The kind that a file says it is."""
     kind = header.text("general.type") or "model"
     article = "an" if kind[0] in "aeiou" else "a"
     name = header.architecture

@@ -88,7 +88,7 @@ class Running:
     task: str
     """The container that it was started in."""
     answer: str | None = None
-    """What it said to the question; None where it was not asked, or does not say."""
+    """Its answer to the question; None where it was not asked, or does not say."""
     key: str = ""
     """Digest of the API key that it was started with."""
 

@@ -20,6 +20,7 @@ from deployer.stack.addresses import host_of, is_loopback, is_metadata
 from deployer.stack.fields.gate_options import (
     CONFIDENCE,
     Custom,
+    Gates,
     Restore,
     least_share,
     runs_needed,
@@ -346,9 +347,68 @@ def _snapshot(stack: Stack) -> Iterator[Diagnostic]:
         yield Diagnostic("snapshot.warmup", what, "add `model.mmproj`", needs="model")
 
 
+_OF_CHAT = (
+    *("chat", "stream", "json_schema", "thinking", "thinking_budget", "tools"),
+    *("responses_api", "messages_api", "vision", "audio"),
+)
+"""Gates that ask for an answer, which a server for vectors or ranks does not give."""
+_SAMPLERS = ("temperature", "top_k", "top_p", "min_p", "seed")
+
+
+def _vectors(server: Server | None) -> str:
+    """Return the gate of a server for vectors or ranks; empty for another server."""
+    if server is None:
+        return ""
+    if server.reranking or server.pooling == "rank":
+        return "rerank"
+    return "embeddings" if server.embeddings else ""
+
+
+def offered(stack: Stack) -> tuple[str, ...]:
+    """Return the gates that ask for what a stack offers, as far as it states that."""
+    server = stack.server
+    flags = (server.flags if server else None) or {}
+    offers = [_vectors(server) or "chat"]
+    if stack.model.mmproj is not None and offers == ["chat"]:
+        offers.append("vision")
+    if server and any(getattr(server, name) is not None for name in _SAMPLERS):
+        offers.append("sampling")
+    if "slot-save-path" in flags:
+        offers.append("slots")
+    return tuple(offers)
+
+
+def unproven(stack: Stack) -> tuple[str, ...]:
+    """Return what a stack offers and none of its gates asks for."""
+    if stack.gates is None:
+        return offered(stack)
+    return tuple(it for it in offered(stack) if getattr(stack.gates, it) is None)
+
+
+def _inapplicable(stack: Stack, gates: Gates) -> Iterator[Diagnostic]:
+    """Yield the gates that ask for what the server does not do."""
+    kind = _vectors(stack.server)
+    asked = [it for it in type(gates).model_fields if getattr(gates, it) is not None]
+    for gate in asked:
+        if kind and gate in _OF_CHAT:
+            what = f"the gate `{gate}` asks for an answer, and the server is for {kind}"
+            yield Diagnostic(f"gates.{gate}", what, f"write `gates: {{{kind}: {{}}}}`")
+        if gate in {"embeddings", "rerank"} and kind != gate:
+            option = "reranking" if gate == "rerank" else "embeddings"
+            what = f"the gate `{gate}` needs a server that offers it"
+            hint = f"set `server.{option}: true`"
+            yield Diagnostic(f"gates.{gate}", what, hint, needs="server")
+        if gate in {"sampling", "slots"} and gate not in offered(stack):
+            lacks = "`slot-save-path`" if gate == "slots" else "sampler such as `top_k`"
+            what = f"the gate `{gate}` proves nothing: the stack states no {lacks}"
+            hint = "leave the gate out"
+            yield Diagnostic(f"gates.{gate}", what, hint, needs="server")
+
+
 def _gates(stack: Stack) -> Iterator[Diagnostic]:
     if stack.gates is None:
         return
+    yield from _inapplicable(stack, stack.gates)
     if stack.gates.auth is not None and stack.api_key is None:
         what = "the gate `auth` needs a key to try"
         yield Diagnostic("gates.auth", what, "add `auth.api_key`", needs="auth")

@@ -82,7 +82,7 @@ def _refuse_again(planned: Planned, options: Options, stack_file: Path) -> None:
     if number and not again and options.pending is not Pending.CLEAR:
         raise UsageError(
             f"release {number} was rolled back, and `{stack_file}` still asks for it",
-            hint="change the stack to what should be live; or bring the release back"
+            hint="change the stack to what should be live; or promote it again"
             f" with `deployer apply {stack_file} --again`",
         )
 

@@ -29,7 +29,7 @@ Commands that read take `--json`; nothing asks a question without a terminal.
 | 4 | authentication |
 | 5 | the lock is held by another run |
 | 6 | a gate failed, and nothing was promoted; or a probe of `watch` breached a limit |
-| 7 | the kept plan is stale |
+| 7 | the saved plan is stale |
 | 8 | cancelled |
 | 9 | out of time |
 | 70 | a defect of deployer |

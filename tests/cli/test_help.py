@@ -4,8 +4,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from deployer.cli.main import COMMANDS, main
-from tests.cli.project import Project
+from deployer.cli.main import ALIASES, COMMANDS, GROUPS, main
+from tests.cli.project import STACK, Project
 
 
 def calls() -> Iterator[str]:
@@ -31,7 +31,43 @@ def test_help_has_an_example_that_calls_the_command(call: str) -> None:
 def test_every_command_fits_on_its_line_of_the_overview() -> None:
     done = CliRunner().invoke(main, ["--help"])
 
-    assert "..." not in done.output.partition("Commands:")[2]
+    assert "..." not in done.output.partition(f"{next(iter(GROUPS))}:")[2]
+
+
+def test_the_overview_has_groups_the_everyday_one_first() -> None:
+    done = CliRunner().invoke(main, ["--help"])
+    at = [done.output.index(f"\n{title}:\n") for title in GROUPS]
+
+    assert at == sorted(at)
+    assert all(f"\n  {name}  " not in done.output for name in ALIASES)
+
+
+@pytest.mark.parametrize("name", ALIASES)
+def test_a_name_of_other_tools_is_the_command_here(name: str) -> None:
+    context = click.Context(main)
+    assert main.get_command(context, name) is main.get_command(context, ALIASES[name])
+
+
+@pytest.mark.parametrize("where", [(), ("stacks",)], ids=["here", "folder"])
+@pytest.mark.parametrize("command", ["plan", "validate", "status", "render", "drift"])
+def test_the_only_stack_need_not_be_named(
+    paper: Project, command: str, where: tuple[str, ...]
+) -> None:
+    said = paper.run(command, "stacks/demo.yaml"), paper.run(command, *where)
+    assert said[0] == said[1]
+
+
+def test_of_several_stacks_one_has_to_be_named(paper: Project) -> None:
+    paper.write(STACK.replace("name: demo", "name: other"), "other")
+    done = paper.run("status")
+    assert (done.code, done.out, done.err) == (
+        3,
+        "",
+        (
+            "error: there are 2 stacks here\n"
+            "  hint: name `stacks/demo.yaml` or `stacks/other.yaml`\n"
+        ),
+    )
 
 
 def test_the_overview_says_what_the_commands_say_of_themselves() -> None:
@@ -48,9 +84,9 @@ WRONG_CALLS = {
 error: there is no command `plann`
   hint: did you mean `plan`?
 """,
-    "plan": """\
-error: missing argument `PATH…`
-  hint: `deployer plan --help` shows how to call it
+    "show": """\
+error: missing argument `PLANFILE`
+  hint: `deployer show --help` shows how to call it
 """,
     "plan stacks --zzz": """\
 error: no such option `--zzz`
@@ -64,7 +100,7 @@ error: `AFTER`: `two` is not a valid integer
 error: there is no engine `locl`
   hint: did you mean `local`?
 """,
-    "check": """\
+    "check stacks --url http://127.0.0.1:1": """\
 error: give a stack or `--url`, one of the two
   hint: deployer check stacks/demo.yaml
 """,

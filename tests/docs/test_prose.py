@@ -13,7 +13,7 @@ import click
 import pytest
 
 from scripts.docs.cli_page import calls
-from tests.docs.pages import ROOT, inline_code, prose
+from tests.docs.pages import PAGES, ROOT, inline_code, prose
 
 CODE = ROOT / "deployer"
 
@@ -52,7 +52,8 @@ STRINGS = 29
 OPENINGS = 5
 """Docstrings that open with “What …”, “Whether …” or “Of …”."""
 HELP = 0
-PAGES = {"README.md": 1, "ARCHITECTURE.md": 0}
+ALLOWED = {"runbook.md": 14, "traps.md": 6, "stack.md": 5, "CHANGELOG.md": 99}
+"""Pages that tables and docstrings of the product are written to."""
 
 
 def found_in(text: str) -> list[str]:
@@ -131,10 +132,10 @@ def test_no_help_has_a_banned_word() -> None:
     assert len(found) <= HELP, found
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_no_page_that_is_read_first_has_a_banned_word(page: str) -> None:
-    text = prose(ROOT / page)
-    for code in inline_code(ROOT / page):
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_page_has_a_banned_word(page: Path) -> None:
+    text = re.sub(r"\]\([^)]*\)", "]", prose(page))
+    for code in inline_code(page):
         text = text.replace(f"`{code}`", "")
     found = found_in(text)
-    assert len(found) <= PAGES[page], found
+    assert len(found) <= ALLOWED.get(page.name, 0), found

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from deployer.stack.checks import checks
+from deployer.stack.checks import checks, unproven
 from deployer.stack.fields.model import Stack
 
 SOUND: dict[str, Any] = {
@@ -32,6 +32,48 @@ def test_a_restore_needs_a_snapshot(engine: str) -> None:
     hint = "add `snapshot: {enabled: true}`"
     assert told({"restore": {}}, engine=engine) == [refusal, hint]
     assert told({"restore": {}}, engine=engine, snapshot={"enabled": True}) == []
+
+
+VECTORS = {"embeddings": True, "pooling": "mean"}
+
+
+@pytest.mark.parametrize("gate", ["chat", "stream", "tools", "vision", "thinking"])
+@pytest.mark.parametrize(
+    ("server", "kind"), [(VECTORS, "embeddings"), ({"reranking": True}, "rerank")]
+)
+def test_a_gate_of_chat_does_not_fit_a_server_for_vectors(
+    gate: str, server: dict[str, object], kind: str
+) -> None:
+    what = f"gates.{gate}: the gate `{gate}` asks for an answer, and the server is for"
+    found = told({gate: {}}, server=server)
+    assert found == [f"{what} {kind}", f"write `gates: {{{kind}: {{}}}}`"]
+    assert told({kind: {}, "health": {}}, server=server) == []
+
+
+@pytest.mark.parametrize(
+    ("gate", "because"),
+    [
+        ("embeddings", "needs a server that offers it"),
+        ("rerank", "needs a server that offers it"),
+        ("sampling", "proves nothing: the stack states no sampler such as `top_k`"),
+        ("slots", "proves nothing: the stack states no `slot-save-path`"),
+    ],
+)
+def test_a_gate_needs_what_it_asks_for(gate: str, because: str) -> None:
+    what, _hint = told({gate: {}})
+    assert what == f"gates.{gate}: the gate `{gate}` {because}"
+
+
+def test_what_is_offered_and_not_asked_is_not_proven() -> None:
+    def left(gates: object, **changes: object) -> tuple[str, ...]:
+        text = json.dumps({**SOUND, **changes, "gates": gates})
+        return unproven(Stack.model_validate_json(text))
+
+    sees = {**SOUND["model"], "mmproj": "F16"}
+    assert left({"chat": {}}) == ()
+    assert left({"health": {}}) == ("chat",)
+    assert left({"chat": {}}, model=sees, server={"top_k": 9}) == ("vision", "sampling")
+    assert left({"health": {}}, server=VECTORS) == ("embeddings",)
 
 
 def test_quality_needs_a_file() -> None:

@@ -63,7 +63,8 @@ QUIET = "srv  llama_server: model loaded\n"
 def target(
     log: str = "", *, gpu: JsonValue = None, memory: int | None = 5, **server: JsonValue
 ) -> Target:
-    expects: dict[str, JsonValue] = {f"server.{n}": v for n, v in server.items()}
+    expects: dict[str, JsonValue] = {"model.path": "tiny.gguf"}
+    expects |= {f"server.{n}": v for n, v in server.items()}
     if gpu is not None:
         expects["gpu"] = gpu
     process = Process(pid=7, memory=memory, log=log)

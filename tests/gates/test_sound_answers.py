@@ -2,7 +2,7 @@
 
 import pytest
 
-from deployer.gates.harness.client import Target
+from deployer.gates.harness.client import Process, Target
 from deployer.planning.events import Outcome
 from tests.gates import fake_http as http
 from tests.gates import fake_server as fake
@@ -10,9 +10,10 @@ from tests.gates.breaking import (
     CHAT,
     ERROR,
     FAIL,
+    UNCLEAR,
     template,
 )
-from tests.gates.checking import check, run_one
+from tests.gates.checking import STATED, check, run_one
 from tests.gates.fake_http import Reply, Request, Script
 from tests.gates.fake_model import Said
 from tests.gates.faults.agents import (
@@ -76,3 +77,17 @@ def test_the_clock_in_the_answers_is_a_witness_too() -> None:
     script = Script(routes=routes, busy_seconds=0.4)
     check("concurrency", script, Outcome.PASS, "by the server's own clock")
     check("concurrency", one_at_a_time(script), FAIL, "at most 1 of 2")
+
+
+def test_what_a_server_cannot_show_is_not_applicable() -> None:
+    one = check("concurrency", Script(slots=1), UNCLEAR, "one slot", stated={})
+    nothing = check("device", Script(), UNCLEAR, "no stack says", stated={})
+    assert (one.applicable, nothing.applicable) == (False, False)
+
+
+def test_the_log_says_why_a_slot_is_smaller() -> None:
+    capped = "the slot context (4096) exceeds the training context of the model (2048)"
+    process = Process(log=f"W srv load_model: {capped} - capping\n")
+    stated = {**STATED, "server.ctx_size": 8192}
+    because = "the model was trained for 2048 tokens, and a slot gets no more"
+    check("props", Script(), FAIL, because, stated=stated, process=process)

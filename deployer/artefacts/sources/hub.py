@@ -73,7 +73,7 @@ _SIDECARS: Mapping[str, str] = {
     "control-vectors": "a control vector",
     "vocoder": "a vocoder",
 }
-"""What a file of each role is by its name."""
+"""The kind of a file by its name, for each role."""
 
 
 def choose_projector(names: Iterable[str], wanted: str) -> str:

@@ -14,6 +14,7 @@ from deployer.cli.options import (
     no_cache_option,
     since_option,
     stack_argument,
+    the_stack,
     yes_option,
 )
 from deployer.cli.output import refuse_without_terminal
@@ -41,7 +42,9 @@ class _Asked(TypedDict):
 
 
 @click.command("apply")
-@stack_argument
+@click.argument(
+    "stack", type=click.Path(path_type=Path), metavar="[STACK]", required=False
+)
 @click.argument("plan_file", type=click.Path(path_type=Path), required=False)
 @engine_option
 @locked_option
@@ -60,7 +63,7 @@ class _Asked(TypedDict):
     " alone, or refuse.",
 )
 @click.option(
-    "--again", is_flag=True, help="Promote again a release that was rolled back."
+    "--again", is_flag=True, help="Apply a release again that was rolled back."
 )
 @since_option
 @click.option(
@@ -72,7 +75,7 @@ class _Asked(TypedDict):
 @yes_option
 @json_option
 def apply_command(
-    stack: Path,
+    stack: Path | None,
     plan_file: Path | None,
     since: str | None,
     *,
@@ -95,6 +98,8 @@ def apply_command(
       deployer apply demo.plan
       deployer apply stacks --changed-since HEAD~1 --yes --json
     """
+    if stack is None or (since is None and stack.is_dir()):
+        stack = the_stack(named=stack)
     if plan_file is None and is_plan_file(stack):
         stack, plan_file = Path(), stack
     saved = None if plan_file is None else read(plan_file)
@@ -138,7 +143,7 @@ def rollback_command(
     """Promote an earlier release again, after its gates pass.
 
     Without a number: the one before the live release.  Nothing is rebuilt.  The
-    rollback stays: `apply` does not restore what was rolled back until the stack
+    rollback stays: `apply` does not repeat what was rolled back until the stack
     changes, or with `--again`.
 
     \b
@@ -146,6 +151,8 @@ def rollback_command(
       deployer rollback stacks/prod.yaml 3
       deployer rollback stacks/prod.yaml --now --yes
     """
+    if release is None and str(stack).isdigit() and not stack.exists():
+        stack, release = the_stack(), int(str(stack))
     settings = replace(settings_of(), lock_timeout=lock_timeout)
     command = f"deployer rollback {stack} {release or ''}".rstrip()
     show = Show(command)

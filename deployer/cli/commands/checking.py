@@ -9,7 +9,7 @@ from typing import TypedDict, Unpack
 
 import click
 
-from deployer.cli.options import json_option, yes_option
+from deployer.cli.options import json_option, the_stack, yes_option
 from deployer.cli.output import (
     json_head,
     json_line,
@@ -85,7 +85,9 @@ def check_command(
       deployer check stacks/demo.yaml --gate chat --repeat 5
       deployer check --url http://127.0.0.1:8080 --report out
     """
-    if (stack is None) == (url is None):
+    if stack is None and url is None:
+        stack = the_stack()
+    elif stack is not None and url is not None:
         raise UsageError(
             "give a stack or `--url`, one of the two",
             hint="deployer check stacks/demo.yaml",

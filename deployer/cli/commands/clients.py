@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from deployer.cli.options import stack_argument
+from deployer.cli.options import stack_argument, the_stack
 from deployer.cli.terminal import styled
 from deployer.errors import CancelledError, DeployerError, UsageError
 from deployer.gates.harness.answers import show_time
@@ -60,7 +60,9 @@ def chat_command(
       deployer chat stacks/demo.yaml
       git diff | deployer chat stacks/demo.yaml --system "Review this change"
     """
-    if (stack is None) == (url is None):
+    if stack is None and url is None:
+        stack = the_stack()
+    elif stack is not None and url is not None:
         raise UsageError(
             "give a stack or `--url`, one of the two",
             hint="deployer chat stacks/demo.yaml",

@@ -12,6 +12,7 @@ import click
 
 from deployer.cli.for_each_stack import annotate_option, each, print_shared, subjects_of
 from deployer.cli.options import (
+    all_stacks,
     engine_option,
     json_option,
     locked_option,
@@ -107,7 +108,11 @@ CHANGES = 2
 """Exit code of `plan --detailed-exitcode` when something would change."""
 
 _paths = click.argument(
-    "paths", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="PATH…"
+    "paths",
+    type=click.Path(path_type=Path),
+    nargs=-1,
+    metavar="[PATH…]",
+    callback=lambda _context, _argument, given: given or all_stacks(),
 )
 _format_option = click.option(
     "--format",
@@ -318,11 +323,11 @@ def show_command(plan_file: Path, form: str, *, as_json: bool) -> None:
     print_plan(saved, "json" if as_json else form, Path(saved.file), steps=True)
 
 
-@click.command("refresh", short_help="Report drift between the state and what runs.")
+@click.command("drift", short_help="Report drift between the state and what runs.")
 @_paths
 @click.option("--detailed-exitcode", is_flag=True, help="Exit 2 where there is drift.")
 @json_option
-def refresh_command(
+def drift_command(
     paths: tuple[Path, ...], *, detailed_exitcode: bool, as_json: bool
 ) -> None:
     """Compare what runs with the recorded state, whatever the stacks say by now.
@@ -331,7 +336,7 @@ def refresh_command(
 
     \b
     Example:
-      deployer refresh stacks/ --detailed-exitcode
+      deployer drift stacks/ --detailed-exitcode
     """
     from deployer.cli.comment import (  # noqa: PLC0415 - only here
         drift_data,

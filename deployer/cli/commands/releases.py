@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from deployer.cli.options import json_option, stack_argument
+from deployer.cli.options import json_option, named_stack_argument, stack_argument
 from deployer.cli.output import json_head, json_line, when
 from deployer.engines.contract import Observation
 from deployer.errors import DeployerError, UsageError
@@ -220,7 +220,7 @@ def _version(release: Release, versions: Mapping[str, str]) -> str | None:
 
 
 @click.command("diff")
-@stack_argument
+@named_stack_argument
 @click.argument("before", type=int)
 @click.argument("after", type=int)
 @json_option

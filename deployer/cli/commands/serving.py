@@ -69,6 +69,21 @@ def stop_command(stack: Path) -> None:
     click.echo(f"stopped; `deployer start {found.file}` starts it again")
 
 
+@click.command("restart", short_help="Stop the server and start it again.")
+@stack_argument
+def restart_command(stack: Path) -> None:
+    """Stop the live server and start it again, as it was; nothing answers in between.
+
+    \b
+    Example:
+      deployer restart stacks/demo.yaml
+    """
+    with Show(f"deployer restart {stack}") as show:
+        stop(stack, settings_of(), show)
+        endpoint = start(stack, settings_of(), show)
+    click.echo(f"running at {endpoint.url}")
+
+
 @click.command("logs")
 @stack_argument
 @click.option("-f", "--follow", is_flag=True, help="Follow the log.")

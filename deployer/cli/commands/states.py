@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from deployer.cli.options import json_option, stack_argument
+from deployer.cli.options import json_option, named_stack_argument, stack_argument
 from deployer.cli.output import json_head, json_line
 from deployer.state.files import to_json
 from deployer.usecases import states
@@ -111,7 +111,7 @@ def state_pull(stack: Path, serial: int | None, out: Path | None) -> None:
 
 
 @state_command.command("push", short_help="Store the state in a file.")
-@stack_argument
+@named_stack_argument
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
     "--force",
@@ -167,7 +167,7 @@ def state_repair(stack: Path) -> None:
 
 
 @state_command.command("unlock")
-@stack_argument
+@named_stack_argument
 @click.argument("lock_id")
 def state_unlock(stack: Path, lock_id: str) -> None:
     """Break the lock LOCK_ID that a run on another machine left.
@@ -181,7 +181,7 @@ def state_unlock(stack: Path, lock_id: str) -> None:
 
 
 @state_command.command("take-over", short_help="Forget the servers of another machine.")
-@stack_argument
+@named_stack_argument
 @click.argument("host")
 def state_take_over(stack: Path, host: str) -> None:
     """Forget what HOST ran of a stack, so that this machine can deploy it.

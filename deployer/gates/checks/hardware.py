@@ -11,7 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from deployer.gates.harness.answers import Judgement, excerpt, failed, passed, unclear
+from deployer.gates.harness.answers import (
+    Judgement,
+    excerpt,
+    failed,
+    inapplicable,
+    passed,
+    unclear,
+)
 from deployer.gates.harness.client import Client, Target
 from deployer.gates.harness.gate import Gate, Subject
 from deployer.stack.fields import gate_options as asked
@@ -145,6 +152,8 @@ class Device(Gate[asked.Device, Gpus]):
         if witness is None and driven:
             witness = Witness(tuple(gpu.name for gpu in driven))
         asks = asked_for_gpu(self.target)
+        if not self.target.expects:
+            return inapplicable("no stack says on which device it should run")
         if not asks:
             where = ", which is not seen to use one"
             if witness is not None:

@@ -306,7 +306,7 @@ _SIDE: Final = 4096
 
 @dataclass(frozen=True, slots=True)
 class Beyond:
-    """What is far too large, with its answer, and how the server is after it."""
+    """A request that is far too large, its answer, and the server after it."""
 
     attempts: tuple[tuple[str, Answer], ...]
     health: Answer
@@ -314,7 +314,7 @@ class Beyond:
 
 
 class Limits(Gate[asked.Limits, Beyond]):
-    """What is too large is refused with a clear 4xx, and the server lives."""
+    """A request that is too large is refused with a clear 4xx, and the server lives."""
 
     subject, limit, alone = Subject.ANSWERS, 300, True
 

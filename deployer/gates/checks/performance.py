@@ -28,6 +28,7 @@ from deployer.gates.harness.answers import (
     fail,
     failed,
     first_text_seconds,
+    inapplicable,
     is_web_page,
     ordered_chunks,
     passed,
@@ -249,6 +250,8 @@ class Concurrency(Gate[asked.Concurrency, AtOnce]):
         wanted = measured.wanted
         if not wanted:
             return unclear("the server reports no slots")
+        if wanted == 1 and self.options.requests is None:
+            return inapplicable("the server has one slot: nothing runs beside it")
         completions = [(one, _completion(one, wanted)) for one in measured.ended]
         if len(completions) < wanted:
             return failed(f"{len(completions)} of {wanted} requests were answered")

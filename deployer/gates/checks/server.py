@@ -210,9 +210,19 @@ class Props(Gate[asked.Props, Answer]):
         if not compared:
             return unclear("nothing is stated that /props could confirm", **figures)
         if differing:
-            return failed("; ".join(differing), **figures)
+            because = "; ".join((*differing, *_capped(self.target.process.log)))
+            return failed(because, **figures)
         confirmed = ", ".join(one.what for one in compared)
         return passed(f"as the stack says: {confirmed}", **figures)
+
+
+_CAPPED: Final = re.compile(r"training context of the model \((\d+)\) - capping")
+
+
+def _capped(log: str) -> Iterator[str]:
+    """Yield why a slot has a smaller context, where the log of the start says it."""
+    if found := _CAPPED.search(log):
+        yield f"the model was trained for {found[1]} tokens, and a slot gets no more"
 
 
 def context_per_slot(

@@ -230,7 +230,7 @@ class Compared:
 
 
 class Rerank(Gate[asked.Rerank, tuple[Compared, ...] | None]):
-    """Of two texts the one that answers has to be scored higher, in either order."""
+    """The passage that answers is scored higher than the other, in either order."""
 
     subject, limit = Subject.ANSWERS, 300
 

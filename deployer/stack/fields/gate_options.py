@@ -200,7 +200,7 @@ class Slots(Gate):
 
 
 class Limits(Gate):
-    """What is far too large is refused with a reason, and the server lives."""
+    """A far too large request is refused with a reason, and the server lives."""
 
 
 class Context(Gate):

@@ -10,6 +10,7 @@ that llama-cpp-python and ollama use.  Dashes are written as underscores.
 import ast
 import inspect
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from functools import cache
 from itertools import pairwise
 from typing import Any
@@ -27,6 +28,11 @@ IDENTIFIER = "urn:deployer:stack:1"
 
 def schema_of(root: type[Section] = Stack) -> dict[str, Any]:
     """Return the schema that files are checked against, as plain JSON values."""
+    return deepcopy(_schema_of(root))
+
+
+@cache
+def _schema_of(root: type[Section]) -> dict[str, Any]:
     made = root.model_json_schema(mode="validation", schema_generator=_Generator)
     definitions = made.get("$defs", {})
     classes = {section.__name__: section for section in _below(Section)}

@@ -88,7 +88,7 @@ class Drafting(Section):
         Flag("--spec-type", since=_TYPED, types=("draft-simple",)),
         Flag("--spec-type", types=(*DRAFTING[1:], *_MAPS, *_MOD, "ngram-cache")),
     ]
-    """What guesses: a draft (`draft-…`, see `model.draft`), or the text so far."""
+    """The guesser: a draft (`draft-…`, see `model.draft`), or the text so far."""
 
     n_max: Annotated[
         PositiveInt | None,

@@ -212,4 +212,4 @@ class Options(NamedTuple):
     cached: bool = True
     """Take what earlier runs read of the same files."""
     again: bool = False
-    """Bring back a release that was rolled back."""
+    """Promote again a release that was rolled back."""

@@ -14,7 +14,6 @@ from stat import S_ISLNK
 from typing import TYPE_CHECKING
 
 from deployer.artefacts import lock_file
-from deployer.artefacts.lock_file import lock_path
 from deployer.artefacts.sources.files import DigestCache, content_digest, sha256_of
 from deployer.diagnostics import UNCERTAIN, Diagnostic, Place, Severity, placed
 from deployer.engines.place import abilities_of, machine_inputs, narrowed
@@ -35,7 +34,7 @@ from deployer.planning.graph import (
 from deployer.planning.progress import Watch, unwatched
 from deployer.planning.resources import Graph, Kind
 from deployer.stack.addresses import places_of
-from deployer.stack.checks import flag_notes
+from deployer.stack.checks import flag_notes, unproven
 from deployer.stack.fields.marks import leaves
 from deployer.stack.fields.model import Stack
 from deployer.stack.fields.values import HERE, Flat, Folder
@@ -121,7 +120,7 @@ def look_at_all(
     if around is None or stack.llama_cpp.source == "path":
         return None
     paths = (
-        *map(str, (*loaded.sources, lock_path(stack_file))),
+        *map(str, (*loaded.sources, lock_file.lock_path(stack_file))),
         *map(str, patch_files(stack_file, stack.llama_cpp.patches or ())),
         *map(str, _named_paths(stack, folder)),
         *map(str, _weights_in_store(facts, graph, settings)),
@@ -267,6 +266,8 @@ def read(
 def _notes(loaded: Loaded, settings: Settings, abilities: Abilities) -> Iterator[str]:
     """Yield what the user should know though it is not wrong."""
     yield from loaded.notes
+    if left := unproven(loaded.stack):
+        yield f"not proven: {', '.join(left)}; add it to `gates`"
     yield from snapshot_notes(loaded.stack, abilities)
     yield from _not_passed_on(loaded.stack, settings.environment)
 
