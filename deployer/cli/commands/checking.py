@@ -104,13 +104,18 @@ def check_command(
     if report is not None:
         _write(done, report)
     if not all_let_pass(done.verdicts):
-        held = ", ".join(f"`{v.gate}`" for v in done.verdicts if v.blocks)
-        raise GateError(
-            f"{done.url} does not pass {held}",
-            hint="if it asks for a key, `--api-key-env NAME` says where that is"
-            if url is not None and api_key_env is None
-            else "the table above says what each gate saw",
-        )
+        raise _not_passed(done, keyless=url is not None and api_key_env is None)
+
+
+def _not_passed(done: Checked, *, keyless: bool) -> GateError:
+    """Return the error of a server that does not pass."""
+    failed = ", ".join(f"`{v.gate}`" for v in done.verdicts if v.blocks)
+    return GateError(
+        f"{done.url} does not pass {failed}",
+        hint="if it asks for a key, `--api-key-env NAME` says where that is"
+        if keyless
+        else "the table above says what each gate saw",
+    )
 
 
 def _tell(show: Show, event: GateEvent | Waiting) -> None:

@@ -229,28 +229,26 @@ def read(
     watch: Watch | None = None,
 ) -> Read:
     """Everything a plan needs of the files; see `deployer.usecases.plan.prepare`."""
-    out = project_root.leads_out(
-        stack_file, settings.allowed
-    )  # refused below, and not opened
+    # What leads out is refused below, and not opened.
+    out = project_root.leads_out(stack_file, settings.allowed)
     seen = None if out else look_around(stack_file)
     loaded = load(
         stack_file, engine=options.engine, allowed=settings.allowed, further=refusals_of
     )
     stack = loaded.stack
-    found = abilities_of(stack.engine, settings.environment, settings.home)
-    abilities = narrowed(stack, found)
+    able = abilities_of(stack.engine, settings.environment, settings.home)
+    abilities = narrowed(stack, able)
     _refuse_snapshot(stack, abilities)
     locked = lock_file.read(lock_file.lock_path(stack_file))
     further = advisories_of(settings.advisories)
     refuse(loaded, stated_options(loaded, stack_file, settings, locked), further)
     facts = resolved(loaded, stack_file, settings, locked, watch or unwatched, options)
-    same = lock_file.pins_same(locked, facts)
-    if not same and options.locked:
+    if not (same := lock_file.pins_same(locked, facts)) and options.locked:
         raise _stale(stack_file, locked, facts.inputs, facts)
     takes = _described(loaded, stack_file, settings, facts, watch or unwatched)
     notices = refuse(loaded, takes, further)
-    asked = gate_files(stack, stack_file, settings)
-    graph = judged_by(expand(stack, facts, abilities, takes.spellings), _digests(asked))
+    asked = _digests(gate_files(stack, stack_file, settings))
+    graph = judged_by(expand(stack, facts, abilities, takes.spellings), asked)
     known = weighed(loaded, stack_file, settings, facts, graph)
     refuse_model(known)
     prepared = Prepared(
