@@ -58,7 +58,7 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "lock": ("planning", "Pin what stacks name, in their lock files."),
         "fetch": ("artefacts", "Fetch llama-server and weights into the store."),
         "build": ("artefacts", "Build or fetch the llama-server of a stack."),
-        "render": ("builds", "Show the apps and the command line of a stack."),
+        "render": ("rendering", "Show the apps and the command line of a stack."),
         "fit": ("fitting", "Show whether a model fits, and on which GPU."),
         "gguf": ("fitting", "Show the header of a GGUF file."),
         "flags": (

@@ -139,6 +139,9 @@ def test_problems_are_told_at_their_place(tmp_path: Path) -> None:
     assert done.returncode == 3
     assert done.stderr == (
         "stacks/stack.yaml:6:1: error: no GPU type `L40`\n"
+        "    |\n"
+        "  6 | gpu: L40\n"
+        "    |      ^^^ gpu\n"
         "  hint: did you mean `L40S`?\n"
     )
 

@@ -122,7 +122,10 @@ def _other_architecture(case: Case) -> str:
 
     if toolkit(cuda) >= FIRST_UNKNOWN_TOOLKIT:
         return ""
-    wanted = architectures_of(case.stack)
+    try:
+        wanted = architectures_of(case.stack)
+    except KeyError:  # an unknown type of GPU is a problem of its own
+        return ""
     target = Target(case.build, cuda=cuda, architectures=wanted)
     refused = refusals(target) if wanted and not _broken_toolkit(case) else []
     return refused[0].path if refused else ""

@@ -390,11 +390,15 @@ def _recipe_problems(loaded: Loaded, build: int | None) -> Iterator[Diagnostic]:
         return
     from deployer.llama.build.recipe import Target, refusals  # noqa: PLC0415 - for sources
 
+    try:
+        architectures = architectures_of(loaded.stack)
+    except KeyError:  # an unknown type of GPU is a problem of its own
+        return
     yield from refusals(
         Target(
             number=build,
             cuda=wanted.cuda,
-            architectures=architectures_of(loaded.stack),
+            architectures=architectures,
             cmake=wanted.cmake or (),
         )
     )

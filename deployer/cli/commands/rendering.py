@@ -1,0 +1,91 @@
+"""render: a stack as its engine would make it."""
+
+import shlex
+from pathlib import Path
+
+import click
+
+from deployer.cli.options import (
+    engine_option,
+    json_option,
+    locked_option,
+    stack_argument,
+)
+from deployer.cli.output import json_head, json_line
+from deployer.engines.contract import Rendering
+from deployer.usecases.context.settings import Options, settings_of
+from deployer.usecases.validate import rendered, write
+
+
+@click.command("render", short_help="Show the apps and the command line of a stack.")
+@stack_argument
+@engine_option
+@locked_option
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Write the files there instead of printing them.",
+)
+@json_option
+def render_command(
+    stack: Path, engine: str | None, out: Path | None, *, locked: bool, as_json: bool
+) -> None:
+    """Show what the engine would run: the command line, on Modal also the apps.
+
+    Nothing is made and nothing is deployed.  The same stack and lock file give the
+    same bytes, so two renderings can be compared with `diff`.
+
+    \b
+    Example:
+      deployer render stacks/prod.yaml
+      deployer render stacks/prod.yaml --out rendered/
+    """
+    found = rendered(stack, settings_of(), Options(engine=engine, locked=locked))
+    written = write(found, out) if out is not None else ()
+    if as_json:
+        _print_json(found, with_text=out is None)
+        return
+    for path in written:
+        click.echo(f"wrote {path}")
+    if out is None:
+        _print_files(found)
+    click.echo(command_text(found.argv))
+
+
+def command_text(argv: tuple[str, ...]) -> str:
+    """A command line for a shell, an option a line."""
+    lines = [shlex.quote(argv[0])]
+    for word in argv[1:]:
+        if word.startswith("--"):
+            lines.append(shlex.quote(word))
+        else:
+            lines[-1] += f" {shlex.quote(word)}"
+    return " \\\n  ".join(lines)
+
+
+def _print_files(found: Rendering) -> None:
+    for name, content in found.files.items():
+        if name.startswith(RUNTIME):
+            continue
+        click.echo(f"# ==> {name} <==")
+        if name.endswith(".py"):
+            click.echo(content.decode())
+        else:
+            click.echo(f"# {len(content)} bytes\n")
+    if any(name.startswith(RUNTIME) for name in found.files):
+        click.echo(
+            f"# {RUNTIME} is the same for every stack; `--out DIR` writes it too\n"
+        )
+
+
+RUNTIME = "runtime/"
+"""Folder of what every rendered app comes with."""
+
+
+def _print_json(found: Rendering, *, with_text: bool) -> None:
+    json_head()
+    for name, content in found.files.items():
+        text = content.decode() if with_text and name.endswith(".py") else None
+        json_line({"type": "file", "name": name, "size": len(content), "text": text})
+    json_line({"type": "argv", "argv": list(found.argv)})
