@@ -275,7 +275,11 @@ def test_a_prompt_over_the_context_says_what_helps(paper: Project) -> None:
 
 def test_wrong_calls_say_what_to_type(paper: Project) -> None:
     calls: list[tuple[tuple[str, ...], dict[str, Any], str]] = [
-        ((), {}, "error: give a stack or `--url`, one of the two\n"),
+        (
+            ("stacks", "--url", "http://127.0.0.1:1"),
+            {},
+            "error: give a stack or `--url`, one of the two\n",
+        ),
         (("--url", "http://127.0.0.1:1"), {}, "error: no prompt was given\n"),
         (
             ("--url", "http://127.0.0.1:1", "--api-key-env", "NOT_SET", "--once", "x"),
