@@ -209,7 +209,7 @@ ROLLBACK = "rollback to "
 def rolled_back(graph: Graph, state: State) -> int:
     """Return the release that was rolled back and that the graph asks for; else 0.
 
-    It stays out until the stack asks for something else.
+    It stays out until the stack says something else, be it of its gates.
     """
     live = state.live_release
     target = (live.cause if live is not None else "").removeprefix(ROLLBACK)
@@ -224,6 +224,7 @@ def rolled_back(graph: Graph, state: State) -> int:
             for record in release.records.values()
             if asked is not None
             and record.is_same_thing(asked)
+            and record.fields == asked.fields
             and not (state.server and state.server.is_same_thing(asked))
         ),
         0,

@@ -32,13 +32,13 @@ volume = Volume(STORE, commit=store.commit, reload=store.reload)
 
 # --- llama-server ---------------------------------------------------------------------
 
-# llama-server b9763, CUDA 12.8.1, sm_89
+# llama-server b11434, CUDA 12.8.1, sm_89
 BUILD = Build(
-    key="66880e7ba6fc991f68d67414dab3b9ea4cc2fa1eb7263386973a4221032848e2",
+    key="e8ea23c03c3e72dc98e22092227c5bbd94c3f8ebd195f24e0c4f949c6df31888",
     source=GitSource(
         repo="https://github.com/ggml-org/llama.cpp",
-        tag="b9763",
-        commit="d1d561fe4de617ecab8bbc764d153ba8d8a760e0",
+        tag="b11434",
+        commit="5e3161d54c8d9909312643054c8ed26111375551",
     ),
     # What cmake is told, the user's own last, so that they win.
     definitions=[
@@ -60,8 +60,8 @@ BUILD = Build(
         "CMAKE_SHARED_LINKER_FLAGS=-Wl,--allow-shlib-undefined",
         "GGML_CUDA_NCCL=OFF",
         "CMAKE_CUDA_ARCHITECTURES=89",
-        "LLAMA_BUILD_NUMBER=9763",
-        "LLAMA_BUILD_COMMIT=d1d561fe4",
+        "LLAMA_BUILD_NUMBER=11434",
+        "LLAMA_BUILD_COMMIT=5e3161d54",
     ],
     cores=16,
     patches=[

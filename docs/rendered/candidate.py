@@ -17,10 +17,10 @@ APP = "gemma4-prod-candidate"
 # are made from: a path never gets another content, so a captured server finds what it
 # was captured with, and a rollback needs no rebuild.
 STACK = "gemma4-prod"
-BUILD_KEY = "66880e7ba6fc991f68d67414dab3b9ea4cc2fa1eb7263386973a4221032848e2"
+BUILD_KEY = "e8ea23c03c3e72dc98e22092227c5bbd94c3f8ebd195f24e0c4f949c6df31888"
 WEIGHTS_KEY = "98a9defc1a19cededc35332302407f6f6c1618c80be652f26f394f8dea0b19c1"
 # Stands for everything that was proven together: build, weights, options, GPU, image.
-RUN_KEY = "0e3bafa774ce90eea7618d9e45fd035f3d5558fc63c04ba35bbd7769e598fccd"
+RUN_KEY = "7e2075d985292232b685da9c99a33330062e350f7eadb4f229d1dbe15600aa21"
 
 STORE = Path("/store")
 PORT = 8080
@@ -39,7 +39,7 @@ COMMAND = [
     *("--ctx-size", "32768"),
     *("--parallel", "2"),
     *("--flash-attn", "on"),
-    "--no-mmap",
+    *("--load-mode", "none"),
     *("--cache-type-k", "q8_0"),
     *("--cache-type-v", "q8_0"),
     *("--ctx-checkpoints", "1"),
@@ -75,7 +75,7 @@ PROGRAM = Program(
     # What it answers to one question is compared after each restore.
     captures=True,
     # Its containers say in the log that they are ready, and of which version they are.
-    server="b39c9aa4164976a5",
+    server="a1bf434744c44868",
     run=RUN_KEY[:16],
 )
 
@@ -107,7 +107,7 @@ app = modal.App(
         "deployer-build": BUILD_KEY[:16],
         "deployer-weights": WEIGHTS_KEY[:16],
         "deployer-run": RUN_KEY[:16],
-        "deployer-server": "b39c9aa4164976a5",
+        "deployer-server": "a1bf434744c44868",
     },
 )
 

@@ -75,7 +75,7 @@ def test_the_version_imports_no_other_command(paper: Project) -> None:
 def test_help_imports_no_command(paper: Project, call: str) -> None:
     seen = watched(paper, call)
     assert (seen.code, seen.imported & (MODEL | SLOW | {"json"})) == (0, set())
-    assert "Commands:" in seen.out
+    assert "Everyday:" in seen.out
 
 
 def test_a_shell_is_told_the_commands_without_them(paper: Project) -> None:

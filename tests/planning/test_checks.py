@@ -340,7 +340,7 @@ def test_flags_without_a_field_are_free() -> None:
     [
         ("Cr", "cpu-range"),
         ("ngld", "spec-draft-ngl"),
-        ("-md", "spec-draft-model"),
+        ("-td", "spec-draft-threads"),
         ("otd", "spec-draft-override-tensor"),
         ("devd", "spec-draft-device"),
         ("ctkd", "spec-draft-type-k"),

@@ -46,6 +46,7 @@ EFFECTS: Mapping[str, Effect] = {
     "local.start_timeout": Effect.NOTE,
     "local.drain": Effect.NOTE,
     "modal": Effect.REDEPLOY,
+    "policy": Effect.NOTE,
 }
 """What a change costs, by section, and by field where that differs."""
 

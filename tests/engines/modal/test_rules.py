@@ -322,7 +322,7 @@ def test_the_builder_compiles_what_the_local_engine_would() -> None:
     definitions = keyword(builder, "Build", "definitions")
     assert isinstance(definitions, list)
     assert "CMAKE_CUDA_ARCHITECTURES=89" in definitions
-    assert "LLAMA_BUILD_NUMBER=9763" in definitions
+    assert "LLAMA_BUILD_NUMBER=11434" in definitions
     assert "GGML_CCACHE=ON" in definitions
 
 
