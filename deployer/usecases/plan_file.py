@@ -33,7 +33,7 @@ from deployer.system.files import guarded, open_regular, replace_file
 from deployer.usecases.context.settings import Options
 from deployer.usecases.plan import Planned
 
-VERSION = 1
+VERSION = 2
 """Version of the form; a newer one is refused."""
 
 FORM = "deployer plan"
@@ -112,6 +112,15 @@ def to_json(saved: SavedPlan) -> str:
     return text_of(VERSION, saved)
 
 
+def _second(saved: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """Bring version 1 to 2: a plan says whether a release was rolled back."""
+    match saved.get("plan"):
+        case dict(plan):
+            return {**saved, "plan": {**plan, "rolled_back": 0}}
+        case _:
+            return saved
+
+
 def from_json(content: bytes | str, place: str) -> SavedPlan:
     """The plan that a text holds; ``place`` names it in messages.
 
@@ -119,7 +128,7 @@ def from_json(content: bytes | str, place: str) -> SavedPlan:
     """
     again = "plan again with `deployer plan STACK --out FILE`"
     try:
-        return decoded(SavedPlan, versioned(parse(content), VERSION))
+        return decoded(SavedPlan, versioned(parse(content), VERSION, (_second,)))
     except NewerError as error:
         raise UsageError(
             f"`{place}` was written by a newer deployer "

@@ -44,12 +44,11 @@ auth:
 local:
   port: PORT
 
+ignore: [{trap: CVE-2026-107183, reason: only tests have the key}]
+
 gates:
   health: {}
   chat: {}
-
-ignore:
-  - {trap: CVE-2026-107183, reason: only tests have the key}
 """
 """What the tests change one line of; BINARY and PORT are put in when it is written."""
 

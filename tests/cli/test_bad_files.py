@@ -150,12 +150,14 @@ def test_a_stack_that_is_not_there(paper: Project) -> None:
     )
 
 
-def test_a_directory_in_place_of_a_stack(paper: Project) -> None:
+def test_a_folder_with_two_stacks_is_not_one(paper: Project) -> None:
+    paper.stack.with_name("two.yaml").write_bytes(paper.stack.read_bytes())
     done = paper.run("apply", "stacks", "--yes")
 
     assert (done.code, done.out) == (3, "")
     assert done.err == (
-        "stacks:1:1: error: `stacks` is a directory\n  hint: name the file in it\n"
+        "error: there are 2 stacks in `stacks`\n"
+        "  hint: name `stacks/demo.yaml` or `stacks/two.yaml`\n"
     )
 
 

@@ -58,6 +58,11 @@ NAMES: Mapping[str, tuple[str, str]] = {
         + "snapshot: {warmup: [{prompt: Hello, image: NAME}]}\n",
         "it.png",
     ),
+    "gates.rerank.file": (f"{PLAIN}gates: {{rerank: {{file: NAME}}}}\n", "it"),
+    "gates.prompt_cache.file": (
+        f"{PLAIN}gates: {{prompt_cache: {{file: NAME}}}}\n",
+        "it",
+    ),
     "gates.quality.file": (f"{PLAIN}gates: {{quality: {{file: NAME}}}}\n", "it"),
     "gates.regression.file": (f"{PLAIN}gates: {{regression: {{file: NAME}}}}\n", "it"),
     "gates.custom.mine.command": (
