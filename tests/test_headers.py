@@ -25,7 +25,8 @@ MODEL = header(
         "llama.context_length": ("u32", 4096),
         "llama.embedding_length": ("u32", 64),
         "tokenizer.ggml.tokens": [f"token-{number}" for number in range(TOKENS)],
-    }
+    },
+    [("token_embd.weight", (64, 2), 0, 0)],
 )
 
 

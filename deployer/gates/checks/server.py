@@ -260,8 +260,14 @@ def _comparisons(props: ServerProps, target: Target) -> Iterator[Comparison]:
         # llama-server sorts several aliases, and answers with the first.
         first = min(part.strip() for part in alias.split(","))
         yield Comparison("the alias", f"model.alias: {alias}", first, props.model_alias)
-    named = (it for it in target.expects if it.startswith("model.mmproj"))
-    mmproj = next((str(target.expects[it]) for it in named), None)
+    mmproj = next(
+        (
+            str(value)
+            for path, value in target.expects.items()
+            if path.startswith("model.mmproj") and value is not None
+        ),
+        None,
+    )
     whole_stack = any(path in target.expects for path in _WEIGHTS)
     by_flag = "server.flags.mmproj" in target.expects
     if not by_flag and (mmproj is not None or whole_stack):
