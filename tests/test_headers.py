@@ -36,7 +36,7 @@ def store(tmp_path: Path) -> Store:
     found = Store(tmp_path / "home")
 
     def fill(folder: Path) -> Mapping[str, JsonValue]:
-        (folder / "model.gguf").write_bytes(MODEL)
+        (folder / "model.gguf").write_bytes(MODEL + bytes(4096))
         return {}
 
     now = datetime.now(tz=UTC)

@@ -172,8 +172,8 @@ def cases(known: Catalogue) -> Iterator[tuple[str, ...]]:
     A missing value is not among them: the word behind would be taken for it.
     """
     for found in known.options:
-        if found.name in ENDS_EARLY | REACHES_OUT:
-            continue
+        if found.name in ENDS_EARLY | REACHES_OUT or found.downloads:
+            continue  # what downloads is refused for another reason
         yield from ((name,) for name in found.spellings if not found.hint)
         yield from ((found.name, value) for value in found.values)
         if found.takes is not Takes.TEXT or found.values:
