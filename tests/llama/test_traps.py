@@ -60,9 +60,9 @@ CAUGHT: dict[str, list[tuple[Change, int, str]]] = {
     ],
     "gemma4-draft": [
         (
-            gemma(server={"flags": {"spec-draft-model": "d.gguf"}}),
+            gemma(server={"flags": {"spec-type": "draft-mtp"}}),
             9763,
-            "server.flags.spec-draft-model",
+            "server.flags.spec-type",
         ),
     ],
     "client-tools": [
