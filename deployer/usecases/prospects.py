@@ -24,7 +24,9 @@ def prospects(planned: "Planned", settings: Settings) -> Mapping[str, str]:
     """Return what making each artefact of a plan means on this machine, by address."""
     if ENGINES[planned.plan.engine].abilities.remote:
         return {}
+    drifted = {it.address for it in planned.plan.drift}
     made = (c for c in planned.plan.changes if c.kind in STORED and _is_made(c))
+    made = (c for c in made if c.address not in drifted)
     return {it.address: _of(it.after, settings.store) for it in made if it.after}
 
 

@@ -5,7 +5,7 @@ of a server that was idle (a restore, where it sleeps), the second that of a war
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -120,13 +120,19 @@ def record_of(stack_file: Path, stack: str) -> Path:
     return stack_file.parent / STATE_FOLDER.parent / "watch" / f"{stack}.jsonl"
 
 
+_ADDED: Mapping[str, JsonValue] = {"start": "", "restores": 0, "restored": 0}
+"""Members that records of older versions lack."""
+
+
 def remembered(record: Path) -> tuple[Probe, ...]:
     """The probes of a record, oldest first; lines that are no probe are left out."""
     found: list[Probe] = []
     text = read_regular(record).decode("utf-8", "replace") if record.exists() else ""
     for line in text.splitlines():
         with suppress(FormError):
-            found.append(decoded(Probe, parse(line)))
+            probe = parse(line)
+            if isinstance(probe, dict):
+                found.append(decoded(Probe, {**_ADDED, **probe}))
     return tuple(found)
 
 

@@ -45,7 +45,7 @@ def count(name):
 
 OURS = (
     "/deployer/engines/local/",
-    "/deployer/gates/checks/restore.py",
+    "/deployer/gates/checks/server.py",
     "/deployer/artefacts/store.py",
 )
 sys.argv.insert(0, "deployer")

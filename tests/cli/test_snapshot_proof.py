@@ -185,7 +185,7 @@ def test_a_plan_sees_that_the_image_is_gone(crashed: Frozen) -> None:
     assert "No changes" in crashed.run("plan", DEMO).out
     crashed.file("manifest.json").unlink()
     out = crashed.run("plan", DEMO).out
-    assert "! drift    demo/snapshot: the image is gone" in out
+    assert "! drift    demo/snapshot: it is gone from the store" in out
     assert "re-snapshot" in out
 
 

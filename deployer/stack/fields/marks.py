@@ -112,7 +112,9 @@ def plain(value: object) -> JsonValue:
     """A field's value as JSON: sections become mappings, tuples lists."""
     match value:
         case Section():
-            return value.model_dump(mode="json", exclude_none=True)
+            # pydantic would build the class to dump it, plugins included.
+            named = ((name, getattr(value, name)) for name in fields_of(type(value)))
+            return {name: plain(it) for name, it in named if it is not None}
         case tuple() | list():
             return [plain(item) for item in value]
         case Mapping():
