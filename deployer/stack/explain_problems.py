@@ -135,7 +135,7 @@ def _meant(root: type[Section], key: str, section: Steps) -> str:
 
 def _mismatch(field: Part, node: Node | None, path: Steps) -> tuple[str, str]:
     if path == ("version",) and isinstance(node, Scalar) and _is_newer(node):
-        what = f"version {node.text} of the stack format needs a newer deployer"
+        what = f"version {node.text} of this file needs a newer deployer"
         return what, "upgrade deployer, or write `version: 1`"
     if path[:1] == ("auth",):  # a key may have been written where its name belongs
         return f"expected {expected(field)}, got {_kind(node)}", ""

@@ -52,7 +52,7 @@ def test_an_edit_is_proposed(paper: Project, old: str, new: str, hint: str) -> N
 
 def test_a_stack_of_a_newer_deployer_is_named_as_that(paper: Project) -> None:
     err = refused(paper, STACK.replace("version: 1", "version: 7"))
-    assert "version 7 of the stack format needs a newer deployer" in err
+    assert "version 7 of this file needs a newer deployer" in err
 
 
 def test_one_run_reports_what_later_stages_would_refuse(paper: Project) -> None:

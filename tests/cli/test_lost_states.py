@@ -20,18 +20,9 @@ import pytest
 from deployer.engines.local.ports import free_port
 from tests.cli import fake_llama
 from tests.cli.project import STACK, Project, gone, read_until
-from tests.gguf.files import header
+from tests.gguf.files import SMALL_MODEL
 
 DEMO = "stacks/demo.yaml"
-MODEL = header(
-    {
-        "general.architecture": "llama",
-        "llama.block_count": ("u32", 1),
-        "llama.context_length": ("u32", 4096),
-        "llama.embedding_length": ("u32", 64),
-    },
-    [("token_embd.weight", (1,), 0, 0)],
-) + bytes(64)
 SMALL = STACK.replace("auth:\n  api_key: {env: LLAMA_API_KEY}\n\n", "").replace(
     "  chat: {}\n", ""
 )
@@ -53,7 +44,7 @@ def small_project(folder: Path, programs: Path) -> Project:
     program.chmod(0o755)
     (folder / "stacks").mkdir(parents=True)
     made = Project(folder, folder / "home", free_port("127.0.0.1"), program)
-    (folder / "stacks" / "tiny.gguf").write_bytes(MODEL)
+    (folder / "stacks" / "tiny.gguf").write_bytes(SMALL_MODEL)
     write(made, 1024)
     return made
 

@@ -116,7 +116,7 @@ def test_destroy_removes_server_and_images(fresh: Frozen) -> None:
     assert list((fresh.home / "snapshot").iterdir())
 
     done = fresh.run("destroy", DEMO, "--yes")
-    assert "snapshots are removed" in done.out
+    assert "Snapshots are removed" in done.out
     assert list((fresh.home / "snapshot").iterdir()) == []
     assert fresh.pids() == []
 

@@ -3,6 +3,7 @@
 import json
 
 from tests.cli.project import STACK, Project
+from tests.gguf.files import SMALL_MODEL
 
 TRAPPED = STACK.replace("  ctx_size: 1024", "  reasoning_budget: 0\n  ctx_size: 1024")
 TOLD = """\
@@ -14,7 +15,8 @@ stacks/demo.yaml:14:3: warning: with a budget of 0 the thinking can arrive as th
 
 
 def ignoring(name: str) -> str:
-    return f"{TRAPPED}\nignore:\n  - {{trap: {name}, reason: it never thinks}}\n"
+    other = f"{{trap: {name}, reason: it never thinks}}"
+    return TRAPPED.replace("ignore: [", f"ignore: [{other}, ")
 
 
 def test_validate_tells_a_trap_with_its_place(paper: Project) -> None:
@@ -26,6 +28,7 @@ def test_validate_tells_a_trap_with_its_place(paper: Project) -> None:
 
 def test_a_plan_tells_it_also_when_it_is_remembered(paper: Project) -> None:
     paper.write(TRAPPED)
+    (paper.stack.parent / "tiny.gguf").write_bytes(SMALL_MODEL)
     assert paper.run("fetch", "stacks/demo.yaml").code in (0, 1)  # writes the lock
     for _ in range(2):
         done = paper.run("plan", "stacks/demo.yaml")

@@ -133,3 +133,15 @@ def gemma4_26b(path: Path, tokens: bytes, *, template: str = "") -> None:
         stream.write(head)
         os.truncate(stream.fileno(), size)
     assert size > 16.5e9, size
+
+
+SMALL_MODEL = header(
+    {
+        "general.architecture": "llama",
+        "llama.block_count": ("u32", 1),
+        "llama.context_length": ("u32", 4096),
+        "llama.embedding_length": ("u32", 64),
+    },
+    [("token_embd.weight", (1,), 0, 0)],
+) + bytes(64)
+"""A model of one tensor: enough for who reads headers alone."""

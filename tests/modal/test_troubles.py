@@ -192,13 +192,16 @@ def test_two_deployers_at_once(ready: Project) -> None:
         assert app["tags"]["deployer-server"] == won[0].live()["key"][:16]
 
 
-def test_a_restore_that_fails_starts_anew_and_is_held_back(ready: Project) -> None:
-    """The app ends with 222, and is started without its snapshot; the gate tells."""
+def test_a_restore_that_fails_starts_again_and_takes_another(ready: Project) -> None:
+    """The app ends with 222 and starts without it; what is proven is the next one.
+
+    Snapshots that fail more often are the subject of `test_drills.py`.
+    """
     ready.change("gates:\n", "gates:\n  restore: {within: 30s, idle: 1s}\n")
     ready.cloud.faults(restores=1)
-    done = ready.apply(code=6)
-    assert "✖ restore" in done.out
-    assert ready.cloud.app("tiny") is None
+    done = ready.apply()
+    assert "Snapshot restore failed" in done.out
+    assert "✔ restore" in done.out
 
 
 def test_a_start_that_takes_longer_than_a_request_may(ready: Project) -> None:
