@@ -65,7 +65,7 @@ def test_what_is_written_is_read(name: str) -> None:
 
 def test_a_newer_form_is_refused() -> None:
     text = to_json(saved(plans()["new"])).replace(
-        '"version": 1', f'"version": {VERSION + 1}'
+        f'"version": {VERSION}', f'"version": {VERSION + 1}'
     )
     with pytest.raises(UsageError) as caught:
         from_json(text, "demo.plan")
