@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from deployer.engines.local.ports import free_port
 from tests.cli.clients import chat
 from tests.cli.frozen import ANSWER, DEMO, SNAPSHOT, Frozen
 from tests.cli.project import KEY, STACK, Project
@@ -76,7 +77,7 @@ def test_a_copy_is_looked_at_beside_the_live_server(live: Frozen) -> None:
 
 def test_another_port_is_served_from_the_same_image(live: Frozen) -> None:
     image = live.image()
-    free = live.project.port + 1
+    free = free_port("127.0.0.1")
     text = STACK.replace("PORT", str(free))
     live.write(text + SNAPSHOT)
     done = live.apply()
