@@ -63,7 +63,9 @@ class _Account:
         return self.found
 
 
-def _told_by(kinds: Sequence[str], ahead: float, seed: int) -> list[Any]:
+def _told_by(
+    kinds: Sequence[str], ahead: float, seed: int, failures: list[int]
+) -> list[Any]:
     """What a reader makes of starts that go so, one after the other."""
     chance = random.Random(seed)  # noqa: S311 - to be repeated
     begun = datetime(2026, 11, 29, 12, tzinfo=UTC)
@@ -78,8 +80,11 @@ def _told_by(kinds: Sequence[str], ahead: float, seed: int) -> list[Any]:
 
     def start(kind: str) -> None:
         task = f"ta-{sum(line.source == SYSTEM for _, line in lines)}"
-        write(task, _CAPTURING if kind == "capture" else RESTORED)
-        if kind == "crash":
+        if kind == "cold":
+            task = "ta-cold"
+        else:
+            write(task, _CAPTURING if "capture" in kind else RESTORED)
+        if kind in ("crash", "broken capture"):
             write(task, "Runner failed with exit code: 139", "stderr")
             return
         said = Ready(KEY, "", task, restored=kind == "restore")
@@ -97,6 +102,7 @@ def _told_by(kinds: Sequence[str], ahead: float, seed: int) -> list[Any]:
                 break
         assert found is not None
         told.append((found.ready.task, found.ready.restored, found.captured))
+        failures.append(found.failed)
     return told
 
 
@@ -106,7 +112,9 @@ def test_each_start_is_told_by_its_container(ahead: float, seed: int) -> None:
     """With logs 30 s late, and clocks that differ by ten minutes."""
     kinds = ["capture", "restore", "restore", "capture"]
     kinds += ["crash, then restore", "restore"]
-    told = _told_by(kinds, ahead, seed)
+    failures: list[int] = []
+    told = _told_by(kinds, ahead, seed, failures)
+    assert sum(failures) == 1, "counted once, if only at the next start"
     assert told == [
         ("ta-0", False, True),
         ("ta-1", True, False),
@@ -115,6 +123,14 @@ def test_each_start_is_told_by_its_container(ahead: float, seed: int) -> None:
         ("ta-5", True, False),
         ("ta-6", True, False),
     ]
+
+
+def test_a_snapshot_that_does_not_come_up_after_its_capture_is_a_failed_restore() -> (
+    None
+):
+    failures: list[int] = []
+    _told_by(["broken capture, then cold", "restore"], 0, 1, failures)
+    assert sum(failures) == 1
 
 
 @dataclass

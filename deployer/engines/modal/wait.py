@@ -434,7 +434,8 @@ def proven(account: Account, target: Target) -> Proven | None:
 
     Restores are told by container, and by the order of entries alone: a container that
     Modal restored and that captured nothing itself either says that it is ready, or
-    its restore failed.
+    its restore failed.  One that captured goes on from its own snapshot: where it never
+    says that it is ready, that restore failed.
     """
     with suppress(DeployerError):
         if not (found := readies(account, target)):
@@ -450,12 +451,13 @@ def proven(account: Account, target: Target) -> Proven | None:
         }
         tried = {it for line in new if line.text == RESTORED for it in _of(line)}
         restored = {it.task for it in found if it.restored}
+        failed = (tried - captured - restored) | (captured - {it.task for it in found})
         return Proven(
             ready,
             captured=ready.task in captured,
-            failed=len(tried - captured - restored),
+            failed=len(failed),
             settled=ready.task in captured | tried
-            or (not ready.restored and bool(tried - captured)),
+            or (not ready.restored and bool(failed)),
         )
     return None
 
