@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,20 @@ def frozen_server(process: "subprocess.Popen[str]") -> int:
     signal_to(int(pid), signal.SIGSTOP)
     read_until(process, "the server loads its model")
     return int(pid)
+
+
+def written_to(pipe: Path, process: "subprocess.Popen[str]") -> str:
+    """What a program writes into a pipe; fails where the run ends before it does."""
+    descriptor = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        while True:
+            with suppress(BlockingIOError):
+                if said := os.read(descriptor, 100):
+                    return said.decode()
+            with suppress(subprocess.TimeoutExpired):
+                pytest.fail(f"it ended with {process.wait(0.05)}: {finished(process)}")
+    finally:
+        os.close(descriptor)
 
 
 def signal_to(pid: int, number: signal.Signals) -> None:
@@ -74,7 +89,7 @@ def test_ctrl_c_does_not_wait_for_a_gate(live: Project) -> None:
     (live.stack.parent / "gate.sh").write_text(GATE)
     live.write(GATED)
     with live.running("apply", DEMO, "--yes") as process:
-        gate = int(pid.read_text())
+        gate = int(written_to(pid, process))
         process.send_signal(signal.SIGINT)
         done = finished(process)
 
@@ -93,7 +108,7 @@ def test_ctrl_c_ends_a_check(project: Project) -> None:
     pid = project.stack.parent / "pid"
     os.mkfifo(pid)
     with project.running("check", DEMO) as process:
-        gate = int(pid.read_text())
+        gate = int(written_to(pid, process))
         process.send_signal(signal.SIGINT)
         done = finished(process)
 
