@@ -254,8 +254,8 @@ def test_idle_is_at_least_a_second() -> None:
         (
             {"prompt": "Hello", "tool": True, "tools": "tools.json"},
             (
-                "snapshot.warmup.0.tool: `tool` and `tools` both say what to offer | keep"
-                " `tools`"
+                "snapshot.warmup.0.tool: `tool` and `tools` both say what to offer | "
+                "keep `tools`"
             ),
         ),
     ],

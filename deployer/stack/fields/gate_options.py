@@ -185,7 +185,7 @@ class Lora(Gate):
     """An adapter changes what the model says, and at scale 0 it does not."""
 
     prompt: Text | None = None
-    """Beginning of a text that the adapters change; unset: one of the gate's own."""
+    """Prompt that the adapters answer differently; unset: one of the gate's own."""
 
 
 class PromptCache(Gate):
