@@ -1,11 +1,12 @@
 """From a stack and its facts to the resources it asks for, with their keys."""
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from deployer.engines.registry import ENGINES, Abilities
 from deployer.planning.argv import SCALE, SCALES, is_word, words_of
 from deployer.planning.facts import HEADER, Facts, Pin
+from deployer.planning.plan import GATES_PREFIX, UNPROVEN
 from deployer.planning.resources import LOCK, MODEL_ROLE, Graph, Kind, Node, key_of
 from deployer.stack.checks import closing_words, gpu_types
 from deployer.stack.fields.marks import Leaf, fields_of, leaves, marks_at
@@ -220,6 +221,23 @@ def judged_by(graph: Graph, digests: Flat) -> Graph:
     """
     return {
         address: replace(node, fields={**node.fields, **digests})
+        if node.kind is Kind.SERVER
+        else node
+        for address, node in graph.items()
+    }
+
+
+def proven_by(graph: Graph, gates: Iterable[str], left: Sequence[str]) -> Graph:
+    """Return the graph whose server is also proven by gates that the stack implies.
+
+    What is ``left`` is offered, and no gate asks for it.
+    """
+    return {
+        address: replace(
+            node,
+            fields={**node.fields, **{f"{GATES_PREFIX}{gate}": {} for gate in gates}},
+            spec={**node.spec, UNPROVEN: list(left)} if left else node.spec,
+        )
         if node.kind is Kind.SERVER
         else node
         for address, node in graph.items()

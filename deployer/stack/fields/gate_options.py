@@ -358,6 +358,12 @@ def _at_least(good: int, runs: int, share: float) -> float:
 class Gates(Section):
     """The gates a candidate must pass before it is promoted."""
 
+    auto: bool | None = None
+    """Also run the cheap gates of everything the server offers; unset: `false`."""
+
+    without: dict[Text, Text] | None = None
+    """Gates to leave out of `auto`, by name, each with a reason; unset: none."""
+
     health: Health | None = None
     build: Build | None = None
     props: Props | None = None

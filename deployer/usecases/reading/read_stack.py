@@ -6,7 +6,7 @@ plan, and so may a program that a gate names and that was not there before.
 
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, takewhile
 from pathlib import Path
@@ -29,6 +29,7 @@ from deployer.planning.graph import (
     build_number,
     expand,
     judged_by,
+    proven_by,
     snapshot_notes,
     tag_number,
 )
@@ -36,7 +37,7 @@ from deployer.planning.progress import Watch, unwatched
 from deployer.planning.resources import Graph, Kind
 from deployer.stack import project_root
 from deployer.stack.addresses import places_of
-from deployer.stack.checks import flag_notes, unproven
+from deployer.stack.checks import automatic, flag_notes, unproven
 from deployer.stack.fields.marks import leaves
 from deployer.stack.fields.model import Stack
 from deployer.stack.fields.values import HERE, Flat, Folder
@@ -251,12 +252,14 @@ def read(
     graph = judged_by(expand(stack, facts, abilities, takes.spellings), asked)
     known = weighed(loaded, stack_file, settings, facts, graph)
     refuse_model(known)
+    left = unproven(stack, known.abilities)
+    graph = proven_by(graph, automatic(stack, known.abilities), left)
     prepared = Prepared(
         stack.name,
         stack.engine,
         graph,
         loaded.places,
-        (*_notes(loaded, settings, abilities), *known.notes),
+        (*_notes(loaded, settings, abilities, left), *known.notes),
         known.size.fits[0] if known.size else None,
         notices,
         look_at_all(seen, loaded, stack_file, settings, facts, graph),
@@ -264,11 +267,14 @@ def read(
     return Read(prepared, None if same else facts)
 
 
-def _notes(loaded: Loaded, settings: Settings, abilities: Abilities) -> Iterator[str]:
+def _notes(
+    loaded: Loaded, settings: Settings, abilities: Abilities, left: Sequence[str]
+) -> Iterator[str]:
     """Yield what the user should know though it is not wrong."""
     yield from loaded.notes
-    if left := unproven(loaded.stack):
-        yield f"not proven: {', '.join(left)}; add it to `gates`"
+    if left:
+        hint = "" if all("(" in it for it in left) else "; add it to `gates`"
+        yield f"not proven: {', '.join(left)}{hint}"
     yield from snapshot_notes(loaded.stack, abilities)
     yield from _not_passed_on(loaded.stack, settings.environment)
 
