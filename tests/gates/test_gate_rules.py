@@ -111,7 +111,7 @@ PLAIN = ("health", "props", "models")
             {
                 "server": {
                     "speculative": {"type": "ngram-mod"},
-                    "flags": {"slot-save-path": "/tmp"},
+                    "flags": {"slot-save-path": "slots"},
                     "seed": 4,
                 },
                 "snapshot": {"warmup": [{"file": "agent.md"}]},

@@ -37,6 +37,7 @@ class _Asked(TypedDict):
     jobs: int | None
     repeat: int
     fail_fast: bool
+    model: str | None
 
 
 @click.command("check", short_help="Run gates against a running server.")
@@ -48,6 +49,7 @@ class _Asked(TypedDict):
     metavar="NAME",
     help="With --url: environment variable that contains the key.",
 )
+@click.option("--model", metavar="NAME", help="With --url: this model of a router.")
 @click.option(
     "--repeat",
     type=click.IntRange(min=1),
@@ -91,6 +93,11 @@ def check_command(
         raise UsageError(
             "give a stack or `--url`, one of the two",
             hint="deployer check stacks/demo.yaml",
+        )
+    if url is None and checking["model"] is not None:
+        raise UsageError(
+            "a stack serves one model: `--model` belongs to `--url`",
+            hint=f"deployer check {stack}",
         )
     settings = settings_of()
     named = f"--url {url}" if stack is None else f"{stack}"

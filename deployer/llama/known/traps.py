@@ -390,7 +390,7 @@ def _qwen_cut(case: Case) -> str:
 def _strict_mode(mode: str, case: Case) -> str:
     tools = case.gates.tools
     strict = tools is not None and tools.expect == "strict" and not tools.advisory
-    return "gates.tools" if strict and tools and mode in tools.modes else ""
+    return "gates.tools" if strict and tools and mode in (tools.modes or ()) else ""
 
 
 def _gemma4_tools(case: Case) -> str:
