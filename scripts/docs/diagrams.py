@@ -141,7 +141,7 @@ def _effects() -> Iterator[Step]:
     yield says("changed line", "snapshot", "server.*, gpu, snapshot.*")
     yield says("changed line", "server", "auth.*, local.*, modal.*")
     yield says("changed line", "gates", "gates.*: asked on what is live")
-    yield does("snapshot", "all to the right of what is hit is made again, the rest stays")
+    yield does("snapshot", "what stands to the right of it is made again")
 
 
 def _modal() -> Iterator[Step]:
