@@ -256,11 +256,7 @@ def read(
         stack.engine,
         graph,
         loaded.places,
-        (
-            *_notes(loaded, settings, abilities),
-            *_doubts(loaded, facts, settings),
-            *known.notes,
-        ),
+        (*_notes(loaded, settings, abilities, facts), *known.notes),
         known.size.fits[0] if known.size else None,
         notices,
         look_at_all(seen, loaded, stack_file, settings, facts, graph),
@@ -268,12 +264,15 @@ def read(
     return Read(prepared, None if same else facts)
 
 
-def _notes(loaded: Loaded, settings: Settings, abilities: Abilities) -> Iterator[str]:
+def _notes(
+    loaded: Loaded, settings: Settings, abilities: Abilities, facts: Facts
+) -> Iterator[str]:
     """Yield what the user should know though it is not wrong."""
     yield from loaded.notes
     if left := unproven(loaded.stack):
         yield f"not proven: {', '.join(left)}; add it to `gates`"
     yield from snapshot_notes(loaded.stack, abilities)
+    yield from _doubts(loaded, facts, settings)
     yield from _not_passed_on(loaded.stack, settings.environment)
 
 
