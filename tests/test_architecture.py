@@ -212,6 +212,7 @@ SPELLED: Mapping[str, set[object]] = {
         "llama_cpp.cmake",
         "llama_cpp.cuda",
         "llama_cpp.patches",
+        "llama_cpp.tag",
     },
     # where a live server is asked
     "engines/local/supervise/find.py": {"local.host", "local.port"},
