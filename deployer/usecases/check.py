@@ -318,6 +318,11 @@ def check(
     stack_file: Path, settings: Settings, checking: Checking, tell: Tell
 ) -> Checked:
     """Run gates against what is live: the named ones, or all that the stack lists."""
+    if checking.model is not None:
+        raise UsageError(
+            "a stack serves one model: `--model` belongs to `--url`",
+            hint=f"deployer check {stack_file}",
+        )
     found = deployed(stack_file, settings)
     server, endpoint = found.server, found.answering()
     folder = stack_file.parent.absolute()

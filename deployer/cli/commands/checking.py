@@ -94,11 +94,6 @@ def check_command(
             "give a stack or `--url`, one of the two",
             hint="deployer check stacks/demo.yaml",
         )
-    if url is None and checking["model"] is not None:
-        raise UsageError(
-            "a stack serves one model: `--model` belongs to `--url`",
-            hint=f"deployer check {stack}",
-        )
     settings = settings_of()
     named = f"--url {url}" if stack is None else f"{stack}"
     with Show(f"deployer check {named}") as show:

@@ -11,7 +11,7 @@ expectation of a line has to be met.
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from math import exp, log
@@ -462,23 +462,27 @@ class Regression(Gate[asked.Regression, tuple[Pair, ...]]):
             f"the answers agree with the live release in {100 * mean:.0f} % of their "
             f"words, {equal} of {len(agreements)} are equal"
         )
-        diverging = [it for pair in measured for it in _divergences(pair)]
-        least = self.options.agreement
-        if diverging:
-            apart = figures["divergence"] = sum(diverging) / len(diverging)
-            figures["compared_tokens"] = float(len(diverging))
-            said = f"{apart:.3f} nats a token from the live release; {said}"
-            stated = self.options.divergence
-            if apart > (most := _DIVERGENCE if stated is None else stated):
+        apart = [it for pair in measured for it in _divergences(pair)]
+        return self._compared(said, min(agreements)[1], figures, apart)
+
+    def _compared(
+        self, said: str, worst: str, figures: dict[str, float], apart: Sequence[float]
+    ) -> Judgement:
+        """Judge by the divergence of tokens where it is known, and else by words."""
+        least, stated = self.options.agreement, self.options.divergence
+        if apart:
+            mean = figures["divergence"] = sum(apart) / len(apart)
+            figures["compared_tokens"] = float(len(apart))
+            said = f"{mean:.3f} nats a token from the live release; {said}"
+            if mean > (most := _DIVERGENCE if stated is None else stated):
                 because = f"{said}; more than `divergence: {most:g}`"
-                return failed(f"{because}; {min(agreements)[1]}", **figures)
-        elif self.options.divergence is not None:
+                return failed(f"{because}; {worst}", **figures)
+        elif stated is not None:
             return unclear("the servers give no log probabilities to compare")
         else:
             least = _AGREEMENT if least is None else least
-        if least is not None and mean < least:
-            limit = f"`agreement: {least:g}`"
-            because = f"{said}, less than {limit}; {min(agreements)[1]}"
+        if least is not None and figures["agreement"] < least:
+            because = f"{said}, less than `agreement: {least:g}`; {worst}"
             return failed(because, **figures)
         return passed(said, **figures)
 

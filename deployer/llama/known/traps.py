@@ -42,7 +42,7 @@ class Case(NamedTuple):
 
     @property
     def gates(self) -> Gates:
-        """What the stack says of its gates."""
+        """The section of the stack about its gates."""
         return asked_by(self.stack)
 
     @property

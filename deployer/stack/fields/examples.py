@@ -180,7 +180,7 @@ GATES: Mapping[str, tuple[JsonValue, JsonValue]] = {
     **{f"gates.{gate}.advisory": (True, False) for gate in EVERY_GATE},
     **{f"gates.{gate}.timeout": ("10s", "20s") for gate in EVERY_GATE},
     "gates.auto": (True, False),
-    "gates.without": ({"metrics": "no client reads them"}, {"models": "no alias"}),
+    "gates.without": ({"metrics": "no client reads them"}, {"metrics": "later"}),
     "gates.chat.prompt": ("Hello", "Bye"),
     "gates.chat.max_tokens": (8, 16),
     "gates.chat.contains": ("hi", "bye"),

@@ -238,8 +238,9 @@ def read(
         stack_file, engine=options.engine, allowed=settings.allowed, further=refusals_of
     )
     stack = loaded.stack
-    able = abilities_of(stack.engine, settings.environment, settings.home)
-    abilities = narrowed(stack, able)
+    abilities = narrowed(
+        stack, abilities_of(stack.engine, settings.environment, settings.home)
+    )
     _refuse_snapshot(stack, abilities)
     locked = lock_file.read(lock_file.lock_path(stack_file))
     further = advisories_of(settings.advisories)
@@ -249,8 +250,8 @@ def read(
         raise _stale(stack_file, locked, facts.inputs, facts)
     takes = _described(loaded, stack_file, settings, facts, watch or unwatched)
     notices = refuse(loaded, takes, further)
-    asked = _digests(gate_files(stack, stack_file, settings))
-    graph = judged_by(expand(stack, facts, abilities, takes.spellings), asked)
+    judged = _digests(gate_files(stack, stack_file, settings))
+    graph = judged_by(expand(stack, facts, abilities, takes.spellings), judged)
     known = weighed(loaded, stack_file, settings, facts, graph)
     refuse_model(known)
     left = unproven(stack, known.abilities)
