@@ -9,7 +9,6 @@ from deployer.cli.options import json_option, named_stack_argument, stack_argume
 from deployer.cli.output import json_head, json_line, when
 from deployer.engines.contract import Observation
 from deployer.errors import DeployerError, UsageError
-from deployer.planning.plan import ROLLBACK
 from deployer.planning.resources import Kind
 from deployer.planning.state import Release
 from deployer.show.data import plan_data
@@ -70,8 +69,8 @@ def _show(stack: Path, found: Status) -> None:
                 click.echo(f"  {change.role:<8} {what}")
         if release is not None:
             _gates(release)
-    if found.release is not None and found.release.cause.startswith(ROLLBACK):
-        target = found.release.cause.removeprefix(ROLLBACK)
+    target = found.release.rolled_back_to if found.release is not None else None
+    if target is not None:
         click.echo(f"  ! rolled back to release {target}: `deployer plan {stack}` says")
         click.echo("    whether the stack still asks for what was rolled back")
     for drift in found.drift:
