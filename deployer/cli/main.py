@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from deployer import __version__
+from deployer import __version__, version_line
 from deployer.cli.terminal import escape_streams
 from deployer.system import file_modes, interrupts
 
@@ -31,60 +31,48 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     },
     "A live server": {
         "check": ("checking", "Run gates against a running server."),
+        "watch": ("serving", "Probe a live stack, warm and after idle."),
         "logs": ("serving", "Print the log of the live server."),
-        "start": ("serving", "Start the live release where it does not run."),
-        "stop": ("serving", "Stop the server; `start` starts it again."),
-        "restart": ("serving", "Stop the server and start it again."),
-        "restore": ("serving", "Restore the server from its snapshot."),
         "chat": ("clients", "Chat with a live stack in the terminal."),
         "connect": (
             "clients",
             "Print the configuration of a client for the live endpoint.",
         ),
-        "metrics": ("serving", "Show the metrics of the live server."),
-        "watch": ("serving", "Probe a live stack, warm and after idle."),
+        "start": ("serving", "Start the live release where it does not run."),
+        "stop": ("serving", "Stop the server; `start` starts it again."),
+        "restart": ("serving", "Stop the server and start it again."),
     },
     "Releases": {
-        "history": ("releases", "List the retained releases, newest first."),
-        "diff": ("releases", "Show what release AFTER changed against release BEFORE."),
+        "history": ("releases", "List the retained releases, or compare two."),
         "report": ("releases", "Report on stacks, releases, gates and latency."),
-        "show": ("planning", "Show a saved plan."),
-        "monitor": (
-            "serving",
-            "Write rules and a dashboard for Prometheus and Grafana.",
-        ),
     },
     "Stacks, builds and models": {
         "lock": ("planning", "Pin what stacks name, in their lock files."),
-        "fetch": ("artefacts", "Fetch llama-server and weights into the store."),
-        "build": ("artefacts", "Build or fetch the llama-server of a stack."),
+        "fetch": ("artefacts", "Fetch or build llama-server, fetch weights."),
         "render": ("rendering", "Show the apps and the command line of a stack."),
         "fit": ("fitting", "Show whether a model fits, and on which GPU."),
-        "gguf": ("fitting", "Show the header of a GGUF file."),
-        "flags": (
-            "builds",
-            "List the options of llama-server at a build, or explain one.",
-        ),
-        "upgrade": ("builds", "Show what another build means for a stack."),
-        "patches": ("artefacts", "Check patches to llama.cpp against builds."),
+        "upgrade": ("fitting", "Show what another build means for a stack."),
+        "explain": ("explain", "Explain a known issue, option, gate or model."),
     },
     "When something is wrong": {
         "doctor": ("checking", "Report what is wrong, why, and what to do."),
-        "traps": ("builds", "List the known issues, or explain one."),
         "store": ("artefacts", "List, verify and clean the artefact store."),
         "state": ("states", "Show, move and repair recorded states."),
-    },
-    "Tools": {
-        "schema": ("tools", "Print a JSON schema: of stacks, or of events."),
-        "lsp": ("tools", "Answer an editor, by the Language Server Protocol."),
-        "completion": ("tools", "Print the completion script of a shell."),
-        "version": ("tools", "Print the version; --check looks for newer."),
     },
 }
 """Every command by group: the module of `deployer.cli` that has it, its short help."""
 
+TOOLS: Mapping[str, tuple[str, str]] = {
+    "completion": ("tools", "Print the completion script of a shell."),
+    "lsp": ("tools", "Answer an editor, by the Language Server Protocol."),
+    "schema": ("tools", "Print a JSON schema: of stacks, or of events."),
+}
+"""Commands that editors and shells call; the help names them in one line."""
+
 COMMANDS: Mapping[str, tuple[str, str]] = {
-    name: command for group in GROUPS.values() for name, command in group.items()
+    name: command
+    for group in (*GROUPS.values(), TOOLS)
+    for name, command in group.items()
 }
 
 ALIASES: Mapping[str, str] = {
@@ -137,6 +125,8 @@ class _Lazy(click.Group):
             with formatter.section(title):
                 rows = [(f"{n:<{widest}}", told) for n, (_, told) in group.items()]
                 formatter.write_dl(rows)
+        formatter.write_paragraph()
+        formatter.write_text(f"For editors and shells: {', '.join(TOOLS)}.")
 
     def shell_complete(
         self, ctx: click.Context, incomplete: str
@@ -150,7 +140,7 @@ class _Lazy(click.Group):
 
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="deployer")
+@click.version_option(__version__, message=version_line())
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.pass_context
 def main(ctx: click.Context, *, debug: bool) -> None:

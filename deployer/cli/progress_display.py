@@ -31,7 +31,7 @@ from deployer.planning.events import (
 from deployer.planning.progress import Progress
 from deployer.show.text import step_text
 from deployer.spelling import harmless
-from deployer.stack.fields.values import show_bytes, show_seconds
+from deployer.stack.fields.values import JsonValue, show_bytes, show_seconds
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -94,6 +94,12 @@ class Show:
         if bars is not None:
             bars.stop()
             self._tasks = {}
+
+    def result(self, kind: str, text: str, **data: JsonValue) -> None:
+        """Print what a command ended in; ``data`` is the same for programs."""
+        del kind, data
+        self.pause()
+        click.echo(harmless(text))
 
     def _end(self) -> CancelledError:
         return CancelledError(

@@ -22,6 +22,7 @@ from deployer.show.data import Applied as AppliedLine
 from deployer.show.data import Summary, Version, data_of, line_of, plan_data
 from deployer.show.text import plan_text
 from deployer.spelling import harmless
+from deployer.stack.fields.values import JsonValue
 from deployer.usecases.apply import Applied, Confirm, apply_stack
 from deployer.usecases.context.settings import Options, Settings, settings_of
 from deployer.usecases.context.stack_files import Subject
@@ -92,6 +93,11 @@ class Stream(Show):
         """Why a stack was not applied."""
         self._say({"type": "error", "file": str(file), **error_data(error)})
 
+    def result(self, kind: str, text: str, **data: JsonValue) -> None:
+        """What a command ended in, as a line of its kind."""
+        del text
+        self._say({"type": kind, **data})
+
     def _show(self, event: Event) -> None:
         if isinstance(event, Progress) and not self._is_news(event):
             return
@@ -113,6 +119,18 @@ class Stream(Show):
     def _say(self, line: dict[str, Any]) -> None:
         self._counts[line["type"]] += 1
         json_line(line)
+
+
+@contextmanager
+def showing(command: str, *, as_json: bool) -> Iterator[Show]:
+    """Show what a command does, to a person or as JSON lines to a program."""
+    if not as_json:
+        with Show(command) as show:
+            yield show
+        return
+    stream = Stream(command)
+    with stream.whole(), stream:
+        yield stream
 
 
 def asked_for(

@@ -65,7 +65,7 @@ def locked(paper: Project) -> Project:
 
 
 def test_the_version_imports_no_other_command(paper: Project) -> None:
-    assert paper.run("version").out == f"{version_line()}\n"
+    assert paper.run("--version").out == f"{version_line()}\n"
     seen = watched(paper, "--version")
     assert (seen.code, seen.imported & (MODEL | SLOW)) == (0, set())
     assert seen.out == f"deployer, version {__version__}\n"

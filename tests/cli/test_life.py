@@ -129,13 +129,13 @@ def test_history_as_json(settled: Project) -> None:
 
 
 def test_diff_shows_what_a_release_changed(settled: Project) -> None:
-    lines = settled.run("diff", DEMO, "1", "2").out.splitlines()
+    lines = settled.run("history", DEMO, "--diff", "1", "2").out.splitlines()
 
     assert lines[3:] == ["  server   server.ctx_size   1024 → 2048"]
 
 
 def test_diff_with_a_release_that_is_not_kept(settled: Project) -> None:
-    done = settled.run("diff", DEMO, "1", "7")
+    done = settled.run("history", DEMO, "--diff", "1", "7")
 
     assert done.code == 3
     assert done.err == "error: release 7 is not retained\n  hint: retained: 1, 2\n"

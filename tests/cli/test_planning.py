@@ -170,7 +170,7 @@ def test_a_shell_completes_commands(paper: Project) -> None:
 
 
 def test_the_version_names_python_too(paper: Project) -> None:
-    assert paper.run("version").out.startswith("deployer ")
+    assert paper.run("--version").out.startswith("deployer ")
 
 
 def test_output_survives_a_terminal_without_these_signs(paper: Project) -> None:

@@ -191,7 +191,7 @@ def test_reading_a_stack_runs_nothing_of_it(paper: Project) -> None:
     for command in ("validate", "lock", "plan", "refresh"):
         assert paper.run(command, DEMO).code == 0, command
     paper.run("plan", DEMO, "--out", "demo.plan")
-    assert paper.run("show", "demo.plan").code == 0
+    assert paper.run("plan", "demo.plan").code == 0
     assert not mark.exists()
 
 

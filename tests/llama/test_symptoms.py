@@ -319,7 +319,7 @@ def test_every_symptom_has_a_log_or_a_line() -> None:
 
 
 def test_the_page_of_the_docs_is_the_table() -> None:
-    """`deployer doctor --runbook > docs/runbook.md` writes it anew."""
+    """`python -m scripts.docs.write` writes it again."""
     page = (LOGS.parents[2] / "docs" / "runbook.md").read_text(encoding="utf-8")
 
     assert page == markdown()

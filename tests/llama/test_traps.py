@@ -458,7 +458,7 @@ def test_an_unknown_name_is_an_error_with_the_nearest() -> None:
 
 
 def test_the_page_of_the_docs_is_the_table() -> None:
-    """`deployer traps --markdown > docs/traps.md` writes it anew."""
+    """`python -m scripts.docs.write` writes it again."""
     page = (ROOT / "docs" / "traps.md").read_text(encoding="utf-8")
 
     assert page == markdown()

@@ -12,52 +12,62 @@ from deployer.cli.options import (
     yes_option,
 )
 from deployer.cli.output import json_head, json_line, when
-from deployer.cli.progress_display import Show
+from deployer.cli.runs import showing
 from deployer.engines.contract import RemoteStore
 from deployer.engines.place import remote_store
 from deployer.engines.registry import ENGINES, UNRECORDED
 from deployer.errors import StoreError
-from deployer.llama.build.trees import Source
-from deployer.llama.patches import Outcome, PatchVerdict
+from deployer.planning.resources import Kind
 from deployer.stack.fields.values import show_bytes
 from deployer.usecases.artefacts import (
     Garbage,
     Stored,
-    build,
     collect,
     fetch,
     garbage,
-    patches_over_tags,
     stored,
     unused_elsewhere,
     verified,
 )
 from deployer.usecases.context.gc_roots import forget as forget_states
-from deployer.usecases.context.settings import (
-    Options,
-    Settings,
-    patches_folder,
-    settings_of,
-)
+from deployer.usecases.context.settings import Options, Settings, settings_of
 
 
-@click.command("fetch", short_help="Fetch llama-server and weights into the store.")
+@click.command("fetch", short_help="Fetch or build llama-server, fetch weights.")
 @stack_argument
 @engine_option
 @locked_option
-def fetch_command(stack: Path, engine: str | None, *, locked: bool) -> None:
+@click.option("--only", type=click.Choice(["build", "weights"]), help="One of the two.")
+@click.option("--force", is_flag=True, help="Build again what is in the store.")
+@json_option
+def fetch_command(
+    stack: Path,
+    engine: str | None,
+    *,
+    locked: bool,
+    only: str | None,
+    force: bool,
+    as_json: bool,
+) -> None:
     """Put the llama-server and the weights of a stack into the store.
 
-    Deploys nothing; an `apply` afterwards finds them there.
+    The same source, patches and options are built once; what compilers made is kept,
+    so that another patch recompiles only what it touches.  Deploys nothing; an
+    `apply` afterwards finds them there.
 
     \b
     Example:
       deployer fetch stacks/demo.yaml
+      deployer fetch stacks/demo.yaml --only build --force
     """
-    with Show(f"deployer fetch {stack}") as show:
-        done = fetch(stack, settings_of(), engine, show, locked=locked)
-    for kind, path in done.items():
-        click.echo(f"{kind:<8} {path}")
+    options = Options(engine=engine, locked=locked)
+    wanted = tuple(it for it in (Kind.BUILD, Kind.WEIGHTS) if only in (None, it))
+    with showing(f"deployer fetch {stack}", as_json=as_json) as show:
+        done = fetch(stack, settings_of(), options, show, wanted, force=force)
+        for role, made in done.items():
+            path, version = str(made.get("path")), made.get("version")
+            text = f"{role:<8} {path}" + (f"\n{'':<8} {version}" if version else "")
+            show.result("fetched", text, role=role, path=path, version=version)
 
 
 @click.group("store", short_help="List, verify and clean the artefact store.")
@@ -210,101 +220,3 @@ def _line(entry: Stored) -> str:
         f"{entry.kind:<8} {entry.key[:12]}  {size:>9}  {when(entry.created)}"
         f"  {entry.what}{mark}"
     )
-
-
-_SIGNS = {
-    Outcome.APPLY: "✔",
-    Outcome.APPLIED: "✔",
-    Outcome.UPSTREAM: "-",
-    Outcome.NOT_APPLICABLE: "·",
-    Outcome.CONFLICT: "✖",
-}
-
-
-@click.command("build", short_help="Build or fetch the llama-server of a stack.")
-@stack_argument
-@engine_option
-@locked_option
-@click.option("--force", is_flag=True, help="Build again what is in the store.")
-def build_command(
-    stack: Path, engine: str | None, *, locked: bool, force: bool
-) -> None:
-    """Put the llama-server of a stack into the store: built, fetched or copied.
-
-    The same source, patches and options are built once; what compilers made is kept,
-    so that another patch recompiles only what it touches.
-
-    \b
-    Example:
-      deployer build stacks/prod.yaml
-    """
-    options = Options(engine=engine, locked=locked)
-    with Show(f"deployer build {stack}") as show:
-        done = build(stack, settings_of(), options, show, force=force)
-    click.echo(f"{done.path}\n  {done.version}")
-
-
-@click.group("patches")
-def patches_command() -> None:
-    """Check patches to llama.cpp against builds.
-
-    \b
-    Example:
-      deployer patches check --tag b8672
-    """
-
-
-@patches_command.command("check")
-@click.option("--tag", "tags", multiple=True, required=True, metavar="TAG")
-@click.option("--patch", "names", multiple=True, metavar="NAME", help="Only this one.")
-@click.option(
-    "--source",
-    type=click.Choice(["git", "pypi"]),
-    default="git",
-    show_default=True,
-    help="Source of the trees.",
-)
-@json_option
-def patches_check(
-    tags: tuple[str, ...], names: tuple[str, ...], source: Source, *, as_json: bool
-) -> None:
-    """Try every patch on the source of every TAG; nothing is changed.
-
-    \b
-    Example:
-      deployer patches check --tag b8672 --tag b8746
-    """
-    folder = patches_folder(Path("stacks/stack.yaml"))
-    with Show("deployer patches check") as show:
-        found = patches_over_tags(folder, names, tags, source, settings_of(), show)
-    if as_json:
-        json_head()
-    conflicts = 0
-    for tag, verdicts in found.items():
-        for verdict in verdicts:
-            conflicts += verdict.outcome is Outcome.CONFLICT
-            _print(tag, verdict, as_json=as_json)
-    if conflicts:
-        raise click.exceptions.Exit(1)
-
-
-def _print(tag: str, verdict: PatchVerdict, *, as_json: bool) -> None:
-    outcome, patch = verdict.outcome, verdict.patch
-    if as_json:
-        json_line(
-            {
-                "type": "patch",
-                "tag": tag,
-                "patch": patch,
-                "verdict": outcome.value,
-                "evidence": verdict.evidence,
-                "advice": verdict.advice,
-            }
-        )
-        return
-    sign = _SIGNS[outcome]
-    click.echo(f"{sign} {tag:<8} {patch:<24} {outcome.value:<15} {verdict.evidence}")
-    if verdict.advice:
-        click.echo(f"  {'':<33} {verdict.advice}")
-    if verdict.conflict is not None:
-        click.echo(verdict.conflict.text)

@@ -12,12 +12,12 @@ import click
 
 from deployer.cli.for_each_stack import annotate_option, each, print_shared, subjects_of
 from deployer.cli.options import (
-    all_stacks,
     engine_option,
     json_option,
     locked_option,
     no_cache_option,
     since_option,
+    stacks_argument,
 )
 from deployer.cli.output import json_head, json_line
 from deployer.diagnostics import diagnostic_data, diagnostic_lines
@@ -107,13 +107,7 @@ def ahead_of(
 CHANGES = 2
 """Exit code of `plan --detailed-exitcode` when something would change."""
 
-_paths = click.argument(
-    "paths",
-    type=click.Path(path_type=Path),
-    nargs=-1,
-    metavar="[PATH…]",
-    callback=lambda _context, _argument, given: given or all_stacks(),
-)
+YAML = {".yaml", ".yml"}
 _format_option = click.option(
     "--format",
     "form",
@@ -205,7 +199,7 @@ def _print_valid(file: Path, found: "Valid", *, as_json: bool) -> None:
 
 
 @click.command("lock", short_help="Pin what stacks name, in their lock files.")
-@_paths
+@stacks_argument
 @engine_option
 @click.option("--upgrade", is_flag=True, help="Resolve again what is already pinned.")
 def lock_command(paths: tuple[Path, ...], engine: str | None, *, upgrade: bool) -> None:
@@ -237,7 +231,7 @@ class _Asked(TypedDict):
 
 
 @click.command("plan")
-@_paths
+@stacks_argument
 @engine_option
 @locked_option
 @no_cache_option
@@ -282,15 +276,18 @@ def plan_command(  # noqa: PLR0913 - one parameter an option
     Nothing is changed and, with a lock file, nothing is asked over the network.
     With `--changed-since`, a stack counts by what it resolves to: also a base it
     extends, a patch, or its lock file; a stack that is gone is planned as destroyed.
+    A saved plan is shown.
 
     \b
     Example:
-      deployer plan stacks/demo.yaml
       deployer plan stacks/demo.yaml --out demo.plan
+      deployer plan demo.plan
       deployer plan stacks/ --changed-since origin/main --format markdown
     """
-    settings, options = replace(settings_of(), base=since or ""), Options(**asked)
     form = "json" if as_json else form
+    if _show_saved(paths, form):
+        return
+    settings, options = replace(settings_of(), base=since or ""), Options(**asked)
     subjects, unchanged = _selected(paths, since)
     _refuse_several(subjects, out)
     asked_for = () if options.without_state else subjects
@@ -304,27 +301,26 @@ def plan_command(  # noqa: PLR0913 - one parameter an option
         raise click.exceptions.Exit(CHANGES)
 
 
-@click.command("show", short_help="Show a saved plan.")
-@click.argument("plan_file", type=click.Path(path_type=Path), metavar="PLANFILE")
-@_format_option
-@json_option
-def show_command(plan_file: Path, form: str, *, as_json: bool) -> None:
-    """Show a saved plan (`plan --out`), with the steps of its apply.
+def _show_saved(paths: tuple[Path, ...], form: str) -> bool:
+    """Show a saved plan, with the steps of its apply; false where it is none."""
+    if len(paths) != 1 or paths[0].suffix in YAML or not paths[0].is_file():
+        return False
+    from deployer.usecases.plan_file import (  # noqa: PLC0415 - rare
+        is_plan_file,
+        read,
+    )
 
-    \b
-    Example:
-      deployer show demo.plan
-    """
-    from deployer.usecases.plan_file import read  # noqa: PLC0415 - only here
-
-    saved = read(plan_file)
-    if as_json or form == "json":
+    if not is_plan_file(paths[0]):
+        return False
+    saved = read(paths[0])
+    if form == "json":
         json_head()
-    print_plan(saved, "json" if as_json else form, Path(saved.file), steps=True)
+    print_plan(saved, form, Path(saved.file), steps=True)
+    return True
 
 
 @click.command("drift", short_help="Report drift between the state and what runs.")
-@_paths
+@stacks_argument
 @click.option("--detailed-exitcode", is_flag=True, help="Exit 2 where there is drift.")
 @json_option
 def drift_command(
