@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -38,26 +37,6 @@ from deployer.stack.yaml12 import (
     walk,
 )
 
-_VARIABLE = "PYDANTIC_DISABLE_PLUGINS"
-"""A variable of pydantic, read in its plugin/_loader.py."""
-
-
-@contextmanager
-def no_plugins() -> Iterator[None]:
-    """Build the model without looking for plugins of pydantic.
-
-    The first validation would read the metadata of everything that is installed, and
-    run what calls itself a plugin.  Programs that are started inherit nothing of this.
-    """
-    before = os.environ.get(_VARIABLE)
-    os.environ[_VARIABLE] = "__all__"
-    try:
-        yield
-    finally:
-        del os.environ[_VARIABLE]
-        if before is not None:
-            os.environ[_VARIABLE] = before
-
 
 @dataclass(frozen=True, slots=True)
 class Written:
@@ -85,8 +64,7 @@ def validated(
     wrong = list(written.broken)
     stack: Stack | None
     try:
-        with no_plugins():
-            stack = Stack.model_validate_json(json.dumps(values))
+        stack = Stack.model_validate_json(json.dumps(values))
     except ValidationError as error:
         refused = _refused_values(error, written, problems)
         stack = _stack_without(refused, values)
@@ -338,8 +316,7 @@ def project_in(text: str, file: str) -> Project:
         raise StackError([error.problem]) from error
     places = {dotted(steps): entry.place for steps, entry in walk(table)}
     try:
-        with no_plugins():
-            project = Project.model_validate_json(json.dumps(plain(table)))
+        project = Project.model_validate_json(json.dumps(plain(table)))
     except ValidationError as error:
         from deployer.stack.explain_problems import explained, wrong_paths  # noqa: PLC0415 - paid for only on trouble
 
