@@ -108,7 +108,7 @@ def test_no_secret_is_found_where_it_was_not_planted(project: Project) -> None:
     for words in (
         ("status", DEMO, "--json"),
         ("history", DEMO, "--json"),
-        ("diff", DEMO, "1", "2"),
+        ("history", DEMO, "--diff", "1", "2"),
         ("check", DEMO, "--json"),
         ("logs", DEMO, "-n", "9999"),
         ("state", "show", DEMO),

@@ -75,7 +75,7 @@ def test_no_field_reads_a_file_outside_of_the_project(
     assert "private words" not in done.out + done.err
 
 
-@pytest.mark.parametrize("command", ["validate", "lock", "apply", "fetch", "build"])
+@pytest.mark.parametrize("command", ["validate", "lock", "apply", "fetch"])
 def test_no_command_does(paper: Project, outside: Path, command: str) -> None:
     paper.write(NAMED["model.path"](str(outside)))
     done = paper.run(command, DEMO)

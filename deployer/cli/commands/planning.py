@@ -148,16 +148,16 @@ def init_command(path: Path, template: str) -> None:
 @engine_option
 @json_option
 @annotate_option
-@no_cache_option
 def validate_command(
     paths: tuple[Path, ...],
     engine: str | None,
     *,
     as_json: bool,
     annotate: bool,
-    cached: bool,
 ) -> None:
     """Check stack files: schema, rules across fields, files they name.  Offline.
+
+    Each is held against the model and against the published JSON schema, literally.
 
     A folder stands for every YAML file in it.  All problems are shown at once.
     Without a path: the folder `stacks`, and every `*.deployer.yaml` at or below here.
@@ -170,11 +170,13 @@ def validate_command(
     from deployer.usecases.validate import validate  # noqa: PLC0415 - plan needs no more
 
     listening: dict[Path, str] = {}
+    schemas: set[str] = set()
 
     def check(subject: Subject) -> None:
         file = subject.file
-        found = validate(file, settings_of(), engine, cached=cached)
+        found = validate(file, settings_of(), engine)
         listening[file] = found.listens
+        schemas.add(found.schema)
         _print_valid(file, found, as_json=as_json)
 
     subjects = subjects_of(paths or recognised(Path()))
@@ -182,13 +184,15 @@ def validate_command(
         each(subjects, check, as_json=as_json, annotate=annotate)
     finally:
         print_shared(listening)
+        for schema in schemas if not as_json else ():
+            click.echo(f"checked against the model and the schema {schema}", err=True)
 
 
 def _print_valid(file: Path, found: "Valid", *, as_json: bool) -> None:
     if as_json:
         told: list[JsonValue] = [diagnostic_data(notice) for notice in found.notices]
         about: dict[str, JsonValue] = {"notes": [*found.notes], "notices": told}
-        about["certain"] = found.certain
+        about |= {"certain": found.certain, "schema": found.schema}
         json_line({"type": "valid", "file": str(file), **about})
         return
     click.echo(f"{file}: {'valid' if found.certain else _AS_FAR_AS_KNOWN}")
