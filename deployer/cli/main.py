@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "Everyday": {
-        "init": ("planning", "Write a stack file to start from."),
+        "init": ("tools", "Write a stack file to start from."),
         "validate": ("planning", "Check stack files, offline."),
         "plan": ("planning", "Show what `apply` would change, and why."),
         "apply": ("applying", "Carry out the plan: make, prove with gates, promote."),

@@ -282,7 +282,7 @@ def lock(
     stack_file: Path, settings: Settings, engine: str | None, *, upgrade: bool
 ) -> Locked:
     """Resolve what is not pinned (all of it with ``upgrade``), and write the file."""
-    loaded = load(stack_file, engine=engine, allowed=settings.allowed)
+    loaded = load(stack_file, engine=engine, allowed=settings.allowed(stack_file))
     file = lock_file.lock_path(stack_file)
     before = _before(file) if upgrade else lock_file.read(file)
     known = None if upgrade else before

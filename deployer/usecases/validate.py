@@ -61,7 +61,7 @@ def validate(
     loaded = load(
         stack_file,
         engine=engine,
-        allowed=settings.allowed,
+        allowed=settings.allowed(stack_file),
         unsaved=unsaved,
         further=refusals_of,
     )

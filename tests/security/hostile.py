@@ -413,7 +413,11 @@ def header(world: World, chance: random.Random) -> Commands:
     content = magic + struct.pack("<QQ", tensors, count) + body + chance.randbytes(64)
     world.stack()
     world.write("stacks/tiny.gguf", content[: chance.choice((None, None, 40, 24))])
-    return (("explain", "model", "stacks/tiny.gguf", "--json"), ("fit", DEMO), *some(chance))
+    return (
+        ("explain", "model", "stacks/tiny.gguf", "--json"),
+        ("fit", DEMO),
+        *some(chance),
+    )
 
 
 def _string(content: bytes) -> bytes:

@@ -546,7 +546,7 @@ def explain_model(named: str, *, sizes: bool, as_json: bool) -> None:
     """
     from deployer.usecases.reading.inspect_model import look  # noqa: PLC0415 - only here
 
-    found = look(named, settings_of(), sizes_only=sizes, watch=unwatched)
+    found = look(named, settings_of(), sizes_only=sizes, say=unwatched)
     if as_json:
         json_head()
         for looked in found:

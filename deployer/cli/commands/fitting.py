@@ -14,6 +14,7 @@ from deployer.cli.options import (
     stack_argument,
 )
 from deployer.cli.output import json_head, json_line, width, wrapped
+from deployer.cli.progress_display import Show
 from deployer.cli.terminal import styled
 from deployer.diagnostics import diagnostic_lines, diagnostics_text
 from deployer.engines.place import costs_of
@@ -52,7 +53,9 @@ def fit_command(
     """
     from deployer.usecases.reading.inspect_model import choices, fitted  # noqa: PLC0415 - only here
 
-    found = fitted(stack, settings_of(), engine, unwatched)
+    with Show(f"deployer fit {stack}") as show:
+        say = unwatched if as_json else show
+        found = fitted(stack, settings_of(), engine, say)
     if as_json:
         json_head()
         for fit in found.fits:

@@ -1,4 +1,4 @@
-"""init, validate, lock, plan."""
+"""validate, lock, plan, drift."""
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -25,7 +25,6 @@ from deployer.engines.place import costs_of
 from deployer.errors import UsageError
 from deployer.show.text import plan_text
 from deployer.stack.fields.values import JsonValue
-from deployer.system.file_modes import as_the_user
 from deployer.usecases.context.settings import Options, Settings, settings_of
 from deployer.usecases.context.stack_files import Subject, concurrent_states
 from deployer.usecases.plan import Planned, plan
@@ -115,32 +114,6 @@ _format_option = click.option(
     default="text",
     help="Format of the plan.",
 )
-
-
-@click.command("init", short_help="Write a stack file to start from.")
-@click.argument(
-    "path", type=click.Path(path_type=Path), default=Path("stacks/demo.yaml")
-)
-@click.option(
-    "--template",
-    default="demo",
-    metavar="NAME",
-    show_default=True,
-    help="Stack to start from: demo, local or modal.",
-)
-def init_command(path: Path, template: str) -> None:
-    """Write a stack file to start from, with .env.example and .gitignore lines.
-
-    \b
-    Example:
-      deployer init stacks/mine.yaml
-    """
-    from deployer.usecases.init import start_project  # noqa: PLC0415 - only here
-
-    with as_the_user():
-        for written in start_project(path, template):
-            click.echo(f"wrote {written}")
-    click.echo(f"next: deployer plan {path}")
 
 
 @click.command("validate", short_help="Check stack files, offline.")

@@ -1,9 +1,150 @@
-"""schema, lsp, completion: for editors and shells."""
+"""init, and what editors and shells call: schema, lsp, completion."""
+
+import os
+import shlex
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
 
 import click
 
 from deployer import install_command
+from deployer.cli.options import json_option, suggest, yes_option
+from deployer.cli.output import json_head, json_line
 from deployer.errors import UsageError
+from deployer.stack.project_root import ALLOW_OUTSIDE, root_of, trust
+from deployer.system.file_modes import as_the_user
+from deployer.usecases.context.settings import settings_of
+from deployer.usecases.init import TEMPLATES, Wanted, start_project
+
+
+def _file(
+    _context: click.Context, _option: click.Parameter, named: str | None
+) -> Path | None:
+    return None if named is None else Path(named).expanduser()
+
+
+@click.command("init", short_help="Write a stack file to start from.")
+@click.argument("path", default="", callback=_file, metavar="[PATH]")
+@click.option(
+    "--template",
+    metavar="NAME",
+    default="",
+    shell_complete=suggest(TEMPLATES),
+    help="Stack to start from: demo, local or modal.",
+)
+@click.option("--model", callback=_file, metavar="FILE", help="A GGUF file you have.")
+@click.option(
+    "--server", callback=_file, metavar="FILE", help="A llama-server you have."
+)
+@click.option(
+    "--from-hub", "repo", default="", metavar="REPO[:QUANT]", help="A model of the hub."
+)
+@yes_option
+@json_option
+def init_command(
+    path: Path,
+    template: str,
+    model: Path | None,
+    server: Path | None,
+    repo: str,
+    *,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Write a stack file to start from, with .env.example and .gitignore lines.
+
+    Without options a small demo model; at a terminal it asks.  Files outside of the
+    project are read only once you trust their folders for this project, which is
+    asked once and recorded below DEPLOYER_HOME.
+
+    \b
+    Example:
+      deployer init stacks/mine.yaml
+      deployer init --model ~/m.gguf --server $(which llama-server)
+      deployer init --from-hub unsloth/gemma-3-270m-it-GGUF:Q4_K_M
+      deployer init stacks/prod.yaml --template modal
+    """
+    if model is not None and repo:
+        raise UsageError("give `--model` or `--from-hub`, one of the two")
+    wanted = Wanted(path, template, model, server, repo)
+    if not (template or model or server or repo or yes or as_json) and _is_terminal():
+        wanted = _asked(wanted)
+    if wanted.path == Path():
+        wanted = replace(wanted, path=_default_path(wanted))
+    written = []
+    with as_the_user():
+        for file in start_project(wanted):
+            written.append(str(file))
+            if not as_json:
+                click.echo(f"wrote {file}")
+    trusted = _trust(wanted, yes=yes)
+    if as_json:
+        json_head()
+        json_line({"type": "init", "files": [*written], "trusted": [*trusted]})
+        return
+    stack = shlex.quote(str(wanted.path))
+    env = shlex.quote(str(wanted.path.with_name(".env")))
+    click.echo("\nnext:")
+    if not os.environ.get("LLAMA_API_KEY") and not Path(env).exists():
+        click.echo(f"  echo LLAMA_API_KEY=$(openssl rand -hex 16) > {env}")
+    click.echo(f"  deployer plan {stack}")
+    click.echo(f"  deployer apply {stack}")
+
+
+def _is_terminal() -> bool:
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def _default_path(wanted: Wanted) -> Path:
+    """Return `stacks/NAME.yaml`, by what it serves."""
+    of_hub = wanted.repo.partition(":")[0].rpartition("/")[2]
+    name = wanted.model.stem if wanted.model else of_hub or wanted.template or "demo"
+    kept = "".join(c if c.isalnum() else "-" for c in name.lower()).strip("-")
+    return Path("stacks") / f"{kept[:40].strip('-') or 'demo'}.yaml"
+
+
+def _asked(wanted: Wanted) -> Wanted:
+    """Ask what to start from."""
+    for name, template in TEMPLATES.items():
+        click.echo(f"  {name:<6} {template.purpose}")
+    kind = click.Choice([*TEMPLATES])
+    name = click.prompt("Start from", type=kind, default="demo", show_choices=False)
+    if name != "local":
+        return replace(wanted, template=name)
+    model = click.prompt("GGUF file, or owner/name:QUANT of the hub")
+    found = shutil.which("llama-server")
+    server = click.prompt("llama-server (`-`: build one)", default=found or "-")
+    return replace(
+        wanted,
+        model=Path(model).expanduser() if Path(model).expanduser().exists() else None,
+        repo="" if Path(model).expanduser().exists() else model,
+        server=None if server == "-" else Path(server).expanduser(),
+    )
+
+
+def _trust(wanted: Wanted, *, yes: bool) -> tuple[str, ...]:
+    """Ask once whether stacks of this project may read files outside of it."""
+    folders = wanted.outside
+    settings = settings_of()
+    allowed = settings.allowed(wanted.path)
+    folders = tuple(
+        it for it in folders if not any(it.is_relative_to(a) for a in allowed)
+    )
+    if not folders:
+        return ()
+    names = tuple(map(str, folders))
+    shown = " and ".join(f"`{name}`" for name in names)
+    project = root_of(wanted.path)
+    question = f"May the stacks of {project} read {shown}, outside of the project?"
+    if not yes and not (_is_terminal() and click.confirm(question, default=True)):
+        hint = f"export {ALLOW_OUTSIDE}={shlex.quote(os.pathsep.join(names))}"
+        click.echo(f"not trusted: {shown}; to allow it: `{hint}`", err=True)
+        return ()
+    trust(settings.home, project, folders)
+    click.echo(f"trusted for {project}: {shown}", err=True)
+    return names
 
 
 @click.command("schema", short_help="Print a JSON schema: of stacks, or of events.")

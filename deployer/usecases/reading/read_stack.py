@@ -230,10 +230,14 @@ def read(
 ) -> Read:
     """Everything a plan needs of the files; see `deployer.usecases.plan.prepare`."""
     # What leads out is refused below, and not opened.
-    out = project_root.leads_out(stack_file, settings.allowed)
+    allowed = settings.allowed(stack_file)
+    out = project_root.leads_out(stack_file, allowed)
     seen = None if out else look_around(stack_file)
     loaded = load(
-        stack_file, engine=options.engine, allowed=settings.allowed, further=refusals_of
+        stack_file,
+        engine=options.engine,
+        allowed=settings.allowed(stack_file),
+        further=refusals_of,
     )
     stack = loaded.stack
     able = abilities_of(stack.engine, settings.environment, settings.home)
@@ -482,7 +486,7 @@ def gate_files(
     return {
         field: file
         for field, file in found.items()
-        if _is_file(file, root, settings.allowed)
+        if _is_file(file, root, settings.allowed(stack_file))
     }
 
 
@@ -505,7 +509,7 @@ def _refuse_beside(stack: Stack, stack_file: Path, settings: Settings) -> None:
     parts = [takewhile(Path.exists, paths.named_parts(folder / it)) for it in models]
     beside = () if program is None else paths.libraries_of(folder / program)
     for file in (*chain(*parts), *beside):
-        if not project_root.may_read(file, root, settings.allowed):
+        if not project_root.may_read(file, root, settings.allowed(stack_file)):
             raise UsageError(
                 f"`{file}` is outside the project of the stack",
                 hint=project_root.how_to_allow(file),
