@@ -69,10 +69,10 @@ TOOLS: Mapping[str, tuple[str, str]] = {
 }
 """Commands that editors and shells call; the help names them in one line."""
 
+SECTIONS = {**GROUPS, "Editors and shells": TOOLS}
+"""Every command by group, with those that the help names in one line."""
 COMMANDS: Mapping[str, tuple[str, str]] = {
-    name: command
-    for group in (*GROUPS.values(), TOOLS)
-    for name, command in group.items()
+    name: command for group in SECTIONS.values() for name, command in group.items()
 }
 
 ALIASES: Mapping[str, str] = {
