@@ -7,9 +7,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
 import click
+from click.core import ParameterSource
 
 from deployer import __version__, version_line
-from deployer.cli.terminal import escape_streams
+from deployer.cli.terminal import choose_colour, escape_streams
 from deployer.system import file_modes, interrupts
 
 if TYPE_CHECKING:
@@ -84,6 +85,63 @@ ALIASES: Mapping[str, str] = {
 """Names that people type first, as other tools have them; not in the help."""
 
 
+def _shared() -> list[click.Option]:
+    """Return the options that every command takes, before and behind its name."""
+    return [
+        click.Option(
+            ["--color"],
+            type=click.Choice(["auto", "always", "never"]),
+            default="auto",
+            expose_value=False,
+            callback=_colour,
+            help="Colour the output; NO_COLOR and FORCE_COLOR say the same.",
+        ),
+        click.Option(
+            ["-q", "--quiet"],
+            is_flag=True,
+            expose_value=False,
+            callback=_level,
+            help="Print results and errors only.",
+        ),
+        click.Option(
+            ["-v", "--verbose"],
+            is_flag=True,
+            expose_value=False,
+            callback=_level,
+            help="Print more: every name, every identifier.",
+        ),
+        click.Option(
+            ["--debug"],
+            is_flag=True,
+            expose_value=False,
+            help="Show the traceback of an error.",
+        ),
+    ]
+
+
+def _colour(context: click.Context, _option: click.Parameter, mode: str) -> None:
+    if context.get_parameter_source("color") is ParameterSource.COMMANDLINE:
+        choose_colour(mode)
+
+
+def _level(context: click.Context, option: click.Parameter, given: object) -> None:
+    if given and option.name is not None:
+        context.meta[f"deployer.{option.name}"] = True
+
+
+def _with_shared(command: click.Command) -> click.Command:
+    """Let a command, and those below it, take the options that all take."""
+    known = {name for option in command.params for name in option.opts}
+    for option in _shared():
+        if not known & {*option.opts}:
+            option.hidden = True
+            command.params.append(option)
+    if isinstance(command, click.Group):
+        for below in command.commands.values():
+            _with_shared(below)
+    return command
+
+
 class _Lazy(click.Group):
     """A group that imports a command only to run it or to show its own help."""
 
@@ -108,12 +166,8 @@ class _Lazy(click.Group):
             )
         module, _ = COMMANDS[cmd_name]
         name = cmd_name.replace("-", "_")
-        return cast(
-            "click.Command",
-            getattr(
-                import_module(f"deployer.cli.commands.{module}"), f"{name}_command"
-            ),
-        )
+        found = import_module(f"deployer.cli.commands.{module}")
+        return _with_shared(cast("click.Command", getattr(found, f"{name}_command")))
 
     def format_commands(
         self, ctx: click.Context, formatter: click.HelpFormatter
@@ -139,11 +193,13 @@ class _Lazy(click.Group):
         return [*(CompletionItem(n, help=COMMANDS[n][1]) for n in begun), *options]
 
 
-@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_Lazy,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    params=_shared(),
+)
 @click.version_option(__version__, message=version_line())
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-@click.pass_context
-def main(ctx: click.Context, *, debug: bool) -> None:
+def main() -> None:
     """Plan and apply for llama.cpp servers.
 
     A stack file says how a model is served; `plan` says what would change and why,
@@ -154,7 +210,6 @@ def main(ctx: click.Context, *, debug: bool) -> None:
       deployer plan stacks/demo.yaml
       deployer apply stacks/demo.yaml
     """
-    ctx.obj = debug
 
 
 def run() -> int:

@@ -11,12 +11,12 @@ import click
 
 from deployer import __version__
 from deployer.cli.for_each_stack import error_data, report
-from deployer.cli.output import json_line, refuse_without_terminal, width
+from deployer.cli.output import is_asked, json_line, refuse_without_terminal, width
 from deployer.cli.progress_display import Show
 from deployer.engines.contract import Endpoint
 from deployer.engines.place import costs_of
 from deployer.errors import CancelledError, DeployerError, GateError, UsageError
-from deployer.planning.events import Event, Judged, Verdict
+from deployer.planning.events import Event, Judged
 from deployer.planning.progress import Progress
 from deployer.show.data import Applied as AppliedLine
 from deployer.show.data import Summary, Version, data_of, line_of, plan_data
@@ -240,6 +240,8 @@ def asker(show: Show, *, yes: bool) -> Confirm:
 
     def confirm(planned: Planned) -> bool:
         show.pause()
+        if yes and is_asked("quiet"):
+            return True
         text = plan_text(
             planned.plan,
             planned.places,
@@ -247,6 +249,7 @@ def asker(show: Show, *, yes: bool) -> Confirm:
             fit=planned.fit,
             costs=costs_of(planned.plan),
             prospects=prospects(planned, settings_of()),
+            wide=is_asked("verbose"),
         )
         click.echo(text)
         for note in planned.notes:
@@ -262,17 +265,14 @@ def asker(show: Show, *, yes: bool) -> Confirm:
 @contextmanager
 def evidence(show: Show) -> Iterator[None]:
     """Print what the gates saw where they held a candidate back."""
+    from deployer.gates.harness.report import table  # noqa: PLC0415 - only with gates
+
     try:
         yield
     except GateError:
-        _table(show.verdicts)
+        failed = [verdict for verdict in show.verdicts if verdict.blocks]
+        click.echo(harmless(f"\n{table(failed, width=width())}"))
         raise
-
-
-def _table(verdicts: Sequence[Verdict]) -> None:
-    from deployer.gates.harness.report import table  # noqa: PLC0415 - only with gates
-
-    click.echo(harmless(f"\n{table(verdicts, width=width())}"))
 
 
 def finish(done: Applied | None) -> None:
@@ -285,12 +285,15 @@ def finish(done: Applied | None) -> None:
             click.echo(f"Live at {done.endpoint.url}")
         return
     if done.verdicts:
-        _table(done.verdicts)
+        from deployer.gates.harness.report import conclusion  # noqa: PLC0415 - only with gates
+
+        click.echo(f"\n{conclusion(done.verdicts)}")
     if done.report is not None:
         click.echo(f"Report: {done.report}")
     if done.endpoint is not None:
         click.echo(f"\nRelease {done.state.released} is live at {done.endpoint.url}")
-        click.echo(f"\n  {curl_line(done.endpoint)}\n")
+        if not is_asked("quiet"):
+            click.echo(f"\n  {curl_line(done.endpoint)}\n")
 
 
 def curl_line(endpoint: Endpoint) -> str:

@@ -1,6 +1,5 @@
 """chat: a conversation in the terminal with what is live."""
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from deployer.cli.options import stack_argument, the_stack
-from deployer.cli.terminal import styled
+from deployer.cli.terminal import is_coloured, style, styled
 from deployer.errors import CancelledError, DeployerError, UsageError
 from deployer.gates.harness.answers import show_time
 from deployer.show.client_configs import CLIENTS
@@ -242,8 +241,8 @@ def figures_line(figures: "Figures") -> str:
 def _dim(text: str, *, nl: bool = True, err: bool = False) -> None:
     """Print harmless text, dim on a terminal that has colours."""
     stream = sys.stderr if err else sys.stdout
-    plain = not stream.isatty() or "NO_COLOR" in os.environ
-    click.echo(text if plain else click.style(text, dim=True), styled(stream), nl)
+    text = style(text, "dim") if is_coloured(stream) else text
+    click.echo(text, styled(stream), nl, color=is_coloured(stream))
 
 
 @click.command("connect")

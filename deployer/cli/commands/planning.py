@@ -19,7 +19,7 @@ from deployer.cli.options import (
     since_option,
     stacks_argument,
 )
-from deployer.cli.output import json_head, json_line
+from deployer.cli.output import is_asked, json_head, json_line
 from deployer.diagnostics import diagnostic_data, diagnostic_lines
 from deployer.engines.place import costs_of
 from deployer.errors import UsageError
@@ -84,6 +84,7 @@ def _plan_in_words(planned: "Planned | SavedPlan", file: Path, *, steps: bool) -
         costs=None if planned.plan.is_empty else costs_of(planned.plan),
         prospects=ahead,
         refreshed=_is_refreshed(planned),
+        wide=is_asked("verbose"),
     )
     notes = (f"note: {note}" for note in (*planned.notes, *lacks))
     notices = () if seen is None else seen.notices

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from deployer.cli.options import duration, json_option, stack_argument
-from deployer.cli.output import json_head, json_line
+from deployer.cli.output import is_asked, json_head, json_line
 from deployer.cli.runs import showing
 from deployer.cli.terminal import styled
 from deployer.errors import GateError
@@ -158,7 +158,7 @@ def watch_command(
     breaches = 0
     if as_json:
         json_head()
-    asked = watch.Watching(rounds, idle, time.sleep)
+    asked = watch.Watching(rounds, idle, _rest)
     for probe in watch.watch(stack, settings, asked):
         breaches += probe.breach
         _tell(probe, as_json=as_json)
@@ -173,6 +173,13 @@ def watch_command(
             f"{breaches} of the probes failed, or took longer than the stack allows",
             hint=f"`deployer logs {stack}` and `deployer check {stack}` say more",
         )
+
+
+def _rest(seconds: float) -> None:
+    """Wait until the server was idle for so long, and say so."""
+    if seconds and not is_asked("quiet"):
+        click.echo(f"waiting {show_seconds(seconds)} without a request", err=True)
+    time.sleep(seconds)
 
 
 def _tell(probe: "Probe", *, as_json: bool) -> None:
