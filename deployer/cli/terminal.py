@@ -44,7 +44,7 @@ _PATTERNS: Final = {
     "heading": r"[A-Z][\w ,]*:$|(?:Plan: |No changes).*|Release \d+ is live at .*",
     "stack": r"(\S+)(?= on \w+ · )",
     "outcome": r"\b(pass|passed|fail|failed|inconclusive|error|not measured)(?=[: ])",
-    "verb": r" {2,}(\S[^.:]{3,20})$",
+    "verb": r" {2,}([^\s.:]+(?: [^\s.:]+){0,3})$",
 }
 """How lines begin, and what of them is coloured; compiled where there are colours."""
 

@@ -40,8 +40,9 @@ class Wanted:
     @property
     def base(self) -> Template:
         """The template to start from; raises UsageError for one that is not there."""
-        own = self.model or self.server or self.repo
-        name = self.template or ("local" if own else "demo")
+        own = bool(self.model or self.server or self.repo)
+        fitting = (n for n, it in TEMPLATES.items() if it.of_files is own)
+        name = self.template or next(fitting)
         if name not in TEMPLATES:
             known = "; ".join(f"`{n}`: {it.purpose}" for n, it in TEMPLATES.items())
             raise UsageError(f"no template `{name}`", hint=known)

@@ -20,7 +20,7 @@ LINES = {
     "demo on local · plan 1": "[bold:demo][dim: on local · plan 1]",
     "  ± server   x   redeploy": "  [yellow+bold:±] server   x   [yellow:redeploy]",
     "  ✔ weights  x   unchanged": "  [green+bold:✔] weights  x   [green:unchanged]",
-    "      a.b   1 → 2    s.yaml:3": "      a.b   [red:1] → [green:2][dim:    s.yaml:3]",
+    "      a.b   1 → 2  s.yaml:3": "      a.b   [red:1] → [green:2][dim:  s.yaml:3]",
     "    ✖ chat   failed: no": "    [red+bold:✖] chat   [red:failed]: no",
     "Plan: 1 to deploy.": "[bold:Plan: 1 to deploy.]",
     "Steps:": "[bold:Steps:]",

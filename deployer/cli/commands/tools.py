@@ -83,14 +83,19 @@ def init_command(
     if as_json:
         json_head()
         json_line({"type": "init", "files": [*written], "trusted": [*trusted]})
-        return
-    stack = shlex.quote(str(wanted.path))
-    env = shlex.quote(str(wanted.path.with_name(".env")))
+    else:
+        _print_next(wanted.path)
+
+
+def _print_next(path: Path) -> None:
+    """Print what to type from here on, the key first where there is none."""
+    env = path.with_name(".env")
     click.echo("\nnext:")
-    if not os.environ.get("LLAMA_API_KEY") and not Path(env).exists():
-        click.echo(f"  echo LLAMA_API_KEY=$(openssl rand -hex 16) > {env}")
-    click.echo(f"  deployer plan {stack}")
-    click.echo(f"  deployer apply {stack}")
+    if not os.environ.get("LLAMA_API_KEY") and not env.exists():
+        key = f"LLAMA_API_KEY=$(openssl rand -hex 16) > {shlex.quote(str(env))}"
+        click.echo(f"  echo {key}")
+    for command in ("plan", "apply"):
+        click.echo(f"  deployer {command} {shlex.quote(str(path))}")
 
 
 def _is_terminal() -> bool:
@@ -111,7 +116,7 @@ def _asked(wanted: Wanted) -> Wanted:
         click.echo(f"  {name:<6} {template.purpose}")
     kind = click.Choice([*TEMPLATES])
     name = click.prompt("Start from", type=kind, default="demo", show_choices=False)
-    if name != "local":
+    if not TEMPLATES[name].of_files:
         return replace(wanted, template=name)
     model = click.prompt("GGUF file, or owner/name:QUANT of the hub")
     found = shutil.which("llama-server")
