@@ -56,12 +56,10 @@ def init_command(
     """Write a stack file to start from, with .env.example and .gitignore lines.
 
     Without options a small demo model; at a terminal it asks.  Files outside of the
-    project are read only once you trust their folders for this project, which is
-    asked once and recorded below DEPLOYER_HOME.
+    project are read once you trust their folders for this project, as it asks.
 
     \b
     Example:
-      deployer init stacks/mine.yaml
       deployer init --model ~/m.gguf --server $(which llama-server)
       deployer init --from-hub unsloth/gemma-3-270m-it-GGUF:Q4_K_M
       deployer init stacks/prod.yaml --template modal
