@@ -112,7 +112,7 @@ def the_stack(
 
 
 named_stack_argument = click.argument(
-    "stack", type=click.Path(path_type=Path), metavar="STACK"
+    "stack", type=click.Path(path_type=Path), metavar="STACK", callback=the_stack
 )
 """For commands with further arguments, which cannot leave it out."""
 stack_argument = click.argument(

@@ -24,6 +24,15 @@ def json_head() -> None:
     json_line({"type": "version", "format": FORMAT})
 
 
+def end(text: str, *, as_json: bool, kind: str, **data: JsonValue) -> None:
+    """What a short command ended in: a sentence, or a line of its kind for programs."""
+    if not as_json:
+        click.echo(text)
+        return
+    json_head()
+    json_line({"type": kind, **data})
+
+
 def width() -> int:
     """Columns to fill."""
     import shutil  # noqa: PLC0415 - few commands fill them

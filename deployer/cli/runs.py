@@ -1,9 +1,10 @@
 """Runs of `apply`: which stacks, for a person or for a program."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,32 @@ class Stream(Show):
             costs=costs_of(planned.plan),
         )
         self._say({**data, "file": str(file)})
+
+    def carry_out(
+        self, file: Path, do: Callable[[Confirm], Applied | None], *, yes: bool
+    ) -> None:
+        """Do it, with a line for the plan, and one for the end.
+
+        Raises UsageError where it was not confirmed by ``yes``: nobody is asked.
+        """
+
+        def confirm(planned: Planned) -> bool:
+            self.planned(planned, file)
+            if not yes:
+                raise UsageError(
+                    "`--json` asks no questions",
+                    hint="add `--yes` once `deployer plan` shows what you want",
+                )
+            return True
+
+        self.stacks += 1
+        with self:
+            done = do(confirm)
+        if done is None:
+            raise CancelledError("nothing was changed")
+        if done.planned.plan.is_empty:
+            self.planned(done.planned, file)
+        self.applied(done, file)
 
     def applied(self, done: Applied, file: Path) -> None:
         """The end of one stack."""
@@ -193,7 +220,8 @@ class Run:
         with stream.whole():
             for subject in subjects:
                 try:
-                    self._streamed(subject, stream)
+                    do = partial(self._carry_out, subject, stream)
+                    stream.carry_out(subject.file, do, yes=self.yes)
                 except DeployerError as error:
                     stream.failed(error, subject.file)
                     if len(subjects) == 1 or isinstance(error, CancelledError):
@@ -202,25 +230,6 @@ class Run:
                     report(subject.file, error, as_json=False)
             if worst:
                 raise click.exceptions.Exit(worst)
-
-    def _streamed(self, subject: Subject, stream: Stream) -> None:
-        def confirm(planned: Planned) -> bool:
-            stream.planned(planned, subject.file)
-            if not self.yes:
-                raise UsageError(
-                    "`--json` asks no questions",
-                    hint="add `--yes` once `deployer plan` shows what you want",
-                )
-            return True
-
-        stream.stacks += 1
-        with stream:
-            done = self._carry_out(subject, stream, confirm)
-        if done is None:
-            raise CancelledError("nothing was applied")
-        if done.planned.plan.is_empty:
-            stream.planned(done.planned, subject.file)
-        stream.applied(done, subject.file)
 
     def _carry_out(
         self, subject: Subject, show: Show, confirm: Confirm

@@ -2,6 +2,7 @@ from collections.abc import Iterator
 
 import click
 import pytest
+from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 
 from deployer.cli.main import ALIASES, COMMANDS, GROUPS, main
@@ -26,6 +27,35 @@ def test_help_has_an_example_that_calls_the_command(call: str) -> None:
     assert done.exit_code == 0
     example = done.output.partition("Example:\n")[2]
     assert f"  deployer {call}".rstrip() in example
+
+
+NO_JSON = {"", "chat", "completion", "explain", "lsp", "schema", "state", "store"}
+"""Groups, a conversation, and what is for programs anyway."""
+
+
+@pytest.mark.parametrize("call", sorted({*calls()} - NO_JSON - {"state show"}))
+def test_a_command_that_reads_or_acts_takes_json(call: str) -> None:
+    assert "--json " in CliRunner().invoke(main, [*call.split(), "--help"]).output
+
+
+@pytest.mark.parametrize(
+    ("words", "begun", "offered"),
+    [
+        (["check", "--gate"], "str", {"stream"}),
+        (["explain", "trap"], "budget-z", {"budget-zero"}),
+        (["explain", "gate"], "lo", {"lora"}),
+        (["explain", "flag"], "no-mma", {"no-mmap"}),
+        (["init", "--template"], "m", {"modal"}),
+        (["upgrade", "--to"], "lat", {"latest"}),
+        (["upgrade", "--to"], "b1154", {"b11549"}),
+    ],
+)
+def test_a_shell_completes_names(
+    words: list[str], begun: str, offered: set[str]
+) -> None:
+    shell = ShellComplete(main, {}, "deployer", "_X")
+    found = {it.value for it in shell.get_completions(words, begun)}
+    assert offered <= found
 
 
 def test_every_command_fits_on_its_line_of_the_overview() -> None:

@@ -232,6 +232,39 @@ def test_the_key_is_in_no_file_and_no_argument_list(settled: Project) -> None:
     assert KEY.encode() not in command
 
 
+def test_a_shell_completes_retained_releases(settled: Project) -> None:
+    words = {"COMP_WORDS": "deployer rollback stacks/demo.yaml ", "COMP_CWORD": "3"}
+    done = settled.run(env={**words, "_DEPLOYER_COMPLETE": "bash_complete"})
+    assert done.out.split() == ["plain,1", "plain,2"]
+
+
+def test_acting_commands_say_the_same_as_json(settled: Project) -> None:
+    head, *_, last = settled.run("rollback", DEMO, "2", "--yes", "--json").lines()
+    assert (head["type"], last["type"], last["exit_code"]) == ("version", "summary", 0)
+    asked = settled.run("destroy", DEMO, "--json")
+    assert asked.code == 3
+    assert "`--json` asks no questions" in asked.err
+    ended = {"stop": "stopped", "start": "started", "restart": "restarted"}
+    for word, done in ended.items():
+        kinds = [it["type"] for it in settled.run(word, DEMO, "--json").lines()]
+        assert kinds[-2:] == [done, "summary"]
+
+
+def test_metrics_have_the_names_of_prometheus_beside_words(settled: Project) -> None:
+    lines = settled.run("status", DEMO, "--metrics").out.splitlines()
+    (line,) = [it for it in lines if "llamacpp:requests_processing" in it]
+    assert line.split()[:2] == ["active", "requests"]
+
+
+def test_several_stacks_have_a_line_each(settled: Project) -> None:
+    other = settled.write(STACK.replace("name: demo", "name: other"), "other")
+    lines = settled.run("status").out.splitlines()
+    found = settled.run("status", "--json").lines()
+    other.unlink()
+    assert [line.split()[:2] for line in lines] == [["✔", "demo"], ["·", "other"]]
+    assert [it.get("stack") for it in found] == [None, "demo", "other", None]
+
+
 def test_rollback_needs_no_stack_that_is_right(settled: Project) -> None:
     settled.write(STACK.replace("ctx_size", "ctx_sise"))
     before = settled.server()

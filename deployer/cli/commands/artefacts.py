@@ -1,5 +1,6 @@
 """fetch and store: artefacts by content."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -11,14 +12,14 @@ from deployer.cli.options import (
     stack_argument,
     yes_option,
 )
-from deployer.cli.output import json_head, json_line, when
+from deployer.cli.output import end, json_head, json_line, when
 from deployer.cli.runs import showing
 from deployer.engines.contract import RemoteStore
 from deployer.engines.place import remote_store
 from deployer.engines.registry import ENGINES, UNRECORDED
 from deployer.errors import StoreError
 from deployer.planning.resources import Kind
-from deployer.stack.fields.values import show_bytes
+from deployer.stack.fields.values import JsonValue, show_bytes
 from deployer.usecases.artefacts import (
     Garbage,
     Stored,
@@ -117,7 +118,8 @@ def store_ls(*, as_json: bool) -> None:
 
 
 @store_command.command("verify")
-def store_verify() -> None:
+@json_option
+def store_verify(*, as_json: bool) -> None:
     """Read every byte of every artefact, and compare with its manifest.
 
     \b
@@ -125,11 +127,17 @@ def store_verify() -> None:
       deployer store verify
     """
     wrong = 0
+    if as_json:
+        json_head()
     for name, problems in verified(settings_of()).items():
+        wrong += bool(problems)
+        if as_json:
+            about: list[JsonValue] = [*problems]
+            json_line({"type": "verified", "name": name, "problems": about})
+            continue
         click.echo(f"{'✖' if problems else '✔'} {name}")
         for problem in problems:
             click.echo(f"    {problem}")
-        wrong += bool(problems)
     if wrong:
         raise StoreError(
             f"{wrong} of the artefacts are damaged",
@@ -153,8 +161,14 @@ def store_verify() -> None:
     help="First forget unreadable states at or below this folder or URL.",
 )
 @yes_option
+@json_option
 def store_gc(
-    engine: str, environment: str | None, forget: tuple[str, ...], *, yes: bool
+    engine: str,
+    environment: str | None,
+    forget: tuple[str, ...],
+    *,
+    yes: bool,
+    as_json: bool,
 ) -> None:
     """Remove what no live and no retained release needs; without --yes only list it.
 
@@ -176,21 +190,31 @@ def store_gc(
     settings = settings_of()
     for place in forget:
         for gone in forget_states(settings, place):
-            click.echo(f"forgotten: the state in `{gone}`")
+            click.echo(f"forgotten: the state in `{gone}`", err=as_json)
     if (
         elsewhere := remote_store(engine, settings.environment, environment)
     ) is not None:
-        _gc_elsewhere(settings, elsewhere, yes=yes)
+        _gc_elsewhere(settings, elsewhere, yes=yes, as_json=as_json)
         return
     found = garbage(settings)
-    for entry in found.entries:
-        click.echo(_line(entry))
-    for run in found.runs:
-        click.echo(f"logs     {run}")
-    if yes:
-        click.echo(f"removed {_counted(collect(settings, found))}")
-    else:
-        click.echo(f"{_counted(found)} would be removed: add `--yes`")
+    for line in () if as_json else (*map(_line, found.entries), *_logs(found)):
+        click.echo(line)
+    removed = collect(settings, found) if yes else found
+    about: list[JsonValue] = [f"{it.kind} {it.key}" for it in removed.entries]
+    end(
+        f"removed {_counted(removed)}"
+        if yes
+        else f"{_counted(found)} would be removed: add `--yes`",
+        as_json=as_json,
+        kind="garbage",
+        removed=yes,
+        artefacts=about,
+        runs=[*map(str, removed.runs)],
+    )
+
+
+def _logs(found: Garbage) -> Iterator[str]:
+    return (f"logs     {run}" for run in found.runs)
 
 
 def _counted(found: Garbage) -> str:
@@ -200,16 +224,24 @@ def _counted(found: Garbage) -> str:
     return f"{len(found.entries)} {artefacts}, {size}, {len(found.runs)} {folders}"
 
 
-def _gc_elsewhere(settings: Settings, store: RemoteStore, *, yes: bool) -> None:
+def _gc_elsewhere(
+    settings: Settings, store: RemoteStore, *, yes: bool, as_json: bool
+) -> None:
     left = unused_elsewhere(settings, store)
-    for it in left:
+    for it in () if as_json else left:
         click.echo(f"{it.path}  {show_bytes(it.size)}")
     total = show_bytes(sum(it.size for it in left))
     if yes:
         store.remove(left)
-        click.echo(f"removed {len(left)}, {total}")
-    else:
-        click.echo(f"{len(left)} would be removed, {total}: add `--yes`")
+    end(
+        f"removed {len(left)}, {total}"
+        if yes
+        else f"{len(left)} would be removed, {total}: add `--yes`",
+        as_json=as_json,
+        kind="garbage",
+        removed=yes,
+        paths=[str(it.path) for it in left],
+    )
 
 
 def _line(entry: Stored) -> str:

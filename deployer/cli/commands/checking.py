@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 import click
 
 from deployer import __version__, version_line
-from deployer.cli.options import json_option, the_stack, yes_option
+from deployer.cli.options import json_option, suggest, the_stack, yes_option
 from deployer.cli.output import (
     json_head,
     json_line,
@@ -21,6 +21,7 @@ from deployer.cli.output import (
 from deployer.cli.progress_display import Show
 from deployer.diagnostics import Diagnostic, Severity
 from deployer.errors import DeployerError, GateError, UsageError
+from deployer.gates import GATES
 from deployer.gates.harness.runner import GateEvent, Waiting
 from deployer.planning.events import AtWork, all_let_pass, summary
 from deployer.spelling import harmless
@@ -46,7 +47,14 @@ class _Asked(TypedDict):
 
 @click.command("check", short_help="Run gates against a running server.")
 @click.argument("stack", type=click.Path(path_type=Path), required=False)
-@click.option("--gate", "gates", multiple=True, metavar="NAME", help="Only this gate.")
+@click.option(
+    "--gate",
+    "gates",
+    multiple=True,
+    metavar="NAME",
+    shell_complete=suggest(GATES),
+    help="Only this gate.",
+)
 @click.option("--url", metavar="URL", help="Check any llama-server instead of a stack.")
 @click.option(
     "--api-key-env",

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from deployer.cli.options import stack_argument, the_stack
+from deployer.cli.options import json_option, stack_argument, the_stack
+from deployer.cli.output import json_head, json_line
 from deployer.cli.terminal import is_coloured, style, styled
 from deployer.errors import CancelledError, DeployerError, UsageError
 from deployer.gates.harness.answers import show_time
@@ -308,7 +309,8 @@ def _dim(text: str, *, nl: bool = True, err: bool = False) -> None:
     show_default=True,
     help="For which client.",
 )
-def connect_command(stack: Path, client: str) -> None:
+@json_option
+def connect_command(stack: Path, client: str, *, as_json: bool) -> None:
     """Print the configuration of a client for the live endpoint.
 
     The key stands in it as the name of its variable, never itself.
@@ -319,4 +321,9 @@ def connect_command(stack: Path, client: str) -> None:
     """
     from deployer.usecases.check import live_of  # noqa: PLC0415 - only here
 
-    click.echo(CLIENTS[client](live_of(stack, settings_of())), nl=False)
+    text = CLIENTS[client](live_of(stack, settings_of()))
+    if as_json:
+        json_head()
+        json_line({"type": "client", "client": client, "text": text})
+    else:
+        click.echo(text, styled(sys.stdout), nl=False)

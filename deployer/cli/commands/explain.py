@@ -56,8 +56,13 @@ def explain_command() -> None:
     """
 
 
+def _bare_names() -> list[str]:
+    """Every option without dashes: a shell takes a word with them for one of ours."""
+    return sorted({name.lstrip("-") for name in every_name()})
+
+
 @explain_command.command("flag", short_help="Explain an option of llama-server.")
-@click.argument("name", required=False, shell_complete=suggest(every_name))
+@click.argument("name", required=False, shell_complete=suggest(_bare_names))
 @click.option(
     "--at",
     "tag",

@@ -180,7 +180,10 @@ def _print_valid(file: Path, found: "Valid", *, as_json: bool) -> None:
 @stacks_argument
 @engine_option
 @click.option("--upgrade", is_flag=True, help="Resolve again what is already pinned.")
-def lock_command(paths: tuple[Path, ...], engine: str | None, *, upgrade: bool) -> None:
+@json_option
+def lock_command(
+    paths: tuple[Path, ...], engine: str | None, *, upgrade: bool, as_json: bool
+) -> None:
     """Resolve tags, revisions and packages into the lock file beside the stack.
 
     \b
@@ -191,11 +194,16 @@ def lock_command(paths: tuple[Path, ...], engine: str | None, *, upgrade: bool) 
 
     def write(subject: Subject) -> None:
         done = lock(subject.file, settings_of(), engine, upgrade=upgrade)
+        if as_json:
+            about: list[JsonValue] = [*done.changes]
+            head = {"type": "lock", "file": str(done.file)}
+            json_line({**head, "changed": done.changed, "changes": about})
+            return
         click.echo(f"{done.file}: {'written' if done.changed else 'unchanged'}")
         for line in done.changes:
             click.echo(f"  {line}")
 
-    each(subjects_of(paths), write, as_json=False)
+    each(subjects_of(paths), write, as_json=as_json)
 
 
 class _Asked(TypedDict):
