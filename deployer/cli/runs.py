@@ -103,6 +103,13 @@ class Stream(Show):
             self.planned(done.planned, file)
         self.applied(done, file)
 
+    def carry_out_alone(
+        self, file: Path, do: Callable[[Confirm], Applied | None], *, yes: bool
+    ) -> None:
+        """Do it as the whole of a command."""
+        with self.whole():
+            self.carry_out(file, do, yes=yes)
+
     def applied(self, done: Applied, file: Path) -> None:
         """The end of one stack."""
         end = done.endpoint

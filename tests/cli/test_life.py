@@ -34,7 +34,8 @@ def test_apply_ends_with_gates_url_and_a_curl_line(project: Project) -> None:
     done = project.run("apply", DEMO, "--yes")
 
     assert (done.code, done.err) == (0, "")
-    assert re.search(r"✔ pass  chat +\d+ ms  answered `The answer is 42.`", done.out)
+    assert re.search(r"✔ chat +pass: answered `The answer is 42.`", done.out)
+    assert "\n2 passed: promotion allowed\n" in done.out
     assert f"Release 1 is live at {project.url}" in done.out
     assert '-H "Authorization: Bearer $LLAMA_API_KEY"' in done.out
     assert KEY not in done.out
@@ -261,8 +262,9 @@ def test_several_stacks_have_a_line_each(settled: Project) -> None:
     lines = settled.run("status").out.splitlines()
     found = settled.run("status", "--json").lines()
     other.unlink()
-    assert [line.split()[:2] for line in lines] == [["✔", "demo"], ["·", "other"]]
-    assert [it.get("stack") for it in found] == [None, "demo", "other", None]
+    assert [line.split()[0] for line in lines] == ["✔", "·"]
+    assert lines[1] == "· stack `other` was never applied from here"
+    assert [it.get("release", 0) for it in found] == [0, 2, None, 0]
 
 
 def test_rollback_needs_no_stack_that_is_right(settled: Project) -> None:

@@ -167,8 +167,7 @@ def rollback_command(
     if as_json:
         stream = Stream(command)
         do = partial(rollback, stack, settings, release, stream, now=now)
-        with stream.whole():
-            stream.carry_out(stack, do, yes=yes)
+        stream.carry_out_alone(stack, do, yes=yes)
         return
     show = Show(command)
     with evidence(show), show:
@@ -202,8 +201,7 @@ def destroy_command(
     if as_json:
         stream = Stream(f"deployer destroy {stack}")
         do = partial(destroy, stack, settings, stream, artefacts=artefacts)
-        with stream.whole():
-            stream.carry_out(stack, do, yes=yes)
+        stream.carry_out_alone(stack, do, yes=yes)
         return
 
     def confirm(planned: Planned) -> bool:
@@ -219,11 +217,8 @@ def destroy_command(
         if yes:
             return True
         refuse_without_terminal("add `--yes` once the plan above is what you want")
-        answer = click.prompt(
-            f"Type the stack's name ({name}) to destroy it",
-            default="",
-            show_default=False,
-        )
+        question = f"Type the stack's name ({name}) to destroy it"
+        answer = click.prompt(question, default="", show_default=False)
         return bool(answer == name)
 
     with Show(f"deployer destroy {stack}") as show:

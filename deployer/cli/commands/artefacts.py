@@ -196,6 +196,10 @@ def store_gc(
     ) is not None:
         _gc_elsewhere(settings, elsewhere, yes=yes, as_json=as_json)
         return
+    _gc_here(settings, yes=yes, as_json=as_json)
+
+
+def _gc_here(settings: Settings, *, yes: bool, as_json: bool) -> None:
     found = garbage(settings)
     for line in () if as_json else (*map(_line, found.entries), *_logs(found)):
         click.echo(line)

@@ -14,7 +14,7 @@ from deployer.cli.options import (
 )
 from deployer.cli.output import json_head, json_line, when
 from deployer.engines.contract import Observation
-from deployer.errors import DeployerError, UsageError
+from deployer.errors import DeployerError, NeverAppliedError, UsageError
 from deployer.planning.resources import Kind
 from deployer.planning.state import Release
 from deployer.show.data import plan_data
@@ -52,7 +52,11 @@ def status_command(paths: tuple[Path, ...], *, metrics: bool, as_json: bool) -> 
     def look(subject: Subject) -> None:
         nonlocal well
         file = subject.file
-        found = status(file, settings_of())
+        try:
+            found = status(file, settings_of())
+        except NeverAppliedError as error:
+            _never_applied(error, file, alone=len(subjects) == 1, as_json=as_json)
+            return
         well &= found.is_well
         counted = _counted(file) if metrics and found.is_well and found.server else {}
         if as_json:
@@ -69,6 +73,18 @@ def status_command(paths: tuple[Path, ...], *, metrics: bool, as_json: bool) -> 
         look(subjects[0])
     if not well:
         raise click.exceptions.Exit(1)
+
+
+def _never_applied(
+    error: NeverAppliedError, file: Path, *, alone: bool, as_json: bool
+) -> None:
+    """Among several a stack like others; alone an error."""
+    if alone:
+        raise error
+    if as_json:
+        json_line({"type": "status", "file": str(file), "release": None})
+    else:
+        click.echo(f"· {error.message}")
 
 
 def _show_metrics(counted: Mapping[str, float]) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from deployer.engines.contract import Engine
 from deployer.engines.registry import UNRECORDED
-from deployer.errors import UsageError
+from deployer.errors import NeverAppliedError, UsageError
 from deployer.planning.events import Say, Talk
 from deployer.planning.plan import Drift, make_plan
 from deployer.planning.progress import Progress
@@ -102,7 +102,7 @@ def deployed(
         )
         state = placed(state, settings)
     if stored is None and not drift:
-        raise UsageError(
+        raise NeverAppliedError(
             f"stack `{name}` was never applied from here",
             hint=f"run `deployer apply {stack_file}`",
         )
