@@ -2,22 +2,15 @@
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from deployer.engines.registry import ENGINES, Template
+from deployer.engines.registry import Template, templates
 from deployer.errors import UsageError
 from deployer.stack.project_root import may_read, root_of
 from deployer.system.files import contained, read_regular
-
-TEMPLATES: Mapping[str, Template] = {
-    name: template
-    for info in ENGINES.values()
-    for name, template in info.templates.items()
-}
-"""Every template, by name."""
 
 _IGNORED = (".deployer/", ".env")
 _REPO = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+?)(:(?P<quant>[\w.-]+))?")
@@ -41,12 +34,13 @@ class Wanted:
     def base(self) -> Template:
         """The template to start from; raises UsageError for one that is not there."""
         own = bool(self.model or self.server or self.repo)
-        fitting = (n for n, it in TEMPLATES.items() if it.of_files is own)
+        there = templates()
+        fitting = (name for name, it in there.items() if it.of_files is own)
         name = self.template or next(fitting)
-        if name not in TEMPLATES:
-            known = "; ".join(f"`{n}`: {it.purpose}" for n, it in TEMPLATES.items())
+        if name not in there:
+            known = "; ".join(f"`{n}`: {it.purpose}" for n, it in there.items())
             raise UsageError(f"no template `{name}`", hint=known)
-        return TEMPLATES[name]
+        return there[name]
 
     @property
     def outside(self) -> tuple[Path, ...]:

@@ -12,11 +12,12 @@ import click
 from deployer import install_command
 from deployer.cli.options import json_option, suggest, yes_option
 from deployer.cli.output import json_head, json_line
+from deployer.engines.registry import templates
 from deployer.errors import UsageError
 from deployer.stack.project_root import ALLOW_OUTSIDE, root_of, trust
 from deployer.system.file_modes import as_the_user
 from deployer.usecases.context.settings import settings_of
-from deployer.usecases.init import TEMPLATES, Wanted, start_project
+from deployer.usecases.init import Wanted, start_project
 
 
 def _file(
@@ -31,8 +32,8 @@ def _file(
     "--template",
     metavar="NAME",
     default="",
-    shell_complete=suggest(TEMPLATES),
-    help="Stack to start from: demo, local or modal.",
+    shell_complete=suggest(templates),
+    help=f"Stack to start from: {', '.join(templates())}.",
 )
 @click.option("--model", callback=_file, metavar="FILE", help="A GGUF file you have.")
 @click.option(
@@ -110,11 +111,12 @@ def _default_path(wanted: Wanted) -> Path:
 
 def _asked(wanted: Wanted) -> Wanted:
     """Ask what to start from."""
-    for name, template in TEMPLATES.items():
+    there = templates()
+    for name, template in there.items():
         click.echo(f"  {name:<6} {template.purpose}")
-    kind = click.Choice([*TEMPLATES])
+    kind = click.Choice([*there])
     name = click.prompt("Start from", type=kind, default="demo", show_choices=False)
-    if not TEMPLATES[name].of_files:
+    if not there[name].of_files:
         return replace(wanted, template=name)
     model = click.prompt("GGUF file, or owner/name:QUANT of the hub")
     found = shutil.which("llama-server")
