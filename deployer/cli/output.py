@@ -25,7 +25,7 @@ def json_head() -> None:
 
 
 def end(text: str, *, as_json: bool, kind: str, **data: JsonValue) -> None:
-    """What a short command ended in: a sentence, or a line of its kind for programs."""
+    """Print the result of a short command: a sentence, or JSON for programs."""
     if not as_json:
         click.echo(text)
         return

@@ -128,7 +128,7 @@ class Stream(Show):
         self._say({"type": "error", "file": str(file), **error_data(error)})
 
     def result(self, kind: str, text: str, **data: JsonValue) -> None:
-        """What a command ended in, as a line of its kind."""
+        """Print the result of a command as a line of its kind."""
         del text
         self._say({"type": kind, **data})
 

@@ -98,7 +98,7 @@ def _text(wanted: Wanted, template: Template) -> str:
         build = _build_of(wanted.server)
         binary = _written(wanted.server, folder)
         text = _with(text, "llama_cpp", f"tag: b{build}", f"binary: {binary}")
-    elif wanted.repo and "binary:" in text:
+    elif (wanted.repo or wanted.model) and "binary:" in text:
         from deployer.llama.catalogue import known_builds  # noqa: PLC0415 - only here
 
         tag = f"tag: b{known_builds()[-1]}"
