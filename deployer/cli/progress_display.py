@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Self, assert_never
 import click
 
 from deployer.cli.output import is_asked
-from deployer.cli.terminal import styled
+from deployer.cli.terminal import Escaped, styled
 from deployer.errors import CancelledError, DeployerError
 from deployer.planning.events import (
     AtWork,
@@ -138,7 +138,12 @@ class Show:
         if (bars := self._bars) is None:
             click.echo(text)
         else:
-            bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            from rich.text import Text  # noqa: PLC0415 - only where there are bars
+
+            stream = sys.stdout
+            if isinstance(stream, Escaped):
+                text = stream.dressed(f"{text}\n").removesuffix("\n")
+            bars.console.print(Text.from_ansi(text), soft_wrap=True)
 
     def _wait(self, gates: tuple[str, ...], seconds: float) -> None:
         """On a terminal a line that goes; without one, a line every ten seconds."""

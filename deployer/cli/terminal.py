@@ -44,7 +44,7 @@ _PATTERNS: Final = {
     "heading": r"[A-Z][\w ,]*:$|(?:Plan: |No changes).*|Release \d+ is live at .*",
     "stack": r"(\S+)(?= on \w+ · )",
     "outcome": r"\b(pass|passed|fail|failed|inconclusive|error|not measured)(?=[: ])",
-    "verb": r" {2,}([^\s.:]+(?: [^\s.:]+){0,3})$",
+    "verb": r" {2,}([a-z-]+(?: [a-z()]+){0,3})$",
 }
 """How lines begin, and what of them is coloured; compiled where there are colours."""
 
@@ -62,12 +62,15 @@ class Escaped:
             if not text:  # click tries, to tell a stream of text from one of bytes
                 raise TypeError(type(text))
             text = text.decode()  # what it completes for a shell
-        text = harmless(text)
+        return self.styled.write(self.dressed(harmless(text)))
+
+    def dressed(self, text: str) -> str:
+        """Harmless text as it is written: wrapped for a terminal, and in colours."""
         if self.styled.isatty():
             text = "".join(_wrapped(text, os.get_terminal_size(self.fileno()).columns))
         if self.colour:
             text = "".join(map(painted, text.splitlines(keepends=True)))
-        return self.styled.write(text)
+        return text
 
     def writelines(self, lines: "list[str]") -> None:
         """Write several."""
