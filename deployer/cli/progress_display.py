@@ -60,6 +60,7 @@ class Show:
         """Every verdict that was shown, in the order of coming."""
         self._command = command
         self._quiet = is_asked("quiet")
+        self._stdout = sys.stdout  # bars put another one in its place
         self._cancelled = threading.Event()
         self._lock = threading.Lock()
         self._bars: Bars | None = None
@@ -140,9 +141,8 @@ class Show:
         else:
             from rich.text import Text  # noqa: PLC0415 - only where there are bars
 
-            stream = sys.stdout
-            if isinstance(stream, Escaped):
-                text = stream.dressed(f"{text}\n").removesuffix("\n")
+            if isinstance(self._stdout, Escaped):
+                text = self._stdout.dressed(f"{text}\n").removesuffix("\n")
             bars.console.print(Text.from_ansi(text), soft_wrap=True)
 
     def _wait(self, gates: tuple[str, ...], seconds: float) -> None:
