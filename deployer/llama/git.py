@@ -204,6 +204,14 @@ def newest_build(repo: str, downloads: Path, environment: Mapping[str, str]) -> 
     return max(builds, key=_numbers)
 
 
+def nearest_tags(
+    repo: str, tag: str, downloads: Path, environment: Mapping[str, str]
+) -> list[str]:
+    """The tags of a repository that come closest to one; raises SourceError."""
+    refuse_repository(repo)
+    return _nearest(tag, _names(_remote(repo, downloads, environment)))
+
+
 def refuse_repository(repo: str) -> None:
     """Raise SourceError for an address that must not be written down, or asked."""
     if told := trouble_of(repo):

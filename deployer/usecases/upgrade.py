@@ -20,13 +20,12 @@ from deployer.diagnostics import Diagnostic, Severity, place_of
 from deployer.errors import DeployerError, UnreachableError, UsageError
 from deployer.llama import description
 from deployer.llama.build.trees import (
-    Source,
     SourceRequest,
     Surroundings,
     check_patches,
     describe_pin,
     pin_first,
-    pin_tree,
+    requests_for,
 )
 from deployer.llama.build.trees import number_of as tag_to_number
 from deployer.llama.catalogue import Catalogue, Standing, catalogue, problems_of
@@ -86,12 +85,17 @@ def patch_moves(
     patches = load_patches(patches_folder(stack_file), names)
     if watch is None:
         return tuple(_by_range(i, p, tag) for i, p in enumerate(patches))
-    wanted = loaded.stack.llama_cpp
-    source: Source = "pypi" if wanted.source == "pypi" else "git"
     around = Surroundings(settings.store.downloads, settings.environment, watch)
-    request = SourceRequest(source, tag, repo=wanted.repo)
-    verdicts = check_patches(request, patches, around)
+    pin = pin_first(_requests(loaded.stack, tag), around)
+    verdicts = check_patches(pin, patches, around)
     return tuple(_by_tree(index, found) for index, found in enumerate(verdicts))
+
+
+def _requests(stack: Stack, tag: str) -> Sequence[SourceRequest]:
+    """The trees that a tag is looked for in, as the stack says or by default."""
+    wanted = stack.llama_cpp
+    named = () if wanted.source is None and wanted.repo is None else wanted.sources
+    return requests_for(tag, named, wanted.repo)
 
 
 def _by_tree(index: int, found: PatchVerdict) -> Move:
@@ -295,13 +299,8 @@ def _side(
     if not (wanted.with_tree or known.beyond):
         return _Side(build, known, None)
     around = Surroundings(settings.store.downloads, settings.environment, watch)
-    source, repo = stack.llama_cpp.source, stack.llama_cpp.repo
     try:
-        if repo is not None or source == "pypi":
-            asked: Source = "pypi" if source == "pypi" else "git"
-            pin = pin_tree(SourceRequest(asked, tag, repo=repo), (), around)
-        else:
-            pin = pin_first(tag, around)
+        pin = pin_first(_requests(stack, tag), around)
     except UnreachableError as error:
         return _Side(build, known, None, error.message)
     match pin.about.get("number"):

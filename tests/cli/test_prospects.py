@@ -51,6 +51,13 @@ def test_what_is_fetched_and_compiled_is_told_with_its_size(tmp_path: Path) -> N
     assert said["demo/build"].endswith(" cores (estimated)")
 
 
+def test_a_source_that_was_skipped_is_named_with_the_reason(tmp_path: Path) -> None:
+    about: Flat = {"size": 37_400_000, "skipped": {"release": "no answer"}}
+    specs: Mapping[Kind, Flat] = {Kind.BUILD: {"source": "source-pypi", "about": about}}
+    said = prospects(planned(specs), settings(tmp_path))["demo/build"]
+    assert said.endswith(" cores (estimated), from `pypi` (`release` not: no answer)")
+
+
 def test_the_time_of_a_build_is_that_of_the_last_one(tmp_path: Path) -> None:
     there = settings(tmp_path)
     there.store.publish(

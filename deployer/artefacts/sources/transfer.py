@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
 from queue import SimpleQueue
+from socket import EAI_NONAME, gaierror
 from threading import Event, Thread
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 from urllib.parse import unquote, urljoin, urlsplit
@@ -29,7 +30,7 @@ from deployer.artefacts.sources.files import (
     sync_folder,
     writing,
 )
-from deployer.errors import AuthError, SourceError
+from deployer.errors import AuthError, SourceError, UnreachableError
 from deployer.planning.facts import Pin
 from deployer.planning.progress import Progress, Watch
 from deployer.stack.addresses import is_metadata
@@ -485,9 +486,23 @@ def _receive(client: "httpx2.Client", transfer: Transfer) -> None:
         ):
             _append(answer, transfer, stream, place)
     except (httpx2.NetworkError, httpx2.TimeoutException) as error:
+        if transfer.done == 0 and _has_no_address(error):
+            raise UnreachableError(
+                f"`{shown(place)}` could not be reached: {reason_of(error)}",
+                hint="check the address and the network",
+            ) from error
         raise CutOffError(reason_of(error)) from error
     except httpx2.RemoteProtocolError as error:
         raise CutOffError("the server closed the connection") from error
+
+
+def _has_no_address(error: BaseException | None) -> bool:
+    """Return whether a name is known to no server: asking again will not help."""
+    while error is not None:
+        if isinstance(error, gaierror) and error.errno == EAI_NONAME:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _append(

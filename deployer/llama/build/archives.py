@@ -239,6 +239,10 @@ def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
     target.chmod(0o755 if member.mode & 0o100 else 0o644)
 
 
+class NoArchiveError(SourceError):
+    """Upstream answers, and has no archive of a tag."""
+
+
 Backend: TypeAlias = Literal["cpu", "vulkan"]
 
 FIRST_TAR = 8000
@@ -353,7 +357,7 @@ def _downloaded(
     except SourceError as error:
         if "(HTTP 404)" not in error.message:
             raise
-        raise SourceError(
+        raise NoArchiveError(
             f"upstream has no archive for `{tag}`: `{shown_url(url)}` is not there",
             hint="not every build is published: see the releases page of llama.cpp",
         ) from error

@@ -18,8 +18,9 @@ import re
 import stat
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal, TypeAlias
 from urllib.parse import unquote, urlsplit
@@ -29,7 +30,12 @@ from packaging.version import Version
 from deployer.artefacts.sources.files import copy, sha256_of, writing
 from deployer.artefacts.sources.pypi import metadata_at, run_pip, unpack
 from deployer.artefacts.sources.transfer import download
-from deployer.errors import SourceError, UnreachableError
+from deployer.errors import (
+    DeployerError,
+    EngineError,
+    SourceError,
+    UnreachableError,
+)
 from deployer.llama import description
 from deployer.llama.build.archives import refuse_links_outside, unpack_tar
 from deployer.llama.description import Description
@@ -46,6 +52,7 @@ from deployer.planning.facts import (
     BIN,
     DESCRIPTION,
     PYDIST,
+    SKIPPED,
     UPSTREAM,
     XLLAMACPP,
     Pin,
@@ -463,20 +470,53 @@ def pin_tree(
         return _described(pin, _keep(pin, tree, around))
 
 
-def pin_first(tag: str, around: Surroundings) -> Pin:
-    """Pin a tag at upstream, else by package where upstream cannot be reached.
+_ASKED: tuple[Source, ...] = ("git", "pypi")
+"""Sources that know trees by tag."""
 
-    Raises SourceError, with the reason of each.
+
+def requests_for(
+    tag: str, sources: Sequence[str] = _ASKED, repo: str | None = None
+) -> tuple[SourceRequest, ...]:
+    """The trees of a tag in the order of the sources; upstream and index by default."""
+    asked: list[Source] = [it for it in _ASKED if it in sources] or [*_ASKED]
+    asked.sort(key=[*sources, *_ASKED].index)
+    return tuple(
+        SourceRequest(it, tag, repo=repo if it == "git" else None) for it in asked
+    )
+
+
+def pin_first(requests: Sequence[SourceRequest], around: Surroundings) -> Pin:
+    """Pin a tag by the first source that has it; raises SourceError."""
+    tries: dict[str, Callable[[], Pin]] = {
+        it.source: partial(pin_tree, it, (), around) for it in requests
+    }
+    return first_pin(requests[0].tag, tries)
+
+
+def first_pin(tag: str, tries: Mapping[str, Callable[[], Pin]]) -> Pin:
+    """The pin of the first source that gives one, and why those before it did not.
+
+    Raises SourceError with the reason of each; UnreachableError where none answered.
     """
-    try:
-        return pin_tree(SourceRequest("git", tag), (), around)
-    except UnreachableError as unreachable:
+    errors: dict[str, DeployerError] = {}
+    for source, attempt in tries.items():
         try:
-            return pin_tree(SourceRequest("pypi", tag), (), around)
-        except SourceError as error:
-            raise type(error)(
-                f"{unreachable.message}; {error.message}", hint=error.hint
-            ) from error
+            found = attempt()
+        except (SourceError, EngineError) as error:
+            errors[source] = error
+        else:
+            skipped: Flat = {name: error.message for name, error in errors.items()}
+            about = {**found.about, SKIPPED: {**skipped}} if skipped else found.about
+            return replace(found, about=about)
+    if len(errors) == 1:
+        raise next(iter(errors.values()))
+    answers = [it for it in errors.values() if not isinstance(it, UnreachableError)]
+    kind = SourceError if answers else UnreachableError
+    raise kind(
+        f"no source has `{tag}`: "
+        + "; ".join(f"`{name}`: {error.message}" for name, error in errors.items()),
+        hint=(answers or list(errors.values()))[0].hint,
+    )
 
 
 def describe_pin(
@@ -564,11 +604,9 @@ def number_of(tag: str) -> int | None:
 
 
 def check_patches(
-    request: SourceRequest, patches: Sequence[Patch], around: Surroundings
+    pin: Pin, patches: Sequence[Patch], around: Surroundings
 ) -> list[PatchVerdict]:
     """Return the verdict on each patch alone for a source; raises SourceError."""
-    around.downloads.mkdir(parents=True, exist_ok=True, mode=0o700)
-    pin = _pin(request, around)
     with tempfile.TemporaryDirectory(dir=around.downloads, prefix=".tree-") as folder:
         tree = Path(folder) / "tree"
         tree.mkdir()
