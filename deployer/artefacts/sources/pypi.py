@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from email.parser import BytesHeaderParser
 from io import SEEK_CUR, SEEK_END, SEEK_SET, BufferedReader, RawIOBase
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, BinaryIO
+from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from deployer.artefacts.sources.files import ensure_room, most_bytes, sha256_of, writing
@@ -37,9 +37,6 @@ from deployer.spelling import shown
 from deployer.stack.fields.values import JsonValue, is_inner_path, show_bytes
 from deployer.system.children import PIP, python_command, variables
 from deployer.system.files import contained
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
 
 _INTERVAL = 0.25  # seconds between two looks at how much has arrived
 
@@ -301,7 +298,7 @@ class _Parts(RawIOBase):
         self._at = offset + {SEEK_SET: 0, SEEK_CUR: self._at, SEEK_END: size}[whence]
         return self._at
 
-    def readinto(self, buffer: "Buffer", /) -> int:
+    def readinto(self, buffer: Any, /) -> int:  # noqa: ANN401 - the library names no type
         view = memoryview(buffer)
         found = self._ranges.fetch(self._at, len(view))
         view[: len(found)] = found

