@@ -161,3 +161,8 @@ def test_an_archive_is_tried_before_it_is_taken(
     with context:
         prove_release(found, tmp_path / "downloads", unwatched)
     assert not [*(tmp_path / "downloads").glob(".trying-*")]
+
+
+def test_a_commit_has_no_archive(site: Site, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="`0c1e57098` is a commit"):
+        pinned(site, tmp_path, "0c1e57098")

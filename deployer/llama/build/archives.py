@@ -274,6 +274,11 @@ def pin_release(
 
     A release `vX.Y.Z` has no archives: it names the nightly build that has.
     """
+    if not (tag.startswith("v") or _NIGHTLY.fullmatch(tag)):
+        raise SourceError(
+            f"`{tag}` is a commit, and upstream publishes archives of tags alone",
+            hint="write the tag of the build, or build from source",
+        )
     downloads.mkdir(parents=True, exist_ok=True, mode=0o700)
     build = tag if _NIGHTLY.fullmatch(tag) else _nightly(tag, downloads, releases)
     url = f"{releases}/{build}/{_archive(build, backend, here)}"
