@@ -17,7 +17,12 @@ from deployer import DISTRIBUTION, __version__
 from deployer.artefacts import lock_file
 from deployer.artefacts.sources.pypi import Newest, newest
 from deployer.diagnostics import Diagnostic, Severity, place_of
-from deployer.errors import DeployerError, UnreachableError, UsageError
+from deployer.errors import (
+    DeployerError,
+    SourceError,
+    UnreachableError,
+    UsageError,
+)
 from deployer.llama import description
 from deployer.llama.build.trees import (
     SourceRequest,
@@ -25,20 +30,22 @@ from deployer.llama.build.trees import (
     check_patches,
     describe_pin,
     pin_first,
+    pulls_named,
     requests_for,
 )
 from deployer.llama.build.trees import number_of as tag_to_number
 from deployer.llama.catalogue import Catalogue, Standing, catalogue, problems_of
 from deployer.llama.description import Description
 from deployer.llama.explain import compared
-from deployer.llama.git import newest_build
+from deployer.llama.git import newest_build, pulls_between
 from deployer.llama.known.advisories import Advisory, advisories_of, exposures_of
 from deployer.llama.known.tables import newer, older
 from deployer.llama.known.traps import changes_between, traps_of
 from deployer.llama.patches import Outcome, Patch, PatchVerdict, load_patches
 from deployer.planning.argv import respelled, words_by_field
-from deployer.planning.facts import UPSTREAM, Facts
+from deployer.planning.facts import PYDIST, UPSTREAM, Facts
 from deployer.planning.progress import Watch
+from deployer.spelling import shown
 from deployer.stack.edits import Edit, Remove, Rename, SetValue, applied, edited
 from deployer.stack.fields.marks import leaves
 from deployer.stack.fields.model import Stack
@@ -216,6 +223,7 @@ def upgrade(
         *(line for _, line in flags),
         *_change_lines(after, old, new),
         *_stated_lines(after, before, target),
+        *(_pull_lines(loaded.stack, tag, (old, new), settings) if tree else ()),
         *_trap_lines(loaded.stack, after, old, new),
         *_exposure_lines(loaded.stack, after, (old, new), further),
         *_weights_lines(after, old, new, locked),
@@ -449,6 +457,40 @@ def _change_lines(stack: Stack, old: int | None, new: int | None) -> Iterator[Li
     for crossed in changes_between(stack, old, new):
         sign = "~" if crossed.sure else "?"
         yield Line(crossed.change.area.value, sign, crossed.text)
+
+
+def _pull_lines(
+    stack: Stack, tag: str, builds: tuple[int | None, int | None], settings: Settings
+) -> Iterator[Line]:
+    """The pull requests between two builds, from the repository or else the index."""
+    topic, wanted = "pull requests", stack.llama_cpp
+    old, new = builds
+    backwards = old is not None and new is not None and old > new
+    tags = (tag, wanted.tag) if backwards else (wanted.tag, tag)
+    signs = "-" if backwards else "+"
+    about = ""
+    try:
+        pulls = pulls_between(
+            wanted.repo or UPSTREAM,
+            *tags,
+            settings.store.downloads,
+            settings.environment,
+        )
+    except SourceError as error:
+        try:
+            if old is None or new is None:
+                raise
+            first, last = sorted((old, new))
+            pulls, known = pulls_named(first, last, settings.environment)
+        except SourceError:
+            yield Line(topic, "·", f"not known: {error.message}")
+            return
+        end = f", none after b{known}" if known < last else ""
+        about = f"as `{PYDIST}` lists them, which has gaps{end}: {error.message}"
+    if about:
+        yield Line(topic, "·", about)
+    for pull in pulls:
+        yield Line(topic, signs, f"#{pull.number} {shown(pull.title)}")
 
 
 def _trap_lines(

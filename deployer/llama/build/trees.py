@@ -37,7 +37,7 @@ from deployer.errors import (
 from deployer.llama import description
 from deployer.llama.build.archives import refuse_links_outside, unpack_tar
 from deployer.llama.description import Description
-from deployer.llama.git import fetch, pin
+from deployer.llama.git import PullRequest, fetch, pin
 from deployer.llama.patches import (
     Outcome,
     Patch,
@@ -186,6 +186,25 @@ def _pydist(build: int, environment: Mapping[str, str]) -> _Carried:
     return {**dict.fromkeys(named), **read}
 
 
+def pulls_named(
+    old: int, new: int, environment: Mapping[str, str]
+) -> tuple[list[PullRequest], int]:
+    """Pull requests between two builds as a package of the index lists them.
+
+    Newest first, with gaps; and the last build that it lists.  Raises SourceError.
+    """
+    releases = _releases(PYDIST, ".whl", environment)
+    if not releases:
+        raise SourceError(f"the index has no `{PYDIST}`")
+    text = metadata_at(_open_address(releases[-1]), releases[-1].archive)
+    found = {int(it["number"]): it for it in _NAMED.finditer(text)}
+    builds = {number: int(it["build"]) for number, it in found.items()}
+    between = [it for it in found if old < builds[it] <= new]
+    between.sort(key=lambda it: (builds[it], it), reverse=True)
+    pulls = [PullRequest(it, found[it]["title"]) for it in between]
+    return pulls, max(builds.values(), default=0)
+
+
 def _changes(release: Package) -> list[int]:
     """The builds that a release lists in its metadata, its own first."""
     text = metadata_at(_open_address(release), release.archive)
@@ -210,6 +229,10 @@ def _releases(name: str, ending: str, environment: Mapping[str, str]) -> list[Pa
     )
 
 
+_NAMED = re.compile(
+    r"^- \*\*b(?P<build>[0-9]{1,9})\*\*: (?P<title>.+?) \(\[#(?P<number>[0-9]{1,9})\]",
+    re.MULTILINE,
+)
 _CHANGE = re.compile(
     r"^## .*\bUpdate to llama\.cpp b(?P<build>[0-9]{1,9})$", re.MULTILINE
 )
