@@ -206,7 +206,8 @@ def _build(tag: str) -> int:
         return int(found[1])
     raise UsageError(
         f"`{tag[:60]}` is not the number of a build",
-        hint="write it as `b10434`; for a release or a commit `deployer lock` tells it",
+        hint=f"write it as `b10434`, or `deployer explain flag --from {tag[:60]}` to read its"
+        " source",
     )
 
 
@@ -342,6 +343,8 @@ def _diff_lines(found: FlagDiff) -> Iterator[str]:
         yield f"  + {option.name}   {_takes(option)}"
     if found.uncertain:
         yield f"  ? not certain: {', '.join(found.uncertain)}"
+    if found.beyond:
+        yield f"  ? {found.beyond}: there may be more differences"
 
 
 def _when(option: Option) -> str:
@@ -400,6 +403,7 @@ def _diff_json(found: FlagDiff) -> dict[str, JsonValue]:
         ],
         "deprecated": [option.name for option in found.deprecated],
         "uncertain": list(found.uncertain),
+        "certain": not (found.uncertain or found.beyond),
     }
 
 

@@ -197,17 +197,23 @@ def _plan_of(stack: Path, settings: Settings) -> None:
         click.echo(line)
 
 
+_MOST_LINES = 40
+"""Lines of one topic; hundreds of pull requests lie between two builds."""
+
+
 def _lines(found: "Upgrade") -> Iterator[str]:
     yield f"{found.stack}: {found.old} → {found.new}"
     topics = dict.fromkeys(line.topic for line in found.lines)
     for topic in topics:
         yield ""
         yield topic
-        for line in found.lines:
-            if line.topic == topic:
-                yield from wrapped(f"  {line.sign} ", line.text)
-                if line.hint:
-                    yield from wrapped("      ", line.hint)
+        mine = [line for line in found.lines if line.topic == topic]
+        for line in mine[:_MOST_LINES]:
+            yield from wrapped(f"  {line.sign} ", line.text)
+            if line.hint:
+                yield from wrapped("      ", line.hint)
+        if len(mine) > _MOST_LINES:
+            yield f"    and {len(mine) - _MOST_LINES} more: `--json` has every one"
     yield ""
     for file in found.files:
         yield from file.diff.splitlines()
