@@ -206,8 +206,8 @@ def _build(tag: str) -> int:
         return int(found[1])
     raise UsageError(
         f"`{tag[:60]}` is not the number of a build",
-        hint=f"write it as `b10434`, or `deployer explain flag --from {tag[:60]}` to read its"
-        " source",
+        hint=f"write it as `b10434`, or `deployer explain flag --from {tag[:60]}` to"
+        " read its source",
     )
 
 
