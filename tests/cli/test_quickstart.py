@@ -1,4 +1,4 @@
-"""The quickstarts and how-to guides, run as they stand, with a small model."""
+"""The quickstarts and how-to guides as they stand, with a small model for Gemma."""
 
 import re
 import shlex
