@@ -250,8 +250,7 @@ def read(
     notices = refuse(loaded, takes, further)
     graph = expand(stack, facts, abilities, takes.spellings)
     graph = judged_by(graph, _digests(gate_files(stack, stack_file, settings)))
-    known = weighed(loaded, stack_file, settings, facts, graph)
-    refuse_model(known)
+    refuse_model(known := weighed(loaded, stack_file, settings, facts, graph))
     left = unproven(stack, known.abilities)
     graph = proven_by(graph, automatic(stack, known.abilities), left)
     prepared = Prepared(
