@@ -200,8 +200,7 @@ def doctor_command(
     With `--self`, ask the package index for a newer version as pip is configured,
     check that installed dependencies are within their bounds, and that this version
     reads the states and lock files of the stacks at PATH (default: the folder
-    `stacks`).  Exits 1 where something is wrong or unknown; a newer version alone is
-    reported and is no fault.
+    `stacks`).  Exits 1 for what is wrong or unknown; a newer version is no fault.
 
     \b
     Example:
