@@ -348,7 +348,7 @@ def _wrong_about(pin: Pin) -> Iterator[str]:
     if not (
         isinstance(skipped, dict) and all(isinstance(v, str) for v in skipped.values())
     ):
-        yield f"`about.{SKIPPED}` is {_said(skipped)}, expected a text for each source"
+        yield f"`about.{SKIPPED}` is {_said(skipped)}, expected a string for each source"
     if not isinstance(pin.about.get(HEADER, {}), dict):
         yield f"`about.{HEADER}` is {_said(pin.about[HEADER])}, expected a mapping"
 
