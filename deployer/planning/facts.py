@@ -348,7 +348,8 @@ def _wrong_about(pin: Pin) -> Iterator[str]:
     if not (
         isinstance(skipped, dict) and all(isinstance(v, str) for v in skipped.values())
     ):
-        yield f"`about.{SKIPPED}` is {_said(skipped)}, expected a string for each source"
+        what = f"`about.{SKIPPED}` is {_said(skipped)}"
+        yield f"{what}, expected a string for each source"
     if not isinstance(pin.about.get(HEADER, {}), dict):
         yield f"`about.{HEADER}` is {_said(pin.about[HEADER])}, expected a mapping"
 
