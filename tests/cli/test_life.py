@@ -99,7 +99,7 @@ def test_status_shows_release_server_and_url(settled: Project) -> None:
     assert "  release  2 since 20" in out
     assert f"  server   ✔ healthy, pid {settled.server()}, " in out
     assert f"  url      {settled.url}\n" in out
-    assert "  gates    2 of 2 passed before promotion\n" in out
+    assert "  gates    3 of 3 passed before promotion\n" in out
 
 
 def test_status_as_json(settled: Project) -> None:
@@ -145,7 +145,11 @@ def test_check_runs_the_gates_of_the_stack(settled: Project) -> None:
     done = settled.run("check", DEMO)
 
     assert (done.code, done.err) == (0, "")
-    assert [line.split()[2] for line in done.out.splitlines()[:2]] == ["health", "chat"]
+    assert [line.split()[2] for line in done.out.splitlines()[:3]] == [
+        "health",
+        "auth",
+        "chat",
+    ]
 
 
 def test_check_of_one_gate_as_json(settled: Project) -> None:
