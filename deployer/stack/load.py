@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -37,26 +36,7 @@ from deployer.stack.yaml12 import (
     text_of,
     walk,
 )
-
-_VARIABLE = "PYDANTIC_DISABLE_PLUGINS"
-"""A variable of pydantic, read in its plugin/_loader.py."""
-
-
-@contextmanager
-def no_plugins() -> Iterator[None]:
-    """Build the model without looking for plugins of pydantic.
-
-    The first validation would read the metadata of everything that is installed, and
-    run what calls itself a plugin.  Programs that are started inherit nothing of this.
-    """
-    before = os.environ.get(_VARIABLE)
-    os.environ[_VARIABLE] = "__all__"
-    try:
-        yield
-    finally:
-        del os.environ[_VARIABLE]
-        if before is not None:
-            os.environ[_VARIABLE] = before
+from deployer.system.files import read_regular
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +65,7 @@ def validated(
     wrong = list(written.broken)
     stack: Stack | None
     try:
-        with no_plugins():
-            stack = Stack.model_validate_json(json.dumps(values))
+        stack = Stack.model_validate_json(json.dumps(values))
     except ValidationError as error:
         refused = _refused_values(error, written, problems)
         stack = _stack_without(refused, values)
@@ -218,7 +197,7 @@ def _trouble_with(path: Path, it: Named) -> tuple[str, str] | None:
         return None
     try:
         if path.is_file() or (mark.folder and path.is_dir()):
-            return None
+            return _wrong_content(path, it, mark)
         if path.is_dir():
             return f"`{shown(name)}` is a directory", "name the file in it"
     except OSError:
@@ -227,6 +206,15 @@ def _trouble_with(path: Path, it: Named) -> tuple[str, str] | None:
         return None
     what, hint = missing(path, name)
     return what, hint or "paths are relative to the stack"
+
+
+def _wrong_content(path: Path, it: Named, mark: File) -> tuple[str, str] | None:
+    if mark.content:
+        try:
+            load_part(mark.content)(read_regular(path))
+        except ValueError as error:
+            return f"`{shown(it.name)}`: {shown(str(error))}", ""
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,8 +326,7 @@ def project_in(text: str, file: str) -> Project:
         raise StackError([error.problem]) from error
     places = {dotted(steps): entry.place for steps, entry in walk(table)}
     try:
-        with no_plugins():
-            project = Project.model_validate_json(json.dumps(plain(table)))
+        project = Project.model_validate_json(json.dumps(plain(table)))
     except ValidationError as error:
         from deployer.stack.explain_problems import explained, wrong_paths  # noqa: PLC0415 - paid for only on trouble
 

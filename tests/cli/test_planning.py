@@ -202,3 +202,8 @@ def test_plugins_of_pydantic_are_not_run(paper: Project) -> None:
     assert "a plugin runs" in paper.shell(f"PYTHONPATH=. {line}").err, "it would be"
     done = paper.run("plan", "--no-cache", DEMO, env=env)
     assert (done.code, done.err) == (0, "")
+
+    wrong = str(paper.write("version: 1\nname: wrong\nnonsense: 1\n", "wrong"))
+    for command in (("validate", DEMO), ("validate", wrong), ("schema",), ("doctor",)):
+        done = paper.run(*command, env=env)
+        assert "a plugin runs" not in done.out + done.err, command

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from deployer.diagnostics import Severity
-from deployer.llama.known.traps import BLAMES, markdown, traps, traps_of
+from deployer.llama.known.traps import BLAMES, traps, traps_of
 from deployer.stack.fields.model import Stack
 
 ROOT = Path(__file__).parents[2]
@@ -455,10 +455,3 @@ def test_an_unknown_name_is_an_error_with_the_nearest() -> None:
 
     assert caught.severity is Severity.ERROR
     assert caught.hint == "did you mean `context-checkpoints`?"
-
-
-def test_the_page_of_the_docs_is_the_table() -> None:
-    """`deployer traps --markdown > docs/traps.md` writes it anew."""
-    page = (ROOT / "docs" / "traps.md").read_text(encoding="utf-8")
-
-    assert page == markdown()
