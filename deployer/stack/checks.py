@@ -139,7 +139,10 @@ def key_problem(key: str) -> str:
     if key.startswith("#"):
         return "it begins with `#`: llama-server would take the line for a comment"
     if "," in key:
-        return "it contains a comma: llama-server reads a list of keys as several"
+        return (
+            "it contains a comma: llama-server reads a list of keys as several; name"
+            " each of them under `auth.api_keys`"
+        )
     if not key.isascii():
         return "it contains characters that are not ASCII"
     return "it contains blanks, line breaks or control characters"

@@ -116,7 +116,7 @@ def test_history_marks_the_live_release(settled: Project) -> None:
 
     assert newest.startswith("●    2  ")
     assert oldest.startswith("     1  ")
-    assert newest.endswith("2/2 gates    apply")
+    assert newest.endswith("3/3 gates    apply")
     assert Path(report.removeprefix("        report  ")).name == "report.html"
 
 

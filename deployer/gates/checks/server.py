@@ -388,8 +388,7 @@ class Auth(Gate[asked.Auth, tuple[KeyAttempt, ...]]):
     def judge(self, measured: tuple[KeyAttempt, ...]) -> Judgement:
         """Require that every attempt ends as it should."""
         if self.target.api_key is None:
-            name = self.target.api_key_name or self.target.text("auth.api_key.env")
-            if name:
+            if name := self.target.api_key_name:
                 return unmeasured(
                     f"environment variable `{name}` is not set; put `{name}=…` into "
                     f"`.env` or the environment"
