@@ -211,6 +211,7 @@ SPELLED: Mapping[str, set[object]] = {
         "llama_cpp.cmake",
         "llama_cpp.cuda",
         "llama_cpp.patches",
+        "llama_cpp.tag",
     },
     # where a live server is asked
     "engines/local/supervise/find.py": {"local.host", "local.port"},
@@ -373,7 +374,7 @@ def _longest(name: str, modules: Mapping[str, Path]) -> str:
 
 
 def test_the_house_does_not_grow() -> None:
-    assert len(OURS) <= MAX_MODULES
+    assert len(OURS) <= MAX_MODULES, "write beside what it is about, or join two"
     folders = Counter(path.parent for path in OURS if path.stem != "__init__")
     assert {it.name: n for it, n in folders.items() if n > MAX_IN_FOLDER} == {}
     names = {

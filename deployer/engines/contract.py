@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from deployer.errors import EngineError
 from deployer.planning.facts import Pin, flaw_of
@@ -32,6 +32,10 @@ class Endpoint:
     def api_key_env(self) -> str | None:
         """The variable that clients are told; None where no key is needed."""
         return next(iter(self.api_key_envs), None)
+
+
+STRANGE: Final = "strange"
+"""Condition, among the facts of a server, where another process has its address."""
 
 
 @dataclass(frozen=True, slots=True)

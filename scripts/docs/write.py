@@ -1,10 +1,12 @@
-"""Write the generated pages again: `python -m scripts.docs.write`."""
+"""Write generated pages and schemas again: `python -m scripts.docs.write`."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final
 
 from deployer.llama.known import symptoms, traps
+from deployer.show.data import schema_text
+from deployer.stack.fields.reference import published_schema
 from scripts.docs import cli_page, diagrams, gate_pages, stack_page
 from scripts.docs.parts import ROOT, cut, marked
 
@@ -22,6 +24,8 @@ PAGES: Final[Mapping[str, Callable[[], str]]] = {
     **cli_page.pages(),
     **diagrams.DIAGRAMS,
     **gate_pages.pages(),
+    "../schema/stack.schema.json": published_schema,
+    "../schema/events.schema.json": schema_text,
     "../mkdocs.yml": marked(
         "mkdocs.yml",
         {
@@ -31,7 +35,7 @@ PAGES: Final[Mapping[str, Callable[[], str]]] = {
         },
     ),
 }
-"""Every page that a program writes, or a part of it, by name below `docs/`."""
+"""Every file that a program writes, or a part of it, by name below `docs/`."""
 FOLDERS: Final = ("reference/stack", "reference/cli", "runbook", "traps")
 """Folders of `docs/` in which every page is a generated one."""
 

@@ -161,6 +161,7 @@ def test_the_network_is_cut_during_a_promotion(
                 cloud.faults()
                 cloud.mend()
             assert NOT_REACHED in raised.value.message, call
+            assert raised.value.exit_code == 1, call
             assert "`deployer apply`" in raised.value.hint, call
             state = scene.stack.store.read()
             assert state is not None
@@ -200,6 +201,7 @@ def test_a_version_deployed_by_hand_while_the_new_one_comes_up(
                 scene.second,
                 say=promoting(partial(by_hand, scene.stack, 512), "started in"),
             )
+        assert raised.value.exit_code == 1
         assert "was deployed by hand while it came up" in raised.value.message
         assert "version 3 of app `hand` serves, which is not ours" in raised.value.hint
         with pytest.raises(PromotionError, match="is not what the state says") as again:
@@ -251,7 +253,23 @@ def test_an_app_deleted_in_the_dashboard(cloud: Emulated, folder: Path) -> None:
     cloud.faults(capture_seconds=1.0)
     with pytest.raises(PromotionError) as raised:
         scene.stack.run(scene.second, say=gone)
+    assert raised.value.exit_code == 1
     assert "app `deleted` is not deployed" in raised.value.hint
+    cloud.faults()
+    scene.stack.run(scene.second)
+    assert scene.serves(scene.second)
+
+
+def test_an_app_deleted_between_two_applies(cloud: Emulated, folder: Path) -> None:
+    """A change is deployed as a new app; where it fails, nothing is left billing."""
+    scene = staged("deleted-before", cloud, folder)
+    scene.stack.account().stop("deleted-before")
+    cloud.faults(broken=[f"deleted-before:{scene.key(scene.second)}"])
+    with pytest.raises(PromotionError) as raised:
+        scene.stack.run(scene.second)
+    assert "was stopped, as nothing served before" in raised.value.hint
+    apps_left = [it["name"] for it in cloud.seen()["apps"] if it["containers"]]
+    assert not [name for name in apps_left if name.startswith("deleted-before")]
     cloud.faults()
     scene.stack.run(scene.second)
     assert scene.serves(scene.second)
