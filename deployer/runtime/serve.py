@@ -155,7 +155,7 @@ def prove(server: Running, program: Program) -> None:
     """
     wait_healthy(server.process, program.port, _RESTORE_SECONDS)
     if digest_of_key(program) != server.key:
-        raise RuntimeError("an API key was changed since the memory was captured")
+        raise RuntimeError("the API key was changed since the memory was captured")
     if server.answer is None:
         return
     if greedy(program, _RESTORE_SECONDS) != server.answer:

@@ -136,7 +136,7 @@ RUNNING: Mapping[str, tuple[JsonValue, JsonValue]] = {
     "auth.api_key.secret": ("llama-api-key", "two"),
     "auth.api_keys": (
         {"team-a": {"env": "TEAM_A_KEY", "secret": "llama-team-a"}},
-        {"team-b": {"env": "TEAM_B_KEY"}},
+        {"team-a": {"env": "TEAM_A_KEY_2", "secret": "llama-team-a"}},
     ),
     "auth.open": ("behind our VPN", "a demo"),
     "snapshot.enabled": (True, "auto"),

@@ -44,7 +44,7 @@ def test_what_a_killed_run_left_is_removed(file: Path, tmp_path: Path) -> None:
     script = (
         "import os; from pathlib import Path;"
         " from deployer.engines.local.supervise.find import lent;"
-        f" held = lent(Path({str(file)!r}), 'sk-1'); held.__enter__();"
+        f" held = lent(Path({str(file)!r}), ('sk-1',)); held.__enter__();"
         " os.kill(os.getpid(), 9)"
     )
     env = {"PYTHONPATH": str(ROOT)}
