@@ -78,7 +78,7 @@ HOMES: Mapping[str, tuple[str, ...]] = {
         "engines/modal/render.py",
         "gates/harness/report.py",
     ),
-    "jsonschema": ("gates/checks/quality.py",),
+    "jsonschema": ("gates/checks/quality.py", "usecases/validate.py"),
     "markupsafe": ("usecases/report.py", "gates/harness/report.py"),
     **dict.fromkeys(("modal", "aiohttp", "grpclib"), ("engines/modal/drive.py",)),
     "obstore": ("state/objects.py",),
@@ -101,7 +101,11 @@ HOMES: Mapping[str, tuple[str, ...]] = {
     ),
     "yaml": ("stack/edits.py", "stack/yaml12.py"),
     # of the standard library
-    "socket": ("engines/local/", "stack/addresses.py"),
+    "socket": (
+        "engines/local/",
+        "stack/addresses.py",
+        "artefacts/sources/transfer.py",
+    ),
     "subprocess": (
         "engines/local/",
         "engines/modal/drive.py",

@@ -80,6 +80,10 @@ class Loose:
     record: Record
 
 
+ROLLBACK = "rollback to "
+"""Begins the cause of a release that a rollback promoted again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Release:
     """One promotion: all that is needed to promote it again."""
@@ -92,6 +96,14 @@ class Release:
     records: Mapping[str, Record]
     gates: tuple[Mapping[str, JsonValue], ...] = ()
     """Summaries of the verdicts of its candidate."""
+
+    @property
+    def rolled_back_to(self) -> int | None:
+        """The release that it promoted again; None where it is no rollback."""
+        target = self.cause.removeprefix(ROLLBACK)
+        if target == self.cause or not target.isdecimal() or len(target) > 9:
+            return None
+        return int(target) if int(target) < self.number else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -420,7 +420,7 @@ _ROOM = 36
 """For names of gates, in a terminal of 90 columns."""
 
 
-def plan_text(
+def plan_text(  # noqa: PLR0913 - one parameter a part of it
     plan: Plan,
     places: Mapping[str, Place],
     *,
@@ -429,25 +429,27 @@ def plan_text(
     costs: "Costs | None" = None,
     prospects: Mapping[str, str] | None = None,
     refreshed: bool = True,
+    wide: bool = False,
 ) -> str:
     """Return the plan with every reason and, by `places`, where its field is.
 
-    ``prospects`` has what making an artefact means here, by address.
+    ``prospects`` has what making an artefact means here, by address; a ``wide`` plan
+    names every gate.
     """
-    seen = (places, prospects or {}, refreshed)
+    seen = (places, prospects or {}, refreshed, None if wide else _ROOM)
     lines = map(printable, _lines(plan, seen, fit, costs, steps=steps))
     return "\n".join(lines) + "\n"
 
 
 def _lines(
     plan: Plan,
-    seen: tuple[Mapping[str, Place], Mapping[str, str], bool],
+    seen: tuple[Mapping[str, Place], Mapping[str, str], bool, int | None],
     fit: Fit | None,
     costs: "Costs | None",
     *,
     steps: bool,
 ) -> Iterator[str]:
-    places, prospects, refreshed = seen
+    places, prospects, refreshed, room = seen
     yield f"{plan.stack} on {plan.engine} · plan {plan.id} · state serial {plan.serial}"
     yield ""
     found = [leftovers(plan), (f"drift    {line}" for line in drifted(plan))]
@@ -464,7 +466,7 @@ def _lines(
         if prospect := prospects.get(change.address):
             yield f"      {prospect}"
         yield from _reasons(change, places)
-    if gates := gates_line(plan, room=_ROOM):
+    if gates := gates_line(plan, room=room):
         yield f"  ◌ gates    {gates}"
     if fit is not None:
         yield f"  ≤ fits     {fit_line(fit)}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from deployer import __version__, version_line
+from deployer import version_line
 from tests.cli.project import COMMAND, STACK, Project
 
 DEMO = "stacks/demo.yaml"
@@ -65,10 +65,10 @@ def locked(paper: Project) -> Project:
 
 
 def test_the_version_imports_no_other_command(paper: Project) -> None:
-    assert paper.run("version").out == f"{version_line()}\n"
+    assert paper.run("--version").out == f"{version_line()}\n"
     seen = watched(paper, "--version")
     assert (seen.code, seen.imported & (MODEL | SLOW)) == (0, set())
-    assert seen.out == f"deployer, version {__version__}\n"
+    assert seen.out == f"{version_line()}\n"
 
 
 @pytest.mark.parametrize("call", ["--help", "-h"])
@@ -107,7 +107,7 @@ def test_the_second_plan_needs_no_model(locked: Project) -> None:
     assert (second.code, second.started, second.asked) == (0, [], [])
 
 
-@pytest.mark.parametrize("call", ["plan --engine local", "validate", "status"])
+@pytest.mark.parametrize("call", ["plan --engine local", "status"])
 def test_no_command_that_reads_imports_what_is_slow(locked: Project, call: str) -> None:
     locked.run("plan", DEMO)
     seen = watched(locked, f"{call} {DEMO}")
@@ -122,9 +122,8 @@ def test_neither_does_one_that_reads_everything(locked: Project, call: str) -> N
     assert seen.imported & SLOW == set()
 
 
-@pytest.mark.parametrize("call", ["plan", "validate"])
-def test_no_cache_reads_everything_anew(locked: Project, call: str) -> None:
-    first, second = (watched(locked, f"{call} {DEMO} --no-cache") for _ in range(2))
+def test_no_cache_reads_everything_again(locked: Project) -> None:
+    first, second = (watched(locked, f"plan {DEMO} --no-cache") for _ in range(2))
     assert first.out == second.out
     assert {"pydantic", "yaml"} <= second.imported
 
@@ -133,7 +132,8 @@ def test_the_options_of_a_plan_are_no_part_of_what_is_kept(locked: Project) -> N
     plain = locked.run("plan", DEMO).out
     assert locked.run("plan", DEMO).out == plain
     assert locked.run("plan", DEMO, "--json").lines()[0]["type"] == "version"
-    assert locked.run("plan", DEMO, "--steps").out.startswith(plain)
+    plan, _, _ = plain.partition("note: ")
+    assert locked.run("plan", DEMO, "--steps").out.startswith(plan)
     assert locked.run("plan", DEMO, "--detailed-exitcode").code == 2
     assert locked.run("plan", DEMO).out == plain
 
@@ -144,7 +144,7 @@ def test_an_edit_is_seen_at_once(locked: Project) -> None:
     edited = locked.run("plan", DEMO, "--steps").out
     after = locked.run("plan", DEMO).out
     assert before[0] == before[1] != after
-    assert edited.startswith(after)
+    assert edited.startswith(after.partition("note: ")[0])
 
 
 def test_a_stack_that_comes_into_a_folder_is_seen_at_once(locked: Project) -> None:

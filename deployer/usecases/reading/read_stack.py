@@ -117,7 +117,7 @@ def look_at_all(
     from deployer.llama import description  # noqa: PLC0415 - not for a known stack
 
     stack, folder = loaded.stack, stack_file.parent
-    if around is None or stack.llama_cpp.source == "path":
+    if around is None or "path" in stack.llama_cpp.sources:
         return None
     paths = (
         *map(str, (*loaded.sources, lock_file.lock_path(stack_file))),
@@ -223,17 +223,15 @@ class Read:
 
 
 def read(
-    stack_file: Path,
-    settings: Settings,
-    options: Options,
-    watch: Watch | None = None,
+    stack_file: Path, settings: Settings, options: Options, watch: Watch | None = None
 ) -> Read:
     """Everything a plan needs of the files; see `deployer.usecases.plan.prepare`."""
+    allowed = settings.allowed(stack_file)
     # What leads out is refused below, and not opened.
-    out = project_root.leads_out(stack_file, settings.allowed)
+    out = project_root.leads_out(stack_file, allowed)
     seen = None if out else look_around(stack_file)
     loaded = load(
-        stack_file, engine=options.engine, allowed=settings.allowed, further=refusals_of
+        stack_file, engine=options.engine, allowed=allowed, further=refusals_of
     )
     stack = loaded.stack
     able = abilities_of(stack.engine, settings.environment, settings.home)
@@ -247,8 +245,8 @@ def read(
         raise _stale(stack_file, locked, facts.inputs, facts)
     takes = _described(loaded, stack_file, settings, facts, watch or unwatched)
     notices = refuse(loaded, takes, further)
-    asked = _digests(gate_files(stack, stack_file, settings))
-    graph = judged_by(expand(stack, facts, abilities, takes.spellings), asked)
+    graph = expand(stack, facts, abilities, takes.spellings)
+    graph = judged_by(graph, _digests(gate_files(stack, stack_file, settings)))
     known = weighed(loaded, stack_file, settings, facts, graph)
     refuse_model(known)
     prepared = Prepared(
@@ -420,7 +418,7 @@ def _described(
 def _recipe_problems(loaded: Loaded, build: int | None) -> Iterator[Diagnostic]:
     """Yield what the recipe of a build from source refuses."""
     wanted = loaded.stack.llama_cpp
-    if wanted.package or wanted.binary or wanted.source == "release":
+    if not wanted.may_be_built:
         return
     from deployer.llama.build.recipe import Target, refusals  # noqa: PLC0415 - for sources
 
@@ -515,7 +513,7 @@ def gate_files(
     return {
         field: file
         for field, file in found.items()
-        if _is_file(file, root, settings.allowed)
+        if _is_file(file, root, settings.allowed(stack_file))
     }
 
 
@@ -538,7 +536,7 @@ def _refuse_beside(stack: Stack, stack_file: Path, settings: Settings) -> None:
     parts = [takewhile(Path.exists, paths.named_parts(folder / it)) for it in models]
     beside = () if program is None else paths.libraries_of(folder / program)
     for file in (*chain(*parts), *beside):
-        if not project_root.may_read(file, root, settings.allowed):
+        if not project_root.may_read(file, root, settings.allowed(stack_file)):
             raise UsageError(
                 f"`{file}` is outside the project of the stack",
                 hint=project_root.how_to_allow(file),
@@ -567,7 +565,7 @@ def _kept(stack: Stack, locked: Facts | None, inputs: Flat) -> dict[str, Pin]:
 def _here(stack: Stack) -> set[str]:
     """The roles of what lies on this machine, and so is looked at each time."""
     found = {role for role, it in stack.model.sources.items() if it.path is not None}
-    if stack.llama_cpp.binary is not None or stack.llama_cpp.source == "path":
+    if stack.llama_cpp.binary is not None or "path" in stack.llama_cpp.sources:
         found.add(Kind.BUILD.value)
     return found
 
