@@ -116,7 +116,9 @@ def _options(command: click.Command) -> Iterator[str]:
         if "--help" in option.opts:
             continue
         names, text = (re.sub(r"\s+", " ", part).strip() for part in record)
-        yield _row(f"`{names}`", text)
+        # A bar in code ends a cell on the site, and a backslash before it is shown.
+        choices = names.replace("|", ", ")
+        yield _row(f"`{choices}`", text)
 
 
 def _row(names: str, text: str) -> str:
