@@ -133,10 +133,9 @@ class Rollout:
             "rate": rate,
             "gpu": list(server.machine.gpus),
         }
-        if server.front.secret is None:
-            return outputs
-        secret = server.front.secret
-        return {**outputs, "secret": secret.name, "api_key_env": secret.variable}
+        if secrets := {it.variable: it.name for it in server.front.secrets}:
+            outputs["secrets"] = dict(secrets)
+        return outputs
 
     def promote(self, record: Record, before: Record | None) -> Flat:
         """Deploy the proven files as what clients know; returns where it answers.
