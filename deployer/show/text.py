@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, assert_never
 from deployer.diagnostics import Place
 from deployer.planning.plan import Action, Cause, Change, Fit, Parts, Plan, Reason
 from deployer.planning.resources import MODEL_ROLE, Kind, Node
-from deployer.planning.state import IN_DOUBT
+from deployer.planning.state import IN_DOUBT, starts_of
 from deployer.stack.fields.values import Flat, JsonValue, http_address, show_bytes
 
 if TYPE_CHECKING:
@@ -133,7 +133,15 @@ def costs_line(found: "Costs") -> str:
     once = f"about {price(found.apply)}" if found.apply else "nothing"
     awake = f"{found.always} times " if found.always > 1 else ""
     when = "always" if found.always else "while"
-    return f"{once} for this apply · about {awake}{price(found.awake)}/h {when} awake"
+    stored = f" · up to {price(found.storage)}/month stored" if found.stored else ""
+    spent = f"about {awake}{price(found.awake)}/h {when} awake"
+    return f"{once} for this apply · {spent}{stored}"
+
+
+def starts_line(plan: Plan) -> str:
+    """Return what starts of the live server took; empty where none was measured."""
+    server = plan.change(Kind.SERVER)
+    return starts_of(None if server is None else server.before)
 
 
 def leftovers(plan: Plan) -> Iterator[str]:
@@ -470,6 +478,8 @@ def _lines(
         yield f"  ≤ fits     {fit_line(fit)}"
     if costs is not None and not plan.is_empty:
         yield f"  $ costs    {costs_line(costs)}"
+    if starts := starts_line(plan):
+        yield f"  ↻ starts   {starts}"
     yield ""
     yield counts(plan, refreshed=refreshed)
     if steps and not plan.is_empty:

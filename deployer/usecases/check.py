@@ -23,7 +23,7 @@ from deployer.gates.harness.runner import (
 from deployer.planning.events import AtWork, Event, Judged, Say, Verdict
 from deployer.planning.plan import GATES_PREFIX, gates_of
 from deployer.planning.resources import Kind
-from deployer.planning.state import Record
+from deployer.planning.state import FAILED_RESTORES, UNUSED, Record
 from deployer.show.client_configs import Live
 from deployer.stack.fields.gate_options import Gate, Gates
 from deployer.stack.fields.values import Flat, JsonValue
@@ -51,9 +51,12 @@ def restorable(
     """
     if Kind.SNAPSHOT not in record.needs:
         why = "this server was started without a snapshot"
+        if UNUSED in record.outputs:
+            why = f"its snapshot is not used: {record.outputs[UNUSED]}"
         yield replace(target, why_no_snapshot=why)
         return
     copies: list[Record] = []
+    staged = [record.outputs.get(FAILED_RESTORES)] if candidate else []
 
     def bring_back(idle: float) -> Comeback:
         if candidate:
@@ -64,7 +67,9 @@ def restorable(
         there = engine.endpoint(found.record, candidate=candidate)
         told = (found.really, found.seconds, found.detail)
         where = (there.url, there.source_address)
-        return Comeback(*told, *where, captured=found.captured, failed=found.failed)
+        before = staged.pop() if staged else None
+        failed = found.failed + (before if isinstance(before, int) else 0)
+        return Comeback(*told, *where, captured=found.captured, failed=failed)
 
     try:
         yield replace(target, bring_back=bring_back)

@@ -20,7 +20,7 @@ from deployer.planning.plan import (
     rolled_back,
 )
 from deployer.planning.resources import Graph, Kind, Node
-from deployer.planning.state import Record, State, node_of
+from deployer.planning.state import Record, State, decided, moved, node_of
 from deployer.usecases.context.hosts import elsewhere, placed, reconciled
 from deployer.usecases.context.settings import Options, Pending, Settings
 from deployer.usecases.reading.prepared import Cache, Prepared
@@ -76,6 +76,8 @@ def plan(
         verify_artefacts(prepared.graph, settings, watch)
     read = _new_state if options.without_state else partial(state_of, settings)
     state = read(stack_file, prepared)
+    state, left = moved(state, options.workspace)
+    prepared = replace(prepared, graph=decided(prepared.graph, state))
     drift: tuple[Drift, ...] = ()
     seen: tuple[str, ...]
     refreshed = False
@@ -90,6 +92,13 @@ def plan(
     made = make_plan(prepared.graph, state, drift=drift)
     made = replace(made, rolled_back=rolled_back(prepared.graph, state))
     notes = (*prepared.notes, *build_notes(made.change(Kind.BUILD)), *seen)
+    if left:
+        move = (
+            f"`{prepared.name}` moves from workspace `{left}` to `{options.workspace}`:"
+            f" what runs in `{left}` is left there, serves on and is billed until it is"
+            f" stopped with a token of `{left}` (`modal app stop {prepared.name}`)"
+        )
+        notes = (*notes, move)
     unseen = options.without_state
     return Planned(made, prepared, state, facts, notes, unseen, refreshed)
 

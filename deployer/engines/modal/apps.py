@@ -15,6 +15,9 @@ from deployer.runtime.warmup import Request
 VOLUME: Final = "deployer-store"
 """The Volume with builds and weights; stacks of one environment share it, since what
 lies there is named by its content."""
+CACHE: Final = "deployer-ccache"
+"""The Volume with compiled objects, which no server mounts."""
+CACHE_MOUNT: Final = "/ccache"
 MOUNT: Final = "/store"
 """Where the Volume is seen in containers."""
 EVERYWHERE: Final = "0.0.0.0"  # noqa: S104 - every address of a container

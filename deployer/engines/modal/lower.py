@@ -36,6 +36,7 @@ from deployer.planning.costs import (
 from deployer.planning.facts import Pin
 from deployer.planning.graph import VARIABLES
 from deployer.planning.resources import MODEL_ROLE, Graph, Kind, Node
+from deployer.planning.state import WITHOUT
 from deployer.runtime.warmup import Request
 from deployer.stack.fields.values import Flat, JsonValue, seconds
 from deployer.stack.files import named_in, nested
@@ -296,7 +297,9 @@ def lower_server(
         weights_key=str(weights["key"]),
         keys_beside={role: str(it["key"]) for role, it in _beside(needs).items()},
         key=node.key,
-        run_key=node.key if captured is None else str(captured["key"]),
+        run_key=str(node.spec.get(WITHOUT) or node.key)
+        if captured is None
+        else str(captured["key"]),
         captures=node.kind is Kind.SNAPSHOT or captured is not None,
         machine=_machine(fields, build, size_of(needs)),
         front=_front(fields),

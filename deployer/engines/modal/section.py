@@ -101,6 +101,11 @@ def notes(stack: "Stack") -> Iterator[str]:
             " try again until one is; `web_server` lets them wait"
         )
     yield from _crowding(stack)
+    if len(_types(stack)) > 1 and stack.snapshot and stack.snapshot.enabled:
+        yield (
+            f"`gpu` names {len(_types(stack))} types and a snapshot is of one: the"
+            " candidate is primed and proven on the types that Modal gives it"
+        )
     cuda = stack.llama_cpp.cuda
     if cuda and _version(cuda) > DRIVER and not _MAYBE_B300.intersection(_types(stack)):
         yield (

@@ -202,6 +202,9 @@ class Faults:
     """How many containers lose their processes when they are restored."""
     restore_failure: float = 0.0
     """Chance that a restore fails (modal-client#4132: about 60 %)."""
+    capture_failure: float = 0.0
+    """Chance that a container crashes as it goes on from the snapshot it just took: it
+    is restored from it as any other is ("Snapshot created. Restoring …")."""
     restore_kind: str = "139"
     """How: `139`, `222`, `never` ready, `garbled` answers, or `any` of them."""
     start_seconds: float = 0.05

@@ -293,6 +293,8 @@ class Pools:
             await cloud.log(function_id, container.task_id, CREATING)
             await first_of(container.parked, container.ended)
             await self._resume(container, CREATED)
+            if cloud.chance.random() < cloud.faults.capture_failure:
+                return await self._crashed_restore(container)
         else:
             del self.containers[container.task_id]
             container.task_id = cloud.new("ta")  # a restored copy is another container
@@ -314,6 +316,7 @@ class Pools:
         container.signal(signal.SIGKILL)
         await first_of(container.ended, within=_GRACE_SECONDS)
         await self._cloud.log(container.function_id, container.task_id, CRASHED)
+        self._pool(container.function_id).failures += 1
         return container
 
     async def _simulate(self, function_id: str) -> Container:
