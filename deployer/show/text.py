@@ -472,14 +472,7 @@ def _lines(
         if prospect := prospects.get(change.address):
             yield f"      {prospect}"
         yield from _reasons(change, places)
-    if gates := gates_line(plan, room=_ROOM):
-        yield f"  ◌ gates    {gates}"
-    if fit is not None:
-        yield f"  ≤ fits     {fit_line(fit)}"
-    if costs is not None and not plan.is_empty:
-        yield f"  $ costs    {costs_line(costs)}"
-    if starts := starts_line(plan):
-        yield f"  ↻ starts   {starts}"
+    yield from _below(plan, fit, costs)
     yield ""
     yield counts(plan, refreshed=refreshed)
     if steps and not plan.is_empty:
@@ -488,6 +481,17 @@ def _lines(
         yield from ("", "Steps:")
         for number, step in enumerate(steps_of(plan), start=1):
             yield f"  {number}. {step_text(step)}"
+
+
+def _below(plan: Plan, fit: Fit | None, costs: "Costs | None") -> Iterator[str]:
+    if gates := gates_line(plan, room=_ROOM):
+        yield f"  ◌ gates    {gates}"
+    if fit is not None:
+        yield f"  ≤ fits     {fit_line(fit)}"
+    if costs is not None and not plan.is_empty:
+        yield f"  $ costs    {costs_line(costs)}"
+    if starts := starts_line(plan):
+        yield f"  ↻ starts   {starts}"
 
 
 def _reasons(change: Change, places: Mapping[str, Place]) -> Iterator[str]:

@@ -50,10 +50,7 @@ def restorable(
     is restored beside it, and retired in the end.
     """
     if Kind.SNAPSHOT not in record.needs:
-        why = "this server was started without a snapshot"
-        if UNUSED in record.outputs:
-            why = f"its snapshot is not used: {record.outputs[UNUSED]}"
-        yield replace(target, why_no_snapshot=why)
+        yield replace(target, why_no_snapshot=_why_no_snapshot(record))
         return
     copies: list[Record] = []
     staged = [record.outputs.get(FAILED_RESTORES)] if candidate else []
@@ -76,6 +73,12 @@ def restorable(
     finally:
         for copy in copies:
             engine.retire(copy, say)
+
+
+def _why_no_snapshot(record: Record) -> str:
+    if (why := record.outputs.get(UNUSED)) is not None:
+        return f"its snapshot is not used: {why}"
+    return "this server was started without a snapshot"
 
 
 _CUSTOM: Final = "custom"

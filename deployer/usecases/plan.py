@@ -91,16 +91,18 @@ def plan(
         )
     made = make_plan(prepared.graph, state, drift=drift)
     made = replace(made, rolled_back=rolled_back(prepared.graph, state))
-    notes = (*prepared.notes, *build_notes(made.change(Kind.BUILD)), *seen)
-    if left:
-        move = (
-            f"`{prepared.name}` moves from workspace `{left}` to `{options.workspace}`:"
-            f" what runs in `{left}` is left there, serves on and is billed until it is"
-            f" stopped with a token of `{left}` (`modal app stop {prepared.name}`)"
-        )
-        notes = (*notes, move)
+    move = () if not left else (_move_note(prepared.name, left, options.workspace),)
+    notes = (*prepared.notes, *build_notes(made.change(Kind.BUILD)), *seen, *move)
     unseen = options.without_state
     return Planned(made, prepared, state, facts, notes, unseen, refreshed)
+
+
+def _move_note(name: str, left: str, workspace: str) -> str:
+    return (
+        f"`{name}` moves from workspace `{left}` to `{workspace}`: what runs in `{left}`"
+        " is left there, serves on and is billed until it is stopped with a token of"
+        f" `{left}` (`modal app stop {name}`)"
+    )
 
 
 def _observed(

@@ -53,6 +53,7 @@ def validate(
     from deployer.llama.known.advisories import advisories_of  # noqa: PLC0415 - as below
     from deployer.stack.load import load  # noqa: PLC0415 - the model is slow to import
     from deployer.usecases.reading.read_stack import (  # noqa: PLC0415 - as above
+        image_notes,
         refusals_of,
         refuse,
         stated_options,
@@ -72,7 +73,8 @@ def validate(
     stack = loaded.stack
     host, port = stack.of_engine("host"), stack.of_engine("port")
     listens = "" if port is None else f"{host}:{port}"
-    return Valid((*loaded.notes, *known_offline(loaded, stack_file)), notices, listens)
+    more = (*image_notes(stack, locked), *known_offline(loaded, stack_file))
+    return Valid((*loaded.notes, *more), notices, listens)
 
 
 def rendered(

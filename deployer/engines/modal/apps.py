@@ -46,6 +46,8 @@ KEY_TAG: Final = "deployer-server"
 """Tag of an app that names the key of the server in it."""
 KEY_LETTERS: Final = 16
 """Letters of a key in a tag."""
+REGISTRY_KEY: Final = "REGISTRY_PASSWORD"
+"""Variable in the secret for a registry."""
 HUB_TOKEN: Final = "HF_TOKEN"  # noqa: S105 - a name
 """Variable in the secret for the hub."""
 
@@ -238,6 +240,8 @@ class Machine:
     """The container that serves."""
 
     image: str
+    registry_secret: str | None
+    """Modal secret for the registry of the image."""
     gpus: tuple[str, ...]
     """In order of preference."""
     cpu: float

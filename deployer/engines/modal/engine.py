@@ -26,6 +26,7 @@ from deployer.engines.modal.lower import (
     hub_secret_of,
     lower_builder,
     outputs_of,
+    registry_secret_of,
     scaling_of,
     secret_of,
 )
@@ -339,6 +340,8 @@ class ModalEngine:
                 account.require_secret(secret.name, secret.variable)
             if (hub := hub_secret_of(node.fields)) is not None:
                 account.require_secret(hub, apps.HUB_TOKEN)
+            if (registry := registry_secret_of(node.fields)) is not None:
+                account.require_secret(registry, apps.REGISTRY_KEY)
 
     def stage(self, node: Node, needs: Mapping[str, Flat], say: Say) -> Flat:
         """See `Engine.stage`.

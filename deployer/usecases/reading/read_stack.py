@@ -16,14 +16,22 @@ from typing import TYPE_CHECKING
 from deployer.artefacts import lock_file
 from deployer.artefacts.sources.files import DigestCache, content_digest, sha256_of
 from deployer.diagnostics import UNCERTAIN, Diagnostic, Place, Severity, placed
-from deployer.engines.place import abilities_of, machine_inputs, narrowed
+from deployer.engines.place import abilities_of, images_of, machine_inputs, narrowed
 from deployer.engines.registry import ENGINES, Abilities
 from deployer.errors import StackError, UsageError
 from deployer.llama.catalogue import TABLE, Catalogue, catalogue, problems_of
 from deployer.llama.known.advisories import Advisory, advisories_of, exposures_of
 from deployer.llama.known.traps import traps_of
 from deployer.planning.argv import words_by_field
-from deployer.planning.facts import DESCRIPTION, HEADER, UPSTREAM, Facts, Pin
+from deployer.planning.facts import (
+    DESCRIPTION,
+    HEADER,
+    IMAGES,
+    UPSTREAM,
+    Facts,
+    Pin,
+    pinned_images,
+)
 from deployer.planning.graph import (
     architectures_of,
     build_number,
@@ -256,7 +264,11 @@ def read(
         stack.engine,
         graph,
         loaded.places,
-        (*_notes(loaded, settings, abilities), *known.notes),
+        (
+            *_notes(loaded, settings, abilities),
+            *image_notes(stack, facts),
+            *known.notes,
+        ),
         known.size.fits[0] if known.size else None,
         notices,
         look_at_all(seen, loaded, stack_file, settings, facts, graph),
@@ -412,11 +424,15 @@ def resolved(
     locked: Facts | None,
     watch: Watch,
     options: Options = _ASKING,
+    *,
+    asks_registries: bool = False,
 ) -> Facts:
     """The facts of a stack: from the lock file where it fits, else from the sources.
 
-    Raises UsageError where sources would have to be asked and the ``options`` are not
-    to, and where the lock file pins what the stack does not ask for.
+    Registries are asked for the images of a build that is not locked, and of every
+    build where ``asks_registries`` says so.  Raises UsageError where sources would have
+    to be asked and the ``options`` are not to, and where the lock file pins what the
+    stack does not ask for.
     """
     stack = loaded.stack
     _refuse_beside(stack, stack_file, settings)
@@ -428,7 +444,10 @@ def resolved(
         lock_file.refuse_other(lock_file.lock_path(stack_file), stack, role, pin)
     roles = [Kind.BUILD.value, *stack.model.sources]
     if all(role in kept for role in roles):
-        return Facts.of(kept, inputs)
+        asks = asks_registries and not options.locked
+        return with_images(
+            stack, Facts.of(kept, inputs), settings.environment, asks=asks
+        )
     here = _here(stack)
     if options.locked and not all(role in kept or role in here for role in roles):
         raise _stale(stack_file, locked, inputs)
@@ -444,7 +463,50 @@ def resolved(
         cached=options.cached,
     )
     with refused_models(loaded):
-        return resolver.facts(stack, inputs, kept)
+        facts = resolver.facts(stack, inputs, kept)
+    asks = asks_registries or Kind.BUILD not in kept
+    asks = asks and not options.locked
+    return with_images(stack, facts, settings.environment, asks=asks)
+
+
+def with_images(
+    stack: Stack, facts: Facts, environment: Mapping[str, str], *, asks: bool
+) -> Facts:
+    """The facts with the images of containers as far as their digests are known.
+
+    What the lock file pins is kept where it is what the stack asks for.
+    """
+    before, wanted = pinned_images(facts.build), images_of(stack)
+    if not wanted:
+        return facts
+    known = {
+        role: pinned
+        for role, image in wanted.items()
+        if (pinned := before.get(role, "")).partition("@")[0] == image.partition("@")[0]
+        and pinned.endswith(image.partition("@")[2])
+    }
+    missing = {role: image for role, image in wanted.items() if role not in known}
+    # Another image than the one that was pinned is a change like that of a tag.
+    if missing and (asks or before.keys() & missing.keys()):
+        from deployer.usecases.reading.resolve import pinned_image  # noqa: PLC0415 - knows every source
+
+        asked = {it: pinned_image(it, environment) for it in missing.values()}
+        known |= {role: it for role, image in missing.items() if (it := asked[image])}
+    if known == before:
+        return facts
+    about = {name: it for name, it in facts.build.about.items() if name != IMAGES}
+    about |= {IMAGES: dict(known)} if known else {}
+    return replace(facts, build=replace(facts.build, about=about))
+
+
+def image_notes(stack: Stack, facts: Facts | None) -> Iterator[str]:
+    """Yield the images that no digest is known of."""
+    pinned = {} if facts is None else pinned_images(facts.build)
+    wanted = images_of(stack)
+    loose = {it for role, it in wanted.items() if role not in pinned and "@" not in it}
+    if loose:
+        names = ", ".join(f"`{it}`" for it in sorted(loose))
+        yield f"not pinned: image {names}; `deployer lock` asks the registry"
 
 
 def _digests_of(
@@ -558,6 +620,8 @@ def _stale(
         )
         return UsageError(f"`{lock}` was made for another stack: {changes}", hint)
     pins = {} if facts is None else facts.by_role
+    if facts and pinned_images(facts.build) != pinned_images(locked.build):
+        return UsageError(f"`{lock}` pins other images than the stack names", hint)
     other = (role for role, pin in pins.items() if locked.by_role.get(role) != pin)
     role = next(other, Kind.WEIGHTS.value)
     which = "llama-server" if role == Kind.BUILD else role
