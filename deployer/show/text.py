@@ -133,7 +133,7 @@ def costs_line(found: "Costs") -> str:
     once = f"about {price(found.apply)}" if found.apply else "nothing"
     awake = f"{found.always} times " if found.always > 1 else ""
     when = "always" if found.always else "while"
-    stored = f" · up to {price(found.storage)}/month stored" if found.stored else ""
+    stored = f" · ≤ {price(found.storage)}/month stored" if found.stored else ""
     spent = f"about {awake}{price(found.awake)}/h {when} awake"
     return f"{once} for this apply · {spent}{stored}"
 

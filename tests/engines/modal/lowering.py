@@ -16,7 +16,7 @@ from deployer.planning.facts import Facts, Pin
 from deployer.planning.graph import expand
 from deployer.planning.resources import Graph, Kind, digest
 from deployer.stack.fields.model import Stack, Weights
-from deployer.stack.fields.values import JsonValue
+from deployer.stack.fields.values import Flat, JsonValue
 from deployer.stack.load import load
 from deployer.testing import stack as stack_of
 from deployer.usecases.reading.read_stack import patches_of
@@ -103,7 +103,7 @@ def graph_of(
     """The resources of a stack, with the images that its lock file pins, if any."""
     facts = facts_of(stack, patches)
     if images:
-        about = {**facts.build.about, "images": {**images}}
+        about: Flat = {**facts.build.about, "images": dict[str, JsonValue](images)}
         facts = replace(facts, build=replace(facts.build, about=about))
     return expand(stack, facts, ENGINES["modal"].abilities)
 
