@@ -45,7 +45,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "gguf": "artefacts errors planning stack system",
         "llama": "artefacts diagnostics errors planning runtime spelling stack system",
         "show": "diagnostics planning spelling stack",
-        "gates": "errors planning stack system",
+        "gates": "errors planning runtime stack system",
         "engines": "__init__ artefacts diagnostics errors llama planning runtime show"
         " spelling stack system",
         "testing": "engines errors planning stack state",
@@ -212,6 +212,7 @@ SPELLED: Mapping[str, set[object]] = {
         "llama_cpp.cmake",
         "llama_cpp.cuda",
         "llama_cpp.patches",
+        "llama_cpp.tag",
     },
     # where a live server is asked
     "engines/local/supervise/find.py": {"local.host", "local.port"},
@@ -376,7 +377,7 @@ def _longest(name: str, modules: Mapping[str, Path]) -> str:
 
 
 def test_the_house_does_not_grow() -> None:
-    assert len(OURS) <= MAX_MODULES
+    assert len(OURS) <= MAX_MODULES, "write beside what it is about, or join two"
     folders = Counter(path.parent for path in OURS if path.stem != "__init__")
     assert {it.name: n for it, n in folders.items() if n > MAX_IN_FOLDER} == {}
     names = {

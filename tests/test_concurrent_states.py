@@ -1,8 +1,10 @@
 """States of many stacks far away: asked for at once, each once."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import stamina
 
 from deployer.errors import StateError
 from deployer.usecases.context.settings import Settings
@@ -12,9 +14,12 @@ FAR = "s3://states/f?region=us-east-1&endpoint=http://127.0.0.1:9"
 
 
 @pytest.fixture(autouse=True)
-def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+def credentials(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A key, and retries that do not wait."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "of-the-tests")
+    with stamina.set_testing(True, attempts=10, cap=True):
+        yield
 
 
 def settings(tmp_path: Path, **variables: str) -> Settings:

@@ -20,6 +20,7 @@ from deployer.gates.harness.client import Target
 from deployer.gates.harness.runner import run_gates
 from deployer.planning.events import Outcome, Verdict
 from deployer.planning.state import Record
+from deployer.stack.fields.values import JsonValue
 from deployer.testing import FakeJudge
 from deployer.usecases.check import requests_of
 from tests.applying import SERVER, Desk, graph
@@ -34,6 +35,8 @@ GATES = (
     " models: {timeout: LIMIT}}\n"
 ).replace("LIMIT", LIMIT)
 GATED = LOCAL + GATES
+EXPECTS: dict[str, JsonValue] = {"model.alias": "tiny", "server.parallel": 4}
+"""What the stack states: so no time is lost in asking for the number of slots."""
 USAGE = {"usage": {"prompt_tokens": 9, "completion_tokens": 4, "total_tokens": 13}}
 FAULTS = (
     *("503", "silent", "empty", "half a stream", "a page"),
@@ -156,7 +159,7 @@ class RealJudge(FakeJudge):
         self, record: Record, gates: Sequence[str], *, candidate: bool
     ) -> tuple[Verdict, ...]:
         del candidate
-        target = Target(self._url, expects={"model.alias": "tiny"})
+        target = Target(self._url, expects=EXPECTS)
         requests = requests_of(gates, record.fields)
         self.verdicts = run_gates(requests, target, say=lambda _: None, jobs=4)
         return self.verdicts

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from deployer.errors import EngineError
 from deployer.planning.facts import Pin, flaw_of
@@ -26,6 +26,10 @@ class Endpoint:
     """Variable that holds the key; the key itself is never kept."""
     source_address: str | None = None
     """Local address to connect from, where that decides who answers."""
+
+
+STRANGE: Final = "strange"
+"""Condition, among the facts of a server, where another process has its address."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ for its section, the plan for its abilities.  A row names its parts as
 """
 
 from collections.abc import Mapping
-from dataclasses import field
 from importlib import import_module
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 
@@ -60,7 +60,7 @@ class EngineInfo(NamedTuple):
     """``Stack -> Iterator[Diagnostic]``: rules that a stack breaks on this engine."""
     notes: str = ""
     """``Stack -> Iterator[str]``: sentences worth knowing that are no problem."""
-    templates: Mapping[str, Template] = field(default_factory=dict)
+    templates: Mapping[str, Template] = MappingProxyType({})
     """By the name that `deployer init --template` takes."""
     capability: str = ""
     """``(Abilities, environment, home) -> Abilities``: what works on this machine."""
@@ -152,6 +152,15 @@ imports the model of a stack."""
 UNRECORDED = "local"
 """The engine that is asked about a stack without a state: a server that no state names
 can only be found on this machine."""
+
+
+def templates() -> Mapping[str, Template]:
+    """Return every template, by name."""
+    return {
+        name: template
+        for info in ENGINES.values()
+        for name, template in info.templates.items()
+    }
 
 
 def load(part: str) -> Any:  # noqa: ANN401 - EngineInfo says what each part is

@@ -147,6 +147,14 @@ def describe_help(help_text: str, build: int | None) -> Description:
     return Description(Origin.HELP, options, build=build)
 
 
+def other_build(name: str, stated: int, wanted: int) -> tuple[str, str]:
+    """Return the fault of a program that states another build, and the way out."""
+    return (
+        f"`{name}` is b{stated}, and the stack says b{wanted}",
+        f"name a llama-server of b{wanted}, or write `llama_cpp.tag: b{stated}`",
+    )
+
+
 def find(home: Path, pin: Pin) -> Description | None:
     """The description of a pinned build in the store; None where it has none.
 

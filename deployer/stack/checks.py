@@ -32,6 +32,7 @@ from deployer.stack.fields.model import (
     Model,
     Scaling,
     Stack,
+    Warmup,
     Weights,
 )
 from deployer.stack.fields.schema import OTHER_NAMES
@@ -345,6 +346,20 @@ def _snapshot(stack: Stack) -> Iterator[Diagnostic]:
     if pictured and stack.model.mmproj is None:
         what = "a warm-up sends an image, and the model has no projector"
         yield Diagnostic("snapshot.warmup", what, "add `model.mmproj`", needs="model")
+    for number, one in enumerate(snapshot.warmup or ()):
+        yield from _warmup(f"snapshot.warmup.{number}", one)
+
+
+def _warmup(path: str, request: Warmup) -> Iterator[Diagnostic]:
+    if request.prompt is None and request.file is None:
+        hint = "add `prompt: Hello`, or `file: prompts/agent.md`"
+        yield Diagnostic(path, "nothing says what to send", hint)
+    if request.role is not None and request.file is None:
+        what = "`role` is that of the message with `file`, and there is none"
+        yield Diagnostic(f"{path}.role", what, "add `file: prompts/agent.md`")
+    if request.tool is not None and request.tools is not None:
+        what = "`tool` and `tools` both say what to offer"
+        yield Diagnostic(f"{path}.tool", what, "keep `tools`")
 
 
 _OF_CHAT = (

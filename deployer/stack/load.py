@@ -36,6 +36,7 @@ from deployer.stack.yaml12 import (
     text_of,
     walk,
 )
+from deployer.system.files import read_regular
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +197,7 @@ def _trouble_with(path: Path, it: Named) -> tuple[str, str] | None:
         return None
     try:
         if path.is_file() or (mark.folder and path.is_dir()):
-            return None
+            return _wrong_content(path, it, mark)
         if path.is_dir():
             return f"`{shown(name)}` is a directory", "name the file in it"
     except OSError:
@@ -205,6 +206,15 @@ def _trouble_with(path: Path, it: Named) -> tuple[str, str] | None:
         return None
     what, hint = missing(path, name)
     return what, hint or "paths are relative to the stack"
+
+
+def _wrong_content(path: Path, it: Named, mark: File) -> tuple[str, str] | None:
+    if mark.content:
+        try:
+            load_part(mark.content)(read_regular(path))
+        except ValueError as error:
+            return f"`{shown(it.name)}`: {shown(str(error))}", ""
+    return None
 
 
 @dataclass(frozen=True, slots=True)

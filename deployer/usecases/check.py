@@ -294,8 +294,7 @@ def check(
 ) -> Checked:
     """Run gates against what is live: the named ones, or all that the stack lists."""
     found = deployed(stack_file, settings)
-    server = found.server
-    endpoint = found.engine.endpoint(server, candidate=False)
+    server, endpoint = found.server, found.answering()
     folder = stack_file.parent.absolute()
     fields = release_fields(found.state.live)
     target = replace(target_of(endpoint, settings.keys(folder), fields), folder=folder)
@@ -389,10 +388,9 @@ def chat_with(stack_file: Path, settings: Settings, chatting: Chatting) -> Opene
     """A conversation with the live release; raises UsageError where there is none."""
     live = live_of(stack_file, settings)
     found = deployed(stack_file, settings)
-    endpoint = found.engine.endpoint(found.server, candidate=False)
     folder = stack_file.parent.absolute()
     conversation = Conversation(
-        target_of(endpoint, settings.keys(folder), {}),
+        target_of(found.answering(), settings.keys(folder), {}),
         model=live.model,
         system=chatting.system,
         budget=chatting.budget,

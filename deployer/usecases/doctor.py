@@ -324,8 +324,7 @@ def server_program(
         hint = f"`{path} --version` reports it; the stack says {stack.llama_cpp.tag}"
         yield Diagnostic("machine", f"{what}, of an unknown build", hint, Severity.NOTE)
     elif build != wanted:
-        hint = f"name a binary of b{wanted}, or write `llama_cpp.tag: b{build}`"
-        what = f"{path} is b{build}, and the stack says b{wanted}"
+        what, hint = description.other_build(str(path), build, wanted)
         yield Diagnostic("machine", what, hint, Severity.ERROR)
     else:
         yield fine("machine", f"{what}, b{build}")

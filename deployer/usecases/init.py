@@ -1,19 +1,12 @@
 """`init`: the files a new project starts from."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 
-from deployer.engines.registry import ENGINES, Template
+from deployer.engines.registry import templates
 from deployer.errors import UsageError
 from deployer.system.files import contained, read_regular
-
-TEMPLATES: Mapping[str, Template] = {
-    name: template
-    for info in ENGINES.values()
-    for name, template in info.templates.items()
-}
-"""Every template, by name."""
 
 _IGNORED = (".deployer/", ".env")
 
@@ -25,8 +18,9 @@ def start_project(path: Path, template: str) -> Iterator[Path]:
     already, or the template is unknown, and StoreError where a link leads out of the
     project; nothing is overwritten.
     """
-    if template not in TEMPLATES:
-        known = "; ".join(f"`{name}`: {it.purpose}" for name, it in TEMPLATES.items())
+    there = templates()
+    if template not in there:
+        known = "; ".join(f"`{name}`: {it.purpose}" for name, it in there.items())
         raise UsageError(f"no template `{template}`", hint=known)
     if path.exists():
         raise UsageError(
@@ -34,12 +28,12 @@ def start_project(path: Path, template: str) -> Iterator[Path]:
         )
     schema = path.parent.parent / "schema" / "stack.schema.json"
     example, ignore = path.with_name(".env.example"), path.with_name(".gitignore")
-    named = TEMPLATES[template].beside
+    named = there[template].beside
     beside = path.with_name(Path(named).name) if named else None
     for file in (path, schema, example, ignore, *([beside] if beside else [])):
         contained(path.parent.parent, file)
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = _resource(TEMPLATES[template].file).replace("NAME", _name(path))
+    text = _resource(there[template].file).replace("NAME", _name(path))
     path.write_text(text, encoding="utf-8")
     yield path
     if beside is not None and not beside.exists():

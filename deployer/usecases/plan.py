@@ -100,8 +100,8 @@ def plan(
 def _move_note(name: str, left: str, workspace: str) -> str:
     return (
         f"`{name}` moves from workspace `{left}` to `{workspace}`: what runs in"
-        f" `{left}` is left there, serves on and is billed until it is stopped with a token of"
-        f" `{left}` (`modal app stop {name}`)"
+        f" `{left}` is left there, serves on and is billed until it is stopped with a"
+        f" token of `{left}` (`modal app stop {name}`)"
     )
 
 

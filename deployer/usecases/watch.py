@@ -13,6 +13,7 @@ from pathlib import Path
 
 from deployer.artefacts.json_files import FormError, decoded, parse
 from deployer.engines.contract import write_files
+from deployer.errors import EngineError
 from deployer.planning.events import Outcome, Verdict
 from deployer.show import monitor
 from deployer.show.monitor import RESTORE, WARM, Monitored
@@ -91,8 +92,7 @@ def monitored(stack_file: Path, settings: Settings) -> Monitored:
 
 def metrics(stack_file: Path, settings: Settings) -> dict[str, float]:
     """Return what the live server counts."""
-    found = deployed(stack_file, settings)
-    end = found.engine.endpoint(found.server, candidate=False)
+    end = deployed(stack_file, settings).answering()
     from deployer.gates.checks.performance import scrape  # noqa: PLC0415 - only here
 
     keys = settings.keys(stack_file.parent.absolute())
@@ -179,7 +179,10 @@ def _asked(stack_file: Path, settings: Settings, limit: float) -> Verdict:
     """One streamed answer of what is live; none is waited for beyond the limit."""
     options: Flat = {"gates.stream.ttft": limit}
     checking = Checking(gates=("stream",), options=options, process=False)
-    (verdict,) = check(stack_file, settings, checking, lambda _: None).verdicts
+    try:
+        (verdict,) = check(stack_file, settings, checking, lambda _: None).verdicts
+    except EngineError as error:
+        return Verdict("stream", Outcome.FAIL, error.message)
     return verdict
 
 

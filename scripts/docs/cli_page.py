@@ -2,12 +2,13 @@
 
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Final
 
 import click
 
-from deployer.cli.main import main
+from deployer.cli.main import GROUPS, main
 
 HEAD: Final = """\
 # Command line
@@ -36,9 +37,20 @@ Commands that read take `--json`; nothing asks a question without a terminal.
 """
 
 
-def page() -> str:
-    """The whole page, as it is committed."""
-    return "\n".join((HEAD.rstrip("\n"), *_commands())) + "\n"
+def pages() -> Mapping[str, Callable[[], str]]:
+    """Return the first page, and one for each command."""
+    names = (name for names in GROUPS.values() for name in names)
+    commands = {f"reference/cli/{name}.md": partial(_page, name) for name in names}
+    return {"reference/cli.md": _first, **commands}
+
+
+def nav() -> Iterator[str]:
+    """Yield the lines of the nav, in the groups of `deployer --help`."""
+    for group, names in GROUPS.items():
+        yield f"          - {group}:"
+        yield from (
+            f"              - {name}: reference/cli/{name}.md" for name in names
+        )
 
 
 def calls() -> Iterator[tuple[tuple[str, ...], click.Command]]:
@@ -53,15 +65,30 @@ def calls() -> Iterator[tuple[tuple[str, ...], click.Command]]:
             yield from (((name, below), c) for below, c in command.commands.items())
 
 
-def _commands() -> Iterator[str]:
+def _first() -> str:
+    lines = [HEAD.rstrip("\n")]
+    for group, names in GROUPS.items():
+        lines += ("", f"## {group}", "", "| Command | Does |", "|---|---|")
+        for name, (_, said) in names.items():
+            lines.append(_row(f"[{name}](cli/{name}.md)", said))
+    return "\n".join(lines) + "\n"
+
+
+def _page(name: str) -> str:
+    """Return the page of a command, and of those below it."""
+    lines: list[str] = []
     for words, command in calls():
-        yield from ("", f"{'#' * (len(words) + 1)} deployer {' '.join(words)}", "")
+        if words[0] != name:
+            continue
+        lines += [f"{'#' * len(words)} deployer {' '.join(words)}", ""]
+        if len(words) == 1:
+            lines += ["<!-- Written by `python -m scripts.docs.write`. -->", ""]
         text, example = _parts(command)
-        yield text
-        yield from ("", "```text", _usage(words, command), "```")
+        lines += [text, "", "```console", *example, "```"]
+        lines += ["", "```text", _usage(words, command), "```", ""]
         if options := list(_options(command)):
-            yield from ("", "| Option | Does |", "|---|---|", *options)
-        yield from ("", "```console", *example, "```")
+            lines += ["| Option | Does |", "|---|---|", *options, ""]
+    return "\n".join(lines)
 
 
 def _parts(command: click.Command) -> tuple[str, list[str]]:
@@ -89,9 +116,9 @@ def _options(command: click.Command) -> Iterator[str]:
         if "--help" in option.opts:
             continue
         names, text = (re.sub(r"\s+", " ", part).strip() for part in record)
-        yield _row(names, text)
+        yield _row(f"`{names}`", text)
 
 
 def _row(names: str, text: str) -> str:
-    cells = (f"`{names}`", text)
+    cells = (names, text)
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

@@ -135,6 +135,36 @@ def _pull_request() -> Iterator[Step]:
     yield does("CI job", "a failed gate: exit 6, the old release serves")
 
 
+def _effects() -> Iterator[Step]:
+    yield says("changed line", "build", "llama_cpp.*")
+    yield says("changed line", "weights", "model.*")
+    yield says("changed line", "snapshot", "server.*, gpu, snapshot.*")
+    yield says("changed line", "server", "auth.*, local.*, modal.*")
+    yield says("changed line", "gates", "gates.*: asked on what is live")
+    yield does("snapshot", "what stands to the right of it is made again")
+
+
+def _modal() -> Iterator[Step]:
+    yield says("deployer", "builder", "build and fetch, side by side")
+    yield says("builder", "Volume", "folders named by content")
+    yield says("deployer", "candidate", "deploys the twin app")
+    yield says("Volume", "candidate", "starts, warms up, is captured")
+    yield says("deployer", "candidate", "gates; to zero, and restored")
+    yield says("deployer", "production", "the same files, rolling")
+    yield says("production", "deployer", "ready, by a line of its log")
+    yield does("candidate", "stopped")
+
+
+def _trust() -> Iterator[Step]:
+    yield says("stranger", "pull request", "writes any file")
+    yield says("pull request", "CI: plan", "is read as data")
+    yield does("CI: plan", "starts nothing, reads nothing outside")
+    yield says("CI: plan", "pull request", "the plan, as a comment")
+    yield says("reviewer", "pull request", "approves and merges")
+    yield says("pull request", "apply", "runs what the stack says")
+    yield does("apply", "applying is trusting")
+
+
 DIAGRAMS: Final[Mapping[str, Callable[[], str]]] = {
     "diagrams/promotion.svg": partial(
         svg,
@@ -159,6 +189,24 @@ DIAGRAMS: Final[Mapping[str, Callable[[], str]]] = {
         "From a pull request to a release",
         ("developer", "reviewer", "pull request", "CI job", "release"),
         tuple(_pull_request()),
+    ),
+    "diagrams/effects.svg": partial(
+        svg,
+        "What a changed line makes again",
+        ("changed line", "build", "weights", "snapshot", "server", "gates"),
+        tuple(_effects()),
+    ),
+    "diagrams/modal.svg": partial(
+        svg,
+        "From a stack to a server on Modal",
+        ("deployer", "builder", "Volume", "candidate", "production"),
+        tuple(_modal()),
+    ),
+    "diagrams/trust.svg": partial(
+        svg,
+        "What a pull request can do",
+        ("stranger", "reviewer", "pull request", "CI: plan", "apply"),
+        tuple(_trust()),
     ),
 }
 """Every diagram, by name below `docs/`."""

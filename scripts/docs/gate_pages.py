@@ -1,21 +1,20 @@
-"""The parts of pages that list gates, from their classes: heads, tables, the nav."""
+"""The parts of pages that list gates, from their classes: heads, options, tables."""
 
-import re
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Final
 
 from deployer.gates import GATES
 from deployer.gates.harness.gate import Subject, gate_class
 from deployer.stack.fields.gate_options import Gates
+from deployer.stack.fields.reference import entries
 from deployer.stack.fields.schema import schema_of
+from scripts.docs.parts import ROOT, field, marked
 
-ROOT: Final = Path(__file__).parents[2]
-BEGIN, END = "gates: begin", "gates: end"
-"""Marks around a part that is written here, as a comment of the file."""
 COMMON: Final = ("advisory", "timeout")
 """Options of every gate, which pages list once."""
+_OF_ALL: Final = "[those of every gate](../reference/stack/gates.md)"
 _FIRST: Final = "\n## What it proves\n"
+_OPTIONS: Final = "\n## Options\n"
 _EMPTY: Final = f"{_FIRST}\n## What it costs\n\n## When it fails\n"
 
 
@@ -24,9 +23,8 @@ def pages() -> Mapping[str, Callable[[], str]]:
     found = {f"gates/{gate}.md": _page(gate) for gate in GATES}
     return {
         **found,
-        "gates/README.md": _part("docs/gates/README.md", _table),
-        "../README.md": _part("README.md", _list),
-        "../mkdocs.yml": _part("mkdocs.yml", _nav),
+        "gates/README.md": marked("docs/gates/README.md", {"gates": _table}),
+        "../README.md": marked("README.md", {"gates": _list}),
     }
 
 
@@ -49,7 +47,8 @@ def _page(gate: str) -> Callable[[], str]:
     def page() -> str:
         file = ROOT / "docs" / "gates" / f"{gate}.md"
         text = file.read_text(encoding="utf-8") if file.exists() else _EMPTY
-        return "\n".join((*_head(gate), text[text.index(_FIRST) :]))
+        own = text[text.index(_FIRST) :].partition(_OPTIONS)[0].rstrip("\n")
+        return "\n".join((*_head(gate), own, *_options(gate)))
 
     return page
 
@@ -57,34 +56,24 @@ def _page(gate: str) -> Callable[[], str]:
 def _head(gate: str) -> Iterator[str]:
     """Yield the lines above the first heading."""
     yield from (f"# {gate}", "")
-    yield "<!-- Down to the next heading written by `python -m scripts.docs.write`. -->"
+    yield "<!-- Written by `python -m scripts.docs.write`, but for what it proves,"
+    yield "costs, and when it fails. -->"
     yield from ("", sentence(gate), facts(gate))
-    properties = schema_of()["$defs"][_section(gate)]["properties"]
-    path = f"gates{gate}NAME".lower() if gate == "custom" else f"gates{gate}"
-    if options := [name for name in properties if name not in COMMON]:
-        links = (
-            f"[`{one}`](../reference/stack.md#{path.lower()}{one})" for one in options
-        )
-        yield f"Options: {', '.join(links)}."
 
 
-def _section(gate: str) -> str:
-    field = schema_of()["$defs"][Gates.__name__]["properties"][gate]
-    reference: str = field.get("additionalProperties", field)["$ref"]
-    return reference.rpartition("/")[2]
-
-
-def _part(name: str, lines: Callable[[], Iterator[str]]) -> Callable[[], str]:
-    def page() -> str:
-        text = (ROOT / name).read_text(encoding="utf-8")
-        pattern = rf"(?s)(?<={BEGIN})([^\n]*\n).*?\n([^\n]*{END})"
-        made = "\n".join(lines())
-        done, count = re.subn(pattern, lambda m: f"{m[1]}{made}\n{m[2]}", text)
-        if count != 1:
-            raise ValueError(f"{name} has no part between `{BEGIN}` and `{END}`")
-        return done
-
-    return page
+def _options(gate: str) -> Iterator[str]:
+    """Yield the options that the gate has beside those of every gate."""
+    own = [
+        entry
+        for entry in entries()
+        if (entry.path == f"gates.{gate}" and entry.listed)
+        or (entry.path.startswith(f"gates.{gate}.") and entry.name not in COMMON)
+    ]
+    if own:
+        yield from (_OPTIONS, f"Beside {_OF_ALL}:")
+        for entry in own:
+            yield from ("", *field(entry, "###"))
+    yield ""
 
 
 def _table() -> Iterator[str]:
@@ -101,9 +90,10 @@ def _list() -> Iterator[str]:
     yield f"The gates: {links}."
 
 
-def _nav() -> Iterator[str]:
+def nav() -> Iterator[str]:
+    """Yield the lines of the nav."""
     for subject in Subject:
-        yield f"      - {subject.value}:"
+        yield f"          - {subject.value}:"
         for gate in GATES:
             if gate_class(gate).subject is subject:
-                yield f"          - gates/{gate}.md"
+                yield f"              - gates/{gate}.md"

@@ -1,11 +1,15 @@
 """The reference of stack files: every field of the model, as its marks say."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
 from typing import Final
 
 from deployer.stack.fields.model import Weights
 from deployer.stack.fields.reference import Entry, entries
-from scripts.docs.gate_pages import COMMON, facts
+from scripts.docs.gate_pages import COMMON
+from scripts.docs.parts import field
 
 HEAD: Final = """\
 # Stack reference
@@ -16,75 +20,160 @@ Every field of a stack file, in the order of the vocabulary.
 It is made from the declarations that plan, schema and argument list are made from, so it cannot say anything else.
 `deployer schema` prints the same as a JSON schema; the first line of a stack gives it to your editor.
 
-- **Unset** is what holds where the field is left out.
+- **Unset** is the value of a field that is left out.
   deployer repeats no default of llama-server: an unset field writes no option, and the build decides.
 - **A change** is what it costs, from `note` to `build`; [what a change costs](../plans.md) explains the words.
 - **Becomes** is the option of llama-server that is written, with the builds that spell it so.
 - A field without an engine works on both.
-- A duration is a number of seconds or a text such as `90s`; a size is a number of bytes or a text such as `24GiB`.
+- A duration is a number of seconds or a string such as `90s`; a size is a number of bytes or a string such as `24GiB`.
 """
+_SECOND: Final = {"server": "jinja"}
+"""Sections with too many fields for one page, and the field that opens a second one."""
+_SHARED: Final = 4
+"""Fields from which on a page states once what most of them have in common."""
 
 
-def page() -> str:
-    """The whole page, as it is committed."""
-    return "\n".join((HEAD.rstrip("\n"), *_sections())) + "\n"
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A section, or the half of a large one."""
+
+    name: str
+    title: str
+    section: Entry
+    fields: tuple[Entry, ...]
 
 
-def _sections() -> Iterator[str]:
-    """Fields of the stack itself first, then a heading for each section."""
-    found = entries()
-    yield from ("", "## The stack itself")
-    for entry in found:
+def pages() -> Mapping[str, Callable[[], str]]:
+    """Return the first page, and those of the sections."""
+    found = {f"reference/stack/{it.name}.md": partial(_page, it) for it in _pages()}
+    return {"reference/stack.md": _first, **found}
+
+
+def nav() -> Iterator[str]:
+    """Yield the lines of the nav."""
+    for page in _pages():
+        yield f'          - "{page.title}": reference/stack/{page.name}.md'
+
+
+@cache
+def _pages() -> tuple[Page, ...]:
+    return tuple(page for section in _sections() for page in _halves(section))
+
+
+def _halves(section: Entry) -> Iterator[Page]:
+    found = tuple(_own(section))
+    names = [entry.name for entry in found]
+    second = _SECOND.get(section.path)
+    at = names.index(second) if second else len(found)
+    halves = (found[:at], found[at:]) if second else (found,)
+    for half in halves:
+        more = f": {half[0].name} to {half[-1].name}" if second else ""
+        name = section.path if half is halves[0] else f"{section.path}.{second}"
+        yield Page(name, f"{section.path}{more}", section, half)
+
+
+def _sections() -> list[Entry]:
+    """Return the fields of the stack that hold others, and large ones within them."""
+    return [
+        entry
+        for entry in entries()
+        if entry.below is not None
+        and ("." not in entry.path or len(_within(entry)) >= 2 * _SHARED)
+        and not entry.path.startswith("gates.")
+    ]
+
+
+def _within(entry: Entry) -> list[Entry]:
+    """Return the fields below one; where weights come from is listed of `model` alone."""
+    return [
+        inner
+        for inner in entries()
+        if inner.path.startswith(f"{entry.path}{entry.listed}.")
+        and not (inner.name in Weights.model_fields and inner.path.count(".") > 1)
+    ]
+
+
+def _first() -> str:
+    lines = [HEAD.rstrip("\n"), "", "## Sections", "", "| Section | Is |", "|---|---|"]
+    lines += (
+        f"| [{page.title}](stack/{page.name}.md) | {page.section.said} |"
+        for page in _pages()
+    )
+    lines += ["", "## The stack itself"]
+    for entry in entries():
         if "." not in entry.path and entry.below is None:
-            yield from _entry(entry)
+            lines += ("", *field(entry, "###"))
+    return "\n".join(lines) + "\n"
+
+
+def _page(page: Page) -> str:
+    """Return a page of a section."""
+    section = page.section
+    lines = [
+        f"# {page.title}",
+        "",
+        "<!-- Written by `python -m scripts.docs.write`. -->",
+    ]
+    lines += ["", _about(section)]
+    if section.listed:
+        lines += ["", " · ".join(section.facts())]
+    inner = _gates() if section.path == "gates" else _plainly(page.fields)
+    return "\n".join((*lines, *inner)) + "\n"
+
+
+def _own(section: Entry) -> Iterator[Entry]:
+    """Yield the fields of a section, but for those that have a page of their own."""
+    apart = [s.path for s in _sections() if s.path.startswith(f"{section.path}.")]
+    for entry in _within(section):
+        if not any(entry.path.startswith(f"{it}.") for it in apart):
+            yield entry
+
+
+def _plainly(found: Sequence[Entry]) -> Iterator[str]:
+    """Yield every field, and first what most have in common."""
+    common = _common(found)
+    if common:
+        yield from ("", f"Unless a field says otherwise: {' · '.join(common)}.")
+    apart = {section.path for section in _sections()}
     for entry in found:
-        if "." in entry.path or entry.below is None:
-            continue
-        yield from ("", f"## {entry.path}", "", _about(entry))
-        if entry.listed:
-            yield from ("", *_facts(entry))
-        own = [e for e in found if e.path.startswith(f"{entry.path}{entry.listed}.")]
-        yield from _gates(own) if entry.path == "gates" else _plainly(own)
+        yield from ("", *field(entry, "##", common))
+        if entry.path in apart:
+            yield from ("", f"Its fields: [{entry.path}]({entry.path}.md).")
+        elif entry.below is not None and issubclass(entry.below, Weights):
+            names = ", ".join(f"`{name}`" for name in Weights.model_fields)
+            yield from (
+                "",
+                f"Where it comes from: {names} in it, as in `model` itself.",
+            )
 
 
-def _plainly(found: list[Entry]) -> Iterator[str]:
-    """Every field; those that say where weights come from are told once, of `model`."""
-    sources = Weights.model_fields.keys()
-    for entry in found:
-        above = entry.path.rpartition(".")[0]
-        if entry.name in sources and above.startswith("model."):
-            continue
-        yield from _entry(entry)
-        if entry.below is not None and issubclass(entry.below, Weights):
-            names = ", ".join(f"`{name}`" for name in sources)
-            yield f"- Where it comes from: {names} in it, as in [model](#model)"
+def _common(found: Sequence[Entry]) -> list[str]:
+    """Return what most fields of a page say of being unset and of a change."""
+    counted = Counter(fact for entry in found for fact in entry.facts())
+    return [
+        fact
+        for fact, times in counted.items()
+        if fact.startswith(("Unset", "A change"))
+        and times > max(_SHARED, len(found) // 2)
+    ]
 
 
-def _gates(found: list[Entry]) -> Iterator[str]:
-    """What all gates understand once, then each gate with what is its own."""
+def _gates() -> Iterator[str]:
+    """What all gates understand; the options of each stand on its page."""
     yield from (
         "",
         "A gate that is listed runs; `chat: {}` runs it with what it expects by itself.",
         "A gate that is left out does not run.",
+        "What a gate proves, and the options that it alone has, stand on [its page](../../gates/README.md).",
     )
-    yield from ("", "### Every gate")
+    found = [e for e in entries() if e.path.startswith("gates.")]
     options = {entry.name: entry for entry in reversed(found)}
     for name in COMMON:
-        yield from _entry(options[name], f"#### gates.GATE.{name}")
+        _, *rest = field(options[name], "##")
+        yield from ("", f"## gates.GATE.{name}", *rest)
     for entry in found:
-        gate = entry.path.removeprefix("gates.")
-        if entry.below is not None:
-            yield from ("", f"### {entry.path}", "", *_gate(entry, gate))
-        elif entry.name not in COMMON:
-            yield from _entry(entry, f"#### {entry.path}")
-
-
-def _gate(entry: Entry, name: str) -> Iterator[str]:
-    yield entry.said
-    yield facts(name)
-    yield f"[What it proves, what it costs, and when it fails](../gates/{name}.md)."
-    if entry.listed:
-        yield from ("", *_facts(entry))
+        if entry.path.count(".") == 1 and entry.below is None:
+            yield from ("", *field(entry, "##"))
 
 
 def _about(entry: Entry) -> str:
@@ -97,13 +186,3 @@ def _about(entry: Entry) -> str:
     if entry.info.default_factory is not None:
         return f"{entry.said} Unset: what its fields say by themselves.{only}"
     return f"{entry.said} Unset: {entry.unset}.{only}"
-
-
-def _entry(entry: Entry, heading: str = "") -> Iterator[str]:
-    yield from ("", heading or f"### {entry.path}", "", entry.said, "")
-    yield from _facts(entry)
-
-
-def _facts(entry: Entry) -> Iterator[str]:
-    """The lines below the sentence of a field."""
-    yield from (f"- {fact}" for fact in entry.facts())

@@ -4,6 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from deployer.artefacts.sources import paths
+from deployer.artefacts.sources.files import DigestCache
+from deployer.llama import description
+from deployer.llama.catalogue import catalogue
+from deployer.planning.progress import unwatched
 from tests.cli.project import Project
 from tests.llama.test_tree_options import ARG, FILES, write
 
@@ -75,3 +80,41 @@ def test_a_changed_source_is_read_again(paper: Project, source: Path) -> None:
 
     refused = paper.run("plan", "stacks/demo.yaml")
     assert "b12000 has no option `--newly-made`" in refused.err
+
+
+ASKED = "was not asked yet which build it is: b10434 is what the stack says"
+SILENT = "does not say which build it is: b10434 is what the stack says"
+
+
+def states(paper: Project, build: int | None) -> None:
+    """Let the binary of the project have stated its build, or none."""
+    pin = paths.pin_binary(
+        paper.binary,
+        here=paths.this_platform(),
+        cache=DigestCache(paper.home / "digests"),
+        progress=unwatched,
+    )
+    options = catalogue(10434).options
+    stated = description.Description(description.Origin.HELP, options, build=build)
+    description.keep(paper.home, pin, stated)
+
+
+def test_a_binary_whose_build_is_not_known_is_told(paper: Project) -> None:
+    first = paper.run("plan", "--no-cache", "stacks/demo.yaml").out
+    states(paper, None)
+    silent = paper.run("plan", "--no-cache", "stacks/demo.yaml").out
+    states(paper, 10434)
+    same = paper.run("plan", "--no-cache", "stacks/demo.yaml").out
+
+    assert (ASKED in first, SILENT in first) == (True, False)
+    assert (ASKED in silent, SILENT in silent) == (False, True)
+    assert "which build it is" not in same
+
+
+def test_a_binary_that_states_another_build_is_refused(paper: Project) -> None:
+    states(paper, 11434)
+    done = paper.run("plan", "--no-cache", "stacks/demo.yaml")
+
+    assert done.code == 3
+    assert "is b11434, and the stack says b10434" in done.err
+    assert "or write `llama_cpp.tag: b11434`" in done.err

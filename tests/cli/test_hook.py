@@ -104,7 +104,7 @@ def test_the_hook_runs_for_what_stacks_are_made_of() -> None:
 def test_the_entry_for_schemastore_names_what_is_recognised(
     repository: Project,
 ) -> None:
-    page = (ROOT / "docs" / "gitops.md").read_text()
+    page = (ROOT / "docs" / "editor.md").read_text()
     blocks = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
     (entry,) = (it for it in map(json.loads, blocks) if "fileMatch" in it)
     assert entry.keys() == {"name", "description", "fileMatch", "url"}

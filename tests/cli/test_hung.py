@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -48,6 +49,30 @@ def test_status_tells_a_hung_server_by_its_exit_code(live: Project, hung: int) -
     assert done.code == 1
     assert f"✖ running, and does not answer, pid {hung}, " in done.out
     assert (line["server"]["condition"], line["server"]["healthy"]) == ("silent", False)
+
+
+@pytest.mark.parametrize(
+    ("code", "line"),
+    [
+        (1, f"check {DEMO} --gate health"),
+        (1, f"chat {DEMO} --once hello"),
+        (1, f"metrics {DEMO}"),
+        (6, f"watch {DEMO} --rounds 1 --idle 1s"),
+    ],
+)
+def test_who_took_the_port_of_a_dead_server_is_asked_nothing(
+    live: Project, code: int, line: str
+) -> None:
+    """Another process there would pass for the server, and be sent its key."""
+    live.end()
+    with socket.create_server(("127.0.0.1", live.port)) as stranger:
+        done = live.run(*line.split())
+        stranger.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            stranger.accept()
+
+    assert done.code == code
+    assert "demo/server: crashed or was killed" in done.out + done.err
 
 
 def test_status_tells_healthy_stopped_and_dead_apart(live: Project) -> None:

@@ -153,4 +153,4 @@ def test_a_plan_shows_the_costs(tmp_path: Path) -> None:
     costs = [line for line in done.stdout.splitlines() if "costs" in line]
     assert len(costs) == 1
     assert costs[0].startswith("  $ costs    about $")
-    assert costs[0].endswith("/h while awake")
+    assert costs[0].endswith("/month stored")

@@ -57,6 +57,12 @@ NAMED: dict[str, Callable[[str], str]] = {
     "snapshot.warmup": lambda p: (
         f"{STACK}snapshot: {{warmup: [{{image: {p}/secret.gguf, prompt: a}}]}}\n"
     ),
+    "snapshot.warmup.file": lambda p: (
+        f"{STACK}snapshot: {{warmup: [{{file: {p}/secret.gguf}}]}}\n"
+    ),
+    "snapshot.warmup.tools": lambda p: (
+        f"{STACK}snapshot: {{warmup: [{{tools: {p}/secret.gguf, prompt: a}}]}}\n"
+    ),
     "extends": lambda p: f"extends: {p}/base.yaml\n{STACK}",
 }
 

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.pages import PAGES, ROOT, prose
+from tests.docs.pages import PAGES, ROOT, inline_code, prose
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 ADDRESS = re.compile(r"https?://[^\s)>`\"'\]]+")
 HOST = re.compile(r"https://[a-z0-9-]+(\.[a-z0-9-]+)+(/[!-~]*)?")
+OURS_BY_NAME = re.compile(r"(deployer|tests|scripts|docs)/[\w/.-]*[\w/](?=$|::)")
+"""A file or a folder of the repository, alone in its code."""
 OURS = re.compile(r"http://(127\.0\.0\.1|localhost)[:/]")
 
 
@@ -47,6 +49,14 @@ def test_addresses_are_whole_and_encrypted(page: Path) -> None:
     found = [link.rstrip(".,;:") for link in ADDRESS.findall(text)]
     wrong = [a for a in found if not HOST.fullmatch(a) and not OURS.match(a)]
     assert wrong == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_file_that_a_page_names_is_there(page: Path) -> None:
+    """But in the changelog, which is about the past."""
+    named = {match[0] for it in inline_code(page) if (match := OURS_BY_NAME.match(it))}
+    gone = {name for name in named if not (ROOT / name).exists()}
+    assert page.name == "CHANGELOG.md" or gone == set()
 
 
 def test_there_are_links_of_every_kind() -> None:

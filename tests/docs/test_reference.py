@@ -12,12 +12,19 @@ from deployer.stack.fields.marks import Section
 from deployer.stack.fields.reference import Entry, entries
 from scripts.docs.cli_page import calls
 from scripts.docs.diagrams import DIAGRAMS
-from scripts.docs.write import PAGES
+from scripts.docs.write import PAGES, stale
 from tests.docs.pages import DOCS
 from tests.planning.test_fields import EVERY_PATH
 
-STACK = (DOCS / "reference" / "stack.md").read_text(encoding="utf-8")
-CLI = (DOCS / "reference" / "cli.md").read_text(encoding="utf-8")
+
+def written(*folders: str) -> str:
+    """Every page of some folders below `docs/`, as one text."""
+    files = (file for name in folders for file in sorted((DOCS / name).glob("*.md")))
+    return "\n".join(file.read_text(encoding="utf-8") for file in files)
+
+
+STACK = written("reference", "reference/stack", "gates")
+CLI = written("reference/cli")
 ENTRIES = entries()
 
 
@@ -25,6 +32,10 @@ ENTRIES = entries()
 def test_the_committed_page_is_the_generated_one(name: str) -> None:
     committed = (DOCS / name).read_text(encoding="utf-8")
     assert committed == PAGES[name](), "run `python -m scripts.docs.write`"
+
+
+def test_no_page_is_left_of_what_is_gone() -> None:
+    assert stale() == [], "run `python -m scripts.docs.write`"
 
 
 @pytest.mark.parametrize("name", DIAGRAMS)
@@ -41,6 +52,14 @@ def section(page: str, heading: str) -> str:
     return found[1]
 
 
+SHARED = {
+    file.stem.partition(".")[0]
+    for file in (DOCS / "reference" / "stack").glob("*.md")
+    if "Unless a field says otherwise: " in file.read_text("utf-8")
+}
+"""Sections that state once what most of their fields have in common."""
+
+
 @pytest.mark.parametrize("path", EVERY_PATH)
 def test_every_field_has_its_section(path: str) -> None:
     """Where weights come from is told once, of the model."""
@@ -49,9 +68,9 @@ def test_every_field_has_its_section(path: str) -> None:
     told_once = path.startswith("gates.") and option in ("advisory", "timeout")
     text = section(STACK, f"gates.GATE.{option}" if told_once else path)
     assert gate
-    assert "\n- Type: " in text
-    assert "\n- A change: " in text
-    assert "\n- Example: " in text
+    assert re.search(r"(?m)^Type: ", text)
+    assert "Example: `" in text, "two values each: `deployer/stack/fields/examples.py`"
+    assert "A change: " in text or path.partition(".")[0] in SHARED
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.path)
@@ -68,7 +87,7 @@ def test_an_option_stands_with_the_builds_that_spell_it_so() -> None:
 
 def test_a_field_of_one_engine_says_so() -> None:
     only = {e.path for e in ENTRIES if e.marks.only and e.below is None}
-    said = {path for path in only if "- Engine: `" in section(STACK, path)}
+    said = {path for path in only if "Engine: `" in section(STACK, path)}
     assert only
     assert said == only
 
@@ -93,7 +112,9 @@ def test_every_gate_has_its_page(gate: str) -> None:
     headings = re.findall(r"^## (.*)$", page, re.MULTILINE)
     assert page.startswith(f"# {gate}\n")
     assert headings[0] == "What it proves"
-    assert {"What it costs", "When it fails"} <= {*headings}
+    for heading in ("What it proves", "What it costs", "When it fails"):
+        below = section(page, heading).strip()
+        assert below, f"docs/gates/{gate}.md says nothing below `{heading}`"
 
 
 def test_the_list_of_gates_holds_them_in_the_order_in_which_they_run() -> None:
@@ -104,14 +125,13 @@ def test_the_list_of_gates_holds_them_in_the_order_in_which_they_run() -> None:
 
 @pytest.mark.parametrize("trap", traps())
 def test_every_trap_has_its_section(trap: str) -> None:
-    page = (DOCS / "traps.md").read_text(encoding="utf-8")
-    text = section(page, trap)
+    text = section(written("traps"), trap)
     for word in ("When", "What happens", "Write", "Reference"):
         assert f"\n- {word}: " in text
 
 
 def test_every_symptom_has_its_line() -> None:
-    page = (DOCS / "runbook.md").read_text(encoding="utf-8")
+    page = written("runbook")
     assert [s.id for s in symptoms() if f"| `{s.id}` |" not in page] == []
 
 
@@ -119,4 +139,5 @@ def test_every_section_of_a_stack_is_a_heading() -> None:
     held = [e for e in ENTRIES if "." not in e.path and e.below is not None]
     assert held
     assert all(issubclass(entry.below or object, Section) for entry in held)
-    assert [e.path for e in held if f"\n## {e.path}\n" not in STACK] == []
+    pages = [*re.findall(r"(?m)^# (\w+)", STACK)]
+    assert [e.path for e in held if e.path not in pages] == []

@@ -1,14 +1,17 @@
 """An engine is added by a row: commands know it without a change in `deployer/`."""
 
+import inspect
 import os
 import re
 import subprocess
 import sys
 from importlib.resources import files
+from typing import get_type_hints
 
 import pytest
 
-from deployer.engines.registry import ENGINES, load
+from deployer.engines.contract import Engine
+from deployer.engines.registry import ENGINES, EngineInfo, load
 from deployer.stack.fields.marks import Section, fields_of
 from tests.cli.conftest import paper  # noqa: F401 - a fixture
 from tests.cli.project import ROOT, Project
@@ -92,6 +95,29 @@ def test_its_section_is_in_the_schema_and_its_checks_and_template_are_used(
     assert "error: no zone `nowhere`" in out
     assert "wrote stacks/mine.yaml" in out, out
     assert "engine: fake" in (fake.folder / "stacks/mine.yaml").read_text("utf-8")
+
+
+def test_a_part_that_a_row_leaves_out_is_empty() -> None:
+    for part, value in EngineInfo._field_defaults.items():
+        assert not value, part
+
+
+CONTRACT = {
+    name: inspect.signature(method)
+    for name, method in vars(Engine).items()
+    if not name.startswith("_")
+}
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_an_engine_has_every_method_of_the_contract(name: str) -> None:
+    made = load(ENGINES[name].engine)
+    kind = made if isinstance(made, type) else get_type_hints(made)["return"]
+    for method, wanted in CONTRACT.items():
+        own = getattr(kind, method, None)
+        assert own is not None, f"{kind.__name__} lacks `{method}` of the contract"
+        given = inspect.signature(own).parameters
+        assert [*given] == [*wanted.parameters], f"{kind.__name__}.{method}"
 
 
 @pytest.mark.parametrize("name", ENGINES)

@@ -36,23 +36,10 @@ def serving(binary: Path, model: Path, *options: str, key: str = KEY) -> Iterato
         assert in_time and server.poll() is None, "".join(lines[-20:])  # noqa: PT018
         yield f"http://127.0.0.1:{port}"
     finally:
-        _end(server)
+        server.kill()  # b10434 may lose a SIGTERM that comes before its queue runs
+        server.wait()
         reader.join()
         server.stderr.close()
-
-
-def _end(server: "subprocess.Popen[str]") -> None:
-    """SIGTERM, and SIGKILL after a while.
-
-    b10434 loses a SIGTERM that comes between `listening` and the start of its queue:
-    the queue is told to end before it runs, and then waits for ever.
-    """
-    server.terminate()
-    try:
-        server.wait(timeout=10)
-    except subprocess.TimeoutExpired:
-        server.kill()
-        server.wait()
 
 
 def _read(log: IO[str], lines: list[str], ready: threading.Event) -> None:

@@ -12,10 +12,16 @@ from deployer.gates import GATES
 
 FAULTS: Final[dict[str, dict[str, Callable[[Path], object]]]] = {g: {} for g in GATES}
 """By gate and name: runs the gate against a broken answer, with a folder for files."""
+OWN: Final[dict[str, set[str]]] = {g: set() for g in GATES}
+"""By gate: those written for it, beside the ones that every gate is asked with."""
 
 
 def broken(
-    gate: str, names: str | tuple[str, ...] = (), cases: Iterable[object] = ((),)
+    gate: str,
+    names: str | tuple[str, ...] = (),
+    cases: Iterable[object] = ((),),
+    *,
+    own: bool = True,
 ) -> Callable[[Callable[..., object]], Callable[..., object]]:
     """Register what a function checks as broken answers of a gate, one for each case.
 
@@ -30,6 +36,8 @@ def broken(
             title = f"{told}, {name or number}" if arguments else told
             assert title not in FAULTS[gate], title
             FAULTS[gate][title] = partial(_looked, look, given)
+            if own:
+                OWN[gate].add(title)
         return look
 
     return register

@@ -15,7 +15,6 @@ from deployer.llama.known.symptoms import (
     THEMES,
     Symptom,
     likely_cause,
-    markdown,
     read_log,
     symptoms,
     symptoms_in,
@@ -318,11 +317,7 @@ def test_every_symptom_has_a_log_or_a_line() -> None:
     assert {symptom.id for symptom in symptoms()} - shown == set()
 
 
-def test_the_page_of_the_docs_is_the_table() -> None:
-    """`deployer doctor --runbook > docs/runbook.md` writes it anew."""
-    page = (LOGS.parents[2] / "docs" / "runbook.md").read_text(encoding="utf-8")
-
-    assert page == markdown()
+def test_every_theme_of_a_symptom_has_a_title() -> None:
     assert {symptom.theme for symptom in symptoms()} == set(THEMES)
 
 

@@ -1,16 +1,15 @@
 """Each known trap: a stack that is in it, and stacks beside it that are not."""
 
 import json
-from pathlib import Path
+from collections.abc import Collection
 from typing import Any
 
 import pytest
 
 from deployer.diagnostics import Severity
-from deployer.llama.known.traps import BLAMES, markdown, traps, traps_of
+from deployer.llama.known.traps import BLAMES, traps, traps_of
 from deployer.stack.fields.model import Stack
 
-ROOT = Path(__file__).parents[2]
 GEMMA = "unsloth/gemma-4-26B-A4B-it-GGUF"
 MODAL: dict[str, Any] = {"engine": "modal"}
 
@@ -396,6 +395,16 @@ SPARED: dict[str, list[tuple[Change, int]]] = {
 
 
 @pytest.mark.parametrize(
+    ("table", "names"),
+    [("BLAMES", BLAMES), ("CAUGHT", CAUGHT), ("SPARED", SPARED)],
+)
+def test_every_trap_has_a_condition_a_stack_in_it_and_one_beside_it(
+    table: str, names: Collection[str]
+) -> None:
+    assert {*traps()} == {*names}, f"traps.toml and `{table}` differ"
+
+
+@pytest.mark.parametrize(
     ("name", "changes", "build", "path"),
     [(name, *case) for name, cases in CAUGHT.items() for case in cases],
 )
@@ -413,10 +422,6 @@ def test_a_stack_in_the_trap_is_told(
 )
 def test_a_stack_beside_the_trap_is_not(name: str, changes: Change, build: int) -> None:
     assert name not in {c.code for c in traps_of(stack(**changes), build)}
-
-
-def test_every_trap_has_a_stack_in_it_and_one_beside_it() -> None:
-    assert set(traps()) == set(BLAMES) == set(CAUGHT) == set(SPARED)
 
 
 @pytest.mark.parametrize("trap", traps().values(), ids=lambda trap: trap.id)
@@ -455,10 +460,3 @@ def test_an_unknown_name_is_an_error_with_the_nearest() -> None:
 
     assert caught.severity is Severity.ERROR
     assert caught.hint == "did you mean `context-checkpoints`?"
-
-
-def test_the_page_of_the_docs_is_the_table() -> None:
-    """`deployer traps --markdown > docs/traps.md` writes it anew."""
-    page = (ROOT / "docs" / "traps.md").read_text(encoding="utf-8")
-
-    assert page == markdown()

@@ -4,8 +4,10 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,3 +134,11 @@ def emulator(
             process.wait(timeout=_LIMIT)
             assert process.stdout is not None
             process.stdout.close()
+
+
+def wait_until(what: Callable[[], bool]) -> None:
+    """Look again and again until something is so."""
+    deadline = time.monotonic() + _LIMIT
+    while not what():
+        assert time.monotonic() < deadline, "it never came"
+        threading.Event().wait(0.02)

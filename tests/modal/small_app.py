@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import time
 
 import modal
 
@@ -51,3 +52,42 @@ class Silent:
     def serve(self) -> None:
         """Start something that does not listen."""
         subprocess.Popen(["sleep", "60"])
+
+
+@app.cls(image=image, secrets=[secret], enable_memory_snapshot=True, scaledown_window=2)
+class Asleep:
+    """Compares what it sees with what it saw before its capture."""
+
+    @modal.enter(snap=True)
+    def capture(self) -> None:
+        """What goes into the snapshot."""
+        self.key = os.environ["LLAMA_API_KEY"]
+        self.clocks = (time.time(), time.monotonic())
+
+    @modal.method()
+    def look(self) -> tuple[str, str, list[float]]:
+        """The key of then and of now, and how far each clock went."""
+        now = (time.time(), time.monotonic())
+        gone = [after - before for before, after in zip(self.clocks, now, strict=True)]
+        return self.key, os.environ["LLAMA_API_KEY"], gone
+
+
+@app.function(image=image, timeout=1, startup_timeout=60)
+def work(seconds: float) -> str:
+    """Take so long."""
+    time.sleep(seconds)
+    return str(os.getpid())
+
+
+@app.cls(image=image, startup_timeout=1, timeout=60)
+class Slow:
+    """Takes longer to start than it may."""
+
+    @modal.enter()
+    def start(self) -> None:
+        """Start, as it were."""
+        time.sleep(60)
+
+    @modal.method()
+    def look(self) -> None:
+        """What is asked for."""

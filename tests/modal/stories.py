@@ -28,7 +28,7 @@ from deployer.engines.modal import apps
 from deployer.engines.modal.drive import Account, Program, Version
 from deployer.engines.modal.engine import ModalEngine
 from deployer.engines.modal.lower import outputs_of
-from deployer.engines.modal.render import rendered_server
+from deployer.engines.modal.render import SERVER_FILE, on_disk, rendered_server
 from deployer.engines.place import Keys, Place
 from deployer.errors import CancelledError, DeployerError, EngineError
 from deployer.planning.events import Event, Outcome, Verdict
@@ -58,6 +58,8 @@ CHUNK = 20
 """Stories on one platform."""
 HASTE = 20.0
 _ANSWER_SECONDS = 20
+_LOG_SECONDS = 10.0
+"""Lines that take so long are lost ones: the longest delay here is 0.3 s."""
 _KEEP = 5
 STACK = """\
 version: 1
@@ -114,9 +116,12 @@ class StoryProgram(Program):
         return found
 
 
-def _joined(account: Account, cloud: Emulated) -> Account:
+def _joined(
+    account: Account, cloud: Emulated, log_seconds: float = _LOG_SECONDS
+) -> Account:
     account.program = StoryProgram(cloud.environment, cloud)
     account._client = modal.Client.from_env()
+    account.log_seconds = log_seconds
     return account
 
 
@@ -154,6 +159,7 @@ class Stack:
     store: MemoryStateStore = field(default_factory=MemoryStateStore)
     gates_pass: bool = True
     text: str = STACK
+    log_seconds: float = _LOG_SECONDS
     engine: ModalEngine | None = None
     """Of the last run."""
 
@@ -182,7 +188,8 @@ class Stack:
 
     def account(self) -> Account:
         """An account; all share one connection."""
-        return _joined(Account(self.cloud.environment, None), self.cloud)
+        account = Account(self.cloud.environment, None)
+        return _joined(account, self.cloud, self.log_seconds)
 
     def run(
         self,
@@ -232,6 +239,15 @@ class Stack:
         return str(
             (self.cloud.app(self.name) or {"tags": {}})["tags"].get(apps.KEY_TAG)
         )
+
+
+def by_hand(stack: Stack, size: int) -> None:
+    """Deploy a version as a person does, who has no state."""
+    nodes = {node.kind: node for node in stack.graph(size).values()}
+    needs = {kind.value: outputs_of(node) for kind, node in nodes.items()}
+    files = rendered_server(nodes[Kind.SERVER], needs, stack.folder).files
+    with on_disk(files, SERVER_FILE) as file:
+        stack.account().deploy(file, "")
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ Its containers are simulated here; what the real entrypoint does in real ones is
 
 import functools
 import itertools
-import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent import futures
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import modal
 import pytest
 
 from tests.modal.client_loop import clients
-from tests.modal.emulated import Emulated, emulator
+from tests.modal.emulated import Emulated, emulator, wait_until
 from tests.modal.twin_app import TwinApp
 
 LIMIT = 30.0
@@ -66,13 +66,6 @@ def ask(url: str) -> str:
     """The key of the server that answers."""
     with urllib.request.urlopen(f"{url}/health", timeout=LIMIT) as answer:
         return str(answer.headers["x-emulated-server"])
-
-
-def wait_until(what: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + LIMIT
-    while not what():
-        assert time.monotonic() < deadline, "it never came"
-        threading.Event().wait(0.02)
 
 
 def running(cloud: Emulated, app: TwinApp) -> list[str]:
@@ -308,6 +301,43 @@ def test_a_snapshot_is_of_one_type_of_worker(cloud: Emulated, make: Make) -> Non
     assert all(RESTORING in lines for lines in captures), "a creating start says both"
 
 
+def test_a_snapshot_is_of_one_gpu_of_a_list(cloud: Emulated, make: Make) -> None:
+    """The first that is there is taken, and each type needs snapshots of its own."""
+    cloud.faults(scarce=0.4, seed=2)
+    app = make(snapshot=True, window=2, gpu=("L4", "A10"))
+    url = app.deploy("one")
+    for _ in range(8):
+        ask(url)
+        wait_until(lambda: running(cloud, app) == [])
+    gpus = [it["gpu"] for it in _started(cloud, app, "one")]
+    kinds = [CREATING in lines for lines in _system_lines(app).values()]
+    assert {*gpus} == {"L4", "A10"}
+    firsts = [gpu not in gpus[:at] for at, gpu in enumerate(gpus)]
+    assert kinds == firsts, "the first start on each captures, and all others restore"
+
+
+def test_another_list_of_gpus_is_another_definition(
+    cloud: Emulated, make: Make
+) -> None:
+    """The second of a list is no part of the function that was sent first."""
+    for gpu in (("L4", "A10"), ("L4", "A10"), ("L4", "T4")):
+        make(gpu=gpu).deploy("one")
+    found = cloud.app(make().name) or {}
+    assert found["history"] == ["STANDARD", "STANDARD"], "the same again is no version"
+
+
+def test_a_start_ends_with_its_time_limit(cloud: Emulated, make: Make) -> None:
+    cloud.faults(start_seconds=30)
+    app = make(limit=1)
+    url = app.deploy("one")
+    pool = futures.ThreadPoolExecutor(1)
+    answer = pool.submit(ask, url)
+    wait_until(lambda: len(_started(cloud, app, "one")) > 1)
+    cloud.faults()
+    assert answer.result() == "one"
+    pool.shutdown()
+
+
 def _system_lines(app: TwinApp) -> dict[str, list[str]]:
     """What Modal said of each container."""
     found: dict[str, list[str]] = {}
@@ -322,6 +352,7 @@ def _system_lines(app: TwinApp) -> dict[str, list[str]]:
     [
         ("139", "exit code: 139"),
         ("222", "the restored server is not usable"),
+        ("never", "the restored server is not usable: never"),
         ("garbled", "the restored server is not usable: garbled"),
     ],
 )

@@ -9,7 +9,7 @@ import modal
 import psutil
 import pytest
 
-from tests.modal.emulated import Emulated, emulator
+from tests.modal.emulated import Emulated, emulator, wait_until
 from tests.modal.project import KEY, SECRET, Project
 
 APP = Path(__file__).with_name("small_app.py")
@@ -30,6 +30,8 @@ def test_an_app_that_others_wrote(
         _look(cloud, client)
         _volumes(cloud, client)
         _wait_for_silence(cloud, client)
+        _wake(cloud, client)
+        _time_out(cloud, client)
         groups = {container["pid"] for container in cloud.seen()["containers"]}
         assert project.modal("app", "stop", "small", "-y").code == 0
         client.close()
@@ -75,6 +77,41 @@ def _wait_for_silence(cloud: Emulated, client: modal.Client) -> None:
         urllib.request.urlopen(urllib.request.Request(url, method="POST"), timeout=60)
     silences = [c for c in cloud.seen()["containers"] if "Silent" in c["function"]]
     assert len(silences) > 1
+
+
+def _wake(cloud: Emulated, client: modal.Client) -> None:
+    """A restored container has the secrets of today, and clocks that jumped."""
+    look = modal.Cls.from_name("small", "Asleep", client=client)().look
+    cloud.secret(SECRET, {"LLAMA_API_KEY": KEY})
+    cloud.faults(clock_jump=5000.0)
+    before, now, gone = look.remote()
+    assert (before, now) == (KEY, KEY)
+    assert max(gone) < 5000
+    cloud.secret(SECRET, {"LLAMA_API_KEY": "sk-new"})
+    wait_until(lambda: _sleeps(cloud))
+    before, now, gone = look.remote()
+    assert (before, now) == (KEY, "sk-new")
+    assert min(gone) > 5000
+    cloud.faults()
+
+
+def _sleeps(cloud: Emulated) -> bool:
+    """Whether it is scaled to zero, and its snapshot waits."""
+    seen = cloud.seen()
+    mine = [it for it in seen["containers"] if it["function"].startswith("Asleep")]
+    return bool(seen["snapshots"]) and sum(it["runs"] for it in mine) == 1
+
+
+def _time_out(cloud: Emulated, client: modal.Client) -> None:
+    """An input ends with its time-out, its container does not; so does a start."""
+    work = modal.Function.from_name("small", "work", client=client)
+    pid = work.remote(0)
+    with pytest.raises(modal.exception.FunctionTimeoutError, match="timeout of 1s"):
+        work.remote(60)
+    assert work.remote(0) == pid
+    slow = modal.Cls.from_name("small", "Slow", client=client)().look.spawn()
+    wait_until(lambda: cloud.log().count("did not start within 1 seconds") > 1)
+    slow.cancel()
 
 
 def _group(process: psutil.Process) -> int:

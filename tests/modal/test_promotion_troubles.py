@@ -16,8 +16,6 @@ from typing import Final
 import pytest
 
 from deployer.engines.modal import apps
-from deployer.engines.modal.lower import outputs_of
-from deployer.engines.modal.render import SERVER_FILE, on_disk, rendered_server
 from deployer.errors import EngineError, PromotionError
 from deployer.planning.events import Event, Started, Talk
 from deployer.planning.resources import Graph, Kind
@@ -26,7 +24,7 @@ from deployer.testing import MemoryStateStore
 from tests.modal.client_loop import Counts, clients
 from tests.modal.emulated import Emulated
 from tests.modal.emulator.cloud import POLLED
-from tests.modal.stories import STACK, Stack, platform
+from tests.modal.stories import STACK, Stack, by_hand, platform
 
 CALLS: Final = (
     "AppGetOrCreate",
@@ -59,6 +57,8 @@ LOOKS: Final = ("AppGetOrCreate", "VolumeListFiles", "VolumeGetFile2", "AppGetIn
 WAITS: Final = POLLED | {"AppCountLogs"}
 """Asked while a version comes up: without an answer they are asked again."""
 LONG: Final = "DEPLOYER_LONG" in os.environ
+LATE: Final = 30.0 if LONG else 2.0
+"""How late lines of a log arrive: half a minute has to be borne."""
 NOT_REACHED: Final = "Modal could not be reached"
 
 
@@ -89,14 +89,6 @@ class Scene:
             and app["state"] == "APP_STATE_DEPLOYED"
             and self.key(graph) == self.stack.serving == live.key[: apps.KEY_LETTERS]
         )
-
-    def by_hand(self, size: int) -> None:
-        """Deploy another version as a person does, who has no state."""
-        nodes = {node.kind: node for node in self.stack.graph(size).values()}
-        needs = {kind.value: outputs_of(node) for kind, node in nodes.items()}
-        files = rendered_server(nodes[Kind.SERVER], needs, self.stack.folder).files
-        with on_disk(files, SERVER_FILE) as file:
-            self.stack.account().deploy(file, "")
 
 
 @pytest.fixture(scope="module")
@@ -169,6 +161,7 @@ def test_the_network_is_cut_during_a_promotion(
                 cloud.faults()
                 cloud.mend()
             assert NOT_REACHED in raised.value.message, call
+            assert raised.value.exit_code == 1, call
             assert "`deployer apply`" in raised.value.hint, call
             state = scene.stack.store.read()
             assert state is not None
@@ -205,8 +198,10 @@ def test_a_version_deployed_by_hand_while_the_new_one_comes_up(
     with clients(scene.url) as counts:
         with pytest.raises(PromotionError) as raised:
             scene.stack.run(
-                scene.second, say=promoting(lambda: scene.by_hand(512), "started in")
+                scene.second,
+                say=promoting(partial(by_hand, scene.stack, 512), "started in"),
             )
+        assert raised.value.exit_code == 1
         assert "was deployed by hand while it came up" in raised.value.message
         assert "version 3 of app `hand` serves, which is not ours" in raised.value.hint
         with pytest.raises(PromotionError, match="is not what the state says") as again:
@@ -258,7 +253,23 @@ def test_an_app_deleted_in_the_dashboard(cloud: Emulated, folder: Path) -> None:
     cloud.faults(capture_seconds=1.0)
     with pytest.raises(PromotionError) as raised:
         scene.stack.run(scene.second, say=gone)
+    assert raised.value.exit_code == 1
     assert "app `deleted` is not deployed" in raised.value.hint
+    cloud.faults()
+    scene.stack.run(scene.second)
+    assert scene.serves(scene.second)
+
+
+def test_an_app_deleted_between_two_applies(cloud: Emulated, folder: Path) -> None:
+    """A change is deployed as a new app; where it fails, nothing is left billing."""
+    scene = staged("deleted-before", cloud, folder)
+    scene.stack.account().stop("deleted-before")
+    cloud.faults(broken=[f"deleted-before:{scene.key(scene.second)}"])
+    with pytest.raises(PromotionError) as raised:
+        scene.stack.run(scene.second)
+    assert "was stopped, as nothing served before" in raised.value.hint
+    apps_left = [it["name"] for it in cloud.seen()["apps"] if it["containers"]]
+    assert not [name for name in apps_left if name.startswith("deleted-before")]
     cloud.faults()
     scene.stack.run(scene.second)
     assert scene.serves(scene.second)
@@ -272,13 +283,14 @@ def test_logs_that_are_late_from_a_clock_that_is_not_ours(
     cloud.faults(clock_ahead=-600)
     scene = staged(f"late-{broken}".lower(), cloud, folder)
     fails = [f"{scene.stack.name}:{scene.key(scene.second)}"] if broken else []
-    cloud.faults(log_seconds=2.0, clock_ahead=-600, broken=fails, log_ends=True)
+    scene.stack.log_seconds = 3 * LATE
+    cloud.faults(log_seconds=LATE, clock_ahead=-600, broken=fails, log_ends=True)
     with clients(scene.url) as counts:
         if broken:
             with pytest.raises(PromotionError, match="did not start: "):
                 scene.stack.run(scene.second)
             assert scene.serves(scene.first)
-            cloud.faults(log_seconds=2.0, clock_ahead=-600)
+            cloud.faults(log_seconds=LATE, clock_ahead=-600)
         scene.stack.run(scene.second)
     assert scene.serves(scene.second)
     assert counts.failed == 0

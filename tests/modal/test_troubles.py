@@ -11,6 +11,7 @@ import pytest
 from deployer.engines.modal.drive import refuse_missing_client
 from deployer.errors import EngineError
 from tests.cli.project import finished, read_until
+from tests.modal.client_loop import clients
 from tests.modal.project import SECRET, STACK, Project
 
 
@@ -248,6 +249,24 @@ def test_a_start_that_takes_longer_than_a_request_may(ready: Project) -> None:
     ready.cloud.faults(longest_wait=0.2)
     ready.apply()
     assert ready.cloud.seen()["redirects"] > 0
+
+
+def test_a_key_that_is_rotated_between_candidate_and_production(live: Project) -> None:
+    """The new version has another key than its gates: what served before serves on."""
+    before = live.live()
+    live.change("ctx_size: 1024", "ctx_size: 2048")
+    with live.running("apply", "stacks/tiny.yaml", "--yes") as process:
+        read_until(process, "→ promote tiny/server")
+        live.cloud.secret(SECRET, {"LLAMA_API_KEY": "sk-new"})
+        with clients(before["outputs"]["url"]) as counts:
+            done = finished(process)
+    assert done.code == 6
+    assert counts.failed == 0, str(counts)
+    assert live.live() == before
+    env = {"LLAMA_API_KEY": "sk-new"}
+    done = live.run("apply", "stacks/tiny.yaml", "--yes", env=env)
+    assert done.code == 0, done.out + done.err
+    assert live.live()["key"] != before["key"]
 
 
 def test_a_key_that_was_rotated(live: Project) -> None:

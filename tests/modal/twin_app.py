@@ -3,6 +3,7 @@
 import importlib.util
 import itertools
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -17,7 +18,7 @@ import modal
 app = modal.App({name!r}, tags={{"deployer-server": {key!r}, "deployer-run": {key!r}}})
 @app.cls(image=modal.Image.debian_slim(), min_containers={least},
          max_containers={most}, scaledown_window={window},
-         enable_memory_snapshot={snapshot})
+         enable_memory_snapshot={snapshot}, gpu={gpu}, startup_timeout={limit})
 @modal.concurrent(max_inputs=4)
 class LlamaServer:
     KEY = {key!r}
@@ -49,6 +50,8 @@ class TwinApp:
     most: int | None = None
     window: int = 600
     snapshot: bool = False
+    gpu: Sequence[str] | None = None
+    limit: int = 600
 
     def deploy(self, key: str, *, strategy: str = "rolling") -> str:
         """Deploy the version of a key; returns its address."""
@@ -64,6 +67,8 @@ class TwinApp:
             most=self.most,
             window=self.window,
             snapshot=self.snapshot,
+            gpu=self.gpu and list(self.gpu),
+            limit=self.limit,
         )
         folder = self.folder / f"{self.name}-{next(_NUMBERS)}"
         folder.mkdir(parents=True)

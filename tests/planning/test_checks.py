@@ -233,6 +233,39 @@ def test_idle_is_at_least_a_second() -> None:
     check([f"{wrong} | write `idle: 10m`, or leave it out"], snapshot={"idle": 0})
 
 
+@pytest.mark.parametrize(
+    ("request_", "expected"),
+    [
+        ({"file": "agent.md", "role": "user", "tools": "tools.json"}, None),
+        (
+            {"max_tokens": 4},
+            (
+                "snapshot.warmup.0: nothing says what to send | add `prompt: Hello`, or"
+                " `file: prompts/agent.md`"
+            ),
+        ),
+        (
+            {"prompt": "Hello", "role": "system"},
+            (
+                "snapshot.warmup.0.role: `role` is that of the message with `file`, and"
+                " there is none | add `file: prompts/agent.md`"
+            ),
+        ),
+        (
+            {"prompt": "Hello", "tool": True, "tools": "tools.json"},
+            (
+                "snapshot.warmup.0.tool: `tool` and `tools` both say what to offer | "
+                "keep `tools`"
+            ),
+        ),
+    ],
+)
+def test_a_warm_up_request_says_what_to_send(
+    request_: dict[str, Any], expected: str | None
+) -> None:
+    check([expected] if expected else [], snapshot={"warmup": [request_]})
+
+
 def test_a_picture_needs_a_projector() -> None:
     warmup = [{"prompt": "Hello", "image": "red.png"}]
     check(

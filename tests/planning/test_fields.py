@@ -64,12 +64,26 @@ EVERY_PATH = tuple(paths(Stack))
 
 
 def test_every_field_has_an_example() -> None:
-    assert set(EVERY_PATH) == {*EXAMPLES, *ADDRESS, *ONE_VALUE}
+    differ = {*EVERY_PATH} ^ {*EXAMPLES, *ADDRESS, *ONE_VALUE}
+    assert differ == set(), "two values each: `deployer/stack/fields/examples.py`"
+
+
+def test_an_option_is_the_matter_of_one_field() -> None:
+    """Or of one for each type of speculative decoding; `deployer flags` prints it."""
+    homes: dict[tuple[str, str], set[str]] = {}
+    for path in EVERY_PATH:
+        for flag in marks_at(Stack, path).flags:
+            for kind in flag.types or ("",):
+                homes.setdefault((flag.name, kind), set()).add(path)
+    assert homes
+    assert {name: them for name, them in homes.items() if len(them) > 1} == {}
 
 
 @pytest.mark.parametrize("path", EVERY_PATH)
 def test_a_field_costs_what_its_section_says(path: str) -> None:
-    nearest = max((p for p in EFFECTS if f"{path}.".startswith(f"{p}.")), key=len)
+    around = [p for p in EFFECTS if f"{path}.".startswith(f"{p}.")]
+    assert around, "state in `EFFECTS`, above, what a change of its section costs"
+    nearest = max(around, key=len)
     assert marks_at(Stack, path).effect is EFFECTS[nearest]
 
 

@@ -1,9 +1,12 @@
 """Warm-up requests as they are sent, and as they are called."""
 
 import json
+from pathlib import Path
+
+import pytest
 
 from deployer.planning.argv import request_of
-from deployer.runtime.warmup import Request, body_of
+from deployer.runtime.warmup import Request, WarmupError, body_of, warm_up
 from deployer.stack.fields.values import Flat
 
 
@@ -51,6 +54,60 @@ def test_a_request_is_called_by_what_is_special_about_it() -> None:
         f"tool, 9 tokens, `{'x' * 39}…`"
     )
     assert str(Request("a\nb", image="red.png")) == "image red.png, `a\\nb`"
+
+
+TOOL = {"type": "function", "function": {"name": "look"}}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "agent.md").write_text("Be terse.", encoding="utf-8")
+    (tmp_path / "tools.json").write_text(json.dumps([TOOL]), encoding="utf-8")
+    return tmp_path
+
+
+def test_a_file_is_how_the_conversation_begins(folder: Path) -> None:
+    request = Request(file="agent.md", tools="tools.json")
+    assert body_of(request, None, folder=folder) == {
+        "messages": [
+            {"role": "system", "content": "Be terse."},
+            {"role": "user", "content": "Hello"},
+        ],
+        "max_tokens": 8,
+        "temperature": 0,
+        "tools": [TOOL],
+    }
+
+
+def test_a_file_in_the_role_of_a_user_begins_its_message(folder: Path) -> None:
+    """Templates refuse two messages of a user in a row."""
+    request = Request("Go", file="agent.md", role="user")
+    sent = body_of(request, None, folder=folder)["messages"]
+    assert sent == [{"role": "user", "content": "Be terse.\n\nGo"}]
+    sent = body_of(request, "data:image/png;base64,AA", folder=folder)["messages"]
+    assert [it["type"] for it in sent[0]["content"]] == ["text", "text", "image_url"]
+
+
+def test_a_file_that_is_not_there_is_said_before_anything_is_sent(
+    folder: Path,
+) -> None:
+    sent = list[str]()
+
+    def post(path: str, _body: object, _seconds: float) -> tuple[int, object]:
+        sent.append(path)
+        return 200, {"choices": [{}]}
+
+    (folder / "tools.json").write_text("{}", encoding="utf-8")
+    for request, what in (
+        (
+            Request(file="gone.md"),
+            r"file gone.md\) failed: cannot read `.*gone.md`: No",
+        ),
+        (Request("Hi", tools="tools.json"), r"tools.json, `Hi`\) failed: expected a l"),
+    ):
+        with pytest.raises(WarmupError, match=what):
+            warm_up(post, [request], folder)
+    assert sent == []
 
 
 def test_what_a_stack_states_is_what_is_asked() -> None:

@@ -58,6 +58,18 @@ NAMES: Mapping[str, tuple[str, str]] = {
         + "snapshot: {warmup: [{prompt: Hello, image: NAME}]}\n",
         "it.png",
     ),
+    "snapshot.warmup.0.file": (
+        f"{PLAIN}snapshot: {{warmup: [{{file: NAME}}]}}\n",
+        "agent.md",
+    ),
+    "snapshot.warmup.0.tools": (
+        f"{PLAIN}snapshot: {{warmup: [{{prompt: Hello, tools: NAME}}]}}\n",
+        "tools.json",
+    ),
+    "gates.prompt_cache.tools": (
+        f"{PLAIN}gates: {{prompt_cache: {{tools: NAME}}}}\n",
+        "tools.json",
+    ),
     "gates.rerank.file": (f"{PLAIN}gates: {{rerank: {{file: NAME}}}}\n", "it"),
     "gates.prompt_cache.file": (
         f"{PLAIN}gates: {{prompt_cache: {{file: NAME}}}}\n",
@@ -131,6 +143,31 @@ def test_a_file_outside_the_project_is_refused(tmp_path: Path, path: str) -> Non
         assert f"export DEPLOYER_ALLOW_OUTSIDE={tmp_path}`" in found
 
 
+TOOL = '{"type": "function", "function": {"name": "look"}}'
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "what"),
+    [
+        ("snapshot.warmup.0.file", b"\xff\xfe", "expected a text in UTF-8"),
+        ("snapshot.warmup.0.file", "You are an agent, ärgerlich".encode(), ""),
+        ("snapshot.warmup.0.tools", b"[{", "expected JSON: "),
+        ("snapshot.warmup.0.tools", b"[]", "expected a list of tools, each"),
+        ("snapshot.warmup.0.tools", TOOL.encode(), "expected a list of tools, each"),
+        ("snapshot.warmup.0.tools", b'[{"name": "look"}]', "expected a list of tools"),
+        ("snapshot.warmup.0.tools", f"[{TOOL}]".encode(), ""),
+        ("gates.prompt_cache.tools", b"{}", "expected a list of tools, each"),
+    ],
+)
+def test_a_file_with_other_content_is_refused(
+    tmp_path: Path, path: str, content: bytes, what: str
+) -> None:
+    text, name = NAMES[path]
+    (tmp_path / name).write_bytes(content)
+    found = refusals(tmp_path, text.replace("NAME", name))
+    assert (f"`{name}`: {what}" in found) if what else not found, found
+
+
 def test_values_that_are_wrong_name_what_they_can() -> None:
     values: JsonValue = {
         "llama_cpp": {"binary": 7},
@@ -150,12 +187,15 @@ def test_what_a_deployed_server_needs_is_named_by_its_fields() -> None:
         "server.chat_template.sha256": "0",
         "server.flags.grammar-file": "g.gbnf",
         "server.flags.grammar-file.g.gbnf.sha256": "0",
-        "snapshot.warmup": [{"prompt": "Hello", "image": "a.png"}],
+        "snapshot.warmup": [
+            {"prompt": "Hello", "image": "a.png"},
+            {"file": "agent.md", "tools": "tools.json"},
+        ],
         "gates.quality.file": "q.jsonl",
     }
     found = {it.name: it for it in named_in(nested(fields))}
     served = [name for name, it in found.items() if it.served]
-    assert served == ["mine.jinja", "g.gbnf", "a.png"]
+    assert served == ["mine.jinja", "g.gbnf", "a.png", "agent.md", "tools.json"]
     assert [name for name, it in found.items() if it.judged] == ["q.jsonl"]
     assert found["mine.jinja"].digest == "server.chat_template.sha256"
 

@@ -378,7 +378,7 @@ _SIGNS = {"error": "✖", "warning": "▲", "note": "·"}
 
 @click.command("traps", short_help="List the known issues, or explain one.")
 @click.argument("trap", required=False, metavar="[ID]")
-@click.option("--markdown", "as_page", is_flag=True, help="Print docs/traps.md.")
+@click.option("--markdown", "as_page", is_flag=True, help="Print them as Markdown.")
 @json_option
 def traps_command(trap: str | None, *, as_page: bool, as_json: bool) -> None:
     """List the known issues of llama.cpp, or explain one.

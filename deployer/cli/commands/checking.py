@@ -161,7 +161,7 @@ _LARGEST_LOG = 256 << 20
 @click.option("--url", metavar="URL", help="Ask this server instead of the live one.")
 @click.option("--fix", "fixes", is_flag=True, help="Apply safe fixes, after asking.")
 @yes_option
-@click.option("--runbook", is_flag=True, help="Print docs/runbook.md.")
+@click.option("--runbook", is_flag=True, help="Print every symptom as Markdown.")
 @json_option
 def doctor_command(
     path: Path | None,

@@ -22,6 +22,7 @@ from deployer.cli.options import (
 from deployer.cli.output import json_head, json_line
 from deployer.diagnostics import diagnostic_data, diagnostic_lines
 from deployer.engines.place import costs_of
+from deployer.engines.registry import templates
 from deployer.errors import UsageError
 from deployer.show.text import plan_text
 from deployer.stack.fields.values import JsonValue
@@ -132,7 +133,7 @@ _format_option = click.option(
     default="demo",
     metavar="NAME",
     show_default=True,
-    help="Stack to start from: demo, local or modal.",
+    help=f"Stack to start from: {', '.join(templates())}.",
 )
 def init_command(path: Path, template: str) -> None:
     """Write a stack file to start from, with .env.example and .gitignore lines.

@@ -130,6 +130,7 @@ class Artefacts:
                 said = run_server((str(server), "--help"), {}).stdout
                 stated = description.describe_help(said, build_of(version))
                 description.keep(self.store.home, pin, stated)
+            _refuse_other_build(str(node.fields.get("llama_cpp.tag")), version, name)
         about: Flat = {
             "name": f"{name}, {version}",
             "server": server.relative_to(into).as_posix(),
@@ -205,6 +206,14 @@ def build_of(version: str) -> int | None:
     found = re.search(r"\(build (\d+)", version) or re.match(r"(\d+) \(", version)
     number = int(found[1]) if found else 0
     return number if number > 1 else None
+
+
+def _refuse_other_build(tag: str, version: str, name: str) -> None:
+    """Raise SourceError where a ready llama-server states another build."""
+    stated, wanted = build_of(version), re.fullmatch(r"b(\d+)", tag)
+    if stated and wanted and stated != int(wanted[1]):
+        what, hint = description.other_build(name, stated, int(wanted[1]))
+        raise SourceError(what, hint=hint)
 
 
 def version_of(server: Path) -> str:

@@ -27,6 +27,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from deployer.artefacts.sources.files import content_digest, copy, sync_folder
+from deployer.engines.contract import STRANGE
 from deployer.engines.local import ports, reuseport
 from deployer.engines.local.logs import last_lines
 from deployer.engines.local.ports import (
@@ -318,6 +319,7 @@ CONDITIONS: Final[Mapping[str, str]] = {
     "healthy": "healthy",
     "unhealthy": "running but not healthy",
     "silent": "running, and does not answer",
+    STRANGE: "running, and another process answers on its port",
     "guarded": "running, and clients are kept away: it was not proven; `deployer"
     " apply` or `deployer start` does that",
 }
@@ -484,6 +486,8 @@ class Server:
                 return "healthy"
             case Answer.NONE:
                 return "silent"
+            case Answer.STRANGE:
+                return STRANGE
             case _:
                 return "unhealthy"
 

@@ -290,6 +290,9 @@ _IMAGE_LINES: Final = 12
 class Account:
     """One environment of one account."""
 
+    log_seconds = 90.0
+    """How long a line of a log may take to arrive."""
+
     def __init__(self, variables: Mapping[str, str], environment: str | None) -> None:
         self._variables = variables
         self._environment = environment or variables.get(_ENVIRONMENT) or None

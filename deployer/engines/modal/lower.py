@@ -473,8 +473,16 @@ def _warmups(fields: Flat) -> list[Flat]:
 
 def _warmup(request: Flat, files: Mapping[str, bytes]) -> Request:
     found = request_of(request)
-    image = None if found.image is None else _asset(found.image, files)
-    return replace(found, image=image)
+
+    def asset(name: str | None) -> str | None:
+        return None if name is None else _asset(name, files)
+
+    return replace(
+        found,
+        image=asset(found.image),
+        file=asset(found.file),
+        tools=asset(found.tools),
+    )
 
 
 def _asset(name: str, files: Mapping[str, bytes]) -> str:

@@ -265,8 +265,6 @@ _CRASHES: Final = 3
 _LAST_WORDS: Final = 15
 _WORDS_SECONDS: Final = 1.0
 """How long the last words of a failed start may take to arrive."""
-_EVIDENCE_SECONDS: Final = 90.0
-"""How long the line of a container that has answered may take to arrive."""
 _KNOCKS: Final = 2.0
 """Seconds between two requests while a new version is waited for."""
 
@@ -369,7 +367,7 @@ class _Start:
             self._refuse_failure()
             return None
         self._next = time.monotonic() + next(self._pauses)
-        late = self._passed() - self._answered > _EVIDENCE_SECONDS
+        late = self._passed() - self._answered > self._account.log_seconds
         found = proven(self._account, self._target)
         if found is not None and (found.settled or late):
             here = self._target.alone
@@ -430,13 +428,13 @@ def woken(
     seconds = time.monotonic() - begun
 
     def look() -> Started | None:
-        late = time.monotonic() - begun - seconds > _EVIDENCE_SECONDS
+        late = time.monotonic() - begun - seconds > account.log_seconds
         found = proven(account, target)
         if found is not None and (found.settled or late):
             return Started(seconds, found.ready, found.captured, found.failed)
         return Started(seconds, None) if late else None
 
-    wait = Wait(about, "the log", 2 * _EVIDENCE_SECONDS, show=no_line, pause=1.0)
+    wait = Wait(about, "the log", 2 * account.log_seconds, show=no_line, pause=1.0)
     return wait_for(look, log, say, wait)
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Final
 
 from pydantic import Field
@@ -29,9 +28,8 @@ from deployer.gates.harness.answers import (
 )
 from deployer.gates.harness.client import Client, Comeback, Unanswered, beside
 from deployer.gates.harness.gate import Gate, Subject
+from deployer.runtime.warmup import Request, body_of
 from deployer.stack.fields import gate_options as asked
-from deployer.stack.fields.values import JsonValue
-from deployer.system.files import read_regular
 
 _TOKENS: Final = 8
 _LONG: Final = "The quick brown fox jumps over the lazy dog. " * 20
@@ -137,7 +135,7 @@ class PromptCache(Gate[asked.PromptCache, Reads]):
         if cached < least * whole:
             because = f"less than `at_least: {least:g}`"
             return failed(f"{said}, {because}", **figures)
-        then, now = (one.choices[0].message.content or "" for one in (first, again))
+        then, now = (_said(one.choices[0].message) for one in (first, again))
         if then != now:
             shown = f"`{excerpt(then, 60)}` became `{excerpt(now, 60)}`"
             return failed(f"{said}, and the answer differs: {shown}", **figures)
@@ -148,20 +146,22 @@ class PromptCache(Gate[asked.PromptCache, Reads]):
         file = self.options.file
         if file is None:
             return chat_body(_LONG + _QUESTION, _TOKENS)
-        text = _text_of(self.target.folder, file)
-        body = chat_body(_QUESTION, _TOKENS)
-        messages: list[JsonValue] = [
-            {"role": self.options.role, "content": text},
-            {"role": "user", "content": _QUESTION},
-        ]
-        return {**body, "messages": messages}
+        # As the warm-up was sent: what else a body says may be in the prompt, too.
+        asked_for = Request(
+            _QUESTION,
+            file=file,
+            role=self.options.role,
+            tools=self.options.tools,
+            max_tokens=_TOKENS,
+        )
+        try:
+            return body_of(asked_for, None, folder=self.target.folder)
+        except ValueError as error:
+            raise Broken(unmeasured(str(error))) from error
 
 
-def _text_of(folder: Path | None, name: str) -> str:
-    try:
-        return read_regular((folder or Path()) / name).decode()
-    except (OSError, UnicodeDecodeError) as error:
-        raise Broken(unmeasured(f"`{name}` cannot be read: {error}")) from error
+def _said(message: Message) -> str:
+    return f"{message.reasoning_content or ''}{message.content or ''}"
 
 
 _SAVED: Final = "deployer-gate.bin"

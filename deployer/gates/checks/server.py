@@ -21,6 +21,7 @@ from deployer.gates.harness.answers import (
     Shape,
     SlotCount,
     Streamed,
+    TokenList,
     chat_body,
     chunks_of,
     excerpt,
@@ -346,12 +347,6 @@ class KeyAttempt:
     answer: Answer
 
 
-class Tokens(Shape):
-    """The answer of /tokenize: proof that a request was let in."""
-
-    tokens: tuple[int, ...]
-
-
 class Auth(Gate[asked.Auth, tuple[KeyAttempt, ...]]):
     """Refused requests cost nothing; the ones let in only split a word into tokens."""
 
@@ -395,7 +390,7 @@ class Auth(Gate[asked.Auth, tuple[KeyAttempt, ...]]):
         for attempt in measured:
             if attempt.wanted == 200:
                 try:
-                    read(attempt.answer, Tokens)
+                    read(attempt.answer, TokenList)
                 except Broken as broken:
                     fail(f"{attempt.what}: {broken}")
             elif attempt.answer.status == 200:

@@ -15,6 +15,7 @@ from deployer.gates.harness.answers import (
     ContextProps,
     Judgement,
     Shape,
+    TokenList,
     error_message,
     excerpt,
     fail,
@@ -64,12 +65,6 @@ class EmbeddingList(Shape):
     """The answer of /v1/embeddings."""
 
     data: tuple[Embedded, ...]
-
-
-class TokenList(Shape):
-    """The answer of /tokenize."""
-
-    tokens: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -167,6 +167,12 @@ class Timings(Shape):
     prompt_per_second: float | None = None
 
 
+class TokenList(Shape):
+    """The answer of /tokenize."""
+
+    tokens: tuple[int, ...]
+
+
 class SlotCount(Shape):
     """The part of /props that counts slots."""
 

@@ -1,8 +1,6 @@
 """Base of all gates, and how the class of one is found.
 
-A new gate is a section with its options and its sentence in
-`deployer.stack.fields.gate_options`, a class in `deployer.gates.checks`, and a line in
-the table of `deployer.gates`; tests then ask for its page and its broken answers.
+`docs/extending.md` shows how to add one.
 """
 
 import importlib

@@ -287,7 +287,7 @@ THEMES: Final[Mapping[str, str]] = {
 _HEAD: Final = """\
 # Runbook
 
-<!-- Written by `deployer doctor --runbook > docs/runbook.md`. -->
+<!-- Written by `python -m scripts.docs.write`. -->
 
 What a log says, why, and what to do about it.
 `deployer doctor STACK` and `deployer doctor --logs FILE` look for all of it.

@@ -646,7 +646,7 @@ def markdown() -> str:
 def _page() -> Iterator[str]:
     yield "# Known issues"
     yield ""
-    yield "<!-- Written by `deployer traps --markdown > docs/traps.md`. -->"
+    yield "<!-- Written by `python -m scripts.docs.write`. -->"
     yield ""
     yield "Issues of llama.cpp, the builds that have them, and what to write instead."
     yield "`deployer validate` and `deployer plan` show those that a stack runs into."

@@ -146,7 +146,8 @@ RUNNING: Mapping[str, tuple[JsonValue, JsonValue]] = {
                 "tool": True,
                 "tokens": 2000,
                 "timeout": "60s",
-            }
+            },
+            {"file": "prompts/agent.md", "tools": "tools.json", "role": "system"},
         ],
     ),
     "snapshot.prime": (1, 3),
@@ -198,6 +199,7 @@ GATES: Mapping[str, tuple[JsonValue, JsonValue]] = {
     "gates.lora.prompt": ("Hello", "Bye"),
     "gates.prompt_cache.file": ("agent.md", "two.md"),
     "gates.prompt_cache.role": ("system", "user"),
+    "gates.prompt_cache.tools": ("tools.json", "two.json"),
     "gates.prompt_cache.at_least": (0.95, 0.5),
     "gates.context.tokens": (512, 1024),
     "gates.context.needle": ("one", "two"),

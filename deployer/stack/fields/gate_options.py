@@ -12,7 +12,13 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from deployer.stack.fields.marks import Section
 from deployer.stack.fields.server import Duration, Text
-from deployer.stack.fields.values import SIZE_PATTERN, File, Unit
+from deployer.stack.fields.values import (
+    PLAIN_TEXT,
+    SIZE_PATTERN,
+    TOOLS,
+    File,
+    Unit,
+)
 
 Headroom = Annotated[
     Annotated[str, Field(pattern=SIZE_PATTERN)] | NonNegativeInt, Unit.SIZE
@@ -179,17 +185,22 @@ class Lora(Gate):
     """An adapter changes what the model says, and at scale 0 it does not."""
 
     prompt: Text | None = None
-    """Beginning of a text that the adapters change; unset: one of the gate's own."""
+    """Prompt that the adapters answer differently; unset: one of the gate's own."""
 
 
 class PromptCache(Gate):
     """A prompt that was read is not read again, and answered the same."""
 
-    file: Annotated[Text | None, File(digest="{path}.{name}")] = None
+    file: Annotated[Text | None, File(digest="{path}.{name}", content=PLAIN_TEXT)] = (
+        None
+    )
     """Prompt that the memory of a restored server contains; unset: no restore."""
 
     role: Literal["system", "user"] = "system"
     """Role of the message with that prompt."""
+
+    tools: Annotated[Text | None, File(digest="{path}.{name}", content=TOOLS)] = None
+    """JSON file with the tools that the warm-up offered; unset: none."""
 
     at_least: Share | None = None
     """Least share of the prompt that comes from the cache; unset: 0.9."""

@@ -18,6 +18,8 @@ from deployer.stack.fields.marks import Section
 from deployer.stack.fields.server import Duration, Server, Text
 from deployer.stack.fields.values import (
     HERE,
+    PLAIN_TEXT,
+    TOOLS,
     Effect,
     File,
     Flag,
@@ -200,8 +202,21 @@ class Access(Section):
 class Warmup(Section):
     """One request made before the memory is captured."""
 
-    prompt: Text
-    """Prompt of the request."""
+    prompt: Text | None = None
+    """Prompt of the request; unset: a greeting, behind the text of `file`."""
+
+    file: Annotated[
+        Text | None, File(digest="snapshot.warmup.{name}", content=PLAIN_TEXT)
+    ] = None
+    """Text that the requests of clients begin with, such as an agent's; unset: none."""
+
+    role: Literal["system", "user"] | None = None
+    """Role of the message with that text; unset: `system`."""
+
+    tools: Annotated[
+        Text | None, File(digest="snapshot.warmup.{name}", content=TOOLS)
+    ] = None
+    """JSON file with the list of tools that clients offer; unset: none."""
 
     image: Annotated[Text | None, File(digest="snapshot.warmup.{name}")] = None
     """Image to send along, relative to the stack; unset: none."""

@@ -234,7 +234,7 @@ class Server(Section):
     """Share of the model for each GPU."""
 
     main_gpu: Annotated[NonNegativeInt | None, Flag("--main-gpu")] = None
-    """Index of the GPU that holds what is not split."""
+    """Index of the GPU for what is not split."""
 
     device: Annotated[tuple[Text, ...] | None, Flag("--device")] = None
     """Devices to use, as `llama-server --list-devices` names them."""

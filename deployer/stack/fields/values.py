@@ -204,6 +204,11 @@ TEMPLATE_ENDING = ".jinja"
 """Tells a chat template of the user's own from the name of one in llama.cpp."""
 
 
+PLAIN_TEXT = "deployer.runtime.warmup:text_in"
+TOOLS = "deployer.runtime.warmup:tools_in"
+"""The content of files that requests begin with, and of those that they offer."""
+
+
 @dataclass(frozen=True, slots=True)
 class File:
     """The field names a file, or each of its items does, relative to the stack."""
@@ -226,6 +231,8 @@ class File:
     """Several are joined by commas."""
     scaled: bool = False
     """Each has a scale behind its last colon."""
+    content: str = ""
+    """`module:function` that takes its bytes, and raises ValueError for wrong ones."""
 
     def names_in(self, text: str) -> tuple[str, ...]:
         """Return the names that a value is made of."""

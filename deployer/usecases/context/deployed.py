@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from os import urandom
 from pathlib import Path
 
-from deployer.engines.contract import Engine
-from deployer.engines.registry import UNRECORDED
-from deployer.errors import UsageError
+from deployer.engines.contract import STRANGE, Endpoint, Engine
+from deployer.engines.registry import ENGINES, UNRECORDED
+from deployer.errors import EngineError, UsageError
 from deployer.planning.events import Say, Talk
 from deployer.planning.plan import Drift, make_plan
 from deployer.planning.progress import Progress
@@ -60,6 +60,21 @@ class Deployed:
                 hint=f"run `deployer apply {self.file}`",
             )
         return found
+
+    def answering(self) -> Endpoint:
+        """The endpoint of the live server, for who sends it requests and its key.
+
+        On this machine another process may have taken the port of a server that died:
+        raises EngineError unless the live one runs and has it.
+        """
+        if not ENGINES[self.state.engine].abilities.remote:
+            seen = self.engine.observe(self.server)
+            if not seen.running or seen.facts.get("condition") == STRANGE:
+                raise EngineError(
+                    f"{self.server.address}: {seen.detail}",
+                    hint=f"run `deployer start {self.file}`",
+                )
+        return self.engine.endpoint(self.server, candidate=False)
 
     @property
     def needs(self) -> dict[str, Flat]:

@@ -265,7 +265,7 @@ def read(
         graph,
         loaded.places,
         (
-            *_notes(loaded, settings, abilities),
+            *_notes(loaded, settings, abilities, facts),
             *image_notes(stack, facts),
             *known.notes,
         ),
@@ -276,13 +276,46 @@ def read(
     return Read(prepared, None if same else facts)
 
 
-def _notes(loaded: Loaded, settings: Settings, abilities: Abilities) -> Iterator[str]:
+def _notes(
+    loaded: Loaded, settings: Settings, abilities: Abilities, facts: Facts
+) -> Iterator[str]:
     """Yield what the user should know though it is not wrong."""
     yield from loaded.notes
     if left := unproven(loaded.stack):
         yield f"not proven: {', '.join(left)}; add it to `gates`"
     yield from snapshot_notes(loaded.stack, abilities)
+    yield from _doubts(loaded, facts, settings)
     yield from _not_passed_on(loaded.stack, settings.environment)
+
+
+def _doubts(loaded: Loaded, facts: Facts, settings: Settings) -> Iterator[str]:
+    """Yield a note where a ready llama-server may be another build than the tag says.
+
+    Raises StackError where it states another one.
+    """
+    from deployer.llama import description  # noqa: PLC0415 - not for a known stack
+
+    stack, wanted = loaded.stack, loaded.stack.llama_cpp
+    named = wanted.binary or wanted.package
+    if named is None:
+        return
+    stated = description.find(settings.home, facts.build)
+    number = build_number(stack, facts)
+    if stated is None:
+        yield (
+            f"`{named}` was not asked yet which build it is: {wanted.tag} is what the"
+            " stack says"
+        )
+    elif stated.build is None:
+        if wanted.commit is None or stack.gates is None or stack.gates.build is None:
+            yield (
+                f"`{named}` does not say which build it is: {wanted.tag} is what the"
+                " stack says; `llama_cpp.commit` and the gate `build` prove it"
+            )
+    elif number is not None and stated.build != number:
+        what, hint = description.other_build(named, stated.build, number)
+        problem = Diagnostic("llama_cpp.tag", what, hint)
+        raise StackError(placed([problem], loaded.places))
 
 
 def _not_passed_on(stack: Stack, environment: Mapping[str, str]) -> Iterator[str]:

@@ -55,10 +55,21 @@ BASE: dict[str, Any] = {
     "auth": {"api_key": {"secret": "benign", "env": "BENIGN"}},
     "snapshot": {
         "enabled": True,
-        "warmup": [{"prompt": "benign", "image": "benign.png"}],
+        "warmup": [
+            {"prompt": "benign", "image": "benign.png"},
+            {"file": "benign.md", "tools": "benign.json"},
+        ],
     },
     "modal": {"environment": "benign", "region": "us-east"},
 }
+ENDINGS = {
+    "model.file": ".png",
+    "model.draft.file": ".png",
+    "snapshot.warmup.0.image": ".png",
+    "snapshot.warmup.1.file": ".md",
+    "snapshot.warmup.1.tools": ".json",
+}
+"""Fields that name a file, and an ending of no other one."""
 ROLE_FILE = "model.draft.file"
 REACHED = (
     "llama_cpp.cmake.0",
@@ -79,6 +90,8 @@ REACHED = (
     "auth.api_key.secret",
     "snapshot.warmup.0.prompt",
     "snapshot.warmup.0.image",
+    "snapshot.warmup.1.file",
+    "snapshot.warmup.1.tools",
     "modal.environment",
     "modal.region",
 )
@@ -129,8 +142,8 @@ def test_a_hostile_text_changes_no_syntax(path: str, text: str) -> None:
     wild = put(path, text)
     if path == "llama_cpp.cmake.0":
         tame, wild = put(path, "A=benign"), put(path, f"A={text}")
-    if path in ("model.file", ROLE_FILE, "snapshot.warmup.0.image"):
-        wild = put(path, text.replace("/", "") + ".png")
+    if path in ENDINGS:
+        wild = put(path, text.replace("/", "") + ENDINGS[path])
     of_pins = path in ("llama_cpp.repo", "model.file", "model.mmproj", ROLE_FILE)
     try:
         found = shapes(json.dumps(wild))

@@ -41,9 +41,15 @@ class World:
     folder: Path
 
     def run(
-        self, content: str, *, seconds: int = 20, key: str = KEY, **behaviour: str
+        self,
+        content: str,
+        *,
+        seconds: int = 20,
+        key: str = KEY,
+        files: Mapping[str, bytes] | None = None,
+        **behaviour: str,
     ) -> Ran:
-        apps = lowered(content)
+        apps = lowered(content, files=files)
         server = self._placed(apps.tryout, seconds)
         server = replace(server, home=str(self.folder / "home"))
         text = render_tryout(server).replace("/opt/stack", str(self.folder))
@@ -181,6 +187,17 @@ def test_warm_up_requests_are_made_with_the_key_and_the_picture(world: World) ->
     assert text == {"type": "text", "text": 'a "b"'}
     assert picture["image_url"]["url"].startswith("data:image/png;base64,iVBOR")
     assert len(PICTURE) > 0
+
+
+def test_files_of_a_warm_up_are_sent_from_inside_the_container(world: World) -> None:
+    tools = [{"type": "function", "function": {"name": "look"}}]
+    warm = "enabled: true, warmup: [{file: agent.md, tools: tools.json, role: user}]"
+    files = {"agent.md": b"Be terse.", "tools.json": json.dumps(tools).encode()}
+    ran = world.run(ON_CPU.replace("enabled: true", warm), files=files)
+    assert ran.code == 0, ran.output
+    [body] = (it["body"] for it in ran.asked)
+    assert body["messages"] == [{"role": "user", "content": "Be terse.\n\nHello"}]
+    assert body["tools"] == tools
 
 
 def test_a_refused_warm_up_ends_the_start(world: World) -> None:

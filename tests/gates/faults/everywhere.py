@@ -43,17 +43,18 @@ for gate in ASKING:
             pytest.param(gate, http.html(502), id="a gateway"),
             pytest.param(gate, Reply((b"{", Part.RESET)), id="a reset"),
         ],
+        own=False,
     )
     def every_answer_is(name: str, reply: Reply) -> None:
         check_not_passed(name, Script(rewrite=lambda _: reply))
 
-    @broken(gate, "name", [gate])
+    @broken(gate, "name", [gate], own=False)
     def a_server_that_says_nothing(name: str) -> None:
         silent = Script(rewrite=lambda _: Reply((b"", Part.SILENCE)))
         check_not_passed(name, silent, timeout="0.3s")
 
     if gate not in WITHOUT_NUMBERS:
 
-        @broken(gate, "name", [gate])
+        @broken(gate, "name", [gate], own=False)
         def every_number_is_nan(name: str) -> None:
             check_not_passed(name, Script(rewrite=without_numbers))

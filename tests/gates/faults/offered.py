@@ -409,7 +409,7 @@ def a_cold_start_is_no_restore_of_a_prompt(tmp_path: Path) -> None:
 
 @broken("prompt_cache")
 def a_prompt_that_is_not_there_is_an_error(tmp_path: Path) -> None:
-    because = "`agent.md` cannot be read"
+    because = "agent.md`: No such file or directory"
     check("prompt_cache", Script(), ERROR, because, file="agent.md", folder=tmp_path)
 
 

@@ -196,6 +196,9 @@ class Faults:
     workers: int = 1
     """Types of workers that cold starts land on: each needs a snapshot of its own
     (guide/memory-snapshots: GPU functions take 2 to 3 per type of GPU)."""
+    scarce: float = 0.0
+    """Chance that a GPU of a list is not there, so that the next one is taken: Modal
+    tries "each requested GPU type in order" (examples/gpu_fallbacks)."""
     lost_snapshots: float = 0.0
     """Chance that a worker finds no snapshot where there was one: they expire."""
     restores: int = 0
@@ -205,6 +208,10 @@ class Faults:
     capture_failure: float = 0.0
     """Chance that a container crashes as it goes on from the snapshot it just took: it
     is restored from it as any other is ("Snapshot created. Restoring …")."""
+    clock_jump: float = 3600.0
+    """Seconds that the clocks of a container jump ahead at a restore: it slept for so
+    long.  Modal's runtime lets the monotonic clock jump "by approximately the same
+    amount as real time" (gVisor, `pkg/sentry/kernel/timekeeper.go`, `SetClocks`)."""
     restore_kind: str = "139"
     """How: `139`, `222`, `never` ready, `garbled` answers, or `any` of them."""
     start_seconds: float = 0.05
@@ -240,6 +247,8 @@ class Cloud:
         self.functions: dict[str, pb.Function] = {}
         """As they were created last; containers are of what is published."""
         self.definitions: dict[str, pb.Function] = {}
+        self.machines: dict[str, tuple[pb.Resources, ...]] = {}
+        """Those that a definition may run on, the preferred one first."""
         self.autoscaling: dict[str, pb.AutoscalerSettings] = {}
         self.handles: dict[str, pb.FunctionHandleMetadata] = {}
         self.urls: dict[Address, str] = {}
@@ -388,9 +397,10 @@ class Cloud:
         return [*base, *image.dockerfile_commands]
 
 
-def digest(message: Any) -> str:
+def digest(*messages: Any) -> str:
     """The same for equal messages; a set that is sent as a list comes in any order."""
-    return hashlib.sha256(message.SerializeToString(deterministic=True)).hexdigest()
+    parts = [message.SerializeToString(deterministic=True) for message in messages]
+    return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
 async def first_of(*events: asyncio.Event, within: float | None = None) -> None:

@@ -36,6 +36,10 @@ _BOUND = ("/proc", "/dev", "/sys")
 _SNAPSHOT = "enable_gpu_snapshot"
 
 
+Worker = tuple[str, int]
+"""A type of machine: its GPU, and a number for all else."""
+
+
 @dataclass(slots=True, eq=False)
 class Container:
     """A process group that runs one function."""
@@ -49,8 +53,9 @@ class Container:
     definition_id: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
     """Of the version that it is of."""
-    worker: int = 0
-    """The type of the machine it runs on."""
+    worker: Worker = ("", 0)
+    given: Mapping[str, str] = field(default_factory=dict)
+    """The environment that it was started with, or captured."""
     outdated: bool = False
     """A newer version is deployed: it works until one of that is there."""
     fails_restore: bool = False
@@ -87,16 +92,21 @@ class Container:
         return self.folder / "restore.json"
 
     @property
+    def clock_file(self) -> Path:
+        """The seconds that its clocks jumped ahead, once they did."""
+        return self.folder / "clock"
+
+    @property
     def spec_environ(self) -> Path:
         """What the runtime shows as the environment that was asked for."""
         return self.folder / "spec_environ"
 
-    def renew_environment(self, cloud: Cloud) -> None:
-        """A restored container has the secrets of today.
+    def show_environment(self, found: Mapping[str, str]) -> None:
+        """Say what the environment has to be.
 
-        Client 1.6.4 compares `/proc/gvisor/spec_environ` with that at the capture.
+        A restored container has the secrets of today: client 1.6.4 compares
+        `/proc/gvisor/spec_environ` with what it was at the capture.
         """
-        found = environment_of(cloud, self.definition)
         text = "\0".join(f"{name}={value}" for name, value in found.items())
         self.spec_environ.write_text(text, encoding="utf-8")
 
@@ -128,7 +138,7 @@ async def launch(cloud: Cloud, container: Container) -> None:
     (folder / "arguments").write_bytes(_arguments(cloud, container))
     state = "error" if container.fails_restore else "restore"
     (folder / "checkpoint").write_text(state, encoding="utf-8")
-    container.renew_environment(cloud)
+    container.show_environment(container.given)
     alone = _has_a_network_of_its_own(function)
     namespaces = ["-m", *(["-n"] if alone else [])]
     container.process = await asyncio.create_subprocess_exec(
@@ -172,14 +182,30 @@ def _arguments(cloud: Cloud, container: Container) -> bytes:
     return bytes(arguments.SerializeToString())
 
 
-def prepared(function: pb.Function) -> pb.Function:
+def prepared(function: pb.Function, machine: pb.Resources) -> pb.Function:
     """The definition as a worker gets it."""
     made = pb.Function()
     made.CopyFrom(function)
+    made.resources.CopyFrom(machine)
     made.is_checkpointing_function = made.checkpointing_enabled
     wanted = made.experimental_options.get(_SNAPSHOT, "").lower()
     made._experimental_enable_gpu_snapshot = wanted in ("true", "1")
     return made
+
+
+def start_limit(container: Container) -> int:
+    """Seconds that a start may take, 0 for any.
+
+    "`startup_timeout` configures the container's startup time" (guide/timeouts);
+    client 1.6.4 sends `timeout` for it where a function states none.
+    """
+    return container.definition.startup_timeout_secs
+
+
+async def say_too_slow(cloud: Cloud, container: Container) -> None:
+    """Log that a start took too long, in words of ours: no such log was seen."""
+    text = f"Container did not start within {start_limit(container)} seconds\n"
+    await cloud.log(container.function_id, container.task_id, text)
 
 
 def environment_of(cloud: Cloud, function: pb.Function) -> dict[str, str]:
@@ -216,12 +242,13 @@ def _environment(cloud: Cloud, container: Container, *, alone: bool) -> dict[str
         "MODAL_CLOUD_PROVIDER": "CLOUD_PROVIDER_UNSPECIFIED",
         "EMULATED_CHECKPOINT": str(folder / "checkpoint"),
         "EMULATED_ENVIRON": str(container.spec_environ),
+        "EMULATED_CLOCK": str(container.clock_file),
         "EMULATED_PORT": f"{container.way_in}:{function.http_config.port}"
         if function.is_server
         else "",
         "EMULATED_NETWORK": "own" if alone else "",
     }
-    found |= environment_of(cloud, function)
+    found |= container.given
     if container.captures:
         found["MODAL_ENABLE_SNAP_RESTORE"] = "1"
     return found

@@ -99,6 +99,7 @@ def _seen(cloud: Cloud, pools: Pools) -> dict[str, Any]:
                 "runs": container.runs,
                 "key": container.tags.get("deployer-server", ""),
                 "outdated": container.outdated,
+                "gpu": container.worker[0],
                 "started": container.started,
                 "code": container.code,
                 "pid": container.process.pid if container.process else None,

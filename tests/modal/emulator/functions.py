@@ -1,7 +1,7 @@
 """Requests about functions and classes, their calls, and those of their containers."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -34,16 +34,19 @@ class Functions(Service):
 
     @rpc
     async def FunctionCreate(self, request: Any) -> Any:
-        function = request.function
-        if request.HasField("function_data"):  # a list of GPUs: the first is there
+        function, machines = request.function, (request.function.resources,)
+        if request.HasField("function_data"):  # a list of GPUs
+            ranked = request.function_data.ranked_functions
+            machines = tuple(it.function.resources for it in ranked)
             function = _flattened(request.function_data)
         function_id = request.existing_function_id or self.cloud.new("fu")
         await self._addresses(request.app_id, function)
         self.cloud.functions[function_id] = function
         settings = function.autoscaler_settings
         self.cloud.autoscaling.setdefault(function_id, settings)
-        definition = f"de-{definition_digest(function)[:22]}"
+        definition = f"de-{definition_digest(function, machines)[:22]}"
         self.cloud.definitions[definition] = function
+        self.cloud.machines[definition] = machines
         handle = self._handle(
             function_id, function, app_id=request.app_id, definition=definition
         )
@@ -322,12 +325,12 @@ class Functions(Service):
         return found
 
 
-def definition_digest(function: pb.Function) -> str:
+def definition_digest(function: pb.Function, machines: Sequence[pb.Resources]) -> str:
     """The mounts of a function are a set that the client sends in any order."""
     made = pb.Function()
     made.CopyFrom(function)
     made.mount_ids[:] = sorted(made.mount_ids)
-    return digest(made)
+    return digest(made, *machines)
 
 
 def _nothing(request: Any) -> GRPCError:

@@ -11,7 +11,7 @@ import json
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -29,8 +29,12 @@ from tests.modal.emulator.containers import (
     RESTORING,
     SEGFAULT,
     Container,
+    Worker,
+    environment_of,
     launch,
     prepared,
+    say_too_slow,
+    start_limit,
 )
 
 _WINDOW = 60
@@ -47,10 +51,10 @@ class _Pool:
     arrived: asyncio.Condition = field(default_factory=asyncio.Condition)
     members: list[Container] = field(default_factory=list)
     """Its containers that run, as far as that is known."""
-    standby: dict[tuple[str, int], Container] = field(default_factory=dict)
+    standby: dict[tuple[str, Worker], Container] = field(default_factory=dict)
     """Snapshots, by definition and type of worker: processes that wait at their
     checkpoints."""
-    taken: set[tuple[str, int]] = field(default_factory=set)
+    taken: set[tuple[str, Worker]] = field(default_factory=set)
     """The same of simulated containers, which nothing has to wait for."""
     failures: int = 0
     """Starts that failed since the last that did not."""
@@ -277,10 +281,11 @@ class Pools:
             await asyncio.sleep(waits)
         if cloud.simulates:
             return await self._simulate(function_id)
-        function = prepared(cloud.definition(function_id))
+        worker = self._worker(function_id)
+        function = cloud.definition(function_id)
         if not (function.checkpointing_enabled and cloud.app_of(function_id).deployed):
-            return await self._up(await self._launch(function_id, captures=False))
-        where = cloud.definition_id(function_id), self._worker()
+            return await self._up(await self._launch(function_id, worker))
+        where = cloud.definition_id(function_id), worker
         container = pool.standby.pop(where, None)
         if (
             container is not None
@@ -289,9 +294,9 @@ class Pools:
             container.signal(signal.SIGKILL)
             container = None
         if container is None:
-            container = await self._launch(function_id, captures=True, worker=where[1])
+            container = await self._launch(function_id, worker, captures=True)
             await cloud.log(function_id, container.task_id, CREATING)
-            await first_of(container.parked, container.ended)
+            await self._in_time(container, container.parked)
             await self._resume(container, CREATED)
             if cloud.chance.random() < cloud.faults.capture_failure:
                 return await self._crashed_restore(container)
@@ -300,6 +305,7 @@ class Pools:
             container.task_id = cloud.new("ta")  # a restored copy is another container
             self.containers[container.task_id] = container
             container.started = cloud.clock()
+            container.clock_file.write_text(str(cloud.faults.clock_jump))
             await self._resume(container, RESTORING)
             if cloud.chance.random() < cloud.faults.restore_failure:
                 return await self._crashed_restore(container)
@@ -308,7 +314,7 @@ class Pools:
             # "a sentinel code that the runtime will use to retry the task without a
             # snapshot" (client 1.6.4, `task_lifecycle_manager.py`)
             await cloud.log(function_id, container.task_id, "Snapshot restore failed\n")
-            return await self._up(await self._launch(function_id, captures=False))
+            return await self._up(await self._launch(function_id, worker))
         return container
 
     async def _crashed_restore(self, container: Container) -> Container:
@@ -323,8 +329,9 @@ class Pools:
         """A container without a process, and what its start comes to."""
         cloud, pool = self._cloud, self._pool(function_id)
         definition = cloud.definition_id(function_id)
-        container = self._container(function_id, captures=False, worker=self._worker())
-        where = (definition, container.worker)
+        worker = self._worker(function_id)
+        container = self._container(function_id, worker)
+        where = (definition, worker)
         function = container.definition
         snapshots = (
             function.checkpointing_enabled and cloud.app_of(function_id).deployed
@@ -341,7 +348,7 @@ class Pools:
             pool.taken.discard(where)
         if code == RESTORE_FAILED:
             container.ended.set()
-            container = self._container(function_id, captures=False, worker=0)
+            container = self._container(function_id, worker)
             code = await simulated.start(cloud, container, "plain")
         if code is not None:
             container.ended.set()
@@ -350,17 +357,31 @@ class Pools:
             cloud.spawn(simulated.serve(self, container))
         return await self._up(container)
 
-    def _worker(self) -> int:
-        return self._cloud.chance.randrange(self._cloud.faults.workers)
-
-    def _container(self, function_id: str, *, captures: bool, worker: int) -> Container:
+    def _worker(self, function_id: str) -> Worker:
+        """The type of machine that the next container lands on."""
         cloud = self._cloud
+        number = cloud.chance.randrange(cloud.faults.workers)
+        for machine in (machines := self._machines(function_id))[:-1]:
+            if cloud.chance.random() >= cloud.faults.scarce:
+                return machine.gpu_config.gpu_type, number
+        return machines[-1].gpu_config.gpu_type, number
+
+    def _machines(self, function_id: str) -> Sequence[pb.Resources]:
+        known = self._cloud.machines.get(self._cloud.definition_id(function_id))
+        return known or (self._cloud.functions[function_id].resources,)
+
+    def _container(
+        self, function_id: str, worker: Worker, *, captures: bool = False
+    ) -> Container:
+        cloud = self._cloud
+        machines = self._machines(function_id)
+        machine = next(it for it in machines if it.gpu_config.gpu_type == worker[0])
         task_id = cloud.new("ta")
         container = Container(
             task_id,
             function_id,
             cloud.folder / task_id[-6:],
-            prepared(cloud.definition(function_id)),
+            prepared(cloud.definition(function_id), machine),
             captures,
             definition_id=cloud.definition_id(function_id),
             tags=dict(cloud.app_of(function_id).tags),
@@ -372,10 +393,16 @@ class Pools:
         return container
 
     async def _launch(
-        self, function_id: str, *, captures: bool, worker: int = 0
+        self,
+        function_id: str,
+        worker: Worker,
+        *,
+        captures: bool = False,
+        given: Mapping[str, str] | None = None,
     ) -> Container:
         cloud = self._cloud
-        container = self._container(function_id, captures=captures, worker=worker)
+        container = self._container(function_id, worker, captures=captures)
+        container.given = given or environment_of(cloud, container.definition)
         container.folder.mkdir()
         if captures and cloud.faults.restores > 0:
             cloud.faults.restores -= 1
@@ -390,7 +417,8 @@ class Pools:
             await self._cloud.log(container.function_id, container.task_id, said)
             if container.fails_restore:
                 container.lose_children()
-            container.renew_environment(self._cloud)
+            today = environment_of(self._cloud, container.definition)
+            container.show_environment(today)
             # Every value is text; an empty one stands for what it was.
             state = json.dumps({"task_id": container.task_id, "server_url": ""})
             new = container.restore_file.with_suffix(".new")
@@ -398,7 +426,7 @@ class Pools:
             new.replace(container.restore_file)
 
     async def _up(self, container: Container) -> Container:
-        await first_of(container.ready, container.ended)
+        await self._in_time(container, container.ready)
         pool = self._pool(container.function_id)
         container.idle_since = time.time()
         if not container.runs or not container.ready.is_set():
@@ -409,6 +437,15 @@ class Pools:
         if not container.outdated:
             await self._shift(container.function_id)
         return container
+
+    async def _in_time(self, container: Container, there: asyncio.Event) -> None:
+        """Wait for a step of a start, which has a limit."""
+        within = start_limit(container) or None
+        await first_of(there, container.ended, within=within)
+        if not there.is_set() and container.runs:
+            await say_too_slow(self._cloud, container)
+            container.signal(signal.SIGKILL)
+            await first_of(container.ended, within=_GRACE_SECONDS)
 
     async def _retire_idle(self, container: Container) -> None:
         """Scale to zero, and keep one snapshot for the next cold start."""
@@ -447,7 +484,10 @@ class Pools:
         await self._scale(container.function_id)
 
     async def _keep_snapshot(self, container: Container) -> None:
-        """A restore uses a snapshot up here; on Modal it does not."""
+        """A restore uses a snapshot up here; on Modal it does not.
+
+        So another process takes its place, with the environment of the capture.
+        """
         function_id = container.function_id
         pool, app = self._pool(function_id), self._cloud.app_of(function_id)
         where = (container.definition_id, container.worker)
@@ -458,7 +498,7 @@ class Pools:
             if self._cloud.definition_id(function_id) != container.definition_id:
                 return
             snapshot = await self._launch(
-                function_id, captures=True, worker=container.worker
+                function_id, container.worker, captures=True, given=container.given
             )
             pool.standby[where] = snapshot
             await first_of(snapshot.parked, snapshot.ended)
@@ -480,9 +520,14 @@ class Pools:
 
         "Modal will reschedule the container and any work it was currently assigned"
         (guide/retries); what has been answered in part cannot be answered again.
+        `timeout` is "a measure of a Function's *execution* time" (guide/timeouts).
         """
-        await first_of(call.done, container.ended)
+        within = container.definition.timeout_secs or None
+        await first_of(call.done, container.ended, within=within)
         if call.done.is_set():
+            return
+        if container.runs:
+            await self._time_out(call, container)
             return
         item = None
         with suppress(KeyError):
@@ -494,3 +539,22 @@ class Pools:
             await call.fail(f"the container ended with {container.code}")
         else:
             await self.offer(call, item)
+
+    async def _time_out(self, call: Call, container: Container) -> None:
+        """End an input, and let the container go on.
+
+        Modal sends SIGUSR1 at the time-out, which the entrypoint turns into an
+        exception (stardag-dev/stardag#245); of several inputs at once it ends one
+        alone.  The line is in gpu-mode/kernelbot#496.
+        """
+        seconds = container.definition.timeout_secs
+        said = f"Task's current input {call.input_id} hit its timeout of {seconds}s"
+        await self._cloud.log(container.function_id, container.task_id, f"{said}\n")
+        with suppress(KeyError):
+            self.put_back(call.input_id)
+        status = pb.GenericResult.GENERIC_STATUS_TIMEOUT
+        result = pb.GenericResult(status=status, exception=said)
+        await call.finish(result, task_id=container.task_id)
+        alone = container.definition.max_concurrent_inputs <= 1
+        if alone and container.process is not None:
+            container.process.send_signal(signal.SIGUSR1)

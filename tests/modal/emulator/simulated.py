@@ -22,6 +22,8 @@ from tests.modal.emulator.containers import (
     RESTORING,
     SEGFAULT,
     Container,
+    say_too_slow,
+    start_limit,
 )
 
 if TYPE_CHECKING:
@@ -45,7 +47,7 @@ async def start(cloud: Cloud, container: Container, how: str) -> int | None:
     function_id, task_id = container.function_id, container.task_id
     if how == "restore":
         await cloud.log(function_id, task_id, RESTORING)
-        if not await _takes(container, faults.restore_seconds):
+        if not await _takes(cloud, container, faults.restore_seconds):
             return 1
         if chance.random() < faults.restore_failure:
             return await _failed_restore(cloud, container)
@@ -53,7 +55,7 @@ async def start(cloud: Cloud, container: Container, how: str) -> int | None:
         if how == "capture":
             await cloud.log(function_id, task_id, CREATING)
         seconds = {"capture": faults.capture_seconds, "plain": faults.start_seconds}
-        if not await _takes(container, seconds[how]):
+        if not await _takes(cloud, container, seconds[how]):
             return 1
         key, app = container.tags.get(KEY_TAG), cloud.app_of(function_id).name
         if {key, f"{app}:{key}"}.intersection(faults.broken):
@@ -97,10 +99,16 @@ async def _say_ready(cloud: Cloud, container: Container, how: str) -> None:
     await cloud.log(container.function_id, container.task_id, text, _STDOUT)
 
 
-async def _takes(container: Container, seconds: float) -> bool:
+async def _takes(cloud: Cloud, container: Container, seconds: float) -> bool:
     """Whether it was let start for so long."""
-    await first_of(container.draining, within=seconds)
-    return not container.draining.is_set()
+    most = start_limit(container)
+    await first_of(container.draining, within=min(seconds, most or seconds))
+    if container.draining.is_set():
+        return False
+    if most and seconds > most:
+        await say_too_slow(cloud, container)
+        return False
+    return True
 
 
 async def serve(pools: "Pools", container: Container) -> None:
