@@ -224,11 +224,11 @@ def test_a_snapshot_that_cannot_be_restored_is_not_promoted(ready: Project) -> N
     """Without the gate `restore` as well; `auto` does without the snapshot."""
     ready.cloud.faults(restore_failure=1.0)
     done = ready.apply(code=1)
-    assert "error: its snapshot cannot be restored: 2 of 2 restores failed" in done.err
+    assert "error: its snapshot cannot be restored: 3 of 3 restores failed" in done.err
     assert "hint: `snapshot: {enabled: auto}` serves without one" in done.err
     ready.change("enabled: true", "enabled: auto")
     done = ready.apply()
-    why = "the snapshot is not used: 2 of 2 restores failed"
+    why = "the snapshot is not used: 3 of 3 restores failed"
     assert f"tiny/server: {why}" in done.out
     history = ready.run("history", "stacks/tiny.yaml").out
     assert "starts  plain start " in history
