@@ -215,6 +215,8 @@ class Rendering:
     """The command line of llama-server."""
     files: Mapping[str, bytes]
     """By name; they belong into one folder."""
+    unpinned: tuple[str, ...] = ()
+    """What no lock file pins yet: its digests here are zeros."""
 
 
 def pin_of(node: Node) -> Pin:

@@ -161,6 +161,35 @@ def source_of(stack: "Stack", role: str) -> str:
     return "hub" if model.path is None else "path"
 
 
+def unpinned(stack: "Stack", role: str) -> Pin | None:
+    """Return a pin of zeros, to render a stack with; None: of no known form."""
+    source, none = source_of(stack, role), "0" * 64
+    if source == "source-git":
+        wanted = stack.llama_cpp
+        where: Flat = {"repo": wanted.repo or UPSTREAM, "tag": wanted.tag}
+        return Pin(source, {"commit": none[:40]}, where)
+    if role == Kind.BUILD or source not in ("hub", "url"):
+        return None
+    weights = stack.model.sources[role]
+    if source == "url":
+        name = str(weights.url).partition("?")[0].rpartition("/")[2]
+        return Pin(source, {"model": [none]}, {"url": weights.url}, {"model": [name]})
+    stem = str(weights.repo).rpartition("/")[2].removesuffix("-GGUF")
+    files: list[JsonValue] = [weights.file or f"{stem}-{weights.quant}.gguf"]
+    names: list[JsonValue] = [str(it).rpartition("/")[2] for it in files]
+    where = {"repo": weights.repo, "revision": none[:40], "model": files}
+    pin = Pin(source, {"model": [none]}, where, {"model": names})
+    if not isinstance(projector := getattr(weights, "mmproj", None), str):
+        return pin
+    file = projector if projector.endswith(".gguf") else f"mmproj-{projector}.gguf"
+    return Pin(
+        source,
+        {**pin.identity, "mmproj": none},
+        {**pin.where, "mmproj": file},
+        {**pin.about, "mmproj": file.rpartition("/")[2]},
+    )
+
+
 def _wanted_build(wanted: "LlamaCpp", pin: Pin) -> Iterator[tuple[str, str, bool]]:
     """Each part that the stack decides: its name, what it asks for, whether it fits."""
     tag, where = wanted.tag, pin.where

@@ -1,13 +1,13 @@
 """Validate or render a stack; nothing is made."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deployer.artefacts import lock_file
 from deployer.diagnostics import UNCERTAIN, Diagnostic
 from deployer.engines.place import render
-from deployer.errors import UsageError
+from deployer.errors import AuthError, SourceError, UsageError
 from deployer.planning.progress import Watch, unwatched
 from deployer.system.file_modes import as_the_user
 from deployer.usecases.context.settings import Options, Settings
@@ -16,6 +16,7 @@ from deployer.usecases.reading.prepared import Cache
 
 if TYPE_CHECKING:
     from deployer.engines.contract import Rendering
+    from deployer.planning.resources import Graph
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +83,46 @@ def rendered(
 ) -> "Rendering":
     """The command line and the files of a stack; a lock file is used, never written.
 
-    Raises what planning raises, and EngineError for what the engine cannot make.
+    Without a lock file, and where sources cannot be asked, what they would pin is made
+    of zeros, and the rendering says so.  Raises what planning raises, and EngineError
+    for what the engine cannot make.
     """
-    prepared, _ = prepare(stack_file, settings, options, watch)
-    return render(prepared.engine, prepared.graph, settings.place(stack_file))
+    place = settings.place(stack_file)
+    try:
+        prepared, _ = prepare(stack_file, settings, options, watch)
+    except (SourceError, AuthError):
+        if options.locked or lock_file.lock_path(stack_file).exists():
+            raise
+        found = _unpinned(stack_file, settings, options)
+        if found is None:
+            raise
+        graph, engine, unpinned = found
+        return replace(render(engine, graph, place), unpinned=unpinned)
+    return render(prepared.engine, prepared.graph, place)
+
+
+def _unpinned(
+    stack_file: Path, settings: Settings, options: Options
+) -> "tuple[Graph, str, tuple[str, ...]] | None":
+    """The resources of a stack with zeros for each digest, and what those stand for.
+
+    None for sources whose very form is unknown before they are asked.
+    """
+    from deployer.engines.place import abilities_of, narrowed  # noqa: PLC0415 - rare
+    from deployer.planning.facts import Facts, source_of, unpinned  # noqa: PLC0415 - as above
+    from deployer.planning.graph import expand  # noqa: PLC0415 - as above
+    from deployer.stack.load import load  # noqa: PLC0415 - as above
+
+    stack = load(stack_file, engine=options.engine, allowed=settings.allowed).stack
+    able = abilities_of(stack.engine, settings.environment, settings.home)
+    roles = ("build", *stack.model.sources)
+    pins = {role: unpinned(stack, role) for role in roles}
+    if None in pins.values():
+        return None
+    known = {role: pin for role, pin in pins.items() if pin is not None}
+    graph = expand(stack, Facts.of(known, {}), narrowed(stack, able))
+    names = (f"{role} ({source_of(stack, role)})" for role in roles)
+    return graph, stack.engine, tuple(names)
 
 
 def write(rendering: "Rendering", folder: Path) -> tuple[Path, ...]:

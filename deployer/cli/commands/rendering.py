@@ -34,7 +34,8 @@ def render_command(
     """Show what the engine would run: the command line, on Modal also the apps.
 
     Nothing is made and nothing is deployed.  The same stack and lock file give the
-    same bytes, so two renderings can be compared with `diff`.
+    same bytes, so two renderings can be compared with `diff`.  Without a lock file,
+    and where the sources cannot be asked, digests are zeros, which is said.
 
     \b
     Example:
@@ -42,6 +43,10 @@ def render_command(
       deployer render stacks/prod.yaml --out rendered/
     """
     found = rendered(stack, settings_of(), Options(engine=engine, locked=locked))
+    if found.unpinned:
+        what = ", ".join(found.unpinned)
+        hint = f"`deployer lock {stack}` asks the sources"
+        click.echo(f"note: not pinned yet, digests are zeros: {what}; {hint}", err=True)
     written = write(found, out) if out is not None else ()
     if as_json:
         _print_json(found, with_text=out is None)
