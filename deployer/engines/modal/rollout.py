@@ -104,9 +104,10 @@ class Rollout:
         rendering = rendered_server(node, needs, self._folder)
         server = rendering.server
         marker = f"{TRIED}/{server.run_key}/result.json"
-        if (known := self._account.read(apps.VOLUME, marker)) is not None:
+        known = self._account.read(apps.VOLUME, marker)
+        if known is not None and (waited := _waited(known)) is not None:
             self._tell(node.address, "this command line was tried before")
-            return _waited(known)
+            return waited
         self._tell(node.address, "tries the command line once, without retries")
         limit = server.program.start_timeout + QUEUE_SECONDS
         wait = Wait(node.address, "a first start on Modal", limit, show=is_ours)
@@ -505,7 +506,7 @@ def _with_wait(result: object, wall: float) -> JsonValue:
 
 
 def _waited(content: bytes) -> float | None:
-    """The seconds that a recorded tryout took; older deployers did not measure them."""
+    """The seconds that a recorded tryout took; None for one of an older deployer."""
     with suppress(ValueError, TypeError, KeyError):
         return float(json.loads(content)["waited"])
     return None
