@@ -192,6 +192,7 @@ def _texts_of_build(value: JsonValue) -> tuple[str, ...]:
     return tuple(str(item) for item in value) if isinstance(value, list) else ()
 
 
+CANDIDATE_SCALING: Final = apps.Scaling(0, 1, None, CANDIDATE_WINDOW)
 SLOTS: Final = 4
 """Requests that llama-server serves at once where `server.parallel` is unset."""
 DEFAULT_VARIABLE: Final = "LLAMA_API_KEY"
@@ -300,8 +301,8 @@ def lower_server(
 
 def candidate_of(server: Server) -> Server:
     """The twin that the gates look at: another name, and one container at most."""
-    scaling = apps.Scaling(0, 1, None, CANDIDATE_WINDOW)
-    return replace(server, app=apps.candidate_app(server.stack), scaling=scaling)
+    app = apps.candidate_app(server.stack)
+    return replace(server, app=app, scaling=CANDIDATE_SCALING)
 
 
 def tryout_of(server: Server) -> Server:

@@ -12,7 +12,12 @@ from typing import Final
 from deployer.engines.modal import apps
 from deployer.engines.modal.billing import Meter, changed
 from deployer.engines.modal.drive import Account, Deployed
-from deployer.engines.modal.lower import primes_of, rate_of, scaling_of
+from deployer.engines.modal.lower import (
+    CANDIDATE_SCALING,
+    primes_of,
+    rate_of,
+    scaling_of,
+)
 from deployer.engines.modal.render import (
     CANDIDATE_FILE,
     SERVER_FILE,
@@ -152,6 +157,8 @@ class Rollout:
             first = self._wake(node.address, target, limit)
             if server.captures:
                 starts = self._provoked(node, target, limit, first)
+                # Gates may think for longer than a candidate that sleeps soon stays.
+                self._account.scale(app, CANDIDATE_SCALING)
                 plain = needs[Kind.SNAPSHOT].get(PLAIN)
                 outputs |= self._measured(node, starts, plain, again=again)
         if server.front.secret is None:
