@@ -63,9 +63,7 @@ def expand(
     build = _artefact(stack, "build", homes[Kind.BUILD], facts.build, derived)
     weights = tuple(_weights(stack, homes[Kind.WEIGHTS], facts))
     files = _contents(stack, facts, captured=captured)
-    own = _by_name(stack, facts)
-    image = pinned_images(facts.build).get(Kind.SERVER, "")
-    starts = _Start(tuple(argv), _variables(every), own, abilities, image)
+    starts = _start_of(stack, facts, tuple(argv), _variables(every), abilities)
     made_from = {node.role: node.key for node in (build, *weights)}
     mine, ends = homes[Kind.SNAPSHOT], homes[Kind.SERVER]
     if not captured:
@@ -190,6 +188,17 @@ class _Start:
         }
         found = {name: value for name, value in more.items() if value}
         return {"argv": list(self.argv), **found}
+
+
+def _start_of(
+    stack: Stack,
+    facts: Facts,
+    argv: tuple[str, ...],
+    variables: Flat,
+    abilities: Abilities,
+) -> _Start:
+    image = pinned_images(facts.build).get(Kind.SERVER, "")
+    return _Start(argv, variables, _by_name(stack, facts), abilities, image)
 
 
 def _variables(every: tuple[Leaf, ...]) -> Flat:

@@ -48,8 +48,7 @@ def validate(
     """
     cached = cached and unsaved is None and not settings.advisories
     cache = Cache(settings.home, settings.environment)
-    known = cache.find(stack_file, engine) if cached else None
-    if known is not None:
+    if cached and (known := cache.find(stack_file, engine)) is not None:
         return Valid(known.notes, known.notices, known.listens)
     from deployer.llama.known.advisories import advisories_of  # noqa: PLC0415 - as below
     from deployer.stack.load import load  # noqa: PLC0415 - the model is slow to import
@@ -71,10 +70,9 @@ def validate(
     locked = lock_file.read(lock_file.lock_path(stack_file))
     stated = stated_options(loaded, stack_file, settings, locked)
     notices = refuse(loaded, stated, advisories_of(settings.advisories))
-    stack = loaded.stack
-    host, port = stack.of_engine("host"), stack.of_engine("port")
+    host, port = loaded.stack.of_engine("host"), loaded.stack.of_engine("port")
     listens = "" if port is None else f"{host}:{port}"
-    more = (*image_notes(stack, locked), *known_offline(loaded, stack_file))
+    more = (*image_notes(loaded.stack, locked), *known_offline(loaded, stack_file))
     return Valid((*loaded.notes, *more), notices, listens)
 
 

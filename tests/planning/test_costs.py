@@ -101,7 +101,7 @@ def test_a_first_apply_builds_fetches_tries_and_proves() -> None:
     builder = per_second(0, 16, 16)
     assert found.parts == {
         "build": pytest.approx((PACE.prepare + PACE.build / 16) * builder),
-        "fetch": pytest.approx(10 * GB / PACE.download * per_second(0, 2, 4)),
+        "fetch": pytest.approx(10 * GB / PACE.download * per_second(0, 8, 8)),
         "tryout": pytest.approx(start * rate),
         "candidate": pytest.approx((start + PACE.gate + 60) * rate),
         "production": pytest.approx((start + 300) * rate),

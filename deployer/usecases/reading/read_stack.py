@@ -30,6 +30,7 @@ from deployer.planning.facts import (
     UPSTREAM,
     Facts,
     Pin,
+    is_pinned,
     pinned_images,
 )
 from deployer.planning.graph import (
@@ -264,11 +265,7 @@ def read(
         stack.engine,
         graph,
         loaded.places,
-        (
-            *_notes(loaded, settings, abilities, facts),
-            *image_notes(stack, facts),
-            *known.notes,
-        ),
+        (*_notes(loaded, settings, abilities, facts), *known.notes),
         known.size.fits[0] if known.size else None,
         notices,
         look_at_all(seen, loaded, stack_file, settings, facts, graph),
@@ -284,6 +281,7 @@ def _notes(
     if left := unproven(loaded.stack):
         yield f"not proven: {', '.join(left)}; add it to `gates`"
     yield from snapshot_notes(loaded.stack, abilities)
+    yield from image_notes(loaded.stack, facts)
     yield from _doubts(loaded, facts, settings)
     yield from _not_passed_on(loaded.stack, settings.environment)
 
@@ -467,6 +465,26 @@ def resolved(
     to be asked and the ``options`` are not to, and where the lock file pins what the
     stack does not ask for.
     """
+    facts = _pinned_by(loaded, stack_file, settings, locked, watch, options)
+    fresh = locked is None or facts.build != locked.build
+    return with_images(
+        loaded.stack,
+        facts,
+        settings.environment,
+        asks=asks_registries or fresh,
+        may_ask=not options.locked,
+    )
+
+
+def _pinned_by(
+    loaded: Loaded,
+    stack_file: Path,
+    settings: Settings,
+    locked: Facts | None,
+    watch: Watch,
+    options: Options,
+) -> Facts:
+    """The same without images."""
     stack = loaded.stack
     _refuse_beside(stack, stack_file, settings)
     patches = patches_of(stack, stack_file)
@@ -477,10 +495,7 @@ def resolved(
         lock_file.refuse_other(lock_file.lock_path(stack_file), stack, role, pin)
     roles = [Kind.BUILD.value, *stack.model.sources]
     if all(role in kept for role in roles):
-        asks = asks_registries and not options.locked
-        return with_images(
-            stack, Facts.of(kept, inputs), settings.environment, asks=asks
-        )
+        return Facts.of(kept, inputs)
     here = _here(stack)
     if options.locked and not all(role in kept or role in here for role in roles):
         raise _stale(stack_file, locked, inputs)
@@ -496,14 +511,16 @@ def resolved(
         cached=options.cached,
     )
     with refused_models(loaded):
-        facts = resolver.facts(stack, inputs, kept)
-    asks = asks_registries or Kind.BUILD not in kept
-    asks = asks and not options.locked
-    return with_images(stack, facts, settings.environment, asks=asks)
+        return resolver.facts(stack, inputs, kept)
 
 
 def with_images(
-    stack: Stack, facts: Facts, environment: Mapping[str, str], *, asks: bool
+    stack: Stack,
+    facts: Facts,
+    environment: Mapping[str, str],
+    *,
+    asks: bool,
+    may_ask: bool = True,
 ) -> Facts:
     """The facts with the images of containers as far as their digests are known.
 
@@ -520,7 +537,7 @@ def with_images(
     }
     missing = {role: image for role, image in wanted.items() if role not in known}
     # Another image than the one that was pinned is a change like that of a tag.
-    if missing and (asks or before.keys() & missing.keys()):
+    if missing and may_ask and (asks or before.keys() & missing.keys()):
         from deployer.usecases.reading.resolve import pinned_image  # noqa: PLC0415 - knows every source
 
         asked = {it: pinned_image(it, environment) for it in missing.values()}
@@ -536,7 +553,11 @@ def image_notes(stack: Stack, facts: Facts | None) -> Iterator[str]:
     """Yield the images that no digest is known of."""
     pinned = {} if facts is None else pinned_images(facts.build)
     wanted = images_of(stack)
-    loose = {it for role, it in wanted.items() if role not in pinned and "@" not in it}
+    loose = {
+        image
+        for role, image in wanted.items()
+        if not is_pinned(image) and pinned.get(role, "").partition("@")[0] != image
+    }
     if loose:
         names = ", ".join(f"`{it}`" for it in sorted(loose))
         yield f"not pinned: image {names}; `deployer lock` asks the registry"
