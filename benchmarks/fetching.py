@@ -20,9 +20,9 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from deployer.artefacts.sources.transfer import download
+from deployer.artefacts.sources.transfer import download, opened
 from deployer.gguf.header import Stream, read_header, read_sizes
-from deployer.gguf.reading import beginning, opened, remote
+from deployer.gguf.reading import beginning, remote
 from deployer.planning.progress import unwatched
 from tests.gguf.files import header
 

@@ -101,7 +101,11 @@ HOMES: Mapping[str, tuple[str, ...]] = {
     ),
     "yaml": ("stack/edits.py", "stack/yaml12.py"),
     # of the standard library
-    "socket": ("engines/local/", "stack/addresses.py"),
+    "socket": (
+        "engines/local/",
+        "stack/addresses.py",
+        "artefacts/sources/transfer.py",
+    ),
     "subprocess": (
         "engines/local/",
         "engines/modal/drive.py",

@@ -17,6 +17,7 @@ from deployer.errors import UsageError
 from deployer.planning.facts import (
     DESCRIPTION,
     HEADER,
+    SKIPPED,
     Facts,
     Pin,
     flaw_of,
@@ -152,8 +153,8 @@ def _without_words(pin: Pin) -> Pin:
     return replace(pin, about=about)
 
 
-_READ_FROM_IT = (HEADER, DESCRIPTION)
-"""Keys of `Pin.about` for what an artefact says of itself."""
+_READ_FROM_IT = (HEADER, DESCRIPTION, SKIPPED)
+"""Keys of `Pin.about` that say nothing of which artefact it is."""
 
 
 def _same(one: JsonValue, other: JsonValue) -> bool:

@@ -1,21 +1,13 @@
 """Facts of the weights of a stack, from files here or files behind an address."""
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
-from deployer.artefacts.sources.transfer import (
-    new_client,
-    refuse_address,
-    shown,
-    translated,
-)
-from deployer.errors import AuthError, SourceError
+from deployer.artefacts.sources.transfer import Ranges, opened, shown
 from deployer.gguf.facts import (
     Facts,
     Model,
@@ -37,81 +29,12 @@ from deployer.gguf.header import (
 )
 
 if TYPE_CHECKING:
-    import httpx2
+    pass
 
 
 WINDOW = 8 * 1024 * 1024
 """Asked for at a time of a file whose end is not known to be near."""
 _LARGE = 64 * 1024
-_STATED = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
-
-
-@dataclass(slots=True)
-class Ranges:
-    """A file that is read in parts."""
-
-    client: "httpx2.Client"
-    url: str
-    token: str = field(default="", repr=False)
-    """Sent to the host of ``url`` alone."""
-    size: int | None = None
-    """Bytes of the file, once the first part was read."""
-
-    def fetch(self, at: int, count: int) -> bytes:
-        """The bytes from ``at`` on, fewer at the end; raises SourceError, AuthError."""
-        with self.asked(at, count) as blocks:
-            return b"".join(blocks)[:count]
-
-    @contextmanager
-    def asked(self, at: int, count: int) -> Iterator[Iterator[bytes]]:
-        """The same, block by block as they arrive; who has enough may leave."""
-        if self.size is not None and at >= self.size:
-            yield iter(())
-            return
-        headers = {
-            "Accept-Encoding": "identity",
-            "Range": f"bytes={at}-{at + count - 1}",
-        }
-        if self.token:
-            headers["Authorization"] = f"Bearer {self.token}"
-        with (
-            translated(self.url),
-            self.client.stream("GET", self.url, headers=headers) as answer,
-        ):
-            if answer.status_code == 416 and at == 0:
-                yield iter(())  # an empty file has no parts
-                return
-            self._check(answer, at)
-            self._stay(str(answer.url))
-            yield answer.iter_raw()
-
-    def _check(self, answer: "httpx2.Response", at: int) -> None:
-        """Raise for everything but the part that was asked for."""
-        status, place = answer.status_code, shown(self.url)
-        if status in (401, 403):
-            raise AuthError(
-                f"`{place}` needs a login (HTTP {status})",
-                hint="for a hub set `HF_TOKEN`; else download it and name the file",
-            )
-        if status == 200:
-            raise SourceError(
-                f"the server of `{place}` does not serve parts of files",
-                hint="download the file and name it instead",
-            )
-        stated = _STATED.fullmatch(answer.headers.get("content-range", ""))
-        if status != 206 or stated is None or int(stated[1]) != at:
-            raise SourceError(
-                f"`{place}` cannot be read (HTTP {status})",
-                hint="check the address" if status in (404, 410) else "",
-            )
-        if stated[3] != "*":
-            self.size = int(stated[3])
-
-    def _stay(self, url: str) -> None:
-        """Ask where the first answer came from: redirects are followed once."""
-        if urlsplit(url).netloc != urlsplit(self.url).netloc:
-            self.token = ""
-        self.url = url
 
 
 @dataclass(slots=True)
@@ -167,14 +90,6 @@ class Flow:
         del self._held[:count]
         self._at += len(found)
         return found
-
-
-@contextmanager
-def opened(url: str, *, token: str = "") -> Iterator[Ranges]:
-    """A file to read parts of; raises SourceError for an unsafe address."""
-    refuse_address(url)
-    with new_client() as client:
-        yield Ranges(client, url, token)
 
 
 Opens = Callable[[], AbstractContextManager[Stream]]

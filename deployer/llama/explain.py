@@ -123,6 +123,8 @@ class FlagDiff:
     """Deprecated on the newer build, and not yet on the older one."""
     uncertain: tuple[str, ...]
     """Spellings that one of the builds may or may not have."""
+    beyond: str = ""
+    """Reason why one of the builds may differ in more; empty where both are known."""
 
 
 def diff(old: int, new: int) -> FlagDiff:
@@ -147,6 +149,7 @@ def compared(before: Catalogue, after: Catalogue) -> FlagDiff:
         changed=tuple(change for pair in sure for change in _changes(*pair)),
         deprecated=tuple(n for o, n in sure if _newly_deprecated(o, n)),
         uncertain=tuple(sorted(unsure)),
+        beyond=before.beyond or after.beyond,
     )
 
 

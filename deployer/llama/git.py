@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from deployer.errors import SourceError, UnreachableError
 from deployer.llama.build.archives import unpack_tar
@@ -204,6 +205,45 @@ def newest_build(repo: str, downloads: Path, environment: Mapping[str, str]) -> 
     return max(builds, key=_numbers)
 
 
+def nearest_tags(
+    repo: str, tag: str, downloads: Path, environment: Mapping[str, str]
+) -> list[str]:
+    """The tags of a repository that come closest to one; raises SourceError."""
+    refuse_repository(repo)
+    return _nearest(tag, _names(_remote(repo, downloads, environment)))
+
+
+class PullRequest(NamedTuple):
+    """A change that was merged between two builds."""
+
+    number: int
+    title: str
+
+
+_MERGED = re.compile(r"(?P<title>.+?) \(#(?P<number>[0-9]{1,9})\)")
+
+
+def pulls_between(
+    repo: str, old: str, new: str, downloads: Path, environment: Mapping[str, str]
+) -> list[PullRequest]:
+    """The pull requests of a repository between two tags, newest first.
+
+    Only commits are fetched.  Raises SourceError where a tag is not there.
+    """
+    refuse_repository(repo)
+    remote = _remote(repo, downloads, environment)
+    names = _names(remote)
+    commits = [names.get(tag) or _commit(tag, names) for tag in (old, new)]
+    if (first := commits[0]) is None or (last := commits[1]) is None:
+        raise _unknown(old if commits[0] is None else new, names, repo)
+    history = _history(remote, last)
+    said = history.git(
+        ["log", "--no-show-signature", "--format=%s", f"{first}..{last}"]
+    )
+    found = map(_MERGED.fullmatch, said.splitlines())
+    return [PullRequest(int(it["number"]), it["title"]) for it in found if it]
+
+
 def refuse_repository(repo: str) -> None:
     """Raise SourceError for an address that must not be written down, or asked."""
     if told := trouble_of(repo):
@@ -280,11 +320,16 @@ def _counted(remote: _Remote, commit: str) -> int:
 
     Only commits are fetched, no trees: a few megabytes.
     """
+    return int(_history(remote, commit).git(["rev-list", "--count", commit]))
+
+
+def _history(remote: _Remote, commit: str) -> _Remote:
+    """The repository of the commits that lead to this one."""
     history = _Remote(
         remote.repo, remote.environment, remote.cache.with_suffix(".history")
     )
     _fetched(history, ["--filter=tree:0"], commit)
-    return int(history.git(["rev-list", "--count", commit]))
+    return history
 
 
 def _ensure(remote: _Remote, commit: str, tag: str) -> None:

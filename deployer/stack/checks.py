@@ -285,7 +285,7 @@ def _llama_cpp(llama: LlamaCpp) -> Iterator[Diagnostic]:
     if len(ready) == 2:
         what = "`binary` and `package` are two ready-made servers"
         yield Diagnostic("llama_cpp.binary", what, "keep one of them")
-    if llama.source == "release":
+    if "release" in llama.sources:
         ready.append("source: release")
     for name in ("patches", "cuda", "cmake"):
         if ready and getattr(llama, name) is not None:
@@ -300,7 +300,6 @@ def _source(llama: LlamaCpp, ready: list[str]) -> Iterator[Diagnostic]:
     if llama.source is not None and ready and ready[0] != "source: release":
         what = f"`source` and `{ready[0]}` both say where llama-server comes from"
         yield Diagnostic("llama_cpp.source", what, "keep one of them")
-    source = llama.source or "git"
     if llama.repo and is_metadata(host_of(llama.repo)):
         yield Diagnostic("llama_cpp.repo", _METADATA)
     for name, owner in (
@@ -308,10 +307,13 @@ def _source(llama: LlamaCpp, ready: list[str]) -> Iterator[Diagnostic]:
         ("repo", "git"),
         ("backend", "release"),
     ):
-        if getattr(llama, name) is not None and (source != owner or llama.package):
+        if getattr(llama, name) is not None and owner not in llama.sources:
             what = f"`{name}` means something for `source: {owner}` alone"
             yield Diagnostic(f"llama_cpp.{name}", what, f"leave `{name}` out")
-    if source == "path" and llama.source_path is None:
+    if len({*llama.sources}) < len(llama.sources):
+        what = "`source` names one source twice"
+        yield Diagnostic("llama_cpp.source", what, "keep the first")
+    if "path" in llama.sources and llama.source_path is None:
         what = "nothing says which folder the source is in"
         hint = "add `source_path: ../llama.cpp`"
         yield Diagnostic("llama_cpp.source", what, hint)
@@ -537,9 +539,8 @@ def _variable(name: str) -> Iterator[Diagnostic]:
 
 
 def _rpc(llama: LlamaCpp) -> Iterator[Diagnostic]:
-    ready = llama.package or llama.binary or llama.source == "release"
     on = {"GGML_RPC=ON", "GGML_RPC=1"} & {*(llama.cmake or ())}
-    if not ready and not on:
+    if llama.may_be_built and not on:
         what = "`rpc` needs a build with `GGML_RPC`"
         hint = "write `llama_cpp.cmake: [GGML_RPC=ON]`"
         yield Diagnostic(f"{FLAGS}rpc", what, hint, needs="llama_cpp.cmake")

@@ -28,6 +28,8 @@ from deployer.llama.build.trees import (
     check_patches,
     describe_pin,
     pin_first,
+    pin_tree,
+    requests_for,
 )
 from deployer.llama.description import (
     Description,
@@ -248,7 +250,10 @@ def patches_over_tags(
     patches = load_patches(folder, every)
     around = Surroundings(settings.store.downloads, settings.environment, say)
     return {
-        tag: check_patches(SourceRequest(source, tag), patches, around) for tag in tags
+        tag: check_patches(
+            pin_tree(SourceRequest(source, tag), (), around), patches, around
+        )
+        for tag in tags
     }
 
 
@@ -281,7 +286,7 @@ def describe(named: str, settings: Settings, watch: Watch) -> Described:
         said = run_server((program, "--help"), {}).stdout
         return Described(build, describe_help(said, build))
     around = Surroundings(settings.store.downloads, settings.environment, watch)
-    pin = pin_first(named, around)
+    pin = pin_first(requests_for(named), around)
     found = describe_pin(pin, (), around)
     if found is None:
         raise SourceError(f"the source of `{named}` states no options of llama-server")

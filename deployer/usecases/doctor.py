@@ -252,12 +252,11 @@ def programs(stack: Stack | None, settings: Settings) -> Iterator[Diagnostic]:
     from deployer.llama.build.compile import find_toolchain  # noqa: PLC0415 - only here
 
     wanted = stack.llama_cpp if stack is not None else None
-    ready = wanted is not None and (
-        wanted.package or wanted.binary or wanted.source == "release"
-    )
+    ready = wanted is not None and not wanted.may_be_built
     if ready or (stack is not None and _runs_elsewhere(stack)):
         return
-    grade = Severity.WARNING if stack is None else Severity.ERROR
+    may_not = wanted is None or "release" in wanted.sources
+    grade = Severity.WARNING if may_not else Severity.ERROR
     try:
         cuda = wanted.cuda if wanted is not None else None
         found = find_toolchain(settings.environment, cuda=cuda)

@@ -47,7 +47,13 @@ def _of(node: Node, store: Store) -> str:
             parts = [] if source in ("path", "source-path") else ["download"]
     if node.kind is Kind.BUILD and source.startswith("source-"):
         parts.append(f"compile, {_compiling(node, store)}")
-    return ", ".join(parts) or "made from files of this machine"
+    said = ", ".join(parts) or "made from files of this machine"
+    match node.spec.get("about"):
+        case {"skipped": dict(skipped)} if skipped:
+            why = "; ".join(f"`{it}` not: {text}" for it, text in skipped.items())
+            return f"{said}, from `{source.removeprefix('source-')}` ({why})"
+        case _:
+            return said
 
 
 def _compiling(node: Node, store: Store) -> str:

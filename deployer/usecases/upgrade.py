@@ -17,29 +17,35 @@ from deployer import DISTRIBUTION, __version__
 from deployer.artefacts import lock_file
 from deployer.artefacts.sources.pypi import Newest, newest
 from deployer.diagnostics import Diagnostic, Severity, place_of
-from deployer.errors import DeployerError, UnreachableError, UsageError
+from deployer.errors import (
+    DeployerError,
+    SourceError,
+    UnreachableError,
+    UsageError,
+)
 from deployer.llama import description
 from deployer.llama.build.trees import (
-    Source,
     SourceRequest,
     Surroundings,
     check_patches,
     describe_pin,
     pin_first,
-    pin_tree,
+    pulls_named,
+    requests_for,
 )
 from deployer.llama.build.trees import number_of as tag_to_number
 from deployer.llama.catalogue import Catalogue, Standing, catalogue, problems_of
 from deployer.llama.description import Description
 from deployer.llama.explain import compared
-from deployer.llama.git import newest_build
+from deployer.llama.git import newest_build, pulls_between
 from deployer.llama.known.advisories import Advisory, advisories_of, exposures_of
 from deployer.llama.known.tables import newer, older
 from deployer.llama.known.traps import changes_between, traps_of
 from deployer.llama.patches import Outcome, Patch, PatchVerdict, load_patches
 from deployer.planning.argv import respelled, words_by_field
-from deployer.planning.facts import UPSTREAM, Facts
+from deployer.planning.facts import PYDIST, UPSTREAM, Facts
 from deployer.planning.progress import Watch
+from deployer.spelling import shown
 from deployer.stack.edits import Edit, Remove, Rename, SetValue, applied, edited
 from deployer.stack.fields.marks import leaves
 from deployer.stack.fields.model import Stack
@@ -86,12 +92,17 @@ def patch_moves(
     patches = load_patches(patches_folder(stack_file), names)
     if watch is None:
         return tuple(_by_range(i, p, tag) for i, p in enumerate(patches))
-    wanted = loaded.stack.llama_cpp
-    source: Source = "pypi" if wanted.source == "pypi" else "git"
     around = Surroundings(settings.store.downloads, settings.environment, watch)
-    request = SourceRequest(source, tag, repo=wanted.repo)
-    verdicts = check_patches(request, patches, around)
+    pin = pin_first(_requests(loaded.stack, tag), around)
+    verdicts = check_patches(pin, patches, around)
     return tuple(_by_tree(index, found) for index, found in enumerate(verdicts))
+
+
+def _requests(stack: Stack, tag: str) -> Sequence[SourceRequest]:
+    """The trees that a tag is looked for in, as the stack says or by default."""
+    wanted = stack.llama_cpp
+    named = () if wanted.source is None and wanted.repo is None else wanted.sources
+    return requests_for(tag, named, wanted.repo)
 
 
 def _by_tree(index: int, found: PatchVerdict) -> Move:
@@ -212,6 +223,7 @@ def upgrade(
         *(line for _, line in flags),
         *_change_lines(after, old, new),
         *_stated_lines(after, before, target),
+        *(_pull_lines(loaded.stack, tag, (old, new), settings) if tree else ()),
         *_trap_lines(loaded.stack, after, old, new),
         *_exposure_lines(loaded.stack, after, (old, new), further),
         *_weights_lines(after, old, new, locked),
@@ -295,13 +307,8 @@ def _side(
     if not (wanted.with_tree or known.beyond):
         return _Side(build, known, None)
     around = Surroundings(settings.store.downloads, settings.environment, watch)
-    source, repo = stack.llama_cpp.source, stack.llama_cpp.repo
     try:
-        if repo is not None or source == "pypi":
-            asked: Source = "pypi" if source == "pypi" else "git"
-            pin = pin_tree(SourceRequest(asked, tag, repo=repo), (), around)
-        else:
-            pin = pin_first(tag, around)
+        pin = pin_first(_requests(stack, tag), around)
     except UnreachableError as error:
         return _Side(build, known, None, error.message)
     match pin.about.get("number"):
@@ -450,6 +457,40 @@ def _change_lines(stack: Stack, old: int | None, new: int | None) -> Iterator[Li
     for crossed in changes_between(stack, old, new):
         sign = "~" if crossed.sure else "?"
         yield Line(crossed.change.area.value, sign, crossed.text)
+
+
+def _pull_lines(
+    stack: Stack, tag: str, builds: tuple[int | None, int | None], settings: Settings
+) -> Iterator[Line]:
+    """The pull requests between two builds, from the repository or else the index."""
+    topic, wanted = "pull requests", stack.llama_cpp
+    old, new = builds
+    backwards = old is not None and new is not None and old > new
+    tags = (tag, wanted.tag) if backwards else (wanted.tag, tag)
+    signs = "-" if backwards else "+"
+    about = ""
+    try:
+        pulls = pulls_between(
+            wanted.repo or UPSTREAM,
+            *tags,
+            settings.store.downloads,
+            settings.environment,
+        )
+    except SourceError as error:
+        try:
+            if old is None or new is None:
+                raise
+            first, last = sorted((old, new))
+            pulls, known = pulls_named(first, last, settings.environment)
+        except SourceError:
+            yield Line(topic, "·", f"not known: {error.message}")
+            return
+        end = f", none after b{known}" if known < last else ""
+        about = f"as `{PYDIST}` lists them, which has gaps{end}: {error.message}"
+    if about:
+        yield Line(topic, "·", about)
+    for pull in pulls:
+        yield Line(topic, signs, f"#{pull.number} {shown(pull.title)}")
 
 
 def _trap_lines(

@@ -107,7 +107,7 @@ def _unpinned(
     None for sources whose very form is unknown before they are asked.
     """
     from deployer.engines.place import abilities_of, narrowed  # noqa: PLC0415 - rare
-    from deployer.planning.facts import Facts, source_of, unpinned  # noqa: PLC0415 - as above
+    from deployer.planning.facts import Facts, sources_of, unpinned  # noqa: PLC0415 - as above
     from deployer.planning.graph import expand  # noqa: PLC0415 - as above
     from deployer.stack.load import load  # noqa: PLC0415 - as above
 
@@ -119,7 +119,7 @@ def _unpinned(
         return None
     known = {role: pin for role, pin in pins.items() if pin is not None}
     graph = expand(stack, Facts.of(known, {}), narrowed(stack, able))
-    names = (f"{role} ({source_of(stack, role)})" for role in roles)
+    names = (f"{role} ({sources_of(stack, role)[0]})" for role in roles)
     return graph, stack.engine, tuple(names)
 
 

@@ -9,6 +9,7 @@ import posixpath
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from textwrap import indent
 from typing import Final
 
 from mkdocs.config.defaults import MkDocsConfig
@@ -35,6 +36,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages of the root, and every file that a page links to."""
     for name, page in PAGES.items():
         text = (ROOT / name).read_text(encoding="utf-8")
+        if name == "CHANGELOG.md":
+            text = _folded(text)
         files.append(File.generated(config, page, content=text))
     waiting = [*files.documentation_pages()]
     while waiting:
@@ -57,6 +60,16 @@ def on_page_markdown(
         return posixpath.relpath(there, posixpath.dirname(here) or ".")
 
     return LINK.sub(moved, markdown)
+
+
+def _folded(changelog: str) -> str:
+    """Fold all but the first group of changes, and leave the page out of the search."""
+    head, first, *groups = re.split(r"(?m)^### ", changelog)
+    folded = "".join(
+        f'??? note "{title}"\n\n{indent(text, "    ")}\n'
+        for title, _, text in (group.partition("\n") for group in groups)
+    )
+    return f"---\nsearch: {{exclude: true}}\n---\n\n{head}### {first}{folded}"
 
 
 def _linked(page: File, known: Files, config: MkDocsConfig) -> Iterator[File]:

@@ -12,7 +12,7 @@ from deployer.planning.plan import Plan, make_plan
 from deployer.planning.resources import Graph, Kind, Node
 from deployer.planning.state import State
 from deployer.show.text import counts
-from deployer.stack.fields.values import Flat
+from deployer.stack.fields.values import Flat, JsonValue
 from deployer.usecases.context.settings import Settings
 from deployer.usecases.plan import Planned
 from deployer.usecases.prospects import needed, prospects
@@ -49,6 +49,14 @@ def test_what_is_fetched_and_compiled_is_told_with_its_size(tmp_path: Path) -> N
     assert said["demo/weights"] == "download 238.2 MB"
     assert said["demo/build"].startswith("download 37.4 MB, compile, about ")
     assert said["demo/build"].endswith(" cores (estimated)")
+
+
+def test_a_source_that_was_skipped_is_named_with_the_reason(tmp_path: Path) -> None:
+    skipped: JsonValue = {"release": "no answer"}
+    about: JsonValue = {"size": 37_400_000, "skipped": skipped}
+    specs: Mapping[Kind, Flat] = {Kind.BUILD: {"source": "source-pypi", "about": about}}
+    said = prospects(planned(specs), settings(tmp_path))["demo/build"]
+    assert said.endswith(" cores (estimated), from `pypi` (`release` not: no answer)")
 
 
 def test_the_time_of_a_build_is_that_of_the_last_one(tmp_path: Path) -> None:

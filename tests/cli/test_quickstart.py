@@ -1,4 +1,4 @@
-"""The quickstarts, run as they stand, with the small model in the place of Gemma."""
+"""The quickstarts and how-to guides, run as they stand, with the small model in the place of Gemma."""
 
 import re
 import shlex
@@ -15,7 +15,7 @@ from tests.engines.modal.lowering import project as lock_made_up
 DOCS = ROOT / "docs"
 BLOCK = re.MULTILINE | re.DOTALL
 RUN = re.compile(
-    r"^<!-- run(?:: exits (\d+) at the last)? -->\n```console\n(.*?)^```",
+    r"^ *<!-- run(?:: exits (\d+) at the last)? -->\n *```console\n(.*?)^ *```",
     BLOCK,
 )
 DEMO = (
@@ -29,7 +29,7 @@ def parts(page: str) -> list[tuple[list[str], int]]:
     """Blocks that are marked to be run: their lines, and how the last one exits."""
     text = (DOCS / page).read_text(encoding="utf-8")
     return [
-        ([line.removeprefix("$ ") for line in block.splitlines()], int(code or 0))
+        ([it.strip().removeprefix("$ ") for it in block.splitlines()], int(code or 0))
         for code, block in RUN.findall(text)
     ]
 
@@ -57,6 +57,23 @@ def test_the_quickstart_for_this_machine_works_as_it_stands(project: Project) ->
     assert any("server.ctx_size   4096 → 8192" in text for text in said)
     assert any("does not contain `entelechy`" in text for text in said)
     assert project.servers() == set()
+
+
+def test_the_how_to_guides_work_as_they_stand(live: Project) -> None:
+    """On one stack, in an order in which each finds what it begins with."""
+    said = play(live, "howto/add-a-gate.md")
+    assert any("Plan: 1 to re-validate." in text for text in said)
+
+    live.write(STACK.replace("ctx_size: 1024", "ctx_size: 512"))
+    assert live.run("apply", "stacks/demo.yaml", "--yes").code == 0
+    said = play(live, "howto/rollback.md")
+    assert any("server.ctx_size   1024 → 512" in text for text in said)
+    refused = live.run("apply", "stacks/demo.yaml", "--yes")
+    assert "still asks for it" in refused.err
+
+    said = play(live, "howto/lost-state.md")
+    assert any("goes on from serial" in text for text in said)
+    assert any("it is taken as live" in text for text in said)
 
 
 def test_the_quickstart_for_modal_begins_as_it_stands(project: Project) -> None:

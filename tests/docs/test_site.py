@@ -2,22 +2,13 @@
 
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.docs.pages import DOCS, ROOT
+from tests.docs.conftest import build
+from tests.docs.pages import DOCS
 
-BUILD = """\
-import logging, sys
-from mkdocs.commands.build import build
-from mkdocs.config import load_config
-logging.basicConfig()
-docs, site = sys.argv[1:]
-build(load_config("mkdocs.yml", docs_dir=docs, site_dir=site, strict=True))
-"""
 REQUEST = re.compile(
     r"<(?:script|img|link|iframe|source|object)\b[^>]*?"
     r"(?:src|href|data)=[\"']?((?:https?:)?//[^\"'\s>]+)"
@@ -25,29 +16,9 @@ REQUEST = re.compile(
 IN_STYLE = re.compile(r"(?:url\(|@import )[\"']?((?:https?:)?//[^\"')\s]+)")
 
 
-def build(docs: Path, site: Path) -> subprocess.CompletedProcess[str]:
-    """As `mkdocs build --strict` does, with another folder of pages."""
-    return subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", BUILD, docs, site],
-        cwd=ROOT,
-        env={"NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": ":".join(sys.path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 def requests(text: str) -> list[str]:
     """Addresses of others that a browser would ask on its own."""
     return [*REQUEST.findall(text), *IN_STYLE.findall(text)]
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("site")
-    done = build(DOCS, folder)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder
 
 
 def test_nothing_comes_from_elsewhere(site: Path) -> None:

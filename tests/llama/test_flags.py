@@ -301,6 +301,11 @@ def test_a_changed_value_list_and_variable_are_differences() -> None:
     assert changes["--webui", "names"] == "--ui, --no-ui"
 
 
+def test_a_build_newer_than_the_table_may_differ_in_more() -> None:
+    assert diff(11434, 12000).beyond.startswith("b12000 is newer than what is known")
+    assert not diff(11434, 11549).beyond
+
+
 def test_a_build_does_not_differ_from_itself() -> None:
     found = diff(10435, 10435)
     parts = (found.added, found.removed, found.renamed, found.changed, found.deprecated)

@@ -6,6 +6,7 @@ import pytest
 
 from deployer.errors import SourceError
 from deployer.llama.build.trees import SourceRequest, fetch_tree, pin_tree
+from deployer.llama.git import pulls_between
 from tests.llama.small_source import FILES, around, fetched, git, names, write_tree
 
 
@@ -75,6 +76,31 @@ def test_what_was_fetched_needs_no_network(repository: Path, tmp_path: Path) -> 
     (tmp_path / "again").mkdir()
     fetch_tree(pin, tmp_path / "again", where)
     assert (tmp_path / "again/VERSION").read_text() == "b1"
+
+
+def test_pull_requests_between_two_builds_come_from_the_log(
+    repository: Path, tmp_path: Path
+) -> None:
+    checkout = tmp_path / "checkout"
+    git(repository, "config", "uploadpack.allowFilter", "true")
+    for name, subject in (
+        ("b3", "server : fix a thing (#31)"),
+        ("b4", "sync"),
+        ("b5", "llama : add (#7) again (#32)"),
+    ):
+        git(checkout, "commit", "--quiet", "--allow-empty", "--message", subject)
+        git(checkout, "tag", name)
+    git(checkout, "push", "--quiet", "--tags", str(repository))
+    where = around(tmp_path)
+    asked = repository.as_uri(), "b2", "b5", where.downloads, where.environment
+    where.downloads.mkdir(parents=True)
+    found = pulls_between(*asked)
+    assert [*map(tuple, found)] == [
+        (32, "llama : add (#7) again"),
+        (31, "server : fix a thing"),
+    ]
+    with pytest.raises(SourceError, match="has no tag `b9`"):
+        pulls_between(asked[0], "b2", "b9", *asked[3:])
 
 
 def check_git(request: SourceRequest, folder: Path, what: str, hint: str) -> None:

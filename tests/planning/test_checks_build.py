@@ -13,6 +13,22 @@ from tests.planning.test_checks import check
         ({"source": "git", "repo": "https://example.org/x"}, []),
         ({"source": "path", "source_path": "../x"}, []),
         ({"source": "release", "backend": "vulkan"}, []),
+        ({"source": ["release", "pypi", "git"], "backend": "vulkan"}, []),
+        ({"source": ["pypi", "git"], "repo": "https://example.org/x"}, []),
+        (
+            {"source": ["pypi", "git", "pypi"]},
+            ["llama_cpp.source: `source` names one source twice | keep the first"],
+        ),
+        (
+            {"source": ["release", "pypi"], "cuda": "12.8.1"},
+            [
+                (
+                    "llama_cpp.cuda: `cuda` needs a build from source, and "
+                    "`source: release` is ready-made"
+                    " | leave `cuda` out, or `source: release`"
+                )
+            ],
+        ),
         (
             {"source": "pypi", "repo": "x"},
             [

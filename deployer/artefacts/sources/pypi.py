@@ -19,14 +19,17 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from email.parser import BytesHeaderParser
+from io import SEEK_CUR, SEEK_END, SEEK_SET, BufferedReader, RawIOBase
 from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from deployer.artefacts.sources.files import ensure_room, most_bytes, sha256_of, writing
-from deployer.artefacts.sources.transfer import size_of
+from deployer.artefacts.sources.transfer import Ranges, size_of
+from deployer.artefacts.sources.transfer import opened as ranges_of
 from deployer.errors import DeployerError, SourceError, UnreachableError
 from deployer.planning.facts import Pin
 from deployer.planning.progress import Progress, Watch, unwatched
@@ -229,27 +232,78 @@ def unpack(wheel: Path, into: Path, progress: Watch) -> None:
 @contextmanager
 def opened(wheel: Path) -> Iterator[zipfile.ZipFile]:
     """The archive of a wheel; raises SourceError where it is damaged."""
+    with wheel.open("rb") as stream, _archive(stream, wheel.name) as archive:
+        yield archive
+
+
+@contextmanager
+def _archive(stream: BinaryIO, name: str) -> Iterator[zipfile.ZipFile]:
     try:
-        with zipfile.ZipFile(wheel) as archive:
+        with zipfile.ZipFile(stream) as archive:
             yield archive
-    except FileNotFoundError:
-        raise
     except _DAMAGED as error:
         why = shown(str(error) or type(error).__name__)
-        raise SourceError(f"`{wheel.name}` is damaged: {why}") from error
+        raise SourceError(f"`{name}` is damaged: {why}") from error
 
 
 def requires_of(wheel: Path) -> set[str]:
     """Names of the packages that a wheel needs, as it says; raises SourceError."""
     with opened(wheel) as archive:
-        files = [it for it in archive.namelist() if _METADATA.fullmatch(it)]
-        if len(files) != 1:
-            what = f"`{wheel.name}` has {len(files)} files with its metadata"
-            raise SourceError(what, hint=_REFUSED)
-        with archive.open(files[0]) as stream:
-            said = BytesHeaderParser().parsebytes(stream.read(_LONGEST_METADATA))
+        said = BytesHeaderParser().parsebytes(_metadata(archive, wheel.name))
     named = (_NAME.match(str(it)) for it in said.get_all("Requires-Dist", []))
     return {canonical(found[0]) for found in named if found}
+
+
+def metadata_at(address: str, name: str) -> str:
+    """The metadata of a wheel on the index, out of parts of it; raises SourceError."""
+    with ExitStack() as stack:
+        if (parts := urlsplit(address)).scheme == "file":
+            stream = stack.enter_context(Path(unquote(parts.path)).open("rb"))
+        else:
+            ranges = stack.enter_context(ranges_of(address))
+            stream = BufferedReader(_Parts(ranges), _WINDOW)
+        archive = stack.enter_context(_archive(stream, name))
+        return _metadata(archive, name).decode(errors="replace")
+
+
+def _metadata(archive: zipfile.ZipFile, name: str) -> bytes:
+    files = [it for it in archive.namelist() if _METADATA.fullmatch(it)]
+    if len(files) != 1:
+        what = f"`{name}` has {len(files)} files with its metadata"
+        raise SourceError(what, hint=_REFUSED)
+    with archive.open(files[0]) as stream:
+        return stream.read(_LONGEST_METADATA)
+
+
+_WINDOW = 256 * 1024
+"""Bytes that are fetched at a time."""
+
+
+class _Parts(RawIOBase):
+    """A file on a server, of which only what is read is fetched."""
+
+    def __init__(self, ranges: Ranges) -> None:
+        self._ranges = ranges
+        self._at = 0
+        ranges.fetch(0, 1)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = SEEK_SET, /) -> int:
+        size = self._ranges.size or 0
+        self._at = offset + {SEEK_SET: 0, SEEK_CUR: self._at, SEEK_END: size}[whence]
+        return self._at
+
+    def readinto(self, buffer: Any, /) -> int:  # noqa: ANN401 - the library names no type
+        view = memoryview(buffer)
+        found = self._ranges.fetch(self._at, len(view))
+        view[: len(found)] = found
+        self._at += len(found)
+        return len(found)
 
 
 def gguf_from(folder: Path, progress: Watch) -> list[Path]:

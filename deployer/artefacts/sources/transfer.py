@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
 from queue import SimpleQueue
+from socket import EAI_NONAME, gaierror
 from threading import Event, Thread
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 from urllib.parse import unquote, urljoin, urlsplit
@@ -29,7 +30,7 @@ from deployer.artefacts.sources.files import (
     sync_folder,
     writing,
 )
-from deployer.errors import AuthError, SourceError
+from deployer.errors import AuthError, SourceError, UnreachableError
 from deployer.planning.facts import Pin
 from deployer.planning.progress import Progress, Watch
 from deployer.stack.addresses import is_metadata
@@ -485,9 +486,23 @@ def _receive(client: "httpx2.Client", transfer: Transfer) -> None:
         ):
             _append(answer, transfer, stream, place)
     except (httpx2.NetworkError, httpx2.TimeoutException) as error:
+        if transfer.done == 0 and _has_no_address(error):
+            raise UnreachableError(
+                f"`{shown(place)}` could not be reached: {reason_of(error)}",
+                hint="check the address and the network",
+            ) from error
         raise CutOffError(reason_of(error)) from error
     except httpx2.RemoteProtocolError as error:
         raise CutOffError("the server closed the connection") from error
+
+
+def _has_no_address(error: BaseException | None) -> bool:
+    """Return whether a name is known to no server: asking again will not help."""
+    while error is not None:
+        if isinstance(error, gaierror) and error.errno == EAI_NONAME:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _append(
@@ -683,3 +698,79 @@ def size_of(url: str) -> int | None:
             refuse_status(answer, url)
         stated = answer.headers.get("content-length", "")
         return int(stated) if answer.is_success and stated.isdigit() else None
+
+
+@dataclass(slots=True)
+class Ranges:
+    """A file that is read in parts."""
+
+    client: "httpx2.Client"
+    url: str
+    token: str = field(default="", repr=False)
+    """Sent to the host of ``url`` alone."""
+    size: int | None = None
+    """Bytes of the file, once the first part was read."""
+
+    def fetch(self, at: int, count: int) -> bytes:
+        """The bytes from ``at`` on, fewer at the end; raises SourceError, AuthError."""
+        with self.asked(at, count) as blocks:
+            return b"".join(blocks)[:count]
+
+    @contextmanager
+    def asked(self, at: int, count: int) -> Iterator[Iterator[bytes]]:
+        """The same, block by block as they arrive; who has enough may leave."""
+        if self.size is not None and at >= self.size:
+            yield iter(())
+            return
+        headers = {
+            "Accept-Encoding": "identity",
+            "Range": f"bytes={at}-{at + count - 1}",
+        }
+        if self.token:
+            headers["Authorization"] = f"Bearer {self.token}"
+        with (
+            translated(self.url),
+            self.client.stream("GET", self.url, headers=headers) as answer,
+        ):
+            if answer.status_code == 416 and at == 0:
+                yield iter(())  # an empty file has no parts
+                return
+            self._check(answer, at)
+            self._stay(str(answer.url))
+            yield answer.iter_raw()
+
+    def _check(self, answer: "httpx2.Response", at: int) -> None:
+        """Raise for everything but the part that was asked for."""
+        status, place = answer.status_code, shown(self.url)
+        if status in (401, 403):
+            raise AuthError(
+                f"`{place}` needs a login (HTTP {status})",
+                hint="for a hub set `HF_TOKEN`; else download it and name the file",
+            )
+        if status == 200:
+            raise SourceError(
+                f"the server of `{place}` does not serve parts of files",
+                hint="download the file and name it instead",
+            )
+        stated = _STATED.fullmatch(answer.headers.get("content-range", ""))
+        if status != 206 or stated is None or int(stated[1]) != at:
+            raise SourceError(
+                f"`{place}` cannot be read (HTTP {status})",
+                hint="check the address" if status in (404, 410) else "",
+            )
+        if stated[3] != "*":
+            self.size = int(stated[3])
+
+    def _stay(self, url: str) -> None:
+        """Ask where the first answer came from: redirects are followed once."""
+        if urlsplit(url).netloc != urlsplit(self.url).netloc:
+            self.token = ""
+        self.url = url
+
+
+@contextmanager
+def opened(url: str, *, token: str = "") -> Iterator[Ranges]:
+    """A file to read parts of; raises SourceError for an unsafe address."""
+    refuse_address(url)
+    with new_client() as client:
+        yield Ranges(client, url, token)

@@ -176,7 +176,8 @@ def _build(tag: str) -> int:
         return int(found[1])
     raise UsageError(
         f"`{tag[:60]}` is not the number of a build",
-        hint="write it as `b10434`; for a release or a commit `deployer lock` tells it",
+        hint=f"write it as `b10434`, or `deployer flags --from {tag[:60]}` to read its"
+        " source",
     )
 
 
@@ -312,6 +313,8 @@ def _diff_lines(found: FlagDiff) -> Iterator[str]:
         yield f"  + {option.name}   {_takes(option)}"
     if found.uncertain:
         yield f"  ? not certain: {', '.join(found.uncertain)}"
+    if found.beyond:
+        yield f"  ? {found.beyond}: there may be more differences"
 
 
 def _when(option: Option) -> str:
@@ -370,6 +373,7 @@ def _diff_json(found: FlagDiff) -> dict[str, JsonValue]:
         ],
         "deprecated": [option.name for option in found.deprecated],
         "uncertain": list(found.uncertain),
+        "certain": not (found.uncertain or found.beyond),
     }
 
 
@@ -494,17 +498,23 @@ def upgrade_command(
             click.echo(line)
 
 
+_MOST_LINES = 40
+"""Lines of one topic; hundreds of pull requests lie between two builds."""
+
+
 def _lines(found: Upgrade) -> Iterator[str]:
     yield f"{found.stack}: {found.old} → {found.new}"
     topics = dict.fromkeys(line.topic for line in found.lines)
     for topic in topics:
         yield ""
         yield topic
-        for line in found.lines:
-            if line.topic == topic:
-                yield from wrapped(f"  {line.sign} ", line.text)
-                if line.hint:
-                    yield from wrapped("      ", line.hint)
+        mine = [line for line in found.lines if line.topic == topic]
+        for line in mine[:_MOST_LINES]:
+            yield from wrapped(f"  {line.sign} ", line.text)
+            if line.hint:
+                yield from wrapped("      ", line.hint)
+        if len(mine) > _MOST_LINES:
+            yield f"    and {len(mine) - _MOST_LINES} more: `--json` has every one"
     yield ""
     for file in found.files:
         yield from file.diff.splitlines()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import monotonic
 from typing import assert_never
 
@@ -29,6 +30,7 @@ from deployer.llama.known.symptoms import likely_cause
 from deployer.llama.patches import load_patches
 from deployer.planning.events import Say, Talk
 from deployer.planning.facts import Pin
+from deployer.planning.progress import Watch
 from deployer.planning.resources import Kind, Node
 from deployer.planning.state import Record
 from deployer.runtime.compile import SERVER
@@ -196,6 +198,13 @@ def _proven(pin: Pin) -> Mapping[str, str]:
     projector = pin.identity.get("mmproj")
     own = {} if projector is None else {str(pin.about["mmproj"]): str(projector)}
     return {**dict(found), **own}
+
+
+def prove_release(pin: Pin, downloads: Path, progress: Watch) -> None:
+    """Raise SourceError or EngineError for an archive that does not run here."""
+    with TemporaryDirectory(dir=downloads, prefix=".trying-") as folder:
+        into = Path(folder)
+        version_of(fetch_release(pin, into, downloads=downloads, progress=progress))
 
 
 def build_of(version: str) -> int | None:

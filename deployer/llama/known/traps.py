@@ -73,8 +73,7 @@ class Case(NamedTuple):
     @property
     def is_built(self) -> bool:
         """Return whether llama-server is compiled from source."""
-        wanted = self.stack.llama_cpp
-        return not (wanted.package or wanted.binary or wanted.source == "release")
+        return self.stack.llama_cpp.may_be_built
 
     @property
     def quantised(self) -> str:
@@ -354,7 +353,7 @@ def _asks_for_gpu(case: Case) -> str:
         return ""
     if any(case.has_definition(f"GGML_{name}") for name in _ACCELERATED):
         return ""
-    if wanted.source == "release" and (wanted.backend or "cpu") != "cpu":
+    if "release" in wanted.sources and (wanted.backend or "cpu") != "cpu":
         return ""
     asked = {
         "n_gpu_layers": server.n_gpu_layers not in (None, 0, "auto"),

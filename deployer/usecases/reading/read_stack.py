@@ -126,7 +126,7 @@ def look_at_all(
     from deployer.llama import description  # noqa: PLC0415 - not for a known stack
 
     stack, folder = loaded.stack, stack_file.parent
-    if around is None or stack.llama_cpp.source == "path":
+    if around is None or "path" in stack.llama_cpp.sources:
         return None
     paths = (
         *map(str, (*loaded.sources, lock_file.lock_path(stack_file))),
@@ -430,7 +430,7 @@ def _described(
 def _recipe_problems(loaded: Loaded, build: int | None) -> Iterator[Diagnostic]:
     """Yield what the recipe of a build from source refuses."""
     wanted = loaded.stack.llama_cpp
-    if wanted.package or wanted.binary or wanted.source == "release":
+    if not wanted.may_be_built:
         return
     from deployer.llama.build.recipe import Target, refusals  # noqa: PLC0415 - for sources
 
@@ -650,7 +650,7 @@ def _kept(stack: Stack, locked: Facts | None, inputs: Flat) -> dict[str, Pin]:
 def _here(stack: Stack) -> set[str]:
     """The roles of what lies on this machine, and so is looked at each time."""
     found = {role for role, it in stack.model.sources.items() if it.path is not None}
-    if stack.llama_cpp.binary is not None or stack.llama_cpp.source == "path":
+    if stack.llama_cpp.binary is not None or "path" in stack.llama_cpp.sources:
         found.add(Kind.BUILD.value)
     return found
 

@@ -5,9 +5,10 @@ looked at each time, since nothing else tells that they changed.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,11 +38,11 @@ from deployer.gguf.reading import (
     part_in_addresses,
     part_in_files,
 )
-from deployer.planning.facts import HEADER, Facts, Pin, flaw_of, is_pinned
+from deployer.planning.facts import HEADER, UPSTREAM, Facts, Pin, flaw_of, is_pinned
 from deployer.planning.progress import Watch
 from deployer.planning.resources import MODEL_ROLE, Kind
 from deployer.stack.addresses import is_loopback
-from deployer.stack.fields.model import LlamaCpp, Stack, Weights
+from deployer.stack.fields.model import BuildSource, LlamaCpp, Stack, Weights
 from deployer.stack.fields.values import IMAGE, Flat, JsonValue, path_of
 
 if TYPE_CHECKING:
@@ -99,20 +100,53 @@ class Resolver:
                 progress=self.progress,
             )
             return relative(found, self.folder)
-        if wanted.source == "release":
-            from deployer.llama.build.archives import pin_release  # noqa: PLC0415 - as above
+        if len(wanted.sources) == 1:
+            return self._from(wanted, wanted.sources[0])
+        from deployer.llama.build.trees import first_pin  # noqa: PLC0415 - as above
 
-            return pin_release(
-                tag=wanted.tag,
-                backend=wanted.backend or "cpu",
-                here=paths.this_platform(),
-                downloads=self.store.downloads,
-                progress=self.progress,
-            )
+        tries: dict[str, Callable[[], Pin]] = {
+            it: partial(self._tried, wanted, it) for it in wanted.sources
+        }
+        return first_pin(wanted.tag, tries)
+
+    def _tried(self, wanted: LlamaCpp, source: BuildSource) -> Pin:
+        """The build from one of several sources; an archive has to run here."""
+        found = self._from(wanted, source)
+        if source == "release":
+            from deployer.engines.local.artefacts import prove_release  # noqa: PLC0415 - as above
+
+            prove_release(found, self.store.downloads, self.progress)
+        return found
+
+    def _from(self, wanted: LlamaCpp, source: BuildSource) -> Pin:
+        if source == "release":
+            from deployer.llama.build import archives  # noqa: PLC0415 - as above
+
+            try:
+                return archives.pin_release(
+                    tag=wanted.tag,
+                    backend=wanted.backend or "cpu",
+                    here=paths.this_platform(),
+                    downloads=self.store.downloads,
+                    progress=self.progress,
+                )
+            except archives.NoArchiveError as error:
+                raise SourceError(error.message, self._near(wanted.tag)) from error
         from deployer.llama.build import trees  # noqa: PLC0415 - as above
 
-        found = trees.pin_tree(self._request(wanted), self.patches, self.around)
+        request = self._request(wanted, source)
+        found = trees.pin_tree(request, self.patches, self.around)
         return relative(found, self.folder) if self.is_local(found) else found
+
+    def _near(self, tag: str) -> str:
+        """Return the tags around one that upstream has no archive of, as a hint."""
+        from deployer.llama.git import nearest_tags  # noqa: PLC0415 - as above
+
+        downloads, environment = self.store.downloads, self.environment
+        with suppress(SourceError):
+            near = nearest_tags(UPSTREAM, tag, downloads, environment)
+            return f"tags near it: {', '.join(f'`{it}`' for it in near)}"
+        return "not every build is published: see the releases page of llama.cpp"
 
     @property
     def around(self) -> "trees.Surroundings":
@@ -127,13 +161,14 @@ class Resolver:
         """Return whether a pin names files of this machine."""
         return pin.source in ("path", "source-path")
 
-    def _request(self, wanted: LlamaCpp) -> "trees.SourceRequest":
+    def _request(
+        self, wanted: LlamaCpp, source: "trees.Source"
+    ) -> "trees.SourceRequest":
         from deployer.llama.build import trees  # noqa: PLC0415 - as above
 
-        source = wanted.source or "git"
         path = wanted.source_path
         return trees.SourceRequest(
-            source="git" if source == "release" else source,
+            source=source,
             tag=wanted.tag,
             commit=wanted.commit,
             repo=wanted.repo,
