@@ -79,7 +79,7 @@ def calls(stacks: Path) -> Mapping[str, tuple[str, ...]]:
         "--help": (*COMMAND, "--help"),
         "plan, prepared before": (*COMMAND, "plan", one),
         "plan, everything read": (*COMMAND, "plan", one, "--no-cache"),
-        "validate, everything read": (*COMMAND, "validate", one, "--no-cache"),
+        "validate, everything read": (*COMMAND, "validate", one),
         f"plan of {STACKS}, prepared before": (*COMMAND, "plan", str(stacks)),
         "import pydantic, click, yaml": (
             *(sys.executable, "-c"),

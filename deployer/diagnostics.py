@@ -47,7 +47,7 @@ class Diagnostic:
     """One finding: what it is about, what is so, and where known, what to do."""
 
     path: str
-    """Dotted field path; empty for a whole file; an area for `doctor` and `version`."""
+    """Dotted field path; empty for a whole file; an area for `doctor`."""
     what: str
     hint: str = ""
     severity: Severity = Severity.ERROR

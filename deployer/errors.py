@@ -65,6 +65,10 @@ class StackError(UsageError):
         self.problems = tuple(in_order(problems))
 
 
+class NeverAppliedError(UsageError):
+    """Nothing is recorded of the stack."""
+
+
 class AuthError(DeployerError):
     """A credential is missing, or was refused."""
 

@@ -7,12 +7,14 @@ import pytest
 from deployer.errors import (
     GateError,
     StalePlanError,
+    UsageError,
 )
 from deployer.planning.events import Ended, Event, Started
 from deployer.planning.plan import Drift, make_plan
 from deployer.planning.state import State, node_of
 from deployer.planning.steps import steps_of
 from deployer.testing import FakeJudge
+from deployer.usecases.apply import earlier
 from tests.applying import (
     GATED,
     OTHER_BUILD,
@@ -195,6 +197,31 @@ def test_a_rollback_promotes_the_recorded_release(desk: Desk) -> None:
         (2, "apply"),
         (3, "rollback to 1"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("causes", "target"),
+    [
+        (["apply", "apply"], 1),
+        (["apply", "apply", "rollback to 1"], None),
+        (["apply", "apply", "apply", "rollback to 2"], 1),
+        (["apply", "apply", "rollback to 1", "apply"], 3),
+        (["apply", "apply", "rollback to 1", "apply", "rollback to 3"], None),
+        (["apply", "rollback to what"], 1),
+        (["apply", "rollback to 2"], 1),
+    ],
+)
+def test_a_rollback_never_brings_back_what_was_rolled_back(
+    desk: Desk, causes: list[str], target: int | None
+) -> None:
+    for number, cause in enumerate(causes):
+        text = LOCAL.replace("ctx_size: 4096", f"ctx_size: {4096 + number}")
+        desk.apply(text, cause=cause, keep=9)
+    if target is not None:
+        assert earlier(desk.state, None).number == target
+        return
+    with pytest.raises(UsageError, match="no earlier release"):
+        earlier(desk.state, None)
 
 
 def test_only_so_many_releases_are_kept(desk: Desk) -> None:

@@ -78,7 +78,7 @@ HOMES: Mapping[str, tuple[str, ...]] = {
         "engines/modal/render.py",
         "gates/harness/report.py",
     ),
-    "jsonschema": ("gates/checks/quality.py",),
+    "jsonschema": ("gates/checks/quality.py", "usecases/validate.py"),
     "markupsafe": ("usecases/report.py", "gates/harness/report.py"),
     **dict.fromkeys(("modal", "aiohttp", "grpclib"), ("engines/modal/drive.py",)),
     "obstore": ("state/objects.py",),

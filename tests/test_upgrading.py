@@ -39,7 +39,7 @@ def test_a_patch_that_applies_needs_no_advice() -> None:
 def test_options_are_counted_between_two_builds() -> None:
     (note,) = build_notes(change("b9763", "b10878", {}))
     assert note.startswith("options of llama-server, b9763 → b10878: ")
-    assert note.endswith("(deployer flags --diff b9763 b10878)")
+    assert note.endswith("(deployer explain flag --diff b9763 b10878)")
     assert "renamed" in note
 
 

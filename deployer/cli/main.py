@@ -7,9 +7,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
 import click
+from click.core import ParameterSource
 
-from deployer import __version__
-from deployer.cli.terminal import escape_streams
+from deployer import __version__, version_line
+from deployer.cli.terminal import choose_colour, escape_streams
 from deployer.system import file_modes, interrupts
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "Everyday": {
-        "init": ("planning", "Write a stack file to start from."),
+        "init": ("tools", "Write a stack file to start from."),
         "validate": ("planning", "Check stack files, offline."),
         "plan": ("planning", "Show what `apply` would change, and why."),
         "apply": ("applying", "Carry out the plan: make, prove with gates, promote."),
@@ -31,60 +32,48 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     },
     "A live server": {
         "check": ("checking", "Run gates against a running server."),
+        "watch": ("serving", "Probe a live stack, warm and after idle."),
         "logs": ("serving", "Print the log of the live server."),
-        "start": ("serving", "Start the live release where it does not run."),
-        "stop": ("serving", "Stop the server; `start` starts it again."),
-        "restart": ("serving", "Stop the server and start it again."),
-        "restore": ("serving", "Restore the server from its snapshot."),
         "chat": ("clients", "Chat with a live stack in the terminal."),
         "connect": (
             "clients",
             "Print the configuration of a client for the live endpoint.",
         ),
-        "metrics": ("serving", "Show the metrics of the live server."),
-        "watch": ("serving", "Probe a live stack, warm and after idle."),
+        "start": ("serving", "Start the live release where it does not run."),
+        "stop": ("serving", "Stop the server; `start` starts it again."),
+        "restart": ("serving", "Stop the server and start it again."),
     },
     "Releases": {
-        "history": ("releases", "List the retained releases, newest first."),
-        "diff": ("releases", "Show what release AFTER changed against release BEFORE."),
+        "history": ("releases", "List the retained releases, or compare two."),
         "report": ("releases", "Report on stacks, releases, gates and latency."),
-        "show": ("planning", "Show a saved plan."),
-        "monitor": (
-            "serving",
-            "Write rules and a dashboard for Prometheus and Grafana.",
-        ),
     },
     "Stacks, builds and models": {
         "lock": ("planning", "Pin what stacks name, in their lock files."),
-        "fetch": ("artefacts", "Fetch llama-server and weights into the store."),
-        "build": ("artefacts", "Build or fetch the llama-server of a stack."),
+        "fetch": ("artefacts", "Fetch or build llama-server, fetch weights."),
         "render": ("rendering", "Show the apps and the command line of a stack."),
         "fit": ("fitting", "Show whether a model fits, and on which GPU."),
-        "gguf": ("fitting", "Show the header of a GGUF file."),
-        "flags": (
-            "builds",
-            "List the options of llama-server at a build, or explain one.",
-        ),
-        "upgrade": ("builds", "Show what another build means for a stack."),
-        "patches": ("artefacts", "Check patches to llama.cpp against builds."),
+        "upgrade": ("fitting", "Show what another build means for a stack."),
+        "explain": ("explain", "Explain a known issue, option, gate or model."),
     },
     "When something is wrong": {
         "doctor": ("checking", "Report what is wrong, why, and what to do."),
-        "traps": ("builds", "List the known issues, or explain one."),
         "store": ("artefacts", "List, verify and clean the artefact store."),
         "state": ("states", "Show, move and repair recorded states."),
-    },
-    "Tools": {
-        "schema": ("tools", "Print a JSON schema: of stacks, or of events."),
-        "lsp": ("tools", "Answer an editor, by the Language Server Protocol."),
-        "completion": ("tools", "Print the completion script of a shell."),
-        "version": ("tools", "Print the version; --check looks for newer."),
     },
 }
 """Every command by group: the module of `deployer.cli` that has it, its short help."""
 
+TOOLS: Mapping[str, tuple[str, str]] = {
+    "completion": ("tools", "Print the completion script of a shell."),
+    "lsp": ("tools", "Answer an editor, by the Language Server Protocol."),
+    "schema": ("tools", "Print a JSON schema: of stacks, or of events."),
+}
+"""Commands that editors and shells call; the help names them in one line."""
+
+SECTIONS = {**GROUPS, "Editors and shells": TOOLS}
+"""Every command by group, with those that the help names in one line."""
 COMMANDS: Mapping[str, tuple[str, str]] = {
-    name: command for group in GROUPS.values() for name, command in group.items()
+    name: command for group in SECTIONS.values() for name, command in group.items()
 }
 
 ALIASES: Mapping[str, str] = {
@@ -94,6 +83,63 @@ ALIASES: Mapping[str, str] = {
     "refresh": "drift",
 }
 """Names that people type first, as other tools have them; not in the help."""
+
+
+def _shared() -> list[click.Option]:
+    """Return the options that every command takes, before and behind its name."""
+    return [
+        click.Option(
+            ["--color"],
+            type=click.Choice(["auto", "always", "never"]),
+            default="auto",
+            expose_value=False,
+            callback=_colour,
+            help="Colour the output; NO_COLOR and FORCE_COLOR say the same.",
+        ),
+        click.Option(
+            ["-q", "--quiet"],
+            is_flag=True,
+            expose_value=False,
+            callback=_level,
+            help="Print results and errors only.",
+        ),
+        click.Option(
+            ["-v", "--verbose"],
+            is_flag=True,
+            expose_value=False,
+            callback=_level,
+            help="Print more: every name, every identifier.",
+        ),
+        click.Option(
+            ["--debug"],
+            is_flag=True,
+            expose_value=False,
+            help="Show the traceback of an error.",
+        ),
+    ]
+
+
+def _colour(context: click.Context, _option: click.Parameter, mode: str) -> None:
+    if context.get_parameter_source("color") is ParameterSource.COMMANDLINE:
+        choose_colour(mode)
+
+
+def _level(context: click.Context, option: click.Parameter, given: object) -> None:
+    if given and option.name is not None:
+        context.meta[f"deployer.{option.name}"] = True
+
+
+def _with_shared(command: click.Command) -> click.Command:
+    """Let a command, and those below it, take the options that all take."""
+    known = {name for option in command.params for name in option.opts}
+    for option in _shared():
+        if not known & {*option.opts}:
+            option.hidden = True
+            command.params.append(option)
+    if isinstance(command, click.Group):
+        for below in command.commands.values():
+            _with_shared(below)
+    return command
 
 
 class _Lazy(click.Group):
@@ -120,12 +166,8 @@ class _Lazy(click.Group):
             )
         module, _ = COMMANDS[cmd_name]
         name = cmd_name.replace("-", "_")
-        return cast(
-            "click.Command",
-            getattr(
-                import_module(f"deployer.cli.commands.{module}"), f"{name}_command"
-            ),
-        )
+        found = import_module(f"deployer.cli.commands.{module}")
+        return _with_shared(cast("click.Command", getattr(found, f"{name}_command")))
 
     def format_commands(
         self, ctx: click.Context, formatter: click.HelpFormatter
@@ -137,6 +179,8 @@ class _Lazy(click.Group):
             with formatter.section(title):
                 rows = [(f"{n:<{widest}}", told) for n, (_, told) in group.items()]
                 formatter.write_dl(rows)
+        formatter.write_paragraph()
+        formatter.write_text(f"For editors and shells: {', '.join(TOOLS)}.")
 
     def shell_complete(
         self, ctx: click.Context, incomplete: str
@@ -149,11 +193,13 @@ class _Lazy(click.Group):
         return [*(CompletionItem(n, help=COMMANDS[n][1]) for n in begun), *options]
 
 
-@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="deployer")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-@click.pass_context
-def main(ctx: click.Context, *, debug: bool) -> None:
+@click.group(
+    cls=_Lazy,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    params=_shared(),
+)
+@click.version_option(__version__, message=version_line())
+def main() -> None:
     """Plan and apply for llama.cpp servers.
 
     A stack file says how a model is served; `plan` says what would change and why,
@@ -164,7 +210,6 @@ def main(ctx: click.Context, *, debug: bool) -> None:
       deployer plan stacks/demo.yaml
       deployer apply stacks/demo.yaml
     """
-    ctx.obj = debug
 
 
 def run() -> int:

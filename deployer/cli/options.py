@@ -1,6 +1,8 @@
 """Arguments and options that several commands share."""
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeAlias
 
 import click
 
@@ -33,6 +35,46 @@ def duration(context: click.Context, option: click.Parameter, text: str) -> floa
         return seconds(text)
     except ValueError as error:
         raise UsageError(str(error), hint="write `90s` or `5m`") from error
+
+
+Completion: TypeAlias = Callable[[click.Context, click.Parameter, str], list[str]]
+"""Offers a shell the words that begin so."""
+
+
+def suggest(names: Iterable[str] | Callable[[], Iterable[str]]) -> Completion:
+    """Return the completion of names; a callable is asked once a shell asks."""
+
+    def begun(
+        _context: click.Context, _option: click.Parameter, text: str
+    ) -> list[str]:
+        every = names() if callable(names) else names
+        return [name for name in every if name.startswith(text)]
+
+    return begun
+
+
+def _tags() -> list[str]:
+    from deployer.llama.catalogue import known_builds  # noqa: PLC0415 - a shell asks
+
+    return ["latest", *(f"b{build}" for build in reversed(known_builds()))]
+
+
+known_tags = suggest(_tags)
+
+
+def releases(context: click.Context, argument: click.Parameter, text: str) -> list[str]:
+    """Return the retained releases of the stack on the command line, for a shell."""
+    del argument
+    from deployer.usecases.context.deployed import deployed  # noqa: PLC0415 - as above
+    from deployer.usecases.context.settings import settings_of  # noqa: PLC0415 - as above
+
+    try:
+        named = context.params.get("stack")
+        stack = the_stack(named=None if named is None else Path(named))
+        found = deployed(stack, settings_of(), anywhere=True).state.releases
+    except Exception:  # noqa: BLE001 - a shell that completes shows no error
+        return []
+    return [n for it in found if (n := str(it.number)).startswith(text)]
 
 
 def all_stacks() -> tuple[Path, ...]:
@@ -70,7 +112,7 @@ def the_stack(
 
 
 named_stack_argument = click.argument(
-    "stack", type=click.Path(path_type=Path), metavar="STACK"
+    "stack", type=click.Path(path_type=Path), metavar="STACK", callback=the_stack
 )
 """For commands with further arguments, which cannot leave it out."""
 stack_argument = click.argument(
@@ -80,6 +122,14 @@ stack_argument = click.argument(
     required=False,
     callback=the_stack,
 )
+stacks_argument = click.argument(
+    "paths",
+    type=click.Path(path_type=Path),
+    nargs=-1,
+    metavar="[PATH…]",
+    callback=lambda _context, _argument, given: given or all_stacks(),
+)
+"""For commands that do the same for several; default: those of this folder."""
 engine_option = click.option(
     "--engine",
     metavar="NAME",

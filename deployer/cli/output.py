@@ -24,6 +24,15 @@ def json_head() -> None:
     json_line({"type": "version", "format": FORMAT})
 
 
+def end(text: str, *, as_json: bool, kind: str, **data: JsonValue) -> None:
+    """Print the result of a short command: a sentence, or JSON for programs."""
+    if not as_json:
+        click.echo(text)
+        return
+    json_head()
+    json_line({"type": kind, **data})
+
+
 def width() -> int:
     """Columns to fill."""
     import shutil  # noqa: PLC0415 - few commands fill them
@@ -45,9 +54,27 @@ def wrapped(head: str, text: str) -> list[str]:
     ) or [head]
 
 
+def is_asked(level: str) -> bool:
+    """Return whether `--quiet` or `--verbose` was given, by its long name."""
+    context = click.get_current_context(silent=True)
+    return context is not None and bool(context.meta.get(f"deployer.{level}"))
+
+
+_UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
+
+
 def when(stamp: str) -> str:
     """A time as people read it, from one as the state keeps it: UTC, ISO 8601."""
-    return stamp.replace("T", " ").replace("+00:00", " UTC")
+    from datetime import UTC, datetime  # noqa: PLC0415 - few commands show times
+
+    text = stamp.replace("T", " ").replace("+00:00", " UTC")
+    try:
+        passed = (datetime.now(tz=UTC) - datetime.fromisoformat(stamp)).total_seconds()
+    except (ValueError, TypeError):  # a record may say anything
+        return text
+    found = ((passed // size, unit) for size, unit in _UNITS if passed >= size)
+    count, unit = next(found, (0, "s"))
+    return f"{text} ({count:.0f} {unit} ago)" if passed >= 0 else text
 
 
 def refuse_without_terminal(hint: str) -> None:

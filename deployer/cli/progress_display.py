@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Self, assert_never
 
 import click
 
-from deployer.cli.terminal import styled
+from deployer.cli.output import is_asked
+from deployer.cli.terminal import Escaped, styled
 from deployer.errors import CancelledError, DeployerError
 from deployer.planning.events import (
     AtWork,
@@ -31,7 +32,7 @@ from deployer.planning.events import (
 from deployer.planning.progress import Progress
 from deployer.show.text import step_text
 from deployer.spelling import harmless
-from deployer.stack.fields.values import show_bytes, show_seconds
+from deployer.stack.fields.values import JsonValue, show_bytes, show_seconds
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -39,10 +40,13 @@ if TYPE_CHECKING:
 
 WORTH_A_TENTH = 50
 """Objects from which a compilation is told by tenths where there are no bars."""
+WORTH_TENTHS = 100_000_000
+"""Bytes from which a transfer is told by tenths where there are no bars."""
 WORTH_A_LINE = 10_000_000
 """Bytes from which a finished transfer is told where there are no bars."""
 _SHOW_CURSOR = "\x1b[?25h"
 _NAME_LENGTH = 40
+_WORTH_A_WORD = 10
 _WORTH_A_MINUTE = 60
 _GATES = "gates"
 
@@ -55,6 +59,8 @@ class Show:
         self.verdicts: list[Verdict] = []
         """Every verdict that was shown, in the order of coming."""
         self._command = command
+        self._quiet = is_asked("quiet")
+        self._stdout = sys.stdout  # bars put another one in its place
         self._cancelled = threading.Event()
         self._lock = threading.Lock()
         self._bars: Bars | None = None
@@ -95,6 +101,12 @@ class Show:
             bars.stop()
             self._tasks = {}
 
+    def result(self, kind: str, text: str, **data: JsonValue) -> None:
+        """Print what a command ended in; ``data`` is the same for programs."""
+        del kind, data
+        self.pause()
+        click.echo(harmless(text))
+
     def _end(self) -> CancelledError:
         return CancelledError(
             "stopped at your request",
@@ -121,19 +133,27 @@ class Show:
                 assert_never(event)
 
     def _line(self, text: str) -> None:
+        if self._quiet:
+            return
         text = harmless(text)
         if (bars := self._bars) is None:
             click.echo(text)
         else:
-            bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            from rich.text import Text  # noqa: PLC0415 - only where there are bars
+
+            if isinstance(self._stdout, Escaped):
+                text = self._stdout.dressed(f"{text}\n").removesuffix("\n")
+            bars.console.print(Text.from_ansi(text), soft_wrap=True)
 
     def _wait(self, gates: tuple[str, ...], seconds: float) -> None:
-        """On a terminal a line that goes; without one, a line a minute."""
+        """On a terminal a line that goes; without one, a line every ten seconds."""
+        if self._quiet:
+            return
         if not sys.stdout.isatty():
-            minute = f"{gates} {seconds // 60:.0f}"
-            if seconds >= _WORTH_A_MINUTE and minute not in self._told:
+            now = f"{gates} {seconds // _WORTH_A_WORD:.0f}"
+            if seconds >= _WORTH_A_WORD and now not in self._told:
                 click.echo(f"    {_at_work(gates, seconds)}", err=True)
-                self._told.add(minute)
+                self._told.add(now)
             return
         bars = self._bars or self._begin_bars()
         if (task := self._tasks.get(_GATES)) is None:
@@ -141,6 +161,8 @@ class Show:
         bars.update(task, description=_at_work(gates, seconds))
 
     def _advance(self, progress: Progress) -> None:
+        if self._quiet:
+            return
         if not sys.stdout.isatty():
             self._milestone(progress)
             return
@@ -177,12 +199,12 @@ class Show:
         return bars
 
     def _milestone(self, progress: Progress) -> None:
-        """Without a terminal: a line for a whole transfer, or a tenth of a build."""
+        """Without a terminal: a line for a tenth of what takes long, or for its end."""
         total = progress.total or 0
-        if progress.unit == "objects" and total >= WORTH_A_TENTH:
+        if total >= (WORTH_TENTHS if progress.unit == "B" else WORTH_A_TENTH):
             tenth = f"{progress.name} {progress.done * 10 // total}"
             if tenth not in self._told:
-                click.echo(f"    {progress.name}: {progress.done} of {total} objects")
+                click.echo(f"    {progress.name}: {_how_far(progress)}")
                 self._told.add(tenth)
             return
         worth = progress.unit == "B" and total >= WORTH_A_LINE

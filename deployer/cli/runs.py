@@ -1,9 +1,10 @@
 """Runs of `apply`: which stacks, for a person or for a program."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,18 @@ import click
 
 from deployer import __version__
 from deployer.cli.for_each_stack import error_data, report
-from deployer.cli.output import json_line, refuse_without_terminal, width
+from deployer.cli.output import is_asked, json_line, refuse_without_terminal, width
 from deployer.cli.progress_display import Show
 from deployer.engines.contract import Endpoint
 from deployer.engines.place import costs_of
 from deployer.errors import CancelledError, DeployerError, GateError, UsageError
-from deployer.planning.events import Event, Judged, Verdict
+from deployer.planning.events import Event, Judged
 from deployer.planning.progress import Progress
 from deployer.show.data import Applied as AppliedLine
 from deployer.show.data import Summary, Version, data_of, line_of, plan_data
 from deployer.show.text import plan_text
 from deployer.spelling import harmless
+from deployer.stack.fields.values import JsonValue
 from deployer.usecases.apply import Applied, Confirm, apply_stack
 from deployer.usecases.context.settings import Options, Settings, settings_of
 from deployer.usecases.context.stack_files import Subject
@@ -75,6 +77,39 @@ class Stream(Show):
         )
         self._say({**data, "file": str(file)})
 
+    def carry_out(
+        self, file: Path, do: Callable[[Confirm], Applied | None], *, yes: bool
+    ) -> None:
+        """Do it, with a line for the plan, and one for the end.
+
+        Raises UsageError where it was not confirmed by ``yes``: nobody is asked.
+        """
+
+        def confirm(planned: Planned) -> bool:
+            self.planned(planned, file)
+            if not yes:
+                raise UsageError(
+                    "`--json` asks no questions",
+                    hint="add `--yes` once `deployer plan` shows what you want",
+                )
+            return True
+
+        self.stacks += 1
+        with self:
+            done = do(confirm)
+        if done is None:
+            raise CancelledError("nothing was changed")
+        if done.planned.plan.is_empty:
+            self.planned(done.planned, file)
+        self.applied(done, file)
+
+    def carry_out_alone(
+        self, file: Path, do: Callable[[Confirm], Applied | None], *, yes: bool
+    ) -> None:
+        """Do it as the whole of a command."""
+        with self.whole():
+            self.carry_out(file, do, yes=yes)
+
     def applied(self, done: Applied, file: Path) -> None:
         """The end of one stack."""
         end = done.endpoint
@@ -91,6 +126,11 @@ class Stream(Show):
     def failed(self, error: DeployerError, file: Path) -> None:
         """Why a stack was not applied."""
         self._say({"type": "error", "file": str(file), **error_data(error)})
+
+    def result(self, kind: str, text: str, **data: JsonValue) -> None:
+        """Print the result of a command as a line of its kind."""
+        del text
+        self._say({"type": kind, **data})
 
     def _show(self, event: Event) -> None:
         if isinstance(event, Progress) and not self._is_news(event):
@@ -113,6 +153,18 @@ class Stream(Show):
     def _say(self, line: dict[str, Any]) -> None:
         self._counts[line["type"]] += 1
         json_line(line)
+
+
+@contextmanager
+def showing(command: str, *, as_json: bool) -> Iterator[Show]:
+    """Show what a command does, to a person or as JSON lines to a program."""
+    if not as_json:
+        with Show(command) as show:
+            yield show
+        return
+    stream = Stream(command)
+    with stream.whole(), stream:
+        yield stream
 
 
 def asked_for(
@@ -175,7 +227,8 @@ class Run:
         with stream.whole():
             for subject in subjects:
                 try:
-                    self._streamed(subject, stream)
+                    do = partial(self._carry_out, subject, stream)
+                    stream.carry_out(subject.file, do, yes=self.yes)
                 except DeployerError as error:
                     stream.failed(error, subject.file)
                     if len(subjects) == 1 or isinstance(error, CancelledError):
@@ -184,25 +237,6 @@ class Run:
                     report(subject.file, error, as_json=False)
             if worst:
                 raise click.exceptions.Exit(worst)
-
-    def _streamed(self, subject: Subject, stream: Stream) -> None:
-        def confirm(planned: Planned) -> bool:
-            stream.planned(planned, subject.file)
-            if not self.yes:
-                raise UsageError(
-                    "`--json` asks no questions",
-                    hint="add `--yes` once `deployer plan` shows what you want",
-                )
-            return True
-
-        stream.stacks += 1
-        with stream:
-            done = self._carry_out(subject, stream, confirm)
-        if done is None:
-            raise CancelledError("nothing was applied")
-        if done.planned.plan.is_empty:
-            stream.planned(done.planned, subject.file)
-        stream.applied(done, subject.file)
 
     def _carry_out(
         self, subject: Subject, show: Show, confirm: Confirm
@@ -222,6 +256,8 @@ def asker(show: Show, *, yes: bool) -> Confirm:
 
     def confirm(planned: Planned) -> bool:
         show.pause()
+        if yes and is_asked("quiet"):
+            return True
         text = plan_text(
             planned.plan,
             planned.places,
@@ -229,6 +265,7 @@ def asker(show: Show, *, yes: bool) -> Confirm:
             fit=planned.fit,
             costs=costs_of(planned.plan),
             prospects=prospects(planned, settings_of()),
+            wide=is_asked("verbose"),
         )
         click.echo(text)
         for note in planned.notes:
@@ -244,17 +281,14 @@ def asker(show: Show, *, yes: bool) -> Confirm:
 @contextmanager
 def evidence(show: Show) -> Iterator[None]:
     """Print what the gates saw where they held a candidate back."""
+    from deployer.gates.harness.report import table  # noqa: PLC0415 - only with gates
+
     try:
         yield
     except GateError:
-        _table(show.verdicts)
+        failed = [verdict for verdict in show.verdicts if verdict.blocks]
+        click.echo(harmless(f"\n{table(failed, width=width())}"))
         raise
-
-
-def _table(verdicts: Sequence[Verdict]) -> None:
-    from deployer.gates.harness.report import table  # noqa: PLC0415 - only with gates
-
-    click.echo(harmless(f"\n{table(verdicts, width=width())}"))
 
 
 def finish(done: Applied | None) -> None:
@@ -267,12 +301,15 @@ def finish(done: Applied | None) -> None:
             click.echo(f"Live at {done.endpoint.url}")
         return
     if done.verdicts:
-        _table(done.verdicts)
+        from deployer.gates.harness.report import conclusion  # noqa: PLC0415 - only with gates
+
+        click.echo(f"\n{conclusion(done.verdicts)}")
     if done.report is not None:
         click.echo(f"Report: {done.report}")
     if done.endpoint is not None:
         click.echo(f"\nRelease {done.state.released} is live at {done.endpoint.url}")
-        click.echo(f"\n  {curl_line(done.endpoint)}\n")
+        if not is_asked("quiet"):
+            click.echo(f"\n  {curl_line(done.endpoint)}\n")
 
 
 def curl_line(endpoint: Endpoint) -> str:

@@ -40,6 +40,8 @@ class Template(NamedTuple):
     """``package:path`` of the YAML; `NAME` in it becomes the name of the stack."""
     beside: str = ""
     """``package:path`` of a file that the stack names, written beside it."""
+    of_files: bool = False
+    """It names a model and a llama-server that the user has."""
 
 
 class EngineInfo(NamedTuple):
@@ -109,6 +111,7 @@ ENGINES: dict[str, EngineInfo] = {
             "local": Template(
                 "A GGUF file and a llama-server of your own",
                 "deployer:templates/local.yaml",
+                of_files=True,
             ),
         },
         capability="deployer.engines.local.snapshot.criu:abilities_here",

@@ -297,6 +297,11 @@ def value_came(spelling: str, value: str) -> Edge | None:
 
 
 @cache
+def known_builds() -> tuple[int, ...]:
+    """Return the builds that were read, oldest first."""
+    return _read().builds
+
+
 def every_name() -> frozenset[str]:
     """Every spelling that any build read has."""
     return frozenset(name for build in _read().builds for name in _at(build))

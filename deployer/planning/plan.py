@@ -202,21 +202,17 @@ def make_plan(graph: Graph, state: State, *, drift: tuple[Drift, ...] = ()) -> P
     )
 
 
-ROLLBACK = "rollback to "
-"""Begins the cause of a release that a rollback promoted again."""
-
-
 def rolled_back(graph: Graph, state: State) -> int:
     """Return the release that was rolled back and that the graph asks for; else 0.
 
     It stays out until the stack says something else, be it of its gates.
     """
     live = state.live_release
-    target = (live.cause if live is not None else "").removeprefix(ROLLBACK)
-    if live is None or not live.cause.startswith(ROLLBACK) or not target.isdigit():
+    target = live.rolled_back_to if live is not None else None
+    if live is None or target is None:
         return 0
     asked = next((n for n in graph.values() if n.kind is Kind.SERVER), None)
-    skipped = (r for r in state.releases if int(target) < r.number < live.number)
+    skipped = (r for r in state.releases if target < r.number < live.number)
     return next(
         (
             release.number

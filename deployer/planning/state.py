@@ -161,6 +161,10 @@ class Loose:
     record: Record
 
 
+ROLLBACK = "rollback to "
+"""Begins the cause of a release that a rollback promoted again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Release:
     """One promotion: all that is needed to promote it again."""
@@ -179,6 +183,14 @@ class Release:
         """The seconds that its candidate took to start; empty: not measured."""
         servers = (r for r in self.records.values() if r.kind is Kind.SERVER)
         return starts_of(next(servers, None))
+
+    @property
+    def rolled_back_to(self) -> int | None:
+        """The release that it promoted again; None where it is no rollback."""
+        target = self.cause.removeprefix(ROLLBACK)
+        if target == self.cause or not target.isdecimal() or len(target) > 9:
+            return None
+        return int(target) if int(target) < self.number else None
 
 
 @dataclass(frozen=True, slots=True)

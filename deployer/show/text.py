@@ -123,9 +123,13 @@ def _fate(reason: Reason) -> str:
     return "removed" if reason.after is None else "replaced"
 
 
+_CENT = 0.005
+"""US dollars that are shown as a cent, and not as less."""
+
+
 def price(dollars: float) -> str:
     """US dollars for people."""
-    return f"${dollars:.2f}" if dollars >= 0.005 else "less than $0.01"
+    return f"${dollars:.2f}" if dollars >= _CENT else "less than $0.01"
 
 
 def costs_line(found: "Costs") -> str:
@@ -133,7 +137,8 @@ def costs_line(found: "Costs") -> str:
     once = f"about {price(found.apply)}" if found.apply else "nothing"
     awake = f"{found.always} times " if found.always > 1 else ""
     when = "always" if found.always else "while"
-    stored = f" · ≤ {price(found.storage)}/month stored" if found.stored else ""
+    dear = found.storage >= _CENT
+    stored = f" · ≤ {price(found.storage)}/month stored" if dear else ""
     spent = f"about {awake}{price(found.awake)}/h {when} awake"
     return f"{once} for this apply · {spent}{stored}"
 
@@ -428,7 +433,7 @@ _ROOM = 36
 """For names of gates, in a terminal of 90 columns."""
 
 
-def plan_text(
+def plan_text(  # noqa: PLR0913 - one parameter a part of it
     plan: Plan,
     places: Mapping[str, Place],
     *,
@@ -437,25 +442,27 @@ def plan_text(
     costs: "Costs | None" = None,
     prospects: Mapping[str, str] | None = None,
     refreshed: bool = True,
+    wide: bool = False,
 ) -> str:
     """Return the plan with every reason and, by `places`, where its field is.
 
-    ``prospects`` has what making an artefact means here, by address.
+    ``prospects`` has what making an artefact means here, by address; a ``wide`` plan
+    names every gate.
     """
-    seen = (places, prospects or {}, refreshed)
+    seen = (places, prospects or {}, refreshed, None if wide else _ROOM)
     lines = map(printable, _lines(plan, seen, fit, costs, steps=steps))
     return "\n".join(lines) + "\n"
 
 
 def _lines(
     plan: Plan,
-    seen: tuple[Mapping[str, Place], Mapping[str, str], bool],
+    seen: tuple[Mapping[str, Place], Mapping[str, str], bool, int | None],
     fit: Fit | None,
     costs: "Costs | None",
     *,
     steps: bool,
 ) -> Iterator[str]:
-    places, prospects, refreshed = seen
+    places, prospects, refreshed, room = seen
     yield f"{plan.stack} on {plan.engine} · plan {plan.id} · state serial {plan.serial}"
     yield ""
     found = [leftovers(plan), (f"drift    {line}" for line in drifted(plan))]
@@ -472,7 +479,7 @@ def _lines(
         if prospect := prospects.get(change.address):
             yield f"      {prospect}"
         yield from _reasons(change, places)
-    yield from _below(plan, fit, costs)
+    yield from _below(plan, fit, costs, room=room)
     yield ""
     yield counts(plan, refreshed=refreshed)
     if steps and not plan.is_empty:
@@ -483,8 +490,10 @@ def _lines(
             yield f"  {number}. {step_text(step)}"
 
 
-def _below(plan: Plan, fit: Fit | None, costs: "Costs | None") -> Iterator[str]:
-    if gates := gates_line(plan, room=_ROOM):
+def _below(
+    plan: Plan, fit: Fit | None, costs: "Costs | None", *, room: int | None
+) -> Iterator[str]:
+    if gates := gates_line(plan, room=room):
         yield f"  ◌ gates    {gates}"
     if fit is not None:
         yield f"  ≤ fits     {fit_line(fit)}"

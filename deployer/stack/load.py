@@ -228,6 +228,8 @@ class Loaded:
     """Every file that was read, in the order of reading."""
     digest: str
     """SHA-256 of the merged values; equal for stacks that say the same."""
+    values: JsonValue
+    """The merged values, as they are written."""
     notes: tuple[str, ...]
     """Remarks that are no problem."""
 
@@ -262,7 +264,7 @@ def load(
     if stack is None:
         raise StackError(problems)
     sources, notes = tuple(layers.sources), _notes(stack, places)
-    loaded = Loaded(stack, places, sources, _digest(values), notes)
+    loaded = Loaded(stack, places, sources, _digest(values), values, notes)
     if problems:
         rest = further(loaded) if further is not None else ()
         raise StackError([*problems, *_apart(rest, problems)])

@@ -2,15 +2,20 @@
 
 A stack may come from a stranger's pull request.  So every file that it names has to
 lie in its project, links followed, or below a folder that this machine's user named
-in DEPLOYER_ALLOW_OUTSIDE; no file of the project can widen that.
+in DEPLOYER_ALLOW_OUTSIDE, or trusted for this project in the file of `TRUSTED` below
+DEPLOYER_HOME; no file of the project can widen that.
 """
 
+import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 ALLOW_OUTSIDE = "DEPLOYER_ALLOW_OUTSIDE"
 PROJECT_FILE = "deployer.yaml"
+TRUSTED = "trusted.json"
+"""Folders that the user trusts, by project; in the home, out of every repository."""
 
 
 def root_of(path: Path) -> Path:
@@ -38,6 +43,41 @@ def allowed_in(environment: Mapping[str, str]) -> tuple[Path, ...]:
     """The folders outside of a project that the user lets stacks read."""
     named = environment.get(ALLOW_OUTSIDE, "").split(os.pathsep)
     return tuple(Path(name).expanduser().resolve() for name in named if name)
+
+
+def trusted_in(home: Path, project: Path) -> tuple[Path, ...]:
+    """The folders that the user once allowed the stacks of one project to read."""
+    found = _trusted(home).get(str(project), ())
+    return tuple(Path(it) for it in found if os.path.isabs(it))  # noqa: PTH117 - a text
+
+
+def trust(home: Path, project: Path, folders: tuple[Path, ...]) -> None:
+    """Let the stacks of one project read these folders from now on."""
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    known = _trusted(home)
+    added = {*known.get(str(project), ()), *map(str, folders)}
+    new = (home / TRUSTED).with_suffix(".new")
+    new.unlink(missing_ok=True)
+    new.touch(mode=0o600)
+    new.write_text(json.dumps({**known, str(project): sorted(added)}, indent=2))
+    new.replace(home / TRUSTED)
+
+
+def _trusted(home: Path) -> dict[str, list[str]]:
+    """The folders by project; none where another user may have written the file."""
+    with suppress(OSError, ValueError), (home / TRUSTED).open("rb") as stream:
+        status = os.fstat(stream.fileno())
+        if status.st_uid == os.geteuid() and not status.st_mode & 0o022:
+            found = json.load(stream)
+            texts = found.items() if isinstance(found, dict) else ()
+            return {
+                k: v for k, v in texts if isinstance(v, list) and all(map(_is_text, v))
+            }
+    return {}
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
 
 
 def may_read(path: Path, root: Path, allowed: tuple[Path, ...]) -> bool:

@@ -10,8 +10,7 @@ from deployer.engines.contract import Endpoint, Engine
 from deployer.engines.registry import ENGINES
 from deployer.errors import GateError, UsageError
 from deployer.planning.events import Event, Say, Used, Verdict
-from deployer.planning.plan import ROLLBACK
-from deployer.planning.state import Record, Release, State, node_of
+from deployer.planning.state import ROLLBACK, Record, Release, State, node_of
 from deployer.planning.steps import steps_of
 from deployer.stack.fields.values import Flat
 from deployer.state import StateStore
@@ -222,10 +221,17 @@ def rollback(
 
 
 def earlier(state: State, number: int | None) -> Release:
-    """The release to roll back to: the one before the live one, unless named."""
-    live = state.live_release.number if state.live_release else 0
+    """Return the release to roll back to: the one before the live one, unless named.
+
+    After a rollback that is the one before its target: going back again never brings
+    back what was rolled back.
+    """
     if number is None:
-        before = [r for r in state.releases if r.number != live]
+        live = state.live_release
+        while live is not None and (target := live.rolled_back_to) is not None:
+            number, live = target, state.release(target)
+        bound = live.number if live is not None else number
+        before = [r for r in state.releases if bound is None or r.number < bound]
         if not before:
             raise UsageError(
                 f"stack `{state.stack}` has no earlier release to roll back to",

@@ -42,6 +42,7 @@ from deployer.planning.facts import Facts, Pin, pinned_images
 from deployer.planning.progress import Watch, unwatched
 from deployer.planning.resources import Kind
 from deployer.show.text import show
+from deployer.stack.fields.values import Flat
 from deployer.stack.load import load
 from deployer.usecases.context.gc_roots import Unreachable, Users, users
 from deployer.usecases.context.settings import Options, Settings
@@ -77,27 +78,32 @@ class Garbage:
 
 
 def fetch(
-    stack_file: Path, settings: Settings, engine: str | None, say: Say, *, locked: bool
-) -> Mapping[str, str]:
-    """Put build and weights of a stack into the store, side by side.
+    stack_file: Path,
+    settings: Settings,
+    options: Options,
+    say: Say,
+    wanted: Collection[Kind],
+    *,
+    force: bool,
+) -> Mapping[str, Flat]:
+    """Put what is wanted of build and weights into the store, side by side.
 
-    Returns where each lies, by role.
+    With ``force`` the build is made again.  Returns the outputs by role: where each
+    lies, and of a build its version.
     """
-    options = Options(engine=engine, locked=locked)
     prepared, facts = prepare(stack_file, settings, options, say)
     if facts is not None:
         lock_file.write(lock_file.lock_path(stack_file), facts, prepared.name)
     made_by = settings.engine(prepared.engine, stack_file)
-    nodes = [
-        node
-        for node in prepared.graph.values()
-        if node.kind in (Kind.BUILD, Kind.WEIGHTS)
-    ]
+    nodes = [node for node in prepared.graph.values() if node.kind in wanted]
+    for node in nodes if force else ():
+        if node.kind is Kind.BUILD:
+            settings.store.remove("build", node.key)
+            forget_work(settings.home / "work")
     made_by.preflight(nodes)
     with ThreadPoolExecutor(max_workers=len(nodes)) as pool:
         outputs = pool.map(lambda node: made_by.stage(node, {}, say), nodes)
-        done = zip(nodes, outputs, strict=True)
-        return {node.role: str(found.get("path")) for node, found in done}
+        return {node.role: found for node, found in zip(nodes, outputs, strict=True)}
 
 
 def stored(settings: Settings) -> tuple[tuple[Stored, ...], tuple[Unreachable, ...]]:
@@ -202,33 +208,6 @@ def _forget_leftovers(settings: Settings) -> None:
         shutil.rmtree(downloads, ignore_errors=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Built:
-    """A build in the store."""
-
-    path: str
-    """Path of llama-server."""
-    version: str
-    """Its own version line."""
-
-
-def build(
-    stack_file: Path, settings: Settings, options: Options, say: Say, *, force: bool
-) -> Built:
-    """Put the llama-server of a stack into the store; with ``force`` make it anew."""
-    prepared, facts = prepare(stack_file, settings, options, say)
-    if facts is not None:
-        lock_file.write(lock_file.lock_path(stack_file), facts, prepared.name)
-    node = next(n for n in prepared.graph.values() if n.kind is Kind.BUILD)
-    if force:
-        settings.store.remove("build", node.key)
-        forget_work(settings.home / "work")
-    engine = settings.engine(prepared.engine, stack_file)
-    engine.preflight([node])
-    made = engine.stage(node, {}, say)
-    return Built(str(made["path"]), str(made["version"]))
-
-
 def patches_over_tags(
     folder: Path,
     names: Sequence[str],
@@ -308,7 +287,7 @@ def lock(
     stack_file: Path, settings: Settings, engine: str | None, *, upgrade: bool
 ) -> Locked:
     """Resolve what is not pinned (all of it with ``upgrade``), and write the file."""
-    loaded = load(stack_file, engine=engine, allowed=settings.allowed)
+    loaded = load(stack_file, engine=engine, allowed=settings.allowed(stack_file))
     file = lock_file.lock_path(stack_file)
     before = _before(file) if upgrade else lock_file.read(file)
     known = None if upgrade else before

@@ -373,6 +373,8 @@ class Chatting:
     system: str = ""
     budget: int | None = None
     """Tokens to think with; None: as the server does."""
+    limit: int | None = None
+    """Tokens of an answer at most; None: as the server does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -394,6 +396,7 @@ def chat_with(stack_file: Path, settings: Settings, chatting: Chatting) -> Opene
         model=live.model,
         system=chatting.system,
         budget=chatting.budget,
+        limit=chatting.limit,
         hint=f"`deployer status {stack_file}` says how it is, `deployer logs` why",
     )
     release = found.state.releases[-1].number if found.state.releases else 0
@@ -409,6 +412,7 @@ def chat_at(
         target_of(endpoint, settings.keys(), {}),
         system=chatting.system,
         budget=chatting.budget,
+        limit=chatting.limit,
         hint="look at the log of the server",
     )
     return Opened(conversation, "llama-server", url)

@@ -416,7 +416,7 @@ class Patient:
 def patient_of(file: Path, settings: Settings) -> Patient:
     """Read a stack, and what is wrong with it in itself."""
     try:
-        loaded = load(file, allowed=settings.allowed)
+        loaded = load(file, allowed=settings.allowed(file))
     except StackError as error:
         return Patient(file, None, None, tuple(_told(error.problems)))
     try:

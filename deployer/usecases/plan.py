@@ -211,7 +211,7 @@ def _options(build: Change) -> Iterator[str]:
     if parts:
         yield (
             f"options of llama-server, b{before} → b{after}: {', '.join(parts)}"
-            f" (deployer flags --diff b{before} b{after})"
+            f" (deployer explain flag --diff b{before} b{after})"
         )
 
 

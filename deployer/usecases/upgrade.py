@@ -201,7 +201,7 @@ def upgrade(
 
     Raises SourceError where `latest` or a tree cannot be reached.
     """
-    loaded = load(stack_file, allowed=settings.allowed)
+    loaded = load(stack_file, allowed=settings.allowed(stack_file))
     locked = lock_file.read(lock_file.lock_path(stack_file))
     tag = _tag(loaded.stack, wanted.to, settings)
     further = advisories_of(settings.advisories)

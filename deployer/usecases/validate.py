@@ -1,5 +1,6 @@
 """Validate or render a stack; nothing is made."""
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -7,12 +8,12 @@ from typing import TYPE_CHECKING
 from deployer.artefacts import lock_file
 from deployer.diagnostics import UNCERTAIN, Diagnostic
 from deployer.engines.place import render
-from deployer.errors import AuthError, SourceError, UsageError
+from deployer.errors import AuthError, InternalError, SourceError, UsageError
 from deployer.planning.progress import Watch, unwatched
+from deployer.stack.fields.values import JsonValue
 from deployer.system.file_modes import as_the_user
 from deployer.usecases.context.settings import Options, Settings
 from deployer.usecases.plan import prepare
-from deployer.usecases.reading.prepared import Cache
 
 if TYPE_CHECKING:
     from deployer.engines.contract import Rendering
@@ -27,6 +28,8 @@ class Valid:
     notices: tuple[Diagnostic, ...]
     listens: str = ""
     """Host and port of its server on this machine; empty where it has none."""
+    schema: str = ""
+    """The published schema that accepts the file, by name and version."""
 
     @property
     def certain(self) -> bool:
@@ -39,17 +42,14 @@ def validate(
     settings: Settings,
     engine: str | None,
     *,
-    cached: bool = True,
     unsaved: str | None = None,
 ) -> Valid:
     """Check a stack file offline; raises StackError with every problem.
 
-    What is ``unsaved`` in an editor is checked in place of the content of the file.
+    A file that the model accepts is held against the published schema as well; raises
+    InternalError where that refuses it.  What is ``unsaved`` in an editor is checked
+    in place of the content of the file, by the model alone.
     """
-    cached = cached and unsaved is None and not settings.advisories
-    cache = Cache(settings.home, settings.environment)
-    if cached and (known := cache.find(stack_file, engine)) is not None:
-        return Valid(known.notes, known.notices, known.listens)
     from deployer.llama.known.advisories import advisories_of  # noqa: PLC0415 - as below
     from deployer.stack.load import load  # noqa: PLC0415 - the model is slow to import
     from deployer.usecases.reading.read_stack import (  # noqa: PLC0415 - as above
@@ -63,17 +63,35 @@ def validate(
     loaded = load(
         stack_file,
         engine=engine,
-        allowed=settings.allowed,
+        allowed=settings.allowed(stack_file),
         unsaved=unsaved,
         further=refusals_of,
     )
     locked = lock_file.read(lock_file.lock_path(stack_file))
     stated = stated_options(loaded, stack_file, settings, locked)
     notices = refuse(loaded, stated, advisories_of(settings.advisories))
-    host, port = loaded.stack.of_engine("host"), loaded.stack.of_engine("port")
+    stack = loaded.stack
+    schema = "" if unsaved is not None else by_schema(stack_file, loaded.values)
+    host, port = stack.of_engine("host"), stack.of_engine("port")
     listens = "" if port is None else f"{host}:{port}"
-    more = (*image_notes(loaded.stack, locked), *known_offline(loaded, stack_file))
-    return Valid((*loaded.notes, *more), notices, listens)
+    more = (*image_notes(stack, locked), *known_offline(loaded, stack_file))
+    return Valid((*loaded.notes, *more), notices, listens, schema)
+
+
+def by_schema(stack_file: Path, values: JsonValue) -> str:
+    """Return the version of the published schema, which accepts the values."""
+    from jsonschema import Draft7Validator  # noqa: PLC0415 - slow, and only here
+
+    from deployer.stack.fields.reference import published_schema  # noqa: PLC0415 - imports the model
+
+    schema = json.loads(published_schema())
+    for refused in Draft7Validator(schema).iter_errors(values):
+        raise InternalError(
+            f"the published schema ({schema['$id']}) refuses `{refused.json_path}` of"
+            f" {stack_file}, which deployer accepts",
+            hint="nothing is wrong with the file: report this line, without secrets",
+        )
+    return str(schema["$id"])
 
 
 def rendered(
@@ -111,7 +129,8 @@ def _unpinned(
     from deployer.planning.graph import expand  # noqa: PLC0415 - as above
     from deployer.stack.load import load  # noqa: PLC0415 - as above
 
-    stack = load(stack_file, engine=options.engine, allowed=settings.allowed).stack
+    allowed = settings.allowed(stack_file)
+    stack = load(stack_file, engine=options.engine, allowed=allowed).stack
     able = abilities_of(stack.engine, settings.environment, settings.home)
     roles = ("build", *stack.model.sources)
     pins = {role: unpinned(stack, role) for role in roles}

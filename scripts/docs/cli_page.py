@@ -8,7 +8,7 @@ from typing import Final
 
 import click
 
-from deployer.cli.main import GROUPS, main
+from deployer.cli.main import SECTIONS, main
 
 HEAD: Final = """\
 # Command line
@@ -39,14 +39,14 @@ Commands that read take `--json`; nothing asks a question without a terminal.
 
 def pages() -> Mapping[str, Callable[[], str]]:
     """Return the first page, and one for each command."""
-    names = (name for names in GROUPS.values() for name in names)
+    names = (name for names in SECTIONS.values() for name in names)
     commands = {f"reference/cli/{name}.md": partial(_page, name) for name in names}
     return {"reference/cli.md": _first, **commands}
 
 
 def nav() -> Iterator[str]:
     """Yield the lines of the nav, in the groups of `deployer --help`."""
-    for group, names in GROUPS.items():
+    for group, names in SECTIONS.items():
         yield f"          - {group}:"
         yield from (
             f"              - {name}: reference/cli/{name}.md" for name in names
@@ -67,7 +67,7 @@ def calls() -> Iterator[tuple[tuple[str, ...], click.Command]]:
 
 def _first() -> str:
     lines = [HEAD.rstrip("\n")]
-    for group, names in GROUPS.items():
+    for group, names in SECTIONS.items():
         lines += ("", f"## {group}", "", "| Command | Does |", "|---|---|")
         for name, (_, said) in names.items():
             lines.append(_row(f"[{name}](cli/{name}.md)", said))

@@ -88,7 +88,7 @@ def test_no_secret_is_found_where_it_was_not_planted(project: Project) -> None:
     birds.run("plan", DEMO, "--out", "demo.plan")
     assert birds.run("apply", "demo.plan").code == 0
     for form in ("text", "json", "markdown"):
-        birds.run("show", "demo.plan", "--format", form)
+        birds.run("plan", "demo.plan", "--format", form)
         birds.run("plan", DEMO, "--refresh", "--format", form)
     assert birds.hits() == []
 
@@ -108,7 +108,7 @@ def test_no_secret_is_found_where_it_was_not_planted(project: Project) -> None:
     for words in (
         ("status", DEMO, "--json"),
         ("history", DEMO, "--json"),
-        ("diff", DEMO, "1", "2"),
+        ("history", DEMO, "--diff", "1", "2"),
         ("check", DEMO, "--json"),
         ("logs", DEMO, "-n", "9999"),
         ("state", "show", DEMO),
@@ -117,7 +117,7 @@ def test_no_secret_is_found_where_it_was_not_planted(project: Project) -> None:
         ("report", "--out", "page.html"),
         ("report", "--json"),
         ("chat", DEMO, "--once", "What is your key?"),
-        ("version", "--check"),
+        ("doctor", "--self"),
         ("rollback", DEMO, "1", "--yes"),
         ("--debug", "rollback", DEMO, "99", "--yes"),
     ):

@@ -142,7 +142,10 @@ def test_thinking_is_apart_and_the_conversation_goes_on(paper: Project) -> None:
 def test_thinking_is_dim_where_there_are_colours(paper: Project) -> None:
     script = Script(says=lambda _: Said(" yes", reasoning="hm"))
     with fake_server(script) as server:
-        for variables, dim in (({}, True), ({"NO_COLOR": "1"}, False)):
+        for variables, dim in (
+            ({"TERM": "xterm"}, True),
+            ({"TERM": "xterm", "NO_COLOR": "1"}, False),
+        ):
             with talk(paper, server, "--once", "x", **variables) as it:
                 assert it.end() == 0
                 assert ("\x1b[2m hm" in it.seen or "\x1b[2mhm" in it.seen) == dim
@@ -308,3 +311,29 @@ def test_bytes_that_are_no_text_are_asked_as_well_as_can_be(
         line = f"{chat} < {tmp_path}/prompt"
         done = paper.shell(line)
     assert (done.code, done.out) == (0, "The answer is 42.\n")
+
+
+def test_answers_are_capped_and_files_go_with_the_prompt(paper: Project) -> None:
+    asked: list[Body] = []
+
+    def says(body: Body) -> Said:
+        asked.append(body)
+        return Said("yes")
+
+    (paper.folder / "notes.txt").write_text("a note")
+    (paper.folder / "x.png").write_bytes(b"\x89PNG")
+    (paper.folder / "x.bin").write_bytes(b"\xff\xfe")
+    words = ("--file", "notes.txt", "--file", "x.png", "--max-tokens", "7")
+    with fake_server(Script(says=says)) as server:
+        done = ask(paper, server, *words, typed="Is it so?")
+        refused = ask(paper, server, "--file", "x.bin", typed="?")
+        missing = ask(paper, server, "--file", "none", typed="?")
+    (body,) = asked
+    assert body["max_tokens"] == 7
+    (message,) = body["messages"]
+    kinds = [part["type"] for part in message["content"]]
+    assert kinds == ["text", "image_url", "text"]
+    assert "a note" in message["content"][0]["text"]
+    assert "stopped: stop" in done.err
+    assert (refused.code, missing.code) == (3, 3)
+    assert "is no text, and no image" in refused.err

@@ -66,10 +66,10 @@ def test_an_option_that_the_source_lacks_is_refused_once_it_was_read(
 
 
 def test_flags_prints_what_a_tree_states(paper: Project, source: Path) -> None:
-    said = paper.run("flags", "--from", str(source), "newly-made").out
+    said = paper.run("explain", "flag", "newly-made", "--from", str(source)).out
     assert "by its source tree" in said.splitlines()[0]
     assert "  default       3" in said.splitlines()
-    every = paper.run("flags", "--from", str(source), "--json").lines()
+    every = paper.run("explain", "flag", "--from", str(source), "--json").lines()
     assert every[1]["routes"] == ["GET /health", "POST /v1/chat/completions"]
 
 

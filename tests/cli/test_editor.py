@@ -213,7 +213,7 @@ def of_the_file(file: Path, settings: Settings) -> tuple[Diagnostic, ...]:
     """What the command says of a saved file; notes have no place in it."""
     start = Place(str(file))
     try:
-        valid = validate(file, settings, None, cached=False)
+        valid = validate(file, settings, None)
     except StackError as error:
         return tuple(error.problems)
     notes = (Diagnostic("", n, "", Severity.NOTE, place=start) for n in valid.notes)

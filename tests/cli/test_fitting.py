@@ -1,4 +1,4 @@
-"""`deployer gguf` and `deployer fit`, and what a plan says and refuses."""
+"""`deployer explain model` and `deployer fit`, and what a plan says and refuses."""
 
 import json
 import re
@@ -156,24 +156,24 @@ def test_the_matrix_as_json(big: Project) -> None:
 
 
 def test_gguf_of_a_file_and_of_a_stack(big: Project) -> None:
-    done = big.run("gguf", "stacks/big.gguf")
+    done = big.run("explain", "model", "stacks/big.gguf")
     assert done.out.splitlines()[:3] == [
         "big.gguf",
         "  architecture  llama",
         "  quantisation  Q8_0",
     ]
-    _, model = big.run("gguf", "stacks/big.gguf", "--json").lines()
+    _, model = big.run("explain", "model", "stacks/big.gguf", "--json").lines()
     assert model["facts"]["block_count"] == 32
     assert model["headers"][0]["tensors"] == 32
-    assert "llama" in big.run("gguf", "stacks/big.yaml").out
+    assert "llama" in big.run("explain", "model", "stacks/big.yaml").out
 
 
 def test_gguf_of_nothing_and_of_no_gguf(big: Project) -> None:
-    done = big.run("gguf", "what is this")
+    done = big.run("explain", "model", "what is this")
     assert (done.code, done.out) == (3, "")
     assert "is no file, address, repository or stack" in done.err
     (big.folder / "x.gguf").write_bytes(b"GGUF" + bytes(40))
-    done = big.run("gguf", "x.gguf")
+    done = big.run("explain", "model", "x.gguf")
     assert done.code == 1
     assert done.err == (
         "error: `x.gguf`: broken GGUF header at byte 8: version 0 is not known"

@@ -2,6 +2,7 @@ from collections.abc import Iterator
 
 import click
 import pytest
+from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 
 from deployer.cli.main import ALIASES, COMMANDS, GROUPS, main
@@ -28,10 +29,43 @@ def test_help_has_an_example_that_calls_the_command(call: str) -> None:
     assert f"  deployer {call}".rstrip() in example
 
 
+NO_JSON = {"", "chat", "completion", "explain", "lsp", "schema", "state", "store"}
+"""Groups, a conversation, and what is for programs anyway."""
+
+
+@pytest.mark.parametrize("call", sorted({*calls()} - NO_JSON - {"state show"}))
+def test_a_command_that_reads_or_acts_takes_json(call: str) -> None:
+    assert "--json " in CliRunner().invoke(main, [*call.split(), "--help"]).output
+
+
+@pytest.mark.parametrize(
+    ("words", "begun", "offered"),
+    [
+        (["check", "--gate"], "str", {"stream"}),
+        (["explain", "trap"], "budget-z", {"budget-zero"}),
+        (["explain", "gate"], "lo", {"lora"}),
+        (["explain", "flag"], "no-mma", {"no-mmap"}),
+        (["init", "--template"], "m", {"modal"}),
+        (["upgrade", "--to"], "lat", {"latest"}),
+        (["upgrade", "--to"], "b1154", {"b11549"}),
+    ],
+)
+def test_a_shell_completes_names(
+    words: list[str], begun: str, offered: set[str]
+) -> None:
+    shell = ShellComplete(main, {}, "deployer", "_X")
+    found = {it.value for it in shell.get_completions(words, begun)}
+    assert offered <= found
+
+
 def test_every_command_fits_on_its_line_of_the_overview() -> None:
     done = CliRunner().invoke(main, ["--help"])
 
     assert "..." not in done.output.partition(f"{next(iter(GROUPS))}:")[2]
+
+
+def test_the_overview_lists_few_commands() -> None:
+    assert sum(map(len, GROUPS.values())) <= 27
 
 
 def test_the_overview_has_groups_the_everyday_one_first() -> None:
@@ -59,7 +93,7 @@ def test_the_only_stack_need_not_be_named(
 
 def test_of_several_stacks_one_has_to_be_named(paper: Project) -> None:
     paper.write(STACK.replace("name: demo", "name: other"), "other")
-    done = paper.run("status")
+    done = paper.run("logs")
     assert (done.code, done.out, done.err) == (
         3,
         "",
@@ -84,17 +118,17 @@ WRONG_CALLS = {
 error: there is no command `plann`
   hint: did you mean `plan`?
 """,
-    "show": """\
-error: missing argument `PLANFILE`
-  hint: `deployer show --help` shows how to call it
+    "rollback stacks/demo.yaml one": """\
+error: `[RELEASE]`: `one` is not a valid integer
+  hint: `deployer rollback --help` shows how to call it
 """,
     "plan stacks --zzz": """\
 error: no such option `--zzz`
   hint: `deployer plan --help` shows how to call it
 """,
-    "diff stacks/demo.yaml 1 two": """\
-error: `AFTER`: `two` is not a valid integer
-  hint: `deployer diff --help` shows how to call it
+    "history stacks/demo.yaml --diff 1 two": """\
+error: `--diff`: `two` is not a valid integer
+  hint: `deployer history --help` shows how to call it
 """,
     "plan stacks --engine locl": """\
 error: there is no engine `locl`

@@ -34,7 +34,8 @@ def test_apply_ends_with_gates_url_and_a_curl_line(project: Project) -> None:
     done = project.run("apply", DEMO, "--yes")
 
     assert (done.code, done.err) == (0, "")
-    assert re.search(r"✔ pass  chat +\d+ ms  answered `The answer is 42.`", done.out)
+    assert re.search(r"✔ chat +pass: answered `The answer is 42.`", done.out)
+    assert "\n2 passed: promotion allowed\n" in done.out
     assert f"Release 1 is live at {project.url}" in done.out
     assert '-H "Authorization: Bearer $LLAMA_API_KEY"' in done.out
     assert KEY not in done.out
@@ -129,13 +130,13 @@ def test_history_as_json(settled: Project) -> None:
 
 
 def test_diff_shows_what_a_release_changed(settled: Project) -> None:
-    lines = settled.run("diff", DEMO, "1", "2").out.splitlines()
+    lines = settled.run("history", DEMO, "--diff", "1", "2").out.splitlines()
 
     assert lines[3:] == ["  server   server.ctx_size   1024 → 2048"]
 
 
 def test_diff_with_a_release_that_is_not_kept(settled: Project) -> None:
-    done = settled.run("diff", DEMO, "1", "7")
+    done = settled.run("history", DEMO, "--diff", "1", "7")
 
     assert done.code == 3
     assert done.err == "error: release 7 is not retained\n  hint: retained: 1, 2\n"
@@ -230,6 +231,40 @@ def test_the_key_is_in_no_file_and_no_argument_list(settled: Project) -> None:
 
     assert found == []
     assert KEY.encode() not in command
+
+
+def test_a_shell_completes_retained_releases(settled: Project) -> None:
+    words = {"COMP_WORDS": "deployer rollback stacks/demo.yaml ", "COMP_CWORD": "3"}
+    done = settled.run(env={**words, "_DEPLOYER_COMPLETE": "bash_complete"})
+    assert done.out.split() == ["plain,1", "plain,2"]
+
+
+def test_acting_commands_say_the_same_as_json(settled: Project) -> None:
+    head, *_, last = settled.run("rollback", DEMO, "2", "--yes", "--json").lines()
+    assert (head["type"], last["type"], last["exit_code"]) == ("version", "summary", 0)
+    asked = settled.run("destroy", DEMO, "--json")
+    assert asked.code == 3
+    assert "`--json` asks no questions" in asked.err
+    ended = {"stop": "stopped", "start": "started", "restart": "restarted"}
+    for word, done in ended.items():
+        kinds = [it["type"] for it in settled.run(word, DEMO, "--json").lines()]
+        assert kinds[-2:] == [done, "summary"]
+
+
+def test_metrics_have_the_names_of_prometheus_beside_words(settled: Project) -> None:
+    lines = settled.run("status", DEMO, "--metrics").out.splitlines()
+    (line,) = [it for it in lines if "llamacpp:requests_processing" in it]
+    assert line.split()[:2] == ["active", "requests"]
+
+
+def test_several_stacks_have_a_line_each(settled: Project) -> None:
+    other = settled.write(STACK.replace("name: demo", "name: other"), "other")
+    lines = settled.run("status").out.splitlines()
+    found = settled.run("status", "--json").lines()
+    other.unlink()
+    assert [line.split()[0] for line in lines] == ["✔", "·"]
+    assert lines[1] == "· stack `other` was never applied from here"
+    assert [it.get("release", 0) for it in found] == [0, 2, None, 0]
 
 
 def test_rollback_needs_no_stack_that_is_right(settled: Project) -> None:

@@ -1,4 +1,4 @@
-"""What `monitor render` writes, judged by Grafana's own types and the real Prometheus.
+"""What `render --monitoring` writes, judged by Grafana's types and real Prometheus.
 
 The tests with Prometheus are there where it is installed: `.ci/run` sees to it where it
 may, and says so where it may not.
@@ -159,7 +159,7 @@ if PROMETHEUS and PROMTOOL:
         live: Project,
     ) -> None:
         """By Prometheus, over series of the real server and of `watch`."""
-        assert live.run("monitor", "render", DEMO, "--out", "mon").code == 0
+        assert live.run("render", DEMO, "--monitoring", "--out", "mon").code == 0
         words = ("watch", DEMO, "--idle", "0s", "--textfile", "mon/metrics")
         assert live.run(*words).code == 0
         with served(live.folder / "mon") as exporter:

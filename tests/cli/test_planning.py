@@ -17,7 +17,7 @@ def test_init_writes_a_stack_that_validates(paper: Project) -> None:
         "wrote schema/stack.schema.json\n"
         "wrote new/.env.example\n"
         "wrote new/.gitignore\n"
-        "next: deployer plan new/mine.yaml\n"
+        "\nnext:\n  deployer plan new/mine.yaml\n  deployer apply new/mine.yaml\n"
     )
     first, *_ = (paper.folder / "new/mine.yaml").read_text("utf-8").splitlines()
     assert first == "# yaml-language-server: $schema=../schema/stack.schema.json"
@@ -170,7 +170,7 @@ def test_a_shell_completes_commands(paper: Project) -> None:
 
 
 def test_the_version_names_python_too(paper: Project) -> None:
-    assert paper.run("version").out.startswith("deployer ")
+    assert paper.run("--version").out.startswith("deployer ")
 
 
 def test_output_survives_a_terminal_without_these_signs(paper: Project) -> None:

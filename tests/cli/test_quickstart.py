@@ -1,4 +1,4 @@
-"""The quickstarts and how-to guides, run as they stand, with the small model in the place of Gemma."""
+"""The quickstarts and how-to guides as they stand, with a small model for Gemma."""
 
 import re
 import shlex

@@ -28,17 +28,17 @@ def stale(project: Project, *words: str) -> str:
 
 def test_show_prints_what_plan_printed_and_the_steps(planned: Project) -> None:
     plan = planned.run("plan", DEMO, "--steps")
-    shown = planned.run("show", "demo.plan").out.splitlines()
+    shown = planned.run("plan", "demo.plan").out.splitlines()
     # What an apply will fetch and write is of the machine that plans, not in the file.
     assert shown == [line for line in plan.out.splitlines() if line in shown]
     assert len(plan.out.splitlines()) - len(shown) == 3
     markdown = planned.run("plan", DEMO, "--format", "markdown").out
-    assert planned.run("show", "demo.plan", "--format", "markdown").out == markdown
+    assert planned.run("plan", "demo.plan", "--format", "markdown").out == markdown
 
 
 def test_show_as_json_is_the_plan_as_json(planned: Project) -> None:
     _, plan, _ = planned.run("plan", DEMO, "--json").lines()
-    version, shown = planned.run("show", "demo.plan", "--json").lines()
+    version, shown = planned.run("plan", "demo.plan", "--json").lines()
     assert (version["type"], shown) == ("version", plan)
 
 

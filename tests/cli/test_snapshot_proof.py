@@ -18,7 +18,8 @@ MEGABYTE = 1 << 20
 
 
 @pytest.mark.parametrize(
-    "words", [("start", DEMO), ("restore", DEMO), ("apply", DEMO, "--yes")]
+    "words",
+    [("start", DEMO), ("restart", DEMO, "--from-snapshot"), ("apply", DEMO, "--yes")],
 )
 @pytest.mark.parametrize("at", ["_identity", "prove"])
 def test_what_a_killed_run_restored_is_replaced(
@@ -82,8 +83,8 @@ def test_a_run_killed_after_its_capture_costs_no_image(crashed: Frozen) -> None:
 
 
 def test_a_key_that_is_missing_costs_no_image(crashed: Frozen) -> None:
-    for command in ("start", "restore"):
-        done = crashed.run(command, DEMO, env={"LLAMA_API_KEY": None})
+    for words in (("start", DEMO), ("restart", DEMO, "--from-snapshot")):
+        done = crashed.run(*words, env={"LLAMA_API_KEY": None})
         assert done.code == 4, done.out + done.err
         assert "LLAMA_API_KEY" in done.err
     assert crashed.pids() == []

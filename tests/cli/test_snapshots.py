@@ -40,7 +40,7 @@ def test_stop_frees_everything_and_start_restores(live: Frozen) -> None:
 
 def test_restore_brings_the_server_back_at_once(live: Frozen) -> None:
     before = live.project.servers()
-    done = live.run("restore", DEMO)
+    done = live.run("restart", DEMO, "--from-snapshot")
 
     assert (done.code, done.err) == (0, "")
     assert "\nrestored in " in done.out

@@ -77,21 +77,21 @@ def test_a_slip_in_the_name_is_an_error(paper: Project) -> None:
 
 
 def test_a_trap_is_explained_by_its_name(paper: Project) -> None:
-    done = paper.run("traps", "budget-ignored")
+    done = paper.run("explain", "trap", "budget-ignored")
 
     assert done.out.startswith("budget-ignored: error on b8665 to b8743\n")
     assert "issues/21697" in done.out
 
 
 def test_the_list_is_json_for_programs(paper: Project) -> None:
-    lines = paper.run("traps", "--json").lines()
+    lines = paper.run("explain", "trap", "--json").lines()
 
     assert {line["type"] for line in lines[1:]} == {"trap"}
     assert len(lines) > 30
 
 
 def test_an_unknown_trap_is_not_explained(paper: Project) -> None:
-    done = paper.run("traps", "budget-zro")
+    done = paper.run("explain", "trap", "budget-zro")
 
     assert (done.code, done.out) == (3, "")
     assert "did you mean `budget-zero`?" in done.err

@@ -1,4 +1,4 @@
-"""`version`: alone it asks nobody; with --check a real index, through the real pip."""
+"""`--version` asks nobody; `doctor --self` a real index, through the real pip."""
 
 import os
 import threading
@@ -64,18 +64,18 @@ def index(tmp_path: Path) -> Iterator[Index]:
     server.server_close()
 
 
-def version(project: Project, index: Index, *words: str) -> Done:
+def asked(project: Project, index: Index, *words: str) -> Done:
     clean: dict[str, str | None] = {k: None for k in os.environ if k.startswith("PIP_")}
     pip = {
         "PIP_CONFIG_FILE": os.devnull,
         "PIP_INDEX_URL": index.url,
         "PIP_RETRIES": "0",
     }
-    return project.run("version", *words, env={**clean, **pip})
+    return project.run(*words, env={**clean, **pip})
 
 
 def test_alone_it_asks_nobody(paper: Project, index: Index) -> None:
-    done = version(paper, index)
+    done = asked(paper, index, "--version")
     assert (done.code, done.err) == (0, "")
     assert done.out.startswith(f"deployer {__version__} (Python 3.")
     assert len(done.out.splitlines()) == 1
@@ -85,7 +85,7 @@ def test_alone_it_asks_nobody(paper: Project, index: Index) -> None:
 def test_a_newer_version_is_told_and_is_no_fault(paper: Project, index: Index) -> None:
     index.add("0.0.1")
     index.add("99.1")
-    done = version(paper, index, "--check")
+    done = asked(paper, index, "doctor", "--self")
     assert done.code == 0, done.out + done.err
     assert "  ↑ newest        99.1 is there\n    hint: " in done.out
     assert f"upgrade {DISTRIBUTION}" in done.out
@@ -93,7 +93,7 @@ def test_a_newer_version_is_told_and_is_no_fault(paper: Project, index: Index) -
     assert "  ✔ states        0 there, and this version reads them\n" in done.out
     assert f"/{DISTRIBUTION}/" in index.asked
 
-    head, told = version(paper, index, "--check", "--json").lines()
+    head, told = asked(paper, index, "doctor", "--self", "--json").lines()
     assert head["type"] == "version"
     assert (told["newest"], told["newer"], told["version"]) == (
         "99.1",
@@ -104,18 +104,18 @@ def test_a_newer_version_is_told_and_is_no_fault(paper: Project, index: Index) -
 
 def test_the_newest_is_told_to_be_the_newest(paper: Project, index: Index) -> None:
     index.add(__version__)
-    done = version(paper, index, "--check")
+    done = asked(paper, index, "doctor", "--self")
     assert done.code == 0
     assert f"✔ newest        the index has {__version__}, and none" in done.out
 
 
 def test_what_could_not_be_told_exits_1(paper: Project, index: Index) -> None:
-    done = version(paper, index, "--check")
+    done = asked(paper, index, "doctor", "--self")
     assert done.code == 1
     assert "✖ newest        unknown: the index has no package" in done.out
 
     index.url = "http://127.0.0.1:9"
-    done = version(paper, index, "--check", "--json")
+    done = asked(paper, index, "doctor", "--self", "--json")
     told = done.lines()[1]
     assert (done.code, told["newest"], told["newer"]) == (1, None, False)
     assert "the package index could not be reached" in told["findings"][0]["text"]
@@ -128,7 +128,7 @@ def test_forms_that_only_a_newer_one_reads_are_told(
     paper.state.parent.mkdir(parents=True)
     paper.state.write_text('{"version": 99}')
     (paper.stack.parent / "demo.lock.json").write_text('{"version": 99}')
-    done = version(paper, index, "--check", "stacks/demo.yaml")
+    done = asked(paper, index, "doctor", "--self", "stacks/demo.yaml")
     assert done.code == 1
     assert "was written by a newer deployer (state version 99, this" in _flat(done)
     assert "was written by a newer deployer (lock version 99, this" in _flat(done)

@@ -21,10 +21,10 @@ MODAL = Monitored(
 
 
 def test_metrics_are_told_in_words_of_people(live: Project) -> None:
-    out = live.run("metrics", DEMO).out
+    out = live.run("status", DEMO, "--metrics").out
     assert "active requests " in out
     assert "tokens generated " in out
-    _, line = live.run("metrics", DEMO, "--json").lines()
+    _, line = live.run("status", DEMO, "--metrics", "--json").lines()
     assert line["samples"]["llamacpp:requests_processing"] == 0
 
 
@@ -55,7 +55,7 @@ def test_what_monitors_read_is_not_written_through_a_link(live: Project) -> None
     victim = live.folder / "victim"
     (live.folder / "out").mkdir()
     (live.folder / "out/demo.rules.yml").symlink_to(victim)
-    done = live.run("monitor", "render", DEMO, "--out", "out")
+    done = live.run("render", DEMO, "--monitoring", "--out", "out")
     assert done.code == 1
     assert "leads out of the folder" in done.err
     assert not victim.exists()

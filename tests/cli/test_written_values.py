@@ -37,7 +37,7 @@ def said(made: World, text: str, source: str = FROM_GIT) -> str:
     head = HEAD.replace("NAME", "it").replace("FROM", source)
     file = made.write("stacks/it.yaml", head + text)
     try:
-        found = validate(file, made.settings, None, cached=False)
+        found = validate(file, made.settings, None)
     except StackError as error:
         return diagnostics_text(error.problems)
     return "".join(found.notes) + diagnostics_text(found.notices)

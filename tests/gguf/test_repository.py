@@ -47,7 +47,7 @@ def settings(served: FileServer, tiny_model: Path, tmp_path: Path) -> Settings:
 def test_a_repository_by_name_and_quantisation(
     settings: Settings, served: FileServer
 ) -> None:
-    (found,) = look("owner/tiny:F16", settings, sizes_only=False, watch=unwatched)
+    (found,) = look("owner/tiny:F16", settings, sizes_only=False, say=unwatched)
     assert isinstance(found.thing, Model)
     assert found.thing.architecture == "gemma4"
     assert served.counts.tokens[-1] == "Bearer hf_x"

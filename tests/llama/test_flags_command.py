@@ -1,4 +1,4 @@
-"""`deployer flags`: what a person asks about options, and reads."""
+"""`deployer explain flag`: what a person asks about options, and reads."""
 
 import json
 from collections.abc import Sequence
@@ -6,12 +6,12 @@ from collections.abc import Sequence
 import pytest
 from click.testing import CliRunner
 
-from deployer.cli.commands.builds import flags_command
+from deployer.cli.commands.explain import explain_flag
 from deployer.errors import UsageError
 
 
 def printed(*arguments: str) -> str:
-    done = CliRunner().invoke(flags_command, arguments, catch_exceptions=False)
+    done = CliRunner().invoke(explain_flag, arguments, catch_exceptions=False)
     assert done.exit_code == 0
     return done.stdout
 
@@ -22,7 +22,7 @@ def shown(*arguments: str) -> Sequence[dict[str, object]]:
 
 def test_a_removed_option_is_explained_with_what_to_write() -> None:
     assert (
-        printed("b10878", "no-mmap")
+        printed("no-mmap", "--at", "b10878")
         == """\
 --no-mmap on b10878: removed
   write         --load-mode none
@@ -38,7 +38,7 @@ def test_a_removed_option_is_explained_with_what_to_write() -> None:
 
 def test_a_known_option_is_explained_with_the_values_it_takes() -> None:
     assert (
-        printed("b10434", "n-gpu-layers")
+        printed("n-gpu-layers", "--at", "b10434")
         == """\
 --n-gpu-layers on b10434: known
   in a stack    server.n_gpu_layers, written as the build wants it
@@ -63,12 +63,12 @@ def test_a_known_option_is_explained_with_the_values_it_takes() -> None:
 def test_the_answer_stands_in_the_first_line(
     build: str, name: str, answer: str
 ) -> None:
-    first = printed(build, name).splitlines()[0]
+    first = printed(name, "--at", build).splitlines()[0]
     assert first == f"--{name} on {build}: {answer}"
 
 
 def test_the_list_says_what_it_rests_on_and_marks_what_is_uncertain() -> None:
-    lines = printed("b11370").splitlines()
+    lines = printed("--at", "b11370").splitlines()
     assert lines[0].endswith("inferred from its neighbours; `?` where they differ")
     marked = [line.split()[0] for line in lines if "?" in line.split()]
     assert marked == ["--spec-draft-sampling"]
@@ -76,15 +76,17 @@ def test_the_list_says_what_it_rests_on_and_marks_what_is_uncertain() -> None:
 
 def test_beyond_what_was_read_every_option_is_uncertain() -> None:
     newer = "b12000 is newer than what is known (b11549, 2026-10)"
-    assert printed("b12000").splitlines()[0].endswith(f"as far as known: {newer}")
-    _, *options = shown("b12000")
+    assert (
+        printed("--at", "b12000").splitlines()[0].endswith(f"as far as known: {newer}")
+    )
+    _, *options = shown("--at", "b12000")
     assert {option["uncertain"] for option in options} == {True}
-    first = printed("b12000", "ctx-size").splitlines()[0]
+    first = printed("ctx-size", "--at", "b12000").splitlines()[0]
     assert first == f"--ctx-size on b12000: uncertain: {newer}"
 
 
 def test_every_option_is_one_json_line() -> None:
-    head, *options = shown("b10434")
+    head, *options = shown("--at", "b10434")
     assert head["type"] == "version"
     assert {option["type"] for option in options} == {"option"}
     assert len(options) == 248
@@ -113,10 +115,17 @@ options of llama-server, b9305 → b9310
 @pytest.mark.parametrize("tag", ["v0.3.0", "7e4c0a9", "latest"])
 def test_a_tag_without_a_number_is_refused_with_what_to_write(tag: str) -> None:
     with pytest.raises(UsageError, match="not the number of a build") as caught:
-        printed(tag)
+        printed("--at", tag)
     assert "write it as `b10434`" in caught.value.hint
 
 
-def test_one_build_cannot_be_compared() -> None:
-    with pytest.raises(UsageError, match="compares two builds"):
-        printed("--diff", "b10434")
+@pytest.mark.parametrize(
+    "words", [("--at", "b10434", "--diff", "b1", "b2"), ("fa", "--diff", "b1", "b2")]
+)
+def test_a_comparison_takes_no_other_build_and_no_name(words: tuple[str, ...]) -> None:
+    with pytest.raises(UsageError):
+        printed(*words)
+
+
+def test_without_a_build_the_newest_known_is_explained() -> None:
+    assert printed("ctx-size").startswith("--ctx-size on b")

@@ -1,6 +1,7 @@
 """Stories by a seed: deploy, change, fail, cancel, crash, lose the network, roll back.
 
-    python -m tests.modal.stories 1000
+    python -m tests.modal.stories 1000        # all, or from seed 400 on:
+    python -m tests.modal.stories 1000 400
 
 The engine, the loop over its steps and Modal's client are the real ones; containers of
 the emulated platform are simulated, so that a story takes a second.  A client asks
@@ -8,6 +9,7 @@ production all the while: whatever happens, it is answered, and by a version tha
 proven itself.
 """
 
+import multiprocessing
 import os
 import random
 import sys
@@ -16,6 +18,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,8 +57,9 @@ KINDS = (
     "preempted",
     "candidate of the key that is live",
 )
-CHUNK = 20
+CHUNK = 25
 """Stories on one platform."""
+PLATFORMS = 4
 HASTE = 20.0
 _ANSWER_SECONDS = 20
 _LOG_SECONDS = 10.0
@@ -256,7 +260,8 @@ class Told:
 
     seed: int
     kind: str
-    counts: Counts
+    counts: Counter[str]
+    """Answers to clients by their status."""
     wrong: tuple[str, ...]
 
 
@@ -302,7 +307,7 @@ def tell(seed: int, cloud: Emulated, folder: Path) -> Told:
         and app["state"] != "APP_STATE_STOPPED"
     ]
     wrong += [f"{name} is left" for name in apps_left]
-    return Told(seed, kind, counts, tuple(wrong))
+    return Told(seed, kind, counts.found, tuple(wrong))
 
 
 def _happen(
@@ -319,6 +324,8 @@ def _happen(
             stack.run(graph)
         case "rolled back":
             stack.run(graph)
+            with suppress(CancelledError):  # on the way back, which goes on later
+                stack.run(stack.graph(1024), say=_cancelling(chance.randint(1, 25)))
         case "broken":
             candidate = chance.random() < 0.3
             broken = [key] if candidate else [f"{stack.name}:{key}"]
@@ -420,30 +427,41 @@ def platform(folder: Path) -> Iterator[Emulated]:
 
 
 def told(seeds: range) -> Iterator[Told]:
+    """Stories in the order of their seeds, on several platforms side by side.
+
+    Most of a story is waiting, so there are more of them than processors.
+    """
+    parts = [seeds[at : at + CHUNK] for at in range(0, len(seeds), CHUNK)]
+    context = multiprocessing.get_context("spawn")  # the client has threads
+    with ProcessPoolExecutor(PLATFORMS, mp_context=context) as pool:
+        for part in pool.map(_told, parts):
+            yield from part
+
+
+def _told(seeds: range) -> list[Told]:
     """Stories on a platform of their own: it remembers all that ever ran on it."""
     with tempfile.TemporaryDirectory() as folder, platform(Path(folder)) as cloud:
-        for seed in seeds:
-            yield tell(seed, cloud, Path(folder))
+        return [tell(seed, cloud, Path(folder)) for seed in seeds]
 
 
-def main(count: int) -> int:
-    """Tell so many stories; returns how many went wrong."""
+def main(count: int, first: int = 0) -> int:
+    """Tell stories up to a seed; returns how many went wrong."""
     kinds: Counter[str] = Counter()
     counts: Counter[str] = Counter()
-    bad: list[Told] = []
+    bad = 0
     begun = time.monotonic()
-    for first in range(0, count, CHUNK):
-        for story in told(range(first, min(count, first + CHUNK))):
-            kinds[story.kind] += 1
-            counts += story.counts.found
-            if story.wrong:
-                bad.append(story)
-                _print(f"story {story.seed} ({story.kind}): {'; '.join(story.wrong)}")
-    seconds = time.monotonic() - begun
-    _print(f"{count} stories in {seconds:.0f} s: {len(bad)} went wrong")
+    for story in told(range(first, count)):
+        kinds[story.kind] += 1
+        counts += story.counts
+        if story.wrong:
+            bad += 1
+            _print(f"story {story.seed} ({story.kind}): {'; '.join(story.wrong)}")
+        if (story.seed + 1) % CHUNK == 0:
+            _print(f"{story.seed + 1} stories, {time.monotonic() - begun:.0f} s")
+    _print(f"{kinds.total()} stories: {bad} went wrong")
     _print(f"requests: {', '.join(f'{n} of {what}' for what, n in counts.items())}")
     _print(f"kinds: {', '.join(f'{n} {kind}' for kind, n in kinds.items())}")
-    return len(bad)
+    return bad
 
 
 def _print(text: str) -> None:
@@ -451,4 +469,4 @@ def _print(text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(min(1, main(int(sys.argv[1]))))
+    sys.exit(min(1, main(*map(int, sys.argv[1:]))))

@@ -1,16 +1,13 @@
 """Stories by a seed; `python -m tests.modal.stories 1000` tells a thousand."""
 
-import pytest
-
 from tests.modal.stories import told
 
-CHUNKS, EACH = 5, 20
+COUNT = 100
 
 
-@pytest.mark.parametrize("chunk", range(CHUNKS))
-def test_production_serves_whatever_happens(chunk: int) -> None:
+def test_production_serves_whatever_happens() -> None:
     """No request fails, nothing is promoted that never answered, nothing is left."""
-    for story in told(range(chunk * EACH, (chunk + 1) * EACH)):
-        assert story.wrong == (), (
-            f"story {story.seed}, {story.kind}; clients {story.counts}"
-        )
+    stories = [*told(range(COUNT))]
+    assert len(stories) == COUNT
+    wrong = [it for it in stories if it.wrong]
+    assert wrong == []

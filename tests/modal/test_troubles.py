@@ -251,8 +251,12 @@ def test_a_start_that_takes_longer_than_a_request_may(ready: Project) -> None:
     assert ready.cloud.seen()["redirects"] > 0
 
 
-def test_a_key_that_is_rotated_between_candidate_and_production(live: Project) -> None:
+def test_a_key_that_is_rotated_between_candidate_and_production(
+    ready: Project,
+) -> None:
     """The new version has another key than its gates: what served before serves on."""
+    ready.change("enabled: true", "enabled: false")
+    live = _awake(ready)
     before = live.live()
     live.change("ctx_size: 1024", "ctx_size: 2048")
     with live.running("apply", "stacks/tiny.yaml", "--yes") as process:
@@ -269,8 +273,16 @@ def test_a_key_that_is_rotated_between_candidate_and_production(live: Project) -
     assert live.live()["key"] != before["key"]
 
 
-def test_a_key_that_was_rotated(live: Project) -> None:
+def _awake(project: Project) -> Project:
+    """A live stack whose container stays, however long a busy machine takes."""
+    project.change("scaledown_window: 2m", "scaledown_window: 1h")
+    project.apply()
+    return project
+
+
+def test_a_key_that_was_rotated(ready: Project) -> None:
     """A snapshot holds the key of its time: the app is made anew."""
+    live = _awake(ready)
     live.cloud.secret(SECRET, {"LLAMA_API_KEY": "sk-new"})
     env = {"LLAMA_API_KEY": "sk-new"}
     held = live.run("check", "stacks/tiny.yaml", "--gate", "auth", env=env)

@@ -69,7 +69,7 @@ def test_every_field_has_an_example() -> None:
 
 
 def test_an_option_is_the_matter_of_one_field() -> None:
-    """Or of one for each type of speculative decoding; `deployer flags` prints it."""
+    """Or of one for each type of speculative decoding; `explain flag` prints it."""
     homes: dict[tuple[str, str], set[str]] = {}
     for path in EVERY_PATH:
         for flag in marks_at(Stack, path).flags:

@@ -12,10 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from deployer.errors import InternalError
 from deployer.stack.fields.model import Stack
 from deployer.stack.fields.reference import published_schema
 from deployer.stack.fields.schema import DIALECT, schema_of
 from deployer.stack.yaml12 import parse, plain
+from deployer.usecases.validate import by_schema
 
 ROOT = Path(__file__).parents[2]
 STACKS = sorted((ROOT / "stacks").rglob("*.yaml"))
@@ -204,3 +206,10 @@ def test_the_mutations_make_both_kinds() -> None:
     """Else the agreement would say nothing."""
     seen = [accepted_by_model(mutated(FULL, dice(n))) for n in range(300)]
     assert 30 < sum(seen) < 270
+
+
+def test_validate_holds_a_stack_against_the_schema_as_well() -> None:
+    file = Path("s.yaml")
+    assert by_schema(file, FULL) == "urn:deployer:stack:1"
+    with pytest.raises(InternalError, match=r"refuses `\$.server.ctx_size` of"):
+        by_schema(file, FULL | {"server": {"ctx_size": "large"}})

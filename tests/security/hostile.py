@@ -30,7 +30,7 @@ READ: Commands = (
     ("status", DEMO),
     ("history", DEMO, "--json"),
     ("fit", DEMO),
-    ("gguf", DEMO),
+    ("explain", "model", DEMO),
     ("doctor", DEMO),
     ("state", "list", "stacks"),
     ("state", "show", DEMO),
@@ -185,7 +185,7 @@ def special_file(world: World, chance: random.Random) -> Commands:
     world.write("server.log", "hello\n")
     place = chance.choice(PLACES)
     put(world.checkout / place, chance, world)
-    more = (("show", "demo.plan"), ("doctor", "--logs", "server.log"), ("validate",))
+    more = (("plan", "demo.plan"), ("doctor", "--logs", "server.log"), ("validate",))
     return (*some(chance), chance.choice(more), chance.choice(ALL))
 
 
@@ -282,7 +282,7 @@ def search_path(world: World, chance: random.Random) -> Commands:
     if chance.random() < 0.3:
         world.changes["LD_LIBRARY_PATH"] = f":{entry}"
     world.stack(f"{STACK}snapshot: {{}}\n")
-    more = (("doctor",), ("version", "--check"), ("plan", "stacks", "--no-cache"))
+    more = (("doctor",), ("doctor", "--self"), ("plan", "stacks", "--no-cache"))
     return (*some(chance), chance.choice(more))
 
 
@@ -413,7 +413,11 @@ def header(world: World, chance: random.Random) -> Commands:
     content = magic + struct.pack("<QQ", tensors, count) + body + chance.randbytes(64)
     world.stack()
     world.write("stacks/tiny.gguf", content[: chance.choice((None, None, 40, 24))])
-    return (("gguf", "stacks/tiny.gguf", "--json"), ("fit", DEMO), *some(chance))
+    return (
+        ("explain", "model", "stacks/tiny.gguf", "--json"),
+        ("fit", DEMO),
+        *some(chance),
+    )
 
 
 def _string(content: bytes) -> bytes:

@@ -214,7 +214,7 @@ def test_a_saved_plan(world: World, seed: int) -> None:
     content = json.loads((FORMS / "plan-1.json").read_text())
     world.stack()
     world.write("evil.plan", worse(content, choose))
-    for words in (("show", "evil.plan"), ("apply", "evil.plan", "--yes")):
+    for words in (("plan", "evil.plan"), ("apply", "evil.plan", "--yes")):
         assert_harmless(world.run(*words))
 
 

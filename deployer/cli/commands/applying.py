@@ -1,6 +1,7 @@
 """apply, rollback, destroy: the commands that change something."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TypedDict, Unpack
 
@@ -12,6 +13,7 @@ from deployer.cli.options import (
     lock_timeout_option,
     locked_option,
     no_cache_option,
+    releases,
     since_option,
     stack_argument,
     the_stack,
@@ -19,7 +21,7 @@ from deployer.cli.options import (
 )
 from deployer.cli.output import refuse_without_terminal
 from deployer.cli.progress_display import Show
-from deployer.cli.runs import Run, asked_for, asker, evidence, finish
+from deployer.cli.runs import Run, Stream, asked_for, asker, evidence, finish
 from deployer.errors import CancelledError
 from deployer.show.text import plan_text
 from deployer.usecases.apply import rollback
@@ -137,7 +139,7 @@ def _options(asked: _Asked) -> Options:
 
 @click.command("rollback")
 @stack_argument
-@click.argument("release", type=int, required=False)
+@click.argument("release", type=int, required=False, shell_complete=releases)
 @click.option(
     "--now",
     is_flag=True,
@@ -145,8 +147,15 @@ def _options(asked: _Asked) -> Options:
 )
 @lock_timeout_option
 @yes_option
+@json_option
 def rollback_command(
-    stack: Path, release: int | None, lock_timeout: float, *, now: bool, yes: bool
+    stack: Path,
+    release: int | None,
+    lock_timeout: float,
+    *,
+    now: bool,
+    yes: bool,
+    as_json: bool,
 ) -> None:
     """Promote an earlier release again, after its gates pass.
 
@@ -163,6 +172,11 @@ def rollback_command(
         stack, release = the_stack(), int(str(stack))
     settings = replace(settings_of(), lock_timeout=lock_timeout)
     command = f"deployer rollback {stack} {release or ''}".rstrip()
+    if as_json:
+        stream = Stream(command)
+        do = partial(rollback, stack, settings, release, stream, now=now)
+        stream.carry_out_alone(stack, do, yes=yes)
+        return
     show = Show(command)
     with evidence(show), show:
         confirm = asker(show, yes=yes)
@@ -181,8 +195,9 @@ def rollback_command(
 )
 @lock_timeout_option
 @yes_option
+@json_option
 def destroy_command(
-    stack: Path, lock_timeout: float, *, artefacts: bool, yes: bool
+    stack: Path, lock_timeout: float, *, artefacts: bool, yes: bool, as_json: bool
 ) -> None:
     """Stop and remove what runs, and its snapshots; builds and weights stay.
 
@@ -191,6 +206,11 @@ def destroy_command(
       deployer destroy stacks/demo.yaml
     """
     settings = replace(settings_of(), lock_timeout=lock_timeout)
+    if as_json:
+        stream = Stream(f"deployer destroy {stack}")
+        do = partial(destroy, stack, settings, stream, artefacts=artefacts)
+        stream.carry_out_alone(stack, do, yes=yes)
+        return
 
     def confirm(planned: Planned) -> bool:
         name = planned.plan.stack
@@ -205,11 +225,8 @@ def destroy_command(
         if yes:
             return True
         refuse_without_terminal("add `--yes` once the plan above is what you want")
-        answer = click.prompt(
-            f"Type the stack's name ({name}) to destroy it",
-            default="",
-            show_default=False,
-        )
+        question = f"Type the stack's name ({name}) to destroy it"
+        answer = click.prompt(question, default="", show_default=False)
         return bool(answer == name)
 
     with Show(f"deployer destroy {stack}") as show:

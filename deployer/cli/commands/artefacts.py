@@ -1,5 +1,6 @@
 """fetch and store: artefacts by content."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -11,53 +12,63 @@ from deployer.cli.options import (
     stack_argument,
     yes_option,
 )
-from deployer.cli.output import json_head, json_line, when
-from deployer.cli.progress_display import Show
+from deployer.cli.output import end, json_head, json_line, when
+from deployer.cli.runs import showing
 from deployer.engines.contract import RemoteStore
 from deployer.engines.place import remote_store
 from deployer.engines.registry import ENGINES, UNRECORDED
 from deployer.errors import StoreError
-from deployer.llama.build.trees import Source
-from deployer.llama.patches import Outcome, PatchVerdict
-from deployer.stack.fields.values import show_bytes
+from deployer.planning.resources import Kind
+from deployer.stack.fields.values import JsonValue, show_bytes
 from deployer.usecases.artefacts import (
     Garbage,
     Stored,
-    build,
     collect,
     fetch,
     garbage,
-    patches_over_tags,
     stored,
     unused_elsewhere,
     verified,
 )
 from deployer.usecases.context.gc_roots import forget as forget_states
-from deployer.usecases.context.settings import (
-    Options,
-    Settings,
-    patches_folder,
-    settings_of,
-)
+from deployer.usecases.context.settings import Options, Settings, settings_of
 
 
-@click.command("fetch", short_help="Fetch llama-server and weights into the store.")
+@click.command("fetch", short_help="Fetch or build llama-server, fetch weights.")
 @stack_argument
 @engine_option
 @locked_option
-def fetch_command(stack: Path, engine: str | None, *, locked: bool) -> None:
+@click.option("--only", type=click.Choice(["build", "weights"]), help="One of the two.")
+@click.option("--force", is_flag=True, help="Build again what is in the store.")
+@json_option
+def fetch_command(
+    stack: Path,
+    engine: str | None,
+    *,
+    locked: bool,
+    only: str | None,
+    force: bool,
+    as_json: bool,
+) -> None:
     """Put the llama-server and the weights of a stack into the store.
 
-    Deploys nothing; an `apply` afterwards finds them there.
+    The same source, patches and options are built once; what compilers made is kept,
+    so that another patch recompiles only what it touches.  Deploys nothing; an
+    `apply` afterwards finds them there.
 
     \b
     Example:
       deployer fetch stacks/demo.yaml
+      deployer fetch stacks/demo.yaml --only build --force
     """
-    with Show(f"deployer fetch {stack}") as show:
-        done = fetch(stack, settings_of(), engine, show, locked=locked)
-    for kind, path in done.items():
-        click.echo(f"{kind:<8} {path}")
+    options = Options(engine=engine, locked=locked)
+    wanted = tuple(it for it in (Kind.BUILD, Kind.WEIGHTS) if only in (None, it))
+    with showing(f"deployer fetch {stack}", as_json=as_json) as show:
+        done = fetch(stack, settings_of(), options, show, wanted, force=force)
+        for role, made in done.items():
+            path, version = str(made.get("path")), made.get("version")
+            text = f"{role:<8} {path}" + (f"\n{'':<8} {version}" if version else "")
+            show.result("fetched", text, role=role, path=path, version=version)
 
 
 @click.group("store", short_help="List, verify and clean the artefact store.")
@@ -107,7 +118,8 @@ def store_ls(*, as_json: bool) -> None:
 
 
 @store_command.command("verify")
-def store_verify() -> None:
+@json_option
+def store_verify(*, as_json: bool) -> None:
     """Read every byte of every artefact, and compare with its manifest.
 
     \b
@@ -115,11 +127,17 @@ def store_verify() -> None:
       deployer store verify
     """
     wrong = 0
+    if as_json:
+        json_head()
     for name, problems in verified(settings_of()).items():
+        wrong += bool(problems)
+        if as_json:
+            about: list[JsonValue] = [*problems]
+            json_line({"type": "verified", "name": name, "problems": about})
+            continue
         click.echo(f"{'✖' if problems else '✔'} {name}")
         for problem in problems:
             click.echo(f"    {problem}")
-        wrong += bool(problems)
     if wrong:
         raise StoreError(
             f"{wrong} of the artefacts are damaged",
@@ -143,8 +161,14 @@ def store_verify() -> None:
     help="First forget unreadable states at or below this folder or URL.",
 )
 @yes_option
+@json_option
 def store_gc(
-    engine: str, environment: str | None, forget: tuple[str, ...], *, yes: bool
+    engine: str,
+    environment: str | None,
+    forget: tuple[str, ...],
+    *,
+    yes: bool,
+    as_json: bool,
 ) -> None:
     """Remove what no live and no retained release needs; without --yes only list it.
 
@@ -166,21 +190,35 @@ def store_gc(
     settings = settings_of()
     for place in forget:
         for gone in forget_states(settings, place):
-            click.echo(f"forgotten: the state in `{gone}`")
+            click.echo(f"forgotten: the state in `{gone}`", err=as_json)
     if (
         elsewhere := remote_store(engine, settings.environment, environment)
     ) is not None:
-        _gc_elsewhere(settings, elsewhere, yes=yes)
+        _gc_elsewhere(settings, elsewhere, yes=yes, as_json=as_json)
         return
+    _gc_here(settings, yes=yes, as_json=as_json)
+
+
+def _gc_here(settings: Settings, *, yes: bool, as_json: bool) -> None:
     found = garbage(settings)
-    for entry in found.entries:
-        click.echo(_line(entry))
-    for run in found.runs:
-        click.echo(f"logs     {run}")
-    if yes:
-        click.echo(f"removed {_counted(collect(settings, found))}")
-    else:
-        click.echo(f"{_counted(found)} would be removed: add `--yes`")
+    for line in () if as_json else (*map(_line, found.entries), *_logs(found)):
+        click.echo(line)
+    removed = collect(settings, found) if yes else found
+    about: list[JsonValue] = [f"{it.kind} {it.key}" for it in removed.entries]
+    end(
+        f"removed {_counted(removed)}"
+        if yes
+        else f"{_counted(found)} would be removed: add `--yes`",
+        as_json=as_json,
+        kind="garbage",
+        removed=yes,
+        artefacts=about,
+        runs=[*map(str, removed.runs)],
+    )
+
+
+def _logs(found: Garbage) -> Iterator[str]:
+    return (f"logs     {run}" for run in found.runs)
 
 
 def _counted(found: Garbage) -> str:
@@ -190,16 +228,24 @@ def _counted(found: Garbage) -> str:
     return f"{len(found.entries)} {artefacts}, {size}, {len(found.runs)} {folders}"
 
 
-def _gc_elsewhere(settings: Settings, store: RemoteStore, *, yes: bool) -> None:
+def _gc_elsewhere(
+    settings: Settings, store: RemoteStore, *, yes: bool, as_json: bool
+) -> None:
     left = unused_elsewhere(settings, store)
-    for it in left:
+    for it in () if as_json else left:
         click.echo(f"{it.path}  {show_bytes(it.size)}")
     total = show_bytes(sum(it.size for it in left))
     if yes:
         store.remove(left)
-        click.echo(f"removed {len(left)}, {total}")
-    else:
-        click.echo(f"{len(left)} would be removed, {total}: add `--yes`")
+    end(
+        f"removed {len(left)}, {total}"
+        if yes
+        else f"{len(left)} would be removed, {total}: add `--yes`",
+        as_json=as_json,
+        kind="garbage",
+        removed=yes,
+        paths=[str(it.path) for it in left],
+    )
 
 
 def _line(entry: Stored) -> str:
@@ -210,101 +256,3 @@ def _line(entry: Stored) -> str:
         f"{entry.kind:<8} {entry.key[:12]}  {size:>9}  {when(entry.created)}"
         f"  {entry.what}{mark}"
     )
-
-
-_SIGNS = {
-    Outcome.APPLY: "✔",
-    Outcome.APPLIED: "✔",
-    Outcome.UPSTREAM: "-",
-    Outcome.NOT_APPLICABLE: "·",
-    Outcome.CONFLICT: "✖",
-}
-
-
-@click.command("build", short_help="Build or fetch the llama-server of a stack.")
-@stack_argument
-@engine_option
-@locked_option
-@click.option("--force", is_flag=True, help="Build again what is in the store.")
-def build_command(
-    stack: Path, engine: str | None, *, locked: bool, force: bool
-) -> None:
-    """Put the llama-server of a stack into the store: built, fetched or copied.
-
-    The same source, patches and options are built once; what compilers made is kept,
-    so that another patch recompiles only what it touches.
-
-    \b
-    Example:
-      deployer build stacks/prod.yaml
-    """
-    options = Options(engine=engine, locked=locked)
-    with Show(f"deployer build {stack}") as show:
-        done = build(stack, settings_of(), options, show, force=force)
-    click.echo(f"{done.path}\n  {done.version}")
-
-
-@click.group("patches")
-def patches_command() -> None:
-    """Check patches to llama.cpp against builds.
-
-    \b
-    Example:
-      deployer patches check --tag b8672
-    """
-
-
-@patches_command.command("check")
-@click.option("--tag", "tags", multiple=True, required=True, metavar="TAG")
-@click.option("--patch", "names", multiple=True, metavar="NAME", help="Only this one.")
-@click.option(
-    "--source",
-    type=click.Choice(["git", "pypi"]),
-    default="git",
-    show_default=True,
-    help="Source of the trees.",
-)
-@json_option
-def patches_check(
-    tags: tuple[str, ...], names: tuple[str, ...], source: Source, *, as_json: bool
-) -> None:
-    """Try every patch on the source of every TAG; nothing is changed.
-
-    \b
-    Example:
-      deployer patches check --tag b8672 --tag b8746
-    """
-    folder = patches_folder(Path("stacks/stack.yaml"))
-    with Show("deployer patches check") as show:
-        found = patches_over_tags(folder, names, tags, source, settings_of(), show)
-    if as_json:
-        json_head()
-    conflicts = 0
-    for tag, verdicts in found.items():
-        for verdict in verdicts:
-            conflicts += verdict.outcome is Outcome.CONFLICT
-            _print(tag, verdict, as_json=as_json)
-    if conflicts:
-        raise click.exceptions.Exit(1)
-
-
-def _print(tag: str, verdict: PatchVerdict, *, as_json: bool) -> None:
-    outcome, patch = verdict.outcome, verdict.patch
-    if as_json:
-        json_line(
-            {
-                "type": "patch",
-                "tag": tag,
-                "patch": patch,
-                "verdict": outcome.value,
-                "evidence": verdict.evidence,
-                "advice": verdict.advice,
-            }
-        )
-        return
-    sign = _SIGNS[outcome]
-    click.echo(f"{sign} {tag:<8} {patch:<24} {outcome.value:<15} {verdict.evidence}")
-    if verdict.advice:
-        click.echo(f"  {'':<33} {verdict.advice}")
-    if verdict.conflict is not None:
-        click.echo(verdict.conflict.text)

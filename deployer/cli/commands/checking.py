@@ -5,11 +5,12 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import click
 
-from deployer.cli.options import json_option, the_stack, yes_option
+from deployer import __version__, version_line
+from deployer.cli.options import json_option, suggest, the_stack, yes_option
 from deployer.cli.output import (
     json_head,
     json_line,
@@ -19,15 +20,20 @@ from deployer.cli.output import (
 )
 from deployer.cli.progress_display import Show
 from deployer.diagnostics import Diagnostic, Severity
-from deployer.errors import GateError, UsageError
+from deployer.errors import DeployerError, GateError, UsageError
+from deployer.gates import GATES
 from deployer.gates.harness.runner import GateEvent, Waiting
 from deployer.planning.events import AtWork, all_let_pass, summary
+from deployer.spelling import harmless
 from deployer.stack.fields.values import JsonValue
 from deployer.system.files import read_regular
 from deployer.usecases.check import Checked, Checking, check, check_url
 from deployer.usecases.context.settings import settings_of
 from deployer.usecases.context.stack_files import stack_files
 from deployer.usecases.doctor import Asked, Fixable, Log, examine
+
+if TYPE_CHECKING:
+    from deployer.usecases.upgrade import Looked
 
 
 class _Asked(TypedDict):
@@ -41,7 +47,14 @@ class _Asked(TypedDict):
 
 @click.command("check", short_help="Run gates against a running server.")
 @click.argument("stack", type=click.Path(path_type=Path), required=False)
-@click.option("--gate", "gates", multiple=True, metavar="NAME", help="Only this gate.")
+@click.option(
+    "--gate",
+    "gates",
+    multiple=True,
+    metavar="NAME",
+    shell_complete=suggest(GATES),
+    help="Only this gate.",
+)
 @click.option("--url", metavar="URL", help="Check any llama-server instead of a stack.")
 @click.option(
     "--api-key-env",
@@ -161,7 +174,12 @@ _LARGEST_LOG = 256 << 20
 @click.option("--url", metavar="URL", help="Ask this server instead of the live one.")
 @click.option("--fix", "fixes", is_flag=True, help="Apply safe fixes, after asking.")
 @yes_option
-@click.option("--runbook", is_flag=True, help="Print every symptom as Markdown.")
+@click.option(
+    "--self",
+    "itself",
+    is_flag=True,
+    help="Check deployer: a newer version, dependencies, forms of states.",
+)
 @json_option
 def doctor_command(
     path: Path | None,
@@ -170,30 +188,32 @@ def doctor_command(
     *,
     fixes: bool,
     yes: bool,
-    runbook: bool,
+    itself: bool,
     as_json: bool,
 ) -> None:
     """Check a stack, this machine, its server and its log for known issues.
 
     Each finding has a cause and a fix.  Exits 1 if something is an error.
 
+    With `--self`, ask the package index for a newer version as pip is configured,
+    check that installed dependencies are within their bounds, and that this version
+    reads the states and lock files of the stacks at PATH (default: the folder
+    `stacks`).  Exits 1 where something is wrong or unknown; a newer version alone is
+    reported and is no fault.
+
     \b
     Example:
       deployer doctor stacks/prod.yaml
       deployer doctor --logs server.log
       deployer doctor stacks/prod.yaml --fix
+      deployer doctor --self
     """
-    if runbook:
-        _print_runbook()
+    if itself:
+        _look_at_itself(path, as_json=as_json)
         return
     asked = _asked(path, url, logs)
     found = tuple(examine(asked, settings_of(), now=time.time()))
-    if as_json:
-        json_head()
-        for finding in found:
-            json_line(_data(finding))
-    else:
-        _show(found)
+    _print_findings(found, as_json=as_json)
     if fixes and _fix(found, yes=yes, as_json=as_json):
         found = tuple(examine(asked, settings_of(), now=time.time()))
         if not as_json:
@@ -203,10 +223,54 @@ def doctor_command(
         raise click.exceptions.Exit(1)
 
 
-def _print_runbook() -> None:
-    from deployer.llama.known.symptoms import markdown  # noqa: PLC0415 - only here
+def _look_at_itself(path: Path | None, *, as_json: bool) -> None:
+    """Look at deployer itself; exits 1 where something is wrong or unknown."""
+    from deployer.usecases.upgrade import look  # noqa: PLC0415 - only here
 
-    click.echo(markdown(), nl=False)
+    if not as_json:
+        click.echo(version_line())
+    stacks = Path("stacks") if path is None else path
+    looked = look((stacks,) if stacks.exists() else (), settings_of())
+    if as_json:
+        json_head()
+        json_line(_version_data(looked))
+    else:
+        _tell_versions(looked)
+    if not all(map(_is_fine, looked.findings)):
+        raise click.exceptions.Exit(DeployerError.exit_code)
+
+
+def _is_fine(finding: Diagnostic) -> bool:
+    return finding.severity is Severity.FINE
+
+
+def _tell_versions(looked: "Looked") -> None:
+    for finding in looked.findings:
+        newer = finding.path == "newest" and looked.newer
+        sign = "✖" if not _is_fine(finding) else "↑" if newer else "✔"
+        for line in wrapped(f"  {sign} {finding.path:<13} ", finding.what):
+            click.echo(harmless(line))
+        if finding.hint:
+            click.echo(harmless(f"    hint: {finding.hint}"))
+
+
+def _version_data(looked: "Looked") -> dict[str, JsonValue]:
+    return {
+        "type": "deployer",
+        "version": __version__,
+        "python": sys.version.split()[0],
+        "newest": looked.newest,
+        "newer": looked.newer,
+        "findings": [
+            {
+                "about": it.path,
+                "text": it.what,
+                "hint": it.hint,
+                "fine": _is_fine(it),
+            }
+            for it in looked.findings
+        ],
+    }
 
 
 def _asked(path: Path | None, url: str | None, logs: str | None) -> Asked:
@@ -223,6 +287,15 @@ def _log(name: str) -> Log:
         return Log("stdin", tuple(sys.stdin.read().splitlines()))
     content = read_regular(Path(name), _LARGEST_LOG)
     return Log(name, tuple(content.decode("utf-8", errors="replace").splitlines()))
+
+
+def _print_findings(found: Sequence[Diagnostic], *, as_json: bool) -> None:
+    if not as_json:
+        _show(found)
+        return
+    json_head()
+    for finding in found:
+        json_line(_data(finding))
 
 
 def _show(found: Sequence[Diagnostic]) -> None:

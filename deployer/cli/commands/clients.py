@@ -1,18 +1,21 @@
 """chat: a conversation in the terminal with what is live."""
 
-import os
 import sys
+from base64 import b64encode
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
 
-from deployer.cli.options import stack_argument, the_stack
-from deployer.cli.terminal import styled
+from deployer.cli.options import json_option, stack_argument, the_stack
+from deployer.cli.output import json_head, json_line
+from deployer.cli.terminal import is_coloured, style, styled
 from deployer.errors import CancelledError, DeployerError, UsageError
 from deployer.gates.harness.answers import show_time
 from deployer.show.client_configs import CLIENTS
 from deployer.spelling import did_you_mean, harmless, speakable
+from deployer.stack.fields.values import JsonValue
+from deployer.system.files import read_regular
 from deployer.usecases.context.settings import settings_of
 
 if TYPE_CHECKING:
@@ -20,7 +23,14 @@ if TYPE_CHECKING:
     from deployer.usecases.check import Opened
 
 
-_COMMANDS: Final = ("/clear", "/system", "/exit")
+_COMMANDS: Final = ("/clear", "/system", "/file", "/exit")
+_IMAGES: Final = {
+    ".png": "image/png",
+    **dict.fromkeys((".jpg", ".jpeg"), "image/jpeg"),
+    ".webp": "image/webp",
+}
+_LARGEST = 16 << 20
+"""Bytes that are read of a file."""
 
 
 @click.command("chat", short_help="Chat with a live stack in the terminal.")
@@ -39,19 +49,38 @@ _COMMANDS: Final = ("/clear", "/system", "/exit")
     metavar="N",
     help="Limit of thinking tokens.",
 )
+@click.option(
+    "--max-tokens",
+    "limit",
+    type=click.IntRange(min=1),
+    default=2048,
+    show_default=True,
+    metavar="N",
+    help="Limit of tokens of an answer.",
+)
+@click.option(
+    "--file",
+    "files",
+    type=click.Path(path_type=Path, dir_okay=False),
+    multiple=True,
+    help="Put a file of text, or an image, before the first prompt.",
+)
 @click.option("--once", metavar="PROMPT", help="Ask this, print the answer and exit.")
-def chat_command(
+def chat_command(  # noqa: PLR0913 - one parameter an option
     stack: Path | None,
     url: str | None,
     api_key_env: str | None,
     *,
     system: str,
     budget: int | None,
+    limit: int,
+    files: tuple[Path, ...],
     once: str | None,
 ) -> None:
     """Talk with what is live; thinking is dim, and each answer ends with its timings.
 
-    /clear forgets what was said, /system TEXT sets the system prompt, /exit ends.
+    /clear forgets what was said, /system TEXT sets the system prompt, /file PATH puts
+    a file before the next prompt, /exit ends.
     Ctrl-C ends an answer, and at the prompt the chat.  Without a terminal stdin is
     the prompt: the answer goes to stdout, all else to stderr.
 
@@ -71,7 +100,8 @@ def chat_command(
         once = sys.stdin.buffer.read().decode(errors="replace").strip()
     if once is not None and not once.strip():
         raise UsageError("no prompt was given", hint='write `--once "Hello"`')
-    opened = _opened(stack, url, api_key_env, system, budget)
+    opened = _opened(stack, url, api_key_env, system, (budget, limit))
+    opened.conversation.attached += map(_part_of, files)
     if once is not None:
         _ask_once(opened.conversation, once)
     else:
@@ -83,7 +113,7 @@ def _opened(
     url: str | None,
     api_key_env: str | None,
     system: str,
-    budget: int | None,
+    limits: tuple[int | None, int],
 ) -> "Opened":
     from deployer.usecases.check import (  # noqa: PLC0415 - httpx is slow to import
         Chatting,
@@ -91,7 +121,7 @@ def _opened(
         chat_with,
     )
 
-    chatting = Chatting(system, budget)
+    chatting = Chatting(system, *limits)
     if url is not None:
         return chat_at(url, api_key_env, settings_of(), chatting)
     return chat_with(Path(stack or ""), settings_of(), chatting)
@@ -108,7 +138,7 @@ def _talk(opened: "Opened") -> None:
     _edit_lines()
     conversation = opened.conversation
     click.echo(harmless(f"{opened.name} · {opened.url}"))
-    _dim("/clear forgets, /system TEXT, /exit; Ctrl-C ends an answer")
+    _dim("/clear forgets, /system TEXT, /file PATH, /exit; Ctrl-C ends an answer")
     while (line := _prompt()) is not None:
         if line.startswith("/") and not line.startswith("//"):
             if not _obey(conversation, line):
@@ -154,11 +184,34 @@ def _obey(conversation: "Conversation", line: str) -> bool:
         case "/system":
             conversation.system = rest.strip()
             _dim("set" if rest.strip() else "there is none any more")
+        case "/file":
+            try:
+                conversation.attached.append(_part_of(Path(rest.strip()).expanduser()))
+            except DeployerError as error:
+                click.echo(harmless(f"error: {error.message}"), err=True)
+            else:
+                _dim("it goes with the next prompt")
         case _:
             near = did_you_mean(word, _COMMANDS)
             hint = near or f"there are {', '.join(_COMMANDS)}"
             click.echo(harmless(f"there is no `{word}`; {hint}"), err=True)
     return True
+
+
+def _part_of(file: Path) -> JsonValue:
+    """Return a file as a part of a message; raises UsageError for what is none."""
+    try:
+        content = read_regular(file, _LARGEST)
+    except OSError as error:
+        raise UsageError(f"`{file}` cannot be read: {error.strerror}") from error
+    if (kind := _IMAGES.get(file.suffix.lower())) is not None:
+        url = f"data:{kind};base64,{b64encode(content).decode()}"
+        return {"type": "image_url", "image_url": {"url": url}}
+    try:
+        return {"type": "text", "text": f"{file.name}:\n\n{content.decode()}\n"}
+    except UnicodeDecodeError:
+        known = ", ".join(_IMAGES)
+        raise UsageError(f"`{file}` is no text, and no image ({known})") from None
 
 
 def _answer(conversation: "Conversation", prompt: str) -> "Said":
@@ -169,7 +222,8 @@ def _answer(conversation: "Conversation", prompt: str) -> "Said":
     finally:
         printer.end()
     notes = [figures_line(said.figures)]
-    notes += ["cut: the context or the limit of tokens is full"] if said.cut else []
+    notes += ["cut: the context or --max-tokens is full"] if said.cut else []
+    notes += [f"stopped: {said.stop}"] if said.stop else []
     notes += ["ended by you"] if said.ended else []
     if not said.text and not said.ended:
         notes += ["no answer came"]
@@ -242,8 +296,8 @@ def figures_line(figures: "Figures") -> str:
 def _dim(text: str, *, nl: bool = True, err: bool = False) -> None:
     """Print harmless text, dim on a terminal that has colours."""
     stream = sys.stderr if err else sys.stdout
-    plain = not stream.isatty() or "NO_COLOR" in os.environ
-    click.echo(text if plain else click.style(text, dim=True), styled(stream), nl)
+    text = style(text, "dim") if is_coloured(stream) else text
+    click.echo(text, styled(stream), nl, color=is_coloured(stream))
 
 
 @click.command("connect")
@@ -255,7 +309,8 @@ def _dim(text: str, *, nl: bool = True, err: bool = False) -> None:
     show_default=True,
     help="For which client.",
 )
-def connect_command(stack: Path, client: str) -> None:
+@json_option
+def connect_command(stack: Path, client: str, *, as_json: bool) -> None:
     """Print the configuration of a client for the live endpoint.
 
     The key stands in it as the name of its variable, never itself.
@@ -266,4 +321,9 @@ def connect_command(stack: Path, client: str) -> None:
     """
     from deployer.usecases.check import live_of  # noqa: PLC0415 - only here
 
-    click.echo(CLIENTS[client](live_of(stack, settings_of())), nl=False)
+    text = CLIENTS[client](live_of(stack, settings_of()))
+    if as_json:
+        json_head()
+        json_line({"type": "client", "client": client, "text": text})
+    else:
+        click.echo(text, styled(sys.stdout), nl=False)

@@ -1,4 +1,4 @@
-"""gguf and fit: what is in a model file, and where it fits."""
+"""fit and upgrade: where a model fits, and what another build means."""
 
 import sys
 from collections.abc import Iterator
@@ -7,50 +7,26 @@ from typing import TYPE_CHECKING
 
 import click
 
-from deployer.cli.options import engine_option, json_option, stack_argument
-from deployer.cli.output import json_head, json_line, width
+from deployer.cli.options import (
+    engine_option,
+    json_option,
+    known_tags,
+    stack_argument,
+)
+from deployer.cli.output import json_head, json_line, width, wrapped
+from deployer.cli.progress_display import Show
 from deployer.cli.terminal import styled
-from deployer.diagnostics import diagnostics_text
+from deployer.diagnostics import diagnostic_lines, diagnostics_text
+from deployer.engines.place import costs_of
 from deployer.planning.plan import fit_data
 from deployer.planning.progress import unwatched
-from deployer.show.text import fit_text, gib, mib, printable
-from deployer.stack.fields.values import JsonValue, show_bytes
-from deployer.usecases.context.settings import settings_of
+from deployer.show.text import fit_text, gib, mib, plan_text, printable
+from deployer.stack.fields.values import JsonValue
+from deployer.usecases.context.settings import Options, Settings, settings_of
 
 if TYPE_CHECKING:
     from deployer.gguf.choices import Cell
-    from deployer.gguf.facts import Model, Projector
-    from deployer.usecases.reading.inspect_model import Looked
-
-
-@click.command("gguf", short_help="Show the header of a GGUF file.")
-@click.argument("named", metavar="FILE|URL|REPO[:QUANT]|STACK")
-@click.option(
-    "--sizes", is_flag=True, help="Read only up to the tokenizer: 4 KiB, one request."
-)
-@json_option
-def gguf_command(named: str, *, sizes: bool, as_json: bool) -> None:
-    """Show what a model or projector is, from the header alone.
-
-    A file of this machine, an address, a repository of the hub, or the weights of a
-    stack.  Of a remote file of any size at most 16 MB are read.
-
-    \b
-    Example:
-      deployer gguf models/gemma.gguf
-      deployer gguf unsloth/gemma-3-270m-it-GGUF:Q4_K_M --json
-    """
-    from deployer.usecases.reading.inspect_model import look  # noqa: PLC0415 - only here
-
-    found = look(named, settings_of(), sizes_only=sizes, watch=unwatched)
-    if as_json:
-        json_head()
-        for looked in found:
-            json_line(_looked_json(looked))
-        return
-    for looked in found:
-        for line in _looked_lines(looked):
-            click.echo(printable(line))
+    from deployer.usecases.upgrade import Upgrade
 
 
 @click.command("fit", short_help="Show whether a model fits, and on which GPU.")
@@ -77,7 +53,9 @@ def fit_command(
     """
     from deployer.usecases.reading.inspect_model import choices, fitted  # noqa: PLC0415 - only here
 
-    found = fitted(stack, settings_of(), engine, unwatched)
+    with Show(f"deployer fit {stack}") as show:
+        say = unwatched if as_json else show
+        found = fitted(stack, settings_of(), engine, say)
     if as_json:
         json_head()
         for fit in found.fits:
@@ -95,92 +73,6 @@ def fit_command(
             click.echo(line)
     if found.weighed.too_large:
         click.echo(diagnostics_text(found.weighed.too_large), nl=False)
-
-
-def _looked_lines(looked: "Looked") -> Iterator[str]:
-    from deployer.gguf.facts import Model  # noqa: PLC0415 - only here
-
-    thing = looked.thing
-    lines = _model_lines(thing) if isinstance(thing, Model) else _projector_lines(thing)
-    yield looked.name
-    for name, value in lines:
-        if value:
-            yield f"  {name:<14}{value}"
-    if looked.headers:
-        read = sum(header.read for header in looked.headers)
-        yield f"  {'read':<14}{show_bytes(read)} of {show_bytes(thing.size)}"
-
-
-def _model_lines(model: "Model") -> Iterator[tuple[str, str]]:
-    from deployer.gguf.memory import windowed_layers  # noqa: PLC0415 - only here
-
-    windows = sum(windowed_layers(model))
-    yield "architecture", model.architecture
-    yield "name", model.name
-    yield "quantisation", model.quant
-    files = f" in {model.files} files" if model.files > 1 else ""
-    yield "size", f"{show_bytes(model.size)}{files}"
-    yield (
-        "parameters",
-        f"{model.parameters / 1e6:,.0f} million" * bool(model.parameters),
-    )
-    yield "context", f"{model.context_length} tokens"
-    yield "layers", f"{model.block_count}, {model.embedding_length} wide"
-    yield "attention", f"{_span(model.heads)} heads, {_span(model.kv_heads)} of keys"
-    if windows:
-        window = f"{windows} layers see {model.sliding_window} tokens"
-        yield "window", f"{window}, {model.block_count - windows} see all"
-    if model.experts:
-        yield "experts", f"{model.experts}, {model.experts_used} used"
-    yield "vocabulary", f"{model.vocabulary} tokens" * bool(model.vocabulary)
-    yield "chat template", _template(model)
-
-
-def _template(model: "Model") -> str:
-    if model.template is None:
-        return "none" if model.whole else "not read"
-    knows = [name for name in ("thinking", "tools") if getattr(model.template, name)]
-    parts = [model.template.digest, " and ".join(knows), model.template.outdated]
-    return ", ".join(part for part in parts if part)
-
-
-def _projector_lines(projector: "Projector") -> Iterator[tuple[str, str]]:
-    yield "projector", ", ".join(projector.kinds)
-    yield "size", show_bytes(projector.size)
-    yield (
-        "makes",
-        f"embeddings {projector.projection} wide" * bool(projector.projection),
-    )
-    picture = f"{projector.image_size} pixels, in patches of {projector.patch_size}"
-    yield "images", picture * bool(projector.image_size)
-
-
-def _span(value: int | tuple[int, ...]) -> str:
-    if isinstance(value, int):
-        return str(value)
-    low, high = min(value, default=0), max(value, default=0)
-    return str(low) if low == high else f"{low} to {high}"
-
-
-def _looked_json(looked: "Looked") -> dict[str, JsonValue]:
-    from deployer.gguf.facts import (  # noqa: PLC0415 - where JSON was asked for
-        Model,
-        as_json,
-    )
-
-    headers: list[JsonValue] = [
-        {
-            "version": header.version,
-            "length": header.length,
-            "read": header.read,
-            "keys": len(header.values),
-            "tensors": len(header.tensors),
-        }
-        for header in looked.headers
-    ]
-    kind = "model" if isinstance(looked.thing, Model) else "mmproj"
-    facts = as_json(looked.thing)
-    return {"type": kind, "name": looked.name, "facts": facts, "headers": headers}
 
 
 def _cell_json(cell: "Cell") -> dict[str, JsonValue]:
@@ -235,3 +127,113 @@ def _best(cells: "list[Cell]") -> str:
         if cell.fits:
             return f"{cell.cache_type} {100 * cell.total / cell.capacity:.0f}%"
     return "-"
+
+
+@click.command("upgrade", short_help="Show what another build means for a stack.")
+@stack_argument
+@click.option(
+    "--to",
+    required=True,
+    metavar="TAG",
+    shell_complete=known_tags,
+    help="The build, or `latest`.",
+)
+@click.option("--write", "writes", is_flag=True, help="Change the files, then plan.")
+@click.option(
+    "--tree", is_flag=True, help="Fetch the source of the build to check patches."
+)
+@json_option
+def upgrade_command(
+    stack: Path, to: str, *, writes: bool, tree: bool, as_json: bool
+) -> None:
+    """Show what another build means for a stack: patches, options, API, known issues.
+
+    Nothing is changed without `--write`, which edits the files in place and keeps
+    their comments.  `--to latest` asks the repository of the stack; everything else
+    works offline.  An older build works as well.
+
+    \b
+    Example:
+      deployer upgrade stacks/prod.yaml --to b11434
+      deployer upgrade stacks/prod.yaml --to b11434 --write
+    """
+    from deployer.usecases.upgrade import (  # noqa: PLC0415 - fit needs none of it
+        Wanted,
+        upgrade,
+        write,
+    )
+
+    settings = settings_of()
+    found = upgrade(stack, settings, Wanted(to, with_tree=tree), unwatched)
+    if writes:
+        write(found)
+    if as_json:
+        json_head()
+        json_line(_data_of_upgrade(found, written=writes))
+        return
+    for line in _lines(found):
+        click.echo(line)
+    if not found.certain:
+        click.echo("not known to be clean: `?` marks what could not be judged")
+    if not found.files:
+        click.echo("nothing to change in the files")
+    elif not writes:
+        click.echo("nothing is written: `--write` changes the files as shown")
+    if writes:
+        for file in found.files:
+            click.echo(f"wrote {file.path}")
+        _plan_of(stack, settings)
+
+
+def _plan_of(stack: Path, settings: Settings) -> None:
+    """Print the plan of the files as they are written now."""
+    from deployer.usecases.plan import plan  # noqa: PLC0415 - only here
+
+    click.echo("")
+    planned = plan(stack, settings, Options())
+    costs = costs_of(planned.plan)
+    click.echo(plan_text(planned.plan, planned.places, costs=costs), nl=False)
+    for line in diagnostic_lines(planned.prepared.notices):
+        click.echo(line)
+
+
+_MOST_LINES = 40
+"""Lines of one topic; hundreds of pull requests lie between two builds."""
+
+
+def _lines(found: "Upgrade") -> Iterator[str]:
+    yield f"{found.stack}: {found.old} → {found.new}"
+    topics = dict.fromkeys(line.topic for line in found.lines)
+    for topic in topics:
+        yield ""
+        yield topic
+        mine = [line for line in found.lines if line.topic == topic]
+        for line in mine[:_MOST_LINES]:
+            yield from wrapped(f"  {line.sign} ", line.text)
+            if line.hint:
+                yield from wrapped("      ", line.hint)
+        if len(mine) > _MOST_LINES:
+            yield f"    and {len(mine) - _MOST_LINES} more: `--json` has every one"
+    yield ""
+    for file in found.files:
+        yield from file.diff.splitlines()
+        yield ""
+
+
+def _data_of_upgrade(found: "Upgrade", *, written: bool) -> dict[str, JsonValue]:
+    return {
+        "type": "upgrade",
+        "stack": found.stack,
+        "old": found.old,
+        "new": found.new,
+        "lines": [
+            {"topic": n.topic, "sign": n.sign, "text": n.text, "hint": n.hint}
+            for n in found.lines
+        ],
+        "files": [{"path": str(f.path), "diff": f.diff} for f in found.files],
+        "written": written and bool(found.files),
+        "certain": found.certain,
+    }
+
+
+"""Folder of what every rendered app comes with."""

@@ -1,4 +1,4 @@
-"""init, validate, lock, plan."""
+"""validate, lock, plan, drift."""
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -12,21 +12,19 @@ import click
 
 from deployer.cli.for_each_stack import annotate_option, each, print_shared, subjects_of
 from deployer.cli.options import (
-    all_stacks,
     engine_option,
     json_option,
     locked_option,
     no_cache_option,
     since_option,
+    stacks_argument,
 )
-from deployer.cli.output import json_head, json_line
+from deployer.cli.output import is_asked, json_head, json_line
 from deployer.diagnostics import diagnostic_data, diagnostic_lines
 from deployer.engines.place import costs_of
-from deployer.engines.registry import templates
 from deployer.errors import UsageError
 from deployer.show.text import plan_text
 from deployer.stack.fields.values import JsonValue
-from deployer.system.file_modes import as_the_user
 from deployer.usecases.context.settings import Options, Settings, settings_of
 from deployer.usecases.context.stack_files import Subject, concurrent_states
 from deployer.usecases.plan import Planned, plan
@@ -86,6 +84,7 @@ def _plan_in_words(planned: "Planned | SavedPlan", file: Path, *, steps: bool) -
         costs=None if planned.plan.is_empty else costs_of(planned.plan),
         prospects=ahead,
         refreshed=_is_refreshed(planned),
+        wide=is_asked("verbose"),
     )
     notes = (f"note: {note}" for note in (*planned.notes, *lacks))
     notices = () if seen is None else seen.notices
@@ -108,13 +107,7 @@ def ahead_of(
 CHANGES = 2
 """Exit code of `plan --detailed-exitcode` when something would change."""
 
-_paths = click.argument(
-    "paths",
-    type=click.Path(path_type=Path),
-    nargs=-1,
-    metavar="[PATH…]",
-    callback=lambda _context, _argument, given: given or all_stacks(),
-)
+YAML = {".yaml", ".yml"}
 _format_option = click.option(
     "--format",
     "form",
@@ -124,47 +117,21 @@ _format_option = click.option(
 )
 
 
-@click.command("init", short_help="Write a stack file to start from.")
-@click.argument(
-    "path", type=click.Path(path_type=Path), default=Path("stacks/demo.yaml")
-)
-@click.option(
-    "--template",
-    default="demo",
-    metavar="NAME",
-    show_default=True,
-    help=f"Stack to start from: {', '.join(templates())}.",
-)
-def init_command(path: Path, template: str) -> None:
-    """Write a stack file to start from, with .env.example and .gitignore lines.
-
-    \b
-    Example:
-      deployer init stacks/mine.yaml
-    """
-    from deployer.usecases.init import start_project  # noqa: PLC0415 - only here
-
-    with as_the_user():
-        for written in start_project(path, template):
-            click.echo(f"wrote {written}")
-    click.echo(f"next: deployer plan {path}")
-
-
 @click.command("validate", short_help="Check stack files, offline.")
 @click.argument("paths", type=click.Path(path_type=Path), nargs=-1, metavar="[PATH…]")
 @engine_option
 @json_option
 @annotate_option
-@no_cache_option
 def validate_command(
     paths: tuple[Path, ...],
     engine: str | None,
     *,
     as_json: bool,
     annotate: bool,
-    cached: bool,
 ) -> None:
     """Check stack files: schema, rules across fields, files they name.  Offline.
+
+    Each is held against the model and against the published JSON schema, literally.
 
     A folder stands for every YAML file in it.  All problems are shown at once.
     Without a path: the folder `stacks`, and every `*.deployer.yaml` at or below here.
@@ -177,11 +144,13 @@ def validate_command(
     from deployer.usecases.validate import validate  # noqa: PLC0415 - plan needs no more
 
     listening: dict[Path, str] = {}
+    schemas: set[str] = set()
 
     def check(subject: Subject) -> None:
         file = subject.file
-        found = validate(file, settings_of(), engine, cached=cached)
+        found = validate(file, settings_of(), engine)
         listening[file] = found.listens
+        schemas.add(found.schema)
         _print_valid(file, found, as_json=as_json)
 
     subjects = subjects_of(paths or recognised(Path()))
@@ -189,13 +158,15 @@ def validate_command(
         each(subjects, check, as_json=as_json, annotate=annotate)
     finally:
         print_shared(listening)
+        for schema in schemas if not as_json else ():
+            click.echo(f"checked against the model and the schema {schema}", err=True)
 
 
 def _print_valid(file: Path, found: "Valid", *, as_json: bool) -> None:
     if as_json:
         told: list[JsonValue] = [diagnostic_data(notice) for notice in found.notices]
         about: dict[str, JsonValue] = {"notes": [*found.notes], "notices": told}
-        about["certain"] = found.certain
+        about |= {"certain": found.certain, "schema": found.schema}
         json_line({"type": "valid", "file": str(file), **about})
         return
     click.echo(f"{file}: {'valid' if found.certain else _AS_FAR_AS_KNOWN}")
@@ -206,10 +177,13 @@ def _print_valid(file: Path, found: "Valid", *, as_json: bool) -> None:
 
 
 @click.command("lock", short_help="Pin what stacks name, in their lock files.")
-@_paths
+@stacks_argument
 @engine_option
 @click.option("--upgrade", is_flag=True, help="Resolve again what is already pinned.")
-def lock_command(paths: tuple[Path, ...], engine: str | None, *, upgrade: bool) -> None:
+@json_option
+def lock_command(
+    paths: tuple[Path, ...], engine: str | None, *, upgrade: bool, as_json: bool
+) -> None:
     """Resolve tags, revisions and packages into the lock file beside the stack.
 
     \b
@@ -220,11 +194,16 @@ def lock_command(paths: tuple[Path, ...], engine: str | None, *, upgrade: bool) 
 
     def write(subject: Subject) -> None:
         done = lock(subject.file, settings_of(), engine, upgrade=upgrade)
+        if as_json:
+            about: list[JsonValue] = [*done.changes]
+            head = {"type": "lock", "file": str(done.file)}
+            json_line({**head, "changed": done.changed, "changes": about})
+            return
         click.echo(f"{done.file}: {'written' if done.changed else 'unchanged'}")
         for line in done.changes:
             click.echo(f"  {line}")
 
-    each(subjects_of(paths), write, as_json=False)
+    each(subjects_of(paths), write, as_json=as_json)
 
 
 class _Asked(TypedDict):
@@ -238,7 +217,7 @@ class _Asked(TypedDict):
 
 
 @click.command("plan")
-@_paths
+@stacks_argument
 @engine_option
 @locked_option
 @no_cache_option
@@ -283,15 +262,18 @@ def plan_command(  # noqa: PLR0913 - one parameter an option
     Nothing is changed and, with a lock file, nothing is asked over the network.
     With `--changed-since`, a stack counts by what it resolves to: also a base it
     extends, a patch, or its lock file; a stack that is gone is planned as destroyed.
+    A saved plan is shown.
 
     \b
     Example:
-      deployer plan stacks/demo.yaml
       deployer plan stacks/demo.yaml --out demo.plan
+      deployer plan demo.plan
       deployer plan stacks/ --changed-since origin/main --format markdown
     """
-    settings, options = replace(settings_of(), base=since or ""), Options(**asked)
     form = "json" if as_json else form
+    if _show_saved(paths, form):
+        return
+    settings, options = replace(settings_of(), base=since or ""), Options(**asked)
     subjects, unchanged = _selected(paths, since)
     _refuse_several(subjects, out)
     asked_for = () if options.without_state else subjects
@@ -305,27 +287,26 @@ def plan_command(  # noqa: PLR0913 - one parameter an option
         raise click.exceptions.Exit(CHANGES)
 
 
-@click.command("show", short_help="Show a saved plan.")
-@click.argument("plan_file", type=click.Path(path_type=Path), metavar="PLANFILE")
-@_format_option
-@json_option
-def show_command(plan_file: Path, form: str, *, as_json: bool) -> None:
-    """Show a saved plan (`plan --out`), with the steps of its apply.
+def _show_saved(paths: tuple[Path, ...], form: str) -> bool:
+    """Show a saved plan, with the steps of its apply; false where it is none."""
+    if len(paths) != 1 or paths[0].suffix in YAML or not paths[0].is_file():
+        return False
+    from deployer.usecases.plan_file import (  # noqa: PLC0415 - rare
+        is_plan_file,
+        read,
+    )
 
-    \b
-    Example:
-      deployer show demo.plan
-    """
-    from deployer.usecases.plan_file import read  # noqa: PLC0415 - only here
-
-    saved = read(plan_file)
-    if as_json or form == "json":
+    if not is_plan_file(paths[0]):
+        return False
+    saved = read(paths[0])
+    if form == "json":
         json_head()
-    print_plan(saved, "json" if as_json else form, Path(saved.file), steps=True)
+    print_plan(saved, form, Path(saved.file), steps=True)
+    return True
 
 
 @click.command("drift", short_help="Report drift between the state and what runs.")
-@_paths
+@stacks_argument
 @click.option("--detailed-exitcode", is_flag=True, help="Exit 2 where there is drift.")
 @json_option
 def drift_command(

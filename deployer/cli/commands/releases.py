@@ -1,15 +1,20 @@
-"""status, history, diff: what was deployed, and how it is."""
+"""status, history, report: what was deployed, and how it is."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import click
 
-from deployer.cli.options import json_option, named_stack_argument, stack_argument
+from deployer.cli.for_each_stack import each, subjects_of
+from deployer.cli.options import (
+    json_option,
+    releases,
+    stack_argument,
+    stacks_argument,
+)
 from deployer.cli.output import json_head, json_line, when
 from deployer.engines.contract import Observation
-from deployer.errors import DeployerError, UsageError
-from deployer.planning.plan import ROLLBACK
+from deployer.errors import DeployerError, NeverAppliedError, UsageError
 from deployer.planning.resources import Kind
 from deployer.planning.state import Release
 from deployer.show.data import plan_data
@@ -21,31 +26,97 @@ from deployer.system.file_modes import users_mode
 from deployer.system.files import guarded, replace_file
 from deployer.usecases.context.deployed import deployed
 from deployer.usecases.context.settings import settings_of
+from deployer.usecases.context.stack_files import Subject
 from deployer.usecases.releases import Status, compare, status, versions_of
 from deployer.usecases.runs import report_of
 
 
 @click.command("status", short_help="Show what is live and its condition.")
-@stack_argument
+@stacks_argument
+@click.option("--metrics", is_flag=True, help="Also show what the server counts.")
 @json_option
-def status_command(stack: Path, *, as_json: bool) -> None:
+def status_command(paths: tuple[Path, ...], *, metrics: bool, as_json: bool) -> None:
     """Show what is live, how its server is, and what an earlier run left.
 
-    Exit 1 when the live server does not run, or does not answer that it is healthy;
-    `condition` in the JSON says which.
+    Of several stacks a line each.  Exit 1 when a live server does not run, or does not
+    answer that it is healthy; `condition` in the JSON says which.
 
     \b
     Example:
-      deployer status stacks/demo.yaml
+      deployer status
+      deployer status stacks/demo.yaml --metrics
     """
-    found = status(stack, settings_of())
-    if as_json:
-        json_head()
-        json_line(_status_data(found))
+    subjects = subjects_of(paths)
+    well = True
+
+    def look(subject: Subject) -> None:
+        nonlocal well
+        file = subject.file
+        try:
+            found = status(file, settings_of())
+        except NeverAppliedError as error:
+            _never_applied(error, file, alone=len(subjects) == 1, as_json=as_json)
+            return
+        well &= found.is_well
+        counted = _counted(file) if metrics and found.is_well and found.server else {}
+        if as_json:
+            data = {**_status_data(found), "file": str(file)}
+            json_line({**data, "samples": {**counted}} if metrics else data)
+            return
+        _show(file, found) if len(subjects) == 1 else _show_short(found)
+        _show_metrics(counted)
+
+    if len(subjects) > 1:
+        each(subjects, look, as_json=as_json)
     else:
-        _show(stack, found)
-    if not found.is_well:
+        json_head() if as_json else None
+        look(subjects[0])
+    if not well:
         raise click.exceptions.Exit(1)
+
+
+def _never_applied(
+    error: NeverAppliedError, file: Path, *, alone: bool, as_json: bool
+) -> None:
+    """Among several a stack like others; alone an error."""
+    if alone:
+        raise error
+    if as_json:
+        json_line({"type": "status", "file": str(file), "release": None})
+    else:
+        click.echo(f"· {error.message}")
+
+
+def _show_metrics(counted: Mapping[str, float]) -> None:
+    """Each figure in words, and by its name for Prometheus."""
+    order = {name: number for number, name in enumerate(WORDS)}
+    for name in sorted(counted, key=lambda it: (order.get(it, len(order)), it)):
+        click.echo(f"    {WORDS.get(name, ''):<26} {counted[name]:>14,.6g}  {name}")
+
+
+def _counted(file: Path) -> Mapping[str, float]:
+    from deployer.usecases.watch import metrics  # noqa: PLC0415 - only here
+
+    return metrics(file, settings_of())
+
+
+WORDS = {
+    "llamacpp:requests_processing": "active requests",
+    "llamacpp:requests_deferred": "queued requests",
+    "llamacpp:prompt_tokens_total": "prompt tokens read",
+    "llamacpp:prompt_tokens_cached_total": "prompt tokens reused",
+    "llamacpp:tokens_predicted_total": "tokens generated",
+    "llamacpp:prompt_tokens_seconds": "prompt tokens a second",
+    "llamacpp:predicted_tokens_seconds": "tokens a second",
+    "llamacpp:n_busy_slots_per_decode": "busy slots a step",
+    "llamacpp:n_tokens_max": "largest context used",
+    "llamacpp:n_tokens_max_total": "largest context used",
+    "llamacpp:prompt_seconds_total": "seconds of reading prompts",
+    "llamacpp:tokens_predicted_seconds_total": "seconds of generating",
+    "llamacpp:n_decode_total": "steps of the model",
+}
+"""The figures that people want first, in their words."""
+ORDER = {name: number for number, name in enumerate(WORDS)}
 
 
 def _show(stack: Path, found: Status) -> None:
@@ -72,13 +143,23 @@ def _show(stack: Path, found: Status) -> None:
             click.echo(f"  starts   {release.starts}")
         if release is not None:
             _gates(release)
-    if found.release is not None and found.release.cause.startswith(ROLLBACK):
-        target = found.release.cause.removeprefix(ROLLBACK)
+    target = found.release.rolled_back_to if found.release is not None else None
+    if target is not None:
         click.echo(f"  ! rolled back to release {target}: `deployer plan {stack}` says")
         click.echo("    whether the stack still asks for what was rolled back")
     for drift in found.drift:
         click.echo(f"  ! drift  {drift.address}: {drift.detail}")
     _unfinished(found)
+
+
+def _show_short(found: Status) -> None:
+    """One line of a stack among several."""
+    sign, said = "·", "nothing is live"
+    if found.server is not None and found.endpoint is not None:
+        sign = "✔" if found.server.healthy else "?" if found.host else "✖"
+        number = "?" if found.release is None else found.release.number
+        said = f"release {number}  {found.endpoint.url}  {found.server.detail}"
+    click.echo(f"{sign} {found.state.stack:<16} {found.state.engine:<6} {said}")
 
 
 def _gates(release: Release) -> None:
@@ -139,10 +220,21 @@ def _condition(server: Observation) -> str:
     return "healthy" if server.healthy else "unhealthy"
 
 
-@click.command("history", short_help="List the retained releases, newest first.")
+@click.command("history", short_help="List the retained releases, or compare two.")
 @stack_argument
+@click.option(
+    "--diff",
+    "pair",
+    type=int,
+    nargs=2,
+    metavar="BEFORE AFTER",
+    shell_complete=releases,
+    help="Show what one release changed against another.",
+)
 @json_option
-def history_command(stack: Path, *, as_json: bool) -> None:
+def history_command(
+    stack: Path, pair: tuple[int, int] | None, *, as_json: bool
+) -> None:
     """List the retained releases, newest first, with their versions on Modal.
 
     Each with the speed that its gates measured, and their report.
@@ -150,7 +242,11 @@ def history_command(stack: Path, *, as_json: bool) -> None:
     \b
     Example:
       deployer history stacks/prod.yaml
+      deployer history stacks/prod.yaml --diff 3 5
     """
+    if pair is not None:
+        _compare(stack, *pair, as_json=as_json)
+        return
     settings = settings_of()
     found = deployed(stack, settings, anywhere=True)
     state = found.state
@@ -225,18 +321,8 @@ def _version(release: Release, versions: Mapping[str, str]) -> str | None:
     return None
 
 
-@click.command("diff")
-@named_stack_argument
-@click.argument("before", type=int)
-@click.argument("after", type=int)
-@json_option
-def diff_command(stack: Path, before: int, after: int, *, as_json: bool) -> None:
-    """Show what release AFTER changed against release BEFORE.
-
-    \b
-    Example:
-      deployer diff stacks/prod.yaml 3 5
-    """
+def _compare(stack: Path, before: int, after: int, *, as_json: bool) -> None:
+    """Print what one release changed against another."""
     found = compare(stack, settings_of(), before, after)
     if as_json:
         changes = plan_data(found.plan, {})["changes"]

@@ -27,9 +27,20 @@ from deployer.usecases.validate import rendered, write
     metavar="DIR",
     help="Write the files there instead of printing them.",
 )
+@click.option(
+    "--monitoring",
+    is_flag=True,
+    help="Write rules and a dashboard for Prometheus and Grafana instead.",
+)
 @json_option
 def render_command(
-    stack: Path, engine: str | None, out: Path | None, *, locked: bool, as_json: bool
+    stack: Path,
+    engine: str | None,
+    out: Path | None,
+    *,
+    locked: bool,
+    monitoring: bool,
+    as_json: bool,
 ) -> None:
     """Show what the engine would run: the command line, on Modal also the apps.
 
@@ -37,11 +48,20 @@ def render_command(
     same bytes, so two renderings can be compared with `diff`.  Without a lock file,
     and where the sources cannot be asked, digests are zeros, which is said.
 
+    With `--monitoring`: scrape and alert rules and a dashboard for the live server,
+    with the limits of the stack, written to `--out` (default: `monitoring`).  The API
+    key is a file that Prometheus reads; a server that scales to zero is not scraped,
+    since a scrape would wake it.
+
     \b
     Example:
       deployer render stacks/prod.yaml
       deployer render stacks/prod.yaml --out rendered/
+      deployer render stacks/prod.yaml --monitoring
     """
+    if monitoring:
+        _write_monitoring(stack, out or Path("monitoring"), as_json=as_json)
+        return
     found = rendered(stack, settings_of(), Options(engine=engine, locked=locked))
     if found.unpinned:
         what = ", ".join(found.unpinned)
@@ -56,6 +76,19 @@ def render_command(
     if out is None:
         _print_files(found)
     click.echo(command_text(found.argv))
+
+
+def _write_monitoring(stack: Path, out: Path, *, as_json: bool) -> None:
+    from deployer.usecases.watch import render_monitor  # noqa: PLC0415 - only here
+
+    written = render_monitor(stack, settings_of(), out)
+    if as_json:
+        json_head()
+    for path in written:
+        if as_json:
+            json_line({"type": "wrote", "file": str(path)})
+        else:
+            click.echo(f"wrote {path}")
 
 
 def command_text(argv: tuple[str, ...]) -> str:

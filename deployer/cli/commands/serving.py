@@ -1,5 +1,6 @@
-"""start, stop, restore, logs: day to day."""
+"""start, stop, restart, logs, watch: day to day."""
 
+import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -8,8 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 from deployer.cli.options import duration, json_option, stack_argument
-from deployer.cli.output import json_head, json_line
-from deployer.cli.progress_display import Show
+from deployer.cli.output import is_asked, json_head, json_line
+from deployer.cli.runs import showing
+from deployer.cli.terminal import styled
 from deployer.errors import GateError
 from deployer.spelling import harmless
 from deployer.stack.fields.values import show_seconds
@@ -20,68 +22,66 @@ if TYPE_CHECKING:
     from deployer.usecases.watch import Probe, Restores
 
 
-@click.command("start")
+@click.command("start", short_help="Start the live release where it does not run.")
 @stack_argument
-def start_command(stack: Path) -> None:
+@json_option
+def start_command(stack: Path, *, as_json: bool) -> None:
     """Start the live release where it does not run.
 
     \b
     Example:
       deployer start stacks/demo.yaml
     """
-    with Show(f"deployer start {stack}") as show:
-        endpoint = start(stack, settings_of(), show)
-    click.echo(f"running at {endpoint.url}")
-
-
-@click.command("restore", short_help="Restore the server from its snapshot.")
-@stack_argument
-def restore_command(stack: Path) -> None:
-    """Restore the live server from its snapshot now.
-
-    It finishes what it answers, ends, and is restored; nothing answers in between.
-    Where the snapshot cannot be used, the live server is not touched.
-
-    \b
-    Example:
-      deployer restore stacks/demo.yaml
-    """
-    with Show(f"deployer restore {stack}") as show:
-        found = restore(stack, settings_of(), show)
-    took = show_seconds(found.seconds)
-    if not found.really:
-        click.echo(f"running again after {took}, and not restored: {found.detail}")
-        return
-    click.echo(f"restored in {took}")
+    with showing(f"deployer start {stack}", as_json=as_json) as show:
+        url = start(stack, settings_of(), show).url
+        show.result("started", f"running at {url}", url=url)
 
 
 @click.command("stop", short_help="Stop the server; `start` starts it again.")
 @stack_argument
-def stop_command(stack: Path) -> None:
+@json_option
+def stop_command(stack: Path, *, as_json: bool) -> None:
     """Stop the server; the release stays, and `start` starts it again.
 
     \b
     Example:
       deployer stop stacks/demo.yaml
     """
-    with Show(f"deployer stop {stack}") as show:
+    with showing(f"deployer stop {stack}", as_json=as_json) as show:
         found = stop(stack, settings_of(), show)
-    click.echo(f"stopped; `deployer start {found.file}` starts it again")
+        text = f"stopped; `deployer start {found.file}` starts it again"
+        show.result("stopped", text, stack=found.state.stack)
 
 
 @click.command("restart", short_help="Stop the server and start it again.")
 @stack_argument
-def restart_command(stack: Path) -> None:
+@click.option(
+    "--from-snapshot", is_flag=True, help="Restore it from its snapshot instead."
+)
+@json_option
+def restart_command(stack: Path, *, from_snapshot: bool, as_json: bool) -> None:
     """Stop the live server and start it again, as it was; nothing answers in between.
+
+    With `--from-snapshot` it finishes what it answers, ends, and is restored; where
+    the snapshot cannot be used, the live server is not touched.
 
     \b
     Example:
       deployer restart stacks/demo.yaml
+      deployer restart stacks/demo.yaml --from-snapshot
     """
-    with Show(f"deployer restart {stack}") as show:
+    with showing(f"deployer restart {stack}", as_json=as_json) as show:
+        if from_snapshot:
+            found = restore(stack, settings_of(), show)
+            took, why = show_seconds(found.seconds), found.detail
+            text = f"running again after {took}, and not restored: {why}"
+            text = f"restored in {took}" if found.really else text
+            about = {"restored": found.really, "seconds": found.seconds}
+            show.result("restarted", text, **about, detail=found.detail)
+            return
         stop(stack, settings_of(), show)
-        endpoint = start(stack, settings_of(), show)
-    click.echo(f"running at {endpoint.url}")
+        url = start(stack, settings_of(), show).url
+        show.result("restarted", f"running at {url}", restored=False, url=url)
 
 
 @click.command("logs")
@@ -95,57 +95,24 @@ def restart_command(stack: Path) -> None:
     show_default=True,
     help="Number of last lines to print.",
 )
-def logs_command(stack: Path, lines: int, *, follow: bool) -> None:
+@json_option
+def logs_command(stack: Path, lines: int, *, follow: bool, as_json: bool) -> None:
     """Print the log of the live server.
 
     \b
     Example:
       deployer logs stacks/demo.yaml -f
     """
-    try:
-        for line in logs(stack, settings_of(), lines=lines, follow=follow):
-            click.echo(harmless(line))
-    except KeyboardInterrupt:
-        return
-
-
-_WORDS = {
-    "llamacpp:requests_processing": "active requests",
-    "llamacpp:requests_deferred": "queued requests",
-    "llamacpp:prompt_tokens_total": "prompt tokens read",
-    "llamacpp:prompt_tokens_cached_total": "prompt tokens reused",
-    "llamacpp:tokens_predicted_total": "tokens generated",
-    "llamacpp:prompt_tokens_seconds": "prompt tokens a second",
-    "llamacpp:predicted_tokens_seconds": "tokens a second",
-    "llamacpp:n_busy_slots_per_decode": "busy slots a step",
-    "llamacpp:n_tokens_max": "largest context used",
-    "llamacpp:n_tokens_max_total": "largest context used",
-    "llamacpp:prompt_seconds_total": "seconds of reading prompts",
-    "llamacpp:tokens_predicted_seconds_total": "seconds of generating",
-    "llamacpp:n_decode_total": "steps of the model",
-}
-"""Return the figures that people want first, in their words."""
-
-
-@click.command("metrics")
-@stack_argument
-@json_option
-def metrics_command(stack: Path, *, as_json: bool) -> None:
-    """Show the metrics of the live server.
-
-    \b
-    Example:
-      deployer metrics stacks/demo.yaml
-    """
-    from deployer.usecases.watch import metrics  # noqa: PLC0415 - only here
-
-    found = metrics(stack, settings_of())
     if as_json:
         json_head()
-        json_line({"type": "metrics", "samples": {**found}})
+    try:
+        for line in logs(stack, settings_of(), lines=lines, follow=follow):
+            if as_json:
+                json_line({"type": "log", "text": line})
+            else:
+                click.echo(harmless(line), styled(sys.stdout))
+    except KeyboardInterrupt:
         return
-    for name in [*(n for n in _WORDS if n in found), *sorted(found.keys() - _WORDS)]:
-        click.echo(f"{_WORDS.get(name, name):<40} {found[name]:>14,.6g}")
 
 
 @click.command("watch", short_help="Probe a live stack, warm and after idle.")
@@ -191,7 +158,7 @@ def watch_command(
     breaches = 0
     if as_json:
         json_head()
-    asked = watch.Watching(rounds, idle, time.sleep)
+    asked = watch.Watching(rounds, idle, _rest)
     for probe in watch.watch(stack, settings, asked):
         breaches += probe.breach
         _tell(probe, as_json=as_json)
@@ -206,6 +173,13 @@ def watch_command(
             f"{breaches} of the probes failed, or took longer than the stack allows",
             hint=f"`deployer logs {stack}` and `deployer check {stack}` say more",
         )
+
+
+def _rest(seconds: float) -> None:
+    """Wait until the server was idle for so long, and say so."""
+    if seconds and not is_asked("quiet"):
+        click.echo(f"waiting {show_seconds(seconds)} without a request", err=True)
+    time.sleep(seconds)
 
 
 def _tell(probe: "Probe", *, as_json: bool) -> None:
@@ -224,38 +198,3 @@ def _tell_restores(restores: "Restores", *, as_json: bool) -> None:
         json_line({"type": "restores", **asdict(restores)})
         return
     click.echo(f"{'✖' if restores.breach else '✔'} {restores.told}")
-
-
-@click.group("monitor")
-def monitor_command() -> None:
-    """Write rules and a dashboard for Prometheus and Grafana.
-
-    \b
-    Example:
-      deployer monitor render stacks/prod.yaml --out monitoring
-    """
-
-
-@monitor_command.command("render")
-@stack_argument
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("monitoring"),
-    show_default=True,
-    help="Folder to write to.",
-)
-def monitor_render(stack: Path, out: Path) -> None:
-    """Write scrape and alert rules and a dashboard, with the limits of the stack.
-
-    The API key is a file that Prometheus reads; a server that scales to zero is not
-    scraped, since a scrape would wake it.
-
-    \b
-    Example:
-      deployer monitor render stacks/prod.yaml --out monitoring
-    """
-    from deployer.usecases.watch import render_monitor  # noqa: PLC0415 - only here
-
-    for written in render_monitor(stack, settings_of(), out):
-        click.echo(f"wrote {written}")

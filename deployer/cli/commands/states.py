@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from deployer.cli.options import json_option, named_stack_argument, stack_argument
-from deployer.cli.output import json_head, json_line
+from deployer.cli.output import end, json_head, json_line
 from deployer.state.files import to_json
 from deployer.usecases import states
 from deployer.usecases.context.settings import settings_of
@@ -95,7 +95,10 @@ def state_versions(stack: Path, *, as_json: bool) -> None:
 @click.option(
     "--out", type=click.Path(path_type=Path, dir_okay=False), help="Write to a file."
 )
-def state_pull(stack: Path, serial: int | None, out: Path | None) -> None:
+@json_option
+def state_pull(
+    stack: Path, serial: int | None, out: Path | None, *, as_json: bool
+) -> None:
     """Copy the state of a stack, or a retained version of it, to a file.
 
     \b
@@ -107,7 +110,9 @@ def state_pull(stack: Path, serial: int | None, out: Path | None) -> None:
         click.echo(to_json(found), nl=False)
         return
     states.write_copy(out, found)
-    click.echo(f"serial {found.serial} of `{found.stack}` is in {out}")
+    text = f"serial {found.serial} of `{found.stack}` is in {out}"
+    about = {"stack": found.stack, "file": str(out)}
+    end(text, as_json=as_json, kind="pulled", serial=found.serial, **about)
 
 
 @state_command.command("push", short_help="Store the state in a file.")
@@ -118,7 +123,8 @@ def state_pull(stack: Path, serial: int | None, out: Path | None) -> None:
     is_flag=True,
     help="Store it as the next version all the same.",
 )
-def state_push(stack: Path, file: Path, *, force: bool) -> None:
+@json_option
+def state_push(stack: Path, file: Path, *, force: bool, as_json: bool) -> None:
     """Store the state in FILE; another lineage or an older serial is refused.
 
     \b
@@ -126,13 +132,16 @@ def state_push(stack: Path, file: Path, *, force: bool) -> None:
       deployer state push stacks/demo.yaml errored.demo.state.json
     """
     stored = states.push(stack, settings_of(), file, force=force)
-    click.echo(f"`{stored.stack}` is at serial {stored.serial}")
+    text = f"`{stored.stack}` is at serial {stored.serial}"
+    name, serial = stored.stack, stored.serial
+    end(text, as_json=as_json, kind="pushed", stack=name, serial=serial)
 
 
 @state_command.command("migrate", short_help="Copy state and history to another place.")
 @stack_argument
 @click.option("--to", "url", required=True, metavar="URL", help="The other place.")
-def state_migrate(stack: Path, url: str) -> None:
+@json_option
+def state_migrate(stack: Path, url: str, *, as_json: bool) -> None:
     """Copy state and history to another place; both are locked meanwhile.
 
     The old one stays, and is used until `deployer.yaml` or DEPLOYER_STATE_URL name
@@ -143,13 +152,17 @@ def state_migrate(stack: Path, url: str) -> None:
       deployer state migrate stacks/demo.yaml --to s3://states/llama?region=eu-west-1
     """
     there = states.migrate(stack, settings_of(), url)
-    click.echo(f"copied to {there.place}")
-    click.echo("name it in `deployer.yaml` or DEPLOYER_STATE_URL to use it from now on")
+    text = (
+        f"copied to {there.place}\n"
+        "name it in `deployer.yaml` or DEPLOYER_STATE_URL to use it from now on"
+    )
+    end(text, as_json=as_json, kind="migrated", to=str(there.place))
 
 
 @state_command.command("repair", short_help="Mend a state that cannot be read.")
 @stack_argument
-def state_repair(stack: Path) -> None:
+@json_option
+def state_repair(stack: Path, *, as_json: bool) -> None:
     """Put the newest whole version in the place of a state that cannot be read.
 
     A state that can be read is not changed; the damaged one stays beside it.
@@ -160,16 +173,21 @@ def state_repair(stack: Path) -> None:
     """
     found = states.repair(stack, settings_of())
     if found is None:
-        click.echo("nothing to repair: the state can be read")
+        text = "nothing to repair: the state can be read"
+        end(text, as_json=as_json, kind="repaired", serial=None)
         return
-    click.echo(f"`{found.stack}` goes on from serial {found.serial}")
-    click.echo("the next `apply` fills in what it does not know")
+    text = (
+        f"`{found.stack}` goes on from serial {found.serial}\n"
+        "the next `apply` fills in what it does not know"
+    )
+    end(text, as_json=as_json, kind="repaired", serial=found.serial)
 
 
 @state_command.command("unlock")
 @named_stack_argument
 @click.argument("lock_id")
-def state_unlock(stack: Path, lock_id: str) -> None:
+@json_option
+def state_unlock(stack: Path, lock_id: str, *, as_json: bool) -> None:
     """Break the lock LOCK_ID that a run on another machine left.
 
     \b
@@ -177,13 +195,15 @@ def state_unlock(stack: Path, lock_id: str) -> None:
       deployer state unlock stacks/demo.yaml 3f9a1c
     """
     holder = states.store_of(stack, settings_of()).unlock(lock_id)
-    click.echo(f"unlocked; it was held by {holder}")
+    text = f"unlocked; it was held by {holder}"
+    end(text, as_json=as_json, kind="unlocked", holder=str(holder))
 
 
 @state_command.command("take-over", short_help="Forget the servers of another machine.")
 @named_stack_argument
 @click.argument("host")
-def state_take_over(stack: Path, host: str) -> None:
+@json_option
+def state_take_over(stack: Path, host: str, *, as_json: bool) -> None:
     """Forget what HOST ran of a stack, so that this machine can deploy it.
 
     Nothing is stopped on HOST: do this once that machine is gone, or nothing of the
@@ -194,4 +214,5 @@ def state_take_over(stack: Path, host: str) -> None:
       deployer state take-over stacks/demo.yaml gpu-1
     """
     states.take_over(stack, settings_of(), host)
-    click.echo(f"nothing is live; `deployer apply {stack}` deploys it here")
+    text = f"nothing is live; `deployer apply {stack}` deploys it here"
+    end(text, as_json=as_json, kind="taken_over", host=host)

@@ -1,21 +1,155 @@
-"""schema, completion, version: small tools."""
+"""init, and what editors and shells call: schema, lsp, completion."""
 
+import os
+import shlex
+import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from deployer import __version__, install_command, version_line
-from deployer.cli.options import json_option
-from deployer.cli.output import json_head, json_line, wrapped
-from deployer.diagnostics import Diagnostic, Severity
-from deployer.errors import DeployerError, UsageError
-from deployer.spelling import harmless
-from deployer.stack.fields.values import JsonValue
+from deployer import install_command
+from deployer.cli.options import json_option, suggest, yes_option
+from deployer.cli.output import json_head, json_line
+from deployer.engines.registry import templates
+from deployer.errors import UsageError
+from deployer.stack.project_root import ALLOW_OUTSIDE, root_of, trust
+from deployer.system.file_modes import as_the_user
+from deployer.usecases.context.settings import settings_of
+from deployer.usecases.init import Wanted, start_project
 
-if TYPE_CHECKING:
-    from deployer.usecases.upgrade import Looked
+
+def _file(
+    _context: click.Context, _option: click.Parameter, named: str | None
+) -> Path | None:
+    return None if named is None else Path(named).expanduser()
+
+
+@click.command("init", short_help="Write a stack file to start from.")
+@click.argument("path", default="", callback=_file, metavar="[PATH]")
+@click.option(
+    "--template",
+    metavar="NAME",
+    default="",
+    shell_complete=suggest(templates),
+    help=f"Stack to start from: {', '.join(templates())}.",
+)
+@click.option("--model", callback=_file, metavar="FILE", help="A GGUF file you have.")
+@click.option(
+    "--server", callback=_file, metavar="FILE", help="A llama-server you have."
+)
+@click.option(
+    "--from-hub", "repo", default="", metavar="REPO[:QUANT]", help="A model of the hub."
+)
+@yes_option
+@json_option
+def init_command(
+    path: Path,
+    template: str,
+    model: Path | None,
+    server: Path | None,
+    repo: str,
+    *,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Write a stack file to start from, with .env.example and .gitignore lines.
+
+    Without options a small demo model; at a terminal it asks.  Files outside of the
+    project are read once you trust their folders for this project, as it asks.
+
+    \b
+    Example:
+      deployer init --model ~/m.gguf --server $(which llama-server)
+      deployer init --from-hub unsloth/gemma-3-270m-it-GGUF:Q4_K_M
+      deployer init stacks/prod.yaml --template modal
+    """
+    if model is not None and repo:
+        raise UsageError("give `--model` or `--from-hub`, one of the two")
+    wanted = Wanted(path, template, model, server, repo)
+    if not (template or model or server or repo or yes or as_json) and _is_terminal():
+        wanted = _asked(wanted)
+    if wanted.path == Path():
+        wanted = replace(wanted, path=_default_path(wanted))
+    written = []
+    with as_the_user():
+        for file in start_project(wanted):
+            written.append(str(file))
+            if not as_json:
+                click.echo(f"wrote {file}")
+    trusted = _trust(wanted, yes=yes)
+    if as_json:
+        json_head()
+        json_line({"type": "init", "files": [*written], "trusted": [*trusted]})
+    else:
+        _print_next(wanted.path)
+
+
+def _print_next(path: Path) -> None:
+    """Print what to type from here on, the key first where there is none."""
+    env = path.with_name(".env")
+    click.echo("\nnext:")
+    if not os.environ.get("LLAMA_API_KEY") and not env.exists():
+        key = f"LLAMA_API_KEY=$(openssl rand -hex 16) > {shlex.quote(str(env))}"
+        click.echo(f"  echo {key}")
+    for command in ("plan", "apply"):
+        click.echo(f"  deployer {command} {shlex.quote(str(path))}")
+
+
+def _is_terminal() -> bool:
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def _default_path(wanted: Wanted) -> Path:
+    """Return `stacks/NAME.yaml`, by what it serves."""
+    of_hub = wanted.repo.partition(":")[0].rpartition("/")[2]
+    name = wanted.model.stem if wanted.model else of_hub or wanted.template or "demo"
+    kept = "".join(c if c.isalnum() else "-" for c in name.lower()).strip("-")
+    return Path("stacks") / f"{kept[:40].strip('-') or 'demo'}.yaml"
+
+
+def _asked(wanted: Wanted) -> Wanted:
+    """Ask what to start from."""
+    there = templates()
+    for name, template in there.items():
+        click.echo(f"  {name:<6} {template.purpose}")
+    kind = click.Choice([*there])
+    name = click.prompt("Start from", type=kind, default="demo", show_choices=False)
+    if not there[name].of_files:
+        return replace(wanted, template=name)
+    model = click.prompt("GGUF file, or owner/name:QUANT of the hub")
+    found = shutil.which("llama-server")
+    server = click.prompt("llama-server (`-`: build one)", default=found or "-")
+    return replace(
+        wanted,
+        model=Path(model).expanduser() if Path(model).expanduser().exists() else None,
+        repo="" if Path(model).expanduser().exists() else model,
+        server=None if server == "-" else Path(server).expanduser(),
+    )
+
+
+def _trust(wanted: Wanted, *, yes: bool) -> tuple[str, ...]:
+    """Ask once whether stacks of this project may read files outside of it."""
+    folders = wanted.outside
+    settings = settings_of()
+    allowed = settings.allowed(wanted.path)
+    folders = tuple(
+        it for it in folders if not any(it.is_relative_to(a) for a in allowed)
+    )
+    if not folders:
+        return ()
+    names = tuple(map(str, folders))
+    shown = " and ".join(f"`{name}`" for name in names)
+    project = root_of(wanted.path)
+    question = f"May the stacks of {project} read {shown}, outside of the project?"
+    if not yes and not (_is_terminal() and click.confirm(question, default=True)):
+        hint = f"export {ALLOW_OUTSIDE}={shlex.quote(os.pathsep.join(names))}"
+        click.echo(f"not trusted: {shown}; to allow it: `{hint}`", err=True)
+        return ()
+    trust(settings.home, project, folders)
+    click.echo(f"trusted for {project}: {shown}", err=True)
+    return names
 
 
 @click.command("schema", short_help="Print a JSON schema: of stacks, or of events.")
@@ -78,80 +212,3 @@ def completion_command(shell: str) -> None:
     script = found(main, {}, "deployer", "_DEPLOYER_COMPLETE")
     # Not its own `source`: that of bash looks for a `bash` on PATH, and starts it.
     click.echo(ShellComplete.source(script))
-
-
-@click.command("version", short_help="Print the version; --check looks for newer.")
-@click.argument("paths", type=click.Path(path_type=Path), nargs=-1, metavar="[PATH]…")
-@click.option(
-    "--check",
-    is_flag=True,
-    help="Ask the package index for a newer one; look at dependencies and forms.",
-)
-@json_option
-def version_command(paths: tuple[Path, ...], *, check: bool, as_json: bool) -> None:
-    """Print the version of deployer and of Python.
-
-    With --check, ask the package index as pip is configured, check that installed
-    dependencies are within their bounds, and that this version reads the states and
-    lock files of the stacks at PATH (default: the folder `stacks`).  Exit 1 where
-    something is wrong or unknown; a newer version alone is reported and is no fault.
-    Without --check nothing is sent over the network.
-
-    \b
-    Example:
-      deployer version --check
-    """
-    python = sys.version.split()[0]
-    if not as_json:
-        click.echo(version_line())
-    looked = _look(paths) if check else None
-    if as_json:
-        json_head()
-        json_line(_version_data(python, looked))
-    elif looked is not None:
-        _tell(looked)
-    if looked is not None and not all(map(_is_fine, looked.findings)):
-        raise click.exceptions.Exit(DeployerError.exit_code)
-
-
-def _is_fine(finding: Diagnostic) -> bool:
-    return finding.severity is Severity.FINE
-
-
-def _look(paths: tuple[Path, ...]) -> "Looked":
-    from deployer.usecases.context.settings import settings_of  # noqa: PLC0415 - only with --check
-    from deployer.usecases.upgrade import look  # noqa: PLC0415 - as above
-
-    stacks = Path("stacks")
-    return look(paths or ((stacks,) if stacks.is_dir() else ()), settings_of())
-
-
-def _tell(looked: "Looked") -> None:
-    for finding in looked.findings:
-        newer = finding.path == "newest" and looked.newer
-        sign = "✖" if not _is_fine(finding) else "↑" if newer else "✔"
-        for line in wrapped(f"  {sign} {finding.path:<13} ", finding.what):
-            click.echo(harmless(line))
-        if finding.hint:
-            click.echo(harmless(f"    hint: {finding.hint}"))
-
-
-def _version_data(python: str, looked: "Looked | None") -> dict[str, JsonValue]:
-    found: dict[str, JsonValue] = {
-        "type": "deployer",
-        "version": __version__,
-        "python": python,
-    }
-    if looked is not None:
-        found["newest"] = looked.newest
-        found["newer"] = looked.newer
-        found["findings"] = [
-            {
-                "about": it.path,
-                "text": it.what,
-                "hint": it.hint,
-                "fine": _is_fine(it),
-            }
-            for it in looked.findings
-        ]
-    return found

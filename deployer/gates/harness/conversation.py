@@ -88,6 +88,8 @@ class Said:
     """The limit of tokens or the context ended it."""
     ended: bool = False
     """The user ended it."""
+    stop: str = ""
+    """Why the server stopped by itself, in its word."""
 
 
 Hear = Callable[[Piece], None]
@@ -103,9 +105,13 @@ class Conversation:
         model: str = "",
         system: str = "",
         budget: int | None = None,
+        limit: int | None = None,
         hint: str = "",
     ) -> None:
         self.system = system
+        self.attached: list[JsonValue] = []
+        """Parts of the next message before its text, as the API has them."""
+        self._limit = limit
         self._target = target
         self._model = model
         self._budget = budget
@@ -123,7 +129,9 @@ class Conversation:
         What failed is not part of the conversation.  Raises AuthError, UsageError for
         a prompt over the context, and EngineError.
         """
-        asked: JsonValue = {"role": "user", "content": prompt}
+        text: JsonValue = {"type": "text", "text": prompt}
+        content: JsonValue = [*self.attached, text] if self.attached else prompt
+        asked: JsonValue = {"role": "user", "content": content}
         heard = _Heard(hear)
         ended = False
         try:
@@ -134,11 +142,13 @@ class Conversation:
             raise EngineError(str(error), self._hint) from error
         else:
             self._refuse(streamed, heard)
+        self.attached = []
         if heard.text:
             said: JsonValue = {"role": "assistant", "content": heard.text}
             self._messages += [asked, said]
         cut = heard.finish == "length"
-        return Said(heard.text, heard.figures(), cut=cut, ended=ended)
+        stop = "" if cut or ended else heard.finish
+        return Said(heard.text, heard.figures(), cut=cut, ended=ended, stop=stop)
 
     def _body(self, asked: JsonValue) -> dict[str, JsonValue]:
         system: JsonValue = {"role": "system", "content": self.system}
@@ -153,6 +163,8 @@ class Conversation:
             body["model"] = self._model
         if self._budget is not None:
             body["thinking_budget_tokens"] = self._budget
+        if self._limit is not None:
+            body["max_tokens"] = self._limit
         return body
 
     async def _streamed(self, body: dict[str, JsonValue], heard: "_Heard") -> Streamed:

@@ -568,7 +568,7 @@ def _ignores(stack: Stack, caught: tuple[Diagnostic, ...]) -> Iterator[Diagnosti
             continue
         if name not in traps():
             what = f"there is no known issue `{shown(name)}`"
-            hint = did_you_mean(name, traps()) or "`deployer traps` lists them"
+            hint = did_you_mean(name, traps()) or "`deployer explain trap` lists them"
             yield Diagnostic(path, what, hint, Severity.ERROR, name)
         elif name not in here:
             what = f"`{name}` is ignored, and the stack is not in this trap"
@@ -650,7 +650,7 @@ def _page() -> Iterator[str]:
     yield "Issues of llama.cpp, the builds that have them, and what to write instead."
     yield "`deployer validate` and `deployer plan` show those that a stack runs into."
     yield "Errors are refused, warnings and notes are shown."
-    yield "`deployer traps ID` explains one."
+    yield "`deployer explain trap ID` explains one."
     yield ""
     yield "A known issue can be ignored, with a reason:"
     yield ""

@@ -311,7 +311,7 @@ class Ignored(Section):
     """A known issue that the stack has on purpose."""
 
     trap: Text
-    """Name of the issue (`deployer traps` lists them), or of an advisory."""
+    """Name of the issue (`deployer explain trap` lists them), or of an advisory."""
 
     reason: Text
     """Why it is not one here."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from deployer.engines.contract import STRANGE, Endpoint, Engine
 from deployer.engines.registry import ENGINES, UNRECORDED
-from deployer.errors import EngineError, UsageError
+from deployer.errors import EngineError, NeverAppliedError, UsageError
 from deployer.planning.events import Say, Talk
 from deployer.planning.plan import Drift, make_plan
 from deployer.planning.progress import Progress
@@ -117,7 +117,7 @@ def deployed(
         )
         state = placed(state, settings)
     if stored is None and not drift:
-        raise UsageError(
+        raise NeverAppliedError(
             f"stack `{name}` was never applied from here",
             hint=f"run `deployer apply {stack_file}`",
         )

@@ -16,6 +16,7 @@ from deployer.stack.project_root import (
     may_read,
     project_file,
     root_of,
+    trusted_in,
 )
 from deployer.state import StateStore
 from deployer.state.places import StatePlace, place_at, store_at
@@ -79,10 +80,10 @@ class Settings:
 
         return Store(self.home)
 
-    @property
-    def allowed(self) -> tuple[Path, ...]:
-        """Folders outside of their projects that stacks may read."""
-        return allowed_in(self.environment)
+    def allowed(self, stack_file: Path) -> tuple[Path, ...]:
+        """Folders outside of its project that a stack may read."""
+        trusted = trusted_in(self.home, root_of(stack_file))
+        return (*allowed_in(self.environment), *trusted)
 
     def states(
         self,
@@ -125,7 +126,7 @@ class Settings:
     def _beside(self, stack_file: Path) -> Path:
         """The folder beside the stacks; raises UsageError where a link leads out."""
         folder = stack_file.parent / STATE_FOLDER
-        if not may_read(folder, root_of(stack_file), self.allowed):
+        if not may_read(folder, root_of(stack_file), allowed_in(self.environment)):
             raise UsageError(
                 f"`{folder}` leads out of the project of the stack",
                 hint=how_to_allow(folder),

@@ -23,12 +23,13 @@ from deployer.gguf.facts import (
 from deployer.gguf.header import Header, local, read_header, read_sizes
 from deployer.gguf.reading import beginning, header_in, remote
 from deployer.llama.known.tables import prices
+from deployer.planning.events import Say
 from deployer.planning.facts import Pin
 from deployer.planning.graph import expand
 from deployer.planning.plan import Fit
-from deployer.planning.progress import Watch
+from deployer.planning.resources import Kind
 from deployer.stack.load import load
-from deployer.usecases.context.settings import Settings
+from deployer.usecases.context.settings import Options, Settings
 from deployer.usecases.reading.read_stack import resolved
 from deployer.usecases.reading.weights import Sized, Weighed, weighed
 
@@ -56,7 +57,7 @@ class Fitted:
 
 
 def look(
-    named: str, settings: Settings, *, sizes_only: bool, watch: Watch
+    named: str, settings: Settings, *, sizes_only: bool, say: Say
 ) -> tuple[Looked, ...]:
     """The model, and the projector if any, that a file, address, repo or stack names.
 
@@ -65,7 +66,7 @@ def look(
     read = read_sizes if sizes_only else read_header
     path = Path(named)
     if path.suffix in _STACKS:
-        return _of_stack(path, settings, watch)
+        return _of_stack(path, settings, say)
     if named.startswith(("https://", "http://")):
         opens = beginning if sizes_only else remote
         header = header_in(partial(opens, named), shown(named), read)
@@ -78,10 +79,19 @@ def look(
 
 
 def fitted(
-    stack_file: Path, settings: Settings, engine: str | None, watch: Watch
+    stack_file: Path, settings: Settings, engine: str | None, say: Say
 ) -> Fitted:
-    """Return the memory of a stack where it runs; raises UsageError if unknown."""
-    known = _weighed(stack_file, settings, engine, watch)
+    """Return the memory of a stack where it runs; raises UsageError if unknown.
+
+    Headers are read from afar; weights whose source does not allow that are fetched.
+    """
+    known = _weighed(stack_file, settings, engine, say)
+    if known.size is None:
+        from deployer.usecases.artefacts import fetch  # noqa: PLC0415 - only without headers
+
+        options = Options(engine=engine)
+        fetch(stack_file, settings, options, say, (Kind.WEIGHTS,), force=False)
+        known = _weighed(stack_file, settings, engine, say)
     if known.size is None:
         raise UsageError(
             "the headers of these weights were not read yet",
@@ -98,17 +108,17 @@ def choices(found: Fitted) -> tuple[Cell, ...]:
 
 
 def _weighed(
-    stack_file: Path, settings: Settings, engine: str | None, watch: Watch
+    stack_file: Path, settings: Settings, engine: str | None, say: Say
 ) -> Weighed:
-    loaded = load(stack_file, engine=engine, allowed=settings.allowed)
+    loaded = load(stack_file, engine=engine, allowed=settings.allowed(stack_file))
     locked = lock_file.read(lock_file.lock_path(stack_file))
-    facts = resolved(loaded, stack_file, settings, locked, watch)
+    facts = resolved(loaded, stack_file, settings, locked, say)
     graph = expand(loaded.stack, facts, ENGINES[loaded.stack.engine].abilities)
     return weighed(loaded, stack_file, settings, facts, graph)
 
 
-def _of_stack(path: Path, settings: Settings, watch: Watch) -> tuple[Looked, ...]:
-    facts = fitted(path, settings, None, watch).size.facts
+def _of_stack(path: Path, settings: Settings, say: Say) -> tuple[Looked, ...]:
+    facts = fitted(path, settings, None, say).size.facts
     return _both(path.name, facts)
 
 

@@ -22,6 +22,7 @@ from deployer.artefacts.json_files import decoded, encoded
 from deployer.diagnostics import Diagnostic, Place
 from deployer.planning.plan import Fit
 from deployer.planning.resources import Graph
+from deployer.stack.project_root import TRUSTED
 from deployer.system.files import read, write
 
 _ABSENT = "-"
@@ -70,7 +71,9 @@ class Cache:
     def __init__(self, home: Path, environment: Mapping[str, str]) -> None:
         """``home`` holds the folder; the variables decide what a stack leads to."""
         self._folder = str(home / "cache" / "stacks")
-        self._around = _surroundings(environment)
+        # A folder that is trusted no more is read no more.
+        trusted = look(str(home / TRUSTED))
+        self._around = _digest(_surroundings(environment), trusted)
 
     def find(self, stack_file: Path, engine: str | None) -> Prepared | None:
         """Return what was prepared from exactly this, if anything."""

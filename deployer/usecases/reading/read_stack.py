@@ -232,17 +232,15 @@ class Read:
 
 
 def read(
-    stack_file: Path,
-    settings: Settings,
-    options: Options,
-    watch: Watch | None = None,
+    stack_file: Path, settings: Settings, options: Options, watch: Watch | None = None
 ) -> Read:
     """Everything a plan needs of the files; see `deployer.usecases.plan.prepare`."""
+    allowed = settings.allowed(stack_file)
     # What leads out is refused below, and not opened.
-    out = project_root.leads_out(stack_file, settings.allowed)
+    out = project_root.leads_out(stack_file, allowed)
     seen = None if out else look_around(stack_file)
     loaded = load(
-        stack_file, engine=options.engine, allowed=settings.allowed, further=refusals_of
+        stack_file, engine=options.engine, allowed=allowed, further=refusals_of
     )
     stack = loaded.stack
     able = abilities_of(stack.engine, settings.environment, settings.home)
@@ -256,8 +254,8 @@ def read(
         raise _stale(stack_file, locked, facts.inputs, facts)
     takes = _described(loaded, stack_file, settings, facts, watch or unwatched)
     notices = refuse(loaded, takes, further)
-    asked = _digests(gate_files(stack, stack_file, settings))
-    graph = judged_by(expand(stack, facts, abilities, takes.spellings), asked)
+    graph = expand(stack, facts, abilities, takes.spellings)
+    graph = judged_by(graph, _digests(gate_files(stack, stack_file, settings)))
     known = weighed(loaded, stack_file, settings, facts, graph)
     refuse_model(known)
     prepared = Prepared(
@@ -598,7 +596,7 @@ def gate_files(
     return {
         field: file
         for field, file in found.items()
-        if _is_file(file, root, settings.allowed)
+        if _is_file(file, root, settings.allowed(stack_file))
     }
 
 
@@ -621,7 +619,7 @@ def _refuse_beside(stack: Stack, stack_file: Path, settings: Settings) -> None:
     parts = [takewhile(Path.exists, paths.named_parts(folder / it)) for it in models]
     beside = () if program is None else paths.libraries_of(folder / program)
     for file in (*chain(*parts), *beside):
-        if not project_root.may_read(file, root, settings.allowed):
+        if not project_root.may_read(file, root, settings.allowed(stack_file)):
             raise UsageError(
                 f"`{file}` is outside the project of the stack",
                 hint=project_root.how_to_allow(file),

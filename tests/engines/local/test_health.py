@@ -87,7 +87,10 @@ def test_the_death_of_a_server_is_told_with_its_cause(start: Start) -> None:
         "    loading\n"
         "    error: invalid argument: --no-mmap"
     )
-    assert caught.value.hint == "`deployer flags TAG` lists the options of a build"
+    assert (
+        caught.value.hint
+        == "`deployer explain flag --at TAG` lists the options of a build"
+    )
 
 
 def test_only_the_end_of_a_long_log_is_shown(start: Start) -> None:

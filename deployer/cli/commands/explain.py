@@ -1,4 +1,4 @@
-"""flags: what a build of llama.cpp knows of options, and what two builds differ in."""
+"""explain: known issues, options, gates, models and patches, one word for each."""
 
 import re
 from collections.abc import Iterator
@@ -8,37 +8,71 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import click
 
-from deployer.cli.options import (
-    json_option,
-    stack_argument,
-)
+from deployer.cli.options import json_option, known_tags, suggest
 from deployer.cli.output import json_head, json_line, wrapped
-from deployer.diagnostics import diagnostic_lines
-from deployer.engines.place import costs_of
 from deployer.errors import UsageError
-from deployer.llama.catalogue import Catalogue, Life, Option, catalogue, life_of
+from deployer.gates import GATES
+from deployer.llama.catalogue import (
+    Catalogue,
+    Life,
+    Option,
+    catalogue,
+    every_name,
+    known_builds,
+    life_of,
+)
 from deployer.llama.explain import Explanation, FlagDiff, Known, diff, explain
-from deployer.llama.known.traps import NEWEST, Trap, markdown, themes, traps
+from deployer.llama.known.traps import NEWEST, Trap, themes, traps
 from deployer.planning.progress import unwatched
-from deployer.show.text import plan_text
+from deployer.show.text import printable
 from deployer.spelling import did_you_mean, nearest, one_of, shown
-from deployer.stack.fields.values import JsonValue
-from deployer.usecases.context.settings import Options, settings_of
-from deployer.usecases.plan import plan
-from deployer.usecases.upgrade import Upgrade, Wanted, upgrade, write
+from deployer.stack.fields.values import JsonValue, show_bytes
+from deployer.usecases.context.settings import patches_folder, settings_of
 
 if TYPE_CHECKING:
+    from deployer.gguf.facts import Model, Projector
+    from deployer.llama.build.trees import Source
+    from deployer.llama.patches import PatchVerdict
+    from deployer.stack.fields.reference import Entry
     from deployer.usecases.artefacts import Described
+    from deployer.usecases.reading.inspect_model import Looked
 
 _BUILD = re.compile(r"b?([0-9]{1,6})")
 _WIDTH = 42
 """Columns for names and value; longer ones push the rest of their line."""
 
 
-@click.command("flags")
-@click.argument("tag", required=False)
-@click.argument("name", required=False)
-@click.option("--diff", "compare", is_flag=True, help="Compare two builds: OLD NEW.")
+@click.group("explain", short_help="Explain a known issue, option, gate or model.")
+def explain_command() -> None:
+    """Explain a known issue, an option, a gate, a model file or a patch.
+
+    Without a NAME each lists what there is.
+
+    \b
+    Example:
+      deployer explain trap context-checkpoints
+      deployer explain flag no-mmap
+      deployer explain gate stream
+    """
+
+
+def _bare_names() -> list[str]:
+    """Every option without dashes: a shell takes a word with them for one of ours."""
+    return sorted({name.lstrip("-") for name in every_name()})
+
+
+@explain_command.command("flag", short_help="Explain an option of llama-server.")
+@click.argument("name", required=False, shell_complete=suggest(_bare_names))
+@click.option(
+    "--at",
+    "tag",
+    metavar="TAG",
+    shell_complete=known_tags,
+    help="The build; else the newest known.",
+)
+@click.option(
+    "--diff", "builds", nargs=2, metavar="OLD NEW", help="Compare two builds."
+)
 @click.option(
     "--from",
     "origin",
@@ -46,35 +80,34 @@ _WIDTH = 42
     help="Read a tree, start a binary with --help, or fetch the source of a tag.",
 )
 @json_option
-def flags_command(
-    tag: str | None,
+def explain_flag(
     name: str | None,
+    tag: str | None,
     *,
-    compare: bool,
+    builds: tuple[str, str] | None,
     origin: str | None,
     as_json: bool,
 ) -> None:
-    """List the options of llama-server at a build, or explain one.
+    """Explain an option of llama-server at a build, or list all of them.
 
-    TAG is a build of llama.cpp (`b10434`), NAME an option, with or without dashes.
-    Nothing is fetched or started without `--from`: the catalogue is shipped with
-    deployer.
+    NAME is an option, with or without dashes.  Nothing is fetched or started without
+    `--from`: the catalogue is shipped with deployer.
 
     \b
     Example:
-      deployer flags b10434
-      deployer flags b10878 no-mmap
-      deployer flags --diff b9763 b11434
-      deployer flags --from ../llama.cpp moe-cache-mib
+      deployer explain flag no-mmap --at b10878
+      deployer explain flag --at b10434
+      deployer explain flag --diff b9763 b11434
+      deployer explain flag moe-cache-mib --from ../llama.cpp
     """
+    if sum(it is not None for it in (tag, builds, origin)) > 1:
+        raise UsageError("give one of `--at`, `--diff` and `--from`")
+    if builds is not None and name is not None:
+        raise UsageError("`--diff` compares all options, and takes no NAME")
     if origin is not None:
-        if compare or name is not None:
-            raise UsageError("`--from` takes no TAG and no `--diff`, only NAME")
-        lines = _of_origin(origin, tag, as_json=as_json)
-    elif tag is None:
-        raise UsageError("no build is given", hint="write `deployer flags b11434`")
+        lines = _of_origin(origin, name, as_json=as_json)
     else:
-        lines = _of_table(tag, name, compare=compare, as_json=as_json)
+        lines = _of_table(tag, name, builds, as_json=as_json)
     if as_json:
         json_head()
     for line in lines:
@@ -87,17 +120,14 @@ def flags_command(
 _Lines: TypeAlias = Iterator[str] | Iterator[dict[str, JsonValue]]
 
 
-def _of_table(tag: str, name: str | None, *, compare: bool, as_json: bool) -> _Lines:
+def _of_table(
+    tag: str | None, name: str | None, builds: tuple[str, str] | None, *, as_json: bool
+) -> _Lines:
     """The shipped table: a build, an option, or two builds."""
-    build = _build(tag)
-    if compare:
-        if name is None:
-            raise UsageError(
-                "`--diff` compares two builds, got one",
-                hint="write `deployer flags --diff b9763 b11434`",
-            )
-        found = diff(build, _build(name))
+    if builds is not None:
+        found = diff(*map(_build, builds))
         return iter([_diff_json(found)]) if as_json else _diff_lines(found)
+    build = known_builds()[-1] if tag is None else _build(tag)
     if name is not None:
         explained = explain(build, name)
         field = _field_of(explained)
@@ -176,8 +206,8 @@ def _build(tag: str) -> int:
         return int(found[1])
     raise UsageError(
         f"`{tag[:60]}` is not the number of a build",
-        hint=f"write it as `b10434`, or `deployer flags --from {tag[:60]}` to read its"
-        " source",
+        hint=f"write it as `b10434`, or `deployer explain flag --from {tag[:60]}` to"
+        " read its source",
     )
 
 
@@ -380,32 +410,28 @@ def _diff_json(found: FlagDiff) -> dict[str, JsonValue]:
 _SIGNS = {"error": "✖", "warning": "▲", "note": "·"}
 
 
-@click.command("traps", short_help="List the known issues, or explain one.")
-@click.argument("trap", required=False, metavar="[ID]")
-@click.option("--markdown", "as_page", is_flag=True, help="Print them as Markdown.")
+@explain_command.command("trap", short_help="Explain a known issue of llama.cpp.")
+@click.argument("trap", required=False, metavar="[ID]", shell_complete=suggest(traps))
 @json_option
-def traps_command(trap: str | None, *, as_page: bool, as_json: bool) -> None:
-    """List the known issues of llama.cpp, or explain one.
+def explain_trap(trap: str | None, *, as_json: bool) -> None:
+    """Explain a known issue of llama.cpp, or list them.
 
     `validate` and `plan` show those that a stack is in.
 
     \b
     Example:
-      deployer traps
-      deployer traps context-checkpoints
+      deployer explain trap
+      deployer explain trap context-checkpoints
     """
     known = traps()
     if trap is not None and trap not in known:
         raise UsageError(
-            f"there is no trap `{shown(trap)}`",
-            hint=did_you_mean(trap, known) or "`deployer traps` lists them",
+            f"there is no known issue `{shown(trap)}`",
+            hint=did_you_mean(trap, known) or "`deployer explain trap` lists them",
         )
-    wanted = [known[trap]] if trap is not None else [*known.values()]
-    if as_page:
-        click.echo(markdown(), nl=False)
-    elif as_json:
+    if as_json:
         json_head()
-        for one in wanted:
+        for one in [known[trap]] if trap is not None else known.values():
             json_line(_data(one))
     elif trap is not None:
         _explain(known[trap])
@@ -419,7 +445,7 @@ def _list_traps() -> None:
         for trap in group:
             sign = _SIGNS[trap.severity.value]
             click.echo(f"  {sign} {trap.id:<26}  {trap.builds}")
-    click.echo("✖ refused  ▲ warning  · note   `deployer traps ID` explains one")
+    click.echo("✖ refused  ▲ warning  · note   `deployer explain trap ID` explains one")
 
 
 def _explain(trap: Trap) -> None:
@@ -449,92 +475,255 @@ def _data(trap: Trap) -> dict[str, JsonValue]:
     }
 
 
-@click.command("upgrade", short_help="Show what another build means for a stack.")
-@stack_argument
-@click.option("--to", required=True, metavar="TAG", help="The build, or `latest`.")
-@click.option("--write", "writes", is_flag=True, help="Change the files, then plan.")
-@click.option(
-    "--tree", is_flag=True, help="Fetch the source of the build to check patches."
-)
+@explain_command.command("gate", short_help="Explain a gate and its options.")
+@click.argument("gate", required=False, metavar="[NAME]", shell_complete=suggest(GATES))
 @json_option
-def upgrade_command(
-    stack: Path, to: str, *, writes: bool, tree: bool, as_json: bool
-) -> None:
-    """Show what another build means for a stack: patches, options, API, known issues.
-
-    Nothing is changed without `--write`, which edits the files in place and keeps
-    their comments.  `--to latest` asks the repository of the stack; everything else
-    works offline.  An older build works as well.
+def explain_gate(gate: str | None, *, as_json: bool) -> None:
+    """Explain a gate and its options, or list the gates.
 
     \b
     Example:
-      deployer upgrade stacks/prod.yaml --to b11434
-      deployer upgrade stacks/prod.yaml --to b11434 --write
+      deployer explain gate
+      deployer explain gate stream
     """
-    settings = settings_of()
-    found = upgrade(stack, settings, Wanted(to, with_tree=tree), unwatched)
-    if writes:
-        write(found)
+    from deployer.stack.fields.reference import entries  # noqa: PLC0415 - imports the model
+
+    if gate is not None and gate not in GATES:
+        raise UsageError(
+            f"there is no gate `{shown(gate)}`",
+            hint=did_you_mean(gate, GATES) or "`deployer explain gate` lists them",
+        )
+    every = [it for it in entries() if it.path.startswith("gates.")]
     if as_json:
         json_head()
-        json_line(_data_of_upgrade(found, written=writes))
-        return
-    for line in _lines(found):
-        click.echo(line)
-    if not found.certain:
-        click.echo("not known to be clean: `?` marks what could not be judged")
-    if not found.files:
-        click.echo("nothing to change in the files")
-    elif not writes:
-        click.echo("nothing is written: `--write` changes the files as shown")
-    if writes:
-        for file in found.files:
-            click.echo(f"wrote {file.path}")
-        click.echo("")
-        planned = plan(stack, settings, Options())
-        costs = costs_of(planned.plan)
-        click.echo(plan_text(planned.plan, planned.places, costs=costs), nl=False)
-        for line in diagnostic_lines(planned.prepared.notices):
-            click.echo(line)
+    for name in (gate,) if gate is not None else GATES:
+        head = next(it for it in every if it.path == f"gates.{name}")
+        below = f"{head.path}{head.listed}."
+        options = [it for it in every if it.path.startswith(below)]
+        if as_json:
+            json_line(_gate_data(name, head, options))
+        elif gate is None:
+            for line in wrapped(f"  {name:<16} ", head.said):
+                click.echo(line)
+        else:
+            for line in chain(wrapped("", f"{name}: {head.said}"), *map(_row, options)):
+                click.echo(line)
 
 
-_MOST_LINES = 40
-"""Lines of one topic; hundreds of pull requests lie between two builds."""
+def _row(option: "Entry") -> Iterator[str]:
+    """One option of a gate, with its default."""
+    unset = "required" if option.info.is_required() else f"unset: {option.unset}"
+    text = option.said.rstrip(".")
+    yield from wrapped(f"  {option.name:<16} ", f"{text} ({unset.replace('`', '')})")
 
 
-def _lines(found: Upgrade) -> Iterator[str]:
-    yield f"{found.stack}: {found.old} → {found.new}"
-    topics = dict.fromkeys(line.topic for line in found.lines)
-    for topic in topics:
-        yield ""
-        yield topic
-        mine = [line for line in found.lines if line.topic == topic]
-        for line in mine[:_MOST_LINES]:
-            yield from wrapped(f"  {line.sign} ", line.text)
-            if line.hint:
-                yield from wrapped("      ", line.hint)
-        if len(mine) > _MOST_LINES:
-            yield f"    and {len(mine) - _MOST_LINES} more: `--json` has every one"
-    yield ""
-    for file in found.files:
-        yield from file.diff.splitlines()
-        yield ""
-
-
-def _data_of_upgrade(found: Upgrade, *, written: bool) -> dict[str, JsonValue]:
+def _gate_data(
+    name: str, head: "Entry", options: "list[Entry]"
+) -> dict[str, JsonValue]:
     return {
-        "type": "upgrade",
-        "stack": found.stack,
-        "old": found.old,
-        "new": found.new,
-        "lines": [
-            {"topic": n.topic, "sign": n.sign, "text": n.text, "hint": n.hint}
-            for n in found.lines
+        "type": "gate",
+        "name": name,
+        "proves": head.said,
+        "options": [
+            {
+                "name": it.name,
+                "what": it.said,
+                "required": it.info.is_required(),
+                "unset": it.unset or None,
+            }
+            for it in options
         ],
-        "files": [{"path": str(f.path), "diff": f.diff} for f in found.files],
-        "written": written and bool(found.files),
-        "certain": found.certain,
     }
 
 
-"""Folder of what every rendered app comes with."""
+@explain_command.command("model", short_help="Explain a GGUF file by its header.")
+@click.argument("named", metavar="FILE|URL|REPO[:QUANT]|STACK")
+@click.option(
+    "--sizes", is_flag=True, help="Read only up to the tokenizer: 4 KiB, one request."
+)
+@json_option
+def explain_model(named: str, *, sizes: bool, as_json: bool) -> None:
+    """Show what a model or projector is, from the header alone.
+
+    A file of this machine, an address, a repository of the hub, or the weights of a
+    stack.  Of a remote file of any size at most 16 MB are read.
+
+    \b
+    Example:
+      deployer explain model models/gemma.gguf
+      deployer explain model unsloth/gemma-3-270m-it-GGUF:Q4_K_M --json
+    """
+    from deployer.usecases.reading.inspect_model import look  # noqa: PLC0415 - only here
+
+    found = look(named, settings_of(), sizes_only=sizes, say=unwatched)
+    if as_json:
+        json_head()
+        for looked in found:
+            json_line(_looked_json(looked))
+        return
+    for looked in found:
+        for line in _looked_lines(looked):
+            click.echo(printable(line))
+
+
+def _looked_lines(looked: "Looked") -> Iterator[str]:
+    from deployer.gguf.facts import Model  # noqa: PLC0415 - only here
+
+    thing = looked.thing
+    lines = _model_lines(thing) if isinstance(thing, Model) else _projector_lines(thing)
+    yield looked.name
+    for name, value in lines:
+        if value:
+            yield f"  {name:<14}{value}"
+    if looked.headers:
+        read = sum(header.read for header in looked.headers)
+        yield f"  {'read':<14}{show_bytes(read)} of {show_bytes(thing.size)}"
+
+
+def _model_lines(model: "Model") -> Iterator[tuple[str, str]]:
+    from deployer.gguf.memory import windowed_layers  # noqa: PLC0415 - only here
+
+    windows = sum(windowed_layers(model))
+    yield "architecture", model.architecture
+    yield "name", model.name
+    yield "quantisation", model.quant
+    files = f" in {model.files} files" if model.files > 1 else ""
+    yield "size", f"{show_bytes(model.size)}{files}"
+    yield (
+        "parameters",
+        f"{model.parameters / 1e6:,.0f} million" * bool(model.parameters),
+    )
+    yield "context", f"{model.context_length} tokens"
+    yield "layers", f"{model.block_count}, {model.embedding_length} wide"
+    yield "attention", f"{_span(model.heads)} heads, {_span(model.kv_heads)} of keys"
+    if windows:
+        window = f"{windows} layers see {model.sliding_window} tokens"
+        yield "window", f"{window}, {model.block_count - windows} see all"
+    if model.experts:
+        yield "experts", f"{model.experts}, {model.experts_used} used"
+    yield "vocabulary", f"{model.vocabulary} tokens" * bool(model.vocabulary)
+    yield "chat template", _template(model)
+
+
+def _template(model: "Model") -> str:
+    if model.template is None:
+        return "none" if model.whole else "not read"
+    knows = [name for name in ("thinking", "tools") if getattr(model.template, name)]
+    parts = [model.template.digest, " and ".join(knows), model.template.outdated]
+    return ", ".join(part for part in parts if part)
+
+
+def _projector_lines(projector: "Projector") -> Iterator[tuple[str, str]]:
+    yield "projector", ", ".join(projector.kinds)
+    yield "size", show_bytes(projector.size)
+    yield (
+        "makes",
+        f"embeddings {projector.projection} wide" * bool(projector.projection),
+    )
+    picture = f"{projector.image_size} pixels, in patches of {projector.patch_size}"
+    yield "images", picture * bool(projector.image_size)
+
+
+def _span(value: int | tuple[int, ...]) -> str:
+    if isinstance(value, int):
+        return str(value)
+    low, high = min(value, default=0), max(value, default=0)
+    return str(low) if low == high else f"{low} to {high}"
+
+
+def _looked_json(looked: "Looked") -> dict[str, JsonValue]:
+    from deployer.gguf.facts import (  # noqa: PLC0415 - where JSON was asked for
+        Model,
+        as_json,
+    )
+
+    headers: list[JsonValue] = [
+        {
+            "version": header.version,
+            "length": header.length,
+            "read": header.read,
+            "keys": len(header.values),
+            "tensors": len(header.tensors),
+        }
+        for header in looked.headers
+    ]
+    kind = "model" if isinstance(looked.thing, Model) else "mmproj"
+    facts = as_json(looked.thing)
+    return {"type": kind, "name": looked.name, "facts": facts, "headers": headers}
+
+
+_SIGN_OF_OUTCOME = {
+    "apply": "✔",
+    "applied": "✔",
+    "upstream": "-",
+    "not-applicable": "·",
+    "conflict": "✖",
+}
+
+
+@explain_command.command("patch", short_help="Show what patches mean for builds.")
+@click.argument("names", metavar="[NAME]…", nargs=-1)
+@click.option(
+    "--at",
+    "tags",
+    multiple=True,
+    required=True,
+    metavar="TAG",
+    shell_complete=known_tags,
+)
+@click.option(
+    "--source",
+    type=click.Choice(["git", "pypi"]),
+    default="git",
+    show_default=True,
+    help="Source of the trees.",
+)
+@json_option
+def explain_patch(
+    names: tuple[str, ...], tags: tuple[str, ...], source: "Source", *, as_json: bool
+) -> None:
+    """Try patches on the source of every TAG; nothing is changed.
+
+    Without a NAME every patch of the project.  Exit 1 where one conflicts.
+
+    \b
+    Example:
+      deployer explain patch --at b8672 --at b8746
+    """
+    from deployer.cli.progress_display import Show  # noqa: PLC0415 - only here
+    from deployer.usecases.artefacts import patches_over_tags  # noqa: PLC0415 - as above
+
+    folder = patches_folder(Path("stacks/stack.yaml"))
+    with Show("deployer explain patch") as show:
+        found = patches_over_tags(folder, names, tags, source, settings_of(), show)
+    if as_json:
+        json_head()
+    conflicts = 0
+    for tag, verdicts in found.items():
+        for verdict in verdicts:
+            conflicts += verdict.outcome.value == "conflict"
+            _print(tag, verdict, as_json=as_json)
+    if conflicts:
+        raise click.exceptions.Exit(1)
+
+
+def _print(tag: str, verdict: "PatchVerdict", *, as_json: bool) -> None:
+    outcome, patch = verdict.outcome, verdict.patch
+    if as_json:
+        json_line(
+            {
+                "type": "patch",
+                "tag": tag,
+                "patch": patch,
+                "verdict": outcome.value,
+                "evidence": verdict.evidence,
+                "advice": verdict.advice,
+            }
+        )
+        return
+    sign = _SIGN_OF_OUTCOME[outcome.value]
+    click.echo(f"{sign} {tag:<8} {patch:<24} {outcome.value:<15} {verdict.evidence}")
+    if verdict.advice:
+        click.echo(f"  {'':<33} {verdict.advice}")
+    if verdict.conflict is not None:
+        click.echo(verdict.conflict.text)
