@@ -281,11 +281,11 @@ def asker(show: Show, *, yes: bool) -> Confirm:
 @contextmanager
 def evidence(show: Show) -> Iterator[None]:
     """Print what the gates saw where they held a candidate back."""
-    from deployer.gates.harness.report import table  # noqa: PLC0415 - only with gates
-
     try:
         yield
     except GateError:
+        from deployer.gates.harness.report import table  # noqa: PLC0415 - only with gates
+
         failed = [verdict for verdict in show.verdicts if verdict.blocks]
         click.echo(harmless(f"\n{table(failed, width=width())}"))
         raise
