@@ -305,7 +305,9 @@ class Pools:
             container.task_id = cloud.new("ta")  # a restored copy is another container
             self.containers[container.task_id] = container
             container.started = cloud.clock()
-            container.clock_file.write_text(str(cloud.faults.clock_jump))
+            jump = container.clock_file.with_suffix(".new")
+            jump.write_text(str(cloud.faults.clock_jump), encoding="utf-8")
+            jump.replace(container.clock_file)  # it is read all the while
             await self._resume(container, RESTORING)
             if cloud.chance.random() < cloud.faults.restore_failure:
                 return await self._crashed_restore(container)
