@@ -228,7 +228,7 @@ def test_wrong_values_are_named_by_their_path(path: Path) -> None:
         ("where", "model", ["../m.gguf"], "is a list, expected a list, each item a"),
         ("where", "repo", "../..", "is `../..`, expected `owner/name`"),
         ("identity", "model", ["A" * 64], "is a list, expected a list, each item 64"),
-        ("about", "skipped", {"release": 1}, "is a mapping, expected a text for"),
+        ("about", "skipped", {"release": 1}, "is a mapping, expected a string for"),
         ("about", "size", -1, "is `-1`, expected an integer from 0 or null"),
         ("about", "model", [".."], "is a list, expected a list, each item the name"),
     ],

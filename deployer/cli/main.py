@@ -108,7 +108,7 @@ def _shared() -> list[click.Option]:
             is_flag=True,
             expose_value=False,
             callback=_level,
-            help="Print more: every name, every identifier.",
+            help="Print more: every gate of a plan.",
         ),
         click.Option(
             ["--debug"],

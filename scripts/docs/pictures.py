@@ -1,7 +1,8 @@
 """Pictures of a terminal for README and docs: `python -m scripts.docs.pictures`.
 
 A story is played with the real `deployer`, a real llama-server and the small model of
-the tests, each command in a terminal of its own.  DEPLOYER_TEST_LLAMA_SERVER names
+the tests, each command in a terminal of its own; Chromium draws the pages that it
+wrote.  DEPLOYER_TEST_LLAMA_SERVER names
 another llama-server than that of the tests' cache.
 """
 
@@ -19,10 +20,12 @@ from tempfile import TemporaryDirectory
 from typing import Final
 
 from scripts.docs.terminal import Ran, run, svg
+from scripts.picture_of_comment import draw
 from tests.models import tiny
 
 ROOT: Final = Path(__file__).parents[2]
 FOLDER: Final = ROOT / "docs" / "pictures"
+HOME: Final = "~/.local/share/deployer"
 KEY: Final = "local-demo"
 
 STACK: Final = """\
@@ -52,6 +55,8 @@ auth:
   api_key: {env: LLAMA_API_KEY}
 
 local: {port: PORT}
+
+ignore: [{trap: CVE-2026-107183, reason: only this machine has the key}]
 
 gates:
   health: {}
@@ -109,6 +114,10 @@ STORY: Final = (
         "doctor",
         "What is wrong, why, and what to do",
         ("deployer doctor stacks/demo.yaml",),
+        unseen=(
+            "deployer watch stacks/demo.yaml --idle 1s --rounds 6",
+            "deployer report stacks --out report.html",
+        ),
     ),
 )
 
@@ -122,6 +131,11 @@ def main() -> None:
         for scene, ran in played(Path(sys.argv[1]).resolve(), Path(folder)):
             file = FOLDER / f"{scene.name}.svg"
             file.write_text(svg(ran, scene.title), encoding="utf-8")
+        for name, page in _pages(Path(folder)).items():
+            text = page.read_text(encoding="utf-8").replace(f"{folder}/home", HOME)
+            text = re.sub(r"(?<=127\.0\.0\.1:)\d+", "8080", text)
+            text = text.replace(f"{folder}/", "")
+            draw(text, FOLDER / f"{name}.png", (1180, 1000))
 
 
 def played(server: Path, folder: Path) -> Iterator[tuple[Scene, list[Ran]]]:
@@ -138,6 +152,12 @@ def played(server: Path, folder: Path) -> Iterator[tuple[Scene, list[Ran]]]:
             yield scene, [stage.run(command) for command in scene.commands]
     finally:
         stage.run("deployer destroy stacks/demo.yaml --yes")
+
+
+def _pages(folder: Path) -> Mapping[str, Path]:
+    """The pages that the story wrote: of all stacks, and of the gate that failed."""
+    failed = max((folder / "home" / "reports").glob("*/2*/report.html"))
+    return {"report": folder / "report.html", "gate-page": failed}
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +177,7 @@ class _Stage:
             folder=self.folder,
             environment=self._environment(),
             neutral={
-                re.escape(f"{self.folder}/home"): "~/.local/share/deployer",
+                re.escape(f"{self.folder}/home"): HOME,
                 re.escape(f"{self.folder}/"): "",
                 re.escape(f"{self.server.parent}/"): "llama.cpp/build/bin/",
                 rf"\b{self.port}\b": "8080",

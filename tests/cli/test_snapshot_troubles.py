@@ -89,7 +89,7 @@ def test_an_image_whose_bytes_make_no_process(crashed: Frozen) -> None:
 
     out = crashed.start()
     assert "starts cold: " in out
-    assert "the snapshot is taken anew by the next `deployer apply`" in out
+    assert "the snapshot is taken again by the next `deployer apply`" in out
 
 
 def test_a_model_that_was_replaced_by_one_of_the_same_size(

@@ -14,6 +14,7 @@ from deployer.llama.build.trees import (
     pin_tree,
     pulls_named,
 )
+from deployer.planning.facts import flaw_of
 from tests.llama.conftest import Site
 from tests.llama.small_source import (
     FILES,
@@ -39,6 +40,11 @@ def packages(tmp_path: Path, pip_environment: dict[str, str]) -> Surroundings:
         setup = {f"{prefix}/setup.py": b"raise SystemExit('a package was run')\n"}
         members = tree_members(f"{prefix}/{inner}")
         write_tar(folder / f"{prefix}.tar.gz", {**setup, **members})
+    for version, commit in (("0.3.35", "ab" * 20), ("0.3.36", "cd" * 20)):
+        prefix = f"llama_cpp_python-{version}"
+        head = {f"{prefix}/.git/modules/vendor/llama.cpp/HEAD": f"{commit}\n".encode()}
+        members = tree_members(f"{prefix}/vendor/llama.cpp")
+        write_tar(folder / f"{prefix}.tar.gz", {**head, **members})
     for index, version in enumerate(("0.47.0", "0.48.0", "0.49.0", "0.52.0")):
         write_wheel(folder, version, LOG[LOG.index(RELEASED[index]) :])
     environment = {
@@ -165,6 +171,22 @@ def test_a_build_that_no_package_carries_names_the_nearest(
         f"no package on the index carries the source of `{tag}`",
         f"nearest that packages name: {near}; or write `source: git`",
     )
+
+
+def test_a_commit_is_found_by_what_an_archive_says(
+    packages: Surroundings, tmp_path: Path
+) -> None:
+    pin = pin_tree(SourceRequest("pypi", "ababababa"), (), packages)
+    assert pin.where["requirement"] == "llama-cpp-python==0.3.35"
+    assert pin.identity["reported_commit"] == "ab" * 20
+    assert (pin.about["number"], pin.about["commit"]) == (None, "ab" * 20)
+    assert not flaw_of("build", pin)
+    assert names(fetched(pin, tmp_path, packages)) == FILES.keys()
+
+
+def test_a_commit_that_no_archive_has(packages: Surroundings) -> None:
+    what = "none of the last 2 releases of `llama-cpp-python` has commit `1234567`"
+    check_package(packages, "1234567", what, "source: git")
 
 
 def test_a_release_does_not_say_its_build(packages: Surroundings) -> None:

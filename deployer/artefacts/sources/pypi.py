@@ -254,6 +254,15 @@ def requires_of(wheel: Path) -> set[str]:
     return {canonical(found[0]) for found in named if found}
 
 
+def beginning_at(address: str, count: int) -> bytes:
+    """The first bytes of an archive on the index; raises SourceError."""
+    if (parts := urlsplit(address)).scheme == "file":
+        with Path(unquote(parts.path)).open("rb") as stream:
+            return stream.read(count)
+    with ranges_of(address) as ranges:
+        return ranges.fetch(0, count)
+
+
 def metadata_at(address: str, name: str) -> str:
     """The metadata of a wheel on the index, out of parts of it; raises SourceError."""
     with ExitStack() as stack:

@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 import click
 
 from deployer import __version__, version_line
-from deployer.cli.options import json_option, suggest, the_stack, yes_option
+from deployer.cli.options import all_stacks, json_option, suggest, the_stack, yes_option
 from deployer.cli.output import (
     json_head,
     json_line,
@@ -193,13 +194,13 @@ def doctor_command(
 ) -> None:
     """Check a stack, this machine, its server and its log for known issues.
 
-    Each finding has a cause and a fix.  Exits 1 if something is an error.
+    Each finding has a cause and a fix.  Exits 1 if something is an error.  Without
+    PATH the stacks of this folder are checked.
 
     With `--self`, ask the package index for a newer version as pip is configured,
     check that installed dependencies are within their bounds, and that this version
     reads the states and lock files of the stacks at PATH (default: the folder
-    `stacks`).  Exits 1 where something is wrong or unknown; a newer version alone is
-    reported and is no fault.
+    `stacks`).  Exits 1 for what is wrong or unknown; a newer version is no fault.
 
     \b
     Example:
@@ -275,6 +276,9 @@ def _version_data(looked: "Looked") -> dict[str, JsonValue]:
 
 def _asked(path: Path | None, url: str | None, logs: str | None) -> Asked:
     """Return the stacks to look at; a folder stands for the stacks in it."""
+    if path is None and url is None and logs is None:
+        with suppress(UsageError):  # without stacks, the machine alone is looked at
+            return Asked(stack_files(all_stacks()), None, None)
     files = () if path is None else stack_files((path,))
     if path is not None and not files:
         hint = "stack files end in `.yaml`"

@@ -562,7 +562,7 @@ def _start_seconds(record: Record) -> int:
 def _no_files(record: Record) -> EngineError:
     return EngineError(
         f"the files of `{record.address}` are not on Volume `{apps.VOLUME}`",
-        hint="run `deployer apply`, which renders them anew",
+        hint="run `deployer apply`, which renders them again",
     )
 
 

