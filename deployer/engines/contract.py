@@ -22,10 +22,16 @@ class Endpoint:
     """How to reach a server."""
 
     url: str
-    api_key_env: str | None = None
-    """Variable that holds the key; the key itself is never kept."""
+    api_key_envs: tuple[str, ...] = ()
+    """Variables of the keys that it accepts; none for one that asks for none."""
+    """Variables of the keys that it accepts; the keys themselves are never kept."""
     source_address: str | None = None
     """Local address to connect from, where that decides who answers."""
+
+    @property
+    def api_key_env(self) -> str | None:
+        """The variable that clients are told; None where no key is needed."""
+        return next(iter(self.api_key_envs), None)
 
 
 STRANGE: Final = "strange"

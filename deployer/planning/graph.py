@@ -19,6 +19,7 @@ from deployer.stack.fields.values import Effect, Flat, JsonValue, canonical, rol
 from deployer.stack.files import named_by
 
 MMAP = "server.mmap"
+_AUTH = "gates.auth"
 _ENV = "server.env."
 VARIABLES, FILES = "env", "files"
 """Where the spec of a node has variables, and digests of files by their names."""
@@ -69,7 +70,7 @@ def expand(
     if not captured:
         server = _runs(stack, Kind.SERVER, ends, made_from, starts, files)
         return _placed(stack, build, *weights, server)
-    asks: Flat = {} if stack.api_key is None else {ASKS_FOR_KEY: True}
+    asks: Flat = {ASKS_FOR_KEY: True} if stack.api_keys else {}
     files = {**files, **asks}
     snapshot = _runs(stack, Kind.SNAPSHOT, mine, made_from, starts, files)
     served = {it.path: it.value for it in ends if _starts(it, stack)}
@@ -164,6 +165,9 @@ def _used(stack: Stack, *, captured: bool) -> Iterator[Leaf]:
         void = section == Kind.SNAPSHOT and not captured and not is_word(leaf)
         if leaf.marks.only in (None, stack.engine) and not void:
             yield leaf
+    # A key that lets everybody in is seen by this gate alone.
+    if stack.api_keys and (stack.gates is None or stack.gates.auth is None):
+        yield Leaf(_AUTH, {}, marks_at(Stack, _AUTH))
 
 
 @dataclass(frozen=True, slots=True)

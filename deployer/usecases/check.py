@@ -147,12 +147,16 @@ class Judging:
 
 
 def target_of(endpoint: Endpoint, keys: Keys, expects: Flat) -> Target:
-    """Where gates look; raises AuthError when the key is not set."""
-    key = api_key(endpoint.api_key_env, keys)
+    """Where gates look; raises AuthError where a server has keys and none is set."""
+    known = {name: key for name in endpoint.api_key_envs if (key := keys.get(name))}
+    name = next(iter(known), endpoint.api_key_env)
     return Target(
         url=endpoint.url,
-        api_key=key,
-        api_key_name=endpoint.api_key_env or "",
+        api_key=api_key(name, keys),
+        api_key_name=name or "",
+        other_keys={
+            other: known.get(other) for other in endpoint.api_key_envs if other != name
+        },
         source_address=endpoint.source_address,
         expects=expects,
         build=_build_number(expects),
@@ -316,7 +320,7 @@ def check_url(
     tell: Tell,
 ) -> Checked:
     """Run gates against any llama-server."""
-    endpoint = Endpoint(url=url, api_key_env=api_key_env)
+    endpoint = Endpoint(url, () if api_key_env is None else (api_key_env,))
     target = target_of(endpoint, settings.keys(), {})
     requests = requests_of(checking.gates or ("health", "chat", "stream"), {})
     return _checked(requests, target, checking, tell)
@@ -407,7 +411,7 @@ def chat_at(
     url: str, api_key_env: str | None, settings: Settings, chatting: Chatting
 ) -> Opened:
     """A conversation with any llama-server."""
-    endpoint = Endpoint(url=url, api_key_env=api_key_env)
+    endpoint = Endpoint(url, () if api_key_env is None else (api_key_env,))
     conversation = Conversation(
         target_of(endpoint, settings.keys(), {}),
         system=chatting.system,

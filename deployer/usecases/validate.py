@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import deployer
 from deployer.artefacts import lock_file
 from deployer.diagnostics import UNCERTAIN, Diagnostic
 from deployer.engines.place import render
@@ -82,9 +83,11 @@ def by_schema(stack_file: Path, values: JsonValue) -> str:
     """Return the version of the published schema, which accepts the values."""
     from jsonschema import Draft7Validator  # noqa: PLC0415 - slow, and only here
 
-    from deployer.stack.fields.reference import published_schema  # noqa: PLC0415 - imports the model
-
-    schema = json.loads(published_schema())
+    # A wheel carries the published file; a checkout has it beside the package.
+    package = Path(deployer.__file__).parent
+    shipped = package / "stack.schema.json"
+    file = shipped if shipped.exists() else package.parent / "schema" / shipped.name
+    schema = json.loads(file.read_text("utf-8"))
     for refused in Draft7Validator(schema).iter_errors(values):
         raise InternalError(
             f"the published schema ({schema['$id']}) refuses `{refused.json_path}` of"

@@ -43,6 +43,16 @@ def test_every_diagram_stands_in_a_page(name: str) -> None:
     assert any(f"]({name})" in page.read_text("utf-8") for page in DOCS.glob("*.md"))
 
 
+def test_every_explanation_has_one_diagram() -> None:
+    nav = (DOCS.parent / "mkdocs.yml").read_text(encoding="utf-8")
+    pages = re.findall(r"- (?:.*: )?(\S+\.md)", nav.partition("- Explanations:")[2])
+    assert len(pages) > 5
+    drawn = {
+        name: (DOCS / name).read_text("utf-8").count("](diagrams/") for name in pages
+    }
+    assert set(drawn.values()) == {1}, drawn
+
+
 def section(page: str, heading: str) -> str:
     """What stands below a heading, up to the next one."""
     found = re.search(

@@ -103,7 +103,7 @@ def test_a_first_apply_builds_fetches_tries_and_proves() -> None:
         "build": pytest.approx((PACE.prepare + PACE.build / 16) * builder),
         "fetch": pytest.approx(10 * GB / PACE.download * per_second(0, 8, 8)),
         "tryout": pytest.approx(start * rate),
-        "candidate": pytest.approx((start + PACE.gate + 60) * rate),
+        "candidate": pytest.approx((start + 2 * PACE.gate + 60) * rate),
         "production": pytest.approx((start + 300) * rate),
     }
     assert found.apply == pytest.approx(sum(found.parts.values()))

@@ -97,7 +97,7 @@ class LocalEngine:
         for node in nodes:
             if node.kind is Kind.SERVER:
                 server = Server(record_of(node, {}), self._place)
-                server.api_key()
+                server.api_keys()
                 server.refuse_strangers()
                 _refuse_gpu(node.fields.get("gpu"))
 
@@ -200,7 +200,7 @@ class LocalEngine:
         if beside:
             server = server.elsewhere(f"{_COPY}{record.key}")
         candidate = server.is_guarded
-        server.api_key()  # before what runs is ended
+        server.api_keys()  # before what runs is ended
         server.end(say)
         if beside:
             origin = bring_up(server, needs, self._snapshots, say)
@@ -291,7 +291,7 @@ class LocalEngine:
         server = Server(record, self._place)
         shared = candidate and server.is_shared()
         source = reuseport.GATE_SOURCE if shared else None
-        return Endpoint(server.url, server.api_key_env, source)
+        return Endpoint(server.url, server.api_key_envs, source)
 
     def discard(self, record: Record, say: Say) -> None:
         """See `Engine.discard`."""

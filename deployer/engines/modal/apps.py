@@ -196,7 +196,7 @@ class Builder:
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """The API key: the Modal secret, and the variable in it."""
+    """An API key: the Modal secret, and the variable in it."""
 
     name: str
     variable: str
@@ -258,7 +258,8 @@ class Front:
     endpoint: Endpoint
     routing_region: str
     """Region of the proxy in front of `endpoint: server`."""
-    secret: Secret | None
+    secrets: tuple[Secret, ...]
+    """Of the keys that clients may send; none for a server that asks for none."""
     max_inputs: int
     """Requests at a time in one container: as many as there are slots."""
     timeout: int
@@ -329,7 +330,7 @@ class Server:
             # Modal connects to the address of the container, not to the loopback.
             host=EVERYWHERE,
             port=self.front.port,
-            key_file=None if self.front.secret is None else f"{self.home}/api-key",
+            key_file=f"{self.home}/api-key" if self.front.secrets else None,
         )
 
 

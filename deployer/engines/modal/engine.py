@@ -28,7 +28,8 @@ from deployer.engines.modal.lower import (
     outputs_of,
     registry_secret_of,
     scaling_of,
-    secret_of,
+    secrets_in,
+    secrets_of,
 )
 from deployer.engines.modal.render import (
     BUILDER_FILE,
@@ -298,14 +299,11 @@ class Seeing:
                 yield f"`{path}` is gone from Volume `{apps.VOLUME}`"
 
     def _missing_secret(self, record: Record) -> Iterator[str]:
-        match record.outputs:
-            case {"secret": str(name), "api_key_env": str(variable)}:
-                try:
-                    self._account.require_secret(name, variable)
-                except AuthError as error:
-                    yield error.message
-            case _:
-                return
+        for secret in secrets_in(record.outputs):
+            try:
+                self._account.require_secret(secret.name, secret.variable)
+            except AuthError as error:
+                yield error.message
 
 
 def _plural(count: int, word: str) -> str:
@@ -336,8 +334,17 @@ class ModalEngine:
                 account.check()
                 account.refuse_other(workspace)
                 checked.add(account)
-            if (secret := secret_of(node.fields)) is not None:
+            secrets = secrets_of(node.fields)
+            for secret in secrets:
                 account.require_secret(secret.name, secret.variable)
+            names = [it.variable for it in secrets]
+            if names and not any(map(self._place.keys.get, names)):
+                raise AuthError(
+                    f"environment variable `{names[0]}` (API key) is not set: gates"
+                    " ask the server with it",
+                    hint=f"run `export {names[0]}=…`, or write `{names[0]}=…` into"
+                    " `.env` beside the stack",
+                )
             if (hub := hub_secret_of(node.fields)) is not None:
                 account.require_secret(hub, apps.HUB_TOKEN)
             if (registry := registry_secret_of(node.fields)) is not None:
@@ -435,8 +442,8 @@ class ModalEngine:
             stack = record.address.partition("/")[0]
             app = apps.candidate_app(stack) if candidate else apps.server_app(stack)
             url = self._account(record).url(app)
-        key = record.outputs.get("api_key_env")
-        return Endpoint(str(url), None if key is None else str(key))
+        keys = (it.variable for it in secrets_in(record.outputs))
+        return Endpoint(str(url), tuple(keys))
 
     def discard(self, record: Record, say: Say) -> None:
         """See `Engine.discard`."""

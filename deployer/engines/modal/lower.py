@@ -39,7 +39,7 @@ from deployer.planning.graph import IMAGE, VARIABLES
 from deployer.planning.resources import MODEL_ROLE, Graph, Kind, Node
 from deployer.planning.state import WITHOUT
 from deployer.runtime.warmup import Request
-from deployer.stack.fields.values import Flat, JsonValue, seconds
+from deployer.stack.fields.values import DEFAULT_KEY, Flat, JsonValue, keys_of, seconds
 from deployer.stack.files import named_in, nested
 
 BUILD_TIMEOUT: Final = 2 * 3600
@@ -195,7 +195,6 @@ def _texts_of_build(value: JsonValue) -> tuple[str, ...]:
 CANDIDATE_SCALING: Final = apps.Scaling(0, 1, None, CANDIDATE_WINDOW)
 SLOTS: Final = 4
 """Requests that llama-server serves at once where `server.parallel` is unset."""
-DEFAULT_VARIABLE: Final = "LLAMA_API_KEY"
 REQUEST_TIMEOUT: Final = 3600
 """Longest time for one request; llama-server's own `--timeout` is shorter."""
 _START: Final = 180
@@ -414,7 +413,7 @@ def _front(fields: Flat) -> apps.Front:
     return apps.Front(
         endpoint="server" if direct else "web_server",
         routing_region=_routing_region(fields.get("modal.region")),
-        secret=secret_of(fields),
+        secrets=secrets_of(fields),
         max_inputs=_whole(fields.get("scaling.max_concurrent"))
         or _whole(fields.get("server.parallel"))
         or SLOTS,
@@ -450,13 +449,25 @@ def _variables(stated: JsonValue) -> Mapping[str, str]:
             return {}
 
 
-def secret_of(fields: Flat) -> apps.Secret | None:
-    """The secret that holds the API key, from the fields of a server."""
-    name = fields.get("auth.api_key.secret")
-    if name is None:
-        return None
-    variable = fields.get("auth.api_key.env") or DEFAULT_VARIABLE
-    return apps.Secret(str(name), str(variable))
+def secrets_of(fields: Flat) -> tuple[apps.Secret, ...]:
+    """The secrets that hold the API keys, from the fields of a server."""
+    return tuple(
+        apps.Secret(it["secret"], it.get("env", DEFAULT_KEY))
+        for it in keys_of(fields).values()
+        if "secret" in it
+    )
+
+
+def secrets_in(outputs: Flat) -> tuple[apps.Secret, ...]:
+    """The same, as the record of a server that was deployed names them."""
+    match outputs:
+        case {"secret": str(name), "api_key_env": str(variable)}:  # deployer 0.1
+            return (apps.Secret(name, variable),)
+        case {"secrets": {**known}}:
+            found = {str(variable): str(name) for variable, name in known.items()}
+            return tuple(apps.Secret(found[it], it) for it in sorted(found))
+        case _:
+            return ()
 
 
 def _routing_region(region: JsonValue) -> str:

@@ -161,10 +161,9 @@ class Rollout:
                 self._account.scale(app, CANDIDATE_SCALING)
                 plain = needs[Kind.SNAPSHOT].get(PLAIN)
                 outputs |= self._measured(node, starts, plain, again=again)
-        if server.front.secret is None:
-            return outputs
-        secret = server.front.secret
-        return {**outputs, "secret": secret.name, "api_key_env": secret.variable}
+        if secrets := {it.variable: it.name for it in server.front.secrets}:
+            outputs["secrets"] = dict(secrets)
+        return outputs
 
     def promote(self, record: Record, before: Record | None) -> Flat:
         """Deploy the proven files as what clients know; returns where it answers.

@@ -178,9 +178,10 @@ def _token(environment: Mapping[str, str]) -> Diagnostic:
 def _access(stack: "Stack") -> Iterator[Diagnostic]:
     from deployer.stack.checks import without_key  # noqa: PLC0415 - it imports the model
 
-    if stack.api_key is not None and stack.api_key.secret is None:
-        what = "`secret` is missing: on modal the key is kept in a Modal secret"
-        yield Diagnostic("auth.api_key", what, "add `secret: llama-api-key`")
+    for path, key in stack.api_keys.items():
+        if key.secret is None:
+            what = "`secret` is missing: on modal the key is kept in a Modal secret"
+            yield Diagnostic(path, what, "add `secret: llama-api-key`")
     if stack.auth is None:
         what = "every client that knows the URL on Modal can use the server"
         yield without_key("engine", what)

@@ -134,6 +134,10 @@ RUNNING: Mapping[str, tuple[JsonValue, JsonValue]] = {
     "gpu": ("L4", ["L40S", "H100"]),
     "auth.api_key.env": ("LLAMA_API_KEY", "OTHER"),
     "auth.api_key.secret": ("llama-api-key", "two"),
+    "auth.api_keys": (
+        {"team-a": {"env": "TEAM_A_KEY", "secret": "llama-team-a"}},
+        {"team-a": {"env": "TEAM_A_KEY_2", "secret": "llama-team-a"}},
+    ),
     "auth.open": ("behind our VPN", "a demo"),
     "snapshot.enabled": (True, "auto"),
     "snapshot.gpu": (True, False),

@@ -180,6 +180,20 @@ class Only:
     engine: str
 
 
+DEFAULT_KEY: Final = "LLAMA_API_KEY"
+"""Variable of a key in a Modal secret where the stack names none."""
+_ACCESS: Final = re.compile(r"(auth\.api_key(?:s\.[a-z0-9-]+)?)\.(env|secret)")
+
+
+def keys_of(fields: Flat) -> dict[str, dict[str, str]]:
+    """Return where each API key of a server is found, by the path of its field."""
+    found: dict[str, dict[str, str]] = {}
+    for path in sorted(fields):
+        if match := _ACCESS.fullmatch(path):
+            found.setdefault(match[1], {})[match[2]] = str(fields[path])
+    return found
+
+
 def role_of(path: str) -> str:
     """Return the role of the weights that a field of `model` is about (`lora-0`)."""
     match path.split("."):

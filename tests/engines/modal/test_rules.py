@@ -93,14 +93,17 @@ def test_nothing_is_sent_that_differs_from_deploy_to_deploy(name: str) -> None:
 
 def test_the_secret_is_looked_up_with_the_variable_that_is_needed() -> None:
     text = server(PLAIN.replace("secret: llama-api-key", "secret: mine, env: MY_KEY"))
-    assert 'modal.Secret.from_name(\n    "mine",' in text
-    keys = keyword(text, "modal.Secret.from_name", "required_keys")
-    assert keys == ["KEY_VARIABLE"]
-    assert constant(text, "KEY_VARIABLE") == "MY_KEY"
+    assert constant(text, "KEYS") == {"MY_KEY": "mine"}
+
+
+def test_each_of_several_keys_comes_from_its_own_secret() -> None:
+    named = "api_keys: {b: {secret: two, env: B}, a: {secret: one, env: A}}"
+    text = server(PLAIN.replace("api_key: {secret: llama-api-key}", named))
+    assert constant(text, "KEYS") == {"A": "one", "B": "two"}
 
 
 def test_the_variable_has_a_name_where_the_stack_gives_none() -> None:
-    assert constant(server(PLAIN), "KEY_VARIABLE") == "LLAMA_API_KEY"
+    assert constant(server(PLAIN), "KEYS") == {"LLAMA_API_KEY": "llama-api-key"}
 
 
 def test_the_image_builder_is_pinned_before_anything_is_built() -> None:
@@ -250,7 +253,7 @@ def test_variables_of_the_stack_are_given_to_the_server() -> None:
     assert "    variables={\n" in text
     assert '"GGML_X": "1",' in text
     assert '"Y": "it\'s",' in text
-    assert "variables" not in server(PLAIN)
+    assert "    variables=" not in server(PLAIN)
 
 
 def test_a_server_without_a_key_mentions_none() -> None:

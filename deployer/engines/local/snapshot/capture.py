@@ -106,8 +106,8 @@ class Snapshots:
         return flaw_of(
             entry,
             variables=scrubbed(os.environ),
-            api_key=server.known_key(),
-            key_is_known=server.api_key_env is None or server.known_key() is not None,
+            api_keys=server.known_keys(),
+            keys_are_known=len(server.known_keys()) == len(server.api_key_envs),
             program=found.program,
             digests=DigestCache(self.store.digests),
         )
@@ -210,7 +210,7 @@ class Snapshots:
 
     def _warmed(self, node: Node, server: Server, say: Say) -> dict[str, JsonValue]:
         """Make the warm-up requests, and keep the answers a restored one must give."""
-        api_key, door = server.api_key(), server.door()
+        api_keys, door = server.api_keys(), server.door()
         match node.fields.get("snapshot.warmup"):
             case [*requests]:
                 plural = "s" if len(requests) > 1 else ""
@@ -226,7 +226,7 @@ class Snapshots:
                 " restored one could not be proven",
                 hint="write `snapshot: {enabled: false}` to do without",
             ) from error
-        return {"proof": proof, "api_key": sealed(api_key)}
+        return {"proof": proof, "api_key": sealed(api_keys)}
 
     def _frozen(
         self,
