@@ -53,6 +53,12 @@ CASES: Mapping[str, Case] = {
         stacks=True,
         offline=False,
     ),
+    "drafting": Case(
+        "tokens a second with and without a draft",
+        "drafting:drafting",
+        stacks=True,
+        offline=False,
+    ),
     "gates": Case(
         "all gates, one after the other and side by side", "gates:gates", stacks=True
     ),

@@ -141,7 +141,8 @@ NEVER_IN_PURE = {
 
 SPELLED: Mapping[str, set[object]] = {
     # how long a build takes, and the key that an apply will ask for
-    "usecases/prospects.py": {"llama_cpp.cuda", "auth.api_key.env"},
+    "usecases/prospects.py": {"llama_cpp.cuda"},
+    "usecases/reading/prepared.py": {"server.device"},
     # decides what the state forgets
     "usecases/apply.py": {"rollout.keep"},
     # where to tell what does not fit, and what the build does not know
@@ -180,7 +181,6 @@ SPELLED: Mapping[str, set[object]] = {
     },
     # what the local engine makes real by itself
     "engines/local/server.py": {
-        "auth.api_key.env",
         "local.drain",
         "local.host",
         "local.port",
@@ -193,7 +193,6 @@ SPELLED: Mapping[str, set[object]] = {
     "engines/local/snapshot/capture.py": {"snapshot.warmup"},
     # compared with what the server says of itself, and whether a key is asked for
     "gates/checks/server.py": {
-        "auth.api_key.env",
         "llama_cpp.commit",
         "llama_cpp.tag",
         "model.alias",
@@ -220,13 +219,13 @@ SPELLED: Mapping[str, set[object]] = {
     },
     # where a live server is asked
     "engines/local/supervise/find.py": {"local.host", "local.port"},
-    "engines/local/rendering.py": {"auth.api_key.env", "local.host", "local.port"},
+    "engines/local/rendering.py": {"local.host", "local.port"},
     # what a container on Modal is
     "engines/modal/lower.py": {
-        "auth.api_key.env",
-        "auth.api_key.secret",
         "modal.endpoint",
+        "modal.image",
         "modal.region",
+        "modal.registry_secret",
         "model.hub_secret",
         "scaling.buffer_containers",
         "scaling.max_concurrent",

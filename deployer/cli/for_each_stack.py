@@ -14,8 +14,9 @@ from deployer.diagnostics import (
 )
 from deployer.errors import DeployerError, StackError, UsageError, error_of
 from deployer.spelling import harmless, secrets_of, without_secrets
-from deployer.stack.fields.values import JsonValue
+from deployer.stack.fields.values import JsonValue, show_bytes
 from deployer.usecases.context.stack_files import Subject, stack_files
+from deployer.usecases.reading.prepared import EVERY_CARD, Prepared
 
 SHOWN = 10
 """Errors of one step that GitHub shows; it drops the others and does not say so."""
@@ -135,6 +136,31 @@ def print_shared(listening: Mapping[Path, str]) -> None:
             said = f"warning: {names} would listen on {address}, and one of them can"
             click.echo(harmless(said), err=True)
             click.echo("  hint: write another port in all but one", err=True)
+
+
+def refuse_crowded(stacks: Mapping[Path, Prepared]) -> None:
+    """Raise UsageError for a GPU that is too small for the stacks that use it.
+
+    Where that is unknown, as for stacks that spread over several, a note says so.
+    """
+    found = dict.fromkeys(card for it in stacks.values() for card in it.cards)
+    for card in [it for it in found if it != EVERY_CARD] or found:
+        users = {f: it for f, it in stacks.items() if {card, EVERY_CARD} & {*it.cards}}
+        if len(users) < 2:
+            continue
+        names = " and ".join(f"`{file}`" for file in users)
+        fits = [it.fit for it in users.values() if it.cards == (card,) != (EVERY_CARD,)]
+        known = [it for it in fits if it is not None and it.capacity and not it.unsure]
+        need = sum(it.total for it in known)
+        if len(known) < len(users):
+            said = f"note: {names} use {card}; whether all of them fit is unknown"
+            click.echo(harmless(said), err=True)
+        elif need > (has := min(it.capacity for it in known)):
+            raise UsageError(
+                f"{names} use {card}, and need {show_bytes(need)} of its"
+                f" {show_bytes(has)}",
+                hint="name another GPU in `server.device`, or lower `server.ctx_size`",
+            )
 
 
 def error_data(error: DeployerError) -> Mapping[str, JsonValue]:

@@ -22,10 +22,16 @@ class Endpoint:
     """How to reach a server."""
 
     url: str
-    api_key_env: str | None = None
-    """Variable that holds the key; the key itself is never kept."""
+    api_key_envs: tuple[str, ...] = ()
+    """Variables of the keys that it accepts; none for one that asks for none."""
+    """Variables of the keys that it accepts; the keys themselves are never kept."""
     source_address: str | None = None
     """Local address to connect from, where that decides who answers."""
+
+    @property
+    def api_key_env(self) -> str | None:
+        """The variable that clients are told; None where no key is needed."""
+        return next(iter(self.api_key_envs), None)
 
 
 STRANGE: Final = "strange"
@@ -69,11 +75,13 @@ class Engine(Protocol):
     crash: what is already so is fine.
     """
 
-    def preflight(self, nodes: Sequence[Node], live: Collection[Record] = ()) -> None:
+    def preflight(
+        self, nodes: Sequence[Node], live: Collection[Record] = (), workspace: str = ""
+    ) -> None:
         """Raise what can be known to fail before anything is made.
 
         ``live`` is what the state names as serving, which has to be where the new
-        things are going to be.
+        things are going to be: in ``workspace``, where one is named.
         """
         ...
 
@@ -81,7 +89,9 @@ class Engine(Protocol):
         """Make an artefact, or bring a server up beside the live one.
 
         ``needs`` holds the outputs of what the node is made from, by kind.
-        Returns the outputs: flat values that other methods and nodes need.
+        Returns the outputs: flat values that other methods and nodes need.  Where those
+        of a server say that its snapshot is `UNUSED`, it is retired, and staged again
+        without.
         """
         ...
 
@@ -211,6 +221,8 @@ class Rendering:
     """The command line of llama-server."""
     files: Mapping[str, bytes]
     """By name; they belong into one folder."""
+    unpinned: tuple[str, ...] = ()
+    """What no lock file pins yet: its digests here are zeros."""
 
 
 def pin_of(node: Node) -> Pin:

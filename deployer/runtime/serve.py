@@ -61,8 +61,8 @@ class Program:
     port: int
     seconds: float
     """From the start to the end of the warm-up."""
-    key_variable: str | None = None
-    """Environment variable with the key that clients send."""
+    key_variables: Sequence[str] = ()
+    """Environment variables with the keys that clients send."""
     variables: Mapping[str, str] = field(default_factory=dict)
     """Environment variables that the stack gives it."""
     warmup: Sequence[Request] = ()
@@ -90,7 +90,7 @@ class Running:
     answer: str | None = None
     """Its answer to the question; None where it was not asked, or does not say."""
     key: str = ""
-    """Digest of the API key that it was started with."""
+    """Digest of the API keys that it was started with."""
 
 
 @dataclass(frozen=True)
@@ -200,10 +200,11 @@ def ready_of(line: str) -> Ready | None:
 
 
 def digest_of_key(program: Program) -> str:
-    """Return a digest of the API key as the environment has it now."""
-    if program.key_variable is None:
+    """Return a digest of the API keys as the environment has them now."""
+    if not program.key_variables:
         return ""
-    return hashlib.sha256(os.environ[program.key_variable].encode()).hexdigest()
+    keys = "\n".join(os.environ[name] for name in program.key_variables)
+    return hashlib.sha256(keys.encode()).hexdigest()
 
 
 def try_options(program: Program) -> None:
@@ -240,23 +241,22 @@ def place(program: Program) -> None:
                 "run `deployer apply`, which makes what is missing"
             )
     shutil.copytree(program.build, program.home, dirs_exist_ok=True)
-    if program.key_variable is not None:
-        key = os.environ[program.key_variable]
-        if not re.fullmatch(KEY_FORM, key):
+    for name in program.key_variables:
+        if not re.fullmatch(KEY_FORM, os.environ[name]):
             raise ValueError(
-                f"the API key in {program.key_variable} cannot be used: it is empty,"
-                " begins with `#`, or contains a comma, a blank or what is not"
-                " printable ASCII"
+                f"the API key in {name} cannot be used: it is empty, begins with `#`,"
+                " or contains a comma, a blank or what is not printable ASCII"
             )
+    if program.key_variables:
         # A file that only we can read: command lines are seen in logs and by `ps`.
         file = key_file(program)
         file.unlink(missing_ok=True)
         file.touch(mode=0o600)
-        file.write_text(key + "\n")
+        file.write_text("".join(f"{os.environ[it]}\n" for it in program.key_variables))
 
 
 def key_file(program: Program) -> Path:
-    """Return the file that llama-server reads its key from; gone once it has."""
+    """Return the file that llama-server reads its keys from; gone once it has."""
     return program.home / "api-key"
 
 
@@ -342,8 +342,8 @@ def post(
     Raises OSError where no whole answer comes in time.
     """
     headers = {"Content-Type": "application/json"}
-    if program.key_variable is not None:
-        headers["Authorization"] = f"Bearer {os.environ[program.key_variable]}"
+    if program.key_variables:
+        headers["Authorization"] = f"Bearer {os.environ[program.key_variables[0]]}"
     connection = http.client.HTTPConnection("127.0.0.1", program.port, timeout=seconds)
     try:
         connection.request("POST", path, json.dumps(body), headers)

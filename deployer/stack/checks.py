@@ -37,7 +37,7 @@ from deployer.stack.fields.model import (
 )
 from deployer.stack.fields.schema import OTHER_NAMES
 from deployer.stack.fields.server import DRAFTING, Drafting, Server
-from deployer.stack.fields.values import seconds
+from deployer.stack.fields.values import DEFAULT_KEY, seconds
 from deployer.stack.files import FLAGS, long_name
 
 NEW_KEY = (
@@ -46,6 +46,7 @@ NEW_KEY = (
 )
 """The hint where a key cannot be used."""
 
+_KEY_PATH = re.compile(r"auth\.api_key(s\.[a-z0-9-]+)?")
 _CORS = "cors-origins"
 _CORS_SINCE = 10103
 """First build that is known to have the option."""
@@ -68,20 +69,39 @@ _HINT = (
 
 def access_checks(stack: Stack) -> Iterator[Diagnostic]:
     """Every rule about who may use the server that a stack breaks."""
-    key, auth = stack.api_key, stack.auth
-    if auth is not None and key is None and auth.open is None:
-        what = "expected `api_key`, or `open` with a reason"
+    keys, auth = stack.api_keys, stack.auth
+    if auth is not None and not keys and auth.open is None:
+        what = "expected `api_key`, `api_keys`, or `open` with a reason"
         yield Diagnostic("auth", what, "add `api_key: {env: LLAMA_API_KEY}`")
-    if auth is not None and key is not None and auth.open is not None:
-        what = "`open` and `api_key` contradict each other"
+    if auth is not None and keys and auth.open is not None:
+        name = "api_key" if auth.api_key is not None else "api_keys"
+        what = f"`open` and `{name}` contradict each other"
         yield Diagnostic("auth.open", what, "keep one of them")
-    if key is None:
+    yield from _key_checks(stack)
+    if not keys:
         for path, what in _needs_a_key(stack):
             if auth is None:
                 yield without_key(path, what)
             elif auth.open is not None and is_public(stack):
                 hint = "add `auth: {api_key: …}` in place of `open`, or leave it out"
                 yield Diagnostic(path, f"{what} without an API key", hint, needs="auth")
+
+
+def _key_checks(stack: Stack) -> Iterator[Diagnostic]:
+    """Two names for one variable would be one key, and no rotation."""
+    if stack.auth is not None and stack.auth.api_key and stack.auth.api_keys:
+        what = "`api_key` and `api_keys` are two ways to say one thing"
+        yield Diagnostic("auth.api_key", what, "give it a name under `api_keys`")
+    seen: dict[str, str] = {}
+    for path, key in stack.api_keys.items():
+        if not _KEY_PATH.fullmatch(path):
+            what = "the name of a key is of lower-case letters, digits and dashes"
+            yield Diagnostic("auth.api_keys", what, "such as `team-a` or `2026-12`")
+        name = key.env or DEFAULT_KEY
+        if name in seen:
+            what = f"`{name}` is the variable of `{seen[name]}` already"
+            yield Diagnostic(path, what, "name a variable of its own with `env`")
+        seen.setdefault(name, path)
 
 
 def without_key(path: str, what: str) -> Diagnostic:
@@ -102,7 +122,7 @@ def closing_words(stack: Stack, *, build: int | None) -> tuple[str, ...]:
     Nothing where the stack states them, or the build is not known to have them.
     """
     stated = stack.server is not None and _CORS in (stack.server.flags or {})
-    if stack.api_key is not None or stated or build is None or build < _CORS_SINCE:
+    if stack.api_keys or stated or build is None or build < _CORS_SINCE:
         return ()
     return (f"--{_CORS}", _THIS_MACHINE)
 
@@ -119,7 +139,10 @@ def key_problem(key: str) -> str:
     if key.startswith("#"):
         return "it begins with `#`: llama-server would take the line for a comment"
     if "," in key:
-        return "it contains a comma: llama-server reads a list of keys as several"
+        return (
+            "it contains a comma: llama-server reads a list of keys as several; name"
+            " each of them under `auth.api_keys`"
+        )
     if not key.isascii():
         return "it contains characters that are not ASCII"
     return "it contains blanks, line breaks or control characters"
@@ -426,7 +449,7 @@ def _gates(stack: Stack) -> Iterator[Diagnostic]:
     if stack.gates is None:
         return
     yield from _inapplicable(stack, stack.gates)
-    if stack.gates.auth is not None and stack.api_key is None:
+    if stack.gates.auth is not None and not stack.api_keys:
         what = "the gate `auth` needs a key to try"
         yield Diagnostic("gates.auth", what, "add `auth.api_key`", needs="auth")
     if stack.gates.metrics is not None and not (stack.server and stack.server.metrics):

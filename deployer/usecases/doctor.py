@@ -144,7 +144,7 @@ def _open(url: str, unkeyed: Answer, stack: Stack | None) -> Iterator[Diagnostic
     if unkeyed.status != 200:
         return
     what = f"anyone may use {url}: it answers without an API key"
-    if stack is not None and stack.api_key is not None:
+    if stack is not None and stack.api_keys:
         hint = "the stack has a key: `deployer apply`, or something else has the port"
         yield Diagnostic("server", what, hint, Severity.ERROR, "open-server")
     elif stack is not None:
@@ -440,8 +440,7 @@ def _told(problems: Iterable[Diagnostic]) -> Iterator[Diagnostic]:
 def keys(stack: Stack, folder: Path, settings: Settings) -> Iterator[Diagnostic]:
     """The variables that a stack names, and the file that may hold them."""
     file = folder / ".env"
-    name = stack.api_key.env if stack.api_key is not None else None
-    if name is not None:
+    for name in filter(None, (it.env for it in stack.api_keys.values())):
         yield _key(name, file, settings.keys(folder).get(name))
     if file.is_file() and file.stat().st_mode & _PRIVATE:
         yield Fixable(
@@ -568,8 +567,11 @@ def _stack(file: Path, asked: Asked, settings: Settings) -> Iterator[Diagnostic]
         yield from doctor_server(stack, running.pid)
         yield from running.findings
     if (url := asked.url or running.url) is not None:
-        name = (stack.api_key.env if stack.api_key is not None else None) or ""
-        key = settings.keys(folder).get(name) if name else None
+        names = [it.env for it in stack.api_keys.values() if it.env]
+        known = settings.keys(folder)
+        # Every one of them is accepted: the first whose value is here will do.
+        name = next(filter(known.get, names), next(iter(names), ""))
+        key = known.get(name) if name else None
         yield from look_at_server(url, key, name, stack, patient.build)
     if asked.log is None and asked.url is None and running.log:
         yield from read(running.log, running.log_name)

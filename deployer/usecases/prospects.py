@@ -10,7 +10,7 @@ from deployer.engines.registry import ENGINES
 from deployer.errors import DeployerError
 from deployer.planning.plan import Action, Change
 from deployer.planning.resources import Kind, Node
-from deployer.stack.fields.values import show_bytes, show_seconds
+from deployer.stack.fields.values import keys_of, show_bytes, show_seconds
 from deployer.usecases.context.settings import Settings
 
 if TYPE_CHECKING:
@@ -83,13 +83,15 @@ def needed(planned: "Planned", settings: Settings, file: Path) -> Iterator[str]:
     server = planned.plan.change(Kind.SERVER)
     if server is None or server.after is None or not _is_made(server):
         return
-    name = server.after.fields.get("auth.api_key.env")
-    if not isinstance(name, str) or ENGINES[planned.plan.engine].abilities.remote:
+    if ENGINES[planned.plan.engine].abilities.remote:
         return
-    try:
-        key = settings.keys(file.parent.absolute()).get(name)
-    except DeployerError as error:
-        yield f"apply needs environment variable `{name}`: {error.message}"
-        return
-    if not key:
-        yield f"environment variable `{name}` is not set: apply needs it"
+    for reference in keys_of(server.after.fields).values():
+        if (name := reference.get("env")) is None:
+            continue
+        try:
+            key = settings.keys(file.parent.absolute()).get(name)
+        except DeployerError as error:
+            yield f"apply needs environment variable `{name}`: {error.message}"
+            return
+        if not key:
+            yield f"environment variable `{name}` is not set: apply needs it"

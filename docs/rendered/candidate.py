@@ -24,8 +24,10 @@ RUN_KEY = "7e2075d985292232b685da9c99a33330062e350f7eadb4f229d1dbe15600aa21"
 
 STORE = Path("/store")
 PORT = 8080
-# The variable of the Modal secret that holds the key clients send.
-KEY_VARIABLE = "LLAMA_API_KEY"
+# The Modal secret of each key that clients may send, by the variable in it.
+KEYS = {
+    "LLAMA_API_KEY": "llama-api-key",
+}
 # From the start of the container to the end of the warm-up.  It is bounded because
 # Modal starts a container that failed again as long as a request waits for one.
 START_SECONDS = 360
@@ -65,7 +67,7 @@ PROGRAM = Program(
     command=COMMAND,
     port=PORT,
     seconds=START_SECONDS,
-    key_variable=KEY_VARIABLE,
+    key_variables=list(KEYS),
     warmup=[
         Request(prompt="Hello"),
         Request(prompt="What colour?", image="cca5ae88e320259c.png"),
@@ -94,11 +96,11 @@ image = (
 )
 # Read-only: a server cannot change what another one was captured with.
 store = modal.Volume.from_name("deployer-store").with_mount_options(read_only=True)
-# By name and never by value: the key is in no file, no state and no command line.
-secret = modal.Secret.from_name(
-    "llama-api-key",
-    required_keys=[KEY_VARIABLE],
-)
+# By name and never by value: a key is in no file, no state and no command line.
+secrets = [
+    modal.Secret.from_name(name, required_keys=[variable])
+    for variable, name in KEYS.items()
+]
 
 app = modal.App(
     APP,
@@ -118,7 +120,7 @@ app = modal.App(
     cpu=4.0,
     memory=22528,
     volumes={str(STORE): store},
-    secrets=[secret],
+    secrets=secrets,
     min_containers=0,
     max_containers=1,
     scaledown_window=60,

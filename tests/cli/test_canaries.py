@@ -23,6 +23,8 @@ exit 1
 WRITTEN = {
     "auth.api_key": ("api_key: {env: LLAMA_API_KEY}", "api_key: CANARY"),
     "auth.api_key.env": ("{env: LLAMA_API_KEY}", "{env: CANARY}"),
+    "auth.api_keys": ("api_key: {env: LLAMA_API_KEY}", "api_keys: {a: CANARY}"),
+    "auth.api_keys.a": ("api_key: {env: LLAMA_API_KEY}", "api_keys: {CANARY: {}}"),
     "server.flags": ("metrics: true", "metrics: true\n  flags: {api-key: CANARY}"),
     "model.url": ("path: tiny.gguf", "url: https://me:CANARY@127.0.0.1:9/m.gguf"),
     "llama_cpp.repo": (

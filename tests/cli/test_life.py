@@ -100,7 +100,7 @@ def test_status_shows_release_server_and_url(settled: Project) -> None:
     assert "  release  2 since 20" in out
     assert f"  server   ✔ healthy, pid {settled.server()}, " in out
     assert f"  url      {settled.url}\n" in out
-    assert "  gates    2 of 2 passed before promotion\n" in out
+    assert "  gates    3 of 3 passed before promotion\n" in out
 
 
 def test_status_as_json(settled: Project) -> None:
@@ -117,7 +117,7 @@ def test_history_marks_the_live_release(settled: Project) -> None:
 
     assert newest.startswith("●    2  ")
     assert oldest.startswith("     1  ")
-    assert newest.endswith("2/2 gates    apply")
+    assert newest.endswith("3/3 gates    apply")
     assert Path(report.removeprefix("        report  ")).name == "report.html"
 
 
@@ -146,7 +146,11 @@ def test_check_runs_the_gates_of_the_stack(settled: Project) -> None:
     done = settled.run("check", DEMO)
 
     assert (done.code, done.err) == (0, "")
-    assert [line.split()[2] for line in done.out.splitlines()[:2]] == ["health", "chat"]
+    assert [line.split()[2] for line in done.out.splitlines()[:3]] == [
+        "health",
+        "auth",
+        "chat",
+    ]
 
 
 def test_check_of_one_gate_as_json(settled: Project) -> None:

@@ -119,7 +119,7 @@ def test_a_plan_as_json(paper: Project) -> None:
         "weights",
         "server",
     ]
-    assert plan["gates"] == ["health", "chat"]
+    assert plan["gates"] == ["health", "chat", "auth"]
     assert summary == {"type": "summary", "stacks": 1, "exit_code": 0}
 
 
@@ -177,7 +177,7 @@ def test_output_survives_a_terminal_without_these_signs(paper: Project) -> None:
     done = paper.run("plan", DEMO, env={"PYTHONIOENCODING": "iso8859-5"})
 
     assert done.code == 0
-    assert "  ? gates    2 run" in done.out
+    assert "  ? gates    3 run" in done.out
 
 
 def test_a_plan_whose_output_is_closed_ends_well(paper: Project) -> None:

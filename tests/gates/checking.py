@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from deployer.gates.harness.client import Comeback, Process, Target
 from deployer.gates.harness.runner import GateRequest, run_gates
@@ -79,6 +80,7 @@ def check(
     stated: Mapping[str, JsonValue] = STATED,
     key: str | None = KEY,
     key_name: str = "API_KEY",
+    other_keys: Mapping[str, str | None] = MappingProxyType({}),
     process: Process = PROCESS,
     folder: Path | None = DATA,
     bring_back: Callable[[float], Comeback] | None = None,
@@ -90,6 +92,7 @@ def check(
             server.url,
             api_key=key,
             api_key_name=key_name,
+            other_keys=other_keys,
             expects=stated,
             build=10434,
             process=process,

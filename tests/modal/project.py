@@ -199,21 +199,21 @@ class Project:
         found: dict[str, Any] = content["live"].get("tiny/server", {})
         return found
 
-    def ask(self, url: str) -> dict[str, Any]:
+    def ask(self, url: str, key: str = KEY) -> dict[str, Any]:
         """The answer to one chat request."""
-        with self._asked(url, {}) as answer:
+        with self._asked(url, {}, key) as answer:
             found: dict[str, Any] = json.load(answer)
             return found
 
     def streamed(self, url: str) -> list[str]:
         """The events of an answer that is streamed."""
-        with self._asked(url, {"stream": True}) as answer:
+        with self._asked(url, {"stream": True}, KEY) as answer:
             lines = answer.read().decode().splitlines()
         return [line for line in lines if line]
 
-    def _asked(self, url: str, more: Mapping[str, object]) -> Any:
+    def _asked(self, url: str, more: Mapping[str, object], key: str) -> Any:
         body = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
-        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {KEY}"}
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
         request = urllib.request.Request(
             f"{url}/v1/chat/completions",
             data=json.dumps({**body, **more}).encode(),

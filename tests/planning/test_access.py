@@ -84,7 +84,7 @@ def test_pages_of_other_sites_need_a_key(origins: object) -> None:
 
 
 def test_access_says_one_thing() -> None:
-    nothing = "auth: expected `api_key`, or `open` with a reason"
+    nothing = "auth: expected `api_key`, `api_keys`, or `open` with a reason"
     assert broken(auth={}) == [f"{nothing} | add `api_key: {{env: LLAMA_API_KEY}}`"]
     both = {"auth": {**KEY["auth"], **OPEN["auth"]}}
     told = "auth.open: `open` and `api_key` contradict each other | keep one of them"
@@ -134,3 +134,27 @@ def test_a_key_that_a_key_file_cannot_carry_is_known(key: str, problem: str) -> 
 @pytest.mark.parametrize("key", ["k", "sk-1_2.3~4", "a#b", "'q'", '"', "+/=", "-", "!"])
 def test_any_other_key_is_taken(key: str) -> None:
     assert key_problem(key) == ""
+
+
+def test_keys_have_names_and_variables_of_their_own() -> None:
+    def keys(**named: object) -> list[str]:
+        return broken(auth={"api_keys": named})
+
+    assert keys(old={"env": "OLD"}, new={"env": "NEW"}) == []
+    assert keys() == broken(auth={}), "an empty list names no key"
+    told = "`KEY` is the variable of `auth.api_keys.old` already"
+    hint = "name a variable of its own with `env`"
+    assert keys(old={"env": "KEY"}, new={"env": "KEY"}) == [
+        f"auth.api_keys.new: {told} | {hint}"
+    ]
+    told = "`env` is missing: on local the key is taken from the environment"
+    hint = "add `env: LLAMA_API_KEY`"
+    assert keys(old={}) == [f"auth.api_keys.old: {told} | {hint}"]
+    told = "the name of a key is of lower-case letters, digits and dashes"
+    hint = "such as `team-a` or `2026-12`"
+    named = {"The Old": {"env": "OLD"}}
+    assert keys(**named) == [f"auth.api_keys: {told} | {hint}"]
+    both = {"api_key": {"env": "ONE"}, "api_keys": {"two": {"env": "TWO"}}}
+    told = "`api_key` and `api_keys` are two ways to say one thing"
+    hint = "give it a name under `api_keys`"
+    assert broken(auth=both) == [f"auth.api_key: {told} | {hint}"]

@@ -148,7 +148,7 @@ def test_a_cuda_version_is_another_build() -> None:
       llama_cpp.cuda   12.8.1 → 12.9.0
   ± server                                                            redeploy
       because build is replaced
-  ◌ gates    1 runs on the candidate before promotion: health
+  ◌ gates    2 run on the candidate before promotion: health, auth
 Plan: 1 to build, 1 to deploy.
 """,
     )
@@ -165,7 +165,7 @@ def test_cmake_definitions_are_another_build() -> None:
       llama_cpp.cmake   [A=1] → [A=1, B=2]
   ± server                                                            redeploy
       because build is replaced
-  ◌ gates    1 runs on the candidate before promotion: health
+  ◌ gates    2 run on the candidate before promotion: health, auth
 Plan: 1 to build, 1 to deploy.
 """,
     )
@@ -182,7 +182,7 @@ def test_a_patch_is_another_build() -> None:
       llama_cpp.patches   [one] → [one, two]
   ± server                                                            redeploy
       because build is replaced
-  ◌ gates    1 runs on the candidate before promotion: health
+  ◌ gates    2 run on the candidate before promotion: health, auth
 Plan: 1 to build, 1 to deploy.
 """,
     )
@@ -199,7 +199,7 @@ def test_patches_in_another_order_are_another_build() -> None:
       llama_cpp.patches   [one, two] → [two, one]
   ± server                                                            redeploy
       because build is replaced
-  ◌ gates    1 runs on the candidate before promotion: health
+  ◌ gates    2 run on the candidate before promotion: health, auth
 Plan: 1 to build, 1 to deploy.
 """,
     )
@@ -256,7 +256,7 @@ def test_a_quant_is_other_weights() -> None:
       model.quant   Q4_K_M → Q8_0
   ± server                                                            redeploy
       because weights are replaced
-  ◌ gates    1 runs on the candidate before promotion: health
+  ◌ gates    2 run on the candidate before promotion: health, auth
 Plan: 1 to fetch, 1 to deploy.
 """,
     )

@@ -93,7 +93,7 @@ def test_gates_and_scaling_change_together_in_place() -> None:
   ~ server                                                            update in place
       gates.chat   unset → {}
       scaling.min_containers   0 → 2
-  ◌ gates    2 run on what is live: health, chat
+  ◌ gates    3 run on what is live: health, chat, auth
 Plan: 1 to update in place.
 """,
     )

@@ -104,7 +104,7 @@ def test_a_gpu_restarts_the_server() -> None:
         """\
   ± server                                                            redeploy
       gpu   L4 → L40S
-  ◌ gates    1 runs on the candidate before promotion: health
+  ◌ gates    2 run on the candidate before promotion: health, auth
 Plan: 1 to deploy.
 """,
     )
@@ -117,7 +117,7 @@ def test_the_variable_of_the_key_restarts_the_server() -> None:
         """\
   ± server                                                            redeploy
       auth.api_key.env   KEY → LLAMA_KEY
-  ◌ gates    1 runs on the candidate before promotion: health
+  ◌ gates    2 run on the candidate before promotion: health, auth
 Plan: 1 to deploy.
 """,
     )
@@ -130,6 +130,7 @@ def test_auth_that_is_dropped_restarts_the_server() -> None:
         """\
   ± server                                                            redeploy
       auth.api_key.env   KEY → unset
+      gates.auth   {} → unset
   ◌ gates    1 runs on the candidate before promotion: health
 Plan: 1 to deploy.
 """,
@@ -246,7 +247,7 @@ def test_settings_of_modal_restart_the_server() -> None:
   ± server                                                            redeploy
       modal.memory   unset → 16GiB
       modal.region   unset → eu
-  ◌ gates    1 runs on the candidate before promotion: health
+  ◌ gates    2 run on the candidate before promotion: health, auth
 Plan: 1 to deploy.
 """,
     )

@@ -25,7 +25,7 @@ def test_a_new_stack_has_four_resources() -> None:
   + weights  tiny.gguf · 253.0 MB                                     fetch
   + snapshot                                                          snapshot
   + server                                                            deploy
-  ◌ gates    1 runs on the candidate before promotion: health
+  ◌ gates    2 run on the candidate before promotion: health, auth
 Plan: 1 to build, 1 to fetch, 1 to snapshot, 1 to deploy.
 """,
         abilities=KEEPS,
@@ -52,7 +52,7 @@ def test_ctx_size_needs_a_new_snapshot_and_the_server_with_it() -> None:
       server.ctx_size   4096 → 8192
   ± server                                                            redeploy
       because snapshot is replaced
-  ◌ gates    1 runs on the candidate before promotion: health
+  ◌ gates    2 run on the candidate before promotion: health, auth
 Plan: 1 to snapshot, 1 to deploy.
 """,
         abilities=KEEPS,
@@ -71,7 +71,7 @@ def test_another_build_needs_a_new_snapshot() -> None:
   ± server                                                            redeploy
       because build is replaced
       because snapshot is replaced
-  ◌ gates    1 runs on the candidate before promotion: health
+  ◌ gates    2 run on the candidate before promotion: health, auth
 Plan: 1 to build, 1 to snapshot, 1 to deploy.
 """,
         abilities=KEEPS,
@@ -87,7 +87,7 @@ def test_a_gpu_needs_a_new_snapshot() -> None:
       gpu   L4 → L40S
   ± server                                                            redeploy
       because snapshot is replaced
-  ◌ gates    1 runs on the candidate before promotion: health
+  ◌ gates    2 run on the candidate before promotion: health, auth
 Plan: 1 to snapshot, 1 to deploy.
 """,
         abilities=KEEPS,
@@ -101,7 +101,7 @@ def test_auth_restarts_from_the_same_snapshot() -> None:
         """\
   ± server                                                            redeploy
       auth.api_key.env   KEY → OTHER
-  ◌ gates    1 runs on the candidate before promotion: health
+  ◌ gates    2 run on the candidate before promotion: health, auth
 Plan: 1 to deploy.
 """,
         abilities=KEEPS,
@@ -117,7 +117,7 @@ def test_auth_needs_a_new_snapshot_where_a_restart_drops_it() -> None:
       auth.api_key.env   KEY → OTHER
   ± server                                                            redeploy
       because snapshot is replaced
-  ◌ gates    1 runs on the candidate before promotion: health
+  ◌ gates    2 run on the candidate before promotion: health, auth
 Plan: 1 to snapshot, 1 to deploy.
 """,
         abilities=DROPS,
@@ -150,7 +150,7 @@ def test_a_warm_up_request_needs_a_new_snapshot() -> None:
       snapshot.warmup   unset → [{prompt: Hello, max_tokens: 8}]
   ± server                                                            redeploy
       because snapshot is replaced
-  ◌ gates    1 runs on the candidate before promotion: health
+  ◌ gates    2 run on the candidate before promotion: health, auth
 Plan: 1 to snapshot, 1 to deploy.
 """,
         abilities=KEEPS,
@@ -243,7 +243,8 @@ def test_a_key_where_there_was_none_needs_a_new_snapshot() -> None:
   ± server   http://127.0.0.1:8080                                    redeploy
       because snapshot is replaced
       auth.api_key.env   unset → KEY
-  ◌ gates    1 runs on the candidate before promotion: health
+      gates.auth   unset → {}
+  ◌ gates    2 run on the candidate before promotion: health, auth
 Plan: 1 to snapshot, 1 to deploy.
 """,
         abilities=KEEPS,
@@ -311,7 +312,7 @@ def test_turned_on_no_field_is_blamed_that_did_not_change() -> None:
   ± server                                                            redeploy
       because snapshot is new
       snapshot.enabled   unset → true
-  ◌ gates    1 runs on the candidate before promotion: health
+  ◌ gates    2 run on the candidate before promotion: health, auth
 Plan: 1 to snapshot, 1 to deploy.
 """,
         abilities=KEEPS,
@@ -329,7 +330,7 @@ def test_turned_on_with_another_change() -> None:
       because snapshot is new
       server.ctx_size   4096 → 8192
       snapshot.enabled   unset → true
-  ◌ gates    1 runs on the candidate before promotion: health
+  ◌ gates    2 run on the candidate before promotion: health, auth
 Plan: 1 to snapshot, 1 to deploy.
 """,
         abilities=KEEPS,
@@ -346,7 +347,7 @@ def test_turned_off_the_snapshot_goes() -> None:
       snapshot.enabled   true → unset
   - snapshot                                                          remove
       no longer asked for
-  ◌ gates    1 runs on the candidate before promotion: health
+  ◌ gates    2 run on the candidate before promotion: health, auth
 Plan: 1 to deploy, 1 to remove.
 """,
         abilities=KEEPS,
@@ -363,7 +364,7 @@ def test_turned_off_by_its_switch_the_snapshot_goes() -> None:
       snapshot.enabled   true → unset
   - snapshot                                                          remove
       no longer asked for
-  ◌ gates    1 runs on the candidate before promotion: health
+  ◌ gates    2 run on the candidate before promotion: health, auth
 Plan: 1 to deploy, 1 to remove.
 """,
         abilities=DROPS,
@@ -382,7 +383,7 @@ def test_turned_off_with_another_change() -> None:
       snapshot.enabled   true → unset
   - snapshot                                                          remove
       no longer asked for
-  ◌ gates    1 runs on the candidate before promotion: health
+  ◌ gates    2 run on the candidate before promotion: health, auth
 Plan: 1 to deploy, 1 to remove.
 """,
         abilities=DROPS,

@@ -105,7 +105,7 @@ def test_what_changes_in_place_is_named_field_by_field() -> None:
     note = "note demo/build, demo/weights, demo/server"
     assert steps(state, wanted(scaled)) == [update, note]
     gated = scaled + "gates: {chat: {}}\n"
-    validate = "validate demo/server: health, chat"
+    validate = "validate demo/server: health, chat, auth"
     assert steps(state, wanted(gated)) == [update, validate]
 
 
@@ -124,7 +124,8 @@ def test_only_a_server_is_retired_and_then_nothing_is_live() -> None:
     (retire, _) = steps_of(make_plan({}, state))
     assert retire == Retire(state.live[SERVER])
     # A snapshot that is no longer asked for goes without a word to the server's state.
-    assert steps(state, wanted(MODAL)) == ROLLOUT
+    guarded = [step.replace(": health", ": health, auth") for step in ROLLOUT]
+    assert steps(state, wanted(MODAL)) == guarded
 
 
 def test_an_unfinished_promotion_ends_first_or_goes() -> None:

@@ -45,6 +45,7 @@ CHOICES: Mapping[str, tuple[str, tuple[JsonValue, ...]]] = {
 }
 """What a change of a field comes to, and what it may be."""
 
+_KEY = "auth.api_key.env"
 SAME = {"3000ms": "3s"}
 STRENGTH = {"note": Action.NOTE, "validate": Action.VALIDATE, "update": Action.UPDATE}
 
@@ -83,6 +84,8 @@ def compared(before: Content, after: Content) -> dict[str, tuple[Action, set[str
         mine = {path for path in changed if _kind_of(path) == kind}
         found[kind] = (_action(kind in artefacts, mine, changed), mine)
     mine = {path for path in changed if _kind_of(path) == "server"}
+    if (before[_KEY] is None) != (after[_KEY] is None):
+        mine.add("gates.auth")  # a key brings its gate
     replaced = bool(artefacts) or "server" in changed.values()
     found["server"] = (_action(replaced, mine, changed), mine | artefacts)
     return found

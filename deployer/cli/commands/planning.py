@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 import click
 
-from deployer.cli.for_each_stack import annotate_option, each, print_shared, subjects_of
+from deployer.cli.for_each_stack import (
+    annotate_option,
+    each,
+    print_shared,
+    refuse_crowded,
+    subjects_of,
+)
 from deployer.cli.options import (
     engine_option,
     json_option,
@@ -28,6 +34,7 @@ from deployer.stack.fields.values import JsonValue
 from deployer.usecases.context.settings import Options, Settings, settings_of
 from deployer.usecases.context.stack_files import Subject, concurrent_states
 from deployer.usecases.plan import Planned, plan
+from deployer.usecases.reading.prepared import Prepared
 
 if TYPE_CHECKING:
     from deployer.cli.progress_display import Show
@@ -383,20 +390,21 @@ def _tell_each(
     annotate: bool,
 ) -> int:
     """Print every plan; returns how many would change something."""
-    changes, listening = 0, dict[Path, str]()
+    changes, found = 0, dict[Path, Prepared]()
 
     def tell(subject: Subject) -> None:
         nonlocal changes
         apart = subject != subjects[0]
         planned = make(subject)
-        listening[subject.file] = planned.prepared.listens
+        found[subject.file] = planned.prepared
         changes += not planned.plan.is_empty
         print_plan(planned, form, subject.file, steps=steps, apart=apart)
 
     try:
         each(subjects, tell, as_json=form == "json", annotate=annotate)
     finally:
-        print_shared(listening)
+        print_shared({file: it.listens for file, it in found.items()})
+    refuse_crowded(found)
     return changes
 
 

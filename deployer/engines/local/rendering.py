@@ -5,6 +5,7 @@ from deployer.engines.local import reuseport
 from deployer.engines.place import Place
 from deployer.planning.argv import command_line, scales_of
 from deployer.planning.resources import MODEL_ROLE, Graph, Kind, Node
+from deployer.stack.fields.values import keys_of
 
 
 def render_stack(graph: Graph, place: Place) -> Rendering:
@@ -19,7 +20,6 @@ def render_stack(graph: Graph, place: Place) -> Rendering:
         files["mmproj"] = _file(nodes[MODEL_ROLE], "mmproj")
     stated = [str(word) for word in words] if isinstance(words, list) else []
     host = str(server.fields["local.host"])
-    guarded = server.fields.get("auth.api_key.env") is not None
     argv = command_line(
         "llama-server",
         stated,
@@ -30,7 +30,7 @@ def render_stack(graph: Graph, place: Place) -> Rendering:
         host=host,
         port=int(str(server.fields["local.port"])),
         reuse_port=reuseport.supported(host) is None,
-        key_file="api-key" if guarded else None,
+        key_file="api-key" if keys_of(server.fields) else None,
     )
     return Rendering(argv, {})
 

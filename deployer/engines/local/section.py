@@ -41,9 +41,10 @@ def checks(stack: "Stack") -> Iterator[Diagnostic]:
     from deployer.stack.checks import without_key  # noqa: PLC0415 - it imports the model
 
     host = stack.section(Local).host
-    if stack.api_key is not None and stack.api_key.env is None:
-        what = "`env` is missing: on local the key is taken from the environment"
-        yield Diagnostic("auth.api_key", what, "add `env: LLAMA_API_KEY`")
+    for path, key in stack.api_keys.items():
+        if key.env is None:
+            what = "`env` is missing: on local the key is taken from the environment"
+            yield Diagnostic(path, what, "add `env: LLAMA_API_KEY`")
     if stack.auth is None and not is_loopback(host):
         yield without_key("local.host", f"`{host}` lets other machines use the server")
 

@@ -81,7 +81,7 @@ from deployer.planning.graph import VARIABLES
 from deployer.planning.resources import MODEL_ROLE, Kind
 from deployer.planning.state import Record
 from deployer.stack.checks import NEW_KEY, key_problem
-from deployer.stack.fields.values import Flat, http_address, seconds
+from deployer.stack.fields.values import Flat, http_address, keys_of, seconds
 from deployer.system.children import growing
 from deployer.system.files import contained
 
@@ -371,16 +371,16 @@ class Server:
         return self.run_dir / STOPPED
 
     @property
-    def api_key_env(self) -> str | None:
-        """Variable that holds its key."""
-        name = self.record.fields.get("auth.api_key.env")
-        return None if name is None else str(name)
+    def api_key_envs(self) -> tuple[str, ...]:
+        """Variables that hold its keys."""
+        found = keys_of(self.record.fields).values()
+        return tuple(it["env"] for it in found if "env" in it)
 
-    def api_key(self) -> str | None:
-        """Its key, from the environment; raises AuthError where none can be used."""
-        name = self.api_key_env
-        if name is None:
-            return None
+    def api_keys(self) -> tuple[str, ...]:
+        """Its keys, from the environment; raises AuthError for one of no use."""
+        return tuple(map(self._api_key, self.api_key_envs))
+
+    def _api_key(self, name: str) -> str:
         if not (key := self.place.keys.get(name)):
             raise AuthError(
                 f"environment variable `{name}` (API key) is not set",
@@ -394,10 +394,10 @@ class Server:
             )
         return key
 
-    def known_key(self) -> str | None:
-        """Its key as far as the environment holds it."""
-        name = self.api_key_env
-        return None if name is None else self.place.keys.get(name)
+    def known_keys(self) -> tuple[str, ...]:
+        """Its keys as far as the environment holds them."""
+        found = map(self.place.keys.get, self.api_key_envs)
+        return tuple(key for key in found if key)
 
     def door(self) -> Door:
         """Where it is asked so that it answers, and not the one it shares with.
@@ -407,7 +407,8 @@ class Server:
         host, source = reuseport.reachable(self.host), ""
         if self.is_shared():
             source = reuseport.GATE_SOURCE
-        return Door(host, self.port, self.known_key(), source)
+        key = next(iter(self.known_keys()), None)
+        return Door(host, self.port, key, source)
 
     def elsewhere(self, key: str) -> "Server":
         """One more server of the same kind, on a port of its own and this machine."""
@@ -431,9 +432,9 @@ class Server:
         running = self.running()
         if running is not None:
             self._lead_gates(running)
-        key = self.api_key() if running is None else None
+        keys = self.api_keys() if running is None else ()
         limit = seconds(self.record.fields["local.start_timeout"])
-        with lent(self.run_dir / NAME, key):
+        with lent(self.run_dir / NAME, keys):
             if running is None:
                 running = self._spawn(needs, say, keeper)
             wait_healthy(
@@ -707,7 +708,7 @@ class Server:
             host=self.host,
             port=self.port,
             reuse_port=reuseport.supported(self.host) is None,
-            key_file=None if self.api_key_env is None else str(self.run_dir / NAME),
+            key_file=str(self.run_dir / NAME) if self.api_key_envs else None,
         )
         return known_template(argv, Path(program))
 

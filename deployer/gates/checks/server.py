@@ -353,7 +353,7 @@ class Auth(Gate[asked.Auth, tuple[KeyAttempt, ...]]):
     subject, limit = Subject.IDENTITY, 60
 
     async def measure(self, client: Client) -> tuple[KeyAttempt, ...]:
-        """Try no key, wrong keys and the right one; nothing without a key."""
+        """Try no key, wrong keys and the right ones; nothing without a key."""
         key = self.target.api_key
         if key is None:
             return ()
@@ -369,19 +369,21 @@ class Auth(Gate[asked.Auth, tuple[KeyAttempt, ...]]):
             attempts.append(KeyAttempt(f"{what} on {CHAT}", 401, answer))
         answer = await client.get("/props", headers={})
         attempts.append(KeyAttempt("no key on /props", 401, answer))
-        for what, headers in (
-            ("the key as Bearer", {"Authorization": f"Bearer {key}"}),
-            ("the key as X-Api-Key", {"X-Api-Key": key}),
-        ):
-            answer = await client.post("/tokenize", _TEXT, headers=headers)
-            attempts.append(KeyAttempt(f"{what} on /tokenize", 200, answer))
+        for name, one in self.target.keys.items():
+            which = f"the key of `{name}`" if self.target.other_keys else "the key"
+            for form, headers in (
+                ("Bearer", {"Authorization": f"Bearer {one}"}),
+                ("X-Api-Key", {"X-Api-Key": one}),
+            ):
+                answer = await client.post("/tokenize", _TEXT, headers=headers)
+                what = f"{which} as {form} on /tokenize"
+                attempts.append(KeyAttempt(what, 200, answer))
         return tuple(attempts)
 
     def judge(self, measured: tuple[KeyAttempt, ...]) -> Judgement:
         """Require that every attempt ends as it should."""
         if self.target.api_key is None:
-            name = self.target.api_key_name or self.target.text("auth.api_key.env")
-            if name:
+            if name := self.target.api_key_name:
                 return unmeasured(
                     f"environment variable `{name}` is not set; put `{name}=…` into "
                     f"`.env` or the environment"
@@ -400,9 +402,13 @@ class Auth(Gate[asked.Auth, tuple[KeyAttempt, ...]]):
                 return failed(f"{attempt.what} was not refused with 401: {because}")
         if not measured:
             return unmeasured("no attempt was made")
-        return passed(
-            "no key and wrong keys are refused with 401, the right one is let in"
-        )
+        let_in = "the right one is let in"
+        if self.target.other_keys:
+            let_in = f"those of {', '.join(self.target.keys)} are let in"
+        unset = [name for name, key in self.target.other_keys.items() if key is None]
+        if unset:
+            let_in += f"; not set here, and not tried: {', '.join(unset)}"
+        return passed(f"no key and wrong keys are refused with 401, {let_in}")
 
 
 _MAX_TOKENS: Final = 32

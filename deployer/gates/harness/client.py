@@ -78,6 +78,8 @@ class Target:
     api_key: str | None = field(default=None, repr=False)
     api_key_name: str = ""
     """Environment variable of the key, for messages."""
+    other_keys: Mapping[str, str | None] = field(default_factory=dict, repr=False)
+    """Further keys that are accepted, by variable; None where one is not set."""
     source_address: str | None = None
     """Local address that requests come from."""
     expects: Mapping[str, JsonValue] = field(default_factory=dict)
@@ -98,6 +100,14 @@ class Target:
     def __post_init__(self) -> None:
         _check_url(self.url)
         _check_key(self.api_key, self.api_key_name)
+        for name, key in self.other_keys.items():
+            _check_key(key, name)
+
+    @property
+    def keys(self) -> Mapping[str, str]:
+        """Every key that is set, by its variable."""
+        every = {self.api_key_name: self.api_key, **self.other_keys}
+        return {name: key for name, key in every.items() if key is not None}
 
     @property
     def base(self) -> str:
@@ -299,9 +309,8 @@ class Client:
     def hidden(self, text: str) -> str:
         """A text without the keys, also where JSON escaped them."""
         live = self._target.live
-        for key in (self._target.api_key, live.api_key if live else None):
-            if key is not None:
-                text = text.replace(key, "***").replace(json.dumps(key)[1:-1], "***")
+        for key in (*self._target.keys.values(), *(live.keys.values() if live else ())):
+            text = text.replace(key, "***").replace(json.dumps(key)[1:-1], "***")
         return text
 
     async def _exchange(

@@ -184,7 +184,7 @@ def _uncounted(case: Case) -> str:
 
 def _guarded_models(case: Case) -> str:
     alone = str(case.stack.of_engine("host")).startswith(_LOOPBACK)
-    return "auth" if case.stack.api_key is not None and not alone else ""
+    return "auth" if case.stack.api_keys and not alone else ""
 
 
 def _redirects(case: Case) -> str:
@@ -464,7 +464,7 @@ CONCERNS: Final[Mapping[str, Callable[[Case], bool]]] = {
     "default-picture": _default_picture,
     "mlock-alone": lambda case: case.server.mlock is True and case.server.mmap is None,
     "default-verbosity": lambda case: case.server.verbosity is None,
-    "a-key": lambda case: case.stack.api_key is not None,
+    "a-key": lambda case: bool(case.stack.api_keys),
     "reasoning-budget": lambda case: case.server.reasoning_budget is not None,
     "metrics": lambda case: bool(case.server.metrics),
     "ui": lambda case: case.server.ui is True,

@@ -134,6 +134,10 @@ RUNNING: Mapping[str, tuple[JsonValue, JsonValue]] = {
     "gpu": ("L4", ["L40S", "H100"]),
     "auth.api_key.env": ("LLAMA_API_KEY", "OTHER"),
     "auth.api_key.secret": ("llama-api-key", "two"),
+    "auth.api_keys": (
+        {"team-a": {"env": "TEAM_A_KEY", "secret": "llama-team-a"}},
+        {"team-a": {"env": "TEAM_A_KEY_2", "secret": "llama-team-a"}},
+    ),
     "auth.open": ("behind our VPN", "a demo"),
     "snapshot.enabled": (True, "auto"),
     "snapshot.gpu": (True, False),
@@ -174,6 +178,8 @@ RUNNING: Mapping[str, tuple[JsonValue, JsonValue]] = {
     "modal.endpoint": ("web_server", "server"),
     "modal.cpu": (1, 2.5),
     "modal.memory": ("16GiB", 1024),
+    "modal.image": ("ghcr.io/owner/cuda:12.8.1", "ubuntu:24.04"),
+    "modal.registry_secret": ("registry", "ghcr"),
 }
 
 GATES: Mapping[str, tuple[JsonValue, JsonValue]] = {

@@ -69,7 +69,8 @@ def leaves(
     A section in which nothing is set is a leaf with the value ``{}`` where that says
     something (``gates.chat``), and else as absent as an unset field.
     Entries of a mapping are leaves of their own (``server.flags.ctx-checkpoints``),
-    lists are one leaf unless they are marked (``model.lora.0.scale``).
+    lists are one leaf unless they are marked (``model.lora.0.scale``); so are the
+    sections of a mapping that is marked (``auth.api_keys.team-a.env``).
     """
     for name, field in fields_of(type(section)).items():
         value = getattr(section, name)
@@ -83,9 +84,9 @@ def leaves(
                 yield from inner
                 if not inner and value.says_something_when_empty:
                     yield Leaf(path, {}, marks)
-            case tuple() if field.each:
-                for number, item in enumerate(value):
-                    yield from leaves(item, f"{path}.{number}.", marks)
+            case tuple() | Mapping() if field.each:
+                for key in value if isinstance(value, Mapping) else range(len(value)):
+                    yield from leaves(value[key], f"{path}.{key}.", marks)
             case Mapping() if marks.flags == ():
                 for key, entry in value.items():
                     yield Leaf(f"{path}.{key}", plain(entry), marks)
@@ -97,14 +98,15 @@ def marks_at(section: type[Section], path: str) -> Marks:
     """The marks of a field by its dotted path; the strongest effect where unknown."""
     found: Marks | None = None
     inside: type[Section] | None = section
-    for name in path.split("."):
-        if name.isdecimal():  # an item of a list, whose class is known already
-            continue
+    names = iter(path.split("."))
+    for name in names:
         field = fields_of(inside).get(name) if inside is not None else None
         if field is None:
             break
         found = field.under(found)
         inside = field.item if field.each else field.section
+        if field.each:
+            next(names, None)  # its number or its name, whose class is known already
     return found or Marks()
 
 

@@ -215,6 +215,9 @@ class Access(Section):
     api_key: ApiKey | None = None
     """The key clients send as `Authorization: Bearer …`; unset: `open` says why."""
 
+    api_keys: Annotated[dict[str, ApiKey] | None, Mark.EACH] = None
+    """Several keys by names of your own, each accepted; unset: `api_key` alone."""
+
     open: Annotated[Text | None, Effect.NOTE] = None
     """Why every client that reaches the server may use it; unset: a key is needed."""
 
@@ -258,7 +261,7 @@ class Snapshot(Section):
     """Memory snapshots: a warmed server frozen, and restored fast."""
 
     enabled: Annotated[bool | Literal["auto"], Effect.NOTE] = "auto"
-    """`true` needs snapshots, `auto` uses them where they work."""
+    """`true` needs a snapshot, `auto` uses one where a restore is measured faster."""
 
     gpu: bool | None = None
     """Capture GPU memory too; unset: on Modal, where there is a GPU."""
@@ -361,7 +364,7 @@ class Stack(Section):
     """How many containers there are; unset: Modal's own defaults."""
 
     gates: Annotated[Gates | None, Effect.GATE] = None
-    """Gates that a candidate must pass before it is promoted; unset: none."""
+    """Gates that a candidate must pass before it is promoted; unset: `auth` alone."""
 
     rollout: Annotated[Rollout, Effect.NOTE] = Field(default_factory=Rollout)
     """How a new release takes over."""
@@ -373,9 +376,15 @@ class Stack(Section):
     """Known issues and advisories not to report, each with a reason; unset: none."""
 
     @property
-    def api_key(self) -> ApiKey | None:
-        """Where the key of the server is found; None for one that asks for none."""
-        return None if self.auth is None else self.auth.api_key
+    def api_keys(self) -> dict[str, ApiKey]:
+        """Where each key of the server is found, by the path of its field."""
+        if self.auth is None:
+            return {}
+        named = (self.auth.api_keys or {}).items()
+        found = {f"auth.api_keys.{name}": it for name, it in named}
+        if self.auth.api_key is not None:
+            found["auth.api_key"] = self.auth.api_key
+        return found
 
     def section(self, kind: type[_Section]) -> _Section:
         """Return the section that an engine brings; raises StopIteration for none."""

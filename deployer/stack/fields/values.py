@@ -180,6 +180,20 @@ class Only:
     engine: str
 
 
+DEFAULT_KEY: Final = "LLAMA_API_KEY"
+"""Variable of a key in a Modal secret where the stack names none."""
+_ACCESS: Final = re.compile(r"(auth\.api_key(?:s\.[a-z0-9-]+)?)\.(env|secret)")
+
+
+def keys_of(fields: Flat) -> dict[str, dict[str, str]]:
+    """Return where each API key of a server is found, by the path of its field."""
+    found: dict[str, dict[str, str]] = {}
+    for path in sorted(fields):
+        if match := _ACCESS.fullmatch(path):
+            found.setdefault(match[1], {})[match[2]] = str(fields[path])
+    return found
+
+
 def role_of(path: str) -> str:
     """Return the role of the weights that a field of `model` is about (`lora-0`)."""
     match path.split("."):
@@ -297,6 +311,8 @@ TAG: Final = re.compile(
 """A build of llama.cpp, as stacks name it."""
 REPOSITORY: Final = re.compile(r"(?!\.)[A-Za-z0-9_.-]+/(?!\.)[A-Za-z0-9_.-]+")
 """Owner and name on the hub."""
+IMAGE: Final = re.compile(r"[a-z0-9][A-Za-z0-9._:/-]*(@sha256:[0-9a-f]{64})?", re.ASCII)
+"""An image of containers, as a Dockerfile names it."""
 RELEASE_FILE: Final = re.compile(
     r"(?P<build>b[0-9]{1,9})/llama-(?P=build)-bin-[a-z0-9-]+\.tar\.gz"
 )

@@ -28,6 +28,8 @@ from deployer.system.files import read, write
 _ABSENT = "-"
 _LARGE = 256 * 1024
 """Bytes from which on a file is known by its stamp and not by its digest."""
+EVERY_CARD = "every GPU"
+"""Stands for the GPUs of a server that names none: llama-server takes all it finds."""
 DECIDING = (
     *("CUDA_", "GGML_", "GPU_DEVICE_", "HIP_", "HSA_", "LLAMA_ARG_", "ONEAPI_"),
     *("ROCR_", "SYCL_", "VK_"),
@@ -63,6 +65,24 @@ class Prepared:
             if host in node.fields and port in node.fields:
                 return f"{node.fields[host]}:{node.fields[port]}"
         return ""
+
+    @property
+    def cards(self) -> tuple[str, ...]:
+        """GPUs of this machine that its server uses; none for a server of the CPU."""
+        fields = {p: v for node in self.graph.values() for p, v in node.fields.items()}
+        if not self.listens:
+            return ()
+        match (
+            fields.get("server.device"),
+            fields.get("server.env.CUDA_VISIBLE_DEVICES"),
+        ):
+            case [*named], _:
+                return tuple(str(name) for name in named if name != "none")
+            case _, None:
+                return (EVERY_CARD,) if "gpu" in fields else ()
+            case _, visible:
+                numbers = str(visible).split(",")
+                return tuple(f"CUDA{number}" for number in numbers if number)
 
 
 class Cache:

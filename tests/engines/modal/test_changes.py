@@ -17,26 +17,26 @@ another way to write a duration -        -         -            -               
 releases that are kept          -        -         -            note             nothing
 cold starts that capture        -        -         -            note             nothing
 a secret for the hub            -        note      -            -                nothing
-a gate's limit                  -        -         -            re-validate      $0.45
-a new gate                      -        -         -            re-validate      $0.47
+a gate's limit                  -        -         -            re-validate      $0.47
+a new gate                      -        -         -            re-validate      $0.49
 most containers                 -        -         -            update in place  nothing
 containers kept warm            -        -         -            update in place  nothing
 the window of an idle container -        -         -            update in place  nothing
-scaling and a gate              -        -         -            update in place  $0.29
-requests at a time              -        -         re-snapshot  redeploy         $1.26
-the region                      -        -         re-snapshot  redeploy         $1.26
-the kind of endpoint            -        -         re-snapshot  redeploy         $1.26
-memory of a container           -        -         re-snapshot  redeploy         $1.30
-the secret of the key           -        -         re-snapshot  redeploy         $1.26
-an option of llama-server       -        -         re-snapshot  redeploy         $1.26
-the alias                       -        -         re-snapshot  redeploy         $1.26
-a warm-up request               -        -         re-snapshot  redeploy         $1.26
-the GPU, of one architecture    -        -         re-snapshot  redeploy         $0.63
-the GPU, of another             rebuild  -         re-snapshot  redeploy         $2.42
-snapshots turned off            -        -         remove       redeploy         $0.88
-another quant                   -        re-fetch  re-snapshot  redeploy         $1.26
-another build                   rebuild  -         re-snapshot  redeploy         $1.34
-the CUDA toolkit                rebuild  -         re-snapshot  redeploy         $1.34
+scaling and a gate              -        -         -            update in place  $0.31
+requests at a time              -        -         re-snapshot  redeploy         $1.28
+the region                      -        -         re-snapshot  redeploy         $1.28
+the kind of endpoint            -        -         re-snapshot  redeploy         $1.28
+memory of a container           -        -         re-snapshot  redeploy         $1.32
+the secret of the key           -        -         re-snapshot  redeploy         $1.28
+an option of llama-server       -        -         re-snapshot  redeploy         $1.28
+the alias                       -        -         re-snapshot  redeploy         $1.28
+a warm-up request               -        -         re-snapshot  redeploy         $1.28
+the GPU, of one architecture    -        -         re-snapshot  redeploy         $0.64
+the GPU, of another             rebuild  -         re-snapshot  redeploy         $2.46
+snapshots turned off            -        -         remove       redeploy         $0.90
+another quant                   -        re-fetch  re-snapshot  redeploy         $1.28
+another build                   rebuild  -         re-snapshot  redeploy         $1.36
+the CUDA toolkit                rebuild  -         re-snapshot  redeploy         $1.36
 """
 
 

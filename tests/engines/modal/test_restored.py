@@ -63,7 +63,7 @@ def serving(text: str | None) -> Iterator[tuple[Program, Running]]:
         threading.Thread(target=server.serve_forever, args=(0.01,)).start()
         port = server.server_address[1]
         here = Path()
-        program = Program(here, here, here, (), port, 5, KEY, captures=True)
+        program = Program(here, here, here, (), port, 5, (KEY,), captures=True)
         yield (
             program,
             Running(process, "ta-1", greedy(program, 5), digest_of_key(program)),

@@ -93,14 +93,17 @@ def test_nothing_is_sent_that_differs_from_deploy_to_deploy(name: str) -> None:
 
 def test_the_secret_is_looked_up_with_the_variable_that_is_needed() -> None:
     text = server(PLAIN.replace("secret: llama-api-key", "secret: mine, env: MY_KEY"))
-    assert 'modal.Secret.from_name(\n    "mine",' in text
-    keys = keyword(text, "modal.Secret.from_name", "required_keys")
-    assert keys == ["KEY_VARIABLE"]
-    assert constant(text, "KEY_VARIABLE") == "MY_KEY"
+    assert constant(text, "KEYS") == {"MY_KEY": "mine"}
+
+
+def test_each_of_several_keys_comes_from_its_own_secret() -> None:
+    named = "api_keys: {b: {secret: two, env: B}, a: {secret: one, env: A}}"
+    text = server(PLAIN.replace("api_key: {secret: llama-api-key}", named))
+    assert constant(text, "KEYS") == {"A": "one", "B": "two"}
 
 
 def test_the_variable_has_a_name_where_the_stack_gives_none() -> None:
-    assert constant(server(PLAIN), "KEY_VARIABLE") == "LLAMA_API_KEY"
+    assert constant(server(PLAIN), "KEYS") == {"LLAMA_API_KEY": "llama-api-key"}
 
 
 def test_the_image_builder_is_pinned_before_anything_is_built() -> None:
@@ -250,7 +253,7 @@ def test_variables_of_the_stack_are_given_to_the_server() -> None:
     assert "    variables={\n" in text
     assert '"GGML_X": "1",' in text
     assert '"Y": "it\'s",' in text
-    assert "variables" not in server(PLAIN)
+    assert "    variables=" not in server(PLAIN)
 
 
 def test_a_server_without_a_key_mentions_none() -> None:
@@ -315,6 +318,23 @@ def test_images_follow_the_toolkit(cuda: str, image: str) -> None:
     assert constant(files["server.py"], "IMAGE") == image
     devel = image.replace("runtime", "devel")
     assert constant(files["builder.py"], "BUILD_IMAGE") == devel
+
+
+def test_images_are_pinned_by_what_the_lock_file_has() -> None:
+    names = ("nvidia/cuda:12.8.1-devel-ubuntu24.04", "ghcr.io/some/image:1")
+    digests = [f"sha256:{letter * 64}" for letter in "ab"]
+    pinned = [f"{it}@{digest}" for it, digest in zip(names, digests, strict=True)]
+    images = dict(zip(("build", "server"), pinned, strict=True))
+    text = f"{CAPTURED}modal: {{image: '{names[1]}', registry_secret: registry}}\n"
+    files = rendered(text, images)
+    assert constant(files["builder.py"], "BUILD_IMAGE") == names[0]
+    assert constant(files["builder.py"], "BUILD_DIGEST") == digests[0]
+    assert 'from_registry(f"{BUILD_IMAGE}@{BUILD_DIGEST}", add' in files["builder.py"]
+    for name in ("server.py", "candidate.py", "tryout.py"):
+        assert constant(files[name], "IMAGE") == names[1]
+        assert constant(files[name], "DIGEST") == digests[1]
+        assert 'registry = modal.Secret.from_name("registry")' in files[name]
+        assert 'from_registry(f"{IMAGE}@{DIGEST}", secret=registry, ad' in files[name]
 
 
 def test_the_builder_compiles_what_the_local_engine_would() -> None:

@@ -210,6 +210,12 @@ def a_stack_without_a_key_fails_auth() -> None:
 
 
 @broken("auth")
+def a_server_that_takes_the_first_key_alone_fails_auth() -> None:
+    because = "the key of `SECOND` as Bearer on /tokenize: the key was refused"
+    check("auth", Script(), FAIL, because, other_keys={"SECOND": "sk-2"})
+
+
+@broken("auth")
 def a_key_that_is_not_set_is_named() -> None:
     check("auth", Script(), ERROR, "put `API_KEY=…` into `.env`", key=None)
 

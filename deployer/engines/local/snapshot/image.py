@@ -20,7 +20,7 @@ import re
 import secrets
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -60,20 +60,20 @@ def environment_digest(variables: Mapping[str, str]) -> str:
     return digest(dict(kept))
 
 
-def sealed(api_key: str | None) -> JsonValue:
-    """Return what tells later whether a key is the same, and not which one it is."""
-    if api_key is None:
+def sealed(api_keys: Sequence[str]) -> JsonValue:
+    """Return what tells later whether keys are the same, and not which ones."""
+    if not api_keys:
         return None
     salt = secrets.token_hex(_SALT_BYTES)
-    return {"salt": salt, "sha256": _hash(api_key, salt)}
+    return {"salt": salt, "sha256": _hash(api_keys, salt)}
 
 
 def flaw_of(
     entry: Entry,
     *,
     variables: Mapping[str, str],
-    api_key: str | None,
-    key_is_known: bool,
+    api_keys: Sequence[str],
+    keys_are_known: bool,
     program: str,
     digests: DigestCache,
 ) -> str:
@@ -89,7 +89,7 @@ def flaw_of(
     for changed in (
         _other_machine(about.get("machine"), entry, program),
         _other_files(about.get("depends"), digests),
-        _other_key(about.get("api_key"), api_key) if key_is_known else "",
+        _other_keys(about.get("api_key"), api_keys) if keys_are_known else "",
     ):
         if changed:
             return changed
@@ -148,14 +148,12 @@ def _changed(path: Path, stamp: Stamp, sha256: str, digests: DigestCache) -> str
     return f"`{path}`, which it depends on, has changed since it was taken"
 
 
-def _other_key(then: JsonValue, api_key: str | None) -> str:
+def _other_keys(then: JsonValue, api_keys: Sequence[str]) -> str:
     match then:
         case None:
-            same = api_key is None
+            same = not api_keys
         case {"salt": str(salt), "sha256": str(hashed)}:
-            same = api_key is not None and hmac.compare_digest(
-                hashed, _hash(api_key, salt)
-            )
+            same = hmac.compare_digest(hashed, _hash(api_keys, salt))
         case _:
             same = False
     return "" if same else OTHER_KEY
@@ -173,9 +171,10 @@ def _identity(file: Path, digests: DigestCache) -> JsonValue:
     }
 
 
-def _hash(api_key: str, salt: str) -> str:
-    # Nothing slow: the image beside it holds the key itself.
-    return hmac.new(bytes.fromhex(salt), api_key.encode(), hashlib.sha256).hexdigest()
+def _hash(api_keys: Sequence[str], salt: str) -> str:
+    # Nothing slow: the image beside it holds the keys themselves.
+    text = "\n".join(sorted(api_keys)).encode()
+    return hmac.new(bytes.fromhex(salt), text, hashlib.sha256).hexdigest()
 
 
 def _cpu() -> str:

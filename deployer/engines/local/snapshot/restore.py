@@ -133,9 +133,9 @@ def bring_up(
 def end_unproven(server: Server, say: Say) -> None:
     """End a server that an earlier run restored and did not prove; none is fine.
 
-    Raises AuthError before that where its key is not there to start another with.
+    Raises AuthError before that where a key is not there to start another with.
     """
-    server.api_key()
+    server.api_keys()
     running = server.running()
     if running is not None and server.unproven.exists():
         why = "an earlier run restored it and ended before it was proven"

@@ -18,7 +18,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -144,9 +144,9 @@ KEY_FILE: Final = "api-key"
 
 
 @contextmanager
-def lent(file: Path, key: str | None) -> Iterator[None]:
-    """Keep a key in a file while the block runs; without a key there is none."""
-    if key is None:
+def lent(file: Path, keys: Sequence[str]) -> Iterator[None]:
+    """Keep keys in a file, a line each, while the block runs; without any is none."""
+    if not keys:
         yield
         return
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -155,7 +155,7 @@ def lent(file: Path, key: str | None) -> Iterator[None]:
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        os.write(descriptor, f"{key}\n".encode())
+        os.write(descriptor, "".join(f"{key}\n" for key in keys).encode())
         draft.replace(file)
         yield
     finally:
