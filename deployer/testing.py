@@ -25,7 +25,15 @@ from deployer.planning.events import Event, Outcome, Say, Talk, Verdict
 from deployer.planning.facts import Facts, Pin
 from deployer.planning.plan import RunningServer
 from deployer.planning.resources import MODEL_ROLE, Kind, Node, digest
-from deployer.planning.state import Record, State, record_of
+from deployer.planning.state import (
+    MEASURED,
+    UNUSED,
+    Measured,
+    Record,
+    State,
+    is_automatic,
+    record_of,
+)
 from deployer.stack.fields.marks import leaves, marks_at
 from deployer.stack.fields.model import Stack
 from deployer.stack.fields.values import Effect, Flat, JsonValue, role_of
@@ -231,10 +239,13 @@ class FakeEngine:
         fuse: Fuse | None = None,
         fails: Collection[str] = (),
         remakes: bool = False,
+        slow: bool = False,
     ) -> None:
         self.fuse = fuse or Fuse()
         self.remakes = remakes
         """Each promotion makes its server again, so outputs are known only then."""
+        self.slow = slow
+        """Restores take longer than plain starts, so `enabled: auto` does without."""
         self.fails = fails
         """Calls that end in EngineError before they do anything: ``stage server``."""
         self.made: set[tuple[str, str]] = set()
@@ -251,8 +262,11 @@ class FakeEngine:
         """Calls that left the traffic of an address without a server."""
         self.diary: list[str] = []
 
-    def preflight(self, nodes: Sequence[Node], live: Collection[Record] = ()) -> None:
+    def preflight(
+        self, nodes: Sequence[Node], live: Collection[Record] = (), workspace: str = ""
+    ) -> None:
         """Fail before anything is made, where told to."""
+        del workspace
         del live
         if "preflight" in self.fails:
             raise EngineError(f"cannot make {len(nodes)} resources")
@@ -268,7 +282,11 @@ class FakeEngine:
             else:
                 self.made.add(thing)
                 self.rotten.discard(thing)
-            return {"made": f"{node.kind}-{node.key[:8]}"}
+            made: Flat = {"made": f"{node.kind}-{node.key[:8]}"}
+            if not (self.slow and is_automatic(node) and Kind.SNAPSHOT in node.needs):
+                return made
+            measured = Measured(plain=1.0, capture=3.0, restore=2.0)
+            return {**made, MEASURED: measured._asdict(), UNUSED: measured.why_not}
 
         self._know(node.needs, needs)
         return self._do("stage", node, effect, say)
@@ -440,7 +458,7 @@ class FakeEngine:
     def _know(self, keys: Mapping[str, str], needs: Mapping[str, Flat]) -> None:
         """A thing can only be made from what was made before."""
         for kind, key in keys.items():
-            if needs.get(kind) != {"made": f"{kind}-{key[:8]}"}:
+            if needs.get(kind, {}).get("made") != f"{kind}-{key[:8]}":
                 raise ContractError(f"{kind} {key[:8]} is needed and was not handed in")
 
 

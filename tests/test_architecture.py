@@ -223,7 +223,9 @@ SPELLED: Mapping[str, set[object]] = {
     # what a container on Modal is
     "engines/modal/lower.py": {
         "modal.endpoint",
+        "modal.image",
         "modal.region",
+        "modal.registry_secret",
         "model.hub_secret",
         "scaling.buffer_containers",
         "scaling.max_concurrent",

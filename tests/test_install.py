@@ -12,7 +12,9 @@ from deployer import DISTRIBUTION
 from tests.docs.pages import commands
 
 ROOT = Path(__file__).parent.parent
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+WRITTEN = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+PROJECT = WRITTEN["project"]
+WHEEL = WRITTEN["tool"]["hatch"]["build"]["targets"]["wheel"]
 EXTRAS = PROJECT["optional-dependencies"]
 PAGE = (ROOT / "docs" / "install.md").read_text("utf-8")
 RECIPE = (ROOT / "Containerfile").read_text("utf-8")
@@ -108,6 +110,7 @@ def test_images_are_pinned_and_do_not_run_as_root() -> None:
 def test_what_is_copied_is_there_and_not_ignored() -> None:
     """The wheel needs what pyproject names; everything else stays outside."""
     copied = {"pyproject.toml", "README.md", "LICENSE", "deployer", "containers/serve"}
+    copied |= {*WHEEL["force-include"]}
     assert {name for line in instructions("COPY") for name in line.split()} >= copied
     let = (ROOT / ".containerignore").read_text("utf-8").splitlines()
     assert [name for name in copied if f"!{name}" not in let] == []

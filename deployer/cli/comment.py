@@ -14,7 +14,7 @@ from deployer.errors import DeployerError, StackError, error_of
 from deployer.planning.plan import Plan
 from deployer.show.data import plan_data
 from deployer.show.markdown import Entry, comment
-from deployer.show.text import costs_line, drifted, fit_line
+from deployer.show.text import costs_line, drifted, fit_line, starts_line
 from deployer.stack.fields.values import JsonValue
 from deployer.usecases.context.stack_files import Subject
 from deployer.usecases.plan import UNSEEN_STATE, Planned
@@ -98,6 +98,8 @@ def _below(planned: "Planned | SavedPlan") -> Iterator[str]:
         yield f"fits     {fit_line(seen.fit)}"
     if changes and (bill := costs_of(planned.plan)) is not None:
         yield f"costs    {costs_line(bill)}"
+    if starts := starts_line(planned.plan):
+        yield f"starts   {starts}"
     yield from (f"note: {note}" for note in planned.notes)
     yield from () if seen is None else diagnostic_lines(seen.notices)
 

@@ -75,11 +75,13 @@ class Engine(Protocol):
     crash: what is already so is fine.
     """
 
-    def preflight(self, nodes: Sequence[Node], live: Collection[Record] = ()) -> None:
+    def preflight(
+        self, nodes: Sequence[Node], live: Collection[Record] = (), workspace: str = ""
+    ) -> None:
         """Raise what can be known to fail before anything is made.
 
         ``live`` is what the state names as serving, which has to be where the new
-        things are going to be.
+        things are going to be: in ``workspace``, where one is named.
         """
         ...
 
@@ -87,7 +89,9 @@ class Engine(Protocol):
         """Make an artefact, or bring a server up beside the live one.
 
         ``needs`` holds the outputs of what the node is made from, by kind.
-        Returns the outputs: flat values that other methods and nodes need.
+        Returns the outputs: flat values that other methods and nodes need.  Where those
+        of a server say that its snapshot is `UNUSED`, it is retired, and staged again
+        without.
         """
         ...
 
@@ -217,6 +221,8 @@ class Rendering:
     """The command line of llama-server."""
     files: Mapping[str, bytes]
     """By name; they belong into one folder."""
+    unpinned: tuple[str, ...] = ()
+    """What no lock file pins yet: its digests here are zeros."""
 
 
 def pin_of(node: Node) -> Pin:

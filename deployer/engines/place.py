@@ -125,6 +125,12 @@ def machine_inputs(name: str, environment: Mapping[str, str]) -> tuple[str, ...]
     return tuple(load(part)(environment)) if part else ()
 
 
+def images_of(stack: "Stack") -> Mapping[str, str]:
+    """Return the images that the containers of a stack are made from, by role."""
+    part = ENGINES[stack.engine].images
+    return cast("Mapping[str, str]", load(part)(stack)) if part else {}
+
+
 def look_at(name: str, record: "Record", place: Place) -> Look:
     """Look at a live server where that takes one request at most, on this machine."""
     part = ENGINES[name].look

@@ -87,6 +87,8 @@ class EngineInfo(NamedTuple):
     gc: str = ""
     """``(environment, account place | None) -> RemoteStore``; empty for an engine that
     keeps its artefacts in the store of this machine."""
+    images: str = ""
+    """``Stack -> Mapping[str, str]``: images of its containers by role; none: ""."""
     place: str = ""
     """Field of its section that names one of several places of an account."""
     memory: str = ""
@@ -133,6 +135,7 @@ ENGINES: dict[str, EngineInfo] = {
         render="deployer.engines.modal.render:render_stack",
         checks="deployer.engines.modal.section:checks",
         notes="deployer.engines.modal.section:notes",
+        images="deployer.engines.modal.section:images",
         templates={
             "modal": Template(
                 "A model from the hub on Modal, with memory snapshots",

@@ -19,8 +19,9 @@ BUILD_CORES: Final = 16
 """Physical cores that compile."""
 BUILD_MEMORY: Final = 16 * 1024
 """MiB: less than 0.6 GB for each compiler."""
-FETCH_CORES: Final = 2
-FETCH_MEMORY: Final = 4 * 1024
+FETCH_CORES: Final = 8
+"""Physical cores that download: the hub's client uses all of them."""
+FETCH_MEMORY: Final = 8 * 1024
 CANDIDATE_WINDOW: Final = 60
 """Seconds that an idle candidate stays: longer than a gate takes to think."""
 
@@ -82,6 +83,10 @@ class Prices(NamedTuple):
     """Factor for a part of the world (`us`)."""
     narrow_region: float
     """Factor for a place in it (`us-west`)."""
+    storage: float
+    """For a GiB of a Volume and a month, beyond what is free."""
+    storage_free: int
+    """GiB of all Volumes of a workspace that are free."""
     as_of: str
     source: str
 
@@ -121,6 +126,13 @@ class Costs(NamedTuple):
     always: int
     """Containers that never sleep."""
     prices: Prices
+    stored: int = 0
+    """Bytes of weights that lie on the Volume."""
+
+    @property
+    def storage(self) -> float:
+        """Dollars a month for what is stored, where nothing is free any more."""
+        return self.stored / 2**30 * self.prices.storage
 
 
 def costs_of(plan: Plan, prices: Prices, pace: Pace | None = None) -> Costs:
@@ -130,7 +142,7 @@ def costs_of(plan: Plan, prices: Prices, pace: Pace | None = None) -> Costs:
     rate = rate_of(fields, size, prices)
     parts = dict(_parts(plan, fields, size, rate, prices, pace or Pace()))
     always = _whole(fields.get("scaling.min_containers"))
-    return Costs(sum(parts.values()), rate * 3600, parts, always, prices)
+    return Costs(sum(parts.values()), rate * 3600, parts, always, prices, size)
 
 
 def rate_of(fields: Flat, weights: int, prices: Prices) -> float:
@@ -167,7 +179,7 @@ def _parts(
     gates = len(plan.gates) * pace.gate
     window = _window(fields)
     if _is_made(server):
-        captures = plan.change(Kind.SNAPSHOT) is not None
+        captures = Kind.SNAPSHOT in _needs(server)
         start = pace.start + size / pace.read
         first = start + (size / pace.capture if captures else 0)
         yield "tryout", start * rate
@@ -180,6 +192,10 @@ def _parts(
         yield "production", (first + window) * rate
     elif server is not None and _is_validated(server):
         yield "gates", (pace.start + size / pace.read + gates + window) * rate
+
+
+def _needs(server: Change | None) -> Mapping[str, str]:
+    return {} if server is None or server.after is None else server.after.needs
 
 
 def _is_made(change: Change | None) -> bool:

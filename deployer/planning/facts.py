@@ -15,6 +15,7 @@ from deployer.spelling import shown
 from deployer.stack.fields.values import (
     COMMIT,
     DIGEST,
+    IMAGE,
     RELEASE_FILE,
     REPOSITORY,
     REQUIREMENT,
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 HEADER = "gguf"
 """Key of `Pin.about` for the headers of weights: no part of any resource."""
 
+IMAGES = "images"
+"""Key of `Pin.about` for the images of containers by role, each with its digest."""
 DESCRIPTION = "description"
 """Key of `Pin.about` for the digest of what a build states about itself."""
 
@@ -108,6 +111,24 @@ _Form: TypeAlias = tuple[str, Callable[[JsonValue], bool]]
 """The expected form in words, and the test of a value."""
 
 
+def pinned_images(build: Pin) -> Mapping[str, str]:
+    """Return the images that a lock file pins beside a build, by role."""
+    match build.about.get(IMAGES):
+        case dict(found):
+            return {role: str(image) for role, image in found.items()}
+        case _:
+            return {}
+
+
+def is_pinned(image: str) -> bool:
+    """Return whether an image is named by its digest."""
+    return "@" in image
+
+
+def _is_pinned_image(value: JsonValue) -> bool:
+    return isinstance(value, str) and bool(IMAGE.fullmatch(value)) and is_pinned(value)
+
+
 def flaw_of(role: str, pin: Pin) -> str:
     """Return the part of a pin that resolving would not write; empty: none."""
     known = _BUILDS if role == Kind.BUILD else _WEIGHTS
@@ -157,6 +178,35 @@ def sources_of(stack: "Stack", role: str) -> tuple[str, ...]:
     if model.url is not None:
         return ("url",)
     return ("hub",) if model.path is None else ("path",)
+
+
+def unpinned(stack: "Stack", role: str) -> Pin | None:
+    """Return a pin of zeros, to render a stack with; None: of no known form."""
+    source, none = sources_of(stack, role)[0], "0" * 64
+    if source == "source-git":
+        wanted = stack.llama_cpp
+        where: Flat = {"repo": wanted.repo or UPSTREAM, "tag": wanted.tag}
+        return Pin(source, {"commit": none[:40]}, where)
+    if role == Kind.BUILD or source not in ("hub", "url"):
+        return None
+    weights = stack.model.sources[role]
+    if source == "url":
+        name = str(weights.url).partition("?")[0].rpartition("/")[2]
+        return Pin(source, {"model": [none]}, {"url": weights.url}, {"model": [name]})
+    stem = str(weights.repo).rpartition("/")[2].removesuffix("-GGUF")
+    files: list[JsonValue] = [weights.file or f"{stem}-{weights.quant}.gguf"]
+    names: list[JsonValue] = [str(it).rpartition("/")[2] for it in files]
+    where = {"repo": weights.repo, "revision": none[:40], "model": files}
+    pin = Pin(source, {"model": [none]}, where, {"model": names})
+    if not isinstance(projector := getattr(weights, "mmproj", None), str):
+        return pin
+    file = projector if projector.endswith(".gguf") else f"mmproj-{projector}.gguf"
+    return Pin(
+        source,
+        {**pin.identity, "mmproj": none},
+        {**pin.where, "mmproj": file},
+        {**pin.about, "mmproj": file.rpartition("/")[2]},
+    )
 
 
 def _wanted_build(wanted: "LlamaCpp", pin: Pin) -> Iterator[tuple[str, str, bool]]:
@@ -283,6 +333,16 @@ _WHEELS: Final[_Form] = (
     ),
 )
 
+_PINNED_IMAGES: Final[_Form] = (
+    "an image with its digest for each role",
+    lambda value: (
+        isinstance(value, dict)
+        and bool(value)
+        and all(map(WORD.fullmatch, value))
+        and all(_is_pinned_image(it) for it in value.values())
+    ),
+)
+
 _OPTIONAL: Final = frozenset({"patches", "number", "reported_commit", "mmproj"})
 _PATCHED: Final[Mapping[str, _Form]] = {"patches": _list_of(_DIGEST)}
 _MODEL: Final[Mapping[str, _Form]] = {"model": _list_of(_DIGEST), "mmproj": _DIGEST}
@@ -325,6 +385,7 @@ _ABOUT: Final[Mapping[str, _Form]] = {
     "mmproj": _NAME,
     "binary": _NAME,
     DESCRIPTION: _DIGEST,
+    IMAGES: _PINNED_IMAGES,
 }
 
 

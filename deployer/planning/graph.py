@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from deployer.engines.registry import ENGINES, Abilities
 from deployer.planning.argv import SCALE, SCALES, is_word, words_of
-from deployer.planning.facts import HEADER, Facts, Pin
+from deployer.planning.facts import HEADER, Facts, Pin, pinned_images
 from deployer.planning.resources import LOCK, MODEL_ROLE, Graph, Kind, Node, key_of
 from deployer.stack.checks import closing_words, gpu_types
 from deployer.stack.fields.marks import Leaf, fields_of, leaves, marks_at
@@ -23,6 +23,8 @@ _AUTH = "gates.auth"
 _ENV = "server.env."
 VARIABLES, FILES = "env", "files"
 """Where the spec of a node has variables, and digests of files by their names."""
+IMAGE = "image"
+"""Where the spec of what runs has the image of its container, pinned by its digest."""
 PLACE = "environment"
 """Where the spec of a node says in which environment of the engine it is made."""
 ASKS_FOR_KEY = "auth"
@@ -62,8 +64,7 @@ def expand(
     build = _artefact(stack, "build", homes[Kind.BUILD], facts.build, derived)
     weights = tuple(_weights(stack, homes[Kind.WEIGHTS], facts))
     files = _contents(stack, facts, captured=captured)
-    own = _by_name(stack, facts)
-    starts = _Start(tuple(argv), _variables(every), own, abilities)
+    starts = _start_of(stack, facts, tuple(argv), _variables(every), abilities)
     made_from = {node.role: node.key for node in (build, *weights)}
     mine, ends = homes[Kind.SNAPSHOT], homes[Kind.SERVER]
     if not captured:
@@ -178,13 +179,30 @@ class _Start:
     files: Flat
     """Digests of the files that options name, by their names."""
     abilities: Abilities
+    image: str
+    """The image of its container with its digest; empty where none is pinned."""
 
     @property
     def spec(self) -> dict[str, JsonValue]:
         """The part of a node that tells an engine so."""
-        more = {VARIABLES: dict(self.variables), FILES: dict(self.files)}
+        more: Flat = {
+            VARIABLES: dict(self.variables),
+            FILES: dict(self.files),
+            IMAGE: self.image,
+        }
         found = {name: value for name, value in more.items() if value}
         return {"argv": list(self.argv), **found}
+
+
+def _start_of(
+    stack: Stack,
+    facts: Facts,
+    argv: tuple[str, ...],
+    variables: Flat,
+    abilities: Abilities,
+) -> _Start:
+    image = pinned_images(facts.build).get(Kind.SERVER, "")
+    return _Start(argv, variables, _by_name(stack, facts), abilities, image)
 
 
 def _variables(every: tuple[Leaf, ...]) -> Flat:
@@ -305,13 +323,17 @@ def _runs(
         if _restarts(leaf, kind, starts.abilities) and not is_word(leaf)
     }
     content |= files
+    facts: Flat = {}
     if Kind.SNAPSHOT not in needs:
         content["argv"] = list(starts.argv)
+        if starts.image:
+            digest = starts.image.rpartition("@")[2]
+            content[IMAGE], facts = digest, {f"{LOCK}{IMAGE}": digest}
     return Node(
         address=f"{stack.name}/{kind}",
         kind=kind,
         key=key_of(kind, RECIPES[kind], content, needs),
-        fields={**{leaf.path: leaf.value for leaf in mine}, **files},
+        fields={**{leaf.path: leaf.value for leaf in mine}, **files, **facts},
         needs=needs,
         spec=starts.spec,
     )

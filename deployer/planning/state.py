@@ -14,19 +14,21 @@ effect:
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Annotated, Final
+from typing import Annotated, Final, NamedTuple
 
 from deployer.planning.resources import (
     Address,
     EngineName,
+    Graph,
     Key,
     Kind,
     Needs,
     Node,
     StackFile,
     StackName,
+    key_of,
 )
-from deployer.stack.fields.values import KEY, Flat, JsonValue
+from deployer.stack.fields.values import KEY, Flat, JsonValue, show_seconds
 
 VERSION = 3
 """Version of the state's form; a newer one is refused."""
@@ -60,6 +62,85 @@ class Record:
 
 HANDED_OVER: Final = "handed_over"
 """Output of a record whose promotion began: it may have the traffic."""
+
+
+WORKSPACE: Final = "workspace"
+"""Output of a server: the account of the engine that it was deployed to."""
+PLAIN, CAPTURE = "plain", "capture"
+"""Outputs of a snapshot: seconds of a start without one, and of one that takes it."""
+MEASURED: Final = "measured"
+"""Output of a server with a snapshot: seconds by kind of start, as far as measured."""
+UNUSED: Final = "unused"
+"""Output of a snapshot that `enabled: auto` decided against, and of its server: why."""
+FAILED_RESTORES: Final = "failed_restores"
+"""Output of a candidate: how many restores failed while it was staged."""
+WITHOUT: Final = "without"
+"""Where the spec of a server names the snapshot that it was decided against."""
+_ENABLED: Final = "snapshot.enabled"
+_WORTH: Final = 0.8
+"""Share of a plain start that a restore takes at most to be worth a capture: both are
+measured once, and starts differ by more than a few per cent."""
+
+
+class Measured(NamedTuple):
+    """Seconds that starts of one kind take; None: not measured."""
+
+    plain: float | None = None
+    capture: float | None = None
+    """A start that takes a snapshot."""
+    restore: float | None = None
+
+    @property
+    def line(self) -> str:
+        """All three for people."""
+        parts = zip(("plain start", "capture", "restore"), self, strict=True)
+        return " · ".join(
+            f"{name} {'not measured' if took is None else show_seconds(took)}"
+            for name, took in parts
+        )
+
+    @property
+    def why_not(self) -> str:
+        """Why a snapshot is not worth it; empty where a restore is clearly faster."""
+        if self.restore is None or self.plain is None:
+            what = "restore" if self.restore is None else "plain start"
+            return f"no {what} was measured"
+        if self.restore <= _WORTH * self.plain:
+            return ""
+        return (
+            f"a restore takes {show_seconds(self.restore)}, a plain start"
+            f" {show_seconds(self.plain)}"
+        )
+
+
+def starts_of(server: "Record | None") -> str:
+    """Return what starts of a recorded server took; empty where none was measured."""
+    found = None if server is None else server.outputs.get(MEASURED)
+    if server is None or not isinstance(found, dict):
+        return ""
+    known = ((name, found.get(name)) for name in Measured._fields)
+    seconds = {name: float(v) for name, v in known if isinstance(v, int | float)}
+    why = server.outputs.get(UNUSED)
+    unused = f"; the snapshot is not used: {why}" if why else ""
+    return f"{Measured(**seconds).line}{unused}"
+
+
+def is_automatic(node: Node) -> bool:
+    """Return whether measurements decide about the snapshot of a server."""
+    return node.fields.get(_ENABLED) == "auto"
+
+
+def without_snapshot(server: Node, snapshot: Node) -> Node:
+    """Return the server that starts plainly, with all that the snapshot stands for."""
+    needs = {role: key for role, key in server.needs.items() if role != Kind.SNAPSHOT}
+    content: dict[str, JsonValue] = {WITHOUT: snapshot.key, "server": server.key}
+    return replace(
+        server,
+        key=key_of(Kind.SERVER, 1, content, needs),
+        fields={**snapshot.fields, **server.fields},
+        needs=needs,
+        spec={**server.spec, WITHOUT: snapshot.key},
+    )
 
 
 class Begun(StrEnum):
@@ -96,6 +177,12 @@ class Release:
     records: Mapping[str, Record]
     gates: tuple[Mapping[str, JsonValue], ...] = ()
     """Summaries of the verdicts of its candidate."""
+
+    @property
+    def starts(self) -> str:
+        """The seconds that its candidate took to start; empty: not measured."""
+        servers = (r for r in self.records.values() if r.kind is Kind.SERVER)
+        return starts_of(next(servers, None))
 
     @property
     def rolled_back_to(self) -> int | None:
@@ -291,6 +378,33 @@ def record_of(node: Node, outputs: Flat) -> Record:
         dict(node.spec),
         dict(outputs),
     )
+
+
+def decided(graph: Graph, state: State) -> Graph:
+    """Return the graph with the decision that the state has about its snapshot.
+
+    The snapshot stays a resource, since its record is where the decision is written.
+    """
+    nodes = {node.kind: node for node in graph.values()}
+    snapshot, server = nodes.get(Kind.SNAPSHOT), nodes.get(Kind.SERVER)
+    if snapshot is None or server is None or not is_automatic(server):
+        return graph
+    known = (*state.made.values(), *state.live.values())
+    if not any(it.is_same_thing(snapshot) and UNUSED in it.outputs for it in known):
+        return graph
+    return {**graph, server.address: without_snapshot(server, snapshot)}
+
+
+def moved(state: State, workspace: str) -> tuple[State, str]:
+    """Return the state with nothing in it that runs in another workspace, and which.
+
+    Its releases stay: a rollback makes them again where the stack is now.
+    """
+    others = {it.outputs.get(WORKSPACE) for it in state.serving} - {None, "", workspace}
+    if not (workspace and others):
+        return state, ""
+    gone = replace(state, live={}, made={}, loose=(), promoting=None)
+    return gone, str(next(iter(others)))
 
 
 def node_of(record: Record) -> Node:

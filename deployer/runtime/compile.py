@@ -71,6 +71,8 @@ class Build:
     """`NAME=VALUE` for cmake, the user's own last, so that they win."""
     cores: int
     """Compilers at a time; the machine around a container has more."""
+    cache: Path
+    """Folder of compiled objects, which outlives the container."""
     patches: Sequence[Patch] = ()
 
 
@@ -85,7 +87,7 @@ def compile_server(wanted: Build, volume: Volume) -> dict[str, str]:
     shutil.rmtree(work, ignore_errors=True)
     tree = work / "source"
     tree.mkdir(parents=True)
-    run = Runner(volume.folder / "ccache")
+    run = Runner(wanted.cache)
     fetch_source(wanted.source, tree, run)
     for patch in wanted.patches:
         apply_patch(patch, tree, run)

@@ -23,7 +23,7 @@ from deployer.planning.events import (
 from deployer.planning.plan import Change, Fit, Plan, Reason, fit_data
 from deployer.planning.progress import Progress
 from deployer.planning.steps import steps_of
-from deployer.show.text import describe, place_of, step_text, verb
+from deployer.show.text import describe, place_of, starts_line, step_text, verb
 from deployer.stack.fields.values import JsonValue
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ def plan_data(
         "steps": [step_text(step) for step in steps_of(plan)],
         "costs": None if costs is None else _costs(costs),
         "fit": None if fit is None else fit_data(fit),
+        "starts": starts_line(plan) or None,
     }
 
 
@@ -78,6 +79,7 @@ def _costs(found: "Costs") -> JsonValue:
         "apply": round(found.apply, 4),
         "awake_hour": round(found.awake, 4),
         "always_awake": found.always,
+        "storage_month": round(found.storage, 4),
         "parts": {name: round(part, 4) for name, part in found.parts.items()},
         "prices": {"as_of": found.prices.as_of, "source": found.prices.source},
     }

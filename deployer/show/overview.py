@@ -34,6 +34,8 @@ class Run:
     """The bill of the run, as reported then."""
     verdicts: tuple[Verdict, ...]
     """Verdicts of its gates, without evidence."""
+    starts: str = ""
+    """The seconds that its candidate took to start; empty: not recorded."""
 
     @property
     def name(self) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, assert_never
 from deployer.diagnostics import Place
 from deployer.planning.plan import Action, Cause, Change, Fit, Parts, Plan, Reason
 from deployer.planning.resources import MODEL_ROLE, Kind, Node
-from deployer.planning.state import IN_DOUBT
+from deployer.planning.state import IN_DOUBT, starts_of
 from deployer.stack.fields.values import Flat, JsonValue, http_address, show_bytes
 
 if TYPE_CHECKING:
@@ -123,9 +123,13 @@ def _fate(reason: Reason) -> str:
     return "removed" if reason.after is None else "replaced"
 
 
+_CENT = 0.005
+"""US dollars that are shown as a cent, and not as less."""
+
+
 def price(dollars: float) -> str:
     """US dollars for people."""
-    return f"${dollars:.2f}" if dollars >= 0.005 else "less than $0.01"
+    return f"${dollars:.2f}" if dollars >= _CENT else "less than $0.01"
 
 
 def costs_line(found: "Costs") -> str:
@@ -133,7 +137,16 @@ def costs_line(found: "Costs") -> str:
     once = f"about {price(found.apply)}" if found.apply else "nothing"
     awake = f"{found.always} times " if found.always > 1 else ""
     when = "always" if found.always else "while"
-    return f"{once} for this apply · about {awake}{price(found.awake)}/h {when} awake"
+    dear = found.storage >= _CENT
+    stored = f" · ≤ {price(found.storage)}/month stored" if dear else ""
+    spent = f"about {awake}{price(found.awake)}/h {when} awake"
+    return f"{once} for this apply · {spent}{stored}"
+
+
+def starts_line(plan: Plan) -> str:
+    """Return what starts of the live server took; empty where none was measured."""
+    server = plan.change(Kind.SERVER)
+    return starts_of(None if server is None else server.before)
 
 
 def leftovers(plan: Plan) -> Iterator[str]:
@@ -466,12 +479,7 @@ def _lines(
         if prospect := prospects.get(change.address):
             yield f"      {prospect}"
         yield from _reasons(change, places)
-    if gates := gates_line(plan, room=room):
-        yield f"  ◌ gates    {gates}"
-    if fit is not None:
-        yield f"  ≤ fits     {fit_line(fit)}"
-    if costs is not None and not plan.is_empty:
-        yield f"  $ costs    {costs_line(costs)}"
+    yield from _below(plan, fit, costs, room=room)
     yield ""
     yield counts(plan, refreshed=refreshed)
     if steps and not plan.is_empty:
@@ -480,6 +488,19 @@ def _lines(
         yield from ("", "Steps:")
         for number, step in enumerate(steps_of(plan), start=1):
             yield f"  {number}. {step_text(step)}"
+
+
+def _below(
+    plan: Plan, fit: Fit | None, costs: "Costs | None", *, room: int | None
+) -> Iterator[str]:
+    if gates := gates_line(plan, room=room):
+        yield f"  ◌ gates    {gates}"
+    if fit is not None:
+        yield f"  ≤ fits     {fit_line(fit)}"
+    if costs is not None and not plan.is_empty:
+        yield f"  $ costs    {costs_line(costs)}"
+    if starts := starts_line(plan):
+        yield f"  ↻ starts   {starts}"
 
 
 def _reasons(change: Change, places: Mapping[str, Place]) -> Iterator[str]:

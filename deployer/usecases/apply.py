@@ -66,7 +66,8 @@ def apply_stack(
         _refuse_again(planned, options, stack_file)
         planned = settled(planned, options.pending)
         engine = settings.engine(planned.plan.engine, stack_file)
-        steps.preflight(engine, steps_of(planned.plan), planned.state)
+        todo = steps_of(planned.plan)
+        steps.preflight(engine, todo, planned.state, options.workspace)
         if not planned.plan.is_empty and not confirm(planned):
             return None
         if planned.facts is not None:

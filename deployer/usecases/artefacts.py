@@ -38,7 +38,7 @@ from deployer.llama.description import (
 )
 from deployer.llama.patches import PatchVerdict, load_patches, names_in
 from deployer.planning.events import Say
-from deployer.planning.facts import Facts, Pin
+from deployer.planning.facts import Facts, Pin, pinned_images
 from deployer.planning.progress import Watch, unwatched
 from deployer.planning.resources import Kind
 from deployer.show.text import show
@@ -47,7 +47,7 @@ from deployer.stack.load import load
 from deployer.usecases.context.gc_roots import Unreachable, Users, users
 from deployer.usecases.context.settings import Options, Settings
 from deployer.usecases.plan import prepare
-from deployer.usecases.reading.read_stack import resolved
+from deployer.usecases.reading.read_stack import image_notes, resolved
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,10 +291,13 @@ def lock(
     file = lock_file.lock_path(stack_file)
     before = _before(file) if upgrade else lock_file.read(file)
     known = None if upgrade else before
-    facts = resolved(loaded, stack_file, settings, known, unwatched)
+    facts = resolved(
+        loaded, stack_file, settings, known, unwatched, asks_registries=True
+    )
     if facts != before:
         lock_file.write(file, facts, loaded.stack.name)
-    return Locked(file, facts != before, tuple(_changes(before, facts)))
+    left = tuple(image_notes(loaded.stack, facts))
+    return Locked(file, facts != before, (*_changes(before, facts), *left))
 
 
 def _before(file: Path) -> Facts | None:
@@ -312,6 +315,10 @@ def _changes(before: Facts | None, after: Facts) -> list[str]:
         if old.get(role) != new.get(role):
             shown = f"{_shown(old.get(role))} → {_shown(new.get(role))}"
             found.append(f"{role}: {shown}")
+    had = {} if before is None else pinned_images(before.build)
+    for role, image in pinned_images(after.build).items():
+        if had.get(role) != image:
+            found.append(f"image of {role}: {had.get(role, 'nothing')} → {image}")
     return found
 
 

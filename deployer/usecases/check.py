@@ -23,7 +23,7 @@ from deployer.gates.harness.runner import (
 from deployer.planning.events import AtWork, Event, Judged, Say, Verdict
 from deployer.planning.plan import GATES_PREFIX, gates_of
 from deployer.planning.resources import Kind
-from deployer.planning.state import Record
+from deployer.planning.state import FAILED_RESTORES, UNUSED, Record
 from deployer.show.client_configs import Live
 from deployer.stack.fields.gate_options import Gate, Gates
 from deployer.stack.fields.values import Flat, JsonValue
@@ -50,10 +50,10 @@ def restorable(
     is restored beside it, and retired in the end.
     """
     if Kind.SNAPSHOT not in record.needs:
-        why = "this server was started without a snapshot"
-        yield replace(target, why_no_snapshot=why)
+        yield replace(target, why_no_snapshot=_why_no_snapshot(record))
         return
     copies: list[Record] = []
+    staged = [record.outputs.get(FAILED_RESTORES)] if candidate else []
 
     def bring_back(idle: float) -> Comeback:
         if candidate:
@@ -64,13 +64,21 @@ def restorable(
         there = engine.endpoint(found.record, candidate=candidate)
         told = (found.really, found.seconds, found.detail)
         where = (there.url, there.source_address)
-        return Comeback(*told, *where, captured=found.captured, failed=found.failed)
+        before = staged.pop() if staged else None
+        failed = found.failed + (before if isinstance(before, int) else 0)
+        return Comeback(*told, *where, captured=found.captured, failed=failed)
 
     try:
         yield replace(target, bring_back=bring_back)
     finally:
         for copy in copies:
             engine.retire(copy, say)
+
+
+def _why_no_snapshot(record: Record) -> str:
+    if (why := record.outputs.get(UNUSED)) is not None:
+        return f"its snapshot is not used: {why}"
+    return "this server was started without a snapshot"
 
 
 _CUSTOM: Final = "custom"

@@ -20,7 +20,7 @@ from deployer.planning.plan import (
     rolled_back,
 )
 from deployer.planning.resources import Graph, Kind, Node
-from deployer.planning.state import Record, State, node_of
+from deployer.planning.state import Record, State, decided, moved, node_of
 from deployer.usecases.context.hosts import elsewhere, placed, reconciled
 from deployer.usecases.context.settings import Options, Pending, Settings
 from deployer.usecases.reading.prepared import Cache, Prepared
@@ -76,6 +76,8 @@ def plan(
         verify_artefacts(prepared.graph, settings, watch)
     read = _new_state if options.without_state else partial(state_of, settings)
     state = read(stack_file, prepared)
+    state, left = moved(state, options.workspace)
+    prepared = replace(prepared, graph=decided(prepared.graph, state))
     drift: tuple[Drift, ...] = ()
     seen: tuple[str, ...]
     refreshed = False
@@ -89,9 +91,18 @@ def plan(
         )
     made = make_plan(prepared.graph, state, drift=drift)
     made = replace(made, rolled_back=rolled_back(prepared.graph, state))
-    notes = (*prepared.notes, *build_notes(made.change(Kind.BUILD)), *seen)
+    move = () if not left else (_move_note(prepared.name, left, options.workspace),)
+    notes = (*prepared.notes, *build_notes(made.change(Kind.BUILD)), *seen, *move)
     unseen = options.without_state
     return Planned(made, prepared, state, facts, notes, unseen, refreshed)
+
+
+def _move_note(name: str, left: str, workspace: str) -> str:
+    return (
+        f"`{name}` moves from workspace `{left}` to `{workspace}`: what runs in"
+        f" `{left}` is left there, serves on and is billed until it is stopped with a"
+        f" token of `{left}` (`modal app stop {name}`)"
+    )
 
 
 def _observed(

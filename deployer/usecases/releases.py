@@ -9,7 +9,7 @@ from deployer.errors import DeployerError, UsageError
 from deployer.planning.events import Say
 from deployer.planning.plan import Change, Drift, Plan, make_plan
 from deployer.planning.resources import Kind
-from deployer.planning.state import Release, State, node_of
+from deployer.planning.state import UNUSED, Release, State, node_of
 from deployer.usecases.context.deployed import Deployed, deployed, name_of
 from deployer.usecases.context.hosts import reconciled, refuse_elsewhere
 from deployer.usecases.context.settings import Settings
@@ -129,6 +129,11 @@ def restore(stack_file: Path, settings: Settings, say: Say) -> Restored:
         raise UsageError(
             f"stack `{found.state.stack}` was deployed without a snapshot",
             hint="add `snapshot: {enabled: true}` and run `deployer apply`",
+        )
+    if (why := server.outputs.get(UNUSED)) is not None:
+        raise UsageError(
+            f"the snapshot of `{found.state.stack}` is not used: {why}",
+            hint="write `snapshot: {enabled: true}` to use it nevertheless",
         )
     with found.store.lock(operation="restore"):
         if flaw := found.engine.flaw(snapshot, server):

@@ -180,6 +180,7 @@ def _releases(
             changes=changes,
             used=() if ran is None else ran.used,
             verdicts=_verdicts(release.gates),
+            starts=release.starts,
         )
         before = release
 

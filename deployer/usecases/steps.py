@@ -21,7 +21,18 @@ from deployer.planning import steps as planned
 from deployer.planning.events import Verdict, all_let_pass, summary
 from deployer.planning.plan import gates_of
 from deployer.planning.resources import Kind, Node
-from deployer.planning.state import Begun, Record, Release, State, record_of, updated
+from deployer.planning.state import (
+    MEASURED,
+    UNUSED,
+    Begun,
+    Record,
+    Release,
+    State,
+    node_of,
+    record_of,
+    updated,
+    without_snapshot,
+)
 from deployer.stack.fields.values import Flat, show_seconds
 from deployer.state import StateStore
 from deployer.usecases.context.settings import utc_now
@@ -57,7 +68,9 @@ class World:
     """Artefacts made at the same time."""
 
 
-def preflight(engine: Engine, steps: Sequence[planned.Step], state: State) -> None:
+def preflight(
+    engine: Engine, steps: Sequence[planned.Step], state: State, workspace: str = ""
+) -> None:
     """Raise what is known to fail, before any question."""
     made: list[Node] = []
     for step in steps:
@@ -69,7 +82,7 @@ def preflight(engine: Engine, steps: Sequence[planned.Step], state: State) -> No
             case _:
                 pass
     if made or any(isinstance(step, planned.Retire) for step in steps):
-        engine.preflight(made, state.serving)
+        engine.preflight(made, state.serving, workspace)
 
 
 def apply(
@@ -121,6 +134,8 @@ class _Run:
         self._keep = keep
         self._verdicts: tuple[Verdict, ...] = ()
         self._candidate: Record | None = None
+        self._instead: dict[str, Node] = {}
+        """By address, servers without the snapshot that was decided against."""
         self._stopped: Record | None = None
         self._stopped_at = 0.0
         self._writing = threading.Lock()
@@ -177,22 +192,52 @@ class _Run:
         outputs = self._world.engine.stage(
             node, self._needs(node.needs), self._world.say
         )
-        self._write(lambda s: s.ready(record_of(node, outputs)))
+        known = (*self.state.made.values(), *self.state.live.values())
+        before = next((it.outputs for it in known if it.is_same_thing(node)), {})
+        decision = {UNUSED: before[UNUSED]} if UNUSED in before else {}
+        self._write(lambda s: s.ready(record_of(node, {**outputs, **decision})))
 
     def _stage(self, node: Node) -> None:
-        candidate = record_of(node, {})
-        self._candidate = candidate
-        self._write(lambda s: s.begin(Begun.STAGING, candidate))
-        outputs = self._world.engine.stage(
-            node, self._needs(node.needs), self._world.say
-        )
+        outputs = self._stage_one(node)
+        if UNUSED in outputs:
+            node, outputs = self._stage_without(node, outputs)
         self._candidate = record_of(node, outputs)
         self._write(lambda s: s.staged(record_of(node, outputs)))
         if self._stopped is not None:
             silent = show_seconds(self._world.clock() - self._stopped_at)
             self._world.say(events.Talk(node.address, f"downtime: {silent}"))
 
+    def _stage_one(self, node: Node) -> Flat:
+        candidate = record_of(node, {})
+        self._candidate = candidate
+        self._write(lambda s: s.begin(Begun.STAGING, candidate))
+        return self._world.engine.stage(node, self._needs(node.needs), self._world.say)
+
+    def _stage_without(self, node: Node, measured: Flat) -> tuple[Node, Flat]:
+        """Write the decision against the snapshot down, and stage the server plainly.
+
+        The next plan reads it from the record of the snapshot.
+        """
+        engine, say, why = self._world.engine, self._world.say, measured[UNUSED]
+        say(events.Talk(node.address, f"the snapshot is not used: {why}"))
+        candidate = record_of(node, measured)
+        engine.retire(candidate, say)
+        self._write(lambda s: s.retired(candidate))
+        known = (*self.state.made.values(), *self.state.live.values())
+        snapshot = next(
+            it
+            for it in known
+            if node.needs.get(it.role) == it.key and it.kind is Kind.SNAPSHOT
+        )
+        noted = replace(snapshot, outputs={**snapshot.outputs, UNUSED: why})
+        self._write(lambda s: s.ready(noted))
+        plain = without_snapshot(node, node_of(noted))
+        self._instead[node.address] = plain
+        kept = {MEASURED: measured[MEASURED], UNUSED: why}
+        return plain, {**self._stage_one(plain), **kept}
+
     def _check(self, node: Node, gates: tuple[str, ...]) -> None:
+        node = self._instead.get(node.address, node)
         self._verdicts = self._world.judge(self._staged(node), gates, candidate=True)
         if not all_let_pass(self._verdicts):
             raise _refusal(self._verdicts, "the candidate was retired")
@@ -214,6 +259,7 @@ class _Run:
                 self._write(lambda s: s.started(stopped))
 
     def _promote(self, nodes: tuple[Node, ...]) -> None:
+        nodes = tuple(self._instead.get(node.address, node) for node in nodes)
         records = {node.address: self._current(node) for node in nodes}
         release = Release(
             number=self.state.released + 1,

@@ -1,14 +1,15 @@
 """Validate or render a stack; nothing is made."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import deployer
 from deployer.artefacts import lock_file
 from deployer.diagnostics import UNCERTAIN, Diagnostic
 from deployer.engines.place import render
-from deployer.errors import InternalError, UsageError
+from deployer.errors import AuthError, InternalError, SourceError, UsageError
 from deployer.planning.progress import Watch, unwatched
 from deployer.stack.fields.values import JsonValue
 from deployer.system.file_modes import as_the_user
@@ -17,6 +18,7 @@ from deployer.usecases.plan import prepare
 
 if TYPE_CHECKING:
     from deployer.engines.contract import Rendering
+    from deployer.planning.resources import Graph
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,7 @@ def validate(
     from deployer.llama.known.advisories import advisories_of  # noqa: PLC0415 - as below
     from deployer.stack.load import load  # noqa: PLC0415 - the model is slow to import
     from deployer.usecases.reading.read_stack import (  # noqa: PLC0415 - as above
+        image_notes,
         refusals_of,
         refuse,
         stated_options,
@@ -72,17 +75,19 @@ def validate(
     schema = "" if unsaved is not None else by_schema(stack_file, loaded.values)
     host, port = stack.of_engine("host"), stack.of_engine("port")
     listens = "" if port is None else f"{host}:{port}"
-    notes = (*loaded.notes, *known_offline(loaded, stack_file))
-    return Valid(notes, notices, listens, schema)
+    more = (*image_notes(stack, locked), *known_offline(loaded, stack_file))
+    return Valid((*loaded.notes, *more), notices, listens, schema)
 
 
 def by_schema(stack_file: Path, values: JsonValue) -> str:
     """Return the version of the published schema, which accepts the values."""
     from jsonschema import Draft7Validator  # noqa: PLC0415 - slow, and only here
 
-    from deployer.stack.fields.reference import published_schema  # noqa: PLC0415 - imports the model
-
-    schema = json.loads(published_schema())
+    # A wheel carries the published file; a checkout has it beside the package.
+    package = Path(deployer.__file__).parent
+    shipped = package / "stack.schema.json"
+    file = shipped if shipped.exists() else package.parent / "schema" / shipped.name
+    schema = json.loads(file.read_text("utf-8"))
     for refused in Draft7Validator(schema).iter_errors(values):
         raise InternalError(
             f"the published schema ({schema['$id']}) refuses `{refused.json_path}` of"
@@ -97,10 +102,47 @@ def rendered(
 ) -> "Rendering":
     """The command line and the files of a stack; a lock file is used, never written.
 
-    Raises what planning raises, and EngineError for what the engine cannot make.
+    Without a lock file, and where sources cannot be asked, what they would pin is made
+    of zeros, and the rendering says so.  Raises what planning raises, and EngineError
+    for what the engine cannot make.
     """
-    prepared, _ = prepare(stack_file, settings, options, watch)
-    return render(prepared.engine, prepared.graph, settings.place(stack_file))
+    place = settings.place(stack_file)
+    try:
+        prepared, _ = prepare(stack_file, settings, options, watch)
+    except (SourceError, AuthError):
+        if options.locked or lock_file.lock_path(stack_file).exists():
+            raise
+        found = _unpinned(stack_file, settings, options)
+        if found is None:
+            raise
+        graph, engine, unpinned = found
+        return replace(render(engine, graph, place), unpinned=unpinned)
+    return render(prepared.engine, prepared.graph, place)
+
+
+def _unpinned(
+    stack_file: Path, settings: Settings, options: Options
+) -> "tuple[Graph, str, tuple[str, ...]] | None":
+    """The resources of a stack with zeros for each digest, and what those stand for.
+
+    None for sources whose very form is unknown before they are asked.
+    """
+    from deployer.engines.place import abilities_of, narrowed  # noqa: PLC0415 - rare
+    from deployer.planning.facts import Facts, sources_of, unpinned  # noqa: PLC0415 - as above
+    from deployer.planning.graph import expand  # noqa: PLC0415 - as above
+    from deployer.stack.load import load  # noqa: PLC0415 - as above
+
+    allowed = settings.allowed(stack_file)
+    stack = load(stack_file, engine=options.engine, allowed=allowed).stack
+    able = abilities_of(stack.engine, settings.environment, settings.home)
+    roles = ("build", *stack.model.sources)
+    pins = {role: unpinned(stack, role) for role in roles}
+    if None in pins.values():
+        return None
+    known = {role: pin for role, pin in pins.items() if pin is not None}
+    graph = expand(stack, Facts.of(known, {}), narrowed(stack, able))
+    names = (f"{role} ({sources_of(stack, role)[0]})" for role in roles)
+    return graph, stack.engine, tuple(names)
 
 
 def write(rendering: "Rendering", folder: Path) -> tuple[Path, ...]:

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -34,11 +35,11 @@ def parts(page: str) -> list[tuple[list[str], int]]:
     ]
 
 
-def play(project: Project, page: str) -> list[str]:
+def play(project: Project, page: str, blocks: slice = slice(None)) -> list[str]:
     """Run every marked line in a shell; returns what each printed."""
     printed = []
     deployer = f'deployer() {{ {shlex.quote(sys.executable)} -m deployer "$@"; }}'
-    for lines, code in parts(page):
+    for lines, code in parts(page)[blocks]:
         for line in lines:
             done = project.shell(f"{deployer}; {line}")
             wanted = code if line == lines[-1] else 0
@@ -71,7 +72,10 @@ def test_the_how_to_guides_work_as_they_stand(live: Project) -> None:
     refused = live.run("apply", "stacks/demo.yaml", "--yes")
     assert "still asks for it" in refused.err
 
-    said = play(live, "howto/lost-state.md")
+    live.state.write_text("damaged", encoding="utf-8")
+    said = play(live, "howto/lost-state.md", slice(1))
+    shutil.rmtree(live.state.parent)
+    said += play(live, "howto/lost-state.md", slice(1, None))
     assert any("goes on from serial" in text for text in said)
     assert any("it is taken as live" in text for text in said)
 

@@ -18,6 +18,7 @@ server: {ctx_size: 4096, mmap: false}
 auth: {api_key: {env: LLAMA_API_KEY}}
 local: {port: 8099}
 """
+NOWHERE = "https://127.0.0.1:9/llama.cpp"
 WARM = CAPTURED.replace(
     "enabled: true", "enabled: true, warmup: [{prompt: Hi, image: red.png}]"
 ).replace("quant: Q4_K_M", "quant: Q4_K_M, mmproj: F16")
@@ -146,6 +147,23 @@ def test_problems_are_told_at_their_place(tmp_path: Path) -> None:
     )
 
 
+def test_without_a_lock_file_and_a_network_zeros_are_rendered(tmp_path: Path) -> None:
+    file = project(tmp_path, WARM.replace("tag: b9763", f"tag: b9763, repo: {NOWHERE}"))
+    file.with_name("stack.lock.json").unlink()
+    done = deployer(tmp_path, "render", "stacks/stack.yaml", "--out", "rendered")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == (
+        "note: not pinned yet, digests are zeros: build (source-git), weights (hub);"
+        " `deployer lock stacks/stack.yaml` asks the sources\n"
+    )
+    builder = (tmp_path / "rendered" / "builder.py").read_text(encoding="utf-8")
+    assert f'commit="{"0" * 40}"' in builder
+    assert f'sha256="{"0" * 64}"' in builder
+    assert not file.with_name("stack.lock.json").exists()
+    refused = deployer(tmp_path, "render", "stacks/stack.yaml", "--locked")
+    assert refused.returncode == 3
+
+
 def test_a_plan_shows_the_costs(tmp_path: Path) -> None:
     project(tmp_path, WARM)
     done = deployer(tmp_path, "plan", "stacks/stack.yaml")
@@ -153,4 +171,4 @@ def test_a_plan_shows_the_costs(tmp_path: Path) -> None:
     costs = [line for line in done.stdout.splitlines() if "costs" in line]
     assert len(costs) == 1
     assert costs[0].startswith("  $ costs    about $")
-    assert costs[0].endswith("/h while awake")
+    assert costs[0].endswith("/month stored")

@@ -1,5 +1,6 @@
 """Servers that come from snapshots, with the real llama-server and the real CRIU."""
 
+import re
 import stat
 from pathlib import Path
 
@@ -45,6 +46,14 @@ def test_restore_brings_the_server_back_at_once(live: Frozen) -> None:
     assert "\nrestored in " in done.out
     assert live.answer() == ANSWER
     assert live.project.servers().isdisjoint(before)
+
+
+def test_the_release_says_what_each_start_took(live: Frozen) -> None:
+    took = r"[0-9.]+ s"
+    line = rf"starts +plain start {took} · capture {took} · restore {took}\n"
+    for command in ("history", "status", "plan"):
+        done = live.run(command, DEMO)
+        assert re.search(line, done.out), done.out + done.err
 
 
 def test_the_second_apply_touches_nothing(live: Frozen) -> None:

@@ -120,3 +120,20 @@ def test_an_upgrade_is_json_for_programs(paper: Project) -> None:
     assert (found["old"], found["new"]) == ("b10434", "b11434")
     assert found["written"] is False
     assert json.dumps(found["files"]).count("b11434") == 1
+
+
+def test_an_advisory_stands_in_every_view_of_a_stack(paper: Project) -> None:
+    ignored = next(line for line in STACK.splitlines() if "CVE-" in line)
+    paper.write(STACK.replace(ignored, ""))
+    demo = "stacks/demo.yaml"
+    views = (
+        ("validate", demo),
+        ("doctor", demo),
+        ("plan", demo),
+        ("plan", demo, "--format", "markdown"),
+    )
+    for words in views:
+        done = paper.run(*words)
+        assert "[CVE-2026-107183]" in " ".join((done.out + done.err).split()), words
+    upgrade = paper.run("upgrade", demo, "--to", "b11434").out
+    assert "advisories left\n  ✔ CVE-2026-107183: " in upgrade

@@ -187,7 +187,7 @@ def test_a_rollback_deploys_the_very_files_of_the_release(story: Story) -> None:
     assert "is on Volume" not in story.out("rollback")
     first, again = (_served(story.chapters[name]) for name in ("first", "rollback"))
     assert first == again
-    assert story.chapters["rollback"].calls["FunctionUpdateSchedulingParams"] == 3
+    assert story.chapters["rollback"].calls["FunctionUpdateSchedulingParams"] == 4
 
 
 def _served(chapter: Chapter) -> list[dict[str, Any]]:

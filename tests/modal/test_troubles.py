@@ -193,16 +193,55 @@ def test_two_deployers_at_once(ready: Project) -> None:
         assert app["tags"]["deployer-server"] == won[0].live()["key"][:16]
 
 
-def test_a_restore_that_fails_starts_again_and_takes_another(ready: Project) -> None:
-    """The app ends with 222 and starts without it; what is proven is the next one.
+def test_a_restore_that_fails_while_it_is_staged_is_counted(ready: Project) -> None:
+    """The app ends with 222 and starts without; one of two is not what the gate asks.
 
     Snapshots that fail more often are the subject of `test_drills.py`.
     """
     ready.change("gates:\n", "gates:\n  restore: {within: 30s, idle: 1s}\n")
     ready.cloud.faults(restores=1)
-    done = ready.apply()
+    done = ready.apply(code=6)
     assert "Snapshot restore failed" in done.out
-    assert "✔ restore" in done.out
+    assert (
+        "✖ restore          fail: 1 of 2 restores succeeded, none may fail" in done.out
+    )
+    assert ready.cloud.app("tiny") is None
+
+
+def test_a_snapshot_that_never_comes_up_ends_soon(ready: Project) -> None:
+    """Each container crashes as it goes on from what it captured, and is replaced."""
+    ready.cloud.faults(capture_failure=1.0)
+    done = ready.apply(code=1)
+    assert (
+        "error: llama-server did not start: 3 containers in a row crashed" in done.err
+    )
+    assert "app `tiny-candidate` was stopped" in done.err
+    captured = done.out.count("Creating GPU memory snapshot")
+    assert captured <= 5, "a few starts, and not as many as the limit allows"
+
+
+def test_a_snapshot_that_cannot_be_restored_is_not_promoted(ready: Project) -> None:
+    """Without the gate `restore` as well; `auto` does without the snapshot."""
+    ready.cloud.faults(restore_failure=1.0)
+    done = ready.apply(code=1)
+    assert "error: its snapshot cannot be restored: 3 of 3 restores failed" in done.err
+    assert "hint: `snapshot: {enabled: auto}` serves without one" in done.err
+    ready.change("enabled: true", "enabled: auto")
+    done = ready.apply()
+    why = "the snapshot is not used: 3 of 3 restores failed"
+    assert f"tiny/server: {why}" in done.out
+    history = ready.run("history", "stacks/tiny.yaml").out
+    assert "starts  plain start " in history
+    assert f"restore not measured; {why}" in history
+    ready.cloud.forget()
+    plan = ready.run("plan", "stacks/tiny.yaml", "--detailed-exitcode")
+    assert plan.code == 0, plan.out
+    assert f"restore not measured; {why}" in plan.out
+    assert ready.cloud.calls() == {}
+    ready.change("enabled: auto", "enabled: true")
+    plan = ready.run("plan", "stacks/tiny.yaml", "--detailed-exitcode")
+    assert plan.code == 2, plan.out
+    assert "snapshot.enabled   auto → true" in plan.out
 
 
 def test_a_start_that_takes_longer_than_a_request_may(ready: Project) -> None:

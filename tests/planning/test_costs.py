@@ -101,7 +101,7 @@ def test_a_first_apply_builds_fetches_tries_and_proves() -> None:
     builder = per_second(0, 16, 16)
     assert found.parts == {
         "build": pytest.approx((PACE.prepare + PACE.build / 16) * builder),
-        "fetch": pytest.approx(10 * GB / PACE.download * per_second(0, 2, 4)),
+        "fetch": pytest.approx(10 * GB / PACE.download * per_second(0, 8, 8)),
         "tryout": pytest.approx(start * rate),
         "candidate": pytest.approx((start + 2 * PACE.gate + 60) * rate),
         "production": pytest.approx((start + 300) * rate),
@@ -144,7 +144,7 @@ def test_a_plan_says_about_what_it_costs_in_every_form() -> None:
     found = costs_of(plan, LISTED)
     said = (
         f"about ${found.apply:.2f} for this apply · "
-        f"about ${found.awake:.2f}/h while awake"
+        f"about ${found.awake:.2f}/h while awake · ≤ $0.84/month stored"
     )
     assert f"  $ costs    {said}\n" in text_of(plan)
     saved = SavedPlan("f", Bound("", "", "", "", ""), plan, {}, ())
@@ -153,6 +153,7 @@ def test_a_plan_says_about_what_it_costs_in_every_form() -> None:
     assert isinstance(data, dict)
     assert data["apply"] == round(found.apply, 4)
     assert data["currency"] == "USD"
+    assert data["storage_month"] == round(10 * GB / 2**30 * 0.09, 4)
     assert data["prices"] == {"as_of": "2026-09-01", "source": LISTED.source}
 
 

@@ -146,6 +146,7 @@ def test_json_holds_what_the_text_shows() -> None:
         "steps": [step_text(step) for step in steps_of(plan)],
         "costs": None,
         "fit": None,
+        "starts": None,
     }
     changes = data["changes"]
     assert isinstance(changes, list)

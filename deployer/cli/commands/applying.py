@@ -39,6 +39,7 @@ class _Asked(TypedDict):
     refresh: bool
     cached: bool
     again: bool
+    workspace: str
     pending: str
     lock_timeout: float
 
@@ -66,6 +67,12 @@ class _Asked(TypedDict):
 )
 @click.option(
     "--again", is_flag=True, help="Apply a release again that was rolled back."
+)
+@click.option(
+    "--workspace",
+    default="",
+    metavar="NAME",
+    help="Move a stack to this Modal workspace; what runs in the other is left there.",
 )
 @since_option
 @click.option(
@@ -126,6 +133,7 @@ def _options(asked: _Asked) -> Options:
         pending=Pending(asked["pending"]),
         cached=asked["cached"],
         again=asked["again"],
+        workspace=asked["workspace"],
     )
 
 

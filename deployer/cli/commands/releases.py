@@ -139,6 +139,8 @@ def _show(stack: Path, found: Status) -> None:
             if change.kind is not Kind.SERVER:
                 what = describe(change) or "without warm-up requests"
                 click.echo(f"  {change.role:<8} {what}")
+        if release is not None and release.starts:
+            click.echo(f"  starts   {release.starts}")
         if release is not None:
             _gates(release)
     target = found.release.rolled_back_to if found.release is not None else None
@@ -189,6 +191,7 @@ def _status_data(found: Status) -> dict[str, JsonValue]:
         "engine": found.state.engine,
         "serial": found.state.serial,
         "release": None if found.release is None else found.release.number,
+        "starts": (found.release.starts or None) if found.release else None,
         "url": None if found.endpoint is None else found.endpoint.url,
         "server": None
         if server is None
@@ -275,6 +278,7 @@ def _release_data(
         "live": live,
         "keys": {r.role: r.key for r in release.records.values()},
         "gates": [dict(gate) for gate in release.gates],
+        "starts": release.starts or None,
         "report": None if report is None else str(report),
     }
 
@@ -286,6 +290,8 @@ def _tell(release: Release, report: Path | None, version: str, *, live: bool) ->
     click.echo(f"{head}  {gates:<12} {version}{release.cause}")
     for line in _speed(release):
         click.echo(f"        speed   {line}")
+    if release.starts:
+        click.echo(f"        starts  {release.starts}")
     if report is not None:
         click.echo(f"        report  {report}")
 

@@ -45,7 +45,8 @@ def render_command(
     """Show what the engine would run: the command line, on Modal also the apps.
 
     Nothing is made and nothing is deployed.  The same stack and lock file give the
-    same bytes, so two renderings can be compared with `diff`.
+    same bytes, so two renderings can be compared with `diff`.  Without a lock file,
+    and where the sources cannot be asked, digests are zeros, which is said.
 
     With `--monitoring`: scrape and alert rules and a dashboard for the live server,
     with the limits of the stack, written to `--out` (default: `monitoring`).  The API
@@ -62,6 +63,7 @@ def render_command(
         _write_monitoring(stack, out or Path("monitoring"), as_json=as_json)
         return
     found = rendered(stack, settings_of(), Options(engine=engine, locked=locked))
+    _note_unpinned(found, stack)
     written = write(found, out) if out is not None else ()
     if as_json:
         _print_json(found, with_text=out is None)
@@ -84,6 +86,13 @@ def _write_monitoring(stack: Path, out: Path, *, as_json: bool) -> None:
             json_line({"type": "wrote", "file": str(path)})
         else:
             click.echo(f"wrote {path}")
+
+
+def _note_unpinned(found: Rendering, stack: Path) -> None:
+    if found.unpinned:
+        what = ", ".join(found.unpinned)
+        hint = f"`deployer lock {stack}` asks the sources"
+        click.echo(f"note: not pinned yet, digests are zeros: {what}; {hint}", err=True)
 
 
 def command_text(argv: tuple[str, ...]) -> str:

@@ -39,12 +39,21 @@ from deployer.engines.local.supervise.survivors import (
     survivors,
 )
 from deployer.engines.place import Place
-from deployer.errors import EngineError, PromotionError
+from deployer.errors import EngineError, PromotionError, UsageError
 from deployer.planning.argv import adapters_of, scales_of
 from deployer.planning.events import Say, Talk
 from deployer.planning.plan import RunningServer
 from deployer.planning.resources import Kind, Node
-from deployer.planning.state import Record, record_of
+from deployer.planning.state import (
+    CAPTURE,
+    MEASURED,
+    PLAIN,
+    UNUSED,
+    Measured,
+    Record,
+    is_automatic,
+    record_of,
+)
 from deployer.show.text import show
 from deployer.stack.fields.values import Flat, JsonValue, show_bytes
 from deployer.system.children import NVIDIA, find_program, variables
@@ -75,9 +84,16 @@ class LocalEngine:
 
         return Artefacts(self._place)
 
-    def preflight(self, nodes: Sequence[Node], live: Collection[Record] = ()) -> None:
+    def preflight(
+        self, nodes: Sequence[Node], live: Collection[Record] = (), workspace: str = ""
+    ) -> None:
         """See `Engine.preflight`."""
         del live
+        if workspace:
+            raise UsageError(
+                "`--workspace` is for stacks on Modal: this one runs on this machine",
+                hint="leave it out",
+            )
         for node in nodes:
             if node.kind is Kind.SERVER:
                 server = Server(record_of(node, {}), self._place)
@@ -92,8 +108,11 @@ class LocalEngine:
                 return self._snapshots.make(node, needs, say)
             case Kind.SERVER:
                 server = Server(record_of(node, {}), self._place)
-                self._bring_up(server, needs, say)
-                return {"url": server.url, "log": str(server.log)}
+                origin = self._bring_up(server, needs, say)
+                outputs = {"url": server.url, "log": str(server.log)}
+                if (made := needs.get(Kind.SNAPSHOT)) is None:
+                    return outputs
+                return {**outputs, **_measured(node, made, origin, say)}
             case _:
                 return self._artefacts.make(node, say)
 
@@ -292,6 +311,26 @@ class LocalEngine:
                 f"there is no log at `{log}`", hint="the server never ran here"
             )
         return logs.tail(log, lines=lines, follow=follow)
+
+
+def _measured(node: Node, made: Flat, origin: Origin, say: Say) -> Flat:
+    """Return what starts of this server took, and the decision, as outputs.
+
+    A server that started cold says why, and its snapshot is tried again at each start:
+    that decides nothing.
+    """
+    plain, capture = made.get(PLAIN), made.get(CAPTURE)
+    measured = Measured(
+        plain if isinstance(plain, float) else None,
+        capture if isinstance(capture, float) else None,
+        origin.seconds if origin.restored else None,
+    )
+    say(Talk(node.address, measured.line))
+    outputs: dict[str, JsonValue] = {MEASURED: measured._asdict()}
+    decides = is_automatic(node) and None not in (measured.plain, measured.restore)
+    if decides and (why := measured.why_not):
+        outputs[UNUSED] = why
+    return outputs
 
 
 def _apply_scales(server: Server) -> None:

@@ -15,6 +15,9 @@ from deployer.runtime.warmup import Request
 VOLUME: Final = "deployer-store"
 """The Volume with builds and weights; stacks of one environment share it, since what
 lies there is named by its content."""
+CACHE: Final = "deployer-ccache"
+"""The Volume with compiled objects, which no server mounts."""
+CACHE_MOUNT: Final = "/ccache"
 MOUNT: Final = "/store"
 """Where the Volume is seen in containers."""
 EVERYWHERE: Final = "0.0.0.0"  # noqa: S104 - every address of a container
@@ -43,6 +46,8 @@ KEY_TAG: Final = "deployer-server"
 """Tag of an app that names the key of the server in it."""
 KEY_LETTERS: Final = 16
 """Letters of a key in a tag."""
+REGISTRY_KEY: Final = "REGISTRY_PASSWORD"
+"""Variable in the secret for a registry."""
 HUB_TOKEN: Final = "HF_TOKEN"  # noqa: S105 - a name
 """Variable in the secret for the hub."""
 
@@ -235,6 +240,8 @@ class Machine:
     """The container that serves."""
 
     image: str
+    registry_secret: str | None
+    """Modal secret for the registry of the image."""
     gpus: tuple[str, ...]
     """In order of preference."""
     cpu: float

@@ -35,6 +35,7 @@ from deployer.errors import (
     TimedOutError,
     UsageError,
 )
+from deployer.planning.state import WORKSPACE
 from deployer.system.children import MODAL, python_command, variables
 
 if TYPE_CHECKING:
@@ -213,6 +214,8 @@ def _beside(folder: Path) -> Iterator[None]:
 
 NEW_TOKEN: Final = "modal token new"  # noqa: S105 - a command
 TOKEN: Final = ("MODAL_TOKEN_ID", "MODAL_TOKEN_SECRET")
+_TAKEN: Final = f"`MODAL_PROFILE`, or {' and '.join(TOKEN)}"
+"""How a token is chosen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,8 +281,6 @@ def in_our_words(
 
 
 _ENVIRONMENT: Final = "MODAL_ENVIRONMENT"
-WORKSPACE: Final = "workspace"
-"""Output of a record: where it was deployed."""
 _CLOCKS_DIFFER: Final = timedelta(hours=1)
 """Longer than the clocks of a client and of Modal differ."""
 _IMAGE_LINES: Final = 12
@@ -356,10 +357,19 @@ class Account:
         raise AuthError(
             f"the token is for the Modal workspace `{self.workspace}`, and stack"
             f" `{stack}` was deployed to `{there}`",
-            hint=f"take a token of `{there}` (`MODAL_PROFILE`, or"
-            f" {' and '.join(TOKEN)}); to move the stack, run `deployer destroy` with"
-            " it first, and then `deployer apply` with yours",
+            hint=f"take a token of `{there}` ({_TAKEN}); to move the stack, run"
+            f" `deployer apply --workspace {self.workspace}`, which leaves what runs in"
+            f" `{there}` there",
         )
+
+    def refuse_other(self, workspace: str) -> None:
+        """Raise AuthError where a workspace is named that is not the token's."""
+        if workspace and workspace != self.workspace:
+            raise AuthError(
+                f"the token is for the Modal workspace `{self.workspace}`, and"
+                f" `--workspace` names `{workspace}`",
+                hint=f"take a token of `{workspace}` ({_TAKEN})",
+            )
 
     def require_secret(self, name: str, key: str) -> None:
         """Raise AuthError where a secret, or a key in it, is not there."""

@@ -18,7 +18,6 @@ from deployer.engines.modal import apps
 from deployer.engines.modal.billing import Meter, plain_rate
 from deployer.engines.modal.drive import (
     SYSTEM,
-    WORKSPACE,
     Account,
     Deployed,
     refuse_missing_client,
@@ -27,6 +26,7 @@ from deployer.engines.modal.lower import (
     hub_secret_of,
     lower_builder,
     outputs_of,
+    registry_secret_of,
     scaling_of,
     secrets_in,
     secrets_of,
@@ -54,7 +54,7 @@ from deployer.planning.events import Say, Talk
 from deployer.planning.graph import PLACE
 from deployer.planning.plan import RunningServer
 from deployer.planning.resources import Kind, Node, digest
-from deployer.planning.state import Record
+from deployer.planning.state import PLAIN, WORKSPACE, Record
 from deployer.stack.fields.values import Flat, JsonValue, show_seconds
 from deployer.system.children import growing
 
@@ -244,11 +244,12 @@ class Seeing:
         return self._lines(app, lines, follow=follow)
 
     def _lines(self, app: str, lines: int, *, follow: bool) -> Iterator[str]:
-        if lines:
-            yield from (line.text for line in self._account.log(app).last(lines))
         if not follow:
+            last = self._account.log(app).last(lines) if lines else ()
+            yield from (line.text for line in last)
             return
         log = Log(self._account, app)
+        yield from (line.text for line in log.before(lines))
         pauses = growing(*_PAUSES)
         while True:
             if arrived := log.arrived(any_line):
@@ -318,7 +319,9 @@ class ModalEngine:
         self._artefacts = Artefacts(place, self._meter)
         self._accounts: dict[str | None, Account] = {}
 
-    def preflight(self, nodes: Sequence[Node], live: Collection[Record] = ()) -> None:
+    def preflight(
+        self, nodes: Sequence[Node], live: Collection[Record] = (), workspace: str = ""
+    ) -> None:
         """See `Engine.preflight`: nothing is billed before this has passed."""
         refuse_missing_client()
         self._artefacts.expect(nodes)
@@ -329,6 +332,7 @@ class ModalEngine:
             account = self._account(node)
             if account not in checked:
                 account.check()
+                account.refuse_other(workspace)
                 checked.add(account)
             secrets = secrets_of(node.fields)
             for secret in secrets:
@@ -343,6 +347,8 @@ class ModalEngine:
                 )
             if (hub := hub_secret_of(node.fields)) is not None:
                 account.require_secret(hub, apps.HUB_TOKEN)
+            if (registry := registry_secret_of(node.fields)) is not None:
+                account.require_secret(registry, apps.REGISTRY_KEY)
 
     def stage(self, node: Node, needs: Mapping[str, Flat], say: Say) -> Flat:
         """See `Engine.stage`.
@@ -355,8 +361,8 @@ class ModalEngine:
             case Kind.BUILD | Kind.WEIGHTS:
                 return self._artefacts.make(node, account, say)
             case Kind.SNAPSHOT:
-                self._rollout(node, say).try_out(node, needs)
-                return outputs_of(node)
+                plain = self._rollout(node, say).try_out(node, needs)
+                return {**outputs_of(node), PLAIN: plain}
             case Kind.SERVER:
                 rollout = self._rollout(node, say)
                 if Kind.SNAPSHOT not in node.needs:

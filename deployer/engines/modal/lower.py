@@ -15,6 +15,7 @@ from deployer.artefacts.sources.transfer import file_name, parts_of_url
 from deployer.engines.contract import pin_of
 from deployer.engines.modal import apps
 from deployer.engines.modal.apps import Apps, Build, Builder, Fetch, Server
+from deployer.engines.modal.section import image_of
 from deployer.errors import EngineError
 from deployer.llama.build import recipe
 from deployer.llama.build.compile import Settings, target_of
@@ -33,23 +34,21 @@ from deployer.planning.costs import (
     gpus_of,
     memory_of,
 )
-from deployer.planning.facts import Pin
-from deployer.planning.graph import VARIABLES
+from deployer.planning.facts import Pin, pinned_images
+from deployer.planning.graph import IMAGE, VARIABLES
 from deployer.planning.resources import MODEL_ROLE, Graph, Kind, Node
+from deployer.planning.state import WITHOUT
 from deployer.runtime.warmup import Request
 from deployer.stack.fields.values import DEFAULT_KEY, Flat, JsonValue, keys_of, seconds
 from deployer.stack.files import named_in, nested
 
 BUILD_TIMEOUT: Final = 2 * 3600
-CPU_IMAGE: Final = "ubuntu:24.04"
 
 _FETCH_START: Final = 600
 _FETCH_SPEED: Final = 10e6
 """Bytes a second, on a bad day."""
 _LONGEST: Final = 24 * 3600
 """Seconds; Modal's own limit for a function."""
-_OLD_UBUNTU_BEFORE: Final = (12, 6)
-"""Images of older toolkits exist for Ubuntu 22.04 alone."""
 
 
 def lower_builder(
@@ -70,15 +69,6 @@ def lower_builder(
     )
 
 
-def image_of(cuda: str | None, kind: str) -> str:
-    """The image to build in (``devel``) or to run in (``runtime``)."""
-    if cuda is None:
-        return CPU_IMAGE
-    full = cuda if cuda.count(".") == 2 else f"{cuda}.0"
-    system = "22.04" if recipe.toolkit(cuda) < _OLD_UBUNTU_BEFORE else "24.04"
-    return f"nvidia/cuda:{full}-{kind}-ubuntu{system}"
-
-
 def _build(node: Node, patches: Sequence[Patch]) -> Build:
     pin = pin_of(node)
     settings = _settings(node.fields)
@@ -92,7 +82,7 @@ def _build(node: Node, patches: Sequence[Patch]) -> Build:
     return Build(
         key=node.key,
         title=", ".join(words),
-        image=image_of(settings.cuda, "devel"),
+        image=pinned_images(pin).get("build") or image_of(settings.cuda, "devel"),
         source=_source(node, pin),
         patches=tuple(_patch(digest, patches) for digest in pinned_patches(pin)),
         definitions=recipe.options(target, ccache=True),
@@ -202,6 +192,7 @@ def _texts_of_build(value: JsonValue) -> tuple[str, ...]:
     return tuple(str(item) for item in value) if isinstance(value, list) else ()
 
 
+CANDIDATE_SCALING: Final = apps.Scaling(0, 1, None, CANDIDATE_WINDOW)
 SLOTS: Final = 4
 """Requests that llama-server serves at once where `server.parallel` is unset."""
 REQUEST_TIMEOUT: Final = 3600
@@ -295,9 +286,11 @@ def lower_server(
         weights_key=str(weights["key"]),
         keys_beside={role: str(it["key"]) for role, it in _beside(needs).items()},
         key=node.key,
-        run_key=node.key if captured is None else str(captured["key"]),
+        run_key=str(node.spec.get(WITHOUT) or node.key)
+        if captured is None
+        else str(captured["key"]),
         captures=node.kind is Kind.SNAPSHOT or captured is not None,
-        machine=_machine(fields, build, size_of(needs)),
+        machine=_machine(node, fields, build, size_of(needs)),
         front=_front(fields),
         program=_program(node, fields, needs, files),
         scaling=scaling_of(node.fields),
@@ -307,8 +300,8 @@ def lower_server(
 
 def candidate_of(server: Server) -> Server:
     """The twin that the gates look at: another name, and one container at most."""
-    scaling = apps.Scaling(0, 1, None, CANDIDATE_WINDOW)
-    return replace(server, app=apps.candidate_app(server.stack), scaling=scaling)
+    app = apps.candidate_app(server.stack)
+    return replace(server, app=app, scaling=CANDIDATE_SCALING)
 
 
 def tryout_of(server: Server) -> Server:
@@ -319,6 +312,12 @@ def tryout_of(server: Server) -> Server:
 def hub_secret_of(fields: Flat) -> str | None:
     """The secret that holds a token of the hub, from the fields of weights."""
     name = fields.get("model.hub_secret")
+    return None if name is None else str(name)
+
+
+def registry_secret_of(fields: Flat) -> str | None:
+    """The secret for the registry of the image, from the fields of a server."""
+    name = fields.get("modal.registry_secret")
     return None if name is None else str(name)
 
 
@@ -395,10 +394,13 @@ def _outputs_of_weights(node: Node) -> Flat:
     return found
 
 
-def _machine(fields: Flat, build: Flat, size: int) -> apps.Machine:
+def _machine(node: Node, fields: Flat, build: Flat, size: int) -> apps.Machine:
     cuda, region = build.get("cuda"), fields.get("modal.region")
+    stated = node.spec.get(IMAGE) or fields.get("modal.image")
+    default = image_of(None if cuda is None else str(cuda), "runtime")
     return apps.Machine(
-        image=image_of(None if cuda is None else str(cuda), "runtime"),
+        image=default if stated is None else str(stated),
+        registry_secret=registry_secret_of(fields),
         gpus=gpus_of(fields),
         cpu=cores_of(fields),
         memory=memory_of(fields, size),

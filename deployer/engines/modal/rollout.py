@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +12,12 @@ from typing import Final
 from deployer.engines.modal import apps
 from deployer.engines.modal.billing import Meter, changed
 from deployer.engines.modal.drive import Account, Deployed
-from deployer.engines.modal.lower import primes_of, rate_of, scaling_of
+from deployer.engines.modal.lower import (
+    CANDIDATE_SCALING,
+    primes_of,
+    rate_of,
+    scaling_of,
+)
 from deployer.engines.modal.render import (
     CANDIDATE_FILE,
     SERVER_FILE,
@@ -47,9 +52,19 @@ from deployer.errors import (
     PromotionError,
 )
 from deployer.planning.events import Say, Talk, Used
+from deployer.planning.plan import gates_of
 from deployer.planning.progress import Progress
-from deployer.planning.resources import Node
-from deployer.planning.state import HANDED_OVER, Record
+from deployer.planning.resources import Kind, Node
+from deployer.planning.state import (
+    FAILED_RESTORES,
+    HANDED_OVER,
+    MEASURED,
+    PLAIN,
+    UNUSED,
+    Measured,
+    Record,
+    is_automatic,
+)
 from deployer.runtime.serve import READY
 from deployer.stack.fields.values import Flat, JsonValue
 
@@ -66,6 +81,10 @@ _CANDIDATE: Final = "candidate"
 _WINDOW: Final = apps.DEFAULT_WINDOW
 """Seconds that Modal keeps an idle container where the stack says nothing."""
 _IDLE_SECONDS: Final = 120
+_TRIES: Final = 3
+"""Starts after which no restore is waited for any more that could be measured."""
+_JUDGE: Final = "restore"
+"""The gate that judges restores, those that failed before it included."""
 _RESTORES: Final = 2
 """Restores in a row after which no more types of workers are looked for."""
 
@@ -80,18 +99,20 @@ class Rollout:
         self._meter = meter
         self._say = say
 
-    def try_out(self, node: Node, needs: Mapping[str, Flat]) -> None:
+    def try_out(self, node: Node, needs: Mapping[str, Flat]) -> float | None:
         """Start the command line once where nothing starts it again.
 
-        Raises EngineError with the likely cause; a command line that was started
-        before is not started again.
+        Returns the seconds that a client waits for such a start; None where they were
+        not measured.  Raises EngineError with the likely cause; a command line that was
+        started before is not started again.
         """
         rendering = rendered_server(node, needs, self._folder)
         server = rendering.server
-        marker = f"{TRIED}/{server.run_key}"
-        if self._account.listed(apps.VOLUME, marker) is not None:
+        marker = f"{TRIED}/{server.run_key}/result.json"
+        known = self._account.read(apps.VOLUME, marker)
+        if known is not None and (waited := _waited(known)) is not None:
             self._tell(node.address, "this command line was tried before")
-            return
+            return waited
         self._tell(node.address, "tries the command line once, without retries")
         limit = server.program.start_timeout + QUEUE_SECONDS
         wait = Wait(node.address, "a first start on Modal", limit, show=is_ours)
@@ -100,6 +121,7 @@ class Rollout:
             rate = rate_of(needs, node)
             with self._meter.running("tryout", rate), running as (call, app):
                 log = Log(self._account, app)
+                begun = time.monotonic()
                 try:
                     result = result_of(call, log, self._say, wait)
                 except EngineError as error:
@@ -107,32 +129,38 @@ class Rollout:
                     raise _told(
                         not_started(log, error.message), "nothing was deployed"
                     ) from None
-        self._account.write(
-            apps.VOLUME, {f"{marker}/result.json": json.dumps(result).encode()}
-        )
+        content = json.dumps(_with_wait(result, time.monotonic() - begun)).encode()
+        self._account.write(apps.VOLUME, {marker: content})
+        return _waited(content)
 
     def stage(self, node: Node, needs: Mapping[str, Flat]) -> Flat:
         """Bring the candidate up, from the files that were recorded if there are."""
         rendering = rendered_server(node, needs, self._folder)
         server, app = rendering.server, apps.candidate_app(rendering.server.stack)
         files = promoted_files(self._account, server.stack, node.key)
+        again = files is not None
         if files is None:
             files = rendering.files
             record_files(self._account, server.stack, node.key, files)
         rate = rate_of(needs, node)
         self._meter.begin(_CANDIDATE, rate)
         target = self._deploy_candidate(node.address, app, node.key, files)
+        target = replace(target, restores=server.captures)
         limit = server.program.start_timeout
-        with self._stopped_on_failure(app):
-            self._wake(node.address, target, limit)
-            self._prime(node, target, limit)
-        url = target.url
         outputs: dict[str, JsonValue] = {
-            "candidate_url": url,
-            "start_timeout": server.program.start_timeout,
+            "candidate_url": target.url,
+            "start_timeout": limit,
             "rate": rate,
             "gpu": list(server.machine.gpus),
         }
+        with self._stopped_on_failure(app):
+            first = self._wake(node.address, target, limit)
+            if server.captures:
+                starts = self._provoked(node, target, limit, first)
+                # Gates may think for longer than a candidate that sleeps soon stays.
+                self._account.scale(app, CANDIDATE_SCALING)
+                plain = needs[Kind.SNAPSHOT].get(PLAIN)
+                outputs |= self._measured(node, starts, plain, again=again)
         if secrets := {it.variable: it.name for it in server.front.secrets}:
             outputs["secrets"] = dict(secrets)
         return outputs
@@ -314,23 +342,67 @@ class Rollout:
             Wait(app, "going idle", _IDLE_SECONDS, show=no_line),
         )
 
-    def _prime(self, node: Node, target: Target, limit: int) -> None:
-        """Provoke cold starts of the candidate until enough snapshots were taken.
+    def _provoked(
+        self, node: Node, target: Target, limit: int, first: Started
+    ) -> tuple[Started, ...]:
+        """Provoke cold starts of the candidate; returns all, the first one included.
 
-        Modal takes one for each type of worker that a start lands on, so that a start
-        on one that has a snapshot restores.  Production is left alone: it takes its own
-        at the first cold starts that its clients cause.
+        Until enough snapshots were taken and one was restored, as far as that can be
+        had.  Modal takes one for each type of worker that a start lands on, so that a
+        start on one that has a snapshot restores.  Production is left alone: it takes
+        its own at the first cold starts that its clients cause.
         """
-        wanted, taken, restored = primes_of(node.fields), 1, 0
-        target = replace(target, restores=True)
-        while taken < wanted and restored < _RESTORES:
-            self._tell(node.address, f"cold start for snapshot {taken + 1} of {wanted}")
+        wanted, taken, restored, tries = primes_of(node.fields), 1, 0, 0
+        starts = [first]
+        while True:
+            if taken < wanted and restored < _RESTORES:
+                what = f"cold start for snapshot {taken + 1} of {wanted}"
+            elif tries < _TRIES and not _restored(starts):
+                what, tries = "cold start to measure a restore", tries + 1
+            else:
+                return tuple(starts)
+            self._tell(node.address, what)
             self._sleep(target.app)
             started = self._wake(node.address, seen(self._account, target), limit)
+            starts.append(started)
             if started.captured:
                 taken, restored = taken + 1, 0
             else:
                 restored += 1
+
+    def _measured(
+        self, node: Node, starts: Sequence[Started], plain: JsonValue, *, again: bool
+    ) -> Flat:
+        """Return what the starts of a candidate show of its snapshots, as outputs.
+
+        Raises EngineError where each restore failed and no gate judges that.  What was
+        promoted before and is staged `again` was decided then.
+        """
+        captures = [it.seconds for it in starts if it.captured and not it.failed]
+        restores = _restored(starts)
+        measured = Measured(
+            plain if isinstance(plain, float) else None,
+            captures[0] if captures else None,
+            restores[0] if restores else None,
+        )
+        failed, came = sum(it.failed for it in starts), sum(it.really for it in starts)
+        self._tell(node.address, measured.line)
+        outputs: dict[str, JsonValue] = {MEASURED: measured._asdict()}
+        if failed:
+            outputs[FAILED_RESTORES] = failed
+        why = measured.why_not
+        if failed and not restores:
+            why = f"{failed} of {failed + came} restores failed"
+        if again:
+            return outputs
+        if is_automatic(node):
+            return {**outputs, UNUSED: why} if why else outputs
+        if failed and not came and _JUDGE not in gates_of(node.fields):
+            raise EngineError(
+                f"its snapshot cannot be restored: {why}",
+                hint="`snapshot: {enabled: auto}` serves without one where that is so",
+            )
+        return outputs
 
     def _serve(self, record: Record, served: Deployed | None) -> Flat:
         """Deploy what clients know, and wait until this very version is ready."""
@@ -424,6 +496,26 @@ class Rollout:
 
     def _tell(self, address: str, text: str) -> None:
         self._say(Talk(address, text))
+
+
+def _restored(starts: Sequence[Started]) -> list[float]:
+    """Seconds of the starts that were a restore at the first try."""
+    return [it.seconds for it in starts if it.really and not it.failed]
+
+
+def _with_wait(result: object, wall: float) -> JsonValue:
+    """The answer of a tryout, with what a client would have waited for such a start."""
+    if not isinstance(result, Mapping):
+        return {}
+    seconds, beside = float(result["seconds"]), float(result["beside"])
+    return {"seconds": seconds, "waited": round(max(seconds, wall - beside), 1)}
+
+
+def _waited(content: bytes) -> float | None:
+    """The seconds that a recorded tryout took; None for one of an older deployer."""
+    with suppress(ValueError, TypeError, KeyError):
+        return float(json.loads(content)["waited"])
+    return None
 
 
 def is_of(found: Deployed, record: Record) -> bool:

@@ -18,7 +18,7 @@ from deployer.diagnostics import Diagnostic, Severity
 from deployer.spelling import did_you_mean, shown
 from deployer.stack.fields.marks import Section
 from deployer.stack.fields.server import Size, Text
-from deployer.stack.fields.values import seconds
+from deployer.stack.fields.values import IMAGE, seconds
 
 if TYPE_CHECKING:
     from deployer.stack.fields.model import Scaling, Stack
@@ -71,6 +71,33 @@ class Modal(Section):
     memory: Size | None = None
     """Memory; unset: the weights and 5 %, 4 GiB, and `server.cache_ram`."""
 
+    image: Annotated[str, Field(pattern=f"^({IMAGE.pattern})$")] | None = None
+    """Image of the containers that serve; unset: NVIDIA's of `cuda`, else Ubuntu's."""
+
+    registry_secret: Text | None = None
+    """Modal secret for the registry of `image`; unset: it is public."""
+
+
+CPU_IMAGE = "ubuntu:24.04"
+_OLD_UBUNTU_BEFORE = (12, 6)
+"""Images of older toolkits exist for Ubuntu 22.04 alone."""
+
+
+def image_of(cuda: str | None, kind: str) -> str:
+    """The image to build in (``devel``) or to run in (``runtime``)."""
+    if cuda is None:
+        return CPU_IMAGE
+    full = cuda if cuda.count(".") == 2 else f"{cuda}.0"
+    system = "22.04" if _version(cuda) < _OLD_UBUNTU_BEFORE else "24.04"
+    return f"nvidia/cuda:{full}-{kind}-ubuntu{system}"
+
+
+def images(stack: "Stack") -> Mapping[str, str]:
+    """Return the images of the containers that build and that serve."""
+    cuda = stack.llama_cpp.cuda
+    serves = stack.section(Modal).image or image_of(cuda, "runtime")
+    return {"build": image_of(cuda, "devel"), "server": serves}
+
 
 def checks(stack: "Stack") -> Iterator[Diagnostic]:
     """Yield every rule of this engine that a stack breaks."""
@@ -101,6 +128,11 @@ def notes(stack: "Stack") -> Iterator[str]:
             " try again until one is; `web_server` lets them wait"
         )
     yield from _crowding(stack)
+    if len(_types(stack)) > 1 and stack.snapshot and stack.snapshot.enabled:
+        yield (
+            f"`gpu` names {len(_types(stack))} types and a snapshot is of one: the"
+            " candidate is primed and proven on the types that Modal gives it"
+        )
     cuda = stack.llama_cpp.cuda
     if cuda and _version(cuda) > DRIVER and not _MAYBE_B300.intersection(_types(stack)):
         yield (

@@ -62,12 +62,23 @@ class Log:
         self._next = 0.0
         self.lines: deque[Line] = deque(maxlen=_KEPT)
         """The last lines that were taken."""
-        if since is None:
-            newest = self._log.last(1)
-            since = newest[-1].at if newest else datetime.now(tz=UTC) - _LATE
-            self._since = since - _LATE
-            self._new()
-        self._since = since
+        self._window: list[Line] = []
+        """What was there when it was opened, and counts as seen."""
+        if since is not None:
+            self._since = since
+            return
+        newest = self._log.last(1)
+        at = newest[-1].at if newest else datetime.now(tz=UTC) - _LATE
+        self._since = self._opened = at - _LATE
+        self._window = self._new()
+
+    def before(self, count: int) -> list[Line]:
+        """The last lines before it was opened, once; none of them arrives again."""
+        window, self._window = self._window, []
+        if count <= len(window):
+            return window[len(window) - count :]
+        older = [it for it in self._log.last(count) if it.at < self._opened]
+        return [*older, *window][-count:]
 
     def arrived(self, take: Callable[[Line], bool]) -> list[Line]:
         """Lines since the last time, as far as they are asked for; not too often."""
@@ -247,7 +258,10 @@ _CONTAINER: Final = "ta-"
 """Beginning of the id of a container."""
 _A_DAY: Final = timedelta(days=1)
 _RAISED: Final = "Traceback (most recent call last):"
-_CRASHED: Final = "Runner failed with exit code"
+_ENDED: Final = "Runner failed with exit code"
+_CRASHED: Final = re.compile(rf"{_ENDED}|Runner segmentation fault")
+_CRASHES: Final = 3
+"""Containers of one start that may crash at a restore before it counts as failed."""
 _LAST_WORDS: Final = 15
 _WORDS_SECONDS: Final = 1.0
 """How long the last words of a failed start may take to arrive."""
@@ -388,12 +402,20 @@ class _Start:
         return Started(self._passed(), None) if tasks and gone else None
 
     def _refuse_failure(self) -> None:
-        # A crash at a restore is followed by a start without the snapshot.
-        signs = (_RAISED,) if self._target.restores else (_RAISED, _CRASHED)
+        crashed: set[str] = set()
         for line in self._log.lines:
-            old = self._target.known.intersection(line.where)
-            if not old and line.text.startswith(signs):
+            if self._target.known.intersection(line.where):
+                continue
+            # A crash at a restore is followed by a start that captures again.
+            signs = (_RAISED,) if self._target.restores else (_RAISED, _ENDED)
+            if line.text.startswith(signs):
                 raise EngineError("its start failed")
+            if _CRASHED.match(line.text):
+                crashed.update(_of(line))
+        if len(crashed) >= _CRASHES:
+            raise EngineError(
+                f"{len(crashed)} containers in a row crashed at a restore"
+            )
 
 
 def woken(

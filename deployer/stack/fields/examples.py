@@ -178,6 +178,8 @@ RUNNING: Mapping[str, tuple[JsonValue, JsonValue]] = {
     "modal.endpoint": ("web_server", "server"),
     "modal.cpu": (1, 2.5),
     "modal.memory": ("16GiB", 1024),
+    "modal.image": ("ghcr.io/owner/cuda:12.8.1", "ubuntu:24.04"),
+    "modal.registry_secret": ("registry", "ghcr"),
 }
 
 GATES: Mapping[str, tuple[JsonValue, JsonValue]] = {

@@ -261,7 +261,7 @@ class Snapshot(Section):
     """Memory snapshots: a warmed server frozen, and restored fast."""
 
     enabled: Annotated[bool | Literal["auto"], Effect.NOTE] = "auto"
-    """`true` needs snapshots, `auto` uses them where they work."""
+    """`true` needs a snapshot, `auto` uses one where a restore is measured faster."""
 
     gpu: bool | None = None
     """Capture GPU memory too; unset: on Modal, where there is a GPU."""

@@ -311,6 +311,8 @@ TAG: Final = re.compile(
 """A build of llama.cpp, as stacks name it."""
 REPOSITORY: Final = re.compile(r"(?!\.)[A-Za-z0-9_.-]+/(?!\.)[A-Za-z0-9_.-]+")
 """Owner and name on the hub."""
+IMAGE: Final = re.compile(r"[a-z0-9][A-Za-z0-9._:/-]*(@sha256:[0-9a-f]{64})?", re.ASCII)
+"""An image of containers, as a Dockerfile names it."""
 RELEASE_FILE: Final = re.compile(
     r"(?P<build>b[0-9]{1,9})/llama-(?P=build)-bin-[a-z0-9-]+\.tar\.gz"
 )

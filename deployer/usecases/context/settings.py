@@ -219,3 +219,5 @@ class Options(NamedTuple):
     """Take what earlier runs read of the same files."""
     again: bool = False
     """Promote again a release that was rolled back."""
+    workspace: str = ""
+    """Where a stack moves to that runs in another workspace; empty: it stays."""

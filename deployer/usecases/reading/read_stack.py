@@ -16,14 +16,23 @@ from typing import TYPE_CHECKING
 from deployer.artefacts import lock_file
 from deployer.artefacts.sources.files import DigestCache, content_digest, sha256_of
 from deployer.diagnostics import UNCERTAIN, Diagnostic, Place, Severity, placed
-from deployer.engines.place import abilities_of, machine_inputs, narrowed
+from deployer.engines.place import abilities_of, images_of, machine_inputs, narrowed
 from deployer.engines.registry import ENGINES, Abilities
 from deployer.errors import StackError, UsageError
 from deployer.llama.catalogue import TABLE, Catalogue, catalogue, problems_of
 from deployer.llama.known.advisories import Advisory, advisories_of, exposures_of
 from deployer.llama.known.traps import traps_of
 from deployer.planning.argv import words_by_field
-from deployer.planning.facts import DESCRIPTION, HEADER, UPSTREAM, Facts, Pin
+from deployer.planning.facts import (
+    DESCRIPTION,
+    HEADER,
+    IMAGES,
+    UPSTREAM,
+    Facts,
+    Pin,
+    is_pinned,
+    pinned_images,
+)
 from deployer.planning.graph import (
     architectures_of,
     build_number,
@@ -270,6 +279,7 @@ def _notes(
     if left := unproven(loaded.stack):
         yield f"not proven: {', '.join(left)}; add it to `gates`"
     yield from snapshot_notes(loaded.stack, abilities)
+    yield from image_notes(loaded.stack, facts)
     yield from _doubts(loaded, facts, settings)
     yield from _not_passed_on(loaded.stack, settings.environment)
 
@@ -443,12 +453,36 @@ def resolved(
     locked: Facts | None,
     watch: Watch,
     options: Options = _ASKING,
+    *,
+    asks_registries: bool = False,
 ) -> Facts:
     """The facts of a stack: from the lock file where it fits, else from the sources.
 
-    Raises UsageError where sources would have to be asked and the ``options`` are not
-    to, and where the lock file pins what the stack does not ask for.
+    Registries are asked for the images of a build that is not locked, and of every
+    build where ``asks_registries`` says so.  Raises UsageError where sources would have
+    to be asked and the ``options`` are not to, and where the lock file pins what the
+    stack does not ask for.
     """
+    facts = _pinned_by(loaded, stack_file, settings, locked, watch, options)
+    fresh = locked is None or facts.build != locked.build
+    return with_images(
+        loaded.stack,
+        facts,
+        settings.environment,
+        asks=asks_registries or fresh,
+        may_ask=not options.locked,
+    )
+
+
+def _pinned_by(
+    loaded: Loaded,
+    stack_file: Path,
+    settings: Settings,
+    locked: Facts | None,
+    watch: Watch,
+    options: Options,
+) -> Facts:
+    """The same without images."""
     stack = loaded.stack
     _refuse_beside(stack, stack_file, settings)
     patches = patches_of(stack, stack_file)
@@ -476,6 +510,55 @@ def resolved(
     )
     with refused_models(loaded):
         return resolver.facts(stack, inputs, kept)
+
+
+def with_images(
+    stack: Stack,
+    facts: Facts,
+    environment: Mapping[str, str],
+    *,
+    asks: bool,
+    may_ask: bool = True,
+) -> Facts:
+    """The facts with the images of containers as far as their digests are known.
+
+    What the lock file pins is kept where it is what the stack asks for.
+    """
+    before, wanted = pinned_images(facts.build), images_of(stack)
+    if not wanted:
+        return facts
+    known = {
+        role: pinned
+        for role, image in wanted.items()
+        if (pinned := before.get(role, "")).partition("@")[0] == image.partition("@")[0]
+        and pinned.endswith(image.partition("@")[2])
+    }
+    missing = {role: image for role, image in wanted.items() if role not in known}
+    # Another image than the one that was pinned is a change like that of a tag.
+    if missing and may_ask and (asks or before.keys() & missing.keys()):
+        from deployer.usecases.reading.resolve import pinned_image  # noqa: PLC0415 - knows every source
+
+        asked = {it: pinned_image(it, environment) for it in missing.values()}
+        known |= {role: it for role, image in missing.items() if (it := asked[image])}
+    if known == before:
+        return facts
+    about = {name: it for name, it in facts.build.about.items() if name != IMAGES}
+    about |= {IMAGES: dict(known)} if known else {}
+    return replace(facts, build=replace(facts.build, about=about))
+
+
+def image_notes(stack: Stack, facts: Facts | None) -> Iterator[str]:
+    """Yield the images that no digest is known of."""
+    pinned = {} if facts is None else pinned_images(facts.build)
+    wanted = images_of(stack)
+    loose = {
+        image
+        for role, image in wanted.items()
+        if not is_pinned(image) and pinned.get(role, "").partition("@")[0] != image
+    }
+    if loose:
+        names = ", ".join(f"`{it}`" for it in sorted(loose))
+        yield f"not pinned: image {names}; `deployer lock` asks the registry"
 
 
 def _digests_of(
@@ -589,6 +672,8 @@ def _stale(
         )
         return UsageError(f"`{lock}` was made for another stack: {changes}", hint)
     pins = {} if facts is None else facts.by_role
+    if facts and pinned_images(facts.build) != pinned_images(locked.build):
+        return UsageError(f"`{lock}` pins other images than the stack names", hint)
     other = (role for role, pin in pins.items() if locked.by_role.get(role) != pin)
     role = next(other, Kind.WEIGHTS.value)
     which = "llama-server" if role == Kind.BUILD else role

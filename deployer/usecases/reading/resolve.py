@@ -4,17 +4,24 @@ The network is asked only for what is not pinned yet; files of this machine are
 looked at each time, since nothing else tells that they changed.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deployer.artefacts.sources import paths
 from deployer.artefacts.sources.files import DigestCache
 from deployer.artefacts.sources.paths import relative
-from deployer.artefacts.sources.transfer import parts_of_url
+from deployer.artefacts.sources.transfer import (
+    new_client,
+    parts_of_url,
+    refuse_way,
+    translated,
+)
 from deployer.artefacts.store import Store
 from deployer.errors import AuthError, SourceError
 from deployer.gguf.facts import (
@@ -31,11 +38,12 @@ from deployer.gguf.reading import (
     part_in_addresses,
     part_in_files,
 )
-from deployer.planning.facts import HEADER, UPSTREAM, Facts, Pin, flaw_of
+from deployer.planning.facts import HEADER, UPSTREAM, Facts, Pin, flaw_of, is_pinned
 from deployer.planning.progress import Watch
 from deployer.planning.resources import MODEL_ROLE, Kind
+from deployer.stack.addresses import is_loopback
 from deployer.stack.fields.model import BuildSource, LlamaCpp, Stack, Weights
-from deployer.stack.fields.values import Flat, JsonValue, path_of
+from deployer.stack.fields.values import IMAGE, Flat, JsonValue, path_of
 
 if TYPE_CHECKING:
     from deployer.llama.build import trees
@@ -274,6 +282,56 @@ class Resolver:
     @property
     def _cache(self) -> DigestCache:
         return DigestCache(self.store.digests, trusts=self.cached)
+
+
+_HUB_OF_IMAGES = "https://registry-1.docker.io"
+_REGISTRY = "DEPLOYER_REGISTRY"
+"""Variable with the address of a mirror of Docker Hub; `off`: no registry is asked."""
+_MANIFESTS = (
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.v2+json",
+)
+_CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
+
+
+def pinned_image(image: str, environment: Mapping[str, str]) -> str | None:
+    """Return an image with the digest that its registry has now.
+
+    None where the registry cannot be reached, has no such image, or wants a password.
+    Protocol: the registry API v2 of the OCI distribution specification, with the bearer
+    token that registries give to anybody.
+    """
+    if is_pinned(image):
+        return image
+    hub = environment.get(_REGISTRY) or _HUB_OF_IMAGES
+    host, _, rest = image.partition("/")
+    if rest and (host == "localhost" or {".", ":"} & set(host)):
+        scheme = "http" if is_loopback(host.partition(":")[0]) else "https"
+        place, name = f"{scheme}://{host}", rest
+    elif hub == "off":
+        return None
+    else:
+        place, name = hub.rstrip("/"), image if rest else f"library/{image}"
+    path, _, tag = name.partition(":")
+    url = f"{place}/v2/{path}/manifests/{tag or 'latest'}"
+    with suppress(SourceError, ValueError), new_client() as client, translated(url):
+        headers = {"Accept": ", ".join(_MANIFESTS)}
+        answer = client.head(url, headers=headers)
+        if answer.status_code == HTTPStatus.UNAUTHORIZED:
+            asked = dict(_CHALLENGE.findall(answer.headers["WWW-Authenticate"]))
+            realm = asked.pop("realm")
+            refuse_way(url, realm)
+            given = client.get(realm, params=asked).json()
+            token = given.get("token") or given["access_token"]
+            headers["Authorization"] = f"Bearer {token}"
+            answer = client.head(url, headers=headers)
+        digest = answer.headers.get("Docker-Content-Digest", "")
+        pinned = f"{image}@{digest}"
+        found = answer.status_code == HTTPStatus.OK and IMAGE.fullmatch(pinned)
+        return pinned if digest and found else None
+    return None
 
 
 def _of_files(role: str, files: Sequence[Path], mmproj: Path | None = None) -> Flat:

@@ -128,4 +128,6 @@ def _modal(choose: Random) -> dict[str, Any]:
         endpoint=choose.choice(("web_server", "server")),
         cpu=choose.choice((0.5, 4, 8.0)),
         memory=choose.choice(("24GiB", "500MB", 2**30)),
+        image=choose.choice(("ghcr.io/some/image:1", f"x/y@sha256:{'0' * 64}")),
+        registry_secret="registry",
     )

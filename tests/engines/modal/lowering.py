@@ -16,7 +16,7 @@ from deployer.planning.facts import Facts, Pin
 from deployer.planning.graph import expand
 from deployer.planning.resources import Graph, Kind, digest
 from deployer.stack.fields.model import Stack, Weights
-from deployer.stack.fields.values import JsonValue
+from deployer.stack.fields.values import Flat, JsonValue
 from deployer.stack.load import load
 from deployer.testing import stack as stack_of
 from deployer.usecases.reading.read_stack import patches_of
@@ -95,25 +95,40 @@ def _weights(wanted: Weights) -> Pin:
     return Pin("hub", identity, where, about)
 
 
-def graph_of(stack: Stack, patches: tuple[Patch, ...] = ()) -> Graph:
-    return expand(stack, facts_of(stack, patches), ENGINES["modal"].abilities)
+def graph_of(
+    stack: Stack,
+    patches: tuple[Patch, ...] = (),
+    images: Mapping[str, str] | None = None,
+) -> Graph:
+    """The resources of a stack, with the images that its lock file pins, if any."""
+    facts = facts_of(stack, patches)
+    if images:
+        about: Flat = {**facts.build.about, "images": dict[str, JsonValue](images)}
+        facts = replace(facts, build=replace(facts.build, about=about))
+    return expand(stack, facts, ENGINES["modal"].abilities)
 
 
-def lowered(content: str | Stack, files: Mapping[str, bytes] | None = None) -> Apps:
+def lowered(
+    content: str | Stack,
+    files: Mapping[str, bytes] | None = None,
+    images: Mapping[str, str] | None = None,
+) -> Apps:
     """The apps of a stack; files that it names hold a picture unless they are given."""
     stack = stack_of(content) if isinstance(content, str) else content
     names = stack.llama_cpp.patches or ()
     patches = load_patches(PATCHES, names) if names else ()
-    graph = graph_of(stack, patches)
+    graph = graph_of(stack, patches, images)
     nodes = {node.role: node for node in graph.values()}
     needs = {role: outputs_of(node) for role, node in nodes.items()}
     wanted = files_of(nodes[Kind.SERVER], needs)
     return lower(graph, patches, {**dict.fromkeys(wanted, PICTURE), **(files or {})})
 
 
-def rendered(content: str | Stack) -> Mapping[str, str]:
+def rendered(
+    content: str | Stack, images: Mapping[str, str] | None = None
+) -> Mapping[str, str]:
     """The apps of a stack, by the names of their files, without what they share."""
-    files = render(lowered(content))
+    files = render(lowered(content, images=images))
     apps = {n: text for n, text in files.items() if n.endswith(".py") and "/" not in n}
     return {name: text.decode() for name, text in apps.items()}
 

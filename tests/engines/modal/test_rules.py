@@ -320,6 +320,23 @@ def test_images_follow_the_toolkit(cuda: str, image: str) -> None:
     assert constant(files["builder.py"], "BUILD_IMAGE") == devel
 
 
+def test_images_are_pinned_by_what_the_lock_file_has() -> None:
+    names = ("nvidia/cuda:12.8.1-devel-ubuntu24.04", "ghcr.io/some/image:1")
+    digests = [f"sha256:{letter * 64}" for letter in "ab"]
+    pinned = [f"{it}@{digest}" for it, digest in zip(names, digests, strict=True)]
+    images = dict(zip(("build", "server"), pinned, strict=True))
+    text = f"{CAPTURED}modal: {{image: '{names[1]}', registry_secret: registry}}\n"
+    files = rendered(text, images)
+    assert constant(files["builder.py"], "BUILD_IMAGE") == names[0]
+    assert constant(files["builder.py"], "BUILD_DIGEST") == digests[0]
+    assert 'from_registry(f"{BUILD_IMAGE}@{BUILD_DIGEST}", add' in files["builder.py"]
+    for name in ("server.py", "candidate.py", "tryout.py"):
+        assert constant(files[name], "IMAGE") == names[1]
+        assert constant(files[name], "DIGEST") == digests[1]
+        assert 'registry = modal.Secret.from_name("registry")' in files[name]
+        assert 'from_registry(f"{IMAGE}@{DIGEST}", secret=registry, ad' in files[name]
+
+
 def test_the_builder_compiles_what_the_local_engine_would() -> None:
     builder = rendered(production())["builder.py"]
     definitions = keyword(builder, "Build", "definitions")

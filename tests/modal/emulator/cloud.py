@@ -205,6 +205,9 @@ class Faults:
     """How many containers lose their processes when they are restored."""
     restore_failure: float = 0.0
     """Chance that a restore fails (modal-client#4132: about 60 %)."""
+    capture_failure: float = 0.0
+    """Chance that a container crashes as it goes on from the snapshot it just took: it
+    is restored from it as any other is ("Snapshot created. Restoring …")."""
     clock_jump: float = 3600.0
     """Seconds that the clocks of a container jump ahead at a restore: it slept for so
     long.  Modal's runtime lets the monotonic clock jump "by approximately the same

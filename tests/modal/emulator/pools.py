@@ -298,12 +298,16 @@ class Pools:
             await cloud.log(function_id, container.task_id, CREATING)
             await self._in_time(container, container.parked)
             await self._resume(container, CREATED)
+            if cloud.chance.random() < cloud.faults.capture_failure:
+                return await self._crashed_restore(container)
         else:
             del self.containers[container.task_id]
             container.task_id = cloud.new("ta")  # a restored copy is another container
             self.containers[container.task_id] = container
             container.started = cloud.clock()
-            container.clock_file.write_text(str(cloud.faults.clock_jump))
+            jump = container.clock_file.with_suffix(".new")
+            jump.write_text(str(cloud.faults.clock_jump), encoding="utf-8")
+            jump.replace(container.clock_file)  # it is read all the while
             await self._resume(container, RESTORING)
             if cloud.chance.random() < cloud.faults.restore_failure:
                 return await self._crashed_restore(container)
@@ -320,6 +324,7 @@ class Pools:
         container.signal(signal.SIGKILL)
         await first_of(container.ended, within=_GRACE_SECONDS)
         await self._cloud.log(container.function_id, container.task_id, CRASHED)
+        self._pool(container.function_id).failures += 1
         return container
 
     async def _simulate(self, function_id: str) -> Container:

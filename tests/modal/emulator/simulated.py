@@ -66,6 +66,9 @@ async def start(cloud: Cloud, container: Container, how: str) -> int | None:
             # A creating start says both: seen in logs of others (modal-client#4132).
             await cloud.log(function_id, task_id, CREATED)
             await cloud.log(function_id, task_id, RESTORING)
+            if chance.random() < faults.capture_failure:
+                await cloud.log(function_id, task_id, CRASHED)
+                return SEGFAULT
     await _say_ready(cloud, container, how)
     return None
 

@@ -7,6 +7,7 @@ disk, and gone.
 
 import os
 import shutil
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -43,7 +44,7 @@ from deployer.engines.place import Place
 from deployer.errors import EngineError, UsageError
 from deployer.planning.events import Say, Talk
 from deployer.planning.resources import Node
-from deployer.planning.state import Record, record_of
+from deployer.planning.state import CAPTURE, PLAIN, Record, record_of
 from deployer.stack.fields.values import Flat, JsonValue, show_bytes, show_seconds
 from deployer.system.files import contained
 
@@ -89,7 +90,8 @@ class Snapshots:
             )
             say(Talk(node.address, text))
         self._condemned(node.key).unlink(missing_ok=True)
-        return {"path": str(entry.folder), "size": entry.size}
+        took = {name: entry.about.get(name) for name in (PLAIN, CAPTURE)}
+        return {"path": str(entry.folder), "size": entry.size, **took}
 
     def flaw(self, key: str, server: Server) -> str:
         """Why the snapshot cannot be used for this server; empty where it can."""
@@ -188,8 +190,10 @@ class Snapshots:
         record, server = record_of(node, {}), self._private(node)
         self.retire(record)
         keepers: list[psutil.Process] = []
+        begun = time.monotonic()
         try:
             server.bring_up(needs, say, keeper=("unshare", *OWN_CLOCK, "setsid"))
+            plain = time.monotonic() - begun
             running = server.running()
             if running is None:
                 raise EngineError("the server to be captured ended at once")
@@ -200,7 +204,9 @@ class Snapshots:
             # Nobody is connected, and frozen half-way it would hear no SIGTERM.
             self.retire(record)
             end_keepers(keepers)
-        return {**about, "criu": found.version}
+        took = {PLAIN: plain, CAPTURE: time.monotonic() - begun}
+        seconds = {name: round(value, 3) for name, value in took.items()}
+        return {**about, "criu": found.version, **seconds}
 
     def _warmed(self, node: Node, server: Server, say: Say) -> dict[str, JsonValue]:
         """Make the warm-up requests, and keep the answers a restored one must give."""
