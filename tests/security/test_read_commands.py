@@ -216,7 +216,7 @@ def test_no_read_command_starts_a_program_of_a_checkout(
     assert codes["plan stacks --changed-since HEAD"] == 0
 
 
-@pytest.mark.parametrize("words", [["version"], ["plan", "stacks/snap.yaml"]])
+@pytest.mark.parametrize("words", [["--version"], ["plan", "stacks/snap.yaml"]])
 @pytest.mark.parametrize(
     "command", [[sys.executable, "-m", "deployer"], [str(Path(sys.executable).parent)]]
 )
