@@ -38,7 +38,6 @@ from deployer.planning.graph import (
     build_number,
     expand,
     judged_by,
-    proven_by,
     snapshot_notes,
     tag_number,
 )
@@ -47,7 +46,7 @@ from deployer.planning.resources import Graph, Kind
 from deployer.stack import project_root
 from deployer.stack.addresses import places_of
 from deployer.stack.checks import asked as asked_by
-from deployer.stack.checks import automatic, flag_notes, unproven
+from deployer.stack.checks import flag_notes
 from deployer.stack.fields.marks import leaves
 from deployer.stack.fields.model import Stack
 from deployer.stack.fields.values import HERE, Flat, Folder
@@ -55,7 +54,11 @@ from deployer.stack.files import named_by
 from deployer.stack.load import Loaded, load
 from deployer.usecases.context.settings import Options, Settings, patches_folder
 from deployer.usecases.reading.prepared import DECIDING, Prepared, look
-from deployer.usecases.reading.weights import refuse_model, refused_models, weighed
+from deployer.usecases.reading.weights import (
+    refused_models,
+    weighed,
+    with_gates,
+)
 
 if TYPE_CHECKING:
     from deployer.llama.patches import Patch
@@ -259,9 +262,8 @@ def read(
     notices = refuse(loaded, takes, further)
     graph = expand(stack, facts, abilities, takes.spellings)
     graph = judged_by(graph, _digests(gate_files(stack, stack_file, settings)))
-    refuse_model(known := weighed(loaded, stack_file, settings, facts, graph))
-    left = unproven(stack, known.abilities)
-    graph = proven_by(graph, automatic(stack, known.abilities), left)
+    known = weighed(loaded, stack_file, settings, facts, graph)
+    graph, left = with_gates(graph, stack, known)
     prepared = Prepared(
         stack.name,
         stack.engine,

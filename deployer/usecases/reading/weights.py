@@ -44,12 +44,20 @@ from deployer.gguf.facts import (
 from deployer.gguf.memory import Machine, Serving, fit_on, host_memory_needed
 from deployer.planning.facts import HEADER, Pin
 from deployer.planning.facts import Facts as Locked
-from deployer.planning.graph import build_number
+from deployer.planning.graph import build_number, proven_by
 from deployer.planning.plan import Fit
 from deployer.planning.resources import MODEL_ROLE, Graph
 from deployer.show.text import fit_line
 from deployer.show.text import sized as shown_size
-from deployer.stack.checks import SOURCES, UNREAD, gates_in, gpu_types, offered
+from deployer.stack.checks import (
+    SOURCES,
+    UNREAD,
+    automatic,
+    gates_in,
+    gpu_types,
+    offered,
+    unproven,
+)
 from deployer.stack.checks import Abilities as Offers
 from deployer.stack.checks import asked as asked_by
 from deployer.stack.fields.marks import fields_of, leaves
@@ -678,6 +686,18 @@ def weighed(
     large = tuple(does_not_fit(size, loaded.places))
     seen = abilities_seen(stack, stack_file.parent, weights)
     return Weighed(size, tuple(known.problems), notes, large, seen)
+
+
+def with_gates(
+    graph: Graph, stack: Stack, known: Weighed
+) -> tuple[Graph, tuple[str, ...]]:
+    """Return the graph with the gates that a stack implies, and what is not proven.
+
+    Raises StackError for a model that the build cannot serve, or nothing can hold.
+    """
+    refuse_model(known)
+    left = unproven(stack, known.abilities)
+    return proven_by(graph, automatic(stack, known.abilities), left), left
 
 
 def refuse_model(known: Weighed) -> None:
