@@ -130,7 +130,7 @@ s.yaml:9:11: error: unknown key `zzz` under `rollout`
 
 def test_missing_keys_point_at_their_section() -> None:
     check(
-        "version: 1\nllama_cpp: {}\nsnapshot:\n  warmup:\n    - {max_tokens: 1}\n",
+        "version: 1\nllama_cpp: {}\nignore:\n  -\n    {trap: budget-zero}\n",
         """\
 s.yaml:1:1: error: `engine` is missing
   hint: add `engine:` (`local` or `modal`)
@@ -142,8 +142,8 @@ long, that starts with a letter)
 s.yaml:2:1: error: `tag` is missing under `llama_cpp`
   hint: add `tag:` (a release (`b9763` or `v1.2.3`) or a commit of 7 to 40 \
 hexadecimal digits)
-s.yaml:5:7: error: `prompt` is missing under `snapshot.warmup.0`
-  hint: add `prompt:` (a string)
+s.yaml:5:5: error: `reason` is missing under `ignore.0`
+  hint: add `reason:` (a string)
 """,
     )
 

@@ -32,7 +32,7 @@ def test_an_apply_as_lines(project: Project) -> None:
     lines = stream(project.run("apply", DEMO, "--yes", "--json"))
     kinds = [line["type"] for line in lines]
     assert kinds[1] == "plan"
-    assert kinds.count("verdict") == 2
+    assert kinds.count("verdict") == 3
     steps = [line["step"] for line in lines if line["type"] == "ended"]
     assert steps == ["make", "stage", "check", "promote"]
     applied = lines[-2]
