@@ -74,7 +74,6 @@ def calls(stacks: Path) -> Mapping[str, tuple[str, ...]]:
     """The calls that are measured, by what they show."""
     one = str(stacks / "stack-000.yaml")
     return {
-        "version": (*COMMAND, "--version"),
         "--version": (*COMMAND, "--version"),
         "--help": (*COMMAND, "--help"),
         "plan, prepared before": (*COMMAND, "plan", one),
