@@ -57,6 +57,13 @@ snapshot:
   enabled: true
   warmup: [{prompt: "The capital of France is", max_tokens: 4}]
 """
+_AGENT = """
+snapshot:
+  enabled: true
+  warmup: [{file: agent.md}]
+"""
+RULES = 98
+"""Lines of the prompt of an agent: about 2,500 tokens."""
 _STEP_SECONDS = 300
 
 
@@ -149,13 +156,19 @@ def write(
     *,
     mmap: bool = False,
     snapshot: bool = False,
+    agent: bool = False,
     port: int = 8080,
 ) -> Path:
-    """A stack file below a folder."""
+    """A stack file below a folder, with the prompt of an agent beside it."""
     file = folder / "stacks" / f"{name}.yaml"
     file.parent.mkdir(parents=True, exist_ok=True)
-    text = STACK + (_SNAPSHOT if snapshot else "")
+    captured = _AGENT if agent else _SNAPSHOT
+    text = STACK + (captured if snapshot else "")
+    rule = "read the file, change it with care, run the tests again, say what was done"
+    rules = "\n".join(f"- rule {number}: {rule}" for number in range(RULES))
+    (file.parent / "agent.md").write_text(f"You are an agent.\n{rules}\n", "utf-8")
     for word, value in (
+        ("ctx_size: 2048", "ctx_size: 4096" if agent else "ctx_size: 2048"),
         ("NAME", name),
         ("PORT", str(port)),
         ("MMAP", str(mmap).lower()),
@@ -168,11 +181,16 @@ def write(
 
 @contextmanager
 def applied(
-    run: Run, name: str, *, mmap: bool = False, snapshot: bool = False
+    run: Run,
+    name: str,
+    *,
+    mmap: bool = False,
+    snapshot: bool = False,
+    agent: bool = False,
 ) -> Iterator[Applied]:
     """Apply a stack, and destroy it in the end."""
     port = free_port("127.0.0.1")
-    file = write(run.folder, name, mmap=mmap, snapshot=snapshot, port=port)
+    file = write(run.folder, name, mmap=mmap, snapshot=snapshot, agent=agent, port=port)
     lock = (run.cache / "project" / "stacks" / "bench.lock.json").read_text("utf-8")
     lock = lock.replace('"stack": "bench"', f'"stack": "{name}"')
     file.with_suffix(".lock.json").write_text(lock, encoding="utf-8")

@@ -47,6 +47,13 @@ CASES: Mapping[str, Case] = {
         snapshots=True,
         offline=False,
     ),
+    "agent": Case(
+        "the first answer to an agent's prompt: cold, warm, restored",
+        "agent:agent",
+        stacks=True,
+        snapshots=True,
+        offline=False,
+    ),
     "serving": Case(
         "tokens a second through a stack and by hand",
         "serving:serving",

@@ -209,6 +209,8 @@ SPELLED: Mapping[str, set[object]] = {
     },
     # how many requests answer at once
     "gates/harness/client.py": {"server.parallel"},
+    # whether a request without a budget has one
+    "gates/checks/chat.py": {"server.reasoning_budget"},
     "gates/checks/hardware.py": {"server.device", "server.n_gpu_layers"},
     # decides how llama.cpp is compiled
     "engines/local/artefacts.py": {

@@ -304,24 +304,31 @@ def finish(done: Applied | None) -> None:
         from deployer.gates.harness.report import conclusion  # noqa: PLC0415 - only with gates
 
         click.echo(f"\n{conclusion(done.verdicts)}")
+        if left := done.planned.plan.unproven:
+            click.echo(harmless(f"not proven: {', '.join(left)}"))
     if done.report is not None:
         click.echo(f"Report: {done.report}")
     if done.endpoint is not None:
         click.echo(f"\nRelease {done.state.released} is live at {done.endpoint.url}")
         if not is_asked("quiet"):
-            click.echo(f"\n  {curl_line(done.endpoint)}\n")
+            click.echo(f"\n  {_curl_line(done.endpoint, done.planned.plan.gates)}\n")
 
 
-def curl_line(endpoint: Endpoint) -> str:
+def _curl_line(endpoint: Endpoint, gates: Sequence[str]) -> str:
     """A request to try, with the key by its variable's name."""
     key = (
         f' -H "Authorization: Bearer ${endpoint.api_key_env}"'
         if endpoint.api_key_env
         else ""
     )
-    message = '{"role":"user","content":"What is the capital of France?"}'
-    body = f'{{"messages":[{message}],"max_tokens":64}}'
+    question = "What is the capital of France?"
+    path = "chat/completions"
+    body = f'{{"messages":[{{"role":"user","content":"{question}"}}],"max_tokens":64}}'
+    if "embeddings" in gates:
+        path, body = "embeddings", f'{{"input":"{question}"}}'
+    elif "rerank" in gates:
+        path, body = "rerank", f'{{"query":"{question}","documents":["Paris","Oslo"]}}'
     return (
-        f"curl {endpoint.url}/v1/chat/completions{key}"
+        f"curl {endpoint.url}/v1/{path}{key}"
         f" -H 'Content-Type: application/json' -d '{body}'"
     )

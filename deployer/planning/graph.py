@@ -1,13 +1,14 @@
 """From a stack and its facts to the resources it asks for, with their keys."""
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from deployer.engines.registry import ENGINES, Abilities
 from deployer.planning.argv import SCALE, SCALES, is_word, words_of
 from deployer.planning.facts import HEADER, Facts, Pin, pinned_images
+from deployer.planning.plan import GATES_PREFIX, UNPROVEN
 from deployer.planning.resources import LOCK, MODEL_ROLE, Graph, Kind, Node, key_of
-from deployer.stack.checks import closing_words, gpu_types
+from deployer.stack.checks import asked, closing_words, gpu_types
 from deployer.stack.fields.marks import Leaf, fields_of, leaves, marks_at
 from deployer.stack.fields.model import (
     Snapshot,
@@ -166,7 +167,7 @@ def _used(stack: Stack, *, captured: bool) -> Iterator[Leaf]:
         if leaf.marks.only in (None, stack.engine) and not void:
             yield leaf
     # A key that lets everybody in is seen by this gate alone.
-    if stack.api_keys and (stack.gates is None or stack.gates.auth is None):
+    if stack.api_keys and asked(stack).auth is None:
         yield Leaf(_AUTH, {}, marks_at(Stack, _AUTH))
 
 
@@ -242,6 +243,23 @@ def judged_by(graph: Graph, digests: Flat) -> Graph:
     """
     return {
         address: replace(node, fields={**node.fields, **digests})
+        if node.kind is Kind.SERVER
+        else node
+        for address, node in graph.items()
+    }
+
+
+def proven_by(graph: Graph, gates: Iterable[str], left: Sequence[str]) -> Graph:
+    """Return the graph whose server is also proven by gates that the stack implies.
+
+    What is ``left`` is offered, and no gate asks for it.
+    """
+    return {
+        address: replace(
+            node,
+            fields={**node.fields, **{f"{GATES_PREFIX}{gate}": {} for gate in gates}},
+            spec={**node.spec, UNPROVEN: list(left)} if left else node.spec,
+        )
         if node.kind is Kind.SERVER
         else node
         for address, node in graph.items()

@@ -31,13 +31,21 @@ from deployer.planning.state import (
     Release,
     State,
 )
-from deployer.stack.fields.values import KEY, Flat, JsonValue, canonical
+from deployer.stack.fields.values import (
+    KEY,
+    NO_GATES,
+    Flat,
+    JsonValue,
+    canonical,
+)
 
 if TYPE_CHECKING:
     from deployer.stack.fields.values import Marks
 
 
 GATES_PREFIX = "gates."
+UNPROVEN = "unproven"
+"""Where the spec of a server has what it offers and no gate asks for."""
 ARGV = "argv"
 """Where the spec of what runs holds its command line."""
 
@@ -152,6 +160,17 @@ class Plan:
         return unchanged and not self.unfinished and self.resumes is None
 
     @property
+    def unproven(self) -> tuple[str, ...]:
+        """The names of what the server offers and no gate asks for."""
+        change = self.change(Kind.SERVER)
+        spec = change.after.spec if change is not None and change.after else {}
+        match spec.get(UNPROVEN):
+            case [*names]:
+                return tuple(map(str, names))
+            case _:
+                return ()
+
+    @property
     def id(self) -> str:
         """Short name: the same for the same changes from the same state."""
         content: list[JsonValue] = [self.stack, self.lineage, self.serial]
@@ -230,7 +249,7 @@ def rolled_back(graph: Graph, state: State) -> int:
 def gates_of(fields: Flat) -> tuple[str, ...]:
     """The gates that the fields of a server ask for; health always is among them."""
     asked = (p.split(".")[1] for p in fields if p.startswith(GATES_PREFIX))
-    return tuple(dict.fromkeys(("health", *asked)))
+    return tuple(dict.fromkeys(("health", *(it for it in asked if it not in NO_GATES))))
 
 
 def _once_resumed(state: State) -> State:

@@ -128,7 +128,7 @@ def text_in(data: bytes) -> str:
     try:
         return data.decode()
     except ValueError:
-        raise ValueError("expected a text in UTF-8") from None
+        raise ValueError("expected UTF-8") from None
 
 
 def tools_in(data: bytes) -> list[Any]:

@@ -53,6 +53,7 @@ def plan_data(
         "empty": plan.is_empty,
         "changes": [_change(change, places) for change in plan.changes],
         "gates": list(plan.gates),
+        "unproven": list(plan.unproven),
         "unfinished": [
             {
                 "address": loose.record.address,

@@ -8,6 +8,7 @@ machine alone.
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
 from math import floor
 from typing import Final
@@ -37,7 +38,7 @@ from deployer.stack.fields.model import (
 )
 from deployer.stack.fields.schema import OTHER_NAMES
 from deployer.stack.fields.server import DRAFTING, Drafting, Server
-from deployer.stack.fields.values import DEFAULT_KEY, seconds
+from deployer.stack.fields.values import DEFAULT_KEY, NO_GATES, seconds
 from deployer.stack.files import FLAGS, long_name
 
 NEW_KEY = (
@@ -404,32 +405,104 @@ def _vectors(server: Server | None) -> str:
     return "embeddings" if server.embeddings else ""
 
 
-def offered(stack: Stack) -> tuple[str, ...]:
-    """Return the gates that ask for what a stack offers, as far as it states that."""
+_NEEDED = ("health", "auth")
+"""Gates that run wherever there is something to ask."""
+_ALWAYS = ("health", "props", "models")
+"""Gates of what every server offers; they generate nothing."""
+_CHEAP = frozenset(
+    {"auth", "chat", "stream", "metrics", "concurrency", "embeddings", "rerank"}
+)
+"""Gates that a server that works passes whatever its model is, in a few answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Abilities:
+    """Abilities of a model by its template and projector; None: they were not read."""
+
+    chat: bool | None = None
+    """There is a template, of the model or of the stack."""
+    thinking: bool = False
+    tools: bool = False
+    audio: bool = False
+    """The projector takes sound."""
+
+
+UNREAD = Abilities()
+
+
+def offered(stack: Stack, model: Abilities = UNREAD) -> tuple[str, ...]:
+    """Return the gates that ask for what a server offers, as far as it is known.
+
+    By the options of the stack, and by the headers of its weights.
+    """
     server = stack.server
-    flags = (server.flags if server else None) or {}
-    offers = [_vectors(server) or "chat"]
-    if stack.model.mmproj is not None and offers == ["chat"]:
-        offers.append("vision")
-    if server and any(getattr(server, name) is not None for name in _SAMPLERS):
-        offers.append("sampling")
-    if "slot-save-path" in flags:
-        offers.append("slots")
-    return tuple(offers)
+    stated = (server.flags if server else None) or {}
+    snapshot = stack.snapshot
+    taken = snapshot is not None and snapshot.enabled is not False
+    warm = any(it.file for it in (snapshot.warmup if snapshot else None) or ())
+    kind = _vectors(server)
+    talks = not kind and model.chat is not False
+    offers = {
+        kind: True,
+        "auth": bool(stack.api_keys),
+        "chat": talks,
+        "stream": talks,
+        "vision": not kind and stack.model.mmproj is not None,
+        "audio": not kind and model.audio,
+        "thinking": talks
+        and model.thinking
+        and (server is None or server.reasoning != "off"),
+        "tools": talks
+        and model.tools
+        and (server is None or server.jinja is not False),
+        "sampling": server is not None
+        and any(getattr(server, name) is not None for name in _SAMPLERS),
+        "lora": bool(stack.model.lora),
+        "speculative": server is not None and server.speculative is not None,
+        "prompt_cache": taken and warm,
+        "slots": "slot-save-path" in stated,
+        "metrics": server is not None and server.metrics is True,
+        "concurrency": talks and server is not None and (server.parallel or 1) > 1,
+        "restore": taken,
+    }
+    return tuple(gate for gate, there in offers.items() if gate and there)
 
 
-def unproven(stack: Stack) -> tuple[str, ...]:
-    """Return what a stack offers and none of its gates asks for."""
-    if stack.gates is None:
-        return offered(stack)
-    return tuple(it for it in offered(stack) if getattr(stack.gates, it) is None)
+def asked(stack: Stack) -> Gates:
+    """Return the section of a stack about its gates; one with `auto` where it is."""
+    if isinstance(stack.gates, Gates):
+        return stack.gates
+    return Gates.model_construct(auto=True)  # without the class being built
+
+
+def automatic(stack: Stack, model: Abilities = UNREAD) -> tuple[str, ...]:
+    """Return the gates that run though the stack does not name them."""
+    stated = asked(stack)
+    if not stated.auto:
+        return ()
+    cheap = (*_ALWAYS, *(it for it in offered(stack, model) if it in _CHEAP))
+    left_out = stated.without or {}
+    return tuple(
+        it for it in cheap if getattr(stated, it) is None and it not in left_out
+    )
+
+
+def unproven(stack: Stack, model: Abilities = UNREAD) -> tuple[str, ...]:
+    """Return what a server offers and no gate asks for, with the reason if stated."""
+    stated, runs = asked(stack), automatic(stack, model)
+    left = (it for it in offered(stack, model) if it not in (*runs, "stream", "auth"))
+    why = stated.without or {}
+    return tuple(
+        f"{it} ({why[it]})" if it in why else it
+        for it in left
+        if getattr(stated, it) is None
+    )
 
 
 def _inapplicable(stack: Stack, gates: Gates) -> Iterator[Diagnostic]:
     """Yield the gates that ask for what the server does not do."""
     kind = _vectors(stack.server)
-    asked = [it for it in type(gates).model_fields if getattr(gates, it) is not None]
-    for gate in asked:
+    for gate in gates_in(gates):
         if kind and gate in _OF_CHAT:
             what = f"the gate `{gate}` asks for an answer, and the server is for {kind}"
             yield Diagnostic(f"gates.{gate}", what, f"write `gates: {{{kind}: {{}}}}`")
@@ -445,34 +518,56 @@ def _inapplicable(stack: Stack, gates: Gates) -> Iterator[Diagnostic]:
             yield Diagnostic(f"gates.{gate}", what, hint, needs="server")
 
 
+def gates_in(gates: Gates) -> tuple[str, ...]:
+    """Return the gates that a section names."""
+    names = (it for it in type(gates).model_fields if it not in NO_GATES)
+    return tuple(it for it in names if getattr(gates, it) is not None)
+
+
+def _without(gates: Gates) -> Iterator[Diagnostic]:
+    """Yield what cannot be left out."""
+    known = [it for it in Gates.model_fields if it not in {*NO_GATES, *_NEEDED}]
+    for name in gates.without or {}:
+        path = f"gates.without.{name}"
+        if name in _NEEDED:
+            what = f"the gate `{name}` always runs"
+            yield Diagnostic(path, what, "leave it out of `without`")
+        elif name not in known:
+            what = f"there is no gate `{shown(name)}`"
+            yield Diagnostic(path, what, did_you_mean(name, known))
+        elif getattr(gates, name) is not None:
+            what = f"the section also asks for `{name}`"
+            yield Diagnostic(path, what, "keep one of them")
+
+
 def _gates(stack: Stack) -> Iterator[Diagnostic]:
-    if stack.gates is None:
-        return
-    yield from _inapplicable(stack, stack.gates)
-    if stack.gates.auth is not None and not stack.api_keys:
+    gates = asked(stack)
+    yield from _inapplicable(stack, gates)
+    yield from _without(gates)
+    if gates.auth is not None and not stack.api_keys:
         what = "the gate `auth` needs a key to try"
         yield Diagnostic("gates.auth", what, "add `auth.api_key`", needs="auth")
-    if stack.gates.metrics is not None and not (stack.server and stack.server.metrics):
+    if gates.metrics is not None and not (stack.server and stack.server.metrics):
         what = "the gate `metrics` needs the counters served"
         hint = "set `server.metrics: true`"
         yield Diagnostic("gates.metrics", what, hint, needs="server.metrics")
     without = stack.snapshot is None or stack.snapshot.enabled is False
-    if stack.gates.restore is not None and without:
+    if gates.restore is not None and without:
         what = "the gate `restore` needs a snapshot to restore from"
         yield Diagnostic(
             "gates.restore", what, "add `snapshot: {enabled: true}`", needs="snapshot"
         )
-    if stack.gates.restore is not None:
-        yield from _restores(stack.gates.restore)
-    if stack.gates.quality is not None and stack.gates.quality.file is None:
+    if gates.restore is not None:
+        yield from _restores(gates.restore)
+    if gates.quality is not None and gates.quality.file is None:
         hint = "add `file: prompts.jsonl`, one prompt and what to expect a line"
         yield Diagnostic("gates.quality", "nothing says what to ask", hint)
     replaces = stack.rollout and stack.rollout.strategy == "replace"
-    if stack.gates.regression is not None and replaces:
+    if gates.regression is not None and replaces:
         what = "the gate `regression` asks the live server, which `replace` stops first"
         hint = "write `rollout: {strategy: handover}`"
         yield Diagnostic("gates.regression", what, hint, needs="rollout")
-    for name, custom in (stack.gates.custom or {}).items():
+    for name, custom in (gates.custom or {}).items():
         yield from _custom(name, custom)
 
 

@@ -1,5 +1,6 @@
 """Day to day: check."""
 
+import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -11,7 +12,16 @@ from deployer.engines.place import Keys
 from deployer.errors import AuthError, EngineError, UsageError
 from deployer.gates import GATES, gate_of
 from deployer.gates.checks.server import context_per_slot
-from deployer.gates.harness.client import Comeback, Loading, Process, Target
+from deployer.gates.harness.answers import Broken, Shape, read
+from deployer.gates.harness.client import (
+    Client,
+    Comeback,
+    Loading,
+    Process,
+    Target,
+    Unanswered,
+    connected,
+)
 from deployer.gates.harness.conversation import Conversation
 from deployer.gates.harness.runner import (
     GateEvent,
@@ -25,10 +35,30 @@ from deployer.planning.plan import GATES_PREFIX, gates_of
 from deployer.planning.resources import Kind
 from deployer.planning.state import FAILED_RESTORES, UNUSED, Record
 from deployer.show.client_configs import Live
+from deployer.spelling import shown
 from deployer.stack.fields.gate_options import Gate, Gates
 from deployer.stack.fields.values import Flat, JsonValue
 from deployer.usecases.context.deployed import deployed
 from deployer.usecases.context.settings import Settings
+
+
+class Role(Shape):
+    """The part of /props by which a router is known."""
+
+    role: str = ""
+
+
+class ListedModel(Shape):
+    """One model of a router."""
+
+    id: str
+
+
+class Listed(Shape):
+    """The models of a router."""
+
+    data: tuple[ListedModel, ...]
+
 
 Needs = Callable[[Record], Mapping[str, Flat]]
 """The outputs of what a server is made from, by kind."""
@@ -81,6 +111,7 @@ def _why_no_snapshot(record: Record) -> str:
     return "this server was started without a snapshot"
 
 
+_ROUTER_SECONDS: Final = 10.0
 _CUSTOM: Final = "custom"
 _REGRESSION: Final = "regression"
 _LOG_BYTES: Final = 256 * 1024
@@ -283,6 +314,8 @@ class Checking:
     """Options of gates by dotted path, instead of those of the stack."""
     process: bool = True
     """Look at the process first, for gates that judge its memory or its log."""
+    model: str | None = None
+    """Of a router's models the one to ask."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,6 +330,11 @@ def check(
     stack_file: Path, settings: Settings, checking: Checking, tell: Tell
 ) -> Checked:
     """Run gates against what is live: the named ones, or all that the stack lists."""
+    if checking.model is not None:
+        raise UsageError(
+            "a stack serves one model: `--model` belongs to `--url`",
+            hint=f"deployer check {stack_file}",
+        )
     found = deployed(stack_file, settings)
     server, endpoint = found.server, found.answering()
     folder = stack_file.parent.absolute()
@@ -319,11 +357,46 @@ def check_url(
     checking: Checking,
     tell: Tell,
 ) -> Checked:
-    """Run gates against any llama-server."""
+    """Run gates against any llama-server, or one model of a router.
+
+    Raises UsageError for a router where no model of its own is named.
+    """
     endpoint = Endpoint(url, () if api_key_env is None else (api_key_env,))
     target = target_of(endpoint, settings.keys(), {})
+    _refuse_router(target, asyncio.run(_models_of_router(target)), checking.model)
+    target = replace(target, model=checking.model)
     requests = requests_of(checking.gates or ("health", "chat", "stream"), {})
     return _checked(requests, target, checking, tell)
+
+
+async def _models_of_router(target: Target) -> tuple[str, ...] | None:
+    """Return the models of a router; None for another server, or one that is silent."""
+    try:
+        async with asyncio.timeout(_ROUTER_SECONDS), connected(target) as http:
+            client = Client(http, target, patient=False)
+            props = await client.get("/props")
+            if read(props, Role).role != "router":
+                return None
+            listed = read(await client.get("/models"), Listed)
+            return tuple(it.id for it in listed.data)
+    except (TimeoutError, Unanswered, Broken):
+        return None
+
+
+def _refuse_router(
+    target: Target, models: tuple[str, ...] | None, model: str | None
+) -> None:
+    known = ", ".join(models or ())
+    if models is None and model is not None:
+        raise UsageError(
+            f"`{target.url}` is not a router of models", hint="leave `--model` out"
+        )
+    if models is not None and model not in models:
+        what = "is a router" if model is None else f"has no model `{shown(model)}`"
+        raise UsageError(
+            f"`{target.url}` {what}: its models are {known or 'none'}",
+            hint=f"name one of them: `--model {models[0] if models else 'NAME'}`",
+        )
 
 
 def unheard(_event: Event) -> None:

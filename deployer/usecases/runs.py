@@ -39,11 +39,16 @@ def record(
 ) -> Path | None:
     """Record a run that just ended, and its gates; returns the page to read."""
     remember(home, before, after, ran_now(plan, cause, verdicts, used))
-    return keep_report(home, before, after, verdicts, plan.id)
+    return keep_report(home, before, after, verdicts, plan.id, plan.unproven)
 
 
 def keep_report(
-    home: Path, before: State, after: State, verdicts: Sequence[Verdict], plan: str
+    home: Path,
+    before: State,
+    after: State,
+    verdicts: Sequence[Verdict],
+    plan: str,
+    unproven: Sequence[str] = (),
 ) -> Path | None:
     """Write what the gates saw, and remove what is not kept any more; the page to read.
 
@@ -60,6 +65,8 @@ def keep_report(
         name = f"{_RELEASE}{after.released}"
         title = f"{after.stack}: gates of release {after.released}"
     about = f"plan {plan} on {after.engine}, {now[:16].replace('T', ' ')} UTC"
+    if unproven:
+        about += f"; not proven: {', '.join(unproven)}"
     folder = folder_of(home, after)
     page = write_report(verdicts, folder / name, title=title, about=about)
     _prune(folder, after)

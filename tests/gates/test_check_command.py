@@ -4,8 +4,11 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from tests.gates import fake_http as http
 from tests.gates import fake_server as fake
@@ -51,6 +54,46 @@ def test_a_run_can_end_at_the_first_that_holds_back() -> None:
     code, verdicts, _ = checked(FAILING, *words)
     assert code == 6
     assert verdicts["stream"]["because"] == "not run: chat did not pass"
+
+
+ROUTER = answers("GET /props", http.as_json({"role": "router"}))
+MODELS = answers("GET /models", http.as_json({"data": [{"id": "a"}, {"id": "b"}]}))
+
+
+@pytest.mark.parametrize(
+    ("script", "words", "said"),
+    [
+        (
+            ROUTER,
+            (),
+            "` is a router: its models are a, b\n  hint: name one of them: `--m",
+        ),
+        (ROUTER, ("--model", "c"), "` has no model `c`: its models are a, b\n"),
+        (Script(), ("--model", "a"), "` is not a router of models\n  hint: leave `--m"),
+    ],
+)
+def test_one_model_of_a_router_is_checked(
+    script: Script, words: tuple[str, ...], said: str
+) -> None:
+    routed = replace(script, routes={**script.routes, **MODELS.routes})
+    code, verdicts, told = checked(routed, *words)
+    assert (code, verdicts) == (3, {})
+    assert said in told
+
+
+def test_a_model_of_a_router_is_named_in_every_request() -> None:
+    models: list[object] = []
+
+    def chat(request: Request) -> Reply:
+        models.append(request.body.get("model"))
+        return fake.chat(request)
+
+    script = answers(CHAT, chat)
+    every = {**script.routes, **ROUTER.routes, **MODELS.routes}
+    routed = replace(script, routes=every)
+    code, verdicts, _ = checked(routed, "--gate", "chat", "--model", "b")
+    assert (code, verdicts["chat"]["outcome"]) == (0, "pass")
+    assert set(models) == {"b"}
 
 
 def test_no_job_is_no_number_of_jobs() -> None:

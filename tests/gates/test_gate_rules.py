@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from deployer.stack.checks import checks, unproven
+from deployer.stack.checks import UNREAD, Abilities, automatic, checks, unproven
 from deployer.stack.fields.model import Stack
 
 SOUND: dict[str, Any] = {
@@ -74,6 +74,81 @@ def test_what_is_offered_and_not_asked_is_not_proven() -> None:
     assert left({"health": {}}) == ("chat",)
     assert left({"chat": {}}, model=sees, server={"top_k": 9}) == ("vision", "sampling")
     assert left({"health": {}}, server=VECTORS) == ("embeddings",)
+    assert left({"chat": {}}, server={"parallel": 2, "metrics": True}) == (
+        "metrics",
+        "concurrency",
+    )
+    assert left("auto", server={"parallel": 2, "metrics": True}) == ()
+    assert left("auto", model=sees) == ("vision",)
+    left_out = {"auto": True, "without": {"chat": "a base model"}}
+    assert left(left_out, model=sees) == ("chat (a base model)", "vision")
+
+
+BASE = Abilities(chat=False)
+KNOWN = Abilities(chat=True, thinking=True, tools=True, audio=True)
+PLAIN = ("health", "props", "models")
+
+
+@pytest.mark.parametrize(
+    ("changes", "model", "gates", "left"),
+    [
+        ({}, UNREAD, (*PLAIN, "chat", "stream"), ()),
+        ({"gates": "auto"}, UNREAD, (*PLAIN, "chat", "stream"), ()),
+        ({"gates": {"chat": {}}}, UNREAD, (), ()),
+        ({"gates": {"auto": True, "chat": {}}}, UNREAD, (*PLAIN, "stream"), ()),
+        ({}, BASE, PLAIN, ()),
+        ({}, KNOWN, (*PLAIN, "chat", "stream"), ("audio", "thinking", "tools")),
+        ({"server": {"reasoning": "off", "jinja": False}}, KNOWN, None, ("audio",)),
+        ({"server": VECTORS}, KNOWN, (*PLAIN, "embeddings"), ()),
+        ({"server": {"reranking": True}}, UNREAD, (*PLAIN, "rerank"), ()),
+        (
+            {"auth": {"api_key": {"env": "KEY"}}, "server": {"parallel": 2}},
+            UNREAD,
+            (*PLAIN, "auth", "chat", "stream", "concurrency"),
+            (),
+        ),
+        (
+            {
+                "server": {
+                    "speculative": {"type": "ngram-mod"},
+                    "flags": {"slot-save-path": "slots"},
+                    "seed": 4,
+                },
+                "snapshot": {"warmup": [{"file": "agent.md"}]},
+            },
+            UNREAD,
+            None,
+            ("sampling", "speculative", "prompt_cache", "slots", "restore"),
+        ),
+    ],
+)
+def test_a_stack_without_gates_is_asked_for_what_it_offers(
+    changes: dict[str, object],
+    model: Abilities,
+    gates: tuple[str, ...] | None,
+    left: tuple[str, ...],
+) -> None:
+    stack = Stack.model_validate_json(json.dumps({**SOUND, **changes}))
+    found = automatic(stack, model)
+    assert gates is None or found == gates
+    assert unproven(stack, model) == left
+
+
+@pytest.mark.parametrize(
+    ("without", "expected"),
+    [
+        ({"vision": "seen elsewhere", "chat": "a base model"}, []),
+        ({"chta": "?"}, ["gates.without.chta: there is no gate `chta`", "did you"]),
+        ({"health": "?"}, ["gates.without.health: the gate `health` always runs", ""]),
+        ({"speed": "?"}, ["gates.without.speed: the section also asks for", "keep"]),
+    ],
+)
+def test_what_is_left_out_is_a_gate_that_would_run(
+    without: dict[str, str], expected: list[str]
+) -> None:
+    found = told({"auto": True, "speed": {}, "without": without})
+    assert len(found) == len(expected)
+    assert all(it.startswith(what) for it, what in zip(found, expected, strict=True))
 
 
 def test_quality_needs_a_file() -> None:

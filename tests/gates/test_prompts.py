@@ -1,6 +1,7 @@
 """Files of prompts, and answers compared with those of the live release."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,9 @@ from tests.gates import fake_http as http
 from tests.gates.breaking import CHAT, ERROR, FAIL, answers, model
 from tests.gates.checking import DATA, check, run_one
 from tests.gates.fake_http import KEY, Script
-from tests.gates.fake_model import Body, Said
+from tests.gates.fake_model import Body, Said, usual_answer
 from tests.gates.fake_server import fake_server
-from tests.gates.faults.answers import asked, compared, line, says
+from tests.gates.faults.answers import asked, compared, line, says, sure
 
 PASS = Outcome.PASS
 
@@ -54,6 +55,32 @@ def test_a_few_other_words_may_pass() -> None:
     because = "in 75 % of their words, 0 of 5 are equal"
     compared(Script(), almost, PASS, because, agreement=0.7)
     compared(Script(), almost, FAIL, because, agreement=0.8)
+
+
+def test_the_same_certainty_passes_and_words_count_where_they_are_stated() -> None:
+    verdict = compared(sure(a=0.9, b=0.1), sure(a=0.9, b=0.1), PASS, "0.000 nats a tok")
+    assert verdict.figures["compared_tokens"] == 25
+    other = sure(a=0.88, b=0.12)
+    assert compared(sure(a=0.9, b=0.1), other, PASS, "0.00").figures["divergence"] > 0
+    almost = replace(says("The answer is 43."), timings=False)
+    compared(sure(a=0.9, b=0.1), almost, FAIL, "less than `agreement: 0.8`")
+
+
+def test_answers_that_are_drawn_are_counted_with_confidence() -> None:
+    said = "20 of 20 answers are as expected, at least 86% at 95% confidence"
+    verdict = check("quality", Script(), PASS, said, times=5, pass_rate=0.85)
+    assert verdict.figures["proven_rate"] == pytest.approx(0.8609, abs=1e-4)
+    hint = "`pass_rate: 0.9`, for which 29 answers are needed"
+    check("quality", Script(), FAIL, hint, times=5, pass_rate=0.9)
+    bodies: list[Body] = []
+
+    def see(body: Body) -> Said:
+        bodies.append(body)
+        return usual_answer(body)
+
+    check("quality", model(see), PASS, "", times=2, pass_rate=0.5)
+    assert len(bodies) == 8
+    assert not any(it.keys() & {"temperature", "seed"} for it in bodies)
 
 
 def test_prompts_of_a_file_are_compared() -> None:

@@ -137,6 +137,20 @@ def test_a_budget_beyond_all_thinking_is_not_proved(url: str) -> None:
     expect(verdict, Outcome.INCONCLUSIVE, "budget 2000 is not proved")
 
 
+def test_tools_that_work_pass_without_modes(url: str) -> None:
+    expect(run_one("tools", target(url)), Outcome.PASS, "expects them (auto)")
+
+
+def test_budgets_of_requests_are_kept_beside_one_of_the_server(
+    llama_server: Path, tiny_model: Path
+) -> None:
+    budget = {"server.reasoning_budget": 32}
+    with serving(llama_server, tiny_model, "--reasoning-budget", "32") as url:
+        there = replace(target(url), expects={**target(url).expects, **budget})
+        verdict = run_one("thinking_budget", there)
+    expect(verdict, Outcome.PASS, "kept the budgets 0, 64")
+
+
 def test_required_that_is_not_enforced_is_held_back(plain_url: str) -> None:
     verdict = run_one("tools", target(plain_url), modes=("required",), roundtrip=False)
     expect(verdict, Outcome.FAIL, "upstream enforces `required` for some templates")

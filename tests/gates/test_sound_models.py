@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from deployer.gates.harness.answers import PARAMETERS, TOOLS
+from deployer.gates.harness.client import Target
 from deployer.planning.events import Outcome
 from tests.gates import fake_http as http
 from tests.gates.breaking import (
@@ -14,9 +15,10 @@ from tests.gates.breaking import (
     template,
     when,
 )
-from tests.gates.checking import STATED, check
-from tests.gates.fake_http import Script
+from tests.gates.checking import STATED, check, run_one
+from tests.gates.fake_http import KEY, Script
 from tests.gates.fake_model import Body, Said, usual_answer
+from tests.gates.fake_server import fake_server
 from tests.gates.faults.tools import ARGUMENTS, CALLED, NAME, RAW, chosen, streamed_call
 
 
@@ -79,6 +81,18 @@ def test_known_limits_can_be_accepted(mode: str, said: Said) -> None:
     check("tools", script, FAIL, "`expect: known_limits` accepts it", modes=(mode,))
     lenient = "known_limits"
     check("tools", script, Outcome.PASS, "accepted:", modes=(mode,), expect=lenient)
+
+
+@pytest.mark.parametrize(
+    ("build", "modes"), [(None, "(auto)"), (11217, "(auto)"), (11218, "(auto, req")]
+)
+def test_without_modes_a_build_is_asked_for_what_it_enforces(
+    build: int | None, modes: str
+) -> None:
+    with fake_server(when(chosen("none"), Said(RAW))) as server:
+        target = Target(server.url, api_key=KEY, api_key_name="KEY", build=build)
+        verdict = run_one("tools", target)
+    assert (verdict.outcome, modes in verdict.because) == (Outcome.PASS, True)
 
 
 def test_a_whole_streamed_call_passes() -> None:

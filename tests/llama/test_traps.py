@@ -238,8 +238,12 @@ CAUGHT: dict[str, list[tuple[Change, int, str]]] = {
     "tool-choice-named": [
         ({"gates": {"tools": {"modes": ["named"]}}}, 11434, "gates.tools"),
     ],
-    "tool-choice-none": [({"gates": {"tools": {}}}, 11434, "gates.tools")],
-    "tool-choice-required": [({"gates": {"tools": {}}}, 11003, "gates.tools")],
+    "tool-choice-none": [
+        ({"gates": {"tools": {"modes": ["none"]}}}, 11434, "gates.tools")
+    ],
+    "tool-choice-required": [
+        ({"gates": {"tools": {"modes": ["required"]}}}, 11003, "gates.tools")
+    ],
     "gemma4-tool-calls": [(gemma(gates={"tools": {}}), 8949, "gates.tools")],
     "grammar-unused-token": [
         (gemma(gates={"json_schema": {}}), 9763, "gates.json_schema"),

@@ -140,6 +140,7 @@ def test_json_holds_what_the_text_shows() -> None:
         "serial": 7,
         "empty": False,
         "gates": ["health"],
+        "unproven": [],
         "unfinished": [],
         "drift": [],
         "resumes": None,

@@ -149,7 +149,7 @@ TOOL = '{"type": "function", "function": {"name": "look"}}'
 @pytest.mark.parametrize(
     ("path", "content", "what"),
     [
-        ("snapshot.warmup.0.file", b"\xff\xfe", "expected a text in UTF-8"),
+        ("snapshot.warmup.0.file", b"\xff\xfe", "expected UTF-8"),
         ("snapshot.warmup.0.file", "You are an agent, ärgerlich".encode(), ""),
         ("snapshot.warmup.0.tools", b"[{", "expected JSON: "),
         ("snapshot.warmup.0.tools", b"[]", "expected a list of tools, each"),

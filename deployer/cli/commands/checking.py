@@ -44,6 +44,7 @@ class _Asked(TypedDict):
     jobs: int | None
     repeat: int
     fail_fast: bool
+    model: str | None
 
 
 @click.command("check", short_help="Run gates against a running server.")
@@ -62,6 +63,7 @@ class _Asked(TypedDict):
     metavar="NAME",
     help="With --url: environment variable that contains the key.",
 )
+@click.option("--model", metavar="NAME", help="With --url: this model of a router.")
 @click.option(
     "--repeat",
     type=click.IntRange(min=1),

@@ -323,7 +323,9 @@ class ThinkingBudget(Gate[asked.ThinkingBudget, Budgeted]):
         props = await client.get("/props")
         budgets = self.options.tokens
         most = max(budgets, default=0) + self._slack + _BEYOND
-        unlimited = await run(most, {})
+        own = self.target.whole("server.reasoning_budget")
+        # A request without a budget has that of the server, where it has one.
+        unlimited = await run(most, _budget(most) if own is not None else {})
         limited = [
             (one, await run(one + self._slack + _ANSWER_TOKENS, _budget(one)))
             for one in budgets

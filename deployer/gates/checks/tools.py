@@ -3,7 +3,8 @@
 Upstream is known to fall short in three modes, on every build so far unless noted:
 a named function is treated as `auto` (issue 26535), `none` leaves the tools in the
 prompt so that a call comes back as raw text, and `required` is enforced only for some
-templates, for Gemma 4 from a build between b11003 and b11218.  A stack says with
+templates, for Gemma 4 from a build between b11003 and b11218.  Without `modes` a build
+is asked for what it enforces.  A stack that asks for more says with
 `expect: known_limits` that it can live with these, and with nothing else.
 """
 
@@ -58,6 +59,10 @@ from deployer.stack.fields.values import JsonValue
 _MAX_TOKENS: Final = 256
 _NAMED: Final = "add_numbers"
 """Another tool than the question asks for: `auto` would not call it."""
+_ACCEPTS: Final = (
+    "`expect: known_limits` accepts it: what upstream is known not to enforce"
+)
+_ENFORCES_REQUIRED: Final = 11218
 _LIMITS: Final = {
     "required": "upstream enforces `required` for some templates only, for Gemma 4 "
     "from b11218 at the latest",
@@ -114,7 +119,7 @@ class Tools(Gate[asked.Tools, Calls]):
         props = await client.get("/props")
         if not knows_tools(props):
             return Calls(props)
-        modes = self.options.modes
+        modes = self._modes
         runs = [(mode, await client.post(CHAT, _body(mode))) for mode in modes]
         streamed = result = parallel = None
         if "auto" in modes:
@@ -138,13 +143,25 @@ class Tools(Gate[asked.Tools, Calls]):
         lenient = self.options.expect == "known_limits"
         if wrong := [one for one in findings if not (lenient and one.known)]:
             known = all(one.known for one in wrong)
-            hint = "; `expect: known_limits` accepts it" if known else ""
+            hint = f"; {_ACCEPTS}" if known else ""
             return failed(f"{'; '.join(map(str, wrong))}{hint}")
         tried = ", ".join(mode for mode, _ in measured.runs)
         accepted = f"; accepted: {'; '.join(map(str, findings))}" if findings else ""
         also = ", two calls came at once" if measured.parallel is not None else ""
         also += " and a result was answered" if measured.result is not None else ""
         return passed(f"calls are as a client expects them ({tried}){also}{accepted}")
+
+    @property
+    def _modes(self) -> tuple[str, ...]:
+        """The modes to try: unless they are stated, what the build enforces.
+
+        `none` is enforced by no build so far, `required` for every template from the
+        first build that was seen to.
+        """
+        if self.options.modes is not None:
+            return self.options.modes
+        enforces = (self.target.build or 0) >= _ENFORCES_REQUIRED
+        return ("auto", "required") if enforces else ("auto",)
 
 
 def knows_tools(answer: Answer) -> bool:

@@ -15,7 +15,7 @@ from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import httpx2
 import stamina
@@ -96,6 +96,8 @@ class Target:
     """Puts the server away, and restores it after so many seconds; it blocks."""
     why_no_snapshot: str = ""
     """Why that cannot be, where it is known."""
+    model: str | None = None
+    """The one of a router's models that is asked; None: the server has one."""
 
     def __post_init__(self) -> None:
         _check_url(self.url)
@@ -313,6 +315,20 @@ class Client:
             text = text.replace(key, "***").replace(json.dumps(key)[1:-1], "***")
         return text
 
+    def _routed(self, method: str, path: str) -> str:
+        """A path with the model in it, where a router has to know."""
+        if self._target.model is None or method != "GET":
+            return path
+        sign = "&" if "?" in path else "?"
+        return f"{path}{sign}model={quote(self._target.model, safe='')}"
+
+    def _of_model(
+        self, body: Mapping[str, JsonValue] | bytes | None
+    ) -> Mapping[str, JsonValue] | bytes | None:
+        if self._target.model is None or not isinstance(body, Mapping):
+            return body
+        return {"model": self._target.model, **body}
+
     async def _exchange(
         self,
         method: str,
@@ -326,8 +342,8 @@ class Client:
         try:
             request = self._http.build_request(
                 method,
-                f"{self._target.base}{path}",
-                content=_encoded(body),
+                f"{self._target.base}{self._routed(method, path)}",
+                content=_encoded(self._of_model(body)),
                 headers={
                     **({} if body is None else {"Content-Type": "application/json"}),
                     **(self._key() if headers is None else headers),

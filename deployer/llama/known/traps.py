@@ -11,7 +11,9 @@ from deployer.engines.registry import ENGINES
 from deployer.llama.known.tables import rows
 from deployer.planning.graph import architectures_of
 from deployer.spelling import did_you_mean, shown
+from deployer.stack.checks import asked as asked_by
 from deployer.stack.checks import works_for_callers
+from deployer.stack.fields.gate_options import Gates
 from deployer.stack.fields.model import Stack
 from deployer.stack.fields.server import Server
 from deployer.stack.fields.values import size_in_bytes
@@ -37,6 +39,11 @@ class Case(NamedTuple):
     def server(self) -> Server:
         """Its options; all unset where there are none."""
         return self.stack.server or Server()
+
+    @property
+    def gates(self) -> Gates:
+        """The section of the stack about its gates."""
+        return asked_by(self.stack)
 
     @property
     def names(self) -> str:
@@ -176,10 +183,9 @@ def _has_no_ui(case: Case) -> str:
 
 
 def _uncounted(case: Case) -> str:
-    gates, wanted = case.stack.gates, case.stack.llama_cpp
-    asked = gates is not None and gates.build is not None
+    wanted = case.stack.llama_cpp
     ready = wanted.package is not None or wanted.binary is not None
-    return "gates.build" if asked and ready and wanted.commit is None else ""
+    return "gates.build" if case.gates.build and ready and wanted.commit is None else ""
 
 
 def _guarded_models(case: Case) -> str:
@@ -298,8 +304,7 @@ def _locked_unmapped(case: Case) -> str:
 
 
 def _asks_for_budget(case: Case) -> str:
-    gates = case.stack.gates
-    if gates is not None and gates.thinking_budget is not None:
+    if case.gates.thinking_budget is not None:
         return "gates.thinking_budget"
     budget = case.server.reasoning_budget
     limited = budget is not None and budget >= 0
@@ -325,8 +330,7 @@ def _budget_of_31b(case: Case) -> str:
 
 def _server_wins(case: Case) -> str:
     budget = case.server.reasoning_budget
-    gates = case.stack.gates
-    asked = gates is not None and gates.thinking_budget is not None
+    asked = case.gates.thinking_budget is not None
     stated = budget is not None and budget >= 0
     return "server.reasoning_budget" if asked and stated else ""
 
@@ -383,20 +387,18 @@ def _qwen_cut(case: Case) -> str:
 
 
 def _strict_mode(mode: str, case: Case) -> str:
-    tools = case.stack.gates.tools if case.stack.gates is not None else None
+    tools = case.gates.tools
     strict = tools is not None and tools.expect == "strict" and not tools.advisory
-    return "gates.tools" if strict and tools and mode in tools.modes else ""
+    return "gates.tools" if strict and tools and mode in (tools.modes or ()) else ""
 
 
 def _gemma4_tools(case: Case) -> str:
-    gates = case.stack.gates
-    asked = gates is not None and gates.tools is not None
+    asked = case.gates.tools is not None
     return "gates.tools" if asked and case.is_gemma4 else ""
 
 
 def _grammar(case: Case) -> str:
-    gates = case.stack.gates
-    asked = gates is not None and gates.json_schema is not None
+    asked = case.gates.json_schema is not None
     return "gates.json_schema" if asked and case.is_gemma4 else ""
 
 

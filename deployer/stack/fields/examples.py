@@ -185,6 +185,8 @@ RUNNING: Mapping[str, tuple[JsonValue, JsonValue]] = {
 GATES: Mapping[str, tuple[JsonValue, JsonValue]] = {
     **{f"gates.{gate}.advisory": (True, False) for gate in EVERY_GATE},
     **{f"gates.{gate}.timeout": ("10s", "20s") for gate in EVERY_GATE},
+    "gates.auto": (True, False),
+    "gates.without": ({"metrics": "no client reads them"}, {"metrics": "later"}),
     "gates.chat.prompt": ("Hello", "Bye"),
     "gates.chat.max_tokens": (8, 16),
     "gates.chat.contains": ("hi", "bye"),
@@ -213,8 +215,10 @@ GATES: Mapping[str, tuple[JsonValue, JsonValue]] = {
     "gates.memory.headroom": ("1GiB", 1024),
     "gates.quality.file": ("prompts.jsonl", "two.jsonl"),
     "gates.quality.pass_rate": (1, 0.9),
+    "gates.quality.times": (5, 20),
     "gates.quality.max_tokens": (8, 16),
     "gates.regression.file": ("prompts.jsonl", "two.jsonl"),
+    "gates.regression.divergence": (0.2, 0.05),
     "gates.regression.agreement": (0.8, 1),
     "gates.regression.max_tokens": (8, 16),
     "gates.custom": (

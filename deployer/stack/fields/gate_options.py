@@ -110,18 +110,14 @@ class ThinkingBudget(Gate):
 class Tools(Gate):
     """Tool calls arrive as a client expects them."""
 
-    modes: tuple[Literal["auto", "required", "named", "none"], ...] = (
-        "auto",
-        "required",
-        "none",
-    )
-    """Values of `tool_choice` to try."""
+    modes: tuple[Literal["auto", "required", "named", "none"], ...] | None = None
+    """Values of `tool_choice` to try; unset: `auto`, and what the build enforces."""
 
     roundtrip: bool = True
     """Also hand a result back, and expect an answer."""
 
     expect: Literal["strict", "known_limits"] = "strict"
-    """`known_limits` accepts what upstream is known not to enforce."""
+    """`known_limits` accepts what upstream does not enforce: the gate says which."""
 
     parallel: bool = False
     """Also ask for two calls at once, and expect both in one answer."""
@@ -249,7 +245,10 @@ class Quality(Gate):
     """Prompts and expectations, one JSON object a line; unset: refused."""
 
     pass_rate: Share = 1.0
-    """Least share of prompts that have to be answered as expected."""
+    """Least share of answers as expected; with `times` at 95 % confidence."""
+
+    times: Annotated[int, Field(ge=2, le=1000)] | None = None
+    """Times that each prompt is asked, sampled by the server; unset: once, greedy."""
 
     max_tokens: PositiveInt | None = None
     """Longest answer, where a line of the file states none; unset: 256 tokens."""
@@ -261,8 +260,11 @@ class Regression(Gate):
     file: Annotated[Text | None, File(digest="{path}.{name}")] = None
     """Prompts as the gate `quality` reads them; unset: a few of the gate's own."""
 
-    agreement: Share = 0.8
-    """Least share of words in which the greedy answers agree."""
+    divergence: Annotated[float, Field(ge=0)] | None = None
+    """Most KL divergence a token from the live release, in nats; unset: 0.2."""
+
+    agreement: Share | None = None
+    """Least share of equal words; unset: 0.8 where there are no log probabilities."""
 
     max_tokens: PositiveInt | None = None
     """Longest answer; unset: 64 tokens."""
@@ -393,3 +395,8 @@ class Gates(Section):
     """Commands and Python functions of the user's own, by a name for each."""
     speed: Speed | None = None
     restore: Restore | None = None
+    auto: bool | None = None
+    """Also run the cheap gates of everything the server offers; unset: `false`."""
+
+    without: dict[Text, Text] | None = None
+    """Gates to leave out of `auto`, by name, each with a reason; unset: none."""

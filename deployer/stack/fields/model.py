@@ -363,8 +363,8 @@ class Stack(Section):
     scaling: Annotated[Scaling | None, Effect.UPDATE, Only("modal")] = None
     """How many containers there are; unset: Modal's own defaults."""
 
-    gates: Annotated[Gates | None, Effect.GATE] = None
-    """Gates that a candidate must pass before it is promoted; unset: `auth` alone."""
+    gates: Annotated[Gates | Literal["auto"] | None, Effect.GATE] = None
+    """Gates that a candidate must pass before it is promoted; unset: `auto`."""
 
     rollout: Annotated[Rollout, Effect.NOTE] = Field(default_factory=Rollout)
     """How a new release takes over."""

@@ -14,7 +14,7 @@ from deployer.stack.fields.gate_options import Gates
 from deployer.stack.fields.marks import Section, fields_of, plain
 from deployer.stack.fields.model import Stack
 from deployer.stack.fields.schema import followed_schema, schema_of
-from deployer.stack.fields.values import Effect, Flag, JsonValue, Marks
+from deployer.stack.fields.values import NO_GATES, Effect, Flag, JsonValue, Marks
 
 _OPEN: Final = 10**9
 _UNSET: Final[Mapping[str, str]] = {
@@ -160,7 +160,7 @@ def published_schema() -> str:
     for entry in reversed(entries()):
         field = sections[entry.owner.__name__]["properties"][entry.name]
         field["markdownDescription"] = markdown(entry)
-        if entry.owner is Gates:
+        if entry.owner is Gates and entry.name not in NO_GATES:
             field["defaultSnippets"] = [{"label": entry.name, "body": {}}]
         elif "$ref" not in field and entry.examples:
             field["examples"] = list(entry.examples)

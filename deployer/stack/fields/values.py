@@ -106,6 +106,10 @@ def http_address(host: str, port: object) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+NO_GATES: Final = frozenset({"auto", "without"})
+"""Fields of the section `gates` that are no gate."""
+
+
 class Effect(IntEnum):
     """The cost of a change, weakest first."""
 

@@ -6,7 +6,7 @@ plan, and so may a program that a gate names and that was not there before.
 
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, takewhile
 from pathlib import Path
@@ -45,7 +45,8 @@ from deployer.planning.progress import Watch, unwatched
 from deployer.planning.resources import Graph, Kind
 from deployer.stack import project_root
 from deployer.stack.addresses import places_of
-from deployer.stack.checks import flag_notes, unproven
+from deployer.stack.checks import asked as asked_by
+from deployer.stack.checks import flag_notes
 from deployer.stack.fields.marks import leaves
 from deployer.stack.fields.model import Stack
 from deployer.stack.fields.values import HERE, Flat, Folder
@@ -53,7 +54,11 @@ from deployer.stack.files import named_by
 from deployer.stack.load import Loaded, load
 from deployer.usecases.context.settings import Options, Settings, patches_folder
 from deployer.usecases.reading.prepared import DECIDING, Prepared, look
-from deployer.usecases.reading.weights import refuse_model, refused_models, weighed
+from deployer.usecases.reading.weights import (
+    refused_models,
+    weighed,
+    with_gates,
+)
 
 if TYPE_CHECKING:
     from deployer.llama.patches import Patch
@@ -243,8 +248,9 @@ def read(
         stack_file, engine=options.engine, allowed=allowed, further=refusals_of
     )
     stack = loaded.stack
-    able = abilities_of(stack.engine, settings.environment, settings.home)
-    abilities = narrowed(stack, able)
+    abilities = narrowed(
+        stack, abilities_of(stack.engine, settings.environment, settings.home)
+    )
     _refuse_snapshot(stack, abilities)
     locked = lock_file.read(lock_file.lock_path(stack_file))
     further = advisories_of(settings.advisories)
@@ -257,13 +263,13 @@ def read(
     graph = expand(stack, facts, abilities, takes.spellings)
     graph = judged_by(graph, _digests(gate_files(stack, stack_file, settings)))
     known = weighed(loaded, stack_file, settings, facts, graph)
-    refuse_model(known)
+    graph, left = with_gates(graph, stack, known)
     prepared = Prepared(
         stack.name,
         stack.engine,
         graph,
         loaded.places,
-        (*_notes(loaded, settings, abilities, facts), *known.notes),
+        (*_notes(loaded, settings, abilities, facts), *_left(left), *known.notes),
         known.size.fits[0] if known.size else None,
         notices,
         look_at_all(seen, loaded, stack_file, settings, facts, graph),
@@ -276,12 +282,17 @@ def _notes(
 ) -> Iterator[str]:
     """Yield what the user should know though it is not wrong."""
     yield from loaded.notes
-    if left := unproven(loaded.stack):
-        yield f"not proven: {', '.join(left)}; add it to `gates`"
     yield from snapshot_notes(loaded.stack, abilities)
     yield from image_notes(loaded.stack, facts)
     yield from _doubts(loaded, facts, settings)
     yield from _not_passed_on(loaded.stack, settings.environment)
+
+
+def _left(unproven: Sequence[str]) -> Iterator[str]:
+    """Yield a note about what is offered and not asked for."""
+    if unproven:
+        hint = "" if all("(" in it for it in unproven) else "; add it to `gates`"
+        yield f"not proven: {', '.join(unproven)}{hint}"
 
 
 def _doubts(loaded: Loaded, facts: Facts, settings: Settings) -> Iterator[str]:
@@ -303,7 +314,7 @@ def _doubts(loaded: Loaded, facts: Facts, settings: Settings) -> Iterator[str]:
             " stack says"
         )
     elif stated.build is None:
-        if wanted.commit is None or stack.gates is None or stack.gates.build is None:
+        if wanted.commit is None or asked_by(stack).build is None:
             yield (
                 f"`{named}` does not say which build it is: {wanted.tag} is what the"
                 " stack says; `llama_cpp.commit` and the gate `build` prove it"

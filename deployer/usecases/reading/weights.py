@@ -44,13 +44,22 @@ from deployer.gguf.facts import (
 from deployer.gguf.memory import Machine, Serving, fit_on, host_memory_needed
 from deployer.planning.facts import HEADER, Pin
 from deployer.planning.facts import Facts as Locked
-from deployer.planning.graph import build_number
+from deployer.planning.graph import build_number, proven_by
 from deployer.planning.plan import Fit
 from deployer.planning.resources import MODEL_ROLE, Graph
 from deployer.show.text import fit_line
 from deployer.show.text import sized as shown_size
-from deployer.stack.checks import SOURCES, gpu_types
-from deployer.stack.fields.gate_options import Gates
+from deployer.stack.checks import (
+    SOURCES,
+    UNREAD,
+    automatic,
+    gates_in,
+    gpu_types,
+    offered,
+    unproven,
+)
+from deployer.stack.checks import Abilities as Offers
+from deployer.stack.checks import asked as asked_by
 from deployer.stack.fields.marks import fields_of, leaves
 from deployer.stack.fields.model import Stack
 from deployer.stack.fields.server import Server
@@ -424,6 +433,8 @@ def memory_here() -> int:
 
 _SAME_WIDTH = ("gemma",)
 """Projector types whose stated width was seen to be that of the model."""
+_HEARS = re.compile(r"ultravox|voxtral|musicflamingo|meralion|glma|.*\da")
+"""Projector types of upstream's tools/mtmd/clip-impl.h that take sound."""
 _ASKS_THINKING = ("thinking", "thinking_budget")
 _ASKS_TOOLS = ("tools", "responses_api")
 _NO_TEMPLATE = (
@@ -577,7 +588,8 @@ def _is_told(projector: Projector) -> bool:
 
 def _template(stack: Stack, folder: Path, weights: Facts) -> Iterator[tuple[str, str]]:
     """Yield what the chat template lacks, and where to say so."""
-    asked = _asked(stack.gates)
+    stated = asked_by(stack)
+    asked = (*gates_in(stated), *(["chat"] if stated.auto else []))
     own = stack.server.chat_template if stack.server else None
     is_file = any(it.path == "server.chat_template" for it in named_by(stack))
     if own is not None and not is_file:
@@ -588,7 +600,8 @@ def _template(stack: Stack, folder: Path, weights: Facts) -> Iterator[tuple[str,
         return
     else:
         path, template = "model", weights.model.template
-    if template is None and ("chat" in asked or len(asked) > 1):
+    answers = "chat" in offered(stack)
+    if template is None and answers and ("chat" in asked or len(asked) > 1):
         yield path, _NO_TEMPLATE
     if template is None:
         return
@@ -609,12 +622,21 @@ def _lacks(gate: str, template: Template) -> str:
     return ""
 
 
-def _asked(gates: Gates | None) -> tuple[str, ...]:
-    """The gates of a stack, by name."""
-    if gates is None:
-        return ()
-    names = (name for name in type(gates).model_fields if name != "custom")
-    return tuple(name for name in names if getattr(gates, name) is not None)
+def abilities_seen(stack: Stack, folder: Path, weights: Facts | None) -> Offers:
+    """Return the abilities of a model, by its headers and the template it is given."""
+    named = stack.server.chat_template if stack.server else None
+    is_file = any(it.path == "server.chat_template" for it in named_by(stack))
+    template = weights.model.template if weights else None
+    if is_file and named is not None:
+        template = _read(folder / named)
+    unknown = named is not None or weights is None or not weights.model.whole
+    kinds = weights.projector.kinds if weights and weights.projector else ()
+    return Offers(
+        chat=None if template is None and unknown else template is not None,
+        thinking=template is not None and template.thinking,
+        tools=template is not None and template.tools,
+        audio=any(_HEARS.fullmatch(kind) for kind in kinds),
+    )
 
 
 def _read(file: Path) -> Template | None:
@@ -646,6 +668,7 @@ class Weighed(NamedTuple):
     notes: tuple[str, ...] = ()
     too_large: tuple[Diagnostic, ...] = ()
     """Why it does not fit."""
+    abilities: Offers = UNREAD
 
 
 def weighed(
@@ -656,12 +679,25 @@ def weighed(
     with refused_models(loaded):
         weights = all_facts(facts, graph, settings.store)
     if weights is None:
-        return Weighed(None)
+        return Weighed(None, abilities=abilities_seen(stack, stack_file.parent, None))
     known = judged(stack, stack_file.parent, facts, weights, loaded.places)
     size = sized(stack, facts, weights)
     notes = (*known.notes, *doubts(stack, size))
     large = tuple(does_not_fit(size, loaded.places))
-    return Weighed(size, tuple(known.problems), notes, large)
+    seen = abilities_seen(stack, stack_file.parent, weights)
+    return Weighed(size, tuple(known.problems), notes, large, seen)
+
+
+def with_gates(
+    graph: Graph, stack: Stack, known: Weighed
+) -> tuple[Graph, tuple[str, ...]]:
+    """Return the graph with the gates that a stack implies, and what is not proven.
+
+    Raises StackError for a model that the build cannot serve, or nothing can hold.
+    """
+    refuse_model(known)
+    left = unproven(stack, known.abilities)
+    return proven_by(graph, automatic(stack, known.abilities), left), left
 
 
 def refuse_model(known: Weighed) -> None:

@@ -1,6 +1,7 @@
 """No worse answers and no broken file of prompts pass."""
 
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 from deployer.gates.harness.client import Target
 from deployer.planning.events import Outcome, Verdict
 from tests.gates import fake_http as http
+from tests.gates import fake_server as fake
 from tests.gates.breaking import CHAT, ERROR, FAIL, UNCLEAR, answers, model
 from tests.gates.checking import DATA, check, run_one
 from tests.gates.fake_http import KEY, Script
@@ -155,6 +157,31 @@ def compared(
 def other_answers_fail() -> None:
     because = "`The answer is 42.` became `I cannot say.`"
     compared(Script(), says("I cannot say."), FAIL, because)
+
+
+def sure(**chances: float) -> Script:
+    """A server that says the same, and is so sure of each token that it could say."""
+    likely = [{"token": t, "logprob": math.log(p)} for t, p in chances.items()]
+    best, *_ = likely
+    whole = fake.completion(Said("The answer is 42."))
+    positions = [{**best, "top_logprobs": likely}] * 5
+    whole["choices"][0]["logprobs"] = {"content": positions}
+    return answers(CHAT, http.as_json(whole))
+
+
+@broken("regression")
+def the_same_words_that_were_close_calls_fail() -> None:
+    because = "0.368 nats a token from the live release; the answers agree with"
+    compared(sure(a=0.9, b=0.1), sure(a=0.5, b=0.5), FAIL, because, divergence=0.1)
+    compared(sure(a=0.9, b=0.1), sure(a=0.5, b=0.5), FAIL, "than `divergence: 0.2`")
+    compared(sure(a=0.9, b=0.1), sure(c=0.9, b=0.1), FAIL, "more than `divergence")
+
+
+@broken("regression")
+def log_probabilities_that_are_not_given_prove_nothing() -> None:
+    because = "the servers give no log probabilities to compare"
+    compared(Script(), Script(), UNCLEAR, because, divergence=0.1)
+    compared(sure(a=1), Script(), UNCLEAR, because, divergence=0.1)
 
 
 @broken("regression")
