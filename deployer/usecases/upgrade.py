@@ -501,7 +501,7 @@ def _trap_lines(
     signs = {"error": "✖", "warning": "▲", "note": "·"}
     for caught in was.values():
         if caught.code not in now:
-            yield Line("traps left", "✔", _of(caught))
+            yield _left("traps left", after, caught)
     for caught in now.values():
         if caught.code not in was:
             sign = signs[caught.severity.value]
@@ -520,11 +520,19 @@ def _exposure_lines(
     now = {it.code: it for it in exposures_of(after, new, further) if it.code}
     for it in was.values():
         if it.code not in now and it.severity is not Severity.NOTE:
-            yield Line("advisories left", "✔", _of(it))
+            yield _left("advisories left", after, it)
     signs = {"error": "✖", "warning": "▲", "note": "?"}
     for it in now.values():
         sign = signs[it.severity.value]
         yield Line("advisories that hold", sign, _of(it), it.hint)
+
+
+def _left(topic: str, after: Stack, caught: Diagnostic) -> Line:
+    """Return what the move ends, which a ready llama-server that stays does not."""
+    for name in ("package", "binary"):
+        if getattr(after.llama_cpp, name):
+            return Line(topic, "?", _of(caught), f"where another `{name}` is named")
+    return Line(topic, "✔", _of(caught))
 
 
 def _of(caught: Diagnostic) -> str:
