@@ -204,12 +204,12 @@ class Show:
         if total >= (WORTH_TENTHS if progress.unit == "B" else WORTH_A_TENTH):
             tenth = f"{progress.name} {progress.done * 10 // total}"
             if tenth not in self._told:
-                click.echo(f"    {progress.name}: {_how_far(progress)}")
+                click.echo(f"    {progress.name}: {_how_far(progress)}", err=True)
                 self._told.add(tenth)
             return
         worth = progress.unit == "B" and total >= WORTH_A_LINE
         if worth and progress.done >= total and progress.name not in self._told:
-            click.echo(f"    {progress.name}: {show_bytes(progress.done)}")
+            click.echo(f"    {progress.name}: {show_bytes(progress.done)}", err=True)
             self._told.add(progress.name)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:

@@ -72,15 +72,22 @@ def validate(
     stated = stated_options(loaded, stack_file, settings, locked)
     notices = refuse(loaded, stated, advisories_of(settings.advisories))
     stack = loaded.stack
-    schema = "" if unsaved is not None else by_schema(stack_file, loaded.values)
+    schema = (
+        ""
+        if unsaved is not None
+        else by_schema(stack_file, loaded.values, stack.engine)
+    )
     host, port = stack.of_engine("host"), stack.of_engine("port")
     listens = "" if port is None else f"{host}:{port}"
     more = (*image_notes(stack, locked), *known_offline(loaded, stack_file))
     return Valid((*loaded.notes, *more), notices, listens, schema)
 
 
-def by_schema(stack_file: Path, values: JsonValue) -> str:
-    """Return the version of the published schema, which accepts the values."""
+def by_schema(stack_file: Path, values: JsonValue, engine: str) -> str:
+    """Return the version of the published schema, which accepts the values.
+
+    Empty for an engine that it does not know: one that another package registers.
+    """
     from jsonschema import Draft7Validator  # noqa: PLC0415 - slow, and only here
 
     # A wheel carries the published file; a checkout has it beside the package.
@@ -88,6 +95,8 @@ def by_schema(stack_file: Path, values: JsonValue) -> str:
     shipped = package / "stack.schema.json"
     file = shipped if shipped.exists() else package.parent / "schema" / shipped.name
     schema = json.loads(file.read_text("utf-8"))
+    if engine not in schema["properties"]["engine"]["enum"]:
+        return ""
     for refused in Draft7Validator(schema).iter_errors(values):
         raise InternalError(
             f"the published schema ({schema['$id']}) refuses `{refused.json_path}` of"

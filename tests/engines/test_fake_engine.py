@@ -23,6 +23,7 @@ engine: fake
 llama_cpp: {tag: b10434, binary: BINARY}
 model: {path: tiny.gguf, alias: tiny}
 server: {ctx_size: 1024}
+gates: {health: {}}
 """
 
 

@@ -290,6 +290,9 @@ def test_the_refusals_that_the_gate_auth_asks_for_are_no_symptom() -> None:
 
     assert ids(["listening", *[line] * 5, "idle"]) == []
     assert ids(["listening", *[line] * 4, "idle"]) == ["no-key-sent"]
+    beside = ["slot of another gate"] * 9
+    assert ids([line, *beside, line, line, *beside, line, line]) == []
+    assert ids([*[line] * 5, *beside, line]) == ["no-key-sent"]
 
 
 def test_the_cause_is_the_error_nearest_to_the_first_failure() -> None:

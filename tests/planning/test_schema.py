@@ -210,6 +210,6 @@ def test_the_mutations_make_both_kinds() -> None:
 
 def test_validate_holds_a_stack_against_the_schema_as_well() -> None:
     file = Path("s.yaml")
-    assert by_schema(file, FULL) == "urn:deployer:stack:1"
+    assert by_schema(file, FULL, "local") == "urn:deployer:stack:1"
     with pytest.raises(InternalError, match=r"refuses `\$.server.ctx_size` of"):
-        by_schema(file, FULL | {"server": {"ctx_size": "large"}})
+        by_schema(file, FULL | {"server": {"ctx_size": "large"}}, "local")

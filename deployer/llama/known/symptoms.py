@@ -158,6 +158,8 @@ _REPEATED: Final = re.compile(
 _ENDS: Final = {"{": "}", "[": "]", "'": "'", '"': '"'}
 _BURST: Final = 5
 """Requests without the right key that the gate `auth` makes, one after the other."""
+_BESIDE: Final = 50
+"""Lines that gates which run beside it write between two of these."""
 _REFUSED_KEY: Final = re.compile(r"[Uu]nauthorized: Invalid API Key|\b401$")
 
 
@@ -186,21 +188,22 @@ def _unquoted(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
 
 
 def _without_gates(program: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:
-    """Leave out the refusals that the gate `auth` asked for."""
-    burst: list[tuple[int, str]] = []
-    for one in program:
-        if _REFUSED_KEY.search(one[1]):
-            burst.append(one)
-            continue
-        yield from _refusals(burst)
-        burst = []
-        yield one
-    yield from _refusals(burst)
-
-
-def _refusals(burst: list[tuple[int, str]]) -> list[tuple[int, str]]:
-    refused = sum("nauthorized" in text for _, text in burst)
-    return [] if refused == _BURST else burst
+    """Leave out the refusals that the gate `auth` asked for, beside other gates."""
+    lines = list(program)
+    refused = [at for at, (_, text) in enumerate(lines) if _REFUSED_KEY.search(text)]
+    bursts: list[list[int]] = []
+    for at in refused:
+        if bursts and at - bursts[-1][-1] <= _BESIDE:
+            bursts[-1].append(at)
+        else:
+            bursts.append([at])
+    own = {
+        at
+        for burst in bursts
+        if sum("nauthorized" in lines[it][1] for it in burst) == _BURST
+        for at in burst
+    }
+    yield from (line for at, line in enumerate(lines) if at not in own)
 
 
 _FAILS: Final = re.compile(

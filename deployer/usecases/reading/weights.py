@@ -658,6 +658,12 @@ def refused_models(loaded: Loaded) -> Iterator[None]:
         ) from error
 
 
+_UNREAD_HEADER = (
+    "the header of the weights is not read yet: whether they are a model that the build"
+    " serves, and whether it fits, is not known"
+)
+
+
 class Weighed(NamedTuple):
     """Judge a stack by the headers of the weights."""
 
@@ -679,7 +685,8 @@ def weighed(
     with refused_models(loaded):
         weights = all_facts(facts, graph, settings.store)
     if weights is None:
-        return Weighed(None, abilities=abilities_seen(stack, stack_file.parent, None))
+        seen = abilities_seen(stack, stack_file.parent, None)
+        return Weighed(None, notes=(_UNREAD_HEADER,), abilities=seen)
     known = judged(stack, stack_file.parent, facts, weights, loaded.places)
     size = sized(stack, facts, weights)
     notes = (*known.notes, *doubts(stack, size))
