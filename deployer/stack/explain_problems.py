@@ -347,8 +347,8 @@ def matches(node: Part, text: str) -> bool:
 
 
 def keys(node: Part) -> list[str]:
-    """The keys that a section knows."""
-    return list(node.get("properties", {}))
+    """The keys that a section knows, or the one among the members of a union."""
+    return [key for member in _members(node) for key in member.get("properties", {})]
 
 
 def _owners(root: type[Section], key: str) -> Iterator[str]:

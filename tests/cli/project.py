@@ -184,9 +184,11 @@ class Project:
 
     def end(self) -> None:
         """Kill what still runs."""
-        for process in _servers_below(self.home):
+        running = list(_servers_below(self.home))
+        for process in running:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
+        psutil.wait_procs(running, timeout=10)  # until then they have their port
 
 
 def _kill(process: "subprocess.Popen[str]") -> None:

@@ -56,7 +56,7 @@ def test_status_tells_a_hung_server_by_its_exit_code(live: Project, hung: int) -
     [
         (1, f"check {DEMO} --gate health"),
         (1, f"chat {DEMO} --once hello"),
-        (1, f"metrics {DEMO}"),
+        (1, f"status {DEMO} --metrics"),
         (6, f"watch {DEMO} --rounds 1 --idle 1s"),
     ],
 )
@@ -72,7 +72,7 @@ def test_who_took_the_port_of_a_dead_server_is_asked_nothing(
             stranger.accept()
 
     assert done.code == code
-    assert "demo/server: crashed or was killed" in done.out + done.err
+    assert "crashed or was killed" in done.out + done.err
 
 
 def test_status_tells_healthy_stopped_and_dead_apart(live: Project) -> None:

@@ -55,10 +55,11 @@ def test_a_key_is_exchanged_without_a_request_that_fails(project: Project) -> No
 
 
 def test_a_gate_of_its_own_is_not_asked_for(paper: Project) -> None:
-    """`gates: {}` states none: the key of the stack brings the gate that tries it."""
-    file = paper.write(STACK.partition("gates:")[0])
+    """The key of the stack brings the gate that tries it."""
+    asks_health = STACK.partition("gates:")[0] + "gates: {health: {}}\n"
+    file = paper.write(asks_health)
     assert "health, auth" in run(paper, "plan", str(file)).out
-    without = STACK.partition("gates:")[0].replace(f"auth:\n{SINGLE}", "")
+    without = asks_health.replace(f"auth:\n{SINGLE}", "")
     file = paper.write(without)
     said = run(paper, "plan", str(file)).out
     assert "gates    1 runs on the candidate before promotion: health" in said

@@ -94,6 +94,7 @@ REACHED = (
     "snapshot.warmup.1.tools",
     "modal.environment",
     "modal.region",
+    "modal.registry_secret",
 )
 """Every text of a stack on Modal that a form of its own does not keep tame."""
 
