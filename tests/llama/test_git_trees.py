@@ -6,7 +6,7 @@ import pytest
 
 from deployer.errors import SourceError
 from deployer.llama.build.trees import SourceRequest, fetch_tree, pin_tree
-from deployer.llama.git import pulls_between
+from deployer.llama.git import nearest_tags, pulls_between
 from tests.llama.small_source import FILES, around, fetched, git, names, write_tree
 
 
@@ -108,6 +108,11 @@ def check_git(request: SourceRequest, folder: Path, what: str, hint: str) -> Non
         pin_tree(request, (), around(folder))
     assert what in caught.value.message
     assert hint in caught.value.hint
+
+
+def test_the_tags_near_one_without_an_archive(repository: Path, tmp_path: Path) -> None:
+    near = nearest_tags(repository.as_uri(), "b3", tmp_path / "downloads", {})
+    assert sorted(near) == ["b1", "b2"]
 
 
 def test_a_tag_that_is_not_there_names_the_nearest(
