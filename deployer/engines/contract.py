@@ -222,7 +222,7 @@ class Rendering:
     files: Mapping[str, bytes]
     """By name; they belong into one folder."""
     unpinned: tuple[str, ...] = ()
-    """What no lock file pins yet: its digests here are zeros."""
+    """Parts that no lock file pins yet: their digests here are zeros."""
 
 
 def pin_of(node: Node) -> Pin:

@@ -315,7 +315,7 @@ class Checking:
     process: bool = True
     """Look at the process first, for gates that judge its memory or its log."""
     model: str | None = None
-    """Of a router's models the one to ask."""
+    """The one to ask of the models of a router."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -290,7 +290,7 @@ class _Side:
     build: int | None
     known: Catalogue
     stated: Description | None
-    """Of its source; None where that was not read."""
+    """Those of its source; None where that was not read."""
     trouble: str = ""
     """Reason why the source could not be asked."""
 

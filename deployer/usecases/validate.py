@@ -72,11 +72,8 @@ def validate(
     stated = stated_options(loaded, stack_file, settings, locked)
     notices = refuse(loaded, stated, advisories_of(settings.advisories))
     stack = loaded.stack
-    schema = (
-        ""
-        if unsaved is not None
-        else by_schema(stack_file, loaded.values, stack.engine)
-    )
+    values = loaded.values if unsaved is None else None
+    schema = by_schema(stack_file, values, stack.engine)
     host, port = stack.of_engine("host"), stack.of_engine("port")
     listens = "" if port is None else f"{host}:{port}"
     more = (*image_notes(stack, locked), *known_offline(loaded, stack_file))
@@ -86,8 +83,11 @@ def validate(
 def by_schema(stack_file: Path, values: JsonValue, engine: str) -> str:
     """Return the version of the published schema, which accepts the values.
 
-    Empty for an engine that it does not know: one that another package registers.
+    Empty for what is not held against it: None, and a stack of an engine that another
+    package registers.
     """
+    if values is None:
+        return ""
     from jsonschema import Draft7Validator  # noqa: PLC0415 - slow, and only here
 
     # A wheel carries the published file; a checkout has it beside the package.

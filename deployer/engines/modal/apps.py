@@ -259,7 +259,7 @@ class Front:
     routing_region: str
     """Region of the proxy in front of `endpoint: server`."""
     secrets: tuple[Secret, ...]
-    """Of the keys that clients may send; none for a server that asks for none."""
+    """The keys that clients may send; none for a server that asks for none."""
     max_inputs: int
     """Requests at a time in one container: as many as there are slots."""
     timeout: int

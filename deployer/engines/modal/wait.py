@@ -63,7 +63,7 @@ class Log:
         self.lines: deque[Line] = deque(maxlen=_KEPT)
         """The last lines that were taken."""
         self._window: list[Line] = []
-        """What was there when it was opened, and counts as seen."""
+        """Lines that were there when it was opened, and count as seen."""
         if since is not None:
             self._since = since
             return
@@ -539,5 +539,5 @@ def _cause(log: Log) -> Symptom | None:
 
 
 def _texts(log: Log) -> list[str]:
-    """What containers wrote, without the words of the platform."""
+    """Lines that containers wrote, without the words of the platform."""
     return [line.text for line in log.lines if line.source != SYSTEM]

@@ -321,7 +321,7 @@ class Ignored(Section):
 
 
 class Policy(Section):
-    """What is refused beyond what cannot work."""
+    """Refusals beyond what cannot work."""
 
     advisories: Literal["error", "warn"] = "warn"
     """Reaction to a published vulnerability that the stack is exposed to."""
@@ -370,7 +370,7 @@ class Stack(Section):
     """How a new release takes over."""
 
     policy: Annotated[Policy | None, Effect.NOTE] = None
-    """What is refused beyond what cannot work; unset: nothing."""
+    """Refusals beyond what cannot work; unset: none."""
 
     ignore: Annotated[tuple[Ignored, ...] | None, Effect.NOTE] = None
     """Known issues and advisories not to report, each with a reason; unset: none."""

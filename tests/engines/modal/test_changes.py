@@ -33,8 +33,8 @@ the alias                       -        -         re-snapshot  redeploy        
 a warm-up request               -        -         re-snapshot  redeploy         $1.28
 the GPU, of one architecture    -        -         re-snapshot  redeploy         $0.64
 the GPU, of another             rebuild  -         re-snapshot  redeploy         $2.46
-snapshots turned off            -        -         remove       redeploy         $0.90
-another quant                   -        re-fetch  re-snapshot  redeploy         $1.28
+snapshots turned off            -        -         remove       redeploy         $0.72
+another quant                   -        re-fetch  re-snapshot  redeploy         $1.30
 another build                   rebuild  -         re-snapshot  redeploy         $1.36
 the CUDA toolkit                rebuild  -         re-snapshot  redeploy         $1.36
 """
