@@ -54,6 +54,33 @@ def test_what_is_forgotten_is_neither_live_nor_made(state: State) -> None:
     assert made.releases == state.releases
 
 
+@pytest.mark.parametrize("begun", Begun)
+def test_what_is_retired_is_live_no_more_once_that_began(
+    state: State, begun: Begun
+) -> None:
+    server = state.live[SERVER]
+    after = state.begin(begun, server)
+    assert (SERVER in after.live) == (begun is not Begun.RETIRING)
+    assert after.live.keys() | {SERVER} == state.live.keys()
+    assert after.loose == (Loose(begun, server),)
+
+
+def test_fields_that_are_being_updated_are_in_doubt(state: State) -> None:
+    server = state.live[SERVER]
+    after = state.updating(server, ["rollout.keep"])
+    assert after.live[SERVER].fields == {**server.fields, "rollout.keep": IN_DOUBT}
+    assert after.live == {**state.live, SERVER: after.live[SERVER]}
+    assert after.releases == state.releases
+
+
+def test_what_was_started_is_on_its_way_no_more(state: State) -> None:
+    server, weights = state.live[SERVER], state.live["demo/weights"]
+    left = Loose(Begun.STAGED, weights)
+    loose = (Loose(Begun.STOPPED, server), left)
+    after = replace(state, loose=loose).started(server)
+    assert (after.loose, after.live) == ((left,), state.live)
+
+
 def test_only_the_named_fields_of_a_record_are_updated(state: State) -> None:
     server = state.live[SERVER]
     fields = {"local.port": 9, "server.ctx_size": 1}
