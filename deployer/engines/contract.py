@@ -49,6 +49,11 @@ class Observation:
     facts: Flat
     """pid, memory, version …, as far as the engine knows them."""
 
+    @property
+    def has_address(self) -> bool:
+        """True unless requests to its address reach nobody, or another process."""
+        return self.running and self.facts.get("condition") != STRANGE
+
 
 @dataclass(frozen=True, slots=True)
 class Restored:

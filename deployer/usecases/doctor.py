@@ -97,10 +97,10 @@ def deployment(file: Path, settings: Settings) -> Deployment:
     except DeployerError:
         log = ()
     name = str(seen.facts.get("log") or f"log of {server.address}")
-    if not seen.running:
+    if not seen.has_address:  # its key is sent to nobody else
         grade = Severity.NOTE if "deployer stop" in seen.detail else Severity.ERROR
         what = f"{server.address}: {seen.detail}"
-        finding = Diagnostic("server", what, f"deployer start {file}", grade)
+        finding = Diagnostic("server", what, found.way_back(seen), grade)
         return Deployment((finding,), log=log, log_name=name)
     return Deployment((), url, pid if isinstance(pid, int) else None, log, name)
 

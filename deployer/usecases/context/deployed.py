@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from os import urandom
 from pathlib import Path
 
-from deployer.engines.contract import STRANGE, Endpoint, Engine
+from deployer.engines.contract import Endpoint, Engine, Observation
 from deployer.engines.registry import ENGINES, UNRECORDED
 from deployer.errors import EngineError, NeverAppliedError, UsageError
 from deployer.planning.events import Say, Talk
@@ -69,12 +69,16 @@ class Deployed:
         """
         if not ENGINES[self.state.engine].abilities.remote:
             seen = self.engine.observe(self.server)
-            if not seen.running or seen.facts.get("condition") == STRANGE:
-                raise EngineError(
-                    f"{self.server.address}: {seen.detail}",
-                    hint=f"run `deployer start {self.file}`",
-                )
+            if not seen.has_address:
+                what = f"{self.server.address}: {seen.detail}"
+                raise EngineError(what, hint=self.way_back(seen))
         return self.engine.endpoint(self.server, candidate=False)
+
+    def way_back(self, seen: Observation) -> str:
+        """Return what gives a server its address again."""
+        if seen.running:
+            return "end the process that has its port: `ss -ltnp` shows which one it is"
+        return f"run `deployer start {self.file}`"
 
     @property
     def needs(self) -> dict[str, Flat]:
