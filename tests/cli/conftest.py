@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from deployer.engines.local.ports import free_port
 from tests.cli.frozen import Frozen, frozen
 from tests.cli.project import Project, link_store
+from tests.ports import quiet_port
 
 MakeProject = Callable[[Path], Project]
 
@@ -87,4 +87,4 @@ def crashed(deployed: Frozen) -> Iterator[Frozen]:
 
 def _project(folder: Path, binary: Path) -> Project:
     (folder / "stacks").mkdir(parents=True)
-    return Project(folder, folder / "home", free_port("127.0.0.1"), binary)
+    return Project(folder, folder / "home", quiet_port(), binary)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.project import KEY, STACK, Project
+from tests.cli.project import KEY, STACK, Project, gone
 
 LOGS = Path(__file__).parents[1] / "data" / "logs"
 
@@ -52,15 +52,19 @@ def test_a_key_of_another_server_is_told(live: Project) -> None:
 
 
 def test_a_server_that_crashed_is_told_with_its_cause(live: Project) -> None:
-    os.kill(live.server(), 9)
+    pid = live.server()
+    os.kill(pid, 9)
+    assert gone(pid)
     model = live.stack.parent / "tiny.gguf"
     model.write_bytes(model.read_bytes()[:900_000])
-    assert live.run("start", "stacks/demo.yaml").code == 1
+    started = live.run("start", "stacks/demo.yaml")
+    assert started.code == 1
+    assert "the model file is incomplete or damaged" in started.err, started.err
 
     found = look(live, "stacks/demo.yaml", code=1)
 
     assert found["server"][0] == "error"
-    assert found["truncated-gguf"][0] == "error"
+    assert found["truncated-gguf"][0] == "error", found
     assert "is 900.0 KB, was 2.1 MB" in found["store"][1]
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from deployer.engines.local.ports import free_port
 from tests.cli.project import Done, Project
 from tests.cli.test_lost_states import DEMO, only, small_project, write
+from tests.ports import quiet_port
 from tests.state.s3 import REGION, Proxy
 
 REFUSAL = (
@@ -82,7 +82,7 @@ def test_a_machine_takes_over_what_is_named(machines: Machines) -> None:
     wrong = machines.on_build_7("state", "take-over", DEMO, "gpu-2")
     mine = machines.on_gpu_1("state", "take-over", DEMO, "gpu-1")
     right = machines.on_build_7("state", "take-over", DEMO, "gpu-1")
-    machines.there = replace(machines.there, port=free_port("127.0.0.1"))
+    machines.there = replace(machines.there, port=quiet_port())
     write(machines.there, 1024)
     done = machines.on_build_7("apply", DEMO, "--yes")
 

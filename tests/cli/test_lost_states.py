@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pytest
 
-from deployer.engines.local.ports import free_port
 from tests.cli import fake_llama
 from tests.cli.project import STACK, Project, gone, read_until
 from tests.gguf.files import SMALL_MODEL
+from tests.ports import quiet_port
 
 DEMO = "stacks/demo.yaml"
 SMALL = STACK.replace("auth:\n  api_key: {env: LLAMA_API_KEY}\n\n", "").replace(
@@ -43,7 +43,7 @@ def small_project(folder: Path, programs: Path) -> Project:
     program.write_text(f"#!{sys.executable} -IS\n{text}", encoding="utf-8")
     program.chmod(0o755)
     (folder / "stacks").mkdir(parents=True)
-    made = Project(folder, folder / "home", free_port("127.0.0.1"), program)
+    made = Project(folder, folder / "home", quiet_port(), program)
     (folder / "stacks" / "tiny.gguf").write_bytes(SMALL_MODEL)
     write(made, 1024)
     return made

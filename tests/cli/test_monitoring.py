@@ -27,10 +27,10 @@ from grafana_foundation_sdk.models.prometheus import Dataquery
 from grafana_foundation_sdk.models.timeseries import Options
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from deployer.engines.local.ports import free_port
 from deployer.show.monitor import Monitored, alert_rules, dashboard
 from tests.cli.project import KEY, LIMIT, Project
 from tests.cli.test_watching import DEMO, MODAL
+from tests.ports import quiet_port
 
 PROMETHEUS = shutil.which("prometheus")
 PROMTOOL = shutil.which("promtool")
@@ -264,7 +264,7 @@ def checked(argv: list[str]) -> None:
 @contextmanager
 def prometheus(config: Path, data: Path) -> Iterator[str]:
     """A real Prometheus on loopback, which ends with the test."""
-    address = f"127.0.0.1:{free_port('127.0.0.1')}"
+    address = f"127.0.0.1:{quiet_port()}"
     argv = [
         str(PROMETHEUS),
         f"--config.file={config}",

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from deployer.engines.local.ports import free_port
 from tests.cli.clients import chat
 from tests.cli.frozen import ANSWER, DEMO, SNAPSHOT, Frozen
 from tests.cli.project import KEY, STACK, Project
+from tests.ports import quiet_port
 
 pytestmark = [pytest.mark.real, pytest.mark.criu]
 
@@ -86,7 +86,7 @@ def test_a_copy_is_looked_at_beside_the_live_server(live: Frozen) -> None:
 
 def test_another_port_is_served_from_the_same_image(live: Frozen) -> None:
     image = live.image()
-    free = free_port("127.0.0.1")
+    free = quiet_port()
     text = STACK.replace("PORT", str(free))
     live.write(text + SNAPSHOT)
     done = live.apply()

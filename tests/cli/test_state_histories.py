@@ -21,9 +21,10 @@ import pytest
 from click.testing import CliRunner
 
 from deployer.cli.main import main
-from deployer.engines.local.ports import free_port, listeners
+from deployer.engines.local.ports import listeners
 from tests.cli.project import Project
 from tests.cli.test_lost_states import DEMO, reached, small_project, write
+from tests.ports import quiet_port
 
 pytestmark = pytest.mark.trust
 
@@ -109,7 +110,7 @@ def mix_up(life: Life) -> None:
 
 def move(life: Life) -> None:
     """Another port in the stack."""
-    life.project = replace(life.project, port=free_port("127.0.0.1"))
+    life.project = replace(life.project, port=quiet_port())
 
 
 def kill_apply(life: Life) -> None:

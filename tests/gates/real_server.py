@@ -1,13 +1,14 @@
 """The real llama-server, started for a test and stopped after it."""
 
 import os
-import socket
 import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
+
+from tests.ports import quiet_port
 
 KEY = "sk-real-0123456789"
 _START_SECONDS = 60.0
@@ -16,7 +17,7 @@ _START_SECONDS = 60.0
 @contextmanager
 def serving(binary: Path, model: Path, *options: str, key: str = KEY) -> Iterator[str]:
     """The URL of a llama-server with this model; ends with it."""
-    port = _free_port()
+    port = quiet_port()
     argv = [str(binary), "--model", str(model), "--port", str(port), *options]
     kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     server = subprocess.Popen(
@@ -49,10 +50,3 @@ def _read(log: IO[str], lines: list[str], ready: threading.Event) -> None:
         if "listening on http" in line:
             ready.set()
     ready.set()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from deployer.engines.local.ports import free_port, listens
+from deployer.engines.local.ports import listens
 from deployer.engines.local.supervise.process import Running, spawn, stop, wait_for_end
+from tests.ports import quiet_port
 
 PROGRAM = Path(__file__).with_name("fake_server.py")
 
@@ -14,7 +15,7 @@ Start = Callable[..., Running]
 
 @pytest.fixture
 def port() -> int:
-    return free_port("127.0.0.1")
+    return quiet_port()
 
 
 @pytest.fixture
