@@ -1,5 +1,6 @@
 """A folder with a stack, and the command line run in it as users run it."""
 
+import atexit
 import json
 import os
 import shutil
@@ -11,10 +12,14 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import psutil
+
+from tests.warm import Warm
 
 KEY = "sk-of-the-tests"
 """Opens the servers of these tests."""
@@ -71,6 +76,28 @@ class Done:
         return [json.loads(line) for line in self.out.splitlines()]
 
 
+@cache
+def _warm() -> Warm:
+    made = Warm()
+    atexit.register(made.close)
+    return made
+
+
+def warm_run(
+    words: Sequence[str], folder: Path, env: Mapping[str, str], typed: str = ""
+) -> Done:
+    """Run `deployer` in a fork of a process that has imported it."""
+    with TemporaryDirectory() as made:
+        place = Path(made)
+        files = {name: place / name for name in ("typed", "out", "err")}
+        files["typed"].write_text(typed, encoding="utf-8")
+        code = _warm().run(words, folder, env, seconds=LIMIT, **files)
+        out, err = (files[it].read_text(encoding="utf-8") for it in ("out", "err"))
+    if code is None:
+        raise subprocess.TimeoutExpired(["deployer", *words], LIMIT, out, err)
+    return Done(code, out, err)
+
+
 @dataclass(frozen=True)
 class Project:
     """Where a test runs the command line."""
@@ -102,8 +129,13 @@ class Project:
     def run(
         self, *words: str, typed: str = "", env: Mapping[str, str | None] | None = None
     ) -> Done:
-        """Run `deployer` without a terminal until it ends."""
-        return self._run((*COMMAND, *words), typed, env)
+        """Run `deployer` without a terminal until it ends.
+
+        In an interpreter of its own only where a variable changes the interpreter.
+        """
+        if any(name.startswith("PYTHON") for name in env or {}):
+            return self._run((*COMMAND, *words), typed, env)
+        return warm_run(words, self.folder, self.environment(env or {}), typed)
 
     def python(
         self, code: str, *words: str, env: Mapping[str, str | None] | None = None

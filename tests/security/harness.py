@@ -16,15 +16,16 @@ import json
 import os
 import re
 import secrets
-import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+
+from tests.warm import Warm
 
 SECONDS = 60.0
 """Wall time of a command that waits for nothing; what it computes is limited to 5 s."""
@@ -100,33 +101,6 @@ class Listener:
         self._thread.join()
 
 
-class Deployer:
-    """The command line, imported once and forked for each command."""
-
-    def __init__(self, *before: str) -> None:
-        """`before` is what the Python is started with, such as strace."""
-        warm = Path(__file__).with_name("warm.py")
-        self._process = subprocess.Popen(
-            [*before, sys.executable, "-P", str(warm)],
-            cwd="/",
-            env={"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def ask(self, asked: Mapping[str, Any]) -> int | None:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(f"{json.dumps(asked)}\n")
-        self._process.stdin.flush()
-        answer: int | None = json.loads(self._process.stdout.readline())
-        return answer
-
-    def close(self) -> None:
-        self._process.communicate()
-
-
 @dataclass(frozen=True)
 class Outcome:
     """What a command did."""
@@ -160,7 +134,7 @@ class World:
     """A checkout of a stranger, and canaries around it."""
 
     top: Path
-    deployer: Deployer
+    deployer: Warm
     listener: Listener
     canary: str = field(default_factory=lambda: f"canary-{secrets.token_hex(8)}")
     changes: dict[str, str] = field(default_factory=dict)
@@ -242,15 +216,14 @@ class World:
         files = {name: self.top / f".{name}" for name in ("out", "err", "events")}
         for file in files.values():
             file.unlink(missing_ok=True)
-        asked = {
-            "words": words,
-            "cwd": str(self.checkout / cwd),
-            "env": self.environment(),
-            "seconds": seconds,
-            **{name: str(file) for name, file in files.items()},
-        }
         begun = len(self.listener.heard)
-        code = self.deployer.ask(asked)
+        code = self.deployer.run(
+            words,
+            self.checkout / cwd,
+            self.environment(),
+            seconds=seconds,
+            **files,
+        )
         out, err = (_text(files[name]) for name in ("out", "err"))
         harm = [
             *self._programs(),
@@ -311,9 +284,9 @@ class World:
 
 
 @contextmanager
-def started() -> Iterator[tuple[Deployer, Listener]]:
+def started() -> Iterator[tuple[Warm, Listener]]:
     """All that the worlds of a run share."""
-    deployer, listener = Deployer(), Listener()
+    deployer, listener = Warm(), Listener()
     try:
         yield deployer, listener
     finally:

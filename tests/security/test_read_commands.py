@@ -14,12 +14,12 @@ import pytest
 from deployer.engines.place import Keys
 from tests.security.harness import (
     STACK,
-    Deployer,
     Listener,
     World,
     assert_harmless,
 )
 from tests.security.hostile import LOCK
+from tests.warm import Warm
 
 pytestmark = pytest.mark.trust
 STATES = Path(__file__).parents[1] / "state" / "forms"
@@ -178,11 +178,11 @@ def trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def traced(trace: Path) -> Iterator[Deployer]:
+def traced(trace: Path) -> Iterator[Warm]:
     """The command line under a trace of the programs that start, where there is one."""
     strace = shutil.which("strace")
     words = ("-f", "-qq", "-e", "trace=execve,execveat", "-o", str(trace))
-    deployer = Deployer() if strace is None else Deployer(strace, *words)
+    deployer = Warm() if strace is None else Warm(strace, *words)
     yield deployer
     deployer.close()
 
@@ -196,7 +196,7 @@ def programs(trace: Path) -> list[str]:
 
 
 def test_no_read_command_starts_a_program_of_a_checkout(
-    tmp_path: Path, traced: Deployer, trace: Path, shared: tuple[Deployer, Listener]
+    tmp_path: Path, traced: Warm, trace: Path, shared: tuple[Warm, Listener]
 ) -> None:
     world = World(tmp_path / "world", traced, shared[1])
     # As shells are often set up: an empty entry is the working directory.
