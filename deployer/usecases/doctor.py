@@ -128,15 +128,11 @@ def look_at_server(
 async def _answers(target: Target) -> tuple[Answer, Answer, Answer]:
     """Return the answers of `/health`, and of `/props` with and without the key."""
     async with asyncio.timeout(_SECONDS), connected(target) as http:
-        client, other = (
-            Client(http, target),
-            Client(http, replace(target, api_key=None)),
-        )
-        return (
-            await client.get("/health"),
-            await client.get("/props"),
-            await other.get("/props"),
-        )
+        client = Client(http, target)
+        health = await client.get("/health")
+        unkeyed = await client.get_without_key("/props")
+        keyed = unkeyed if target.api_key is None else await client.get("/props")
+        return health, keyed, unkeyed
 
 
 def _open(url: str, unkeyed: Answer, stack: Stack | None) -> Iterator[Diagnostic]:

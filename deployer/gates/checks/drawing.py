@@ -87,8 +87,9 @@ class Sampling(Gate[asked.Sampling, Draws | None]):
     """The samplers that a stack states show in which tokens can be drawn.
 
     llama-server gives the candidates of a token before its samplers and after them, so
-    so what a request without options gets is compared with what the stack states.
-    Then tokens are drawn, and the likeliest has to come as often as its probabilities say.
+    what a request without options gets is compared with what the stack states.
+    Then tokens are drawn, and the likeliest has to come as often as its probabilities
+    say.
     """
 
     subject, limit = Subject.ANSWERS, 120

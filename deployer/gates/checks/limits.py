@@ -257,9 +257,10 @@ class Errors(Gate[asked.Errors, Refusals]):
         for row in CONTRACT:
             if row.content:
                 attempts.append((row, await client.post_bytes(row.path, row.content)))
-            elif row.keyed or self.target.api_key is not None:
-                headers = None if row.keyed else dict[str, str]()
-                attempts.append((row, await client.get(row.path, headers=headers)))
+            elif row.keyed:
+                attempts.append((row, await client.get(row.path)))
+            elif self.target.api_key is not None:
+                attempts.append((row, await client.get_without_key(row.path)))
         props = await client.get("/props")
         try:
             size = read(props, ContextProps).default_generation_settings.n_ctx

@@ -445,9 +445,8 @@ class Speed(Gate[asked.Speed, Paced]):
             shown += f"; {len(together)} streams at once {shared:.1f} tokens/s together"
         ttft, least = self.options.ttft, self.options.tokens_per_second
         if ttft is not None and first > seconds(ttft):
-            limit = show_time(seconds(ttft))
-            because = f"the first token took {show_time(first)}"
-            return failed(f"{because}, more than `ttft: {limit}`", **figures)
+            because = f"the first token took {show_time(first)}, more than"
+            return failed(f"{because} `ttft: {show_time(seconds(ttft))}`", **figures)
         if least is not None and rate < least:
             because = f"{rate:.1f} tokens/s, less than `tokens_per_second: {least:g}`"
             return failed(because, **figures)
