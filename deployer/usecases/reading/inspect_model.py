@@ -30,7 +30,7 @@ from deployer.planning.plan import Fit
 from deployer.planning.resources import Kind
 from deployer.stack.load import load
 from deployer.usecases.context.settings import Options, Settings
-from deployer.usecases.reading.read_stack import resolved
+from deployer.usecases.reading.pins import resolved
 from deployer.usecases.reading.weights import Sized, Weighed, weighed
 
 _REFERENCE = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(:(?P<quant>[\w.-]+))?")
