@@ -80,8 +80,8 @@ def findings_of(
     found = (
         *_option_findings(loaded, known),
         *_recipe_problems(loaded, known.build),
-        *traps_of(loaded.stack, known.build),
-        *exposures_of(loaded.stack, known.build, further),
+        *traps_of(loaded.stack, known),
+        *exposures_of(loaded.stack, known, further),
     )
     return tuple(placed(found, loaded.places, start))
 
@@ -262,7 +262,7 @@ def read(
     notices = refuse(loaded, takes, further)
     graph = expand(stack, facts, abilities, takes.spellings)
     graph = judged_by(graph, _digests(gate_files(stack, stack_file, settings)))
-    known = weighed(loaded, stack_file, settings, facts, graph)
+    known = weighed(loaded, stack_file, settings, facts, graph, takes)
     graph, left = with_gates(graph, stack, known)
     prepared = Prepared(
         stack.name,
