@@ -31,11 +31,7 @@ from deployer.system.children import find_program
 from deployer.system.files import read_regular
 from deployer.usecases.context.deployed import deployed
 from deployer.usecases.context.settings import Settings
-from deployer.usecases.reading.read_stack import (
-    findings_of,
-    number_of,
-    stated_options,
-)
+from deployer.usecases.reading.findings import findings_of, number_of, stated_options
 
 
 @dataclass(frozen=True, slots=True)

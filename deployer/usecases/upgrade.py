@@ -56,10 +56,7 @@ from deployer.stack.yaml12 import Steps, parse, plain
 from deployer.system.files import read_regular
 from deployer.usecases.context.settings import Settings, patches_folder
 from deployer.usecases.context.stack_files import name_in, stack_files, text_of
-from deployer.usecases.reading.read_stack import (
-    number_of,
-    stated_options,
-)
+from deployer.usecases.reading.findings import number_of, stated_options
 
 _NEEDLESS = (Outcome.UPSTREAM, Outcome.APPLIED, Outcome.NOT_APPLICABLE)
 

@@ -30,7 +30,8 @@ from deployer.planning.plan import Fit
 from deployer.planning.resources import Kind
 from deployer.stack.load import load
 from deployer.usecases.context.settings import Options, Settings
-from deployer.usecases.reading.read_stack import resolved, stated_options
+from deployer.usecases.reading.findings import stated_options
+from deployer.usecases.reading.pins import resolved
 from deployer.usecases.reading.weights import Sized, Weighed, weighed
 
 _REFERENCE = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(:(?P<quant>[\w.-]+))?")
