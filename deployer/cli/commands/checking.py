@@ -124,7 +124,14 @@ def check_command(
 
 def _not_passed(done: Checked, *, keyless: bool) -> GateError:
     """Return the error of a server that does not pass."""
-    failed = ", ".join(f"`{v.gate}`" for v in done.verdicts if v.blocks)
+    blocking = [verdict for verdict in done.verdicts if verdict.blocks]
+    failed = ", ".join(f"`{v.gate}`" for v in blocking if v.applicable)
+    if not failed:
+        lacking = "; ".join(f"`{v.gate}`: {v.because}" for v in blocking)
+        return GateError(
+            f"not applicable to {done.url}: {harmless(lacking)}",
+            hint="leave the gate out, or write `advisory: true` in the stack",
+        )
     return GateError(
         f"{done.url} does not pass {failed}",
         hint="if it asks for a key, `--api-key-env NAME` says where that is"

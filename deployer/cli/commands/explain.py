@@ -447,7 +447,9 @@ def _list_traps() -> None:
 
 def _explain(trap: Trap) -> None:
     click.echo(f"{trap.id}: {trap.severity} on {trap.builds}")
+    by = [("known by", trap.evidence)] if trap.evidence else []
     for word, text in (
+        *by,
         ("when", trap.when),
         ("happens", trap.what),
         ("write", trap.write),
@@ -465,6 +467,7 @@ def _data(trap: Trap) -> dict[str, JsonValue]:
         "severity": trap.severity.value,
         "since": trap.since or None,
         "until": trap.until if trap.until < NEWEST else None,
+        "known_by": trap.evidence or None,
         "when": trap.when,
         "what": trap.what,
         "write": trap.write,
