@@ -72,7 +72,7 @@ def validate(
     schema = by_schema(stack_file, values, stack.engine)
     host, port = stack.of_engine("host"), stack.of_engine("port")
     listens = "" if port is None else f"{host}:{port}"
-    more = (*image_notes(stack, locked), *known_offline(loaded, stack_file))
+    more = (*image_notes(stack, locked), *known_offline(loaded, stack_file, stated))
     return Valid((*loaded.notes, *more), notices, listens, schema)
 
 

@@ -40,8 +40,8 @@ def findings_of(
     found = (
         *_option_findings(loaded, known),
         *_recipe_problems(loaded, known.build),
-        *traps_of(loaded.stack, known.build),
-        *exposures_of(loaded.stack, known.build, further),
+        *traps_of(loaded.stack, known),
+        *exposures_of(loaded.stack, known, further),
     )
     return tuple(placed(found, loaded.places, start))
 

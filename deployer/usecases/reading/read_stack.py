@@ -68,7 +68,7 @@ def read(
     notices = refuse(loaded, takes, further)
     graph = expand(stack, facts, abilities, takes.spellings)
     graph = judged_by(graph, _digests(gate_files(stack, stack_file, settings)))
-    known = weighed(loaded, stack_file, settings, facts, graph)
+    known = weighed(loaded, stack_file, settings, facts, graph, takes)
     graph, left = with_gates(graph, stack, known)
     prepared = Prepared(
         stack.name,
