@@ -15,7 +15,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from tests.cli.project import COMMAND, LIMIT, Done
+from tests.cli.project import COMMAND, LIMIT, Done, warm_run
 from tests.modal.emulated import ROOT, Emulated
 
 KEY = "sk-of-the-tests"
@@ -111,17 +111,7 @@ class Project:
 
     def run(self, *words: str, env: Mapping[str, str | None] | None = None) -> Done:
         """Run `deployer` without a terminal until it ends."""
-        done = subprocess.run(
-            (*COMMAND, *words),
-            cwd=self.folder,
-            env=self.environment(env or {}),
-            capture_output=True,
-            text=True,
-            timeout=LIMIT,
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
-        return Done(done.returncode, done.stdout, done.stderr)
+        return warm_run(words, self.folder, self.environment(env or {}))
 
     @contextmanager
     def running(self, *words: str) -> Iterator["subprocess.Popen[str]"]:
