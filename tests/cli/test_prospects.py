@@ -11,7 +11,7 @@ import pytest
 from deployer.planning.plan import Plan, make_plan
 from deployer.planning.resources import Graph, Kind, Node
 from deployer.planning.state import State
-from deployer.show.text import counts
+from deployer.show.text import counts, plan_text
 from deployer.stack.fields.values import Flat, JsonValue
 from deployer.usecases.context.settings import Settings
 from deployer.usecases.plan import Planned
@@ -85,7 +85,13 @@ def test_what_is_in_the_store_is_said_to_be_there(tmp_path: Path) -> None:
         say=lambda _: None,
         proven={},
     )
-    assert prospects(planned(), there)["demo/weights"] == "in the store"
+    said = prospects(planned(), there)
+    assert said["demo/weights"] == "in the store"
+    lines = plan_text(planned().plan, {}, prospects=said).splitlines()
+    assert [line.split()[-3:] for line in lines if line.startswith("  + weights")] == [
+        ["in", "the", "store"]
+    ]
+    assert lines[-1] == "Plan: 1 to build, 1 in the store."
 
 
 def test_nothing_is_said_of_what_another_machine_makes(tmp_path: Path) -> None:

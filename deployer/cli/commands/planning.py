@@ -1,6 +1,5 @@
 """validate, lock, plan, drift."""
 
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -456,8 +455,8 @@ def _keep(planned: Planned, file: Path, options: Options, out: Path | None) -> N
 
 @contextmanager
 def _watched(command: str, *, as_text: bool) -> Iterator["Watch | None"]:
-    """At a terminal, show how far reading and fetching are, if any is needed."""
-    if not as_text or not sys.stdout.isatty():
+    """Show how far reading and fetching are, if any is needed."""
+    if not as_text:
         yield None
         return
     shows: list[Show] = []
