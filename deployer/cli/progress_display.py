@@ -195,6 +195,7 @@ class Show:
 
     def _wait(self, gates: tuple[str, ...], seconds: float) -> None:
         """On a terminal a line that goes; without one, a line every few seconds."""
+        self._step = None  # the gates say more of it than its time
         if self._quiet:
             return
         if not sys.stdout.isatty():
