@@ -485,9 +485,10 @@ def _lines(
     column = max((len(head) for head in heads), default=0)
     stored = {address for address, said in prospects.items() if said == IN_STORE}
     for change, head in zip(plan.changes, heads, strict=True):
-        fate = IN_STORE if change.address in stored else verb(change)
+        there = change.address in stored
+        fate = "stored" if there else verb(change)
         yield f"{head:<{max(column, _VERB_COLUMN)}}  {fate}"
-        if fate != IN_STORE and (prospect := prospects.get(change.address)):
+        if not there and (prospect := prospects.get(change.address)):
             yield f"      {prospect}"
         yield from _reasons(change, places)
     yield from _below(plan, fit, costs, room=room)

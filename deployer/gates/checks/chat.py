@@ -187,6 +187,11 @@ class Stream(Gate[asked.Stream, Streamed | None]):
             "stream_seconds": measured.answer.seconds,
             "chunks": float(len(timed)),
         }
+        clocks = [one.chunk.timings for one in timed if one.chunk.timings]
+        if clocks and clocks[-1].predicted_ms > 0:
+            clock = clocks[-1]
+            rate = 1000 * clock.predicted_n / clock.predicted_ms
+            figures["tokens_per_second"] = rate
         took = show_time(first)
         if limit is not None and first > limit:
             return failed(f"the first token took {took}, {most}", **figures)
