@@ -45,7 +45,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "gguf": "artefacts errors planning stack system",
         "llama": "artefacts diagnostics errors planning runtime spelling stack system",
         "show": "diagnostics planning spelling stack",
-        "gates": "errors planning runtime stack system",
+        "gates": "errors llama planning runtime stack system",
         "engines": "__init__ artefacts diagnostics errors llama planning runtime show"
         " spelling stack system",
         "testing": "engines errors planning stack state",
