@@ -9,7 +9,7 @@ from deployer.diagnostics import UNCERTAIN, Diagnostic, Place, Severity, placed
 from deployer.errors import StackError
 from deployer.llama.catalogue import TABLE, Catalogue, catalogue, problems_of
 from deployer.llama.known.advisories import Advisory, exposures_of
-from deployer.llama.known.traps import traps_of
+from deployer.llama.known.traps import traps, traps_of
 from deployer.planning.argv import weight_words, words_by_field
 from deployer.planning.facts import DESCRIPTION, UPSTREAM, Facts, Pin
 from deployer.planning.graph import architectures_of, build_number, tag_number
@@ -54,12 +54,21 @@ def refusals_of(loaded: Loaded) -> Iterator[Diagnostic]:
 
 
 def refuse(
-    loaded: Loaded, known: Catalogue, further: tuple[Advisory, ...] = ()
+    loaded: Loaded,
+    known: Catalogue,
+    further: tuple[Advisory, ...] = (),
+    *,
+    early: bool = False,
 ) -> tuple[Diagnostic, ...]:
-    """Return the warnings and notes; raises StackError with every error."""
+    """Return the warnings and notes; raises StackError with every error.
+
+    ``early`` leaves out what the source of the build, which is read next, decides.
+    """
     found = findings_of(loaded, known, further)
-    if fatal := [it for it in found if it.severity is Severity.ERROR]:
-        raise StackError(fatal)
+    waits = {it.id for it in traps().values() if it.is_open(known)} if early else set()
+    fatal = [it for it in found if it.severity is Severity.ERROR]
+    if sure := [it for it in fatal if it.code not in waits]:
+        raise StackError(sure)
     return found
 
 
