@@ -118,9 +118,7 @@ def test_modal_refuses_a_deployment(ready: Project) -> None:
 def test_an_image_that_is_not_built(project: Project) -> None:
     project.cloud.faults(failed_layer="ccache")
     done = project.apply(code=1)
-    assert "error: an image was not built, the deployment of `tiny-builder`: \n" in (
-        done.err
-    )
+    assert "error: an image was not built, the deployment of `builder`: \n" in done.err
     assert "E: Unable to locate package" in done.err
 
 
