@@ -132,7 +132,8 @@ def notes(stack: "Stack") -> Iterator[str]:
     if len(_types(stack)) > 1 and stack.snapshot and stack.snapshot.enabled:
         yield (
             f"`gpu` names {len(_types(stack))} types and a snapshot is of one: the"
-            " candidate is primed and proven on the types that Modal gives it"
+            " gates prove it on those that Modal gives the candidate; on another one"
+            " production takes its own at the first start, and nothing has proven it"
         )
     cuda = stack.llama_cpp.cuda
     if cuda and _version(cuda) > DRIVER and not _MAYBE_B300.intersection(_types(stack)):
