@@ -223,7 +223,8 @@ def read(lines: Iterable[str], name: str) -> tuple[Diagnostic, ...]:
         for it in found.unknown
     )
     # Errors first: a warning of line 2 is not why a server ended in line 20.
-    graded = sorted((*known, *unknown), key=lambda it: it.severity is not Severity.ERROR)
+    found_here = (*known, *unknown)
+    graded = sorted(found_here, key=lambda it: it.severity is not Severity.ERROR)
     return tuple(graded) or (fine("log", f"{name} shows no known issue"),)
 
 
