@@ -94,7 +94,8 @@ def deployment(file: Path, settings: Settings) -> Deployment:
         log = ()
     name = str(seen.facts.get("log") or f"log of {server.address}")
     if not seen.has_address:  # its key is sent to nobody else
-        grade = Severity.NOTE if "deployer stop" in seen.detail else Severity.ERROR
+        stopped = "deployer server stop" in seen.detail
+        grade = Severity.NOTE if stopped else Severity.ERROR
         what = f"{server.address}: {seen.detail}"
         finding = Diagnostic("server", what, found.way_back(seen), grade)
         return Deployment((finding,), log=log, log_name=name)
@@ -111,7 +112,7 @@ def look_at_server(
     except UsageError as error:
         return (wrong("server", error),)
     except Unanswered as error:
-        hint = "`deployer start STACK`; look at its log with `deployer logs STACK`"
+        hint = "`deployer server start STACK`; `deployer logs STACK` shows its log"
         return (Diagnostic("server", str(error), hint),)
     except TimeoutError:
         what = f"{url} is not ready within {_SECONDS:.0f} s (503 while it loads)"

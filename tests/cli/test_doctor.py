@@ -22,7 +22,7 @@ def look(project: Project, *words: str, code: int, key: str | None = KEY) -> Fou
     assert done.code == code, done.out + done.err
     return {
         line["id"] or line["area"]: (line["grade"], line["what"])
-        for line in done.lines()[1:]
+        for line in done.results()
         if line["grade"] != "fine"
     }
 

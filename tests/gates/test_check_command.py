@@ -31,8 +31,8 @@ def checked(script: Script, *words: str) -> tuple[int, dict[str, Any], str]:
             text=True,
             env={**os.environ, "KEY": http.KEY},
         )
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
-    verdicts = {line["gate"]: line for line in lines if line.get("type") == "verdict"}
+    found = json.loads(done.stdout)["results"]
+    verdicts = {it["gate"]: it for it in found if it["type"] == "verdict"}
     return done.returncode, verdicts, done.stderr
 
 

@@ -353,7 +353,7 @@ def _apply_scales(server: Server) -> None:
     if status != HTTPStatus.OK or now != [round(it, 5) for it in wanted]:
         raise EngineError(
             f"the server does not apply its adapters as stated (HTTP {status})",
-            hint="`deployer stop` and `deployer start` start it with them",
+            hint="`deployer server restart` starts it with them",
         )
 
 

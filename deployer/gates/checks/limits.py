@@ -282,7 +282,7 @@ class Errors(Gate[asked.Errors, Refusals]):
         if any(row is _LOADING for row, _ in measured.attempts):
             return passed(f"refused as documented: {said}")
         if self.options.loading:
-            return unclear(f"{_UNSEEN}; `deployer stop` and `start` let it be seen")
+            return unclear(f"{_UNSEEN}; `deployer server restart` lets it be seen")
         return passed(f"refused as documented: {said}; {_UNSEEN}")
 
     def _problems(self, measured: Refusals) -> Iterator[str]:
