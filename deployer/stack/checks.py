@@ -411,9 +411,16 @@ _NEEDED = ("health", "auth")
 _ALWAYS = ("health", "props", "models")
 """Gates of what every server offers; they generate nothing."""
 _CHEAP = frozenset(
-    {"auth", "chat", "stream", "metrics", "concurrency", "embeddings", "rerank"}
+    {
+        *("auth", "chat", "stream", "metrics", "concurrency"),
+        *("embeddings", "rerank", "lora"),
+    }
 )
-"""Gates that a server that works passes whatever its model is, in a few answers."""
+"""Gates that a server that works passes whatever its model is, in a few answers.
+
+`tools` is none: b11434 lets a model write before the call that `required` demands, and
+a base model with the template of Qwen 2.5 wrote all the tokens that it was given.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -476,7 +483,7 @@ def offered(stack: Stack, model: Abilities = UNREAD) -> tuple[str, ...]:
         and (server is None or server.jinja is not False),
         "sampling": server is not None
         and any(getattr(server, name) is not None for name in _SAMPLERS),
-        "lora": bool(stack.model.lora),
+        "lora": any(it.scale != 0 for it in stack.model.lora or ()),
         "speculative": server is not None and server.speculative is not None,
         "prompt_cache": taken and warm,
         "slots": "slot-save-path" in stated,

@@ -201,7 +201,7 @@ def _build(
 
 
 def read(lines: Iterable[str], name: str) -> tuple[Diagnostic, ...]:
-    """Every known symptom of a log, and the failures that are not known here."""
+    """Failures of a log, known or not, and then what is worth a look."""
     found = read_log(lines)
     if found.empty:
         hint = "name the log of the server; `deployer logs STACK` prints it"
@@ -224,7 +224,10 @@ def read(lines: Iterable[str], name: str) -> tuple[Diagnostic, ...]:
         )
         for it in found.unknown
     )
-    return (*known, *unknown) or (fine("log", f"{name} shows no known issue"),)
+    # Errors first: a warning of line 2 is not why a server ended in line 20.
+    found_here = (*known, *unknown)
+    graded = sorted(found_here, key=lambda it: it.severity is not Severity.ERROR)
+    return tuple(graded) or (fine("log", f"{name} shows no known issue"),)
 
 
 def _times(count: int) -> str:
