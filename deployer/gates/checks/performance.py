@@ -345,7 +345,7 @@ async def _watched(client: Client, stop: asyncio.Event) -> tuple[int, ...]:
 
 
 _TOKENS: Final = 32
-"""Of a stream: three of 128 are no steadier than three of 32."""
+"""Length of a stream."""
 _LONG: Final = "The quick brown fox jumps over the lazy dog. " * 40
 _TIMES: Final = 3
 """Streams measured; the fastest counts, for what slows a server down is chance."""
