@@ -49,11 +49,11 @@ from deployer.stack.checks import asked as asked_by
 from deployer.stack.checks import flag_notes
 from deployer.stack.fields.marks import leaves
 from deployer.stack.fields.model import Stack
-from deployer.stack.fields.values import HERE, Flat, Folder
+from deployer.stack.fields.values import DECIDING, HERE, Flat, Folder
 from deployer.stack.files import named_by
 from deployer.stack.load import Loaded, load
 from deployer.usecases.context.settings import Options, Settings, patches_folder
-from deployer.usecases.reading.prepared import DECIDING, Prepared, look
+from deployer.usecases.reading.prepared import Prepared, look
 from deployer.usecases.reading.weights import (
     refused_models,
     weighed,
