@@ -253,6 +253,19 @@ def test_a_server_endpoint_does_not_queue() -> None:
     assert notes(modal={"endpoint": "server"}, scaling=warm) == []
 
 
+def test_a_snapshot_on_a_list_of_gpus_is_proven_on_those_of_the_candidate() -> None:
+    listed = ["L4", "A10"]
+    told = (
+        "`gpu` names 2 types and a snapshot is of one: the gates prove it on those that"
+        " Modal gives the candidate; on another one production takes its own at the"
+        " first start, and nothing has proven it"
+    )
+    for enabled in (True, "auto"):
+        assert notes(gpu=listed, snapshot={"enabled": enabled}) == [told]
+    assert notes(gpu=listed, snapshot={"enabled": False}) == []
+    assert notes(gpu="L4", snapshot={"enabled": True}) == []
+
+
 def test_more_requests_than_slots_wait_inside() -> None:
     told = (
         "`scaling.max_concurrent` is 6 and `server.parallel` is 4: 2 of the requests"
