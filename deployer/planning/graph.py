@@ -144,7 +144,7 @@ def _argv(
     stack: Stack, worded: tuple[Leaf, ...], build: int | None, known: Container[str]
 ) -> Iterator[str]:
     """The argument list, with what the stack leaves to us in front."""
-    yield from closing_words(stack, build=build)
+    yield from closing_words(stack, build=build, known=known)
     yield from words_of(worded, build=build, known=known)
 
 

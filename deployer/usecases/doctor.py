@@ -18,6 +18,7 @@ from deployer.engines.registry import ENGINES
 from deployer.errors import DeployerError, LockedError, StackError, UsageError, error_of
 from deployer.gates.harness.answers import Answer, excerpt
 from deployer.gates.harness.client import Client, Target, Unanswered, connected
+from deployer.llama.catalogue import Catalogue
 from deployer.llama.known.advisories import advisories_of
 from deployer.llama.known.symptoms import read_log
 from deployer.planning.graph import tag_number
@@ -31,7 +32,7 @@ from deployer.system.children import find_program
 from deployer.system.files import read_regular
 from deployer.usecases.context.deployed import deployed
 from deployer.usecases.context.settings import Settings
-from deployer.usecases.reading.findings import findings_of, number_of, stated_options
+from deployer.usecases.reading.findings import findings_of, stated_options
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +201,7 @@ def _build(
 
 
 def read(lines: Iterable[str], name: str) -> tuple[Diagnostic, ...]:
-    """Every known symptom of a log, and the failures that are not known here."""
+    """Failures of a log, known or not, and then what is worth a look."""
     found = read_log(lines)
     if found.empty:
         hint = "name the log of the server; `deployer logs STACK` prints it"
@@ -223,7 +224,10 @@ def read(lines: Iterable[str], name: str) -> tuple[Diagnostic, ...]:
         )
         for it in found.unknown
     )
-    return (*known, *unknown) or (fine("log", f"{name} shows no known issue"),)
+    # Errors first: a warning of line 2 is not why a server ended in line 20.
+    found_here = (*known, *unknown)
+    graded = sorted(found_here, key=lambda it: it.severity is not Severity.ERROR)
+    return tuple(graded) or (fine("log", f"{name} shows no known issue"),)
 
 
 def _times(count: int) -> str:
@@ -323,10 +327,15 @@ def server_program(
 
 
 def surroundings(
-    stack: Stack | None, build: int | None, settings: Settings, config: Path = CONFIG
+    stack: Stack | None,
+    on: Catalogue | None,
+    settings: Settings,
+    config: Path = CONFIG,
 ) -> Iterator[Diagnostic]:
     """Yield what changes a llama-server from outside of its stack."""
-    reads = build is None or build >= _CONFIG_SINCE
+    stated = None if on is None else on.states("sign config-file")
+    build = None if on is None else on.build
+    reads = stated if stated is not None else build is None or build >= _CONFIG_SINCE
     if config.exists() and reads and (stack is None or not _runs_elsewhere(stack)):
         what = f"`{config}` is read by llama-server, and no stack shows what it sets"
         hint = f"move its lines into `server` of the stack, and remove {config}"
@@ -397,8 +406,14 @@ class Patient:
 
     file: Path
     loaded: Loaded | None
-    build: int | None
+    known: Catalogue | None
+    """Its build; None where the stack or its lock file cannot be read."""
     problems: tuple[Diagnostic, ...]
+
+    @property
+    def build(self) -> int | None:
+        """Upstream's number of the build, where it is known."""
+        return None if self.known is None else self.known.build
 
     @property
     def stack(self) -> Stack | None:
@@ -416,13 +431,12 @@ def patient_of(file: Path, settings: Settings) -> Patient:
         locked = lock_file.read(lock_file.lock_path(file))
     except DeployerError as error:
         return Patient(file, loaded, None, (wrong("stack", error),))
-    build = number_of(loaded.stack, locked)
     known = stated_options(loaded, file, settings, locked)
     found = tuple(_told(findings_of(loaded, known, advisories_of(settings.advisories))))
     good = (Severity.FINE, Severity.NOTE)
     if all(f.severity in good and f.code != UNCERTAIN for f in found):
         found = (fine("stack", f"{file} is valid"), *found)
-    return Patient(file, loaded, build, found)
+    return Patient(file, loaded, known, found)
 
 
 def _told(problems: Iterable[Diagnostic]) -> Iterator[Diagnostic]:
@@ -559,7 +573,7 @@ def _stack(file: Path, asked: Asked, settings: Settings) -> Iterator[Diagnostic]
     yield from extras(stack)
     yield from doctor(stack.engine, stack, settings.environment, settings.home)
     yield from server_program(stack, file, settings)
-    yield from surroundings(stack, patient.build, settings)
+    yield from surroundings(stack, patient.known, settings)
     if asked.url is None:
         yield from doctor_server(stack, running.pid)
         yield from running.findings

@@ -60,7 +60,8 @@ def read(
     _refuse_snapshot(stack, abilities)
     locked = lock_file.read(lock_file.lock_path(stack_file))
     further = advisories_of(settings.advisories)
-    refuse(loaded, stated_options(loaded, stack_file, settings, locked), further)
+    before = stated_options(loaded, stack_file, settings, locked)
+    refuse(loaded, before, further, early=True)
     facts = resolved(loaded, stack_file, settings, locked, watch or unwatched, options)
     if not (same := lock_file.pins_same(locked, facts)) and options.locked:
         raise stale(stack_file, locked, facts.inputs, facts)
