@@ -37,8 +37,8 @@ from deployer.stack.fields.model import (
     Weights,
 )
 from deployer.stack.fields.schema import OTHER_NAMES
-from deployer.stack.fields.server import DRAFTING, Drafting, Server
-from deployer.stack.fields.values import DEFAULT_KEY, NO_GATES, seconds
+from deployer.stack.fields.server import DRAFTING, Drafting, Reference, Server
+from deployer.stack.fields.values import DECIDING, DEFAULT_KEY, ENV, NO_GATES, seconds
 from deployer.stack.files import FLAGS, long_name
 
 NEW_KEY = (
@@ -243,8 +243,8 @@ def checks(stack: Stack) -> Iterator[Diagnostic]:
         yield from _scaling(stack.scaling)
     if part := ENGINES[stack.engine].checks:
         yield from load(part)(stack)
-    for name in (stack.server.env or {}) if stack.server else ():
-        yield from _variable(name)
+    for name, value in ((stack.server.env if stack.server else None) or {}).items():
+        yield from _variable(name, stack.engine, secret=isinstance(value, Reference))
     if stack.server and stack.server.flags:
         for key in stack.server.flags:
             sectioned = stack.server.speculative is not None
@@ -662,23 +662,30 @@ def _flag(key: str, *, sectioned: bool) -> Iterator[Diagnostic]:
 
 _OTHERS_VARIABLES = re.compile(
     r"(?P<option>LLAMA_ARG_.+)"
-    r"|(?P<key>LLAMA_API_KEY|\w*(TOKEN|SECRET|PASSWORD|CREDENTIALS?)\w*|\w+_KEY)"
+    r"|(?P<key>LLAMA_API_KEY)"
+    r"|(?P<secret>\w*(?:TOKEN|SECRET|PASSWORD|CREDENTIALS?)\w*|\w+_KEY)"
     r"|(?P<owned>DEPLOYER_.+|MODAL_.+|XDG_CONFIG_HOME|LD_.+|DYLD_.+|PATH|HOME)"
 )
 
 
-def _variable(name: str) -> Iterator[Diagnostic]:
-    found = _OTHERS_VARIABLES.fullmatch(name.upper())
+def _variable(name: str, engine: str, *, secret: bool) -> Iterator[Diagnostic]:
+    path, found = f"{ENV}{name}", _OTHERS_VARIABLES.fullmatch(name.upper())
     if found is None:
-        return
-    path = f"server.env.{name}"
-    if found["option"]:
+        if secret and name.startswith(DECIDING):
+            what = f"`{name}` decides how the server works: a reference pins no value"
+            yield Diagnostic(path, what, "write the value itself")
+    elif found["option"]:
         what = f"`{name}` is an option of llama-server in other words"
         yield Diagnostic(path, what, "write it under `server`")
     elif found["key"]:
-        what = f"`{name}` names a secret, and values of `env` are written in the stack"
-        yield Diagnostic(path, what, "write `auth.api_key` for the key of the server")
-    else:
+        what = f"`{name}` is the API key of the server"
+        yield Diagnostic(path, what, "write `auth: {api_key: …}`")
+    elif found["secret"] and not secret:
+        remote = ENGINES[engine].abilities.remote
+        where = f"secret: SECRET, env: {name}" if remote else f"env: {name}"
+        what = f"`{name}` names a secret, which is stated by reference"
+        yield Diagnostic(path, what, f"write `{name}: {{{where}}}`")
+    elif found["owned"]:
         what = f"`{name}` decides which code runs, or is set by the engine"
         yield Diagnostic(path, what, "leave it out")
 

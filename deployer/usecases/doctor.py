@@ -447,8 +447,10 @@ def _told(problems: Iterable[Diagnostic]) -> Iterator[Diagnostic]:
 def keys(stack: Stack, folder: Path, settings: Settings) -> Iterator[Diagnostic]:
     """The variables that a stack names, and the file that may hold them."""
     file = folder / ".env"
-    for name in filter(None, (it.env for it in stack.api_keys.values())):
-        yield _key(name, file, settings.keys(folder).get(name))
+    for path, name in ((path, it.env) for path, it in stack.references.items()):
+        if name is not None:
+            use = "" if path in stack.api_keys else path
+            yield _secret(name, use, file, settings.keys(folder).get(name))
     if file.is_file() and file.stat().st_mode & _PRIVATE:
         yield Fixable(
             "keys",
@@ -459,18 +461,20 @@ def keys(stack: Stack, folder: Path, settings: Settings) -> Iterator[Diagnostic]
         )
 
 
-def _key(name: str, file: Path, value: str | None) -> Diagnostic:
-    if value is None:
+def _secret(name: str, field: str, file: Path, value: str | None) -> Diagnostic:
+    """Report a variable that holds a key, or the secret of a ``field``."""
+    if not value:
+        why = "requests would carry no key, and get 401"
         return Fixable(
             "keys",
-            f"`{name}` is not set: requests would carry no key, and get 401",
+            f"`{name}` is not set: {f'`{field}` needs it' if field else why}",
             f"`export {name}=…`, or write `{name}=…` into `{file}`",
             remedy=Remedy(
                 f"add the line `{name}=` to {file}, for you to fill in",
                 lambda: _add_line(file, f"{name}=\n"),
             ),
         )
-    if problem := key_problem(value):
+    if not field and (problem := key_problem(value)):
         what = f"the API key in `{name}` cannot be used: {problem}"
         return Diagnostic("keys", what, NEW_KEY)
     return fine("keys", f"`{name}` is set")

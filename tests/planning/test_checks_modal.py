@@ -39,6 +39,23 @@ def test_a_sound_stack_breaks_no_rule_and_needs_no_note() -> None:
     assert notes() == []
 
 
+def test_a_secret_of_the_environment_names_the_secret() -> None:
+    check(
+        "server.env.HF_TOKEN: `secret` is missing: on modal the value is kept in a"
+        " Modal secret | add `secret: hf-token`",
+        server={"env": {"HF_TOKEN": {"env": "HF_TOKEN"}}},
+    )
+
+
+def test_two_secrets_with_one_variable_are_refused() -> None:
+    """The environment of a container has one of them only."""
+    check(
+        "server.env.X: `LLAMA_API_KEY` of `llama-api-key` would hide that of this"
+        " secret | give one of them another name on Modal",
+        server={"env": {"X": {"secret": "other", "env": "LLAMA_API_KEY"}}},
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "hint"),
     [

@@ -53,7 +53,7 @@ from deployer.gguf.memory import Machine, Serving, fit_on, host_memory_needed
 from deployer.llama.catalogue import Catalogue
 from deployer.planning.facts import HEADER, Pin
 from deployer.planning.facts import Facts as Locked
-from deployer.planning.graph import build_number, proven_by
+from deployer.planning.graph import build_number, needing, proven_by
 from deployer.planning.plan import Fit
 from deployer.planning.resources import MODEL_ROLE, Graph
 from deployer.show.text import fit_line
@@ -722,12 +722,13 @@ def weighed(
 def with_gates(
     graph: Graph, stack: Stack, known: Weighed
 ) -> tuple[Graph, tuple[str, ...]]:
-    """Return the graph with the gates that a stack implies, and what is not proven.
+    """Return the graph with implied gates and needed memory, and what is not proven.
 
     Raises StackError for a model that the build cannot serve, or nothing can hold.
     """
     refuse_model(known)
     left = unproven(stack, known.abilities)
+    graph = needing(graph, known.size.fits[0] if known.size else None)
     return proven_by(graph, automatic(stack, known.abilities), left), left
 
 
