@@ -228,10 +228,10 @@ def on_pictures(count: int, reply: Reply) -> Script:
     ("script", "outcome", "because"),
     [
         pytest.param(
-            model(lambda _body: Said("Red.")), FAIL, "a blue picture", id="always red"
+            model(lambda _body: Said("Red.")), FAIL, "a blue image", id="always red"
         ),
         pytest.param(
-            model(lambda _body: Said("Red or blue.")), FAIL, "a red pict", id="hedges"
+            model(lambda _body: Said("Red or blue.")), FAIL, "a red image", id="hedges"
         ),
         pytest.param(model(lambda _body: Said("")), FAIL, "`nothing`", id="empty"),
         pytest.param(
