@@ -152,9 +152,17 @@ def folder_of(node_kind: Kind, key: str) -> str:
 
 
 def is_there(node: Node, account: Account) -> bool:
-    """Return whether the Volume holds all of it: the file that says so comes last."""
-    found = account.listed(apps.VOLUME, folder_of(node.kind, node.key)) or ()
-    return any(Path(entry.path).name == apps.COMPLETE for entry in found)
+    """Return whether the Volume has all of it: the file that says so comes last.
+
+    A folder is named by content, so weights may be there under another name.
+    """
+    listed = account.listed(apps.VOLUME, folder_of(node.kind, node.key)) or ()
+    found = {Path(entry.path).name for entry in listed}
+    wanted = {apps.COMPLETE}
+    if node.kind is Kind.WEIGHTS:
+        (fetch,) = lower_builder(None, [node], ()).fetches
+        wanted |= {file.name for file in fetch.files}
+    return wanted <= found
 
 
 FOLDERS: Final = ("/build", "/weights", RELEASES, TRIED, "/arriving")
