@@ -21,16 +21,17 @@ LONGEST = 900_000
 def main() -> None:
     """Print what the first argument asks for."""
     kind, *words = sys.argv[1:]
-    lines = sys.stdin.read().splitlines()
+    text = sys.stdin.read()
     match kind:
         case "applied":
             code, said = int(words[0]), Path(words[1]).read_text("utf-8")
-            print("\n".join(applied([*map(json.loads, lines)], code, said)))
+            events = [*map(json.loads, text.splitlines())]
+            print("\n".join(applied(events, code, said)))
         case "said":
-            kept = [line for line in lines if not line.startswith("::")]
+            kept = [it for it in text.splitlines() if not it.startswith("::")]
             print("\n".join([words[0], "", *block(kept)]))
         case _:
-            for file in changed(map(json.loads, lines)):
+            for file in changed(json.loads(text)["results"] if text else ()):
                 print(file)
 
 
@@ -84,14 +85,14 @@ def block(lines: Iterable[str]) -> Iterator[str]:
         yield f"    {line}"
 
 
-def changed(lines: Iterable[Mapping[str, object]]) -> Iterator[str]:
+def changed(results: Iterable[Mapping[str, object]]) -> Iterator[str]:
     """The files of the stacks that would change; what is gone has none to save."""
-    for line in lines:
-        if line["type"] != "plan" or line["empty"]:
+    for found in results:
+        if found["type"] != "plan" or found["empty"]:
             continue
-        changes = line["changes"]
+        changes = found["changes"]
         if isinstance(changes, list) and any(it["key"]["after"] for it in changes):
-            yield str(line["file"])
+            yield str(found["file"])
 
 
 if __name__ == "__main__":

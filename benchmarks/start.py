@@ -24,7 +24,8 @@ from deployer.engines.local.ports import listeners
 
 MODES: Mapping[str, bool] = {"weights in memory": False, "weights mapped": True}
 """`server.mmap` of the stack."""
-HAND, OURS, RESTORED = "llama-server by hand", "deployer start", "start, from snapshot"
+HAND, RESTORED = "llama-server by hand", "start, from snapshot"
+OURS = "deployer server start"
 RESTORES = "restored from its snapshot"
 _KEY_FILE = "--api-key-file"
 _LOOKS = 64
@@ -116,7 +117,7 @@ def _by_hand(argv: Sequence[str], port: int, log: Path) -> Times:
 
 
 def _ours(stack: Applied, *, expects: str = "") -> Times:
-    """`deployer start`; raises MeasureError where it came up in another way."""
+    """`deployer server start`; raises MeasureError where it came up in another way."""
     begun = time.monotonic()
     with subprocess.Popen(
         (*ours(), "start", stack.path),
@@ -197,8 +198,8 @@ def _result(
                 " turns; seen from outside, from the first moment of the command."
             ),
             (
-                "`deployer start` counts whole, its own imports included; by hand the"
-                " key comes from the environment."
+                "`deployer server start` counts whole, its own imports included; by"
+                " hand the key comes from the environment."
             ),
             (
                 "On disk: build, weights and image were dropped from the page cache"

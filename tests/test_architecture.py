@@ -45,7 +45,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "gguf": "artefacts errors planning stack system",
         "llama": "artefacts diagnostics errors planning runtime spelling stack system",
         "show": "diagnostics planning spelling stack",
-        "gates": "errors planning runtime stack system",
+        "gates": "errors llama planning runtime stack system",
         "engines": "__init__ artefacts diagnostics errors llama planning runtime show"
         " spelling stack system",
         "testing": "engines errors planning stack state",
@@ -164,7 +164,7 @@ SPELLED: Mapping[str, set[object]] = {
     },
     # what another build means for options, and a build of which they are not known
     "usecases/plan.py": {"llama_cpp.tag"},
-    "usecases/reading/read_stack.py": {"llama_cpp.tag"},
+    "usecases/reading/findings.py": {"llama_cpp.tag"},
     # what exposes a stack to an advisory
     "llama/known/advisories.py": {"llama_cpp.cmake", "llama_cpp.tag"},
     # whether the old one comes back where a short look fails
@@ -221,7 +221,7 @@ SPELLED: Mapping[str, set[object]] = {
     },
     # where a live server is asked
     "engines/local/supervise/find.py": {"local.host", "local.port"},
-    "engines/local/rendering.py": {"local.host", "local.port"},
+    "engines/local/engine.py": {"local.host", "local.port"},
     # what a container on Modal is
     "engines/modal/lower.py": {
         "modal.endpoint",

@@ -7,8 +7,11 @@ import pytest
 
 from deployer.diagnostics import Place
 from deployer.gguf.facts import Facts, Projector, template_of
+from deployer.llama.catalogue import Catalogue, catalogue
+from deployer.llama.description import Description, Origin
 from deployer.planning.facts import Facts as Locked
 from deployer.planning.facts import Pin
+from deployer.planning.graph import tag_number
 from deployer.stack.fields.model import Stack
 from deployer.stack.fields.values import JsonValue
 from deployer.testing import stack as stack_of
@@ -46,8 +49,14 @@ def stack(tag: str = "b9763", **sections: JsonValue) -> Stack:
     )
 
 
-def held(one: Stack, facts: Facts = FACTS, folder: Path = Path()) -> Judged:
-    return judged(one, folder, LOCKED, facts, PLACES)
+def held(
+    one: Stack,
+    facts: Facts = FACTS,
+    folder: Path = Path(),
+    on: Catalogue | None = None,
+) -> Judged:
+    known = on or catalogue(tag_number(one))
+    return judged(one, folder, LOCKED, facts, PLACES, known)
 
 
 def test_a_model_that_everything_is_right_with() -> None:
@@ -71,12 +80,44 @@ def test_a_projector_of_another_model() -> None:
 
 def test_a_projector_type_that_the_build_does_not_know() -> None:
     (problem,) = held(stack("b8672"), with_projector("gemma4uv", 2816)).problems
-    assert problem.what == "`b8672` does not know the projector type `gemma4uv`"
+    lacks = "`b8672` does not know the projector type `gemma4uv`"
+    assert problem.what == f"{lacks} (by the table up to b11434)"
     assert problem.hint == "write `tag: b9763` or later"
 
 
-def test_a_release_or_commit_is_not_refused() -> None:
-    assert held(stack("v0.5.0")).problems == []
+def test_of_a_release_or_commit_it_is_said_that_nothing_is_known() -> None:
+    found = held(stack("v0.5.0"))
+    assert found.problems == []
+    (note,) = found.notes
+    assert note == (
+        "s.yaml:4: whether `v0.5.0` knows the architecture `gemma4` is not known:"
+        " b8646 does, and this one was not read"
+    )
+    new = replace(FACTS, model=replace(FACTS.model, architecture="gemma9"))
+    (note,) = held(stack("b12000"), new).notes
+    assert note.endswith("it is in no build that was read, and the last is b11434")
+
+
+@pytest.mark.parametrize(
+    ("tag", "architectures", "refused"),
+    [
+        ("b8672", ("llama",), "(by its source tree)"),  # a fork that left it out
+        ("b8555", ("gemma4",), ""),  # a patch that brought it
+        ("b99999", ("gemma4",), ""),
+    ],
+)
+def test_what_the_source_of_a_build_states_of_architectures_decides(
+    tag: str, architectures: tuple[str, ...], refused: str
+) -> None:
+    options = catalogue(11434).options
+    stated = Description(Origin.TREE, options, architectures=architectures)
+    found = held(stack(tag), on=stated.catalogue(None))
+    assert [it.what for it in found.problems] == (
+        [f"`{tag}` does not know the architecture `gemma4` {refused}"]
+        if refused
+        else []
+    )
+    assert found.notes == []
 
 
 @pytest.mark.parametrize("asked", [None, {"chat": {}}, {"tools": {}, "thinking": {}}])

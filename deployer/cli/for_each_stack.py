@@ -6,15 +6,11 @@ from pathlib import Path
 
 import click
 
-from deployer.cli.output import json_head, json_line
-from deployer.diagnostics import (
-    Diagnostic,
-    Place,
-    diagnostic_data,
-)
+from deployer.cli.output import error_data, json_result
+from deployer.diagnostics import Diagnostic, Place
 from deployer.errors import DeployerError, StackError, UsageError, error_of
 from deployer.spelling import harmless, secrets_of, without_secrets
-from deployer.stack.fields.values import JsonValue, show_bytes
+from deployer.stack.fields.values import show_bytes
 from deployer.usecases.context.stack_files import Subject, stack_files
 from deployer.usecases.reading.prepared import EVERY_CARD, Prepared
 
@@ -86,8 +82,6 @@ def each(
 ) -> None:
     """Every stack in turn; exits with the worst code once all were looked at."""
     worst = 0
-    if as_json:
-        json_head()
     for subject in subjects:
         try:
             do(subject)
@@ -101,8 +95,6 @@ def each(
                 raise known from error
             worst = max(worst, known.exit_code)
             report(subject.file, known, as_json=as_json)
-    if as_json:
-        json_line({"type": "summary", "stacks": len(subjects), "exit_code": worst})
     if worst:
         raise click.exceptions.Exit(worst)
 
@@ -110,7 +102,7 @@ def each(
 def report(file: Path, error: DeployerError, *, as_json: bool) -> None:
     """Report what is wrong with one of several stacks."""
     if as_json:
-        json_line({"type": "error", "file": str(file), **error_data(error)})
+        json_result({"type": "error", "file": str(file), **error_data(error)})
     elif isinstance(error, StackError):
         from deployer.cli.print_error import problem_lines  # noqa: PLC0415 - only on trouble
 
@@ -161,14 +153,3 @@ def refuse_crowded(stacks: Mapping[Path, Prepared]) -> None:
                 f" {show_bytes(has)}",
                 hint="name another GPU in `server.device`, or lower `server.ctx_size`",
             )
-
-
-def error_data(error: DeployerError) -> Mapping[str, JsonValue]:
-    """An error as JSON."""
-    problems = error.problems if isinstance(error, StackError) else ()
-    return {
-        "message": error.message,
-        "hint": error.hint,
-        "exit_code": error.exit_code,
-        "problems": [*map(diagnostic_data, problems)],
-    }

@@ -35,13 +35,7 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "watch": ("serving", "Probe a live stack, warm and after idle."),
         "logs": ("serving", "Print the log of the live server."),
         "chat": ("clients", "Chat with a live stack in the terminal."),
-        "connect": (
-            "clients",
-            "Print the configuration of a client for the live endpoint.",
-        ),
-        "start": ("serving", "Start the live release where it does not run."),
-        "stop": ("serving", "Stop the server; `start` starts it again."),
-        "restart": ("serving", "Stop the server and start it again."),
+        "server": ("serving", "Start, stop and restart the live server."),
     },
     "Releases": {
         "history": ("releases", "List the retained releases, or compare two."),
@@ -50,7 +44,10 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "Stacks, builds and models": {
         "lock": ("planning", "Pin what stacks name, in their lock files."),
         "fetch": ("artefacts", "Fetch or build llama-server, fetch weights."),
-        "render": ("rendering", "Show the apps and the command line of a stack."),
+        "render": (
+            "rendering",
+            "Show the apps, the command line or clients of a stack.",
+        ),
         "fit": ("fitting", "Show whether a model fits, and on which GPU."),
         "upgrade": ("fitting", "Show what another build means for a stack."),
         "explain": ("explain", "Explain a known issue, option, gate or model."),
@@ -76,11 +73,14 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     name: command for group in SECTIONS.values() for name, command in group.items()
 }
 
-ALIASES: Mapping[str, str] = {
-    "up": "apply",
-    "preview": "plan",
-    "down": "destroy",
-    "refresh": "drift",
+ALIASES: Mapping[str, tuple[str, ...]] = {
+    "up": ("apply",),
+    "preview": ("plan",),
+    "down": ("destroy",),
+    "refresh": ("drift",),
+    "start": ("server", "start"),
+    "stop": ("server", "stop"),
+    "restart": ("server", "restart"),
 }
 """Names that people type first, as other tools have them; not in the help."""
 
@@ -152,7 +152,7 @@ class _Lazy(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command of this name; raises UsageError where there is none."""
-        cmd_name = ALIASES.get(cmd_name, cmd_name)
+        cmd_name, *below = ALIASES.get(cmd_name, (cmd_name,))
         if cmd_name not in COMMANDS:
             if ctx.resilient_parsing:  # a shell asks for completions
                 return None
@@ -167,7 +167,24 @@ class _Lazy(click.Group):
         module, _ = COMMANDS[cmd_name]
         name = cmd_name.replace("-", "_")
         found = import_module(f"deployer.cli.commands.{module}")
-        return _with_shared(cast("click.Command", getattr(found, f"{name}_command")))
+        command = cast("click.Command", getattr(found, f"{name}_command"))
+        for word in below:
+            command = cast("click.Group", command).commands[word]
+        return _with_shared(command)
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command; where its results are one JSON object, print that."""
+        error = None
+        try:
+            return super().invoke(ctx)
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            if ctx.meta:
+                from deployer.cli.output import end_json  # noqa: PLC0415 - not for `--help`
+
+                end_json(ctx, error)
 
     def format_commands(
         self, ctx: click.Context, formatter: click.HelpFormatter

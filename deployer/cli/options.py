@@ -6,6 +6,7 @@ from typing import TypeAlias
 
 import click
 
+from deployer.cli.output import begin_json
 from deployer.errors import UsageError
 from deployer.spelling import did_you_mean, one_of, shown
 from deployer.stack.fields.values import seconds
@@ -147,8 +148,28 @@ no_cache_option = click.option(
     help="Read everything again, without the cache.",
 )
 yes_option = click.option("--yes", "-y", is_flag=True, help="Skip the confirmation.")
+
+
+def _one_object(
+    context: click.Context,
+    _option: click.Parameter,
+    given: bool,  # noqa: FBT001 - click's
+) -> bool:
+    if given:
+        begin_json(context)
+    return given
+
+
 json_option = click.option(
-    "--json", "as_json", is_flag=True, help="Print JSON lines for programs."
+    "--json",
+    "as_json",
+    is_flag=True,
+    is_eager=True,
+    callback=_one_object,
+    help="Print one JSON object.",
+)
+stream_option = click.option(
+    "--json", "as_json", is_flag=True, help="Stream JSON lines, one an event."
 )
 since_option = click.option(
     "--changed-since",

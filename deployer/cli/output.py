@@ -1,14 +1,72 @@
-"""Output to the terminal: text for people, JSON lines for programs."""
+"""Output to the terminal: text for people, JSON for programs."""
 
 import json
+import os
 import sys
 from collections.abc import Mapping
 
 import click
 
-from deployer.errors import UsageError
-from deployer.spelling import json_harmless
+from deployer.diagnostics import diagnostic_data
+from deployer.errors import (
+    CancelledError,
+    DeployerError,
+    StackError,
+    UsageError,
+    error_of,
+)
+from deployer.spelling import json_harmless, secrets_of, without_secrets
 from deployer.stack.fields.values import JsonValue
+
+_RESULTS = "deployer.results"
+
+
+def begin_json(context: click.Context) -> None:
+    """Let the results of this command be one JSON object, printed at its end."""
+    context.meta.setdefault(_RESULTS, [])
+
+
+def json_result(value: Mapping[str, JsonValue]) -> None:
+    """Add a result to the JSON object of this command."""
+    click.get_current_context().meta[_RESULTS].append(value)
+
+
+def end_json(context: click.Context, error: BaseException | None) -> None:
+    """Print the JSON object of this command, where one was begun."""
+    results = context.meta.pop(_RESULTS, None)
+    if results is None:
+        return
+    from deployer.show.data import FORMAT  # noqa: PLC0415 - not for people
+
+    if isinstance(error, DeployerError):
+        results.append({"type": "error", **error_data(error)})
+    code = exit_code_of(error)
+    json_line({"format": FORMAT, "results": results, "exit_code": code})
+
+
+def error_data(error: DeployerError) -> Mapping[str, JsonValue]:
+    """An error as JSON, without the secrets of the environment."""
+    problems = error.problems if isinstance(error, StackError) else ()
+    secrets = secrets_of(os.environ)  # an error of a library may quote one
+    return {
+        "message": without_secrets(error.message, secrets),
+        "hint": without_secrets(error.hint, secrets),
+        "exit_code": error.exit_code,
+        "problems": [*map(diagnostic_data, problems)],
+    }
+
+
+def exit_code_of(error: BaseException | None) -> int:
+    """Return the exit code of a command that ended so."""
+    match error:
+        case None:
+            return 0
+        case click.exceptions.Exit() | click.ClickException():
+            return error.exit_code
+        case click.Abort() | KeyboardInterrupt():
+            return CancelledError.exit_code
+        case _:
+            return error_of(error).exit_code
 
 
 def json_line(value: Mapping[str, JsonValue]) -> None:
@@ -18,19 +76,18 @@ def json_line(value: Mapping[str, JsonValue]) -> None:
 
 
 def json_head() -> None:
-    """The first line of every JSON output: the version of its form."""
+    """The first line of a stream: the version of its form."""
     from deployer.show.data import FORMAT  # noqa: PLC0415 - not for people
 
     json_line({"type": "version", "format": FORMAT})
 
 
-def end(text: str, *, as_json: bool, kind: str, **data: JsonValue) -> None:
+def end(text: str, /, *, as_json: bool, kind: str, **data: JsonValue) -> None:
     """Print the result of a short command: a sentence, or JSON for programs."""
     if not as_json:
         click.echo(text)
         return
-    json_head()
-    json_line({"type": kind, **data})
+    json_result({"type": kind, **data})
 
 
 def width() -> int:

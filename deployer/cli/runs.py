@@ -11,8 +11,15 @@ from typing import Any
 import click
 
 from deployer import __version__
-from deployer.cli.for_each_stack import error_data, report
-from deployer.cli.output import is_asked, json_line, refuse_without_terminal, width
+from deployer.cli.for_each_stack import report
+from deployer.cli.output import (
+    error_data,
+    exit_code_of,
+    is_asked,
+    json_line,
+    refuse_without_terminal,
+    width,
+)
 from deployer.cli.progress_display import Show
 from deployer.engines.contract import Endpoint
 from deployer.engines.place import costs_of
@@ -32,8 +39,6 @@ from deployer.usecases.plan import Planned
 from deployer.usecases.plan_file import SavedPlan
 from deployer.usecases.prospects import prospects
 
-INTERNAL_ERROR = 70
-
 
 class Stream(Show):
     """Says every event as one JSON line; a context manager that ends in a summary."""
@@ -51,17 +56,8 @@ class Stream(Show):
         code = 0
         try:
             yield
-        except click.exceptions.Exit as stop:
-            code = stop.exit_code
-            raise
-        except click.Abort:
-            code = CancelledError.exit_code
-            raise
-        except DeployerError as error:
-            code = error.exit_code
-            raise
-        except BaseException:
-            code = INTERNAL_ERROR
+        except BaseException as error:
+            code = exit_code_of(error)
             raise
         finally:
             last = Summary(dict(self._counts), self.stacks, code)

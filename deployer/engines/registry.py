@@ -100,7 +100,7 @@ ENGINES: dict[str, EngineInfo] = {
         engine="deployer.engines.local.engine:LocalEngine",
         section="deployer.engines.local.section:Local",
         abilities=Abilities(snapshots=True, swaps_adapters=True),
-        render="deployer.engines.local.rendering:render_stack",
+        render="deployer.engines.local.engine:render_stack",
         checks="deployer.engines.local.section:checks",
         templates={
             "demo": Template(

@@ -144,7 +144,7 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """The options of one build."""
+    """One build as far as it is known: its options, and what else it states."""
 
     build: int | None
     """None where only a commit is known."""
@@ -158,6 +158,26 @@ class Catalogue:
     uncertain: frozenset[str] = frozenset()
     """Spellings that only one of the two neighbours knows, or knows differently."""
     by_name: Mapping[str, Option] = field(default_factory=dict, compare=False)
+    stated: Mapping[str, frozenset[str]] = field(default_factory=dict, compare=False)
+    """Names that the source states, by kind; a kind that was not read is absent."""
+
+    def states(self, fact: str) -> bool | None:
+        """Return whether something is part of the build; None where that is unknown.
+
+        The fact is a kind and a name: ``route GET /metrics``, ``option --load-mode``,
+        ``value --load-mode mlock``; other kinds are those of a description.
+        """
+        kind, _, name = fact.partition(" ")
+        if kind not in ("option", "value"):
+            found = self.stated.get(kind)
+            return None if found is None else name in found
+        spelling, _, value = name.partition(" ")
+        option = self.find(spelling)
+        if not self.exact and (value or self.beyond or spelling in self.uncertain):
+            return None
+        if option is None or option.standing is Standing.REMOVED:
+            return False
+        return not value or value in option.values
 
     @property
     def spellings(self) -> Collection[str]:

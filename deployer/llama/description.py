@@ -26,18 +26,26 @@ from deployer.planning.resources import digest
 from deployer.stack.fields.values import JsonValue
 from deployer.system.files import guarded, replace_file
 
-_READER: Final = 1
+_READER: Final = 2
 """Raised when more, or something else, is read of the same files."""
+SIGNS: Final[Mapping[str, str]] = {
+    "gemma4-thinking-tags": 'thinking_start_tag = "<|channel>thought"',
+    "gemma4-outdated-template": "detected an outdated gemma4 chat template",
+    "config-file": '"config.ini"',
+}
+"""Texts of `common/` that a behaviour can be told by, by the name of the behaviour."""
+_BACKENDS: Final = "ggml/CMakeLists.txt"
 _READ: Final = (
     *("common/*.cpp", "common/*.h", "common/parsers/*.cpp", "src/llama-arch.cpp"),
     *("src/llama-chat.cpp", "include/llama.h", "CMakeLists.txt"),
+    *(_BACKENDS, "tools/server/CMakeLists.txt"),
     *("tools/server/*.cpp", "tools/server/*.h", "tools/mtmd/clip-impl.h"),
 )
 """Files of a tree that a description is read from."""
 _ROUTE = re.compile(r'\.\s*(get|post|del|put)\s*\(\s*"(/[^"]*)"', re.IGNORECASE)
 _FIELD = re.compile(
     r"(?:json_value\(\s*(?:body|data|json_data)\s*,\s*|new field_\w+\(\s*"
-    r"|->add_alias\(\s*|(?:body|data)\.(?:contains|at)\(\s*)"
+    r"|->add_alias\(\s*|(?:body|data)\.(?:contains|at|find)\(\s*)"
     r'"([\w.]+)"'
 )
 _ARCHITECTURE = re.compile(r'\{\s*LLM_ARCH_\w+\s*,\s*"([^"]+)"')
@@ -45,6 +53,11 @@ _PROJECTOR = re.compile(r'\{\s*PROJECTOR_TYPE_\w+\s*,\s*"([^"]+)"')
 _TEMPLATE = re.compile(r'\{\s*"([^"]+)"\s*,\s*LLM_CHAT_TEMPLATE_\w+')
 _MARKER = re.compile(r'\b(?:src|tmpl|template_src)\.find\(\s*"((?:[^"\\]|\\.)*)"')
 _FORMAT = re.compile(r"#define LLAMA_(SESSION|STATE_SEQ)_VERSION (\d+)")
+_DEFINITION = re.compile(
+    r"^\s*(?:option\s*\(\s*(\w+)|set\s*\(\s*(\w+)[^)]*\sCACHE\b)", re.MULTILINE
+)
+_OPEN = re.compile(r"\b(?:public_endpoints|endpoints)\s*(?:=\s*)?\{([^}]*)\}")
+_ROUTE_NAME = re.compile(r'"(/[^"]*)"')
 _VERSION = re.compile(r"set\(LLAMA_VERSION_(MAJOR|MINOR|PATCH) (\d+)\)")
 
 
@@ -73,6 +86,12 @@ class Description:
     """Texts in a chat template that select a parser."""
     formats: Mapping[str, int] = field(default_factory=dict)
     """Versions of the files that ``session`` and ``sequence`` states are saved in."""
+    definitions: tuple[str, ...] = ()
+    """Definitions of cmake that the build knows."""
+    open_routes: tuple[str, ...] = ()
+    """Paths that are answered without a key."""
+    signs: tuple[str, ...] = ()
+    """Those of `SIGNS` that it has."""
     version: str = ""
     """``0.6.0``; empty before builds had one."""
     build: int | None = None
@@ -80,8 +99,8 @@ class Description:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the content."""
-        return digest(_data(self))
+        """The reader, and SHA-256 of the content."""
+        return f"{_READER}-{digest(_data(self))}"
 
     def catalogue(self, build: int | None) -> Catalogue:
         """The options as the catalogue of this build."""
@@ -92,7 +111,24 @@ class Description:
             options=unique(found),
             by_name=found,
             origin=self.origin.value,
+            stated=self._stated(),
         )
+
+    def _stated(self) -> Mapping[str, frozenset[str]]:
+        """The names by kind; a kind of which nothing was found counts as not read."""
+        if self.origin is not Origin.TREE:
+            return {}
+        found = {
+            "route": self.routes,
+            "field": self.fields,
+            "architecture": self.architectures,
+            "projector": self.projectors,
+            "template": self.templates,
+            "definition": self.definitions,
+            "open-route": self.open_routes,
+        }
+        read = {kind: frozenset(names) for kind, names in found.items() if names}
+        return {**read, "sign": frozenset(self.signs)}
 
 
 def describe_tree(folder: Path) -> Description | None:
@@ -129,6 +165,16 @@ def describe(files: Mapping[str, str]) -> Description | None:
         projectors=_sorted(_PROJECTOR.findall(source.text("tools/mtmd/clip-impl.h"))),
         templates=_sorted(_TEMPLATE.findall(source.text("src/llama-chat.cpp"))),
         markers=_sorted(_MARKER.findall(source.common)),
+        definitions=_sorted(
+            option or cached
+            for path, text in files.items()
+            if path.endswith("CMakeLists.txt") and _BACKENDS in files
+            for option, cached in _DEFINITION.findall(text)
+        ),
+        open_routes=_sorted(
+            path for them in _OPEN.findall(server) for path in _ROUTE_NAME.findall(them)
+        ),
+        signs=_sorted(sign for sign, text in SIGNS.items() if text in source.common),
         formats={
             {"SESSION": "session"}.get(name, "sequence"): int(number)
             for name, number in formats
@@ -158,7 +204,8 @@ def other_build(name: str, stated: int, wanted: int) -> tuple[str, str]:
 def find(home: Path, pin: Pin) -> Description | None:
     """The description of a pinned build in the store; None where it has none.
 
-    One that is damaged, or is not the one whose digest was locked, counts as none.
+    One that is damaged, or is not the one whose digest was locked, counts as none; the
+    digest of another reader is of other content.
     """
     try:
         text = place(home, pin).read_text("utf-8")
@@ -166,7 +213,8 @@ def find(home: Path, pin: Pin) -> Description | None:
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
     wanted = pin.about.get(DESCRIPTION)
-    return found if wanted in (None, found.digest) else None
+    mine = str(wanted).startswith(f"{_READER}-")
+    return found if not mine or wanted == found.digest else None
 
 
 def keep(home: Path, pin: Pin, description: Description) -> None:

@@ -377,6 +377,7 @@ _WEIGHTS: Final[Mapping[str, _Parts]] = {
     "url": ({"model": _list_of(_DIGEST)}, {"url": _ADDRESS}),
     "path": (_MODEL, {"model": _list_of(_PATH), "mmproj": _PATH}),
 }
+_DESCRIBED: Final = re.compile(rf"(?:[0-9]{{1,9}}-)?{DIGEST.pattern}")
 _ABOUT: Final[Mapping[str, _Form]] = {
     "size": _or_null(_NUMBER),
     "number": _or_null(_NUMBER),
@@ -384,7 +385,7 @@ _ABOUT: Final[Mapping[str, _Form]] = {
     "model": _list_of(_NAME),
     "mmproj": _NAME,
     "binary": _NAME,
-    DESCRIPTION: _DIGEST,
+    DESCRIPTION: ("a reader and a digest", _text(_DESCRIBED.fullmatch)),
     IMAGES: _PINNED_IMAGES,
 }
 

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .keys import KEY_FORM
+from . import KEY_FORM
 from .volume import is_complete
 from .warmup import Request, warm_up
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from deployer.planning.costs import Costs
 
 
-FORMAT = "1.0"
+FORMAT = "2.0"
 """Raised in its first number when a reader of the form before would be misled."""
 
 

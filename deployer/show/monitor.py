@@ -165,7 +165,7 @@ def _scraped_rules(it: Monitored, of: str) -> Iterator[dict[str, Any]]:
         "5m",
         "critical",
         f"Prometheus gets nothing from `{it.stack}`",
-        "deployer status; deployer start",
+        "deployer status; deployer server start",
     )
     yield _alert(
         "DeployerQueueDeep",

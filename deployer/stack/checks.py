@@ -15,7 +15,7 @@ from typing import Final
 
 from deployer.diagnostics import Diagnostic, Severity
 from deployer.engines.registry import ENGINES, load
-from deployer.runtime.keys import KEY_FORM
+from deployer.runtime import KEY_FORM
 from deployer.spelling import did_you_mean, one_of, shown
 from deployer.stack.addresses import host_of, is_loopback, is_metadata
 from deployer.stack.fields.gate_options import (

@@ -47,7 +47,7 @@ from deployer.stack.load import load
 from deployer.usecases.context.gc_roots import Unreachable, Users, users
 from deployer.usecases.context.settings import Options, Settings
 from deployer.usecases.plan import prepare
-from deployer.usecases.reading.read_stack import image_notes, resolved
+from deployer.usecases.reading.pins import image_notes, resolved
 
 
 @dataclass(frozen=True, slots=True)

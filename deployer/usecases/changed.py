@@ -31,8 +31,8 @@ from deployer.usecases.context.stack_files import (
     yaml_files,
 )
 from deployer.usecases.plan import Planned
+from deployer.usecases.reading.inputs import patch_files
 from deployer.usecases.reading.prepared import Prepared
-from deployer.usecases.reading.read_stack import patch_files
 
 _LONGEST_NAME = 255
 """Characters; a longer text names no file."""

@@ -31,11 +31,7 @@ from deployer.system.children import find_program
 from deployer.system.files import read_regular
 from deployer.usecases.context.deployed import deployed
 from deployer.usecases.context.settings import Settings
-from deployer.usecases.reading.read_stack import (
-    findings_of,
-    number_of,
-    stated_options,
-)
+from deployer.usecases.reading.findings import findings_of, number_of, stated_options
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +94,8 @@ def deployment(file: Path, settings: Settings) -> Deployment:
         log = ()
     name = str(seen.facts.get("log") or f"log of {server.address}")
     if not seen.has_address:  # its key is sent to nobody else
-        grade = Severity.NOTE if "deployer stop" in seen.detail else Severity.ERROR
+        stopped = "deployer server stop" in seen.detail
+        grade = Severity.NOTE if stopped else Severity.ERROR
         what = f"{server.address}: {seen.detail}"
         finding = Diagnostic("server", what, found.way_back(seen), grade)
         return Deployment((finding,), log=log, log_name=name)
@@ -115,7 +112,7 @@ def look_at_server(
     except UsageError as error:
         return (wrong("server", error),)
     except Unanswered as error:
-        hint = "`deployer start STACK`; look at its log with `deployer logs STACK`"
+        hint = "`deployer server start STACK`; `deployer logs STACK` shows its log"
         return (Diagnostic("server", str(error), hint),)
     except TimeoutError:
         what = f"{url} is not ready within {_SECONDS:.0f} s (503 while it loads)"
@@ -128,15 +125,11 @@ def look_at_server(
 async def _answers(target: Target) -> tuple[Answer, Answer, Answer]:
     """Return the answers of `/health`, and of `/props` with and without the key."""
     async with asyncio.timeout(_SECONDS), connected(target) as http:
-        client, other = (
-            Client(http, target),
-            Client(http, replace(target, api_key=None)),
-        )
-        return (
-            await client.get("/health"),
-            await client.get("/props"),
-            await other.get("/props"),
-        )
+        client = Client(http, target)
+        health = await client.get("/health")
+        unkeyed = await client.get_without_key("/props")
+        keyed = unkeyed if target.api_key is None else await client.get("/props")
+        return health, keyed, unkeyed
 
 
 def _open(url: str, unkeyed: Answer, stack: Stack | None) -> Iterator[Diagnostic]:

@@ -35,7 +35,7 @@ from deployer.stack.yaml12 import (
 )
 from deployer.usecases.context.settings import Settings
 from deployer.usecases.context.stack_files import name_in, stack_files
-from deployer.usecases.reading.read_stack import number_of
+from deployer.usecases.reading.findings import number_of
 from deployer.usecases.validate import validate
 
 _HERE: Final = "here-is-the-cursor"

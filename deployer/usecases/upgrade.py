@@ -40,7 +40,7 @@ from deployer.llama.explain import compared
 from deployer.llama.git import newest_build, pulls_between
 from deployer.llama.known.advisories import Advisory, advisories_of, exposures_of
 from deployer.llama.known.tables import newer, older
-from deployer.llama.known.traps import changes_between, traps_of
+from deployer.llama.known.traps import Case, changes_between, traps_of
 from deployer.llama.patches import Outcome, Patch, PatchVerdict, load_patches
 from deployer.planning.argv import respelled, words_by_field
 from deployer.planning.facts import PYDIST, UPSTREAM, Facts
@@ -56,10 +56,7 @@ from deployer.stack.yaml12 import Steps, parse, plain
 from deployer.system.files import read_regular
 from deployer.usecases.context.settings import Settings, patches_folder
 from deployer.usecases.context.stack_files import name_in, stack_files, text_of
-from deployer.usecases.reading.read_stack import (
-    number_of,
-    stated_options,
-)
+from deployer.usecases.reading.findings import number_of, stated_options
 
 _NEEDLESS = (Outcome.UPSTREAM, Outcome.APPLIED, Outcome.NOT_APPLICABLE)
 
@@ -132,7 +129,7 @@ def _by_range(index: int, patch: Patch, tag: str) -> Move:
 _SHOWN = 12
 """Names of a list that are printed."""
 _TEMPLATE_FIXED = 8753
-"""First build that tells outdated chat templates of Gemma 4."""
+"""First build that tells outdated chat templates of Gemma 4, where none was read."""
 _BOM = "\ufeff"
 
 
@@ -221,12 +218,12 @@ def upgrade(
         *(line for _, line in pinned if line is not None),
         *_patch_lines(moves),
         *(line for _, line in flags),
-        *_change_lines(after, old, new),
+        *_change_lines(after, old, target),
         *_stated_lines(after, before, target),
         *(_pull_lines(loaded.stack, tag, (old, new), settings) if tree else ()),
-        *_trap_lines(loaded.stack, after, old, new),
-        *_exposure_lines(loaded.stack, after, (old, new), further),
-        *_weights_lines(after, old, new, locked),
+        *_trap_lines(loaded.stack, after, before, target),
+        *_exposure_lines(loaded.stack, after, (before, target), further),
+        *_weights_lines(after, before, target, locked),
     )
     files = tuple(_rewritten(loaded, edits))
     return Upgrade(loaded.stack.name, loaded.stack.llama_cpp.tag, tag, lines, files)
@@ -451,10 +448,10 @@ def _said(edit: Edit) -> str:
             return "taken out"
 
 
-def _change_lines(stack: Stack, old: int | None, new: int | None) -> Iterator[Line]:
-    if old is None or new is None:
+def _change_lines(stack: Stack, old: int | None, new: _Side) -> Iterator[Line]:
+    if old is None or new.build is None:
         return
-    for crossed in changes_between(stack, old, new):
+    for crossed in changes_between(stack, old, new.build, new.known):
         sign = "~" if crossed.sure else "?"
         yield Line(crossed.change.area.value, sign, crossed.text)
 
@@ -493,11 +490,9 @@ def _pull_lines(
         yield Line(topic, signs, f"#{pull.number} {shown(pull.title)}")
 
 
-def _trap_lines(
-    before: Stack, after: Stack, old: int | None, new: int | None
-) -> Iterator[Line]:
-    was = {caught.code: caught for caught in traps_of(before, old)}
-    now = {caught.code: caught for caught in traps_of(after, new)}
+def _trap_lines(before: Stack, after: Stack, old: _Side, new: _Side) -> Iterator[Line]:
+    was = {caught.code: caught for caught in traps_of(before, old.known)}
+    now = {caught.code: caught for caught in traps_of(after, new.known)}
     signs = {"error": "✖", "warning": "▲", "note": "·"}
     for caught in was.values():
         if caught.code not in now:
@@ -511,11 +506,11 @@ def _trap_lines(
 def _exposure_lines(
     before: Stack,
     after: Stack,
-    builds: tuple[int | None, int | None],
+    sides: tuple[_Side, _Side],
     further: tuple[Advisory, ...],
 ) -> Iterator[Line]:
     """The advisories that the move ends, and those that hold on the new build."""
-    old, new = builds
+    old, new = (it.known for it in sides)
     was = {it.code: it for it in exposures_of(before, old, further) if it.code}
     now = {it.code: it for it in exposures_of(after, new, further) if it.code}
     for it in was.values():
@@ -540,12 +535,12 @@ def _of(caught: Diagnostic) -> str:
 
 
 def _weights_lines(
-    stack: Stack, old: int | None, new: int | None, locked: Facts | None
+    stack: Stack, old: _Side, new: _Side, locked: Facts | None
 ) -> Iterator[Line]:
     own = stack.server is not None and stack.server.chat_template is not None
-    crossed = (old or 0) < _TEMPLATE_FIXED <= (new or 0)
-    gemma4 = any(c.code.startswith("gemma4-") for c in traps_of(stack, 8637))
-    if crossed and gemma4 and not own and stack.model.path is None:
+    detects = [_detects(it.known) for it in (old, new)]
+    gemma4 = Case(stack, new.known).is_gemma4
+    if detects == [False, True] and gemma4 and not own and stack.model.path is None:
         pinned = "the lock file pins it: " if locked is not None else ""
         yield Line(
             "weights",
@@ -554,6 +549,12 @@ def _weights_lines(
             " fetch it again",
             f"{pinned}`deployer lock STACK --upgrade`, or set `server.chat_template`",
         )
+
+
+def _detects(known: Catalogue) -> bool:
+    """Return whether a build detects the outdated chat templates of Gemma 4."""
+    stated = known.states("sign gemma4-outdated-template")
+    return (known.build or 0) >= _TEMPLATE_FIXED if stated is None else stated
 
 
 def _rewritten(loaded: Loaded, edits: list[Edit]) -> Iterator[Rewritten]:

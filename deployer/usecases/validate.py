@@ -53,12 +53,8 @@ def validate(
     """
     from deployer.llama.known.advisories import advisories_of  # noqa: PLC0415 - as below
     from deployer.stack.load import load  # noqa: PLC0415 - the model is slow to import
-    from deployer.usecases.reading.read_stack import (  # noqa: PLC0415 - as above
-        image_notes,
-        refusals_of,
-        refuse,
-        stated_options,
-    )
+    from deployer.usecases.reading.findings import refusals_of, refuse, stated_options  # noqa: PLC0415 - as above
+    from deployer.usecases.reading.pins import image_notes  # noqa: PLC0415 - as above
     from deployer.usecases.reading.weights import known_offline  # noqa: PLC0415 - as above
 
     loaded = load(
@@ -76,7 +72,7 @@ def validate(
     schema = by_schema(stack_file, values, stack.engine)
     host, port = stack.of_engine("host"), stack.of_engine("port")
     listens = "" if port is None else f"{host}:{port}"
-    more = (*image_notes(stack, locked), *known_offline(loaded, stack_file))
+    more = (*image_notes(stack, locked), *known_offline(loaded, stack_file, stated))
     return Valid((*loaded.notes, *more), notices, listens, schema)
 
 

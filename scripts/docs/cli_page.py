@@ -16,7 +16,7 @@ HEAD: Final = """\
 <!-- Written by `python -m scripts.docs.write`. -->
 
 Every command of `deployer`, as `--help` shows it.
-Commands that read or act take `--json`: a line with the version of the form, then lines of a `type`; what streams ends in a `summary`.
+Commands that read or act take `--json`: [one JSON object](../plan-json.md), or a [stream of lines](../events.md) where `--help` says so.
 Nothing asks a question without a terminal.
 Where one stack is meant, a folder with a single one will do, and without a name the only one here is taken.
 
@@ -29,7 +29,7 @@ Every command takes these, before or behind its name:
 | `-v`, `--verbose` | name every gate of a plan |
 | `--debug` | show the traceback of an error; so does `DEPLOYER_DEBUG=1` |
 
-These names of other tools work as well: `up` (apply), `preview` (plan), `down` (destroy), `refresh` (drift).
+These names of other tools work as well: `up` (apply), `preview` (plan), `down` (destroy), `refresh` (drift), `start`, `stop` and `restart` (server).
 
 ## Exit codes
 

@@ -64,8 +64,8 @@ def _deployer(*words: str) -> str:
 
 def _load(stack: str, textfile: Path) -> None:
     """Let clients ask, and `watch` probe every ten seconds."""
-    _, line = _deployer("status", stack, "--json").splitlines()
-    url = json.loads(line)["url"]
+    (status,) = json.loads(_deployer("status", stack, "--json"))["results"]
+    url = status["url"]
     rounds = sum(seconds for seconds, _ in LOAD) // 15
     words = ("--idle", "10s", "--rounds", str(rounds), "--textfile", str(textfile))
     argv = (sys.executable, "-m", "deployer", "watch", stack, *words)

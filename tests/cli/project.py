@@ -66,8 +66,14 @@ class Done:
     out: str
     err: str
 
+    def results(self) -> list[dict[str, Any]]:
+        """The results in the JSON object of stdout."""
+        (line,) = self.out.splitlines()
+        results: list[dict[str, Any]] = json.loads(line)["results"]
+        return results
+
     def lines(self) -> list[dict[str, Any]]:
-        """The JSON lines of stdout."""
+        """The JSON lines of a command that streams."""
         return [json.loads(line) for line in self.out.splitlines()]
 
 

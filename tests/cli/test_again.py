@@ -88,7 +88,7 @@ def test_a_shell_is_told_the_commands_without_them(paper: Project) -> None:
     )
     line = f'COMP_WORDS="deployer st" COMP_CWORD=1 python -c "{code}"'
     done = paper.shell(f"export _DEPLOYER_COMPLETE=bash_complete; {line}")
-    words = [f"plain,{name}" for name in ("status", "start", "stop", "store", "state")]
+    words = [f"plain,{name}" for name in ("status", "store", "state")]
     *told, modules = done.out.splitlines()
     known = "['deployer.cli.terminal', 'deployer.cli.main']"
     assert (sorted(told), modules) == (sorted(words), known)
@@ -131,7 +131,7 @@ def test_no_cache_reads_everything_again(locked: Project) -> None:
 def test_the_options_of_a_plan_are_no_part_of_what_is_kept(locked: Project) -> None:
     plain = locked.run("plan", DEMO).out
     assert locked.run("plan", DEMO).out == plain
-    assert locked.run("plan", DEMO, "--json").lines()[0]["type"] == "version"
+    assert locked.run("plan", DEMO, "--json").results()[0]["type"] == "plan"
     plan, _, _ = plain.partition("note: ")
     assert locked.run("plan", DEMO, "--steps").out.startswith(plan)
     assert locked.run("plan", DEMO, "--detailed-exitcode").code == 2
@@ -180,7 +180,7 @@ def test_a_plan_asks_the_live_server_once_and_nobody_else(live: Project) -> None
     assert second.out.endswith("note: demo/server was asked, and answers\n")
     assert (second.started, second.asked) == ([], [f"('127.0.0.1', {live.port})"])
     assert second.imported & (MODEL | SLOW | {"psutil", "subprocess", "gates"}) == set()
-    (told,) = (it for it in live.run("plan", DEMO, "--json").lines() if "notes" in it)
+    (told,) = live.run("plan", DEMO, "--json").results()
     assert told["notes"][-1] == "demo/server was asked, and answers"
 
 

@@ -64,7 +64,7 @@ def test_colour_is_asked_for_before_and_behind_a_command(paper: Project) -> None
     for words in (("--color", "always", "plan"), ("plan", "--color", "always")):
         coloured = paper.run(*words, "stacks").out
         assert re.sub(r"\x1b\[[\d;]*m", "", coloured) == plain != coloured
-    assert paper.run("plan", "stacks", "--json", env={"FORCE_COLOR": "1"}).lines()
+    assert paper.run("plan", "stacks", "--json", env={"FORCE_COLOR": "1"}).results()
 
 
 def test_a_terminal_gets_colours_and_whole_words(paper: Project) -> None:

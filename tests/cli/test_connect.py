@@ -1,4 +1,4 @@
-"""`connect`: what it prints works in the real client, where one is here."""
+"""`render --client`: what it prints works in the real client, where one is here."""
 
 import json
 import shlex
@@ -19,12 +19,14 @@ OPEN = Live("s", "http://127.0.0.1:1", 'it\'s a "model"', None)
 
 def test_the_openai_client_and_curl_get_an_answer(live: Project) -> None:
     file = live.folder / "ask.py"
-    file.write_text(live.run("connect", DEMO, "--client", "openai").out)
+    file.write_text(live.run("render", DEMO, "--client", "openai").out)
     right, wrong = (ran(live, file, key) for key in (KEY, "sk-wrong"))
     assert right.returncode == 0, right.stderr
     assert "AuthenticationError" in wrong.stderr
 
-    answer = json.loads(live.shell(live.run("connect", DEMO).out).out)
+    answer = json.loads(
+        live.shell(live.run("render", DEMO, "--client", "curl").out).out
+    )
     assert answer["choices"][0]["message"]["role"] == "assistant"
 
 
@@ -41,11 +43,11 @@ def ran(live: Project, file: Path, key: str) -> "subprocess.CompletedProcess[str
 
 def test_every_client_gets_the_endpoint_and_no_key(live: Project) -> None:
     for client in CLIENTS:
-        out = live.run("connect", DEMO, "--client", client).out
+        out = live.run("render", DEMO, "--client", client).out
         assert f"{live.url}/v1" in out
         assert "LLAMA_API_KEY" in out
         assert KEY not in out
-    codex = tomllib.loads(live.run("connect", DEMO, "--client", "codex").out)
+    codex = tomllib.loads(live.run("render", DEMO, "--client", "codex").out)
     assert codex["model_context_window"] == 512  # of 1024, which two slots share
 
 
@@ -84,6 +86,6 @@ def test_cursor_says_where_its_servers_cannot_reach_the_endpoint() -> None:
 
 
 def test_nothing_is_live(paper: Project) -> None:
-    done = paper.run("connect", DEMO)
+    done = paper.run("render", DEMO, "--client", "curl")
     assert done.code == 3
     assert "was never applied from here" in done.err

@@ -69,8 +69,8 @@ def test_flags_prints_what_a_tree_states(paper: Project, source: Path) -> None:
     said = paper.run("explain", "flag", "newly-made", "--from", str(source)).out
     assert "by its source tree" in said.splitlines()[0]
     assert "  default       3" in said.splitlines()
-    every = paper.run("explain", "flag", "--from", str(source), "--json").lines()
-    assert every[1]["routes"] == ["GET /health", "POST /v1/chat/completions"]
+    every = paper.run("explain", "flag", "--from", str(source), "--json").results()
+    assert every[0]["routes"] == ["GET /health", "POST /v1/chat/completions"]
 
 
 def test_a_changed_source_is_read_again(paper: Project, source: Path) -> None:

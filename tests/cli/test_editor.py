@@ -226,8 +226,7 @@ def test_the_command_says_the_same(file: Path) -> None:
     found = problems(file, text, settings_of())
     words = (sys.executable, "-m", "deployer", "validate", str(file), "--json")
     ran = subprocess.run(words, capture_output=True, text=True, check=False)
-    said = [json.loads(line) for line in ran.stdout.splitlines()]
-    (error,) = [line for line in said if line["type"] == "error"]
+    (error,) = json.loads(ran.stdout)["results"]
     told = [(it["line"], it["what"]) for it in error["problems"]]
     assert told == [(it.place.line, it.what) for it in found]
 

@@ -134,7 +134,7 @@ def test_the_speed_of_a_release_stands_in_the_history(project: Project) -> None:
     names = [" prompt tokens ", " tokens ", " ttft "]
     assert [name for name in names if name not in one] == []
     assert both.startswith("        speed   2 streams at once: tokens ")
-    _, release = project.run("history", DEMO, "--json").lines()
+    (release,) = project.run("history", DEMO, "--json").results()
     (kept,) = [gate for gate in release["gates"] if gate["gate"] == "speed"]
     assert kept["figures"]["parallel_streams"] == 2
     assert kept["figures"]["tokens_per_second"] > 0

@@ -44,7 +44,7 @@ def test_a_hung_server_is_restarted_and_the_cause_told(
 
 def test_status_tells_a_hung_server_by_its_exit_code(live: Project, hung: int) -> None:
     done = live.run("status", DEMO)
-    _, line = live.run("status", DEMO, "--json").lines()
+    (line,) = live.run("status", DEMO, "--json").results()
 
     assert done.code == 1
     assert f"✖ running, and does not answer, pid {hung}, " in done.out
@@ -84,7 +84,7 @@ def test_status_tells_healthy_stopped_and_dead_apart(live: Project) -> None:
     stopped = live.run("status", DEMO, "--json")
 
     told = [
-        (done.code, done.lines()[1]["server"]["condition"])
+        (done.code, done.results()[0]["server"]["condition"])
         for done in (healthy, dead, stopped)
     ]
     assert told == [(0, "healthy"), (1, "dead"), (1, "stopped")]

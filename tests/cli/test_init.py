@@ -97,5 +97,5 @@ def test_what_cannot_be_started_from_writes_nothing(
 def test_it_says_which_key_to_set(paper: Project) -> None:
     said = paper.run("init", "new/x.yaml", env={"LLAMA_API_KEY": None}).out
     assert "  echo LLAMA_API_KEY=$(openssl rand -hex 16) > new/.env\n" in said
-    files = paper.run("init", "new/y.yaml", "--json").lines()[1]["files"]
+    files = paper.run("init", "new/y.yaml", "--json").results()[0]["files"]
     assert files == ["new/y.yaml"]

@@ -126,7 +126,7 @@ def test_dashboard_and_alerts_ask_only_for_what_is_exported(live: Project) -> No
     """By the real server, by `watch`, by Prometheus itself, by NVIDIA's exporter."""
     words = ("watch", DEMO, "--idle", "0s", "--textfile", "demo.prom")
     assert live.run(*words).code == 0
-    _, counted = live.run("status", DEMO, "--metrics", "--json").lines()
+    (counted,) = live.run("status", DEMO, "--metrics", "--json").results()
     probed = (live.folder / "demo.prom").read_text()
     exported = {*counted["samples"], *re.findall(r"(?m)^# TYPE (\S+)", probed)}
     gpu = {"DCGM_FI_DEV_FB_FREE", "DCGM_FI_DEV_FB_USED"}

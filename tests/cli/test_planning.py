@@ -110,9 +110,9 @@ def test_detailed_exitcode_is_2_where_something_would_change(paper: Project) -> 
 
 
 def test_a_plan_as_json(paper: Project) -> None:
-    version, plan, summary = paper.run("plan", DEMO, "--json").lines()
+    done = paper.run("plan", DEMO, "--json")
 
-    assert version["type"] == "version"
+    (plan,) = done.results()
     assert (plan["type"], plan["stack"], plan["empty"]) == ("plan", "demo", False)
     assert [change["kind"] for change in plan["changes"]] == [
         "build",
@@ -120,7 +120,7 @@ def test_a_plan_as_json(paper: Project) -> None:
         "server",
     ]
     assert plan["gates"] == ["health", "chat", "auth"]
-    assert summary == {"type": "summary", "stacks": 1, "exit_code": 0}
+    assert json.loads(done.out).keys() == {"format", "results", "exit_code"}
 
 
 def test_a_plan_as_markdown(paper: Project) -> None:
@@ -146,10 +146,18 @@ def test_a_broken_stack_does_not_hide_the_others(paper: Project) -> None:
 
 def test_a_broken_stack_among_others_as_json(paper: Project) -> None:
     paper.write(STACK.replace("name: demo", "name: broken\nno_such_key: 1"), "broken")
-    lines = paper.run("plan", "stacks", "--json").lines()
+    done = paper.run("plan", "stacks", "--json")
 
-    assert [line["type"] for line in lines] == ["version", "error", "plan", "summary"]
-    assert lines[-1] == {"type": "summary", "stacks": 2, "exit_code": 3}
+    assert [it["type"] for it in done.results()] == ["error", "plan"]
+    assert json.loads(done.out)["exit_code"] == done.code == 3
+
+
+def test_an_error_of_the_whole_command_is_a_result_as_well(paper: Project) -> None:
+    done = paper.run("history", DEMO, "--json")
+
+    (error,) = done.results()
+    assert (error["type"], error["exit_code"], done.code) == ("error", 3, 3)
+    assert error["message"] in done.err
 
 
 def test_the_schema_is_json(paper: Project) -> None:

@@ -119,6 +119,6 @@ def test_drift_is_shown_by_default_and_left_out_when_asked(live: Project) -> Non
     assert "No changes; what is live was not refreshed." in unseen.out
     assert "not refreshed (--no-refresh)" in unseen.out
     assert (
-        live.run("plan", DEMO, "--no-refresh", "--json").lines()[1]["refreshed"]
+        live.run("plan", DEMO, "--no-refresh", "--json").results()[0]["refreshed"]
         is False
     )

@@ -15,7 +15,7 @@ def text_of(project: Project, name: str = "deployer-report.html") -> str:
 
 
 def runs(done: Done) -> list[tuple[object, ...]]:
-    (stack,) = (line for line in done.lines() if line["type"] == "stack")
+    (stack,) = done.results()
     return [(it["number"], it["held_back"], it["cause"]) for it in stack["runs"]]
 
 
@@ -35,14 +35,13 @@ def test_releases_what_was_held_back_and_a_rollback_are_told(live: Project) -> N
         (2, False, "apply"),
         (1, False, "apply"),
     ]
-    _, stack, last = done.lines()
+    (stack,) = done.results()
     held = stack["runs"][1]
     assert "server.ctx_size 2048 → 1024" in held["changes"]
     assert held["gates"][-1]["outcome"] == "fail"
     assert held["tokens_per_second"] > 1
     assert stack["runs"][2]["changes"] == ["server.ctx_size 1024 → 2048"]
     assert [probe["path"] for probe in stack["probes"]] == ["restore", "warm"]
-    assert last == {"type": "summary", "stacks": 1, "not_readable": 0}
 
     written = live.run("report", "--out", "page.html")
     assert (written.code, written.out) == (0, "wrote page.html: 1 stack\n")
@@ -68,7 +67,7 @@ def test_releases_that_the_state_forgot_are_still_told(live: Project) -> None:
         record.unlink()
     done = live.run("report", "--json")
     assert runs(done) == [(2, False, "apply")]
-    assert done.lines()[1]["runs"][0]["changes"] is None
+    assert done.results()[0]["runs"][0]["changes"] is None
 
 
 def test_a_stack_that_cannot_be_read_says_so_and_hides_no_other(paper: Project) -> None:
@@ -113,7 +112,7 @@ def test_secrets_of_the_environment_are_left_out(live: Project) -> None:
     strange += ["no probe\n", "[]\n", probe.replace('"warm"', "7")]
     record.write_text(probe.replace("SECRET", KEY) + "".join(strange))
     done = live.run("report", "--json")
-    (only,) = done.lines()[1]["probes"]
+    (only,) = done.results()[0]["probes"]
     assert only["because"] == "said [redacted]"
     assert KEY not in done.out
 

@@ -39,8 +39,7 @@ def test_a_plan_tells_it_also_when_it_is_remembered(paper: Project) -> None:
 
 def test_programs_get_it_as_json_and_reviewers_as_markdown(paper: Project) -> None:
     paper.write(TRAPPED)
-    lines = paper.run("plan", "stacks/demo.yaml", "--json").lines()
-    (plan,) = [line for line in lines if line["type"] == "plan"]
+    (plan,) = paper.run("plan", "stacks/demo.yaml", "--json").results()
     page = paper.run("plan", "stacks/demo.yaml", "--format", "markdown").out
 
     (notice,) = plan["notices"]
@@ -84,9 +83,9 @@ def test_a_trap_is_explained_by_its_name(paper: Project) -> None:
 
 
 def test_the_list_is_json_for_programs(paper: Project) -> None:
-    lines = paper.run("explain", "trap", "--json").lines()
+    lines = paper.run("explain", "trap", "--json").results()
 
-    assert {line["type"] for line in lines[1:]} == {"trap"}
+    assert {line["type"] for line in lines} == {"trap"}
     assert len(lines) > 30
 
 
@@ -114,9 +113,9 @@ def test_an_upgrade_is_told_and_then_written(paper: Project) -> None:
 
 
 def test_an_upgrade_is_json_for_programs(paper: Project) -> None:
-    lines = paper.run("upgrade", "stacks/demo.yaml", "--to", "b11434", "--json").lines()
+    done = paper.run("upgrade", "stacks/demo.yaml", "--to", "b11434", "--json")
 
-    found = lines[1]
+    (found,) = done.results()
     assert (found["old"], found["new"]) == ("b10434", "b11434")
     assert found["written"] is False
     assert json.dumps(found["files"]).count("b11434") == 1

@@ -236,7 +236,7 @@ def test_a_server_that_was_killed_is_seen_and_started_again(live: Project) -> No
     applied = live.run("apply", DEMO, "--yes")
 
     assert "  server   ✖ crashed or was killed: " in status.out
-    assert f"`deployer start {DEMO}` starts it again" in status.out
+    assert f"`deployer server start {DEMO}` starts it again" in status.out
     assert plan.code == 2
     assert "  ! drift    demo/server: crashed or was killed: " in plan.out
     assert applied.code == 0, applied.err

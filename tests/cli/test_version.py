@@ -93,8 +93,7 @@ def test_a_newer_version_is_told_and_is_no_fault(paper: Project, index: Index) -
     assert "  ✔ states        0 there, and this version reads them\n" in done.out
     assert f"/{DISTRIBUTION}/" in index.asked
 
-    head, told = asked(paper, index, "doctor", "--self", "--json").lines()
-    assert head["type"] == "version"
+    (told,) = asked(paper, index, "doctor", "--self", "--json").results()
     assert (told["newest"], told["newer"], told["version"]) == (
         "99.1",
         True,
@@ -116,7 +115,7 @@ def test_what_could_not_be_told_exits_1(paper: Project, index: Index) -> None:
 
     index.url = "http://127.0.0.1:9"
     done = asked(paper, index, "doctor", "--self", "--json")
-    told = done.lines()[1]
+    told = done.results()[0]
     assert (done.code, told["newest"], told["newer"]) == (1, None, False)
     assert "the package index could not be reached" in told["findings"][0]["text"]
 

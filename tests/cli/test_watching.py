@@ -24,7 +24,7 @@ def test_metrics_are_told_in_words_of_people(live: Project) -> None:
     out = live.run("status", DEMO, "--metrics").out
     assert "active requests " in out
     assert "tokens generated " in out
-    _, line = live.run("status", DEMO, "--metrics", "--json").lines()
+    (line,) = live.run("status", DEMO, "--metrics", "--json").results()
     assert line["samples"]["llamacpp:requests_processing"] == 0
 
 

@@ -1,5 +1,6 @@
 """What the server in miniature answers beside chat: vectors, ranks, slots, adapters."""
 
+import itertools
 import math
 from typing import Any
 
@@ -60,8 +61,13 @@ def adapters(_request: Request) -> Reply:
     return as_json([{"id": 0, "path": LORA, "scale": 1.0}])
 
 
-def drawn(body: Any, *, heat: float = 0.8, top_k: int = 3) -> dict[str, Any]:
-    """One token with its candidates: without samplers, or after those of the server."""
+def drawn(
+    body: Any, *, heat: float = 0.8, top_k: int = 3, chance: float = 0.0
+) -> dict[str, Any]:
+    """One token with its candidates: without samplers, or after those of the server.
+
+    `chance`, from 0 to 1, is the luck of the draw.
+    """
     shift = 0.0 if body.get("lora") else 0.25
     raw = [it - shift * n for n, it in enumerate(LOGPROBS)]
     if not body.get("post_sampling_probs"):
@@ -70,7 +76,17 @@ def drawn(body: Any, *, heat: float = 0.8, top_k: int = 3) -> dict[str, Any]:
     weights = [math.exp(it / heat) for it in raw[:top_k]]
     probs = [it / sum(weights) for it in weights]
     top = [{"id": n, "prob": it} for n, it in enumerate(probs)]
-    return {"id": 0, "prob": probs[0], "top_probs": top}
+    sums = itertools.accumulate(probs)
+    took = next((n for n, it in enumerate(sums) if chance < it), len(probs) - 1)
+    return {"id": took, "prob": probs[took], "top_probs": top}
+
+
+def story(body: Any, **changed: Any) -> dict[str, Any]:
+    """All tokens of an answer; where they are one, the likeliest."""
+    times = int(body.get("n_predict", 1))
+    lucks = ({"chance": (n + 0.5) / times} if times > 1 else {} for n in range(times))
+    steps = [drawn(body, **{**luck, **changed}) for luck in lucks]
+    return {"completion_probabilities": steps}
 
 
 def completion(request: Request) -> Reply:
@@ -84,7 +100,7 @@ def completion(request: Request) -> Reply:
     timings = {"cache_n": cached, "prompt_n": whole - cached}
     found: dict[str, Any] = {"content": " sea", "timings": timings}
     if body.get("n_probs"):
-        found["completion_probabilities"] = [drawn(body)]
+        found |= story(body)
     return as_json(found)
 
 

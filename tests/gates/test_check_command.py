@@ -12,8 +12,9 @@ import pytest
 
 from tests.gates import fake_http as http
 from tests.gates import fake_server as fake
-from tests.gates.breaking import CHAT, answers
+from tests.gates.breaking import CHAT, answers, template
 from tests.gates.fake_http import Reply, Request, Script
+from tests.gates.fake_model import Said
 from tests.gates.fake_server import fake_server
 
 FAILING = answers(CHAT, http.error(500, "oops"))
@@ -30,8 +31,8 @@ def checked(script: Script, *words: str) -> tuple[int, dict[str, Any], str]:
             text=True,
             env={**os.environ, "KEY": http.KEY},
         )
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
-    verdicts = {line["gate"]: line for line in lines if line.get("type") == "verdict"}
+    found = json.loads(done.stdout)["results"]
+    verdicts = {it["gate"]: it for it in found if it["type"] == "verdict"}
     return done.returncode, verdicts, done.stderr
 
 
@@ -54,6 +55,20 @@ def test_a_run_can_end_at_the_first_that_holds_back() -> None:
     code, verdicts, _ = checked(FAILING, *words)
     assert code == 6
     assert verdicts["stream"]["because"] == "not run: chat did not pass"
+
+
+def test_a_gate_of_what_the_model_lacks_is_said_not_to_apply() -> None:
+    """It blocks as a failed one does, and is no failure of the server."""
+    unable = replace(template("{{ messages }}"), says=lambda _body: Said())
+    code, verdicts, said = checked(unable, "--gate", "health", "--gate", "thinking")
+    assert code == 6
+    assert (verdicts["thinking"]["outcome"], verdicts["thinking"]["applicable"]) == (
+        "inconclusive",
+        False,
+    )
+    assert ": `thinking`: the chat template of this model cannot think" in said
+    assert "hint: leave the gate out" in said
+    assert "does not pass" not in said
 
 
 ROUTER = answers("GET /props", http.as_json({"role": "router"}))

@@ -9,7 +9,9 @@ import pytest
 from deployer.engines.contract import Endpoint, Observation
 from deployer.engines.place import Keys
 from deployer.errors import UsageError
-from deployer.gates.harness.client import Process
+from deployer.gates.harness.client import Process, Target
+from deployer.gates.harness.runner import GateRequest, run_gates
+from deployer.llama.known.symptoms import PROBES, read_log
 from deployer.planning.events import Outcome, Verdict
 from deployer.planning.resources import Kind
 from deployer.planning.state import Record
@@ -17,7 +19,9 @@ from deployer.stack.fields.gate_options import Custom
 from deployer.stack.fields.values import JsonValue
 from deployer.testing import FakeEngine, unheard
 from deployer.usecases.check import Judging, process_of, requests_of
-from tests.gates.fake_http import Script
+from deployer.usecases.doctor import look_at_server
+from tests.gates.checking import section
+from tests.gates.fake_http import KEY, Reply, Script
 from tests.gates.fake_server import fake_server
 
 FIELDS: Mapping[str, JsonValue] = {
@@ -132,3 +136,26 @@ def test_the_first_candidate_is_compared_with_nothing() -> None:
     with judging(None) as (judge, _):
         because = only(judge(record("new"), ["regression"], candidate=True))
     assert because == "no live release to compare with"
+
+
+@pytest.mark.parametrize("key", [KEY, None])
+def test_a_log_tells_what_deployer_asks_without_a_key_from_clients(
+    key: str | None,
+) -> None:
+    """Gates that run beside each other, and a doctor or two."""
+    refused: list[str] = []
+
+    def count(reply: Reply) -> Reply:
+        if reply.status == 401:
+            refused.append("W srv operator(): unauthorized: Invalid API Key")
+        return reply
+
+    with fake_server(Script(rewrite=count)) as server:
+        target = Target(server.url, api_key=KEY)
+        requests = [GateRequest(gate, section(gate)) for gate in ("auth", "errors")]
+        run_gates(requests, target, say=lambda _event: None)
+        assert len(refused) == 2 * PROBES
+        look_at_server(server.url, key, "KEY", None, None)
+        look_at_server(server.url, key, "KEY", None, None)
+    assert len(refused) == 4 * PROBES
+    assert read_log(["listening", *refused]).seen == ()

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from deployer.gates.checks.drawing import bounds
 from deployer.gates.harness.answers import PARAMETERS, TOOLS
 from deployer.gates.harness.client import Target
 from deployer.planning.events import Outcome
@@ -36,12 +37,39 @@ def test_speed_records_its_figures() -> None:
     assert set(verdict.figures) == {
         "ttft_seconds",
         "tokens_per_second",
+        "slowest_stream_tokens_per_second",
         "prompt_tokens_per_second",
         "parallel_streams",
         "parallel_ttft_seconds",
         "parallel_tokens_per_second",
     }
     assert verdict.figures["parallel_streams"] == 2
+
+
+def test_speed_streams_as_often_and_as_long_as_the_stack_states() -> None:
+    asked: list[Body] = []
+
+    def hear(body: Body) -> Said:
+        asked.append(body)
+        return usual_answer(body)
+
+    script = replace(Script(), says=hear)
+    because = " at 97% confidence)"
+    check("speed", script, Outcome.PASS, because, times=5, tokens=8)
+    streams = [body["max_tokens"] for body in asked if body.get("stream")]
+    assert streams == [8] * (5 + 2)
+
+
+def test_the_draws_of_a_sampler_are_held_against_their_probabilities() -> None:
+    because = "drawn 41 of 64 times, by its probabilities 29 to 53 at 99.9% confidence"
+    check("sampling", Script(), Outcome.PASS, because, times=64)
+
+
+def test_bounds_of_draws_leave_half_of_the_doubt_on_each_side() -> None:
+    """Of 32 fair ones, 6 or fewer come by a chance of 0.0003, 7 or fewer 0.001."""
+    assert bounds([0.5] * 32) == (7, 25)
+    assert bounds([1.0] * 32) == (32, 32)
+    assert bounds([0.0] * 32) == (0, 0)
 
 
 def test_a_slot_that_is_small_is_asked_no_prompt_that_it_cannot_hold() -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from deployer.diagnostics import Severity
 from deployer.errors import UsageError
+from deployer.llama.catalogue import catalogue
 from deployer.llama.known.advisories import (
     EXPOSED,
     Advisory,
@@ -43,7 +44,7 @@ def stack(condition: str, more: str = "") -> Stack:
 
 
 def found(condition: str, build: int | None, more: str = "") -> dict[str, Severity]:
-    every = exposures_of(stack(condition, more), build)
+    every = exposures_of(stack(condition, more), catalogue(build))
     return {it.code: it.severity for it in every if it.code}
 
 
@@ -77,7 +78,9 @@ def test_where_no_record_names_a_fixed_build_a_newer_one_is_uncertain() -> None:
 
 
 def test_without_a_build_number_it_is_said_that_nothing_was_judged() -> None:
-    (said,) = (it for it in exposures_of(stack("always"), None) if not it.code)
+    (said,) = (
+        it for it in exposures_of(stack("always"), catalogue(None)) if not it.code
+    )
     assert said.what == "advisories are checked once the number of the build is known"
 
 
@@ -106,7 +109,7 @@ since = 11434
 fixed = 13000
 """
     further = advisories_from(text, "new.toml")
-    codes = {it.code for it in exposures_of(stack("always"), 11434, further)}
+    codes = {it.code for it in exposures_of(stack("always"), catalogue(11434), further)}
     assert codes == {"CVE-2027-1"}
 
 

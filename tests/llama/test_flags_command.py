@@ -6,18 +6,21 @@ from collections.abc import Sequence
 import pytest
 from click.testing import CliRunner
 
-from deployer.cli.commands.explain import explain_flag
+from deployer.cli.main import main
 from deployer.errors import UsageError
 
 
 def printed(*arguments: str) -> str:
-    done = CliRunner().invoke(explain_flag, arguments, catch_exceptions=False)
+    words = ("explain", "flag", *arguments)
+    done = CliRunner().invoke(main, words, catch_exceptions=False)
     assert done.exit_code == 0
     return done.stdout
 
 
 def shown(*arguments: str) -> Sequence[dict[str, object]]:
-    return [json.loads(line) for line in printed(*arguments, "--json").splitlines()]
+    results: Sequence[dict[str, object]]
+    results = json.loads(printed(*arguments, "--json"))["results"]
+    return results
 
 
 def test_a_removed_option_is_explained_with_what_to_write() -> None:
@@ -79,21 +82,20 @@ def test_beyond_what_was_read_every_option_is_uncertain() -> None:
     assert (
         printed("--at", "b12000").splitlines()[0].endswith(f"as far as known: {newer}")
     )
-    _, *options = shown("--at", "b12000")
+    options = shown("--at", "b12000")
     assert {option["uncertain"] for option in options} == {True}
     first = printed("ctx-size", "--at", "b12000").splitlines()[0]
     assert first == f"--ctx-size on b12000: uncertain: {newer}"
 
 
-def test_every_option_is_one_json_line() -> None:
-    head, *options = shown("--at", "b10434")
-    assert head["type"] == "version"
+def test_every_option_is_a_result() -> None:
+    options = shown("--at", "b10434")
     assert {option["type"] for option in options} == {"option"}
     assert len(options) == 248
 
 
-def test_two_builds_are_compared_in_one_json_line() -> None:
-    _, found = shown("--diff", "b10867", "b10878")
+def test_two_builds_are_compared_as_one_result() -> None:
+    (found,) = shown("--diff", "b10867", "b10878")
     assert found["renamed"] == [
         {"old": "--direct-io", "new": "--load-mode dio"},
         {"old": "--mlock", "new": "--load-mode mmap+mlock"},

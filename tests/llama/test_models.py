@@ -10,7 +10,6 @@ from deployer.usecases.reading.weights import (
     Known,
     known_by,
     known_in_binary,
-    known_in_tree,
 )
 
 
@@ -42,16 +41,6 @@ def test_projectors_have_a_table_of_their_own() -> None:
     assert known_by(PROJECTOR, "gemma4v", 8672).known is Known.YES
     assert known_by(PROJECTOR, "gemma4uv", 8672).known is Known.NO
     assert known_by(PROJECTOR, "gemma4uv", 10435).known is Known.YES
-
-
-def test_a_tree_is_read(tmp_path: Path) -> None:
-    assert known_in_tree(ARCHITECTURE, "mine", tmp_path) is Known.UNCERTAIN
-    (tmp_path / "src").mkdir()
-    table = '{ LLM_ARCH_MINE, "mine" },\n    { LLM_ARCH_LLAMA,   "llama" },\n'
-    (tmp_path / "src" / "llama-arch.cpp").write_text(table)
-    assert known_in_tree(ARCHITECTURE, "mine", tmp_path) is Known.YES
-    assert known_in_tree(ARCHITECTURE, "gemma4", tmp_path) is Known.NO
-    assert known_in_tree(PROJECTOR, "gemma4v", tmp_path) is Known.UNCERTAIN
 
 
 def test_a_binary_is_searched(llama_server: Path) -> None:

@@ -285,11 +285,12 @@ def test_the_words_of_a_client_raise_no_alarm(path: Path, lines: list[str]) -> N
     assert found.unknown == ()
 
 
-def test_the_refusals_that_the_gate_auth_asks_for_are_no_symptom() -> None:
+def test_the_refusals_that_deployer_asks_for_are_no_symptom() -> None:
     line = "0.00.050.259 W srv    operator(): unauthorized: Invalid API Key"
 
     assert ids(["listening", *[line] * 5, "idle"]) == []
     assert ids(["listening", *[line] * 4, "idle"]) == ["no-key-sent"]
+    assert ids(["listening", *[line] * 15, "idle"]) == []
     beside = ["slot of another gate"] * 9
     assert ids([line, *beside, line, line, *beside, line, line]) == []
     assert ids([*[line] * 5, *beside, line]) == ["no-key-sent"]

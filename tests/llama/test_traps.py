@@ -1,13 +1,17 @@
 """Each known trap: a stack that is in it, and stacks beside it that are not."""
 
+import itertools
 import json
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from deployer.diagnostics import Severity
-from deployer.llama.known.traps import BLAMES, traps, traps_of
+from deployer.llama.catalogue import TABLE, Catalogue, catalogue
+from deployer.llama.description import SIGNS
+from deployer.llama.known.traps import BLAMES, BY_NUMBER, Trap, traps, traps_of
 from deployer.stack.fields.model import Stack
 
 GEMMA = "unsloth/gemma-4-26B-A4B-it-GGUF"
@@ -415,7 +419,10 @@ def test_every_trap_has_a_condition_a_stack_in_it_and_one_beside_it(
 def test_a_stack_in_the_trap_is_told(
     name: str, changes: Change, build: int, path: str
 ) -> None:
-    found = {caught.code: caught.path for caught in traps_of(stack(**changes), build)}
+    found = {
+        caught.code: caught.path
+        for caught in traps_of(stack(**changes), catalogue(build))
+    }
 
     assert found.get(name) == path
 
@@ -425,7 +432,7 @@ def test_a_stack_in_the_trap_is_told(
     [(name, *case) for name, cases in SPARED.items() for case in cases],
 )
 def test_a_stack_beside_the_trap_is_not(name: str, changes: Change, build: int) -> None:
-    assert name not in {c.code for c in traps_of(stack(**changes), build)}
+    assert name not in {c.code for c in traps_of(stack(**changes), catalogue(build))}
 
 
 @pytest.mark.parametrize("trap", traps().values(), ids=lambda trap: trap.id)
@@ -433,26 +440,92 @@ def test_a_trap_ends_where_its_range_does(trap: Any) -> None:
     changes, build, _ = CAUGHT[trap.id][0]
     assert trap.since <= build <= trap.until
     for outside in (trap.since - 1, trap.until + 1):
-        found = {c.code for c in traps_of(stack(**changes), outside)}
+        found = {c.code for c in traps_of(stack(**changes), catalogue(outside))}
         assert trap.id not in found
 
 
 def test_without_a_build_only_what_all_have_is_told() -> None:
-    found = {c.code for c in traps_of(stack(**gemma()), None)}
+    found = {c.code for c in traps_of(stack(**gemma()), catalogue(None))}
 
     assert found == {"context-checkpoints"}
+
+
+def stated(build: int | None, *facts: str) -> Catalogue:
+    """A build whose source was read, and states exactly these facts of each kind."""
+    kinds = ("definition", "open-route", "sign", "field", "route")
+    names = {it: frozenset[str]() for it in kinds}
+    for kind, _, name in (it.partition(" ") for it in facts):
+        names[kind] = names.get(kind, frozenset()) | {name}
+    return replace(catalogue(build), stated=names, origin="source tree")
+
+
+DECIDED = [it for it in traps().values() if it.has or it.lacks]
+
+
+@pytest.mark.parametrize("trap", DECIDED, ids=lambda trap: trap.id)
+@pytest.mark.parametrize("build", [1, 10**8, None])
+def test_what_a_source_states_decides_and_not_the_number(
+    trap: Trap, build: int | None
+) -> None:
+    """A fork may lack what upstream has, and a patch may bring what came later."""
+    changes, _, _ = CAUGHT[trap.id][0]
+    for has, lacks in itertools.product((True, False), repeat=2):
+        facts = [trap.has] * has + [trap.lacks] * lacks
+        known = stated(
+            build, *(it for it in facts if it and not it.startswith("value"))
+        )
+        if trap.has.startswith("value"):
+            known = replace(known, **options_of(11434 if has else 10105))
+        wanted = (not trap.has or has) and not (trap.lacks and lacks)
+        found = {it.code: it.what for it in traps_of(stack(**changes), known)}
+        assert (trap.id in found) == wanted
+        assert BY_NUMBER not in found.get(trap.id, "")
+
+
+def options_of(build: int) -> dict[str, Any]:
+    of = catalogue(build)
+    return {"exact": True, "options": of.options, "by_name": of.by_name, "beyond": ""}
+
+
+@pytest.mark.parametrize("trap", DECIDED, ids=lambda trap: trap.id)
+def test_a_sign_that_decides_is_one_that_is_read(trap: Trap) -> None:
+    for fact in (trap.has, trap.lacks):
+        kind, _, name = fact.partition(" ")
+        assert kind != "sign" or name in SIGNS
+
+
+def test_what_only_the_number_says_of_a_build_that_was_not_read_is_marked() -> None:
+    """The table has b8929 and not b8900; a source shows no such behaviour."""
+    unread = {it.code: it.what for it in traps_of(stack(**gemma()), catalogue(8900))}
+    assert catalogue(8900).origin == TABLE
+    assert unread["thinking-unbounded"].endswith(f"({BY_NUMBER})")
+    assert BY_NUMBER not in unread["context-checkpoints"]
+    read = {it.code: it.what for it in traps_of(stack(**gemma()), stated(8700))}
+    assert "gemma4-unsettled" in read
+    assert not [what for what in read.values() if BY_NUMBER in what]
+
+
+@pytest.mark.parametrize(("default", "told"), [("512", True), ("8192", False)])
+def test_a_default_that_the_build_states_decides(default: str, *, told: bool) -> None:
+    """A context of a slot above the physical batch, which a fork may have larger."""
+    of = catalogue(11434)
+    batch = replace(of.by_name["--ubatch-size"], default=default)
+    known = replace(of, by_name={**of.by_name, "--ubatch-size": batch})
+    one = stack(server={"embeddings": True, "ctx_size": 4096})
+    found = {it.code for it in traps_of(one, known)}
+    assert ("embeddings-above-batch" in found) == told
 
 
 def test_an_ignored_trap_is_silent() -> None:
     ignored = [{"trap": "context-checkpoints", "reason": "the host has 256 GiB"}]
 
-    assert traps_of(stack(**gemma(ignore=ignored)), 9763) == ()
+    assert traps_of(stack(**gemma(ignore=ignored)), catalogue(9763)) == ()
 
 
 def test_an_ignore_that_matches_nothing_is_a_note() -> None:
     ignored = [{"trap": "budget-zero", "reason": "no reason"}]
 
-    (caught,) = traps_of(stack(ignore=ignored), 9763)
+    (caught,) = traps_of(stack(ignore=ignored), catalogue(9763))
 
     assert (caught.severity, caught.path) == (Severity.NOTE, "ignore.0.trap")
 
@@ -460,7 +533,7 @@ def test_an_ignore_that_matches_nothing_is_a_note() -> None:
 def test_an_unknown_name_is_an_error_with_the_nearest() -> None:
     ignored = [{"trap": "context-checkpoint", "reason": "a slip"}]
 
-    (caught,) = traps_of(stack(ignore=ignored), 9763)
+    (caught,) = traps_of(stack(ignore=ignored), catalogue(9763))
 
     assert caught.severity is Severity.ERROR
     assert caught.hint == "did you mean `context-checkpoints`?"

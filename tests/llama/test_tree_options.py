@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from deployer.llama import description
-from deployer.llama.catalogue import Option, Standing, Takes
-from deployer.llama.description import Origin, describe, describe_tree
+from deployer.llama.catalogue import Option, Standing, Takes, catalogue
+from deployer.llama.description import Description, Origin, describe, describe_tree
 from deployer.planning.facts import Pin
 
 ARG = r"""
@@ -122,6 +122,18 @@ FILES: Mapping[str, str] = {
     "common/arg.cpp": ARG,
     "common/common.h": COMMON,
     "common/speculative.cpp": SPECULATIVE,
+    "ggml/CMakeLists.txt": """
+        option(GGML_CUDA_FA_ALL_QUANTS "ggml: compile all" OFF)
+        set   (GGML_CUDA_FA_QUANTS "q4_0;q8_0" CACHE STRING "which")
+        set(GGML_SOURCES a.c)
+    """,
+    "common/chat.cpp": 'data.thinking_start_tag = "<|channel>thought";',
+    "tools/server/server-http.cpp": """
+        static const std::unordered_set<std::string> public_endpoints = {
+            "/health",
+            "/v1/models",
+        };
+    """,
     "tools/server/server.cpp": """
         ctx_http.get ("/health", wrap(routes.get_health));
         ctx_http.post("/v1/chat/completions", wrap(routes.post_chat));
@@ -244,6 +256,57 @@ def test_a_damaged_description_is_none(tmp_path: Path, damage: str) -> None:
 def test_a_description_other_than_the_locked_one_is_none(tmp_path: Path) -> None:
     found = describe(FILES)
     assert found is not None
-    pin = Pin("source-git", {"commit": "a" * 40}, {}, {"description": "0" * 64})
-    description.keep(tmp_path, pin, found)
-    assert description.find(tmp_path, pin) is None
+    reader, _, _ = found.digest.partition("-")
+    for locked, there in ((f"{reader}-{'0' * 64}", None), (f"0-{'0' * 64}", found)):
+        pin = Pin("source-git", {"commit": "a" * 40}, {}, {"description": locked})
+        description.keep(tmp_path, pin, found)
+        assert description.find(tmp_path, pin) == there
+
+
+@pytest.mark.parametrize(
+    ("fact", "stated"),
+    [
+        ("option --ctx-size", True),
+        ("option --ctx_size", True),
+        ("option --no-such", False),
+        ("option --draft", False),  # parsed only to be refused
+        ("value --split-mode layer", True),
+        ("value --split-mode tensor", False),
+        ("route GET /health", True),
+        ("route POST /v1/responses", False),
+        ("field max_tokens", True),
+        ("architecture gemma4", True),
+        ("architecture llama4", False),
+        ("projector gemma4v", True),
+        ("definition GGML_CUDA_FA_QUANTS", True),
+        ("definition GGML_SOURCES", False),  # no option of cmake
+        ("open-route /v1/models", True),
+        ("open-route /props", False),
+        ("sign gemma4-thinking-tags", True),
+        ("sign config-file", False),
+    ],
+)
+def test_a_tree_answers_what_is_part_of_the_build(fact: str, *, stated: bool) -> None:
+    found = describe(FILES)
+    assert found is not None
+    assert found.catalogue(None).states(fact) is stated
+
+
+@pytest.mark.parametrize("kind", ["definition", "open-route", "architecture", "route"])
+def test_what_was_not_found_in_a_tree_was_not_read(kind: str) -> None:
+    """Upstream moved it: that is no proof that it is gone."""
+    found = describe({"common/arg.cpp": ARG})
+    assert found is not None
+    assert found.catalogue(None).states(f"{kind} any") is None
+
+
+def test_help_and_table_state_options_only() -> None:
+    table = catalogue(11434)
+    help_text = Description(Origin.HELP, table.options, build=11434)
+    for known in (table, help_text.catalogue(11434)):
+        assert known.states("option --load-mode") is True
+        assert known.states("value --load-mode mmap+mlock") is True
+        assert known.states("architecture llama") is None
+        assert known.states("sign config-file") is None
+    assert catalogue(99999).states("option --load-mode") is None
+    assert catalogue(None).states("option --load-mode") is None

@@ -57,9 +57,8 @@ def test_a_stack_is_deployed_proven_restored_and_destroyed(
     said = _run("apply", str(stack), "--yes", home=tmp_path)
     assert "✔ restore" in said
     assert "this used about $" in said
-    found = json.loads(
-        _run("status", str(stack), "--json", home=tmp_path).split("\n")[1]
-    )
+    said = _run("status", str(stack), "--json", home=tmp_path)
+    (found,) = json.loads(said)["results"]
     assert found["server"]["running"]
 
 

@@ -147,7 +147,7 @@ def test_an_apply_says_what_it_used(story: Story) -> None:
 
 
 def test_what_a_run_used_is_remembered_for_the_report(story: Story) -> None:
-    _, stack, _ = story.chapters["report"].done.lines()
+    (stack,) = story.chapters["report"].done.results()
     first = stack["runs"][-1]
     (used,) = first["used"]
     assert used.startswith("this used ")

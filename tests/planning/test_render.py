@@ -132,7 +132,7 @@ def test_json_holds_what_the_text_shows() -> None:
     data = plan_data(plan, PLACES)
     assert {k: v for k, v in data.items() if k != "changes"} == {
         "type": "plan",
-        "format": "1.0",
+        "format": "2.0",
         "id": plan.id,
         "stack": "demo",
         "engine": "local",

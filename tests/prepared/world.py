@@ -142,7 +142,7 @@ def files(made: World) -> Mapping[str, str]:
 
 def _lock_patched(made: World) -> None:
     """Lock a stack without the repository that it names."""
-    from deployer.usecases.reading.read_stack import patches_of  # noqa: PLC0415 - beside its use
+    from deployer.usecases.reading.pins import patches_of  # noqa: PLC0415 - beside its use
 
     file = made.stacks / "patched.yaml"
     stack = load(file).stack

@@ -35,7 +35,7 @@ READ: Commands = (
     ("state", "list", "stacks"),
     ("state", "show", DEMO),
     ("report", "--json"),
-    ("connect", DEMO),
+    ("render", DEMO, "--client", "curl"),
     ("logs", DEMO),
     ("upgrade", DEMO),
     ("lock", DEMO),

@@ -101,7 +101,7 @@ render stacks/cloud.yaml
 status stacks/old.yaml
 history stacks/old.yaml
 diff stacks/old.yaml 1 2
-connect stacks/old.yaml
+render stacks/old.yaml --client curl
 logs stacks/old.yaml
 metrics stacks/old.yaml
 monitor dashboard stacks/old.yaml

@@ -17,7 +17,7 @@ from deployer.planning.resources import LOCK, Graph
 from deployer.stack.fields.values import JsonValue
 from deployer.testing import facts as facts_of
 from deployer.testing import stack as stack_of
-from deployer.usecases.reading.read_stack import image_notes, with_images
+from deployer.usecases.reading.pins import image_notes, with_images
 from deployer.usecases.reading.resolve import pinned_image
 from tests.planning.checking import DROPS, MODAL, but
 

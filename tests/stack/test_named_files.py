@@ -204,7 +204,7 @@ READS_MARKS = {
     "llama/catalogue.py": "the options that take a file",
     "stack/files.py": "the walk",
     "stack/load.py": "a folder need not be a file, git finds a repository by itself",
-    "usecases/reading/read_stack.py": "as above",
+    "usecases/reading/inputs.py": "as above",
     "usecases/editor.py": "completes the names of files",
 }
 """Modules outside `fields/` that may know the marks, and why."""

@@ -9,13 +9,13 @@ import click
 
 from deployer.cli.options import (
     engine_option,
-    json_option,
     lock_timeout_option,
     locked_option,
     no_cache_option,
     releases,
     since_option,
     stack_argument,
+    stream_option,
     the_stack,
     yes_option,
 )
@@ -82,7 +82,7 @@ class _Asked(TypedDict):
 )
 @lock_timeout_option
 @yes_option
-@json_option
+@stream_option
 def apply_command(
     stack: Path | None,
     plan_file: Path | None,
@@ -147,7 +147,7 @@ def _options(asked: _Asked) -> Options:
 )
 @lock_timeout_option
 @yes_option
-@json_option
+@stream_option
 def rollback_command(
     stack: Path,
     release: int | None,
@@ -195,7 +195,7 @@ def rollback_command(
 )
 @lock_timeout_option
 @yes_option
-@json_option
+@stream_option
 def destroy_command(
     stack: Path, lock_timeout: float, *, artefacts: bool, yes: bool, as_json: bool
 ) -> None:

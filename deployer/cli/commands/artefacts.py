@@ -10,9 +10,10 @@ from deployer.cli.options import (
     json_option,
     locked_option,
     stack_argument,
+    stream_option,
     yes_option,
 )
-from deployer.cli.output import end, json_head, json_line, when
+from deployer.cli.output import end, json_result, when
 from deployer.cli.runs import showing
 from deployer.engines.contract import RemoteStore
 from deployer.engines.place import remote_store
@@ -40,7 +41,7 @@ from deployer.usecases.context.settings import Options, Settings, settings_of
 @locked_option
 @click.option("--only", type=click.Choice(["build", "weights"]), help="One of the two.")
 @click.option("--force", is_flag=True, help="Build again what is in the store.")
-@json_option
+@stream_option
 def fetch_command(
     stack: Path,
     engine: str | None,
@@ -92,9 +93,8 @@ def store_ls(*, as_json: bool) -> None:
     """
     entries, unreachable = stored(settings_of())
     if as_json:
-        json_head()
         for entry in entries:
-            json_line(
+            json_result(
                 {
                     "type": "artefact",
                     "kind": entry.kind,
@@ -127,13 +127,11 @@ def store_verify(*, as_json: bool) -> None:
       deployer store verify
     """
     wrong = 0
-    if as_json:
-        json_head()
     for name, problems in verified(settings_of()).items():
         wrong += bool(problems)
         if as_json:
             about: list[JsonValue] = [*problems]
-            json_line({"type": "verified", "name": name, "problems": about})
+            json_result({"type": "verified", "name": name, "problems": about})
             continue
         click.echo(f"{'✖' if problems else '✔'} {name}")
         for problem in problems:

@@ -13,8 +13,7 @@ import click
 from deployer import __version__, version_line
 from deployer.cli.options import all_stacks, json_option, suggest, the_stack, yes_option
 from deployer.cli.output import (
-    json_head,
-    json_line,
+    json_result,
     refuse_without_terminal,
     width,
     wrapped,
@@ -125,7 +124,14 @@ def check_command(
 
 def _not_passed(done: Checked, *, keyless: bool) -> GateError:
     """Return the error of a server that does not pass."""
-    failed = ", ".join(f"`{v.gate}`" for v in done.verdicts if v.blocks)
+    blocking = [verdict for verdict in done.verdicts if verdict.blocks]
+    failed = ", ".join(f"`{v.gate}`" for v in blocking if v.applicable)
+    if not failed:
+        lacking = "; ".join(f"`{v.gate}`: {v.because}" for v in blocking)
+        return GateError(
+            f"not applicable to {done.url}: {harmless(lacking)}",
+            hint="leave the gate out, or write `advisory: true` in the stack",
+        )
     return GateError(
         f"{done.url} does not pass {failed}",
         hint="if it asks for a key, `--api-key-env NAME` says where that is"
@@ -149,9 +155,8 @@ def _write(done: Checked, folder: Path) -> None:
 
 def _print(done: Checked, *, as_json: bool) -> None:
     if as_json:
-        json_head()
         for verdict in done.verdicts:
-            json_line({"type": "verdict", **summary(verdict)})
+            json_result({"type": "verdict", **summary(verdict)})
         return
     from deployer.gates.harness.report import table  # noqa: PLC0415 - only for people
 
@@ -235,8 +240,7 @@ def _look_at_itself(path: Path | None, *, as_json: bool) -> None:
     stacks = Path("stacks") if path is None else path
     looked = look((stacks,) if stacks.exists() else (), settings_of())
     if as_json:
-        json_head()
-        json_line(_version_data(looked))
+        json_result(_version_data(looked))
     else:
         _tell_versions(looked)
     if not all(map(_is_fine, looked.findings)):
@@ -299,9 +303,8 @@ def _print_findings(found: Sequence[Diagnostic], *, as_json: bool) -> None:
     if not as_json:
         _show(found)
         return
-    json_head()
     for finding in found:
-        json_line(_data(finding))
+        json_result(_data(finding))
 
 
 def _show(found: Sequence[Diagnostic]) -> None:

@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from deployer.cli.options import json_option, stack_argument, the_stack
-from deployer.cli.output import json_head, json_line
+from deployer.cli.options import the_stack
 from deployer.cli.terminal import is_coloured, style, styled
 from deployer.errors import CancelledError, DeployerError, UsageError
 from deployer.gates.harness.answers import show_time
-from deployer.show.client_configs import CLIENTS
 from deployer.spelling import did_you_mean, harmless, speakable
 from deployer.stack.fields.values import JsonValue
 from deployer.system.files import read_regular
@@ -298,32 +296,3 @@ def _dim(text: str, *, nl: bool = True, err: bool = False) -> None:
     stream = sys.stderr if err else sys.stdout
     text = style(text, "dim") if is_coloured(stream) else text
     click.echo(text, styled(stream), nl, color=is_coloured(stream))
-
-
-@click.command("connect")
-@stack_argument
-@click.option(
-    "--client",
-    type=click.Choice([*CLIENTS]),
-    default="curl",
-    show_default=True,
-    help="For which client.",
-)
-@json_option
-def connect_command(stack: Path, client: str, *, as_json: bool) -> None:
-    """Print the configuration of a client for the live endpoint.
-
-    The key stands in it as the name of its variable, never itself.
-
-    \b
-    Example:
-      deployer connect stacks/prod.yaml --client codex
-    """
-    from deployer.usecases.check import live_of  # noqa: PLC0415 - only here
-
-    text = CLIENTS[client](live_of(stack, settings_of()))
-    if as_json:
-        json_head()
-        json_line({"type": "client", "client": client, "text": text})
-    else:
-        click.echo(text, styled(sys.stdout), nl=False)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import click
 
 from deployer.cli.options import json_option, known_tags, suggest
-from deployer.cli.output import json_head, json_line, wrapped
+from deployer.cli.output import json_result, wrapped
 from deployer.errors import UsageError
 from deployer.gates import GATES
 from deployer.llama.catalogue import (
@@ -108,13 +108,11 @@ def explain_flag(
         lines = _of_origin(origin, name, as_json=as_json)
     else:
         lines = _of_table(tag, name, builds, as_json=as_json)
-    if as_json:
-        json_head()
     for line in lines:
         if isinstance(line, str):
             click.echo(line)
         else:
-            json_line(line)
+            json_result(line)
 
 
 _Lines: TypeAlias = Iterator[str] | Iterator[dict[str, JsonValue]]
@@ -430,9 +428,8 @@ def explain_trap(trap: str | None, *, as_json: bool) -> None:
             hint=did_you_mean(trap, known) or "`deployer explain trap` lists them",
         )
     if as_json:
-        json_head()
         for one in [known[trap]] if trap is not None else known.values():
-            json_line(_data(one))
+            json_result(_data(one))
     elif trap is not None:
         _explain(known[trap])
     else:
@@ -450,7 +447,9 @@ def _list_traps() -> None:
 
 def _explain(trap: Trap) -> None:
     click.echo(f"{trap.id}: {trap.severity} on {trap.builds}")
+    by = [("known by", trap.evidence)] if trap.evidence else []
     for word, text in (
+        *by,
         ("when", trap.when),
         ("happens", trap.what),
         ("write", trap.write),
@@ -468,6 +467,7 @@ def _data(trap: Trap) -> dict[str, JsonValue]:
         "severity": trap.severity.value,
         "since": trap.since or None,
         "until": trap.until if trap.until < NEWEST else None,
+        "known_by": trap.evidence or None,
         "when": trap.when,
         "what": trap.what,
         "write": trap.write,
@@ -494,14 +494,12 @@ def explain_gate(gate: str | None, *, as_json: bool) -> None:
             hint=did_you_mean(gate, GATES) or "`deployer explain gate` lists them",
         )
     every = [it for it in entries() if it.path.startswith("gates.")]
-    if as_json:
-        json_head()
     for name in (gate,) if gate is not None else GATES:
         head = next(it for it in every if it.path == f"gates.{name}")
         below = f"{head.path}{head.listed}."
         options = [it for it in every if it.path.startswith(below)]
         if as_json:
-            json_line(_gate_data(name, head, options))
+            json_result(_gate_data(name, head, options))
         elif gate is None:
             for line in wrapped(f"  {name:<16} ", head.said):
                 click.echo(line)
@@ -557,9 +555,8 @@ def explain_model(named: str, *, sizes: bool, as_json: bool) -> None:
 
     found = look(named, settings_of(), sizes_only=sizes, say=unwatched)
     if as_json:
-        json_head()
         for looked in found:
-            json_line(_looked_json(looked))
+            json_result(_looked_json(looked))
         return
     for looked in found:
         for line in _looked_lines(looked):
@@ -696,8 +693,6 @@ def explain_patch(
     folder = patches_folder(Path("stacks/stack.yaml"))
     with Show("deployer explain patch") as show:
         found = patches_over_tags(folder, names, tags, source, settings_of(), show)
-    if as_json:
-        json_head()
     conflicts = 0
     for tag, verdicts in found.items():
         for verdict in verdicts:
@@ -710,7 +705,7 @@ def explain_patch(
 def _print(tag: str, verdict: "PatchVerdict", *, as_json: bool) -> None:
     outcome, patch = verdict.outcome, verdict.patch
     if as_json:
-        json_line(
+        json_result(
             {
                 "type": "patch",
                 "tag": tag,

@@ -13,7 +13,7 @@ from deployer.cli.options import (
     known_tags,
     stack_argument,
 )
-from deployer.cli.output import json_head, json_line, width, wrapped
+from deployer.cli.output import json_result, width, wrapped
 from deployer.cli.progress_display import Show
 from deployer.cli.terminal import styled
 from deployer.diagnostics import diagnostic_lines, diagnostics_text
@@ -57,11 +57,10 @@ def fit_command(
         say = unwatched if as_json else show
         found = fitted(stack, settings_of(), engine, say)
     if as_json:
-        json_head()
         for fit in found.fits:
-            json_line({"type": "fit", **fit_data(fit)})
+            json_result({"type": "fit", **fit_data(fit)})
         for cell in choices(found) if matrix else ():
-            json_line(_cell_json(cell))
+            json_result(_cell_json(cell))
         return
     if matrix:
         _table(choices(found), own=found.size.serving.context(found.size.facts.model))
@@ -168,8 +167,7 @@ def upgrade_command(
     if writes:
         write(found)
     if as_json:
-        json_head()
-        json_line(_data_of_upgrade(found, written=writes))
+        json_result(_data_of_upgrade(found, written=writes))
         return
     for line in _lines(found):
         click.echo(line)

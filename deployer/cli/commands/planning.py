@@ -25,7 +25,7 @@ from deployer.cli.options import (
     since_option,
     stacks_argument,
 )
-from deployer.cli.output import is_asked, json_head, json_line
+from deployer.cli.output import begin_json, is_asked, json_result
 from deployer.diagnostics import diagnostic_data, diagnostic_lines
 from deployer.engines.place import costs_of
 from deployer.errors import UsageError
@@ -66,7 +66,7 @@ def print_plan(
             data["notices"] = [diagnostic_data(notice) for notice in notices]
             data["notes"] = [*planned.notes]
             data["refreshed"] = _is_refreshed(planned)
-            json_line({**data, "file": str(file)})
+            json_result({**data, "file": str(file)})
         case "markdown":
             from deployer.cli.comment import comment_of  # noqa: PLC0415 - rare
 
@@ -115,11 +115,20 @@ CHANGES = 2
 """Exit code of `plan --detailed-exitcode` when something would change."""
 
 YAML = {".yaml", ".yml"}
+
+
+def _form(context: click.Context, _option: click.Parameter, form: str) -> str:
+    if form == "json":
+        begin_json(context)
+    return form
+
+
 _format_option = click.option(
     "--format",
     "form",
     type=click.Choice(["text", "json", "markdown"]),
     default="text",
+    callback=_form,
     help="Format of the plan.",
 )
 
@@ -174,7 +183,7 @@ def _print_valid(file: Path, found: "Valid", *, as_json: bool) -> None:
         told: list[JsonValue] = [diagnostic_data(notice) for notice in found.notices]
         about: dict[str, JsonValue] = {"notes": [*found.notes], "notices": told}
         about |= {"certain": found.certain, "schema": found.schema}
-        json_line({"type": "valid", "file": str(file), **about})
+        json_result({"type": "valid", "file": str(file), **about})
         return
     click.echo(f"{file}: {'valid' if found.certain else _AS_FAR_AS_KNOWN}")
     for note in found.notes:
@@ -204,7 +213,7 @@ def lock_command(
         if as_json:
             about: list[JsonValue] = [*done.changes]
             head = {"type": "lock", "file": str(done.file)}
-            json_line({**head, "changed": done.changed, "changes": about})
+            json_result({**head, "changed": done.changed, "changes": about})
             return
         click.echo(f"{done.file}: {'written' if done.changed else 'unchanged'}")
         for line in done.changes:
@@ -244,7 +253,7 @@ class _Asked(TypedDict):
     "--detailed-exitcode", is_flag=True, help="Exit 2 when something would change."
 )
 @_format_option
-@click.option("--json", "as_json", is_flag=True, help="Short for --format json.")
+@json_option
 @click.option("--steps", is_flag=True, help="Also list the steps of an apply.")
 @click.option(
     "--out",
@@ -306,8 +315,6 @@ def _show_saved(paths: tuple[Path, ...], form: str) -> bool:
     if not is_plan_file(paths[0]):
         return False
     saved = read(paths[0])
-    if form == "json":
-        json_head()
     print_plan(saved, form, Path(saved.file), steps=True)
     return True
 
@@ -341,7 +348,7 @@ def drift_command(
         found = refresh(file, settings)
         drifted += found is not None and bool(found.drift)
         if as_json:
-            json_line({"type": "drift", "file": str(file), **drift_data(found)})
+            json_result({"type": "drift", "file": str(file), **drift_data(found)})
             return
         for line in drift_lines(found):
             click.echo(f"{file}: {line}")

@@ -12,13 +12,13 @@ from deployer.cli.options import (
     stack_argument,
     stacks_argument,
 )
-from deployer.cli.output import json_head, json_line, when
+from deployer.cli.output import json_result, when
 from deployer.engines.contract import Observation
 from deployer.errors import DeployerError, NeverAppliedError, UsageError
 from deployer.planning.resources import Kind
 from deployer.planning.state import Release
 from deployer.show.data import plan_data
-from deployer.show.overview import Overview, overview_data
+from deployer.show.overview import overview_data
 from deployer.show.text import because, describe
 from deployer.spelling import harmless
 from deployer.stack.fields.values import JsonValue
@@ -61,7 +61,7 @@ def status_command(paths: tuple[Path, ...], *, metrics: bool, as_json: bool) -> 
         counted = _counted(file) if metrics and found.is_well and found.server else {}
         if as_json:
             data = {**_status_data(found), "file": str(file)}
-            json_line({**data, "samples": {**counted}} if metrics else data)
+            json_result({**data, "samples": {**counted}} if metrics else data)
             return
         _show(file, found) if len(subjects) == 1 else _show_short(found)
         _show_metrics(counted)
@@ -69,7 +69,6 @@ def status_command(paths: tuple[Path, ...], *, metrics: bool, as_json: bool) -> 
     if len(subjects) > 1:
         each(subjects, look, as_json=as_json)
     else:
-        json_head() if as_json else None
         look(subjects[0])
     if not well:
         raise click.exceptions.Exit(1)
@@ -82,7 +81,7 @@ def _never_applied(
     if alone:
         raise error
     if as_json:
-        json_line({"type": "status", "file": str(file), "release": None})
+        json_result({"type": "status", "file": str(file), "release": None})
     else:
         click.echo(f"· {error.message}")
 
@@ -133,7 +132,7 @@ def _show(stack: Path, found: Status) -> None:
         sign = "✔" if found.server.healthy else "?" if found.host else "✖"
         click.echo(f"  server   {sign} {found.server.detail}")
         if not found.is_well and "condition" in found.server.facts:
-            click.echo(f"           `deployer start {stack}` starts it again")
+            click.echo(f"           `deployer server start {stack}` starts it again")
         click.echo(f"  url      {found.endpoint.url}")
         for change in found.made_of:
             if change.kind is not Kind.SERVER:
@@ -252,14 +251,12 @@ def history_command(
     state = found.state
     versions = versions_of(found)
     live = state.live_release.number if state.live_release else None
-    if as_json:
-        json_head()
     for release in reversed(state.releases):
         report = report_of(settings.home, state, release.number)
         is_live = release.number == live
         if as_json:
             data = _release_data(release, report, live=is_live)
-            json_line({**data, "version": _version(release, versions)})
+            json_result({**data, "version": _version(release, versions)})
         else:
             version = f"{_version(release, versions) or '':<5}" if versions else ""
             _tell(release, report, version, live=is_live)
@@ -326,8 +323,7 @@ def _compare(stack: Path, before: int, after: int, *, as_json: bool) -> None:
     found = compare(stack, settings_of(), before, after)
     if as_json:
         changes = plan_data(found.plan, {})["changes"]
-        json_head()
-        json_line(
+        json_result(
             {"type": "diff", "before": before, "after": after, "changes": changes}
         )
         return
@@ -381,7 +377,8 @@ def report_command(
     found = tuple(overviews(named, settings))
     broken = [it for it in found if it.error]
     if as_json:
-        _print(found)
+        for one in found:
+            json_result({"type": "stack", **overview_data(one)})
     else:
         from deployer.usecases.context.settings import utc_now  # noqa: PLC0415 - as above
         from deployer.usecases.report import page  # noqa: PLC0415 - slow to import
@@ -394,14 +391,6 @@ def report_command(
         click.launch(str(out))
     if broken:
         raise click.exceptions.Exit(DeployerError.exit_code)
-
-
-def _print(found: tuple[Overview, ...]) -> None:
-    json_head()
-    for one in found:
-        json_line({"type": "stack", **overview_data(one)})
-    broken = sum(bool(one.error) for one in found)
-    json_line({"type": "summary", "stacks": len(found), "not_readable": broken})
 
 
 def _write(out: Path, text: str) -> None:

@@ -11,13 +11,16 @@ from deployer.cli.options import (
     locked_option,
     stack_argument,
 )
-from deployer.cli.output import json_head, json_line
+from deployer.cli.output import end, json_result
 from deployer.engines.contract import Rendering
+from deployer.show.client_configs import CLIENTS
 from deployer.usecases.context.settings import Options, settings_of
 from deployer.usecases.validate import rendered, write
 
 
-@click.command("render", short_help="Show the apps and the command line of a stack.")
+@click.command(
+    "render", short_help="Show the apps, the command line or clients of a stack."
+)
 @stack_argument
 @engine_option
 @locked_option
@@ -32,11 +35,17 @@ from deployer.usecases.validate import rendered, write
     is_flag=True,
     help="Write rules and a dashboard for Prometheus and Grafana instead.",
 )
+@click.option(
+    "--client",
+    type=click.Choice([*CLIENTS]),
+    help="Print the configuration of a client for the live endpoint instead.",
+)
 @json_option
 def render_command(
     stack: Path,
     engine: str | None,
     out: Path | None,
+    client: str | None,
     *,
     locked: bool,
     monitoring: bool,
@@ -44,25 +53,29 @@ def render_command(
 ) -> None:
     """Show what the engine would run: the command line, on Modal also the apps.
 
-    Nothing is made and nothing is deployed.  The same stack and lock file give the
-    same bytes, so two renderings can be compared with `diff`.  Without a lock file,
-    and where the sources cannot be asked, digests are zeros, which is said.
+    Nothing is made or deployed.  The same stack and lock file give the same bytes.
+    Digests are zeros, which is said, without a lock file where no source answers.
 
-    With `--monitoring`: scrape and alert rules and a dashboard for the live server,
-    with the limits of the stack, written to `--out` (default: `monitoring`).  The API
-    key is a file that Prometheus reads; a server that scales to zero is not scraped,
-    since a scrape would wake it.
+    `--monitoring` writes alert rules and a dashboard to `--out` (default:
+    `monitoring`); a server that scales to zero is not scraped, which would wake it.
+    `--client` names the API key by its variable.
 
     \b
     Example:
-      deployer render stacks/prod.yaml
       deployer render stacks/prod.yaml --out rendered/
-      deployer render stacks/prod.yaml --monitoring
+      deployer render stacks/prod.yaml --client codex
     """
-    if monitoring:
+    if client is not None:
+        _print_client(stack, client, as_json=as_json)
+    elif monitoring:
         _write_monitoring(stack, out or Path("monitoring"), as_json=as_json)
-        return
-    found = rendered(stack, settings_of(), Options(engine=engine, locked=locked))
+    else:
+        options = Options(engine=engine, locked=locked)
+        _render(stack, options, out, as_json=as_json)
+
+
+def _render(stack: Path, options: Options, out: Path | None, *, as_json: bool) -> None:
+    found = rendered(stack, settings_of(), options)
     _note_unpinned(found, stack)
     written = write(found, out) if out is not None else ()
     if as_json:
@@ -75,15 +88,20 @@ def render_command(
     click.echo(command_text(found.argv))
 
 
+def _print_client(stack: Path, client: str, *, as_json: bool) -> None:
+    from deployer.usecases.check import live_of  # noqa: PLC0415 - only here
+
+    text = CLIENTS[client](live_of(stack, settings_of()))
+    end(text.rstrip("\n"), as_json=as_json, kind="client", client=client, text=text)
+
+
 def _write_monitoring(stack: Path, out: Path, *, as_json: bool) -> None:
     from deployer.usecases.watch import render_monitor  # noqa: PLC0415 - only here
 
     written = render_monitor(stack, settings_of(), out)
-    if as_json:
-        json_head()
     for path in written:
         if as_json:
-            json_line({"type": "wrote", "file": str(path)})
+            json_result({"type": "wrote", "file": str(path)})
         else:
             click.echo(f"wrote {path}")
 
@@ -126,8 +144,7 @@ RUNTIME = "runtime/"
 
 
 def _print_json(found: Rendering, *, with_text: bool) -> None:
-    json_head()
     for name, content in found.files.items():
         text = content.decode() if with_text and name.endswith(".py") else None
-        json_line({"type": "file", "name": name, "size": len(content), "text": text})
-    json_line({"type": "argv", "argv": list(found.argv)})
+        json_result({"type": "file", "name": name, "size": len(content), "text": text})
+    json_result({"type": "argv", "argv": list(found.argv)})

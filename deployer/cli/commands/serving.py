@@ -1,4 +1,4 @@
-"""start, stop, restart, logs, watch: day to day."""
+"""server start, stop and restart, logs, watch: day to day."""
 
 import sys
 import time
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from deployer.cli.options import duration, json_option, stack_argument
+from deployer.cli.options import duration, stack_argument, stream_option
 from deployer.cli.output import is_asked, json_head, json_line
 from deployer.cli.runs import showing
 from deployer.cli.terminal import styled
@@ -22,44 +22,54 @@ if TYPE_CHECKING:
     from deployer.usecases.watch import Probe, Restores
 
 
-@click.command("start", short_help="Start the live release where it does not run.")
+@click.group("server")
+def server_command() -> None:
+    """Start, stop and restart the live server.
+
+    \b
+    Example:
+      deployer server restart stacks/demo.yaml
+    """
+
+
+@server_command.command("start")
 @stack_argument
-@json_option
-def start_command(stack: Path, *, as_json: bool) -> None:
+@stream_option
+def server_start(stack: Path, *, as_json: bool) -> None:
     """Start the live release where it does not run.
 
     \b
     Example:
-      deployer start stacks/demo.yaml
+      deployer server start stacks/demo.yaml
     """
-    with showing(f"deployer start {stack}", as_json=as_json) as show:
+    with showing(f"deployer server start {stack}", as_json=as_json) as show:
         url = start(stack, settings_of(), show).url
         show.result("started", f"running at {url}", url=url)
 
 
-@click.command("stop", short_help="Stop the server; `start` starts it again.")
+@server_command.command("stop")
 @stack_argument
-@json_option
-def stop_command(stack: Path, *, as_json: bool) -> None:
+@stream_option
+def server_stop(stack: Path, *, as_json: bool) -> None:
     """Stop the server; the release stays, and `start` starts it again.
 
     \b
     Example:
-      deployer stop stacks/demo.yaml
+      deployer server stop stacks/demo.yaml
     """
-    with showing(f"deployer stop {stack}", as_json=as_json) as show:
+    with showing(f"deployer server stop {stack}", as_json=as_json) as show:
         found = stop(stack, settings_of(), show)
-        text = f"stopped; `deployer start {found.file}` starts it again"
+        text = f"stopped; `deployer server start {found.file}` starts it again"
         show.result("stopped", text, stack=found.state.stack)
 
 
-@click.command("restart", short_help="Stop the server and start it again.")
+@server_command.command("restart", short_help="Stop the server and start it again.")
 @stack_argument
 @click.option(
     "--from-snapshot", is_flag=True, help="Restore it from its snapshot instead."
 )
-@json_option
-def restart_command(stack: Path, *, from_snapshot: bool, as_json: bool) -> None:
+@stream_option
+def server_restart(stack: Path, *, from_snapshot: bool, as_json: bool) -> None:
     """Stop the live server and start it again, as it was; nothing answers in between.
 
     With `--from-snapshot` it finishes what it answers, ends, and is restored; where
@@ -67,10 +77,10 @@ def restart_command(stack: Path, *, from_snapshot: bool, as_json: bool) -> None:
 
     \b
     Example:
-      deployer restart stacks/demo.yaml
-      deployer restart stacks/demo.yaml --from-snapshot
+      deployer server restart stacks/demo.yaml
+      deployer server restart stacks/demo.yaml --from-snapshot
     """
-    with showing(f"deployer restart {stack}", as_json=as_json) as show:
+    with showing(f"deployer server restart {stack}", as_json=as_json) as show:
         if from_snapshot:
             found = restore(stack, settings_of(), show)
             took, why = show_seconds(found.seconds), found.detail
@@ -95,7 +105,7 @@ def restart_command(stack: Path, *, from_snapshot: bool, as_json: bool) -> None:
     show_default=True,
     help="Number of last lines to print.",
 )
-@json_option
+@stream_option
 def logs_command(stack: Path, lines: int, *, follow: bool, as_json: bool) -> None:
     """Print the log of the live server.
 
@@ -137,7 +147,7 @@ def logs_command(stack: Path, lines: int, *, follow: bool, as_json: bool) -> Non
     metavar="FILE",
     help="Write the record for node_exporter's textfile collector.",
 )
-@json_option
+@stream_option
 def watch_command(
     stack: Path, idle: float, rounds: int, textfile: Path | None, *, as_json: bool
 ) -> None:

@@ -1,11 +1,13 @@
 """state: what was deployed, as it is recorded, carried elsewhere and mended."""
 
+import json
 from pathlib import Path
 
 import click
 
 from deployer.cli.options import json_option, named_stack_argument, stack_argument
-from deployer.cli.output import end, json_head, json_line
+from deployer.cli.output import end, json_result
+from deployer.stack.fields.values import JsonValue
 from deployer.state.files import to_json
 from deployer.usecases import states
 from deployer.usecases.context.settings import settings_of
@@ -38,11 +40,9 @@ def state_list(folder: Path, *, as_json: bool) -> None:
       deployer state list stacks
     """
     names = states.states_in(folder, settings_of())
-    if as_json:
-        json_head()
     for name in names:
         if as_json:
-            json_line({"type": "state", "stack": name})
+            json_result({"type": "state", "stack": name})
         else:
             click.echo(name)
     if not names and not as_json:
@@ -72,11 +72,9 @@ def state_versions(stack: Path, *, as_json: bool) -> None:
       deployer state versions stacks/demo.yaml
     """
     found = states.versions(stack, settings_of())
-    if as_json:
-        json_head()
     for version in found:
         if as_json:
-            json_line(
+            json_result(
                 {
                     "type": "version_of_state",
                     "serial": version.serial,
@@ -106,13 +104,14 @@ def state_pull(
       deployer state pull stacks/demo.yaml --out demo.state.json
     """
     found = states.pull(stack, settings_of(), serial)
+    about: dict[str, JsonValue] = {"stack": found.stack, "serial": found.serial}
     if out is None:
-        click.echo(to_json(found), nl=False)
+        about["state"] = json.loads(text := to_json(found))
+        end(text.rstrip("\n"), as_json=as_json, kind="pulled", **about)
         return
     states.write_copy(out, found)
     text = f"serial {found.serial} of `{found.stack}` is in {out}"
-    about = {"stack": found.stack, "file": str(out)}
-    end(text, as_json=as_json, kind="pulled", serial=found.serial, **about)
+    end(text, as_json=as_json, kind="pulled", **about, file=str(out))
 
 
 @state_command.command("push", short_help="Store the state in a file.")

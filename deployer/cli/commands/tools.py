@@ -11,7 +11,7 @@ import click
 
 from deployer import install_command
 from deployer.cli.options import json_option, suggest, yes_option
-from deployer.cli.output import json_head, json_line
+from deployer.cli.output import json_result
 from deployer.engines.registry import templates
 from deployer.errors import UsageError
 from deployer.stack.project_root import ALLOW_OUTSIDE, root_of, trust
@@ -80,8 +80,7 @@ def init_command(
                 click.echo(f"wrote {file}")
     trusted = _trust(wanted, yes=yes)
     if as_json:
-        json_head()
-        json_line({"type": "init", "files": [*written], "trusted": [*trusted]})
+        json_result({"type": "init", "files": [*written], "trusted": [*trusted]})
     else:
         _print_next(wanted.path)
 

@@ -17,7 +17,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 from deployer.artefacts.store import STORED
-from deployer.engines.contract import Endpoint, Observation, Restored
+from deployer.engines.contract import Endpoint, Observation, Rendering, Restored, pin_of
 from deployer.engines.local import logs, reuseport
 from deployer.engines.local.log_trimmer import trim
 from deployer.engines.local.server import CONDITIONS, Server
@@ -40,10 +40,10 @@ from deployer.engines.local.supervise.survivors import (
 )
 from deployer.engines.place import Place
 from deployer.errors import EngineError, PromotionError, UsageError
-from deployer.planning.argv import adapters_of, scales_of
+from deployer.planning.argv import adapters_of, command_line, scales_of
 from deployer.planning.events import Say, Talk
 from deployer.planning.plan import RunningServer
-from deployer.planning.resources import Kind, Node
+from deployer.planning.resources import MODEL_ROLE, Graph, Kind, Node
 from deployer.planning.state import (
     CAPTURE,
     MEASURED,
@@ -55,7 +55,7 @@ from deployer.planning.state import (
     record_of,
 )
 from deployer.show.text import show
-from deployer.stack.fields.values import Flat, JsonValue, show_bytes
+from deployer.stack.fields.values import Flat, JsonValue, keys_of, show_bytes
 from deployer.system.children import NVIDIA, find_program, variables
 
 if TYPE_CHECKING:
@@ -353,7 +353,7 @@ def _apply_scales(server: Server) -> None:
     if status != HTTPStatus.OK or now != [round(it, 5) for it in wanted]:
         raise EngineError(
             f"the server does not apply its adapters as stated (HTTP {status})",
-            hint="`deployer stop` and `deployer start` start it with them",
+            hint="`deployer server restart` starts it with them",
         )
 
 
@@ -402,3 +402,39 @@ def _gpus() -> tuple[str, ...]:
     if done.returncode:
         return ()
     return tuple(line.strip() for line in done.stdout.splitlines() if line.strip())
+
+
+def render_stack(graph: Graph, place: Place) -> Rendering:
+    """The command line; files of the store go by their own names."""
+    del place  # nothing of the stack's folder is read
+    nodes = {node.role: node for node in graph.values()}
+    server = nodes[Kind.SERVER]
+    words = server.spec["argv"]
+    weights = [node for node in nodes.values() if node.kind is Kind.WEIGHTS]
+    files = {node.role: _named(node, "model") for node in weights}
+    if "mmproj" in pin_of(nodes[MODEL_ROLE]).about:
+        files["mmproj"] = _named(nodes[MODEL_ROLE], "mmproj")
+    stated = [str(word) for word in words] if isinstance(words, list) else []
+    host = str(server.fields["local.host"])
+    argv = command_line(
+        "llama-server",
+        stated,
+        files=lambda name: name,
+        model=files.pop(MODEL_ROLE),
+        beside=files,
+        scales=scales_of(server.fields, server.spec),
+        host=host,
+        port=int(str(server.fields["local.port"])),
+        reuse_port=reuseport.supported(host) is None,
+        key_file="api-key" if keys_of(server.fields) else None,
+    )
+    return Rendering(argv, {})
+
+
+def _named(node: Node, name: str) -> str:
+    """The file of the weights; the key of those whose package is not unpacked yet."""
+    match pin_of(node).about.get(name):
+        case [str(first), *_] | str(first):
+            return first
+        case _:
+            return f"weights/{node.key[:16]}"

@@ -321,7 +321,7 @@ CONDITIONS: Final[Mapping[str, str]] = {
     "silent": "running, and does not answer",
     STRANGE: "running, and another process answers on its port",
     "guarded": "running, and clients are kept away: it was not proven; `deployer"
-    " apply` or `deployer start` does that",
+    " apply` or `deployer server start` does that",
 }
 """Conditions of a process that runs, as `status --json` names them, and in words."""
 STOPPED: Final = "stopped"
@@ -603,7 +603,7 @@ class Server:
     def why_not(self) -> str:
         """Why it does not run, as far as its run directory tells."""
         if self.stopped.exists():
-            return "stopped by `deployer stop`"
+            return "stopped by `deployer server stop`"
         if self._ended_with_the_machine():
             return "not running since this machine was started"
         lines = last_lines(self.log, 50)

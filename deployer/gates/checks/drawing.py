@@ -41,6 +41,10 @@ _FLAT: Final = (
 """Beginnings after which many tokens are likely."""
 _NEAR: Final = 0.08
 """How far a measured temperature may be off, as a share."""
+_DRAWN: Final = 32
+_LEAST_DRAWN: Final = 8
+_SURE: Final = 0.999
+"""Confidence of what draws show: a sound server is to fail by chance once in 1,000."""
 
 
 class Candidate(Shape):
@@ -68,11 +72,12 @@ class Probabilities(Shape):
 
 @dataclass(frozen=True, slots=True)
 class Draws:
-    """Candidates before and after the samplers, and two answers without a seed."""
+    """Candidates before and after the samplers, and what is drawn of them."""
 
     raw: tuple[Answer, ...]
     sampled: tuple[Answer, ...]
-    seeded: tuple[Answer, ...]
+    drawn: tuple[Answer, ...]
+    """The same request, twice where a seed is stated."""
 
 
 _STATED: Final = ("temperature", "top_k", "top_p", "min_p", "seed")
@@ -83,12 +88,14 @@ class Sampling(Gate[asked.Sampling, Draws | None]):
 
     llama-server gives the candidates of a token before its samplers and after them, so
     what a request without options gets is compared with what the stack states.
+    Then tokens are drawn, and the likeliest has to come as often as its probabilities
+    say.
     """
 
     subject, limit = Subject.ANSWERS, 120
 
     async def measure(self, client: Client) -> Draws | None:
-        """Ask each beginning twice, as a client does that states nothing."""
+        """Ask each beginning twice, as a client does that states nothing, and draw."""
         if not any(self._number(name) is not None for name in _STATED):
             return None
         ask: Body = {"n_predict": 1, "n_probs": _CANDIDATES}
@@ -98,11 +105,17 @@ class Sampling(Gate[asked.Sampling, Draws | None]):
             raw.append(await client.post(COMPLETION, body))
             after = {**body, "post_sampling_probs": True}
             sampled.append(await client.post(COMPLETION, after))
-        seeded: list[Answer] = []
-        if (self._number("seed") or -1) >= 0:
-            story: Body = {"prompt": _FLAT[0], "n_predict": 16, "n_probs": 1}
-            seeded = [await client.post(COMPLETION, story) for _ in range(2)]
-        return Draws(tuple(raw), tuple(sampled), tuple(seeded))
+        story: Body = {
+            "prompt": _FLAT[0],
+            "n_predict": self.options.times or _DRAWN,
+            "n_probs": _CANDIDATES,
+            "post_sampling_probs": True,
+            "ignore_eos": True,
+        }
+        seed = self._number("seed")
+        again = 1 if seed is None or seed < 0 else 2
+        drawn = [await client.post(COMPLETION, story) for _ in range(again)]
+        return Draws(tuple(raw), tuple(sampled), tuple(drawn))
 
     def judge(self, measured: Draws | None) -> Judgement:
         """Compare the candidates that are left with those that should be."""
@@ -119,18 +132,25 @@ class Sampling(Gate[asked.Sampling, Draws | None]):
             temperatures += _temperatures(raw, left)
         if problem := self._heat_problem(temperatures, most):
             return failed(problem)
-        if measured.seeded:
-            one, other = (read(it, Probabilities).content for it in measured.seeded)
-            if one != other:
-                seed = self._number("seed")
-                return failed(f"`server.seed: {seed:g}` does not repeat an answer")
+        drawn = [read(it, Probabilities) for it in measured.drawn]
+        if len({it.content for it in drawn}) > 1:
+            seed = self._number("seed")
+            return failed(f"`server.seed: {seed:g}` does not repeat an answer")
+        came, (low, high), times = _likeliest(drawn[0])
+        of_times = f"the likeliest token was drawn {came} of {times} times"
+        expected = f"by its probabilities {low} to {high} at {_SURE:.1%} confidence"
         if most < 2 and self._number("temperature"):
             return unclear("one token alone could be drawn: nothing shows the samplers")
+        if not low <= came <= high:
+            return failed(f"{of_times}, {expected}")
+        if times < _LEAST_DRAWN:
+            return unclear(f"an answer ends after {times} tokens: too few draws")
         stated = [n for n in _STATED if self._number(n) is not None]
-        figures = {"candidates": float(most)}
+        figures = {"candidates": float(most), "drawn": float(times)}
         if temperatures:
             figures["temperature"] = sorted(temperatures)[len(temperatures) // 2]
-        return passed(f"as the stack states, by effect: {', '.join(stated)}", **figures)
+        effect = f"as the stack states, by effect: {', '.join(stated)}"
+        return passed(f"{effect}; {of_times}, {expected}", **figures)
 
     def _number(self, name: str) -> float | None:
         value = self.target.expects.get(f"server.{name}")
@@ -179,6 +199,33 @@ def _logprobs(answer: Answer) -> dict[int, float]:
 def _probs(answer: Answer) -> dict[int, float]:
     (first, *_) = read(answer, Probabilities).completion_probabilities
     return {it.id: it.prob for it in first.top_probs if it.prob}
+
+
+def _likeliest(drawn: Probabilities) -> tuple[int, tuple[int, int], int]:
+    """Return how often the likeliest token came, its bounds, and the tokens drawn."""
+    steps = drawn.completion_probabilities
+    if not all(one.top_probs for one in steps):
+        raise Broken(unclear("the server gives no probabilities of what it draws"))
+    best = [max(one.top_probs, key=lambda it: it.prob or 0) for one in steps]
+    came = sum(top.id == one.id for top, one in zip(best, steps, strict=True))
+    return came, bounds([min(1, top.prob or 0) for top in best]), len(steps)
+
+
+def bounds(shares: Sequence[float]) -> tuple[int, int]:
+    """Return the least and most events of independent ones with these chances.
+
+    Each side is left with half of what `_SURE` leaves (Poisson binomial).
+    """
+    chances = [1.0]
+    for share in shares:
+        up, down = [0.0, *chances], [*chances, 0.0]
+        chances = [u * share + d * (1 - share) for u, d in zip(up, down, strict=True)]
+    rare = (1 - _SURE) / 2
+    below, above = (
+        sum(total <= rare for total in itertools.accumulate(side))
+        for side in (chances, reversed(chances))
+    )
+    return below, len(shares) - above
 
 
 def _temperatures(raw: Mapping[int, float], left: Mapping[int, float]) -> list[float]:

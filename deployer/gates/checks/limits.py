@@ -36,7 +36,8 @@ _TOO_LONG: Final = "exceed_context_size_error"
 _SENTENCE: Final = "The grass is green. "
 _FEW, _MORE = 2, 6
 """Sentences in the two short prompts."""
-_ANSWER_TOKENS: Final = 32
+_ANSWER_TOKENS, _NEEDLE_TOKENS = 16, 32
+"""Longest answers: some text, and a sentence with the needle."""
 _SPARE_TOKENS: Final = 4
 _NEAR: Final = 0.1
 """How far below its aim the long prompt may end, as a share; or this many tokens."""
@@ -94,7 +95,8 @@ class Context(Gate[asked.Context, LongPrompts]):
                 f"{few.prompt_tokens}, then {more.prompt_tokens}"
             )
         fixed = few.prompt_tokens - each * _FEW
-        aim = self._aim(size) - _ANSWER_TOKENS - _SPARE_TOKENS
+        answer = _NEEDLE_TOKENS if self.options.needle else _ANSWER_TOKENS
+        aim = self._aim(size) - answer - _SPARE_TOKENS
         near, over = int((aim - fixed) / each), int((size - fixed) / each) + 2
         if near < _FEW:
             because = f"a context of {size} tokens is too small to be filled"
@@ -102,7 +104,7 @@ class Context(Gate[asked.Context, LongPrompts]):
         return LongPrompts(
             size,
             round(fixed + each * near),
-            await client.post(CHAT, self._body(near, _ANSWER_TOKENS)),
+            await client.post(CHAT, self._body(near, answer)),
             await client.post(CHAT, self._body(over, 1)),
         )
 
@@ -255,9 +257,10 @@ class Errors(Gate[asked.Errors, Refusals]):
         for row in CONTRACT:
             if row.content:
                 attempts.append((row, await client.post_bytes(row.path, row.content)))
-            elif row.keyed or self.target.api_key is not None:
-                headers = None if row.keyed else dict[str, str]()
-                attempts.append((row, await client.get(row.path, headers=headers)))
+            elif row.keyed:
+                attempts.append((row, await client.get(row.path)))
+            elif self.target.api_key is not None:
+                attempts.append((row, await client.get_without_key(row.path)))
         props = await client.get("/props")
         try:
             size = read(props, ContextProps).default_generation_settings.n_ctx
@@ -279,7 +282,7 @@ class Errors(Gate[asked.Errors, Refusals]):
         if any(row is _LOADING for row, _ in measured.attempts):
             return passed(f"refused as documented: {said}")
         if self.options.loading:
-            return unclear(f"{_UNSEEN}; `deployer stop` and `start` let it be seen")
+            return unclear(f"{_UNSEEN}; `deployer server restart` lets it be seen")
         return passed(f"refused as documented: {said}; {_UNSEEN}")
 
     def _problems(self, measured: Refusals) -> Iterator[str]:

@@ -59,7 +59,7 @@ class City(Shape):
 
     name: str
     kind: Literal["city", "river"]
-    rank: int
+    rank: int = Field(ge=1, le=99)
 
 
 SCHEMA: Final[dict[str, JsonValue]] = {
@@ -67,7 +67,8 @@ SCHEMA: Final[dict[str, JsonValue]] = {
     "properties": {
         "name": {"type": "string"},
         "kind": {"enum": ["city", "river"]},
-        "rank": {"type": "integer"},
+        # Bounds: a small model writes digits without an end.
+        "rank": {"type": "integer", "minimum": 1, "maximum": 99},
     },
     "required": ["name", "kind", "rank"],
     "additionalProperties": False,

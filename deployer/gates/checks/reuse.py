@@ -87,7 +87,7 @@ class PromptCache(Gate[asked.PromptCache, Reads]):
         body = self._body()
         if self.options.file is None:
             cold = await client.post(CHAT, {**body, "cache_prompt": False})
-            await client.post(CHAT, body)
+            await client.post(CHAT, {**body, "max_tokens": 1})
             return Reads(cold, await client.post(CHAT, body))
         if self.target.bring_back is None:
             return Reads()

@@ -11,6 +11,7 @@ from typing import Final, Literal
 from deployer.artefacts.sources.transfer import download
 from deployer.diagnostics import Diagnostic, Severity
 from deployer.errors import UsageError
+from deployer.llama.catalogue import Catalogue
 from deployer.llama.known.tables import rows, rows_of
 from deployer.llama.known.traps import Case
 from deployer.planning.progress import unwatched
@@ -125,10 +126,10 @@ def advisories_of(named: str) -> tuple[Advisory, ...]:
 
 
 def exposures_of(
-    stack: Stack, build: int | None, further: tuple[Advisory, ...] = ()
+    stack: Stack, on: Catalogue, further: tuple[Advisory, ...] = ()
 ) -> Iterator[Diagnostic]:
     """Yield what a stack is exposed to on this build, and is not told to ignore."""
-    case = Case(stack, build)
+    case, build = Case(stack, on), on.build
     ignored = {one.trap for one in stack.ignore or ()}
     known = {it.id: it for it in (*advisories(), *further)}
     for advisory in known.values():

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 from deployer.diagnostics import Diagnostic, Severity
 from deployer.engines.registry import ENGINES
+from deployer.llama.catalogue import TABLE, Catalogue
 from deployer.llama.known.tables import rows
 from deployer.planning.graph import architectures_of
 from deployer.spelling import did_you_mean, shown
@@ -19,10 +20,14 @@ from deployer.stack.fields.server import Server
 from deployer.stack.fields.values import size_in_bytes
 from deployer.stack.files import FLAGS
 
-DEFAULT_BATCH: Final = 2048
-DEFAULT_UBATCH: Final = 512
-DEFAULT_SLOTS: Final = 4
-"""Defaults of llama-server on all builds from b8646 to b11434."""
+_DEFAULTS: Final = {
+    "--batch-size": 2048,
+    "--ubatch-size": 512,
+    "--parallel": 4,
+    "--ctx-checkpoints": 32,
+    "--cache-ram": 8192,
+}
+"""Defaults of llama-server on all builds from b8646 to b11434, which it may state."""
 
 _QUANTISED: Final = ("q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 _SLIDING: Final = ("gemma", "gptoss", "commandr7b", "commanda")
@@ -32,8 +37,22 @@ class Case(NamedTuple):
     """A stack on a build."""
 
     stack: Stack
-    build: int | None
-    """Upstream's number; None where only a release or a commit is named."""
+    known: Catalogue
+    """The build."""
+
+    @property
+    def build(self) -> int | None:
+        """Upstream's number; None where only a release or a commit is named."""
+        return self.known.build
+
+    def default(self, option: str) -> int:
+        """The value of an option that is left out; 0 where the build has none."""
+        if self.known.states(f"option {option}") is False:
+            return 0
+        found = self.known.find(option)
+        stated = found.default if found is not None else ""
+        # Below zero the server chooses by itself, as it did when the table was made.
+        return int(stated) if stated.isdecimal() else _DEFAULTS[option]
 
     @property
     def server(self) -> Server:
@@ -206,8 +225,8 @@ def _quants(case: Case) -> str:
 
 def _checkpoints(case: Case) -> str:
     wanted = case.server.ctx_checkpoints
-    many = wanted is None or wanted > _MANY_CHECKPOINTS
-    if not (case.is_gemma4 and many):
+    taken = case.default("--ctx-checkpoints") if wanted is None else wanted
+    if not (case.is_gemma4 and taken > _MANY_CHECKPOINTS):
         return ""
     return "server.ctx_checkpoints" if wanted is not None else "server"
 
@@ -215,7 +234,8 @@ def _checkpoints(case: Case) -> str:
 def _prompt_cache(case: Case) -> str:
     match case.stack.of_engine("memory"):
         case str() | int() as memory if size_in_bytes(memory) < _SMALL_HOST:
-            return "modal.memory" if case.server.cache_ram is None else ""
+            grows = case.server.cache_ram is None and case.default("--cache-ram") > 0
+            return "modal.memory" if grows else ""
         case _:
             return ""
 
@@ -223,7 +243,8 @@ def _prompt_cache(case: Case) -> str:
 def _concurrent(case: Case) -> str:
     scaling = case.stack.scaling
     wanted = scaling.max_concurrent if scaling is not None else None
-    above = wanted is not None and wanted > (case.server.parallel or DEFAULT_SLOTS)
+    slots = case.server.parallel or case.default("--parallel")
+    above = wanted is not None and wanted > slots
     return "scaling.max_concurrent" if above else ""
 
 
@@ -253,8 +274,8 @@ def _picture(most: int, case: Case) -> str:
         return ""
     least = server.image_min_tokens or 0
     tokens = server.image_max_tokens or max(most, least)
-    batch = server.batch_size or DEFAULT_BATCH
-    held = server.ubatch_size or DEFAULT_UBATCH
+    batch = server.batch_size or case.default("--batch-size")
+    held = server.ubatch_size or case.default("--ubatch-size")
     if min(tokens, batch) <= held:
         return ""
     if server.image_max_tokens or least > most:
@@ -312,12 +333,15 @@ def _asks_for_budget(case: Case) -> str:
 
 
 def _ignored_budget(case: Case) -> str:
-    affected = case.is_gemma4 and not case.is_patched
-    return _asks_for_budget(case) if affected else ""
+    read = case.known.states("sign gemma4-thinking-tags") is not None
+    patched = case.is_patched and not read  # else the source shows what came of it
+    return _asks_for_budget(case) if case.is_gemma4 and not patched else ""
 
 
 def _unbounded(case: Case) -> str:
-    knows_tags = case.is_patched or (case.build or 0) >= 8744
+    stated = case.known.states("sign gemma4-thinking-tags")
+    by_number = case.is_patched or (case.build or 0) >= 8744
+    knows_tags = by_number if stated is None else stated
     free = case.server.reasoning_budget in (None, -1)
     thinks = case.server.reasoning != "off"
     return "llama_cpp.tag" if case.is_gemma4 and knows_tags and free and thinks else ""
@@ -374,7 +398,7 @@ def _short_batch(case: Case) -> str:
     server = case.server
     if not (server.embeddings or server.reranking):
         return ""
-    batch = server.ubatch_size or DEFAULT_UBATCH
+    batch = server.ubatch_size or case.default("--ubatch-size")
     slots = 1 if server.kv_unified else server.parallel or 1
     if server.ctx_size is not None and server.ctx_size // slots <= batch:
         return ""
@@ -497,6 +521,35 @@ class Trap(NamedTuple):
     """Last build that is known to have it."""
     engine: str = ""
     """The engine that has it; empty for all."""
+    has: str = ""
+    """Fact of a build (see `Catalogue.states`) that decides instead of the range."""
+    lacks: str = ""
+    """Fact whose absence decides."""
+
+    @property
+    def evidence(self) -> str:
+        """The thing that decides which builds have it, in words."""
+        facts = (*([f"has {self.has}"] if self.has else []), f"lacks {self.lacks}")
+        if self.has or self.lacks:
+            shown = " and ".join(facts if self.lacks else facts[:1])
+            return f"a source that {shown}; the number until one was read"
+        if (self.since, self.until) == (0, NEWEST):
+            return ""
+        return "the number of the build: no source shows this behaviour"
+
+    def is_in(self, known: Catalogue) -> bool:
+        """Return whether a build has it: by what it states, else by its number.
+
+        Of a build that is not known, only what all builds have is certain.
+        """
+        facts = {self.has: True, self.lacks: False}
+        wanted = {fact: there for fact, there in facts.items() if fact}
+        stated = {fact: known.states(fact) for fact in wanted}
+        if wanted and None not in stated.values():
+            return stated == wanted
+        if known.build is None:
+            return (self.since, self.until) == (0, NEWEST)
+        return self.since <= known.build <= self.until
 
     @property
     def builds(self) -> str:
@@ -526,38 +579,41 @@ def themes() -> Mapping[str, tuple[Trap, ...]]:
     return {n: tuple(t for t in traps().values() if t.theme == n) for n in names}
 
 
-def traps_of(stack: Stack, build: int | None) -> tuple[Diagnostic, ...]:
+BY_NUMBER: Final = "known by the number of the build only"
+
+
+def traps_of(stack: Stack, known: Catalogue) -> tuple[Diagnostic, ...]:
     """Return what a stack runs into on this build, and is not told to ignore.
 
-    Where the build is not known, only what all builds have is certain.
+    What only the number of a build says, of which nothing was read, is marked so.
     """
-    caught = _caught(stack, build)
+    caught = _caught(stack, known)
     ignored = {one.trap for one in stack.ignore or ()}
     return (*(c for c in caught if c.code not in ignored), *_ignores(stack, caught))
 
 
-def _caught(stack: Stack, build: int | None) -> tuple[Diagnostic, ...]:
-    case = Case(stack, build)
+def _caught(stack: Stack, known: Catalogue) -> tuple[Diagnostic, ...]:
+    case = Case(stack, known)
     blamed = {name: blame(case) for name, blame in BLAMES.items()}
     if not any(blamed.values()):  # most stacks: the table need not be read
         return ()
     return tuple(
-        Diagnostic(path, trap.what, _hint(trap), trap.severity, trap.id)
+        Diagnostic(path, _what(trap, known), _hint(trap), trap.severity, trap.id)
         for trap in traps().values()
         if (path := blamed[trap.id])
-        and _has(trap, build)
+        and trap.is_in(known)
         and trap.engine in ("", stack.engine)
     )
 
 
+def _what(trap: Trap, known: Catalogue) -> str:
+    ranged = (trap.since, trap.until) != (0, NEWEST)
+    unread = known.origin == TABLE and not known.exact
+    return f"{trap.what} ({BY_NUMBER})" if ranged and unread else trap.what
+
+
 def _hint(trap: Trap) -> str:
     return f"write {trap.write}" if trap.write.startswith("`") else trap.write
-
-
-def _has(trap: Trap, build: int | None) -> bool:
-    if build is None:
-        return (trap.since, trap.until) == (0, NEWEST)
-    return trap.since <= build <= trap.until
 
 
 def _ignores(stack: Stack, caught: tuple[Diagnostic, ...]) -> Iterator[Diagnostic]:
@@ -618,9 +674,11 @@ class Crossed(NamedTuple):
         return f"{change.what}: {before} → {after} ({when})"
 
 
-def changes_between(stack: Stack, old: int, new: int) -> Iterator[Crossed]:
+def changes_between(
+    stack: Stack, old: int, new: int, known: Catalogue
+) -> Iterator[Crossed]:
     """Yield what a stack would notice, or may, between two builds."""
-    case = Case(stack, new)
+    case = Case(stack, known)
     low, high = min(old, new), max(old, new)
     for change in changes():
         crossed = low < change.by and change.after < high
@@ -669,7 +727,8 @@ def _page() -> Iterator[str]:
 
 def _entry(trap: Trap) -> Iterator[str]:
     yield from ("", f"### {trap.id}", "")
-    yield f"**{trap.severity.value.capitalize()}** · {trap.builds}"
+    by = f" · known by {trap.evidence}" if trap.evidence else ""
+    yield f"**{trap.severity.value.capitalize()}** · {trap.builds}{by}"
     yield ""
     yield f"- When: {trap.when}."
     yield f"- What happens: {trap.what}."

@@ -169,6 +169,9 @@ class Rerank(Gate):
 class Sampling(Gate):
     """The samplers that the stack states decide which tokens are drawn."""
 
+    times: Annotated[int, Field(ge=8, le=1000)] | None = None
+    """Tokens to draw and to hold against their probabilities; unset: 32."""
+
 
 class Speculative(Gate):
     """Drafts are made and accepted, and not slower than none."""
@@ -294,6 +297,12 @@ class Speed(Gate):
 
     tokens_per_second: Annotated[float, Field(gt=0)] | None = None
     """Slowest decoding of one stream; unset: no limit."""
+
+    times: Annotated[int, Field(ge=2, le=1000)] | None = None
+    """Streams, one after the other, of which the fastest counts; unset: 3."""
+
+    tokens: Annotated[int, Field(ge=8)] | None = None
+    """Length of a stream; unset: 32 tokens."""
 
 
 class Restore(Gate):

@@ -78,7 +78,7 @@ class Deployed:
         """Return what gives a server its address again."""
         if seen.running:
             return "end the process that has its port: `ss -ltnp` shows which one it is"
-        return f"run `deployer start {self.file}`"
+        return f"run `deployer server start {self.file}`"
 
     @property
     def needs(self) -> dict[str, Flat]:

@@ -30,7 +30,8 @@ from deployer.planning.plan import Fit
 from deployer.planning.resources import Kind
 from deployer.stack.load import load
 from deployer.usecases.context.settings import Options, Settings
-from deployer.usecases.reading.read_stack import resolved
+from deployer.usecases.reading.findings import stated_options
+from deployer.usecases.reading.pins import resolved
 from deployer.usecases.reading.weights import Sized, Weighed, weighed
 
 _REFERENCE = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(:(?P<quant>[\w.-]+))?")
@@ -114,7 +115,8 @@ def _weighed(
     locked = lock_file.read(lock_file.lock_path(stack_file))
     facts = resolved(loaded, stack_file, settings, locked, say)
     graph = expand(loaded.stack, facts, ENGINES[loaded.stack.engine].abilities)
-    return weighed(loaded, stack_file, settings, facts, graph)
+    on = stated_options(loaded, stack_file, settings, facts)
+    return weighed(loaded, stack_file, settings, facts, graph, on)
 
 
 def _of_stack(path: Path, settings: Settings, say: Say) -> tuple[Looked, ...]:

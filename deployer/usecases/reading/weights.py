@@ -3,9 +3,10 @@
 Walking over the vocabulary of a model takes longer than the rest of a plan, and what
 lies in the store does not change: so what was read of it is kept beside it.
 
-From the names in 26 source trees from b6666 to b11434 (``data/models.json``); where
-two neighbours differ, the builds between them are told as uncertain.  A source tree or
-a binary at hand knows better, and is asked first.
+Which architectures and projectors a build knows, its description says, where its source
+was read; else a binary that is here, which is searched; else the names in 26 source
+trees from b6666 to b11434 (``data/models.json``), and where two neighbours differ, the
+builds between them are uncertain.
 """
 
 import json
@@ -24,7 +25,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 from deployer.artefacts import lock_file
 from deployer.artefacts.sources.files import Stamp, stamp_of
 from deployer.artefacts.store import Entry, Store
-from deployer.diagnostics import NOWHERE, Diagnostic, Place, place_of, placed
+from deployer.diagnostics import (
+    NOWHERE,
+    Diagnostic,
+    Place,
+    Severity,
+    place_of,
+    placed,
+)
 from deployer.engines.registry import ENGINES
 from deployer.errors import StackError
 from deployer.gguf.facts import (
@@ -42,6 +50,7 @@ from deployer.gguf.facts import (
     to_json,
 )
 from deployer.gguf.memory import Machine, Serving, fit_on, host_memory_needed
+from deployer.llama.catalogue import Catalogue
 from deployer.planning.facts import HEADER, Pin
 from deployer.planning.facts import Facts as Locked
 from deployer.planning.graph import build_number, proven_by
@@ -74,18 +83,8 @@ if TYPE_CHECKING:
     from deployer.gguf.choices import Way
 
 
-ARCHITECTURE, PROJECTOR = "architectures", "projectors"
+ARCHITECTURE, PROJECTOR = "architecture", "projector"
 
-_NAMES = {
-    ARCHITECTURE: (
-        "src/llama-arch.cpp",
-        re.compile(r'\{\s*LLM_ARCH_\w+\s*,\s*"([^"]+)"'),
-    ),
-    PROJECTOR: (
-        "tools/mtmd/clip-impl.h",
-        re.compile(r'\{\s*PROJECTOR_TYPE_\w+\s*,\s*"([^"]+)"'),
-    ),
-}
 _IN_EVERY = b"starcoder2\0"
 """An architecture of every build: where it is, the table of names is."""
 _LIBRARIES = {ARCHITECTURE: "libllama.*", PROJECTOR: "libmtmd.*"}
@@ -117,7 +116,7 @@ class _Table(TypedDict):
 
 def known_by(kind: str, name: str, build: int | None) -> Answer:
     """Look up an architecture or a type of projector in the table."""
-    table = _tables()[kind]
+    table = _tables()[f"{kind}s"]
     builds = table["builds"]
     row = table["names"].get(name)
     if row is None:
@@ -133,19 +132,6 @@ def known_by(kind: str, name: str, build: int | None) -> Answer:
         last = max((b for b in builds if gone is not None and b < gone), default=build)
         return Answer(Known.YES if build <= last else Known.UNCERTAIN, since, gone)
     return Answer(Known.NO if build <= before else Known.UNCERTAIN, since, gone)
-
-
-def known_in_tree(kind: str, name: str, tree: Path) -> Known:
-    """Look a name up in a source tree; uncertain where its layout is unknown."""
-    file, pattern = _NAMES[kind]
-    try:
-        text = read_regular(tree / file).decode("utf-8", errors="replace")
-    except OSError:
-        return Known.UNCERTAIN
-    found = set(pattern.findall(text))
-    if not found:
-        return Known.UNCERTAIN
-    return Known.YES if name in found else Known.NO
 
 
 def known_in_binary(kind: str, name: str, binary: Path) -> Known:
@@ -457,18 +443,24 @@ def judged(
     locked: Locked,
     weights: Facts,
     places: Mapping[str, Place],
+    known: Catalogue,
 ) -> Judged:
     """Hold the model against the build and the gates of a stack."""
     found = Judged()
-    build = build_number(stack, locked)
+    names = tuple(_names(stack, folder, known, weights))
     wrong = (
-        *_names(stack, folder, build, weights),
+        *(it for it in names if it.severity is Severity.ERROR),
         *_projection(weights),
         *_made_for_another(locked, weights),
         *_drafted(stack, weights),
     )
     found.problems += placed(wrong, places)
-    notes = (*_above_training(stack, weights), *_template(stack, folder, weights))
+    unsure = ((it.path, it.what) for it in names if it.severity is Severity.NOTE)
+    notes = (
+        *unsure,
+        *_above_training(stack, weights),
+        *_template(stack, folder, weights),
+    )
     for path, what in notes:
         written = place_of(places, path)
         where = f"{written.file}:{written.line}: " if written else ""
@@ -477,9 +469,9 @@ def judged(
 
 
 def _names(
-    stack: Stack, folder: Path, build: int | None, weights: Facts
+    stack: Stack, folder: Path, on: Catalogue, weights: Facts
 ) -> Iterator[Diagnostic]:
-    """Names that the build does not know."""
+    """Names that the build does not know, and those of which that is not known."""
     architecture = weights.model.architecture
     wanted = [(ARCHITECTURE, architecture, "llama_cpp.tag", "architecture")]
     kinds = weights.projector.kinds if weights.projector else ()
@@ -487,14 +479,27 @@ def _names(
     if weights.draft is not None:
         name = weights.draft.architecture
         wanted.append((ARCHITECTURE, name, "model.draft", "architecture"))
+    tag, number = stack.llama_cpp.tag, on.build
+    binary = stack.llama_cpp.binary
+    program = None if binary is None else folder / binary
     for kind, name, path, word in wanted:
-        answer = known_by(kind, name, build)
-        known = _at_hand(kind, name, stack, folder)
+        answer = known_by(kind, name, number)
+        known, source = _at_hand(kind, name, on, program)
         if known is Known.UNCERTAIN:
-            known = answer.known
+            known, source = answer.known, f"the table up to b{_newest(kind)}"
         if known is Known.NO:
-            what = f"`{stack.llama_cpp.tag}` does not know the {word} `{name}`"
+            what = f"`{tag}` does not know the {word} `{name}` (by {source})"
             yield Diagnostic(path, what, _newer(answer.since, answer.gone))
+        elif known is Known.UNCERTAIN:
+            what = f"whether `{tag}` knows the {word} `{name}` is not known"
+            yield Diagnostic(path, f"{what}: {_why(answer, kind)}", "", Severity.NOTE)
+
+
+def _why(answer: Answer, kind: str) -> str:
+    """Return why the table does not decide."""
+    if answer.since is None:
+        return f"it is in no build that was read, and the last is b{_newest(kind)}"
+    return f"b{answer.since} does, and this one was not read"
 
 
 def _above_training(stack: Stack, weights: Facts) -> Iterator[tuple[str, str]]:
@@ -514,21 +519,28 @@ def _above_training(stack: Stack, weights: Facts) -> Iterator[tuple[str, str]]:
         )
 
 
+def _newest(kind: str) -> int:
+    return _tables()[f"{kind}s"]["builds"][-1]
+
+
 def _newer(since: int | None, gone: int | None) -> str:
     if since is None:
-        return "no build up to b11434 does: take a newer one, or other weights"
+        last = _newest(ARCHITECTURE)
+        return f"no build up to b{last} does: take a newer one, or other weights"
     until = f", below `b{gone}`" if gone is not None else ""
     return f"write `tag: b{since}` or later{until}"
 
 
-def _at_hand(kind: str, name: str, stack: Stack, folder: Path) -> Known:
-    """Return what a binary or a source tree of the user says."""
-    wanted = stack.llama_cpp
-    if wanted.binary is not None:
-        return known_in_binary(kind, name, folder / wanted.binary)
-    if wanted.source_path is not None:
-        return known_in_tree(kind, name, folder / wanted.source_path)
-    return Known.UNCERTAIN
+def _at_hand(
+    kind: str, name: str, on: Catalogue, program: Path | None
+) -> tuple[Known, str]:
+    """Return what the build itself says, and which part of it."""
+    stated = on.states(f"{kind} {name}")
+    if stated is not None:
+        return (Known.YES if stated else Known.NO), f"its {on.origin}"
+    if program is None:
+        return Known.UNCERTAIN, ""
+    return known_in_binary(kind, name, program), "its binary"
 
 
 def _projection(weights: Facts) -> Iterator[Diagnostic]:
@@ -678,7 +690,12 @@ class Weighed(NamedTuple):
 
 
 def weighed(
-    loaded: Loaded, stack_file: Path, settings: Settings, facts: Locked, graph: Graph
+    loaded: Loaded,
+    stack_file: Path,
+    settings: Settings,
+    facts: Locked,
+    graph: Graph,
+    on: Catalogue,
 ) -> Weighed:
     """Hold the model of a stack against its build, its gates and its machine."""
     stack = loaded.stack
@@ -687,7 +704,7 @@ def weighed(
     if weights is None:
         seen = abilities_seen(stack, stack_file.parent, None)
         return Weighed(None, notes=(_UNREAD_HEADER,), abilities=seen)
-    known = judged(stack, stack_file.parent, facts, weights, loaded.places)
+    known = judged(stack, stack_file.parent, facts, weights, loaded.places, on)
     size = sized(stack, facts, weights)
     notes = (*known.notes, *doubts(stack, size))
     large = tuple(does_not_fit(size, loaded.places))
@@ -713,7 +730,7 @@ def refuse_model(known: Weighed) -> None:
         raise StackError(found)
 
 
-def known_offline(loaded: Loaded, stack_file: Path) -> tuple[str, ...]:
+def known_offline(loaded: Loaded, stack_file: Path, on: Catalogue) -> tuple[str, ...]:
     """Judge the model by the lock file alone; raises StackError for problems.
 
     Nothing is told where the stack asks for other weights than it was locked with.
@@ -725,7 +742,8 @@ def known_offline(loaded: Loaded, stack_file: Path) -> tuple[str, ...]:
     moved = lock_file.moved(locked, lock_file.inputs_of(loaded.stack, {}))
     if any(it.artefact == MODEL_ROLE for it in moved):
         return ()
-    known = judged(loaded.stack, stack_file.parent, locked, weights, loaded.places)
+    folder = stack_file.parent
+    known = judged(loaded.stack, folder, locked, weights, loaded.places, on)
     if known.problems:
         raise StackError(known.problems)
     return tuple(known.notes)

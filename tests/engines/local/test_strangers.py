@@ -91,7 +91,7 @@ class Seen:
         (True, "healthy", ""),
         (True, "silent", ""),
         (True, STRANGE, "end the process that has its port"),
-        (False, "dead", "run `deployer start s.yaml`"),
+        (False, "dead", "run `deployer server start s.yaml`"),
     ],
 )
 def test_only_the_server_itself_is_sent_requests_and_its_key(

@@ -19,7 +19,7 @@ from deployer.stack.fields.model import Stack, Weights
 from deployer.stack.fields.values import Flat, JsonValue
 from deployer.stack.load import load
 from deployer.testing import stack as stack_of
-from deployer.usecases.reading.read_stack import patches_of
+from deployer.usecases.reading.pins import patches_of
 
 ROOT = Path(__file__).parents[3]
 PRODUCTION = ROOT / "stacks" / "gemma4-prod.yaml"

@@ -164,8 +164,16 @@ def drawing(**changed: Any) -> Script:
     """A server with other samplers than its stack states."""
 
     def respond(request: Request) -> Reply:
-        drawn = more.drawn(request.body, **changed)
-        return http.as_json({"completion_probabilities": [drawn]})
+        return http.as_json(more.story(request.body, **changed))
+
+    return answers("POST /completion", respond)
+
+
+def shortened(most: int) -> Script:
+    """A server that ends every answer after so many tokens."""
+
+    def respond(request: Request) -> Reply:
+        return http.as_json(more.story({**request.body, "n_predict": most}))
 
     return answers("POST /completion", respond)
 
@@ -174,8 +182,7 @@ def unseeded() -> Script:
     said = iter("abcdefghijklmnop")
 
     def respond(request: Request) -> Reply:
-        drawn = more.drawn(request.body)
-        found = {"content": next(said), "completion_probabilities": [drawn]}
+        found = {"content": next(said), **more.story(request.body)}
         return http.as_json(found)
 
     return answers("POST /completion", respond)
@@ -220,6 +227,27 @@ def unseeded() -> Script:
             unseeded(), {"seed": 7}, FAIL, "`server.seed: 7` does not repeat", id="seed"
         ),
         pytest.param(drawing(top_k=1), {}, UNCLEAR, "one token alone", id="one token"),
+        pytest.param(
+            drawing(chance=0.0),
+            {},
+            FAIL,
+            "the likeliest token was drawn 32 of 32 times",
+            id="draws the likeliest alone",
+        ),
+        pytest.param(
+            drawing(chance=0.99),
+            {},
+            FAIL,
+            "the likeliest token was drawn 0 of 32 times",
+            id="draws the least likely alone",
+        ),
+        pytest.param(
+            shortened(1),
+            {},
+            UNCLEAR,
+            "ends after 1 tokens",
+            id="draws no more than one",
+        ),
         pytest.param(
             answers("POST /completion", http.error(404, "File Not Found")),
             {},

@@ -86,7 +86,7 @@ class Snapshots:
         if flaw == OTHER_KEY:
             text = (
                 "a server that runs keeps the API key that it was started with:"
-                " `deployer stop` and `deployer start` give it the new one"
+                " `deployer server restart` gives it the new one"
             )
             say(Talk(node.address, text))
         self._condemned(node.key).unlink(missing_ok=True)
