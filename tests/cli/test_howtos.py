@@ -55,7 +55,8 @@ def test_changes_and_a_lost_state(live: Project) -> None:
 def test_a_key_a_second_model_and_looks(live: Project) -> None:
     said = play(live, "howto/rotate-key.md", slice(1))
     assert "✔ pass  auth" in said[-1]
-    assert live.run("server", "restart", "stacks/demo.yaml").code == 0  # back to its old key
+    restarted = live.run("server", "restart", "stacks/demo.yaml")  # with its old key
+    assert restarted.code == 0
 
     (second,) = yaml_of("howto/second-model.md")
     live.write(second.replace("8081", str(quiet_port())), "second")
