@@ -237,8 +237,8 @@ def place(program: Program) -> None:
     for artefact in (program.build, program.weights, *program.beside):
         if not is_complete(artefact):
             raise FileNotFoundError(
-                f"{artefact} is not on the Volume, or not complete: "
-                "run `deployer apply`, which makes what is missing"
+                f"{artefact} is not on its Volume, or not complete: "
+                "run `deployer apply --refresh`, which makes what is missing"
             )
     shutil.copytree(program.build, program.home, dirs_exist_ok=True)
     for name in program.key_variables:

@@ -93,7 +93,7 @@ def test_a_start_that_fails_does_not_bill_in_a_loop(ready: Project) -> None:
     ready.cloud.faults(unmounted="tiny-candidate")
     done = ready.apply(code=1)
     assert "error: llama-server did not start: " in done.err
-    assert "is not on the Volume, or not complete" in done.err
+    assert "is not on its Volume, or not complete" in done.err
     assert "hint: app `tiny-candidate` was stopped" in done.err
     assert ready.cloud.app("tiny") is None
     candidate = ready.cloud.app("tiny-candidate")
@@ -115,10 +115,10 @@ def test_modal_refuses_a_deployment(ready: Project) -> None:
     assert ready.cloud.app("tiny") is None
 
 
-def test_an_image_that_is_not_built(ready: Project) -> None:
-    ready.cloud.faults(failed_layer="libgomp1")
-    done = ready.apply(code=1)
-    assert "error: an image was not built, the run of `tryout`: \n" in done.err
+def test_an_image_that_is_not_built(project: Project) -> None:
+    project.cloud.faults(failed_layer="ccache")
+    done = project.apply(code=1)
+    assert "error: an image was not built, the deployment of `builder`: \n" in done.err
     assert "E: Unable to locate package" in done.err
 
 

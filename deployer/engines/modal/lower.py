@@ -237,7 +237,7 @@ def lower(graph: Graph, patches: Sequence[Patch], files: Mapping[str, bytes]) ->
 def outputs_of(node: Node) -> Flat:
     """Return the outputs of a resource, once it is made, for those that need it.
 
-    Known before: what lies on the Volume is named by its content.
+    Known before: what lies on a Volume is named by its content.
     """
     match node.kind:
         case Kind.BUILD:

@@ -78,7 +78,8 @@ class Modal(Section):
     """Modal secret for the registry of `image`; unset: it is public."""
 
 
-CPU_IMAGE = "ubuntu:24.04"
+CPU_IMAGES = {"devel": "buildpack-deps:24.04", "runtime": "ubuntu:24.04"}
+"""The first is the second with a compiler, as NVIDIA's are."""
 _OLD_UBUNTU_BEFORE = (12, 6)
 """Images of older toolkits exist for Ubuntu 22.04 alone."""
 
@@ -86,7 +87,7 @@ _OLD_UBUNTU_BEFORE = (12, 6)
 def image_of(cuda: str | None, kind: str) -> str:
     """The image to build in (``devel``) or to run in (``runtime``)."""
     if cuda is None:
-        return CPU_IMAGE
+        return CPU_IMAGES[kind]
     full = cuda if cuda.count(".") == 2 else f"{cuda}.0"
     system = "22.04" if _version(cuda) < _OLD_UBUNTU_BEFORE else "24.04"
     return f"nvidia/cuda:{full}-{kind}-ubuntu{system}"

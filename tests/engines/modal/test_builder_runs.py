@@ -134,6 +134,22 @@ def test_a_build_is_compiled_published_and_known_by_its_version(
     assert "committed" in ran.output
 
 
+def test_the_library_of_openmp_comes_with_a_build_that_needs_it(
+    world: World, repository: Path
+) -> None:
+    """The image that serves has no compiler to have it from."""
+    build = from_git(repository)
+    needs = "CMAKE_C_STANDARD_LIBRARIES=-Wl,--no-as-needed -lgomp"
+    needing = replace(build, fields={"llama_cpp.cmake": [needs]})
+    ran = world.run(build=needing)
+    assert ran.code == 0, ran.output
+    folder = world.volume / "build" / build.key / "bin"
+    assert (folder / "libgomp.so.1").is_file()
+    loads = ("ldd", folder / "llama-server")
+    said = subprocess.check_output(loads, text=True)
+    assert f"libgomp.so.1 => {folder}/libgomp.so.1" in said
+
+
 def test_a_build_that_is_there_is_not_made_again(
     world: World, repository: Path
 ) -> None:

@@ -263,5 +263,5 @@ def test_what_is_missing_on_the_volume_is_named(world: World) -> None:
     )
     assert done.returncode == 1
     assert (
-        f"{build} is not on the Volume, or not complete: run `deployer" in done.stderr
+        f"{build} is not on its Volume, or not complete: run `deployer" in done.stderr
     )
