@@ -295,8 +295,9 @@ def test_weights_are_fetched_and_verified(world: World, site: Site) -> None:
 def test_the_same_weights_by_another_name_are_copied(world: World, site: Site) -> None:
     """A folder is named by content, and another source may call its file otherwise."""
     site.serve("/files/tiny.gguf", MODEL)
-    assert world.run(weights=from_url(site)).code == 0
-    weights = from_url(site, name="model-Q8_0.gguf")
+    first = from_url(site)
+    assert world.run(weights=first).code == 0
+    weights = replace(from_url(site, name="model-Q8_0.gguf"), key=first.key)
     ran = world.run(weights=weights)
     assert "model-Q8_0.gguf is there as tiny.gguf" in ran.output
     target = world.volume / "weights" / weights.key
