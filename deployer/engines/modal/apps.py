@@ -200,7 +200,7 @@ class Builder:
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """An API key: the Modal secret, and the variable in it."""
+    """A Modal secret, and the variable in it that counts."""
 
     name: str
     variable: str
@@ -285,6 +285,8 @@ class Program:
     """How strongly adapters and vectors are applied, by role."""
     variables: Mapping[str, str]
     """Environment variables that the stack gives it."""
+    secrets: Mapping[str, Secret]
+    """Further ones, whose values are secrets."""
     files: Mapping[str, str]
     """The files of the stack that options name, by their names among the assets."""
     warmup: tuple[Request, ...]
@@ -317,6 +319,11 @@ class Server:
     """Names of the files beside the rendered one."""
     mount: str = MOUNT
     home: str = HOME
+
+    @property
+    def secrets(self) -> tuple[Secret, ...]:
+        """What the container has to be given."""
+        return (*self.front.secrets, *self.program.secrets.values())
 
     @property
     def command(self) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from deployer.engines.modal.drive import (
     refuse_missing_client,
 )
 from deployer.engines.modal.lower import (
+    env_secrets_of,
     hub_secret_of,
     lower_builder,
     outputs_of,
@@ -313,7 +314,8 @@ class Seeing:
                 yield f"`{path}` is gone from Volume `{volume}`"
 
     def _missing_secret(self, record: Record) -> Iterator[str]:
-        for secret in secrets_in(record.outputs):
+        given = env_secrets_of(record.spec).values()
+        for secret in (*secrets_in(record.outputs), *given):
             try:
                 self._account.require_secret(secret.name, secret.variable)
             except AuthError as error:
@@ -353,12 +355,9 @@ class ModalEngine:
                 account.require_secret(secret.name, secret.variable)
             names = [it.variable for it in secrets]
             if names and not any(map(self._place.keys.get, names)):
-                raise AuthError(
-                    f"environment variable `{names[0]}` (API key) is not set: gates"
-                    " ask the server with it",
-                    hint=f"run `export {names[0]}=…`, or write `{names[0]}=…` into"
-                    " `.env` beside the stack",
-                )
+                self._place.keys.need(names[0], "API key, which gates send")
+            for secret in env_secrets_of(node.spec).values():
+                account.require_secret(secret.name, secret.variable)
             if (hub := hub_secret_of(node.fields)) is not None:
                 account.require_secret(hub, apps.HUB_TOKEN)
             if (registry := registry_secret_of(node.fields)) is not None:

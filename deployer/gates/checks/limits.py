@@ -16,6 +16,7 @@ from deployer.gates.harness.answers import (
     ErrorDetail,
     Judgement,
     Shape,
+    build_stated,
     chat_body,
     error_message,
     excerpt,
@@ -286,7 +287,8 @@ class Errors(Gate[asked.Errors, Refusals]):
         return passed(f"refused as documented: {said}; {_UNSEEN}")
 
     def _problems(self, measured: Refusals) -> Iterator[str]:
-        build = self.target.build
+        # What refuses how is shown by no source: the number that the server states.
+        build = build_stated(measured.props) or self.target.build
         for row, answer in measured.attempts:
             allowed = {
                 (refusal.status, refusal.type): None

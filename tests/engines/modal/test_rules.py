@@ -102,6 +102,23 @@ def test_each_of_several_keys_comes_from_its_own_secret() -> None:
     assert constant(text, "KEYS") == {"A": "one", "B": "two"}
 
 
+ENV_SECRETS = "env: {HF_TOKEN: {secret: hub}, X: {secret: more, env: MINE}, Y: 1}"
+
+
+def test_secrets_of_the_environment_are_named_and_looked_up() -> None:
+    text = server(PLAIN.replace("ctx_size: 4096", ENV_SECRETS))
+    assert constant(text, "GIVEN") == {
+        "HF_TOKEN": ("HF_TOKEN", "hub"),
+        "X": ("MINE", "more"),
+    }
+    assert "in (*KEYS.items(), *GIVEN.values())" in text
+    keyless = PLAIN.replace("api_key: {secret: llama-api-key}", "open: a demo")
+    text = server(keyless.replace("ctx_size: 4096", ENV_SECRETS))
+    assert "in GIVEN.values()" in text
+    assert "secrets=secrets" in text
+    assert "KEYS" not in text
+
+
 def test_the_variable_has_a_name_where_the_stack_gives_none() -> None:
     assert constant(server(PLAIN), "KEYS") == {"LLAMA_API_KEY": "llama-api-key"}
 
