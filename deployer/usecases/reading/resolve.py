@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from deployer.artefacts.sources import paths
 from deployer.artefacts.sources.files import DigestCache
@@ -322,32 +322,37 @@ def pinned_image(image: str, environment: Mapping[str, str]) -> str | None:
         place, name = hub.rstrip("/"), image if rest else f"library/{image}"
     path, _, tag = name.partition(":")
     url = f"{place}/v2/{path}/manifests/{tag or 'latest'}"
-    answered_otherwise = (ValueError, LookupError, TypeError)
-    with (
-        suppress(SourceError, *answered_otherwise),
-        new_client() as client,
-        translated(url),
-    ):
+    otherwise = suppress(SourceError, ValueError, LookupError, TypeError)
+    with otherwise, new_client() as client, translated(url):
         headers = {"Accept": ", ".join(_MANIFESTS)}
         answer = client.head(url, headers=headers)
         if answer.status_code == HTTPStatus.UNAUTHORIZED:
-            way, _, words = answer.headers["WWW-Authenticate"].partition(" ")
-            if way.lower() == "bearer":
-                asked = dict(_CHALLENGE.findall(words))
-                realm = asked.pop("realm")
-                refuse_way(url, realm)
-                given = client.get(realm, params=asked, auth=login).json()
-                token = given["token" if "token" in given else "access_token"]
-                headers["Authorization"] = f"Bearer {token}"
-            elif login is not None:
-                basic = b64encode(":".join(login).encode()).decode()
-                headers["Authorization"] = f"Basic {basic}"
+            challenge = answer.headers["WWW-Authenticate"]
+            headers |= _authorised(challenge, url, login, client.get)
             answer = client.head(url, headers=headers)
         digest = answer.headers.get("Docker-Content-Digest", "")
         pinned = f"{image}@{digest}"
         found = answer.status_code == HTTPStatus.OK and IMAGE.fullmatch(pinned)
         return pinned if digest and found else None
     return None
+
+
+def _authorised(
+    challenge: str, url: str, login: tuple[str, str] | None, get: Callable[..., Any]
+) -> dict[str, str]:
+    """The header that a registry asks for, with the login; none where it has no use."""
+    way, _, words = challenge.partition(" ")
+    if way.lower() == "bearer":
+        asked = dict(_CHALLENGE.findall(words))
+        realm = asked.pop("realm")
+        refuse_way(url, realm)
+        given = get(realm, params=asked, auth=login).json()
+        token = given["token" if "token" in given else "access_token"]
+        return {"Authorization": f"Bearer {token}"}
+    if login is None:
+        return {}
+    basic = b64encode(":".join(login).encode()).decode()
+    return {"Authorization": f"Basic {basic}"}
 
 
 def _of_files(role: str, files: Sequence[Path], mmproj: Path | None = None) -> Flat:
