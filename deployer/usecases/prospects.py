@@ -39,6 +39,8 @@ def _of(node: Node, store: Store) -> str:
     kind = STORED[node.kind]
     if store.has(kind, node.key):
         return IN_STORE
+    if node.kind is Kind.SNAPSHOT:
+        return "captured on this machine"
     source = str(node.spec.get("source", ""))
     match node.spec.get("about"):
         case {"size": int(size)}:

@@ -54,6 +54,11 @@ def test_what_is_fetched_and_compiled_is_told_with_its_size(tmp_path: Path) -> N
     assert said["demo/build"].endswith(" cores (estimated)")
 
 
+def test_a_snapshot_is_captured_and_not_downloaded(tmp_path: Path) -> None:
+    found = prospects(planned({Kind.SNAPSHOT: {}}), settings(tmp_path))
+    assert found == {"demo/snapshot": "captured on this machine"}
+
+
 def test_a_source_that_was_skipped_is_named_with_the_reason(tmp_path: Path) -> None:
     skipped: JsonValue = {"release": "no answer"}
     about: JsonValue = {"size": 37_400_000, "skipped": skipped}
