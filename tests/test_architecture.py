@@ -142,7 +142,6 @@ NEVER_IN_PURE = {
 SPELLED: Mapping[str, set[object]] = {
     # how long a build takes, and the key that an apply will ask for
     "usecases/prospects.py": {"llama_cpp.cuda"},
-    "usecases/reading/prepared.py": {"server.device"},
     # decides what the state forgets
     "usecases/apply.py": {"rollout.keep"},
     # where to tell what does not fit, and what the build does not know
@@ -313,6 +312,7 @@ def test_imports_run_one_way(path: Path) -> None:
 _MAY_NAME_ENGINES = (
     "engines/",
     "stack/fields/model.py",
+    "stack/fields/server.py",
     "stack/fields/examples.py",
 )
 

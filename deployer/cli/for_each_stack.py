@@ -9,10 +9,10 @@ import click
 from deployer.cli.output import error_data, json_result
 from deployer.diagnostics import Diagnostic, Place
 from deployer.errors import DeployerError, StackError, UsageError, error_of
+from deployer.planning.plan import crowded
 from deployer.spelling import harmless, secrets_of, without_secrets
-from deployer.stack.fields.values import show_bytes
 from deployer.usecases.context.stack_files import Subject, stack_files
-from deployer.usecases.reading.prepared import EVERY_CARD, Prepared
+from deployer.usecases.reading.prepared import Prepared
 
 SHOWN = 10
 """Errors of one step that GitHub shows; it drops the others and does not say so."""
@@ -135,21 +135,7 @@ def refuse_crowded(stacks: Mapping[Path, Prepared]) -> None:
 
     Where that is unknown, as for stacks that spread over several, a note says so.
     """
-    found = dict.fromkeys(card for it in stacks.values() for card in it.cards)
-    for card in [it for it in found if it != EVERY_CARD] or found:
-        users = {f: it for f, it in stacks.items() if {card, EVERY_CARD} & {*it.cards}}
-        if len(users) < 2:
-            continue
-        names = " and ".join(f"`{file}`" for file in users)
-        fits = [it.fit for it in users.values() if it.cards == (card,) != (EVERY_CARD,)]
-        known = [it for it in fits if it is not None and it.capacity and not it.unsure]
-        need = sum(it.total for it in known)
-        if len(known) < len(users):
-            said = f"note: {names} use {card}; whether all of them fit is unknown"
-            click.echo(harmless(said), err=True)
-        elif need > (has := min(it.capacity for it in known)):
-            raise UsageError(
-                f"{names} use {card}, and need {show_bytes(need)} of its"
-                f" {show_bytes(has)}",
-                hint="name another GPU in `server.device`, or lower `server.ctx_size`",
-            )
+    for said, hint in crowded({str(file): it.share for file, it in stacks.items()}):
+        if hint:
+            raise UsageError(said, hint=hint)
+        click.echo(harmless(f"note: {said}"), err=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from deployer.engines.registry import ENGINES, Abilities, load
-from deployer.errors import UsageError
+from deployer.errors import AuthError, UsageError
 from deployer.stack.project_root import allowed_in, how_to_allow, leads_out
 from deployer.system.files import read_regular
 
@@ -61,6 +61,16 @@ class Keys(NamedTuple):
         # Not interpolated: `${NAME}` would read any variable of the environment.
         text = io.StringIO(content.decode("utf-8", errors="replace"))
         return dotenv_values(stream=text, interpolate=False).get(name)
+
+    def need(self, name: str, what: str) -> str:
+        """The secret in a variable; raises AuthError where none is set."""
+        if value := self.get(name):
+            return value
+        raise AuthError(
+            f"environment variable `{name}` ({what}) is not set",
+            hint=f"run `export {name}=…`, or write `{name}=…` into `.env` beside"
+            " the stack",
+        )
 
 
 class Place(NamedTuple):

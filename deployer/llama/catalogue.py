@@ -647,6 +647,10 @@ def _not_known(use: _Use, known: Catalogue, path: str) -> tuple[str, str] | None
     return f"{_of(known)} was built without `{name}`", "leave it out"
 
 
+_SHORT = 3
+"""Letters of a name that resembles any other short one by chance."""
+
+
 def _never_seen(use: _Use, known: Catalogue, path: str) -> tuple[str, str]:
     """A slip of the finger, or the off form of an option that has none."""
     positive = known.find(use.name.replace("--no-", "--", 1))
@@ -656,6 +660,8 @@ def _never_seen(use: _Use, known: Catalogue, path: str) -> tuple[str, str]:
             return what, _typed(positive.name, "off", path)
         return what, "leave it out"
     what = f"{_of(known)} has no option `{use.name[:60]}`"
+    if len(use.name.lstrip("-")) <= _SHORT:
+        return what, "write its long name: `deployer explain flag --at TAG` lists them"
     found = nearest(use.name, [n for n in known.by_name if n.startswith("--")])
     found = found or nearest(use.name, every_name())
     shown = found and (found.lstrip("-") if path.startswith(_FLAGS) else found)

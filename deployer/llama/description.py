@@ -35,7 +35,7 @@ SIGNS: Final[Mapping[str, str]] = {
 }
 """Texts of `common/` that a behaviour can be told by, by the name of the behaviour."""
 _BACKENDS: Final = "ggml/CMakeLists.txt"
-_READ: Final = (
+READ: Final = (
     *("common/*.cpp", "common/*.h", "common/parsers/*.cpp", "src/llama-arch.cpp"),
     *("src/llama-chat.cpp", "include/llama.h", "CMakeLists.txt"),
     *(_BACKENDS, "tools/server/CMakeLists.txt"),
@@ -136,7 +136,7 @@ def describe_tree(folder: Path) -> Description | None:
     return describe(
         {
             path.relative_to(folder).as_posix(): path.read_text("utf-8", "replace")
-            for pattern in _READ
+            for pattern in READ
             for path in sorted(folder.glob(pattern))
             if path.is_file() and not path.is_symlink()
         }

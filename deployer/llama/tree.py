@@ -20,7 +20,7 @@ _OPENING, _CLOSING = "([{", ")]}"
 _TEXT = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _COMMENT = re.compile(r'("(?:[^"\\]|\\.)*")|//[^\n]*|/\*.*?\*/', re.DOTALL)
 _ENV = re.compile(r'\.set_env\(\s*"([^"]*)"')
-_TOOLS = re.compile(r"\.set_(examples|excludes)\(\s*\{([^}]*)\}")
+_TOOLS = re.compile(r"\.set_(examples|excludes)\(\s*(\{[^}]*\}|\w+)")
 _REFERENCE = re.compile(r"--[a-z][a-z0-9-]*[a-z0-9]")
 _CHOICE = re.compile(r"\{([\w,+-]+)\}|\[([\w|+-]+\|[\w|+-]+)\]")
 _LISTED = re.compile(r"^- ([a-z][\w+-]*)(?: \(default\))?:", re.MULTILINE)
@@ -65,6 +65,14 @@ class Source:
         for name in path.split("."):
             kind, value = self.members.get(kind, {}).get(name, ("", ""))
         return value
+
+    def listed(self, names: str) -> str:
+        """A list in braces: as it stands, or as the variable that has it says."""
+        if names.startswith("{"):
+            return names
+        text = self.text("common/arg.cpp")
+        found = re.search(rf"\b{names}\s*=\s*\{{", text)
+        return _block(text, found.end() - 1) if found else names
 
     def choices(self, function: str) -> tuple[str, ...]:
         """The texts that a function, or a table it looks into, compares with."""
@@ -127,7 +135,7 @@ def _parts(text: str) -> list[str]:
 
 def _option(block: str, after: str, source: Source) -> Option | None:
     """One option; None for one of another program than llama-server."""
-    if not _is_servers(after):
+    if not _is_servers(after, source):
         return None
     parts = [part.strip() for part in _parts(block)]
     names = tuple(_TEXT.findall(parts[0]))
@@ -159,10 +167,11 @@ def successors_in(help_text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(_REFERENCE.findall(help_text)))
 
 
-def _is_servers(after: str) -> bool:
+def _is_servers(after: str, source: Source) -> bool:
     """Tell if the option is one of llama-server: its own, or common to all programs."""
     tools = {
-        kind: set(re.findall(r"\w+", names)) for kind, names in _TOOLS.findall(after)
+        kind: {*re.findall(r"\w+", source.listed(names))}
+        for kind, names in _TOOLS.findall(after)
     }
     wanted = {"LLAMA_EXAMPLE_SERVER", "LLAMA_EXAMPLE_COMMON"}
     mine = "examples" not in tools or bool(tools["examples"] & wanted)

@@ -23,6 +23,7 @@ from deployer.stack.fields.values import (
     Flat,
     JsonValue,
     Unit,
+    path_of,
     role_of,
     seconds,
 )
@@ -102,6 +103,14 @@ def scales_of(fields: Flat, spec: Flat) -> dict[str, float]:
     stated = {**(captured if isinstance(captured, dict) else {}), **fields}
     found = {p: v for p, v in stated.items() if p.endswith(SCALE)}
     return {role_of(path): float(str(value)) for path, value in found.items()}
+
+
+def weight_words(roles: Iterable[str]) -> Iterator[tuple[str, tuple[str, str]]]:
+    """The fields of weights beside the model, each with its option and some value."""
+    for role in roles:
+        name = re.sub(r"-[0-9]+$", "", role)
+        if option := _OPTION_OF.get(name):
+            yield path_of(role), (option, role)
 
 
 def _weights_beside(

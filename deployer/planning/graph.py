@@ -6,8 +6,23 @@ from dataclasses import dataclass, replace
 from deployer.engines.registry import ENGINES, Abilities
 from deployer.planning.argv import SCALE, SCALES, is_word, words_of
 from deployer.planning.facts import HEADER, Facts, Pin, pinned_images
-from deployer.planning.plan import GATES_PREFIX, UNPROVEN
-from deployer.planning.resources import LOCK, MODEL_ROLE, Graph, Kind, Node, key_of
+from deployer.planning.plan import (
+    GATES_PREFIX,
+    MEMORY,
+    UNPROVEN,
+    Fit,
+    memory_of,
+    share_of,
+)
+from deployer.planning.resources import (
+    LOCK,
+    MODEL_ROLE,
+    VARIABLES,
+    Graph,
+    Kind,
+    Node,
+    key_of,
+)
 from deployer.stack.checks import asked, closing_words, gpu_types
 from deployer.stack.fields.marks import Leaf, fields_of, leaves, marks_at
 from deployer.stack.fields.model import (
@@ -16,14 +31,22 @@ from deployer.stack.fields.model import (
     Warmup,
     architecture_of,
 )
-from deployer.stack.fields.values import Effect, Flat, JsonValue, canonical, role_of
+from deployer.stack.fields.values import (
+    ENV,
+    Effect,
+    Flat,
+    JsonValue,
+    canonical,
+    references_in,
+    role_of,
+    usual_variable,
+)
 from deployer.stack.files import named_by
 
 MMAP = "server.mmap"
 _AUTH = "gates.auth"
-_ENV = "server.env."
-VARIABLES, FILES = "env", "files"
-"""Where the spec of a node has variables, and digests of files by their names."""
+FILES = "files"
+"""Where the spec of a node has digests of files by their names."""
 IMAGE = "image"
 """Where the spec of what runs has the image of its container, pinned by its digest."""
 PLACE = "environment"
@@ -121,7 +144,7 @@ def _argv(
     stack: Stack, worded: tuple[Leaf, ...], build: int | None, known: Container[str]
 ) -> Iterator[str]:
     """The argument list, with what the stack leaves to us in front."""
-    yield from closing_words(stack, build=build)
+    yield from closing_words(stack, build=build, known=known)
     yield from words_of(worded, build=build, known=known)
 
 
@@ -207,12 +230,18 @@ def _start_of(
 
 
 def _variables(every: tuple[Leaf, ...]) -> Flat:
-    """The environment variables of the stack, as the strings that a program sees."""
-    return {
-        leaf.path.removeprefix(_ENV): _as_text(leaf.value)
-        for leaf in every
-        if leaf.path.startswith(_ENV)
-    }
+    """The environment variables of the stack, as the strings that a program sees.
+
+    One whose value is a secret is a mapping that says where that is found.
+    """
+    stated = {it.path: it.value for it in every if it.path.startswith(ENV)}
+    found: dict[str, JsonValue] = {}
+    for path, where in references_in(stated).items():
+        found[path.removeprefix(ENV)] = {"env": usual_variable(path), **where}
+    for path, value in stated.items():
+        if "." not in (name := path.removeprefix(ENV)):
+            found[name] = _as_text(value)
+    return found
 
 
 def _as_text(value: JsonValue) -> str:
@@ -261,6 +290,17 @@ def proven_by(graph: Graph, gates: Iterable[str], left: Sequence[str]) -> Graph:
             spec={**node.spec, UNPROVEN: list(left)} if left else node.spec,
         )
         if node.kind is Kind.SERVER
+        else node
+        for address, node in graph.items()
+    }
+
+
+def needing(graph: Graph, fit: Fit | None) -> Graph:
+    """Return the graph whose server says how much of a GPU it needs, if it uses one."""
+    memory = memory_of(fit)
+    return {
+        address: replace(node, spec={**node.spec, MEMORY: memory})
+        if memory and node.kind is Kind.SERVER and share_of(node.fields, memory).cards
         else node
         for address, node in graph.items()
     }

@@ -37,6 +37,7 @@ from deployer.stack.fields.values import (
     Flat,
     JsonValue,
     canonical,
+    show_bytes,
 )
 
 if TYPE_CHECKING:
@@ -463,6 +464,69 @@ class Fit:
     def holds(self) -> bool:
         """True where it fits, or the capacity is unknown."""
         return not self.capacity or self.total <= self.capacity
+
+
+EVERY_CARD = "every GPU"
+"""Stands for the GPUs of a server that names none: llama-server takes all it finds."""
+MEMORY = "memory"
+"""Where the spec of a server has the bytes that it needs of a GPU, and those of it."""
+
+
+class Share(NamedTuple):
+    """The GPUs of this machine that a server uses, and how much of one."""
+
+    cards: tuple[str, ...]
+    need: int = 0
+    """Bytes; 0 where that is unknown, or spread over several."""
+    capacity: int = 0
+
+
+def share_of(fields: Flat, memory: JsonValue) -> Share:
+    """Return the share of a server, from its fields and `MEMORY` of its spec."""
+    cards = tuple(_cards(fields))
+    match memory:
+        case [int(need), int(capacity)] if len(cards) == 1 and EVERY_CARD not in cards:
+            return Share(cards, need, capacity)
+        case _:
+            return Share(cards)
+
+
+def _cards(fields: Flat) -> Iterator[str]:
+    match fields.get("server.device"), fields.get("server.env.CUDA_VISIBLE_DEVICES"):
+        case [*named], _:
+            yield from (str(name) for name in named if name != "none")
+        case _, None:
+            yield from (EVERY_CARD,) if "gpu" in fields else ()
+        case _, visible:
+            numbers = str(visible).split(",")
+            yield from (f"CUDA{number}" for number in numbers if number)
+
+
+def memory_of(fit: Fit | None) -> list[JsonValue]:
+    """Return what a server needs and has of a GPU; nothing where that is unknown."""
+    if fit is None or not fit.capacity or fit.unsure:
+        return []
+    return [fit.total, fit.capacity]
+
+
+def crowded(stacks: Mapping[str, Share]) -> Iterator[tuple[str, str]]:
+    """Yield what is known of each GPU that several stacks use, unless they fit in it.
+
+    Behind one that is too small for them stands a hint; else it is unknown.
+    """
+    found = dict.fromkeys(card for it in stacks.values() for card in it.cards)
+    for card in [it for it in found if it != EVERY_CARD] or found:
+        users = {n: it for n, it in stacks.items() if {card, EVERY_CARD} & {*it.cards}}
+        if len(users) < 2:
+            continue
+        names = " and ".join(f"`{name}`" for name in users)
+        need = sum(it.need for it in users.values())
+        if not all(it.need for it in users.values()):
+            yield f"{names} use {card}; whether all of them fit is unknown", ""
+        elif need > (has := min(it.capacity for it in users.values())):
+            said = f"{names} use {card}, and need {show_bytes(need)} of its"
+            hint = "name another GPU in `server.device`, or lower `server.ctx_size`"
+            yield f"{said} {show_bytes(has)}", hint
 
 
 def fit_data(fit: Fit) -> dict[str, JsonValue]:

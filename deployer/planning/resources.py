@@ -34,6 +34,8 @@ StackFile: TypeAlias = Annotated[str, re.compile(r"[^\x00-\x1f\x7f]*"), "a path"
 
 MODEL_ROLE = Kind.WEIGHTS.value
 """The role of the model itself among the weights of a stack."""
+VARIABLES = "env"
+"""Where the spec of a node has environment variables, by their names."""
 LOCK = "lock."
 """Prefix of the fields that come from the lock file."""
 

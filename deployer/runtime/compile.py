@@ -22,6 +22,7 @@ from .volume import Volume, about, is_complete, room, sha256_of
 SERVER = "bin/llama-server"
 TEMPLATES = "templates"
 _LIBRARIES = ("lib*.so", "lib*.so.*", "lib*.dylib")
+_OPENMP = re.compile(r"libgomp\.so\.1 => (?P<file>/\S+)")
 _LINK = re.compile(r"Found link (?P<address>\S+?)(?:,? \(from |, version: )")
 _SAID_LINES = 1000
 _LAST_LINES = 40
@@ -251,7 +252,23 @@ def publish(
     if is_complete(target):
         return
     collect(build, tree, target)
+    add_openmp((target / SERVER).parent)
     volume.complete(target, version)
+
+
+def add_openmp(folder: Path) -> None:
+    """Copy the library of OpenMP beside those of llama-server that need it.
+
+    It comes with a compiler, and the image that serves has none.
+    """
+    said = subprocess.run(
+        ["ldd", *folder.iterdir()],  # noqa: S607 - the system's own
+        capture_output=True,
+        text=True,
+        check=False,  # a file that is no program is no error
+    )
+    if found := _OPENMP.search(said.stdout):
+        shutil.copy(found["file"], folder / "libgomp.so.1")
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,8 @@ class Program:
     """Environment variables with the keys that clients send."""
     variables: Mapping[str, str] = field(default_factory=dict)
     """Environment variables that the stack gives it."""
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    """Further ones, by the variables of the container with their values."""
     warmup: Sequence[Request] = ()
     files: Path = Path()
     """Folder of the files that requests name."""
@@ -90,7 +92,7 @@ class Running:
     answer: str | None = None
     """Its answer to the question; None where it was not asked, or does not say."""
     key: str = ""
-    """Digest of the API keys that it was started with."""
+    """Digest of the API keys and secrets that it was started with."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,9 @@ def prove(server: Running, program: Program) -> None:
     """
     wait_healthy(server.process, program.port, _RESTORE_SECONDS)
     if digest_of_key(program) != server.key:
-        raise RuntimeError("the API key was changed since the memory was captured")
+        raise RuntimeError(
+            "the API key or a secret was changed since the memory was captured"
+        )
     if server.answer is None:
         return
     if greedy(program, _RESTORE_SECONDS) != server.answer:
@@ -200,10 +204,10 @@ def ready_of(line: str) -> Ready | None:
 
 
 def digest_of_key(program: Program) -> str:
-    """Return a digest of the API keys as the environment has them now."""
-    if not program.key_variables:
+    """Return a digest of the API keys and secrets as the environment has them now."""
+    if not (names := (*program.key_variables, *program.secrets.values())):
         return ""
-    keys = "\n".join(os.environ[name] for name in program.key_variables)
+    keys = "\n".join(os.environ[name] for name in names)
     return hashlib.sha256(keys.encode()).hexdigest()
 
 
@@ -237,8 +241,8 @@ def place(program: Program) -> None:
     for artefact in (program.build, program.weights, *program.beside):
         if not is_complete(artefact):
             raise FileNotFoundError(
-                f"{artefact} is not on the Volume, or not complete: "
-                "run `deployer apply`, which makes what is missing"
+                f"{artefact} is not on its Volume, or not complete: "
+                "run `deployer apply --refresh`, which makes what is missing"
             )
     shutil.copytree(program.build, program.home, dirs_exist_ok=True)
     for name in program.key_variables:
@@ -276,7 +280,7 @@ def with_template(argv: Sequence[str], templates: Path) -> list[str]:
 
 
 def environment(given: Mapping[str, str], program: Program) -> dict[str, str]:
-    """Return what llama-server may see: no LLAMA_* options, no token, no secret."""
+    """Return what llama-server may see: no LLAMA_* options, no secret but its own."""
     kept = ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
     found = {
         name: value
@@ -285,7 +289,8 @@ def environment(given: Mapping[str, str], program: Program) -> dict[str, str]:
     }
     # Newer builds read a configuration file; the stack is all that decides.
     config = str(program.home / "config")
-    return {**found, **program.variables, "XDG_CONFIG_HOME": config}
+    secrets = {name: given[it] for name, it in program.secrets.items()}
+    return {**found, **program.variables, **secrets, "XDG_CONFIG_HOME": config}
 
 
 def redacted(argv: Sequence[str]) -> list[str]:

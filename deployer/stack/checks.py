@@ -7,7 +7,7 @@ machine alone.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from math import floor
@@ -37,8 +37,8 @@ from deployer.stack.fields.model import (
     Weights,
 )
 from deployer.stack.fields.schema import OTHER_NAMES
-from deployer.stack.fields.server import DRAFTING, Drafting, Server
-from deployer.stack.fields.values import DEFAULT_KEY, NO_GATES, seconds
+from deployer.stack.fields.server import DRAFTING, Drafting, Reference, Server
+from deployer.stack.fields.values import DECIDING, DEFAULT_KEY, ENV, NO_GATES, seconds
 from deployer.stack.files import FLAGS, long_name
 
 NEW_KEY = (
@@ -117,15 +117,17 @@ def is_public(stack: Stack) -> bool:
     return remote or (isinstance(host, str) and not is_loopback(host))
 
 
-def closing_words(stack: Stack, *, build: int | None) -> tuple[str, ...]:
+def closing_words(
+    stack: Stack, *, build: int | None, known: Container[str] = ()
+) -> tuple[str, ...]:
     """The options that keep pages of other sites from a server without a key.
 
-    Nothing where the stack states them, or the build is not known to have them.
+    Nothing where the stack states them, or the build is not known to have them: by the
+    spellings that it states, where they were read, else by its number.
     """
     stated = stack.server is not None and _CORS in (stack.server.flags or {})
-    if stack.api_keys or stated or build is None or build < _CORS_SINCE:
-        return ()
-    return (f"--{_CORS}", _THIS_MACHINE)
+    has = f"--{_CORS}" in known if known else (build or 0) >= _CORS_SINCE
+    return () if stack.api_keys or stated or not has else (f"--{_CORS}", _THIS_MACHINE)
 
 
 def key_problem(key: str) -> str:
@@ -232,7 +234,6 @@ def checks(stack: Stack) -> Iterator[Diagnostic]:
     """Every rule between fields that a stack breaks, for the engine it names."""
     yield from _model(stack.model)
     yield from _speculative(stack)
-    yield from _vocoder(stack)
     yield from _llama_cpp(stack.llama_cpp)
     yield from _gpu(stack)
     yield from _snapshot(stack)
@@ -242,8 +243,8 @@ def checks(stack: Stack) -> Iterator[Diagnostic]:
         yield from _scaling(stack.scaling)
     if part := ENGINES[stack.engine].checks:
         yield from load(part)(stack)
-    for name in (stack.server.env or {}) if stack.server else ():
-        yield from _variable(name)
+    for name, value in ((stack.server.env if stack.server else None) or {}).items():
+        yield from _variable(name, stack.engine, secret=isinstance(value, Reference))
     if stack.server and stack.server.flags:
         for key in stack.server.flags:
             sectioned = stack.server.speculative is not None
@@ -410,9 +411,16 @@ _NEEDED = ("health", "auth")
 _ALWAYS = ("health", "props", "models")
 """Gates of what every server offers; they generate nothing."""
 _CHEAP = frozenset(
-    {"auth", "chat", "stream", "metrics", "concurrency", "embeddings", "rerank"}
+    {
+        *("auth", "chat", "stream", "metrics", "concurrency"),
+        *("embeddings", "rerank", "lora"),
+    }
 )
-"""Gates that a server that works passes whatever its model is, in a few answers."""
+"""Gates that a server that works passes whatever its model is, in a few answers.
+
+`tools` is none: b11434 lets a model write before the call that `required` demands, and
+a base model with the template of Qwen 2.5 wrote all the tokens that it was given.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -425,9 +433,27 @@ class Abilities:
     tools: bool = False
     audio: bool = False
     """The projector takes sound."""
+    lacks: frozenset[str] = frozenset()
+    """Gates whose endpoint or field the build states that it does not have."""
 
 
 UNREAD = Abilities()
+
+NEEDED: Final[Mapping[str, str]] = {
+    **dict.fromkeys(
+        ("chat", "stream", "json_schema", "thinking", "tools", "vision", "audio"),
+        "route POST /v1/chat/completions",
+    ),
+    "thinking_budget": "field thinking_budget_tokens",
+    "responses_api": "route POST /v1/responses",
+    "messages_api": "route POST /v1/messages",
+    "embeddings": "route POST /v1/embeddings",
+    "rerank": "route POST /v1/rerank",
+    "lora": "route GET /lora-adapters",
+    "metrics": "route GET /metrics",
+    "slots": "route POST /slots/:id_slot",
+}
+"""The fact of a build (`Catalogue.states`) without which a gate has nothing to ask."""
 
 
 def offered(stack: Stack, model: Abilities = UNREAD) -> tuple[str, ...]:
@@ -457,7 +483,7 @@ def offered(stack: Stack, model: Abilities = UNREAD) -> tuple[str, ...]:
         and (server is None or server.jinja is not False),
         "sampling": server is not None
         and any(getattr(server, name) is not None for name in _SAMPLERS),
-        "lora": bool(stack.model.lora),
+        "lora": any(it.scale != 0 for it in stack.model.lora or ()),
         "speculative": server is not None and server.speculative is not None,
         "prompt_cache": taken and warm,
         "slots": "slot-save-path" in stated,
@@ -465,7 +491,8 @@ def offered(stack: Stack, model: Abilities = UNREAD) -> tuple[str, ...]:
         "concurrency": talks and server is not None and (server.parallel or 1) > 1,
         "restore": taken,
     }
-    return tuple(gate for gate, there in offers.items() if gate and there)
+    here = (gate for gate, there in offers.items() if gate and there)
+    return tuple(gate for gate in here if gate not in model.lacks)
 
 
 def asked(stack: Stack) -> Gates:
@@ -635,23 +662,30 @@ def _flag(key: str, *, sectioned: bool) -> Iterator[Diagnostic]:
 
 _OTHERS_VARIABLES = re.compile(
     r"(?P<option>LLAMA_ARG_.+)"
-    r"|(?P<key>LLAMA_API_KEY|\w*(TOKEN|SECRET|PASSWORD|CREDENTIALS?)\w*|\w+_KEY)"
+    r"|(?P<key>LLAMA_API_KEY)"
+    r"|(?P<secret>\w*(?:TOKEN|SECRET|PASSWORD|CREDENTIALS?)\w*|\w+_KEY)"
     r"|(?P<owned>DEPLOYER_.+|MODAL_.+|XDG_CONFIG_HOME|LD_.+|DYLD_.+|PATH|HOME)"
 )
 
 
-def _variable(name: str) -> Iterator[Diagnostic]:
-    found = _OTHERS_VARIABLES.fullmatch(name.upper())
+def _variable(name: str, engine: str, *, secret: bool) -> Iterator[Diagnostic]:
+    path, found = f"{ENV}{name}", _OTHERS_VARIABLES.fullmatch(name.upper())
     if found is None:
-        return
-    path = f"server.env.{name}"
-    if found["option"]:
+        if secret and name.startswith(DECIDING):
+            what = f"`{name}` decides how the server works: a reference pins no value"
+            yield Diagnostic(path, what, "write the value itself")
+    elif found["option"]:
         what = f"`{name}` is an option of llama-server in other words"
         yield Diagnostic(path, what, "write it under `server`")
     elif found["key"]:
-        what = f"`{name}` names a secret, and values of `env` are written in the stack"
-        yield Diagnostic(path, what, "write `auth.api_key` for the key of the server")
-    else:
+        what = f"`{name}` is the API key of the server"
+        yield Diagnostic(path, what, "write `auth: {api_key: …}`")
+    elif found["secret"] and not secret:
+        remote = ENGINES[engine].abilities.remote
+        where = f"secret: SECRET, env: {name}" if remote else f"env: {name}"
+        what = f"`{name}` names a secret, which is stated by reference"
+        yield Diagnostic(path, what, f"write `{name}: {{{where}}}`")
+    elif found["owned"]:
         what = f"`{name}` decides which code runs, or is set by the engine"
         yield Diagnostic(path, what, "leave it out")
 
@@ -665,15 +699,6 @@ def _rpc(llama: LlamaCpp) -> Iterator[Diagnostic]:
 
 
 _SPECULATIVE = "server.speculative."
-_BETWEEN: Mapping[str, tuple[int, int]] = {
-    "draft-eagle3": (9093, 9246),
-    "draft-mtp": (9093, 9246),
-    "draft-dflash": (9763, 9873),
-    "draft-dspark": (10156, 10240),
-}
-"""The last build read without a type, and the first with it."""
-_NO_VOCODER: Final = 10434
-"""First build read without ``--model-vocoder``; b10240 has it."""
 _MORE_NAMES: Mapping[str, str] = {
     "draft": "n_max",
     "draft-n": "n_max",
@@ -703,11 +728,6 @@ def _speculative(stack: Stack) -> Iterator[Diagnostic]:
     if draft is None and stated.type in set(DRAFTING) - {"draft-mtp"}:
         what = f"`{stated.type}` needs a draft model"
         yield Diagnostic(path, what, "add `model.draft: {repo: …}`", needs="model")
-    last, first = _BETWEEN.get(stated.type, (0, 0))
-    if (build := _number(stack)) is not None and build < first:
-        came = f"between b{last} and b{first}"
-        what = f"`{stack.llama_cpp.tag}` has no `{stated.type}`: it came {came}"
-        yield Diagnostic(path, what, f"use `llama_cpp.tag: b{first}` or newer")
     yield from _ignored(stated)
 
 
@@ -724,18 +744,6 @@ def _ignored(stated: Drafting) -> Iterator[Diagnostic]:
             hint = f"it reads {others}" if others else "it reads no options"
             what = f"`{stated.type}` ignores `{name}`"
             yield Diagnostic(f"server.speculative.{name}", what, hint)
-
-
-def _vocoder(stack: Stack) -> Iterator[Diagnostic]:
-    build = _number(stack)
-    if stack.model.vocoder is not None and build is not None and build >= _NO_VOCODER:
-        what = f"`{stack.llama_cpp.tag}` takes no vocoder: the option was removed"
-        yield Diagnostic("model.vocoder", what, "use `llama_cpp.tag: b10240` or older")
-
-
-def _number(stack: Stack) -> int | None:
-    tag = stack.llama_cpp.tag
-    return int(tag[1:]) if tag[:1] == "b" and tag[1:].isdigit() else None
 
 
 def flag_notes(stack: Stack) -> Iterator[Diagnostic]:

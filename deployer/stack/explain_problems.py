@@ -137,7 +137,10 @@ def _mismatch(field: Part, node: Node | None, path: Steps) -> tuple[str, str]:
     if path == ("version",) and isinstance(node, Scalar) and _is_newer(node):
         what = f"version {node.text} of this file needs a newer deployer"
         return what, "upgrade deployer, or write `version: 1`"
-    if path[:1] == ("auth",):  # a key may have been written where its name belongs
+    if path[:1] == ("auth",) or path[:2] == (
+        "server",
+        "env",
+    ):  # a key may have been written where its name belongs
         return f"expected {expected(field)}, got {_kind(node)}", ""
     what = f"expected {expected(field)}, got {_written(node)}"
     return what, _slip(field, node, path) or _edit(field, node)

@@ -9,7 +9,7 @@ from typing import Final
 
 from deployer.engines.contract import Endpoint, Engine, Observation
 from deployer.engines.place import Keys
-from deployer.errors import AuthError, EngineError, UsageError
+from deployer.errors import EngineError, UsageError
 from deployer.gates import GATES, gate_of
 from deployer.gates.checks.server import context_per_slot
 from deployer.gates.harness.answers import Broken, Shape, read
@@ -183,7 +183,7 @@ def target_of(endpoint: Endpoint, keys: Keys, expects: Flat) -> Target:
     name = next(iter(known), endpoint.api_key_env)
     return Target(
         url=endpoint.url,
-        api_key=api_key(name, keys),
+        api_key=None if name is None else keys.need(name, "API key"),
         api_key_name=name or "",
         other_keys={
             other: known.get(other) for other in endpoint.api_key_envs if other != name
@@ -203,19 +203,6 @@ def process_of(seen: Observation) -> Process:
         log=_beginning(Path(log)) if isinstance(log, str) else "",
         loading=_loading(seen.facts.get("loading")),
     )
-
-
-def api_key(name: str | None, keys: Keys) -> str | None:
-    """The key in the variable ``name``; raises AuthError where there is none."""
-    if name is None:
-        return None
-    if not (value := keys.get(name)):
-        raise AuthError(
-            f"environment variable `{name}` (API key) is not set",
-            hint=f"run `export {name}=…`, or write `{name}=…` into `.env` beside the"
-            " stack",
-        )
-    return value
 
 
 def requests_of(gates: Sequence[str], fields: Flat) -> tuple[GateRequest, ...]:

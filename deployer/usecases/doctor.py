@@ -18,6 +18,7 @@ from deployer.engines.registry import ENGINES
 from deployer.errors import DeployerError, LockedError, StackError, UsageError, error_of
 from deployer.gates.harness.answers import Answer, excerpt
 from deployer.gates.harness.client import Client, Target, Unanswered, connected
+from deployer.llama.catalogue import Catalogue
 from deployer.llama.known.advisories import advisories_of
 from deployer.llama.known.symptoms import read_log
 from deployer.planning.graph import tag_number
@@ -31,7 +32,7 @@ from deployer.system.children import find_program
 from deployer.system.files import read_regular
 from deployer.usecases.context.deployed import deployed
 from deployer.usecases.context.settings import Settings
-from deployer.usecases.reading.findings import findings_of, number_of, stated_options
+from deployer.usecases.reading.findings import findings_of, stated_options
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +201,7 @@ def _build(
 
 
 def read(lines: Iterable[str], name: str) -> tuple[Diagnostic, ...]:
-    """Every known symptom of a log, and the failures that are not known here."""
+    """Failures of a log, known or not, and then what is worth a look."""
     found = read_log(lines)
     if found.empty:
         hint = "name the log of the server; `deployer logs STACK` prints it"
@@ -223,7 +224,10 @@ def read(lines: Iterable[str], name: str) -> tuple[Diagnostic, ...]:
         )
         for it in found.unknown
     )
-    return (*known, *unknown) or (fine("log", f"{name} shows no known issue"),)
+    # Errors first: a warning of line 2 is not why a server ended in line 20.
+    found_here = (*known, *unknown)
+    graded = sorted(found_here, key=lambda it: it.severity is not Severity.ERROR)
+    return tuple(graded) or (fine("log", f"{name} shows no known issue"),)
 
 
 def _times(count: int) -> str:
@@ -323,10 +327,15 @@ def server_program(
 
 
 def surroundings(
-    stack: Stack | None, build: int | None, settings: Settings, config: Path = CONFIG
+    stack: Stack | None,
+    on: Catalogue | None,
+    settings: Settings,
+    config: Path = CONFIG,
 ) -> Iterator[Diagnostic]:
     """Yield what changes a llama-server from outside of its stack."""
-    reads = build is None or build >= _CONFIG_SINCE
+    stated = None if on is None else on.states("sign config-file")
+    build = None if on is None else on.build
+    reads = stated if stated is not None else build is None or build >= _CONFIG_SINCE
     if config.exists() and reads and (stack is None or not _runs_elsewhere(stack)):
         what = f"`{config}` is read by llama-server, and no stack shows what it sets"
         hint = f"move its lines into `server` of the stack, and remove {config}"
@@ -397,8 +406,14 @@ class Patient:
 
     file: Path
     loaded: Loaded | None
-    build: int | None
+    known: Catalogue | None
+    """Its build; None where the stack or its lock file cannot be read."""
     problems: tuple[Diagnostic, ...]
+
+    @property
+    def build(self) -> int | None:
+        """Upstream's number of the build, where it is known."""
+        return None if self.known is None else self.known.build
 
     @property
     def stack(self) -> Stack | None:
@@ -416,13 +431,12 @@ def patient_of(file: Path, settings: Settings) -> Patient:
         locked = lock_file.read(lock_file.lock_path(file))
     except DeployerError as error:
         return Patient(file, loaded, None, (wrong("stack", error),))
-    build = number_of(loaded.stack, locked)
     known = stated_options(loaded, file, settings, locked)
     found = tuple(_told(findings_of(loaded, known, advisories_of(settings.advisories))))
     good = (Severity.FINE, Severity.NOTE)
     if all(f.severity in good and f.code != UNCERTAIN for f in found):
         found = (fine("stack", f"{file} is valid"), *found)
-    return Patient(file, loaded, build, found)
+    return Patient(file, loaded, known, found)
 
 
 def _told(problems: Iterable[Diagnostic]) -> Iterator[Diagnostic]:
@@ -433,8 +447,10 @@ def _told(problems: Iterable[Diagnostic]) -> Iterator[Diagnostic]:
 def keys(stack: Stack, folder: Path, settings: Settings) -> Iterator[Diagnostic]:
     """The variables that a stack names, and the file that may hold them."""
     file = folder / ".env"
-    for name in filter(None, (it.env for it in stack.api_keys.values())):
-        yield _key(name, file, settings.keys(folder).get(name))
+    for path, name in ((path, it.env) for path, it in stack.references.items()):
+        if name is not None:
+            use = "" if path in stack.api_keys else path
+            yield _secret(name, use, file, settings.keys(folder).get(name))
     if file.is_file() and file.stat().st_mode & _PRIVATE:
         yield Fixable(
             "keys",
@@ -445,18 +461,20 @@ def keys(stack: Stack, folder: Path, settings: Settings) -> Iterator[Diagnostic]
         )
 
 
-def _key(name: str, file: Path, value: str | None) -> Diagnostic:
-    if value is None:
+def _secret(name: str, field: str, file: Path, value: str | None) -> Diagnostic:
+    """Report a variable that holds a key, or the secret of a ``field``."""
+    if not value:
+        why = "requests would carry no key, and get 401"
         return Fixable(
             "keys",
-            f"`{name}` is not set: requests would carry no key, and get 401",
+            f"`{name}` is not set: {f'`{field}` needs it' if field else why}",
             f"`export {name}=…`, or write `{name}=…` into `{file}`",
             remedy=Remedy(
                 f"add the line `{name}=` to {file}, for you to fill in",
                 lambda: _add_line(file, f"{name}=\n"),
             ),
         )
-    if problem := key_problem(value):
+    if not field and (problem := key_problem(value)):
         what = f"the API key in `{name}` cannot be used: {problem}"
         return Diagnostic("keys", what, NEW_KEY)
     return fine("keys", f"`{name}` is set")
@@ -555,7 +573,7 @@ def _stack(file: Path, asked: Asked, settings: Settings) -> Iterator[Diagnostic]
     yield from extras(stack)
     yield from doctor(stack.engine, stack, settings.environment, settings.home)
     yield from server_program(stack, file, settings)
-    yield from surroundings(stack, patient.build, settings)
+    yield from surroundings(stack, patient.known, settings)
     if asked.url is None:
         yield from doctor_server(stack, running.pid)
         yield from running.findings

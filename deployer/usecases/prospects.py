@@ -9,7 +9,8 @@ from deployer.artefacts.store import STORED, Store
 from deployer.engines.registry import ENGINES
 from deployer.errors import DeployerError
 from deployer.planning.plan import Action, Change
-from deployer.planning.resources import Kind, Node
+from deployer.planning.resources import VARIABLES, Kind, Node
+from deployer.show.text import IN_STORE
 from deployer.stack.fields.values import keys_of, show_bytes, show_seconds
 from deployer.usecases.context.settings import Settings
 
@@ -37,7 +38,9 @@ def _is_made(change: Change) -> bool:
 def _of(node: Node, store: Store) -> str:
     kind = STORED[node.kind]
     if store.has(kind, node.key):
-        return "in the store"
+        return IN_STORE
+    if node.kind is Kind.SNAPSHOT:
+        return "captured on this machine"
     source = str(node.spec.get("source", ""))
     match node.spec.get("about"):
         case {"size": int(size)}:
@@ -85,9 +88,7 @@ def needed(planned: "Planned", settings: Settings, file: Path) -> Iterator[str]:
         return
     if ENGINES[planned.plan.engine].abilities.remote:
         return
-    for reference in keys_of(server.after.fields).values():
-        if (name := reference.get("env")) is None:
-            continue
+    for name in dict.fromkeys(_variables(server.after)):
         try:
             key = settings.keys(file.parent.absolute()).get(name)
         except DeployerError as error:
@@ -95,3 +96,14 @@ def needed(planned: "Planned", settings: Settings, file: Path) -> Iterator[str]:
             return
         if not key:
             yield f"environment variable `{name}` is not set: apply needs it"
+
+
+def _variables(server: Node) -> Iterator[str]:
+    """Yield the variables with the keys of a server, and with secrets it is given."""
+    for reference in keys_of(server.fields).values():
+        if "env" in reference:
+            yield reference["env"]
+    given = server.spec.get(VARIABLES)
+    for value in given.values() if isinstance(given, dict) else ():
+        if isinstance(value, dict):
+            yield str(value["env"])

@@ -1,6 +1,6 @@
 """Build and fetch for gemma4-prod.
 
-Puts llama-server and its weights on a Volume.
+Puts llama-server on one Volume and its weights on another.
 Rendered from a stack by deployer, and deployed by it; a change made here is lost.
 What happens in the containers is in `runtime/` beside this file.
 Both functions may be called again at any time: what is complete stays as it is, and
@@ -26,12 +26,12 @@ HERE = Path(__file__).parent
 os.environ["MODAL_IMAGE_BUILDER_VERSION"] = "2025.06"
 
 app = modal.App(APP, tags={"deployer-stack": STACK})
-store = modal.Volume.from_name("deployer-store", create_if_missing=True)
-volume = Volume(STORE, commit=store.commit, reload=store.reload)
+builds = modal.Volume.from_name("deployer-builds", create_if_missing=True)
 # Compiled objects, so that an interrupted build is not lost: apart from what servers
 # mount, since they are many files that no server needs.
 CACHE = Path("/ccache")
 cache = modal.Volume.from_name("deployer-ccache", create_if_missing=True)
+store = modal.Volume.from_name("deployer-store", create_if_missing=True)
 
 
 # --- llama-server ---------------------------------------------------------------------
@@ -108,14 +108,17 @@ BUILD_IMAGE = "nvidia/cuda:12.8.1-devel-ubuntu24.04"
 build_image = (
     modal.Image.from_registry(BUILD_IMAGE, add_python="3.12")
     .entrypoint([])
-    .apt_install("build-essential", "ccache", "cmake", "git", "ninja-build")
+    # The compiler is of the image.  Of what is added, only cmake and ninja decide what
+    # is made: git fetches a commit, and ccache keeps what was compiled.
+    .apt_install("ccache", "git")
+    .pip_install("cmake==3.31.10", "ninja==1.13.2")
     .add_local_dir(HERE / "runtime", "/root/runtime")
 )
 
 
 @app.function(
     image=build_image,
-    volumes={str(STORE): store, str(CACHE): cache},
+    volumes={str(STORE): builds, str(CACHE): cache},
     cpu=16,
     memory=16384,
     timeout=7200,
@@ -123,8 +126,8 @@ build_image = (
     max_containers=1,
 )
 def build() -> dict[str, str]:
-    """Compile llama-server, put it on the Volume, and return its version."""
-    return compile_server(BUILD, volume)
+    """Compile llama-server, put it on its Volume, and return its version."""
+    return compile_server(BUILD, Volume(STORE, builds.commit, builds.reload))
 
 
 # --- weights --------------------------------------------------------------------------
@@ -169,4 +172,4 @@ fetch_image = (
 )
 def fetch() -> dict[str, str]:
     """Put the pinned files on the Volume, each one verified."""
-    return fetch_weights(WEIGHTS, volume)
+    return fetch_weights(WEIGHTS, Volume(STORE, store.commit, store.reload))

@@ -90,12 +90,17 @@ IMAGE = "nvidia/cuda:12.8.1-runtime-ubuntu24.04"
 image = (
     modal.Image.from_registry(IMAGE, add_python="3.12")
     .entrypoint([])
-    .apt_install("libgomp1")
     .add_local_dir(HERE / "runtime", "/root/runtime")
     .add_local_file(HERE / "cca5ae88e320259c.png", "/opt/stack/cca5ae88e320259c.png")
 )
-# Read-only: a server cannot change what another one was captured with.
-store = modal.Volume.from_name("deployer-store").with_mount_options(read_only=True)
+# Read-only, as a server cannot change what another one was captured with; and of each
+# Volume the one folder that it needs.
+build = modal.Volume.from_name("deployer-builds").with_mount_options(
+    read_only=True, sub_path=f"/build/{BUILD_KEY}"
+)
+weights = modal.Volume.from_name("deployer-store").with_mount_options(
+    read_only=True, sub_path=f"/weights/{WEIGHTS_KEY}"
+)
 # By name and never by value: a key is in no file, no state and no command line.
 secrets = [
     modal.Secret.from_name(name, required_keys=[variable])
@@ -119,7 +124,7 @@ app = modal.App(
     gpu="L40S",
     cpu=4.0,
     memory=22528,
-    volumes={str(STORE): store},
+    volumes={str(PROGRAM.build): build, str(PROGRAM.weights): weights},
     secrets=secrets,
     min_containers=0,
     max_containers=1,

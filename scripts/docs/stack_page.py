@@ -67,7 +67,9 @@ def _halves(section: Entry) -> Iterator[Page]:
     at = names.index(second) if second else len(found)
     halves = (found[:at], found[at:]) if second else (found,)
     for half in halves:
-        more = f": {half[0].name} to {half[-1].name}" if second else ""
+        inner = (it.path.removeprefix(f"{section.path}.") for it in half)
+        own = [it for it in inner if "." not in it]
+        more = f": {own[0]} to {own[-1]}" if second else ""
         name = section.path if half is halves[0] else f"{section.path}.{second}"
         yield Page(name, f"{section.path}{more}", section, half)
 

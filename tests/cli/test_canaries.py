@@ -10,6 +10,7 @@ from tests.cli.project import STACK, Done, Project
 
 pytestmark = pytest.mark.trust
 DEMO = "stacks/demo.yaml"
+WITH_SECRET = STACK.replace("server:\n", "server:\n  env: {HUB_TOKEN: {env: GIVEN}}\n")
 LEAKY = """\
   custom:
     leaky: {command: [./leaky.sh]}
@@ -50,7 +51,7 @@ class Aviary:
         self.project = project
         self.planted = {
             name: canary(name)
-            for name in ("first", "second", "dotenv", "hub", "cloud", "index")
+            for name in ("first", "second", "dotenv", "hub", "cloud", "index", "given")
         }
         self.said: dict[str, str] = {}
         dotenv = project.stack.parent / ".env"
@@ -59,6 +60,7 @@ class Aviary:
             "LLAMA_API_KEY": self.planted["first"],
             "SECOND_KEY": self.planted["second"],
             "HF_TOKEN": self.planted["hub"],
+            "GIVEN": self.planted["given"],
             "AWS_SECRET_ACCESS_KEY": self.planted["cloud"],
             "PIP_INDEX_URL": f"https://me:{self.planted['index']}@127.0.0.1:9/simple",
         }
@@ -87,17 +89,22 @@ class Aviary:
 @pytest.mark.real
 def test_no_secret_is_found_where_it_was_not_planted(project: Project) -> None:
     birds = Aviary(project)
+    project.write(WITH_SECRET)
     birds.run("plan", DEMO, "--out", "demo.plan")
     assert birds.run("apply", "demo.plan").code == 0
     for form in ("text", "json", "markdown"):
         birds.run("plan", "demo.plan", "--format", form)
         birds.run("plan", DEMO, "--refresh", "--format", form)
     assert birds.hits() == []
+    (server,) = project.servers()
+    seen = psutil.Process(server).environ()
+    assert seen["HUB_TOKEN"] == birds.planted["given"]
+    assert "GIVEN" not in seen
 
     gate = project.stack.parent / "leaky.sh"
     gate.write_text(LEAKY_GATE)
     gate.chmod(0o755)
-    leaky = STACK.replace("ctx_size: 1024", "ctx_size: 2048") + LEAKY
+    leaky = WITH_SECRET.replace("ctx_size: 1024", "ctx_size: 2048") + LEAKY
     project.write(leaky)
     assert birds.run("apply", DEMO, "--yes").code == 6
     assert birds.run("--debug", "apply", DEMO, "--yes").code == 6

@@ -6,7 +6,7 @@ import pytest
 
 from deployer.cli.for_each_stack import refuse_crowded
 from deployer.errors import UsageError
-from deployer.planning.graph import expand
+from deployer.planning.graph import expand, needing
 from deployer.planning.plan import Fit
 from deployer.testing import resolved, stack
 from deployer.usecases.reading.prepared import Prepared
@@ -25,7 +25,7 @@ def prepared(text: str, need: int | None, *unsure: str) -> Prepared:
     graph = expand(read, resolved(read), PLAIN)
     parts = (("weights", int((need or 0) * 1e9)),)
     fit = None if need is None else Fit("L4", int(24e9), parts, unsure=unsure)
-    return Prepared(read.name, read.engine, graph, {}, (), fit)
+    return Prepared(read.name, read.engine, needing(graph, fit), {}, (), fit)
 
 
 def refuse(*stacks: Prepared) -> None:

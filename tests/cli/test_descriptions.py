@@ -24,6 +24,7 @@ server:
 auth: {open: nothing is deployed}
 ignore: [{trap: CVE-2026-134540, reason: nothing is deployed}]
 """
+BUDGET = "gates: {thinking_budget: {}}"
 NEW = """
     add_opt(common_arg(
         {"--newly-made"}, "N", "(default: 3)",
@@ -63,6 +64,31 @@ def test_an_option_that_the_source_lacks_is_refused_once_it_was_read(
     assert refused.code == 3
     assert "b12000 has no option `--newly-mode`" in refused.err
     assert "did you mean `newly-made`?" in refused.err
+
+
+TAGS = 'data.thinking_start_tag = "<|channel>thought";'
+THINKS = """
+    auto budget = json_value(body, "thinking_budget_tokens", -1);
+"""
+
+
+@pytest.mark.parametrize(("chat", "code"), [(TAGS, 0), ("", 3)])
+def test_an_issue_that_a_source_decides_is_judged_after_it_was_read(
+    paper: Project, source: Path, chat: str, code: int
+) -> None:
+    """By its number b8700 ignores the budget of Gemma 4; a fork may have mended it."""
+    server = source / "tools/server/server.cpp"
+    server.write_text(server.read_text() + THINKS)
+    (source / "common/chat.cpp").write_text(chat)
+    model = paper.stack.parent / "tiny.gguf"
+    model.rename(model.with_name("gemma-4.gguf"))
+    stack = STACK.replace("b12000", "b8700").replace("  flags: {FLAG: 4}", BUDGET)
+    paper.write(stack.replace("tiny.gguf", "gemma-4.gguf"))
+
+    done = paper.run("plan", "stacks/demo.yaml")
+
+    assert ("the thinking budget of Gemma 4 has no effect" in done.err) == bool(code)
+    assert done.code in ((3,) if code else (0, 2)), done.err
 
 
 def test_flags_prints_what_a_tree_states(paper: Project, source: Path) -> None:

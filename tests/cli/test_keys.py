@@ -71,3 +71,29 @@ def test_each_key_that_is_not_set_is_named(paper: Project) -> None:
     assert said.code == 0, said.err
     assert "environment variable `NEW_KEY` is not set: apply needs it" in said.out
     assert "OLD_KEY" not in said.out
+
+
+GIVEN = STACK.replace(
+    "  ctx_size: 1024\n", "  ctx_size: 1024\n  env: {X: {env: GIVEN}}\n"
+)
+
+
+def test_a_secret_of_the_environment_that_is_not_set_is_named(paper: Project) -> None:
+    """A plan names it, doctor does, and an apply ends before anything is begun."""
+    paper.write(GIVEN)
+    file, unset = "stacks/demo.yaml", {"GIVEN": ""}
+    planned = paper.run("plan", file, env=unset)
+    assert planned.code == 0, planned.err
+    assert "environment variable `GIVEN` is not set: apply needs it" in planned.out
+    applied = paper.run("apply", file, "--yes", env=unset)
+    assert (applied.code, applied.out) == (4, "")
+    assert applied.err == (
+        "error: environment variable `GIVEN` (`server.env.X`) is not set\n"
+        "  hint: run `export GIVEN=…`, or write `GIVEN=…` into `.env` beside the"
+        " stack\n"
+    )
+    assert not paper.state.exists()
+    found = paper.run("doctor", file, env=unset)
+    assert "`GIVEN` is not set: `server.env.X` needs it" in found.out
+    found = paper.run("doctor", file, env={"GIVEN": "a secret, with what no key has"})
+    assert "`GIVEN` is set" in found.out

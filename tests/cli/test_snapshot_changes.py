@@ -19,10 +19,10 @@ def live(deployed: Frozen) -> Frozen:
 def test_the_api_key_was_changed(crashed: Frozen) -> None:
     """An image holds the key it was taken with; llama-server takes no other later."""
     out = crashed.start(key="sk-of-today")
-    assert "starts cold: the API key has changed since it was taken" in out
+    assert "starts cold: the API key or a secret has changed" in out
     out = crashed.apply(env={"LLAMA_API_KEY": "sk-of-today"}).out
-    assert "! drift    demo/snapshot: the API key has changed since it was taken" in out
-    assert "a server that runs keeps the API key that it was started with" in out
+    assert "! drift    demo/snapshot: the API key or a secret has changed" in out
+    assert "a server that runs keeps the API key and secrets that it was" in out
     crashed.kill()
     assert "restored from its snapshot" in crashed.start(key="sk-of-today")
 

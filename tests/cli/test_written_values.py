@@ -133,7 +133,7 @@ def test_two_stacks_on_one_port_are_told(paper: Project) -> None:
     ("name", "what"),
     [
         ("LLAMA_ARG_CTX_SIZE", "is an option of llama-server in other words"),
-        ("LLAMA_API_KEY", "names a secret"),
+        ("LLAMA_API_KEY", "is the API key of the server"),
         ("HF_TOKEN", "names a secret"),
         ("LD_PRELOAD", "decides which code runs"),
         ("XDG_CONFIG_HOME", "is set by the engine"),
@@ -145,6 +145,50 @@ def test_a_variable_that_is_not_the_stacks_is_refused(
     found = said(made, f"server: {{env: {{{name}: x}}}}\n")
     assert "it.yaml:6:" in found
     assert what in found
+
+
+@pytest.mark.parametrize(
+    ("stated", "what"),
+    [
+        ("HF_TOKEN: x", "write `HF_TOKEN: {env: HF_TOKEN}`"),
+        ("HF_TOKEN: {}", "add `env: HF_TOKEN`"),
+        ("HF_TOKEN: {env: {}}", "expected the name of an environment variable"),
+        ("HF_TOKEN: {name: X}", "unknown key `name` under `server.env.HF_TOKEN`"),
+        ("GGML_X: {env: A}", "decides how the server works: a reference pins no value"),
+        ("LLAMA_ARG_X: {env: A}", "is an option of llama-server in other words"),
+        ("LLAMA_API_KEY: {env: A}", "is the API key of the server"),
+        ("LD_PRELOAD: {env: A}", "decides which code runs"),
+    ],
+)
+def test_a_secret_of_the_environment_is_stated_by_reference(
+    stated: str, what: str, made: World
+) -> None:
+    found = said(made, f"server: {{env: {{{stated}}}}}\n")
+    assert "it.yaml:6:" in found
+    assert what in found
+
+
+def test_a_secret_in_the_place_of_its_variable_is_not_repeated(made: World) -> None:
+    found = said(made, "server: {env: {HF_TOKEN: {env: a-secret-of-mine}}}\n")
+    assert "expected the name of an environment variable" in found
+    assert "of-mine" not in found
+
+
+def test_a_reference_is_part_of_the_key_and_of_the_start(made: World) -> None:
+    nodes = []
+    for value in ("{env: ONE}", "{env: OTHER}", "{env: ONE, secret: of-modal}"):
+        head = HEAD.replace("NAME", "it").replace("FROM", BINARY)
+        file = made.write("stacks/it.yaml", f"{head}server: {{env: {{X: {value}}}}}\n")
+        made.variables |= {"ONE": "sk-canary"}
+        prepared, _ = prepare(file, made.settings, Options())
+        assert "sk-canary" not in str(prepared)
+        nodes += [it for it in prepared.graph.values() if it.kind is Kind.SERVER]
+    assert [it.spec["env"] for it in nodes] == [
+        {"X": {"env": "ONE"}},
+        {"X": {"env": "OTHER"}},
+        {"X": {"env": "ONE"}},
+    ]
+    assert nodes[0].key == nodes[2].key != nodes[1].key
 
 
 def test_a_credential_is_no_value_of_a_variable(made: World) -> None:

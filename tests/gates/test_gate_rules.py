@@ -100,6 +100,18 @@ PLAIN = ("health", "props", "models")
         ({}, KNOWN, (*PLAIN, "chat", "stream"), ("audio", "thinking", "tools")),
         ({"server": {"reasoning": "off", "jinja": False}}, KNOWN, None, ("audio",)),
         ({"server": VECTORS}, KNOWN, (*PLAIN, "embeddings"), ()),
+        (
+            {"model": {**SOUND["model"], "lora": [{"path": "a.gguf"}]}},
+            UNREAD,
+            (*PLAIN, "chat", "stream", "lora"),
+            (),
+        ),
+        (
+            {"model": {**SOUND["model"], "lora": [{"path": "a.gguf", "scale": 0}]}},
+            UNREAD,
+            (*PLAIN, "chat", "stream"),
+            (),
+        ),
         ({"server": {"reranking": True}}, UNREAD, (*PLAIN, "rerank"), ()),
         (
             {"auth": {"api_key": {"env": "KEY"}}, "server": {"parallel": 2}},

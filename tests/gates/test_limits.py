@@ -1,5 +1,7 @@
 """Prompts up to the context, and refusals of each build."""
 
+import json
+
 import pytest
 
 from deployer.gates.checks.limits import CONTRACT, Errors, Refusals
@@ -61,6 +63,11 @@ def test_the_contract_is_that_of_the_build(
     gate = Errors(asked.Errors(), Target("http://127.0.0.1:1", build=build))
     judged = gate.judgement(Refusals((attempt,)))
     assert judged.outcome is outcome
+    other = Errors(asked.Errors(), Target("http://127.0.0.1:1", build=9))
+    stated = {**fake.props_value(), "build_info": f"b{build or 1}-abcdef0"}
+    props = Answer(200, "application/json", json.dumps(stated).encode(), 0.01)
+    judged = other.judgement(Refusals((attempt,), props))
+    assert build is None or judged.outcome is outcome  # the server knows better
 
 
 def test_without_a_key_none_is_asked_for() -> None:

@@ -10,6 +10,7 @@ from deployer.planning.events import Outcome
 from tests.gates.checking import run_one
 from tests.gates.real_server import KEY, serving
 from tests.models import encoders
+from tests.models.adapter import write_lora
 
 pytestmark = pytest.mark.real
 BATCH = ("--batch-size", "2048", "--ubatch-size", "2048")
@@ -73,5 +74,30 @@ def test_samplers_and_drafts_of_a_real_server(
             "tokens are drawn at 0.70, `server.temperature: 1.4`",
         )
         slots = judged("slots", url, {})
+        assert "drafted tokens were accepted" in judged("speculative", url, {})[1]
     assert slots[0] == "fail"
     assert "the restore has no effect" in slots[1]
+
+
+@pytest.mark.parametrize(
+    ("weight", "outcome", "because"),
+    [
+        (0.1, "pass", "`a.gguf` change what the model says, by "),
+        (0.0, "fail", "`a.gguf` change nothing: at scale 0 it says the same"),
+    ],
+)
+def test_an_adapter_of_a_real_server(
+    llama_server: Path,
+    real_model: Path,
+    tmp_path: Path,
+    weight: float,
+    outcome: str,
+    because: str,
+) -> None:
+    sides = (640, 4 * 256)  # of the queries of Gemma 3 270M
+    adapter = tmp_path / "a.gguf"
+    write_lora(adapter, architecture="gemma3", weight=weight, sides=sides)
+    ask = ("--lora", str(adapter), "-c", "512", "-np", "1")
+    with serving(llama_server, real_model, *ask) as url:
+        found = judged("lora", url, {})
+    assert (found[0], because in found[1]) == (outcome, True), found

@@ -13,6 +13,7 @@ from tests.gates.breaking import (
     FAIL,
     UNCLEAR,
     answers,
+    props,
     template,
     when,
 )
@@ -112,12 +113,21 @@ def test_known_limits_can_be_accepted(mode: str, said: Said) -> None:
 
 
 @pytest.mark.parametrize(
-    ("build", "modes"), [(None, "(auto)"), (11217, "(auto)"), (11218, "(auto, req")]
+    ("stated", "build", "modes"),
+    [
+        ("b1-abcdef0", None, "(auto)"),
+        ("b1-abcdef0", 11217, "(auto)"),
+        ("b1-abcdef0", 11218, "(auto, req"),
+        ("b11217-abcdef0", 11218, "(auto)"),  # the server knows better than the stack
+        ("b11218-abcdef0", None, "(auto, req"),
+    ],
 )
 def test_without_modes_a_build_is_asked_for_what_it_enforces(
-    build: int | None, modes: str
+    stated: str, build: int | None, modes: str
 ) -> None:
-    with fake_server(when(chosen("none"), Said(RAW))) as server:
+    script = when(chosen("none"), Said(RAW))
+    routes = {**script.routes, **props(build_info=stated).routes}
+    with fake_server(replace(script, routes=routes)) as server:
         target = Target(server.url, api_key=KEY, api_key_name="KEY", build=build)
         verdict = run_one("tools", target)
     assert (verdict.outcome, modes in verdict.because) == (Outcome.PASS, True)

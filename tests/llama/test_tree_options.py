@@ -11,6 +11,10 @@ from deployer.llama.description import Description, Origin, describe, describe_t
 from deployer.planning.facts import Pin
 
 ARG = r"""
+static std::initializer_list<enum llama_example> mine = {
+    LLAMA_EXAMPLE_CLI, LLAMA_EXAMPLE_SERVER,
+};
+static const std::initializer_list<enum llama_example> others = {LLAMA_EXAMPLE_BENCH};
 common_params_context init(common_params & params, llama_example ex) {
     if (ex == LLAMA_EXAMPLE_COMPLETION) {
         params.use_jinja = false;
@@ -81,6 +85,12 @@ common_params_context init(common_params & params, llama_example ex) {
     add_opt(common_arg(
         {"--not-for-us"}, "", [](common_params & params) {}
     ).set_excludes({LLAMA_EXAMPLE_SERVER}));
+    add_opt(common_arg(
+        {"--for-some"}, "N", "", [](common_params & params, int value) {}
+    ).set_examples(mine));
+    add_opt(common_arg(
+        {"--for-others"}, "N", "", [](common_params & params, int value) {}
+    ).set_examples(others));
     if (ex == LLAMA_EXAMPLE_SERVER) {
         add_opt(common_arg(
             {"-np", "--parallel"}, "N",
@@ -215,7 +225,9 @@ def test_a_removed_option_names_what_took_its_place(
 def test_options_of_other_programs_are_none_of_ours(
     options: Mapping[str, Option],
 ) -> None:
-    assert not {"--only-for-bench", "--not-for-us", "--in-a-comment"} & {*options}
+    others = {"--only-for-bench", "--not-for-us", "--in-a-comment", "--for-others"}
+    assert not others & {*options}
+    assert "--for-some" in options
 
 
 def test_the_rest_of_a_build_is_read(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from tests.modal.emulated import Emulated, emulator
 from tests.modal.project import KEY, SECRET, Project, digest_of, make_source, served
 
 VOLUME = "deployer-store"
+BUILDS = "deployer-builds"
 
 
 @pytest.fixture(scope="session")
@@ -45,7 +46,7 @@ def project(cloud: Emulated, sources: Mapping[str, str], tmp_path: Path) -> Proj
 def filled(
     sources: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """A Volume with the build and the weights of the stack."""
+    """Volumes with the build and the weights of the stack."""
     folder = tmp_path_factory.mktemp("filled")
     with emulator(folder / "cloud") as cloud:
         cloud.secret(SECRET, {"LLAMA_API_KEY": KEY})
@@ -53,7 +54,7 @@ def filled(
         project.write()
         done = project.run("fetch", "stacks/tiny.yaml")
         assert done.code == 0, done.out + done.err
-        return cloud.volume(VOLUME).rename(folder / "volume")
+        return (cloud.folder / "volumes").rename(folder / "volumes")
 
 
 @pytest.fixture
@@ -84,6 +85,6 @@ def lasting(
 
 
 def _with_artefacts(project: Project, filled: Path) -> Project:
-    target = project.cloud.folder / "volumes" / VOLUME
-    shutil.copytree(filled, target, copy_function=os.link)
+    target = project.cloud.folder / "volumes"
+    shutil.copytree(filled, target, copy_function=os.link, dirs_exist_ok=True)
     return project

@@ -44,6 +44,19 @@ def reload(name: str, *, hold: str = "") -> tuple[bool, bool]:
     return before, os.path.exists(f"/data/{name}")  # noqa: PTH110
 
 
+part = volume.with_mount_options(read_only=True, sub_path="/part")
+
+
+@app.function(image=image, volumes={"/data": part})
+def look_at_part() -> tuple[list[str], bool]:
+    """What is seen of one folder, and whether it can be written."""
+    try:
+        open("/data/mine", "w").close()  # noqa: PTH123 - as short as can be
+    except OSError:
+        return sorted(os.listdir("/data")), False  # noqa: PTH208
+    return sorted(os.listdir("/data")), True  # noqa: PTH208
+
+
 @app.cls(image=image)
 class Silent:
     """Never opens its port."""

@@ -29,7 +29,7 @@ from modal.cli.entry_point import entrypoint_cli
 
 from deployer.engines.modal import apps
 from deployer.engines.modal.drive import Account, Program, Version
-from deployer.engines.modal.engine import ModalEngine
+from deployer.engines.modal.engine import ModalEngine, place_of
 from deployer.engines.modal.lower import outputs_of
 from deployer.engines.modal.render import SERVER_FILE, on_disk, rendered_server
 from deployer.engines.place import Keys, Place
@@ -172,21 +172,18 @@ class Stack:
         return graph_of(stack_of(text))
 
     def place_artefacts(self, graph: Graph) -> None:
-        """What build, fetch and tryout would leave on the Volume."""
-        volume = self.cloud.folder / "volumes" / apps.VOLUME
+        """What build, fetch and tryout would leave on the Volumes."""
+        volumes = self.cloud.folder / "volumes"
         nodes = {node.kind: node for node in graph.values()}
         needs = {kind.value: outputs_of(node) for kind, node in nodes.items()}
-        paths = [
-            apps.build_folder(nodes[Kind.BUILD].key),
-            apps.weights_folder(nodes[Kind.WEIGHTS].key),
-        ]
-        for path in paths:
-            folder = volume / path.lstrip("/")
+        for kind in (Kind.BUILD, Kind.WEIGHTS):
+            volume, path = place_of(kind, nodes[kind].key)
+            folder = volumes / volume / path.lstrip("/")
             folder.mkdir(parents=True, exist_ok=True)
             (folder / apps.COMPLETE).write_text('{"version": "b9763"}')
         for kind in (Kind.SNAPSHOT, Kind.SERVER):
             server = rendered_server(nodes[kind], needs, self.folder).server
-            folder = volume / "tried" / server.run_key
+            folder = volumes / apps.VOLUME / "tried" / server.run_key
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "result.json").write_text('{"seconds": 60.0, "waited": 60.0}')
 

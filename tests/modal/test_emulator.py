@@ -61,6 +61,9 @@ def _volumes(cloud: Emulated, client: modal.Client) -> None:
     assert reload.remote("committed") == (False, True), "its container is an old one"
     with pytest.raises(RuntimeError, match="open files"):
         reload.remote("committed", hold="count")
+    look_at_part = modal.Function.from_name("small", "look_at_part", client=client)
+    assert look_at_part.remote() == ([], False), "the folder is made at the start"
+    assert (folder / "part").is_dir()
     cloud.faults(volume_files=2)
     with pytest.raises(modal.exception.Error):
         write_later.remote("too-many", commit=True)

@@ -40,6 +40,25 @@ def test_a_second_deployment_sends_what_the_first_sent(
     assert gpus == (["L4", "A10"] if text is GPUS else [])
 
 
+def test_a_server_mounts_its_build_and_its_weights_and_writes_neither(
+    cloud: Emulated, tmp_path: Path
+) -> None:
+    stack = Stack("mounts", cloud, tmp_path)
+    graph = stack.graph(1024)
+    stack.place_artefacts(graph)
+    cloud.forget()
+    by_hand(stack, 1024)
+    made = [it for name, it in cloud.requests() if name == "FunctionCreate"]
+    mounted = [it["function"]["volume_mounts"] for it in made]
+    folders = [f"/build/{graph['mounts/build'].key}"]
+    folders += [f"/weights/{graph['mounts/weights'].key}"]
+    assert mounted
+    for mounts in mounted:
+        assert [it["sub_path"] for it in mounts] == folders
+        assert [it["mount_path"] for it in mounts] == [f"/store{it}" for it in folders]
+        assert all(it["read_only"] for it in mounts)
+
+
 def _defined(requests: list[tuple[str, dict[str, Any]]]) -> list[str]:
     """Definitions of functions and classes, less the ids that Modal gave them."""
     return [

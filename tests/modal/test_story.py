@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.cli.project import Done
-from tests.modal.conftest import VOLUME
+from tests.modal.conftest import BUILDS, VOLUME
 from tests.modal.emulated import Emulated, emulator
 from tests.modal.emulator.cloud import POLLED
 from tests.modal.project import KEY, SECRET, STACK, Project
@@ -103,7 +103,7 @@ def _tell(story: Story, cloud: Emulated) -> None:
     project.modal("app", "stop", "tiny", "-y")
     story.tell("stopped by hand", "plan", "stacks/tiny.yaml", "--refresh")
     story.tell("refreshed", *APPLY, "--refresh")
-    shutil.rmtree(next((cloud.volume(VOLUME) / "build").iterdir()))
+    shutil.rmtree(next((cloud.volume(BUILDS) / "build").iterdir()))
     story.tell("a folder is gone", "plan", "stacks/tiny.yaml", "--refresh")
     cloud.secret(SECRET, {"OTHER": "x"})
     story.tell("a key is gone", "status", "stacks/tiny.yaml")
@@ -221,7 +221,7 @@ def test_drift_is_seen_and_repaired(story: Story) -> None:
     said = story.out("stopped by hand")
     assert "app `tiny` is stopped, or was never deployed" in said
     assert "deploys app `tiny`" in story.out("refreshed")
-    assert "is gone from Volume `deployer-store`" in story.out("a folder is gone")
+    assert "is gone from Volume `deployer-builds`" in story.out("a folder is gone")
     done = story.chapters["a key is gone"].done
     assert done.code == 1
     assert "has no key `LLAMA_API_KEY`" in done.out
@@ -237,8 +237,9 @@ def test_a_destroyed_stack_leaves_nothing_that_runs(story: Story) -> None:
     assert "Destroyed: nothing of `tiny` runs any more." in story.out("destroy")
     apps = story.project.cloud.seen()["apps"]
     assert {app["state"] for app in apps} == {"APP_STATE_STOPPED"}
-    volume = story.project.cloud.volume(VOLUME)
-    assert [*(volume / "build").iterdir(), *(volume / "weights").iterdir()] == []
+    cloud = story.project.cloud
+    assert [*(cloud.volume(BUILDS) / "build").iterdir()] == []
+    assert [*(cloud.volume(VOLUME) / "weights").iterdir()] == []
 
 
 def test_the_key_is_in_no_file_of_ours(story: Story) -> None:

@@ -75,6 +75,31 @@ def test_a_secret_without_the_key(project: Project) -> None:
     )
 
 
+def test_a_key_that_gates_could_not_send(project: Project) -> None:
+    """The secret is there; here, where the gates run, nothing names the key."""
+    done = project.run(
+        "apply", "stacks/tiny.yaml", "--yes", env={"LLAMA_API_KEY": None}
+    )
+    assert (done.code, done.out) == (4, "")
+    assert done.err == (
+        "error: environment variable `LLAMA_API_KEY` (API key, which gates send) is not"
+        " set\n  hint: run `export LLAMA_API_KEY=…`, or write `LLAMA_API_KEY=…` into"
+        " `.env` beside the stack\n"
+    )
+    seen = project.cloud.seen()
+    assert (seen["apps"], seen["started"]) == ([], 0)
+
+
+def test_a_secret_of_the_environment_that_is_not_there(project: Project) -> None:
+    project.change("  fit: off\n", "  fit: off\n  env: {X: {secret: hub, env: Y}}\n")
+    check(
+        project,
+        4,
+        "there is no secret `hub` on Modal",
+        "run `modal secret create hub Y=…`",
+    )
+
+
 def test_an_option_that_the_build_refuses_costs_one_start(ready: Project) -> None:
     """The real llama-server is asked, once, in a function that nobody starts again."""
     ready.change("  fit: off\n", "  fit: off\n  flags: {override-kv: nonsense}\n")
@@ -93,7 +118,7 @@ def test_a_start_that_fails_does_not_bill_in_a_loop(ready: Project) -> None:
     ready.cloud.faults(unmounted="tiny-candidate")
     done = ready.apply(code=1)
     assert "error: llama-server did not start: " in done.err
-    assert "is not on the Volume, or not complete" in done.err
+    assert "is not on its Volume, or not complete" in done.err
     assert "hint: app `tiny-candidate` was stopped" in done.err
     assert ready.cloud.app("tiny") is None
     candidate = ready.cloud.app("tiny-candidate")
@@ -115,10 +140,10 @@ def test_modal_refuses_a_deployment(ready: Project) -> None:
     assert ready.cloud.app("tiny") is None
 
 
-def test_an_image_that_is_not_built(ready: Project) -> None:
-    ready.cloud.faults(failed_layer="libgomp1")
-    done = ready.apply(code=1)
-    assert "error: an image was not built, the run of `tryout`: \n" in done.err
+def test_an_image_that_is_not_built(project: Project) -> None:
+    project.cloud.faults(failed_layer="ccache")
+    done = project.apply(code=1)
+    assert "error: an image was not built, the deployment of `builder`: \n" in done.err
     assert "E: Unable to locate package" in done.err
 
 

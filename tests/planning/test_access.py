@@ -98,6 +98,9 @@ def test_a_server_without_a_key_answers_pages_of_this_machine_alone() -> None:
         assert closing_words(stack, build=10103) == closed
         assert closing_words(stack, build=10102) == ()  # it has no such option
         assert closing_words(stack, build=None) == ()
+    # What the build states of itself decides, whatever its number.
+    assert closing_words(stack_with(), build=1, known={"--cors-origins"}) == closed
+    assert closing_words(stack_with(), build=11434, known={"--port"}) == ()
     assert closing_words(stack_with(**KEY), build=11434) == ()
     stated = stack_with(server={"flags": {"cors-origins": "*"}}, **OPEN)
     assert closing_words(stated, build=11434) == ()

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from deployer.llama.catalogue import every_name, long_name
 from deployer.stack.checks import checks, gpu_types
 from deployer.stack.fields.marks import looks_like_a_credential
 from deployer.stack.fields.model import Stack
@@ -384,6 +385,20 @@ def test_flags_without_a_field_are_free() -> None:
 def test_a_short_name_is_answered_with_the_long_one(key: str, long: str) -> None:
     (finding,) = checks(stack_with(server={"flags": {key: "x"}}))
     assert finding.hint == f"write `{long}`"
+
+
+def test_every_short_name_of_the_catalogue_is_answered_with_the_long_one() -> None:
+    """Or with what is written in place of that one, such as a field of its own."""
+    shorts = sorted(it for it in every_name() if not it.startswith("--"))
+    assert len(shorts) > 80
+    for short in shorts:
+        long = long_name(short)
+        answer = {it.hint for it in checks(stack_with(server={"flags": {long: "x"}}))}
+        for key in (short, short.lstrip("-")):
+            found = checks(stack_with(server={"flags": {key: "x"}}))
+            hints = {it.hint for it in found}
+            assert hints, key
+            assert hints <= {*answer, f"write `{long}`"}, key
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,23 @@ def test_a_sound_stack_breaks_no_rule_and_needs_no_note() -> None:
     assert notes() == []
 
 
+def test_a_secret_of_the_environment_names_the_secret() -> None:
+    check(
+        "server.env.HF_TOKEN: `secret` is missing: on modal the value is kept in a"
+        " Modal secret | add `secret: hf-token`",
+        server={"env": {"HF_TOKEN": {"env": "HF_TOKEN"}}},
+    )
+
+
+def test_two_secrets_with_one_variable_are_refused() -> None:
+    """The environment of a container has one of them only."""
+    check(
+        "server.env.X: `LLAMA_API_KEY` of `llama-api-key` would hide that of this"
+        " secret | give one of them another name on Modal",
+        server={"env": {"X": {"secret": "other", "env": "LLAMA_API_KEY"}}},
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
@@ -234,6 +251,19 @@ def test_a_server_endpoint_does_not_queue() -> None:
     assert notes(modal={"endpoint": "server"}) == [told]
     warm = {"min_containers": 1}
     assert notes(modal={"endpoint": "server"}, scaling=warm) == []
+
+
+def test_a_snapshot_on_a_list_of_gpus_is_proven_on_those_of_the_candidate() -> None:
+    listed = ["L4", "A10"]
+    told = (
+        "`gpu` names 2 types and a snapshot is of one: the gates prove it on those that"
+        " Modal gives the candidate; on another one production takes its own at the"
+        " first start, and nothing has proven it"
+    )
+    for enabled in (True, "auto"):
+        assert notes(gpu=listed, snapshot={"enabled": enabled}) == [told]
+    assert notes(gpu=listed, snapshot={"enabled": False}) == []
+    assert notes(gpu="L4", snapshot={"enabled": True}) == []
 
 
 def test_more_requests_than_slots_wait_inside() -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import threading
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -34,10 +35,16 @@ class Registry:
 
     url: str
     asked: list[str] = field(default_factory=list)
+    logins: list[str] = field(default_factory=list)
+    """With which tokens were asked for."""
     known: tuple[str, ...] = ("nvidia/cuda", "library/ubuntu")
     digest: str = DIGEST
     anonymous: bool = False
     realm: str = ""
+    login: str = ""
+    """What it wants beside the token, or with `way` instead of it."""
+    way: str = "Bearer"
+    given: bytes = json.dumps({"token": TOKEN}).encode()
 
     @property
     def host(self) -> str:
@@ -53,11 +60,12 @@ def registry() -> Iterator[Registry]:
             made.asked.append(f"HEAD {self.path}")
             _, _, rest = self.path.partition("/v2/")
             name, _, _tag = rest.partition("/manifests/")
-            granted = self.headers.get("Authorization") == f"Bearer {TOKEN}"
+            wanted = made.login if made.way == "Basic" else f"Bearer {TOKEN}"
+            granted = self.headers.get("Authorization") == wanted
             if not (granted or made.anonymous):
                 realm = made.realm or f"{made.url}/token"
                 scope = f'scope="repository:{name}:pull"'
-                what = f'Bearer realm="{realm}",service="registry",{scope}'
+                what = f'{made.way} realm="{realm}",service="registry",{scope}'
                 self._answer(401, {"WWW-Authenticate": what})
             elif (
                 name not in made.known or "index.v1+json" not in self.headers["Accept"]
@@ -71,7 +79,11 @@ def registry() -> Iterator[Registry]:
             query = parse_qs(urlsplit(self.path).query)
             assert query["service"] == ["registry"]
             assert query["scope"][0].endswith(":pull")
-            self._answer(200, {}, json.dumps({"token": TOKEN}).encode())
+            made.logins.append(self.headers.get("Authorization", ""))
+            if made.login not in ("", made.logins[-1]):
+                self._answer(401, {}, b"{}")
+                return
+            self._answer(200, {}, made.given)
 
         def _answer(
             self, status: int, headers: dict[str, str], body: bytes = b""
@@ -127,12 +139,36 @@ def test_an_image_names_its_own_registry(hub: Registry) -> None:
     assert pinned_image(image, {"DEPLOYER_REGISTRY": "off"}) == f"{image}@{DIGEST}"
 
 
+@pytest.mark.parametrize("way", ["Bearer", "Basic"])
+def test_a_private_image_is_pinned_with_the_login_of_its_registry(
+    hub: Registry, way: str
+) -> None:
+    hub.login, hub.way = f"Basic {b64encode(b'me:secret').decode()}", way
+    image = f"{hub.host}/nvidia/cuda:12"
+    login = {"REGISTRY_USERNAME": "me", "REGISTRY_PASSWORD": "secret"}
+    assert pinned_image(image, {}) is None
+    assert pinned_image(image, {**login, "REGISTRY_PASSWORD": "other"}) is None
+    assert pinned_image(image, login) == f"{image}@{DIGEST}"
+
+
+def test_no_login_is_sent_to_a_hub_that_the_image_does_not_name(hub: Registry) -> None:
+    login = {"REGISTRY_USERNAME": "me", "REGISTRY_PASSWORD": "secret"}
+    assert pinned_image(CUDA, {**login, "DEPLOYER_REGISTRY": hub.url})
+    assert hub.logins == [""]
+
+
 def test_what_cannot_be_asked_is_not_pinned(hub: Registry) -> None:
     asked = {"DEPLOYER_REGISTRY": hub.url}
     assert pinned_image("nvidia/other:1", asked) is None
     hub.digest = "sha256:short"
     assert pinned_image(CUDA, asked) is None
-    hub.digest, hub.realm = DIGEST, "http://registry.example/token"
+    hub.digest, hub.way = DIGEST, "Negotiate"
+    assert pinned_image(CUDA, asked) is None
+    hub.way = "Bearer"
+    for given in (b"[]", b"{}", b'"x"', b"no JSON"):
+        hub.given = given
+        assert pinned_image(CUDA, asked) is None, given
+    hub.realm = "http://registry.example/token"
     assert pinned_image(CUDA, asked) is None, "a token is asked for over https alone"
     hub.asked.clear()
     assert pinned_image(CUDA, {"DEPLOYER_REGISTRY": "off"}) is None

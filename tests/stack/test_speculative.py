@@ -4,23 +4,30 @@ from pathlib import Path
 
 import pytest
 
-from deployer.diagnostics import diagnostics_text
+from deployer.diagnostics import Severity, diagnostics_text
 from deployer.errors import StackError
+from deployer.llama.catalogue import Catalogue, catalogue
+from deployer.llama.description import Description, Origin
 from deployer.stack.checks import flag_notes
 from deployer.stack.load import load
+from deployer.usecases.reading.findings import findings_of
 
 HEAD = "version: 1\nname: s\nengine: local\n"
 DRAFT = "model: {path: m.gguf, draft: {path: d.gguf}}\n"
 ALONE = "model: {path: m.gguf}\n"
 
 
-def problems(folder: Path, text: str, tag: str = "b11434") -> str:
+def written(folder: Path, text: str, tag: str) -> Path:
     for name in ("m.gguf", "d.gguf"):
         (folder / name).touch()
     file = folder / "s.yaml"
     file.write_text(f"{HEAD}llama_cpp: {{tag: {tag}}}\n{text}")
+    return file
+
+
+def problems(folder: Path, text: str, tag: str = "b11434") -> str:
     try:
-        load(file)
+        load(written(folder, text, tag))
     except StackError as error:
         return diagnostics_text(error.problems)
     return ""
@@ -98,12 +105,6 @@ def problems(folder: Path, text: str, tag: str = "b11434") -> str:
             "nothing says where the weights come from",
             "add",
         ),
-        (
-            "model: {path: m.gguf, vocoder: {path: d.gguf}}\n",
-            "s.yaml:5:23",
-            "`b11434` takes no vocoder",
-            "use `llama_cpp.tag: b10240` or older",
-        ),
     ],
 )
 def test_a_refusal_has_its_place_and_says_what_to_write(
@@ -115,10 +116,40 @@ def test_a_refusal_has_its_place_and_says_what_to_write(
     assert hint in found
 
 
+def refused(folder: Path, text: str, known: Catalogue) -> str:
+    loaded = load(written(folder, text, f"b{known.build}"))
+    found = findings_of(loaded, known)
+    return diagnostics_text([it for it in found if it.severity is Severity.ERROR])
+
+
 def test_a_type_that_the_build_lacks_is_told_with_the_builds(tmp_path: Path) -> None:
     text = f"{DRAFT}server: {{speculative: {{type: draft-dspark}}}}\n"
-    assert "it came between b10156 and b10240" in problems(tmp_path, text, "b10156")
-    assert problems(tmp_path, text, "b10240") == ""
+    found = refused(tmp_path, text, catalogue(10156))
+    assert "s.yaml:6:24" in found
+    assert "`draft-dspark` came between b10156 and b10240" in found
+    assert refused(tmp_path, text, catalogue(10240)) == ""
+
+
+def test_weights_whose_option_the_build_lacks_are_refused(tmp_path: Path) -> None:
+    text = "model: {path: m.gguf, vocoder: {path: d.gguf}}\n"
+    found = refused(tmp_path, text, catalogue(11434))
+    assert "s.yaml:5:23" in found
+    assert "b11434 has no `--model-vocoder`: it was removed between" in found
+    assert refused(tmp_path, text, catalogue(10240)) == ""
+    # A fork that kept the option states so.
+    mine = catalogue(10240)
+    fork = Description(Origin.TREE, mine.options).catalogue(11434)
+    assert refused(tmp_path, text, fork) == ""
+
+
+def test_a_gate_whose_endpoint_the_build_lacks_is_refused(tmp_path: Path) -> None:
+    text = f"{ALONE}gates: {{responses_api: {{}}}}\n"
+    options = catalogue(11434).options
+    for routes, missing in ((("POST /v1/responses",), ""), (("GET /health",), "route")):
+        known = Description(Origin.TREE, options, routes=routes).catalogue(11434)
+        found = refused(tmp_path, text, known)
+        what = "`b11434` has no route `POST /v1/responses` (by its source tree)"
+        assert (what in found) == bool(missing)
 
 
 def test_a_head_of_the_model_itself_needs_no_draft(tmp_path: Path) -> None:

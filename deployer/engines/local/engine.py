@@ -36,6 +36,7 @@ from deployer.engines.local.supervise.survivors import (
     made_from,
     memory_of,
     note,
+    sharing,
     survivors,
 )
 from deployer.engines.place import Place
@@ -97,9 +98,10 @@ class LocalEngine:
         for node in nodes:
             if node.kind is Kind.SERVER:
                 server = Server(record_of(node, {}), self._place)
-                server.api_keys()
+                server.secrets()
                 server.refuse_strangers()
                 _refuse_gpu(node.fields.get("gpu"))
+                tuple(sharing(server.record, server.stack_dir))
 
     def stage(self, node: Node, needs: Mapping[str, Flat], say: Say) -> Flat:
         """See `Engine.stage`."""
@@ -108,6 +110,8 @@ class LocalEngine:
                 return self._snapshots.make(node, needs, say)
             case Kind.SERVER:
                 server = Server(record_of(node, {}), self._place)
+                for said in sharing(server.record, server.stack_dir):
+                    say(Talk(node.address, said))
                 origin = self._bring_up(server, needs, say)
                 outputs = {"url": server.url, "log": str(server.log)}
                 if (made := needs.get(Kind.SNAPSHOT)) is None:
@@ -200,7 +204,7 @@ class LocalEngine:
         if beside:
             server = server.elsewhere(f"{_COPY}{record.key}")
         candidate = server.is_guarded
-        server.api_keys()  # before what runs is ended
+        server.secrets()  # before what runs is ended
         server.end(say)
         if beside:
             origin = bring_up(server, needs, self._snapshots, say)

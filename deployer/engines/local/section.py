@@ -12,7 +12,7 @@ from deployer.engines.registry import Abilities
 from deployer.stack.addresses import is_loopback
 from deployer.stack.fields.marks import Section
 from deployer.stack.fields.server import Duration
-from deployer.stack.fields.values import Effect
+from deployer.stack.fields.values import Effect, usual_variable
 
 if TYPE_CHECKING:
     from deployer.stack.fields.model import Stack
@@ -41,10 +41,13 @@ def checks(stack: "Stack") -> Iterator[Diagnostic]:
     from deployer.stack.checks import without_key  # noqa: PLC0415 - it imports the model
 
     host = stack.section(Local).host
-    for path, key in stack.api_keys.items():
-        if key.env is None:
-            what = "`env` is missing: on local the key is taken from the environment"
-            yield Diagnostic(path, what, "add `env: LLAMA_API_KEY`")
+    for path, secret in stack.references.items():
+        if secret.env is None:
+            whose = "key" if path in stack.api_keys else "value"
+            what = (
+                f"`env` is missing: on local the {whose} is taken from the environment"
+            )
+            yield Diagnostic(path, what, f"add `env: {usual_variable(path)}`")
     if stack.auth is None and not is_loopback(host):
         yield without_key("local.host", f"`{host}` lets other machines use the server")
 

@@ -54,9 +54,9 @@ from deployer.engines.local.supervise.process import (
     drain,
     find,
     known_template,
-    run_server,
     spawn,
     stop,
+    try_options,
     wait_for_end,
 )
 from deployer.engines.local.supervise.survivors import (
@@ -77,11 +77,10 @@ from deployer.llama.known.symptoms import Symptom, likely_cause
 from deployer.planning.argv import command_line, scales_of
 from deployer.planning.events import Say, Talk
 from deployer.planning.graph import FILES as FILE_DIGESTS
-from deployer.planning.graph import VARIABLES
-from deployer.planning.resources import MODEL_ROLE, Kind
+from deployer.planning.resources import MODEL_ROLE, VARIABLES, Kind
 from deployer.planning.state import Record
 from deployer.stack.checks import NEW_KEY, key_problem
-from deployer.stack.fields.values import Flat, http_address, keys_of, seconds
+from deployer.stack.fields.values import Flat, JsonValue, http_address, keys_of, seconds
 from deployer.system.children import growing
 from deployer.system.files import contained
 
@@ -381,12 +380,7 @@ class Server:
         return tuple(map(self._api_key, self.api_key_envs))
 
     def _api_key(self, name: str) -> str:
-        if not (key := self.place.keys.get(name)):
-            raise AuthError(
-                f"environment variable `{name}` (API key) is not set",
-                hint=f"run `export {name}=…`, or write `{name}=…` into `.env` beside"
-                " the stack",
-            )
+        key = self.place.keys.need(name, "API key")
         if problem := key_problem(key):
             raise AuthError(
                 f"the API key in `{name}` cannot be used: {problem}",
@@ -394,10 +388,28 @@ class Server:
             )
         return key
 
-    def known_keys(self) -> tuple[str, ...]:
-        """Its keys as far as the environment holds them."""
-        found = map(self.place.keys.get, self.api_key_envs)
-        return tuple(key for key in found if key)
+    @property
+    def _given(self) -> Mapping[str, JsonValue]:
+        """The variables that the stack gives it: a value, or where a secret is."""
+        stated = self.record.spec.get(VARIABLES)
+        return stated if isinstance(stated, dict) else {}
+
+    @property
+    def secret_envs(self) -> tuple[str, ...]:
+        """Variables that hold its keys, and the secrets that it is given."""
+        given = (str(it["env"]) for it in self._given.values() if isinstance(it, dict))
+        return (*self.api_key_envs, *given)
+
+    def secrets(self) -> tuple[str, ...]:
+        """Its keys and the secrets that it is given; raises AuthError as above."""
+        given, every = self._given, self.variables
+        secret = (every[it] for it in given if isinstance(given[it], dict))
+        return (*self.api_keys(), *secret)
+
+    def known_secrets(self) -> tuple[str, ...]:
+        """The same as far as the environment holds them."""
+        found = map(self.place.keys.get, self.secret_envs)
+        return tuple(secret for secret in found if secret)
 
     def door(self) -> Door:
         """Where it is asked so that it answers, and not the one it shares with.
@@ -407,7 +419,8 @@ class Server:
         host, source = reuseport.reachable(self.host), ""
         if self.is_shared():
             source = reuseport.GATE_SOURCE
-        key = next(iter(self.known_keys()), None)
+        known = map(self.place.keys.get, self.api_key_envs)
+        key = next(filter(None, known), None)
         return Door(host, self.port, key, source)
 
     def elsewhere(self, key: str) -> "Server":
@@ -476,7 +489,7 @@ class Server:
 
     def forget_keys(self) -> None:
         """Remove the key files that runs of this stack left when they were killed."""
-        remove_left(self._stack_dir)
+        remove_left(self.stack_dir)
 
     def condition(self, running: Running) -> str:
         """Return the condition of its process as clients see it; see `CONDITIONS`."""
@@ -511,7 +524,7 @@ class Server:
 
     def take_over(self, running: Running) -> None:
         """Lead clients to it, and prove that they reach it; raises EngineError."""
-        pid, names = running.pid, names_in(self._stack_dir)
+        pid, names = running.pid, names_in(self.stack_dir)
         lead(self.host, self.port, clients=pid, gates=pid, names=names)
 
     def turn_away(self) -> None:
@@ -582,9 +595,9 @@ class Server:
         found = ports.listeners(self.port)
         own = self._pids_of_stack()
         if any(it.pid not in own for it in found):  # one that left no record, perhaps
-            end_unrecorded_guards(self._stack_dir, self.port)
+            end_unrecorded_guards(self.stack_dir, self.port)
             found = ports.listeners(self.port)
-            own |= marked_pids(self._stack_dir)
+            own |= marked_pids(self.stack_dir)
         strangers = tuple(it for it in found if it.pid not in own)
         if strangers:
             raise EngineError(
@@ -654,7 +667,8 @@ class Server:
         return door
 
     @property
-    def _stack_dir(self) -> Path:
+    def stack_dir(self) -> Path:
+        """The folder of the run folders of its stack."""
         stack = self.record.address.partition("/")[0]
         return stack_folder(self.place.home, self.place.folder, stack)
 
@@ -665,14 +679,14 @@ class Server:
 
     def _pids_of_stack(self) -> frozenset[int]:
         """Processes of every release of this stack, and those that guard its port."""
-        return servers_in(self._stack_dir) | guards_in(self._stack_dir)
+        return servers_in(self.stack_dir) | guards_in(self.stack_dir)
 
     def _spawn(
         self, needs: Mapping[str, Flat], say: Say, keeper: tuple[str, ...]
     ) -> Running:
         self.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         argv = self._argv(needs)
-        self._dry_run(argv)
+        try_options(argv, self.variables, self.run_dir)
         self.clear_the_way()
         self._loading.unlink(missing_ok=True)
         running = spawn(
@@ -714,12 +728,17 @@ class Server:
 
     @property
     def variables(self) -> Mapping[str, str]:
-        """The environment variables that the stack gives it."""
-        match self.record.spec.get(VARIABLES):
-            case {**stated}:
-                return {str(name): str(value) for name, value in stated.items()}
-            case _:
-                return {}
+        """The environment variables that the stack gives it.
+
+        Raises AuthError for a secret that is not set.
+        """
+        need = self.place.keys.need
+        return {
+            name: need(str(it["env"]), f"`server.env.{name}`")
+            if isinstance(it, dict)
+            else str(it)
+            for name, it in self._given.items()
+        }
 
     def _file_of_stack(self, name: str) -> str:
         """Return the lasting place of a file, with the content of this release.
@@ -735,7 +754,7 @@ class Server:
                 digest = None
         if not isinstance(digest, str):
             return str(own.absolute())
-        kept = self._stack_dir / FILES / f"{digest}{own.suffix}"
+        kept = self.stack_dir / FILES / f"{digest}{own.suffix}"
         if kept.is_file():
             return str(kept)
         try:
@@ -777,23 +796,3 @@ class Server:
         if role == Kind.BUILD:
             kind = Kind.BUILD
         return str(self.place.home.joinpath(kind, key, *inside))
-
-    def _dry_run(self, argv: tuple[str, ...]) -> None:
-        """Let llama-server read its options without starting.
-
-        With ``--version`` last it parses from left to right and ends in 1 at the
-        first option it does not take, on every build from b8672 to b11434.
-        """
-        done = run_server((*argv, "--version"), self.variables, folder=self.run_dir)
-        if done.returncode == 0:
-            return
-        lines = (done.stderr + done.stdout).splitlines()
-        if cause := likely_cause(lines, done.returncode):
-            raise EngineError(cause.meaning, hint=cause.hint)
-        wrong = [line for line in lines if "error" in line]
-        said = wrong[0].strip() if wrong else f"exit code {done.returncode}"
-        raise EngineError(
-            f"llama-server does not take its options: {said}",
-            hint="compare `server` and `server.flags` of the stack with"
-            " `llama-server --help` of this build",
-        )

@@ -13,13 +13,16 @@ from deployer.planning.resources import MODEL_ROLE
 from deployer.runtime.warmup import Request
 
 VOLUME: Final = "deployer-store"
-"""The Volume with builds and weights; stacks of one environment share it, since what
+"""The Volume with weights and releases; stacks of one environment share it, since what
 lies there is named by its content."""
+BUILDS: Final = "deployer-builds"
+"""The Volume with builds: Modal mounts a Volume once in a container, and a server is to
+see one folder of each."""
 CACHE: Final = "deployer-ccache"
 """The Volume with compiled objects, which no server mounts."""
 CACHE_MOUNT: Final = "/ccache"
 MOUNT: Final = "/store"
-"""Where the Volume is seen in containers."""
+"""Where both Volumes are seen in containers."""
 EVERYWHERE: Final = "0.0.0.0"  # noqa: S104 - every address of a container
 PORT: Final = 8080
 """Where llama-server listens; a container has a network of its own."""
@@ -36,6 +39,8 @@ HOME: Final = "/opt/llama"
 """Where binary, libraries and key of the server are in containers: on local disk."""
 HUB_CLIENT: Final = "huggingface-hub==2.4.0"
 """Package that downloads from the hub; another version, another image."""
+BUILD_TOOLS: Final = ("cmake==3.31.10", "ninja==1.13.2")
+"""Packages that build llama-server, beside the compiler of the image."""
 
 DEFAULT_WINDOW: Final = 60
 """Seconds that Modal keeps an idle container where nothing is said."""
@@ -76,12 +81,12 @@ def tryout_app(stack: str) -> str:
 
 
 def build_folder(key: str) -> str:
-    """The folder of a build on the Volume, from its root."""
+    """The folder of a build on its Volume, from the root."""
     return f"/build/{key}"
 
 
 def weights_folder(key: str) -> str:
-    """The folder of weights on the Volume, from its root."""
+    """The folder of weights on the Volume, from the root."""
     return f"/weights/{key}"
 
 
@@ -184,19 +189,18 @@ class Fetch:
 
 @dataclass(frozen=True, slots=True)
 class Builder:
-    """The app that fills the Volume; a build that is None is not wanted."""
+    """The app that fills the Volumes; a build that is None is not wanted."""
 
     app: str
     stack: str
     build: Build | None
     fetches: tuple[Fetch, ...]
-    volume: str = VOLUME
     mount: str = MOUNT
 
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """An API key: the Modal secret, and the variable in it."""
+    """A Modal secret, and the variable in it that counts."""
 
     name: str
     variable: str
@@ -281,6 +285,8 @@ class Program:
     """How strongly adapters and vectors are applied, by role."""
     variables: Mapping[str, str]
     """Environment variables that the stack gives it."""
+    secrets: Mapping[str, Secret]
+    """Further ones, whose values are secrets."""
     files: Mapping[str, str]
     """The files of the stack that options name, by their names among the assets."""
     warmup: tuple[Request, ...]
@@ -311,9 +317,13 @@ class Server:
     scaling: Scaling
     assets: tuple[str, ...]
     """Names of the files beside the rendered one."""
-    volume: str = VOLUME
     mount: str = MOUNT
     home: str = HOME
+
+    @property
+    def secrets(self) -> tuple[Secret, ...]:
+        """What the container has to be given."""
+        return (*self.front.secrets, *self.program.secrets.values())
 
     @property
     def command(self) -> tuple[str, ...]:

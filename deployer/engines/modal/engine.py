@@ -1,16 +1,16 @@
 """The Modal engine: a stack becomes apps, and they are driven from outside.
 
-Three apps a stack: ``<stack>-builder`` puts builds and weights on a Volume,
+Three apps a stack: ``<stack>-builder`` puts builds and weights on Volumes,
 ``<stack>-candidate`` is what the gates look at, ``<stack>`` serves.  A snapshot is of
 one app alone, so what is promoted is not the candidate itself but the same files under
 the name that clients know: with the same key, on the same image, from the same folders
-of the Volume.
+of the Volumes.
 """
 
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Final
 
 from deployer.engines.contract import Endpoint, Left, Observation, Restored
@@ -23,6 +23,7 @@ from deployer.engines.modal.drive import (
     refuse_missing_client,
 )
 from deployer.engines.modal.lower import (
+    env_secrets_of,
     hub_secret_of,
     lower_builder,
     outputs_of,
@@ -88,8 +89,13 @@ class Artefacts:
             return self._made(node, account, say)
 
     def _made(self, node: Node, account: Account, say: Say) -> Flat:
-        if is_there(node, account):
-            say(Talk(node.address, f"is on Volume `{apps.VOLUME}` already"))
+        volume, folder = place_of(node.kind, node.key)
+        names: Collection[str] = ()
+        if node.kind is Kind.WEIGHTS:
+            (fetch,) = lower_builder(None, [node], ()).fetches
+            names = [file.name for file in fetch.files]
+        if is_there(account, volume, folder, names):
+            say(Talk(node.address, f"is on Volume `{volume}` already"))
             return outputs_of(node)
         builder = self._deploy(node, account, say)
         parts = [it for it in (builder.build, *builder.fetches) if it is not None]
@@ -140,29 +146,38 @@ def _what(part: apps.Build | apps.Fetch) -> str:
             return f"fetches {part.repo or part.files[0].path}"
 
 
-def folder_of(node_kind: Kind, key: str) -> str:
-    """Return the place of a build or of weights on the Volume."""
-    match node_kind:
+def place_of(kind: Kind, key: str) -> tuple[str, str]:
+    """Return the Volume of a build or of weights, and the folder on it."""
+    match kind:
         case Kind.BUILD:
-            return apps.build_folder(key)
+            return apps.BUILDS, apps.build_folder(key)
         case Kind.WEIGHTS:
-            return apps.weights_folder(key)
+            return apps.VOLUME, apps.weights_folder(key)
         case _:
-            raise EngineError(f"`{node_kind}` is no artefact")
+            raise EngineError(f"`{kind}` is no artefact")
 
 
-def is_there(node: Node, account: Account) -> bool:
-    """Return whether the Volume holds all of it: the file that says so comes last."""
-    found = account.listed(apps.VOLUME, folder_of(node.kind, node.key)) or ()
-    return any(Path(entry.path).name == apps.COMPLETE for entry in found)
+def is_there(
+    account: Account, volume: str, folder: str, names: Collection[str] = ()
+) -> bool:
+    """Return whether a Volume holds all of it: the file that says so comes last.
+
+    A folder is named by content: weights may be there under other ``names``.
+    """
+    listed = account.listed(volume, folder) or ()
+    return {apps.COMPLETE, *names} <= {PurePosixPath(it.path).name for it in listed}
 
 
-FOLDERS: Final = ("/build", "/weights", RELEASES, TRIED, "/arriving")
+FOLDERS: Final = (
+    (apps.BUILDS, "/build"),
+    *((apps.VOLUME, it) for it in ("/weights", RELEASES, TRIED, "/arriving")),
+    (apps.VOLUME, "/build"),  # where an older deployer put them
+)
 """Each holds folders that are named by a key."""
 
 
 class VolumeStore:
-    """The Volume of an environment, as `store gc` sees it."""
+    """The Volumes of an environment, as `store gc` sees them."""
 
     def __init__(self, environment: Mapping[str, str], place: str | None) -> None:
         self._account = Account(environment, place)
@@ -175,19 +190,20 @@ class VolumeStore:
         """
         served = tuple(_served(self._account))
         found = []
-        for folder in FOLDERS:
-            for entry in self._account.listed(apps.VOLUME, folder) or ():
+        for volume, folder in FOLDERS:
+            for entry in self._account.listed(volume, folder) or ():
                 key = PurePosixPath(entry.path).name
                 live = any(key.startswith(prefix) for prefix in served)
                 if key not in needed and not live:
-                    size = _size(self._account, entry.path)
-                    found.append(Left(f"/{entry.path}", size))
+                    size = _size(self._account, volume, entry.path)
+                    found.append(Left(f"{volume}/{entry.path}", size))
         return tuple(found)
 
     def remove(self, left: Sequence[Left]) -> None:
-        """Remove folders from the Volume."""
+        """Remove folders from their Volumes."""
         for it in left:
-            self._account.remove(apps.VOLUME, it.path)
+            volume, _, path = it.path.partition("/")
+            self._account.remove(volume, f"/{path}")
 
 
 def _served(account: Account) -> Iterator[str]:
@@ -200,8 +216,8 @@ def _served(account: Account) -> Iterator[str]:
                 yield value
 
 
-def _size(account: Account, path: str) -> int:
-    entries = account.listed(apps.VOLUME, path, deep=True) or ()
+def _size(account: Account, volume: str, path: str) -> int:
+    entries = account.listed(volume, path, deep=True) or ()
     return sum(entry.size for entry in entries if not entry.folder)
 
 
@@ -293,13 +309,13 @@ class Seeing:
             if role == Kind.SNAPSHOT:
                 continue
             kind = Kind.BUILD if role == Kind.BUILD else Kind.WEIGHTS
-            path = folder_of(kind, key)
-            entries = self._account.listed(apps.VOLUME, path) or ()
-            if not any(PurePosixPath(e.path).name == apps.COMPLETE for e in entries):
-                yield f"`{path}` is gone from Volume `{apps.VOLUME}`"
+            volume, path = place_of(kind, key)
+            if not is_there(self._account, volume, path):
+                yield f"`{path}` is gone from Volume `{volume}`"
 
     def _missing_secret(self, record: Record) -> Iterator[str]:
-        for secret in secrets_in(record.outputs):
+        given = env_secrets_of(record.spec).values()
+        for secret in (*secrets_in(record.outputs), *given):
             try:
                 self._account.require_secret(secret.name, secret.variable)
             except AuthError as error:
@@ -311,7 +327,7 @@ def _plural(count: int, word: str) -> str:
 
 
 class ModalEngine:
-    """Builds and weights on a Volume, servers as deployed apps."""
+    """Builds and weights on Volumes, servers as deployed apps."""
 
     def __init__(self, place: Place) -> None:
         self._place = place
@@ -339,12 +355,9 @@ class ModalEngine:
                 account.require_secret(secret.name, secret.variable)
             names = [it.variable for it in secrets]
             if names and not any(map(self._place.keys.get, names)):
-                raise AuthError(
-                    f"environment variable `{names[0]}` (API key) is not set: gates"
-                    " ask the server with it",
-                    hint=f"run `export {names[0]}=…`, or write `{names[0]}=…` into"
-                    " `.env` beside the stack",
-                )
+                self._place.keys.need(names[0], "API key, which gates send")
+            for secret in env_secrets_of(node.spec).values():
+                account.require_secret(secret.name, secret.variable)
             if (hub := hub_secret_of(node.fields)) is not None:
                 account.require_secret(hub, apps.HUB_TOKEN)
             if (registry := registry_secret_of(node.fields)) is not None:
@@ -447,9 +460,9 @@ class ModalEngine:
 
     def discard(self, record: Record, say: Say) -> None:
         """See `Engine.discard`."""
-        path = folder_of(record.kind, record.key)
-        say(Talk(record.address, f"removes `{path}` from Volume `{apps.VOLUME}`"))
-        self._there(record).remove(apps.VOLUME, path)
+        volume, path = place_of(record.kind, record.key)
+        say(Talk(record.address, f"removes `{path}` from Volume `{volume}`"))
+        self._there(record).remove(volume, path)
 
     def versions(self, record: Record) -> Mapping[str, str]:
         """See `Engine.versions`."""

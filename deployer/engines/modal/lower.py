@@ -35,11 +35,17 @@ from deployer.planning.costs import (
     memory_of,
 )
 from deployer.planning.facts import Pin, pinned_images
-from deployer.planning.graph import IMAGE, VARIABLES
-from deployer.planning.resources import MODEL_ROLE, Graph, Kind, Node
+from deployer.planning.graph import IMAGE
+from deployer.planning.resources import MODEL_ROLE, VARIABLES, Graph, Kind, Node
 from deployer.planning.state import WITHOUT
 from deployer.runtime.warmup import Request
-from deployer.stack.fields.values import DEFAULT_KEY, Flat, JsonValue, keys_of, seconds
+from deployer.stack.fields.values import (
+    Flat,
+    JsonValue,
+    keys_of,
+    seconds,
+    usual_variable,
+)
 from deployer.stack.files import named_in, nested
 
 BUILD_TIMEOUT: Final = 2 * 3600
@@ -237,7 +243,7 @@ def lower(graph: Graph, patches: Sequence[Patch], files: Mapping[str, bytes]) ->
 def outputs_of(node: Node) -> Flat:
     """Return the outputs of a resource, once it is made, for those that need it.
 
-    Known before: what lies on the Volume is named by its content.
+    Known before: what lies on a Volume is named by its content.
     """
     match node.kind:
         case Kind.BUILD:
@@ -434,26 +440,36 @@ def _program(
         model=_name(weights["path"]),
         beside={it: str(file).removeprefix(apps.MOUNT) for it, file in beside.items()},
         scales=scales_of(fields, {}),
-        variables=_variables(node.spec.get(VARIABLES)),
+        variables=_variables(node.spec),
+        secrets=env_secrets_of(node.spec),
         files={name: _asset(name, files) for name in files},
         warmup=tuple(_warmup(it, files) for it in _warmups(fields)),
         start_timeout=min(_LONGEST_START, _START + math.ceil(size / _READ / 60) * 60),
     )
 
 
-def _variables(stated: JsonValue) -> Mapping[str, str]:
-    match stated:
-        case {**values}:
-            return {str(name): str(value) for name, value in values.items()}
-        case _:
-            return {}
+def _variables(spec: Flat) -> Mapping[str, str]:
+    stated = spec.get(VARIABLES)
+    known = stated.items() if isinstance(stated, dict) else ()
+    return {name: str(it) for name, it in known if not isinstance(it, dict)}
+
+
+def env_secrets_of(spec: Flat) -> Mapping[str, apps.Secret]:
+    """The secrets that a server is given in its environment, by its variables."""
+    stated = spec.get(VARIABLES)
+    known = stated.items() if isinstance(stated, dict) else ()
+    return {
+        name: apps.Secret(str(it["secret"]), str(it["env"]))
+        for name, it in known
+        if isinstance(it, dict)
+    }
 
 
 def secrets_of(fields: Flat) -> tuple[apps.Secret, ...]:
     """The secrets that hold the API keys, from the fields of a server."""
     return tuple(
-        apps.Secret(it["secret"], it.get("env", DEFAULT_KEY))
-        for it in keys_of(fields).values()
+        apps.Secret(it["secret"], it.get("env", usual_variable(path)))
+        for path, it in keys_of(fields).items()
         if "secret" in it
     )
 

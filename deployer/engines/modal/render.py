@@ -196,7 +196,7 @@ def runtime_files() -> Mapping[str, bytes]:
 
 
 def render_builder(builder: Builder) -> str:
-    """The app that puts builds and weights on the Volume."""
+    """The app that puts builds and weights on their Volumes."""
     return _rendered("builder.py.j2", builder=builder)
 
 

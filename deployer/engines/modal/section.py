@@ -18,7 +18,7 @@ from deployer.diagnostics import Diagnostic, Severity
 from deployer.spelling import did_you_mean, shown
 from deployer.stack.fields.marks import Section
 from deployer.stack.fields.server import Size, Text
-from deployer.stack.fields.values import IMAGE, seconds
+from deployer.stack.fields.values import IMAGE, seconds, usual_variable
 
 if TYPE_CHECKING:
     from deployer.stack.fields.model import Scaling, Stack
@@ -78,7 +78,8 @@ class Modal(Section):
     """Modal secret for the registry of `image`; unset: it is public."""
 
 
-CPU_IMAGE = "ubuntu:24.04"
+CPU_IMAGES = {"devel": "buildpack-deps:24.04", "runtime": "ubuntu:24.04"}
+"""The first is the second with a compiler, as NVIDIA's are."""
 _OLD_UBUNTU_BEFORE = (12, 6)
 """Images of older toolkits exist for Ubuntu 22.04 alone."""
 
@@ -86,7 +87,7 @@ _OLD_UBUNTU_BEFORE = (12, 6)
 def image_of(cuda: str | None, kind: str) -> str:
     """The image to build in (``devel``) or to run in (``runtime``)."""
     if cuda is None:
-        return CPU_IMAGE
+        return CPU_IMAGES[kind]
     full = cuda if cuda.count(".") == 2 else f"{cuda}.0"
     system = "22.04" if _version(cuda) < _OLD_UBUNTU_BEFORE else "24.04"
     return f"nvidia/cuda:{full}-{kind}-ubuntu{system}"
@@ -131,7 +132,8 @@ def notes(stack: "Stack") -> Iterator[str]:
     if len(_types(stack)) > 1 and stack.snapshot and stack.snapshot.enabled:
         yield (
             f"`gpu` names {len(_types(stack))} types and a snapshot is of one: the"
-            " candidate is primed and proven on the types that Modal gives it"
+            " gates prove it on those that Modal gives the candidate; on another one"
+            " production takes its own at the first start, and nothing has proven it"
         )
     cuda = stack.llama_cpp.cuda
     if cuda and _version(cuda) > DRIVER and not _MAYBE_B300.intersection(_types(stack)):
@@ -178,10 +180,19 @@ def _token(environment: Mapping[str, str]) -> Diagnostic:
 def _access(stack: "Stack") -> Iterator[Diagnostic]:
     from deployer.stack.checks import without_key  # noqa: PLC0415 - it imports the model
 
-    for path, key in stack.api_keys.items():
-        if key.secret is None:
-            what = "`secret` is missing: on modal the key is kept in a Modal secret"
-            yield Diagnostic(path, what, "add `secret: llama-api-key`")
+    held: dict[str, str] = {}
+    for path, found in stack.references.items():
+        variable = found.env or usual_variable(path)
+        if found.secret is None:
+            whose = "key" if path in stack.api_keys else "value"
+            what = (
+                f"`secret` is missing: on modal the {whose} is kept in a Modal secret"
+            )
+            name = usual_variable(path).lower().replace("_", "-")
+            yield Diagnostic(path, what, f"add `secret: {name}`")
+        elif held.setdefault(variable, found.secret) != found.secret:
+            what = f"`{variable}` of `{held[variable]}` would hide that of this secret"
+            yield Diagnostic(path, what, "give one of them another name on Modal")
     if stack.auth is None:
         what = "every client that knows the URL on Modal can use the server"
         yield without_key("engine", what)

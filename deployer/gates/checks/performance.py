@@ -345,7 +345,7 @@ async def _watched(client: Client, stop: asyncio.Event) -> tuple[int, ...]:
 
 
 _TOKENS: Final = 32
-"""Of a stream: three of 128 are no steadier than three of 32."""
+"""Length of a stream."""
 _LONG: Final = "The quick brown fox jumps over the lazy dog. " * 40
 _TIMES: Final = 3
 """Streams measured; the fastest counts, for what slows a server down is chance."""
@@ -384,7 +384,7 @@ class Speed(Gate[asked.Speed, Paced]):
     subject, limit, alone = Subject.QUALITY, 300, True
 
     async def measure(self, client: Client) -> Paced:
-        """Warm up, stream answers of one length, read a long prompt, fill the slots."""
+        """Stream answers of one length, read a long prompt, and fill the slots."""
         props = await client.get("/props")
         slots, prompt = self.target.slots or 1, _LONG
         with suppress(Broken):
@@ -393,7 +393,6 @@ class Speed(Gate[asked.Speed, Paced]):
             # A token has a letter at least: half of them fit into every slot.
             context = read(props, ContextProps).default_generation_settings.n_ctx
             prompt = _LONG[: context // 2]
-        await client.post(CHAT, chat_body("Hello", _FEW_TOKENS, ignore_eos=True))
         tokens, times = self.options.tokens or _TOKENS, self.options.times or _TIMES
         alone = _story(0, tokens)
         streams = [await client.stream(CHAT, alone) for _ in range(times)]
@@ -430,7 +429,7 @@ class Speed(Gate[asked.Speed, Paced]):
         }
         # Without a model of the noise: each stream is above the median by even odds.
         sure = 1 - 0.5 ** len(paces)
-        shown = f"first token after {show_time(first)}, {rate:.1f} tokens/s"
+        shown = f"TTFT {show_time(first)}, {rate:.1f} tokens/s"
         shown += f" (median above {slowest:.1f} at {sure:.0%} confidence)"
         shown += f", prompt {read_rate:.0f} tokens/s"
         if together:

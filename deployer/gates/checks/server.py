@@ -12,10 +12,13 @@ from pydantic import Field
 
 from deployer.errors import EngineError
 from deployer.gates.harness.answers import (
+    BUILD_INFO,
     CHAT,
+    UNCOUNTED,
     Answer,
     Body,
     Broken,
+    BuildProps,
     ContextProps,
     Judgement,
     Shape,
@@ -77,16 +80,7 @@ class Health(Gate[asked.Health, Answer]):
         return passed("the server is healthy", health_seconds=measured.seconds)
 
 
-_BUILD_INFO: Final = re.compile(r"b(\d+)-(\S+)")
 _COMMIT: Final = re.compile(r"[0-9a-f]{7,40}")
-_UNCOUNTED: Final = 1
-"""Highest number that a clone without history reports."""
-
-
-class BuildProps(Shape):
-    """The part of /props that names the build."""
-
-    build_info: str
 
 
 class Build(Gate[asked.Build, Answer]):
@@ -105,7 +99,7 @@ class Build(Gate[asked.Build, Answer]):
     def judge(self, measured: Answer) -> Judgement:
         """Compare the number and the commit with what the stack states."""
         text = read(measured, BuildProps).build_info
-        found = _BUILD_INFO.fullmatch(text)
+        found = BUILD_INFO.fullmatch(text)
         if found is None:
             shown = excerpt(text)
             return failed(f"`build_info` is `{shown}`, not `b<number>-<commit>`")
@@ -120,7 +114,7 @@ class Build(Gate[asked.Build, Answer]):
             return unclear(
                 f"the server is `{text}`, and no build is stated to compare it with"
             )
-        if number <= _UNCOUNTED or wanted is None:
+        if number <= UNCOUNTED or wanted is None:
             if commit is None:
                 return unclear(
                     f"the server reports build {number}, commit `{reported}`: it was "

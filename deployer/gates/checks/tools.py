@@ -32,6 +32,7 @@ from deployer.gates.harness.answers import (
     Shape,
     Streamed,
     ToolCallDelta,
+    build_stated,
     call_problem,
     chat_body,
     chat_tools,
@@ -119,7 +120,7 @@ class Tools(Gate[asked.Tools, Calls]):
         props = await client.get("/props")
         if not knows_tools(props):
             return Calls(props)
-        modes = self._modes
+        modes = self._modes(props)
         runs = [(mode, await client.post(CHAT, _body(mode))) for mode in modes]
         streamed = result = parallel = None
         if "auto" in modes:
@@ -151,17 +152,17 @@ class Tools(Gate[asked.Tools, Calls]):
         also += " and a result was answered" if measured.result is not None else ""
         return passed(f"calls are as a client expects them ({tried}){also}{accepted}")
 
-    @property
-    def _modes(self) -> tuple[str, ...]:
+    def _modes(self, props: Answer) -> tuple[str, ...]:
         """The modes to try: unless they are stated, what the build enforces.
 
         `none` is enforced by no build so far, `required` for every template from the
-        first build that was seen to.
+        first build that was seen to.  No source shows that, so the number decides: as
+        the server states it, else that of the stack.
         """
         if self.options.modes is not None:
             return self.options.modes
-        enforces = (self.target.build or 0) >= _ENFORCES_REQUIRED
-        return ("auto", "required") if enforces else ("auto",)
+        build = build_stated(props) or self.target.build or 0
+        return ("auto", "required") if build >= _ENFORCES_REQUIRED else ("auto",)
 
 
 def knows_tools(answer: Answer) -> bool:

@@ -185,6 +185,28 @@ class SlotSettings(Shape):
     n_ctx: int
 
 
+class BuildProps(Shape):
+    """The part of /props that names the build."""
+
+    build_info: str
+
+
+BUILD_INFO: Final = re.compile(r"b(\d+)-(\S+)")
+UNCOUNTED: Final = 1
+"""Highest number that a clone without history reports."""
+
+
+def build_stated(props: Answer | None) -> int | None:
+    """The number of the build as /props states it; None where it states none."""
+    try:
+        text = read(props, BuildProps).build_info if props is not None else ""
+    except Broken:
+        return None
+    found = BUILD_INFO.fullmatch(text)
+    number = int(found[1]) if found else UNCOUNTED
+    return number if number > UNCOUNTED else None
+
+
 class ContextProps(Shape):
     """The part of /props that names the context of a slot."""
 

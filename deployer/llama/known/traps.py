@@ -537,6 +537,11 @@ class Trap(NamedTuple):
             return ""
         return "the number of the build: no source shows this behaviour"
 
+    def is_open(self, known: Catalogue) -> bool:
+        """Return whether a source would decide, and was not read."""
+        facts = (it for it in (self.has, self.lacks) if it)
+        return any(known.states(it) is None for it in facts)
+
     def is_in(self, known: Catalogue) -> bool:
         """Return whether a build has it: by what it states, else by its number.
 
@@ -544,9 +549,8 @@ class Trap(NamedTuple):
         """
         facts = {self.has: True, self.lacks: False}
         wanted = {fact: there for fact, there in facts.items() if fact}
-        stated = {fact: known.states(fact) for fact in wanted}
-        if wanted and None not in stated.values():
-            return stated == wanted
+        if wanted and not self.is_open(known):
+            return {fact: known.states(fact) for fact in wanted} == wanted
         if known.build is None:
             return (self.since, self.until) == (0, NEWEST)
         return self.since <= known.build <= self.until

@@ -127,7 +127,10 @@ SERVER: Mapping[str, tuple[JsonValue, JsonValue]] = {
     "server.speculative.threads_batch": (1, 2),
     "server.speculative.sampling": ("greedy", "probabilistic"),
     "server.flags": ({"keep": 1}, {"keep": 2}),
-    "server.env": ({"GGML_CUDA_P2P": 1}, {"GGML_CUDA_P2P": 0}),
+    "server.env": (
+        {"GGML_CUDA_P2P": 1, "HF_TOKEN": {"env": "HF_TOKEN", "secret": "hub"}},
+        {"GGML_CUDA_P2P": 0, "HF_TOKEN": {"env": "HF_TOKEN", "secret": "hub"}},
+    ),
 }
 
 RUNNING: Mapping[str, tuple[JsonValue, JsonValue]] = {

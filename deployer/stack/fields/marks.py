@@ -86,12 +86,20 @@ def leaves(
                     yield Leaf(path, {}, marks)
             case tuple() | Mapping() if field.each:
                 for key in value if isinstance(value, Mapping) else range(len(value)):
-                    yield from leaves(value[key], f"{path}.{key}.", marks)
+                    yield from _entry(value[key], f"{path}.{key}", marks)
             case Mapping() if marks.flags == ():
                 for key, entry in value.items():
                     yield Leaf(f"{path}.{key}", plain(entry), marks)
             case _:
                 yield Leaf(path, plain(value), marks)
+
+
+def _entry(value: object, path: str, marks: Marks) -> Iterator[Leaf]:
+    """Yield an entry of a list or a mapping: a section, or one value."""
+    if isinstance(value, Section):
+        yield from leaves(value, f"{path}.", marks)
+    else:
+        yield Leaf(path, plain(value), marks)
 
 
 def marks_at(section: type[Section], path: str) -> Marks:

@@ -7,7 +7,7 @@ Compute capabilities: NVIDIA's table of CUDA GPUs; memory: the data sheets, in G
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeVar
 
 from pydantic import Field, NonNegativeInt, PositiveInt, create_model
 
@@ -15,8 +15,9 @@ from deployer.diagnostics import Diagnostic
 from deployer.engines.registry import ENGINES, load
 from deployer.stack.fields.gate_options import Gates
 from deployer.stack.fields.marks import Section
-from deployer.stack.fields.server import Duration, Server, Text
+from deployer.stack.fields.server import Duration, Reference, Server, Text
 from deployer.stack.fields.values import (
+    ENV,
     HERE,
     PLAIN_TEXT,
     TOOLS,
@@ -34,7 +35,6 @@ _Section = TypeVar("_Section", bound=Section)
 
 Name = Annotated[str, Field(pattern=r"^[a-z]([a-z0-9-]{0,46}[a-z0-9])?$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-EnvironmentName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 Requirement = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.+!-]+$")
 ]
@@ -197,25 +197,13 @@ class Model(Weights):
         return {role_of("model"): self, **beside}
 
 
-class ApiKey(Section):
-    """Where the API key is found; never the key itself."""
-
-    says_something_when_empty: ClassVar[bool] = True
-
-    env: EnvironmentName | None = None
-    """Variable with the key; unset: `LLAMA_API_KEY` on Modal, refused on local."""
-
-    secret: Annotated[Text | None, Only("modal")] = None
-    """Modal secret with the variable; unset: refused on Modal."""
-
-
 class Access(Section):
     """Who may use the server: clients with the key, or, with a reason, every client."""
 
-    api_key: ApiKey | None = None
+    api_key: Reference | None = None
     """The key clients send as `Authorization: Bearer …`; unset: `open` says why."""
 
-    api_keys: Annotated[dict[str, ApiKey] | None, Mark.EACH] = None
+    api_keys: Annotated[dict[str, Reference] | None, Mark.EACH] = None
     """Several keys by names of your own, each accepted; unset: `api_key` alone."""
 
     open: Annotated[Text | None, Effect.NOTE] = None
@@ -376,7 +364,7 @@ class Stack(Section):
     """Known issues and advisories not to report, each with a reason; unset: none."""
 
     @property
-    def api_keys(self) -> dict[str, ApiKey]:
+    def api_keys(self) -> dict[str, Reference]:
         """Where each key of the server is found, by the path of its field."""
         if self.auth is None:
             return {}
@@ -385,6 +373,14 @@ class Stack(Section):
         if self.auth.api_key is not None:
             found["auth.api_key"] = self.auth.api_key
         return found
+
+    @property
+    def references(self) -> dict[str, Reference]:
+        """Where each secret of the server is found, by the path of its field."""
+        stated = (self.server.env if self.server else None) or {}
+        given = {f"{ENV}{n}": it for n, it in stated.items()}
+        found = {n: it for n, it in given.items() if isinstance(it, Reference)}
+        return {**self.api_keys, **found}
 
     def section(self, kind: type[_Section]) -> _Section:
         """Return the section that an engine brings; raises StopIteration for none."""

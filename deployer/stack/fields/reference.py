@@ -131,10 +131,11 @@ def _inside(schema: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
     for member in schema.get("anyOf", (schema,)):
         if "properties" in member:
             return member, ""
-        if "properties" in member.get("items", {}):
-            return member["items"], "[]"
-        if isinstance(entry := member.get("additionalProperties"), Mapping):
-            return entry, ".NAME"
+        for below, listed in (("items", "[]"), ("additionalProperties", ".NAME")):
+            entry = member.get(below) or {}
+            for part in entry.get("anyOf", (entry,)):
+                if "properties" in part:
+                    return part, listed
     raise LookupError(f"no section in {sorted(schema)}")
 
 

@@ -125,6 +125,14 @@ class _Generator(GenerateJsonSchema):
             made["pattern"] += r"(?!\n)"
         return made
 
+    def dict_schema(self, schema: core_schema.DictSchema) -> JsonSchemaValue:
+        """Say the form of a name apart from what it stands for: it has to hold."""
+        made = super().dict_schema(schema)
+        for pattern, entry in made.pop("patternProperties", {}).items():
+            made.setdefault("propertyNames", {})["pattern"] = pattern
+            made["additionalProperties"] = entry
+        return made
+
     def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
         made = super().model_schema(schema)
         made.pop("title", None)

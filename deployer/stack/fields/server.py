@@ -5,7 +5,7 @@ marks say for which builds.  Unset means llama-server's own default: none is rep
 here.  Names and ranges: ``common/arg.cpp`` of 16 builds from b8646 to b11434.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, JsonValue, NonNegativeInt, PositiveInt
 
@@ -16,7 +16,9 @@ from deployer.stack.fields.values import (
     TEMPLATE_ENDING,
     File,
     Flag,
+    Mark,
     Memory,
+    Only,
     Options,
     Unit,
 )
@@ -67,6 +69,18 @@ def _mapped(name: str) -> tuple[Flag, ...]:
     old = Flag(f"--spec-ngram-{name}", until=_SPEC - 1, types=_MAPS)
     new = (Flag(f"--spec-{it}-{name}", since=_SPEC, types=(it,)) for it in _MAPS)
     return (old, *new)
+
+
+class Reference(Section):
+    """Where a secret, such as an API key, is found; never the secret itself."""
+
+    says_something_when_empty: ClassVar[bool] = True
+
+    env: VariableName | None = None
+    """Variable with the value; unset: the usual name on Modal, refused on local."""
+
+    secret: Annotated[Text | None, Only("modal")] = None
+    """Modal secret with the variable; unset: refused on Modal."""
 
 
 class Drafting(Section):
@@ -439,5 +453,7 @@ class Server(Section):
     ] = None
     """Any other option by its long name without dashes; `true` where it takes none."""
 
-    env: dict[VariableName, bool | int | float | Text] | None = None
-    """Environment variables of llama-server, part of the key; unset: none."""
+    env: Annotated[
+        dict[VariableName, bool | int | float | Text | Reference] | None, Mark.EACH
+    ] = None
+    """Environment variables of llama-server, secrets by reference; unset: none."""

@@ -186,16 +186,36 @@ class Only:
 
 DEFAULT_KEY: Final = "LLAMA_API_KEY"
 """Variable of a key in a Modal secret where the stack names none."""
-_ACCESS: Final = re.compile(r"(auth\.api_key(?:s\.[a-z0-9-]+)?)\.(env|secret)")
+ENV: Final = "server.env."
+"""Begins the fields with environment variables of llama-server."""
+DECIDING: Final = (
+    *("CUDA_", "GGML_", "GPU_DEVICE_", "HIP_", "HSA_", "LLAMA_ARG_", "ONEAPI_"),
+    *("ROCR_", "SYCL_", "VK_"),
+)
+"""Beginnings of variables that decide how llama-server runs, were they passed on."""
+_REFERENCE: Final = re.compile(
+    r"(auth\.api_key(?:s\.[a-z0-9-]+)?|server\.env\.\w+)\.(env|secret)"
+)
+
+
+def usual_variable(path: str) -> str:
+    """Return the variable of a secret whose reference names none, by its field."""
+    return path.removeprefix(ENV) if path.startswith(ENV) else DEFAULT_KEY
+
+
+def references_in(fields: Flat) -> dict[str, dict[str, str]]:
+    """Return where each secret of a server is found, by the path of its field."""
+    found: dict[str, dict[str, str]] = {}
+    for path in sorted(fields):
+        if match := _REFERENCE.fullmatch(path):
+            found.setdefault(match[1], {})[match[2]] = str(fields[path])
+    return found
 
 
 def keys_of(fields: Flat) -> dict[str, dict[str, str]]:
     """Return where each API key of a server is found, by the path of its field."""
-    found: dict[str, dict[str, str]] = {}
-    for path in sorted(fields):
-        if match := _ACCESS.fullmatch(path):
-            found.setdefault(match[1], {})[match[2]] = str(fields[path])
-    return found
+    found = references_in(fields)
+    return {path: it for path, it in found.items() if not path.startswith(ENV)}
 
 
 def role_of(path: str) -> str:

@@ -9,14 +9,14 @@ from deployer.diagnostics import UNCERTAIN, Diagnostic, Place, Severity, placed
 from deployer.errors import StackError
 from deployer.llama.catalogue import TABLE, Catalogue, catalogue, problems_of
 from deployer.llama.known.advisories import Advisory, exposures_of
-from deployer.llama.known.traps import traps_of
-from deployer.planning.argv import words_by_field
+from deployer.llama.known.traps import traps, traps_of
+from deployer.planning.argv import weight_words, words_by_field
 from deployer.planning.facts import DESCRIPTION, UPSTREAM, Facts, Pin
 from deployer.planning.graph import architectures_of, build_number, tag_number
 from deployer.planning.progress import Watch
 from deployer.planning.resources import Kind
+from deployer.stack.checks import NEEDED, flag_notes, gates_in
 from deployer.stack.checks import asked as asked_by
-from deployer.stack.checks import flag_notes
 from deployer.stack.fields.marks import leaves
 from deployer.stack.fields.model import Stack
 from deployer.stack.load import Loaded
@@ -39,6 +39,7 @@ def findings_of(
     start = Place(str(loaded.sources[-1] if loaded.sources else "stack"))
     found = (
         *_option_findings(loaded, known),
+        *_without_endpoint(loaded.stack, known),
         *_recipe_problems(loaded, known.build),
         *traps_of(loaded.stack, known),
         *exposures_of(loaded.stack, known, further),
@@ -53,12 +54,21 @@ def refusals_of(loaded: Loaded) -> Iterator[Diagnostic]:
 
 
 def refuse(
-    loaded: Loaded, known: Catalogue, further: tuple[Advisory, ...] = ()
+    loaded: Loaded,
+    known: Catalogue,
+    further: tuple[Advisory, ...] = (),
+    *,
+    early: bool = False,
 ) -> tuple[Diagnostic, ...]:
-    """Return the warnings and notes; raises StackError with every error."""
+    """Return the warnings and notes; raises StackError with every error.
+
+    ``early`` leaves out what the source of the build, which is read next, decides.
+    """
     found = findings_of(loaded, known, further)
-    if fatal := [it for it in found if it.severity is Severity.ERROR]:
-        raise StackError(fatal)
+    waits = {it.id for it in traps().values() if it.is_open(known)} if early else set()
+    fatal = [it for it in found if it.severity is Severity.ERROR]
+    if sure := [it for it in fatal if it.code not in waits]:
+        raise StackError(sure)
     return found
 
 
@@ -75,7 +85,20 @@ def _option_findings(loaded: Loaded, known: Catalogue) -> Iterator[Diagnostic]:
     fork = next((f"`llama_cpp.{it}` may be a fork" for it in named), "")
     unread = fork if known.origin == TABLE else ""
     yield from problems_of(words, known.build, known, may_differ=unread)
+    for path, beside in weight_words(loaded.stack.model.sources):
+        yield from problems_of([(path, beside)], known.build, known)
     yield from flag_notes(loaded.stack)
+
+
+def _without_endpoint(stack: Stack, known: Catalogue) -> Iterator[Diagnostic]:
+    """Yield the gates that ask for what the build states that it does not have."""
+    for gate in gates_in(asked_by(stack)):
+        fact = NEEDED.get(gate, "")
+        if fact and known.states(fact) is False:
+            kind, _, name = fact.partition(" ")
+            what = f"`{stack.llama_cpp.tag}` has no {kind} `{name}`"
+            hint = f"leave the gate `{gate}` out, or take another build"
+            yield Diagnostic(f"gates.{gate}", f"{what} (by its {known.origin})", hint)
 
 
 def _recipe_problems(loaded: Loaded, build: int | None) -> Iterator[Diagnostic]:

@@ -20,21 +20,15 @@ from stat import S_ISDIR, S_ISREG
 import deployer
 from deployer.artefacts.json_files import decoded, encoded
 from deployer.diagnostics import Diagnostic, Place
-from deployer.planning.plan import Fit
+from deployer.planning.plan import Fit, Share, memory_of, share_of
 from deployer.planning.resources import Graph
+from deployer.stack.fields.values import DECIDING
 from deployer.stack.project_root import TRUSTED
 from deployer.system.files import read, write
 
 _ABSENT = "-"
 _LARGE = 256 * 1024
 """Bytes from which on a file is known by its stamp and not by its digest."""
-EVERY_CARD = "every GPU"
-"""Stands for the GPUs of a server that names none: llama-server takes all it finds."""
-DECIDING = (
-    *("CUDA_", "GGML_", "GPU_DEVICE_", "HIP_", "HSA_", "LLAMA_ARG_", "ONEAPI_"),
-    *("ROCR_", "SYCL_", "VK_"),
-)
-"""Beginnings of variables that decide how llama-server runs, were they passed on."""
 _VARIABLES = ("HOME", "PATH", "XDG_DATA_HOME")
 """Variables that decide what is read, beside our own."""
 
@@ -67,22 +61,10 @@ class Prepared:
         return ""
 
     @property
-    def cards(self) -> tuple[str, ...]:
-        """GPUs of this machine that its server uses; none for a server of the CPU."""
+    def share(self) -> Share:
+        """The GPUs of this machine that its server uses; none for one elsewhere."""
         fields = {p: v for node in self.graph.values() for p, v in node.fields.items()}
-        if not self.listens:
-            return ()
-        match (
-            fields.get("server.device"),
-            fields.get("server.env.CUDA_VISIBLE_DEVICES"),
-        ):
-            case [*named], _:
-                return tuple(str(name) for name in named if name != "none")
-            case _, None:
-                return (EVERY_CARD,) if "gpu" in fields else ()
-            case _, visible:
-                numbers = str(visible).split(",")
-                return tuple(f"CUDA{number}" for number in numbers if number)
+        return share_of(fields if self.listens else {}, memory_of(self.fit))
 
 
 class Cache:

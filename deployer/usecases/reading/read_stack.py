@@ -15,7 +15,7 @@ from deployer.planning.graph import expand, judged_by, snapshot_notes
 from deployer.planning.progress import Watch, unwatched
 from deployer.stack import project_root
 from deployer.stack.fields.model import Stack
-from deployer.stack.fields.values import Flat
+from deployer.stack.fields.values import DECIDING, Flat
 from deployer.stack.load import Loaded, load
 from deployer.usecases.context.settings import Options, Settings
 from deployer.usecases.reading.findings import (
@@ -27,7 +27,7 @@ from deployer.usecases.reading.findings import (
 )
 from deployer.usecases.reading.inputs import gate_files, look_around, look_at_all
 from deployer.usecases.reading.pins import image_notes, resolved, stale
-from deployer.usecases.reading.prepared import DECIDING, Prepared
+from deployer.usecases.reading.prepared import Prepared
 from deployer.usecases.reading.weights import weighed, with_gates
 
 _COLD = "write `snapshot: {enabled: auto}` to start cold where there is none"
@@ -60,7 +60,8 @@ def read(
     _refuse_snapshot(stack, abilities)
     locked = lock_file.read(lock_file.lock_path(stack_file))
     further = advisories_of(settings.advisories)
-    refuse(loaded, stated_options(loaded, stack_file, settings, locked), further)
+    before = stated_options(loaded, stack_file, settings, locked)
+    refuse(loaded, before, further, early=True)
     facts = resolved(loaded, stack_file, settings, locked, watch or unwatched, options)
     if not (same := lock_file.pins_same(locked, facts)) and options.locked:
         raise stale(stack_file, locked, facts.inputs, facts)

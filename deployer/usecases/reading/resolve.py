@@ -5,13 +5,14 @@ looked at each time, since nothing else tells that they changed.
 """
 
 import re
+from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from deployer.artefacts.sources import paths
 from deployer.artefacts.sources.files import DigestCache
@@ -286,6 +287,7 @@ class Resolver:
 
 _HUB_OF_IMAGES = "https://registry-1.docker.io"
 _REGISTRY = "DEPLOYER_REGISTRY"
+_LOGIN = ("REGISTRY_USERNAME", "REGISTRY_PASSWORD")
 """Variable with the address of a mirror of Docker Hub; `off`: no registry is asked."""
 _MANIFESTS = (
     "application/vnd.oci.image.index.v1+json",
@@ -299,39 +301,58 @@ _CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
 def pinned_image(image: str, environment: Mapping[str, str]) -> str | None:
     """Return an image with the digest that its registry has now.
 
-    None where the registry cannot be reached, has no such image, or wants a password.
-    Protocol: the registry API v2 of the OCI distribution specification, with the bearer
-    token that registries give to anybody.
+    None where the registry cannot be reached, has no such image, or wants a login.
+    Protocol: the registry API v2 of the OCI distribution specification.  A registry
+    that the image names is given the login of the environment, by the names of the
+    Modal secret; Docker Hub is asked for the token that it gives to anybody.
     """
     if is_pinned(image):
         return image
     hub = environment.get(_REGISTRY) or _HUB_OF_IMAGES
     host, _, rest = image.partition("/")
+    login: tuple[str, str] | None = None
     if rest and (host == "localhost" or {".", ":"} & set(host)):
         scheme = "http" if is_loopback(host.partition(":")[0]) else "https"
         place, name = f"{scheme}://{host}", rest
+        user, password = map(environment.get, _LOGIN)
+        login = (user, password) if user and password else None
     elif hub == "off":
         return None
     else:
         place, name = hub.rstrip("/"), image if rest else f"library/{image}"
     path, _, tag = name.partition(":")
     url = f"{place}/v2/{path}/manifests/{tag or 'latest'}"
-    with suppress(SourceError, ValueError), new_client() as client, translated(url):
+    otherwise = suppress(SourceError, ValueError, LookupError, TypeError)
+    with otherwise, new_client() as client, translated(url):
         headers = {"Accept": ", ".join(_MANIFESTS)}
         answer = client.head(url, headers=headers)
         if answer.status_code == HTTPStatus.UNAUTHORIZED:
-            asked = dict(_CHALLENGE.findall(answer.headers["WWW-Authenticate"]))
-            realm = asked.pop("realm")
-            refuse_way(url, realm)
-            given = client.get(realm, params=asked).json()
-            token = given.get("token") or given["access_token"]
-            headers["Authorization"] = f"Bearer {token}"
+            challenge = answer.headers["WWW-Authenticate"]
+            headers |= _authorised(challenge, url, login, client.get)
             answer = client.head(url, headers=headers)
         digest = answer.headers.get("Docker-Content-Digest", "")
         pinned = f"{image}@{digest}"
         found = answer.status_code == HTTPStatus.OK and IMAGE.fullmatch(pinned)
         return pinned if digest and found else None
     return None
+
+
+def _authorised(
+    challenge: str, url: str, login: tuple[str, str] | None, get: Callable[..., Any]
+) -> dict[str, str]:
+    """The header that a registry asks for, with the login; none where it has no use."""
+    way, _, words = challenge.partition(" ")
+    if way.lower() == "bearer":
+        asked = dict(_CHALLENGE.findall(words))
+        realm = asked.pop("realm")
+        refuse_way(url, realm)
+        given = get(realm, params=asked, auth=login).json()
+        token = given["token" if "token" in given else "access_token"]
+        return {"Authorization": f"Bearer {token}"}
+    if login is None:
+        return {}
+    basic = b64encode(":".join(login).encode()).decode()
+    return {"Authorization": f"Basic {basic}"}
 
 
 def _of_files(role: str, files: Sequence[Path], mmproj: Path | None = None) -> Flat:

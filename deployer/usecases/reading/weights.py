@@ -53,12 +53,13 @@ from deployer.gguf.memory import Machine, Serving, fit_on, host_memory_needed
 from deployer.llama.catalogue import Catalogue
 from deployer.planning.facts import HEADER, Pin
 from deployer.planning.facts import Facts as Locked
-from deployer.planning.graph import build_number, proven_by
+from deployer.planning.graph import build_number, needing, proven_by
 from deployer.planning.plan import Fit
 from deployer.planning.resources import MODEL_ROLE, Graph
 from deployer.show.text import fit_line
 from deployer.show.text import sized as shown_size
 from deployer.stack.checks import (
+    NEEDED,
     SOURCES,
     UNREAD,
     automatic,
@@ -634,8 +635,13 @@ def _lacks(gate: str, template: Template) -> str:
     return ""
 
 
-def abilities_seen(stack: Stack, folder: Path, weights: Facts | None) -> Offers:
-    """Return the abilities of a model, by its headers and the template it is given."""
+def abilities_seen(
+    stack: Stack, folder: Path, weights: Facts | None, on: Catalogue
+) -> Offers:
+    """Return the abilities of a model, by its headers and the template it is given.
+
+    What its build states that it does not offer is left out.
+    """
     named = stack.server.chat_template if stack.server else None
     is_file = any(it.path == "server.chat_template" for it in named_by(stack))
     template = weights.model.template if weights else None
@@ -648,6 +654,7 @@ def abilities_seen(stack: Stack, folder: Path, weights: Facts | None) -> Offers:
         thinking=template is not None and template.thinking,
         tools=template is not None and template.tools,
         audio=any(_HEARS.fullmatch(kind) for kind in kinds),
+        lacks=frozenset(it for it, fact in NEEDED.items() if on.states(fact) is False),
     )
 
 
@@ -702,25 +709,26 @@ def weighed(
     with refused_models(loaded):
         weights = all_facts(facts, graph, settings.store)
     if weights is None:
-        seen = abilities_seen(stack, stack_file.parent, None)
+        seen = abilities_seen(stack, stack_file.parent, None, on)
         return Weighed(None, notes=(_UNREAD_HEADER,), abilities=seen)
     known = judged(stack, stack_file.parent, facts, weights, loaded.places, on)
     size = sized(stack, facts, weights)
     notes = (*known.notes, *doubts(stack, size))
     large = tuple(does_not_fit(size, loaded.places))
-    seen = abilities_seen(stack, stack_file.parent, weights)
+    seen = abilities_seen(stack, stack_file.parent, weights, on)
     return Weighed(size, tuple(known.problems), notes, large, seen)
 
 
 def with_gates(
     graph: Graph, stack: Stack, known: Weighed
 ) -> tuple[Graph, tuple[str, ...]]:
-    """Return the graph with the gates that a stack implies, and what is not proven.
+    """Return the graph with implied gates and needed memory, and what is not proven.
 
     Raises StackError for a model that the build cannot serve, or nothing can hold.
     """
     refuse_model(known)
     left = unproven(stack, known.abilities)
+    graph = needing(graph, known.size.fits[0] if known.size else None)
     return proven_by(graph, automatic(stack, known.abilities), left), left
 
 

@@ -24,13 +24,17 @@ def start(tmp_path: Path, port: int) -> Iterator[Start]:
     started: list[Running] = []
 
     def spawn_fake(
-        *arguments: str, key: str = "k1", run_dir: Path | None = None, **options: object
+        *arguments: str,
+        key: str = "k1",
+        run_dir: Path | None = None,
+        address: str = "stack/server",
+        **options: object,
     ) -> Running:
         environment = options.pop("environment", {})
         running = spawn(
             [sys.executable, str(PROGRAM), "--port", str(port), *arguments],
             run_dir=run_dir or tmp_path / key,
-            address="stack/server",
+            address=address,
             key=key,
             port=port,
             environment=environment,  # type: ignore[arg-type]

@@ -5,7 +5,6 @@
 Everything is real but the Volume, which is a folder, and what commits it.
 """
 
-import dataclasses
 import importlib.util
 import json
 import os
@@ -33,11 +32,8 @@ def main(file: str, function: str) -> None:
     sys.modules[spec.name] = module
     sys.path.insert(0, str(Path(file).parent))  # as `modal deploy` does
     spec.loader.exec_module(module)
-    if hasattr(module, "volume"):
-        folder = Folder()
-        vars(module)["volume"] = dataclasses.replace(
-            module.volume, commit=folder.commit, reload=folder.reload
-        )
+    for name in vars(module).keys() & {"builds", "store"}:
+        vars(module)[name] = Folder()
     returned = json.dumps(getattr(module, function).local())
     sys.stdout.write(f"returned {returned}\n")
 

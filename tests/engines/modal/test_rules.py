@@ -102,6 +102,23 @@ def test_each_of_several_keys_comes_from_its_own_secret() -> None:
     assert constant(text, "KEYS") == {"A": "one", "B": "two"}
 
 
+ENV_SECRETS = "env: {HF_TOKEN: {secret: hub}, X: {secret: more, env: MINE}, Y: 1}"
+
+
+def test_secrets_of_the_environment_are_named_and_looked_up() -> None:
+    text = server(PLAIN.replace("ctx_size: 4096", ENV_SECRETS))
+    assert constant(text, "GIVEN") == {
+        "HF_TOKEN": ("HF_TOKEN", "hub"),
+        "X": ("MINE", "more"),
+    }
+    assert "in (*KEYS.items(), *GIVEN.values())" in text
+    keyless = PLAIN.replace("api_key: {secret: llama-api-key}", "open: a demo")
+    text = server(keyless.replace("ctx_size: 4096", ENV_SECRETS))
+    assert "in GIVEN.values()" in text
+    assert "secrets=secrets" in text
+    assert "KEYS" not in text
+
+
 def test_the_variable_has_a_name_where_the_stack_gives_none() -> None:
     assert constant(server(PLAIN), "KEYS") == {"LLAMA_API_KEY": "llama-api-key"}
 
@@ -144,8 +161,18 @@ def test_paths_are_named_by_content_and_the_server_cannot_write() -> None:
     graph = graph_of(stack_of(CAPTURED))
     assert constant(text, "BUILD_KEY") == graph["demo/build"].key
     assert constant(text, "WEIGHTS_KEY") == graph["demo/weights"].key
-    assert "with_mount_options(read_only=True)" in text
     assert "create_if_missing" not in text
+    assert text.count("modal.Volume.from_name") == text.count("read_only=True") == 2
+    assert 'read_only=True, sub_path=f"/build/{BUILD_KEY}"' in text
+    assert 'read_only=True, sub_path=f"/weights/{WEIGHTS_KEY}"' in text
+
+
+def test_a_server_with_several_weights_sees_all_weights_and_nothing_else() -> None:
+    """A container mounts a Volume once: the client refuses a second folder of it."""
+    beside = CAPTURED.replace("quant: Q4_K_M}", "quant: Q4_K_M, lora: [{url: LORA}]}")
+    text = server(beside.replace("LORA", "https://example.com/a.gguf"))
+    assert 'read_only=True, sub_path="/weights"' in text
+    assert "str(PROGRAM.weights.parent): weights" in text
 
 
 def test_the_builder_never_touches_what_is_complete() -> None:

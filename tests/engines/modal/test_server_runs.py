@@ -166,6 +166,16 @@ def test_llama_server_sees_no_option_and_no_token_of_the_container(
     assert "PATH" in seen
 
 
+def test_llama_server_gets_the_secrets_that_the_stack_names(world: World) -> None:
+    given = "ctx_size: 4096, env: {X_TOKEN: {secret: hub, env: HF_TOKEN}}"
+    ran = world.run(ON_CPU.replace("ctx_size: 4096", given))
+    seen = ran.started["environment"]
+    assert seen["X_TOKEN"] == "hf-of-these-tests"
+    assert not {"LLAMA_API_KEY", "HF_TOKEN"} & set(seen)
+    assert "hf-of-these-tests" not in ran.output
+    assert "hf-of-these-tests" not in (world.folder / "tryout.py").read_text()
+
+
 def test_the_command_line_is_logged_without_what_is_secret(world: World) -> None:
     flags = "ctx_size: 4096, flags: {some-token: s3cret, image-max-tokens: 70}"
     ran = world.run(ON_CPU.replace("ctx_size: 4096", flags))
@@ -263,5 +273,5 @@ def test_what_is_missing_on_the_volume_is_named(world: World) -> None:
     )
     assert done.returncode == 1
     assert (
-        f"{build} is not on the Volume, or not complete: run `deployer" in done.stderr
+        f"{build} is not on its Volume, or not complete: run `deployer" in done.stderr
     )

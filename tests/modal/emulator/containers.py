@@ -300,7 +300,10 @@ def _views(cloud: Cloud, container: Container) -> None:
     """Fill what the container sees of its Volumes."""
     hidden = cloud.app_of(container.function_id).name == cloud.faults.unmounted
     for mount in container.definition.volume_mounts:
-        source = cloud.volumes[mount.volume_id].folder
+        # "If the directory doesn't exist in the Volume, it will be created when the
+        # container starts up" (`with_mount_options` of client 1.6.4).
+        source = cloud.volumes[mount.volume_id].folder / mount.sub_path.strip("/")
+        source.mkdir(parents=True, exist_ok=True)
         view = View(source, container.folder / "views" / mount.volume_id)
         container.views[mount.volume_id] = view
         if hidden:
@@ -312,7 +315,7 @@ def _views(cloud: Cloud, container: Container) -> None:
 def _volumes(cloud: Cloud, container: Container) -> list[str]:
     lines = []
     for mount in container.definition.volume_mounts:
-        source = container.views[mount.volume_id].folder / mount.sub_path
+        source = container.views[mount.volume_id].folder
         where = f"root{shlex.quote(mount.mount_path)}"
         lines += [f"mkdir -p {where}"]
         lines += [f"mount --bind {shlex.quote(str(source))} {where}"]

@@ -85,8 +85,8 @@ class Snapshots:
         )
         if flaw == OTHER_KEY:
             text = (
-                "a server that runs keeps the API key that it was started with:"
-                " `deployer server restart` gives it the new one"
+                "a server that runs keeps the API key and secrets that it was started"
+                " with: `deployer server restart` gives it the new ones"
             )
             say(Talk(node.address, text))
         self._condemned(node.key).unlink(missing_ok=True)
@@ -106,8 +106,8 @@ class Snapshots:
         return flaw_of(
             entry,
             variables=scrubbed(os.environ),
-            api_keys=server.known_keys(),
-            keys_are_known=len(server.known_keys()) == len(server.api_key_envs),
+            known=server.known_secrets(),
+            every=len(server.secret_envs),
             program=found.program,
             digests=DigestCache(self.store.digests),
         )
@@ -210,7 +210,7 @@ class Snapshots:
 
     def _warmed(self, node: Node, server: Server, say: Say) -> dict[str, JsonValue]:
         """Make the warm-up requests, and keep the answers a restored one must give."""
-        api_keys, door = server.api_keys(), server.door()
+        door = server.door()
         match node.fields.get("snapshot.warmup"):
             case [*requests]:
                 plural = "s" if len(requests) > 1 else ""
@@ -226,7 +226,7 @@ class Snapshots:
                 " restored one could not be proven",
                 hint="write `snapshot: {enabled: false}` to do without",
             ) from error
-        return {"proof": proof, "api_key": sealed(api_keys)}
+        return {"proof": proof, "api_key": sealed(server.secrets())}
 
     def _frozen(
         self,
@@ -257,7 +257,7 @@ class Snapshots:
             raise EngineError(
                 f"the server could not be frozen: {problem}"
                 f" ({show_bytes(free)} are free in `{self.place.home}`)",
-                hint="what is live was left alone; `snapshot: {enabled: false}` starts"
+                hint="what is live was not changed; `snapshot: {enabled: false}` starts"
                 " without a snapshot",
             )
         frozen = image.frozen_seconds(into)

@@ -35,7 +35,7 @@ from deployer.planning.progress import unwatched
 from deployer.planning.resources import digest
 from deployer.stack.fields.values import Flat, JsonValue
 
-OTHER_KEY: Final = "the API key has changed since it was taken"
+OTHER_KEY: Final = "the API key or a secret has changed since it was taken"
 _SALT_BYTES: Final = 16
 _PLACES: Final = frozenset({"PATH", "HOME", "TMPDIR", "XDG_RUNTIME_DIR"})
 """Variables that a server is given, and that change nothing of what it answers."""
@@ -60,36 +60,37 @@ def environment_digest(variables: Mapping[str, str]) -> str:
     return digest(dict(kept))
 
 
-def sealed(api_keys: Sequence[str]) -> JsonValue:
-    """Return what tells later whether keys are the same, and not which ones."""
-    if not api_keys:
+def sealed(known: Sequence[str]) -> JsonValue:
+    """Return what tells later whether secrets are the same, and not which ones."""
+    if not known:
         return None
     salt = secrets.token_hex(_SALT_BYTES)
-    return {"salt": salt, "sha256": _hash(api_keys, salt)}
+    return {"salt": salt, "sha256": _hash(known, salt)}
 
 
 def flaw_of(
     entry: Entry,
     *,
     variables: Mapping[str, str],
-    api_keys: Sequence[str],
-    keys_are_known: bool,
+    known: Sequence[str],
+    every: int,
     program: str,
     digests: DigestCache,
 ) -> str:
     """Why an image must not be used; empty where everything is as it was.
 
-    A key that the environment does not hold cannot be compared, and so is no reason.
+    Unless ``every`` secret of the server is ``known`` to the environment, none can be
+    compared, and so is no reason.
     """
     if problems := entry.problems():
         return f"the image is damaged: {problems[0]}"
     about = entry.about
     if not is_complete(about.get("proof")):
-        return "its manifest holds no answers that would prove a restored server"
+        return "its manifest contains no answers that would prove a restored server"
     for changed in (
         _other_machine(about.get("machine"), entry, program),
         _other_files(about.get("depends"), digests),
-        _other_keys(about.get("api_key"), api_keys) if keys_are_known else "",
+        _other_secrets(about.get("api_key"), known) if len(known) == every else "",
     ):
         if changed:
             return changed
@@ -148,12 +149,12 @@ def _changed(path: Path, stamp: Stamp, sha256: str, digests: DigestCache) -> str
     return f"`{path}`, which it depends on, has changed since it was taken"
 
 
-def _other_keys(then: JsonValue, api_keys: Sequence[str]) -> str:
+def _other_secrets(then: JsonValue, known: Sequence[str]) -> str:
     match then:
         case None:
-            same = not api_keys
+            same = not known
         case {"salt": str(salt), "sha256": str(hashed)}:
-            same = hmac.compare_digest(hashed, _hash(api_keys, salt))
+            same = hmac.compare_digest(hashed, _hash(known, salt))
         case _:
             same = False
     return "" if same else OTHER_KEY
@@ -171,9 +172,9 @@ def _identity(file: Path, digests: DigestCache) -> JsonValue:
     }
 
 
-def _hash(api_keys: Sequence[str], salt: str) -> str:
+def _hash(known: Sequence[str], salt: str) -> str:
     # Nothing slow: the image beside it holds the keys themselves.
-    text = "\n".join(sorted(api_keys)).encode()
+    text = "\n".join(sorted(known)).encode()
     return hmac.new(bytes.fromhex(salt), text, hashlib.sha256).hexdigest()
 
 

@@ -135,7 +135,7 @@ def end_unproven(server: Server, say: Say) -> None:
 
     Raises AuthError before that where a key is not there to start another with.
     """
-    server.api_keys()
+    server.secrets()
     running = server.running()
     if running is not None and server.unproven.exists():
         why = "an earlier run restored it and ended before it was proven"

@@ -29,6 +29,7 @@ from deployer.engines.local.logs import rotate
 from deployer.engines.local.ports import established
 from deployer.engines.local.supervise.find import from_start_time, identity_of
 from deployer.errors import EngineError
+from deployer.llama.known.symptoms import likely_cause
 from deployer.planning.argv import TEMPLATE
 from deployer.runtime.serve import with_template
 from deployer.spelling import did_you_mean, one_of
@@ -541,6 +542,29 @@ def run_server(
             f"`{argv[0]} {argv[-1]}` did not answer within {_SECONDS} s",
             hint="a driver or a network file system may hang: run it by hand",
         ) from None
+
+
+def try_options(
+    argv: tuple[str, ...], environment: Mapping[str, str], folder: Path
+) -> None:
+    """Let llama-server read its options without starting; raises EngineError.
+
+    With ``--version`` last it parses from left to right and ends in 1 at the
+    first option it does not take, on every build from b8672 to b11434.
+    """
+    done = run_server((*argv, "--version"), environment, folder=folder)
+    if done.returncode == 0:
+        return
+    lines = (done.stderr + done.stdout).splitlines()
+    if cause := likely_cause(lines, done.returncode):
+        raise EngineError(cause.meaning, hint=cause.hint)
+    wrong = [line for line in lines if "error" in line]
+    said = wrong[0].strip() if wrong else f"exit code {done.returncode}"
+    raise EngineError(
+        f"llama-server does not take its options: {said}",
+        hint="compare `server` and `server.flags` of the stack with"
+        " `llama-server --help` of this build",
+    )
 
 
 _BUILT_IN: Final = re.compile(r"list of built-in templates:(?P<names>[^(]*)", re.DOTALL)

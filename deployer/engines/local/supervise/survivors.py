@@ -39,8 +39,14 @@ from deployer.engines.local.supervise.process import (
     stop,
     write_record,
 )
-from deployer.errors import EngineError
-from deployer.planning.plan import RunningServer
+from deployer.errors import EngineError, UsageError
+from deployer.planning.plan import (
+    EVERY_CARD,
+    MEMORY,
+    RunningServer,
+    crowded,
+    share_of,
+)
 from deployer.planning.resources import Kind
 from deployer.planning.state import Record
 from deployer.stack.fields.values import Flat, JsonValue
@@ -222,6 +228,26 @@ def survivors(
     if all(server.record.key in known for server in servers):
         return tuple(servers)
     return tuple(_with_clients(servers))
+
+
+def sharing(record: Record, own: Path) -> Iterator[str]:
+    """Yield notes about GPUs that living servers of other stacks use, too.
+
+    ``own`` is the folder of run folders of the stack.  Raises UsageError for a GPU
+    that is too small for all of them.
+    """
+    mine = share_of(record.fields, record.spec.get(MEMORY))
+    shares = {record.address: mine}
+    for folder in sorted(own.parent.glob("*")) if mine.cards else ():
+        for run_dir, running in _recorded(folder) if folder != own else ():
+            other = _record(run_dir, running, folder.name)
+            share = share_of(other.fields, other.spec.get(MEMORY))
+            if {EVERY_CARD, *mine.cards} & {*share.cards} or EVERY_CARD in mine.cards:
+                shares[f"{other.address} (pid {running.pid})"] = share
+    for said, hint in crowded(shares):
+        if hint:
+            raise UsageError(said, hint=hint)
+        yield said
 
 
 def captives(folder: Path) -> Iterator[Running]:
