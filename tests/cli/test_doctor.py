@@ -60,13 +60,18 @@ def test_a_server_that_crashed_is_told_with_its_cause(live: Project) -> None:
     model = live.stack.parent / "tiny.gguf"
     model.write_bytes(model.read_bytes()[:900_000])
     started = live.run("start", "stacks/demo.yaml")
+    for _ in range(9):
+        if "not within the file bounds" in live.log():
+            break
+        # On a busy machine b10434 ends before the thread that writes its log has.
+        started = live.run("start", "stacks/demo.yaml")
     assert started.code == 1
-    assert "the model file is incomplete or damaged" in started.err, started.err
+    assert "the model file is incomplete or damaged" in started.err
 
     found = look(live, "stacks/demo.yaml", code=1)
 
     assert found["server"][0] == "error"
-    assert found["truncated-gguf"][0] == "error", found
+    assert found["truncated-gguf"][0] == "error"
     assert "is 900.0 KB, was 2.1 MB" in found["store"][1]
 
 
