@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from scripts.docs.look import heights
 from tests.docs.conftest import build
 from tests.docs.pages import DOCS
 
@@ -36,15 +35,6 @@ def test_requests_are_noticed() -> None:
     assert requests('<script async src="https://a.test/x.js">')
     assert requests('<link rel=stylesheet href="//a.test/x.css">')
     assert requests("@font-face { src: url('https://a.test/x.woff') }")
-
-
-if shutil.which("chromium"):
-
-    def test_no_page_is_longer_than_eight_thousand_pixels(site: Path) -> None:
-        """As Chromium draws it, 1440 pixels wide."""
-        found = heights(site)
-        assert len(found) > 100
-        assert {page: it for page, it in found.items() if it > 8000} == {}
 
 
 def test_pages_of_the_root_and_files_of_the_repository_are_on_it(site: Path) -> None:
