@@ -112,7 +112,7 @@ build_image = (
     # is made: git fetches a commit, and ccache keeps what was compiled.
     .apt_install("ccache", "git")
     .pip_install("cmake==3.31.10", "ninja==1.13.2")
-    .add_local_dir(HERE / "runtime", "/root/runtime")
+    .add_local_dir(HERE / "runtime", "/root/runtime", ignore=["**/*.pyc"])
 )
 
 
@@ -157,7 +157,7 @@ fetch_image = (
     .pip_install("huggingface-hub==2.4.0")
     # All cores and the whole bandwidth; read when the client is imported.
     .env({"HF_XET_HIGH_PERFORMANCE": "1"})
-    .add_local_dir(HERE / "runtime", "/root/runtime")
+    .add_local_dir(HERE / "runtime", "/root/runtime", ignore=["**/*.pyc"])
 )
 
 

@@ -90,7 +90,7 @@ IMAGE = "nvidia/cuda:12.8.1-runtime-ubuntu24.04"
 image = (
     modal.Image.from_registry(IMAGE, add_python="3.12")
     .entrypoint([])
-    .add_local_dir(HERE / "runtime", "/root/runtime")
+    .add_local_dir(HERE / "runtime", "/root/runtime", ignore=["**/*.pyc"])
     .add_local_file(HERE / "cca5ae88e320259c.png", "/opt/stack/cca5ae88e320259c.png")
 )
 # Read-only, as a server cannot change what another one was captured with; and of each

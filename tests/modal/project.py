@@ -15,7 +15,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from tests.cli.project import COMMAND, LIMIT, Done, warm_run
+from tests.cli.project import COMMAND, LIMIT, Done
 from tests.modal.emulated import ROOT, Emulated
 
 KEY = "sk-of-the-tests"
@@ -111,7 +111,7 @@ class Project:
 
     def run(self, *words: str, env: Mapping[str, str | None] | None = None) -> Done:
         """Run `deployer` without a terminal until it ends."""
-        return warm_run(words, self.folder, self.environment(env or {}))
+        return self._run((*COMMAND, *words), env or {})
 
     def shell(self, line: str) -> Done:
         """Run a line of a shell, or several."""
@@ -187,6 +187,8 @@ class Project:
             "DEPLOYER_ALLOW_OUTSIDE": os.pathsep.join(self._trusted()),
             "LLAMA_API_KEY": KEY,
             "PYTHONPATH": str(ROOT),
+            # Beside a rendered app lies what its import left, as with users.
+            "PYTHONDONTWRITEBYTECODE": None,
             **changes,
         }
         return {name: value for name, value in base.items() if value is not None}

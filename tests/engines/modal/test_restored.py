@@ -101,7 +101,7 @@ def test_a_key_that_was_rotated_since_the_capture_does_not(
 ) -> None:
     with serving("Paris, and") as (program, running):
         monkeypatch.setenv(KEY, "sk-two")
-        with pytest.raises(RuntimeError, match="the API key was changed"):
+        with pytest.raises(RuntimeError, match="the API key or a secret was changed"):
             prove(running, program)
 
 
