@@ -75,6 +75,7 @@ CASES: Mapping[str, Case] = {
     "many": Case("plan and validate of 1 to 1,000 stacks", "many"),
     "fetching": Case("downloads and headers over a slow network", "fetching"),
     "verify": Case("weights that did not change", "verify"),
+    "editor": Case("answers of the language server after an edit", "editor"),
 }
 
 

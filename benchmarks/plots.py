@@ -5,6 +5,8 @@ contrast to white as to GitHub's dark page.  Text stays text.
 """
 
 import statistics
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import assert_never
 
@@ -24,13 +26,7 @@ _BAR = 0.34
 
 def draw(plot: Plot, file: Path) -> None:
     """Write a plot; the same values are the same bytes."""
-    with mpl.rc_context():
-        mpl.rc("svg", fonttype="none", hashsalt="deployer")
-        mpl.rc("font", family="sans-serif", size=10.5)
-        mpl.rc("text", color=INK)
-        mpl.rc("axes", labelcolor=INK, edgecolor=INK)
-        mpl.rc("xtick", color=INK)
-        mpl.rc("ytick", color=INK)
+    with styled():
         match plot:
             case Bars():
                 figure = _bars(plot)
@@ -41,6 +37,19 @@ def draw(plot: Plot, file: Path) -> None:
         figure.savefig(
             file, transparent=True, bbox_inches="tight", metadata={"Date": None}
         )
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Draw what is drawn within in the style of these plots."""
+    with mpl.rc_context():
+        mpl.rc("svg", fonttype="none", hashsalt="deployer")
+        mpl.rc("font", family="sans-serif", size=10.5)
+        mpl.rc("text", color=INK)
+        mpl.rc("axes", labelcolor=INK, edgecolor=INK)
+        mpl.rc("xtick", color=INK)
+        mpl.rc("ytick", color=INK)
+        yield
 
 
 def _bars(plot: Bars) -> Figure:

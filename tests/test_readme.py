@@ -38,3 +38,18 @@ def test_ci_runs_the_two_commands_of_the_readme_as_they_stand_there() -> None:
     ]
     assert taken == re.findall(r"```console\n([^$].*?)\n```", README)
     assert len(taken) == 2
+
+
+def test_the_readme_is_short_and_says_what_a_newcomer_asks() -> None:
+    """What it is, how to try it, a change, a stack on Modal, what was never run."""
+    assert len(README.splitlines()) <= 120
+    assert re.findall(r"(?m)^## (.*)$", README) == [
+        "Try it",
+        "A change, and its plan",
+        "A stack on Modal",
+        "What is proven, and what was never run",
+        "More",
+    ]
+    assert "Terraform-style `plan` and `apply` for llama.cpp servers." in README
+    assert "no release was deployed with an account" in README
+    assert "nothing was measured on a GPU" in README

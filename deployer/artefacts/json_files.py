@@ -257,7 +257,7 @@ def _refuse_unbounded(value: JsonValue) -> None:
                 below += it
             elif isinstance(it, str):
                 if not it.isascii() and _HALF.search(it):
-                    raise FormError("a string holds half a character")
+                    raise FormError("a string contains half a character")
             elif isinstance(it, int) and not -_LARGEST < it < _LARGEST:
                 raise FormError("a number has too many digits")
         if not below:

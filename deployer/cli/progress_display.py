@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Self, assert_never
 
@@ -46,19 +47,24 @@ WORTH_A_LINE = 10_000_000
 """Bytes from which a finished transfer is told where there are no bars."""
 _SHOW_CURSOR = "\x1b[?25h"
 _NAME_LENGTH = 40
-_WORTH_A_WORD = 10
+_WORTH_A_WORD = 5
+"""Seconds between two lines of what takes long, where there are no bars."""
 _WORTH_A_MINUTE = 60
-_GATES = "gates"
+_GATES, _STEP = "gates", "step"
 
 
 class Show:
     """Shows events, and carries the user's wish to stop; a context manager."""
 
-    def __init__(self, command: str) -> None:
-        """`command` is what to type to carry on after a Ctrl-C."""
+    def __init__(self, command: str, *, aside: bool = False) -> None:
+        """`command` is what to type to carry on after a Ctrl-C.
+
+        What is shown ``aside`` goes to stderr, since the result is on stdout.
+        """
         self.verdicts: list[Verdict] = []
         """Every verdict that was shown, in the order of coming."""
         self._command = command
+        self._aside = aside
         self._quiet = is_asked("quiet")
         self._stdout = sys.stdout  # bars put another one in its place
         self._cancelled = threading.Event()
@@ -66,11 +72,16 @@ class Show:
         self._bars: Bars | None = None
         self._tasks: dict[str, TaskID] = {}
         self._told: set[str] = set()
+        self._step: tuple[str, float] | None = None
+        self._last_line = time.monotonic()
+        self._over = threading.Event()
         self._handlers: dict[int, object] = {}
 
     def __enter__(self) -> Self:
         for number in (signal.SIGINT, signal.SIGTERM):
             self._handlers[number] = signal.signal(number, self._interrupt)
+        if not self._quiet:
+            threading.Thread(target=self._beat, daemon=True).start()
         return self
 
     def __exit__(
@@ -80,6 +91,9 @@ class Show:
         trace: TracebackType | None,
     ) -> None:
         """Turn what a program ended in that Ctrl-C reached, too, into our own end."""
+        self._over.set()
+        with self._lock:
+            self._step = None
         self.pause()
         for number, handler in self._handlers.items():
             signal.signal(number, handler)  # type: ignore[arg-type] # as it was given
@@ -107,6 +121,37 @@ class Show:
         self.pause()
         click.echo(harmless(text))
 
+    def _beat(self) -> None:
+        while not self._over.wait(1.0):
+            self.tick(time.monotonic())
+
+    def tick(self, now: float) -> None:
+        """Say what still runs: on a terminal in a line that goes, else now and then."""
+        with self._lock:
+            if self._step is None:
+                return
+            text, begun = self._step
+            still = f"{text}, {_so_far(now - begun)}"
+            if sys.stdout.isatty():
+                if not self._tasks.keys() - {_STEP}:
+                    self._at_work(_STEP, still)
+            elif now - self._last_line >= _WORTH_A_WORD:
+                click.echo(harmless(f"    {still}"), err=True)
+                self._last_line = now
+
+    def _at_work(self, name: str, text: str) -> None:
+        """A line without a bar, below all others."""
+        bars = self._bars or self._begin_bars()
+        if (task := self._tasks.get(name)) is None:
+            task = self._tasks[name] = bars.add_task("", total=None, how="")
+        bars.update(task, description=harmless(text))
+
+    def _drop_step(self) -> None:
+        """Something better than the time is known of the step."""
+        task = self._tasks.pop(_STEP, None)
+        if self._bars is not None and task is not None:
+            self._bars.remove_task(task)
+
     def _end(self) -> CancelledError:
         return CancelledError(
             "stopped at your request",
@@ -117,7 +162,9 @@ class Show:
         match event:
             case Started(step):
                 self._line(f"  → {step_text(step)}")
+                self._step = (step_text(step), time.monotonic())
             case Ended(step, seconds):
+                self._step = None
                 self.pause()
                 self._line(f"  ✔ {step_text(step)}  ({show_seconds(seconds)})")
             case Talk(about, text):
@@ -135,9 +182,10 @@ class Show:
     def _line(self, text: str) -> None:
         if self._quiet:
             return
+        self._last_line = time.monotonic()
         text = harmless(text)
         if (bars := self._bars) is None:
-            click.echo(text)
+            click.echo(text, err=self._aside)
         else:
             from rich.text import Text  # noqa: PLC0415 - only where there are bars
 
@@ -146,7 +194,8 @@ class Show:
             bars.console.print(Text.from_ansi(text), soft_wrap=True)
 
     def _wait(self, gates: tuple[str, ...], seconds: float) -> None:
-        """On a terminal a line that goes; without one, a line every ten seconds."""
+        """On a terminal a line that goes; without one, a line every few seconds."""
+        self._step = None  # the gates say more of it than its time
         if self._quiet:
             return
         if not sys.stdout.isatty():
@@ -154,11 +203,10 @@ class Show:
             if seconds >= _WORTH_A_WORD and now not in self._told:
                 click.echo(f"    {_at_work(gates, seconds)}", err=True)
                 self._told.add(now)
+                self._last_line = time.monotonic()
             return
-        bars = self._bars or self._begin_bars()
-        if (task := self._tasks.get(_GATES)) is None:
-            task = self._tasks[_GATES] = bars.add_task("", total=None, how="")
-        bars.update(task, description=_at_work(gates, seconds))
+        self._drop_step()
+        self._at_work(_GATES, _at_work(gates, seconds))
 
     def _advance(self, progress: Progress) -> None:
         if self._quiet:
@@ -169,6 +217,7 @@ class Show:
         task = self._tasks.get(progress.name)
         if task is None and progress.done == progress.total:
             return  # it is over before it could be seen
+        self._drop_step()
         bars = self._bars or self._begin_bars()
         if task is None:
             name = _shortened(harmless(progress.name))
@@ -206,6 +255,7 @@ class Show:
             if tenth not in self._told:
                 click.echo(f"    {progress.name}: {_how_far(progress)}", err=True)
                 self._told.add(tenth)
+                self._last_line = time.monotonic()
             return
         worth = progress.unit == "B" and total >= WORTH_A_LINE
         if worth and progress.done >= total and progress.name not in self._told:
@@ -231,8 +281,12 @@ def verdict_line(verdict: Verdict) -> str:
 
 def _at_work(gates: tuple[str, ...], seconds: float) -> str:
     """Which gates run, and for how long."""
+    return f"running {', '.join(gates) or 'the next gate'}, {_so_far(seconds)}"
+
+
+def _so_far(seconds: float) -> str:
     shown = f"{seconds:.0f} s" if seconds < _WORTH_A_MINUTE else show_seconds(seconds)
-    return f"running {', '.join(gates) or 'the next gate'}, {shown} so far"
+    return f"{shown} so far"
 
 
 def _how_far(progress: Progress) -> str:

@@ -1,5 +1,7 @@
 """Runs of `apply`: which stacks, for a person or for a program."""
 
+import os
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -205,7 +207,7 @@ class Run:
             try:
                 with evidence(show), show:
                     done = self._carry_out(subject, show, confirm)
-                finish(done)
+                finish(done, subject.file)
             except CancelledError:
                 raise
             except DeployerError as error:
@@ -287,7 +289,7 @@ def evidence(show: Show) -> Iterator[None]:
         raise
 
 
-def finish(done: Applied | None) -> None:
+def finish(done: Applied | None, file: Path) -> None:
     """Say what a run ended in; raises CancelledError where it was declined."""
     if done is None:
         raise CancelledError("nothing was applied")
@@ -307,6 +309,9 @@ def finish(done: Applied | None) -> None:
     if done.endpoint is not None:
         click.echo(f"\nRelease {done.state.released} is live at {done.endpoint.url}")
         if not is_asked("quiet"):
+            name, beside = done.endpoint.api_key_env, file.with_name(".env")
+            if name and name not in os.environ and beside.exists():
+                click.echo(f"\n  . {shlex.quote(f'./{beside}')}", nl=False)
             click.echo(f"\n  {_curl_line(done.endpoint, done.planned.plan.gates)}\n")
 
 

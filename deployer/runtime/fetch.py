@@ -45,18 +45,29 @@ class Weights:
 
 
 def fetch_weights(weights: Weights, volume: Volume) -> dict[str, str]:
-    """Put the pinned files on the volume; what is complete stays as it is."""
+    """Put the pinned files on the volume; what is complete stays as it is.
+
+    The folder is named by content: another source may give its files other names, and
+    what was fetched under one name is then copied to the other.
+    """
     target = volume.folder / "weights" / weights.key
-    if is_complete(target):
+    if is_complete(target) and all(
+        (target / it.name).is_file() for it in weights.files
+    ):
         print(f"{target} is complete already", flush=True)
         return about(target)
     target.mkdir(parents=True, exist_ok=True)
     arriving = volume.folder / "arriving" / weights.key
     arriving.mkdir(parents=True, exist_ok=True)
     with progress(weights.size or 0, target, arriving), room():
+        held = {sha256_of(path): path for path in target.iterdir() if path.is_file()}
         for file in weights.files:
             place = target / file.name
-            if place.is_file() and sha256_of(place) == file.sha256:
+            if held.get(file.sha256) == place:
+                continue
+            if file.sha256 in held:
+                shutil.copyfile(held[file.sha256], place)
+                print(f"{file.name} is there as {held[file.sha256].name}", flush=True)
                 continue
             by_address = weights.repo is None
             download = from_address if by_address else from_hub

@@ -190,14 +190,14 @@ def _alert(
 
 
 _SERIES = (
-    ("Time to the first token, warm and after idle", "s", f"{TTFT}{{OF}}", "{{path}}"),
+    ("Time to first token", "s", f"{TTFT}{{OF}}", "{{path}}"),
     (
         "Failed probes in an hour",
         "short",
         f"increase({FAILURES}{{OF}}[1h])",
         "{{path}}",
     ),
-    ("5xx in an hour", "short", f"increase({REFUSALS}{{OF}}[1h])", "5xx"),
+    ("5xx in an hour", "short", f"increase({REFUSALS}{{OF}}[1h])", "{{path}}"),
     ("Active requests", "short", "llamacpp:requests_processing{OF}", "active"),
     ("Queued requests", "short", "llamacpp:requests_deferred{OF}", "queued"),
     (

@@ -3,7 +3,7 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, assert_never
 
 from deployer.diagnostics import Place
@@ -37,6 +37,8 @@ VERBS: Mapping[Kind, tuple[str, str]] = {
 """The verbs of making each kind, the first time and again."""
 
 
+IN_STORE = "in the store"
+"""The prospect of an artefact that need not be made."""
 _OTHERWISE = re.compile(r"(true|false|unset|[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?)?")
 """Text that reads as another kind of value where it stands without quotes."""
 
@@ -244,17 +246,25 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
-def counts(plan: Plan, *, refreshed: bool = True) -> str:
-    """Return the last line of a plan; `refreshed` where what is live was looked at."""
+def counts(plan: Plan, *, refreshed: bool = True, stored: Collection[str] = ()) -> str:
+    """Return the last line of a plan; `refreshed` where what is live was looked at.
+
+    ``stored`` has the addresses of what need not be made: the store has it.
+    """
     if plan.is_empty:
         if not refreshed:
             return "No changes; what is live was not refreshed."
         return "No changes: what is live is what the stack says."
     new = (Action.CREATE, Action.REPLACE)
-    made = Counter(c.kind for c in plan.changes if c.action in new and not c.ready)
+    made = Counter(
+        c.kind
+        for c in plan.changes
+        if c.action in new and not c.ready and c.address not in stored
+    )
     stay = [c for c in plan.changes if c.action is Action.DELETE and c.kind in STAYS]
     done = Counter(c.action for c in plan.changes if c not in stay)
     parts = [f"{made[kind]} to {VERBS[kind][0]}" for kind in Kind if made[kind]]
+    parts += [f"{len(stored)} {IN_STORE}"] if stored else []
     parts += [f"{done[a]} to {words}" for a, words in _DONE.items() if done[a]]
     parts += [f"{len(stay)} to stay in the store"] if stay else []
     return f"Plan: {', '.join(parts) or 'to finish what an earlier run left'}."
@@ -322,10 +332,9 @@ def step_text(step: "Step") -> str:
 
     match step:
         case steps.Make(nodes):
-            made = [f"{VERBS[n.kind][0]} {n.address} {n.key[:8]}" for n in nodes]
-            return ", ".join(made)
+            return ", ".join(f"{VERBS[n.kind][0]} {n.address}" for n in nodes)
         case steps.Stage(node):
-            return f"stage {node.address} {node.key[:8]}"
+            return f"stage {node.address}"
         case steps.Check(node, gates):
             return f"check {node.address}: {', '.join(gates)}"
         case steps.Promote(nodes):
@@ -339,7 +348,7 @@ def step_text(step: "Step") -> str:
         case steps.Note(nodes):
             return f"note {', '.join(n.address for n in nodes)}"
         case steps.Start(record):
-            return f"start {record.address} {record.key[:8]}"
+            return f"start {record.address}"
         case steps.Stop(record):
             return f"stop {record.address} {record.key[:8]} to make room"
         case steps.Retire(record):
@@ -351,7 +360,7 @@ def step_text(step: "Step") -> str:
 
 
 def _server_of(nodes: tuple[Node, ...]) -> str:
-    return next(f"{n.address} {n.key[:8]}" for n in nodes if n.kind is Kind.SERVER)
+    return next(n.address for n in nodes if n.kind is Kind.SERVER)
 
 
 _MIB, _GIB = 1024**2, 1024**3
@@ -474,14 +483,17 @@ def _lines(
         for it in plan.changes
     ]
     column = max((len(head) for head in heads), default=0)
+    stored = {address for address, said in prospects.items() if said == IN_STORE}
     for change, head in zip(plan.changes, heads, strict=True):
-        yield f"{head:<{max(column, _VERB_COLUMN)}}  {verb(change)}"
-        if prospect := prospects.get(change.address):
+        there = change.address in stored
+        fate = "stored" if there else verb(change)
+        yield f"{head:<{max(column, _VERB_COLUMN)}}  {fate}"
+        if not there and (prospect := prospects.get(change.address)):
             yield f"      {prospect}"
         yield from _reasons(change, places)
     yield from _below(plan, fit, costs, room=room)
     yield ""
-    yield counts(plan, refreshed=refreshed)
+    yield counts(plan, refreshed=refreshed, stored=stored)
     if steps and not plan.is_empty:
         from deployer.planning.steps import steps_of  # noqa: PLC0415 - rarely asked for
 

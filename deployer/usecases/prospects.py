@@ -10,6 +10,7 @@ from deployer.engines.registry import ENGINES
 from deployer.errors import DeployerError
 from deployer.planning.plan import Action, Change
 from deployer.planning.resources import VARIABLES, Kind, Node
+from deployer.show.text import IN_STORE
 from deployer.stack.fields.values import keys_of, show_bytes, show_seconds
 from deployer.usecases.context.settings import Settings
 
@@ -37,7 +38,9 @@ def _is_made(change: Change) -> bool:
 def _of(node: Node, store: Store) -> str:
     kind = STORED[node.kind]
     if store.has(kind, node.key):
-        return "in the store"
+        return IN_STORE
+    if node.kind is Kind.SNAPSHOT:
+        return "captured on this machine"
     source = str(node.spec.get("source", ""))
     match node.spec.get("about"):
         case {"size": int(size)}:

@@ -63,13 +63,13 @@ def on_page_markdown(
 
 
 def _folded(changelog: str) -> str:
-    """Fold all but the first group of changes, and leave the page out of the search."""
-    head, first, *groups = re.split(r"(?m)^### ", changelog)
+    """Fold each group of changes, and leave the page out of the search."""
+    head, *groups = re.split(r"(?m)^### ", changelog)
     folded = "".join(
         f'??? note "{title}"\n\n{indent(text, "    ")}\n'
         for title, _, text in (group.partition("\n") for group in groups)
     )
-    return f"---\nsearch: {{exclude: true}}\n---\n\n{head}### {first}{folded}"
+    return f"---\nsearch: {{exclude: true}}\n---\n\n{head}{folded}"
 
 
 def _linked(page: File, known: Files, config: MkDocsConfig) -> Iterator[File]:

@@ -118,11 +118,15 @@ class Project:
         return self._run((sys.executable, "-c", code, *words), "", env)
 
     def shell(self, line: str) -> Done:
-        """Run a line of a shell."""
-        return self._run(("bash", "-c", line), "", None)
+        """Run a line of a shell, or several."""
+        return self._run(("bash", "-c", line), "", None, limit=10 * LIMIT)
 
     def _run(
-        self, argv: Sequence[str], typed: str, env: Mapping[str, str | None] | None
+        self,
+        argv: Sequence[str],
+        typed: str,
+        env: Mapping[str, str | None] | None,
+        limit: float = LIMIT,
     ) -> Done:
         done = subprocess.run(
             argv,
@@ -131,7 +135,7 @@ class Project:
             input=typed,
             capture_output=True,
             text=True,
-            timeout=LIMIT,
+            timeout=limit,
             check=False,
         )
         return Done(done.returncode, done.stdout, done.stderr)

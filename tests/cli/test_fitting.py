@@ -85,7 +85,8 @@ def test_what_does_not_fit_is_refused_with_ways_out(big: Project) -> None:
         done = big.run(command[0], "stacks/big.yaml", *command[1:])
         assert done.code == 3
         assert done.out == ""
-        head, *_, hint = done.err.splitlines()
+        *_, hint = done.err.splitlines()
+        head = next(it for it in done.err.splitlines() if "error: " in it)
         assert head.startswith(
             "stacks/big.yaml:8:1: error: the model does not fit: L4 24 GB: weights 0.1"
         )
@@ -185,8 +186,9 @@ def test_an_architecture_that_the_binary_lacks_is_refused(big: Project) -> None:
     write_model(big.stack.parent / "big.gguf", name="gemma9")
     done = big.run("plan", "stacks/big.yaml")
     assert done.code == 3
-    head, *_, hint = done.err.splitlines(keepends=True)
-    assert head + hint == (
+    lines = done.err.splitlines(keepends=True)
+    head = next(it for it in lines if "error: " in it)
+    assert head + lines[-1] == (
         "stacks/big.yaml:5:13: error: `b10434` does not know the architecture"
         " `gemma9` (by the table up to b11549)\n"
         "  hint: no build up to b11549 does: take a newer one, or other weights\n"

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from deployer.stack.project_root import TRUSTED, trust, trusted_in
-from tests.cli.project import Project
+from tests.cli.project import COMMAND, Project
+from tests.cli.terminal import terminal
 
 
 @pytest.fixture
@@ -96,6 +97,41 @@ def test_what_cannot_be_started_from_writes_nothing(
 
 def test_it_says_which_key_to_set(paper: Project) -> None:
     said = paper.run("init", "new/x.yaml", env={"LLAMA_API_KEY": None}).out
-    assert "  echo LLAMA_API_KEY=$(openssl rand -hex 16) > new/.env\n" in said
+    line = "(umask 077; echo LLAMA_API_KEY=$(openssl rand -hex 16) > new/.env)"
+    assert f"  {line}\n" in said
     files = paper.run("init", "new/y.yaml", "--json").results()[0]["files"]
     assert files == ["new/y.yaml"]
+
+
+def test_at_a_terminal_it_asks_for_model_server_and_trust(
+    paper: Project, own: tuple[str, ...]
+) -> None:
+    _, model, _, server = own
+    environment = paper.environment({"DEPLOYER_ALLOW_OUTSIDE": None})
+    with terminal((*COMMAND, "init"), paper.folder, environment) as screen:
+        screen.until("Start from [demo]: ")
+        screen.type("local\n")
+        screen.until("GGUF file, or owner/name:QUANT of the hub")
+        screen.type(f"{model}\n")
+        screen.until("llama-server (`-`: build one)")
+        screen.type(f"{server}\n")
+        screen.until("outside of the project? [Y/n]")
+        screen.type("\n")
+        screen.until("deployer plan stacks/my-model.yaml")
+        assert screen.end() == 0
+    alone: dict[str, str | None] = {"DEPLOYER_ALLOW_OUTSIDE": None}
+    assert paper.run("validate", "stacks/my-model.yaml", env=alone).code == 0
+
+
+def test_at_a_terminal_the_first_answer_may_be_all(paper: Project) -> None:
+    folder = paper.folder / "fresh"
+    folder.mkdir()
+    with terminal((*COMMAND, "init"), folder, paper.environment({})) as screen:
+        screen.until("Start from [demo]: ")
+        screen.type("dmo\n")
+        screen.until("'dmo' is not one of")
+        screen.until("Start from [demo]: ")
+        screen.type("\n")
+        screen.until("deployer apply stacks/demo.yaml")
+        assert screen.end() == 0
+    assert (folder / "stacks/demo.yaml").exists()

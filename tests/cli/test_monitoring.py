@@ -4,17 +4,12 @@ The tests with Prometheus are there where it is installed: `.ci/run` sees to it 
 may, and says so where it may not.
 """
 
-import functools
 import json
+import re
 import shutil
 import subprocess
-import threading
-import time
 import typing
-import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -28,11 +23,10 @@ from grafana_foundation_sdk.models.timeseries import Options
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from deployer.show.monitor import Monitored, alert_rules, dashboard
-from tests.cli.project import KEY, LIMIT, Project
+from tests.cli.project import KEY, Project
+from tests.cli.prometheus import PROMETHEUS, configured, prometheus, served, until
 from tests.cli.test_watching import DEMO, MODAL
-from tests.ports import quiet_port
 
-PROMETHEUS = shutil.which("prometheus")
 PROMTOOL = shutil.which("promtool")
 LOCAL = Monitored(
     "demo", "http://127.0.0.1:8080", "K", {"server.metrics": True, "gpu": "L40S"}
@@ -128,6 +122,31 @@ def misfits(value: Any) -> Iterator[str]:
         yield from misfits(held)
 
 
+def test_dashboard_and_alerts_ask_only_for_what_is_exported(live: Project) -> None:
+    """By the real server, by `watch`, by Prometheus itself, by NVIDIA's exporter."""
+    words = ("watch", DEMO, "--idle", "0s", "--textfile", "demo.prom")
+    assert live.run(*words).code == 0
+    (counted,) = live.run("status", DEMO, "--metrics", "--json").results()
+    probed = (live.folder / "demo.prom").read_text()
+    exported = {*counted["samples"], *re.findall(r"(?m)^# TYPE (\S+)", probed)}
+    gpu = {"DCGM_FI_DEV_FB_FREE", "DCGM_FI_DEV_FB_USED"}
+    panels = [target["expr"] for it in panels_of(LOCAL) for target in it["targets"]]
+    alerts = [rule["expr"] for rule in alert_rules(LOCAL)["groups"][0]["rules"]]
+    asked = {name for expr in (*panels, *alerts) for name in series_in(expr)}
+    assert len(asked) >= 10
+    assert asked - exported - gpu == {"up"}
+
+
+def panels_of(it: Monitored) -> list[dict[str, Any]]:
+    return list(dashboard(it)["panels"])
+
+
+def series_in(expr: str) -> set[str]:
+    """The names of series in a query: words that are no function, label or unit."""
+    bare = re.sub(r"\{[^}]*\}|\[[^]]*\]|\bor\b", " ", expr)
+    return set(re.findall(r"\b[a-zA-Z_][\w:]*\b(?!\s*\()", bare))
+
+
 if PROMETHEUS and PROMTOOL:
 
     def test_promtool_takes_the_rules_of_both_kinds(tmp_path: Path) -> None:
@@ -163,7 +182,7 @@ if PROMETHEUS and PROMTOOL:
         words = ("watch", DEMO, "--idle", "0s", "--textfile", "mon/metrics")
         assert live.run(*words).code == 0
         with served(live.folder / "mon") as exporter:
-            config = configured(live, exporter)
+            config = configured(live.folder / "mon/demo.prometheus.yml", KEY, exporter)
             checked([str(PROMTOOL), "check", "config", str(config)])
             with prometheus(config, live.folder / "tsdb") as url:
                 found = {e: results(url, e) for e in expressions(live)}
@@ -218,79 +237,6 @@ def evaluated(answer: dict[str, Any]) -> bool:
     return bool(rules) and all(rule["health"] == "ok" for rule in rules)
 
 
-def configured(live: Project, exporter: str) -> Path:
-    """The rendered configuration, every second, with what `watch` wrote beside it."""
-    config = live.folder / "mon" / "demo.prometheus.yml"
-    key = live.folder / "key"
-    key.write_text(KEY)
-    assert KEY not in config.read_text()
-    told = yaml.safe_load(config.read_text())
-    (job,) = told["scrape_configs"]
-    job["scrape_interval"] = "1s"
-    job["authorization"]["credentials_file"] = str(key)
-    other = {"job_name": "node", "static_configs": [{"targets": [exporter]}]}
-    told["scrape_configs"].append(other)
-    told["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
-    config.write_text(yaml.safe_dump(told))
-    return config
-
-
-@contextmanager
-def served(folder: Path) -> Iterator[str]:
-    """A folder over HTTP, as an exporter serves the file of its textfile collector."""
-
-    class Handler(SimpleHTTPRequestHandler):
-        def guess_type(self, path: object) -> str:
-            del path
-            return "text/plain; version=0.0.4"
-
-        def log_message(self, *said: object) -> None:
-            del said
-
-    make = functools.partial(Handler, directory=str(folder))
-    with ThreadingHTTPServer(("127.0.0.1", 0), make) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        yield f"127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
-
-
 def checked(argv: list[str]) -> None:
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-
-
-@contextmanager
-def prometheus(config: Path, data: Path) -> Iterator[str]:
-    """A real Prometheus on loopback, which ends with the test."""
-    address = f"127.0.0.1:{quiet_port()}"
-    argv = [
-        str(PROMETHEUS),
-        f"--config.file={config}",
-        f"--storage.tsdb.path={data}",
-        f"--web.listen-address={address}",
-    ]
-    with (data.parent / "prometheus.log").open("w") as log:
-        process = subprocess.Popen(argv, stdout=log, stderr=log)
-        try:
-            yield f"http://{address}"
-        finally:
-            process.terminate()
-            process.wait(timeout=LIMIT)
-
-
-def until(url: str, wanted: Any) -> dict[str, Any]:
-    """Ask Prometheus until what is wanted is there."""
-    deadline = time.monotonic() + LIMIT
-    found: dict[str, Any] = {}
-    while time.monotonic() < deadline:
-        try:
-            with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - ours
-                found = json.load(answer)["data"]
-        except OSError:
-            found = {}
-        if found and wanted(found):
-            return found
-        threading.Event().wait(0.1)
-    raise AssertionError(f"{url} never had it: {found}")

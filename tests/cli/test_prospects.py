@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from deployer.cli.runs import finish
+from deployer.engines.contract import Endpoint
 from deployer.planning.plan import Plan, make_plan
 from deployer.planning.resources import Graph, Kind, Node
 from deployer.planning.state import State
-from deployer.show.text import counts
+from deployer.show.text import counts, plan_text
 from deployer.stack.fields.values import Flat, JsonValue
+from deployer.usecases.apply import Applied
 from deployer.usecases.context.settings import Settings
 from deployer.usecases.plan import Planned
 from deployer.usecases.prospects import needed, prospects
@@ -51,6 +54,11 @@ def test_what_is_fetched_and_compiled_is_told_with_its_size(tmp_path: Path) -> N
     assert said["demo/build"].endswith(" cores (estimated)")
 
 
+def test_a_snapshot_is_captured_and_not_downloaded(tmp_path: Path) -> None:
+    found = prospects(planned({Kind.SNAPSHOT: {}}), settings(tmp_path))
+    assert found == {"demo/snapshot": "captured on this machine"}
+
+
 def test_a_source_that_was_skipped_is_named_with_the_reason(tmp_path: Path) -> None:
     skipped: JsonValue = {"release": "no answer"}
     about: JsonValue = {"size": 37_400_000, "skipped": skipped}
@@ -85,7 +93,12 @@ def test_what_is_in_the_store_is_said_to_be_there(tmp_path: Path) -> None:
         say=lambda _: None,
         proven={},
     )
-    assert prospects(planned(), there)["demo/weights"] == "in the store"
+    said = prospects(planned(), there)
+    assert said["demo/weights"] == "in the store"
+    lines = plan_text(planned().plan, {}, prospects=said).splitlines()
+    (line,) = [it for it in lines if it.startswith("  + weights")]
+    assert line.endswith("  stored")
+    assert lines[-1] == "Plan: 1 to build, 1 in the store."
 
 
 def test_nothing_is_said_of_what_another_machine_makes(tmp_path: Path) -> None:
@@ -100,6 +113,19 @@ def test_a_missing_key_is_named_before_apply_needs_it(tmp_path: Path, key: str) 
     said = tuple(needed(asked, there, tmp_path / "demo.yaml"))
     missing = "environment variable `LLAMA_API_KEY` is not set: apply needs it"
     assert said == (() if key else (missing,))
+
+
+def test_the_call_to_try_begins_with_the_file_that_has_the_key(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text("SET_IN_NO_SHELL=secret")
+    live = Endpoint("http://127.0.0.1:1", ("SET_IN_NO_SHELL",))
+    made = planned()
+    finish(Applied(made, made.state, (), None, live), Path("demo.yaml"))
+    assert "\n  . ./.env\n  curl http://127.0.0.1:1/v1/" in capsys.readouterr().out
 
 
 def test_what_was_not_looked_at_is_not_called_what_is_live() -> None:

@@ -70,7 +70,7 @@ def test_an_answer_that_is_not_the_one_before(crashed: Frozen) -> None:
     manifest.write_text(text.replace('"text": "', '"text": "otherwise', 1))
 
     out = crashed.start()
-    assert "starts cold: it answers otherwise than before it was frozen" in out
+    assert "starts cold: it gives another answer than before it was frozen" in out
     assert "demo/snapshot: it could not be restored: it answers" in crashed.apply().out
 
 
@@ -237,7 +237,7 @@ def test_a_warm_up_that_fails(live: Frozen) -> None:
         str(live.criu),
         r"error: warm-up request 2 of 2 \(9000 tokens, `a b`\) failed: HTTP 400: .*"
         r"exceeds the available context size.*\n"
-        r"  hint: nothing was captured and what is live was left alone",
+        r"  hint: nothing was captured and what is live was not changed",
         text=wrong,
     )
 

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +32,10 @@ CALLS = [
     (fence, call)
     for fence in in_language("console", "bash", "sh")
     for call in commands(fence.text)
+] + [
+    (fence, call)
+    for fence in in_language("text")  # units of systemd
+    for call in re.findall(r"(?m)^Exec\w+=\S+/deployer (.+)$", fence.text)
 ]
 OTHER_FILES = {"repos": "pre-commit", "state": "deployer.yaml", "jobs": "a workflow"}
 """Keys that tell a file of another kind, and which."""

@@ -124,3 +124,12 @@ def test_a_check_leaves_a_report_where_it_is_told_to(tmp_path: Path) -> None:
     assert f"Report: {folder / 'report.html'}" in told
     names = sorted(path.name for path in folder.iterdir())
     assert names == ["junit.xml", "report.html", "report.json"]
+
+
+@pytest.mark.parametrize("clock", [True, False])
+def test_a_stream_records_tokens_a_second_where_the_server_says_them(
+    *, clock: bool
+) -> None:
+    _, verdicts, _ = checked(Script(timings=clock), "--gate", "stream")
+    assert verdicts["stream"]["outcome"] == "pass"
+    assert ("tokens_per_second" in verdicts["stream"]["figures"]) is clock

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -111,17 +111,11 @@ class Project:
 
     def run(self, *words: str, env: Mapping[str, str | None] | None = None) -> Done:
         """Run `deployer` without a terminal until it ends."""
-        done = subprocess.run(
-            (*COMMAND, *words),
-            cwd=self.folder,
-            env=self.environment(env or {}),
-            capture_output=True,
-            text=True,
-            timeout=LIMIT,
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
-        return Done(done.returncode, done.stdout, done.stderr)
+        return self._run((*COMMAND, *words), env or {})
+
+    def shell(self, line: str) -> Done:
+        """Run a line of a shell, or several."""
+        return self._run(("bash", "-c", line), {}, limit=10 * LIMIT)
 
     @contextmanager
     def running(self, *words: str) -> Iterator["subprocess.Popen[str]"]:
@@ -164,13 +158,23 @@ class Project:
 
     def modal(self, *words: str) -> Done:
         """Run the client's own command line."""
+        return self._run((sys.executable, "-m", "modal", *words), {})
+
+    def _run(
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str | None],
+        limit: float = LIMIT,
+    ) -> Done:
         done = subprocess.run(
-            (sys.executable, "-m", "modal", *words),
-            env=self.environment({}),
+            argv,
+            cwd=self.folder,
+            env=self.environment(env),
             capture_output=True,
             text=True,
-            timeout=LIMIT,
+            timeout=limit,
             check=False,
+            stdin=subprocess.DEVNULL,
         )
         return Done(done.returncode, done.stdout, done.stderr)
 

@@ -7,6 +7,7 @@ import re
 import threading
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -48,6 +49,8 @@ class Site(ThreadingHTTPServer):
         self.pages: dict[str, Page] = {}
         self.requests: list[Request] = []
         self.connections = 0
+        self.refusal: Callable[[Request], Page | None] = lambda _: None
+        """What is answered in place of a page, and to whom."""
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that hangs up is what some tests are about."""
@@ -88,7 +91,9 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {name.lower(): value for name, value in self.headers.items()}
         request = Request(self.command, path, headers)
         self.server.requests.append(request)
-        page = self.server.pages.get(path, Page(b"nothing here", status=404))
+        page = self.server.refusal(request) or self.server.pages.get(
+            path, Page(b"nothing here", status=404)
+        )
         status = page.failures.pop(0) if page.failures else page.status
         content, extra = page.body, dict(page.headers)
         asked = re.fullmatch(r"bytes=(\d+)-(\d*)", headers.get("range", ""))
@@ -119,8 +124,9 @@ class _Handler(BaseHTTPRequestHandler):
         return headers.get("if-range") in (None, page.headers.get("ETag"))
 
 
-@pytest.fixture
-def make_site() -> Iterator[Callable[[], Site]]:
+@contextmanager
+def sites() -> Iterator[Callable[[], Site]]:
+    """Start sites on demand; all end with the block."""
     started: list[tuple[Site, threading.Thread]] = []
 
     def make() -> Site:
@@ -130,11 +136,19 @@ def make_site() -> Iterator[Callable[[], Site]]:
         started.append((site, thread))
         return site
 
-    yield make
-    for site, thread in started:
-        site.shutdown()
-        thread.join()
-        site.server_close()
+    try:
+        yield make
+    finally:
+        for site, thread in started:
+            site.shutdown()
+            thread.join()
+            site.server_close()
+
+
+@pytest.fixture
+def make_site() -> Iterator[Callable[[], Site]]:
+    with sites() as make:
+        yield make
 
 
 @pytest.fixture

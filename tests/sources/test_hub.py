@@ -1,10 +1,7 @@
 """The hub, spoken to by the real client: pinned to a commit, fetched, resumed."""
 
-import hashlib
-import json
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +12,8 @@ from deployer.artefacts.sources.hub import Choice
 from deployer.errors import AuthError, DeployerError, SourceError, StoreError
 from deployer.planning.facts import Pin
 from deployer.planning.progress import Progress, unwatched
+from tests.sources.hub import COMMIT, REPO, Hub, sha256
 
-REPO = "owner/tiny-GGUF"
-COMMIT = "c0ffee" * 6 + "beef"
 MODEL = b"GGUF" + os.urandom(2_000_000)
 FILES = {
     "README.md": b"# tiny",
@@ -44,57 +40,6 @@ def test_a_revision_that_is_a_path_removes_nothing(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="nothing was written or removed"):
         hub.fetch(pin, into, downloads=downloads, environment={}, progress=unwatched)
     assert (victim / sha256(MODEL)).exists()
-
-
-def sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-@dataclass
-class Hub:
-    """A hub on one address and its file servers on another, as in the world."""
-
-    api: Any
-    cdn: Any
-    environment: dict[str, str]
-
-    def publish(self, files: Mapping[str, bytes]) -> None:
-        siblings = [self._sibling(name, body) for name, body in files.items()]
-        info = {"id": REPO, "sha": COMMIT, "siblings": siblings}
-        body = json.dumps(info).encode()
-        for path in ("", "/revision/main", f"/revision/{COMMIT}"):
-            self.api.serve(
-                f"/api/models/{REPO}{path}",
-                body,
-                headers={"Content-Type": "application/json"},
-            )
-        for name, content in files.items():
-            digest = sha256(content)
-            self.cdn.serve(f"/blobs/{digest}", content)
-            self.api.serve(
-                f"/{REPO}/resolve/{COMMIT}/{name}",
-                b"",
-                status=302,
-                headers={
-                    "Location": f"{self.cdn.url}/blobs/{digest}",
-                    "ETag": f'"{digest[:40]}"',
-                    "X-Linked-Etag": f'"{digest}"',
-                    "X-Linked-Size": str(len(content)),
-                    "X-Repo-Commit": COMMIT,
-                },
-            )
-
-    def refuse(self, status: int, headers: Mapping[str, str]) -> None:
-        for page in self.api.pages.values():
-            page.status, page.headers = status, dict(headers)
-
-    @staticmethod
-    def _sibling(name: str, body: bytes) -> dict[str, object]:
-        plain = {"rfilename": name, "size": len(body), "blobId": "0" * 40}
-        if not name.endswith(".gguf"):
-            return plain
-        lfs = {"sha256": sha256(body), "size": len(body), "pointerSize": 134}
-        return {**plain, "lfs": lfs}
 
 
 @pytest.fixture

@@ -53,7 +53,7 @@ def fit_command(
     """
     from deployer.usecases.reading.inspect_model import choices, fitted  # noqa: PLC0415 - only here
 
-    with Show(f"deployer fit {stack}") as show:
+    with Show(f"deployer fit {stack}", aside=True) as show:
         say = unwatched if as_json else show
         found = fitted(stack, settings_of(), engine, say)
     if as_json:

@@ -1,6 +1,7 @@
 """validate, lock, plan, drift."""
 
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -115,6 +116,8 @@ CHANGES = 2
 """Exit code of `plan --detailed-exitcode` when something would change."""
 
 YAML = {".yaml", ".yml"}
+_SILENT_SECONDS = 5.0
+"""Seconds that a plan in a pipe reads and fetches without a word."""
 
 
 def _form(context: click.Context, _option: click.Parameter, form: str) -> str:
@@ -456,13 +459,16 @@ def _keep(planned: Planned, file: Path, options: Options, out: Path | None) -> N
 
 @contextmanager
 def _watched(command: str, *, as_text: bool) -> Iterator["Watch | None"]:
-    """At a terminal, show how far reading and fetching are, if any is needed."""
-    if not as_text or not sys.stdout.isatty():
+    """Show how far reading and fetching are; without a terminal where it takes long."""
+    if not as_text:
         yield None
         return
     shows: list[Show] = []
+    begun, patience = time.monotonic(), 0.0 if sys.stdout.isatty() else _SILENT_SECONDS
 
     def watch(progress: "Progress") -> None:
+        if time.monotonic() - begun < patience:
+            return
         if not shows:
             from deployer.cli.progress_display import Show  # noqa: PLC0415 - most plans read little
 

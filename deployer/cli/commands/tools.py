@@ -91,7 +91,7 @@ def _print_next(path: Path) -> None:
     click.echo("\nnext:")
     if not os.environ.get("LLAMA_API_KEY") and not env.exists():
         key = f"LLAMA_API_KEY=$(openssl rand -hex 16) > {shlex.quote(str(env))}"
-        click.echo(f"  echo {key}")
+        click.echo(f"  (umask 077; echo {key})")
     for command in ("plan", "apply"):
         click.echo(f"  deployer {command} {shlex.quote(str(path))}")
 

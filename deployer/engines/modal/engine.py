@@ -90,7 +90,11 @@ class Artefacts:
 
     def _made(self, node: Node, account: Account, say: Say) -> Flat:
         volume, folder = place_of(node.kind, node.key)
-        if is_there(account, volume, folder):
+        names: Collection[str] = ()
+        if node.kind is Kind.WEIGHTS:
+            (fetch,) = lower_builder(None, [node], ()).fetches
+            names = [file.name for file in fetch.files]
+        if is_there(account, volume, folder, names):
             say(Talk(node.address, f"is on Volume `{volume}` already"))
             return outputs_of(node)
         builder = self._deploy(node, account, say)
@@ -153,10 +157,15 @@ def place_of(kind: Kind, key: str) -> tuple[str, str]:
             raise EngineError(f"`{kind}` is no artefact")
 
 
-def is_there(account: Account, volume: str, folder: str) -> bool:
-    """Return whether a Volume holds all of it: the file that says so comes last."""
-    found = account.listed(volume, folder) or ()
-    return any(PurePosixPath(entry.path).name == apps.COMPLETE for entry in found)
+def is_there(
+    account: Account, volume: str, folder: str, names: Collection[str] = ()
+) -> bool:
+    """Return whether a Volume holds all of it: the file that says so comes last.
+
+    A folder is named by content: weights may be there under other ``names``.
+    """
+    listed = account.listed(volume, folder) or ()
+    return {apps.COMPLETE, *names} <= {PurePosixPath(it.path).name for it in listed}
 
 
 FOLDERS: Final = (

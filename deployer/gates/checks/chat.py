@@ -187,10 +187,15 @@ class Stream(Gate[asked.Stream, Streamed | None]):
             "stream_seconds": measured.answer.seconds,
             "chunks": float(len(timed)),
         }
+        clocks = [one.chunk.timings for one in timed if one.chunk.timings]
+        if clocks and clocks[-1].predicted_ms > 0:
+            clock = clocks[-1]
+            rate = 1000 * clock.predicted_n / clock.predicted_ms
+            figures["tokens_per_second"] = rate
         took = show_time(first)
         if limit is not None and first > limit:
             return failed(f"the first token took {took}, {most}", **figures)
-        return passed(f"{len(timed)} chunks, the first token after {took}", **figures)
+        return passed(f"{len(timed)} chunks, TTFT {took}", **figures)
 
 
 _ON_TOKENS, _OFF_TOKENS = 256, 128
@@ -484,10 +489,10 @@ class Vision(Gate[asked.Vision, Pictures]):
             others = [name for name in COLOURS if name != seen.colour and name in text]
             if seen.colour not in text or others:
                 said = excerpt(text, 60) or "nothing"
-                because = f"a {size}{seen.colour} picture is answered with `{said}`"
+                because = f"a {size}{seen.colour} image is answered with `{said}`"
                 return failed(because, **figures)
         if len(measured.seen) < 2 or measured.both is None:
-            return failed("fewer than two pictures were shown")
+            return failed("fewer than two images were shown")
         with within("", **figures):
             _check_together(measured.seen[0].answer, measured.both)
         figures["pair_seconds"] = measured.both.seconds
@@ -496,7 +501,7 @@ class Vision(Gate[asked.Vision, Pictures]):
             for seen in measured.seen
         )
         return passed(
-            f"named the colours of a {colours} picture, and read two in one request",
+            f"named the colours of a {colours} image, and read two in one request",
             **figures,
         )
 
@@ -504,14 +509,14 @@ class Vision(Gate[asked.Vision, Pictures]):
 def _check_together(alone: Answer, both: Answer) -> None:
     """Raise Broken unless both pictures of one request were read."""
     one = read(alone, Completion)
-    with within("two pictures in one request"):
+    with within("two images in one request"):
         two = read(both, Completion)
     if not (two.choices[0].message.content or "").strip():
-        fail("two pictures in one request are answered with nothing")
+        fail("two images in one request are answered with nothing")
     more = two.usage.prompt_tokens - one.usage.prompt_tokens
     if more < _IMAGE_TOKENS:
         fail(
-            f"of two pictures in one request only one was read: the second adds {more} "
+            f"of two images in one request only one was read: the second adds {more} "
             f"tokens to the prompt"
         )
 
@@ -540,9 +545,9 @@ def picture_body(*colours: str, side: int = _SIDE) -> Body:
         encoded = base64.b64encode(picture(*COLOURS[colour], side=side)).decode()
         url = f"data:image/png;base64,{encoded}"
         content.append({"type": "image_url", "image_url": {"url": url}})
-    question = "Which colour is this picture: red, green, blue or yellow? One word."
+    question = "Which colour is this image: red, green, blue or yellow? One word."
     if len(colours) > 1:
-        question = "Which colours are these pictures? Name one for each."
+        question = "Which colours are these images? Name one for each."
     content.append({"type": "text", "text": question})
     messages: list[JsonValue] = [{"role": "user", "content": content}]
     return chat_body("", _MAX_TOKENS, messages=messages)

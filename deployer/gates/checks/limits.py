@@ -337,7 +337,7 @@ class Limits(Gate[asked.Limits, Beyond]):
         if read(props, _Sees).modalities.vision:
             body = picture_body("red", side=_SIDE)
             attempts.append(
-                (f"a picture of {_SIDE} pixels", await client.post(CHAT, body))
+                (f"an image of {_SIDE} pixels", await client.post(CHAT, body))
             )
         health = await client.get("/health")
         after = await client.post(CHAT, chat_body("Say hello.", _FEW))
@@ -346,7 +346,7 @@ class Limits(Gate[asked.Limits, Beyond]):
     def judge(self, measured: Beyond) -> Judgement:
         """Require refusals that say why, and an answer after them."""
         for what, answer in measured.attempts:
-            sees = what.startswith("a picture")
+            sees = what.startswith("an image")
             if answer.status == 200 and sees:
                 continue
             if not 400 <= answer.status < 500:

@@ -429,7 +429,7 @@ class Speed(Gate[asked.Speed, Paced]):
         }
         # Without a model of the noise: each stream is above the median by even odds.
         sure = 1 - 0.5 ** len(paces)
-        shown = f"first token after {show_time(first)}, {rate:.1f} tokens/s"
+        shown = f"TTFT {show_time(first)}, {rate:.1f} tokens/s"
         shown += f" (median above {slowest:.1f} at {sure:.0%} confidence)"
         shown += f", prompt {read_rate:.0f} tokens/s"
         if together:

@@ -133,16 +133,16 @@ class Embeddings(Gate[asked.Embeddings, Vectors]):
                 )
         if long.status != 200 and "too large to process" in error_message(long.body):
             return failed(
-                f"a text of about {measured.long_tokens} tokens is refused: "
+                f"an input of about {measured.long_tokens} tokens is refused: "
                 f"{error_message(long.body)}; set `server.ubatch_size` and "
                 f"`server.batch_size` to the context of a slot",
                 **figures,
             )
-        with within(f"a text of about {measured.long_tokens} tokens", **figures):
+        with within(f"an input of about {measured.long_tokens} tokens", **figures):
             _vectors(long, 1)
         return passed(
             f"vectors of {size} numbers, repeatable, near where texts are near, and "
-            f"of a text of about {measured.long_tokens} tokens",
+            f"of an input of about {measured.long_tokens} tokens",
             **figures,
         )
 
@@ -253,7 +253,7 @@ class Rerank(Gate[asked.Rerank, tuple[Compared, ...] | None]):
                 better, worse = _scores(one.first)
                 other, again = _scores(one.last)
                 if abs(again - better) > _moved(better, worse):
-                    fail("the score of a text depends on its place in the list")
+                    fail("the score of a document depends on its place in the list")
                 for high, low in ((better, worse), (again, other)):
                     if high <= low:
                         fail(

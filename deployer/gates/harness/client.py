@@ -159,7 +159,7 @@ def _check_url(url: str) -> None:
         raise UsageError(f"`{url}` is not a URL: {error}", hint) from error
     if parts.username is not None or parts.password is not None:
         raise UsageError(
-            "the URL holds a user name or a password",
+            "the URL contains a user name or a password",
             "leave it out, and give the key in an environment variable",
         )
     if not usable or not url.isprintable() or " " in url:
@@ -174,7 +174,7 @@ def _check_key(key: str | None, name: str) -> None:
     if key is not None and not key:
         raise UsageError(f"{where} is empty", "set it, or leave the key out")
     if key is not None and not (key.isascii() and key.isprintable()):
-        raise UsageError(f"{where} holds characters a header cannot carry", hint)
+        raise UsageError(f"{where} contains characters a header cannot carry", hint)
     if key is not None and key != key.strip():
         raise UsageError(f"{where} starts or ends with a space", hint)
 

@@ -271,7 +271,7 @@ def _refusal(answer: Answer, hint: str) -> Exception:
         case 401 | 403:
             return AuthError(
                 f"the server refuses the key: {message or f'HTTP {answer.status}'}",
-                hint="the variable of `auth.api_key` holds another key than the"
+                hint="the variable of `auth.api_key` contains another key than the"
                 " server was started with; with `--url`, `--api-key-env NAME` names it",
             )
         case 503:

@@ -129,7 +129,7 @@ SERVER: Mapping[str, tuple[JsonValue, JsonValue]] = {
     "server.flags": ({"keep": 1}, {"keep": 2}),
     "server.env": (
         {"GGML_CUDA_P2P": 1, "HF_TOKEN": {"env": "HF_TOKEN", "secret": "hub"}},
-        {"GGML_CUDA_P2P": 0, "HF_TOKEN": {"env": "OTHER_TOKEN", "secret": "hub"}},
+        {"GGML_CUDA_P2P": 0, "HF_TOKEN": {"env": "HF_TOKEN", "secret": "hub"}},
     ),
 }
 

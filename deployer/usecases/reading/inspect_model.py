@@ -23,7 +23,7 @@ from deployer.gguf.facts import (
 from deployer.gguf.header import Header, local, read_header, read_sizes
 from deployer.gguf.reading import beginning, header_in, remote
 from deployer.llama.known.tables import prices
-from deployer.planning.events import Say
+from deployer.planning.events import Say, Talk
 from deployer.planning.facts import Pin
 from deployer.planning.graph import expand
 from deployer.planning.plan import Fit
@@ -91,6 +91,13 @@ def fitted(
         from deployer.usecases.artefacts import fetch  # noqa: PLC0415 - only without headers
 
         options = Options(engine=engine)
+        say(
+            Talk(
+                "fit",
+                "the source gives no headers alone, so the weights are fetched;"
+                " apply finds them in the store",
+            )
+        )
         fetch(stack_file, settings, options, say, (Kind.WEIGHTS,), force=False)
         known = _weighed(stack_file, settings, engine, say)
     if known.size is None:

@@ -268,14 +268,14 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def from_url(site: Site, content: bytes = MODEL) -> Node:
+def from_url(site: Site, content: bytes = MODEL, name: str = "tiny.gguf") -> Node:
     return node(
         Kind.WEIGHTS,
         Pin(
             "url",
             {"model": [sha256(content)]},
-            {"url": f"{site.url}/files/tiny.gguf?download=true"},
-            {"model": ["tiny.gguf"], "size": len(content)},
+            {"url": f"{site.url}/files/{name}?download=true"},
+            {"model": [name], "size": len(content)},
         ),
     )
 
@@ -290,6 +290,20 @@ def test_weights_are_fetched_and_verified(world: World, site: Site) -> None:
     manifest = json.loads((target / "complete.json").read_text())
     assert manifest["files"] == {"tiny.gguf": len(MODEL)}
     assert not [*(world.volume / "arriving").iterdir()]
+
+
+def test_the_same_weights_by_another_name_are_copied(world: World, site: Site) -> None:
+    """A folder is named by content, and another source may call its file otherwise."""
+    site.serve("/files/tiny.gguf", MODEL)
+    first = from_url(site)
+    assert world.run(weights=first).code == 0
+    weights = replace(from_url(site, name="model-Q8_0.gguf"), key=first.key)
+    ran = world.run(weights=weights)
+    assert "model-Q8_0.gguf is there as tiny.gguf" in ran.output
+    target = world.volume / "weights" / weights.key
+    for name in ("tiny.gguf", "model-Q8_0.gguf"):
+        assert (target / name).read_bytes() == MODEL
+    assert len(site.requests) == 1
 
 
 def test_a_download_goes_on_where_it_was_cut(world: World, site: Site) -> None:

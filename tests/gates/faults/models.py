@@ -228,10 +228,10 @@ def on_pictures(count: int, reply: Reply) -> Script:
     ("script", "outcome", "because"),
     [
         pytest.param(
-            model(lambda _body: Said("Red.")), FAIL, "a blue picture", id="always red"
+            model(lambda _body: Said("Red.")), FAIL, "a blue image", id="always red"
         ),
         pytest.param(
-            model(lambda _body: Said("Red or blue.")), FAIL, "a red pict", id="hedges"
+            model(lambda _body: Said("Red or blue.")), FAIL, "a red image", id="hedges"
         ),
         pytest.param(model(lambda _body: Said("")), FAIL, "`nothing`", id="empty"),
         pytest.param(
@@ -250,7 +250,7 @@ def on_pictures(count: int, reply: Reply) -> Script:
         pytest.param(
             on_pictures(2, http.error(500, "GGML_ASSERT failed")),
             FAIL,
-            "two pictures in one request: answered HTTP 500",
+            "two images in one request: answered HTTP 500",
             id="error with a pair",
         ),
         pytest.param(
@@ -276,7 +276,7 @@ def a_large_picture_that_is_not_seen_fails() -> None:
         url = json.dumps(body["messages"][-1]["content"])
         return Said("Blue.") if len(url) > 8000 else usual_answer(body)
 
-    because = "a large green picture is answered with `blue.`"
+    because = "a large green image is answered with `blue.`"
     check("vision", model(blurred), FAIL, because, large=True)
 
 

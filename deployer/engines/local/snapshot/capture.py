@@ -257,7 +257,7 @@ class Snapshots:
             raise EngineError(
                 f"the server could not be frozen: {problem}"
                 f" ({show_bytes(free)} are free in `{self.place.home}`)",
-                hint="what is live was left alone; `snapshot: {enabled: false}` starts"
+                hint="what is live was not changed; `snapshot: {enabled: false}` starts"
                 " without a snapshot",
             )
         frozen = image.frozen_seconds(into)

@@ -86,7 +86,7 @@ def flaw_of(
         return f"the image is damaged: {problems[0]}"
     about = entry.about
     if not is_complete(about.get("proof")):
-        return "its manifest holds no answers that would prove a restored server"
+        return "its manifest contains no answers that would prove a restored server"
     for changed in (
         _other_machine(about.get("machine"), entry, program),
         _other_files(about.get("depends"), digests),

@@ -83,7 +83,7 @@ def warm_up(door: Door, requests: Sequence[JsonValue], folder: Path) -> None:
     except runtime.WarmupError as error:
         raise EngineError(
             str(error),
-            hint="nothing was captured and what is live was left alone; mend"
+            hint="nothing was captured and what is live was not changed; mend"
             " that request in `snapshot.warmup`",
         ) from None
 
@@ -178,7 +178,7 @@ def prove(
                 raise EngineError(
                     "clients asked it already, so its answers could not be compared"
                 )
-            raise OtherAnswerError("it answers otherwise than before it was frozen")
+            raise OtherAnswerError("it gives another answer than before it was frozen")
 
 
 def is_complete(recorded: JsonValue) -> bool:
@@ -214,7 +214,7 @@ def _ask(door: Door, path: str, body: Mapping[str, JsonValue], limit: float) -> 
             text = f"{message.get('reasoning_content') or ''}\n{said or ''}"
             return Asked(path, body, text, list(_logprobs(choice)), took)
         case _:
-            raise EngineError(f"its answer to {path} holds no text")
+            raise EngineError(f"its answer to {path} contains no text")
 
 
 def _logprobs(answer: object) -> Iterator[float]:
