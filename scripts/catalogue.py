@@ -1,9 +1,9 @@
-"""Write the shipped table of options anew, from source trees of llama.cpp.
+"""Write the shipped tables of options and of models anew, from trees of llama.cpp.
 
     python -m scripts.catalogue b11434=TREE b11549=TREE …   # what is in folders
     python -m scripts.catalogue --fetch b11434 b11549 …     # from the package index
 
-A build that is given is read; what the table has of other builds stays.
+A build that is given is read; what the tables have of other builds stays.
 """
 
 import argparse
@@ -17,28 +17,71 @@ from typing import Any
 
 from deployer.llama.build.trees import SourceRequest, Surroundings, fetch_tree, pin_tree
 from deployer.llama.catalogue import catalogue, entry_of
-from deployer.llama.description import describe_tree
+from deployer.llama.description import MODELS, Description, describe_tree
 from deployer.planning.progress import unwatched
 
-TABLE = Path(__file__).parents[1] / "deployer/llama/data/server_flags.json"
+OPTIONS = Path(__file__).parents[1] / "deployer/llama/data/server_flags.json"
 
 
-def main() -> None:
-    """Read the trees and write the table."""
+def main(options_at: Path = OPTIONS, models_at: Path = MODELS) -> None:
+    """Read the trees and write the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("builds", nargs="+", metavar="BUILD[=TREE]")
     parser.add_argument("--fetch", action="store_true", help="Get trees by package.")
     parser.add_argument("--date", help="Of the newest build.")
     asked = parser.parse_args()
-    table = json.loads(TABLE.read_text("utf-8"))
-    read = {build: _stated(build) for build in table["builds"]}
+    read: dict[int, Description] = {}
     for given in asked.builds:
         tag, _, folder = given.partition("=")
-        entries = _fetched(tag) if asked.fetch else _of_tree(Path(folder))
-        read[int(tag.removeprefix("b"))] = entries
-        sys.stdout.write(f"{tag}: {len(entries)} options\n")
-    table["date"] = asked.date or table["date"]
-    TABLE.write_text(written(table, read), encoding="utf-8")
+        found = _fetched(tag) if asked.fetch else _of_tree(Path(folder))
+        read[int(tag.removeprefix("b"))] = found
+        sys.stdout.write(
+            f"{tag}: {len(found.options)} options, {len(found.architectures)}"
+            f" architectures, {len(found.projectors)} projectors\n"
+        )
+    options = json.loads(options_at.read_text("utf-8"))
+    options["date"] = asked.date or options["date"]
+    known = {build: catalogue(build).options for build in options["builds"]}
+    known |= {build: found.options for build, found in read.items()}
+    entries = {build: [*map(entry_of, them)] for build, them in known.items()}
+    options_at.write_text(written(options, entries), encoding="utf-8")
+    models = json.loads(models_at.read_text("utf-8"))
+    models_at.write_text(models_written(models, read), encoding="utf-8")
+
+
+def models_written(table: Mapping[str, Any], read: Mapping[int, Description]) -> str:
+    """The table of models with further builds: a name a line, in a stable order."""
+    parts = [f' "source": {json.dumps(table["source"])}']
+    for kind in ("architectures", "projectors"):
+        builds = {
+            build: _names_in(table[kind], build) for build in table[kind]["builds"]
+        }
+        builds |= {build: {*getattr(found, kind)} for build, found in read.items()}
+        every, order = sorted(set[str]().union(*builds.values())), sorted(builds)
+        lives = {it: [build for build in order if it in builds[build]] for it in every}
+        lines = [
+            f"   {json.dumps(name)}: {_life(found, order)}"
+            for name, found in lives.items()
+        ]
+        parts.append(
+            f' "{kind}": {{\n  "builds": {order},\n  "names": {{\n'
+            + ",\n".join(lines)
+            + "\n  }\n }"
+        )
+    return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
+def _names_in(table: Mapping[str, Any], build: int) -> set[str]:
+    lives = table["names"].items()
+    return {name for name, life in lives if life[0] <= build < [*life, build + 1][1]}
+
+
+def _life(found: list[int], builds: list[int]) -> list[int]:
+    """The first build with a name, and the first without it after that, if any."""
+    first, after = builds.index(found[0]), builds.index(found[-1]) + 1
+    if found != builds[first:after]:
+        raise SystemExit(f"a name went and came back: only {found} have it")
+    return [found[0], *builds[after : after + 1]]
 
 
 def written(table: Mapping[str, Any], read: Mapping[int, list[dict[str, Any]]]) -> str:
@@ -83,18 +126,14 @@ def _ranges(found: list[int], builds: list[int]) -> list[list[int]]:
     return runs
 
 
-def _stated(build: int) -> list[dict[str, Any]]:
-    return [dict(entry_of(option)) for option in catalogue(build).options]
-
-
-def _of_tree(folder: Path) -> list[dict[str, Any]]:
+def _of_tree(folder: Path) -> Description:
     found = describe_tree(folder)
     if found is None:
         raise SystemExit(f"{folder} has no `common/arg.cpp` with options")
-    return [dict(entry_of(option)) for option in found.options]
+    return found
 
 
-def _fetched(tag: str) -> list[dict[str, Any]]:
+def _fetched(tag: str) -> Description:
     with tempfile.TemporaryDirectory() as folder:
         downloads = Path(folder) / "downloads"
         around = Surroundings(downloads, os.environ, unwatched)

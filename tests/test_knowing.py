@@ -81,7 +81,7 @@ def test_a_projector_of_another_model() -> None:
 def test_a_projector_type_that_the_build_does_not_know() -> None:
     (problem,) = held(stack("b8672"), with_projector("gemma4uv", 2816)).problems
     lacks = "`b8672` does not know the projector type `gemma4uv`"
-    assert problem.what == f"{lacks} (by the table up to b11434)"
+    assert problem.what == f"{lacks} (by the table up to b11549)"
     assert problem.hint == "write `tag: b9763` or later"
 
 
@@ -95,7 +95,7 @@ def test_of_a_release_or_commit_it_is_said_that_nothing_is_known() -> None:
     )
     new = replace(FACTS, model=replace(FACTS.model, architecture="gemma9"))
     (note,) = held(stack("b12000"), new).notes
-    assert note.endswith("it is in no build that was read, and the last is b11434")
+    assert note.endswith("it is in no build that was read, and the last is b11549")
 
 
 @pytest.mark.parametrize(

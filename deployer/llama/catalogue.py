@@ -62,6 +62,14 @@ class Takes(StrEnum):
     """Two words."""
 
 
+class Known(StrEnum):
+    """Knowledge of a name on a build."""
+
+    YES = "yes"
+    NO = "no"
+    UNCERTAIN = "uncertain"
+
+
 class Standing(StrEnum):
     """How upstream regards an option."""
 

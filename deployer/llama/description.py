@@ -5,18 +5,25 @@ from, so that it is read once; its digest stands in the lock file.
 """
 
 import json
+import mmap
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
+from functools import cache, lru_cache
+from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
-from deployer.artefacts.sources.files import writing
+from deployer.artefacts.sources.files import Stamp, stamp_of, writing
 from deployer.llama.catalogue import (
     Catalogue,
+    Known,
     Option,
+    catalogue,
     entry_of,
+    every_name,
+    known_builds,
     named,
     option_of,
     unique,
@@ -24,10 +31,16 @@ from deployer.llama.catalogue import (
 from deployer.planning.facts import DESCRIPTION, Pin
 from deployer.planning.resources import digest
 from deployer.stack.fields.values import JsonValue
-from deployer.system.files import guarded, replace_file
+from deployer.system.files import guarded, open_regular, replace_file
 
-_READER: Final = 2
+_READER: Final = 3
 """Raised when more, or something else, is read of the same files."""
+ARCHITECTURE, PROJECTOR = "architecture", "projector"
+MODELS: Final = Path(__file__).parent / "known/data/models.json"
+"""The names of architectures and projectors of many builds."""
+_IN_EVERY = b"starcoder2\0"
+"""An architecture of every build: where it is, the table of names is."""
+_LIBRARIES = {ARCHITECTURE: "libllama.*", PROJECTOR: "libmtmd.*"}
 SIGNS: Final[Mapping[str, str]] = {
     "gemma4-thinking-tags": 'thinking_start_tag = "<|channel>thought"',
     "gemma4-outdated-template": "detected an outdated gemma4 chat template",
@@ -48,7 +61,7 @@ _FIELD = re.compile(
     r"|->add_alias\(\s*|(?:body|data)\.(?:contains|at|find)\(\s*)"
     r'"([\w.]+)"'
 )
-_ARCHITECTURE = re.compile(r'\{\s*LLM_ARCH_\w+\s*,\s*"([^"]+)"')
+_ARCHITECTURE = re.compile(r'\{\s*LLM_ARCH_(?!UNKNOWN\b)\w+\s*,\s*"([^"]+)"')
 _PROJECTOR = re.compile(r'\{\s*PROJECTOR_TYPE_\w+\s*,\s*"([^"]+)"')
 _TEMPLATE = re.compile(r'\{\s*"([^"]+)"\s*,\s*LLM_CHAT_TEMPLATE_\w+')
 _MARKER = re.compile(r'\b(?:src|tmpl|template_src)\.find\(\s*"((?:[^"\\]|\\.)*)"')
@@ -199,6 +212,130 @@ def other_build(name: str, stated: int, wanted: int) -> tuple[str, str]:
         f"`{name}` is b{stated}, and the stack says b{wanted}",
         f"name a llama-server of b{wanted}, or write `llama_cpp.tag: b{stated}`",
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Knowledge of a name on a build, and the builds that have it."""
+
+    known: Known
+    since: int | None = None
+    """First build of the table that knows it; None for none."""
+    gone: int | None = None
+    """First build of the table that knows it no more."""
+
+
+class Models(TypedDict):
+    """The table of one kind: each name with the builds that it came and went in."""
+
+    builds: list[int]
+    names: dict[str, list[int]]
+
+
+def known_by(kind: str, name: str, build: int | None) -> Answer:
+    """Look up an architecture or a type of projector in the table.
+
+    Where two builds that were read differ, those between them are uncertain.
+    """
+    table = _models()[f"{kind}s"]
+    builds = table["builds"]
+    row = table["names"].get(name)
+    if row is None:
+        past = build is None or build > builds[-1]
+        return Answer(Known.UNCERTAIN if past else Known.NO)
+    since, gone = row[0], row[1] if len(row) > 1 else None
+    if build is None:
+        return Answer(Known.UNCERTAIN, since, gone)
+    before = max((other for other in builds if other < since), default=0)
+    if gone is not None and build >= gone:
+        return Answer(Known.NO, since, gone)
+    if build >= since:
+        last = max((b for b in builds if gone is not None and b < gone), default=build)
+        return Answer(Known.YES if build <= last else Known.UNCERTAIN, since, gone)
+    return Answer(Known.NO if build <= before else Known.UNCERTAIN, since, gone)
+
+
+def newest_read(kind: str) -> int:
+    """Return the newest build whose architectures or projectors the table has."""
+    return _models()[f"{kind}s"]["builds"][-1]
+
+
+@cache
+def _models() -> dict[str, Models]:
+    content: dict[str, Models] = json.loads(MODELS.read_text("utf-8"))
+    return content
+
+
+def known_in_binary(kind: str, name: str, binary: Path) -> Known:
+    """Return whether a llama-server or its library holds a text that ends in the name.
+
+    Linkers keep a text inside of a longer one that ends like it, so no more is asked.
+    """
+    wanted = name.encode() + b"\0"
+    looked = False
+    for file in _binaries(kind, binary):
+        try:
+            stamp = stamp_of(file)
+            if _holds(file, stamp, wanted):
+                return Known.YES
+            looked = looked or _holds(file, stamp, _IN_EVERY)
+        except (OSError, ValueError):
+            continue
+    return Known.NO if looked and kind == ARCHITECTURE else Known.UNCERTAIN
+
+
+@lru_cache(maxsize=1024)
+def _holds(file: Path, _stamp: Stamp, wanted: bytes) -> bool:
+    """Return whether a file holds some bytes; searched once for all stacks of a run."""
+    with (
+        open_regular(file) as stream,
+        mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content,
+    ):
+        return content.find(wanted) >= 0
+
+
+def _binaries(kind: str, binary: Path) -> Iterator[Path]:
+    program = binary.resolve()
+    yield program
+    beside = {path.resolve() for path in program.parent.glob(_LIBRARIES[kind])}
+    yield from sorted(beside)
+
+
+_SHOWN = 3
+
+
+def contradiction(found: Description, build: int) -> str:
+    """Return the proof that a tree is not this build; empty where there is none.
+
+    The tables of many builds say which names it cannot have and which it must.
+    """
+    spellings = {name for option in found.options for name in option.spellings}
+    too_many, missing = set[str](), set[str]()
+    if build <= known_builds()[-1]:
+        known = catalogue(build)
+        too_many = {it for it in spellings & every_name() if known.find(it) is None}
+        missing = set() if known.beyond else known.by_name.keys() - spellings
+        missing -= known.uncertain
+    for kind, names in (
+        (ARCHITECTURE, found.architectures),
+        (PROJECTOR, found.projectors),
+    ):
+        if names and build <= newest_read(kind):
+            rows = _models()[f"{kind}s"]["names"]
+            said = {it: known_by(kind, it, build).known for it in rows}
+            too_many |= {it for it in names if said.get(it) is Known.NO}
+            missing |= {it for it in rows if said[it] is Known.YES} - {*names}
+    parts = (
+        f"it has {_some(too_many)}, which b{build} does not have" if too_many else "",
+        f"it lacks {_some(missing)}, which b{build} has" if missing else "",
+    )
+    return "; ".join(filter(None, parts))
+
+
+def _some(names: set[str]) -> str:
+    shown = ", ".join(f"`{it}`" for it in islice(sorted(names), _SHOWN))
+    more = len(names) - _SHOWN
+    return f"{shown} and {more} more" if more > 0 else shown
 
 
 def find(home: Path, pin: Pin) -> Description | None:

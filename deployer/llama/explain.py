@@ -8,12 +8,12 @@ stands from column 40 on, here or on the next line, and ``(env: NAME)`` ends it.
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from typing import assert_never
 
 from deployer.errors import EngineError
 from deployer.llama.catalogue import (
     Catalogue,
+    Known,
     Life,
     Option,
     Standing,
@@ -29,14 +29,6 @@ from deployer.llama.catalogue import (
 from deployer.llama.known.tables import newer, older
 from deployer.llama.tree import default_in, successors_in
 from deployer.spelling import nearest, one_of
-
-
-class Known(StrEnum):
-    """Knowledge of an option on a build."""
-
-    YES = "yes"
-    NO = "no"
-    UNCERTAIN = "uncertain"
 
 
 @dataclass(frozen=True, slots=True)

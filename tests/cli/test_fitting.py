@@ -190,8 +190,8 @@ def test_an_architecture_that_the_binary_lacks_is_refused(big: Project) -> None:
     head = next(it for it in lines if "error: " in it)
     assert head + lines[-1] == (
         "stacks/big.yaml:5:13: error: `b10434` does not know the architecture"
-        " `gemma9` (by the table up to b11434)\n"
-        "  hint: no build up to b11434 does: take a newer one, or other weights\n"
+        " `gemma9` (by the table up to b11549)\n"
+        "  hint: no build up to b11549 does: take a newer one, or other weights\n"
     )
 
 

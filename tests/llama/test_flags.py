@@ -11,8 +11,15 @@ from hypothesis import strategies as st
 
 from deployer.diagnostics import UNCERTAIN, Severity
 from deployer.llama import catalogue as shipped
-from deployer.llama.catalogue import Takes, catalogue, every_name, life_of, problems_of
-from deployer.llama.explain import Known, Renamed, diff, explain
+from deployer.llama.catalogue import (
+    Known,
+    Takes,
+    catalogue,
+    every_name,
+    life_of,
+    problems_of,
+)
+from deployer.llama.explain import Renamed, diff, explain
 from deployer.llama.known.tables import renames
 from deployer.planning.argv import words_of
 from deployer.stack.fields.examples import SERVER

@@ -1,16 +1,21 @@
 """Which builds know which models: the shipped table, a tree, a binary."""
 
+import json
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
-from deployer.usecases.reading.weights import (
+from deployer.llama.catalogue import Known
+from deployer.llama.description import (
     ARCHITECTURE,
+    MODELS,
     PROJECTOR,
-    Known,
     known_by,
     known_in_binary,
 )
+from scripts import catalogue
 
 
 @pytest.mark.parametrize(
@@ -24,8 +29,8 @@ from deployer.usecases.reading.weights import (
         ("gemma4", 8600, "uncertain"),  # between two trees that differ
         ("gemma4", 8646, "yes"),
         ("qwen3next", 7058, "no"),
-        ("no-such-thing", 11434, "no"),
-        ("no-such-thing", 11435, "uncertain"),
+        ("no-such-thing", 11549, "no"),
+        ("no-such-thing", 11550, "uncertain"),
         ("gemma4", None, "uncertain"),
     ],
 )
@@ -55,3 +60,58 @@ def test_what_is_no_llama_server_says_nothing(tmp_path: Path) -> None:
     (tmp_path / "llama-server").write_bytes(b"#!/bin/sh\n")
     found = known_in_binary(ARCHITECTURE, "llama", tmp_path / "llama-server")
     assert found is Known.UNCERTAIN
+
+
+ARG = """
+void init() {
+    add_opt(common_arg({"--new"}, "N", "", [](common_params & p, int v) { p.n = v; }));
+}
+"""
+ARCH = """
+    { LLM_ARCH_LLAMA,   "llama"     },
+    { LLM_ARCH_NEW,     "newest-1"  },
+    { LLM_ARCH_UNKNOWN, "(unknown)" },
+"""
+
+
+def test_the_tables_are_written_from_trees(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = tmp_path / "tree"
+    for name, text in {
+        "common/arg.cpp": ARG,
+        "src/llama-arch.cpp": ARCH,
+        "tools/mtmd/clip-impl.h": '{ PROJECTOR_TYPE_NEW, "newv" },',
+    }.items():
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_text(text)
+    options, models = tmp_path / "options.json", tmp_path / "models.json"
+    shutil.copy(catalogue.OPTIONS, options)
+    shutil.copy(MODELS, models)
+    monkeypatch.setattr(sys, "argv", ["catalogue", f"b20000={tree}"])
+    catalogue.main(options, models)
+
+    before = catalogue.OPTIONS.read_text().splitlines()
+    added = [it for it in options.read_text().splitlines() if it not in before]
+    assert len(added) == 2  # the builds, and the option: no other one changed
+    assert '"names": ["--new"]' in added[1]
+    assert '"builds": [[20000, 20000]]' in added[1]
+
+    was, now = json.loads(MODELS.read_text()), json.loads(models.read_text())
+    assert now["source"] == was["source"]
+    for kind, old, new in (
+        ("architectures", "llama", "newest-1"),
+        ("projectors", "", "newv"),
+    ):
+        assert now[kind]["builds"] == [*was[kind]["builds"], 20000]
+        lives = {
+            name: life if len(life) > 1 or name == old else [*life, 20000]
+            for name, life in was[kind]["names"].items()
+        }
+        assert now[kind]["names"] == {**lives, new: [20000]}
+        assert [*now[kind]["names"]] == sorted(now[kind]["names"])
+
+
+def test_what_the_tables_say_is_written_as_it_is() -> None:
+    written = catalogue.models_written(json.loads(MODELS.read_text()), {})
+    assert written == MODELS.read_text()

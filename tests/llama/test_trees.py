@@ -193,6 +193,13 @@ def test_why_a_source_was_skipped_is_kept_with_the_pin() -> None:
         assert found.identity == PIN.identity
 
 
+def test_packages_that_were_skipped_stand_beside_the_sources() -> None:
+    pin = replace(PIN, about={"skipped": {"a==1": "another build"}})
+    tries = {"release": _fails(SourceError("none")), "pypi": lambda: pin}
+    both = {"release": "none", "a==1": "another build"}
+    assert first_pin("b1", tries).about == {"skipped": both}
+
+
 def test_no_source_has_it_with_the_reason_and_the_hint_of_who_answered() -> None:
     tries = {
         "release": _fails(UnreachableError("no answer", hint="check the network")),

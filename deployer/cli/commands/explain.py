@@ -14,6 +14,7 @@ from deployer.errors import UsageError
 from deployer.gates import GATES
 from deployer.llama.catalogue import (
     Catalogue,
+    Known,
     Life,
     Option,
     catalogue,
@@ -21,7 +22,7 @@ from deployer.llama.catalogue import (
     known_builds,
     life_of,
 )
-from deployer.llama.explain import Explanation, FlagDiff, Known, diff, explain
+from deployer.llama.explain import Explanation, FlagDiff, diff, explain
 from deployer.llama.known.traps import NEWEST, Trap, themes, traps
 from deployer.planning.progress import unwatched
 from deployer.show.text import printable

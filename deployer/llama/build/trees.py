@@ -103,11 +103,17 @@ class Package:
 
 
 def package_of(
-    tag: str, number: int | None, environment: Mapping[str, str], *, cuda: bool
+    tag: str,
+    number: int | None,
+    environment: Mapping[str, str],
+    *,
+    cuda: bool,
+    but: Mapping[str, str],
 ) -> Package:
     """Ask the index for the package that carries a build; raises SourceError.
 
-    One without the CUDA sources is taken where no other has the build.
+    One without the CUDA sources is taken where no other has the build; none of those
+    in `but`, by requirement with the reason.
     """
     if number is None:
         return _of_commit(tag, environment)
@@ -121,12 +127,15 @@ def package_of(
         except SourceError as error:
             troubles.append(error)
             continue
-        if (found := carried.get(number)) is not None and found.complete:
+        found = carried.get(number)
+        if found is not None and found.complete and found.requirement not in but:
             return found
         every = {**carried, **every}
     found = every.get(number)
-    if found is None:
-        raise troubles[0] if troubles else _no_package(tag, number, sorted(every))
+    if found is None and troubles:
+        raise troubles[0]
+    if found is None or found.requirement in but:
+        raise _no_package(tag, number, sorted(every), but)
     if cuda:
         raise SourceError(
             f"`{found.requirement}` carries `{tag}` without its CUDA sources",
@@ -154,12 +163,19 @@ def _of_commit(tag: str, environment: Mapping[str, str]) -> Package:
     )
 
 
-def _no_package(tag: str, number: int, builds: Sequence[int]) -> SourceError:
+def _no_package(
+    tag: str, number: int, builds: Sequence[int], but: Mapping[str, str]
+) -> SourceError:
+    nowhere = f"no package on the index carries the source of `{tag}`"
+    if but:
+        found = (f"`{name}` names it, and {why}" for name, why in but.items())
+        hint = "write `llama_cpp.source: git`, or another tag"
+        return SourceError(f"{nowhere}: {'; '.join(found)}", hint)
     at = bisect.bisect_left(builds, number)
     around = builds[max(0, at - _NEAREST // 2) : at + _NEAREST // 2]
     near = ", ".join(f"`b{build}`" for build in around)
     return SourceError(
-        f"no package on the index carries the source of `{tag}`",
+        nowhere,
         hint=f"nearest that packages name: {near}; or write `source: git`"
         if near
         else "write `llama_cpp.source: git`",
@@ -265,20 +281,17 @@ _CHANGE = re.compile(
 
 
 def pin_package(
+    package: Package,
     *,
-    tag: str,
     number: int | None,
     commit: str | None,
-    cuda: bool,
     downloads: Path,
-    environment: Mapping[str, str],
     progress: Watch,
 ) -> Pin:
-    """Pin the package that carries build ``number``, by the digest of its archive.
+    """Pin the package that names build ``number``, by the digest of its archive.
 
     The archive stays in ``downloads`` under its digest.  Raises SourceError.
     """
-    package = package_of(tag, number, environment, cuda=cuda)
     commit = commit or package.commit
     with tempfile.TemporaryDirectory(dir=downloads, prefix=".arriving-") as folder:
         arrived = Path(folder) / package.archive
@@ -553,9 +566,8 @@ def first_pin(tag: str, tries: Mapping[str, Callable[[], Pin]]) -> Pin:
         except (SourceError, EngineError) as error:
             errors[source] = error
         else:
-            skipped: Flat = {name: error.message for name, error in errors.items()}
-            about = {**found.about, SKIPPED: {**skipped}} if skipped else found.about
-            return replace(found, about=about)
+            skipped = {name: error.message for name, error in errors.items()}
+            return _beside(found, skipped)
     if len(errors) == 1:
         raise next(iter(errors.values()))
     answers = [it for it in errors.values() if not isinstance(it, UnreachableError)]
@@ -565,6 +577,13 @@ def first_pin(tag: str, tries: Mapping[str, Callable[[], Pin]]) -> Pin:
         + "; ".join(f"`{name}`: {error.message}" for name, error in errors.items()),
         hint=(answers or list(errors.values()))[0].hint,
     )
+
+
+def _beside(pin: Pin, skipped: Mapping[str, str]) -> Pin:
+    """The pin with why others were skipped, beside what it says of that already."""
+    before = pin.about.get(SKIPPED)
+    every: Flat = {**skipped, **(before if isinstance(before, dict) else {})}
+    return replace(pin, about={**pin.about, SKIPPED: {**every}}) if every else pin
 
 
 def describe_pin(
@@ -687,7 +706,23 @@ def _pin(request: SourceRequest, around: Surroundings) -> Pin:
 
 
 def _pin_package(request: SourceRequest, around: Surroundings) -> Pin:
-    """Pin a package; that it carries a build is asked of the index once.
+    """Pin the first package that names the build and whose tree may be that build."""
+    number = number_of(request.tag)
+    skipped: dict[str, str] = {}
+    while True:
+        pin = _named_package(request, skipped, around)
+        stated = None if number is None else describe_pin(pin, (), around)
+        if stated is None or number is None:
+            return _beside(pin, skipped)
+        if not (proof := description.contradiction(stated, number)):
+            return _beside(pin, skipped)
+        skipped[str(pin.where["requirement"])] = proof
+
+
+def _named_package(
+    request: SourceRequest, but: Mapping[str, str], around: Surroundings
+) -> Pin:
+    """Pin a package; that it names a build is asked of the index once.
 
     A release of a package does not change, so the answer is kept in the store.
     """
@@ -695,6 +730,7 @@ def _pin_package(request: SourceRequest, around: Surroundings) -> Pin:
         "tag": request.tag,
         "commit": request.commit,
         "cuda": request.cuda,
+        **({"but": [*but]} if but else {}),
     }
     kept = around.home / "packages" / f"{digest({**asked})}.json"
     try:
@@ -703,13 +739,12 @@ def _pin_package(request: SourceRequest, around: Surroundings) -> Pin:
             return known
     except (OSError, ValueError, TypeError, KeyError):
         pass
+    number = number_of(request.tag)
     found = pin_package(
-        tag=request.tag,
-        number=number_of(request.tag),
+        package_of(request.tag, number, around.environment, cuda=request.cuda, but=but),
+        number=number,
         commit=request.commit,
-        cuda=request.cuda,
         downloads=around.downloads,
-        environment=around.environment,
         progress=around.progress,
     )
     with writing(around.home, purpose="which package carries a build"):

@@ -4,26 +4,20 @@ Walking over the vocabulary of a model takes longer than the rest of a plan, and
 lies in the store does not change: so what was read of it is kept beside it.
 
 Which architectures and projectors a build knows, its description says, where its source
-was read; else a binary that is here, which is searched; else the names in 26 source
-trees from b6666 to b11434 (``data/models.json``), and where two neighbours differ, the
-builds between them are uncertain.
+was read; else a binary that is here, which is searched; else the shipped table.
 """
 
 import json
-import mmap
 import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
-from functools import cache, lru_cache
-from importlib.resources import files
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from deployer.artefacts import lock_file
-from deployer.artefacts.sources.files import Stamp, stamp_of
 from deployer.artefacts.store import Entry, Store
 from deployer.diagnostics import (
     NOWHERE,
@@ -50,7 +44,7 @@ from deployer.gguf.facts import (
     to_json,
 )
 from deployer.gguf.memory import Machine, Serving, fit_on, host_memory_needed
-from deployer.llama.catalogue import Catalogue
+from deployer.llama.catalogue import Catalogue, Known
 from deployer.planning.facts import HEADER, Pin
 from deployer.planning.facts import Facts as Locked
 from deployer.planning.graph import build_number, needing, proven_by
@@ -76,105 +70,12 @@ from deployer.stack.fields.server import Server
 from deployer.stack.fields.values import Memory, path_of, size_in_bytes
 from deployer.stack.files import named_by
 from deployer.stack.load import Loaded
-from deployer.system.files import open_regular, read, read_regular, write
+from deployer.system.files import read, read_regular, write
 from deployer.usecases.context.settings import Settings
 from deployer.usecases.reading.prepared import this_code
 
 if TYPE_CHECKING:
     from deployer.gguf.choices import Way
-
-
-ARCHITECTURE, PROJECTOR = "architecture", "projector"
-
-_IN_EVERY = b"starcoder2\0"
-"""An architecture of every build: where it is, the table of names is."""
-_LIBRARIES = {ARCHITECTURE: "libllama.*", PROJECTOR: "libmtmd.*"}
-
-
-class Known(StrEnum):
-    """Knowledge of a name on a build."""
-
-    YES = "yes"
-    NO = "no"
-    UNCERTAIN = "uncertain"
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """Knowledge of a name on a build, and the builds that have it."""
-
-    known: Known
-    since: int | None = None
-    """First build of the table that knows it; None for none."""
-    gone: int | None = None
-    """First build of the table that knows it no more."""
-
-
-class _Table(TypedDict):
-    builds: list[int]
-    names: dict[str, list[int]]
-
-
-def known_by(kind: str, name: str, build: int | None) -> Answer:
-    """Look up an architecture or a type of projector in the table."""
-    table = _tables()[f"{kind}s"]
-    builds = table["builds"]
-    row = table["names"].get(name)
-    if row is None:
-        past = build is None or build > builds[-1]
-        return Answer(Known.UNCERTAIN if past else Known.NO)
-    since, gone = row[0], row[1] if len(row) > 1 else None
-    if build is None:
-        return Answer(Known.UNCERTAIN, since, gone)
-    before = max((other for other in builds if other < since), default=0)
-    if gone is not None and build >= gone:
-        return Answer(Known.NO, since, gone)
-    if build >= since:
-        last = max((b for b in builds if gone is not None and b < gone), default=build)
-        return Answer(Known.YES if build <= last else Known.UNCERTAIN, since, gone)
-    return Answer(Known.NO if build <= before else Known.UNCERTAIN, since, gone)
-
-
-def known_in_binary(kind: str, name: str, binary: Path) -> Known:
-    """Return whether a llama-server or its library holds a text that ends in the name.
-
-    Linkers keep a text inside of a longer one that ends like it, so no more is asked.
-    """
-    wanted = name.encode() + b"\0"
-    looked = False
-    for file in _binaries(kind, binary):
-        try:
-            stamp = stamp_of(file)
-            if _holds(file, stamp, wanted):
-                return Known.YES
-            looked = looked or _holds(file, stamp, _IN_EVERY)
-        except (OSError, ValueError):
-            continue
-    return Known.NO if looked and kind == ARCHITECTURE else Known.UNCERTAIN
-
-
-@lru_cache(maxsize=1024)
-def _holds(file: Path, _stamp: Stamp, wanted: bytes) -> bool:
-    """Return whether a file holds some bytes; searched once for all stacks of a run."""
-    with (
-        open_regular(file) as stream,
-        mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content,
-    ):
-        return content.find(wanted) >= 0
-
-
-def _binaries(kind: str, binary: Path) -> Iterator[Path]:
-    program = binary.resolve()
-    yield program
-    beside = {path.resolve() for path in program.parent.glob(_LIBRARIES[kind])}
-    yield from sorted(beside)
-
-
-@cache
-def _tables() -> dict[str, _Table]:
-    path = files("deployer.llama.known") / "data" / "models.json"
-    content: dict[str, _Table] = json.loads(path.read_text("utf-8"))
-    return content
 
 
 def all_facts(locked: Locked, graph: Graph, store: Store) -> Facts | None:
@@ -473,6 +374,13 @@ def _names(
     stack: Stack, folder: Path, on: Catalogue, weights: Facts
 ) -> Iterator[Diagnostic]:
     """Names that the build does not know, and those of which that is not known."""
+    from deployer.llama.description import (  # noqa: PLC0415 - not for a known stack
+        ARCHITECTURE,
+        PROJECTOR,
+        known_by,
+        newest_read,
+    )
+
     architecture = weights.model.architecture
     wanted = [(ARCHITECTURE, architecture, "llama_cpp.tag", "architecture")]
     kinds = weights.projector.kinds if weights.projector else ()
@@ -484,23 +392,21 @@ def _names(
     binary = stack.llama_cpp.binary
     program = None if binary is None else folder / binary
     for kind, name, path, word in wanted:
-        answer = known_by(kind, name, number)
+        answer, last = known_by(kind, name, number), newest_read(kind)
         known, source = _at_hand(kind, name, on, program)
         if known is Known.UNCERTAIN:
-            known, source = answer.known, f"the table up to b{_newest(kind)}"
+            known, source = answer.known, f"the table up to b{last}"
         if known is Known.NO:
             what = f"`{tag}` does not know the {word} `{name}` (by {source})"
-            yield Diagnostic(path, what, _newer(answer.since, answer.gone))
+            yield Diagnostic(path, what, _newer(answer.since, answer.gone, last))
         elif known is Known.UNCERTAIN:
-            what = f"whether `{tag}` knows the {word} `{name}` is not known"
-            yield Diagnostic(path, f"{what}: {_why(answer, kind)}", "", Severity.NOTE)
-
-
-def _why(answer: Answer, kind: str) -> str:
-    """Return why the table does not decide."""
-    if answer.since is None:
-        return f"it is in no build that was read, and the last is b{_newest(kind)}"
-    return f"b{answer.since} does, and this one was not read"
+            why = (
+                f"it is in no build that was read, and the last is b{last}"
+                if answer.since is None
+                else f"b{answer.since} does, and this one was not read"
+            )
+            what = f"whether `{tag}` knows the {word} `{name}` is not known: {why}"
+            yield Diagnostic(path, what, "", Severity.NOTE)
 
 
 def _above_training(stack: Stack, weights: Facts) -> Iterator[tuple[str, str]]:
@@ -520,13 +426,8 @@ def _above_training(stack: Stack, weights: Facts) -> Iterator[tuple[str, str]]:
         )
 
 
-def _newest(kind: str) -> int:
-    return _tables()[f"{kind}s"]["builds"][-1]
-
-
-def _newer(since: int | None, gone: int | None) -> str:
+def _newer(since: int | None, gone: int | None, last: int) -> str:
     if since is None:
-        last = _newest(ARCHITECTURE)
         return f"no build up to b{last} does: take a newer one, or other weights"
     until = f", below `b{gone}`" if gone is not None else ""
     return f"write `tag: b{since}` or later{until}"
@@ -541,6 +442,8 @@ def _at_hand(
         return (Known.YES if stated else Known.NO), f"its {on.origin}"
     if program is None:
         return Known.UNCERTAIN, ""
+    from deployer.llama.description import known_in_binary  # noqa: PLC0415 - as above
+
     return known_in_binary(kind, name, program), "its binary"
 
 
