@@ -11,13 +11,20 @@ from pathlib import Path
 import yaml
 
 from deployer.show.client_configs import CLIENTS, Live
-from tests.cli.project import KEY, Project
+from tests.cli.project import KEY, STACK, Project
 
 DEMO = "stacks/demo.yaml"
 OPEN = Live("s", "http://127.0.0.1:1", 'it\'s a "model"', None)
 
 
-def test_the_openai_client_and_curl_get_an_answer(live: Project) -> None:
+def test_the_openai_client_and_curl_get_an_answer(project: Project) -> None:
+    """By the first of two names, which is one that the server knows."""
+    live = project
+    live.write(STACK.replace("alias: tiny", "alias: tiny,small"))
+    done = live.run("apply", DEMO, "--yes")
+    assert done.code == 0, done.out + done.err
+    codex = tomllib.loads(live.run("render", DEMO, "--client", "codex").out)
+    assert codex["model"] == "tiny"
     file = live.folder / "ask.py"
     file.write_text(live.run("render", DEMO, "--client", "openai").out)
     right, wrong = (ran(live, file, key) for key in (KEY, "sk-wrong"))
