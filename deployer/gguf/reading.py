@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, ExitStack, closing, contextmanage
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO
 
 from deployer.artefacts.sources.transfer import Ranges, opened, shown
 from deployer.gguf.facts import (
@@ -27,10 +27,6 @@ from deployer.gguf.header import (
     local,
     read_header,
 )
-
-if TYPE_CHECKING:
-    pass
-
 
 WINDOW = 8 * 1024 * 1024
 """Asked for at a time of a file whose end is not known to be near."""
@@ -98,6 +94,8 @@ FIRST_PART = 64 * 1024
 """Bytes that contain the keys that size a model, with room to spare."""
 _PIECE = 256 * 1024
 """Taken at a time of an answer that is still arriving."""
+_FURTHEST = 64_000_000
+"""Where a header may end in an archive, which cannot be read but from its beginning."""
 
 
 def facts_of_files(model: Sequence[Path], mmproj: Path | None = None) -> Facts:
@@ -120,6 +118,27 @@ def facts_of_addresses(
         model_in([opens(url) for url in model]),
         None if mmproj is None else projector_in(*opens(mmproj)),
     )
+
+
+def facts_of_stream(name: str, stream: IO[bytes], size: int) -> Facts:
+    """The facts of a model whose first bytes arrive; raises HeaderError."""
+    return Facts(model_in([(partial(_arriving, stream, size), name)]), None)
+
+
+def part_in_stream(role: str, name: str, stream: IO[bytes], size: int) -> Part:
+    """The weights of a role whose first bytes arrive; raises HeaderError."""
+    return _part_in(role, [(partial(_arriving, stream, size), name)])
+
+
+@contextmanager
+def _arriving(file: IO[bytes], size: int) -> Iterator[Stream]:
+    def fetch(at: int, count: int) -> bytes:
+        if at > _FURTHEST:  # all before it would be fetched and unpacked
+            return b""
+        file.seek(at)
+        return file.read(count)
+
+    yield Stream(fetch, size, piece=_PIECE, largest=_PIECE * 4, budget=REMOTE_BUDGET)
 
 
 def part_in_files(role: str, files: Sequence[Path]) -> Part:

