@@ -124,7 +124,7 @@ def test_the_script_that_serves_is_one_and_calls_what_there_is() -> None:
     subprocess.run(["/bin/sh", "-n", script], check=True)
     called = [c.split()[0] for c in commands(script.read_text("utf-8"))]
     assert script.stat().st_mode & 0o111
-    assert called == ["apply", "logs", "stop"]
+    assert called == ["apply", "logs", "server"]
 
 
 def completion(shell: str) -> str:

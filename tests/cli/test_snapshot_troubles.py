@@ -71,7 +71,10 @@ def test_an_answer_that_is_not_the_one_before(crashed: Frozen) -> None:
 
     out = crashed.start()
     assert "starts cold: it gives another answer than before it was frozen" in out
-    assert "demo/snapshot: it could not be restored: it answers" in crashed.apply().out
+    assert (
+        "demo/snapshot: it could not be restored: it gives another"
+        in crashed.apply().out
+    )
 
 
 def test_an_image_whose_bytes_make_no_process(crashed: Frozen) -> None:

@@ -168,7 +168,7 @@ def test_the_base_of_a_url(url: str, base: str) -> None:
         ("http://x:99999", "is not a URL"),
         ("http://x:port", "is not a URL"),
         ("http://[::1", "is not a URL"),
-        ("http://me:secret@x", "holds a user name or a password"),
+        ("http://me:secret@x", "contains a user name or a password"),
         ("http://x/?key=1", "has a query"),
         ("http://x/ y", "is not an http or https URL"),
     ],

@@ -25,7 +25,7 @@ from tests.gates.faults.tools import ARGUMENTS, CALLED, NAME, RAW, chosen, strea
 
 
 def test_a_large_picture_is_shown_on_demand() -> None:
-    check("vision", Script(), Outcome.PASS, "and a large green picture", large=True)
+    check("vision", Script(), Outcome.PASS, "and a large green image", large=True)
 
 
 @pytest.mark.parametrize("colour", ["red", "green", "blue", "yellow"])

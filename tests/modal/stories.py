@@ -30,7 +30,7 @@ from modal.cli.entry_point import entrypoint_cli
 from deployer.engines.modal import apps
 from deployer.engines.modal.drive import Account, Program, Version
 from deployer.engines.modal.engine import ModalEngine, place_of
-from deployer.engines.modal.lower import outputs_of
+from deployer.engines.modal.lower import lower_builder, outputs_of
 from deployer.engines.modal.render import SERVER_FILE, on_disk, rendered_server
 from deployer.engines.place import Keys, Place
 from deployer.errors import CancelledError, DeployerError, EngineError
@@ -153,6 +153,11 @@ class FusedAccount(Account):
             raise EngineError(f"Modal could not be reached, {about}") from None
 
 
+def _fetches(node: Node) -> tuple[apps.Fetch, ...]:
+    weights = [node] if node.kind is Kind.WEIGHTS else []
+    return tuple(lower_builder(None, weights, ()).fetches)
+
+
 @dataclass
 class Stack:
     """A stack that is live, and what was ever promoted of it."""
@@ -181,6 +186,9 @@ class Stack:
             folder = volumes / volume / path.lstrip("/")
             folder.mkdir(parents=True, exist_ok=True)
             (folder / apps.COMPLETE).write_text('{"version": "b9763"}')
+            for fetched in _fetches(nodes[kind]):
+                for file in fetched.files:
+                    (folder / file.name).touch()
         for kind in (Kind.SNAPSHOT, Kind.SERVER):
             server = rendered_server(nodes[kind], needs, self.folder).server
             folder = volumes / apps.VOLUME / "tried" / server.run_key

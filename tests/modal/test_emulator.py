@@ -26,6 +26,7 @@ def test_an_app_that_others_wrote(
         token = [cloud.environment[f"MODAL_TOKEN_{part}"] for part in ("ID", "SECRET")]
         client = modal.Client.from_credentials(*token)
         project = Project(tmp_path / "project", cloud, {})
+        project.folder.mkdir()
         assert project.modal("deploy", str(APP)).code == 0
         _look(cloud, client)
         _volumes(cloud, client)
