@@ -154,8 +154,9 @@ class FusedAccount(Account):
 
 
 def _fetches(node: Node) -> tuple[apps.Fetch, ...]:
-    weights = [node] if node.kind is Kind.WEIGHTS else []
-    return tuple(lower_builder(None, weights, ()).fetches)
+    if node.kind is not Kind.WEIGHTS:
+        return ()
+    return tuple(lower_builder(None, [node], ()).fetches)
 
 
 @dataclass
