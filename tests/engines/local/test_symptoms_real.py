@@ -28,7 +28,7 @@ def model(tiny_model: Path, tmp_path: Path) -> Path:
 
 def message(binary: Path, port: int, run_dir: Path, *arguments: str) -> str:
     """How a start fails; b10434 may end before its log is written, then once more."""
-    for _ in range(5):
+    for _ in range(40):
         said = _message(binary, port, run_dir, *arguments)
         if "ended with exit code" not in said:
             break
