@@ -146,6 +146,11 @@ def test_a_private_image_is_pinned_with_the_login_of_its_registry(
     hub.login, hub.way = f"Basic {b64encode(b'me:secret').decode()}", way
     image = f"{hub.host}/nvidia/cuda:12"
     login = {"REGISTRY_USERNAME": "me", "REGISTRY_PASSWORD": "secret"}
+    assert pinned_image(image, login) is None, "no host is named that gets it"
+    elsewhere = {**login, "REGISTRY_HOST": "ghcr.io"}
+    assert pinned_image(image, elsewhere) is None, "a stack may name any host"
+    assert not any(hub.logins)
+    login["REGISTRY_HOST"] = hub.host
     assert pinned_image(image, {}) is None
     assert pinned_image(image, {**login, "REGISTRY_PASSWORD": "other"}) is None
     assert pinned_image(image, login) == f"{image}@{DIGEST}"

@@ -295,8 +295,9 @@ class Resolver:
 
 _HUB_OF_IMAGES = "https://registry-1.docker.io"
 _REGISTRY = "DEPLOYER_REGISTRY"
-_LOGIN = ("REGISTRY_USERNAME", "REGISTRY_PASSWORD")
 """Variable with the address of a mirror of Docker Hub; `off`: no registry is asked."""
+_LOGIN = ("REGISTRY_HOST", "REGISTRY_USERNAME", "REGISTRY_PASSWORD")
+"""Variables with a login and the one host that gets it: a stack may name any other."""
 _MANIFESTS = (
     "application/vnd.oci.image.index.v1+json",
     "application/vnd.docker.distribution.manifest.list.v2+json",
@@ -310,9 +311,9 @@ def pinned_image(image: str, environment: Mapping[str, str]) -> str | None:
     """Return an image with the digest that its registry has now.
 
     None where the registry cannot be reached, has no such image, or wants a login.
-    Protocol: the registry API v2 of the OCI distribution specification.  A registry
-    that the image names is given the login of the environment, by the names of the
-    Modal secret; Docker Hub is asked for the token that it gives to anybody.
+    Protocol: the registry API v2 of the OCI distribution specification.  The
+    registry that `REGISTRY_HOST` names is given the login of the environment, by the
+    names of the Modal secret; Docker Hub is asked for the token it gives to anybody.
     """
     if is_pinned(image):
         return image
@@ -322,8 +323,8 @@ def pinned_image(image: str, environment: Mapping[str, str]) -> str | None:
     if rest and (host == "localhost" or {".", ":"} & set(host)):
         scheme = "http" if is_loopback(host.partition(":")[0]) else "https"
         place, name = f"{scheme}://{host}", rest
-        user, password = map(environment.get, _LOGIN)
-        login = (user, password) if user and password else None
+        known, user, password = map(environment.get, _LOGIN)
+        login = (user, password) if known == host and user and password else None
     elif hub == "off":
         return None
     else:
