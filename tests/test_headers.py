@@ -11,7 +11,7 @@ from deployer.artefacts.store import Store
 from deployer.gguf.facts import Facts
 from deployer.planning.facts import Pin
 from deployer.stack.fields.values import JsonValue
-from deployer.usecases.reading.weights import weights_facts
+from deployer.usecases.reading.headers import weights_facts
 from tests.counting import file_bytes
 from tests.gguf.files import header
 

@@ -15,13 +15,8 @@ from deployer.planning.graph import tag_number
 from deployer.stack.fields.model import Stack
 from deployer.stack.fields.values import JsonValue
 from deployer.testing import stack as stack_of
-from deployer.usecases.reading.weights import (
-    Judged,
-    does_not_fit,
-    doubts,
-    judged,
-    sized,
-)
+from deployer.usecases.reading.memory import does_not_fit, doubts, sized
+from deployer.usecases.reading.weights import Judged, judged
 from tests.gguf.test_memory import GEMMA
 
 EARLY = "{{ tools }} '<|tool_call>call:' <|channel>thought"

@@ -13,7 +13,7 @@ from deployer.stack.fields.model import Stack
 from deployer.stack.fields.server import Server
 from deployer.stack.fields.values import Flag, JsonValue, Memory
 from deployer.testing import stack as stack_of
-from deployer.usecases.reading.weights import serving_of
+from deployer.usecases.reading.memory import serving_of
 
 LOCKED = Facts(Pin("git", {}, {}), Pin("hub", {}, {}), {})
 MARKED = {n: f for n, f in fields_of(Server).items() if f.memory is not None}

@@ -31,8 +31,9 @@ from deployer.planning.resources import Kind
 from deployer.stack.load import load
 from deployer.usecases.context.settings import Options, Settings
 from deployer.usecases.reading.findings import stated_options
+from deployer.usecases.reading.memory import Sized
 from deployer.usecases.reading.pins import resolved
-from deployer.usecases.reading.weights import Sized, Weighed, weighed
+from deployer.usecases.reading.weights import Weighed, weighed
 
 _REFERENCE = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(:(?P<quant>[\w.-]+))?")
 _STACKS = (".yaml", ".yml")

@@ -20,7 +20,7 @@ from deployer.stack.fields.values import Flat
 from deployer.stack.files import named_by
 from deployer.stack.load import Loaded
 from deployer.usecases.context.settings import Options, Settings, patches_folder
-from deployer.usecases.reading.weights import refused_models
+from deployer.usecases.reading.headers import refused_models
 
 if TYPE_CHECKING:
     from deployer.llama.patches import Patch

@@ -1,322 +1,60 @@
-"""The headers of the weights against a stack: does it fit, is it known.
-
-Walking over the vocabulary of a model takes longer than the rest of a plan, and what
-lies in the store does not change: so what was read of it is kept beside it.
+"""The headers of the weights against a stack: does the build know it, does it fit.
 
 Which architectures and projectors a build knows, its description says, where its source
 was read; else a binary that is here, which is searched; else the shipped table.
 """
 
-import json
-import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
-from functools import cache
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from deployer.artefacts import lock_file
-from deployer.artefacts.store import Entry, Store
 from deployer.diagnostics import (
-    NOWHERE,
     Diagnostic,
     Place,
     Severity,
     place_of,
     placed,
 )
-from deployer.engines.registry import ENGINES
 from deployer.errors import StackError
 from deployer.gguf.facts import (
     Adapter,
     Facts,
-    Model,
-    NoModelError,
-    Part,
     Projector,
     Template,
     draft_types,
     from_json,
     part_from_json,
     template_of,
-    to_json,
 )
-from deployer.gguf.memory import Machine, Serving, fit_on, host_memory_needed
 from deployer.llama.catalogue import Catalogue, Known
-from deployer.planning.facts import HEADER, Pin
+from deployer.planning.facts import HEADER
 from deployer.planning.facts import Facts as Locked
-from deployer.planning.graph import build_number, needing, proven_by
-from deployer.planning.plan import Fit
+from deployer.planning.graph import needing, proven_by
 from deployer.planning.resources import MODEL_ROLE, Graph
-from deployer.show.text import fit_line
-from deployer.show.text import sized as shown_size
 from deployer.stack.checks import (
     NEEDED,
-    SOURCES,
     UNREAD,
     automatic,
     gates_in,
-    gpu_types,
     offered,
     unproven,
 )
 from deployer.stack.checks import Abilities as Offers
 from deployer.stack.checks import asked as asked_by
-from deployer.stack.fields.marks import fields_of, leaves
 from deployer.stack.fields.model import Stack
-from deployer.stack.fields.server import Server
-from deployer.stack.fields.values import Memory, path_of, size_in_bytes
+from deployer.stack.fields.values import path_of
 from deployer.stack.files import named_by
 from deployer.stack.load import Loaded
-from deployer.system.files import read, read_regular, write
+from deployer.system.files import read_regular
 from deployer.usecases.context.settings import Settings
-from deployer.usecases.reading.prepared import this_code
+from deployer.usecases.reading.headers import all_facts, refused_models
+from deployer.usecases.reading.memory import Sized, does_not_fit, doubts, sized
 
 if TYPE_CHECKING:
-    from deployer.gguf.choices import Way
-
-
-def all_facts(locked: Locked, graph: Graph, store: Store) -> Facts | None:
-    """Return what is known of all weights; None where the model is not there yet."""
-    keys = {node.role: node.key for node in graph.values()}
-    facts = weights_facts(locked.weights, keys[MODEL_ROLE], store)
-    if facts is None:
-        return None
-    sizes: list[tuple[str, int]] = []
-    for role, pin in locked.beside.items():
-        match _part(role, pin, keys[role], store):
-            case Projector() as projector:
-                facts = replace(facts, projector=projector)
-            case Model() as draft if role == "draft":
-                facts = replace(facts, draft=draft)
-            case part:
-                stated = pin.about.get("size")
-                size = part.size if part else stated
-                sizes.append((role, size if isinstance(size, int) else 0))
-    return replace(facts, beside=tuple(sizes))
-
-
-def _part(role: str, pin: Pin, key: str, store: Store) -> Part | None:
-    """Return what weights beside the model are; None where nobody knows yet."""
-    known = part_from_json(pin.about.get(HEADER))
-    if known is not None or (entry := store.find("weights", key)) is None:
-        return known
-    from deployer.gguf.reading import part_in_files  # noqa: PLC0415 - once for one
-
-    names = sorted(name for name in entry.files if name.endswith(".gguf"))
-    try:
-        return part_in_files(role, [entry.path(name) for name in names])
-    except NoModelError as error:
-        error.field = path_of(role)
-        raise
-
-
-def weights_facts(pin: Pin, key: str, store: Store) -> Facts | None:
-    """Return what is known of the weights; None where they are not there yet."""
-    known = from_json(pin.about.get(HEADER))
-    if known is not None or (entry := store.find("weights", key)) is None:
-        return known
-    folder, name = str(store.home / "cache" / "headers"), f"{key}.json"
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        kept = json.loads(read(folder, name))
-        facts = from_json(kept["facts"]) if kept["code"] == this_code() else None
-        if facts is not None:
-            return facts
-    found = _in_files(pin, entry)
-    if found is not None:
-        with suppress(OSError):
-            content = json.dumps({"code": this_code(), "facts": to_json(found)})
-            write(folder, name, content.encode())
-    return found
-
-
-def _in_files(pin: Pin, entry: Entry) -> Facts | None:
-    names = sorted(name for name in entry.files if name.endswith(".gguf"))
-    mmproj = str(pin.about.get("mmproj") or "")
-    model = [entry.path(name) for name in names if Path(name).name != mmproj]
-    projector = [entry.path(name) for name in names if Path(name).name == mmproj]
-    if not model:
-        return None
-    from deployer.gguf.reading import (  # noqa: PLC0415 - once for an artefact
-        facts_of_files,
-    )
-
-    return facts_of_files(model, projector[0] if projector else None)
-
-
-_MOVES_MEMORY = {
-    *("n-cpu-ffn", "cpu-moe", "kv-unified-per-slot", "mmproj-device"),
-}
-"""Options that take or move memory, whether or not they have a field by now."""
-_CGROUP = Path("/sys/fs/cgroup/memory.max")
-
-
-class Sized(NamedTuple):
-    """A stack as far as memory goes."""
-
-    facts: Facts
-    serving: Serving
-    machines: tuple[tuple[str | None, Machine], ...]
-    """The GPU types in the stack's order; None for the CPU of the machine."""
-
-    @property
-    def fits(self) -> tuple[Fit, ...]:
-        """On each machine that the stack may run on."""
-        return tuple(fit_on(self.facts, self.serving, it) for _, it in self.machines)
-
-
-def sized(stack: Stack, locked: Locked, weights: Facts) -> Sized:
-    """Return what decides about the memory of a stack."""
-    return Sized(weights, serving_of(stack, locked), tuple(_machines(stack)))
-
-
-def serving_of(stack: Stack, locked: Locked) -> Serving:
-    """Return what decides about memory, by the `Memory` marks of the options.
-
-    An option means the same as a field and under `server.flags`.
-    """
-    values: dict[str, Any] = {}
-    unknown: list[str] = []
-    for leaf in () if stack.server is None else leaves(stack.server):
-        option = leaf.path.removeprefix("flags.")
-        field, memory, value = leaf.path, leaf.marks.memory, leaf.value
-        if option != leaf.path and option in _by_option():
-            field, memory, off = _by_option()[option]
-            value = False if off else value
-        field = _OF_DRAFT.get(field, field)
-        words = {option, *(flag.name.removeprefix("--") for flag in leaf.marks.flags)}
-        if memory is Memory.COMPUTED:
-            values[field] = value
-        elif memory is Memory.UNKNOWN or words & _MOVES_MEMORY:
-            unknown.append(f"`{option}` takes or moves memory")
-    # Words that leave the choice to llama-server are as if nothing were said.
-    for layers in ("n_gpu_layers", "draft_gpu_layers"):
-        if values.get(layers) in ("auto", "all"):
-            del values[layers]
-    if (attention := values.pop("flash_attn", "auto")) != "auto":
-        values["flash_attn"] = attention == "on"
-    return Serving(build=build_number(stack, locked), untold=tuple(unknown), **values)
-
-
-_OF_DRAFT: Mapping[str, str] = {
-    "speculative.n_gpu_layers": "draft_gpu_layers",
-    "speculative.n_cpu_moe": "draft_cpu_moe",
-    "speculative.cache_type_k": "draft_cache_k",
-    "speculative.cache_type_v": "draft_cache_v",
-}
-"""Fields of `Serving` that are named otherwise."""
-
-
-@cache
-def _by_option() -> Mapping[str, tuple[str, Memory | None, bool]]:
-    """Return the marked field of each option, and whether the option turns it off."""
-    return {
-        word.removeprefix("--"): (name, field.memory, word == flag.off)
-        for name, field in fields_of(Server).items()
-        if field.memory is not None
-        for flag in field.flags
-        for word in filter(None, (flag.name, flag.off))
-    }
-
-
-def does_not_fit(size: Sized, places: Mapping[str, Place]) -> Iterator[Diagnostic]:
-    """A problem for each machine that does not hold it, with the cheapest ways out."""
-    for gpu, machine in size.machines:
-        fit = fit_on(size.facts, size.serving, machine)
-        if fit.holds or fit.unsure:
-            continue
-        from deployer.gguf.choices import ways_out  # noqa: PLC0415 - only on trouble
-        from deployer.llama.known.tables import prices  # noqa: PLC0415 - as above
-
-        place, path = _place(places, gpu)
-        ways = ways_out(size.facts, size.serving, gpu, machine, prices().gpu)
-        hint = _ways(ways)
-        what = f"the model does not fit: {fit_line(fit)}"
-        yield Diagnostic(path, what, hint, place=place)
-
-
-def doubts(stack: Stack, size: Sized) -> Iterator[str]:
-    """Yield what is no error and may end in one: host memory under load."""
-    fit = size.fits[0]
-    if not fit.holds and fit.unsure:
-        yield f"it may not fit: {fit_line(fit)}: {'; '.join(fit.unsure)}"
-    machine = size.machines[0][1]
-    held = host_memory_needed(
-        size.facts, size.serving, gpu=machine.gpus > 0, snapshot=machine.snapshot
-    )
-    if not fit.host and fit.capacity and fit.holds and held > fit.capacity:
-        yield (
-            f"under load the server may take {shown_size(held)} of"
-            f" {shown_size(fit.capacity)}:"
-            f" {_grown(fit)}; set `server.cache_ram` and `server.ctx_checkpoints` lower"
-        )
-    memory = _memory_of(stack)
-    if memory is not None and size_in_bytes(memory) < held:
-        field = f"{stack.engine}.{ENGINES[stack.engine].memory}"
-        yield (
-            f"`{field}: {memory}` is less than the server may take under load,"
-            f" {shown_size(held)}: {_grown(fit)}"
-        )
-
-
-def _grown(fit: Fit) -> str:
-    return " and ".join(f"{name} {shown_size(bytes_)}" for name, bytes_ in fit.grows)
-
-
-def _ways(ways: "tuple[Way, ...]") -> str:
-    if not ways:
-        return "nothing in the table of GPUs holds it: take a smaller quantisation"
-    return ", or ".join(_way(way) for way in ways)
-
-
-def _way(way: "Way") -> str:
-    fields = " and ".join(f"`{path}: {value}`" for path, value in way.fields.items())
-    cost = f", ${way.dearer:+.2f}/h".replace("$+", "+$").replace("$-", "-$")
-    free = abs(way.dearer) < 0.005
-    figures = f"{shown_size(way.fit.total)} of {shown_size(way.fit.capacity)}"
-    return f"{fields} ({figures}{'' if free else cost})"
-
-
-def _place(places: Mapping[str, Place], gpu: str | None) -> tuple[Place, str]:
-    """Where what decides was written: the GPU, else the context, else the stack."""
-    paths = ("gpu",) if gpu is not None else ("server.ctx_size", "model")
-    for path in paths:
-        if (found := place_of(places, path)) is not None:
-            return found, path
-    return NOWHERE, ""
-
-
-def _machines(stack: Stack) -> Iterator[tuple[str | None, Machine]]:
-    wanted = stack.snapshot is not None and stack.snapshot.enabled is not False
-    copied = wanted and bool(stack.snapshot and stack.snapshot.gpu)
-    for name, count in gpu_types(stack):
-        from deployer.gguf.choices import machine_of  # noqa: PLC0415 - few have one
-
-        yield name, machine_of(name, count, snapshot=copied)
-    if stack.gpu is None and not ENGINES[stack.engine].abilities.remote:
-        yield None, Machine("this machine", memory_here())
-    elif stack.gpu is None:
-        memory = _memory_of(stack)
-        yield None, Machine("container", 0 if memory is None else size_in_bytes(memory))
-
-
-def _memory_of(stack: Stack) -> str | int | None:
-    """Return the memory that the stack gives to its host; None for no limit."""
-    found = stack.of_engine(ENGINES[stack.engine].memory)
-    return found if isinstance(found, str | int) else None
-
-
-def memory_here() -> int:
-    """Bytes of memory of this machine, or of the container around; 0 if unknown."""
-    found = 0
-    with suppress(OSError, ValueError):
-        found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    with suppress(OSError, ValueError):
-        limit = int(_CGROUP.read_text(encoding="ascii"))
-        found = min(found, limit) if found else limit
-    return found
+    pass
 
 
 _SAME_WIDTH = ("gemma",)
@@ -563,21 +301,6 @@ def abilities_seen(
 
 def _read(file: Path) -> Template | None:
     return template_of(read_regular(file).decode("utf-8", errors="replace"))
-
-
-@contextmanager
-def refused_models(loaded: Loaded) -> Iterator[None]:
-    """Turn what is no model, or no projector, into a problem of the stack."""
-    try:
-        yield
-    except NoModelError as error:
-        model = loaded.stack.model
-        named = ("file", "quant", *SOURCES)
-        source = next(it for it in named if getattr(model, it) is not None)
-        path = f"model.{source}" if error.field == "model" else error.field
-        raise StackError(
-            placed([Diagnostic(path, str(error), error.hint)], loaded.places)
-        ) from error
 
 
 _UNREAD_HEADER = (
