@@ -298,16 +298,19 @@ def finish(done: Applied | None, file: Path) -> None:
         if done.endpoint is not None:
             click.echo(f"Live at {done.endpoint.url}")
         return
+    space = "" if is_asked("quiet") else "\n"
     if done.verdicts:
         from deployer.gates.harness.report import conclusion  # noqa: PLC0415 - only with gates
 
-        click.echo(f"\n{conclusion(done.verdicts)}")
+        click.echo(f"{space}{conclusion(done.verdicts)}")
         if left := done.planned.plan.unproven:
             click.echo(harmless(f"not proven: {', '.join(left)}"))
     if done.report is not None:
         click.echo(f"Report: {done.report}")
     if done.endpoint is not None:
-        click.echo(f"\nRelease {done.state.released} is live at {done.endpoint.url}")
+        click.echo(
+            f"{space}Release {done.state.released} is live at {done.endpoint.url}"
+        )
         if not is_asked("quiet"):
             name, beside = done.endpoint.api_key_env, file.with_name(".env")
             if name and name not in os.environ and beside.exists():

@@ -192,7 +192,7 @@ def fetch(
     with tempfile.TemporaryDirectory(dir=into.parent, prefix=".archive-") as folder:
         archive = Path(folder) / "tree.tar"
         remote.git(["archive", "--format=tar", f"--output={archive}", commit])
-        unpack_tar(archive, into, unwatched)
+        unpack_tar(archive, into, unwatched, f"the tree of {commit}")
 
 
 def newest_build(repo: str, downloads: Path, environment: Mapping[str, str]) -> str:

@@ -42,6 +42,16 @@ def test_apply_ends_with_gates_url_and_a_curl_line(project: Project) -> None:
     assert chat(project.port, KEY) == "The answer is 42."
 
 
+def test_a_quiet_apply_says_its_result_and_no_blank_line(project: Project) -> None:
+    done = project.run("apply", DEMO, "--yes", "--quiet")
+
+    assert done.code == 0, done.err
+    first, *rest = done.out.splitlines()
+    assert first == "3 passed: promotion allowed"
+    assert rest[-1] == f"Release 1 is live at {project.url}"
+    assert "" not in rest
+
+
 def test_the_second_apply_touches_no_process(live: Project) -> None:
     pid, state = live.server(), live.state.read_bytes()
     done = live.run("apply", DEMO)

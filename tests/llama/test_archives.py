@@ -22,7 +22,7 @@ def link(name: str, target: str, kind: bytes = tarfile.SYMTYPE) -> tarfile.TarIn
 def unpacked(folder: Path, members: dict[str, bytes | tarfile.TarInfo]) -> Path:
     into = folder / "into"
     into.mkdir()
-    unpack_tar(write_tar(folder / "x.tar.gz", members), into, unwatched)
+    unpack_tar(write_tar(folder / "x.tar.gz", members), into, unwatched, "x.tar.gz")
     return into
 
 
@@ -82,7 +82,7 @@ def test_one_name_is_one_thing(tmp_path: Path, names: tuple[str, str]) -> None:
             tar.addfile(tarfile.TarInfo(name))
     (tmp_path / "into").mkdir()
     with pytest.raises(SourceError, match=r"twice|which is no folder"):
-        unpack_tar(path, tmp_path / "into", unwatched)
+        unpack_tar(path, tmp_path / "into", unwatched, "x.tar")
     assert list((tmp_path / "into").iterdir()) == []
 
 
@@ -93,10 +93,10 @@ def test_what_is_no_plain_file_is_refused(tmp_path: Path, kind: bytes) -> None:
 
 
 def test_a_damaged_archive_is_named(tmp_path: Path) -> None:
-    path = write_tar(tmp_path / "x.tar.gz", {"big": os.urandom(100_000)})
+    path = write_tar(tmp_path / "af2bdb", {"big": os.urandom(100_000)})
     path.write_bytes(path.read_bytes()[:50_000])
     with pytest.raises(SourceError, match=r"`x\.tar\.gz` is damaged"):
-        unpack_tar(path, tmp_path, unwatched)
+        unpack_tar(path, tmp_path, unwatched, "x.tar.gz")
 
 
 def test_a_link_in_a_folder_must_stay_in_it(tmp_path: Path) -> None:

@@ -51,22 +51,23 @@ _DAMAGED = (
 """Errors of the library for archives that are truncated or crafted."""
 
 
-def unpack_tar(archive: Path, into: Path, progress: Watch) -> None:
+def unpack_tar(archive: Path, into: Path, progress: Watch, called: str) -> None:
     """Unpack ``archive`` into the folder ``into``, keeping executable bits.
 
+    People know it as ``called``: the store names what it fetches by its digest.
     Raises SourceError, before anything is written, where a member would land outside
     the folder, points outside of it, or is neither file, folder nor symbolic link.
     """
-    with _opened(archive) as tar:
-        members = _members(archive, tar)
+    with _opened(archive, called) as tar:
+        members = _members(tar, most_bytes(archive), called)
         total = sum(member.size for member in members.values())
-        ensure_room(into, total, purpose=archive.name)
+        ensure_room(into, total, purpose=called)
         try:
-            with writing(into, purpose=archive.name, needed=total):
+            with writing(into, purpose=called, needed=total):
                 _extract(tar, members, into)
         except _DAMAGED as error:
-            raise _damaged(archive, error) from error
-        progress(Progress(f"unpacking {archive.name}", total, total))
+            raise _damaged(called, error) from error
+        progress(Progress(f"unpacking {called}", total, total))
 
 
 def read_early(beginning: bytes, ending: str) -> str:
@@ -131,53 +132,55 @@ class _Member(tarfile.TarInfo):
 _PLAIN = (*tarfile.REGULAR_TYPES, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE)
 
 
-def _opened(archive: Path) -> tarfile.TarFile:
+def _opened(archive: Path, called: str) -> tarfile.TarFile:
     try:
         return tarfile.open(archive, tarinfo=_Member)
     except FileNotFoundError:
         raise
     except _DAMAGED as error:
-        raise _damaged(archive, error) from error
+        raise _damaged(called, error) from error
 
 
-def _members(archive: Path, tar: tarfile.TarFile) -> Mapping[str, tarfile.TarInfo]:
+def _members(
+    tar: tarfile.TarFile, most: int, called: str
+) -> Mapping[str, tarfile.TarInfo]:
     """Return the members by name; raises SourceError for the first bad one."""
     found: dict[str, tarfile.TarInfo] = {}
-    total, most = 0, most_bytes(archive)
+    total = 0
     try:
         for member in tar:
             if len(found) == _MOST_MEMBERS:
-                raise SourceError(f"`{archive.name}` has over {_MOST_MEMBERS} members")
+                raise SourceError(f"`{called}` has over {_MOST_MEMBERS} members")
             if (total := total + member.size) > most:
                 raise SourceError(
-                    f"`{archive.name}` unpacks to over {show_bytes(most)}", _REFUSED
+                    f"`{called}` unpacks to over {show_bytes(most)}", _REFUSED
                 )
             name = member.name.removeprefix("./").rstrip("/")
             if name not in ("", "."):
-                _refuse(archive, name, member, found.get(name))
+                _refuse(called, name, member, found.get(name))
                 found[name] = member
     except _DAMAGED as error:
-        raise _damaged(archive, error) from error
+        raise _damaged(called, error) from error
     links = {name: it.linkname for name, it in found.items() if it.issym()}
     for name in found:
-        _refuse_way(archive, name, found)
+        _refuse_way(called, name, found)
         if name in links and not _stays(name, links):
             raise SourceError(
-                f"`{archive.name}` has a link that leaves it: `{shown(name)}`",
+                f"`{called}` has a link that leaves it: `{shown(name)}`",
                 hint=_REFUSED,
             )
     return found
 
 
-def _damaged(archive: Path, error: BaseException) -> SourceError:
+def _damaged(called: str, error: BaseException) -> SourceError:
     why = shown(str(error) or type(error).__name__)
-    return SourceError(f"`{archive.name}` is damaged: {why}")
+    return SourceError(f"`{called}` is damaged: {why}")
 
 
 def _refuse(
-    archive: Path, name: str, member: tarfile.TarInfo, before: tarfile.TarInfo | None
+    called: str, name: str, member: tarfile.TarInfo, before: tarfile.TarInfo | None
 ) -> None:
-    place = f"`{archive.name}`"
+    place = f"`{called}`"
     if not is_inner_path(name) or len(name) > _LONGEST_NAME:
         raise SourceError(
             f"{place} would write outside its folder: `{shown(member.name)}`",
@@ -191,7 +194,7 @@ def _refuse(
         raise SourceError(f"{place} has `{shown(name)}` twice", hint=_REFUSED)
 
 
-def _refuse_way(archive: Path, name: str, found: Mapping[str, tarfile.TarInfo]) -> None:
+def _refuse_way(called: str, name: str, found: Mapping[str, tarfile.TarInfo]) -> None:
     """Raise SourceError for what lies below a file, or below a link.
 
     It would be written where the link leads.
@@ -199,7 +202,7 @@ def _refuse_way(archive: Path, name: str, found: Mapping[str, tarfile.TarInfo]) 
     for above in map(str, PurePosixPath(name).parents):
         if above in found and not found[above].isdir():
             raise SourceError(
-                f"`{archive.name}` has `{shown(name)}` below `{shown(above)}`, which"
+                f"`{called}` has `{shown(name)}` below `{shown(above)}`, which"
                 " is no folder",
                 hint=_REFUSED,
             )
@@ -330,7 +333,7 @@ def fetch_release(pin: Pin, into: Path, *, downloads: Path, progress: Watch) -> 
         writing(into, purpose="llama-server"),
         tempfile.TemporaryDirectory(dir=into, prefix=".release-") as folder,
     ):
-        unpack_tar(archive, Path(folder), progress)
+        unpack_tar(archive, Path(folder), progress, url.split("/")[-1])
         return _collect(Path(folder), into)
 
 

@@ -331,7 +331,7 @@ def fetch_package(
         if zipfile.is_zipfile(archive):
             unpack(archive, work, progress)
         else:
-            unpack_tar(archive, work, progress)
+            unpack_tar(archive, work, progress, package.archive)
         if (root := source_root(work)) is None:
             raise SourceError(f"`{package.archive}` contains no source of llama.cpp")
         for path in root.iterdir():
