@@ -29,6 +29,16 @@ _SIGNS: Mapping[Outcome, str] = {
 }
 
 
+ENDED: Mapping[Outcome, str] = {
+    Outcome.PASS: "passed",
+    Outcome.FAIL: "failed",
+    Outcome.INCONCLUSIVE: "inconclusive",
+    Outcome.ERROR: "not measured",
+}
+"""The outcomes in the words that sentences have for them, in the order of these."""
+_LACKING = "not applicable"
+
+
 @dataclass(frozen=True, slots=True)
 class Exchange:
     """One request and its answer, cut short and without secrets."""
@@ -67,13 +77,26 @@ class Verdict:
 
 def word(verdict: Verdict) -> str:
     """How it ended, in the word that people read."""
-    ended = verdict.outcome.value if verdict.applicable else "not applicable"
+    ended = verdict.outcome.value if verdict.applicable else _LACKING
     return f"{ended}{' (advisory)' if verdict.advisory else ''}"
 
 
 def sign(verdict: Verdict) -> str:
     """How it ended, as a sign; signs differ in shape, for colour alone says nothing."""
     return _SIGNS[verdict.outcome] if verdict.applicable else "–"  # noqa: RUF001 - a dash
+
+
+def blocking(verdicts: Iterable[Verdict]) -> str:
+    """Return how the gates ended that block a promotion; empty where none does."""
+    ended: dict[str, list[str]] = {said: [] for said in (*ENDED.values(), _LACKING)}
+    for it in verdicts:
+        if it.blocks:
+            ended[ENDED[it.outcome] if it.applicable else _LACKING].append(it.gate)
+    return "; ".join(
+        f"{said} {', '.join(f'`{gate}`' for gate in gates)}"
+        for said, gates in ended.items()
+        if gates
+    )
 
 
 def all_let_pass(verdicts: Iterable[Verdict]) -> bool:

@@ -13,6 +13,8 @@ from deployer.stack.project_root import may_read, root_of
 from deployer.system.files import contained, read_regular
 
 _IGNORED = (".deployer/", ".env")
+_COMMIT = re.compile(r"[( ]([0-9a-f]{7,40})\)")
+"""In `11434 (7e4c0a9)` and `0.1.0-dev (build 11434, commit 7e4c0a9)`."""
 _REPO = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+?)(:(?P<quant>[\w.-]+))?")
 
 
@@ -95,9 +97,9 @@ def _text(wanted: Wanted, template: Template) -> str:
     text = _resource(template.file).replace("NAME", _name(wanted.path))
     folder = wanted.path.parent
     if wanted.server is not None:
-        build = _build_of(wanted.server)
+        pins = _pins_of(wanted.server)
         binary = _written(wanted.server, folder)
-        text = _with(text, "llama_cpp", f"tag: b{build}", f"binary: {binary}")
+        text = _with(text, "llama_cpp", *pins, f"binary: {binary}")
     elif (wanted.repo or wanted.model) and "binary:" in text:
         from deployer.llama.catalogue import known_builds  # noqa: PLC0415 - only here
 
@@ -120,8 +122,11 @@ def _text(wanted: Wanted, template: Template) -> str:
     return text
 
 
-def _build_of(server: Path) -> int:
-    """The build that a llama-server says it is; it is started with `--version`."""
+def _pins_of(server: Path) -> tuple[str, ...]:
+    """The build and commit that a llama-server says it is, as lines of the stack.
+
+    It is started with `--version`.  One without a number is pinned by its commit.
+    """
     from deployer.engines.local.artefacts import (  # noqa: PLC0415 - starts a program
         build_of,
         version_of,
@@ -130,12 +135,15 @@ def _build_of(server: Path) -> int:
     if not server.is_file():
         raise UsageError(f"there is no program `{server}`")
     build = build_of(version := version_of(server.absolute()))
-    if build is None:
-        raise UsageError(
-            f"`{server}` does not say which build it is: `{version}`",
-            hint="leave `--server` out, then write `llama_cpp.binary` and its `tag`",
-        )
-    return build
+    commit = _COMMIT.search(version)
+    if build is not None:
+        return (f"tag: b{build}", *([f'commit: "{commit[1]}"'] if commit else []))
+    if commit is not None:
+        return (f'tag: "{commit[1]}"',)
+    raise UsageError(
+        f"`{server}` does not say which build it is: `{version}`",
+        hint="leave `--server` out, then write `llama_cpp.binary` and its `tag`",
+    )
 
 
 def _with(text: str, section: str, *lines: str) -> str:

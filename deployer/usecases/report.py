@@ -484,7 +484,7 @@ def _counts(overviews: Sequence[Overview]) -> list[tuple[str, int]]:
         ("stacks", len(overviews)),
         ("live", sum(one.live is not None for one in overviews)),
         ("releases recorded", sum(run.number is not None for run in runs)),
-        ("not promoted: gates failed", sum(run.held_back for run in runs)),
+        ("not promoted: blocked by gates", sum(run.held_back for run in runs)),
         ("not readable", sum(bool(one.error) for one in overviews)),
     ]
 

@@ -399,8 +399,7 @@ def _silent(event: events.Event) -> None:
 
 
 def _refusal(verdicts: Sequence[Verdict], aftermath: str) -> GateError:
-    held = [v.gate for v in verdicts if v.blocks]
     return GateError(
-        f"not promoted: failed {', '.join(f'`{gate}`' for gate in held)}",
+        f"not promoted: {events.blocking(verdicts)}",
         hint=f"{aftermath}; the table above says what each gate saw",
     )

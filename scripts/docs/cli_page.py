@@ -41,7 +41,7 @@ These names of other tools work as well: `up` (apply), `preview` (plan), `down` 
 | 3 | wrong call, or a wrong stack |
 | 4 | authentication |
 | 5 | the lock is held by another run |
-| 6 | a gate failed, and nothing was promoted; or a probe of `watch` breached a limit |
+| 6 | a gate failed, was inconclusive or not measured (the error names which), and nothing was promoted; or a probe of `watch` breached a limit |
 | 7 | the saved plan is stale |
 | 8 | cancelled |
 | 9 | out of time |

@@ -165,5 +165,5 @@ if GH:
         )
         code, printed = team.watch(WATCH_RESTORE)
         assert code == 6
-        assert "does not pass `restore`" in printed
+        assert "does not pass: inconclusive `restore`" in printed
         assert "this server was started without a snapshot" in team.runner.step_summary

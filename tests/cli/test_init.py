@@ -29,7 +29,7 @@ def test_files_outside_are_read_once_they_are_trusted(
     done = paper.run("init", *own, env=alone)
     assert done.code == 0, done.err
     text = (paper.folder / "stacks/my-model.yaml").read_text()
-    assert "\n  tag: b11434\n" in text
+    assert '\n  tag: b11434\n  commit: "abcdef1"\n' in text
     assert f"\n  path: {own[1]}\n  alias: my-model\n" in text
     assert "hint" not in done.out
     assert "export DEPLOYER_ALLOW_OUTSIDE=" in done.err
@@ -41,6 +41,19 @@ def test_files_outside_are_read_once_they_are_trusted(
     assert json.loads((paper.home / TRUSTED).read_text()) == {
         str(paper.stack.parent.resolve()): [str(Path(own[1]).parent)]
     }
+
+
+def test_a_server_without_a_number_is_pinned_by_its_commit(
+    paper: Project, own: tuple[str, ...]
+) -> None:
+    said = "version: 0.1.0-dev (build 1, commit 7e4c0a9)"
+    Path(own[3]).write_text(f"#!/bin/sh\necho '{said}' >&2\n")
+    assert paper.run("init", *own, "--yes").code == 0
+    text = (paper.folder / "stacks/my-model.yaml").read_text()
+    assert '\n  tag: "7e4c0a9"\n  binary: ' in text
+    validated = paper.run("validate", "stacks/my-model.yaml")
+    assert validated.code == 0
+    assert "shallow-build" not in validated.out
 
 
 def test_trust_is_of_one_project_and_not_of_a_file_that_others_may_write(

@@ -190,7 +190,7 @@ def test_check_by_url_without_the_key_says_how_to_name_it(settled: Project) -> N
 
     assert done.code == 6
     assert done.err == (
-        f"error: {settled.url} does not pass `chat`\n"
+        f"error: {settled.url} does not pass: not measured `chat`\n"
         "  hint: if it asks for a key, `--api-key-env NAME` says where that is\n"
     )
 

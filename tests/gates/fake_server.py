@@ -65,6 +65,12 @@ def tokenize(_request: Request) -> Reply:
     return as_json({"tokens": [352, 353]})
 
 
+def apply_template(request: Request) -> Reply:
+    kind = request.body["response_format"]["type"]
+    because = f'response_format type must be one of "text", but got: {kind}'
+    return error(400, because, "invalid_request_error")
+
+
 def metrics(request: Request) -> Reply:
     server = request.server
     return metrics_text(server.prompt_tokens, server.predicted_tokens)
@@ -237,6 +243,7 @@ _ROUTES: Mapping[str, Responder] = {
     "GET /props": props,
     "GET /v1/models": models,
     "POST /tokenize": tokenize,
+    "POST /apply-template": apply_template,
     "GET /metrics": metrics,
     "GET /slots": slots,
     "POST /v1/chat/completions": chat,

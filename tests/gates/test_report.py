@@ -20,7 +20,7 @@ from deployer.gates.harness.report import (
     table,
     write_report,
 )
-from deployer.planning.events import Exchange, Outcome, Verdict
+from deployer.planning.events import Exchange, Outcome, Verdict, blocking
 
 ASKED = Exchange("POST /v1/chat/completions {}", 500, "<b>oops</b>", 0.02, "a note")
 UNANSWERED = Exchange("GET /slots", None, "", 0.01)
@@ -207,3 +207,23 @@ def test_what_a_model_lacks_is_told_apart() -> None:
     assert (suite.get("failures"), suite.get("skipped")) == ("0", "1")
     assert suite[0][0].get("message") == "not applicable: no tools"
     assert 'class="outcome inapplicable"' in as_html(Report("demo", [LACKING]))
+
+
+def test_how_each_gate_ended_that_blocks_is_said() -> None:
+    verdicts = (
+        Verdict("build", Outcome.INCONCLUSIVE, ""),
+        Verdict("chat", Outcome.FAIL, ""),
+        Verdict("props", Outcome.FAIL, ""),
+        Verdict("health", Outcome.PASS, ""),
+        Verdict("tools", Outcome.INCONCLUSIVE, "", applicable=False),
+        Verdict("speed", Outcome.ERROR, ""),
+        Verdict("memory", Outcome.FAIL, "", advisory=True),
+    )
+    assert blocking(verdicts) == (
+        "failed `chat`, `props`; inconclusive `build`; not measured `speed`;"
+        " not applicable `tools`"
+    )
+    assert blocking(verdicts[3:4]) == ""
+    (case,) = ET.fromstring(as_junit(Report("x", verdicts[:1])))  # noqa: S314 - ours
+    (failure,) = case
+    assert failure.get("message", "").startswith("inconclusive: ")

@@ -11,7 +11,7 @@ from deployer.engines.place import Keys
 from deployer.errors import UsageError
 from deployer.gates.harness.client import Process, Target
 from deployer.gates.harness.runner import GateRequest, run_gates
-from deployer.llama.known.symptoms import PROBES, read_log
+from deployer.llama.known.symptoms import read_log
 from deployer.planning.events import Outcome, Verdict
 from deployer.planning.resources import Kind
 from deployer.planning.state import Record
@@ -138,24 +138,28 @@ def test_the_first_candidate_is_compared_with_nothing() -> None:
     assert because == "no live release to compare with"
 
 
-@pytest.mark.parametrize("key", [KEY, None])
-def test_a_log_tells_what_deployer_asks_without_a_key_from_clients(
-    key: str | None,
-) -> None:
-    """Gates that run beside each other, and a doctor or two."""
-    refused: list[str] = []
+def test_a_log_tells_what_deployer_asks_without_a_key_from_clients() -> None:
+    """Gates that run beside each other, a doctor, and one without the key."""
+    log = ["listening"]
 
-    def count(reply: Reply) -> Reply:
+    def write(reply: Reply) -> Reply:
         if reply.status == 401:
-            refused.append("W srv operator(): unauthorized: Invalid API Key")
+            log.append("W srv operator(): unauthorized: Invalid API Key")
+        if reply.status in {400, 500}:
+            said = b"".join(it for it in reply.parts if isinstance(it, bytes)).decode()
+            too_long = "send_error: request exceeds the available context size"
+            is_long = "exceed_context" in said
+            log.append(too_long if is_long else f"W got exception: {said}")
         return reply
 
-    with fake_server(Script(rewrite=count)) as server:
+    with fake_server(Script(rewrite=write)) as server:
         target = Target(server.url, api_key=KEY)
-        requests = [GateRequest(gate, section(gate)) for gate in ("auth", "errors")]
+        asked = ("auth", "errors", "context", "limits")
+        requests = [GateRequest(gate, section(gate)) for gate in asked]
         run_gates(requests, target, say=lambda _event: None)
-        assert len(refused) == 2 * PROBES
-        look_at_server(server.url, key, "KEY", None, None)
-        look_at_server(server.url, key, "KEY", None, None)
-    assert len(refused) == 4 * PROBES
-    assert read_log(["listening", *refused]).seen == ()
+        look_at_server(server.url, KEY, "KEY", None, None)
+        assert sum(line.endswith("Invalid API Key") for line in log) == 7
+        assert read_log(log).seen == ()
+        look_at_server(server.url, None, "KEY", None, None)
+    (seen,) = read_log(log).seen
+    assert (seen.symptom.id, seen.times) == ("no-key-sent", 1)

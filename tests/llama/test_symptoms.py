@@ -15,6 +15,7 @@ from deployer.llama.known.symptoms import (
     THEMES,
     Symptom,
     likely_cause,
+    own_refusals,
     read_log,
     symptoms,
     symptoms_in,
@@ -285,15 +286,41 @@ def test_the_words_of_a_client_raise_no_alarm(path: Path, lines: list[str]) -> N
     assert found.unknown == ()
 
 
-def test_the_refusals_that_deployer_asks_for_are_no_symptom() -> None:
-    line = "0.00.050.259 W srv    operator(): unauthorized: Invalid API Key"
+REFUSED = "0.00.050.259 W srv    operator(): unauthorized: Invalid API Key"
+TOO_LONG = (
+    "0.02.883.742 E srv    send_error: task id = 0, error: request (2105 tokens)"
+    " exceeds the available context size (2048 tokens), try increasing it"
+)
+WRONG = (
+    '0.02.854.996 W srv    operator(): got exception: {"error":{"code":400,'
+    '"message":"Invalid tool_choice: sometimes","type":"invalid_request_error"}}'
+)
 
-    assert ids(["listening", *[line] * 5, "idle"]) == []
-    assert ids(["listening", *[line] * 4, "idle"]) == ["no-key-sent"]
-    assert ids(["listening", *[line] * 15, "idle"]) == []
-    beside = ["slot of another gate"] * 9
-    assert ids([line, *beside, line, line, *beside, line, line]) == []
-    assert ids([*[line] * 5, *beside, line]) == ["no-key-sent"]
+
+def own(*counts: int) -> str:
+    return WRONG.replace("Invalid tool_choice: sometimes", own_refusals(*counts))
+
+
+@pytest.mark.parametrize(
+    ("lines", "times"),
+    [
+        ([*[REFUSED] * 5, own(5, 0, 0)], []),
+        ([REFUSED, *["slot"] * 99, REFUSED, own(2, 0, 0), REFUSED, own(1, 0, 0)], []),
+        ([*[REFUSED] * 5], [5]),  # of a client: as many as a gate asks for
+        ([*[REFUSED] * 6, own(5, 0, 0)], [1]),
+        ([REFUSED, own(1, 0, 0), REFUSED, REFUSED], [2]),
+        ([REFUSED, own(9, 0, 0)], []),  # the beginning of the log is gone
+        ([WRONG, TOO_LONG, TOO_LONG, own(0, 2, 1)], []),
+        ([WRONG, TOO_LONG, TOO_LONG, own(0, 1, 0)], [1, 1]),
+    ],
+)
+def test_the_refusals_that_deployer_asks_for_are_no_symptom(
+    lines: list[str], times: list[int]
+) -> None:
+    found = read_log(["listening", *lines, "idle"])
+
+    assert [seen.times for seen in found.seen] == times
+    assert found.unknown == ()
 
 
 def test_the_cause_is_the_error_nearest_to_the_first_failure() -> None:

@@ -296,6 +296,13 @@ SPARED: dict[str, list[tuple[Change, int]]] = {
             10434,
         ),
         ({"gates": {"build": {}}}, 10434),
+        (
+            {
+                "llama_cpp": {"package": "llama==1", "tag": "7e4c0a9"},
+                "gates": {"build": {}},
+            },
+            10434,
+        ),
     ],
     "guarded-models": [({"auth": KEY}, 10698), ({**MODAL, "auth": KEY}, 10435)],
     "redirect-after-150s": [

@@ -23,7 +23,7 @@ from deployer.diagnostics import Diagnostic, Severity
 from deployer.errors import DeployerError, GateError, UsageError
 from deployer.gates import GATES
 from deployer.gates.harness.runner import GateEvent, Waiting
-from deployer.planning.events import AtWork, all_let_pass, summary
+from deployer.planning.events import AtWork, all_let_pass, blocking, summary
 from deployer.spelling import harmless
 from deployer.stack.fields.values import JsonValue
 from deployer.system.files import read_regular
@@ -124,16 +124,15 @@ def check_command(
 
 def _not_passed(done: Checked, *, keyless: bool) -> GateError:
     """Return the error of a server that does not pass."""
-    blocking = [verdict for verdict in done.verdicts if verdict.blocks]
-    failed = ", ".join(f"`{v.gate}`" for v in blocking if v.applicable)
-    if not failed:
-        lacking = "; ".join(f"`{v.gate}`: {v.because}" for v in blocking)
+    held = [verdict for verdict in done.verdicts if verdict.blocks]
+    if not any(verdict.applicable for verdict in held):
+        lacking = "; ".join(f"`{v.gate}`: {v.because}" for v in held)
         return GateError(
             f"not applicable to {done.url}: {harmless(lacking)}",
             hint="leave the gate out, or write `advisory: true` in the stack",
         )
     return GateError(
-        f"{done.url} does not pass {failed}",
+        f"{done.url} does not pass: {blocking(held)}",
         hint="if it asks for a key, `--api-key-env NAME` says where that is"
         if keyless
         else "the table above says what each gate saw",

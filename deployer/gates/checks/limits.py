@@ -106,7 +106,7 @@ class Context(Gate[asked.Context, LongPrompts]):
             size,
             round(fixed + each * near),
             await client.post(CHAT, self._body(near, answer)),
-            await client.post(CHAT, self._body(over, 1)),
+            await client.post_wrong(CHAT, self._body(over, 1)),
         )
 
     def judge(self, measured: LongPrompts) -> Judgement:
@@ -257,11 +257,11 @@ class Errors(Gate[asked.Errors, Refusals]):
             )
         for row in CONTRACT:
             if row.content:
-                attempts.append((row, await client.post_bytes(row.path, row.content)))
+                attempts.append((row, await client.post_wrong(row.path, row.content)))
             elif row.keyed:
                 attempts.append((row, await client.get(row.path)))
             elif self.target.api_key is not None:
-                attempts.append((row, await client.get_without_key(row.path)))
+                attempts.append((row, await client.get(row.path, headers={})))
         props = await client.get("/props")
         try:
             size = read(props, ContextProps).default_generation_settings.n_ctx
@@ -270,7 +270,7 @@ class Errors(Gate[asked.Errors, Refusals]):
         # A word is a token at least.
         words = "x " * (size + 8)
         content = b'{"messages": [{"role": "user", "content": "%s"}]}' % words.encode()
-        attempts.append((_OVER, await client.post_bytes(CHAT, content)))
+        attempts.append((_OVER, await client.post_wrong(CHAT, content)))
         return Refusals(tuple(attempts), props)
 
     def judge(self, measured: Refusals) -> Judgement:
@@ -331,13 +331,13 @@ class Limits(Gate[asked.Limits, Beyond]):
         attempts = [
             (
                 f"a prompt of {_BEYOND} contexts",
-                await client.post(CHAT, chat_body(words, 1)),
+                await client.post_wrong(CHAT, chat_body(words, 1)),
             )
         ]
         if read(props, _Sees).modalities.vision:
             body = picture_body("red", side=_SIDE)
             attempts.append(
-                (f"an image of {_SIDE} pixels", await client.post(CHAT, body))
+                (f"an image of {_SIDE} pixels", await client.post_wrong(CHAT, body))
             )
         health = await client.get("/health")
         after = await client.post(CHAT, chat_body("Say hello.", _FEW))

@@ -5,12 +5,15 @@ that came.  A request that gets no whole answer raises `Unanswered`; 503 is aske
 again until the gate's own time limit ends it.
 """
 
+import asyncio
 import json
 import ssl
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
@@ -22,7 +25,7 @@ import stamina
 
 from deployer.errors import UsageError
 from deployer.gates.harness.answers import Answer, Event, Streamed, excerpt
-from deployer.llama.known.symptoms import PROBES
+from deployer.llama.known.symptoms import own_refusals
 from deployer.planning.events import Exchange
 from deployer.stack.fields.values import JsonValue
 
@@ -193,6 +196,8 @@ PAUSE_HERE, PAUSE_AWAY, LONGEST_PAUSE = 0.25, 5.0, 15.0
 """Seconds between two requests to a server that loads: the pauses double.  A small
 model of this machine is there in no time, a container elsewhere is not."""
 
+_DECLARE_SECONDS = 10.0
+
 _TRANSPORT = (httpx2.RequestError, httpx2.InvalidURL, httpx2.StreamError)
 
 T = TypeVar("T")
@@ -204,6 +209,14 @@ class Unanswered(Exception):  # noqa: N818 - says what happened, as a sentence d
 
 class _Loading(Exception):  # noqa: N818 - a state of the server, not a mistake
     """HTTP 503: ask again."""
+
+
+class _Refused(Enum):
+    """Why a server should refuse a request, in the order of `own_refusals`."""
+
+    WITHOUT_KEY = auto()
+    TOO_LONG = auto()
+    WRONG = auto()
 
 
 @dataclass(slots=True)
@@ -253,6 +266,8 @@ class Client:
         self.clock = clock
         self._http = http
         self._target = target
+        self._refused = Counter[_Refused]()
+        """Requests that were refused as they should be."""
         self._patient = patient
         """True where a server that loads is asked again; else 503 is its answer."""
 
@@ -262,13 +277,25 @@ class Client:
         """Ask for a path; `headers` replace the stack's key."""
         return await self._exchange("GET", path, None, headers, self._whole)
 
-    async def get_without_key(self, path: str) -> Answer:
-        """Ask for a path without the key, so often that `doctor` knows whose it was.
+    async def declare_refusals(self) -> None:
+        """Let the log say which refusals were deployer's own, for `doctor`.
 
-        Return the first answer that is no refusal, or the last refusal.
+        The type of a format comes back in the error, which every build logs (b8672 to
+        b11434), of a chat model or not.  Without the key nothing can be written.
         """
-        answers = [await self.get(path, headers={}) for _ in range(PROBES)]
-        return next((it for it in answers if it.status != 401), answers[-1])
+        counts, self._refused = self._refused, Counter()
+        if not counts or self._target.api_key is None:
+            return
+        kept = len(self.evidence)
+        said = own_refusals(*(counts[kind] for kind in _Refused))
+        body: Mapping[str, JsonValue] = {
+            "messages": [],
+            "response_format": {"type": said},
+        }
+        with suppress(Unanswered, TimeoutError):
+            async with asyncio.timeout(_DECLARE_SECONDS):
+                await self.post("/apply-template", body)
+        del self.evidence[kept:]
 
     async def peek(self, path: str) -> Answer:
         """Ask for a path that is asked too often to be evidence."""
@@ -288,9 +315,15 @@ class Client:
         """Send JSON to a path; `headers` replace the stack's key."""
         return await self._exchange("POST", path, body, headers, self._whole)
 
-    async def post_bytes(self, path: str, content: bytes) -> Answer:
-        """Send what claims to be JSON, byte by byte as it is."""
-        return await self._exchange("POST", path, content, None, self._whole)
+    async def post_wrong(
+        self, path: str, body: Mapping[str, JsonValue] | bytes
+    ) -> Answer:
+        """Send what the server should refuse, bytes as they are."""
+        answer = await self._exchange("POST", path, body, None, self._whole)
+        if answer.status in {400, 500}:
+            is_long = b"exceed_context_size_error" in answer.body
+            self._refused[_Refused.TOO_LONG if is_long else _Refused.WRONG] += 1
+        return answer
 
     async def stream(
         self,
@@ -373,6 +406,8 @@ class Client:
             draft.note = ""
             return result
         finally:
+            if headers is not None and draft.status == httpx2.codes.UNAUTHORIZED:
+                self._refused[_Refused.WITHOUT_KEY] += 1
             self.evidence.append(self._recorded(draft, self.clock() - started))
 
     def _key(self) -> dict[str, str]:

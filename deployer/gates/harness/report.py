@@ -17,6 +17,7 @@ from xml.etree import ElementTree as ET
 
 from deployer.gates.harness.answers import excerpt, show_time
 from deployer.planning.events import (
+    ENDED,
     Exchange,
     Outcome,
     Verdict,
@@ -29,12 +30,6 @@ from deployer.stack.fields.values import JsonValue, show_bytes
 
 FORMAT: Final = 1
 """Version of the JSON; grows when a field changes its meaning or goes."""
-_COUNTED: Final[Mapping[Outcome, str]] = {
-    Outcome.PASS: "passed",
-    Outcome.FAIL: "failed",
-    Outcome.INCONCLUSIVE: "inconclusive",
-    Outcome.ERROR: "not measured",
-}
 _HEADLINES: Final = ("speed", "memory")
 """Gates whose figures stand at the top of the page."""
 _LEAST_SHARE: Final = 0.6
@@ -92,7 +87,7 @@ def table(verdicts: Sequence[Verdict], *, width: int = 100) -> str:
 def conclusion(verdicts: Sequence[Verdict]) -> str:
     """Count the outcomes, and say if they allow a promotion."""
     counts = Counter(v.outcome for v in verdicts if v.applicable)
-    parts = [f"{counts[one]} {said}" for one, said in _COUNTED.items() if counts[one]]
+    parts = [f"{counts[one]} {said}" for one, said in ENDED.items() if counts[one]]
     if lacking := sum(not verdict.applicable for verdict in verdicts):
         parts.append(f"{lacking} not applicable")
     result = "allowed" if may_promote(verdicts) else "blocked"
@@ -249,6 +244,8 @@ def _test_case(suite: ET.Element, verdict: Verdict) -> None:
         ET.SubElement(case, "skipped", message=f"{word(verdict)}: {because}")
     elif verdict.blocks:
         kind = "error" if verdict.outcome is Outcome.ERROR else "failure"
+        if verdict.outcome is Outcome.INCONCLUSIVE:  # JUnit has no word for it
+            because = f"{word(verdict)}: {because}"
         found = ET.SubElement(case, kind, message=because, type=verdict.outcome.value)
         found.text = _xml("\n".join(_last_words(verdict, 400)))
     elif _is_skipped(verdict):

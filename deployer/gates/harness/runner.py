@@ -259,7 +259,9 @@ async def _once(run: _Run, request: GateRequest) -> Verdict:
         judgement = unmeasured(str(error))
     except Broken as broken:
         judgement = broken.judgement
-    return _verdict(request, judgement, client, run.clock() - begun)
+    took = run.clock() - begun
+    await client.declare_refusals()
+    return _verdict(request, judgement, client, took)
 
 
 def _out_of_time(client: Client, name: str, limit: float) -> Judgement:

@@ -156,12 +156,21 @@ _REPEATED: Final = re.compile(
     r"|Parsing \w+|Grammar|content)\s*[:=]\s*(?=[{\['\"])"
 )
 _ENDS: Final = {"{": "}", "[": "]", "'": "'", '"': '"'}
-PROBES: Final = 5
-"""Requests without the right key that deployer makes one after the other: always as
-many, so that a log tells them from those of clients."""
-_BESIDE: Final = 50
-"""Lines that gates which run beside it write between two of these."""
-_REFUSED_KEY: Final = re.compile(r"[Uu]nauthorized: Invalid API Key|\b401$")
+_REFUSED: Final = (
+    re.compile(r"nauthorized: Invalid API Key"),
+    re.compile(r"exceeds the available context size"),
+    re.compile(r"got exception: "),
+)
+"""Lines of refused requests: without the key, too long, and wrong in another way."""
+_OWN: Final = re.compile(r"got exception: .*\bdeployer's own: (\d+), (\d+), (\d+)\b")
+
+
+def own_refusals(without_key: int, too_long: int, wrong: int) -> str:
+    """Return what deployer has a server log after requests that were to be refused.
+
+    Only a client with the key can: of others nothing that they send is repeated.
+    """
+    return f"deployer's own: {without_key}, {too_long}, {wrong}"
 
 
 def _program_lines(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
@@ -189,21 +198,23 @@ def _unquoted(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
 
 
 def _without_gates(program: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:
-    """Leave out the refusals that deployer asked for, beside gates that run."""
+    """Leave out the refusals that deployer asked for, and what it says of them.
+
+    Each number takes the refusals before it: what is left over, clients asked for.
+    """
     lines = list(program)
-    refused = [at for at, (_, text) in enumerate(lines) if _REFUSED_KEY.search(text)]
-    bursts: list[list[int]] = []
-    for at in refused:
-        if bursts and at - bursts[-1][-1] <= _BESIDE:
-            bursts[-1].append(at)
+    refused, own = [list[int]() for _ in _REFUSED], set[int]()
+    for at, (_, text) in enumerate(lines):
+        if said := _OWN.search(text):
+            own.add(at)
+            for kind, count in zip(refused, map(int, said.groups()), strict=True):
+                own |= {*kind[len(kind) - min(count, len(kind)) :]}
+                del kind[len(kind) - min(count, len(kind)) :]
         else:
-            bursts.append([at])
-    own = {
-        at
-        for burst in bursts
-        if sum("nauthorized" in lines[it][1] for it in burst) % PROBES == 0
-        for at in burst
-    }
+            for kind, pattern in zip(refused, _REFUSED, strict=True):
+                if pattern.search(text):
+                    kind.append(at)
+                    break
     yield from (line for at, line in enumerate(lines) if at not in own)
 
 

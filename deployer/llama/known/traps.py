@@ -1,5 +1,6 @@
 """The known issues of llama.cpp and of what it runs on, and which a stack is in."""
 
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from enum import StrEnum
@@ -204,7 +205,8 @@ def _has_no_ui(case: Case) -> str:
 def _uncounted(case: Case) -> str:
     wanted = case.stack.llama_cpp
     ready = wanted.package is not None or wanted.binary is not None
-    return "gates.build" if case.gates.build and ready and wanted.commit is None else ""
+    by_commit = wanted.commit or re.fullmatch("[0-9a-f]{7,40}", wanted.tag)
+    return "gates.build" if case.gates.build and ready and not by_commit else ""
 
 
 def _guarded_models(case: Case) -> str:
