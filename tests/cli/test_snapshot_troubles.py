@@ -246,7 +246,8 @@ def test_a_warm_up_that_fails(live: Frozen) -> None:
 
 
 def test_a_warm_up_that_takes_too_long(live: Frozen) -> None:
-    slow = "warmup: [{prompt: Hello, max_tokens: 400, timeout: 0.001s}]"
+    # Long enough to read that the limit is over first on a busy machine, too.
+    slow = "warmup: [{prompt: Hello, tokens: 900, max_tokens: 100, timeout: 0.001s}]"
     refuses(
         live,
         str(live.criu),

@@ -15,13 +15,14 @@ salted hash tells whether it is the same.
 import hashlib
 import hmac
 import ipaddress
+import mmap
 import os
 import re
 import secrets
 import struct
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -202,6 +203,14 @@ _ISK_FAMILY, _ISK_STATE, _ISK_SRC_PORT, _ISK_SRC_ADDR = 3, 6, 7, 11  # inet_sk_e
 _LISTEN: Final = 10  # include/net/tcp_states.h
 _AF_INET: Final = 2
 
+_VADDR, _PAGES_32, _PE_FLAGS, _PAGES_64 = 1, 2, 4, 5  # pagemap_entry
+_PE_PRESENT: Final = 4  # criu/include/pagemap.h: its pages are in the image
+_VMAS: Final = 14  # mm_entry.vmas
+_START, _END, _STATUS = 1, 2, 7  # vma_entry
+_ANON_PRIVATE: Final = 1 << 9  # criu/include/image.h
+_ZEROS: Final = bytes(64 * 1024)
+"""Left out as a whole: fewer would cut memory into more reads than they save."""
+
 _STATS_DUMP: Final = 1  # stats_entry.dump
 _FROZEN: Final = 2  # dump_stats_entry.frozen_time, in microseconds
 
@@ -248,6 +257,88 @@ def frozen_seconds(folder: Path) -> float | None:
     except (OSError, ImageError):
         return None
     return None
+
+
+def leave_out_zeros(folder: Path) -> int:
+    """Take zeros out of the memory of an image; the bytes that it is smaller by.
+
+    Anonymous memory that the image does not mention is mapped and never touched, so
+    the kernel gives zeros to the restored process that reads it.  Raises ImageError
+    before anything is changed.
+    """
+    saved = 0
+    for maps in folder.glob("pagemap-*[0-9].img"):
+        content = maps.read_bytes()
+        head, *entries = [_message(record) for record in _records(content)]
+        anonymous = _anonymous(maps.with_name(maps.name.replace("pagemap", "mm")))
+        pages = maps.with_name(f"pages-{_value(head, 1)}.img")
+        before = pages.stat().st_size
+        if before != sum(map(_size, entries)):
+            raise ImageError(f"`{pages.name}` has not the size that `{maps.name}` says")
+        kept = [head, *_compacted(pages, entries, anonymous)]
+        maps.write_bytes(content[:_MAGIC_BYTES] + b"".join(map(_record, kept)))
+        saved += before - pages.stat().st_size
+    return saved
+
+
+def _compacted(
+    pages: Path, entries: Sequence[Message], anonymous: Sequence[range]
+) -> Iterator[Message]:
+    """Move what is kept to the front of the file, and yield where it belongs."""
+    with pages.open("r+b") as source, pages.open("r+b") as target:
+        for entry in entries:
+            if not (size := _size(entry)):
+                yield entry
+                continue
+            at, data = _value(entry, _VADDR) or 0, memoryview(source.read(size))
+            for start, stop in _kept(at, data, anonymous):
+                target.write(data[start:stop])
+                yield _part(entry, at + start, (stop - start) // mmap.PAGESIZE)
+        target.truncate()
+
+
+def _anonymous(memory: Path) -> list[range]:
+    """Return the private mappings of a process that no file is behind."""
+    (record,) = _records(memory.read_bytes())
+    found = (_message(bytes(it.value)) for it in _message(record) if it.number == _VMAS)
+    return [
+        range(_value(it, _START) or 0, _value(it, _END) or 0)
+        for it in found
+        if (_value(it, _STATUS) or 0) & _ANON_PRIVATE
+    ]
+
+
+def _kept(
+    at: int, data: memoryview, anonymous: Sequence[range]
+) -> Iterator[tuple[int, int]]:
+    """Yield the parts of the memory at an address that must be in the image."""
+    begun = 0
+    for start in range(0, len(data) - len(_ZEROS) + 1, len(_ZEROS)):
+        stop = start + len(_ZEROS)
+        if data[start:stop] != _ZEROS or not any(
+            at + start in it and at + stop - 1 in it for it in anonymous
+        ):
+            continue
+        if begun < start:
+            yield begun, start
+        begun = stop
+    if begun < len(data):
+        yield begun, len(data)
+
+
+def _size(entry: Message) -> int:
+    """Return the bytes of an entry in the image; CRIU 4.1 counts pages in 32 bits."""
+    if not (_value(entry, _PE_FLAGS) or 0) & _PE_PRESENT:
+        return 0
+    count = _value(entry, _PAGES_64) or _value(entry, _PAGES_32) or 0
+    return count * mmap.PAGESIZE
+
+
+def _part(entry: Message, at: int, count: int) -> Message:
+    """Return a part of an entry, with what else it says."""
+    counter = _PAGES_64 if _value(entry, _PAGES_64) else _PAGES_32
+    new = {_VADDR: at, counter: count}
+    return tuple(replace(it, value=new.get(it.number, it.value)) for it in entry)
 
 
 def checksum(file: Path) -> int:
