@@ -56,14 +56,18 @@ class Door:
         headers = {"Content-Type": "application/json"}
         if self.api_key is not None:
             headers["Authorization"] = f"Bearer {self.api_key}"
+        begun = time.monotonic()
         try:
             connection.request(method, path, body, headers)
             answer = connection.getresponse()
-            return answer.status, json.loads(answer.read())
+            found = answer.status, json.loads(answer.read())
         except (http.client.HTTPException, ValueError) as error:
             raise ConnectionError(f"no whole answer: {error}") from error
         finally:
             connection.close()
+        if time.monotonic() - begun > limit:  # the socket counts each read by itself
+            raise TimeoutError
+        return found
 
 
 def asleep(door: Door) -> bool:
