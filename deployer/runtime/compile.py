@@ -24,6 +24,21 @@ TEMPLATES = "templates"
 _LIBRARIES = ("lib*.so", "lib*.so.*", "lib*.dylib")
 _OPENMP = re.compile(r"libgomp\.so\.1 => (?P<file>/\S+)")
 _LINK = re.compile(r"Found link (?P<address>\S+?)(?:,? \(from |, version: )")
+_DULWICH = """\
+import sys
+from dulwich.client import get_transport_and_path
+from dulwich.porcelain import reset
+from dulwich.repo import Repo
+repo, commit, tree = sys.argv[1:]
+client, path = get_transport_and_path(repo, quiet=True)
+with Repo.init(tree) as here:
+    client.fetch(path, here, lambda *_, **__: [commit.encode()], depth=1)
+    reset(here, "hard", commit)
+"""
+"""A program that fetches one commit with a package of the index instead of git.
+
+Objects are named by what is in them, so no other tree can come.
+"""
 _SAID_LINES = 1000
 _LAST_LINES = 40
 
@@ -156,9 +171,17 @@ def fetch_source(source: GitSource | IndexSource, tree: Path, run: "Runner") -> 
     """Fill the folder with exactly the pinned source."""
     if isinstance(source, IndexSource):
         unpack_archive(source, tree)
-        # A repository of its own: else `git apply` may take it for a part of another.
-        shutil.rmtree(tree / ".git", ignore_errors=True)
-        run(["git", "init", "--quiet"], tree)
+        return
+    if shutil.which("git") is None:
+        # An image of CUDA has none, and what `apt` would add is of today.
+        words = (source.repo, source.commit, str(tree))
+        try:
+            run([sys.executable, "-c", _DULWICH, *words], tree)
+        except RuntimeError as error:
+            raise RuntimeError(
+                f"{source.repo} hands out no commit {source.commit}, which was locked"
+                f" as {source.tag}: {error}"
+            ) from None
         return
     run(["git", "init", "--quiet"], tree)
     fetch = ["git", "fetch", "--quiet", "--depth=1", "--no-tags", "--", source.repo]
@@ -238,8 +261,10 @@ def apply_patch(patch: Patch, tree: Path, run: "Runner") -> None:
         raise RuntimeError(f"patch {patch.name} is not what was locked")
     file = tree.parent / f"{patch.name}.patch"
     file.write_bytes(text)
+    # As strict as `git apply`, and of every image with a compiler.
+    strict = ("--strip=1", "--fuzz=0", "--forward", "--batch", "--binary")
     with proven(patch.name, patch.files, patch.marker, tree):
-        run(["git", "apply", "--whitespace=nowarn", "-p1", str(file)], tree)
+        run(["patch", *strict, f"--input={file}"], tree)
     print(f"patch {patch.name} is applied", flush=True)
 
 

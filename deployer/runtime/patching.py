@@ -20,14 +20,14 @@ def proven(
 ) -> Iterator[None]:
     """Raise RuntimeError where a block does not apply a patch.
 
-    `git apply` may skip a file and still end well: each of the `files` must change,
+    A patch may skip a file and still end well: each of the `files` must change,
     and the `marker` (files, and a regular expression) must match afterwards.
     """
     before = [content(tree, name) for name in files]
     yield
     for name, old in zip(files, before, strict=True):
         if content(tree, name) == old:
-            raise RuntimeError(f"git left `{name}` unchanged by patch `{patch}`")
+            raise RuntimeError(f"patch `{patch}` left `{name}` unchanged")
     if marker is not None and not find_marker(marker, tree):
         raise RuntimeError(
             f"patch `{patch}` was applied, and its `upstream` marker is not there"

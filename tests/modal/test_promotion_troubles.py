@@ -15,7 +15,7 @@ from typing import Final
 
 import pytest
 
-from deployer.engines.modal import apps
+from deployer.engines.modal import apps, rollout
 from deployer.errors import EngineError, PromotionError
 from deployer.planning.events import Event, Started, Talk
 from deployer.planning.resources import Graph, Kind
@@ -291,6 +291,55 @@ def test_logs_that_are_late_from_a_clock_that_is_not_ours(
                 scene.stack.run(scene.second)
             assert scene.serves(scene.first)
             cloud.faults(log_seconds=LATE, clock_ahead=-600)
+        scene.stack.run(scene.second)
+    assert scene.serves(scene.second)
+    assert counts.failed == 0
+
+
+def test_a_log_that_ends_while_the_new_version_comes_up(
+    cloud: Emulated, folder: Path
+) -> None:
+    """What it would have said meanwhile is read once it can be."""
+    scene = staged("ends", cloud, folder)
+    late = {"log_seconds": 0.5, "log_ends": True}
+    mends = threading.Timer(3.0, partial(cloud.faults, **late))
+
+    def ends() -> None:
+        cloud.faults(**late, log_cut=1.0)
+        mends.start()
+
+    told: list[str] = []
+
+    def say(event: Event) -> None:
+        if isinstance(event, Talk):
+            told.append(event.text)
+        happens(event)
+
+    happens = promoting(ends)
+    counts = scene.promote(say)
+    mends.join()
+    assert scene.serves(scene.second)
+    assert counts.failed == 0
+    assert any("started in" in it or "restored" in it for it in told)
+
+
+def test_a_log_that_never_comes_back_proves_nothing(
+    cloud: Emulated, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The version of before is put back, and the next apply finishes the change."""
+    scene = staged("mute", cloud, folder)
+    monkeypatch.setattr(rollout, "QUEUE_SECONDS", 3)
+    monkeypatch.setattr(rollout, "_start_seconds", lambda _record: 0)
+    with clients(scene.url) as counts:
+        with pytest.raises(PromotionError) as raised:
+            scene.stack.run(
+                scene.second, say=promoting(partial(cloud.faults, log_cut=1.0))
+            )
+        assert raised.value.exit_code == 1
+        assert "took longer than 3 s" in raised.value.message
+        assert "version 1 of app `mute` serves on" in raised.value.hint
+        assert scene.serves(scene.first)
+        cloud.faults()
         scene.stack.run(scene.second)
     assert scene.serves(scene.second)
     assert counts.failed == 0

@@ -12,6 +12,7 @@ from deployer.engines.modal.drive import refuse_missing_client
 from deployer.errors import EngineError
 from tests.cli.project import finished, read_until
 from tests.modal.client_loop import clients
+from tests.modal.emulated import wait_until
 from tests.modal.project import SECRET, STACK, Project
 
 
@@ -141,10 +142,34 @@ def test_modal_refuses_a_deployment(ready: Project) -> None:
 
 
 def test_an_image_that_is_not_built(project: Project) -> None:
-    project.cloud.faults(failed_layer="ccache")
+    project.cloud.faults(failed_layer="cmake")
     done = project.apply(code=1)
     assert "error: an image was not built, the deployment of `builder`: \n" in done.err
-    assert "E: Unable to locate package" in done.err
+    assert "ERROR: No matching distribution found" in done.err
+
+
+def test_a_log_that_ends_during_an_apply_and_while_it_is_followed(
+    ready: Project,
+) -> None:
+    """Streams end at once and every other read in its middle: no line is lost."""
+    ready.cloud.faults(log_ends=True, log_cut=0.5)
+    ready.apply()
+    ready.cloud.faults()
+    url, address = str(ready.live()["outputs"]["url"]), "stacks/tiny.yaml"
+    with ready.running("logs", address, "-f", "--lines", "5000") as process:
+        read_until(process, "llama-server is ready")
+        for cut in (0.0, 1.0, 0.5, 0.0):
+            ready.cloud.faults(log_cut=cut)
+            ready.ask(url)
+            ready.cloud.forget()
+            wait_until(lambda: ready.cloud.calls().get("AppCountLogs", 0) > 4)
+        lines = ready.run("logs", address, "--lines", "5000").out.splitlines()
+        assert process.stdout is not None
+        process.send_signal(signal.SIGINT)
+        rest = process.stdout.read().splitlines()
+        assert process.wait() == 0
+    at = next(n for n, it in enumerate(lines) if "llama-server is ready" in it)
+    assert sorted(rest) == sorted(lines[at + 1 :])
 
 
 def test_a_volume_that_is_full(project: Project) -> None:

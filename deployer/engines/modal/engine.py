@@ -8,6 +8,7 @@ of the Volumes.
 """
 
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
@@ -266,11 +267,15 @@ class Seeing:
             return
         log = Log(self._account, app)
         yield from (line.text for line in log.before(lines))
-        pauses = growing(*_PAUSES)
+        pauses, heard = growing(*_PAUSES), time.monotonic()
         while True:
             if arrived := log.arrived(any_line):
                 yield from (line.text for line in arrived)
                 pauses = growing(*_PAUSES)
+            if log.failure is None:
+                heard = time.monotonic()
+            elif time.monotonic() - heard > self._account.log_seconds:
+                raise log.failure
             threading.Event().wait(next(pauses))
 
     def _seen(

@@ -62,6 +62,8 @@ class Log:
         self._next = 0.0
         self.lines: deque[Line] = deque(maxlen=_KEPT)
         """The last lines that were taken."""
+        self.failure: DeployerError | None = None
+        """Why the last look saw nothing; what it missed comes with the next."""
         self._window: list[Line] = []
         """Lines that were there when it was opened, and count as seen."""
         if since is not None:
@@ -89,8 +91,11 @@ class Log:
     def now(self, take: Callable[[Line], bool]) -> list[Line]:
         """The same at once; a log that is not to be had is no error."""
         found: list[Line] = []
-        with suppress(DeployerError):
+        self.failure = None
+        try:
             found = [line for line in self._new() if take(line)]
+        except DeployerError as error:
+            self.failure = error
         self.lines.extend(found)
         self._next = time.monotonic() + next(self._pauses)
         return found

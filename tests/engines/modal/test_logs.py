@@ -11,6 +11,7 @@ import pytest
 from deployer.engines.modal.drive import Account, Line
 from deployer.engines.modal.engine import Seeing
 from deployer.engines.modal.wait import Log, any_line
+from deployer.errors import EngineError
 
 BEGUN = datetime(2026, 11, 29, 12, tzinfo=UTC)
 
@@ -67,6 +68,27 @@ def test_no_line_is_lost_between_two_looks(lines: int) -> None:
     found = followed(Arriving(batches), lines, len(first) + len(then))
     assert found[: len(first)] == first
     assert sorted(found[len(first) :]) == sorted(then)
+
+
+@dataclass
+class Mute(Arriving):
+    """A log that ends after some looks."""
+
+    looks_left: int = 3
+    log_seconds: float = 0.3
+
+    def _arrive(self) -> None:
+        super()._arrive()
+        if self.looks > self.looks_left:
+            raise EngineError("Modal could not be reached, the log of `app`")
+
+
+def test_a_log_that_does_not_come_back_is_an_error() -> None:
+    found = Seeing(cast("Account", Mute([[line(0, "a")], [], [line(1, "b")]])))
+    lines = found._lines("app", 1, follow=True)
+    assert [next(lines), next(lines)] == ["a", "b"]
+    with pytest.raises(EngineError, match="could not be reached"):
+        next(lines)
 
 
 def test_a_log_that_is_followed_for_long_takes_no_more_memory() -> None:

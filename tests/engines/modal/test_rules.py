@@ -404,3 +404,31 @@ def test_a_url_is_cut_as_modal_cuts_it() -> None:
     long = url_label("acme", "", "x" * 60)
     assert len(long) == 63
     assert long.startswith(f"acme--{'x' * 50}-")
+
+
+@pytest.mark.parametrize(
+    ("cuda", "source", "client"),
+    [
+        (', cuda: "12.8.1"', "", True),  # images of CUDA have no git
+        (', cuda: "12.8.1"', ", source: pypi", False),
+        ("", "", False),
+    ],
+)
+def test_what_images_add_is_pinned(cuda: str, source: str, *, client: bool) -> None:
+    text = PLAIN.replace(', cuda: "12.8.1"', f"{cuda}{source}")
+    if not cuda:
+        text = text.replace("gpu: L4\n", "")
+    files = rendered(text)
+    assert not [name for name, code in files.items() if "apt_install" in code]
+    added = [
+        ast.literal_eval(word)
+        for code in files.values()
+        for node in ast.walk(ast.parse(code))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "pip_install"
+        for word in node.args
+    ]
+    assert added
+    assert all("==" in package for package in added)
+    assert any(package.startswith("dulwich") for package in added) == client

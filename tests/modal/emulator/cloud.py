@@ -191,6 +191,9 @@ class Faults:
     """How late lines of a log arrive, at most; half of it at least."""
     log_ends: bool = False
     """A stream of a log ends though the app goes on."""
+    log_cut: float = 0.0
+    """Chance that the answer to a read of a log ends before it is whole (RST_STREAM;
+    the client asks three times more, `_utils/grpc_utils.py`)."""
     clock_ahead: float = 0.0
     """Seconds that the platform's clock is ahead of this machine's."""
     workers: int = 1

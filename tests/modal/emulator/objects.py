@@ -50,7 +50,7 @@ class Objects(Service):
         for line in image.dockerfile_commands:
             yield pb.ImageJoinStreamingResponse(task_logs=[_said(f"=> {line}\n")])
         if self._breaks(image):
-            line = "E: Unable to locate package\n"
+            line = "ERROR: No matching distribution found\n"
             now = time.time()
             number = len(self.cloud.logs)
             where = (_BUILDS, "", request.image_id, "")

@@ -13,6 +13,8 @@ from tests.modal.emulator.cloud import Cloud
 from tests.modal.emulator.containers import Container
 from tests.modal.emulator.pools import Pools
 
+_LOG_READS = ("AppCountLogs", "AppFetchLogs")
+
 
 class Service:
     """What every group of requests is given."""
@@ -40,6 +42,9 @@ def rpc(
         result = await answer(self, request)
         if lost:
             await _cut(self)
+        if _ends_early(self, answer.__name__):
+            await stream.cancel()
+            return
         await stream.send_message(Empty() if result is None else result)
 
     return serve
@@ -76,6 +81,12 @@ async def _arrived(self: Service, name: str, request: Any) -> bool:
     if (message := faults.refused.get(name)) is not None:
         raise GRPCError(Status.FAILED_PRECONDITION, message)
     return False
+
+
+def _ends_early(self: Service, name: str) -> bool:
+    cloud = self.cloud
+    read = self.container is None and name in _LOG_READS
+    return read and cloud.chance.random() < cloud.faults.log_cut
 
 
 async def _cut(self: Service) -> None:
