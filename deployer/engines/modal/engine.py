@@ -11,6 +11,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import Final
 
@@ -51,7 +52,7 @@ from deployer.engines.modal.wait import (
     result_of,
 )
 from deployer.engines.place import Place
-from deployer.errors import AuthError, EngineError
+from deployer.errors import AuthError, DeployerError, EngineError
 from deployer.planning.events import Say, Talk
 from deployer.planning.graph import PLACE
 from deployer.planning.plan import RunningServer
@@ -304,9 +305,10 @@ class Seeing:
 
     def _last_restore(self, app: str) -> str | None:
         """When the last container came from a snapshot, as far as the log reaches."""
-        for line in reversed(self._account.log(app).last(_SEARCHED_LINES)):
-            if line.source == SYSTEM and line.text == RESTORED:
-                return line.at.isoformat(timespec="seconds")
+        with suppress(DeployerError):  # a log that ends leaves it unknown
+            for line in reversed(self._account.log(app).last(_SEARCHED_LINES)):
+                if line.source == SYSTEM and line.text == RESTORED:
+                    return line.at.isoformat(timespec="seconds")
         return None
 
     def _missing_folders(self, record: Record) -> Iterator[str]:

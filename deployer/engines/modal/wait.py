@@ -56,6 +56,7 @@ class Log:
         self, account: Account, app: str, since: datetime | None = None
     ) -> None:
         """``app`` is a name or an id; without ``since``, from now on."""
+        self._account = account
         self._log = account.log(app)
         self._seen: Counter[Line] = Counter()
         self._pauses = growing(*_LOG_PAUSES)
@@ -69,17 +70,18 @@ class Log:
         if since is not None:
             self._since = since
             return
-        newest = self._log.last(1)
+        newest = patiently(account, lambda: self._log.last(1))
         at = newest[-1].at if newest else datetime.now(tz=UTC) - _LATE
         self._since = self._opened = at - _LATE
-        self._window = self._new()
+        self._window = patiently(account, self._new)
 
     def before(self, count: int) -> list[Line]:
         """The last lines before it was opened, once; none of them arrives again."""
         window, self._window = self._window, []
         if count <= len(window):
             return window[len(window) - count :]
-        older = [it for it in self._log.last(count) if it.at < self._opened]
+        last = patiently(self._account, lambda: self._log.last(count))
+        older = [it for it in last if it.at < self._opened]
         return [*older, *window][-count:]
 
     def arrived(self, take: Callable[[Line], bool]) -> list[Line]:
@@ -112,6 +114,21 @@ class Log:
                 unseen[line] -= 1
                 found.append(line)
         return found
+
+
+def patiently(account: Account, read: Callable[[], list[Line]]) -> list[Line]:
+    """Read a log that cannot be done without; it is asked again where it ends.
+
+    Raises EngineError where it stays away for longer than a line may be late.
+    """
+    begun, pauses = time.monotonic(), growing(*_LOG_PAUSES)
+    while True:
+        try:
+            return read()
+        except EngineError:
+            if time.monotonic() - begun > account.log_seconds:
+                raise
+        threading.Event().wait(next(pauses))
 
 
 def any_line(_line: Line) -> bool:
@@ -495,7 +512,9 @@ def _of(line: Line) -> tuple[str, ...]:
 def seen(account: Account, target: Target) -> Target:
     """The same target, every container known that its log names by now."""
     since = target.since or datetime.now(tz=UTC) - _A_DAY
-    named = (it for line in account.log(target.app).since(since) for it in _of(line))
+    log = account.log(target.app)
+    lines = patiently(account, lambda: log.since(since))
+    named = (it for line in lines for it in _of(line))
     return replace(target, known=target.known.union(named))
 
 
