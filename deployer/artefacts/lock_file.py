@@ -28,8 +28,7 @@ from deployer.stack.fields.marks import leaves, marks_at
 from deployer.stack.fields.model import Stack
 from deployer.stack.fields.values import Effect, Flat, JsonValue, role_of
 from deployer.stack.project_root import leads_out
-from deployer.system.file_modes import users_mode
-from deployer.system.files import guarded, read_regular, replace_file
+from deployer.system.files import guarded, read_regular, replace_file, users_mode
 
 _VERSION = 1
 _SUFFIX = ".lock.json"

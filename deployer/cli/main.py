@@ -11,7 +11,7 @@ from click.core import ParameterSource
 
 from deployer import __version__, version_line
 from deployer.cli.terminal import choose_colour, escape_streams
-from deployer.system import file_modes, interrupts
+from deployer.system import files, interrupts
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -54,6 +54,7 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     },
     "When something is wrong": {
         "doctor": ("checking", "Report what is wrong, why, and what to do."),
+        "bisect": ("fitting", "Find the build that made a gate fail."),
         "store": ("artefacts", "List, verify and clean the artefact store."),
         "state": ("states", "Show, move and repair recorded states."),
     },
@@ -232,7 +233,7 @@ def main() -> None:
 def run() -> int:
     """Run the command line; returns the exit code that `deployer.errors` lists."""
     debug = "--debug" in sys.argv or bool(os.environ.get("DEPLOYER_DEBUG"))
-    file_modes.close()
+    files.keep_private()
     _open_closed()
     escape_streams()
     try:

@@ -197,12 +197,19 @@ def fetch(
 
 def newest_build(repo: str, downloads: Path, environment: Mapping[str, str]) -> str:
     """The tag with the highest build number; raises SourceError."""
-    refuse_repository(repo)
-    names = _names(_remote(repo, downloads, environment))
-    builds = [name for name in names if re.fullmatch(r"b\d+", name)]
+    builds = builds_tagged(repo, downloads, environment)
     if not builds:
         raise SourceError(f"`{repo}` has no tag of a build (`b11434`)")
-    return max(builds, key=_numbers)
+    return f"b{max(builds)}"
+
+
+def builds_tagged(
+    repo: str, downloads: Path, environment: Mapping[str, str]
+) -> set[int]:
+    """The numbers of the builds that a repository has tags of; raises SourceError."""
+    refuse_repository(repo)
+    names = _names(_remote(repo, downloads, environment))
+    return {int(it[1:]) for it in names if re.fullmatch(r"b\d{1,9}", it)}
 
 
 def nearest_tags(

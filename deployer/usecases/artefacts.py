@@ -29,6 +29,7 @@ from deployer.llama.build.trees import (
     describe_pin,
     pin_first,
     pin_tree,
+    pulls_named,
     requests_for,
 )
 from deployer.llama.description import (
@@ -36,12 +37,14 @@ from deployer.llama.description import (
     describe_help,
     describe_tree,
 )
+from deployer.llama.git import PullRequest, pulls_between
 from deployer.llama.patches import PatchVerdict, load_patches, names_in
 from deployer.planning.events import Say
-from deployer.planning.facts import Facts, Pin, pinned_images
+from deployer.planning.facts import PYDIST, UPSTREAM, Facts, Pin, pinned_images
 from deployer.planning.progress import Watch, unwatched
 from deployer.planning.resources import Kind
 from deployer.show.text import show
+from deployer.stack.fields.model import Stack
 from deployer.stack.fields.values import Flat
 from deployer.stack.load import load
 from deployer.usecases.context.gc_roots import Unreachable, Users, users
@@ -234,6 +237,34 @@ def patches_over_tags(
         )
         for tag in tags
     }
+
+
+def pulls_of(
+    stack: Stack,
+    tags: tuple[str, str],
+    builds: tuple[int | None, int | None],
+    settings: Settings,
+) -> tuple[Sequence[PullRequest], str]:
+    """The pull requests from an older build to a newer one, newest first.
+
+    And where they come from, if the repository of the stack does not answer: then the
+    index does, with gaps.  Raises SourceError where neither knows them.
+    """
+    repo = stack.llama_cpp.repo or UPSTREAM
+    downloads, environment = settings.store.downloads, settings.environment
+    try:
+        return pulls_between(repo, *tags, downloads, environment), ""
+    except SourceError as error:
+        first, last = builds
+        if first is None or last is None:
+            raise
+        try:
+            pulls, known = pulls_named(first, last, environment)
+        except SourceError:
+            raise error from None
+        end = f", none after b{known}" if known < last else ""
+        note = f"as `{PYDIST}` lists them, which has gaps{end}: {error.message}"
+        return pulls, note
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,7 +112,7 @@ def _why_no_snapshot(record: Record) -> str:
 
 
 _ROUTER_SECONDS: Final = 10.0
-_CUSTOM: Final = "custom"
+CUSTOM: Final = "custom"
 _REGRESSION: Final = "regression"
 _LOG_BYTES: Final = 256 * 1024
 """Bytes of the beginning of a log: a server's lines while it starts."""
@@ -243,18 +243,18 @@ def release_fields(records: Mapping[str, Record]) -> Flat:
 
 def _names(gate: str, fields: Flat) -> Iterator[str]:
     """The name of a gate, or those of the commands that it stands for."""
-    if gate_of(gate) not in GATES or ("." in gate and gate_of(gate) != _CUSTOM):
+    if gate_of(gate) not in GATES or ("." in gate and gate_of(gate) != CUSTOM):
         raise UsageError(
             f"there is no gate `{gate}`", hint=f"gates are: {', '.join(GATES)}"
         )
-    if gate_of(gate) != _CUSTOM:
+    if gate_of(gate) != CUSTOM:
         yield gate
         return
-    prefix = f"{GATES_PREFIX}{_CUSTOM}."
+    prefix = f"{GATES_PREFIX}{CUSTOM}."
     own = [
         p.removeprefix(prefix).partition(".")[0] for p in fields if p.startswith(prefix)
     ]
-    found = [name for one in own if gate in {_CUSTOM, name := f"{_CUSTOM}.{one}"}]
+    found = [name for one in own if gate in {CUSTOM, name := f"{CUSTOM}.{one}"}]
     if not found:
         raise UsageError(
             f"the stack names no command for the gate `{gate}`",

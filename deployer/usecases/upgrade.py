@@ -30,20 +30,19 @@ from deployer.llama.build.trees import (
     check_patches,
     describe_pin,
     pin_first,
-    pulls_named,
     requests_for,
 )
 from deployer.llama.build.trees import number_of as tag_to_number
 from deployer.llama.catalogue import Catalogue, Standing, catalogue, problems_of
 from deployer.llama.description import Description
 from deployer.llama.explain import compared
-from deployer.llama.git import newest_build, pulls_between
+from deployer.llama.git import newest_build
 from deployer.llama.known.advisories import Advisory, advisories_of, exposures_of
 from deployer.llama.known.tables import newer, older
 from deployer.llama.known.traps import Case, changes_between, traps_of
 from deployer.llama.patches import Outcome, Patch, PatchVerdict, load_patches
 from deployer.planning.argv import respelled, words_by_field
-from deployer.planning.facts import PYDIST, UPSTREAM, Facts
+from deployer.planning.facts import UPSTREAM, Facts
 from deployer.planning.progress import Watch
 from deployer.spelling import shown
 from deployer.stack.edits import Edit, Remove, Rename, SetValue, applied, edited
@@ -54,6 +53,7 @@ from deployer.stack.files import FLAGS
 from deployer.stack.load import Loaded, load
 from deployer.stack.yaml12 import Steps, parse, plain
 from deployer.system.files import read_regular
+from deployer.usecases.artefacts import pulls_of
 from deployer.usecases.context.settings import Settings, patches_folder
 from deployer.usecases.context.stack_files import name_in, stack_files, text_of
 from deployer.usecases.reading.findings import number_of, stated_options
@@ -460,34 +460,23 @@ def _pull_lines(
     stack: Stack, tag: str, builds: tuple[int | None, int | None], settings: Settings
 ) -> Iterator[Line]:
     """The pull requests between two builds, from the repository or else the index."""
-    topic, wanted = "pull requests", stack.llama_cpp
+    topic = "pull requests"
     old, new = builds
     backwards = old is not None and new is not None and old > new
-    tags = (tag, wanted.tag) if backwards else (wanted.tag, tag)
-    signs = "-" if backwards else "+"
-    about = ""
+    tags = (stack.llama_cpp.tag, tag)
+    if backwards:
+        tags, builds = (tag, stack.llama_cpp.tag), (new, old)
     try:
-        pulls = pulls_between(
-            wanted.repo or UPSTREAM,
-            *tags,
-            settings.store.downloads,
-            settings.environment,
-        )
+        pulls, about = pulls_of(stack, tags, builds, settings)
     except SourceError as error:
-        try:
-            if old is None or new is None:
-                raise
-            first, last = sorted((old, new))
-            pulls, known = pulls_named(first, last, settings.environment)
-        except SourceError:
-            yield Line(topic, "·", f"not known: {error.message}")
-            return
-        end = f", none after b{known}" if known < last else ""
-        about = f"as `{PYDIST}` lists them, which has gaps{end}: {error.message}"
+        yield Line(topic, "·", f"not known: {error.message}")
+        return
     if about:
         yield Line(topic, "·", about)
     for pull in pulls:
-        yield Line(topic, signs, f"#{pull.number} {shown(pull.title)}")
+        yield Line(
+            topic, "-" if backwards else "+", f"#{pull.number} {shown(pull.title)}"
+        )
 
 
 def _trap_lines(before: Stack, after: Stack, old: _Side, new: _Side) -> Iterator[Line]:

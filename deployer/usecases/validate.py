@@ -12,7 +12,7 @@ from deployer.engines.place import render
 from deployer.errors import AuthError, InternalError, SourceError, UsageError
 from deployer.planning.progress import Watch, unwatched
 from deployer.stack.fields.values import JsonValue
-from deployer.system.file_modes import as_the_user
+from deployer.system.files import as_the_user
 from deployer.usecases.context.settings import Options, Settings
 from deployer.usecases.plan import prepare
 

@@ -20,8 +20,13 @@ from deployer.show.monitor import RESTORE, WARM, Monitored
 from deployer.stack.fields.gate_options import CONFIDENCE, least_share
 from deployer.stack.fields.gate_options import Restore as RestoreOptions
 from deployer.stack.fields.values import Flat, JsonValue
-from deployer.system.file_modes import as_the_user, users_mode
-from deployer.system.files import guarded, read_regular, replace_file
+from deployer.system.files import (
+    as_the_user,
+    guarded,
+    read_regular,
+    replace_file,
+    users_mode,
+)
 from deployer.usecases.check import (
     Checking,
     check,

@@ -117,7 +117,10 @@ def _event(item: object) -> bytes | Part:
 class FakeServer:
     """The running server: counters, slots, and a log of what was asked."""
 
-    def __init__(self, script: Script, usual: Mapping[str, Responder]) -> None:
+    def __init__(
+        self, script: Script, usual: Mapping[str, Responder], port: int = 0
+    ) -> None:
+        """`port` is shared with others who share it; 0: one that the kernel gives."""
         self.script = script
         self.usual = usual
         self.asked: list[str] = []
@@ -133,7 +136,7 @@ class FakeServer:
         """A client left before its answer was whole."""
         self.lock = threading.Lock()
         self.room = threading.Semaphore(script.slots)
-        self._http = _Http(self)
+        self._http = _Http(self, port)
 
     @property
     def url(self) -> str:
@@ -173,8 +176,9 @@ class FakeServer:
 class _Http(ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self, fake: FakeServer) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, fake: FakeServer, port: int) -> None:
+        self.allow_reuse_port = port != 0
+        super().__init__(("127.0.0.1", port), _Handler)
         self.fake = fake
 
 

@@ -29,9 +29,9 @@ _FIXED_TOKENS, _IMAGE_TOKENS = 7, 50
 
 
 @contextmanager
-def fake_server(script: Script) -> Iterator[FakeServer]:
+def fake_server(script: Script, port: int = 0) -> Iterator[FakeServer]:
     """A server that runs until the block ends."""
-    with FakeServer(script, ROUTES).running() as server:
+    with FakeServer(script, ROUTES, port).running() as server:
         yield server
 
 

@@ -1,9 +1,9 @@
-"""fit and upgrade: where a model fits, and what another build means."""
+"""fit, upgrade and bisect: where a model fits, and what another build means."""
 
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -26,6 +26,7 @@ from deployer.usecases.context.settings import Options, Settings, settings_of
 
 if TYPE_CHECKING:
     from deployer.gguf.choices import Cell
+    from deployer.usecases.bisect import Bisected
     from deployer.usecases.upgrade import Upgrade
 
 
@@ -234,4 +235,147 @@ def _data_of_upgrade(found: "Upgrade", *, written: bool) -> dict[str, JsonValue]
     }
 
 
-"""Folder of what every rendered app comes with."""
+@click.command("bisect", short_help="Find the build that made a gate fail.")
+@stack_argument
+@click.option(
+    "--good",
+    default="",
+    metavar="TAG",
+    shell_complete=known_tags,
+    help="A build on which the gates pass.",
+)
+@click.option(
+    "--bad",
+    default="",
+    metavar="TAG",
+    shell_complete=known_tags,
+    help="A build on which they fail; an older one to find the fix.",
+)
+@click.option(
+    "--gate",
+    "gates",
+    multiple=True,
+    metavar="GATE",
+    help="Ask this gate only (repeatable); default: those of the stack.",
+)
+@click.option(
+    "--patches",
+    is_flag=True,
+    help="Bisect the patches of the stack, in their order, instead of builds.",
+)
+@click.option(
+    "--quants",
+    default="",
+    metavar="A,B,…",
+    help="Bisect quantisations instead, named from good to bad.",
+)
+@click.option("--again", is_flag=True, help="Ask again what earlier runs found.")
+@json_option
+def bisect_command(  # noqa: PLR0913 - one parameter an option
+    stack: Path,
+    good: str,
+    bad: str,
+    gates: tuple[str, ...],
+    *,
+    patches: bool,
+    quants: str,
+    again: bool,
+    as_json: bool,
+) -> None:
+    """Find the first build on which the gates of a stack fail, and what came with it.
+
+    Each step serves the stack on this machine, beside the live release and apart from
+    it.  A build that cannot be made is skipped.  Results are kept: a run that was
+    stopped carries on.  Exits 1 where the first bad build is not known for certain.
+
+    \b
+    Example:
+      deployer bisect stacks/prod.yaml --good b9763 --bad b11434 --gate tools
+      deployer bisect stacks/prod.yaml --quants Q8_0,Q5_K_M,Q4_K_M --gate quality
+    """
+    from deployer.usecases.bisect import (  # noqa: PLC0415 - fit needs none of it
+        Wanted,
+        bisect,
+    )
+
+    named = tuple(it.strip() for it in quants.split(",") if it.strip())
+    wanted = Wanted(good, bad, gates, patches=patches, quants=named, again=again)
+    with Show(f"deployer bisect {stack}", aside=True) as show:
+        found = bisect(stack, settings_of(), wanted, unwatched if as_json else show)
+    if as_json:
+        json_result(_data_of_bisection(found))
+    else:
+        for line in _lines_of_bisection(found):
+            click.echo(printable(line))
+    if not found.first_bad:
+        click.get_current_context().exit(1)
+
+
+_FINDINGS: Final = {"good": "✔", "bad": "✖", "unknown": "?"}
+
+
+def _lines_of_bisection(found: "Bisected") -> Iterator[str]:
+    order = {name: at for at, name in enumerate(found.points)}
+    for it in sorted(found.tried, key=lambda it: order[it.name]):
+        earlier = " (found by an earlier run)" if it.remembered else ""
+        why = f": {it.because}" if it.because else ""
+        sign = _FINDINGS[it.finding.value]
+        yield from wrapped(f"{sign} ", f"{it.name} {it.finding}{why}{earlier}")
+    yield ""
+    yield from _conclusion(found)
+    if found.pulls or found.pulls_note:
+        yield ""
+        yield "pull requests in it"
+        if found.pulls_note:
+            yield from wrapped("  · ", found.pulls_note)
+        for pull in found.pulls[:_MOST_LINES]:
+            yield from wrapped("  + ", f"#{pull.number} {pull.title}")
+        if len(found.pulls) > _MOST_LINES:
+            yield f"    and {len(found.pulls) - _MOST_LINES} more: `--json` has them"
+    if found.trap:
+        yield ""
+        yield "known issue to add to `deployer/llama/known/traps.toml`:"
+        yield ""
+        yield from found.trap.splitlines()
+
+
+def _conclusion(found: "Bisected") -> Iterator[str]:
+    what = found.over.value.removesuffix("s").replace("patche", "patch")
+    if found.trouble:
+        yield from wrapped("", f"not found: {found.trouble}")
+    elif found.first_bad and found.backwards:
+        yield f"first good {what}: {found.last_good} ({found.first_bad} is bad)"
+    elif found.first_bad:
+        yield f"first bad {what}: {found.first_bad} ({found.last_good} is good)"
+    else:
+        names = ", ".join(found.suspects)
+        which = "last" if found.backwards else "first"
+        text = f"the {which} bad {what} is one of {len(found.suspects)}: {names}"
+        skipped = "the others could not be tried"
+        yield from wrapped("", f"{text} ({found.last_good} is good; {skipped})")
+
+
+def _data_of_bisection(found: "Bisected") -> dict[str, JsonValue]:
+    return {
+        "type": "bisect",
+        "stack": found.stack,
+        "over": found.over.value,
+        "points": [*found.points],
+        "tried": [
+            {
+                "name": it.name,
+                "finding": it.finding.value,
+                "because": it.because,
+                "remembered": it.remembered,
+            }
+            for it in found.tried
+        ],
+        "first_bad": found.first_bad or None,
+        "last_good": found.last_good,
+        "suspects": [*found.suspects],
+        "fixed": found.backwards,
+        "trouble": found.trouble,
+        "pulls": [{"number": it.number, "title": it.title} for it in found.pulls],
+        "pulls_note": found.pulls_note,
+        "trap": found.trap,
+    }

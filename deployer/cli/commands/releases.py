@@ -22,8 +22,7 @@ from deployer.show.overview import overview_data
 from deployer.show.text import because, describe
 from deployer.spelling import harmless
 from deployer.stack.fields.values import JsonValue
-from deployer.system.file_modes import users_mode
-from deployer.system.files import guarded, replace_file
+from deployer.system.files import guarded, replace_file, users_mode
 from deployer.usecases.context.deployed import deployed
 from deployer.usecases.context.settings import settings_of
 from deployer.usecases.context.stack_files import Subject

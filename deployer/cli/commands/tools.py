@@ -15,7 +15,7 @@ from deployer.cli.output import json_result
 from deployer.engines.registry import templates
 from deployer.errors import UsageError
 from deployer.stack.project_root import ALLOW_OUTSIDE, root_of, trust
-from deployer.system.file_modes import as_the_user
+from deployer.system.files import as_the_user
 from deployer.usecases.context.settings import settings_of
 from deployer.usecases.init import Wanted, start_project
 

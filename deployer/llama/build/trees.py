@@ -271,6 +271,13 @@ def _releases(name: str, ending: str, environment: Mapping[str, str]) -> list[Pa
     )
 
 
+def builds_named(environment: Mapping[str, str]) -> set[int]:
+    """The builds that packages of the index name; raises SourceError."""
+    found = {*_by_version(BIN, environment), *_by_version(XLLAMACPP, environment)}
+    releases = _releases(PYDIST, ".whl", environment)
+    return found | {*(_changes(releases[-1]) if releases else ())}
+
+
 _NAMED = re.compile(
     r"^- \*\*b(?P<build>[0-9]{1,9})\*\*: (?P<title>.+?) \(\[#(?P<number>[0-9]{1,9})\]",
     re.MULTILINE,
