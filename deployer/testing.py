@@ -347,6 +347,11 @@ class FakeEngine:
 
         self._do("stop", record, effect, say)
 
+    def failure(self, record: Record, seconds: float, *, ask: bool) -> str:
+        """See `Engine.failure`."""
+        del seconds, ask
+        return "" if self.observe(record).running else "it does not run"
+
     def idle(self, record: Record, seconds: float, say: Say) -> None:
         """End a server that nobody asks, whatever the time."""
 

@@ -108,6 +108,15 @@ class Show:
         with self._lock:
             self._show(event)
 
+    def last(self, event: Event) -> None:
+        """Show an event of what is done after the first Ctrl-C."""
+        with self._lock:
+            self._show(event)
+
+    def is_cancelled(self) -> bool:
+        """Return whether there was a Ctrl-C, or a SIGTERM."""
+        return self._cancelled.is_set()
+
     def pause(self) -> None:
         """Take the bars off the terminal, before something else is printed."""
         bars, self._bars = self._bars, None

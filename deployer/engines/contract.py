@@ -131,6 +131,14 @@ class Engine(Protocol):
         """Stop a live server; it stays the live release, and `start` brings it back."""
         ...
 
+    def failure(self, record: Record, seconds: float, *, ask: bool) -> str:
+        """Wait while a live server serves, for ``seconds``; return why it does not.
+
+        That is why it has to be started again: it ended, or with ``ask`` it is proven
+        to hang.  Empty where it serves, and where it was stopped on purpose.
+        """
+        ...
+
     def idle(self, record: Record, seconds: float, say: "Say") -> None:
         """Let nobody ask a candidate for a while, so that a restore is what follows.
 

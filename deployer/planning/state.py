@@ -162,7 +162,8 @@ class Loose:
 
 
 ROLLBACK = "rollback to "
-"""Begins the cause of a release that a rollback promoted again."""
+"""Begins the cause of a release that a rollback promoted again; a reason may follow
+the number, behind a colon."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,8 +188,9 @@ class Release:
     @property
     def rolled_back_to(self) -> int | None:
         """The release that it promoted again; None where it is no rollback."""
-        target = self.cause.removeprefix(ROLLBACK)
-        if target == self.cause or not target.isdecimal() or len(target) > 9:
+        _, is_rollback, rest = self.cause.rpartition(ROLLBACK)
+        target = rest.partition(":")[0]
+        if not is_rollback or not target.isdecimal() or len(target) > 9:
             return None
         return int(target) if int(target) < self.number else None
 

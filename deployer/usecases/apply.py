@@ -196,11 +196,12 @@ def rollback(
     confirm: Confirm,
     *,
     now: bool = False,
+    why: str = "",
 ) -> Applied | None:
     """Promote an earlier release again, from the state alone; None if declined.
 
     ``now`` runs only the gates that generate nothing: the release passed all of its
-    own before.
+    own before.  ``why`` is kept with the release.
     """
     name = deployed(stack_file, settings, thoroughly=True).state.stack
     with locked(stack_file, name, settings, say, operation="rollback"):
@@ -216,7 +217,7 @@ def rollback(
         preflight(found.engine, steps_of(planned.plan), found.state)
         if not planned.plan.is_empty and not confirm(planned):
             return None
-        cause = f"{ROLLBACK}{release.number}"
+        cause = f"{ROLLBACK}{release.number}{why and f': {why}'}"
         return carry_out(stack_file, settings, planned, found.engine, say, cause=cause)
 
 

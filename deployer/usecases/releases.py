@@ -1,16 +1,38 @@
-"""The live release and those before it: compare, observe, start, stop, restore."""
+"""The live release and those before it: compare, observe, start, stop, keep up.
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+`keep_up` looks after the live server of one stack, in the foreground.  It decides by
+the stored state alone, and acts under the lock of the stack: only what a release
+promoted is ever started, and who stops, replaces or removes the server meanwhile is
+followed.  What an earlier run left behind, as in a reboot, is settled first.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 from deployer.engines.contract import Endpoint, Observation, Restored
-from deployer.errors import DeployerError, UsageError
-from deployer.planning.events import Say
-from deployer.planning.plan import Change, Drift, Plan, make_plan
+from deployer.engines.local.supervise.find import stack_folder
+from deployer.engines.registry import ENGINES
+from deployer.errors import (
+    AuthError,
+    CancelledError,
+    DeployerError,
+    EngineError,
+    LockedError,
+    UsageError,
+)
+from deployer.planning.events import Say, Talk, all_let_pass
+from deployer.planning.plan import Change, Drift, Plan, gates_of, make_plan
 from deployer.planning.resources import Kind
 from deployer.planning.state import UNUSED, Release, State, node_of
-from deployer.usecases.context.deployed import Deployed, deployed, name_of
+from deployer.system.children import growing
+from deployer.system.files import Grip, grip
+from deployer.usecases.context.deployed import Deployed, deployed, locked, name_of
 from deployer.usecases.context.hosts import reconciled, refuse_elsewhere
 from deployer.usecases.context.settings import Settings
 from deployer.usecases.plan import drift_of, live_once_settled
@@ -179,3 +201,317 @@ def refresh(stack_file: Path, settings: Settings) -> Plan | None:
     state, drift = reconciled(state, settings, stack_file, graph, thoroughly=True)
     drift += drift_of(stack_file, settings, state, graph)
     return make_plan(graph, state, drift=drift)
+
+
+_TICK: Final = 1.0
+"""Longest time in seconds until an end that is asked for is noticed."""
+_ASK_SECONDS: Final = 5.0
+"""Between two questions to the server whether it answers."""
+_READ_SECONDS: Final = 10.0
+"""Between two looks at the state: who else promoted, or died half-way."""
+_SHORT_LIFE: Final = 3.0
+"""Seconds; a server that lives longer is started again without a pause."""
+_PAUSES: Final = (1.0, 60.0, 2.0)
+"""First and longest pause before a start, in seconds, and how they grow."""
+_IN_A_ROW: Final = 600.0
+"""Seconds between two crashes that count as one story."""
+_PATIENCE: Final = 24 * 3600.0
+"""Seconds to wait for the lock of a run that works on the stack."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """How a live server is kept up."""
+
+    say: Say
+    """May raise CancelledError, as soon as an end is asked for."""
+    is_over: Callable[[], bool]
+    """Tells that an end was asked for."""
+    say_last: Say
+    """Raises nothing: for what is done after that."""
+    most_crashes: int
+    """Crashes in a row after which the release before takes over; 0: never."""
+
+
+def keep_up(stack_file: Path, settings: Settings, keeping: Keeping) -> str:
+    """Start the live release, and again whenever it ends or hangs; say how it ended.
+
+    Returns once an end is asked for, with the server stopped, and once the stack was
+    destroyed.  Raises what keeps the first start from being tried at all: UsageError
+    where nothing is live, AuthError without its keys, LockedError beside another
+    `run` of the stack.
+    """
+    name = name_of(stack_file, settings)
+    patient = replace(settings, lock_timeout=_PATIENCE)
+    supervisor = _Supervisor(stack_file, name, patient, keeping)
+    with _alone(settings, stack_file, name):
+        try:
+            supervisor.begin()
+            while not keeping.is_over():
+                supervisor.look()
+        except CancelledError:
+            pass
+        except _GoneError:
+            return f"nothing of `{name}` is live any more"
+        supervisor.end()
+    return f"stopped; `deployer server run {stack_file}` starts it again"
+
+
+class _GoneError(Exception):
+    """The stack has no live release any more."""
+
+
+@contextmanager
+def _alone(settings: Settings, stack_file: Path, name: str) -> Iterator[None]:
+    """Keep a second supervisor of the stack out; the kernel frees it when we die."""
+    folder = stack_folder(settings.home, stack_file.parent.absolute(), name)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    file = folder / "supervisor"
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        if grip(descriptor) is Grip.TAKEN:
+            pid = os.read(descriptor, 20).decode("ascii", "replace").strip()
+            raise LockedError(
+                f"`{name}` is kept up by another `deployer server run`, pid {pid}",
+                hint="`deployer status` shows what is live; end that run to replace it",
+            )
+        os.truncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+class _Supervisor:
+    """The server that is looked after, and what is remembered of it."""
+
+    def __init__(
+        self, file: Path, name: str, settings: Settings, keeping: Keeping
+    ) -> None:
+        self._file = file
+        self._name = name
+        self._settings = settings
+        self._keeping = keeping
+        self._found = self._released()
+        self._asked = self._read = self._healthy = time.monotonic()
+        self._is_proven = False
+        self._pauses = growing(*_PAUSES)
+        self._given_up: set[int] = set()
+        """Releases from which no way led back."""
+
+    def begin(self) -> None:
+        """Settle what an earlier run left, and start the server where it is down."""
+        try:
+            self._bring_up("run")
+        except (AuthError, CancelledError, UsageError):
+            raise
+        except DeployerError as error:
+            self._complain(error)
+
+    def look(self) -> None:
+        """Wait a moment, and do what is to be done."""
+        now, server = time.monotonic(), self._found.server
+        ask = now - self._asked >= _ASK_SECONDS
+        why = self._found.engine.failure(server, _TICK, ask=ask)
+        _reap()
+        if ask:
+            self._asked = now
+        try:
+            if why:
+                self._restart(why)
+            elif ask and not self._is_proven:
+                self._prove()
+            elif now - self._read >= _READ_SECONDS:
+                self._read = now
+                self._follow()
+        except CancelledError:
+            raise
+        except DeployerError as error:
+            self._complain(error)
+
+    def end(self) -> None:
+        """Let the server finish what it answers, and stop it."""
+        found, say = self._found, self._keeping.say_last
+        with ExitStack() as held:
+            with suppress(DeployerError):  # what holds it goes on without a server
+                held.enter_context(found.store.lock(operation="run"))
+            found.engine.stop(found.server, say)
+        _reap()
+
+    def _say(self, text: str) -> None:
+        self._keeping.say(Talk(f"{self._name}/server", text))
+
+    def _complain(self, error: DeployerError) -> None:
+        hint = f" ({error.hint})" if error.hint else ""
+        self._say(f"{error.message}{hint}")
+
+    def _released(self) -> Deployed:
+        """Return what the state says is live; raises UsageError where nothing is.
+
+        A server that runs and that no release names was not proven: EngineError.
+        """
+        found = deployed(self._file, self._settings, thoroughly=True)
+        if ENGINES[found.state.engine].abilities.remote:
+            raise UsageError(
+                f"engine `{found.state.engine}` keeps its servers up by itself",
+                hint="`deployer server run` is for servers of this machine",
+            )
+        stored = found.store.read()
+        known = () if stored is None else stored.serving
+        if not any(record.is_same_thing(found.server) for record in known):
+            raise EngineError(
+                f"what runs of `{self._name}` is in no release: it was not proven",
+                hint=f"run `deployer apply {self._file}`",
+            )
+        return found
+
+    def _bring_up(self, operation: str) -> None:
+        """Bring up what the state says by now, under the lock of the stack."""
+        say = self._keeping.say
+        lock = locked(self._file, self._name, self._settings, say, operation=operation)
+        with lock:
+            self._found = found = self._released_still()
+            if found.state.promoting is not None or found.state.loose:
+                self._settle(found)
+            else:
+                found.engine.start(found.server, found.needs, say)
+        self._healthy = self._read = self._asked = time.monotonic()
+        self._prove()
+
+    def _settle(self, found: Deployed) -> None:
+        """End what an earlier run began: finish a promotion, retire what was left."""
+        from deployer.usecases.apply import carry_out  # noqa: PLC0415 - rarely needed
+
+        self._say("settles what an earlier run left")
+        records = live_once_settled(found.state)
+        graph = {address: node_of(record) for address, record in records.items()}
+        seen = found.engine.observe(found.server)
+        drift = (Drift(found.server.address, seen.detail),)
+        planned = found.plan_to(graph, () if seen.healthy else drift)
+        carry_out(
+            self._file,
+            self._settings,
+            planned,
+            found.engine,
+            self._keeping.say,
+            cause="run",
+        )
+        self._found = found = self._released_still()
+        found.engine.start(found.server, found.needs, self._keeping.say)
+
+    def _released_still(self) -> Deployed:
+        """Return the same as `_released`; _GoneError where it was destroyed since."""
+        stored = self._settings.state(self._file, self._name)
+        if stored is None or not stored.serving:
+            raise _GoneError
+        return self._released()
+
+    def _prove(self) -> None:
+        """Let the short gates of the release look at its server once it is up."""
+        from deployer.usecases.check import Judging, release_fields  # noqa: PLC0415 - slow
+        from deployer.usecases.steps import SHORT_GATES  # noqa: PLC0415 - as above
+
+        found = self._found
+        fields = release_fields(found.state.live)
+        judge = Judging(
+            found.engine,
+            self._settings.keys(self._file.parent.absolute()),
+            self._keeping.say,
+            expects=lambda _: fields,
+            keep=lambda _record, _verdicts: None,
+        )
+        gates = [it for it in gates_of(found.server.fields) if it in SHORT_GATES]
+        self._is_proven = all_let_pass(judge(found.server, gates, candidate=False))
+        if self._is_proven:
+            self._say("serves")
+        else:
+            self._say("runs, and is not ready: it did not pass its short gates")
+
+    def _restart(self, why: str) -> None:
+        """Start the server again, after a pause where it lived shortly."""
+        crashes = self._crashes()
+        lived = time.monotonic() - self._healthy
+        self._say(f"{why}; it is started again")
+        most = self._keeping.most_crashes
+        if most and crashes >= most and self._falls_back(crashes):
+            return
+        if lived >= _SHORT_LIFE:
+            self._pauses = growing(*_PAUSES)
+        else:
+            self._rest(next(self._pauses))
+        self._healthy = time.monotonic()  # a start that fails is a short life, too
+        self._bring_up("restart")
+
+    def _crashes(self) -> int:
+        """Return how many crashes in a row this one ends."""
+        facts = self._found.engine.observe(self._found.server).facts
+        match facts.get("restarts"):
+            case {"last": list(last)}:
+                ats = [str(it["at"]) for it in last if isinstance(it, dict)]
+            case _:
+                ats = []
+        count, after = 1, datetime.now(UTC)
+        for at in map(datetime.fromisoformat, reversed(ats)):
+            if (after - at).total_seconds() > _IN_A_ROW:
+                break
+            count, after = count + 1, at
+        return count
+
+    def _falls_back(self, crashes: int) -> bool:
+        """Promote the release before, where that is proven; once, and not from it."""
+        release = self._found.state.live_release
+        if release is None or release.rolled_back_to is not None:
+            return False
+        if release.number in self._given_up:
+            return False
+        self._given_up.add(release.number)
+        from deployer.usecases.apply import rollback  # noqa: PLC0415 - rarely needed
+
+        why = f"release {release.number} crashed {crashes} times in a row"
+        try:
+            rollback(
+                self._file,
+                self._settings,
+                None,
+                self._keeping.say,
+                lambda _: True,
+                now=True,
+                why=why,
+            )
+        except CancelledError:
+            raise
+        except DeployerError as error:
+            self._say(f"{why}, and no release before it takes over: {error.message}")
+            return False
+        self._found = self._released_still()
+        self._healthy = time.monotonic()
+        live = self._found.state.live_release
+        target = None if live is None else live.rolled_back_to
+        self._say(f"{why}: fell back to release {target}")
+        self._prove()
+        return True
+
+    def _follow(self) -> None:
+        """Look after what another run has promoted; settle what one left that died."""
+        state = self._settings.state(self._file, self._name)
+        if state is None or not state.serving:
+            raise _GoneError
+        server = state.server
+        new = server is not None and not server.is_same_thing(self._found.server)
+        left = state.promoting is not None or state.loose
+        if not (new or left) or self._found.store.holder() is not None:
+            return
+        self._bring_up("run")
+
+    def _rest(self, seconds: float) -> None:
+        self._say(f"waits {seconds:g} s before the next start")
+        until = time.monotonic() + seconds
+        while not self._keeping.is_over() and time.monotonic() < until:
+            time.sleep(min(_TICK / 2, max(0.0, until - time.monotonic())))
+
+
+def _reap() -> None:
+    """Reap children that ended, and as PID 1 of a container the orphans of others."""
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass

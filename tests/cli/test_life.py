@@ -330,7 +330,7 @@ def test_stop_and_start_keep_the_release(live: Project) -> None:
     assert (stopped.code, started.code) == (0, 0)
     again = f"stopped; `deployer server start {DEMO}` starts it again\n"
     assert stopped.out.endswith(again)
-    assert "  server   ✖ stopped by `deployer server stop`" in status.out
+    assert "  server   ✖ stopped on request" in status.out
     assert started.out.endswith(f"running at {live.url}\n")
     assert live.server() != pid
 

@@ -132,6 +132,7 @@ def _show(stack: Path, found: Status) -> None:
         click.echo(f"  server   {sign} {found.server.detail}")
         if not found.is_well and "condition" in found.server.facts:
             click.echo(f"           `deployer server start {stack}` starts it again")
+        _restarts(found.server.facts.get("restarts"))
         click.echo(f"  url      {found.endpoint.url}")
         for change in found.made_of:
             if change.kind is not Kind.SERVER:
@@ -148,6 +149,15 @@ def _show(stack: Path, found: Status) -> None:
     for drift in found.drift:
         click.echo(f"  ! drift  {drift.address}: {drift.detail}")
     _unfinished(found)
+
+
+def _restarts(known: JsonValue) -> None:
+    """How often the server was started again though nobody stopped it."""
+    match known:
+        case {"count": int(count), "last": [*_, {"at": str(at), "why": str(why)}]}:
+            click.echo(harmless(f"  restarts {count}, the last {when(at)}: {why}"))
+        case _:
+            pass
 
 
 def _show_short(found: Status) -> None:

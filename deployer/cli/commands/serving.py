@@ -1,4 +1,4 @@
-"""server start, stop and restart, logs, watch: day to day."""
+"""server start, stop, restart and run, logs, watch: day to day."""
 
 import sys
 import time
@@ -16,7 +16,7 @@ from deployer.errors import GateError
 from deployer.spelling import harmless
 from deployer.stack.fields.values import show_seconds
 from deployer.usecases.context.settings import settings_of
-from deployer.usecases.releases import logs, restore, start, stop
+from deployer.usecases.releases import Keeping, keep_up, logs, restore, start, stop
 
 if TYPE_CHECKING:
     from deployer.usecases.watch import Probe, Restores
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @click.group("server")
 def server_command() -> None:
-    """Start, stop and restart the live server.
+    """Start, stop, restart and keep up the live server.
 
     \b
     Example:
@@ -92,6 +92,37 @@ def server_restart(stack: Path, *, from_snapshot: bool, as_json: bool) -> None:
         stop(stack, settings_of(), show)
         url = start(stack, settings_of(), show).url
         show.result("restarted", f"running at {url}", restored=False, url=url)
+
+
+@server_command.command("run", short_help="Start the live server, and keep it up.")
+@stack_argument
+@click.option(
+    "--fall-back-after",
+    "most_crashes",
+    type=click.IntRange(min=0),
+    default=5,
+    show_default=True,
+    metavar="CRASHES",
+    help="Crashes in a row after which the release before takes over; 0: never.",
+)
+@stream_option
+def server_run(stack: Path, most_crashes: int, *, as_json: bool) -> None:
+    """Start the live release, and start it again whenever it crashes or hangs.
+
+    Stays in the foreground, as a container or a unit of systemd wants it.  Ctrl-C or
+    SIGTERM stops the server and ends the command with exit code 0.  What
+    another `apply`, `server stop` or `rollback` does meanwhile is followed.  Only
+    promoted releases are started; one that crashes again and again falls back once to
+    the release before.
+
+    \b
+    Example:
+      deployer server run stacks/demo.yaml
+    """
+    with showing(f"deployer server run {stack}", as_json=as_json) as show:
+        keeping = Keeping(show, show.is_cancelled, show.last, most_crashes)
+        text = keep_up(stack, settings_of(), keeping)
+        show.result("stopped", text, stack=str(stack))
 
 
 @click.command("logs")

@@ -13,13 +13,13 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 from deployer.artefacts.store import STORED
 from deployer.engines.contract import Endpoint, Observation, Rendering, Restored, pin_of
 from deployer.engines.local import logs, reuseport
-from deployer.engines.local.log_trimmer import trim
 from deployer.engines.local.server import CONDITIONS, Server
 from deployer.engines.local.snapshot.capture import Snapshots
 from deployer.engines.local.snapshot.proof import IDLE, asleep, why_no_answer
@@ -179,7 +179,9 @@ class LocalEngine:
         """
         server = Server(record, self._place)
         server.forget_keys()
-        server.end_hung(say)
+        hung = server.end_hung(say)
+        server.secrets()  # without them it is not started, which is no restart
+        server.note_restart(hung, datetime.now(UTC).isoformat(timespec="seconds"))
         known = {**made_from(server.run_dir), **needs}
         self._bring_up(server, known, say)
         server.let_clients_in()
@@ -190,6 +192,10 @@ class LocalEngine:
         server.end(say)
         server.forget_clients()
         server.mark_stopped()
+
+    def failure(self, record: Record, seconds: float, *, ask: bool) -> str:
+        """See `Engine.failure`."""
+        return Server(record, self._place).failure(seconds, ask=ask)
 
     def idle(self, record: Record, seconds: float, say: Say) -> None:
         """See `Engine.idle`: what nobody asks need not run."""
@@ -251,14 +257,14 @@ class LocalEngine:
         server.forget_keys()
         running = server.running()
         if running is None:
-            stopped = server.stopped.exists()
+            down = "stopped" if server.stopped.exists() else "dead"
             return Observation(
                 running=False,
                 healthy=False,
                 detail=server.why_not(),
-                facts={"condition": "stopped" if stopped else "dead"},
+                facts={"condition": down, "restarts": _restarts(server)},
             )
-        trim(server.log)
+        logs.trim(server.log)
         memory = memory_of(running)
         about = f"pid {running.pid}, {show_bytes(memory)} of memory"
         if "snapshot" in record.needs and (origin := origin_of(server)) is not None:
@@ -280,6 +286,7 @@ class LocalEngine:
                 "memory": memory,
                 "log": str(server.log),
                 "loading": dict(server.first_words),
+                "restarts": _restarts(server),
             },
         )
 
@@ -315,6 +322,12 @@ class LocalEngine:
                 f"there is no log at `{log}`", hint="the server never ran here"
             )
         return logs.tail(log, lines=lines, follow=follow)
+
+
+def _restarts(server: Server) -> JsonValue:
+    """Return how often a server was started again, and when and why, as a fact."""
+    count, last = server.restarts
+    return {"count": count, "last": last}
 
 
 def _measured(node: Node, made: Flat, origin: Origin, say: Say) -> Flat:

@@ -414,6 +414,11 @@ class ModalEngine:
         """See `Engine.stop`."""
         self._rollout(record, say).stop(record)
 
+    def failure(self, record: Record, seconds: float, *, ask: bool) -> str:
+        """See `Engine.failure`: Modal starts containers again by itself."""
+        del record, seconds, ask
+        return ""
+
     def idle(self, record: Record, seconds: float, say: Say) -> None:
         """See `Engine.idle`."""
         self._rollout(record, say).idle(record, seconds)

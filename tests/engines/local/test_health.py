@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from deployer.engines.local.reuseport import GATE_SOURCE, steer
-from deployer.engines.local.server import is_healthy, wait_healthy
+from deployer.engines.local.supervise.health import is_healthy, wait_healthy
 from deployer.engines.local.supervise.process import Running, stop
 from deployer.errors import EngineError, TimedOutError
 

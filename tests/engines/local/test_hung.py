@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from deployer.engines.local.server import why_hung
+from deployer.engines.local.supervise.health import why_hung
 from tests.engines.local.conftest import Start
 
 PROOF = 2.0

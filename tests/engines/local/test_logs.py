@@ -7,8 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from deployer.engines.local.log_trimmer import LIMIT, trim
-from deployer.engines.local.logs import last_lines, rotate, tail
+from deployer.engines.local.logs import LIMIT, last_lines, rotate, tail, trim
 from deployer.engines.local.supervise.process import stop, wait_for_end
 from tests.engines.local.conftest import Start, until
 

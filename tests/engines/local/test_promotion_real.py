@@ -16,7 +16,7 @@ from typing import Final
 import pytest
 
 from deployer.engines.local.reuseport import GATE_SOURCE, steer
-from deployer.engines.local.server import wait_healthy
+from deployer.engines.local.supervise.health import wait_healthy
 from deployer.engines.local.supervise.process import (
     Running,
     drain,

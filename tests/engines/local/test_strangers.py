@@ -12,7 +12,7 @@ from typing import cast
 import pytest
 
 from deployer.engines.contract import STRANGE, Endpoint, Engine, Observation
-from deployer.engines.local.server import Answer, health_now
+from deployer.engines.local.supervise.health import Answer, health_now
 from deployer.engines.local.supervise.process import Running
 from deployer.errors import EngineError
 from deployer.planning.state import Record

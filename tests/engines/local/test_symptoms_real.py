@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from deployer.engines.local.server import wait_healthy
+from deployer.engines.local.supervise.health import wait_healthy
 from deployer.engines.local.supervise.process import spawn, stop, wait_for_end
 from deployer.errors import EngineError
 from deployer.llama.known.symptoms import symptoms_in

@@ -26,7 +26,7 @@ from typing import Final
 
 from deployer.artefacts.store import Entry
 from deployer.engines.local.ports import established
-from deployer.engines.local.server import Server, wait_healthy
+from deployer.engines.local.server import Server
 from deployer.engines.local.snapshot import image
 from deployer.engines.local.snapshot.capture import Snapshots
 from deployer.engines.local.snapshot.criu import (
@@ -38,6 +38,7 @@ from deployer.engines.local.snapshot.criu import (
 )
 from deployer.engines.local.snapshot.proof import Door, Limits, OtherAnswerError, prove
 from deployer.engines.local.supervise.find import boot_id
+from deployer.engines.local.supervise.health import wait_healthy
 from deployer.engines.local.supervise.process import Running, keepers_of, spawn, stop
 from deployer.engines.local.supervise.survivors import note
 from deployer.errors import DeployerError, EngineError, TimedOutError

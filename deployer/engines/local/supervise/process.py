@@ -23,9 +23,8 @@ from typing import Final
 
 import psutil
 
-from deployer.engines.local import log_trimmer
-from deployer.engines.local.log_trimmer import KEEP, LIMIT
-from deployer.engines.local.logs import rotate
+from deployer.engines.local import logs
+from deployer.engines.local.logs import KEEP, LIMIT, rotate
 from deployer.engines.local.ports import established
 from deployer.engines.local.supervise.find import from_start_time, identity_of
 from deployer.errors import EngineError
@@ -362,7 +361,7 @@ def _keep_short(running: Running) -> None:
     words = (str(running.pid), running.log, str(KEEP), str(LIMIT))
     with suppress(OSError):
         process = subprocess.Popen(  # noqa: S603 - a program of ours
-            (sys.executable, "-I", "-S", log_trimmer.__file__, *words),
+            (sys.executable, "-I", "-S", logs.__file__, *words),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
