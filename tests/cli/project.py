@@ -173,7 +173,9 @@ class Project:
         return Done(done.returncode, done.stdout, done.stderr)
 
     @contextmanager
-    def running(self, *words: str) -> Iterator[subprocess.Popen[str]]:
+    def running(
+        self, *words: str, limit: float = LIMIT
+    ) -> Iterator[subprocess.Popen[str]]:
         """Run `deployer` beside the test; it is killed if it outlives the block."""
         process = subprocess.Popen(
             [*COMMAND, *words],
@@ -187,7 +189,7 @@ class Project:
             start_new_session=True,
         )
         # A test that reads for ever is ended by the end of what it reads.
-        watchdog = threading.Timer(LIMIT, _kill, (process,))
+        watchdog = threading.Timer(limit, _kill, (process,))
         watchdog.start()
         try:
             yield process

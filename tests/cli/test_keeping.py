@@ -17,7 +17,15 @@ from statistics import median
 import pytest
 
 from tests.cli.clients import chat, clients
-from tests.cli.project import KEY, STACK, Project, finished, gone, read_until
+from tests.cli.project import (
+    KEY,
+    LIMIT,
+    STACK,
+    Project,
+    finished,
+    gone,
+    read_until,
+)
 
 pytestmark = [pytest.mark.real, pytest.mark.trust]
 
@@ -31,7 +39,8 @@ FLAT = "--fall-back-after=0"
 @contextmanager
 def kept(project: Project, *words: str) -> Iterator["subprocess.Popen[str]"]:
     """Run `deployer server run` beside the test, from when its server is proven."""
-    with project.running("server", "run", DEMO, *words) as process:
+    limit = LIMIT + 15 * KILLS
+    with project.running("server", "run", DEMO, *words, limit=limit) as process:
         read_until(process, "demo/server: serves")
         yield process
 
