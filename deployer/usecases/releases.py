@@ -302,7 +302,7 @@ class _Supervisor:
     def begin(self) -> None:
         """Settle what an earlier run left, and start the server where it is down."""
         try:
-            self._bring_up("run")
+            self._bring_up()
         except (AuthError, CancelledError, UsageError):
             raise
         except DeployerError as error:
@@ -365,12 +365,17 @@ class _Supervisor:
             )
         return found
 
-    def _bring_up(self, operation: str) -> None:
-        """Bring up what the state says by now, under the lock of the stack."""
+    def _bring_up(self, *, again: bool = False) -> None:
+        """Bring up what the state says by now, under the lock of the stack.
+
+        What was stopped on purpose is not started ``again``.
+        """
         say = self._keeping.say
-        lock = locked(self._file, self._name, self._settings, say, operation=operation)
+        lock = locked(self._file, self._name, self._settings, say, operation="run")
         with lock:
             self._found = found = self._released_still()
+            if again and _is_stopped(found):
+                return
             if found.state.promoting is not None or found.state.loose:
                 self._settle(found)
             else:
@@ -440,7 +445,7 @@ class _Supervisor:
         else:
             self._rest(next(self._pauses))
         self._healthy = time.monotonic()  # a start that fails is a short life, too
-        self._bring_up("restart")
+        self._bring_up(again=True)
 
     def _crashes(self) -> int:
         """Return how many crashes in a row this one ends."""
@@ -501,13 +506,18 @@ class _Supervisor:
         left = state.promoting is not None or state.loose
         if not (new or left) or self._found.store.holder() is not None:
             return
-        self._bring_up("run")
+        self._bring_up()
 
     def _rest(self, seconds: float) -> None:
         self._say(f"waits {seconds:g} s before the next start")
         until = time.monotonic() + seconds
         while not self._keeping.is_over() and time.monotonic() < until:
             time.sleep(min(_TICK / 2, max(0.0, until - time.monotonic())))
+
+
+def _is_stopped(found: Deployed) -> bool:
+    """Return whether the live server is down because that was asked for."""
+    return found.engine.observe(found.server).facts.get("condition") == "stopped"
 
 
 def _reap() -> None:
