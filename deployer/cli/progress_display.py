@@ -31,6 +31,7 @@ from deployer.planning.events import (
     word,
 )
 from deployer.planning.progress import Progress
+from deployer.planning.steps import Step
 from deployer.show.text import step_text
 from deployer.spelling import harmless
 from deployer.stack.fields.values import JsonValue, show_bytes, show_seconds
@@ -63,6 +64,8 @@ class Show:
         """
         self.verdicts: list[Verdict] = []
         """Every verdict that was shown, in the order of coming."""
+        self.took: list[tuple[Step, float]] = []
+        """The steps that ended since this was last entered, and the seconds of each."""
         self._command = command
         self._aside = aside
         self._quiet = is_asked("quiet")
@@ -78,6 +81,7 @@ class Show:
         self._handlers: dict[int, object] = {}
 
     def __enter__(self) -> Self:
+        self.took.clear()
         for number in (signal.SIGINT, signal.SIGTERM):
             self._handlers[number] = signal.signal(number, self._interrupt)
         if not self._quiet:
@@ -175,6 +179,7 @@ class Show:
             case Ended(step, seconds):
                 self._step = None
                 self.pause()
+                self.took.append((step, seconds))
                 self._line(f"  ✔ {step_text(step)}  ({show_seconds(seconds)})")
             case Talk(about, text):
                 self._line(f"    {about}: {text}")

@@ -30,7 +30,7 @@ from deployer.planning.events import Event, Judged
 from deployer.planning.progress import Progress
 from deployer.show.data import Applied as AppliedLine
 from deployer.show.data import Summary, Version, data_of, line_of, plan_data
-from deployer.show.text import plan_text
+from deployer.show.text import plan_text, took_line
 from deployer.spelling import harmless
 from deployer.stack.fields.values import JsonValue
 from deployer.usecases.apply import Applied, Confirm, apply_stack
@@ -207,7 +207,7 @@ class Run:
             try:
                 with evidence(show), show:
                     done = self._carry_out(subject, show, confirm)
-                finish(done, subject.file)
+                finish(done, subject.file, show)
             except CancelledError:
                 raise
             except DeployerError as error:
@@ -289,7 +289,7 @@ def evidence(show: Show) -> Iterator[None]:
         raise
 
 
-def finish(done: Applied | None, file: Path) -> None:
+def finish(done: Applied | None, file: Path, show: Show) -> None:
     """Say what a run ended in; raises CancelledError where it was declined."""
     if done is None:
         raise CancelledError("nothing was applied")
@@ -305,6 +305,8 @@ def finish(done: Applied | None, file: Path) -> None:
         click.echo(f"{space}{conclusion(done.verdicts)}")
         if left := done.planned.plan.unproven:
             click.echo(harmless(f"not proven: {', '.join(left)}"))
+    if took := took_line(show.took):
+        click.echo(took)
     if done.report is not None:
         click.echo(f"Report: {done.report}")
     if done.endpoint is not None:

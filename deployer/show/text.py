@@ -10,7 +10,13 @@ from deployer.diagnostics import Place
 from deployer.planning.plan import Action, Cause, Change, Fit, Parts, Plan, Reason
 from deployer.planning.resources import MODEL_ROLE, Kind, Node
 from deployer.planning.state import IN_DOUBT, starts_of
-from deployer.stack.fields.values import Flat, JsonValue, http_address, show_bytes
+from deployer.stack.fields.values import (
+    Flat,
+    JsonValue,
+    http_address,
+    show_bytes,
+    show_seconds,
+)
 
 if TYPE_CHECKING:
     from deployer.planning.costs import Costs
@@ -326,6 +332,10 @@ def _described_server(fields: Flat) -> str:
     return " · ".join(part for part in parts if part)
 
 
+_WORTH_TELLING = 1.0
+"""Seconds of an apply that are worth a line."""
+
+
 def step_text(step: "Step") -> str:
     """One step, in the words that both plan and apply use."""
     from deployer.planning import steps  # noqa: PLC0415 - a plan without changes has none
@@ -357,6 +367,25 @@ def step_text(step: "Step") -> str:
             return "forget what was live"
         case _:
             assert_never(step)
+
+
+def took_line(steps: Sequence[tuple["Step", float]]) -> str:
+    """Where the time of an apply went, in seconds by step; empty where it was none."""
+    words: dict[str, float] = {}
+    for step, seconds in steps:
+        # "build a/build, fetch a/weights" is a step: both are made side by side.
+        parts = step_text(step).partition(":")[0].split(", ")
+        names = (part.split()[0] for part in parts)
+        word = " and ".join(dict.fromkeys(names))
+        words[word] = words.get(word, 0) + seconds
+    if (total := sum(words.values())) < _WORTH_TELLING:
+        return ""
+    told = (
+        f"{word} {show_seconds(seconds)}"
+        for word, seconds in words.items()
+        if seconds >= total / 50
+    )
+    return f"took {show_seconds(total)}: {', '.join(told)}"
 
 
 def _server_of(nodes: tuple[Node, ...]) -> str:

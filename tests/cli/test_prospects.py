@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from deployer.cli.progress_display import Show
 from deployer.cli.runs import finish
 from deployer.engines.contract import Endpoint
 from deployer.planning.plan import Plan, make_plan
@@ -124,7 +125,7 @@ def test_the_call_to_try_begins_with_the_file_that_has_the_key(
     (tmp_path / ".env").write_text("SET_IN_NO_SHELL=secret")
     live = Endpoint("http://127.0.0.1:1", ("SET_IN_NO_SHELL",))
     made = planned()
-    finish(Applied(made, made.state, (), None, live), Path("demo.yaml"))
+    finish(Applied(made, made.state, (), None, live), Path("demo.yaml"), Show(""))
     assert "\n  . ./.env\n  curl http://127.0.0.1:1/v1/" in capsys.readouterr().out
 
 

@@ -14,7 +14,15 @@ from deployer.planning.resources import Kind
 from deployer.planning.state import IN_DOUBT, Begun, Loose
 from deployer.planning.steps import steps_of
 from deployer.show.data import plan_data
-from deployer.show.text import SIGNS, plan_text, printable, show, step_text, verb
+from deployer.show.text import (
+    SIGNS,
+    plan_text,
+    printable,
+    show,
+    step_text,
+    took_line,
+    verb,
+)
 from deployer.stack.fields.values import JsonValue
 from tests.planning.checking import KEEPS, LOCAL, SNAPSHOT, but, deployed, planned
 
@@ -242,3 +250,15 @@ def test_a_removed_server_is_described_from_its_record() -> None:
     change = change_of(planned(LOCAL, None), Kind.SERVER)
     assert "http://127.0.0.1:8080 · tiny" in plan_text(planned(LOCAL, None), {})
     assert change.after is None
+
+
+def test_the_time_of_an_apply_is_told_by_step_and_adds_up() -> None:
+    steps = steps_of(planned(None, LOCAL))
+    words = [step_text(step).split()[0] for step in steps]
+    assert words == ["build", "stage", "check", "promote"]
+    line = took_line([*zip(steps, (30.0, 6.0, 4.0, 0.1), strict=True)])
+    assert line == "took 40 s: build and fetch 30 s, stage 6.0 s, check 4.0 s"
+    assert took_line([(steps[0], 30.0), (steps[1], 2.0), (steps[1], 3.0)]) == (
+        "took 35 s: build and fetch 30 s, stage 5.0 s"
+    )
+    assert took_line([(steps[0], 0.4)]) == ""

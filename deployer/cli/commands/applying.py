@@ -181,7 +181,7 @@ def rollback_command(
     with evidence(show), show:
         confirm = asker(show, yes=yes)
         done = rollback(stack, settings, release, show, confirm, now=now)
-    finish(done, stack)
+    finish(done, stack, show)
     if now:
         click.echo(f"Only fast gates ran: `deployer check {stack}` runs all of them.")
 

@@ -191,15 +191,16 @@ def test_zeros_of_memory_are_left_out_and_nothing_else_changes(
         image_of(tmp_path, entries, counter=counter)
         before = memory_in(tmp_path)
 
-        saved = leave_out_zeros(tmp_path)
+        assert leave_out_zeros(tmp_path) == ""
 
         after = memory_in(tmp_path)
         gone = before.keys() - after.keys()
-        assert saved == len(gone) * PAGE > 0
+        assert len(gone) > 100
         assert all(before[it] == ZERO for it in gone)
         assert not any(64 <= it < 128 for it in gone)
         assert after == {it: before[it] for it in after}
-        assert leave_out_zeros(tmp_path) == 0
+        assert leave_out_zeros(tmp_path) == ""
+        assert memory_in(tmp_path) == after
 
 
 def test_an_image_that_is_not_understood_is_left_as_it_is(tmp_path: Path) -> None:
@@ -207,8 +208,6 @@ def test_an_image_that_is_not_understood_is_left_as_it_is(tmp_path: Path) -> Non
     pages = tmp_path / "pages-1.img"
     pages.write_bytes(pages.read_bytes()[:-1])
     before = {it.name: it.read_bytes() for it in tmp_path.iterdir()}
-    with pytest.raises(
-        ImageError, match=r"has not the size that `pagemap-7\.img` says"
-    ):
-        leave_out_zeros(tmp_path)
+    why = leave_out_zeros(tmp_path)
+    assert why == "`pages-1.img` has not the size that `pagemap-7.img` says"
     assert {it.name: it.read_bytes() for it in tmp_path.iterdir()} == before

@@ -261,10 +261,8 @@ class Snapshots:
                 " without a snapshot",
             )
         frozen = image.frozen_seconds(into)
-        try:
-            image.leave_out_zeros(into)
-        except image.ImageError as error:  # a format of tomorrow: larger, and whole
-            say(Talk(node.address, f"zeros stay in the image: {error}"))
+        if whole := image.leave_out_zeros(into):
+            say(Talk(node.address, f"zeros stay in the image: {whole}"))
         (into / "dump.log").unlink(missing_ok=True)
         size = sum(file.stat().st_size for file in into.iterdir())
         stood = "" if frozen is None else f", frozen within {show_seconds(frozen)}"
