@@ -240,18 +240,7 @@ class Snapshots:
         """Write the image; raises EngineError with what CRIU says."""
         memory = memory_of(running)
         ensure_room(into, memory, purpose=f"the snapshot {node.key[:12]}")
-        digests = DigestCache(self.store.digests)
-        about: dict[str, JsonValue] = {
-            "name": f"{node.address}, a warmed server",
-            "port": server.port,
-            "log": str(server.log),
-            "folder": str(server.run_dir),
-            "memory": memory,
-            "machine": dict(machine()),
-            "boot": boot_id(),
-            "environment": environment_digest(scrubbed(os.environ)),
-            "depends": mapped_files(running.pid, digests),
-        }
+        about = self._surroundings(node, server, running) | {"memory": memory}
         if problem := dump(program, running.pid, into):
             free = shutil.disk_usage(into).free
             raise EngineError(
@@ -269,3 +258,18 @@ class Snapshots:
         say(Talk(node.address, f"captured {show_bytes(size)}{stood}"))
         checksums: Flat = {it.name: image.checksum(it) for it in into.iterdir()}
         return {**about, "frozen_seconds": frozen, "crc32": dict(checksums)}
+
+    def _surroundings(
+        self, node: Node, server: Server, running: Running
+    ) -> dict[str, JsonValue]:
+        """Return what a restore finds as it was, or moves."""
+        return {
+            "name": f"{node.address}, a warmed server",
+            "port": server.port,
+            "log": str(server.log),
+            "folder": str(server.run_dir),
+            "machine": dict(machine()),
+            "boot": boot_id(),
+            "environment": environment_digest(scrubbed(os.environ)),
+            "depends": mapped_files(running.pid, DigestCache(self.store.digests)),
+        }
