@@ -130,9 +130,18 @@ def prepare(cache: Path) -> None:
 
 def llama_server(cache: Path) -> Path:
     """The program that the stacks run."""
+    return _fetched(cache, "build ")
+
+
+def weights(cache: Path) -> Path:
+    """The model that the stacks serve."""
+    return _fetched(cache, "weights ")
+
+
+def _fetched(cache: Path, what: str) -> Path:
     said = do(cache / "project", cache / "home", "fetch", "stacks/bench.yaml")
-    (line,) = (it for it in said.splitlines() if it.startswith("build "))
-    return Path(line.removeprefix("build ").strip())
+    (line,) = (it for it in said.splitlines() if it.startswith(what))
+    return Path(line.removeprefix(what).strip())
 
 
 def prepare_criu(cache: Path) -> str:

@@ -69,6 +69,11 @@ CASES: Mapping[str, Case] = {
     "gates": Case(
         "all gates, one after the other and side by side", "gates:gates", stacks=True
     ),
+    "chat_gates": Case(
+        "the gates of a chat model, beside those of the commit before them",
+        "chat_gates:chat_gates",
+        stacks=True,
+    ),
     "render": Case("rendering a stack for Modal", "render:render"),
     "pull_request": Case("the plan of a pull request", "pull_request:pull_request"),
     "plan": Case("plan and validate, everything read or prepared before", "plan"),

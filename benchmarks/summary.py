@@ -16,8 +16,11 @@ from benchmarks.writing import rows
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGE, README = ROOT / "docs" / "performance.md", ROOT / "README.md"
+FAST = ROOT / "docs" / "fast.md"
 SHOWN = ("plans", "commands", "helps", "start", "serving")
 """Cases on the page, in this order."""
+GATES = "chat_gates"
+"""The case on the page about what was made fast."""
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 _TIMES_FLOOR = "× `python -c pass`"
 
@@ -27,6 +30,8 @@ Found = Mapping[str, Any]
 
 def main() -> None:
     """Renew the pages."""
+    if _file(GATES).exists():
+        renew(FAST, "\n".join(_page({GATES: read(GATES)}, "###")))
     found = {name: read(name) for name in SHOWN if (_file(name)).exists()}
     if not found:
         return
@@ -54,10 +59,10 @@ def _file(name: str) -> Path:
     return RESULTS / f"{name}.json"
 
 
-def _page(found: Mapping[str, Found]) -> Iterator[str]:
+def _page(found: Mapping[str, Found], level: str = "##") -> Iterator[str]:
     for name, it in found.items():
         machine = it["machine"]
-        yield from (f"## {it['title']}", "", *it["about"])
+        yield from (f"{level} {it['title']}", "", *it["about"])
         yield (
             f"Measured {machine['date']} on {machine['cores']} cores"
             f" ({machine['processor']}), {machine['python']};"

@@ -7,6 +7,7 @@ from typing import Final
 from deployer.gates.checks.chat import picture_body
 from deployer.gates.harness.answers import (
     CHAT,
+    PASSAGE,
     Answer,
     Body,
     Broken,
@@ -34,7 +35,6 @@ from deployer.planning.events import Exchange
 from deployer.stack.fields import gate_options as asked
 
 _TOO_LONG: Final = "exceed_context_size_error"
-_SENTENCE: Final = "The grass is green. "
 _FEW, _MORE = 2, 6
 """Sentences in the two short prompts."""
 _ANSWER_TOKENS, _NEEDLE_TOKENS = 16, 32
@@ -155,9 +155,9 @@ class Context(Gate[asked.Context, LongPrompts]):
     def _body(self, sentences: int, max_tokens: int) -> Body:
         needle = self.options.needle
         hidden = f"The magic word is {needle}. " if needle else ""
-        question = "What is the magic word?" if needle else "Which colour is the grass?"
+        question = "What is the magic word?" if needle else "Which animal jumps?"
         before = sentences // 2
-        text = _SENTENCE * before + hidden + _SENTENCE * (sentences - before) + question
+        text = PASSAGE * before + hidden + PASSAGE * (sentences - before) + question
         return chat_body(text, max_tokens)
 
 

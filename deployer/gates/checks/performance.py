@@ -12,6 +12,7 @@ from pydantic import RootModel
 from deployer.errors import EngineError
 from deployer.gates.harness.answers import (
     CHAT,
+    PASSAGE,
     PROMPT,
     Answer,
     Body,
@@ -48,7 +49,7 @@ from deployer.system.children import growing
 
 _PROMPT_TOKENS: Final = "llamacpp:prompt_tokens_total"
 _PREDICTED_TOKENS: Final = "llamacpp:tokens_predicted_total"
-_FEW_TOKENS: Final = 8
+_FEW_TOKENS: Final = 4
 _PATIENCE_SECONDS: Final = 1.0
 """The counters of a request are written a moment after its answer."""
 _PAUSES: Final = (0.01, 0.1)
@@ -71,9 +72,8 @@ class Metrics(Gate[asked.Metrics, Counted]):
     async def measure(self, client: Client) -> Counted:
         """Read, ask, and read again until the counters have moved."""
         before = await client.get("/metrics")
-        # Cached prompt tokens are not counted: ask for none to be reused.
-        body = chat_body(PROMPT, _FEW_TOKENS, cache_prompt=False)
-        completion = await client.post(CHAT, body)
+        # Of a prompt that is cached a token is read again, and counted.
+        completion = await client.post(CHAT, chat_body(PROMPT, _FEW_TOKENS))
         begun = client.clock()
         for pause in growing(*_PAUSES):
             found = Counted(before, completion, await client.get("/metrics"))
@@ -177,7 +177,7 @@ def scrape(target: Target) -> dict[str, float]:
     return dict(samples)
 
 
-_LENGTHS: Final = (16, 64, 512)
+_LENGTHS: Final = (8, 64, 512)
 """Tokens of the answers; longer ones are asked for only if the short ones were too
 quick to be seen together."""
 _LONG_ENOUGH_SECONDS: Final = 0.5
@@ -346,7 +346,7 @@ async def _watched(client: Client, stop: asyncio.Event) -> tuple[int, ...]:
 
 _TOKENS: Final = 32
 """Length of a stream."""
-_LONG: Final = "The quick brown fox jumps over the lazy dog. " * 40
+_LONG: Final = PASSAGE * 40
 _TIMES: Final = 3
 """Streams measured; the fastest counts, for what slows a server down is chance."""
 
@@ -396,9 +396,9 @@ class Speed(Gate[asked.Speed, Paced]):
         tokens, times = self.options.tokens or _TOKENS, self.options.times or _TIMES
         alone = _story(0, tokens)
         streams = [await client.stream(CHAT, alone) for _ in range(times)]
-        long = await client.post(CHAT, chat_body(prompt, 1, cache_prompt=False))
+        long = chat_body(prompt, 1, cache_prompt=False)
         if slots < 2:
-            return Paced(tuple(streams), long)
+            return Paced(tuple(streams), await client.post(CHAT, long))
         begun = client.clock()
         asking = (client.stream(CHAT, _story(it, tokens)) for it in range(slots))
         ended = await asyncio.gather(*asking, return_exceptions=True)
@@ -408,7 +408,8 @@ class Speed(Gate[asked.Speed, Paced]):
             if isinstance(one, BaseException):
                 raise one
             together.append(one)
-        return Paced(tuple(streams), long, tuple(together), took)
+        read_last = await client.post(CHAT, long)  # the gate `context` reads on from it
+        return Paced(tuple(streams), read_last, tuple(together), took)
 
     def judge(self, measured: Paced) -> Judgement:
         """Read the clocks, and compare them with the limits."""

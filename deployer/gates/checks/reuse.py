@@ -8,6 +8,7 @@ from pydantic import Field
 
 from deployer.gates.harness.answers import (
     CHAT,
+    PASSAGE,
     Answer,
     Body,
     Broken,
@@ -32,7 +33,7 @@ from deployer.runtime.warmup import Request, body_of
 from deployer.stack.fields import gate_options as asked
 
 _TOKENS: Final = 8
-_LONG: Final = "The quick brown fox jumps over the lazy dog. " * 20
+_LONG: Final = PASSAGE * 10
 _QUESTION: Final = "Which animal jumps?"
 _SHARE: Final = 0.9
 

@@ -483,6 +483,9 @@ def _framing_problem(raw: bytes) -> str:
 CHAT: Final = "/v1/chat/completions"
 PROMPT: Final = "Say in one short sentence what the capital of France is."
 
+PASSAGE: Final = "The quick brown fox jumps over the lazy dog. "
+"""Every long prompt begins with it, again and again: what a server has read for one
+gate is in its cache for the next."""
 QUESTION: Final = "Which is larger, 9.11 or 9.9? Think about it, then answer."
 """Makes a model that can think do so."""
 

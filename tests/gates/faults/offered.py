@@ -394,12 +394,12 @@ def cached(tokens: int | None, *, says: tuple[str, ...] = ("a",)) -> Script:
     "prompt_cache",
     ("script", "outcome", "because"),
     [
-        pytest.param(cached(0), FAIL, "0 of 190 tokens", id="nothing cached"),
-        pytest.param(cached(90), FAIL, "less than `at_least: 0.9`", id="half of it"),
+        pytest.param(cached(0), FAIL, "0 of 100 tokens", id="nothing cached"),
+        pytest.param(cached(45), FAIL, "less than `at_least: 0.9`", id="half of it"),
         pytest.param(cached(1000), FAIL, "which cannot be", id="miscounted"),
         pytest.param(cached(None), UNCLEAR, "do not count cached", id="uncounted"),
         pytest.param(
-            cached(189, says=("a", "a", "b")), FAIL, "the answer differs", id="other"
+            cached(99, says=("a", "a", "b")), FAIL, "the answer differs", id="other"
         ),
         pytest.param(
             answers(CHAT, http.error(500, "oops")), FAIL, "read cold: answ", id="500"
@@ -414,7 +414,7 @@ def prompt_cache_does_not_pass(script: Script, outcome: Outcome, because: str) -
 def a_restore_that_lost_the_prompt_fails(tmp_path: Path) -> None:
     """The server in miniature has not read the file before it came back."""
     (tmp_path / "agent.md").write_text("be terse " * 90, encoding="utf-8")
-    because = "0 of 190 tokens of the prompt were read from the cache"
+    because = "0 of 100 tokens of the prompt were read from the cache"
     check("prompt_cache", Script(), FAIL, because, file="agent.md", folder=tmp_path)
 
 
@@ -473,7 +473,7 @@ def other_words(request: Request) -> Reply:
         pytest.param(
             answers(f"POST {SLOT}restore", http.as_json({"n_restored": 3})),
             FAIL,
-            "182 tokens were saved, 3 restored",
+            "92 tokens were saved, 3 restored",
             id="a part",
         ),
         pytest.param(
