@@ -26,7 +26,7 @@ from deployer.cli.progress_display import Show
 from deployer.engines.contract import Endpoint
 from deployer.engines.place import costs_of
 from deployer.errors import CancelledError, DeployerError, GateError, UsageError
-from deployer.planning.events import Event, Judged
+from deployer.planning.events import Event, Judged, left_unproven
 from deployer.planning.progress import Progress
 from deployer.show.data import Applied as AppliedLine
 from deployer.show.data import Summary, Version, data_of, line_of, plan_data
@@ -303,7 +303,7 @@ def finish(done: Applied | None, file: Path, show: Show) -> None:
         from deployer.gates.harness.report import conclusion  # noqa: PLC0415 - only with gates
 
         click.echo(f"{space}{conclusion(done.verdicts)}")
-        if left := done.planned.plan.unproven:
+        if left := (*done.planned.plan.unproven, *left_unproven(done.verdicts)):
             click.echo(harmless(f"not proven: {', '.join(left)}"))
     if took := took_line(show.took):
         click.echo(took)

@@ -99,6 +99,12 @@ def blocking(verdicts: Iterable[Verdict]) -> str:
     )
 
 
+def left_unproven(verdicts: Iterable[Verdict]) -> tuple[str, ...]:
+    """Return the gates that proved nothing and block nothing, each with its reason."""
+    open_ones = (it for it in verdicts if it.outcome is Outcome.INCONCLUSIVE)
+    return tuple(f"{it.gate} ({it.because})" for it in open_ones if not it.blocks)
+
+
 def all_let_pass(verdicts: Iterable[Verdict]) -> bool:
     """Return whether every gate lets the candidate be promoted."""
     return not any(verdict.blocks for verdict in verdicts)

@@ -1,13 +1,12 @@
 """From a stack and its facts to the resources it asks for, with their keys."""
 
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from deployer.engines.registry import ENGINES, Abilities
 from deployer.planning.argv import SCALE, SCALES, is_word, words_of
 from deployer.planning.facts import HEADER, Facts, Pin, pinned_images
 from deployer.planning.plan import (
-    GATES_PREFIX,
     MEMORY,
     UNPROVEN,
     Fit,
@@ -278,15 +277,15 @@ def judged_by(graph: Graph, digests: Flat) -> Graph:
     }
 
 
-def proven_by(graph: Graph, gates: Iterable[str], left: Sequence[str]) -> Graph:
+def proven_by(graph: Graph, gates: Flat, left: Sequence[str]) -> Graph:
     """Return the graph whose server is also proven by gates that the stack implies.
 
-    What is ``left`` is offered, and no gate asks for it.
+    These are fields of the stack; what is ``left`` is offered, and no gate asks for it.
     """
     return {
         address: replace(
             node,
-            fields={**node.fields, **{f"{GATES_PREFIX}{gate}": {} for gate in gates}},
+            fields={**node.fields, **gates},
             spec={**node.spec, UNPROVEN: list(left)} if left else node.spec,
         )
         if node.kind is Kind.SERVER

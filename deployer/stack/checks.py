@@ -38,7 +38,14 @@ from deployer.stack.fields.model import (
 )
 from deployer.stack.fields.schema import OTHER_NAMES
 from deployer.stack.fields.server import DRAFTING, Drafting, Reference, Server
-from deployer.stack.fields.values import DECIDING, DEFAULT_KEY, ENV, NO_GATES, seconds
+from deployer.stack.fields.values import (
+    DECIDING,
+    DEFAULT_KEY,
+    ENV,
+    NO_GATES,
+    JsonValue,
+    seconds,
+)
 from deployer.stack.files import FLAGS, long_name
 
 NEW_KEY = (
@@ -413,13 +420,15 @@ _ALWAYS = ("health", "props", "models")
 _CHEAP = frozenset(
     {
         *("auth", "chat", "stream", "metrics", "concurrency"),
-        *("embeddings", "rerank", "lora"),
+        *("embeddings", "rerank", "lora", "tools"),
     }
 )
-"""Gates that a server that works passes whatever its model is, in a few answers.
+"""Gates that a server that works passes whatever its model is, in a few answers."""
+_OPTIONS: Final[Mapping[str, Mapping[str, str]]] = {"tools": {"expect": "whole_calls"}}
+"""Options of these gates: what depends on the model blocks nothing.
 
-`tools` is none: b11434 lets a model write before the call that `required` demands, and
-a base model with the template of Qwen 2.5 wrote all the tokens that it was given.
+b11434 lets a model write before the call that `required` demands, and a base model with
+the template of Qwen 2.5 wrote all the tokens that it was given.
 """
 
 
@@ -512,6 +521,17 @@ def automatic(stack: Stack, model: Abilities = UNREAD) -> tuple[str, ...]:
     return tuple(
         it for it in cheap if getattr(stated, it) is None and it not in left_out
     )
+
+
+def automatic_fields(stack: Stack, model: Abilities = UNREAD) -> dict[str, JsonValue]:
+    """Return the fields of these gates, as if the stack had stated them."""
+    found: dict[str, JsonValue] = {}
+    for gate in automatic(stack, model):
+        stated = _OPTIONS.get(gate, {})
+        found |= {f"gates.{gate}.{name}": value for name, value in stated.items()}
+        if not stated:
+            found[f"gates.{gate}"] = {}
+    return found
 
 
 def unproven(stack: Stack, model: Abilities = UNREAD) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from deployer.artefacts.json_files import FormError, decoded, parse
-from deployer.planning.events import Verdict, all_let_pass, summary
+from deployer.planning.events import Verdict, all_let_pass, left_unproven, summary
 from deployer.planning.plan import Cause, Plan
 from deployer.planning.state import State
 from deployer.show.text import because
@@ -65,8 +65,8 @@ def keep_report(
         name = f"{_RELEASE}{after.released}"
         title = f"{after.stack}: gates of release {after.released}"
     about = f"plan {plan} on {after.engine}, {now[:16].replace('T', ' ')} UTC"
-    if unproven:
-        about += f"; not proven: {', '.join(unproven)}"
+    if left := (*unproven, *left_unproven(verdicts)):
+        about += f"; not proven: {', '.join(left)}"
     folder = folder_of(home, after)
     page = write_report(verdicts, folder / name, title=title, about=about)
     _prune(folder, after)

@@ -6,8 +6,17 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from deployer.stack.checks import UNREAD, Abilities, automatic, checks, unproven
+from deployer.stack.checks import (
+    UNREAD,
+    Abilities,
+    automatic,
+    automatic_fields,
+    checks,
+    unproven,
+)
+from deployer.stack.fields.gate_options import Tools
 from deployer.stack.fields.model import Stack
+from deployer.usecases.check import requests_of
 
 SOUND: dict[str, Any] = {
     "version": 1,
@@ -97,7 +106,7 @@ PLAIN = ("health", "props", "models")
         ({"gates": {"chat": {}}}, UNREAD, (), ()),
         ({"gates": {"auto": True, "chat": {}}}, UNREAD, (*PLAIN, "stream"), ()),
         ({}, BASE, PLAIN, ()),
-        ({}, KNOWN, (*PLAIN, "chat", "stream"), ("audio", "thinking", "tools")),
+        ({}, KNOWN, (*PLAIN, "chat", "stream", "tools"), ("audio", "thinking")),
         ({"server": {"reasoning": "off", "jinja": False}}, KNOWN, None, ("audio",)),
         ({"server": VECTORS}, KNOWN, (*PLAIN, "embeddings"), ()),
         (
@@ -144,6 +153,14 @@ def test_a_stack_without_gates_is_asked_for_what_it_offers(
     found = automatic(stack, model)
     assert gates is None or found == gates
     assert unproven(stack, model) == left
+
+
+def test_calls_that_a_model_does_not_make_block_no_stack_without_gates() -> None:
+    stack = Stack.model_validate_json(json.dumps(SOUND))
+    fields = automatic_fields(stack, KNOWN)
+    (request,) = requests_of(("tools",), fields)
+    assert request.parameters == Tools(expect="whole_calls")
+    assert fields["gates.chat"] == {}
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,16 @@ prompt so that a call comes back as raw text, and `required` is enforced only fo
 templates, for Gemma 4 from a build between b11003 and b11218.  Without `modes` a build
 is asked for what it enforces.  A stack that asks for more says with
 `expect: known_limits` that it can live with these, and with nothing else.
+
+`expect: whole_calls` is what `gates: auto` asks: a base model calls nothing, and the
+server is as good as any.  What comes has to be whole, and what does not come is
+inconclusive, blocks nothing, and is reported as not proven.
 """
 
 import json
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 from pydantic import ValidationError
@@ -57,7 +61,8 @@ from deployer.gates.harness.gate import Gate, O, Subject
 from deployer.stack.fields import gate_options as asked
 from deployer.stack.fields.values import JsonValue
 
-_MAX_TOKENS: Final = 256
+_MAX_TOKENS, _CHEAP_TOKENS = 256, 64
+"""Longest answers; the second one where no call has to come."""
 _NAMED: Final = "add_numbers"
 """Another tool than the question asks for: `auto` would not call it."""
 _ACCEPTS: Final = (
@@ -92,10 +97,16 @@ class Finding:
     what: str
     known: bool = False
     """It is a limit that upstream is known to have."""
+    absent: bool = False
+    """No call came, or it was cut: the model may have done that, not the server."""
 
     def __str__(self) -> str:
         reason = f" ({_LIMITS[self.where]})" if self.known else ""
         return f"{self.where}: {self.what}{reason}"
+
+
+class Absent(Broken):
+    """No call, or one that was cut."""
 
 
 class Capabilities(Shape):
@@ -121,10 +132,14 @@ class Tools(Gate[asked.Tools, Calls]):
         if not knows_tools(props):
             return Calls(props)
         modes = self._modes(props)
-        runs = [(mode, await client.post(CHAT, _body(mode))) for mode in modes]
+        bodies = {mode: {**_body(mode), "max_tokens": self._most} for mode in modes}
+        runs = [(mode, await client.post(CHAT, body)) for mode, body in bodies.items()]
         streamed = result = parallel = None
-        if "auto" in modes:
-            streamed = await client.stream(CHAT, {**_body("auto"), "stream": True})
+        if "auto" in modes or self._is_cheap:
+            body = bodies["auto" if "auto" in modes else modes[-1]]
+            streamed = await client.stream(CHAT, {**body, "stream": True})
+        if self._is_cheap:
+            return Calls(props, tuple(runs), streamed)
         if self.options.roundtrip:
             result = await client.post(CHAT, _result_body())
         if self.options.parallel:
@@ -141,6 +156,12 @@ class Tools(Gate[asked.Tools, Calls]):
         if not (measured.runs or measured.result or measured.parallel):
             return unclear("no mode is asked for")
         findings = list(_findings(measured))
+        absent = [one for one in findings if one.absent]
+        if self._is_cheap and absent and len(absent) == len(findings):
+            because = (
+                f"{'; '.join(map(str, absent))}: what a call would be is not proven"
+            )
+            return replace(unclear(because), waived=True)
         lenient = self.options.expect == "known_limits"
         if wrong := [one for one in findings if not (lenient and one.known)]:
             known = all(one.known for one in wrong)
@@ -162,7 +183,18 @@ class Tools(Gate[asked.Tools, Calls]):
         if self.options.modes is not None:
             return self.options.modes
         build = build_stated(props) or self.target.build or 0
-        return ("auto", "required") if build >= _ENFORCES_REQUIRED else ("auto",)
+        if build < _ENFORCES_REQUIRED:
+            return ("auto",)
+        return ("required",) if self._is_cheap else ("auto", "required")
+
+    @property
+    def _is_cheap(self) -> bool:
+        """Only calls that come are judged: nothing is asked but for one."""
+        return self.options.expect == "whole_calls"
+
+    @property
+    def _most(self) -> int:
+        return _CHEAP_TOKENS if self._is_cheap else _MAX_TOKENS
 
 
 def knows_tools(answer: Answer) -> bool:
@@ -189,6 +221,8 @@ def _findings(measured: Calls) -> Iterator[Finding]:
     try:
         if measured.streamed is not None:
             _check_stream(measured.streamed)
+    except Absent as broken:
+        yield Finding("stream", str(broken), absent=True)
     except Broken as broken:
         yield Finding("stream", str(broken))
     try:
@@ -211,14 +245,14 @@ def _not_called(choice: Choice) -> Iterator[Finding]:
 
 
 def _called(mode: str, choice: Choice) -> Iterator[Finding]:
-    calls = choice.message.tool_calls
+    calls, is_cut = choice.message.tool_calls, choice.finish_reason == "length"
     if leak := leak_in(choice.message.content):
-        yield Finding(mode, f"raw `{leak}` stands in the answer")
+        yield Finding(mode, f"raw `{leak}` stands in the answer", absent=is_cut)
         return
     if not calls:
         said = excerpt(choice.message.content or "", 40) or "nothing"
-        limit = mode in _LIMITS
-        yield Finding(mode, f"no tool is called, the answer is `{said}`", known=limit)
+        what = f"no tool is called, the answer is `{said}`"
+        yield Finding(mode, what, mode in _LIMITS, absent=is_cut or mode == "auto")
         return
     for call in calls:
         if problem := call_problem(call.function.name, call.function.arguments):
@@ -252,11 +286,13 @@ def _check_stream(streamed: Streamed) -> None:
     """Raise Broken unless a client can put the streamed call together."""
     timed = ordered_chunks(streamed)
     choices = [choice for one in timed for choice in one.chunk.choices]
+    is_cut = bool(choices) and choices[-1].finish_reason == "length"
     if leak := leak_in("".join(choice.delta.content or "" for choice in choices)):
-        fail(f"raw `{leak}` stands in the answer")
+        because = f"raw `{leak}` stands in the answer"
+        raise (Absent if is_cut else Broken)(failed(because))
     pieces = [piece for choice in choices for piece in choice.delta.tool_calls]
     if not pieces:
-        fail("no tool is called")
+        raise Absent(failed("no tool is called"))
     if choices[-1].finish_reason != "tool_calls":
         fail(f"`finish_reason` is `{choices[-1].finish_reason}`, not `tool_calls`")
     numbers = list(dict.fromkeys(piece.index for piece in pieces))

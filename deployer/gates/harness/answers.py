@@ -62,6 +62,8 @@ class Judgement:
     figures: Mapping[str, float] = field(default_factory=dict)
     applicable: bool = True
     """False where the model lacks what the gate is about."""
+    waived: bool = False
+    """It blocks nothing, though the gate is not advisory."""
 
 
 class Broken(Exception):  # noqa: N818 - ends a judgement, and is no mistake of ours

@@ -300,7 +300,7 @@ def _verdict(
         seconds=took,
         figures=judged.figures,
         evidence=tuple(client.evidence),
-        advisory=bool(request.parameters.advisory),
+        advisory=bool(request.parameters.advisory) or judged.waived,
         applicable=judged.applicable,
     )
 

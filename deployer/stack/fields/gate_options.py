@@ -116,8 +116,11 @@ class Tools(Gate):
     roundtrip: bool = True
     """Also hand a result back, and expect an answer."""
 
-    expect: Literal["strict", "known_limits"] = "strict"
-    """`known_limits` accepts what upstream does not enforce: the gate says which."""
+    expect: Literal["strict", "known_limits", "whole_calls"] = "strict"
+    """`known_limits` accepts what upstream does not enforce: the gate says which.
+
+    `whole_calls` judges a call that comes, and blocks nothing where none does.
+    """
 
     parallel: bool = False
     """Also ask for two calls at once, and expect both in one answer."""

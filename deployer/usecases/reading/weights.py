@@ -37,7 +37,7 @@ from deployer.planning.resources import MODEL_ROLE, Graph
 from deployer.stack.checks import (
     NEEDED,
     UNREAD,
-    automatic,
+    automatic_fields,
     gates_in,
     offered,
     unproven,
@@ -355,7 +355,7 @@ def with_gates(
     refuse_model(known)
     left = unproven(stack, known.abilities)
     graph = needing(graph, known.size.fits[0] if known.size else None)
-    return proven_by(graph, automatic(stack, known.abilities), left), left
+    return proven_by(graph, automatic_fields(stack, known.abilities), left), left
 
 
 def refuse_model(known: Weighed) -> None:

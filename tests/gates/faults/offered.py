@@ -414,7 +414,7 @@ def prompt_cache_does_not_pass(script: Script, outcome: Outcome, because: str) -
 def a_restore_that_lost_the_prompt_fails(tmp_path: Path) -> None:
     """The server in miniature has not read the file before it came back."""
     (tmp_path / "agent.md").write_text("be terse " * 90, encoding="utf-8")
-    because = "0 of 100 tokens of the prompt were read from the cache"
+    because = "0 of 190 tokens of the prompt were read from the cache"
     check("prompt_cache", Script(), FAIL, because, file="agent.md", folder=tmp_path)
 
 

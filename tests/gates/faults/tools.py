@@ -1,9 +1,11 @@
 """No tool call that a client would stumble over passes; each ends in its sentence."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
+from deployer.planning.events import Outcome
 from tests.gates import fake_http as http
 from tests.gates import fake_server as fake
 from tests.gates.breaking import CHAT, FAIL, UNCLEAR, answers, template, when
@@ -186,6 +188,45 @@ def a_template_without_tools_is_said_to_be_so() -> None:
     verdict = check("tools", template("", tools=False), UNCLEAR, because)
     assert (verdict.applicable, verdict.blocks) == (False, True)
     assert [asked.request for asked in verdict.evidence] == ["GET /props"]
+
+
+def of_build(said: Said, number: int) -> Script:
+    """The fake server as another build, whose model says this to tools."""
+    script = when(lambda body: "tools" in body, said)
+    told = http.as_json({**fake.props_value(), "build_info": f"b{number}-7e4c0a9"})
+    return replace(script, routes={**script.routes, "GET /props": lambda _: told})
+
+
+LATE = Said("I would look it up. " * 9, finish="length")
+CUT = Said(RAW, finish="length")
+
+
+@broken(
+    "tools",
+    ("said", "build", "outcome", "because"),
+    [
+        pytest.param(Said("Hi."), 10434, UNCLEAR, "auto: no tool is c", id="none"),
+        pytest.param(CUT, 10434, UNCLEAR, "a call would be is not proven", id="cut"),
+        pytest.param(Said(RAW), 10434, FAIL, "auto: raw", id="raw"),
+        pytest.param(LATE, 11434, UNCLEAR, "required: no tool is called", id="late"),
+        pytest.param(Said("Hi."), 11434, FAIL, "required: no tool", id="refuses"),
+        pytest.param(
+            Said("", calls=(("get_weather", "{"),), finish="tool_calls"),
+            *(11434, FAIL, "required: "),
+            id="not JSON",
+        ),
+        pytest.param(
+            Said("", calls=(CALL,), finish="stop"), 11434, FAIL, "`stop`", id="finish"
+        ),
+    ],
+)
+def whole_calls_are_told_from_a_model_that_calls_nothing(
+    said: Said, build: int, outcome: Outcome, because: str
+) -> None:
+    """What may be the model's doing blocks nothing, and is no pass."""
+    script = of_build(said, build)
+    verdict = check("tools", script, outcome, because, expect="whole_calls")
+    assert verdict.blocks == (outcome is FAIL)
 
 
 @broken("tools")
