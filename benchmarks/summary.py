@@ -65,7 +65,7 @@ def _page(found: Mapping[str, Found], level: str = "##") -> Iterator[str]:
         yield from (f"{level} {it['title']}", "", *it["about"])
         yield (
             f"Measured {machine['date']} on {machine['cores']} cores"
-            f" ({machine['processor']}), {machine['python']};"
+            f" ({machine['processor']}), {machine['python']}, load {machine['load']};"
             f" [all of it](../benchmarks/results/{name}.md)."
         )
         for plot in it["plots"]:

@@ -101,3 +101,14 @@ def test_an_adapter_of_a_real_server(
     with serving(llama_server, real_model, *ask) as url:
         found = judged("lora", url, {})
     assert (found[0], because in found[1]) == (outcome, True), found
+
+
+def test_a_server_behind_a_prefix_is_asked_there(
+    llama_server: Path, tiny_model: Path
+) -> None:
+    """`--api-prefix` moves every route; `--url` names it, with or without `/v1`."""
+    with serving(llama_server, tiny_model, "--api-prefix", "/v2", "-c", "512") as url:
+        for gate in ("health", "models", "auth", "chat"):
+            assert judged(gate, f"{url}/v2", {})[0] == "pass"
+        assert judged("models", f"{url}/v2/v1/", {})[0] == "pass"
+        assert judged("health", url, {})[0] != "pass"

@@ -140,8 +140,10 @@ def test_the_log_of_a_healthy_run_raises_no_alarm(path: Path) -> None:
     assert [s.symptom.id for s in alarms if s.symptom.id != "open-server"] == []
 
 
-def test_ten_healthy_runs_are_looked_at() -> None:
+def test_thirty_healthy_logs_are_looked_at() -> None:
+    """Those of real runs, and each again with every kind of words of a client."""
     assert len(HEALTHY) >= 10
+    assert len(HEALTHY) * (1 + len(REPEATED)) >= 30
 
 
 @pytest.mark.parametrize(
