@@ -112,6 +112,21 @@ class Model:
     """Bytes of recurrent state of one sequence in one layer; 0 for none."""
     attention_interval: int = 0
     """Layers from one with attention to the next, where the others are recurrent."""
+    recurrent_layers: PerLayer = 0
+    """For each layer whether it is recurrent, as the file states it; 0 if it does not.
+    """
+    history_bytes: tuple[int, ...] = ()
+    """Bytes of one sequence that layers keep beside their recurrent state."""
+    prediction_layers: int = 0
+    """The last layers, which predict further tokens (MTP) and serve no other end."""
+    dense_layers: int = 0
+    """The first layers, which have no experts."""
+    indexer_length: int = 0
+    """Width of the keys by which sparse attention finds tokens; 0 for none."""
+    indexer_layers: PerLayer = 0
+    """For each layer whether it has such keys, as the file states it."""
+    indexer_pool: int = 0
+    """Tokens whose keys are pooled; 0 for none."""
     experts: int = 0
     experts_used: int = 0
     expert_length: int = 0
@@ -255,8 +270,15 @@ def _attention(keys: _Keys) -> dict[str, Any]:
         "window_pattern": keys.per_layer("attention.sliding_window_pattern"),
         "shared_kv_layers": keys.number("attention.shared_kv_layers"),
         "latent_attention": keys.number("attention.key_length_mla") > 0,
-        "state_size": _state_size(keys, _first(heads), width),
+        "state_size": _state_size(keys, _first(heads), key),
         "attention_interval": keys.number("full_attention_interval"),
+        "recurrent_layers": keys.per_layer("attention.recurrent_layers"),
+        "history_bytes": _history(keys, width),
+        "prediction_layers": keys.number("nextn_predict_layers"),
+        "dense_layers": keys.number("leading_dense_block_count"),
+        "indexer_length": keys.number("attention.indexer.key_length"),
+        "indexer_layers": keys.per_layer("attention.indexer.types"),
+        "indexer_pool": keys.number("attention.indexer.kpool"),
     }
 
 
@@ -480,9 +502,24 @@ def _quant(header: Header) -> str:
     return TYPES[most].name if most in TYPES else ""
 
 
-def _state_size(keys: _Keys, heads: int, width: int) -> int:
+def _history(keys: _Keys, width: int) -> tuple[int, ...]:
+    """Bytes by layer of what per-layer n-gram embeddings keep; `ple_conv_state`."""
+    number, listed = keys.number, keys.per_layer("ple.layers")
+    layers = {*listed} if isinstance(listed, tuple) else {listed}
+    kernel = number("ple.conv_kernel")
+    if not kernel:
+        return ()
+    copies = number("ple.ngram_size") * max(1, number("hyper_connection.count"))
+    size = 4 * (kernel - 1) * copies * width
+    count = min(number("block_count"), MOST_LAYERS)
+    return tuple(size if layer in layers else 0 for layer in range(count))
+
+
+def _state_size(keys: _Keys, heads: int, key_length: int) -> int:
     """Recurrent state of a layer, in 32-bit floats; `n_embd_r` and `n_embd_s`."""
-    number = keys.number
+    number, width = keys.number, keys.number("embedding_length")
+    if keys.architecture == "minimax-01":  # its lightning attention
+        return 4 * heads * key_length * key_length
     if head := number("wkv.head_size"):
         return 4 * width * (number("token_shift_count") or 2) + 4 * width * head
     if cache := number("shortconv.l_cache"):

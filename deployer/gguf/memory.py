@@ -55,6 +55,10 @@ class Serving:
     draft_cpu_moe: int = 0
     draft_cache_k: str | None = None
     draft_cache_v: str | None = None
+    predicts: bool = False
+    """The model's own heads draft for it (MTP)."""
+    rollback: int = 0
+    """Recurrent states kept of each slot beside the newest, to take drafts back."""
     untold: tuple[str, ...] = ()
     """Options that place memory in a way that is not computed."""
 
@@ -136,7 +140,10 @@ _FIXED_WINDOWS: Mapping[str, int] = {
 """Windows that the code takes whatever size the file states."""
 
 _PATTERNED = frozenset(
-    ("gemma4", "gemma4-assistant", "granite-swa", "lfm2", "mimo2", "spark2-5", "step35")
+    [
+        *("dots3note", "gemma4", "gemma4-assistant", "granite_swa", "lfm2", "maple"),
+        *("mimo2", "spark2_5", "step35"),
+    ]
 )
 """Architectures that state for each layer whether it has a window."""
 
@@ -160,13 +167,46 @@ _NO_CACHE = frozenset(
     ]
 )
 
-_EVERY_FOURTH = frozenset(("qwen3next", "qwen35", "qwen35moe", "qwen4exp"))
-"""Attention in every fourth layer, recurrent state in the others."""
+_INTERVALS: Mapping[str, int] = {
+    "minimax-01": 8,
+    "qwen3next": 4,
+    "qwen35": 4,
+    "qwen35moe": 4,
+    "qwen4exp": 4,
+}
+"""Attention in every so-many-th layer and recurrent state in the others, where the file
+does not list them."""
 
-_OWN_CACHES = frozenset(
-    ("deepseek32", "deepseek4", "dots3note", "glm-dsa", "glm5-next", "kimi-k3")
+_RECURRENT = frozenset(("arwkv7", "mamba", "mamba2", "rwkv6", "rwkv6qwen2", "rwkv7"))
+"""Architectures without attention, whatever heads the file states."""
+
+_FORWARD_LAYERS = frozenset(("nemotron_h", "nemotron_h_moe"))
+"""Layers are one thing alone: attention, recurrent, or feed-forward."""
+
+_ROLLS_BACK = frozenset(
+    [
+        *("bailingmoe3", "deepseek4", "glm5-next", "kimi-k3", "lfm2", "lfm2moe"),
+        *("nemotron_h", "nemotron_h_moe", "qwen35", "qwen35moe", "qwen4exp"),
+    ]
 )
-"""Architectures whose caches hold more than keys and values."""
+"""Architectures whose recurrent states are kept several times to take drafts back."""
+
+_INDEXED: Mapping[str, int] = {
+    "deepseek32": 1,
+    "dots3note": 1,
+    "glm-dsa": 1,
+    "glm5-next": 3,
+    "hy_v4": 1,
+    "minimax-m3": 1,
+    "qwen4exp": 2,
+}
+"""Rows that an indexer keeps of a token, where keys are pooled; else it is one."""
+
+_GLM_TYPES_SINCE = 1 << 20
+"""Context from which GLM has indexers in layers that only the code lists."""
+
+_OWN_CACHES = frozenset(("deepseek4",))
+"""Architectures whose caches hold more than keys, values, indexers and states."""
 
 
 class Cells(NamedTuple):
@@ -195,14 +235,45 @@ def cache_layers(model: Model, serving: Serving) -> tuple[int, ...]:
     swa = windowed_layers(model)
     padded = serving.flash_attn is False and _widest_value(model, swa)
     kept = model.block_count - model.shared_kv_layers
+    again = serving.rollback if model.architecture in _ROLLS_BACK else 0
     found = []
     for layer in range(model.block_count):
-        recurrent = _is_recurrent(model, layer)
-        size = serving.slots * model.state_size if recurrent else 0
+        size = serving.slots * (1 + again) * _state(model, layer)
         if layer < kept and _has_cache(model, layer):
+            size += _pair(model, serving, cells, layer, swa[layer], padded)
+            size += _indexer(model, serving, cells, layer)
+        if serving.predicts and _predicts(model, layer):
             size += _pair(model, serving, cells, layer, swa[layer], padded)
         found.append(size)
     return tuple(found)
+
+
+def _state(model: Model, layer: int) -> int:
+    """Bytes of recurrent state of one sequence in one layer."""
+    if not _is_recurrent(model, layer):
+        return 0
+    return model.state_size + per_layer(model.history_bytes, layer)
+
+
+def _indexer(model: Model, serving: Serving, cells: Cells, layer: int) -> int:
+    """Bytes of the keys by which sparse attention finds tokens: one head of them."""
+    name, width = model.architecture, model.indexer_length
+    if name not in _INDEXED or not _is_indexed(model, layer):
+        return 0
+    room = cells.base * cells.streams
+    rows = _INDEXED[name] if model.indexer_pool else 1
+    size = _bytes(room * width * rows, serving.cache_type_k)
+    if name == "minimax-m3":  # its indexer keeps values, too
+        size += _bytes(room * model.value_length, serving.cache_type_v)
+    return size
+
+
+def _is_indexed(model: Model, layer: int) -> bool:
+    """Return whether a layer with a cache has an indexer of its own."""
+    if model.architecture == "minimax-m3":
+        return layer >= model.dense_layers
+    stated = model.indexer_layers
+    return bool(per_layer(stated, layer)) if isinstance(stated, tuple) else True
 
 
 def windowed_layers(model: Model) -> tuple[bool, ...]:
@@ -233,14 +304,16 @@ def checkpoint_size(model: Model, serving: Serving) -> int:
     for layer in range(model.block_count - model.shared_kv_layers):
         if swa[layer]:
             total += _pair(model, serving, room, layer, windowed=True, padded=0)
-    states = sum(_is_recurrent(model, layer) for layer in range(model.block_count))
-    return total + states * model.state_size
+    return total + sum(_state(model, layer) for layer in range(model.block_count))
 
 
 def untold_cache(model: Model) -> str:
     """Why the cache of this architecture is not told in full; empty if it is."""
     if model.architecture in _OWN_CACHES:
         return f"architecture `{model.architecture}` keeps more than keys and values"
+    glm, listed = model.architecture == "glm-dsa", bool(model.indexer_layers)
+    if glm and not listed and model.context_length >= _GLM_TYPES_SINCE:
+        return "the file does not list the layers with an indexer: all are counted"
     return ""
 
 
@@ -298,18 +371,35 @@ def _window(model: Model) -> int:
 
 
 def _has_cache(model: Model, layer: int) -> bool:
-    if model.architecture in _NO_CACHE or not per_layer(model.kv_heads, layer):
+    name = model.architecture
+    if name in _NO_CACHE or name in _RECURRENT or _predicts(model, layer):
         return False
-    every_fourth = model.architecture in _EVERY_FOURTH
-    return not (every_fourth and _is_recurrent(model, layer))
+    if not per_layer(model.kv_heads, layer):
+        return False
+    if name in _FORWARD_LAYERS and per_layer(model.feed_forward_length, layer):
+        return False
+    return not (name in _INTERVALS and _is_recurrent(model, layer))
 
 
 def _is_recurrent(model: Model, layer: int) -> bool:
-    if not model.state_size:
+    name = model.architecture
+    if not model.state_size or _predicts(model, layer):
         return False
-    if model.architecture in _EVERY_FOURTH:
-        return (layer + 1) % (model.attention_interval or 4) != 0
-    return model.architecture == "falcon-h1" or not per_layer(model.kv_heads, layer)
+    if name in _INTERVALS:
+        stated = model.recurrent_layers
+        if stated:
+            return bool(per_layer(stated, layer))
+        return (layer + 1) % (model.attention_interval or _INTERVALS[name]) != 0
+    if name in _RECURRENT or name == "falcon-h1":
+        return True
+    forward = name in _FORWARD_LAYERS and per_layer(model.feed_forward_length, layer)
+    return not (per_layer(model.kv_heads, layer) or forward)
+
+
+def _predicts(model: Model, layer: int) -> bool:
+    """Return whether a layer is none of the model's own: it predicts further tokens."""
+    own = model.block_count - model.prediction_layers
+    return 0 < own <= layer
 
 
 def _padded(tokens: int) -> int:
@@ -535,6 +625,10 @@ def _unsure(facts: Facts, serving: Serving, machine: Machine) -> Iterator[str]:
     if facts.draft is not None and draft_types(facts.draft):
         name = facts.draft.architecture
         yield f"the cache of a draft of architecture `{name}` is an estimate"
+    if serving.predicts and not model.prediction_layers:
+        yield "the file states no heads that draft for the model"
+    elif serving.predicts:
+        yield "the compute buffers of the model's own heads are not counted"
     if machine.gpus and not model.layer_bytes:
         yield "the tensors were not read: all weights count as in GPU memory"
     if serving.prompt_cache is None:

@@ -36,6 +36,7 @@ def test_every_computed_field_is_one_of_the_formulas_and_no_other() -> None:
     read = {it.name for it in fields(Serving)} - {"build", "untold"}
     drafts = {it for it in read if it.startswith("draft_")}  # of `server.speculative`
     assert len(drafts) == 4
+    drafts |= {"predicts", "rollback"}  # of it as well
     computed = {n for n, f in MARKED.items() if f.memory is Memory.COMPUTED}
     assert read - drafts == computed
 
@@ -75,3 +76,21 @@ def test_an_option_that_gets_a_field_stays_unsure_without_a_mark() -> None:
     typed = stack({}).model_copy(update={"server": Typed(cpu_moe=True)})
     assert free.untold == ("`cpu-moe` takes or moves memory",)
     assert serving_of(typed, LOCKED).untold == ("`cpu_moe` takes or moves memory",)
+
+
+@pytest.mark.parametrize(
+    ("server", "expected"),
+    [
+        ({"speculative": {"type": "draft-mtp", "n_max": 2}}, (True, 2)),
+        ({"speculative": {"type": "draft-mtp"}}, (True, 3)),
+        ({"flags": {"spec-type": "draft-mtp,ngram-simple"}}, (True, 3)),
+        ({"speculative": {"type": "draft-eagle3"}}, (False, 3)),
+        ({"speculative": {"type": "ngram-mod", "n_max": 5}}, (False, 0)),
+        ({}, (False, 0)),
+    ],
+)
+def test_what_drafts_make_the_model_keep(
+    server: dict[str, JsonValue], expected: tuple[bool, int]
+) -> None:
+    found = serving_of(stack(server), LOCKED)
+    assert (found.predicts, found.rollback) == expected

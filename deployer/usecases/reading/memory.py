@@ -86,8 +86,26 @@ def serving_of(stack: Stack, locked: Locked) -> Serving:
             del values[layers]
     if (attention := values.pop("flash_attn", "auto")) != "auto":
         values["flash_attn"] = attention == "on"
+    values |= _drafting(stack)
     return Serving(build=build_number(stack, locked), untold=tuple(unknown), **values)
 
+
+def _drafting(stack: Stack) -> dict[str, Any]:
+    """Return what drafts make the model itself keep, of the section or the options."""
+    stated = stack.server.speculative if stack.server else None
+    flags = (stack.server.flags if stack.server else None) or {}
+    types = {stated.type} if stated else {*str(flags.get("spec-type", "")).split(",")}
+    if not types & _TAKEN_BACK:
+        return {}
+    most = stated.n_max if stated else flags.get("spec-draft-n-max")
+    own = "draft-mtp" in types and "draft" not in stack.model.sources
+    return {"predicts": own, "rollback": most if isinstance(most, int) else _MOST}
+
+
+_TAKEN_BACK = frozenset(("draft-mtp", "draft-eagle3", "draft-dflash", "draft-dspark"))
+"""Types whose wrong guesses are taken back by states that are kept for it."""
+_MOST = 3
+"""Tokens that are drafted at most, where it is unset (b11434)."""
 
 _OF_DRAFT: Mapping[str, str] = {
     "speculative.n_gpu_layers": "draft_gpu_layers",
