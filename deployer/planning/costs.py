@@ -15,6 +15,17 @@ CPU_CORES: Final = 8.0
 MARGIN: Final = 4 * 2**30
 """Bytes of host memory beside the weights: buffers, CUDA, Python."""
 
+SLOTS: Final = 4
+"""Requests that llama-server serves at once where `server.parallel` is unset."""
+SPARE: Final = 4
+"""Requests beyond the slots that a container takes: `/health`, `/metrics` and lists of
+models are no reason for another GPU.  llama-server itself has as many threads more
+than slots for them (`--threads-http`, `server-http.cpp`)."""
+DISK_FOR_MEMORY: Final = 20
+"""MiB of disk that are billed as one of memory (guide/resources)."""
+KEEPING: Final = 3
+"""Times that cores and memory cost which Modal may not preempt (its price list)."""
+
 BUILD_CORES: Final = 16
 """Physical cores that compile."""
 BUILD_MEMORY: Final = 16 * 1024
@@ -42,6 +53,33 @@ def cores_of(fields: Flat) -> float:
             return float(threads)
         case _:
             return CPU_CORES
+
+
+def concurrency_of(fields: Flat) -> int:
+    """Return the requests in each container before another is added."""
+    stated = _whole(fields.get("scaling.target_concurrency"))
+    if stated:
+        return stated
+    slots = _whole(fields.get("server.parallel")) or SLOTS
+    most = _whole(fields.get("scaling.max_concurrent"))
+    return min(slots, most) if most else slots
+
+
+def limit_of(fields: Flat) -> int:
+    """Return the most requests in one container of `endpoint: web_server`."""
+    stated = _whole(fields.get("scaling.max_concurrent"))
+    return stated or concurrency_of(fields) + SPARE
+
+
+def regions_of(fields: Flat) -> tuple[str, ...]:
+    """Return the regions that containers may run in; none: anywhere."""
+    return tuple(_texts(fields.get("modal.region")))
+
+
+def disk_of(fields: Flat) -> int | None:
+    """Return the MiB of local disk that a stack states."""
+    given = fields.get("modal.ephemeral_disk")
+    return None if given is None else math.ceil(size_in_bytes(given) / 2**20)
 
 
 def memory_of(fields: Flat, weights: int) -> int:
@@ -147,14 +185,16 @@ def costs_of(plan: Plan, prices: Prices, pace: Pace | None = None) -> Costs:
 
 def rate_of(fields: Flat, weights: int, prices: Prices) -> float:
     """Return dollars a second of a serving container; of several GPUs the first."""
-    total = cores_of(fields) * prices.core
-    total += memory_of(fields, weights) / 1024 * prices.gib
+    memory = max(memory_of(fields, weights), (disk_of(fields) or 0) / DISK_FOR_MEMORY)
+    total = cores_of(fields) * prices.core + memory / 1024 * prices.gib
+    if fields.get("modal.nonpreemptible") is True:
+        total *= KEEPING
     for gpu in gpus_of(fields)[:1]:
         name, _, count = gpu.partition(":")
         total += prices.gpu[name] * int(count or 1)
-    region = fields.get("modal.region")
-    if isinstance(region, str):
-        narrow = "-" in region
+    if regions := regions_of(fields):
+        # "If you specify multiple regions … we will apply the smaller" multiplier.
+        narrow = all("-" in region for region in regions)
         total *= prices.narrow_region if narrow else prices.broad_region
     return total
 

@@ -24,7 +24,7 @@ STACK = "gemma4-prod"
 BUILD_KEY = "e8ea23c03c3e72dc98e22092227c5bbd94c3f8ebd195f24e0c4f949c6df31888"
 WEIGHTS_KEY = "98a9defc1a19cededc35332302407f6f6c1618c80be652f26f394f8dea0b19c1"
 # Stands for everything that was proven together: build, weights, options, GPU, image.
-RUN_KEY = "7e2075d985292232b685da9c99a33330062e350f7eadb4f229d1dbe15600aa21"
+RUN_KEY = "e9236a3f4b53cdc8cef77f06ae782ed2613e642edf4de320364cb70bf8edd880"
 
 STORE = Path("/store")
 PORT = 8080
@@ -79,7 +79,7 @@ PROGRAM = Program(
     files=Path("/opt/stack"),
     gpu=True,
     # Its containers say in the log that they are ready, and of which version they are.
-    server="a1bf434744c44868",
+    server="8707d3ad8ea0135d",
     run=RUN_KEY[:16],
 )
 

@@ -7,7 +7,7 @@ from typing import Final
 from deployer.llama.known import symptoms, traps
 from deployer.show.data import schema_text
 from deployer.stack.fields.reference import published_schema
-from scripts.docs import cli_page, diagrams, gate_pages, stack_page
+from scripts.docs import cli_page, diagrams, gate_pages, modal_options, stack_page
 from scripts.docs.parts import ROOT, cut, marked
 
 DOCS: Final = ROOT / "docs"
@@ -24,6 +24,7 @@ PAGES: Final[Mapping[str, Callable[[], str]]] = {
     **cli_page.pages(),
     **diagrams.DIAGRAMS,
     **gate_pages.pages(),
+    **modal_options.pages(),
     "../schema/stack.schema.json": published_schema,
     "../schema/events.schema.json": schema_text,
     "../mkdocs.yml": marked(

@@ -137,9 +137,9 @@ CAUGHT: dict[str, list[tuple[Change, int, str]]] = {
             "scaling.max_concurrent",
         ),
         (
-            {**MODAL, "scaling": {"max_concurrent": 5}},
+            {**MODAL, "scaling": {"target_concurrency": 5}},
             9763,
-            "scaling.max_concurrent",
+            "scaling.target_concurrency",
         ),
     ],
     "mapped-snapshot": [({**MODAL, "snapshot": {"enabled": True}}, 9763, "snapshot")],
@@ -317,7 +317,7 @@ SPARED: dict[str, list[tuple[Change, int]]] = {
         ({**MODAL, "modal": {"memory": "64GiB"}}, 9763),
         ({**MODAL, "modal": {"memory": "16GiB"}, "server": {"cache_ram": 512}}, 9763),
     ],
-    "concurrent-above-slots": [({**MODAL, "scaling": {"max_concurrent": 4}}, 9763)],
+    "concurrent-above-slots": [({**MODAL, "scaling": {"max_concurrent": 8}}, 9763)],
     "mapped-snapshot": [
         ({**MODAL, "snapshot": {}, "server": {"mmap": False}}, 9763),
         ({**MODAL, "snapshot": {"enabled": False}}, 9763),

@@ -190,7 +190,7 @@ class Stack:
             for fetched in _fetches(nodes[kind]):
                 for file in fetched.files:
                     (folder / file.name).touch()
-        for kind in (Kind.SNAPSHOT, Kind.SERVER):
+        for kind in nodes.keys() & {Kind.SNAPSHOT, Kind.SERVER}:
             server = rendered_server(nodes[kind], needs, self.folder).server
             folder = volumes / apps.VOLUME / "tried" / server.run_key
             folder.mkdir(parents=True, exist_ok=True)

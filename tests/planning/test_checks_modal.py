@@ -266,14 +266,141 @@ def test_a_snapshot_on_a_list_of_gpus_is_proven_on_those_of_the_candidate() -> N
     assert notes(gpu="L4", snapshot={"enabled": True}) == []
 
 
-def test_more_requests_than_slots_wait_inside() -> None:
+def test_containers_of_europe_are_reached_through_the_us_unless_it_is_stated() -> None:
     told = (
-        "`scaling.max_concurrent` is 6 and `server.parallel` is 4: 2 of the requests"
-        " would wait inside llama-server"
+        "containers are in eu, uk, and requests enter Modal in `us-east` and go there"
+        " through the US: `modal.routing_region` moves that"
     )
-    crowded = {"max_concurrent": 6}
-    assert notes(scaling=crowded, server={"parallel": 4}) == [told]
-    assert notes(scaling={"max_concurrent": 4}, server={"parallel": 4}) == []
+    there: dict[str, object] = {"region": ["us", "eu", "uk"]}
+    assert notes(modal=there) == [told]
+    assert notes(modal={**there, "routing_region": "eu-west"}) == []
+    warm = {"min_containers": 1}
+    assert notes(modal={**there, "endpoint": "server"}, scaling=warm) == []
+
+
+def test_a_list_of_regions_is_looked_at_one_by_one() -> None:
+    check(
+        "modal.region.1: no region `us-wset` | did you mean `us-west`?",
+        modal={"region": ["us", "us-wset"]},
+    )
+
+
+_SERVER_ONLY = "leave it out, or write `endpoint: web_server`"
+
+
+@pytest.mark.parametrize(
+    ("told", "changes"),
+    [
+        (
+            (
+                "modal.custom_domains: `endpoint: server` has no domains of your own"
+                f" | {_SERVER_ONLY}"
+            ),
+            {"modal": {"endpoint": "server", "custom_domains": ["llm.example.org"]}},
+        ),
+        (
+            (
+                "modal.request_timeout: `endpoint: server` ends no request by time"
+                f" | {_SERVER_ONLY}"
+            ),
+            {"modal": {"endpoint": "server", "request_timeout": "1m"}},
+        ),
+        (
+            (
+                "scaling.scaleup_window: `scaleup_window` is an option of `endpoint:"
+                " server` alone | leave it out: `web_server` adds a container when no"
+                " slot is free"
+            ),
+            {"scaling": {"scaleup_window": "10s"}},
+        ),
+        (
+            (
+                "scaling.max_concurrent: `max_concurrent` is below `target_concurrency`"
+                " (1 < 2) | raise `max_concurrent` to 2"
+            ),
+            {"scaling": {"max_concurrent": 1, "target_concurrency": 2}},
+        ),
+        (
+            (
+                "modal.nonpreemptible: Modal may preempt any container with a GPU |"
+                " leave it out; `scaling.buffer_containers: 1` has another one ready"
+            ),
+            {"modal": {"nonpreemptible": True}},
+        ),
+        (
+            "modal.cpu_limit: `cpu_limit` is below `cpu` (2 < 4) | raise it to 4",
+            {"modal": {"cpu": 4, "cpu_limit": 2}},
+        ),
+        (
+            (
+                "modal.memory_limit: `memory_limit` is below `memory` (1GiB < 2GiB)"
+                " | raise it to 2GiB"
+            ),
+            {"modal": {"memory": "2GiB", "memory_limit": "1GiB"}},
+        ),
+        (
+            (
+                "modal.ephemeral_disk: expected at most 3TiB, got 4TiB"
+                " | write `3TiB` or less"
+            ),
+            {"modal": {"ephemeral_disk": "4TiB"}},
+        ),
+        (
+            (
+                "modal.startup_timeout: expected 1 s to 24 h, got 2d"
+                " | write `1h`, for example"
+            ),
+            {"modal": {"startup_timeout": "2d"}},
+        ),
+        (
+            (
+                "modal.tags.deployer-x: tags that begin with `deployer-` are deployer's"
+                " own | give it another name"
+            ),
+            {"modal": {"tags": {"deployer-x": "y"}}},
+        ),
+        (
+            (
+                "modal.mounts.0: expected one of `volume` and `bucket`"
+                " | name what is mounted, once"
+            ),
+            {"modal": {"mounts": [{"at": "/mnt/a"}]}},
+        ),
+        (
+            "modal.mounts.0.secret: `secret` is about a bucket | leave it out",
+            {"modal": {"mounts": [{"at": "/mnt/a", "volume": "v", "secret": "s"}]}},
+        ),
+        (
+            (
+                "modal.mounts.1: `v` is mounted already, and a container mounts it once"
+                " | leave it out, or name another one"
+            ),
+            {
+                "modal": {
+                    "mounts": [
+                        {"at": "/mnt/a", "volume": "v"},
+                        {"at": "/mnt/b", "volume": "v"},
+                    ]
+                }
+            },
+        ),
+        (
+            (
+                "modal.mounts.0: `deployer-store` is mounted already, and a container"
+                " mounts it once | leave it out, or name another one"
+            ),
+            {"modal": {"mounts": [{"at": "/mnt/a", "volume": "deployer-store"}]}},
+        ),
+    ],
+)
+def test_what_an_endpoint_or_a_container_has_not_is_refused(
+    told: str, changes: dict[str, Any]
+) -> None:
+    check(told, **changes)
+
+
+def test_a_container_without_a_gpu_may_be_kept() -> None:
+    check(gpu=None, llama_cpp={"tag": "b9763"}, modal={"nonpreemptible": True})
 
 
 def test_a_toolkit_beyond_the_driver_is_told() -> None:

@@ -39,6 +39,8 @@ EFFECTS: Mapping[str, Effect] = {
     "snapshot.prime": Effect.NOTE,
     "scaling": Effect.UPDATE,
     "scaling.max_concurrent": Effect.REDEPLOY,
+    "scaling.scaleup_window": Effect.REDEPLOY,
+    "scaling.target_concurrency": Effect.REDEPLOY,
     "gates": Effect.GATE,
     "rollout": Effect.NOTE,
     "ignore": Effect.NOTE,
@@ -46,6 +48,9 @@ EFFECTS: Mapping[str, Effect] = {
     "local.start_timeout": Effect.NOTE,
     "local.drain": Effect.NOTE,
     "modal": Effect.REDEPLOY,
+    "modal.strategy": Effect.NOTE,
+    "modal.tags": Effect.UPDATE,
+    "modal.workspace": Effect.NOTE,
     "policy": Effect.NOTE,
 }
 """What a change costs, by section, and by field where that differs."""

@@ -55,6 +55,8 @@ KEY_LETTERS: Final = 16
 """Letters of a key in a tag."""
 REGISTRY_KEY: Final = "REGISTRY_PASSWORD"
 """Variable in the secret for a registry."""
+BUCKET_KEY: Final = "AWS_ACCESS_KEY_ID"
+"""Variable in the secret for a bucket."""
 HUB_TOKEN: Final = "HF_TOKEN"  # noqa: S105 - a name
 """Variable in the secret for the hub."""
 
@@ -239,6 +241,7 @@ def limits_of_server(scaling: Scaling) -> Scaling:
 
 
 Endpoint: TypeAlias = Literal["web_server", "server"]
+Strategy: TypeAlias = Literal["rolling", "recreate"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,11 +253,50 @@ class Machine:
     """Modal secret for the registry of the image."""
     gpus: tuple[str, ...]
     """In order of preference."""
-    cpu: float
-    """Physical cores."""
-    memory: int
-    """MiB."""
-    region: str | None
+    cpu: float | tuple[float, float]
+    """Physical cores, with the limit where one is stated."""
+    memory: int | tuple[int, int]
+    """MiB, with the limit where one is stated."""
+    disk: int | None
+    """MiB of local disk; None: Modal's own quota."""
+    regions: tuple[str, ...]
+    cloud: str | None
+    nonpreemptible: bool
+    mounts: tuple["Mount", ...]
+
+    @property
+    def volumes(self) -> Mapping[str, Mapping[str, str]]:
+        """The Volumes among the mounts, by their path."""
+        path = {
+            it.at: {"path": f"/{it.folder}"} if it.folder else {} for it in self.mounts
+        }
+        return {
+            it.at: {"name": it.volume, **path[it.at]} for it in self.mounts if it.volume
+        }
+
+    @property
+    def buckets(self) -> Mapping[str, Mapping[str, str]]:
+        """The buckets among the mounts, by their path."""
+        found = {}
+        for it in self.mounts:
+            path = f"{it.folder}/" if it.folder else None
+            given = {"path": path, "endpoint": it.endpoint, "secret": it.secret}
+            if it.bucket:
+                stated = {name: text for name, text in given.items() if text}
+                found[it.at] = {"name": it.bucket, **stated}
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A folder of a Volume or of a bucket that the server may read."""
+
+    at: str
+    volume: str | None
+    bucket: str | None
+    folder: str | None
+    endpoint: str | None
+    secret: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,12 +304,18 @@ class Front:
     """How requests come in."""
 
     endpoint: Endpoint
-    routing_region: str
-    """Region of the proxy in front of `endpoint: server`."""
+    routing_region: str | None
+    """Where requests enter; None: Modal's own choice."""
+    domains: tuple[str, ...]
+    """Domains of the workspace that lead here as well."""
     secrets: tuple[Secret, ...]
     """The keys that clients may send; none for a server that asks for none."""
-    max_inputs: int
-    """Requests at a time in one container: as many as there are slots."""
+    target: int
+    """Requests in each container before another is added: as many as slots."""
+    limit: int | None
+    """Most requests in one container; None: no limit."""
+    scaleup: int | None
+    """Seconds that more must be wanted before `endpoint: server` adds a container."""
     timeout: int
     """Seconds for one request."""
     port: int = PORT
@@ -317,6 +365,8 @@ class Server:
     front: Front
     program: Program
     scaling: Scaling
+    tags: Mapping[str, str]
+    """Tags of the app beside deployer's own."""
     assets: tuple[str, ...]
     """Names of the files beside the rendered one."""
     mount: str = MOUNT

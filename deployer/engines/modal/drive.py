@@ -28,6 +28,7 @@ from deployer.engines.modal.apps import (
     Scaling,
     limits_of_server,
 )
+from deployer.engines.modal.section import OURS
 from deployer.errors import (
     AuthError,
     DeployerError,
@@ -362,12 +363,12 @@ class Account:
             f" `{there}` there",
         )
 
-    def refuse_other(self, workspace: str) -> None:
+    def refuse_other(self, workspace: str, named_by: str) -> None:
         """Raise AuthError where a workspace is named that is not the token's."""
         if workspace and workspace != self.workspace:
             raise AuthError(
                 f"the token is for the Modal workspace `{self.workspace}`, and"
-                f" `--workspace` names `{workspace}`",
+                f" `{named_by}` names `{workspace}`",
                 hint=f"take a token of `{workspace}` ({_TAKEN})",
             )
 
@@ -397,6 +398,16 @@ class Account:
                     hint=f"run `{create} --force`, with all other keys of it as well",
                 ) from None
 
+    def require_volume(self, name: str) -> None:
+        """Raise UsageError where a Volume is not there."""
+        if self.listed(name, "/") is None:
+            place = "" if self._environment is None else f" --env {self._environment}"
+            raise UsageError(
+                f"there is no Volume `{name}` on Modal",
+                hint=f"run `modal volume create {name}{place}`, or change"
+                " `modal.mounts` of the stack",
+            )
+
     def app(self, name: str) -> Deployed | None:
         """The deployed app of a name."""
         modal = _modal()
@@ -408,11 +419,16 @@ class Account:
                 return None
             return self._described(found)
 
-    def deploy(self, file: Path, tag: str) -> Deployed:
+    def deploy(self, file: Path, tag: str, strategy: str = "rolling") -> Deployed:
         """Deploy the app of a rendered file; the same again changes nothing."""
         with self.translated(f"the deployment of `{file.stem}`"):
             app = load(file).app
-            app.deploy(client=self.client, environment_name=self._environment, tag=tag)
+            app.deploy(
+                client=self.client,
+                environment_name=self._environment,
+                tag=tag,
+                strategy=strategy,
+            )
             return self._described(app)
 
     def call(self, app: str, function: str) -> "Call":
@@ -470,8 +486,8 @@ class Account:
             autoscaler, direct = self._autoscaler(app)
             _update(autoscaler, limits_of_server(scaling) if direct else scaling)
 
-    def settle(self, app: str, scaling: Scaling) -> None:
-        """Change how many containers there are where that is not so already."""
+    def settle(self, app: str, scaling: Scaling, tags: Mapping[str, str]) -> None:
+        """Change the number of containers and the tags where that is needed."""
         with self.translated(f"app `{app}`"):
             autoscaler, direct = self._autoscaler(app)
             wanted = limits_of_server(scaling) if direct else scaling
@@ -484,6 +500,16 @@ class Account:
             )
             if found.effective() != wanted.effective():
                 _update(autoscaler, wanted)
+        self.tag(app, tags)
+
+    def tag(self, app: str, tags: Mapping[str, str]) -> None:
+        """Give an app these tags beside those that deployer reads itself."""
+        with self.translated(f"app `{app}`"):
+            there = self._lookup(app)
+            before = dict(there.get_tags(client=self.client))
+            ours = {name: it for name, it in before.items() if name.startswith(OURS)}
+            if before != {**tags, **ours}:
+                there.set_tags({**tags, **ours}, client=self.client)
 
     def _autoscaler(self, app: str) -> "tuple[_Autoscaler, bool]":
         """Return what changes the scaling, and whether it is `endpoint: server`."""

@@ -28,11 +28,13 @@ from deployer.engines.modal.lower import (
     env_secrets_of,
     hub_secret_of,
     lower_builder,
+    mounts_of,
     outputs_of,
     registry_secret_of,
     scaling_of,
     secrets_in,
     secrets_of,
+    tags_of,
 )
 from deployer.engines.modal.render import (
     BUILDER_FILE,
@@ -355,8 +357,10 @@ class ModalEngine:
             account = self._account(node)
             if account not in checked:
                 account.check()
-                account.refuse_other(workspace)
+                account.refuse_other(workspace, "--workspace")
                 checked.add(account)
+            stated = str(node.fields.get("modal.workspace") or "")
+            account.refuse_other(stated, "modal.workspace")
             secrets = secrets_of(node.fields)
             for secret in secrets:
                 account.require_secret(secret.name, secret.variable)
@@ -369,6 +373,11 @@ class ModalEngine:
                 account.require_secret(hub, apps.HUB_TOKEN)
             if (registry := registry_secret_of(node.fields)) is not None:
                 account.require_secret(registry, apps.REGISTRY_KEY)
+            for mount in mounts_of(node.fields):
+                if mount.volume is not None:
+                    account.require_volume(mount.volume)
+                if mount.secret is not None:
+                    account.require_secret(mount.secret, apps.BUCKET_KEY)
 
     def stage(self, node: Node, needs: Mapping[str, Flat], say: Say) -> Flat:
         """See `Engine.stage`.
@@ -391,11 +400,14 @@ class ModalEngine:
                 return {**made, WORKSPACE: account.workspace}
 
     def update(self, node: Node, record: Record, say: Say) -> None:
-        """See `Engine.update`: how many containers there are, and nothing else."""
+        """See `Engine.update`: how many containers there are, and the tags."""
         del say
         stack = record.address.partition("/")[0]
-        scaling = scaling_of(node.fields)
-        self._account(record).scale(apps.server_app(stack), scaling)
+        account, app = self._account(record), apps.server_app(stack)
+        if (tags := tags_of(node.fields)) != tags_of(record.fields):
+            account.tag(app, tags)
+        if (scaling := scaling_of(node.fields)) != scaling_of(record.fields):
+            account.scale(app, scaling)
 
     def promote(self, record: Record, before: Record | None, say: Say) -> Flat:
         """See `Engine.promote`: the proven files under the name that clients know."""

@@ -30,9 +30,13 @@ from deployer.planning.costs import (
     CANDIDATE_WINDOW,
     FETCH_CORES,
     FETCH_MEMORY,
+    concurrency_of,
     cores_of,
+    disk_of,
     gpus_of,
+    limit_of,
     memory_of,
+    regions_of,
 )
 from deployer.planning.facts import Pin, pinned_images
 from deployer.planning.graph import IMAGE
@@ -44,6 +48,7 @@ from deployer.stack.fields.values import (
     JsonValue,
     keys_of,
     seconds,
+    size_in_bytes,
     usual_variable,
 )
 from deployer.stack.files import named_in, nested
@@ -199,10 +204,9 @@ def _texts_of_build(value: JsonValue) -> tuple[str, ...]:
 
 
 CANDIDATE_SCALING: Final = apps.Scaling(0, 1, None, CANDIDATE_WINDOW)
-SLOTS: Final = 4
-"""Requests that llama-server serves at once where `server.parallel` is unset."""
 REQUEST_TIMEOUT: Final = 3600
 """Longest time for one request; llama-server's own `--timeout` is shorter."""
+_LIMITED: Final = ("cpu", "memory")
 _START: Final = 180
 """Seconds that a start may take beside reading the weights."""
 _READ: Final = 150e6
@@ -300,14 +304,15 @@ def lower_server(
         front=_front(fields),
         program=_program(node, fields, needs, files),
         scaling=scaling_of(node.fields),
+        tags=tags_of(node.fields),
         assets=tuple(assets_of(node, needs, files)),
     )
 
 
 def candidate_of(server: Server) -> Server:
     """The twin that the gates look at: another name, and one container at most."""
-    app = apps.candidate_app(server.stack)
-    return replace(server, app=app, scaling=CANDIDATE_SCALING)
+    app, front = apps.candidate_app(server.stack), replace(server.front, domains=())
+    return replace(server, app=app, front=front, scaling=CANDIDATE_SCALING)
 
 
 def tryout_of(server: Server) -> Server:
@@ -401,30 +406,68 @@ def _outputs_of_weights(node: Node) -> Flat:
 
 
 def _machine(node: Node, fields: Flat, build: Flat, size: int) -> apps.Machine:
-    cuda, region = build.get("cuda"), fields.get("modal.region")
+    cuda, cpu, memory = build.get("cuda"), cores_of(fields), memory_of(fields, size)
+    cpu_limit, memory_limit = (fields.get(f"modal.{it}_limit") for it in _LIMITED)
+    cloud = fields.get("modal.cloud")
     stated = node.spec.get(IMAGE) or fields.get("modal.image")
     default = image_of(None if cuda is None else str(cuda), "runtime")
     return apps.Machine(
         image=default if stated is None else str(stated),
         registry_secret=registry_secret_of(fields),
         gpus=gpus_of(fields),
-        cpu=cores_of(fields),
-        memory=memory_of(fields, size),
-        region=None if region is None else str(region),
+        cpu=cpu if cpu_limit is None else (cpu, max(cpu, float(str(cpu_limit)))),
+        memory=memory
+        if memory_limit is None
+        else (memory, max(memory, math.ceil(size_in_bytes(memory_limit) / 2**20))),
+        disk=disk_of(fields),
+        regions=regions_of(fields),
+        cloud=None if cloud is None else str(cloud),
+        nonpreemptible=fields.get("modal.nonpreemptible") is True,
+        mounts=mounts_of(fields),
     )
+
+
+def mounts_of(fields: Flat) -> tuple[apps.Mount, ...]:
+    """Return what a server mounts beside its build and its weights."""
+    return tuple(_mount(it) for it in _sections(fields.get("modal.mounts")))
+
+
+def _mount(mount: Flat) -> apps.Mount:
+    names = ("volume", "bucket", "folder", "endpoint", "secret")
+    rest = (None if (it := mount.get(name)) is None else str(it) for name in names)
+    return apps.Mount(str(mount["at"]), *rest)
 
 
 def _front(fields: Flat) -> apps.Front:
     direct = fields.get("modal.endpoint") == "server"
+    limit: int | None = limit_of(fields)
+    stated = fields.get("modal.request_timeout")
+    window = fields.get("scaling.scaleup_window")
+    if direct and "scaling.max_concurrent" not in fields:
+        limit = None  # what is above it would be refused, and not wait
     return apps.Front(
         endpoint="server" if direct else "web_server",
-        routing_region=_routing_region(fields.get("modal.region")),
+        routing_region=_routing_region(fields, direct=direct),
+        domains=tuple(_texts(fields.get("modal.custom_domains"))),
         secrets=secrets_of(fields),
-        max_inputs=_whole(fields.get("scaling.max_concurrent"))
-        or _whole(fields.get("server.parallel"))
-        or SLOTS,
-        timeout=REQUEST_TIMEOUT,
+        target=concurrency_of(fields),
+        limit=limit,
+        scaleup=None if window is None else max(1, math.ceil(seconds(window))),
+        timeout=REQUEST_TIMEOUT if stated is None else math.ceil(seconds(stated)),
     )
+
+
+def tags_of(fields: Flat) -> dict[str, str]:
+    """Return the tags of the app that a stack states."""
+    begins = "modal.tags."
+    found = {it.removeprefix(begins): it for it in fields if it.startswith(begins)}
+    return {name: str(fields[path]) for name, path in sorted(found.items())}
+
+
+def strategy_of(fields: Flat) -> apps.Strategy:
+    """Return how a new version of the app takes over."""
+    recreate = fields.get("modal.strategy") == "recreate"
+    return "recreate" if recreate else "rolling"
 
 
 def _program(
@@ -443,9 +486,18 @@ def _program(
         variables=_variables(node.spec),
         secrets=env_secrets_of(node.spec),
         files={name: _asset(name, files) for name in files},
-        warmup=tuple(_warmup(it, files) for it in _warmups(fields)),
-        start_timeout=min(_LONGEST_START, _START + math.ceil(size / _READ / 60) * 60),
+        warmup=tuple(
+            _warmup(it, files) for it in _sections(fields.get("snapshot.warmup"))
+        ),
+        start_timeout=_start_timeout(fields, size),
     )
+
+
+def _start_timeout(fields: Flat, size: int) -> int:
+    stated = fields.get("modal.startup_timeout")
+    if stated is not None:
+        return math.ceil(seconds(stated))
+    return min(_LONGEST_START, _START + math.ceil(size / _READ / 60) * 60)
 
 
 def _variables(spec: Flat) -> Mapping[str, str]:
@@ -486,17 +538,17 @@ def secrets_in(outputs: Flat) -> tuple[apps.Secret, ...]:
             return ()
 
 
-def _routing_region(region: JsonValue) -> str:
-    text = str(region or "")
-    return next((r for p, r in _ROUTING.items() if text.startswith(p)), "us-east")
+def _routing_region(fields: Flat, *, direct: bool) -> str | None:
+    stated = fields.get("modal.routing_region")
+    if stated is not None or not direct:
+        return None if stated is None else str(stated)
+    first = next(iter(regions_of(fields)), "")
+    return next((r for p, r in _ROUTING.items() if first.startswith(p)), "us-east")
 
 
-def _warmups(fields: Flat) -> list[Flat]:
-    match fields.get("snapshot.warmup"):
-        case list(requests):
-            return [it for it in requests if isinstance(it, dict)]
-        case _:
-            return []
+def _sections(value: JsonValue) -> list[Flat]:
+    items = value if isinstance(value, list) else []
+    return [it for it in items if isinstance(it, dict)]
 
 
 def _warmup(request: Flat, files: Mapping[str, bytes]) -> Request:

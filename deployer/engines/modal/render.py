@@ -233,10 +233,16 @@ def _environment() -> Environment:
         "comment": comment,
         "call": call,
         "stated": _stated,
+        "both": _both,
     }
     environment.tests["wide"] = is_wide
     environment.globals["names"] = apps
     return environment
+
+
+def _both(value: float | tuple[float, float]) -> str:
+    """A request, or a request and its limit."""
+    return repr(value)
 
 
 def _stated(request: Request) -> Mapping[str, Value]:

@@ -17,6 +17,8 @@ from deployer.engines.modal.lower import (
     primes_of,
     rate_of,
     scaling_of,
+    strategy_of,
+    tags_of,
 )
 from deployer.engines.modal.render import (
     CANDIDATE_FILE,
@@ -414,9 +416,10 @@ class Rollout:
         old = frozenset[str]() if tells or served is None else self._tasks(app)
         self._tell(record.address, f"deploys app `{app}`")
         with on_disk(files, SERVER_FILE) as file:
-            deployed = self._account.deploy(file, record.key[:TAG_LETTERS])
+            tag, how = record.key[:TAG_LETTERS], strategy_of(record.fields)
+            deployed = self._account.deploy(file, tag, how)
         # Recorded files hold the scaling of their time; it may have changed since.
-        self._account.settle(app, scaling_of(record.fields))
+        self._account.settle(app, scaling_of(record.fields), tags_of(record.fields))
         url = self._account.url(app)
         alone = served is None or served.id != deployed.id
         target = Target(app, url, record.key, deployed.deployed_at, old, alone, tells)

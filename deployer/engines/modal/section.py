@@ -17,8 +17,14 @@ from deployer import install_command
 from deployer.diagnostics import Diagnostic, Severity
 from deployer.spelling import did_you_mean, shown
 from deployer.stack.fields.marks import Section
-from deployer.stack.fields.server import Size, Text
-from deployer.stack.fields.values import IMAGE, seconds, usual_variable
+from deployer.stack.fields.server import Duration, Size, Text
+from deployer.stack.fields.values import (
+    IMAGE,
+    Effect,
+    seconds,
+    size_in_bytes,
+    usual_variable,
+)
 
 if TYPE_CHECKING:
     from deployer.stack.fields.model import Scaling, Stack
@@ -32,6 +38,12 @@ REGIONS = (
 """Regions by name; clouds have more of their own, which end in a number."""
 SHORTEST_WINDOW, LONGEST_WINDOW = 2, 3600
 """Seconds that the client takes for an idle container."""
+LONGEST_TIMEOUT = 24 * 3600
+"""Seconds; Modal's own limit for a function (guide/timeouts)."""
+LARGEST_DISK = 3 * 2**40
+"""Bytes (guide/resources)."""
+OURS = "deployer-"
+"""Begins the names of Volumes and tags that deployer makes."""
 LONGEST_LABEL = 63
 """Characters of the first part of a URL."""
 CANDIDATE = "-candidate"
@@ -53,23 +65,96 @@ _ELSEWHERE: Mapping[str, str] = {
 """Sources that Modal cannot reach or use, and why."""
 
 
+Cores = Annotated[float, Field(gt=0)]
+Domain = Annotated[
+    str, Field(pattern=r"^([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z]{2,63}$")
+]
+TagName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,63}$")]
+TagText = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,63}$")]
+"""Names and texts of tags that billing reports take without quoting."""
+
+
+_FOLDERS = r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*"
+
+
+class Mount(Section):
+    """A folder of a Volume or of a bucket, read-only: `volume` or `bucket`."""
+
+    at: Annotated[str, Field(pattern=rf"^/mnt/{_FOLDERS}$")]
+    """Path below `/mnt`, where the server sees it (`server.flags.media-path`)."""
+
+    volume: Text | None = None
+    """Name of a Volume; unset: `bucket` says."""
+
+    bucket: Text | None = None
+    """Name of a bucket with the protocol of S3; unset: `volume` says."""
+
+    folder: Annotated[str, Field(pattern=rf"^{_FOLDERS}$")] | None = None
+    """Folder of it; unset: all of it."""
+
+    endpoint: Annotated[str | None, Field(pattern=r"^https://[A-Za-z0-9.-]+$")] = None
+    """Server of the bucket, where that is not S3; unset: S3."""
+
+    secret: Text | None = None
+    """Modal secret with `AWS_ACCESS_KEY_ID` and its other half; unset: it is public."""
+
+
 class Modal(Section):
     """Where and how the server runs on Modal."""
 
     environment: Text | None = None
     """Modal environment; unset: the profile's."""
 
-    region: Text | None = None
-    """Where containers run; unset: anywhere."""
+    workspace: Annotated[Text | None, Effect.NOTE] = None
+    """Workspace that the token must be of; unset: any."""
+
+    region: Text | Annotated[tuple[Text, ...], Field(min_length=1)] | None = None
+    """Where containers run, one region or several; unset: anywhere."""
+
+    routing_region: Literal["us-east", "us-west", "eu-west", "ap-south"] | None = None
+    """Where requests enter Modal; unset: near `region` for `server`, else `us-east`."""
+
+    cloud: Literal["aws", "gcp", "oci", "auto"] | None = None
+    """Cloud that containers run on; unset: any."""
 
     endpoint: Literal["web_server", "server"] | None = None
     """`web_server` queues while it starts, `server` is faster; unset: `web_server`."""
 
-    cpu: Annotated[float, Field(gt=0)] | None = None
+    custom_domains: Annotated[tuple[Domain, ...], Field(min_length=1)] | None = None
+    """Domains of the workspace that lead to `web_server`; unset: Modal's address."""
+
+    cpu: Cores | None = None
     """CPU cores; unset: 4 beside a GPU, else `server.threads`, else 8."""
+
+    cpu_limit: Cores | None = None
+    """Most CPU cores before they are throttled; unset: Modal's, 16 more than `cpu`."""
 
     memory: Size | None = None
     """Memory; unset: the weights and 5 %, 4 GiB, and `server.cache_ram`."""
+
+    memory_limit: Size | None = None
+    """Memory above which Modal ends the container; unset: that of its host."""
+
+    ephemeral_disk: Size | None = None
+    """Local disk, of which each 20 GiB bill one of memory; unset: Modal's 512 GiB."""
+
+    nonpreemptible: bool | None = None
+    """Keep a container without a GPU for 3 times its price; unset: `false`."""
+
+    request_timeout: Duration | None = None
+    """Longest time for one request to `web_server`; unset: an hour."""
+
+    startup_timeout: Duration | None = None
+    """Longest start, warm-up included; unset: 3 minutes and 150 MB of weights/s."""
+
+    strategy: Annotated[Literal["rolling", "recreate"] | None, Effect.NOTE] = None
+    """`recreate` ends old containers at once; unset: `rolling`, which does not."""
+
+    mounts: Annotated[tuple[Mount, ...], Field(min_length=1)] | None = None
+    """Volumes and buckets that the server may read; unset: none."""
+
+    tags: Annotated[dict[TagName, TagText] | None, Effect.UPDATE] = None
+    """Tags of the app for billing reports, changed in place; unset: deployer's own."""
 
     image: Annotated[str, Field(pattern=f"^({IMAGE.pattern})$")] | None = None
     """Image of the containers that serve; unset: NVIDIA's of `cuda`, else Ubuntu's."""
@@ -106,8 +191,10 @@ def checks(stack: "Stack") -> Iterator[Diagnostic]:
     yield from _gpu(stack)
     yield from _snapshot(stack)
     if stack.scaling:
-        yield from _window(stack.scaling)
-    yield from _region(stack.section(Modal))
+        yield from _scaling(stack.scaling, stack.section(Modal))
+    yield from _machine(stack)
+    yield from _endpoint(stack.section(Modal))
+    yield from _mounts(stack.section(Modal))
     yield from _access(stack)
 
 
@@ -128,7 +215,7 @@ def notes(stack: "Stack") -> Iterator[str]:
             "`endpoint: server` answers 503 while no container is ready: clients must"
             " try again until one is; `web_server` lets them wait"
         )
-    yield from _crowding(stack)
+    yield from _routing(settings)
     if len(_types(stack)) > 1 and stack.snapshot and stack.snapshot.enabled:
         yield (
             f"`gpu` names {len(_types(stack))} types and a snapshot is of one: the"
@@ -257,7 +344,16 @@ def _snapshot(stack: "Stack") -> Iterator[Diagnostic]:
         yield Diagnostic("snapshot.gpu", what, hint)
 
 
-def _window(scaling: "Scaling") -> Iterator[Diagnostic]:
+def _scaling(scaling: "Scaling", settings: Modal) -> Iterator[Diagnostic]:
+    most, target = scaling.max_concurrent, scaling.target_concurrency
+    if most is not None and target is not None and most < target:
+        what = f"`max_concurrent` is below `target_concurrency` ({most} < {target})"
+        hint = f"raise `max_concurrent` to {target}"
+        yield Diagnostic("scaling.max_concurrent", what, hint)
+    if scaling.scaleup_window is not None and settings.endpoint != "server":
+        what = "`scaleup_window` is an option of `endpoint: server` alone"
+        hint = "leave it out: `web_server` adds a container when no slot is free"
+        yield Diagnostic("scaling.scaleup_window", what, hint)
     window = scaling.scaledown_window
     if window is not None and not SHORTEST_WINDOW <= seconds(window) <= LONGEST_WINDOW:
         given = shown(window) if isinstance(window, str) else f"{window:g} s"
@@ -266,22 +362,82 @@ def _window(scaling: "Scaling") -> Iterator[Diagnostic]:
         yield Diagnostic("scaling.scaledown_window", what, hint)
 
 
-def _region(settings: Modal) -> Iterator[Diagnostic]:
-    region = settings.region
-    if region is None or region in REGIONS or _OF_A_CLOUD.fullmatch(region):
-        return
-    known = did_you_mean(region, REGIONS) or f"known: {', '.join(REGIONS)}"
-    yield Diagnostic("modal.region", f"no region `{shown(region)}`", known)
+def regions_of(settings: Modal) -> tuple[str, ...]:
+    """Return the regions that containers may run in; none: anywhere."""
+    region = settings.region or ()
+    return (region,) if isinstance(region, str) else region
 
 
-def _crowding(stack: "Stack") -> Iterator[str]:
-    """More requests than slots wait where no other container can help."""
-    slots = stack.server.parallel if stack.server else None
-    wanted = stack.scaling.max_concurrent if stack.scaling else None
-    if slots is not None and wanted is not None and wanted > slots:
+def _machine(stack: "Stack") -> Iterator[Diagnostic]:
+    settings = stack.section(Modal)
+    for number, region in enumerate(regions_of(settings)):
+        if region not in REGIONS and not _OF_A_CLOUD.fullmatch(region):
+            path = "modal.region"
+            path += "" if isinstance(settings.region, str) else f".{number}"
+            known = did_you_mean(region, REGIONS) or f"known: {', '.join(REGIONS)}"
+            yield Diagnostic(path, f"no region `{shown(region)}`", known)
+    for name, unit in (("cpu", float), ("memory", size_in_bytes)):
+        asked, limit = getattr(settings, name), getattr(settings, f"{name}_limit")
+        if None not in (asked, limit) and unit(limit) < unit(asked):
+            least, most = (str(it).removesuffix(".0") for it in (asked, limit))
+            what = f"`{name}_limit` is below `{name}` ({most} < {least})"
+            yield Diagnostic(f"modal.{name}_limit", what, f"raise it to {least}")
+    disk = settings.ephemeral_disk
+    if disk is not None and size_in_bytes(disk) > LARGEST_DISK:
+        what = f"expected at most 3TiB, got {disk}"
+        yield Diagnostic("modal.ephemeral_disk", what, "write `3TiB` or less")
+    if settings.nonpreemptible and stack.gpu:
+        what = "Modal may preempt any container with a GPU"
+        hint = "leave it out; `scaling.buffer_containers: 1` has another one ready"
+        yield Diagnostic("modal.nonpreemptible", what, hint)
+
+
+def _endpoint(settings: Modal) -> Iterator[Diagnostic]:
+    direct = settings.endpoint == "server"
+    if direct and settings.custom_domains is not None:
+        what = "`endpoint: server` has no domains of your own"
+        hint = "leave it out, or write `endpoint: web_server`"
+        yield Diagnostic("modal.custom_domains", what, hint)
+    if direct and settings.request_timeout is not None:
+        what = "`endpoint: server` ends no request by time"
+        hint = "leave it out, or write `endpoint: web_server`"
+        yield Diagnostic("modal.request_timeout", what, hint)
+    for name in ("request_timeout", "startup_timeout"):
+        given = getattr(settings, name)
+        if given is not None and not 1 <= seconds(given) <= LONGEST_TIMEOUT:
+            what = f"expected 1 s to 24 h, got {shown(str(given))}"
+            yield Diagnostic(f"modal.{name}", what, "write `1h`, for example")
+
+
+def _mounts(settings: Modal) -> Iterator[Diagnostic]:
+    seen: set[str] = set()
+    for number, mount in enumerate(settings.mounts or ()):
+        path = f"modal.mounts.{number}"
+        if (mount.volume is None) == (mount.bucket is None):
+            what = "expected one of `volume` and `bucket`"
+            yield Diagnostic(path, what, "name what is mounted, once")
+        stray = [it for it in ("endpoint", "secret") if getattr(mount, it) is not None]
+        if mount.volume is not None and stray:
+            what = f"`{stray[0]}` is about a bucket"
+            yield Diagnostic(f"{path}.{stray[0]}", what, "leave it out")
+        for what in filter(None, (mount.at, mount.volume)):
+            if what in seen or what.startswith(OURS):
+                said = f"`{what}` is mounted already, and a container mounts it once"
+                yield Diagnostic(path, said, "leave it out, or name another one")
+            seen.add(what)
+    for name in settings.tags or {}:
+        if name.startswith(OURS):
+            what = f"tags that begin with `{OURS}` are deployer's own"
+            yield Diagnostic(f"modal.tags.{name}", what, "give it another name")
+
+
+def _routing(settings: Modal) -> Iterator[str]:
+    """Containers far from where requests enter answer later."""
+    far = [it for it in regions_of(settings) if not it.startswith(("us", "ca", "mx"))]
+    if settings.endpoint != "server" and settings.routing_region is None and far:
         yield (
-            f"`scaling.max_concurrent` is {wanted} and `server.parallel` is {slots}:"
-            f" {wanted - slots} of the requests would wait inside llama-server"
+            f"containers are in {', '.join(far)}, and requests enter Modal in `us-east`"
+            " and go there through the US: `modal.routing_region` moves that"
         )
 
 

@@ -11,6 +11,7 @@ from deployer.diagnostics import Diagnostic, Severity
 from deployer.engines.registry import ENGINES
 from deployer.llama.catalogue import TABLE, Catalogue
 from deployer.llama.known.tables import rows
+from deployer.planning.costs import SPARE
 from deployer.planning.graph import architectures_of
 from deployer.spelling import did_you_mean, shown
 from deployer.stack.checks import asked as asked_by
@@ -244,9 +245,12 @@ def _prompt_cache(case: Case) -> str:
 
 def _concurrent(case: Case) -> str:
     scaling = case.stack.scaling
-    wanted = scaling.max_concurrent if scaling is not None else None
+    if scaling is None:
+        return ""
     slots = case.server.parallel or case.default("--parallel")
-    above = wanted is not None and wanted > slots
+    if (scaling.target_concurrency or 0) > slots:
+        return "scaling.target_concurrency"
+    above = (scaling.max_concurrent or 0) > slots + SPARE
     return "scaling.max_concurrent" if above else ""
 
 

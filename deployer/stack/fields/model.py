@@ -281,8 +281,14 @@ class Scaling(Section):
     scaledown_window: Duration | None = None
     """How long an idle container is kept; unset: a minute."""
 
+    scaleup_window: Annotated[Duration | None, Effect.REDEPLOY] = None
+    """How long `endpoint: server` waits before it adds one; unset: Modal's own."""
+
+    target_concurrency: Annotated[PositiveInt | None, Effect.REDEPLOY] = None
+    """Requests in one before another is added; unset: `server.parallel`, else 4."""
+
     max_concurrent: Annotated[PositiveInt | None, Effect.REDEPLOY] = None
-    """Requests at a time in one container; unset: `server.parallel`, else 4."""
+    """Most requests in one container; unset: 4 more, on `endpoint: server` any."""
 
 
 class Rollout(Section):

@@ -117,14 +117,39 @@ def _scaling(choose: Random) -> dict[str, Any]:
         buffer_containers=1,
         scaledown_window=choose.choice((2, "5m", "1h")),
         max_concurrent=choose.choice((1, 16)),
+        target_concurrency=choose.choice((1, 3)),
+        scaleup_window=choose.choice((1, "30s")),
     )
+
+
+def _mounts(choose: Random) -> list[dict[str, Any]]:
+    volume = {"volume": "media", **_some(choose, folder="a/b")}
+    bucket = {
+        "bucket": "more",
+        **_some(choose, folder="x", endpoint="https://r2.example.org", secret="s3"),
+    }
+    both = [{"at": "/mnt/a", **volume}, {"at": "/mnt/a/b", **bucket}]
+    return choose.choice((both, both[:1], both[1:]))
 
 
 def _modal(choose: Random) -> dict[str, Any]:
     return _some(
         choose,
         environment="dev",
-        region=choose.choice(("us", "eu-west", "ap-southeast", "us-east-1")),
+        workspace="tests",
+        region=choose.choice(("us", "ap-southeast", "us-east-1", ["eu", "us-west"])),
+        routing_region=choose.choice(("us-west", "eu-west")),
+        cloud=choose.choice(("aws", "auto")),
+        custom_domains=choose.choice((["a.example.org"], ["b.org", "c.example.org"])),
+        cpu_limit=choose.choice((8, 64.0)),
+        memory_limit=choose.choice(("32GiB", 2**36)),
+        ephemeral_disk=choose.choice(("600GiB", "1TiB")),
+        nonpreemptible=choose.choice((True, False)),
+        request_timeout=choose.choice((60, "2h")),
+        startup_timeout=choose.choice(("10m", 1500)),
+        strategy=choose.choice(("rolling", "recreate")),
+        tags={"team": "search", "cost.center": "a-1"},
+        mounts=_mounts(choose),
         endpoint=choose.choice(("web_server", "server")),
         cpu=choose.choice((0.5, 4, 8.0)),
         memory=choose.choice(("24GiB", "500MB", 2**30)),

@@ -60,7 +60,15 @@ BASE: dict[str, Any] = {
             {"file": "benign.md", "tools": "benign.json"},
         ],
     },
-    "modal": {"environment": "benign", "region": "us-east"},
+    "modal": {
+        "environment": "benign",
+        "workspace": "benign",
+        "region": "us-east",
+        "mounts": [
+            {"at": "/mnt/a", "volume": "benign"},
+            {"at": "/mnt/b", "bucket": "benign", "secret": "benign"},
+        ],
+    },
 }
 ENDINGS = {
     "model.file": ".png",
@@ -95,6 +103,10 @@ REACHED = (
     "modal.environment",
     "modal.region",
     "modal.registry_secret",
+    "modal.workspace",
+    "modal.mounts.0.volume",
+    "modal.mounts.1.bucket",
+    "modal.mounts.1.secret",
 )
 """Every text of a stack on Modal that a form of its own does not keep tame."""
 

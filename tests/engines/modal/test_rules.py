@@ -289,18 +289,99 @@ def test_a_server_without_a_key_mentions_none() -> None:
     assert "secret" not in text
 
 
-def test_requests_are_as_many_as_slots() -> None:
-    def slots(text: str) -> object:
-        return keyword_of_concurrent(server(text))
-
-    assert slots(PLAIN) == 4
-    assert slots(PLAIN.replace("4096", "4096, parallel: 2")) == 2
-    more = PLAIN.replace("4096", "4096, parallel: 2")
-    assert slots(more + "scaling: {max_concurrent: 3}\n") == 3
+TWO = PLAIN.replace("4096", "4096, parallel: 2")
 
 
-def keyword_of_concurrent(text: str) -> object:
-    return keyword(text, "modal.concurrent", "max_inputs")
+@pytest.mark.parametrize(
+    ("text", "target", "most"),
+    [
+        (PLAIN, 4, 8),
+        (TWO, 2, 6),
+        (TWO + "scaling: {max_concurrent: 3}\n", 2, 3),
+        (TWO + "scaling: {target_concurrency: 3}\n", 3, 7),
+        (TWO + "scaling: {max_concurrent: 2}\n", None, 2),
+        (TWO + "scaling: {max_concurrent: 1}\n", None, 1),
+    ],
+)
+def test_a_container_has_as_many_requests_as_slots_and_a_few_more_for_scrapes(
+    text: str, target: int | None, most: int
+) -> None:
+    """`/metrics` beside answers in all slots is no reason for another container."""
+    rendered_text = server(text)
+    assert keyword(rendered_text, "modal.concurrent", "target_inputs") == target
+    assert keyword(rendered_text, "modal.concurrent", "max_inputs") == most
+
+
+def test_a_server_endpoint_refuses_no_request_unless_a_limit_is_stated() -> None:
+    """What is above the limit of a server is refused, and does not wait."""
+    direct = TWO + "modal: {endpoint: server}\n"
+    assert keyword(server(direct), "app.server", "target_concurrency") == 2
+    assert keyword(server(direct), "app.server", "max_concurrency") is None
+    stated = direct + "scaling: {max_concurrent: 5, scaleup_window: 10s}\n"
+    assert keyword(server(stated), "app.server", "max_concurrency") == 5
+    assert keyword(server(stated), "app.server", "scaleup_window") == 10
+
+
+MACHINE = """\
+modal:
+  region: [eu, us-west]
+  routing_region: eu-west
+  cloud: aws
+  cpu: 4
+  cpu_limit: 8
+  memory: 24GiB
+  memory_limit: 32GiB
+  ephemeral_disk: 600GiB
+  startup_timeout: 10m
+  tags: {team: search}
+  mounts:
+    - {at: /mnt/media, volume: media, folder: a/b}
+    - {at: /mnt/more, bucket: more, folder: x, endpoint: "https://r2.example.org"}
+"""
+
+
+@pytest.mark.parametrize("endpoint", ["web_server", "server"])
+def test_what_a_container_is_given_is_rendered_for_both_endpoints(
+    endpoint: str,
+) -> None:
+    text = server(PLAIN + MACHINE + f"  endpoint: {endpoint}\n")
+    call = "app.server" if endpoint == "server" else "app.cls"
+    where = "compute_region" if endpoint == "server" else "region"
+    assert keyword(text, call, where) == ["eu", "us-west"]
+    assert keyword(text, call, "routing_region") == "eu-west"
+    assert keyword(text, call, "cloud") == "aws"
+    assert keyword(text, call, "cpu") == (4.0, 8.0)
+    assert keyword(text, call, "memory") == (24576, 32768)
+    assert keyword(text, call, "ephemeral_disk") == 600 * 1024
+    assert constant(text, "START_SECONDS") == 600
+    assert '"team": "search",' in text
+    assert constant(text, "VOLUMES") == {
+        "/mnt/media": {"name": "media", "path": "/a/b"}
+    }
+    assert constant(text, "BUCKETS") == {
+        "/mnt/more": {
+            "name": "more",
+            "path": "x/",
+            "endpoint": "https://r2.example.org",
+        }
+    }
+    assert text.count("read_only=True") == 4
+
+
+def test_domains_and_the_time_of_a_request_are_of_a_web_server() -> None:
+    text = PLAIN + "modal: {custom_domains: [llm.example.org], request_timeout: 10m}\n"
+    assert keyword(server(text), "modal.web_server", "custom_domains") == [
+        "llm.example.org"
+    ]
+    assert keyword(server(text), "app.cls", "timeout") == 600
+    candidate = rendered(text)["candidate.py"]
+    assert "custom_domains" not in candidate, "clients must not reach what is tried"
+
+
+def test_a_container_without_a_gpu_may_be_one_that_stays() -> None:
+    plain = PLAIN.replace(', cuda: "12.8.1"', "").replace("gpu: L4\n", "")
+    text = server(plain + "modal: {nonpreemptible: true}\n")
+    assert keyword(text, "app.cls", "nonpreemptible") is True
 
 
 def test_a_region() -> None:

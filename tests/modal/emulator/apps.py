@@ -107,6 +107,11 @@ class Apps(Service):
         return pb.AppGetTagsResponse(tags=self._app(request.app_id).tags)
 
     @rpc
+    async def AppSetTags(self, request: Any) -> Any:
+        """All tags at once ("this method does not have `.update()` semantics")."""
+        self._app(request.app_id).tags = dict(request.tags)
+
+    @rpc
     async def AppGetLayout(self, request: Any) -> Any:
         layout = self.cloud.layout(self._app(request.app_id))
         return pb.AppGetLayoutResponse(app_layout=layout)

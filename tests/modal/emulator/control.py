@@ -97,6 +97,7 @@ def _seen(cloud: Cloud, pools: Pools) -> dict[str, Any]:
                 "function": cloud.handles[container.function_id].function_name,
                 "app": cloud.app_of(container.function_id).name,
                 "runs": container.runs,
+                "active": container.active,
                 "key": container.tags.get("deployer-server", ""),
                 "outdated": container.outdated,
                 "gpu": container.worker[0],

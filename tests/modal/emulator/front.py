@@ -6,7 +6,6 @@ on Modal; one that takes too long is answered with 303, and goes on.
 
 import asyncio
 import hashlib
-import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
@@ -74,12 +73,15 @@ class Front:
                 ready,
                 key=lambda c: hashlib.sha256((session + c.task_id).encode()).digest(),
             )
-            chosen.active += 1
+            most = chosen.definition.max_concurrent_inputs
+            if most and chosen.active >= most:
+                # "Requests above this limit receive a 429" (`App.server`, 1.6.4)
+                return web.Response(status=429, text="modal: too many requests")
+            self._pools.work(chosen, 1)
             try:
                 return await self._relay(request, chosen)
             finally:
-                chosen.active -= 1
-                chosen.idle_since = time.time()
+                self._pools.work(chosen, -1)
 
         return await listen([web.route("*", "/{tail:.*}", handle)])
 
@@ -144,6 +146,7 @@ class Front:
         self, request: web.Request, container: Container
     ) -> web.StreamResponse:
         if container.process is None:
+            await simulated.take_time(request.query_string)
             body = simulated.answer_to(container, request.path)
             headers = {
                 simulated.VERSION_HEADER: container.tags.get(simulated.KEY_TAG, "")

@@ -41,6 +41,12 @@ _WINDOW = 60
 _FIRST_BACKOFF = 0.2
 _LONGEST_BACKOFF = 5.0
 _GRACE_SECONDS = 10.0
+_SUSTAINED_SECONDS = 1.0
+"""How long containers are above their target before another one is added, where no
+`scaleup_window` says.  An assumption: Modal documents the target ("Modal's autoscaler
+will try to provision resources such that each container is running that many inputs
+concurrently … Containers may burst up to `max_inputs`", reference/modal.concurrent),
+and not how long it looks."""
 
 
 @dataclass(slots=True)
@@ -58,6 +64,8 @@ class _Pool:
     """The same of simulated containers, which nothing has to wait for."""
     failures: int = 0
     """Starts that failed since the last that did not."""
+    above: float = 0.0
+    """Since when its containers have more than their target; 0: they have not."""
 
     def backoff(self) -> float:
         grown: float = _FIRST_BACKOFF * 2 ** max(0, self.failures - 1)
@@ -116,7 +124,7 @@ class Pools:
             if container.draining.is_set():
                 return pb.FunctionGetInputsItem(kill_switch=True)
             call, item = pool.waiting.popleft()
-        container.active += 1
+        self.work(container, 1)
         container.call_id = call.id
         self.inputs[call.input_id] = (call, container, item)
         self._cloud.spawn(self._crash(call, container))
@@ -127,9 +135,38 @@ class Pools:
     def put_back(self, input_id: str) -> Call:
         """The call of an input that is answered; its container is free for another."""
         call, container, _ = self.inputs.pop(input_id)
-        container.active -= 1
-        container.idle_since = time.time()
+        self.work(container, -1)
         return call
+
+    def work(self, container: Container, more: int) -> None:
+        """A container works on one request more, or on one less."""
+        container.active += more
+        container.idle_since = time.time()
+        function_id, pool = container.function_id, self._pool(container.function_id)
+        if not self._is_above(function_id):
+            pool.above = 0.0
+        elif not pool.above:
+            pool.above = time.monotonic()
+            self._cloud.spawn(self._relieve(function_id, pool.above))
+
+    def _is_above(self, function_id: str) -> bool:
+        settings = self._cloud.autoscaling[function_id]
+        target = settings.target_concurrency_float or getattr(
+            self._cloud.definition(function_id), "target_concurrent_inputs", 0
+        )
+        mine = [c for c in self.of(function_id) if not c.draining.is_set()]
+        return bool(target) and sum(c.active for c in mine) > target * len(mine)
+
+    async def _relieve(self, function_id: str, since: float) -> None:
+        """Add a container where the demand lasts: "seconds of sustained demand"."""
+        window = self._cloud.autoscaling[function_id].scaleup_window
+        await asyncio.sleep(window or _SUSTAINED_SECONDS)
+        pool = self._pool(function_id)
+        async with self._cloud.lock(function_id):
+            if pool.above != since or self._is_full(function_id):
+                return
+            await self._start(function_id)
+            pool.above = 0.0
 
     async def ensure(self, function_id: str, *, at_least: int = 0) -> None:
         """As many containers as the autoscaler keeps warm, or as are asked for."""

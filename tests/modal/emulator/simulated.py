@@ -5,10 +5,14 @@ answers is emulated here and tested with the real ones elsewhere; how the platfo
 starts, replaces and ends containers is the same code for both.
 """
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
 
 from modal._serialization import deserialize, serialize_data_format
 from modal_proto import api_pb2 as pb
@@ -117,28 +121,53 @@ async def serve(pools: "Pools", container: Container) -> None:
         await container.draining.wait()
         container.ended.set()
         return
+    most = max(1, container.definition.max_concurrent_inputs)
+    room = asyncio.Semaphore(most)
     while True:
+        await room.acquire()
         item = await pools.take(container)
         if item.kill_switch:
             break
-        call = pools.calls[item.function_call_id]
-        async for message in _answer(container, item.input):
-            chunk = serialize_data_format(message, _ASGI)
-            await call.data_out.put(pb.DataChunk(data_format=_ASGI, data=chunk))
-        pools.put_back(item.input_id)
-        status = pb.GenericResult.GENERIC_STATUS_SUCCESS
-        await call.finish(pb.GenericResult(status=status), task_id=container.task_id)
+        asyncio.ensure_future(_work(pools, container, item)).add_done_callback(
+            lambda _task: room.release()
+        )
+    for _ in range(most - 1):
+        await room.acquire()  # what it works on is ended
     container.ended.set()
+
+
+async def _work(pools: "Pools", container: Container, item: Any) -> None:
+    call = pools.calls[item.function_call_id]
+    async for message in _answer(container, item.input):
+        chunk = serialize_data_format(message, _ASGI)
+        await call.data_out.put(pb.DataChunk(data_format=_ASGI, data=chunk))
+    with suppress(KeyError):  # it was put back meanwhile
+        pools.put_back(item.input_id)
+    status = pb.GenericResult.GENERIC_STATUS_SUCCESS
+    await call.finish(pb.GenericResult(status=status), task_id=container.task_id)
 
 
 async def _answer(
     container: Container, item: pb.FunctionInput
 ) -> AsyncIterator[dict[str, object]]:
     ((scope,), _) = deserialize(item.args, None)
+    await take_time(scope["query_string"].decode())
     body = answer_to(container, scope["path"])
     headers = [(VERSION_HEADER.encode(), container.tags.get(KEY_TAG, "").encode())]
     yield {"type": "http.response.start", "status": 200, "headers": headers}
     yield {"type": "http.response.body", "body": body, "more_body": False}
+
+
+async def take_time(query: str) -> None:
+    """Take as long as the request says: while a file is there (`?while=PATH`)."""
+    held = dict(parse_qsl(query)).get("while")
+    if held is not None:
+        await asyncio.to_thread(_outlast, Path(held))
+
+
+def _outlast(file: Path) -> None:
+    while file.exists():
+        time.sleep(0.02)
 
 
 def answer_to(container: Container, path: str) -> bytes:
