@@ -1,5 +1,6 @@
 """Hundreds of stacks: what holds for every rendering, and what Modal's client says."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -16,7 +17,8 @@ from deployer.stack.load import load
 from tests.engines.modal.generated import generated
 from tests.engines.modal.lowering import CAPTURED, ROOT, rendered
 
-COUNT = 500
+COUNT = int(os.environ.get("GENERATED_STACKS", "60"))
+"""`GENERATED_STACKS=500 python -m pytest tests/engines/modal/test_generated.py`"""
 STACKS = ROOT / "stacks"
 CANARY = "sk-canary-7f3a9c"
 
