@@ -99,7 +99,8 @@ HOMES: Mapping[str, tuple[str, ...]] = {
         "artefacts/sources/transfer.py",
         "state/objects.py",
     ),
-    "yaml": ("stack/edits.py", "stack/yaml12.py"),
+    # the last reads files of other programs, with all that YAML 1.1 has
+    "yaml": ("stack/edits.py", "stack/yaml12.py", "usecases/reading/launch_files.py"),
     # of the standard library
     "socket": (
         "engines/local/",
@@ -140,10 +141,8 @@ NEVER_IN_PURE = {
 }
 
 SPELLED: Mapping[str, set[object]] = {
-    # how long a build takes, and the key that an apply will ask for
-    "usecases/prospects.py": {"llama_cpp.cuda"},
-    # decides what the state forgets
-    "usecases/apply.py": {"rollout.keep"},
+    # what the state forgets; how long a build takes
+    "usecases/apply.py": {"rollout.keep", "llama_cpp.cuda"},
     # where to tell what does not fit, and what the build does not know
     "usecases/reading/memory.py": {"server.ctx_size"},
     "usecases/reading/weights.py": {
@@ -171,6 +170,41 @@ SPELLED: Mapping[str, set[object]] = {
     "usecases/steps.py": {"rollout.on_failure"},
     # a probe waits no longer than its limit
     "usecases/watch.py": {"gates.stream.ttft"},
+    # where options of a command line go that have no mark of a field
+    "llama/adopted.py": {
+        "auth.api_key.env",
+        "local.host",
+        "local.port",
+        "model.control_vectors",
+        "model.draft.path",
+        "model.file",
+        "model.lora",
+        "model.mmproj.path",
+        "model.mmproj.url",
+        "model.path",
+        "model.url",
+        "model.vocoder.file",
+        "model.vocoder.path",
+        "server.chat_template",
+    },
+    # where a process listens, and how the next release takes over from it
+    "usecases/states.py": {"local.host", "local.port", "rollout.strategy"},
+    # what is known of a launch beside its command line
+    "usecases/adopt.py": {
+        "auth.api_key.env",
+        "auth.open",
+        "llama_cpp.backend",
+        "llama_cpp.binary",
+        "llama_cpp.commit",
+        "llama_cpp.source",
+        "llama_cpp.tag",
+        "local.host",
+        "local.port",
+        "model.alias",
+        "server.chat_template",
+        "snapshot.enabled",
+        "snapshot.idle",
+    },
     # the build number that gates expect; what a client has to know of the model
     "usecases/check.py": {
         "llama_cpp.tag",

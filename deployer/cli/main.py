@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "Everyday": {
         "init": ("tools", "Write a stack file to start from."),
+        "adopt": ("tools", "Write stacks from what starts llama-server now."),
         "validate": ("planning", "Check stack files, offline."),
         "plan": ("planning", "Show what `apply` would change, and why."),
         "apply": ("applying", "Carry out the plan: make, prove with gates, promote."),
@@ -45,7 +46,7 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "lock": ("planning", "Pin what stacks name, in their lock files."),
         "fetch": ("artefacts", "Fetch or build llama-server, fetch weights."),
         "render": (
-            "rendering",
+            "fitting",
             "Show the apps, the command line or clients of a stack.",
         ),
         "fit": ("fitting", "Show whether a model fits, and on which GPU."),

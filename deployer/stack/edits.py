@@ -6,6 +6,7 @@ would be left empty goes with its last entry, since a stack has no empty values.
 
 import copy
 import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -204,10 +205,7 @@ def _aligned(text: str, span: _Span) -> _Span:
 def _is_plain(value: str) -> bool:
     """Return whether a text reads as itself without quotes."""
     words = value.replace(".", "").replace("_", "").replace("-", "").replace("+", "")
-    try:
-        return words.isalnum() and isinstance(resolved(value), str)
-    except ValueError:
-        return False
+    return words.isalnum() and _reads_as_itself(value)
 
 
 def _removal(text: str, root: yaml.Node, path: Steps) -> _Span:
@@ -261,3 +259,31 @@ def _blanks(text: str) -> int:
 def yaml_text(value: Any) -> str:  # noqa: ANN401 - whatever the program wants
     """Block style, in the order of the value, one document."""
     return str(yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=88))
+
+
+def flow(value: JsonValue) -> str:
+    """A value in one line, as a stack writes it: strings in quotes where they need any.
+
+    What it returns reads as the same value again (YAML 1.2).
+    """
+    match value:
+        case list():
+            return f"[{', '.join(map(flow, value))}]"
+        case dict():
+            return f"{{{', '.join(f'{flow(k)}: {flow(v)}' for k, v in value.items())}}}"
+        case float():
+            return f"{value:.9g}"
+        case str() if _PLAIN.fullmatch(value) and _reads_as_itself(value):
+            return value
+        case _:
+            return json.dumps(value, ensure_ascii=False)
+
+
+_PLAIN = re.compile(r"[A-Za-z0-9./_~][A-Za-z0-9./_+-]*")
+
+
+def _reads_as_itself(value: str) -> bool:
+    try:
+        return isinstance(resolved(value), str)
+    except ValueError:
+        return False

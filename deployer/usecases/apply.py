@@ -1,25 +1,40 @@
-"""Carry out the plan of a stack, under its lock."""
+"""Carry out the plan of a stack under its lock: what that takes, and the removal."""
 
-from collections.abc import Callable, Mapping, Sequence
+import errno
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from deployer.artefacts import lock_file
+from deployer.artefacts.store import STORED, Store
 from deployer.engines.contract import Endpoint, Engine
+from deployer.engines.local.supervise.find import stack_folder
+from deployer.engines.local.supervise.survivors import ended_runs, holders, remove_runs
 from deployer.engines.registry import ENGINES
-from deployer.errors import GateError, UsageError
-from deployer.planning.events import Event, Say, Used, Verdict
+from deployer.errors import DeployerError, GateError, StateError, UsageError
+from deployer.planning.events import Event, Say, Talk, Used, Verdict
+from deployer.planning.plan import Action, Change
+from deployer.planning.resources import VARIABLES, Kind, Node
 from deployer.planning.state import ROLLBACK, Record, Release, State, node_of
 from deployer.planning.steps import steps_of
-from deployer.stack.fields.values import Flat
+from deployer.show.text import IN_STORE
+from deployer.stack.fields.values import Flat, keys_of, show_bytes, show_seconds
 from deployer.state import StateStore
 from deployer.usecases import plan_file, runs, steps
 from deployer.usecases.context import gc_roots, hosts
-from deployer.usecases.context.deployed import deployed, locked, name_of
+from deployer.usecases.context.deployed import Deployed, deployed, locked, name_of
+from deployer.usecases.context.gc_roots import only_used_by, users
 from deployer.usecases.context.settings import Options, Pending, Settings
 from deployer.usecases.plan import Planned, drift_of, plan, settled
 from deployer.usecases.steps import preflight
+
+if TYPE_CHECKING:
+    from deployer.usecases.plan import Planned
+
 
 _KEEP = 3
 """Releases kept where no server is left to say how many."""
@@ -243,3 +258,200 @@ def earlier(state: State, number: int | None) -> Release:
         return found
     kept = ", ".join(str(r.number) for r in state.releases) or "none"
     raise UsageError(f"release {number} is not retained", hint=f"retained: {kept}")
+
+
+def destroy(
+    stack_file: Path,
+    settings: Settings,
+    say: Say,
+    confirm: Confirm,
+    *,
+    artefacts: bool,
+    name: str | None = None,
+) -> Applied | None:
+    """Stop and remove everything that runs; None if declined.
+
+    Builds and weights stay, but for those of this stack alone with ``artefacts``.
+    Snapshots go, unless another stack needs one: they hold the memory of a server,
+    prompts and keys included.  With a ``name``, of the stack that the file asked for
+    before.
+    """
+    found = deployed(stack_file, settings, name, thoroughly=True)
+    asked: list[bool] = []
+
+    def agreed() -> bool:
+        return asked[-1] if asked else confirm(found.plan_to({}))
+
+    with (
+        _stopping_on_full_disk(found, agreed, say),
+        locked(stack_file, found.state.stack, settings, say, operation="destroy"),
+    ):
+        found = deployed(stack_file, settings, name, thoroughly=True)
+        planned = found.plan_to({})
+        preflight(found.engine, steps_of(planned.plan), found.state)
+        if not planned.plan.is_empty:
+            asked.append(confirm(planned))
+            if not asked[-1]:
+                return None
+        mine = _only_of(found, settings) if artefacts else ()
+        engine = found.engine
+        done = carry_out(stack_file, settings, planned, engine, say, cause="destroy")
+        _clear(found, settings, say)
+        for record in mine:
+            engine.discard(record, say)
+        return done
+
+
+def _clear(found: Deployed, settings: Settings, say: Say) -> None:
+    """Remove the snapshots and run folders that a destroyed stack leaves."""
+    stack = found.state.stack
+    place = settings.state_place(found.file)
+    for key in only_used_by(settings, place, stack, Kind.SNAPSHOT):
+        settings.store.remove("snapshot", key)
+    for lost in users(settings).unreachable:
+        what = f"`{lost.stack}` in `{lost.place}`" if lost.stack else f"`{lost.place}`"
+        text = f"what {what} needs is unknown, so no artefact was removed: {lost.why}"
+        say(Talk(stack, text))
+    if not ENGINES[found.state.engine].abilities.remote:
+        folder = stack_folder(settings.home, found.file.parent, stack)
+        remove_runs(ended_runs(folder, holders(settings.home)))
+
+
+def _only_of(found: Deployed, settings: Settings) -> tuple[Record, ...]:
+    """Builds and weights of a stack, live or kept, that no other stack names."""
+    records = {
+        record.key: record
+        for release in found.state.releases
+        for record in release.records.values()
+    }
+    records |= {record.key: record for record in found.state.live.values()}
+    place = settings.state_place(found.file)
+    keys = {
+        key
+        for kind in (Kind.BUILD, Kind.WEIGHTS)
+        for key in only_used_by(settings, place, found.state.stack, kind)
+    }
+    return tuple(record for key, record in records.items() if key in keys)
+
+
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+@contextmanager
+def _stopping_on_full_disk(
+    found: Deployed, agreed: Callable[[], bool], say: Say
+) -> Iterator[None]:
+    """Stop the servers of a stack where the block ends in a full disk.
+
+    No one else has the lock then, since looking at it comes before writing it.  Raises
+    StateError afterwards: the state still names what was stopped, and the next
+    `destroy` finds it gone already.
+    """
+    try:
+        yield
+    except (StateError, OSError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__
+        full = isinstance(cause, OSError) and cause.errno in _FULL
+        if not full or not agreed():
+            raise
+        loose = (it.record for it in found.state.loose)
+        for record in (*found.state.live.values(), *loose):
+            if record.kind is Kind.SERVER:
+                found.engine.retire(record, say)
+        raise StateError(
+            f"the disk is full: {error}; the servers of `{found.state.stack}` were"
+            " stopped all the same, and the state does not say so",
+            hint=f"free some space, then run `deployer destroy {found.file}` again",
+        ) from error
+
+
+_CORE_SECONDS = 14 * 60
+"""One core compiles llama-server for processors so long; measured on two of them."""
+
+
+def prospects(planned: "Planned", settings: Settings) -> Mapping[str, str]:
+    """Return what making each artefact of a plan means on this machine, by address."""
+    if ENGINES[planned.plan.engine].abilities.remote:
+        return {}
+    drifted = {it.address for it in planned.plan.drift}
+    made = (c for c in planned.plan.changes if c.kind in STORED and _is_made(c))
+    made = (c for c in made if c.address not in drifted)
+    return {it.address: _of(it.after, settings.store) for it in made if it.after}
+
+
+def _is_made(change: Change) -> bool:
+    return change.action in (Action.CREATE, Action.REPLACE) and not change.ready
+
+
+def _of(node: Node, store: Store) -> str:
+    kind = STORED[node.kind]
+    if store.has(kind, node.key):
+        return IN_STORE
+    if node.kind is Kind.SNAPSHOT:
+        return "captured on this machine"
+    source = str(node.spec.get("source", ""))
+    match node.spec.get("about"):
+        case {"size": int(size)}:
+            fetching = "copy" if source == "path" else "download"
+            parts = [f"{fetching} {show_bytes(size)}"]
+        case _:
+            parts = [] if source in ("path", "source-path") else ["download"]
+    if node.kind is Kind.BUILD and source.startswith("source-"):
+        parts.append(f"compile, {_compiling(node, store)}")
+    said = ", ".join(parts) or "made from files of this machine"
+    match node.spec.get("about"):
+        case {"skipped": dict(skipped)} if skipped:
+            why = "; ".join(f"`{it}` not: {text}" for it, text in skipped.items())
+            return f"{said}, from `{source.removeprefix('source-')}` ({why})"
+        case _:
+            return said
+
+
+def _compiling(node: Node, store: Store) -> str:
+    """Return how long a build takes: measured last time, else estimated from cores."""
+    if node.fields.get("llama_cpp.cuda"):
+        return "which takes long for CUDA"
+    measured = [
+        entry.about["seconds"]
+        for entry in store.entries()
+        if entry.kind == STORED[Kind.BUILD] and "seconds" in entry.about
+    ]
+    match measured:
+        case [*_, int(seconds)]:
+            return f"about {show_seconds(seconds)} as last time"
+        case _:
+            cores = len(os.sched_getaffinity(0))
+            minutes = max(1, round(_CORE_SECONDS / cores / 60))
+            return f"about {minutes} min on {cores} cores (estimated)"
+
+
+def needed(planned: "Planned", settings: Settings, file: Path) -> Iterator[str]:
+    """Yield what an apply of this plan lacks, or writes beside the state."""
+    if planned.facts is not None:
+        from deployer.artefacts.lock_file import lock_path  # noqa: PLC0415 - imports the model
+
+        yield f"apply writes the lock file {lock_path(file)}"
+    server = planned.plan.change(Kind.SERVER)
+    if server is None or server.after is None or not _is_made(server):
+        return
+    if ENGINES[planned.plan.engine].abilities.remote:
+        return
+    for name in dict.fromkeys(_variables(server.after)):
+        try:
+            key = settings.keys(file.parent.absolute()).get(name)
+        except DeployerError as error:
+            yield f"apply needs environment variable `{name}`: {error.message}"
+            return
+        if not key:
+            yield f"environment variable `{name}` is not set: apply needs it"
+
+
+def _variables(server: Node) -> Iterator[str]:
+    """Yield the variables with the keys of a server, and with secrets it is given."""
+    for reference in keys_of(server.fields).values():
+        if "env" in reference:
+            yield reference["env"]
+    given = server.spec.get(VARIABLES)
+    for value in given.values() if isinstance(given, dict) else ():
+        if isinstance(value, dict):
+            yield str(value["env"])

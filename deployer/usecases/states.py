@@ -1,19 +1,52 @@
-"""States as things to look at, to carry elsewhere and to mend."""
+"""States as things to look at, to carry elsewhere and to mend, and of what runs."""
 
-from collections.abc import Iterator
+import os
+import shutil
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from deployer.errors import DeployerError, StalePlanError, StateError, UsageError
-from deployer.planning.state import State
+from deployer.artefacts import lock_file
+from deployer.engines.local import ports
+from deployer.engines.local.supervise.find import (
+    Started,
+    identity_of,
+    refuse_changed,
+    run_folder,
+    started,
+)
+from deployer.engines.place import Place
+from deployer.errors import (
+    DeployerError,
+    EngineError,
+    StackError,
+    StalePlanError,
+    StateError,
+    UsageError,
+)
+from deployer.llama.adopted import Value, Word, adopted
+from deployer.llama.catalogue import catalogue
+from deployer.planning.events import Say
+from deployer.planning.resources import Kind, Node, key_of
+from deployer.planning.state import Record, Release, State, record_of
+from deployer.spelling import shown
+from deployer.stack.addresses import is_loopback
+from deployer.stack.fields.values import DECIDING, Flat
+from deployer.stack.files import FLAGS, named_in
 from deployer.state import StateStore
 from deployer.state.files import from_json, rescued, to_json
 from deployer.state.places import place_at, stacks_at, store_at
 from deployer.system.files import guarded, read_regular, replace_file
-from deployer.usecases.context.deployed import name_of
-from deployer.usecases.context.hosts import elsewhere, taken_over
-from deployer.usecases.context.settings import Settings
+from deployer.usecases.adopt import Adoption
+from deployer.usecases.context import gc_roots
+from deployer.usecases.context.deployed import locked, name_of
+from deployer.usecases.context.hosts import elsewhere, placed, taken_over
+from deployer.usecases.context.settings import Options, Settings, utc_now
+from deployer.usecases.plan import prepare
+from deployer.usecases.reading.launches import Launch
+from deployer.usecases.reading.prepared import Prepared
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,3 +259,180 @@ def _kept(store: StateStore) -> Iterator[State]:
     for serial in store.serials():
         with suppress(StateError):
             yield store.kept(serial)
+
+
+def running(pid: int | None, url: str) -> tuple[Launch, Started]:
+    """Return the launch of a llama-server that runs, by its pid or where it listens.
+
+    Raises EngineError for one that cannot be adopted, with the reason.
+    """
+    found = started(_listening(url) if pid is None else pid)
+    words = [Word(it, f"pid {found.pid}") for it in found.argv]
+    decides = (
+        *DECIDING,
+        "CUDA_VISIBLE_DEVICES",
+        "NVIDIA_VISIBLE",
+        "LLAMA_",
+        "HF_TOKEN",
+    )
+    variables = {
+        name: Word(text, f"of pid {found.pid}")
+        for name, text in found.variables.items()
+        if name.startswith(decides)
+    }
+    launch = Launch("", words, variables, found.folder)
+    ends = adopted(words, variables, catalogue(None)).fields
+    host = str(ends.get("local.host", Value("127.0.0.1", "")).value)
+    port = int(str(ends.get("local.port", Value(8080, "")).value))
+    _refuse_port(found, port)
+    if found.unit:
+        launch.notes.append(
+            f"systemd's `{found.unit}` starts pid {found.pid} again when it ends, also"
+            " when deployer replaces it: disable the unit before the next release"
+        )
+    if reason := ports.refused(host, port):
+        why = "the running server does not share its port; leave out after a release"
+        launch.more["rollout.strategy"] = Value("replace", why)
+        launch.notes.append(
+            f"the next release cannot start beside it ({reason}): nothing answers from"
+            " its end until the new one is healthy; after that releases hand over"
+        )
+    return launch, found
+
+
+def _refuse_port(found: Started, port: int) -> None:
+    """Raise EngineError unless the process alone listens there."""
+    if not ports.listens(found.pid, port):
+        raise EngineError(
+            f"pid {found.pid} does not listen on port {port}",
+            hint="it may still be starting; `ss -ltnp` shows what it listens on",
+        )
+    others = [it for it in ports.listeners(port) if it.pid != found.pid]
+    if others:
+        raise EngineError(
+            f"port {port} is not pid {found.pid}'s alone: {ports.in_use(port, others)}",
+            hint="end one of them: clients reach either",
+        )
+
+
+def _listening(url: str) -> int:
+    """The pid of the server at an address of this machine."""
+    place = urlsplit(url if "//" in url else f"//{url}")
+    try:
+        port = place.port or 80
+    except ValueError:
+        raise UsageError(
+            f"`{shown(url)}` is no address", hint="http://HOST:PORT"
+        ) from None
+    host = place.hostname or ""
+    if not is_loopback(host) and ports.refused(host, 0):
+        raise UsageError(
+            f"`{shown(host or url)}` is not an address of this machine",
+            hint="run `deployer adopt` where the server runs",
+        )
+    found = {it.pid for it in ports.listeners(port)}
+    match [*found]:
+        case [int(pid)]:
+            return pid
+        case []:
+            raise EngineError(f"nothing listens on port {port} of this machine")
+        case _:
+            raise EngineError(
+                ports.in_use(port, ports.listeners(port)),
+                hint="name one of them with `--pid`, as its user",
+            )
+
+
+def adopt_process(made: Adoption, found: Started, settings: Settings, say: Say) -> None:
+    """Write the state in which the process is the live release of its stack.
+
+    Build and weights are put into the store, and pinned by their content.  What the
+    stack does not say of the process stays in its record, so that a plan shows it.
+    Raises StackError where the stack is not valid yet, UsageError where it has a state,
+    and EngineError for files that are not as the process read them, or where it does
+    not answer.
+    """
+    if made.problems:
+        raise StackError(made.problems)
+    named = named_in(made.values)
+    refuse_changed(found, [made.path.parent / it.name for it in named])
+    prepared, facts = prepare(made.path, settings, Options(), say)
+    with locked(made.path, prepared.name, settings, say, operation="adopt"):
+        store = settings.states(made.path, prepared.name)
+        if store.read() is not None:
+            raise UsageError(
+                f"stack `{prepared.name}` has a state already",
+                hint="give another `--out`, or `deployer destroy` it first",
+            )
+        if facts is not None:
+            lock_file.write(lock_file.lock_path(made.path), facts, prepared.name)
+        records = _records(made, found, prepared, settings, say)
+        state = State(
+            prepared.name,
+            prepared.engine,
+            lineage=os.urandom(16).hex(),
+            serial=1,
+            live=records,
+            releases=(Release(1, utc_now(), "adopt", records),),
+            released=1,
+            file=made.path.name,
+        )
+        store.write(placed(state, settings), expect=0)
+        gc_roots.register(settings, settings.state_place(made.path), prepared.name)
+
+
+def _records(
+    made: Adoption, found: Started, prepared: Prepared, settings: Settings, say: Say
+) -> dict[str, Record]:
+    """The records of the release, once its artefacts are made and it answers."""
+    engine = settings.engine(prepared.engine, made.path)
+    nodes = prepared.graph.values()
+    records = {
+        node.address: record_of(node, engine.stage(node, {}, say))
+        for node in nodes
+        if node.kind is not Kind.SERVER
+    }
+    (node,) = (it for it in nodes if it.kind is Kind.SERVER)
+    server = record_of(_as_it_runs(node, made), {})
+    needs = {it.role: it.outputs for it in records.values()}
+    folder = _run_folder(server, found, needs, settings.place(made.path))
+    seen = engine.observe(server)
+    if not (seen.running and seen.healthy):
+        shutil.rmtree(folder, ignore_errors=True)
+        raise EngineError(
+            f"pid {found.pid} is not taken over: {seen.detail}",
+            hint="a server is adopted once it answers `/health`",
+        )
+    outputs: Flat = {
+        "url": engine.endpoint(server, candidate=False).url,
+        "log": str(folder / "server.log"),
+    }
+    return {**records, server.address: replace(server, outputs=outputs)}
+
+
+def _as_it_runs(node: Node, made: Adoption) -> Node:
+    """The server with what the stack does not say of it: another one, with reasons."""
+    options = (it.what.lstrip("-") for it in made.left if it.what.startswith("-"))
+    more: Flat = {f"{FLAGS}{name}": "as it was started" for name in options}
+    if not more:
+        return node
+    key = key_of(node.kind, 1, {"stack": node.key, **more}, node.needs)
+    return replace(node, key=key, fields={**node.fields, **more})
+
+
+def _run_folder(
+    server: Record, found: Started, needs: Mapping[str, Flat], place: Place
+) -> Path:
+    """Write down which process the server is, where the engine looks for it."""
+    from deployer.engines.local.supervise.process import Running, write_record  # noqa: PLC0415 - as above
+    from deployer.engines.local.supervise.survivors import note  # noqa: PLC0415 - as above
+
+    folder = run_folder(server, place)
+    note(folder, server, needs)
+    log = folder / "server.log"
+    where = found.log or "where it was started"
+    log.write_text(f"deployer: pid {found.pid} was adopted; its log is {where}\n")
+    port = int(str(server.fields["local.port"]))
+    process = Running(found.pid, identity_of(found.pid), port, str(log))
+    write_record(folder, process, f"{server.address}@{server.key}")
+    return folder

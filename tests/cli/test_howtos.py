@@ -97,12 +97,25 @@ def test_a_file_of_your_own(project: Project, tiny_model: Path) -> None:
     values = {"$(which llama-server)": str(server)}
     said = play(project, "howto/own-gguf.md", slice(1), values)
     stack = project.stack.with_stem("mine")
-    text = stack.read_text(encoding="utf-8").replace("8080", str(project.port))
-    text = text.replace("  tag: b10434\n", "  tag: b10434\n  commit: 7e4c0a9\n")
+    text = stack.read_text(encoding="utf-8")
+    text += f"local: {{port: {project.port}}}\n"
     stack.write_text(text, encoding="utf-8")
     said += play(project, "howto/own-gguf.md", slice(1, None))
     assert "gemma4" in said[0]
     assert "Release 1 is live" in said[-1]
+
+
+def test_a_compose_file_is_adopted(project: Project, tiny_model: Path) -> None:
+    models = project.folder / "models"
+    models.mkdir()
+    shutil.copy(tiny_model, models / "mine.gguf")
+    (compose,) = yaml_of("howto/adopt.md")
+    (project.folder / "compose.yaml").write_text(compose, encoding="utf-8")
+    (project.folder / ".git").mkdir()
+    said = play(project, "howto/adopt.md")
+    page = (DOCS / "howto/adopt.md").read_text("utf-8")
+    for line in said[0].splitlines():
+        assert line in page or line.startswith("wrote "), line
 
 
 @pytest.fixture

@@ -12,14 +12,12 @@ from tests.cli.terminal import terminal
 
 @pytest.fixture
 def own(paper: Project, tmp_path: Path) -> tuple[str, ...]:
-    """A model and a llama-server outside of the project, as options."""
+    """A model outside of the project, as an option."""
     folder = tmp_path / "elsewhere"
     folder.mkdir()
-    model, server = folder / "My Model.gguf", folder / "llama-server"
+    model = folder / "My Model.gguf"
     model.write_bytes((paper.stack.parent / "tiny.gguf").read_bytes())
-    server.write_text("#!/bin/sh\necho 'version: 11434 (abcdef1)' >&2\n")
-    server.chmod(0o755)
-    return "--model", str(model), "--server", str(server)
+    return "--model", str(model)
 
 
 def test_files_outside_are_read_once_they_are_trusted(
@@ -29,7 +27,6 @@ def test_files_outside_are_read_once_they_are_trusted(
     done = paper.run("init", *own, env=alone)
     assert done.code == 0, done.err
     text = (paper.folder / "stacks/my-model.yaml").read_text()
-    assert '\n  tag: b11434\n  commit: "abcdef1"\n' in text
     assert f"\n  path: {own[1]}\n  alias: my-model\n" in text
     assert "hint" not in done.out
     assert "export DEPLOYER_ALLOW_OUTSIDE=" in done.err
@@ -41,19 +38,6 @@ def test_files_outside_are_read_once_they_are_trusted(
     assert json.loads((paper.home / TRUSTED).read_text()) == {
         str(paper.stack.parent.resolve()): [str(Path(own[1]).parent)]
     }
-
-
-def test_a_server_without_a_number_is_pinned_by_its_commit(
-    paper: Project, own: tuple[str, ...]
-) -> None:
-    said = "version: 0.1.0-dev (build 1, commit 7e4c0a9)"
-    Path(own[3]).write_text(f"#!/bin/sh\necho '{said}' >&2\n")
-    assert paper.run("init", *own, "--yes").code == 0
-    text = (paper.folder / "stacks/my-model.yaml").read_text()
-    assert '\n  tag: "7e4c0a9"\n  binary: ' in text
-    validated = paper.run("validate", "stacks/my-model.yaml")
-    assert validated.code == 0
-    assert "shallow-build" not in validated.out
 
 
 def test_trust_is_of_one_project_and_not_of_a_file_that_others_may_write(
@@ -93,7 +77,6 @@ def test_a_model_of_the_hub(paper: Project, template: str) -> None:
     ("words", "error"),
     [
         (("--model", "no.gguf"), "there is no model `no.gguf`"),
-        (("--server", "no"), "there is no program `no`"),
         (("--from-hub", "what is this"), "is no repository of the hub"),
         (("--from-hub", "a/b", "--model", "x.gguf"), "one of the two"),
         (("--template", "none"), "no template `none`"),
@@ -116,18 +99,16 @@ def test_it_says_which_key_to_set(paper: Project) -> None:
     assert files == ["new/y.yaml"]
 
 
-def test_at_a_terminal_it_asks_for_model_server_and_trust(
+def test_at_a_terminal_it_asks_for_model_and_trust(
     paper: Project, own: tuple[str, ...]
 ) -> None:
-    _, model, _, server = own
+    _, model = own
     environment = paper.environment({"DEPLOYER_ALLOW_OUTSIDE": None})
     with terminal((*COMMAND, "init"), paper.folder, environment) as screen:
         screen.until("Start from [demo]: ")
         screen.type("local\n")
         screen.until("GGUF file, or owner/name:QUANT of the hub")
         screen.type(f"{model}\n")
-        screen.until("llama-server (`-`: build one)")
-        screen.type(f"{server}\n")
         screen.until("outside of the project? [Y/n]")
         screen.type("\n")
         screen.until("deployer plan stacks/my-model.yaml")

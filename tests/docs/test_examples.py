@@ -37,7 +37,12 @@ CALLS = [
     for fence in in_language("text")  # units of systemd
     for call in re.findall(r"(?m)^Exec\w+=\S+/deployer (.+)$", fence.text)
 ]
-OTHER_FILES = {"repos": "pre-commit", "state": "deployer.yaml", "jobs": "a workflow"}
+OTHER_FILES = {
+    "repos": "pre-commit",
+    "state": "deployer.yaml",
+    "jobs": "a workflow",
+    "services": "a compose file",
+}
 """Keys that tell a file of another kind, and which."""
 
 
@@ -179,7 +184,7 @@ WORDS = [
 @pytest.mark.parametrize(("page", "code"), WORDS, ids=lambda part: str(part)[-60:])
 def test_a_command_within_a_sentence_exists(page: Path, code: str) -> None:
     """Such words may leave out arguments, and name several commands at once."""
-    words = code.split()[1:]
+    words = code.partition(" -- ")[0].split()[1:]
     command: click.Command = main
     while isinstance(command, click.Group) and words and words[0][:1].isalpha():
         name = words.pop(0).partition("|")[0]

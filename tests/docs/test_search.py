@@ -24,6 +24,7 @@ QUESTIONS = {
     "rotate key": "howto/rotate-key",
     "rollback": "howto/rollback",
     "own gguf": "howto/own-gguf",
+    "adopt compose": "howto/adopt",
     "private model": "howto/private-model",
     "second model": "howto/second-model",
     "502": "howto/no-answer",

@@ -24,9 +24,8 @@ from deployer.cli.progress_display import Show
 from deployer.cli.runs import Run, Stream, asked_for, asker, evidence, finish
 from deployer.errors import CancelledError
 from deployer.show.text import plan_text
-from deployer.usecases.apply import rollback
+from deployer.usecases.apply import destroy, rollback
 from deployer.usecases.context.settings import Options, Pending, settings_of
-from deployer.usecases.destroy import destroy
 from deployer.usecases.plan import Planned
 from deployer.usecases.plan_file import is_plan_file, read, stack_of
 

@@ -106,7 +106,7 @@ def ahead_of(
     """Return what an apply will do for each artefact, and what it lacks or writes."""
     if planned.plan.is_empty or not isinstance(planned, Planned):
         return {}, ()
-    from deployer.usecases.prospects import needed, prospects  # noqa: PLC0415 - only with changes
+    from deployer.usecases.apply import needed, prospects  # noqa: PLC0415 - only with changes
 
     settings = settings_of()
     return prospects(planned, settings), tuple(needed(planned, settings, file))

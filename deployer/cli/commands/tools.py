@@ -1,23 +1,37 @@
-"""init, and what editors and shells call: schema, lsp, completion."""
+"""init, adopt, and what editors and shells call: schema, lsp, completion."""
 
 import os
 import shlex
-import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from deployer import install_command
-from deployer.cli.options import json_option, suggest, yes_option
-from deployer.cli.output import json_result
+from deployer.cli.options import json_option, known_tags, suggest, yes_option
+from deployer.cli.output import json_result, wrapped
+from deployer.diagnostics import diagnostic_data
 from deployer.engines.registry import templates
 from deployer.errors import UsageError
+from deployer.planning.events import Talk
+from deployer.show.text import printable
+from deployer.stack.fields.values import JsonValue
 from deployer.stack.project_root import ALLOW_OUTSIDE, root_of, trust
 from deployer.system.files import as_the_user
-from deployer.usecases.context.settings import settings_of
-from deployer.usecases.init import Wanted, start_project
+from deployer.usecases.adopt import (
+    Adoption,
+    Wanted,
+    adopt,
+    sources,
+    start_project,
+    write_adopted,
+)
+from deployer.usecases.context.settings import Settings, settings_of
+
+if TYPE_CHECKING:
+    from deployer.engines.local.supervise.find import Started
 
 
 def _file(
@@ -37,9 +51,6 @@ def _file(
 )
 @click.option("--model", callback=_file, metavar="FILE", help="A GGUF file you have.")
 @click.option(
-    "--server", callback=_file, metavar="FILE", help="A llama-server you have."
-)
-@click.option(
     "--from-hub", "repo", default="", metavar="REPO[:QUANT]", help="A model of the hub."
 )
 @yes_option
@@ -48,7 +59,6 @@ def init_command(
     path: Path,
     template: str,
     model: Path | None,
-    server: Path | None,
     repo: str,
     *,
     yes: bool,
@@ -58,17 +68,18 @@ def init_command(
 
     Without options a small demo model; at a terminal it asks.  Files outside of the
     project are read once you trust their folders for this project, as it asks.
+    `deployer adopt` starts from a llama-server, or from what starts one.
 
     \b
     Example:
-      deployer init --model ~/m.gguf --server $(which llama-server)
+      deployer init --model ~/m.gguf
       deployer init --from-hub unsloth/gemma-3-270m-it-GGUF:Q4_K_M
       deployer init stacks/prod.yaml --template modal
     """
     if model is not None and repo:
         raise UsageError("give `--model` or `--from-hub`, one of the two")
-    wanted = Wanted(path, template, model, server, repo)
-    if not (template or model or server or repo or yes or as_json) and _is_terminal():
+    wanted = Wanted(path, template, model, repo)
+    if not (template or model or repo or yes or as_json) and _is_terminal():
         wanted = _asked(wanted)
     if wanted.path == Path():
         wanted = replace(wanted, path=_default_path(wanted))
@@ -78,7 +89,7 @@ def init_command(
             written.append(str(file))
             if not as_json:
                 click.echo(f"wrote {file}")
-    trusted = _trust(wanted, yes=yes)
+    trusted = _trust(wanted.path, wanted.outside, yes=yes)
     if as_json:
         json_result({"type": "init", "files": [*written], "trusted": [*trusted]})
     else:
@@ -118,21 +129,17 @@ def _asked(wanted: Wanted) -> Wanted:
     if not there[name].of_files:
         return replace(wanted, template=name)
     model = click.prompt("GGUF file, or owner/name:QUANT of the hub")
-    found = shutil.which("llama-server")
-    server = click.prompt("llama-server (`-`: build one)", default=found or "-")
     return replace(
         wanted,
         model=Path(model).expanduser() if Path(model).expanduser().exists() else None,
         repo="" if Path(model).expanduser().exists() else model,
-        server=None if server == "-" else Path(server).expanduser(),
     )
 
 
-def _trust(wanted: Wanted, *, yes: bool) -> tuple[str, ...]:
+def _trust(path: Path, folders: tuple[Path, ...], *, yes: bool) -> tuple[str, ...]:
     """Ask once whether stacks of this project may read files outside of it."""
-    folders = wanted.outside
     settings = settings_of()
-    allowed = settings.allowed(wanted.path)
+    allowed = settings.allowed(path)
     folders = tuple(
         it for it in folders if not any(it.is_relative_to(a) for a in allowed)
     )
@@ -140,7 +147,7 @@ def _trust(wanted: Wanted, *, yes: bool) -> tuple[str, ...]:
         return ()
     names = tuple(map(str, folders))
     shown = " and ".join(f"`{name}`" for name in names)
-    project = root_of(wanted.path)
+    project = root_of(path)
     question = f"May the stacks of {project} read {shown}, outside of the project?"
     if not yes and not (_is_terminal() and click.confirm(question, default=True)):
         hint = f"export {ALLOW_OUTSIDE}={shlex.quote(os.pathsep.join(names))}"
@@ -149,6 +156,148 @@ def _trust(wanted: Wanted, *, yes: bool) -> tuple[str, ...]:
     trust(settings.home, project, folders)
     click.echo(f"trusted for {project}: {shown}", err=True)
     return names
+
+
+@click.command("adopt", short_help="Write stacks from what starts llama-server now.")
+@click.argument("source", nargs=-1, metavar="[FILE | -- llama-server …]")
+@click.option(
+    "--out",
+    "into",
+    default="stacks",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Folder of the stacks, or the file of a single one.",
+)
+@click.option(
+    "--build",
+    "tag",
+    default="",
+    metavar="TAG",
+    shell_complete=known_tags,
+    help="The build of llama.cpp, where nothing says it.",
+)
+@click.option(
+    "--server",
+    callback=_file,
+    metavar="FILE",
+    help="The llama-server to run, as it is.",
+)
+@click.option("--pid", type=int, metavar="N", help="Take over this process.")
+@click.option("--url", default="", help="Take over the process that listens here.")
+@yes_option
+@json_option
+def adopt_command(  # noqa: PLR0913 - one parameter an option
+    source: tuple[str, ...],
+    into: Path,
+    tag: str,
+    server: Path | None,
+    pid: int | None,
+    url: str,
+    *,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Write stacks from a command line, a file that starts llama-server, or a process.
+
+    FILE is a script, a compose file, a Kubernetes manifest, a llama-swap configuration,
+    presets (`--models-preset`), a systemd unit, a Modelfile of Ollama, or the listing
+    `/models` of a router.  Comments say where each value came from.  What a stack
+    cannot say is named with the reason; keys become references and are never written.
+    A process becomes release 1 of its stack, and serves on.
+
+    \b
+    Example:
+      deployer adopt compose.yaml
+      deployer adopt -- llama-server -m ~/m.gguf -c 8192 -ngl 99
+      deployer adopt --pid 4711 --out stacks/chat.yaml
+    """
+    from deployer.usecases.states import running  # noqa: PLC0415 - imports the model
+
+    if sum(map(bool, (source, pid is not None, url))) != 1:
+        raise UsageError(
+            "give one thing to adopt: a file, `-- llama-server …`, `--pid` or `--url`"
+        )
+    settings, found = settings_of(), None
+    if source:
+        launches, program = sources(source, settings)
+    else:
+        launch, found = running(pid, url)
+        launches, program = (launch,), found.program
+    for made in adopt(launches, into, settings, tag=tag, server=server or program):
+        _adopt(made, found, settings, yes=yes, as_json=as_json)
+
+
+def _adopt(
+    made: Adoption,
+    found: "Started | None",
+    settings: Settings,
+    *,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Write a stack, take over the process that it was made from, and report."""
+    from deployer.usecases.states import adopt_process  # noqa: PLC0415 - only here
+
+    with as_the_user():
+        files = [str(file) for file in write_adopted(made)]
+    trusted = _trust(made.path, made.outside, yes=yes)
+    if not as_json:
+        _print_adopted(made, files)
+    stack = shlex.quote(str(made.path))
+    if found is not None:
+        adopt_process(made, found, settings, _say)
+        if not as_json:
+            check = f"`deployer check {stack}` asks it"
+            click.echo(f"pid {found.pid} is release 1, which no gate saw: {check}")
+    if as_json:
+        taken = found is not None
+        json_result(_adopted_data(made, files, trusted, taken=taken))
+    else:
+        click.echo(f"next: deployer plan {stack}")
+
+
+def _say(event: object) -> None:
+    """Say what a run does on stderr, where stdout has the result."""
+    if isinstance(event, Talk):
+        click.echo(printable(f"{event.about}: {event.text}"), err=True)
+
+
+def _print_adopted(made: Adoption, files: list[str]) -> None:
+    for file in files:
+        click.echo(f"wrote {file}")
+    count = f"{made.carried} of {made.options} options"
+    click.echo(f"  {'carried':<9}{count}, written for {made.tag}")
+    for left in made.left:
+        origin = f", {left.origin}" if left.origin else ""
+        _print_row("left out", f"{printable(left.what)}{origin}: {left.reason}")
+    for note in made.notes:
+        _print_row("note", note)
+    for problem in made.problems:
+        hint = f" ({problem.hint})" if problem.hint else ""
+        _print_row("to do", f"`{problem.path}`: {problem.what}{hint}")
+
+
+def _print_row(word: str, text: str) -> None:
+    for line in wrapped(f"  {word:<9}", printable(text)):
+        click.echo(line)
+
+
+def _adopted_data(
+    made: Adoption, files: list[str], trusted: tuple[str, ...], *, taken: bool
+) -> dict[str, JsonValue]:
+    return {
+        "type": "adopted",
+        "stack": str(made.path),
+        "files": [*files],
+        "trusted": [*trusted],
+        "tag": made.tag,
+        "taken_over": taken,
+        "options": made.options,
+        "carried": made.carried,
+        "left": [dict(it._asdict()) for it in made.left],
+        "notes": [*made.notes],
+        "problems": [diagnostic_data(it) for it in made.problems],
+    }
 
 
 @click.command("schema", short_help="Print a JSON schema: of stacks, or of events.")

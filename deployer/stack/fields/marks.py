@@ -9,15 +9,16 @@ Prefixes: the published formats of Hugging Face, OpenAI, Anthropic, GitHub, GitL
 AWS, Google, Slack and Modal tokens; JSON web tokens; PEM keys.
 """
 
+import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from types import UnionType
-from typing import Annotated, ClassVar, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from deployer.stack.fields.values import (
     Effect,
@@ -133,6 +134,28 @@ def plain(value: object) -> JsonValue:
             return value
         case _:
             raise TypeError(f"{type(value).__name__} is not a value of a stack")
+
+
+def first_valid(
+    section: type[Section], name: str, readings: Iterable[JsonValue]
+) -> JsonValue:
+    """Return the first of several readings of a text that a field takes; None: none."""
+    takes = _adapter(section, name)
+    for reading in readings:
+        try:
+            return plain(takes.validate_json(json.dumps(reading), strict=True))
+        except ValueError:  # of pydantic's, too
+            continue
+    return None
+
+
+@cache
+def _adapter(section: type[Section], name: str) -> TypeAdapter[object]:
+    """The type of a field alone, whatever else its section needs."""
+    info = section.model_fields[name]
+    kind: Any = Annotated[(info.annotation, *info.metadata)]
+    made: TypeAdapter[object] = TypeAdapter(kind)
+    return made
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,15 +16,18 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from deployer.engines.local.ports import accepted_by, family_of
 from deployer.engines.place import Look, Place
+from deployer.errors import EngineError
 from deployer.planning.state import Record
 from deployer.system.files import contained
 
@@ -226,3 +229,137 @@ def _is_well(host: str, port: int, pid: int) -> bool:
         # The server keeps this connection open, so it can be looked up.
         well = said.startswith(b"HTTP/") and said.split()[1:2] == [b"200"]
         return well and accepted_by(pid, port, own)
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A llama-server of this machine that deployer did not start."""
+
+    pid: int
+    program: Path
+    argv: tuple[str, ...]
+    """Without the program."""
+    variables: Mapping[str, str]
+    folder: Path
+    """Its working directory, from where relative paths lead."""
+    began: float
+    """Seconds since the epoch."""
+    unit: str
+    """The systemd service that it is the process of; empty for none."""
+    log: str
+    """The file that it writes to; empty where that is none."""
+
+
+_SERVER: Final = re.compile(r"llama-server([-.][\w.-]*)?")
+_GONE: Final = " (deleted)"
+_TICKS: Final = 0.05
+"""Seconds by which two clocks of the kernel may differ."""
+
+
+def started(pid: int) -> Started:
+    """Read a running llama-server as it was started; raises EngineError.
+
+    Refused are a process that is none, that is another user's or in a container, and
+    one whose program is gone (proc(5): what a link in ``/proc/PID`` leads to then ends
+    in ``(deleted)``).
+    """
+    process = Path(f"/proc/{pid}")
+    try:
+        owner = process.stat().st_uid
+        name = process.joinpath("comm").read_text("utf-8").strip()
+    except OSError:
+        raise EngineError(f"there is no process {pid} on this machine") from None
+    if owner != os.geteuid():
+        whose = _user(owner)
+        raise EngineError(
+            f"pid {pid} (`{name}`) is a process of user `{whose}`",
+            hint=f"run `deployer` as `{whose}`: as another user its port is not shared",
+        )
+    try:
+        return _started(process, pid, name)
+    except OSError as error:
+        raise EngineError(
+            f"pid {pid} (`{name}`) cannot be read: {error.strerror or error}",
+            hint="it may have ended just now",
+        ) from error
+
+
+def _started(process: Path, pid: int, name: str) -> Started:
+    mine = Path("/proc/self/ns/mnt").readlink()
+    if process.joinpath("ns/mnt").readlink() != mine:
+        raise EngineError(
+            f"pid {pid} (`{name}`) runs in a container: its files are not those of this"
+            " machine",
+            hint="adopt what starts it: its compose file, manifest or `docker run`",
+        )
+    argv = process.joinpath("cmdline").read_bytes().decode(errors="replace")
+    words = argv.removesuffix("\0").split("\0")
+    program = str(process.joinpath("exe").readlink())
+    if not any(_SERVER.fullmatch(Path(it).name) for it in (program, words[0])):
+        gone = program.removesuffix(_GONE)
+        if gone == program or not _SERVER.fullmatch(Path(gone).name):
+            raise EngineError(f"pid {pid} is `{name}`, and no llama-server")
+    if program.endswith(_GONE):
+        raise EngineError(
+            f"the program of pid {pid} was deleted or replaced since it was started:"
+            f" `{program.removesuffix(_GONE)}`",
+            hint="bring the file back, or adopt the command line (`-- llama-server …`)",
+        )
+    said = process.joinpath("environ").read_bytes().decode(errors="replace")
+    pairs = (it.partition("=") for it in said.split("\0") if "=" in it)
+    units = re.findall(r"/([^/\n]+\.service)$", _text(process / "cgroup"), re.MULTILINE)
+    out = str(process.joinpath("fd/1").readlink())
+    return Started(
+        pid,
+        Path(program),
+        tuple(words[1:]),
+        {key: value for key, _, value in pairs},
+        process.joinpath("cwd").readlink(),
+        _since_epoch(pid),
+        next((it for it in units if not it.startswith("user@")), ""),
+        out if out.startswith("/") and Path(out).is_file() else "",
+    )
+
+
+def _since_epoch(pid: int) -> float:
+    """When a process was started, to a tick: the time of boot is in whole seconds."""
+    ticks = int(identity_of(pid).rpartition(":")[2] or 0)
+    booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    return booted + ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _user(uid: int) -> str:
+    import pwd  # noqa: PLC0415 - only on trouble
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:  # of a container, or of a directory service
+        return str(uid)
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text("utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def refuse_changed(found: Started, files: Iterable[Path]) -> None:
+    """Raise EngineError where a file is gone, or is newer than the process.
+
+    What the process read, or has mapped, is then not what the file has.
+    """
+    mapped = _text(Path(f"/proc/{found.pid}/maps"))
+    for file in files:
+        real = os.path.realpath(file)
+        if not os.path.exists(real) or f"{real}{_GONE}\n" in mapped:  # noqa: PTH110 - as above
+            raise EngineError(
+                f"`{file}` was deleted since pid {found.pid} read it",
+                hint="bring the file back: the next start needs it",
+            )
+        if os.stat(real).st_mtime > found.began + _TICKS:  # noqa: PTH116 - as above
+            raise EngineError(
+                f"`{file}` was changed after pid {found.pid} was started: it serves"
+                " what is no longer there",
+                hint="start the server again, then adopt it",
+            )
