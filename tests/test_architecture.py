@@ -141,8 +141,8 @@ NEVER_IN_PURE = {
 }
 
 SPELLED: Mapping[str, set[object]] = {
-    # what the state forgets; how long a build takes
-    "usecases/apply.py": {"rollout.keep", "llama_cpp.cuda"},
+    # what the state forgets
+    "usecases/apply.py": {"rollout.keep"},
     # where to tell what does not fit, and what the build does not know
     "usecases/reading/memory.py": {"server.ctx_size"},
     "usecases/reading/weights.py": {
@@ -161,8 +161,8 @@ SPELLED: Mapping[str, set[object]] = {
         "server.ctx_size",
         "server.n_cpu_moe",
     },
-    # what another build means for options, and a build of which they are not known
-    "usecases/plan.py": {"llama_cpp.tag"},
+    # what another build means for options, and how long it takes
+    "usecases/plan.py": {"llama_cpp.cuda", "llama_cpp.tag"},
     "usecases/reading/findings.py": {"llama_cpp.tag"},
     # what exposes a stack to an advisory
     "llama/known/advisories.py": {"llama_cpp.cmake", "llama_cpp.tag"},

@@ -33,10 +33,10 @@ from deployer.show.data import Summary, Version, data_of, line_of, plan_data
 from deployer.show.text import plan_text, took_line
 from deployer.spelling import harmless
 from deployer.stack.fields.values import JsonValue
-from deployer.usecases.apply import Applied, Confirm, apply_stack, destroy, prospects
+from deployer.usecases.apply import Applied, Confirm, apply_stack, destroy
 from deployer.usecases.context.settings import Options, Settings, settings_of
 from deployer.usecases.context.stack_files import Subject
-from deployer.usecases.plan import Planned
+from deployer.usecases.plan import Planned, prospects
 from deployer.usecases.plan_file import SavedPlan
 
 

@@ -28,12 +28,12 @@ from deployer.errors import (
 )
 from deployer.llama.adopted import Value, Word, adopted
 from deployer.llama.catalogue import catalogue
-from deployer.planning.events import Say
+from deployer.planning.events import Say, Talk
 from deployer.planning.resources import Kind, Node, key_of
 from deployer.planning.state import Record, Release, State, record_of
 from deployer.spelling import shown
 from deployer.stack.addresses import is_loopback
-from deployer.stack.fields.values import DECIDING, Flat
+from deployer.stack.fields.values import DECIDING, DEFAULT_KEY, Flat
 from deployer.stack.files import FLAGS, named_in
 from deployer.state import StateStore
 from deployer.state.files import from_json, rescued, to_json
@@ -287,8 +287,9 @@ def running(pid: int | None, url: str) -> tuple[Launch, Started]:
     _refuse_port(found, port)
     if found.unit:
         launch.notes.append(
-            f"systemd's `{found.unit}` starts pid {found.pid} again when it ends, also"
-            " when deployer replaces it: disable the unit before the next release"
+            f"pid {found.pid} is of systemd's `{found.unit}`: where that unit starts"
+            " it, it does so again when deployer replaces it; disable the unit before"
+            " the next release"
         )
     if reason := ports.refused(host, port):
         why = "the running server does not share its port; leave out after a release"
@@ -348,14 +349,9 @@ def adopt_process(made: Adoption, found: Started, settings: Settings, say: Say) 
 
     Build and weights are put into the store, and pinned by their content.  What the
     stack does not say of the process stays in its record, so that a plan shows it.
-    Raises StackError where the stack is not valid yet, UsageError where it has a state,
-    and EngineError for files that are not as the process read them, or where it does
-    not answer.
+    Raises UsageError where the stack has a state, and EngineError where the process
+    does not answer.
     """
-    if made.problems:
-        raise StackError(made.problems)
-    named = named_in(made.values)
-    refuse_changed(found, [made.path.parent / it.name for it in named])
     prepared, facts = prepare(made.path, settings, Options(), say)
     with locked(made.path, prepared.name, settings, say, operation="adopt"):
         store = settings.states(made.path, prepared.name)
@@ -379,6 +375,30 @@ def adopt_process(made: Adoption, found: Started, settings: Settings, say: Say) 
         )
         store.write(placed(state, settings), expect=0)
         gc_roots.register(settings, settings.state_place(made.path), prepared.name)
+    if said := _of_key(found, made, settings):
+        say(Talk(prepared.name, said))
+
+
+def refuse_unlike(made: Adoption, found: Started) -> None:
+    """Raise unless the stack is valid, and its files are as the process read them."""
+    if made.problems:
+        raise StackError(made.problems)
+    named = named_in(made.values)
+    refuse_changed(found, [made.path.parent / it.name for it in named])
+
+
+def _of_key(found: Started, made: Adoption, settings: Settings) -> str:
+    """Return what to do where the key of the process is not the one known here."""
+    words = [*found.argv, ""]
+    after = (words[n + 1] for n, it in enumerate(words[:-1]) if it == "--api-key")
+    given = ",".join(filter(None, (*after, found.variables.get(DEFAULT_KEY))))
+    if not given:
+        return ""
+    known = settings.keys(made.path.parent.absolute()).get(DEFAULT_KEY)
+    if known is not None and known in given.split(","):
+        return ""
+    where = made.path.with_name(".env")
+    return f"`{DEFAULT_KEY}` is not the key of pid {found.pid}: put that into `{where}`"
 
 
 def _records(

@@ -172,7 +172,9 @@ def test_what_decides_in_the_environment_is_carried(project: Project) -> None:
     }
     with by_hand(project, env=environment) as process:
         pid = str(process.pid)
-        done = project.run("adopt", "--pid", pid, "--yes", "--out", STACK, "--json")
+        words = ("--pid", pid, "--yes", "--out", STACK, "--json")
+        done = project.run("adopt", *words, env={"LLAMA_API_KEY": "another-key"})
+    assert "is not the key of pid" in done.err
     assert done.results()[0]["taken_over"] is True
     found = load(project.folder / STACK, allowed=(project.binary.parent,)).stack
     assert found.server is not None
@@ -189,6 +191,7 @@ def refused(project: Project, *words: str) -> str:
     assert done.code in (1, 3), done.out
     state = project.stack.parent / ".deployer/state/mine.state.json"
     assert not state.exists()
+    assert not (project.folder / STACK).exists()
     return " ".join(done.err.split())
 
 
@@ -226,7 +229,6 @@ def test_files_that_are_not_as_the_process_read_them_are_refused(
         pid = str(process.pid)
         os.utime(model)
         assert "was changed after pid" in refused(project, "--pid", pid)
-        (project.folder / STACK).unlink()
         model.unlink()
         said = refused(project, "--pid", pid)
         assert "there is no file" in said or "was deleted since" in said

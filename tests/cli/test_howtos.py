@@ -113,9 +113,9 @@ def test_a_compose_file_is_adopted(project: Project, tiny_model: Path) -> None:
     (project.folder / "compose.yaml").write_text(compose, encoding="utf-8")
     (project.folder / ".git").mkdir()
     said = play(project, "howto/adopt.md")
-    page = (DOCS / "howto/adopt.md").read_text("utf-8")
-    for line in said[0].splitlines():
-        assert line in page or line.startswith("wrote "), line
+    page = " ".join((DOCS / "howto/adopt.md").read_text("utf-8").split())
+    lines = (it for it in said[0].splitlines() if not it.startswith("wrote "))
+    assert " ".join(" ".join(lines).split()) in page
 
 
 @pytest.fixture

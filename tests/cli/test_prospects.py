@@ -16,9 +16,9 @@ from deployer.planning.resources import Graph, Kind, Node
 from deployer.planning.state import State
 from deployer.show.text import counts, plan_text
 from deployer.stack.fields.values import Flat, JsonValue
-from deployer.usecases.apply import Applied, needed, prospects
+from deployer.usecases.apply import Applied
 from deployer.usecases.context.settings import Settings
-from deployer.usecases.plan import Planned
+from deployer.usecases.plan import Planned, needed, prospects
 from deployer.usecases.reading.prepared import Prepared
 from tests.cli.project import Project
 

@@ -34,7 +34,7 @@ from deployer.show.text import plan_text
 from deployer.stack.fields.values import JsonValue
 from deployer.usecases.context.settings import Options, Settings, settings_of
 from deployer.usecases.context.stack_files import Subject, concurrent_states
-from deployer.usecases.plan import Planned, plan
+from deployer.usecases.plan import Planned, needed, plan, prospects
 from deployer.usecases.reading.prepared import Prepared
 
 if TYPE_CHECKING:
@@ -106,8 +106,6 @@ def ahead_of(
     """Return what an apply will do for each artefact, and what it lacks or writes."""
     if planned.plan.is_empty or not isinstance(planned, Planned):
         return {}, ()
-    from deployer.usecases.apply import needed, prospects  # noqa: PLC0415 - only with changes
-
     settings = settings_of()
     return prospects(planned, settings), tuple(needed(planned, settings, file))
 

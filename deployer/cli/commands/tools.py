@@ -14,7 +14,7 @@ from deployer.cli.options import json_option, known_tags, suggest, yes_option
 from deployer.cli.output import json_result, wrapped
 from deployer.diagnostics import diagnostic_data
 from deployer.engines.registry import templates
-from deployer.errors import UsageError
+from deployer.errors import DeployerError, UsageError
 from deployer.planning.events import Talk
 from deployer.show.text import printable
 from deployer.stack.fields.values import JsonValue
@@ -236,8 +236,13 @@ def _adopt(
     as_json: bool,
 ) -> None:
     """Write a stack, take over the process that it was made from, and report."""
-    from deployer.usecases.states import adopt_process  # noqa: PLC0415 - only here
+    from deployer.usecases.states import (  # noqa: PLC0415 - only here
+        adopt_process,
+        refuse_unlike,
+    )
 
+    if found is not None:
+        refuse_unlike(made, found)
     with as_the_user():
         files = [str(file) for file in write_adopted(made)]
     trusted = _trust(made.path, made.outside, yes=yes)
@@ -245,7 +250,11 @@ def _adopt(
         _print_adopted(made, files)
     stack = shlex.quote(str(made.path))
     if found is not None:
-        adopt_process(made, found, settings, _say)
+        try:
+            adopt_process(made, found, settings, _say)
+        except DeployerError:
+            made.path.unlink(missing_ok=True)  # nothing has changed
+            raise
         if not as_json:
             check = f"`deployer check {stack}` asks it"
             click.echo(f"pid {found.pid} is release 1, which no gate saw: {check}")
