@@ -5,7 +5,9 @@ import re
 import pytest
 
 from tests.cli.project import STACK, Project
+from tests.models import tiny
 from tests.models.tiny import TEMPLATE
+from tests.models.vocabulary import Behaviour
 
 pytestmark = pytest.mark.real
 
@@ -138,3 +140,31 @@ def test_the_speed_of_a_release_stands_in_the_history(project: Project) -> None:
     (kept,) = [gate for gate in release["gates"] if gate["gate"] == "speed"]
     assert kept["figures"]["parallel_streams"] == 2
     assert kept["figures"]["tokens_per_second"] > 0
+
+
+@pytest.mark.parametrize(
+    ("calls", "verdict", "left"),
+    [
+        (True, "✔ tools            pass: calls are", "not proven: thinking\n"),
+        (
+            False,
+            "? tools            inconclusive (advisory): auto: no tool is called",
+            "not proven: thinking, tools (auto: no tool is called",
+        ),
+    ],
+)
+def test_a_stack_without_gates_is_asked_for_tool_calls(
+    project: Project,
+    calls: bool,  # noqa: FBT001 - a parameter
+    verdict: str,
+    left: str,
+) -> None:
+    """A model that makes none blocks nothing, and is no proof either."""
+    file, behaviour = project.stack.parent / "tiny.gguf", Behaviour(calls_tools=calls)
+    file.unlink()
+    tiny.write(file, behaviour=behaviour)
+    project.write(STACK[: STACK.index("gates:")])
+    done = project.run("apply", DEMO, "--yes")
+    assert done.code == 0, done.out + done.err
+    assert verdict in done.out
+    assert left in done.out
