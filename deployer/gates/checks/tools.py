@@ -135,6 +135,10 @@ class Tools(Gate[asked.Tools, Calls]):
         bodies = {mode: {**_body(mode), "max_tokens": self._most} for mode in modes}
         runs = [(mode, await client.post(CHAT, body)) for mode, body in bodies.items()]
         streamed = result = parallel = None
+        if self._is_cheap and any(
+            it.absent for it in _findings(Calls(props, (*runs,)))
+        ):
+            return Calls(props, tuple(runs))  # a stream of the same shows no more
         if "auto" in modes or self._is_cheap:
             body = bodies["auto" if "auto" in modes else modes[-1]]
             streamed = await client.stream(CHAT, {**body, "stream": True})
