@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from deployer.gguf.facts import Facts
+from deployer.gguf.header import CACHE_BITS
 from deployer.gguf.memory import Machine, Serving, fit_on
 from deployer.planning.plan import Fit
 from deployer.stack.fields.model import GPUS
@@ -13,6 +14,9 @@ _ALIASES = frozenset(("A100", "H100!", "B200+"))
 """Other names of a type that is in the table already."""
 _LEAST_CONTEXT = 2048
 _MOST_COLUMNS = 7
+_MOST_SUGGESTED = 3
+_MOST_SLOTS = 64
+"""More are not looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,24 @@ class Cell:
     def fits(self) -> bool:
         """Return whether the memory suffices."""
         return self.total <= self.capacity
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """A machine that holds a stack, and the most that it holds of it."""
+
+    cache_type: str
+    """Keys and values: the stack's own, or the widest one with which it fits."""
+    fit: Fit
+    """With the context and the slots of the stack."""
+    context: int
+    """The largest context that fits, of all slots together."""
+    slots: int
+    """The most slots that fit, each with as many tokens as one of the stack has."""
+    gpu: str = ""
+    """As a stack names it; empty for a machine without."""
+    hourly: float = 0.0
+    """US dollars for an hour of the GPUs on Modal."""
 
 
 def machine_of(gpu: str, count: int = 1, *, snapshot: bool = False) -> Machine:
@@ -84,6 +106,83 @@ def matrix(
         for context in contexts(facts, serving)
         for kind in CACHE_TYPES
     )
+
+
+def suggestions(
+    facts: Facts, serving: Serving, machine: Machine, prices: Mapping[str, float]
+) -> tuple[Suggestion, ...]:
+    """Return the cheapest machines that hold a stack, each with the most it holds.
+
+    For a stack with GPUs as many others of one type each; else its own machine alone.
+    """
+    if not machine.gpus:
+        own = _suggested(facts, serving, machine)
+        return () if own is None or not machine.memory else (own,)
+    found = []
+    for name in _cheapest_first(prices):
+        other = machine_of(name, machine.gpus, snapshot=machine.snapshot)
+        if (one := _suggested(facts, serving, other)) is not None:
+            hourly = prices[name] * 3600 * machine.gpus
+            found.append(replace(one, gpu=name, hourly=hourly))
+    return tuple(found[:_MOST_SUGGESTED])
+
+
+def _suggested(facts: Facts, serving: Serving, machine: Machine) -> Suggestion | None:
+    """The most that one machine holds; None where the stack does not fit."""
+    for asked, kind in _cached(serving):
+        fit = fit_on(facts, asked, machine)
+        if fit.holds:
+            context = _largest_context(facts, asked, machine)
+            slots = _most_slots(facts, asked, machine)
+            return Suggestion(kind, fit, context, slots)
+    return None
+
+
+def _cached(serving: Serving) -> Iterator[tuple[Serving, str]]:
+    """Yield a stack with its own cache types, and with those that take less."""
+    own = (serving.cache_type_k or "f16", serving.cache_type_v or "f16")
+    yield serving, own[0] if own[0] == own[1] else "/".join(own)
+    if serving.flash_attn is False:  # quantised values need it
+        return
+    for kind in CACHE_TYPES[1:]:
+        if all(_width(kind) < _width(it) for it in own):
+            yield replace(serving, cache_type_k=kind, cache_type_v=kind), kind
+
+
+def _width(kind: str) -> float:
+    """Bytes of a number in a cache; those of the default for a type of a fork."""
+    block, width = CACHE_BITS.get(kind, CACHE_BITS["f16"])
+    return width / block
+
+
+def _largest_context(facts: Facts, serving: Serving, machine: Machine) -> int:
+    """The largest context that fits, up to what the model was trained for."""
+    own = serving.context(facts.model)
+    trained = facts.model.context_length * (1 if serving.unified else serving.slots)
+    found = own
+    for context in sorted(_steps_below(max(trained, own) + 1)):
+        if context > own:
+            asked = replace(serving, ctx_size=context)
+            if not fit_on(facts, asked, machine).holds:
+                break
+            found = context
+    return found
+
+
+def _most_slots(facts: Facts, serving: Serving, machine: Machine) -> int:
+    """The most slots that fit, each with the tokens that one has now."""
+    own = serving.slots
+    shared = serving.context(facts.model)
+    each = shared if serving.unified else shared // own
+    found = own
+    for slots in range(own + 1, _MOST_SLOTS + 1):
+        size = shared if serving.unified else each * slots
+        asked = replace(serving, parallel=slots, ctx_size=size)
+        asked = replace(asked, kv_unified=serving.unified)
+        if not fit_on(facts, asked, machine).holds:
+            break
+        found = slots
+    return found
 
 
 def contexts(facts: Facts, serving: Serving) -> tuple[int, ...]:

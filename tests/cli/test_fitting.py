@@ -245,3 +245,91 @@ def test_weights_of_this_machine_that_have_no_room_here(paper: Project) -> None:
         "stacks/demo.yaml:14:3: error: the model does not fit: this machine" in done.err
     )
     assert "hint: `server.ctx_size: " in done.err
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+def test_a_suggestion_holds_and_one_step_more_does_not(
+    big: Project, slots: int
+) -> None:
+    text = GPU.replace("parallel: 1", f"parallel: {slots}")
+    big.write(text, "big")
+    _, first, *_ = fit_of(big)
+    assert first["type"] == "suggestion"
+    assert first["gpu"] == "T4"
+    assert first["cache_type"] == "f16"
+
+    def holds(context: object, parallel: object) -> JsonValue:
+        changed = text.replace("131072", str(context)).replace("gpu: L4", "gpu: T4")
+        big.write(changed.replace(f"parallel: {slots}", f"parallel: {parallel}"), "big")
+        fit, *_ = fit_of(big)
+        return fit["fits"]
+
+    context, most = first["largest_ctx_size"], first["most_slots"]
+    assert isinstance(context, int)
+    assert isinstance(most, int)
+    each = 131072 // slots
+    assert holds(context, slots)
+    assert context == 131072 * slots or not holds(context * 2, slots)
+    assert holds(each * most, most)
+    assert not holds(each * (most + 1), most + 1)
+
+
+def test_suggestions_are_printed_with_their_price(big: Project) -> None:
+    out = big.run("fit", "stacks/big.yaml").out
+    assert "holds it, and the most of it:" in out
+    assert re.search(
+        r"\n  T4 16 GB, \$0\.59/h: f16 KV, \d+ % used; a context up to", out
+    )
+    big.write(GPU.replace("gpu: L4\n", ""), "big")
+    out = big.run("fit", "stacks/big.yaml").out
+    assert "\n  this machine: f16 KV," in out
+    assert "$" not in out
+
+
+def test_a_cache_that_takes_less_is_suggested_where_the_own_does_not_fit(
+    big: Project,
+) -> None:
+    big.write(GPU.replace("131072", "262144"), "big")
+    _, first, second, *_ = fit_of(big)
+    assert (first["gpu"], first["cache_type"]) == ("T4", "q8_0")
+    assert (second["gpu"], second["cache_type"]) == ("L4", "f16")
+
+
+@pytest.mark.parametrize("kinds", ["", "  cache_type_k: q8_0\n  cache_type_v: q8_0\n"])
+def test_the_matrix_and_fit_agree(big: Project, kinds: str) -> None:
+    big.write(GPU + kinds, "big")
+    fit, *cells = fit_of(big, "--matrix")
+    kind = "q8_0" if kinds else "f16"
+    (own,) = (
+        it
+        for it in cells
+        if (it["gpu"], it["ctx_size"], it["cache_type"]) == ("L4", 131072, kind)
+    )
+    assert (own["total"], own["capacity"]) == (fit["total"], fit["capacity"])
+
+
+def test_the_matrix_says_what_fit_counts_otherwise(big: Project) -> None:
+    big.write(f"{GPU}  cache_type_k: q8_0\n", "big")
+    out = big.run("fit", "stacks/big.yaml", "--matrix").out
+    assert "the stack has q8_0 keys and f16 values, and the table one type" in out
+    big.write(GPU.replace("gpu: L4\n", ""), "big")
+    out = big.run("fit", "stacks/big.yaml", "--matrix").out
+    assert "the stack runs without a GPU: this machine needs" in out
+
+
+def test_what_a_release_was_measured_to_take_is_shown_beside(
+    project: Project,
+) -> None:
+    project.write(f"{STACK}  memory: {{}}\n")
+    applied = project.run("apply", "stacks/demo.yaml", "--yes")
+    assert applied.code == 0, applied.out + applied.err
+    _, measured, *_ = project.run("fit", "stacks/demo.yaml", "--json").results()
+    assert (measured["type"], measured["release"]) == ("measured", 1)
+    assert measured["same"] is True
+    assert measured["taken"] > 0
+    line = "measured: release 1 took "
+    assert f"{line}" in (out := project.run("fit", "stacks/demo.yaml").out)
+    assert "than is computed: expect that again" in out
+    project.write(f"{STACK.replace('1024', '2048')}  memory: {{}}\n")
+    out = project.run("fit", "stacks/demo.yaml").out
+    assert "of main memory, with other weights or options" in out

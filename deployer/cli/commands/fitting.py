@@ -3,6 +3,7 @@
 import shlex
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -24,14 +25,15 @@ from deployer.engines.place import costs_of
 from deployer.planning.plan import fit_data
 from deployer.planning.progress import unwatched
 from deployer.show.client_configs import CLIENTS
-from deployer.show.text import fit_text, gib, mib, plan_text, printable
+from deployer.show.text import fit_text, gib, mib, plan_text, printable, sized
 from deployer.stack.fields.values import JsonValue
 from deployer.usecases.context.settings import Options, Settings, settings_of
 from deployer.usecases.validate import rendered, write
 
 if TYPE_CHECKING:
-    from deployer.gguf.choices import Cell
+    from deployer.gguf.choices import Cell, Suggestion
     from deployer.usecases.bisect import Bisected
+    from deployer.usecases.reading.inspect_model import Fitted, Measured
     from deployer.usecases.upgrade import Upgrade
 
 
@@ -49,7 +51,8 @@ def fit_command(
 ) -> None:
     """Show the memory that a stack needs, part by part, and whether it is there.
 
-    With `--matrix`: which GPU fits which context, and its price an hour on Modal.
+    Behind it the cheapest GPUs that hold it, with the largest context and the most
+    slots of each.  With `--matrix`: which GPU fits which context, and its price.
     An estimate from headers: nothing is started; docs/fit.md says how exact.
 
     \b
@@ -57,27 +60,115 @@ def fit_command(
       deployer fit stacks/prod.yaml
       deployer fit stacks/prod.yaml --matrix
     """
-    from deployer.usecases.reading.inspect_model import choices, fitted  # noqa: PLC0415 - only here
+    from deployer.usecases.reading.inspect_model import (  # noqa: PLC0415 - only here
+        choices,
+        fitted,
+        suggested,
+    )
 
     with Show(f"deployer fit {stack}", aside=True) as show:
         say = unwatched if as_json else show
         found = fitted(stack, settings_of(), engine, say)
     if as_json:
-        for fit in found.fits:
-            json_result({"type": "fit", **fit_data(fit)})
-        for cell in choices(found) if matrix else ():
-            json_result(_cell_json(cell))
+        cells = choices(found) if matrix else ()
+        _fit_json(found, cells, () if matrix else suggested(found))
         return
     if matrix:
         _table(choices(found), own=found.size.serving.context(found.size.facts.model))
-        return
-    for number, fit in enumerate(found.fits):
-        if number:
-            click.echo()
-        for line in fit_text(fit):
+        for line in _apart(found):
             click.echo(line)
+        return
+    for line in _fit_lines(found, suggested(found)):
+        click.echo(line)
     if found.weighed.too_large:
         click.echo(diagnostics_text(found.weighed.too_large), nl=False)
+
+
+def _fit_lines(found: "Fitted", every: "tuple[Suggestion, ...]") -> Iterator[str]:
+    for number, fit in enumerate(found.fits):
+        if number:
+            yield ""
+        yield from fit_text(fit)
+    if found.measured is not None:
+        yield _measured_line(found.measured)
+    yield from _suggestions(found, every)
+
+
+def _fit_json(
+    found: "Fitted", cells: "tuple[Cell, ...]", every: "tuple[Suggestion, ...]"
+) -> None:
+    for fit in found.fits:
+        json_result({"type": "fit", **fit_data(fit)})
+    if found.measured is not None:
+        json_result({"type": "measured", **asdict(found.measured)})
+    for one in every:
+        json_result(_suggestion_json(one))
+    for cell in cells:
+        json_result(_cell_json(cell))
+
+
+def _measured_line(found: "Measured") -> str:
+    taken = f"measured: release {found.release} took {sized(found.taken)}"
+    if not found.same:
+        return f"{taken} of main memory, with other weights or options"
+    off = 100 * (found.taken / found.computed - 1)
+    than = f"{abs(off):.0f} % {'more' if off > 0 else 'less'} than is computed"
+    return f"{taken} of main memory at its gates, {than}: expect that again"
+
+
+def _suggestions(found: "Fitted", every: "tuple[Suggestion, ...]") -> Iterator[str]:
+    """Show what holds the stack, cheapest first, and how much more it would hold."""
+    serving, model = found.size.serving, found.size.facts.model
+    own = serving.context(model)
+    each = own if serving.unified else own // serving.slots
+    share = " shared" if serving.unified else ""
+    if every:
+        yield ""
+        yield "holds it, and the most of it:"
+    for it in every:
+        price = f", ${it.hourly:.2f}/h" if it.gpu else ""
+        used = f"{100 * it.fit.total / it.fit.capacity:.0f} %"
+        slots = "1 slot" if it.slots == 1 else f"{it.slots} slots"
+        yield from wrapped(
+            "  ",
+            f"{it.fit.where}{price}: {it.cache_type} KV, {used} used; a context up to"
+            f" {it.context}, or {slots} with {each} tokens{share}",
+        )
+
+
+def _suggestion_json(one: "Suggestion") -> dict[str, JsonValue]:
+    return {
+        "type": "suggestion",
+        "where": one.fit.where,
+        "gpu": one.gpu or None,
+        "usd_per_hour": round(one.hourly, 4) if one.gpu else None,
+        "cache_type": one.cache_type,
+        "total": one.fit.total,
+        "capacity": one.fit.capacity,
+        "largest_ctx_size": one.context,
+        "most_slots": one.slots,
+    }
+
+
+def _apart(found: "Fitted") -> Iterator[str]:
+    """Yield what `fit` of the stack counts otherwise than the table does."""
+    serving, fit = found.size.serving, found.fits[0]
+    own = (serving.cache_type_k or "f16", serving.cache_type_v or "f16")
+    _, machine = found.size.machines[0]
+    if own[0] != own[1]:
+        yield (
+            f"the stack has {own[0]} keys and {own[1]} values, and the table one type"
+            f" for both: {fit.where} with those takes {gib(fit.total)} GiB"
+        )
+    if not machine.gpus:
+        yield (
+            f"the stack runs without a GPU: {fit.where} needs {gib(fit.total)} GiB,"
+            " without context and margin of a GPU, and with all weights"
+        )
+    if machine.gpus > 1:
+        yield f"each row stands for {machine.gpus} GPUs of a type, as the stack has"
+    for note in fit.unsure:
+        yield f"not in the figures: {note}"
 
 
 def _cell_json(cell: "Cell") -> dict[str, JsonValue]:

@@ -1,6 +1,7 @@
 """Looking into GGUF files, and at what fits where: reads, changes nothing."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,8 +11,8 @@ from deployer.artefacts.sources import hub
 from deployer.artefacts.sources.paths import parts_of
 from deployer.artefacts.sources.transfer import shown
 from deployer.engines.registry import ENGINES
-from deployer.errors import SourceError, UsageError
-from deployer.gguf.choices import Cell, matrix
+from deployer.errors import SourceError, StateError, UsageError
+from deployer.gguf.choices import Cell, Suggestion, matrix, suggestions
 from deployer.gguf.facts import (
     PROJECTOR,
     Facts,
@@ -27,7 +28,9 @@ from deployer.planning.events import Say, Talk
 from deployer.planning.facts import Pin
 from deployer.planning.graph import expand
 from deployer.planning.plan import Fit
-from deployer.planning.resources import Kind
+from deployer.planning.resources import Kind, Node
+from deployer.planning.state import Record
+from deployer.stack.fields.values import Flat, JsonValue
 from deployer.stack.load import load
 from deployer.usecases.context.settings import Options, Settings
 from deployer.usecases.reading.findings import stated_options
@@ -56,6 +59,21 @@ class Fitted:
     size: Sized
     fits: tuple[Fit, ...]
     weighed: Weighed
+    measured: "Measured | None" = None
+    """None where no retained release was measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Main memory of the newest retained release that the gate `memory` measured."""
+
+    release: int
+    taken: int
+    """Bytes of the process, once its gates had asked it."""
+    computed: int
+    """Bytes that are computed for the start of the stack as it is now."""
+    same: bool
+    """Weights and options of the server are those of the stack as it is now."""
 
 
 def look(
@@ -87,7 +105,7 @@ def fitted(
 
     Headers are read from afar; weights whose source does not allow that are fetched.
     """
-    known = _weighed(stack_file, settings, engine, say)
+    known, server = _weighed(stack_file, settings, engine, say)
     if known.size is None:
         from deployer.usecases.artefacts import fetch  # noqa: PLC0415 - only without headers
 
@@ -100,13 +118,52 @@ def fitted(
             )
         )
         fetch(stack_file, settings, options, say, (Kind.WEIGHTS,), force=False)
-        known = _weighed(stack_file, settings, engine, say)
+        known, server = _weighed(stack_file, settings, engine, say)
     if known.size is None:
         raise UsageError(
             "the headers of these weights were not read yet",
             hint=f"`deployer fetch {stack_file}` fetches them",
         )
-    return Fitted(known.size, known.size.fits, known)
+    fits = known.size.fits
+    measured = _measured(stack_file, settings, server, fits[0])
+    return Fitted(known.size, fits, known, measured)
+
+
+def _measured(
+    stack_file: Path, settings: Settings, server: Node, fit: Fit
+) -> Measured | None:
+    """Return what the newest release took that has a figure; None where none has."""
+    try:
+        state = settings.state(stack_file, server.address.partition("/")[0])
+    except (StateError, SourceError):
+        return None
+    for release in reversed(() if state is None else state.releases):
+        taken = next(filter(None, map(_process_bytes, release.gates)), 0)
+        record = release.records.get(server.address)
+        if taken and record is not None:
+            computed = sum(size for _, size in fit.host or fit.parts)
+            same = _decides(record) == _decides(server)
+            return Measured(release.number, taken, computed, same)
+    return None
+
+
+def _process_bytes(verdict: Mapping[str, JsonValue]) -> int:
+    """Return the memory of the process that a verdict measured; 0 for others."""
+    match verdict:
+        case {
+            "gate": "memory",
+            "figures": {"process_bytes": int(taken) | float(taken)},
+        }:
+            return int(taken)
+        case _:
+            return 0
+
+
+def _decides(server: Node | Record) -> tuple[Flat, Flat]:
+    """Return what decides the memory of a server: its options and its weights."""
+    fields = {p: it for p, it in server.fields.items() if p.startswith("server.")}
+    weights = {role: key for role, key in server.needs.items() if role != Kind.BUILD}
+    return fields, {role: it for role, it in weights.items() if role != Kind.SNAPSHOT}
 
 
 def choices(found: Fitted) -> tuple[Cell, ...]:
@@ -116,15 +173,23 @@ def choices(found: Fitted) -> tuple[Cell, ...]:
     return matrix(size.facts, size.serving, prices().gpu, count=count)
 
 
+def suggested(found: Fitted) -> tuple[Suggestion, ...]:
+    """The cheapest machines that hold a stack, and the most of it that each holds."""
+    size, (_, machine) = found.size, found.size.machines[0]
+    return suggestions(size.facts, size.serving, machine, prices().gpu)
+
+
 def _weighed(
     stack_file: Path, settings: Settings, engine: str | None, say: Say
-) -> Weighed:
+) -> tuple[Weighed, Node]:
+    """Return a stack held against its machines, and its server."""
     loaded = load(stack_file, engine=engine, allowed=settings.allowed(stack_file))
     locked = lock_file.read(lock_file.lock_path(stack_file))
     facts = resolved(loaded, stack_file, settings, locked, say)
     graph = expand(loaded.stack, facts, ENGINES[loaded.stack.engine].abilities)
     on = stated_options(loaded, stack_file, settings, facts)
-    return weighed(loaded, stack_file, settings, facts, graph, on)
+    server = next(node for node in graph.values() if node.kind is Kind.SERVER)
+    return weighed(loaded, stack_file, settings, facts, graph, on), server
 
 
 def _of_stack(path: Path, settings: Settings, say: Say) -> tuple[Looked, ...]:
