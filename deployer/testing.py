@@ -352,6 +352,11 @@ class FakeEngine:
         del seconds, ask
         return "" if self.observe(record).running else "it does not run"
 
+    def renew(self, record: Record, say: Say) -> bool:
+        """Replace nothing: what it starts is stopped first."""
+        del record, say
+        return False
+
     def idle(self, record: Record, seconds: float, say: Say) -> None:
         """End a server that nobody asks, whatever the time."""
 
@@ -429,6 +434,11 @@ class FakeEngine:
         """A fake has none."""
         del record
         return {}
+
+    def usage(self, record: Record) -> Mapping[str, float] | None:
+        """Count nothing."""
+        del record
+        return None
 
     def logs(self, record: Record, *, lines: int, follow: bool) -> Iterator[str]:
         """The diary of what was done to the server."""

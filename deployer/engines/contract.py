@@ -38,6 +38,10 @@ STRANGE: Final = "strange"
 """Condition, among the facts of a server, where another process has its address."""
 
 
+CONTAINERS: Final = "platform:containers"
+"""Figure of `Engine.usage`: how many there are now; 0 where the server sleeps."""
+
+
 @dataclass(frozen=True, slots=True)
 class Observation:
     """An observed server."""
@@ -139,6 +143,14 @@ class Engine(Protocol):
         """
         ...
 
+    def renew(self, record: Record, say: "Say") -> bool:
+        """Give a live server fresh processes, which see the secrets of today.
+
+        No request fails meanwhile.  False where that takes a `stop` and a `start`;
+        raises EngineError where the fresh ones do not come up: what served serves on.
+        """
+        ...
+
     def idle(self, record: Record, seconds: float, say: "Say") -> None:
         """Let nobody ask a candidate for a while, so that a restore is what follows.
 
@@ -198,6 +210,14 @@ class Engine(Protocol):
 
     def versions(self, record: Record) -> Mapping[str, str]:
         """The engine's own names of its deployments, by the beginning of a key."""
+        ...
+
+    def usage(self, record: Record) -> Mapping[str, float] | None:
+        """Return what the platform itself counted of a live server, without asking it.
+
+        Figures by name, those of which nothing is known left out; None where only the
+        server counts.
+        """
         ...
 
     def logs(self, record: Record, *, lines: int, follow: bool) -> Iterator[str]:

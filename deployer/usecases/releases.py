@@ -136,6 +136,20 @@ def start(stack_file: Path, settings: Settings, say: Say) -> Endpoint:
     return found.engine.endpoint(found.server, candidate=False)
 
 
+def restart(stack_file: Path, settings: Settings, say: Say) -> tuple[Endpoint, bool]:
+    """Give the live release fresh processes; also whether every request was answered.
+
+    Where the engine cannot replace them beside those that serve, they are stopped
+    first, and what an earlier run left goes as well.
+    """
+    found = deployed(stack_file, settings, thoroughly=True)
+    with found.store.lock(operation="restart"):
+        if found.engine.renew(found.server, say):
+            return found.engine.endpoint(found.server, candidate=False), True
+    stop(stack_file, settings, say)
+    return start(stack_file, settings, say), False
+
+
 def restore(stack_file: Path, settings: Settings, say: Say) -> Restored:
     """Restore the live server from its snapshot now.
 

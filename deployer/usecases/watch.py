@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 from deployer.artefacts.json_files import FormError, decoded, parse
-from deployer.engines.contract import write_files
+from deployer.engines.contract import CONTAINERS, write_files
 from deployer.errors import EngineError
 from deployer.planning.events import Outcome, Verdict
 from deployer.show import monitor
@@ -96,12 +96,19 @@ def monitored(stack_file: Path, settings: Settings) -> Monitored:
 
 
 def metrics(stack_file: Path, settings: Settings) -> dict[str, float]:
-    """Return what the live server counts."""
-    end = deployed(stack_file, settings).answering()
+    """Return what the platform and the live server count.
+
+    A server that sleeps is left asleep where the platform tells that it does.
+    """
+    found = deployed(stack_file, settings)
+    counted = found.engine.usage(found.server)
+    if counted is not None and counted.get(CONTAINERS) == 0:
+        return dict(counted)
+    end = found.answering()
     from deployer.gates.checks.performance import scrape  # noqa: PLC0415 - only here
 
     keys = settings.keys(stack_file.parent.absolute())
-    return scrape(target_of(end, keys, {}))
+    return {**(counted or {}), **scrape(target_of(end, keys, {}))}
 
 
 def watch(stack_file: Path, settings: Settings, watching: Watching) -> Iterator[Probe]:

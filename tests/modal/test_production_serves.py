@@ -12,7 +12,8 @@ import pytest
 
 from tests.cli.project import finished, read_until
 from tests.modal.client_loop import Counts, clients
-from tests.modal.project import Project
+from tests.modal.emulated import wait_until
+from tests.modal.project import KEY, SECRET, Project
 
 APPLY = ("apply", "stacks/tiny.yaml", "--yes")
 
@@ -96,3 +97,72 @@ def test_priming_leaves_the_limits_of_production_alone(live: Project) -> None:
     assert app["functions"]["LlamaServer.*"] not in changed
     assert changed, "the candidate was let scale to zero"
     assert "cold start for snapshot 2 of 2" in done.out
+
+
+RESTART = ("server", "restart", "stacks/tiny.yaml")
+NEW_KEY = {"LLAMA_API_KEY": "sk-new"}
+
+
+def test_fresh_containers_take_a_rotated_secret_without_an_outage(
+    live: Project,
+) -> None:
+    before, app = live.live(), (live.cloud.app("tiny") or {})["id"]
+    live.cloud.secret(SECRET, NEW_KEY)
+    live.cloud.forget()
+    with clients(before["outputs"]["url"]) as counts:
+        done = live.run(*RESTART)
+    assert done.code == 0, done.out + done.err
+    assert f"running at {before['outputs']['url']}; no request failed" in done.out
+    assert counts.failed == 0, str(counts)
+    found = live.cloud.calls()
+    assert (found["AppRollover"], found.get("AppStop", 0)) == (1, 0)
+    assert ((live.cloud.app("tiny") or {})["id"], live.live()) == (app, before)
+    check = live.run("check", "stacks/tiny.yaml", "--gate", "auth", env=NEW_KEY)
+    assert check.code == 0, check.out + check.err
+    seen = live.run("status", "stacks/tiny.yaml")
+    assert seen.code == 0, seen.out + seen.err
+
+    # A secret without its key, and containers that do not come up, take nothing over.
+    with clients(before["outputs"]["url"]) as counts:
+        live.cloud.secret(SECRET, {"ANOTHER": KEY})
+        done = live.run(*RESTART)
+        assert (done.code, live.cloud.calls()["AppRollover"]) == (4, 1)
+        assert "has no key `LLAMA_API_KEY`" in done.err
+        live.cloud.secret(SECRET, {"LLAMA_API_KEY": KEY})
+        live.cloud.faults(unmounted="tiny")
+        done = live.run(*RESTART)
+        live.cloud.faults()
+    assert done.code == 1, done.out + done.err
+    assert "containers of before serve on" in done.err
+    assert live.run(*RESTART).code == 0
+    _serves(live, before, counts)
+
+
+def _figures(project: Project) -> dict[str, float]:
+    done = project.run("status", "stacks/tiny.yaml", "--metrics", "--json")
+    assert done.code == 0, done.out + done.err
+    found: dict[str, float] = done.results()[0]["samples"]
+    return found
+
+
+def test_the_figures_of_a_server_that_sleeps_do_not_wake_it(live: Project) -> None:
+    """Modal's own are shown, and those of the server only while it is awake."""
+    live.ask(live.live()["outputs"]["url"])
+    awake = _figures(live)
+    assert awake["platform:containers"] >= 1
+    assert awake["llamacpp:prompt_tokens_total"] > 0
+    live.cloud.preempt("tiny")
+    wait_until(lambda: not any(it["runs"] for it in live.cloud.seen()["containers"]))
+    started = live.cloud.seen()["started"]
+    asleep = _figures(live)
+    assert live.cloud.seen()["started"] == started
+    assert {
+        "platform:containers": 0,
+        "platform:requests": 4,
+        "platform:requests_failed": 1,
+        "platform:start_seconds_p50": 12.5,
+        "platform:start_seconds_p99": 41.0,
+    }.items() <= asleep.items()
+    assert not any(name.startswith("llamacpp:") for name in asleep)
+    live.cloud.faults(refused={"FunctionGetTimeRangeStats": "not for this plan"})
+    assert _figures(live) == {"platform:containers": 0}

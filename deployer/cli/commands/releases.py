@@ -32,7 +32,7 @@ from deployer.usecases.runs import report_of
 
 @click.command("status", short_help="Show what is live and its condition.")
 @stacks_argument
-@click.option("--metrics", is_flag=True, help="Also show what the server counts.")
+@click.option("--metrics", is_flag=True, help="Also show what is counted of it.")
 @json_option
 def status_command(paths: tuple[Path, ...], *, metrics: bool, as_json: bool) -> None:
     """Show what is live, how its server is, and what an earlier run left.
@@ -112,6 +112,19 @@ WORDS = {
     "llamacpp:prompt_seconds_total": "seconds of reading prompts",
     "llamacpp:tokens_predicted_seconds_total": "seconds of generating",
     "llamacpp:n_decode_total": "steps of the model",
+    "platform:containers": "containers now",
+    "platform:requests": "requests, last hour",
+    "platform:requests_failed": "failed of them",
+    "platform:request_seconds_p50": "seconds of half of them",
+    "platform:request_seconds_p99": "seconds of 99 % of them",
+    "platform:starts": "starts, last hour",
+    "platform:starts_failed": "failed of them",
+    "platform:start_seconds_p50": "seconds of half of them",
+    "platform:start_seconds_p99": "seconds of 99 % of them",
+    "platform:memory_gib_p50": "GiB of memory, half of it",
+    "platform:memory_gib_p99": "GiB of memory, 99 % of it",
+    "platform:gpu_percent_p50": "% of the GPU, half of it",
+    "platform:gpu_percent_p99": "% of the GPU, 99 % of it",
 }
 """The figures that people want first, in their words."""
 ORDER = {name: number for number, name in enumerate(WORDS)}

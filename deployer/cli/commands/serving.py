@@ -16,7 +16,15 @@ from deployer.errors import GateError
 from deployer.spelling import harmless
 from deployer.stack.fields.values import show_seconds
 from deployer.usecases.context.settings import settings_of
-from deployer.usecases.releases import Keeping, keep_up, logs, restore, start, stop
+from deployer.usecases.releases import (
+    Keeping,
+    keep_up,
+    logs,
+    restart,
+    restore,
+    start,
+    stop,
+)
 
 if TYPE_CHECKING:
     from deployer.usecases.watch import Probe, Restores
@@ -72,6 +80,9 @@ def server_stop(stack: Path, *, as_json: bool) -> None:
 def server_restart(stack: Path, *, from_snapshot: bool, as_json: bool) -> None:
     """Stop the live server and start it again, as it was; nothing answers in between.
 
+    On Modal fresh containers take over, with the secrets of today, and every request
+    is answered.
+
     With `--from-snapshot` it finishes what it answers, ends, and is restored; where
     the snapshot cannot be used, the live server is not touched.
 
@@ -89,9 +100,9 @@ def server_restart(stack: Path, *, from_snapshot: bool, as_json: bool) -> None:
             about = {"restored": found.really, "seconds": found.seconds}
             show.result("restarted", text, **about, detail=found.detail)
             return
-        stop(stack, settings_of(), show)
-        url = start(stack, settings_of(), show).url
-        show.result("restarted", f"running at {url}", restored=False, url=url)
+        endpoint, answered = restart(stack, settings_of(), show)
+        url, how = endpoint.url, "; no request failed" if answered else ""
+        show.result("restarted", f"running at {url}{how}", restored=False, url=url)
 
 
 @server_command.command("run", short_help="Start the live server, and keep it up.")

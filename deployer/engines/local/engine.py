@@ -197,6 +197,11 @@ class LocalEngine:
         """See `Engine.failure`."""
         return Server(record, self._place).failure(seconds, ask=ask)
 
+    def renew(self, record: Record, say: Say) -> bool:
+        """See `Engine.renew`: one process has the port and the memory."""
+        del record, say
+        return False
+
     def idle(self, record: Record, seconds: float, say: Say) -> None:
         """See `Engine.idle`: what nobody asks need not run."""
         Server(record, self._place).end(say)
@@ -313,6 +318,11 @@ class LocalEngine:
         """See `Engine.versions`: a process has none."""
         del record
         return {}
+
+    def usage(self, record: Record) -> Mapping[str, float] | None:
+        """See `Engine.usage`: a machine counts no requests."""
+        del record
+        return None
 
     def logs(self, record: Record, *, lines: int, follow: bool) -> Iterator[str]:
         """See `Engine.logs`."""

@@ -6,7 +6,7 @@ the same ones.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from deployer.planning.argv import command_line
 from deployer.planning.resources import MODEL_ROLE
@@ -406,3 +406,34 @@ class Apps:
     tryout: Server
     assets: Mapping[str, bytes]
     """Files beside the rendered ones: images, a chat template, `runtime/`."""
+
+
+_DISTRIBUTIONS: Final = {
+    "startup time (s)": "start_seconds",
+    "end-to-end latency (s)": "request_seconds",
+    "memory usage (gib)": "memory_gib",
+    "gpu utilization (%)": "gpu_percent",
+}
+"""What the client calls a distribution (`cli/function.py`, `cli/server.py`)."""
+_PERCENTILES: Final = (50, 99)
+
+
+def usage_of(
+    found: Any,  # noqa: ANN401 - statistics of a function or a server, by the client
+    requests: int,
+    failed: int,
+) -> dict[str, float]:
+    """Return the figures of what Modal measured, by the names of `Engine.usage`."""
+    counted: dict[str, float] = {
+        "platform:requests": requests,
+        "platform:requests_failed": failed,
+        "platform:starts": found.container_started_count,
+        "platform:starts_failed": found.container_error_count,
+    }
+    of_requests = getattr(found, "input_percentile_stats", {})
+    for name, values in {**found.container_percentile_stats, **of_requests}.items():
+        known = _DISTRIBUTIONS.get(name.lower())
+        for it in values.percentiles if known else ():
+            if it.percentile in _PERCENTILES:
+                counted[f"platform:{known}_p{it.percentile:g}"] = it.value
+    return counted

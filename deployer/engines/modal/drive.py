@@ -27,6 +27,7 @@ from deployer.engines.modal.apps import (
     METHOD,
     Scaling,
     limits_of_server,
+    usage_of,
 )
 from deployer.engines.modal.section import OURS
 from deployer.errors import (
@@ -130,20 +131,30 @@ class Program:
 
         Raises EngineError with what the client says.
         """
-        place = () if self.environment is None else ("--env", self.environment)
-        words = ("app", "rollback", name, f"v{version}", *place)
-        done = self._run(*words)
-        if done.returncode:
-            said = (done.stderr or done.stdout).strip().splitlines() or ["no answer"]
-            raise EngineError(
-                f"app `{name}` was not rolled back to version {version}: {said[-1]}",
-                hint=f"run `modal {' '.join(words)}`",
-            )
+        failed = f"was not rolled back to version {version}"
+        self._ordered("app", "rollback", name, f"v{version}", failed=failed)
+
+    def rollover(self, name: str) -> None:
+        """Give an app fresh containers of the version that serves.
+
+        Raises EngineError with what the client says.
+        """
+        self._ordered("app", "rollover", name, failed="got no fresh containers")
 
     def rates(self) -> Mapping[str, str]:
         """Dollars for an hour of each thing that is billed; none if it does not say."""
         found = self._asked("billing", "rates")
         return found if isinstance(found, dict) else {}
+
+    def _ordered(self, *words: str, failed: str) -> None:
+        place = () if self.environment is None else ("--env", self.environment)
+        done = self._run(*words, *place)
+        if done.returncode:
+            said = (done.stderr or done.stdout).strip().splitlines() or ["no answer"]
+            raise EngineError(
+                f"app `{words[2]}` {failed}: {said[-1]}",
+                hint=f"run `modal {' '.join((*words, *place))}`",
+            )
 
     def _listed(self, *words: str) -> list[Mapping[str, Any]]:
         place = () if self.environment is None else ("--env", self.environment)
@@ -472,6 +483,20 @@ class Account:
                 return len(self.tasks(app))
             return int(service.get_current_stats().num_total_runners)
 
+    def usage(self, app: str) -> Mapping[str, float]:
+        """Return what Modal measured of a deployed server in the last hour."""
+        modal = _modal()
+        with self.translated(f"what Modal measured of `{app}`"):
+            try:
+                web = self._service(app).stats()
+            except modal.exception.NotFoundError:
+                found = self._direct(app).stats()
+                codes = found.request_count_by_status_code.items()
+                failed = sum(many for code, many in codes if code >= _FAILED)
+                return usage_of(found, found.request_count, failed)
+            failed = web.input_failure_count + web.input_timeout_count
+            return usage_of(web, web.input_success_count + failed, failed)
+
     def tasks(self, app: str) -> tuple[str, ...]:
         """The ids of the containers of a deployed app."""
         with self.translated(f"app `{app}`"):
@@ -657,6 +682,10 @@ class Account:
         except modal.exception.Error:
             return f"`modal image logs {image_id}` says why"
         return "\n".join(["", *said.splitlines()[-_IMAGE_LINES:]])
+
+
+_FAILED: Final = 500
+"""The first status of those that count as failed."""
 
 
 class _Autoscaler(Protocol):

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import Final
 
-from deployer.engines.contract import Endpoint, Left, Observation, Restored
+from deployer.engines.contract import CONTAINERS, Endpoint, Left, Observation, Restored
 from deployer.engines.modal import apps
 from deployer.engines.modal.billing import Meter, plain_rate
 from deployer.engines.modal.drive import (
@@ -431,6 +431,14 @@ class ModalEngine:
         del record, seconds, ask
         return ""
 
+    def renew(self, record: Record, say: Say) -> bool:
+        """See `Engine.renew`: a version of the same, whose containers take over."""
+        account = self._there(record)
+        given = env_secrets_of(record.spec).values()
+        for secret in (*secrets_in(record.outputs), *given):
+            account.require_secret(secret.name, secret.variable)
+        return self._rollout(record, say).renew(record)
+
     def idle(self, record: Record, seconds: float, say: Say) -> None:
         """See `Engine.idle`."""
         self._rollout(record, say).idle(record, seconds)
@@ -493,6 +501,14 @@ class ModalEngine:
         stack = record.address.partition("/")[0]
         history = self._account(record).program.history(apps.server_app(stack))
         return {it.tag: f"v{it.number}" for it in reversed(history) if it.tag}
+
+    def usage(self, record: Record) -> Mapping[str, float] | None:
+        """See `Engine.usage`."""
+        account, app = self._there(record), app_of(record)
+        counted = {CONTAINERS: float(account.containers(app))}
+        with suppress(DeployerError):  # a platform that measures nothing says nothing
+            counted.update(account.usage(app))
+        return counted
 
     def logs(self, record: Record, *, lines: int, follow: bool) -> Iterator[str]:
         """See `Engine.logs`."""

@@ -229,6 +229,31 @@ class Rollout:
         if not ours or moved(self._account, app, record):
             self._serve(record, found)
 
+    def renew(self, record: Record) -> bool:
+        """Roll the app over to fresh containers; false where it is not there.
+
+        Containers of before answer until those are ready.  Where they do not come up,
+        nothing is rolled back: an earlier version would see the same secrets.
+        """
+        app = apps.server_app(_stack(record))
+        found = self._account.app(app)
+        if found is None or not is_of(found, record):
+            return False
+        old = self._tasks(app)
+        self._tell(record.address, f"gives app `{app}` fresh containers")
+        self._account.program.rollover(app)
+        # A deployment resets what was changed in place.
+        self._account.settle(app, scaling_of(record.fields))
+        now, url = self._account.app(app), str(record.outputs["url"])
+        since = None if now is None else now.deployed_at
+        target = Target(app, url, record.key, since, old, alone=False)
+        try:
+            self._wake(record.address, target, _start_seconds(record))
+        except EngineError as error:
+            kept = "containers of before serve on, until Modal ends them"
+            raise _told(error, f"{kept}; correct the secret and run it again") from None
+        return True
+
     def stop(self, record: Record) -> None:
         """Stop the app that serves; its files stay."""
         app = apps.server_app(_stack(record))
