@@ -36,7 +36,7 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "watch": ("serving", "Probe a live stack, warm and after idle."),
         "logs": ("serving", "Print the log of the live server."),
         "chat": ("clients", "Chat with a live stack in the terminal."),
-        "server": ("serving", "Start, stop, restart and keep up the live server."),
+        "server": ("serving", "Start, stop, restart, scale, keep up the live server."),
     },
     "Releases": {
         "history": ("releases", "List the retained releases, or compare two."),
@@ -84,6 +84,7 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "stop": ("server", "stop"),
     "restart": ("server", "restart"),
     "run": ("server", "run"),
+    "scale": ("server", "scale"),
 }
 """Names that people type first, as other tools have them; not in the help."""
 

@@ -32,6 +32,7 @@ from deployer.planning.resources import Kind
 from deployer.planning.state import UNUSED, Release, State, node_of
 from deployer.system.children import growing
 from deployer.system.files import Grip, grip
+from deployer.usecases.apply import carry_out
 from deployer.usecases.context.deployed import Deployed, deployed, locked, name_of
 from deployer.usecases.context.hosts import reconciled, refuse_elsewhere
 from deployer.usecases.context.settings import Settings
@@ -192,6 +193,69 @@ def stop(stack_file: Path, settings: Settings, say: Say) -> Deployed:
             found.engine.retire(stray, say)
         found.engine.stop(found.server, say)
     return found
+
+
+SCALING: Final = {
+    "min": "scaling.min_containers",
+    "max": "scaling.max_containers",
+    "buffer": "scaling.buffer_containers",
+}
+"""Fields that `scale` changes, by the words for them."""
+
+
+def scale(
+    stack_file: Path, settings: Settings, say: Say, wanted: Mapping[str, int | None]
+) -> Mapping[str, int | None]:
+    """Change how many containers the live server has, in place; return what was before.
+
+    ``wanted`` is by the words of `SCALING`; None: as if the stack stated nothing.  What
+    it becomes is recorded: the next plan names it, and `apply` undoes it.
+    Raises UsageError for numbers that contradict each other, and for an engine whose
+    server is one process.
+    """
+    name = name_of(stack_file, settings)
+    with locked(stack_file, name, settings, say, operation="scale"):
+        found = deployed(stack_file, settings)
+        server, engine = found.server, found.state.engine
+        if not ENGINES[engine].abilities.remote:
+            raise UsageError(
+                f"engine `{engine}` runs one server: there is nothing to scale",
+                hint="`server.parallel` is the number of requests at a time",
+            )
+        changed = {SCALING[word]: number for word, number in wanted.items()}
+        fields = {
+            path: value
+            for path, value in {**server.fields, **changed}.items()
+            if value is not None
+        }
+        least, most = fields.get(SCALING["min"]), fields.get(SCALING["max"])
+        if isinstance(least, int) and isinstance(most, int) and most < max(least, 1):
+            raise UsageError(
+                f"`max` is below `min` ({most} < {max(least, 1)})",
+                hint=f"write `max={max(least, 1)}` as well",
+            )
+        graph = {a: node_of(record) for a, record in found.state.live.items()}
+        graph[server.address] = replace(graph[server.address], fields=fields)
+        planned = found.plan_to(graph)
+        carry_out(stack_file, settings, planned, found.engine, say, cause="scale")
+    before = ((word, server.fields.get(SCALING[word])) for word in wanted)
+    return {word: it if isinstance(it, int) else None for word, it in before}
+
+
+def scale_back(
+    stack_file: Path,
+    settings: Settings,
+    say: Say,
+    wanted: Mapping[str, int],
+    before: Mapping[str, int | None],
+) -> bool:
+    """Undo a `scale`; false where the stack was scaled otherwise or removed since."""
+    server = deployed(stack_file, settings).state.server
+    now = {} if server is None else server.fields
+    if any(now.get(SCALING[word]) != number for word, number in wanted.items()):
+        return False
+    scale(stack_file, settings, say, before)
+    return True
 
 
 def logs(

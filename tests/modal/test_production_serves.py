@@ -138,6 +138,38 @@ def test_fresh_containers_take_a_rotated_secret_without_an_outage(
     _serves(live, before, counts)
 
 
+def test_containers_are_scaled_for_a_while_and_back(live: Project) -> None:
+    """One call each way; a plan names what is scaled by hand, and apply undoes it."""
+    live.change("ctx_size: ", "ctx_size: 1024 # ")
+
+    def limits() -> dict[str, int]:
+        found: dict[str, int] = (live.cloud.app("tiny") or {})["scaling"]
+        return found["LlamaServer.*"]  # type: ignore[return-value]
+
+    scale = ("scale", "stacks/tiny.yaml")
+    live.cloud.forget()
+    done = live.run(*scale, "min=1", "--for", "1s")
+    assert done.code == 0, done.out + done.err
+    assert "min=1 for 1.0 s; Ctrl-C ends it" in done.out
+    assert "scaled as before" in done.out
+    assert live.cloud.calls()["FunctionUpdateSchedulingParams"] == 2
+    assert limits().get("min_containers", 0) == 0
+
+    for words, hint in (
+        (("min=3",), "`max` is below `min` (2 < 3)"),
+        (("most=3",), "`most=3` is no number of containers"),
+    ):
+        done = live.run(*scale, *words)
+        assert done.code == 3, done.out + done.err
+        assert hint in done.err
+    assert live.run(*scale, "min=1", "max=3").code == 0
+    assert (limits()["min_containers"], limits()["max_containers"]) == (1, 3)
+    plan = live.run("plan", "stacks/tiny.yaml")
+    assert "scaling.max_containers   3 → 2" in plan.out
+    live.apply()
+    assert (limits().get("min_containers", 0), limits()["max_containers"]) == (0, 2)
+
+
 def _figures(project: Project) -> dict[str, float]:
     done = project.run("status", "stacks/tiny.yaml", "--metrics", "--json")
     assert done.code == 0, done.out + done.err

@@ -1,4 +1,4 @@
-"""server start, stop, restart and run, logs, watch: day to day."""
+"""server start, stop, restart, scale and run, logs, watch: day to day."""
 
 import sys
 import time
@@ -12,16 +12,20 @@ from deployer.cli.options import duration, stack_argument, stream_option
 from deployer.cli.output import is_asked, json_head, json_line
 from deployer.cli.runs import showing
 from deployer.cli.terminal import styled
-from deployer.errors import GateError
+from deployer.errors import GateError, UsageError
+from deployer.planning.events import Talk
 from deployer.spelling import harmless
 from deployer.stack.fields.values import show_seconds
 from deployer.usecases.context.settings import settings_of
 from deployer.usecases.releases import (
+    SCALING,
     Keeping,
     keep_up,
     logs,
     restart,
     restore,
+    scale,
+    scale_back,
     start,
     stop,
 )
@@ -29,10 +33,13 @@ from deployer.usecases.releases import (
 if TYPE_CHECKING:
     from deployer.usecases.watch import Probe, Restores
 
+_TICK = 1.0
+"""Longest time in seconds until Ctrl-C is noticed."""
+
 
 @click.group("server")
 def server_command() -> None:
-    """Start, stop, restart and keep up the live server.
+    """Start, stop, restart, scale and keep up the live server.
 
     \b
     Example:
@@ -103,6 +110,62 @@ def server_restart(stack: Path, *, from_snapshot: bool, as_json: bool) -> None:
         endpoint, answered = restart(stack, settings_of(), show)
         url, how = endpoint.url, "; no request failed" if answered else ""
         show.result("restarted", f"running at {url}{how}", restored=False, url=url)
+
+
+def _numbers(
+    context: click.Context, argument: click.Parameter, words: tuple[str, ...]
+) -> dict[str, int]:
+    """Read `min=1 max=3`; raises UsageError for other words."""
+    del context, argument
+    found: dict[str, int] = {}
+    for word in words:
+        name, _, number = word.partition("=")
+        if name not in SCALING or not number.isdecimal():
+            raise UsageError(
+                f"`{harmless(word)}` is no number of containers",
+                hint=f"write `min=1`; known are {', '.join(SCALING)}",
+            )
+        found[name] = int(number)
+    return found
+
+
+@server_command.command("scale", short_help="Change how many containers there are.")
+@stack_argument
+@click.argument("numbers", nargs=-1, required=True, callback=_numbers)
+@click.option(
+    "--for",
+    "lasts",
+    callback=duration,
+    default="0s",
+    metavar="DURATION",
+    help="Put it back after so long; 0: it stays until the next apply.",
+)
+@stream_option
+def server_scale(
+    stack: Path, numbers: dict[str, int], lasts: float, *, as_json: bool
+) -> None:
+    """Change how many containers a live server on Modal has, without a deployment.
+
+    NUMBERS are `min=1`, `max=3` and `buffer=1`.  The next plan names the change, and
+    `apply` puts back what the stack states.  With `--for` the command stays and puts it
+    back itself; Ctrl-C does so at once.
+
+    \b
+    Example:
+      deployer server scale stacks/prod.yaml min=1 --for 2h
+    """
+    settings = settings_of()
+    text = ", ".join(f"{name}={number}" for name, number in numbers.items())
+    with showing(f"deployer server scale {stack} {text}", as_json=as_json) as show:
+        before = scale(stack, settings, show, numbers)
+        if lasts:
+            show(Talk(str(stack), f"{text} for {show_seconds(lasts)}; Ctrl-C ends it"))
+            end = time.monotonic() + lasts
+            while time.monotonic() < end and not show.is_cancelled():
+                time.sleep(min(_TICK, max(0.0, end - time.monotonic())))
+            back = scale_back(stack, settings, show.last, numbers, before)
+            text = "scaled as before" if back else "scaled otherwise meanwhile: left so"
+        show.result("scaled", text, stack=str(stack), **numbers)
 
 
 @server_command.command("run", short_help="Start the live server, and keep it up.")

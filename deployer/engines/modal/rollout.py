@@ -243,7 +243,7 @@ class Rollout:
         self._tell(record.address, f"gives app `{app}` fresh containers")
         self._account.program.rollover(app)
         # A deployment resets what was changed in place.
-        self._account.settle(app, scaling_of(record.fields))
+        self._account.settle(app, scaling_of(record.fields), tags_of(record.fields))
         now, url = self._account.app(app), str(record.outputs["url"])
         since = None if now is None else now.deployed_at
         target = Target(app, url, record.key, since, old, alone=False)
