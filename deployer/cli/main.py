@@ -36,7 +36,10 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "watch": ("serving", "Probe a live stack, warm and after idle."),
         "logs": ("serving", "Print the log of the live server."),
         "chat": ("clients", "Chat with a live stack in the terminal."),
-        "server": ("serving", "Start, stop, restart, scale, keep up the live server."),
+        "server": (
+            "serving",
+            "Start, stop, restart, scale and keep up the live server.",
+        ),
     },
     "Releases": {
         "history": ("releases", "List the retained releases, or compare two."),

@@ -284,3 +284,11 @@ def _window(fields: Flat) -> float:
 
 def _whole(value: JsonValue) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) else 0
+
+
+SCALING: Final = {
+    "min": "scaling.min_containers",
+    "max": "scaling.max_containers",
+    "buffer": "scaling.buffer_containers",
+}
+"""Fields with a number of containers, by the words of `server scale`."""

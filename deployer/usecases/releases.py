@@ -26,6 +26,7 @@ from deployer.errors import (
     LockedError,
     UsageError,
 )
+from deployer.planning.costs import SCALING
 from deployer.planning.events import Say, Talk, all_let_pass
 from deployer.planning.plan import Change, Drift, Plan, gates_of, make_plan
 from deployer.planning.resources import Kind
@@ -193,14 +194,6 @@ def stop(stack_file: Path, settings: Settings, say: Say) -> Deployed:
             found.engine.retire(stray, say)
         found.engine.stop(found.server, say)
     return found
-
-
-SCALING: Final = {
-    "min": "scaling.min_containers",
-    "max": "scaling.max_containers",
-    "buffer": "scaling.buffer_containers",
-}
-"""Fields that `scale` changes, by the words for them."""
 
 
 def scale(

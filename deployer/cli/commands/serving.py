@@ -13,12 +13,12 @@ from deployer.cli.output import is_asked, json_head, json_line
 from deployer.cli.runs import showing
 from deployer.cli.terminal import styled
 from deployer.errors import GateError, UsageError
+from deployer.planning.costs import SCALING
 from deployer.planning.events import Talk
 from deployer.spelling import harmless
 from deployer.stack.fields.values import show_seconds
 from deployer.usecases.context.settings import settings_of
 from deployer.usecases.releases import (
-    SCALING,
     Keeping,
     keep_up,
     logs,

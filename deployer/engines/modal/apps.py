@@ -416,14 +416,21 @@ _DISTRIBUTIONS: Final = {
 }
 """What the client calls a distribution (`cli/function.py`, `cli/server.py`)."""
 _PERCENTILES: Final = (50, 99)
+_FAILED: Final = 500
+"""The first status of those that count as failed."""
 
 
 def usage_of(
     found: Any,  # noqa: ANN401 - statistics of a function or a server, by the client
-    requests: int,
-    failed: int,
 ) -> dict[str, float]:
     """Return the figures of what Modal measured, by the names of `Engine.usage`."""
+    codes = getattr(found, "request_count_by_status_code", None)
+    if codes is None:
+        failed = found.input_failure_count + found.input_timeout_count
+        requests = found.input_success_count + failed
+    else:
+        requests = found.request_count
+        failed = sum(many for code, many in codes.items() if code >= _FAILED)
     counted: dict[str, float] = {
         "platform:requests": requests,
         "platform:requests_failed": failed,

@@ -135,10 +135,7 @@ class Program:
         self._ordered("app", "rollback", name, f"v{version}", failed=failed)
 
     def rollover(self, name: str) -> None:
-        """Give an app fresh containers of the version that serves.
-
-        Raises EngineError with what the client says.
-        """
+        """Give an app fresh containers; raises EngineError with what is said."""
         self._ordered("app", "rollover", name, failed="got no fresh containers")
 
     def rates(self) -> Mapping[str, str]:
@@ -488,14 +485,9 @@ class Account:
         modal = _modal()
         with self.translated(f"what Modal measured of `{app}`"):
             try:
-                web = self._service(app).stats()
+                return usage_of(self._service(app).stats())
             except modal.exception.NotFoundError:
-                found = self._direct(app).stats()
-                codes = found.request_count_by_status_code.items()
-                failed = sum(many for code, many in codes if code >= _FAILED)
-                return usage_of(found, found.request_count, failed)
-            failed = web.input_failure_count + web.input_timeout_count
-            return usage_of(web, web.input_success_count + failed, failed)
+                return usage_of(self._direct(app).stats())
 
     def tasks(self, app: str) -> tuple[str, ...]:
         """The ids of the containers of a deployed app."""
@@ -682,10 +674,6 @@ class Account:
         except modal.exception.Error:
             return f"`modal image logs {image_id}` says why"
         return "\n".join(["", *said.splitlines()[-_IMAGE_LINES:]])
-
-
-_FAILED: Final = 500
-"""The first status of those that count as failed."""
 
 
 class _Autoscaler(Protocol):
