@@ -258,6 +258,7 @@ SPELLED: Mapping[str, set[object]] = {
     "engines/local/engine.py": {"local.host", "local.port"},
     # what a container on Modal is
     "engines/modal/lower.py": {
+        "auth.proxy",
         "modal.cloud",
         "modal.custom_domains",
         "modal.endpoint",

@@ -27,11 +27,16 @@ class Endpoint:
     """Variables of the keys that it accepts; the keys themselves are never kept."""
     source_address: str | None = None
     """Local address to connect from, where that decides who answers."""
+    token_env: str | None = None
+    """Variable of the token (`ID.SECRET`) that a proxy in front of it asks for."""
 
     @property
     def api_key_env(self) -> str | None:
-        """The variable that clients are told; None where no key is needed."""
-        return next(iter(self.api_key_envs), None)
+        """The variable that clients are told; None where no key is needed.
+
+        The proxy takes its token as a key as well, where the server asks for none.
+        """
+        return next(iter(self.api_key_envs), self.token_env)
 
 
 STRANGE: Final = "strange"

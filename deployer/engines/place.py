@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from deployer.planning.state import Record
     from deployer.stack.fields.model import Stack
 
+PROXY_HEADERS = ("Modal-Key", "Modal-Secret")
+"""What Modal's proxy reads the halves of a token from (guide/webhook-proxy-auth)."""
 _MOST = 1 << 20
 """Bytes of an `.env`."""
 
@@ -71,6 +73,23 @@ class Keys(NamedTuple):
             hint=f"run `export {name}=…`, or write `{name}=…` into `.env` beside"
             " the stack",
         )
+
+    def halves(self, name: str) -> dict[str, str]:
+        """Return the headers that a proxy reads, from the token in a variable.
+
+        Raises AuthError where it is not set, or is not of the form `ID.SECRET`.
+        """
+        if not name:
+            return {}
+        token = self.need(name, "token of the proxy, `ID.SECRET`")
+        half, dot, other = token.partition(".")
+        if not (dot and half and other and token.isascii() and token.isprintable()):
+            raise AuthError(
+                f"environment variable `{name}` is no token of the form `ID.SECRET`",
+                hint="run `modal workspace proxy-tokens create`, and join its two"
+                " halves with a dot",
+            )
+        return dict(zip(PROXY_HEADERS, (half, other), strict=True))
 
 
 class Place(NamedTuple):

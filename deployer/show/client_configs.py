@@ -20,6 +20,18 @@ class Live:
     api_key_env: str | None
     context: int | None = None
     """Tokens that one request may have, where the stack says."""
+    token_env: str | None = None
+    """Variable of the token that a proxy asks for beside the key; None: for none."""
+
+    @property
+    def beside(self) -> str:
+        """A comment for clients whose headers stand elsewhere in their settings."""
+        if self.token_env is None:
+            return ""
+        return (
+            "# Modal's proxy asks for two headers beside the key: Modal-Key and"
+            f" Modal-Secret, the halves of ${self.token_env} around its dot\n"
+        )
 
     @property
     def base(self) -> str:
@@ -40,6 +52,9 @@ class Live:
 def curl(live: Live) -> str:
     """A request to try."""
     key = f' -H "Authorization: Bearer ${live.api_key_env}"' if live.api_key_env else ""
+    if live.token_env:
+        key += f' -H "Modal-Key: ${{{live.token_env}%%.*}}"'
+        key += f' -H "Modal-Secret: ${{{live.token_env}#*.}}"'
     message = {"role": "user", "content": "What is the capital of France?"}
     body = json.dumps({"model": live.model, "messages": [message], "max_tokens": 64})
     shell = body.replace("'", "'\\''")
@@ -52,12 +67,16 @@ def curl(live: Live) -> str:
 def openai(live: Live) -> str:
     """A program with OpenAI's client for Python."""
     key = f'os.environ["{live.api_key_env}"]' if live.api_key_env else '"none"'
+    more = before = ""
+    if live.token_env:
+        before = f'half, _, other = os.environ["{live.token_env}"].partition(".")\n'
+        more = ', default_headers={"Modal-Key": half, "Modal-Secret": other}'
     return f"""\
 import os
 
 from openai import OpenAI
 
-client = OpenAI(base_url={json.dumps(live.base)}, api_key={key})
+{before}client = OpenAI(base_url={json.dumps(live.base)}, api_key={key}{more})
 answer = client.chat.completions.create(
     model={json.dumps(live.model)},
     messages=[{{"role": "user", "content": "Hello"}}],
@@ -73,7 +92,7 @@ def codex(live: Live) -> str:
     window = f"model_context_window = {live.context}\n" if live.context else ""
     return f"""\
 # ~/.codex/config.toml
-model = {json.dumps(live.model)}
+{live.beside}model = {json.dumps(live.model)}
 model_provider = "deployer"
 {window}
 [model_providers.deployer]
@@ -92,7 +111,7 @@ def cursor(live: Live) -> str:
     return f"""\
 # Cursor Settings > Models > API Keys
 # Cursor's own servers ask the endpoint: {reach}.
-OpenAI API Key:           {key}
+{live.beside}OpenAI API Key:           {key}
 Override OpenAI Base URL: {live.base}
 Add model:                {live.model}
 """
@@ -100,9 +119,14 @@ Add model:                {live.model}
 
 def opencode(live: Live) -> str:
     """For `opencode.json`."""
-    options = {"baseURL": live.base}
+    options: dict[str, object] = {"baseURL": live.base}
     if live.api_key_env:
         options["apiKey"] = f"{{env:{live.api_key_env}}}"
+    if live.token_env:
+        options["headers"] = {
+            "Modal-Key": f"{{env:{live.token_env}_ID}}",
+            "Modal-Secret": f"{{env:{live.token_env}_SECRET}}",
+        }
     model: dict[str, object] = {"name": live.model}
     if live.context:
         model["limit"] = {"context": live.context, "output": min(live.context, 8192)}
@@ -127,7 +151,7 @@ def continue_(live: Live) -> str:
     where = f"; {name} is looked for in ~/.continue/.env" if name else ""
     return f"""\
 # ~/.continue/config.yaml{where}
-name: deployer
+{live.beside}name: deployer
 version: 1.0.0
 schema: v1
 models:
@@ -144,7 +168,7 @@ def aider(live: Live) -> str:
     key = f'"${live.api_key_env}"' if live.api_key_env else "none"
     model = shlex.quote(f"openai/{live.model}")
     return (
-        f"OPENAI_API_BASE={shlex.quote(live.base)} OPENAI_API_KEY={key}"
+        f"{live.beside}OPENAI_API_BASE={shlex.quote(live.base)} OPENAI_API_KEY={key}"
         f" aider --model {model} --no-show-model-warnings\n"
     )
 

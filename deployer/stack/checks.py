@@ -78,15 +78,19 @@ _HINT = (
 def access_checks(stack: Stack) -> Iterator[Diagnostic]:
     """Every rule about who may use the server that a stack breaks."""
     keys, auth = stack.api_keys, stack.auth
-    if auth is not None and not keys and auth.open is None:
+    closed = auth is not None and auth.proxy is True
+    if auth is not None and not keys and not closed and auth.open is None:
         what = "expected `api_key`, `api_keys`, or `open` with a reason"
         yield Diagnostic("auth", what, "add `api_key: {env: LLAMA_API_KEY}`")
     if auth is not None and keys and auth.open is not None:
         name = "api_key" if auth.api_key is not None else "api_keys"
         what = f"`open` and `{name}` contradict each other"
         yield Diagnostic("auth.open", what, "keep one of them")
+    if auth is not None and closed and auth.open is not None:
+        what = "`open` and `proxy` contradict each other"
+        yield Diagnostic("auth.open", what, "keep one of them")
     yield from _key_checks(stack)
-    if not keys:
+    if not (keys or closed):
         for path, what in _needs_a_key(stack):
             if auth is None:
                 yield without_key(path, what)

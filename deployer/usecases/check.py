@@ -180,7 +180,7 @@ class Judging:
 def target_of(endpoint: Endpoint, keys: Keys, expects: Flat) -> Target:
     """Where gates look; raises AuthError where a server has keys and none is set."""
     known = {name: key for name in endpoint.api_key_envs if (key := keys.get(name))}
-    name = next(iter(known), endpoint.api_key_env)
+    name = next(iter((*known, *endpoint.api_key_envs)), None)
     return Target(
         url=endpoint.url,
         api_key=None if name is None else keys.need(name, "API key"),
@@ -189,6 +189,7 @@ def target_of(endpoint: Endpoint, keys: Keys, expects: Flat) -> Target:
             other: known.get(other) for other in endpoint.api_key_envs if other != name
         },
         source_address=endpoint.source_address,
+        headers=keys.halves(endpoint.token_env or ""),
         expects=expects,
         build=_build_number(expects),
     )
@@ -417,6 +418,7 @@ def live_of(stack_file: Path, settings: Settings) -> Live:
         model=alias.split(",")[0] if isinstance(alias, str) else found.state.stack,
         api_key_env=end.api_key_env,
         context=_context(fields),
+        token_env=end.token_env if end.api_key_envs else None,
     )
 
 

@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +15,14 @@ from deployer.artefacts.sources.files import DigestCache
 from deployer.diagnostics import UNCERTAIN, Diagnostic, Severity
 from deployer.engines.place import doctor, doctor_server
 from deployer.engines.registry import ENGINES
-from deployer.errors import DeployerError, LockedError, StackError, UsageError, error_of
+from deployer.errors import (
+    AuthError,
+    DeployerError,
+    LockedError,
+    StackError,
+    UsageError,
+    error_of,
+)
 from deployer.gates.harness.answers import Answer, excerpt
 from deployer.gates.harness.client import Client, Target, Unanswered, connected
 from deployer.llama.catalogue import Catalogue
@@ -74,6 +81,8 @@ class Deployment:
     pid: int | None = None
     log: tuple[str, ...] = ()
     log_name: str = "log"
+    token_env: str | None = None
+    """Variable of the token that a proxy in front of it asks for."""
 
 
 def deployment(file: Path, settings: Settings) -> Deployment:
@@ -87,7 +96,7 @@ def deployment(file: Path, settings: Settings) -> Deployment:
     except DeployerError as error:
         return Deployment((wrong("server", error),))
     seen = found.engine.observe(server)
-    url = found.engine.endpoint(server, candidate=False).url
+    end = found.engine.endpoint(server, candidate=False)
     pid = seen.facts.get("pid")
     try:
         log = tuple(found.engine.logs(server, lines=_LINES, follow=False))
@@ -100,15 +109,23 @@ def deployment(file: Path, settings: Settings) -> Deployment:
         what = f"{server.address}: {seen.detail}"
         finding = Diagnostic("server", what, found.way_back(seen), grade)
         return Deployment((finding,), log=log, log_name=name)
-    return Deployment((), url, pid if isinstance(pid, int) else None, log, name)
+    number = pid if isinstance(pid, int) else None
+    return Deployment((), end.url, number, log, name, end.token_env)
 
 
 def look_at_server(
-    url: str, key: str | None, key_name: str, stack: Stack | None, build: int | None
+    url: str,
+    key: str | None,
+    key_name: str,
+    stack: Stack | None,
+    build: int | None,
+    headers: Mapping[str, str] | None = None,
 ) -> tuple[Diagnostic, ...]:
     """Return what a server says when it is asked: healthy, which build, which key."""
     try:
-        target = Target(url, api_key=key or None, api_key_name=key_name)
+        target = Target(
+            url, api_key=key or None, api_key_name=key_name, headers=headers or {}
+        )
         health, props, unkeyed = asyncio.run(_answers(target))
     except UsageError as error:
         return (wrong("server", error),)
@@ -584,6 +601,11 @@ def _stack(file: Path, asked: Asked, settings: Settings) -> Iterator[Diagnostic]
         # Every one of them is accepted: the first whose value is here will do.
         name = next(filter(known.get, names), next(iter(names), ""))
         key = known.get(name) if name else None
-        yield from look_at_server(url, key, name, stack, patient.build)
+        try:
+            headers = known.halves(running.token_env or "")
+        except AuthError as error:
+            yield wrong("keys", error)
+        else:
+            yield from look_at_server(url, key, name, stack, patient.build, headers)
     if asked.log is None and asked.url is None and running.log:
         yield from read(running.log, running.log_name)

@@ -87,7 +87,7 @@ OPTIONS: Final[Mapping[str, Mapping[str, Said]]] = {
         "scaleup_window": by("scaling.scaleup_window"),
         "name": no("rendered"),
         "port": _SERVED,
-        "unauthenticated": no("llama-server asks for the key itself (`auth`)"),
+        "unauthenticated": by("auth.proxy"),
         "h2_enabled": no("llama-server speaks HTTP/1.1"),
         "exit_grace_period": no("rendered: 30 s for answers under way"),
         "compute_region": by("modal.region"),
@@ -97,7 +97,7 @@ OPTIONS: Final[Mapping[str, Mapping[str, Said]]] = {
         "startup_timeout": no("rendered: `start` returns when the port is open"),
         "label": by("name"),
         "custom_domains": by("modal.custom_domains"),
-        "requires_proxy_auth": no("llama-server asks for the key itself (`auth`)"),
+        "requires_proxy_auth": by("auth.proxy"),
     },
     "concurrent": {
         "max_inputs": by("scaling.max_concurrent"),
@@ -134,7 +134,7 @@ OPTIONS: Final[Mapping[str, Mapping[str, Said]]] = {
         "memory": by("modal.memory", "modal.memory_limit"),
         "gpu": by("gpu"),
         "region": by("modal.routing_region"),
-        "unauthenticated": no("llama-server asks for the key itself (`auth`)"),
+        "unauthenticated": by("auth.proxy"),
         "h2": no("llama-server speaks HTTP/1.1"),
         "sessioned": no(
             "every request needs a token of a session, which clients of OpenAI's API"

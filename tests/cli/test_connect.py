@@ -8,6 +8,7 @@ import tomllib
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import yaml
 
 from deployer.show.client_configs import CLIENTS, Live
@@ -96,3 +97,23 @@ def test_nothing_is_live(paper: Project) -> None:
     done = paper.run("render", DEMO, "--client", "curl")
     assert done.code == 3
     assert "was never applied from here" in done.err
+
+
+BEHIND = Live("s", "https://w--s.modal.run", "m", "KEY", token_env="TOKEN")
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_token_of_a_proxy_goes_beside_the_key_by_its_variable(client: str) -> None:
+    """Both, or a sentence about what to add where a client has no place for it."""
+    text = CLIENTS[client](BEHIND)
+    assert "KEY" in text
+    assert "TOKEN" in text
+    assert "Modal-Key" in text
+    assert "Modal-Key" not in CLIENTS[client](OPEN)
+
+
+def test_programs_and_files_for_a_proxy_are_well_formed() -> None:
+    compile(CLIENTS["openai"](BEHIND), "openai.py", "exec")
+    options = json.loads(CLIENTS["opencode"](BEHIND))["provider"]["deployer"]["options"]
+    assert options["headers"]["Modal-Secret"] == "{env:TOKEN_SECRET}"
+    assert tomllib.loads(CLIENTS["codex"](BEHIND))["model"] == "m"

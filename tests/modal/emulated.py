@@ -17,6 +17,8 @@ ROOT = Path(__file__).parents[2]
 HASTE = 10.0
 """How many times sooner than on Modal an idle container goes."""
 _LIMIT = 30.0
+PROXY_TOKEN = "wk-of-the-tests.ws-of-the-tests"
+"""The token that the proxy of the emulated platform lets in."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Emulated:
             "MODAL_TOKEN_ID": "ak-of-the-tests",
             "MODAL_TOKEN_SECRET": "as-of-the-tests",
             "MODAL_CONFIG_PATH": str(self.folder / "none.toml"),
+            "MODAL_PROXY_TOKEN": PROXY_TOKEN,
         }
 
     def seen(self) -> dict[str, Any]:

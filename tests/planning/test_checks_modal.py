@@ -399,6 +399,20 @@ def test_what_an_endpoint_or_a_container_has_not_is_refused(
     check(told, **changes)
 
 
+def test_a_token_of_the_proxy_is_a_key_to_the_server() -> None:
+    check(auth={"proxy": True})
+    assert notes(auth={"proxy": True}) == []
+    check(
+        "auth.open: `open` and `proxy` contradict each other | keep one of them",
+        auth={"proxy": True, "open": "behind our VPN"},
+    )
+    check(
+        "auth: expected `api_key`, `api_keys`, or `open` with a reason | "
+        "add `api_key: {env: LLAMA_API_KEY}`",
+        auth={"proxy": False},
+    )
+
+
 def test_a_container_without_a_gpu_may_be_kept() -> None:
     check(gpu=None, llama_cpp={"tag": "b9763"}, modal={"nonpreemptible": True})
 

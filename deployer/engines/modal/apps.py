@@ -310,6 +310,8 @@ class Front:
     """Domains of the workspace that lead here as well."""
     secrets: tuple[Secret, ...]
     """The keys that clients may send; none for a server that asks for none."""
+    closed: bool
+    """Modal's proxy asks for a token of the workspace."""
     target: int
     """Requests in each container before another is added: as many as slots."""
     limit: int | None

@@ -12,6 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Final
 
@@ -35,6 +36,7 @@ from deployer.engines.modal.lower import (
     secrets_in,
     secrets_of,
     tags_of,
+    token_of,
 )
 from deployer.engines.modal.render import (
     BUILDER_FILE,
@@ -361,6 +363,7 @@ class ModalEngine:
                 checked.add(account)
             stated = str(node.fields.get("modal.workspace") or "")
             account.refuse_other(stated, "modal.workspace")
+            self._place.keys.halves(token_of(node))
             secrets = secrets_of(node.fields)
             for secret in secrets:
                 account.require_secret(secret.name, secret.variable)
@@ -393,7 +396,7 @@ class ModalEngine:
                 plain = self._rollout(node, say).try_out(node, needs)
                 return {**outputs_of(node), PLAIN: plain}
             case Kind.SERVER:
-                rollout = self._rollout(node, say)
+                rollout = self._rollout(node, say, needs)
                 if Kind.SNAPSHOT not in node.needs:
                     rollout.try_out(node, needs)
                 made = {**outputs_of(node), **rollout.stage(node, needs)}
@@ -488,7 +491,7 @@ class ModalEngine:
             app = apps.candidate_app(stack) if candidate else apps.server_app(stack)
             url = self._account(record).url(app)
         keys = (it.variable for it in secrets_in(record.outputs))
-        return Endpoint(str(url), tuple(keys))
+        return Endpoint(str(url), tuple(keys), token_env=token_of(record) or None)
 
     def discard(self, record: Record, say: Say) -> None:
         """See `Engine.discard`."""
@@ -514,10 +517,13 @@ class ModalEngine:
         """See `Engine.logs`."""
         return Seeing(self._there(record)).logs(record, lines=lines, follow=follow)
 
-    def _rollout(self, thing: Node | Record, say: Say) -> Rollout:
+    def _rollout(
+        self, thing: Node | Record, say: Say, needs: Mapping[str, Flat] | None = None
+    ) -> Rollout:
         there = self._there(thing) if isinstance(thing, Record) else None
         account = there or self._account(thing)
-        return Rollout(account, self._place.folder, self._meter, say)
+        headers = partial(self._place.keys.halves, token_of(thing, needs))
+        return Rollout(account, self._place.folder, self._meter, say, headers)
 
     def _there(self, record: Record) -> Account:
         """The account of a record; raises AuthError where it is of another one."""

@@ -41,9 +41,10 @@ from deployer.planning.costs import (
 from deployer.planning.facts import Pin, pinned_images
 from deployer.planning.graph import IMAGE
 from deployer.planning.resources import MODEL_ROLE, VARIABLES, Graph, Kind, Node
-from deployer.planning.state import WITHOUT
+from deployer.planning.state import WITHOUT, Record
 from deployer.runtime.warmup import Request
 from deployer.stack.fields.values import (
+    PROXY_TOKEN,
     Flat,
     JsonValue,
     keys_of,
@@ -450,6 +451,7 @@ def _front(fields: Flat) -> apps.Front:
         routing_region=_routing_region(fields, direct=direct),
         domains=tuple(_texts(fields.get("modal.custom_domains"))),
         secrets=secrets_of(fields),
+        closed=fields.get("auth.proxy") is True,
         target=concurrency_of(fields),
         limit=limit,
         scaleup=None if window is None else max(1, math.ceil(seconds(window))),
@@ -462,6 +464,19 @@ def tags_of(fields: Flat) -> dict[str, str]:
     begins = "modal.tags."
     found = {it.removeprefix(begins): it for it in fields if it.startswith(begins)}
     return {name: str(fields[path]) for name, path in sorted(found.items())}
+
+
+CLOSED: Final = "proxy"
+"""Output of a server whose clients Modal's proxy asks for a token."""
+
+
+def token_of(thing: Node | Record, needs: Mapping[str, Flat] | None = None) -> str:
+    """Return the variable of the token that Modal's proxy asks for; empty: for none."""
+    if isinstance(thing, Node):
+        closed = _fields(thing, needs or {}).get("auth.proxy") is True
+    else:
+        closed = thing.outputs.get(CLOSED) is True
+    return PROXY_TOKEN if closed else ""
 
 
 def strategy_of(fields: Flat) -> apps.Strategy:

@@ -14,6 +14,7 @@ from deployer.engines.modal.billing import Meter, changed
 from deployer.engines.modal.drive import Account, Deployed
 from deployer.engines.modal.lower import (
     CANDIDATE_SCALING,
+    CLOSED,
     primes_of,
     rate_of,
     scaling_of,
@@ -94,12 +95,21 @@ _RESTORES: Final = 2
 class Rollout:
     """Brings one server up, in one account, telling how it goes."""
 
-    def __init__(self, account: Account, folder: Path, meter: Meter, say: Say) -> None:
+    def __init__(
+        self,
+        account: Account,
+        folder: Path,
+        meter: Meter,
+        say: Say,
+        headers: Callable[[], Mapping[str, str]],
+    ) -> None:
         self._account = account
         self._folder = folder
         """Folder of the stack."""
         self._meter = meter
         self._say = say
+        self._headers = headers
+        """What requests need to pass Modal's proxy."""
 
     def try_out(self, node: Node, needs: Mapping[str, Flat]) -> float | None:
         """Start the command line once where nothing starts it again.
@@ -165,6 +175,8 @@ class Rollout:
                 outputs |= self._measured(node, starts, plain, again=again)
         if secrets := {it.variable: it.name for it in server.front.secrets}:
             outputs["secrets"] = dict(secrets)
+        if server.front.closed:
+            outputs[CLOSED] = True
         return outputs
 
     def promote(self, record: Record, before: Record | None) -> Flat:
@@ -461,6 +473,7 @@ class Rollout:
         return frozenset(self._account.tasks(app))
 
     def _wake(self, address: str, target: Target, start_timeout: int) -> Started:
+        target = replace(target, headers=self._headers())
         limit = float(start_timeout + QUEUE_SECONDS)
         return bring_up(self._account, target, self._say, about=address, limit=limit)
 

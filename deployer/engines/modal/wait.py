@@ -10,10 +10,10 @@ import re
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import Final, TypeVar
@@ -213,7 +213,9 @@ _PAUSES: Final = (0.1, 1.0)
 """The first and the longest between two requests."""
 
 
-def knock(url: str, limit: float) -> "Future[float]":
+def knock(
+    url: str, limit: float, headers: Mapping[str, str] | None = None
+) -> "Future[float]":
     """Ask /health in a thread until it is 200; the seconds that took.
 
     The future ends in TimeoutError after ``limit`` seconds, and in ConnectionError
@@ -223,7 +225,7 @@ def knock(url: str, limit: float) -> "Future[float]":
 
     def ask() -> None:
         try:
-            future.set_result(_ask(url, limit))
+            future.set_result(_ask(url, limit, headers or {}))
         except Exception as error:  # noqa: BLE001 - handed to whoever waits
             future.set_exception(error)
 
@@ -231,13 +233,13 @@ def knock(url: str, limit: float) -> "Future[float]":
     return future
 
 
-def _ask(url: str, limit: float) -> float:
+def _ask(url: str, limit: float, headers: Mapping[str, str]) -> float:
     begun = time.monotonic()
     target = f"{url.rstrip('/')}/health"
     last, pauses = "no answer", growing(*_PAUSES)
     while time.monotonic() - begun < limit:
         try:
-            status, location = _get(target)
+            status, location = _get(target, headers)
         except (OSError, http.client.HTTPException) as error:
             last = str(error) or type(error).__name__
             threading.Event().wait(next(pauses))
@@ -255,14 +257,14 @@ def _ask(url: str, limit: float) -> float:
     raise TimeoutError(f"not healthy within {limit:.0f} s: {last}")
 
 
-def _get(target: str) -> tuple[int, str | None]:
+def _get(target: str, headers: Mapping[str, str]) -> tuple[int, str | None]:
     parts = urlsplit(target)
     secure = parts.scheme == "https"
     kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
     connection = kind(parts.netloc, timeout=_REQUEST_SECONDS)
     try:
         query = f"?{parts.query}" if parts.query else ""
-        connection.request("GET", f"{parts.path}{query}")
+        connection.request("GET", f"{parts.path}{query}", headers=dict(headers))
         answer = connection.getresponse()
         answer.read()
         return answer.status, answer.getheader("Location")
@@ -309,6 +311,8 @@ class Target:
     """Its containers say that they are ready; those of older deployers do not."""
     restores: bool = False
     """A restore is expected: those that fail are counted, and end no wait."""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """What Modal's proxy asks for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,7 +379,7 @@ class _Start:
         self._log = log
         self._limit = limit
         self._begun = time.monotonic()
-        self._answer = knock(target.url, limit)
+        self._answer = knock(target.url, limit, target.headers)
         self._answered: float | None = None
         """When it answered first, in seconds since the first request."""
         self._knocked = self._begun
@@ -410,7 +414,8 @@ class _Start:
         if time.monotonic() - self._knocked > _KNOCKS:
             # What answered may be gone by now, and nothing starts without a request.
             self._knocked = time.monotonic()
-            self._answer = knock(self._target.url, self._limit)
+            target = self._target
+            self._answer = knock(target.url, self._limit, target.headers)
 
     def _passed(self) -> float:
         return time.monotonic() - self._begun

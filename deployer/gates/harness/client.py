@@ -86,6 +86,8 @@ class Target:
     """Further keys that are accepted, by variable; None where one is not set."""
     source_address: str | None = None
     """Local address that requests come from."""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """What a proxy in front of the server asks for, in every request."""
     expects: Mapping[str, JsonValue] = field(default_factory=dict)
     """Set fields of the stack by dotted path (`server.ctx_size`)."""
     build: int | None = None
@@ -353,7 +355,8 @@ class Client:
     def hidden(self, text: str) -> str:
         """A text without the keys, also where JSON escaped them."""
         live = self._target.live
-        for key in (*self._target.keys.values(), *(live.keys.values() if live else ())):
+        keys = [*self._target.keys.values(), *(live.keys.values() if live else ())]
+        for key in (*keys, *self._target.headers.values()):
             text = text.replace(key, "***").replace(json.dumps(key)[1:-1], "***")
         return text
 
@@ -387,6 +390,7 @@ class Client:
                 f"{self._target.base}{self._routed(method, path)}",
                 content=_encoded(self._of_model(body)),
                 headers={
+                    **self._target.headers,
                     **({} if body is None else {"Content-Type": "application/json"}),
                     **(self._key() if headers is None else headers),
                 },

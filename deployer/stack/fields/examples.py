@@ -141,6 +141,7 @@ RUNNING: Mapping[str, tuple[JsonValue, JsonValue]] = {
         {"team-a": {"env": "TEAM_A_KEY", "secret": "llama-team-a"}},
         {"team-a": {"env": "TEAM_A_KEY_2", "secret": "llama-team-a"}},
     ),
+    "auth.proxy": (True, False),
     "auth.open": ("behind our VPN", "a demo"),
     "snapshot.enabled": (True, "auto"),
     "snapshot.gpu": (True, False),

@@ -206,6 +206,9 @@ class Access(Section):
     api_keys: Annotated[dict[str, Reference] | None, Mark.EACH] = None
     """Several keys by names of your own, each accepted; unset: `api_key` alone."""
 
+    proxy: Annotated[bool | None, Only("modal")] = None
+    """Modal lets clients with a token start containers alone; unset: any client."""
+
     open: Annotated[Text | None, Effect.NOTE] = None
     """Why every client that reaches the server may use it; unset: a key is needed."""
 

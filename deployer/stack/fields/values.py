@@ -186,6 +186,8 @@ class Only:
 
 DEFAULT_KEY: Final = "LLAMA_API_KEY"
 """Variable of a key in a Modal secret where the stack names none."""
+PROXY_TOKEN: Final = "MODAL_PROXY_TOKEN"  # noqa: S105 - a name
+"""Variable, where requests are made, of the token that Modal's proxy asks for."""
 ENV: Final = "server.env."
 """Begins the fields with environment variables of llama-server."""
 DECIDING: Final = (

@@ -47,7 +47,9 @@ def _stack(choose: Random) -> dict[str, Any]:
         "model": _model(choose),
         "gpu": gpu,
         "server": _server(choose),
-        "auth": _maybe(choose, {"api_key": _key(choose)}, 0.8),
+        "auth": _maybe(
+            choose, {"api_key": _key(choose), **_some(choose, proxy=True)}, 0.8
+        ),
         "snapshot": _maybe(choose, _snapshot(choose), 0.7),
         "scaling": _maybe(choose, _scaling(choose), 0.7),
         "modal": _maybe(choose, _modal(choose), 0.7),

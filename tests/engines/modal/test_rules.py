@@ -368,6 +368,17 @@ def test_what_a_container_is_given_is_rendered_for_both_endpoints(
     assert text.count("read_only=True") == 4
 
 
+def test_a_proxy_asks_for_a_token_before_a_container_is_started() -> None:
+    """The candidate's as well: it is a server with an address, too."""
+    closed = PLAIN.replace("auth: {", "auth: {proxy: true, ")
+    for name in ("server.py", "candidate.py"):
+        text = rendered(closed)[name]
+        assert keyword(text, "modal.web_server", "requires_proxy_auth") is True
+        text = rendered(f"{closed}modal: {{endpoint: server}}\n")[name]
+        assert keyword(text, "app.server", "unauthenticated") is False
+    assert "proxy" not in server(PLAIN).replace("there is no proxy of ours", "")
+
+
 def test_domains_and_the_time_of_a_request_are_of_a_web_server() -> None:
     text = PLAIN + "modal: {custom_domains: [llm.example.org], request_timeout: 10m}\n"
     assert keyword(server(text), "modal.web_server", "custom_domains") == [
