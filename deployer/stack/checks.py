@@ -82,12 +82,9 @@ def access_checks(stack: Stack) -> Iterator[Diagnostic]:
     if auth is not None and not keys and not closed and auth.open is None:
         what = "expected `api_key`, `api_keys`, or `open` with a reason"
         yield Diagnostic("auth", what, "add `api_key: {env: LLAMA_API_KEY}`")
-    if auth is not None and keys and auth.open is not None:
-        name = "api_key" if auth.api_key is not None else "api_keys"
+    if auth is not None and (keys or closed) and auth.open is not None:
+        name = "api_key" if auth.api_key else "api_keys" if keys else "proxy"
         what = f"`open` and `{name}` contradict each other"
-        yield Diagnostic("auth.open", what, "keep one of them")
-    if auth is not None and closed and auth.open is not None:
-        what = "`open` and `proxy` contradict each other"
         yield Diagnostic("auth.open", what, "keep one of them")
     yield from _key_checks(stack)
     if not (keys or closed):

@@ -109,7 +109,7 @@ class Rollout:
         self._meter = meter
         self._say = say
         self._headers = headers
-        """What requests need to pass Modal's proxy."""
+        """Headers that pass Modal's proxy."""
 
     def try_out(self, node: Node, needs: Mapping[str, Flat]) -> float | None:
         """Start the command line once where nothing starts it again.

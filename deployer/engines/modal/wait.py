@@ -312,7 +312,7 @@ class Target:
     restores: bool = False
     """A restore is expected: those that fail are counted, and end no wait."""
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """What Modal's proxy asks for."""
+    """Headers for Modal's proxy."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,7 +87,7 @@ class Target:
     source_address: str | None = None
     """Local address that requests come from."""
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """What a proxy in front of the server asks for, in every request."""
+    """Headers for a proxy in front of the server, sent with every request."""
     expects: Mapping[str, JsonValue] = field(default_factory=dict)
     """Set fields of the stack by dotted path (`server.ctx_size`)."""
     build: int | None = None
