@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from deployer.stack.fields.model import Stack
 
 PROXY_HEADERS = ("Modal-Key", "Modal-Secret")
-"""Headers that take the halves of a token of Modal's proxy (guide/webhook-proxy-auth)."""
+"""Headers for the halves of a token of Modal's proxy (guide/webhook-proxy-auth)."""
 _MOST = 1 << 20
 """Bytes of an `.env`."""
 
