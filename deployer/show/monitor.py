@@ -1,10 +1,11 @@
-"""Configuration of Prometheus and Grafana for a stack, as plain values.
+"""What programs around a stack read: Prometheus and Grafana (as values), systemd.
 
 `llamacpp:` series come from llama-server's `/metrics`, `deployer_` series from
 `deployer watch --textfile`, `DCGM_` series from NVIDIA's exporter.  A server that
 scales to zero is not scraped: each scrape would wake it and bill.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -274,3 +275,115 @@ def _panel(
         },
         "targets": [target],
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A unit of systemd that runs `deployer server run`."""
+
+    stack: str
+    command: tuple[str, ...]
+    user: str
+    """Who it runs as; empty for a unit of the user's own manager."""
+    folder: str
+    """Folder of the project, which is read."""
+    home: str
+    """The store, `DEPLOYER_HOME`."""
+    reads: tuple[str, ...]
+    """Further folders that it reads."""
+    writes: tuple[str, ...]
+    """Folders that it writes."""
+    fields: Flat
+
+
+_WATCHDOG = 120
+"""Seconds within which `deployer server run` says that it is alive."""
+_SECCOMP = """\
+NoNewPrivileges=yes
+LockPersonality=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+RestrictNamespaces=yes
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
+SystemCallArchitectures=native
+SystemCallFilter=@system-service
+"""
+_MOUNTS = """\
+CapabilityBoundingSet=
+ProtectSystem=strict
+ProtectHome=tmpfs
+PrivateTmp=yes
+ProtectClock=yes
+ProtectHostname=yes
+ProtectControlGroups=yes
+ProtectKernelLogs=yes
+ProtectKernelModules=yes
+ProtectKernelTunables=yes
+RemoveIPC=yes
+"""
+
+
+def unit_text(it: Unit) -> str:
+    """Return the text of a unit (systemd.service(5), systemd.exec(5)).
+
+    It is ready once the short gates of the release have passed.  Devices stay visible:
+    llama-server takes the GPUs that it finds.  Restoring a snapshot needs what the
+    hardening takes away, so a stack that has one goes without.
+    """
+    start = seconds(it.fields.get("local.start_timeout", "5m"))
+    drain = seconds(it.fields.get("local.drain", "30s"))
+    target = "multi-user.target" if it.user else "default.target"
+    user = f"User={it.user}\n" if it.user else ""
+    return f"""\
+[Unit]
+Description=llama-server of {_plain(it.stack)}, kept up by deployer
+Wants=network-online.target
+After=network-online.target
+StartLimitIntervalSec=0
+
+[Service]
+Type=notify
+NotifyAccess=main
+{user}WorkingDirectory={_plain(it.folder)}
+Environment={_word(f"DEPLOYER_HOME={it.home}")}
+ExecStart={" ".join(map(_word, it.command))}
+Restart=on-failure
+RestartSec=5
+TimeoutStartSec={2 * start + 60:.0f}
+TimeoutStopSec={drain + 30:.0f}
+WatchdogSec={_WATCHDOG}
+KillMode=mixed
+OOMPolicy=continue
+UMask=0077
+{_hardening(it)}
+[Install]
+WantedBy={target}
+"""
+
+
+def _hardening(it: Unit) -> str:
+    if "snapshot.enabled" in it.fields:
+        return "# not hardened: to restore a snapshot takes namespaces and privileges\n"
+    if not it.user:
+        return f"# a manager of a user cannot make mounts\n{_SECCOMP}"
+    reads = " ".join(map(_path, dict.fromkeys((it.folder, *it.reads))))
+    writes = " ".join(map(_path, dict.fromkeys(it.writes)))
+    return f"{_SECCOMP}{_MOUNTS}BindReadOnlyPaths={reads}\nBindPaths={writes}\n"
+
+
+def _plain(text: str) -> str:
+    return text.replace("%", "%%")
+
+
+def _word(text: str) -> str:
+    """Quote a word; `%` and `$` would be replaced (systemd.syntax(7))."""
+    if re.fullmatch(r"[\w./=-]+", text):
+        return text
+    text = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{_plain(text).replace("$", "$$")}"'
+
+
+def _path(path: str) -> str:
+    """Quote a path; a colon would end it, and one that is gone is left out (`-`)."""
+    escaped = path.replace("\\", "\\\\").replace('"', '\\"').replace(":", "\\:")
+    return f'"-{_plain(escaped)}"'

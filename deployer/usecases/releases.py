@@ -7,6 +7,8 @@ followed.  What an earlier run left behind, as in a reboot, is settled first.
 """
 
 import os
+import pwd
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -17,6 +19,7 @@ from typing import Final
 
 from deployer.engines.contract import Endpoint, Observation, Restored
 from deployer.engines.local.supervise.find import stack_folder
+from deployer.engines.local.supervise.process import notify
 from deployer.engines.registry import ENGINES
 from deployer.errors import (
     AuthError,
@@ -27,16 +30,18 @@ from deployer.errors import (
     UsageError,
 )
 from deployer.planning.costs import SCALING
-from deployer.planning.events import Say, Talk, all_let_pass
+from deployer.planning.events import Event, Say, Talk, all_let_pass
 from deployer.planning.plan import Change, Drift, Plan, gates_of, make_plan
 from deployer.planning.resources import Kind
 from deployer.planning.state import UNUSED, Release, State, node_of
-from deployer.system.children import growing
+from deployer.show.monitor import Unit, unit_text
+from deployer.stack.project_root import root_of
+from deployer.system.children import growing, python_command
 from deployer.system.files import Grip, grip
 from deployer.usecases.apply import carry_out
 from deployer.usecases.context.deployed import Deployed, deployed, locked, name_of
 from deployer.usecases.context.hosts import reconciled, refuse_elsewhere
-from deployer.usecases.context.settings import Settings
+from deployer.usecases.context.settings import STATE_FOLDER, Settings
 from deployer.usecases.plan import drift_of, live_once_settled
 
 
@@ -274,6 +279,40 @@ def refresh(stack_file: Path, settings: Settings) -> Plan | None:
     return make_plan(graph, state, drift=drift)
 
 
+def unit_of(stack_file: Path, settings: Settings, *, of_user: bool) -> str:
+    """Return a unit of systemd that keeps the live release of a stack up.
+
+    It runs as the user who asks, in the user's own manager with ``of_user``.  Raises
+    UsageError where nothing is live, where the engine keeps its servers up by itself,
+    and for a path that no unit can name.
+    """
+    found = deployed(stack_file, settings)
+    _refuse_remote(found)
+    file, root = stack_file.absolute(), root_of(stack_file).absolute()
+    weights = (r for r in found.state.live.values() if r.kind is Kind.WEIGHTS)
+    models = (Path(str(it.outputs.get("path"))).parent for it in weights)
+    code = Path(__file__).parents[2]
+    command = python_command("-m", "deployer", "server", "run", str(file))
+    home = str(settings.home.absolute())
+    paths = (sys.prefix, sys.base_prefix, str(code), *map(str, models))
+    user = "" if of_user else pwd.getpwuid(os.getuid()).pw_name
+    writes = (home, str(file.parent / STATE_FOLDER.parent))
+    named = (*command, str(root), *paths, *writes)
+    if any(not it.isprintable() for it in named):
+        raise UsageError("a path with control characters cannot stand in a unit")
+    fields = {k: v for r in found.state.live.values() for k, v in r.fields.items()}
+    stack = found.state.stack
+    return unit_text(Unit(stack, command, user, str(root), home, paths, writes, fields))
+
+
+def _refuse_remote(found: Deployed) -> None:
+    if ENGINES[found.state.engine].abilities.remote:
+        raise UsageError(
+            f"engine `{found.state.engine}` keeps its servers up by itself",
+            hint="`deployer server run` is for servers of this machine",
+        )
+
+
 _TICK: Final = 1.0
 """Longest time in seconds until an end that is asked for is noticed."""
 _ASK_SECONDS: Final = 5.0
@@ -362,7 +401,8 @@ class _Supervisor:
         self._file = file
         self._name = name
         self._settings = settings
-        self._keeping = keeping
+        self._keeping = replace(keeping, say=self._heard)
+        self._to_user = keeping.say
         self._found = self._released()
         self._asked = self._read = self._healthy = time.monotonic()
         self._is_proven = False
@@ -381,6 +421,7 @@ class _Supervisor:
 
     def look(self) -> None:
         """Wait a moment, and do what is to be done."""
+        self._notify("WATCHDOG=1")
         now, server = time.monotonic(), self._found.server
         ask = now - self._asked >= _ASK_SECONDS
         why = self._found.engine.failure(server, _TICK, ask=ask)
@@ -402,12 +443,21 @@ class _Supervisor:
 
     def end(self) -> None:
         """Let the server finish what it answers, and stop it."""
+        self._notify("STOPPING=1")
         found, say = self._found, self._keeping.say_last
         with ExitStack() as held:
             with suppress(DeployerError):  # what holds it goes on without a server
                 held.enter_context(found.store.lock(operation="run"))
             found.engine.stop(found.server, say)
         _reap()
+
+    def _heard(self, event: Event) -> None:
+        """Show an event; what says something does not hang."""
+        self._notify("WATCHDOG=1")
+        self._to_user(event)
+
+    def _notify(self, news: str) -> None:
+        notify(news, self._settings.environment)
 
     def _say(self, text: str) -> None:
         self._keeping.say(Talk(f"{self._name}/server", text))
@@ -422,11 +472,7 @@ class _Supervisor:
         A server that runs and that no release names was not proven: EngineError.
         """
         found = deployed(self._file, self._settings, thoroughly=True)
-        if ENGINES[found.state.engine].abilities.remote:
-            raise UsageError(
-                f"engine `{found.state.engine}` keeps its servers up by itself",
-                hint="`deployer server run` is for servers of this machine",
-            )
+        _refuse_remote(found)
         stored = found.store.read()
         known = () if stored is None else stored.serving
         if not any(record.is_same_thing(found.server) for record in known):
@@ -500,14 +546,17 @@ class _Supervisor:
         self._is_proven = all_let_pass(judge(found.server, gates, candidate=False))
         if self._is_proven:
             self._say("serves")
+            self._notify("READY=1\nSTATUS=serves")
         else:
             self._say("runs, and is not ready: it did not pass its short gates")
+            self._notify("STATUS=runs, and did not pass its short gates")
 
     def _restart(self, why: str) -> None:
         """Start the server again, after a pause where it lived shortly."""
         crashes = self._crashes()
         lived = time.monotonic() - self._healthy
         self._say(f"{why}; it is started again")
+        self._notify(f"STATUS={why.splitlines()[0]}; it is started again")
         most = self._keeping.most_crashes
         if most and crashes >= most and self._falls_back(crashes):
             return
@@ -583,6 +632,7 @@ class _Supervisor:
         self._say(f"waits {seconds:g} s before the next start")
         until = time.monotonic() + seconds
         while not self._keeping.is_over() and time.monotonic() < until:
+            self._notify("WATCHDOG=1")
             time.sleep(min(_TICK / 2, max(0.0, until - time.monotonic())))
 
 

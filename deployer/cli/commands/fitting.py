@@ -502,12 +502,18 @@ def _data_of_bisection(found: "Bisected") -> dict[str, JsonValue]:
     type=click.Choice([*CLIENTS]),
     help="Print the configuration of a client for the live endpoint instead.",
 )
+@click.option(
+    "--systemd",
+    type=click.Choice(["system", "user"]),
+    help="Print a unit that keeps the live release up instead.",
+)
 @json_option
-def render_command(
+def render_command(  # noqa: PLR0913 - its options
     stack: Path,
     engine: str | None,
     out: Path | None,
     client: str | None,
+    systemd: str | None,
     *,
     locked: bool,
     monitoring: bool,
@@ -520,7 +526,9 @@ def render_command(
 
     `--monitoring` writes alert rules and a dashboard to `--out` (default:
     `monitoring`); a server that scales to zero is not scraped, which would wake it.
-    `--client` names the API key by its variable.
+    `--client` names the API key by its variable.  `--systemd` prints a unit for
+    `deployer server run`, ready once the short gates pass, hardened where the stack has
+    no snapshot.
 
     \b
     Example:
@@ -529,6 +537,8 @@ def render_command(
     """
     if client is not None:
         _print_client(stack, client, as_json=as_json)
+    elif systemd is not None:
+        _print_unit(stack, of_user=systemd == "user", as_json=as_json)
     elif monitoring:
         _write_monitoring(stack, out or Path("monitoring"), as_json=as_json)
     else:
@@ -555,6 +565,13 @@ def _print_client(stack: Path, client: str, *, as_json: bool) -> None:
 
     text = CLIENTS[client](live_of(stack, settings_of()))
     end(text.rstrip("\n"), as_json=as_json, kind="client", client=client, text=text)
+
+
+def _print_unit(stack: Path, *, of_user: bool, as_json: bool) -> None:
+    from deployer.usecases.releases import unit_of  # noqa: PLC0415 - only here
+
+    text = unit_of(stack, settings_of(), of_user=of_user)
+    end(text.rstrip("\n"), as_json=as_json, kind="unit", text=text)
 
 
 def _write_monitoring(stack: Path, out: Path, *, as_json: bool) -> None:

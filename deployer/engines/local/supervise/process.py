@@ -12,6 +12,7 @@ import re
 import resource
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -599,3 +600,15 @@ def _refuse_unknown(name: str, server: Path, kept: Path) -> None:
         f"there is no chat template `{name}` in this build",
         hint=did_you_mean(name, names) or f"there is {one_of(sorted(names))}",
     )
+
+
+def notify(news: str, environment: Mapping[str, str]) -> None:
+    """Tell systemd how this process is; nothing where it was not started so.
+
+    Each line of `news` is an assignment of sd_notify(3), such as ``READY=1``.
+    """
+    if not (address := environment.get("NOTIFY_SOCKET")):
+        return
+    name = f"\0{address[1:]}" if address.startswith("@") else address
+    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
+        end.sendto(news.encode(), name)
