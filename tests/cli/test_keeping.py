@@ -60,14 +60,16 @@ def test_a_killed_server_is_back_and_term_ends_it_cleanly(live: Project) -> None
         os.kill(before, signal.SIGKILL)
         told = read_until(process, "demo/server: serves")
         assert "crashed or was killed" in told
+        os.kill(live.server(), signal.SIGKILL)  # a child of `run` tells how it ended
+        assert "ended by signal 9" in read_until(process, "demo/server: serves")
         assert chat(live.port, KEY) == "The answer is 42."
         status = live.run("status", DEMO)
         (told_json,) = live.run("status", DEMO, "--json").results()
         said = end(process)
     restarts = told_json["server"]["facts"]["restarts"]
 
-    assert "  restarts 1, the last " in status.out
-    assert (restarts["count"], len(restarts["last"])) == (1, 1)
+    assert "  restarts 2, the last " in status.out
+    assert (restarts["count"], len(restarts["last"])) == (2, 2)
     assert said.endswith(f"stopped; `deployer server run {DEMO}` starts it again\n")
     assert live.servers() == set()
     assert "✖ stopped on request" in live.run("status", DEMO).out

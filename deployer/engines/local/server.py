@@ -29,6 +29,7 @@ from deployer.engines.local.supervise.health import (
     SLOTS,
     Answer,
     health_now,
+    how_ended,
     wait_healthy,
     why_hung,
 )
@@ -289,12 +290,13 @@ class Server:
     def failure(self, seconds: float, *, ask: bool) -> str:
         """See `Engine.failure`."""
         running = self.running()
-        if running is not None and wait_for_end(running, seconds) is None:
+        ended = None if running is None else wait_for_end(running, seconds)
+        if running is not None and ended is None:
             return self.why_hung(running) if ask else ""
         if self.stopped.exists():
             time.sleep(seconds if running is None else 0)
             return ""
-        return self.why_not()
+        return self.why_not(None if ended is None else ended.exit_code)
 
     def note_restart(self, why: str, now: str) -> None:
         """Write down that it is started again though nobody stopped it, and why.
@@ -420,8 +422,8 @@ class Server:
                 hint="write `rollout: {strategy: replace}`",
             )
 
-    def why_not(self) -> str:
-        """Why it does not run, as far as its run directory tells."""
+    def why_not(self, exit_code: int | None = None) -> str:
+        """Why it does not run, as far as its exit code and its run directory tell."""
         if self.stopped.exists():
             return "stopped on request"
         if self._ended_with_the_machine():
@@ -429,9 +431,12 @@ class Server:
         lines = last_lines(self.log, 50)
         if not lines:
             return "not running, and it left no log"
-        cause = likely_cause(lines, None)
+        cause = likely_cause(lines, exit_code)
         reason = cause.meaning if cause else f"its log ends in `{lines[-1]}`"
-        return f"crashed or was killed: {reason}"
+        how = "crashed or was killed"
+        if exit_code is not None:
+            how = f"ended {how_ended(exit_code)}"
+        return f"{how}: {reason}"
 
     @property
     def unproven(self) -> Path:

@@ -216,8 +216,9 @@ def _died(running: Running, ended: Ended, url: str) -> EngineError:
         hint = "free the port, or set `local.port`"
         cause = Symptom("port-in-use", "", reason, hint)
     why = f": {cause.meaning}" if cause else ""
+    how = how_ended(ended.exit_code)
     return EngineError(
-        f"the server ended {_how(ended)} before it was healthy{why}{_excerpt(log)}",
+        f"the server ended {how} before it was healthy{why}{_excerpt(log)}",
         hint=cause.hint if cause else f"the whole log is in `{log}`",
     )
 
@@ -230,8 +231,9 @@ def _too_slow(running: Running, limit: float) -> TimedOutError:
     )
 
 
-def _how(ended: Ended) -> str:
-    match ended.exit_code:
+def how_ended(exit_code: int | None) -> str:
+    """Return how a process ended, by its exit code; negative for a signal."""
+    match exit_code:
         case None:
             return "(exit code unknown)"
         case code if code < 0:
