@@ -1,9 +1,11 @@
 """`deployer server run` keeps the released server up, whatever ends it.
 
-DEPLOYER_LONG=1 kills it 200 times.  Counts are printed: `pytest -s`.
+DEPLOYER_LONG=1 kills it 200 times, and reboots 20 times.  Counts are printed:
+`pytest -s`.
 """
 
 import ctypes
+import json
 import os
 import random
 import signal
@@ -33,6 +35,7 @@ DEMO = "stacks/demo.yaml"
 WIDER = STACK.replace("1024", "2048")
 KILLS = 200 if os.environ.get("DEPLOYER_LONG") else 3
 SEED = 26
+REBOOTS = 20 if os.environ.get("DEPLOYER_LONG") else 2
 FLAT = "--fall-back-after=0"
 
 
@@ -164,6 +167,23 @@ def test_a_promotion_that_a_reboot_cut_is_settled(live: Project) -> None:
         end(process)
 
     assert unfinished == []
+
+
+def test_after_reboots_no_hand_is_needed(live: Project) -> None:
+    """All processes are gone at once, and the machine is of another boot."""
+    for _ in range(REBOOTS):
+        with kept(live) as process:
+            assert chat(live.port, KEY) == "The answer is 42."
+            process.kill()
+            process.wait()
+        live.end()
+        for file in live.home.glob("run/*/*/process.json"):
+            known = json.loads(file.read_text("utf-8"))
+            known["began"] = f"an-earlier-boot:{known['began'].rpartition(':')[2]}"
+            file.write_text(json.dumps(known), "utf-8")
+        assert "not running since this machine was" in live.run("status", DEMO).out
+    with kept(live) as process:
+        end(process)
 
 
 def test_two_do_not_keep_one_stack_up(live: Project) -> None:

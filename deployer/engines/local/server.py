@@ -289,12 +289,13 @@ class Server:
 
     def failure(self, seconds: float, *, ask: bool) -> str:
         """See `Engine.failure`."""
-        running = self.running()
-        ended = None if running is None else wait_for_end(running, seconds)
-        if running is not None and ended is None:
-            return self.why_hung(running) if ask else ""
+        # Of a child of ours that ended meanwhile the exit code is still to be had.
+        known = self.running() or recorded(self.run_dir)
+        ended = None if known is None else wait_for_end(known, seconds)
+        if known is not None and ended is None:
+            return self.why_hung(known) if ask else ""
         if self.stopped.exists():
-            time.sleep(seconds if running is None else 0)
+            time.sleep(seconds)
             return ""
         return self.why_not(None if ended is None else ended.exit_code)
 
