@@ -1,8 +1,9 @@
 """What an action did, as Markdown for the summary of its job: stdin, to stdout.
 
 `applied` reads the events of `deployer apply --json`, and tells failures as annotations
-too; `said` reads what a command printed; `changed` names the stacks that a plan would
-change.  Whatever the text holds stays inside of its indented block.
+too; `said` reads what a command printed, and whatever the text holds stays inside of
+its indented block.  `neutral` passes a log on, in which no text of a stack is taken for
+a command of the runner.
 """
 
 import json
@@ -31,8 +32,22 @@ def main() -> None:
             kept = [it for it in text.splitlines() if not it.startswith("::")]
             print("\n".join([words[0], "", *block(kept)]))
         case _:
-            for file in changed(json.loads(text)["results"] if text else ()):
-                print(file)
+            for line in text.splitlines():
+                print(neutral(line))
+
+
+OURS = re.compile(r"::(error|warning) ([\w=,./%-]+,)?title=deployer::")
+
+
+def neutral(line: str) -> str:
+    """A line that is no command of the runner, unless deployer wrote it as one.
+
+    A runner obeys `::word::` at the beginning of a line, and `##[word]` anywhere.
+    """
+    line = line.replace("##[", "## [")
+    if OURS.match(line):
+        return line
+    return re.sub(r"^(\s*):(?=:)", r"\1: ", line)
 
 
 def applied(
@@ -67,7 +82,7 @@ def line_of(event: Mapping[str, object]) -> str:
 
 def annotation(line: str) -> str:
     """An error as GitHub shows it, at its place where it has one."""
-    text = line.replace("%", "%25").replace("\r", "%0D")
+    text = neutral(line).replace("%", "%25").replace("\r", "%0D")
     if found := re.fullmatch(r"([^:,]+):(\d+):(\d+): error: (.*)", text):
         file, row, column, text = found.groups()
         return f"::error file={file},line={row},col={column},title=deployer::{text}"
@@ -83,16 +98,6 @@ def block(lines: Iterable[str]) -> Iterator[str]:
             yield f"\n{len(known) - number} more lines are in the log of this job."
             return
         yield f"    {line}"
-
-
-def changed(results: Iterable[Mapping[str, object]]) -> Iterator[str]:
-    """The files of the stacks that would change; what is gone has none to save."""
-    for found in results:
-        if found["type"] != "plan" or found["empty"]:
-            continue
-        changes = found["changes"]
-        if isinstance(changes, list) and any(it["key"]["after"] for it in changes):
-            yield str(found["file"])
 
 
 if __name__ == "__main__":

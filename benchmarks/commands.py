@@ -24,6 +24,7 @@ from benchmarks.processes import (
     samples_of,
 )
 from benchmarks.result import Bar, Bars, Result, Run, Table
+from deployer.state import SEGMENT, SEGMENTS
 
 OURS = "deployer plan"
 _HEAD = (
@@ -117,8 +118,20 @@ def _ours(stack: Applied) -> Iterator[Command]:
     yield stack.deployer("validate", stack.path)
     yield stack.deployer("render", stack.path)
     yield stack.deployer("status", stack.path)
+    yield _history(stack)
     words = ("apply", stack.path, "--yes")
     yield stack.deployer(*words, name="apply, no change", expects="No changes")
+
+
+def _history(stack: Applied) -> Command:
+    """The history of a stack whose log is full, 50 entries of it."""
+    folder = stack.file.parent / ".deployer" / "state" / "log" / stack.file.stem
+    newest = max(folder.glob("*.jsonl")).read_text("utf-8").splitlines()[-1]
+    for part in range(1, SEGMENTS + 1):
+        text = f"{newest}\n" * SEGMENT
+        (folder / f"{part:08}.jsonl").write_text(text, encoding="utf-8")
+    name = f"history, of {SEGMENT * SEGMENTS:,} entries"
+    return stack.deployer("history", stack.path, name=name)
 
 
 def _changed(stack: Applied) -> Command:

@@ -5,6 +5,7 @@
     - StackError           3   carries every problem of the files at once
   - AuthError              4   a credential is missing or refused
   - LockedError            5   somebody else works on the stack
+    - HeldError            5   the stack is on hold, or the project is frozen
   - GateError              6   a candidate did not pass; nothing was promoted
   - StalePlanError         7   the state moved since the plan was made
   - CancelledError         8   the user stopped the run
@@ -17,6 +18,9 @@
   - PendingError           1   an earlier run did not end, and that was not to be
   - InternalError         70   a defect of ours
 
+`drift --detailed-exitcode` ends in 2 where something drifted, and in 10 where a stack
+was never applied.  Of several stacks the most severe code counts (`worst_of`).
+
 A message says what is wrong in lower case, with literals in backticks;
 ``hint`` is what to type or change.  Neither ever holds a secret.
 """
@@ -26,6 +30,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from deployer.diagnostics import Diagnostic, in_order
+
+_BY_SEVERITY = (0, 2, 10, 8, 5, 7, 9, 6, 3, 4, 1, 70)
+"""Exit codes, worst last: a defect above what failed, that above what is waited for."""
+
+
+def worst_of(*codes: int) -> int:
+    """Return the exit code of several stacks: the most severe of theirs."""
+    known = {code: rank for rank, code in enumerate(_BY_SEVERITY)}
+    return max(codes, key=lambda code: known.get(code, len(known)))
+
 
 _ADVICE: Mapping[int | None, str] = {
     errno.ENOSPC: "free some space; `DEPLOYER_HOME` moves the store to another disk",
@@ -79,6 +93,10 @@ class LockedError(DeployerError):
     """Somebody else holds the lock of the stack."""
 
     exit_code = 5
+
+
+class HeldError(LockedError):
+    """Nothing is to be applied for a while."""
 
 
 class GateError(DeployerError):

@@ -86,6 +86,15 @@ class MemoryStateStore:
         self.history: list[State] = [] if state is None else [state]
         self.fuse = fuse or Fuse()
         self._holder: Holder | None = None
+        self._log: list[str] = []
+
+    def log(self, line: str) -> None:
+        """Keep a line."""
+        self._log.append(line)
+
+    def logged(self, newest: int | None = None) -> tuple[str, ...]:
+        """The last lines."""
+        return tuple(self._log[-newest:] if newest else self._log)
 
     def read(self) -> State | None:
         """The last state."""

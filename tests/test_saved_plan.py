@@ -16,6 +16,7 @@ from deployer.usecases.plan_file import (
     VERSION,
     Bound,
     SavedPlan,
+    Shown,
     from_json,
     is_plan_file,
     read,
@@ -30,7 +31,8 @@ BOUND = Bound("0.1.0", "", "s" * 64, "l" * 64, "c" * 64)
 
 def saved(plan: Plan) -> SavedPlan:
     places = {"server.ctx_size": Place("stacks/demo.yaml", 9, 3)}
-    return SavedPlan("stacks/demo.yaml", BOUND, plan, places, ("a note",))
+    shown = Shown("c" * 40, "7", "https://github.com/o/r/actions/runs/1", "d" * 64)
+    return SavedPlan("stacks/demo.yaml", BOUND, shown, plan, places, ("a note",))
 
 
 def plans() -> dict[str, Plan]:

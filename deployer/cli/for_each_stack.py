@@ -8,7 +8,13 @@ import click
 
 from deployer.cli.output import error_data, json_result
 from deployer.diagnostics import Diagnostic, Place
-from deployer.errors import DeployerError, StackError, UsageError, error_of
+from deployer.errors import (
+    DeployerError,
+    StackError,
+    UsageError,
+    error_of,
+    worst_of,
+)
 from deployer.planning.plan import crowded
 from deployer.spelling import harmless, secrets_of, without_secrets
 from deployer.usecases.context.stack_files import Subject, stack_files
@@ -93,7 +99,7 @@ def each(
                 annotate_error(known, subject.file)
             if len(subjects) == 1 and not as_json:
                 raise known from error
-            worst = max(worst, known.exit_code)
+            worst = worst_of(worst, known.exit_code)
             report(subject.file, known, as_json=as_json)
     if worst:
         raise click.exceptions.Exit(worst)

@@ -42,7 +42,7 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         ),
     },
     "Releases": {
-        "history": ("releases", "List the retained releases, or compare two."),
+        "history": ("releases", "List what was done to a stack, by whom and why."),
         "report": ("releases", "Report on stacks, releases, gates and latency."),
     },
     "Stacks, builds and models": {
@@ -88,6 +88,7 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "restart": ("server", "restart"),
     "run": ("server", "run"),
     "scale": ("server", "scale"),
+    "hold": ("state", "hold"),
 }
 """Names that people type first, as other tools have them; not in the help."""
 

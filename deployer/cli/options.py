@@ -1,5 +1,6 @@
 """Arguments and options that several commands share."""
 
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeAlias
@@ -184,4 +185,21 @@ lock_timeout_option = click.option(
     default="0s",
     metavar="TIME",
     help="Wait this long for the lock of another run, for example `10m`.",
+)
+
+
+def _keep_message(_context: click.Context, _option: click.Parameter, text: str) -> None:
+    """Let the history know, also where another module writes it."""
+    os.environ["DEPLOYER_MESSAGE"] = text
+
+
+message_option = click.option(
+    "--message",
+    "-m",
+    envvar="DEPLOYER_MESSAGE",
+    default="",
+    metavar="TEXT",
+    expose_value=False,
+    callback=_keep_message,
+    help="State why, for `deployer history`.",
 )

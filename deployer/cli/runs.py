@@ -5,7 +5,7 @@ import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from deployer import __version__
-from deployer.cli.for_each_stack import report
+from deployer.cli.for_each_stack import report, subjects_of
 from deployer.cli.output import (
     error_data,
     exit_code_of,
@@ -25,7 +25,14 @@ from deployer.cli.output import (
 from deployer.cli.progress_display import Show
 from deployer.engines.contract import Endpoint
 from deployer.engines.place import costs_of
-from deployer.errors import CancelledError, DeployerError, GateError, UsageError
+from deployer.errors import (
+    CancelledError,
+    DeployerError,
+    GateError,
+    StalePlanError,
+    UsageError,
+    worst_of,
+)
 from deployer.planning.events import Event, Judged, left_unproven
 from deployer.planning.progress import Progress
 from deployer.show.data import Applied as AppliedLine
@@ -35,9 +42,10 @@ from deployer.spelling import harmless
 from deployer.stack.fields.values import JsonValue
 from deployer.usecases.apply import Applied, Confirm, apply_stack, destroy
 from deployer.usecases.context.settings import Options, Settings, settings_of
-from deployer.usecases.context.stack_files import Subject
+from deployer.usecases.context.stack_files import Subject, stack_files
 from deployer.usecases.plan import Planned, prospects
 from deployer.usecases.plan_file import SavedPlan
+from deployer.usecases.states import undeclared
 
 
 class Stream(Show):
@@ -194,6 +202,21 @@ class Run:
     settings: Settings
     saved: SavedPlan | None
     yes: bool
+    approved: tuple[SavedPlan, ...] | None = None
+    """No more than these; None: no limit but ``saved``."""
+
+    def held_to(self, saved: SavedPlan) -> "Run":
+        """Return the run that carries out a saved plan, without a question."""
+        engine = self.options.engine or saved.bound.engine or None
+        options = self.options._replace(engine=engine)
+        return replace(self, options=options, saved=saved, yes=True)
+
+    def carry_out(
+        self, subjects: Sequence[Subject], command: str, *, as_json: bool
+    ) -> None:
+        """Carry out for a program, or for a person."""
+        do = self.stream if as_json else self.show
+        do(subjects, command.rstrip())
 
     def show(self, subjects: Sequence[Subject], command: str) -> None:
         """Carry out and show it to a person."""
@@ -211,7 +234,7 @@ class Run:
             except DeployerError as error:
                 if len(subjects) == 1:
                     raise
-                worst = max(worst, error.exit_code)
+                worst = worst_of(worst, error.exit_code)
                 report(subject.file, error, as_json=False)
         if worst:
             raise click.exceptions.Exit(worst)
@@ -229,7 +252,7 @@ class Run:
                     stream.failed(error, subject.file)
                     if len(subjects) == 1 or isinstance(error, CancelledError):
                         raise
-                    worst = max(worst, error.exit_code)
+                    worst = worst_of(worst, error.exit_code)
                     report(subject.file, error, as_json=False)
             if worst:
                 raise click.exceptions.Exit(worst)
@@ -238,13 +261,41 @@ class Run:
         self, subject: Subject, show: Show, confirm: Confirm
     ) -> Applied | None:
         file, gone = subject.file, subject.gone
+        if gone is not None and self.approved is not None:
+            raise StalePlanError(
+                f"not approved: `{gone}` is live, and no stack file asks for it",
+                hint="no saved plan destroys a stack: bring its file back, and run"
+                f" `deployer destroy {file}`",
+            )
         if gone is not None:
             return destroy(
                 file, self.settings, show, confirm, artefacts=False, name=gone
             )
         return apply_stack(
-            file, self.settings, self.options, show, confirm, saved=self.saved
+            file,
+            self.settings,
+            self.options,
+            show,
+            confirm,
+            saved=self.saved,
+            approved=self.approved,
         )
+
+
+def everything(paths: Sequence[Path], settings: Settings) -> tuple[Subject, ...]:
+    """Return every stack of the paths, and every live one that no file asks for."""
+    gone = [
+        Subject(folder / f"{name}.yaml", gone=name)
+        for folder in paths
+        if folder.is_dir()
+        for name in undeclared(folder, settings)
+    ]
+    return (*(subjects_of(tuple(paths)) if not gone else _there(paths)), *gone)
+
+
+def _there(paths: Sequence[Path]) -> Iterator[Subject]:
+    """Yield the stacks of the paths, where there may be none."""
+    yield from map(Subject, stack_files(paths))
 
 
 def asker(show: Show, *, yes: bool) -> Confirm:

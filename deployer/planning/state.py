@@ -30,7 +30,7 @@ from deployer.planning.resources import (
 )
 from deployer.stack.fields.values import KEY, Flat, JsonValue, show_seconds
 
-VERSION = 3
+VERSION = 4
 """Version of the state's form; a newer one is refused."""
 
 IN_DOUBT: JsonValue = {"in doubt": True}
@@ -196,6 +196,17 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True)
+class Hold:
+    """Why nothing is applied to a stack for a while."""
+
+    why: str
+    by: str
+    """Who said so: an account of CI, or a user and a host."""
+    at: str
+    """UTC, ISO 8601."""
+
+
+@dataclass(frozen=True, slots=True)
 class State:
     """Everything of one stack that exists, or may exist."""
 
@@ -222,6 +233,8 @@ class State:
     """Name of the machine that its servers run on; empty: not known, or none."""
     machine: str = ""
     """Digest that identifies that machine, whatever its name is."""
+    hold: Hold | None = None
+    """Nothing is applied while there is one."""
 
     @property
     def server(self) -> Record | None:
@@ -349,6 +362,10 @@ class State:
     def forgotten(self) -> "State":
         """After the server of a destroyed stack is gone: nothing is live any more."""
         return self._next(live={}, made={}, promoting=None)
+
+    def held(self, hold: Hold | None) -> "State":
+        """After somebody put the stack on hold, or ended that."""
+        return self._next(hold=hold)
 
     def release(self, number: int) -> Release | None:
         """A kept release by its number."""

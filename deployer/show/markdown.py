@@ -8,6 +8,7 @@ what follows.  What does not fit into a comment is left out, and the comment say
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from html import escape
 
 from deployer.diagnostics import Diagnostic, Place
@@ -30,6 +31,10 @@ MARKER = "<!-- deployer:plan -->"
 """Stands in every comment, so that the next run replaces it."""
 LONGEST = 64_000
 """UTF-16 units of a comment; GitHub refuses one of more than 65,536."""
+LONGEST_SUMMARY = 900_000
+"""Units of the summary of a job; GitHub drops one of more than 1 MiB."""
+FOOTER = "<sub>deployer · "
+"""Begins the line that says where a comment comes from; no line of a plan does."""
 _LONGEST_LINE = 400
 _FIRST_LINES = 40
 """Lines kept of a section that does not fit whole."""
@@ -68,14 +73,40 @@ class Entry:
         return 1 if self.plan.destroys else 2
 
 
-def comment(entries: Sequence[Entry], *, unseen: Sequence[str] = ()) -> str:
-    """The comment for all stacks; ``unseen`` is what could not be looked at."""
+def marker(label: str) -> str:
+    """The marker of one of several comments on a pull request."""
+    return MARKER if not label else MARKER.replace("plan", f"plan {label}")
+
+
+def digest_of(comment: str) -> str:
+    """The digest of what a comment shows: of all above its footer and its marker.
+
+    Whatever a code host does to the ends of lines does not count.
+    """
+    shown = f"\n{comment}".partition(f"\n{FOOTER}")[0].partition("\n<!-- deployer")[0]
+    lines = [line.rstrip() for line in shown.splitlines()]
+    return sha256("\n".join(lines).strip().encode()).hexdigest()
+
+
+def comment(
+    entries: Sequence[Entry],
+    *,
+    unseen: Sequence[str] = (),
+    longest: int = LONGEST,
+    label: str = "",
+    footer: Sequence[str] = (),
+) -> str:
+    """The comment for all stacks; ``unseen`` is what could not be looked at.
+
+    ``footer`` is Markdown, and says where it comes from.
+    """
     told = sorted((e for e in entries if not _quiet(e)), key=lambda e: e.rank)
     quiet = [entry for entry in entries if _quiet(entry)]
     head = [_summary(entries), ""]
     head += [*(f"- {_code(_line(line))}" for line in unseen), *([""] * bool(unseen))]
     parts = ["\n".join(head)]
-    room = LONGEST - _TAIL - _units(parts[0])
+    about = f"{FOOTER}{' · '.join(footer)}</sub>" if footer else ""
+    room = longest - _TAIL - _units(parts[0]) - _units(about)
     left: list[Entry] = []
     for entry in told:
         section = next((s for s in _sections(entry) if _units(s) <= room), "")
@@ -85,10 +116,10 @@ def comment(entries: Sequence[Entry], *, unseen: Sequence[str] = ()) -> str:
         else:
             left.append(entry)
     if left:
-        parts.append(_left_out(left))
+        parts.append(_left_out(left, longest))
     if quiet:
         parts.append(_unchanged(quiet))
-    return "\n".join([*parts, MARKER]) + "\n"
+    return "\n".join([*parts, *filter(None, (about,)), marker(label)]) + "\n"
 
 
 def _quiet(entry: Entry) -> bool:
@@ -204,10 +235,10 @@ def _field(reason: Reason, where: str) -> Iterator[str]:
         yield f"{new}{where}"
 
 
-def _left_out(entries: Sequence[Entry]) -> str:
+def _left_out(entries: Sequence[Entry], longest: int) -> str:
     names = _few([entry.file for entry in entries])
     return (
-        f"**{_stacks(len(entries))} left out**, as a comment has room for 64,000"
+        f"**{_stacks(len(entries))} left out**, as there is room for {longest:,}"
         f" characters: `deployer plan` shows them. {names}\n"
     )
 

@@ -1,22 +1,26 @@
-"""A stack file to a `Stack`, with the place of every key; every problem at once."""
+"""Files of a project, with the place of every key: stacks, settings, policies."""
 
 import hashlib
 import json
+import math
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
-from deployer.diagnostics import Diagnostic, Place, placed
+from deployer.diagnostics import Diagnostic, Place, Severity, place_of, placed
 from deployer.engines.registry import ENGINES
 from deployer.engines.registry import load as load_part
 from deployer.errors import StackError
 from deployer.spelling import shown
 from deployer.stack.addresses import places_of, trouble_of
 from deployer.stack.checks import checks
-from deployer.stack.fields.marks import leaves
+from deployer.stack.fields.marks import Section, leaves
 from deployer.stack.fields.model import Project, Stack, problems_of
 from deployer.stack.fields.values import HERE, File, Folder, JsonValue
 from deployer.stack.files import FLAGS, Named, named_by
@@ -322,21 +326,267 @@ def load_project(path: Path) -> Project:
 
 def project_in(text: str, file: str) -> Project:
     """Return the project of a text; raises StackError as `load_project` does."""
+    project, places = section_in(Project, text, file)
+    wrong = () if project.state is None else problems_of(project.state)
+    if wrong:
+        raise StackError(placed(wrong, places, Place(file)))
+    return project
+
+
+_Form = TypeVar("_Form", bound=Section)
+
+
+def section_in(
+    form: type[_Form], text: str, file: str
+) -> tuple[_Form, Mapping[str, Place]]:
+    """Return what a file beside the stacks holds, and where each value is written.
+
+    Raises StackError with every problem, by place.
+    """
     try:
         table, problems = parse(text, file)
     except UnreadableError as error:
         raise StackError([error.problem]) from error
     places = {dotted(steps): entry.place for steps, entry in walk(table)}
     try:
-        project = Project.model_validate_json(json.dumps(plain(table)))
+        found = form.model_validate_json(json.dumps(plain(table)))
     except ValidationError as error:
         from deployer.stack.explain_problems import explained, wrong_paths  # noqa: PLC0415 - paid for only on trouble
 
-        found = explained(Project, wrong_paths(Project, error), table)
-        problems += placed(found, places, Place(file))
+        wrong = explained(form, wrong_paths(form, error), table)
+        problems += placed(wrong, places, Place(file))
         raise StackError(problems) from error
-    if project.state is not None:
-        problems += placed(problems_of(project.state), places, Place(file))
     if problems:
         raise StackError(problems)
-    return project
+    return found, places
+
+
+# Policies: rules over fields, facts and plans, in `policies/*.yaml` of a project.  A
+# rule looks at one path.  What is not known does not count as good: a rule that
+# compares a value is broken where there is none, unless it says `or_unset: true`.
+
+_Scalar = str | int | float | bool
+_Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
+_Path = Annotated[str, Field(pattern=r"^[a-z_][\w.*-]*$")]
+_Line = Annotated[str, Field(min_length=1)]
+
+
+class Test(Section):
+    """A condition of a value; all that is stated has to hold."""
+
+    equals: _Scalar | None = None
+    """The value itself."""
+
+    not_equals: _Scalar | None = None
+    """Anything but this."""
+
+    one_of: Annotated[list[_Scalar], Field(min_length=1)] | None = None
+    """One of these; of a list each item."""
+
+    none_of: Annotated[list[_Scalar], Field(min_length=1)] | None = None
+    """None of these; of a list no item."""
+
+    at_most: int | float | None = None
+    """A number up to this."""
+
+    at_least: int | float | None = None
+    """A number from this on."""
+
+    matches: _Line | None = None
+    """A regular expression for all of the value; of a list for each item."""
+
+    contains: _Scalar | None = None
+    """An item of a list."""
+
+    set: bool | None = None
+    """True: it has to be there; false: it must not."""
+
+
+class Excused(Section):
+    """A stack for which a rule does not count, for a while."""
+
+    stack: _Name
+    """Its name."""
+
+    reason: _Line
+    """Why."""
+
+    until: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
+    """The last day, UTC."""
+
+
+class Rule(Section):
+    """One rule."""
+
+    name: _Name
+    """Tells it apart in messages."""
+
+    path: _Path
+    """`server.ctx_size`, `lock.*`, `plan.dollars_per_hour`; `*` stands for any part."""
+
+    test: Test
+    """The condition there."""
+
+    message: _Line
+    """The fault where it is not met."""
+
+    severity: Literal["error", "warn"] = "error"
+    """An error is refused."""
+
+    when: dict[_Path, Test] = Field(default_factory=dict)
+    """The rule counts only where all of these hold."""
+
+    or_unset: bool = False
+    """A value that is not there is fine."""
+
+    exceptions: list[Excused] = Field(default_factory=list)
+    """Stacks for which it does not count yet."""
+
+
+class Policies(Section):
+    """A file of rules."""
+
+    version: Literal[1]
+    """Version of this form."""
+
+    rules: Annotated[list[Rule], Field(min_length=1)]
+    """In any order."""
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenRule:
+    """A rule, and where it is written."""
+
+    rule: Rule
+    place: Place
+
+
+def rules_in(text: str, file: str) -> tuple[WrittenRule, ...]:
+    """Return the rules of a file; raises StackError with every problem, by place."""
+    found, places = section_in(Policies, text, file)
+    written = []
+    for number, rule in enumerate(found.rules):
+        place = place_of(places, f"rules.{number}") or Place(file)
+        written.append(WrittenRule(rule, place))
+        for test in (rule.test, *rule.when.values()):
+            _refuse_pattern(test, place)
+    return tuple(written)
+
+
+def _refuse_pattern(test: Test, place: Place) -> None:
+    try:
+        re.compile(test.matches or "")
+    except re.error as error:
+        what = f"`matches` is no regular expression: {error}"
+        raise StackError([Diagnostic("matches", what, place=place)]) from error
+
+
+def broken(
+    rules: Sequence[WrittenRule],
+    stack: str,
+    values: Mapping[str, JsonValue],
+    places: Mapping[str, Place],
+    file: str,
+    today: str,
+    *,
+    knows: Callable[[str], bool] = lambda _path: True,
+) -> Iterator[Diagnostic]:
+    """Yield what a stack breaks, each at the line of the value.
+
+    ``values`` are flat; ``today`` is a date, ISO 8601; a rule about a path that is not
+    known yet (``knows``) is left for who knows it.
+    """
+    for written in rules:
+        rule = written.rule
+        paths = [rule.path, *rule.when]
+        if not all(knows(path) for path in paths):
+            continue
+        if not all(
+            _holds(test, _found(path, values)) for path, test in rule.when.items()
+        ):
+            continue
+        excused = next((it for it in rule.exceptions if it.stack == stack), None)
+        if excused is not None and today <= excused.until:
+            continue
+        late = ""
+        if excused is not None:
+            late = f"; its exception ended {excused.until} ({excused.reason})"
+        for path, what in _trouble(rule, values):
+            place = place_of(places, path) or Place(file)
+            yield _told(written, path, f"{what}{late}", place)
+
+
+def _told(written: WrittenRule, path: str, what: str, place: Place) -> Diagnostic:
+    rule = written.rule
+    severity = Severity.ERROR if rule.severity == "error" else Severity.WARNING
+    said = f"{rule.message}: {what}"
+    hint = f"rule `{rule.name}` at {written.place}"
+    return Diagnostic(path, said, hint, severity, f"policy-{rule.name}", place)
+
+
+def _found(path: str, values: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
+    """Return the values at a path, or at all that a pattern names."""
+    below = f"{path}."
+    return {
+        known: value
+        for known, value in values.items()
+        if known == path or fnmatchcase(known, path) or known.startswith(below)
+    }
+
+
+def _trouble(rule: Rule, values: Mapping[str, JsonValue]) -> Iterator[tuple[str, str]]:
+    """Yield each path that breaks a rule, and how."""
+    found = _found(rule.path, values)
+    test = rule.test
+    if not found:
+        compares = test.model_dump(exclude={"set"}, exclude_none=True)
+        if test.set is True or (compares and test.set is None and not rule.or_unset):
+            yield rule.path, f"`{rule.path}` is not set"
+        return
+    if test.set is False:
+        yield from ((path, f"`{path}` is set") for path in found)
+        return
+    for path, value in found.items():
+        if why := _why(test, value):
+            yield path, f"`{path}` is {_shown(value)}, {why}"
+
+
+def _holds(test: Test, found: Mapping[str, JsonValue]) -> bool:
+    if test.set is not None and test.set is not bool(found):
+        return False
+    if test.set is None and not found:
+        return False
+    return not any(_why(test, value) for value in found.values())
+
+
+def _why(test: Test, value: JsonValue) -> str:
+    """Return what a value should be; empty where it is that."""
+    items = value if isinstance(value, list) else [value]
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    number = value if is_number and isinstance(value, int | float) else math.nan
+    top, low = test.at_most, test.at_least
+    one_of, none_of = test.one_of or (), test.none_of or ()
+    pattern = test.matches or ""
+    checks: tuple[tuple[object, bool, str], ...] = (
+        (test.equals, value == test.equals, "expected"),
+        (test.not_equals, value != test.not_equals, "expected anything but"),
+        (test.one_of, all(it in one_of for it in items), "expected one of"),
+        (test.none_of, not any(it in none_of for it in items), "expected none of"),
+        (top, top is not None and number <= top, "expected at most"),
+        (low, low is not None and number >= low, "expected at least"),
+        (
+            test.matches,
+            all(re.fullmatch(pattern, str(it)) for it in items),
+            "expected a match of",
+        ),
+        (test.contains, test.contains in items, "expected to contain"),
+    )
+    for stated, fine, words in checks:
+        if stated is not None and not fine:
+            return f"{words} {_shown(stated)}"
+    return ""
+
+
+def _shown(value: object) -> str:
+    text = ", ".join(f"`{it}`" for it in value) if isinstance(value, list) else value
+    return f"{text}" if isinstance(value, list) else f"`{value}`"

@@ -8,6 +8,7 @@ Every store raises
 * LockedError      somebody else works on the stack
 """
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol
 
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
 KEPT = 10
 """Versions before the stored one that every store keeps."""
+SEGMENT = 250
+"""Lines of a part of the log."""
+SEGMENTS = 40
+"""Parts of the log that are kept: 10,000 lines."""
 
 
 class StateStore(Protocol):
@@ -75,3 +80,42 @@ class StateStore(Protocol):
     def kept(self, serial: int) -> State:
         """The version with this serial; StateError where it is not kept whole."""
         ...
+
+    def log(self, line: str) -> None:
+        """Add a line to the log of the stack, beside the state; the oldest part goes.
+
+        Lines are only ever added.  Raises StateError where it cannot be written.
+        """
+        ...
+
+    def logged(self, newest: int | None = None) -> tuple[str, ...]:
+        """The lines of the log, oldest first; ``newest``: at least so many, if any."""
+        ...
+
+
+class Parts(Protocol):
+    """The parts of a log, by number from 1, as a store keeps them."""
+
+    def numbers(self) -> tuple[int, ...]:
+        """The parts that there are, oldest first."""
+        ...
+
+    def lines(self, number: int) -> list[str]:
+        """The lines of a part; a line that was not written whole is one, too."""
+        ...
+
+
+def newest_of(parts: Parts, newest: int | None) -> tuple[str, ...]:
+    """Return the last lines of a log, reading no more parts than that takes."""
+    found: list[str] = []
+    for number in reversed(parts.numbers()):
+        found = [*parts.lines(number), *found]
+        if newest is not None and len(found) >= newest:
+            break
+    return tuple(found)
+
+
+def log_parts(files: Iterable[str]) -> tuple[int, ...]:
+    """Return the numbers of the parts of a log with these names, oldest first."""
+    names = (name.removesuffix(".jsonl") for name in files if name.endswith(".jsonl"))
+    return tuple(sorted(int(name) for name in names if name.isdecimal()))

@@ -26,7 +26,7 @@ from deployer.errors import StalePlanError, StateError
 from deployer.planning.resources import Kind
 from deployer.planning.state import VERSION, Record, Release, State
 from deployer.stack.project_root import leads_out
-from deployer.state import KEPT
+from deployer.state import KEPT, SEGMENT, SEGMENTS, log_parts, newest_of
 from deployer.system.files import guarded, read_regular, replace_file
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ _UPGRADES: Sequence[Upgrade] = (
     lambda members: {**members, "file": ""},
     # 3 knows the machine that servers run on; the next apply writes it down.
     lambda members: {**members, "host": "", "machine": ""},
+    # 4 knows whether the stack is on hold.
+    lambda members: {**members, "hold": None},
 )
 
 
@@ -340,6 +342,58 @@ class FileStateStore:
 
         return unlock(self._lock, holder_id)
 
+    def log(self, line: str) -> None:
+        """Add a line to ``log/<stack>/``, durably."""
+        try:
+            self._log.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with guarded(self._log):
+                self._add(line)
+        except OSError as error:
+            why = error.strerror
+            raise StateError(f"cannot write the log in `{self._log}`: {why}") from error
+
+    def logged(self, newest: int | None = None) -> tuple[str, ...]:
+        """The lines of the log, oldest first; ``newest``: at least so many, if any."""
+        try:
+            return newest_of(self, newest)
+        except OSError as error:
+            why = error.strerror
+            raise StateError(f"cannot read the log in `{self._log}`: {why}") from error
+
+    def numbers(self) -> tuple[int, ...]:
+        """The parts of the log, oldest first."""
+        return log_parts(path.name for path in self._log.glob("*.jsonl"))
+
+    def lines(self, number: int) -> list[str]:
+        """The lines of a part of the log."""
+        return log_lines(read_regular(self._part(number)))
+
+    def _add(self, line: str) -> None:
+        numbers = self.numbers() or (1,)
+        last = numbers[-1]
+        before = self.lines(last) if self._part(last).exists() else []
+        if len(before) >= SEGMENT:
+            last, before = last + 1, []
+        # What a run that died wrote in half stays a line of its own.
+        whole = not before or read_regular(self._part(last)).endswith(b"\n")
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(self._part(last), flags, 0o600)
+        try:
+            os.write(descriptor, f"{'' if whole else chr(10)}{line}\n".encode())
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        for old in (*numbers, last):
+            if old <= last - SEGMENTS:
+                self._part(old).unlink(missing_ok=True)
+
+    @property
+    def _log(self) -> Path:
+        return self.folder / "log" / self.stack
+
+    def _part(self, number: int) -> Path:
+        return self._log / f"{number:08}.jsonl"
+
     def put_back(self, rescued: Path) -> str:
         """Return what to type to store a state that was put aside."""
         folder, path = quoted(self.folder), quoted(self.path)
@@ -442,6 +496,11 @@ class FileStateStore:
         self.replace(self._kept(serial), content)
         for old in self.serials()[: -self.keep]:
             self._kept(old).unlink(missing_ok=True)
+
+
+def log_lines(content: bytes) -> list[str]:
+    """Return the lines of a part of a log."""
+    return [it for it in content.decode("utf-8", "replace").split("\n") if it]
 
 
 def refuse_other(stored: State, state: State, expect: int) -> None:

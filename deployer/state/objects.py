@@ -49,10 +49,11 @@ from deployer.errors import (
 )
 from deployer.planning.state import State
 from deployer.stack.addresses import is_loopback
-from deployer.state import KEPT
+from deployer.state import KEPT, SEGMENT, SEGMENTS, log_parts, newest_of
 from deployer.state.files import (
     from_json,
     is_newer,
+    log_lines,
     quoted,
     refuse_other,
     rescue,
@@ -445,6 +446,39 @@ class ObjectStateStore:
         if (found := self.bucket.get(name)) is None:
             raise StateError(f"`{self.bucket.url}/{name}` is not there")
         return from_json(found.content, f"{self.bucket.url}/{name}")
+
+    def log(self, line: str) -> None:
+        """Add a line to ``log/<stack>/``, whoever else adds one at the same time."""
+        for _ in range(ATTEMPTS):
+            numbers = self.numbers() or (1,)
+            last = numbers[-1]
+            found = self.bucket.get(self._part(last))
+            before = b"" if found is None else found.content
+            if len(log_lines(before)) >= SEGMENT:
+                last, found, before = last + 1, None, b""
+            with suppress(MovedError):  # somebody was faster: the next look has it
+                added = f"{line}\n".encode()
+                self.bucket.put(self._part(last), before + added, found)
+                for old in (it for it in numbers if it <= last - SEGMENTS):
+                    self.bucket.drop(self._part(old))
+                return
+        raise StateError(f"the log of `{self.place}` is written by others all the time")
+
+    def logged(self, newest: int | None = None) -> tuple[str, ...]:
+        """The lines of the log, oldest first; ``newest``: at least so many, if any."""
+        return newest_of(self, newest)
+
+    def numbers(self) -> tuple[int, ...]:
+        """The parts of the log, oldest first."""
+        return log_parts(self.bucket.names(f"log/{self.stack}"))
+
+    def lines(self, number: int) -> list[str]:
+        """The lines of a part of the log."""
+        found = self.bucket.get(self._part(number))
+        return [] if found is None else log_lines(found.content)
+
+    def _part(self, number: int) -> str:
+        return f"log/{self.stack}/{number:08}.jsonl"
 
     def put_back(self, rescued: Path) -> str:
         """Return what to type to store a state that was put aside."""

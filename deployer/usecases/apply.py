@@ -13,7 +13,12 @@ from deployer.engines.contract import Endpoint, Engine
 from deployer.engines.local.supervise.find import stack_folder
 from deployer.engines.local.supervise.survivors import ended_runs, holders, remove_runs
 from deployer.engines.registry import ENGINES
-from deployer.errors import GateError, StateError, UsageError
+from deployer.errors import (
+    GateError,
+    HeldError,
+    StateError,
+    UsageError,
+)
 from deployer.planning.events import Event, Say, Talk, Used, Verdict
 from deployer.planning.resources import Kind
 from deployer.planning.state import ROLLBACK, Record, Release, State, node_of
@@ -25,7 +30,7 @@ from deployer.usecases.context import gc_roots, hosts
 from deployer.usecases.context.deployed import Deployed, deployed, locked, name_of
 from deployer.usecases.context.gc_roots import only_used_by, users
 from deployer.usecases.context.settings import Options, Pending, Settings
-from deployer.usecases.plan import Planned, drift_of, plan, settled
+from deployer.usecases.plan import Planned, drift_of, held_by, plan, settled
 from deployer.usecases.steps import preflight
 
 _KEEP = 3
@@ -57,10 +62,12 @@ def apply_stack(
     confirm: Confirm,
     *,
     saved: plan_file.SavedPlan | None = None,
+    approved: Sequence[plan_file.SavedPlan] | None = None,
 ) -> Applied | None:
     """Plan under the lock of the stack, ask, and carry it out; None if declined.
 
-    With a ``saved`` plan it is that one or less, or StalePlanError.
+    With a ``saved`` plan it is that one or less, with ``approved`` ones no change that
+    is in none of them, or StalePlanError.
     Raises what `usecases.steps.apply` and planning raise, and LockedError where the
     lock is not free within the time that the settings give it.
     """
@@ -70,6 +77,10 @@ def apply_stack(
         hosts.refuse_elsewhere(planned.state, settings, stack_file)
         if saved is not None:
             planned = plan_file.held_to(saved, planned, stack_file)
+        if approved is not None:
+            planned = plan_file.covered_by(approved, planned, stack_file)
+            settings = _with_pulls(settings, planned, approved)
+        _refuse_held(planned, options, stack_file)
         _refuse_again(planned, options, stack_file)
         planned = settled(planned, options.pending)
         engine = settings.engine(planned.plan.engine, stack_file)
@@ -81,6 +92,25 @@ def apply_stack(
             lock = lock_file.lock_path(stack_file)
             lock_file.write(lock, planned.facts, planned.prepared.name)
         return carry_out(stack_file, settings, planned, engine, say, cause="apply")
+
+
+def _with_pulls(
+    settings: Settings, planned: Planned, approved: Sequence[plan_file.SavedPlan]
+) -> Settings:
+    """Return the settings under which the history names who approved a stack."""
+    mine = (it.shown for it in approved if it.plan.stack == planned.plan.stack)
+    numbers = sorted({it.pull_request for it in mine} - {""})
+    environment = {**settings.environment, runs.PULL_REQUEST: ", ".join(numbers)}
+    return replace(settings, environment=environment)
+
+
+def _refuse_held(planned: Planned, options: Options, stack_file: Path) -> None:
+    """Raise HeldError where something would be done to a stack that is on hold."""
+    if planned.plan.is_empty or options.pending is Pending.CLEAR:
+        return
+    if held := held_by(stack_file, planned.state):
+        hint = f"`deployer hold {stack_file} --end` ends a hold"
+        raise HeldError("; ".join(held), hint=f"{hint}; `rollback` works meanwhile")
 
 
 def _refuse_again(planned: Planned, options: Options, stack_file: Path) -> None:
@@ -112,9 +142,11 @@ def carry_out(
             used.append(event.text)
         say(event)
 
-    record = partial(
-        runs.record, settings.home, planned.plan, planned.state, cause, seen, used
-    )
+    made, keep_page = planned.plan, partial(runs.keep_report, settings.home)
+
+    def report(after: State) -> Path | None:
+        return keep_page(planned.state, after, seen, made.id, made.unproven)
+
     name, graph = planned.prepared.name, planned.prepared.graph
     judging = _judging(stack_file, settings, planned, engine, tell, seen)
     store = settings.states(stack_file, name)
@@ -123,15 +155,64 @@ def carry_out(
         gc_roots.register(settings, settings.state_place(stack_file), name)
     stated = (node.fields.get("rollout.keep") for node in graph.values())
     keep = next((number for number in stated if isinstance(number, int)), _KEEP)
-    try:
-        state = steps.apply(todo, planned.state, world, cause=cause, keep=keep)
-    except GateError as error:
-        hint = f"{error.hint}, and `{record(planned.state)}` shows it all"
-        raise GateError(error.message, hint=hint) from error
+    with _remembered(stack_file, settings, planned, cause, world, seen, used) as ended:
+        try:
+            state = steps.apply(todo, planned.state, world, cause=cause, keep=keep)
+        except GateError as error:
+            hint = f"{error.hint}, and `{report(planned.state)}` shows it all"
+            raise GateError(error.message, hint=hint) from error
+        ended.append(state)
     hosts.prove(state, engine)
-    report, server = record(state), state.server
+    return _applied(planned, state, seen, report(state), engine)
+
+
+def _applied(
+    planned: Planned,
+    state: State,
+    seen: Sequence[Verdict],
+    page: Path | None,
+    engine: Engine,
+) -> Applied:
+    server = state.server
     endpoint = None if server is None else engine.endpoint(server, candidate=False)
-    return Applied(planned, state, tuple(seen), report, endpoint)
+    return Applied(planned, state, tuple(seen), page, endpoint)
+
+
+@contextmanager
+def _remembered(
+    stack_file: Path,
+    settings: Settings,
+    planned: Planned,
+    cause: str,
+    world: steps.World,
+    seen: Sequence[Verdict],
+    used: Sequence[str],
+) -> Iterator[list[State]]:
+    """Record how the block ends; it yields a list for the state at the end."""
+    ended: list[State] = []
+    trouble: BaseException | None = None
+    try:
+        yield ended
+    except BaseException as error:
+        trouble = error
+        raise
+    finally:
+        released = bool(ended) and ended[0].released > planned.state.released
+        if seen or not planned.plan.is_empty:
+            ran = runs.ran_now(
+                settings,
+                stack_file.parent,
+                cause,
+                plan=planned.plan,
+                verdicts=seen,
+                used=used,
+            )
+            if trouble is not None:
+                ran = runs.failed(ran, trouble, settings)
+            elif released:
+                ran = replace(ran, release=ended[0].released)
+            name = planned.plan.stack
+            runs.remember_or_say(world.store, name, ran, settings, world.say)
 
 
 def _judging(

@@ -10,8 +10,8 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from deployer.artefacts import lock_file
 from deployer.engines.registry import UNRECORDED
@@ -38,8 +38,7 @@ _LONGEST_NAME = 255
 """Characters; a longer text names no file."""
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
+class Selection(NamedTuple):
     """The stacks that changed, and those that did not."""
 
     subjects: tuple[Subject, ...]

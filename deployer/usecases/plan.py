@@ -1,16 +1,16 @@
 """From a stack file to its plan, and what carrying that out takes."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from os import sched_getaffinity, urandom
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, assert_never
 
-from deployer.diagnostics import Place
-from deployer.engines.place import Look, look_at
+from deployer.diagnostics import Diagnostic, Place, Severity
+from deployer.engines.place import Look, costs_of, look_at
 from deployer.engines.registry import ENGINES
-from deployer.errors import DeployerError, PendingError, UsageError
+from deployer.errors import DeployerError, PendingError, StackError, UsageError
 from deployer.planning.plan import (
     Action,
     Change,
@@ -21,9 +21,12 @@ from deployer.planning.plan import (
 )
 from deployer.planning.resources import VARIABLES, Graph, Kind, Node
 from deployer.planning.state import Record, State, decided, moved, node_of
-from deployer.stack.fields.values import keys_of, show_bytes, show_seconds
+from deployer.spelling import harmless
+from deployer.stack.fields.values import JsonValue, keys_of, show_bytes, show_seconds
+from deployer.stack.project_root import project_file, root_of
+from deployer.system.files import read_regular
 from deployer.usecases.context.hosts import elsewhere, placed, reconciled
-from deployer.usecases.context.settings import Options, Pending, Settings
+from deployer.usecases.context.settings import Options, Pending, Settings, utc_now
 from deployer.usecases.reading.prepared import Cache, Prepared
 
 if TYPE_CHECKING:
@@ -93,10 +96,24 @@ def plan(
         )
     made = make_plan(prepared.graph, state, drift=drift)
     made = replace(made, rolled_back=rolled_back(prepared.graph, state))
+    prepared = _judged(stack_file, settings, made, prepared)
     move = () if not left else (_move_note(prepared.name, left, options.workspace),)
+    held = () if made.is_empty else held_by(stack_file, state)
     notes = (*prepared.notes, *build_notes(made.change(Kind.BUILD)), *seen, *move)
+    notes = (*held, *notes)
     unseen = options.without_state
     return Planned(made, prepared, state, facts, notes, unseen, refreshed)
+
+
+def _judged(
+    stack_file: Path, settings: Settings, made: Plan, prepared: Prepared
+) -> Prepared:
+    """Return what was read with the warnings of policies; raises StackError."""
+    values = of_plan(made, prepared.notices)
+    found = policy_findings(
+        stack_file, settings, made.stack, values, prepared.places, planned=True
+    )
+    return replace(prepared, notices=(*prepared.notices, *found)) if found else prepared
 
 
 def _move_note(name: str, left: str, workspace: str) -> str:
@@ -446,3 +463,112 @@ def _variables(server: Node) -> Iterator[str]:
     for value in given.values() if isinstance(given, dict) else ():
         if isinstance(value, dict):
             yield str(value["env"])
+
+
+def held_by(stack_file: Path, state: State) -> tuple[str, ...]:
+    """Return why nothing is applied to a stack now: its hold, and frozen days."""
+    found = []
+    if (hold := state.hold) is not None:
+        since = hold.at[:16].replace("T", " ")
+        said = f"`{state.stack}` is on hold since {since} UTC, by {hold.by}: {hold.why}"
+        found.append(harmless(said))
+    if (file := project_file(stack_file)) is not None:
+        from deployer.stack.load import load_project  # noqa: PLC0415 - slow, and rare
+
+        today = utc_now()[:10]
+        found += [
+            harmless(f"nothing is applied until {it.last} ({file.name}): {it.why}")
+            for it in load_project(file).freeze
+            if it.first <= today <= it.last
+        ]
+    return tuple(found)
+
+
+POLICIES = "policies"
+"""Folder of the project with the rules of `stack.load`."""
+_OF_A_PLAN = ("plan.", "lock.")
+_ADVISORY = ("CVE-", "GHSA-")
+
+
+def policy_findings(
+    stack_file: Path,
+    settings: Settings,
+    name: str,
+    values: Mapping[str, JsonValue],
+    places: Mapping[str, Place],
+    *,
+    planned: bool,
+) -> tuple[Diagnostic, ...]:
+    """Return the warnings of the policies of a project; raises StackError for errors.
+
+    Where the work is compared with a revision, the policies of that revision count.
+    A rule about a plan or a fact is left for `planned` values.
+    """
+    written = _policies(stack_file, settings)
+    if not written:
+        return ()
+    from deployer.stack.load import broken, rules_in  # noqa: PLC0415 - few have policies
+
+    rules = [rule for file, text in written for rule in rules_in(text, file)]
+    found = tuple(
+        broken(
+            rules,
+            name,
+            dict(_flat(values)),
+            places,
+            str(stack_file),
+            utc_now()[:10],
+            knows=lambda path: planned or not path.startswith(_OF_A_PLAN),
+        )
+    )
+    if errors := [it for it in found if it.severity is Severity.ERROR]:
+        raise StackError(errors)
+    return found
+
+
+def of_plan(plan: Plan, notices: Sequence[Diagnostic]) -> dict[str, JsonValue]:
+    """Return what rules may say of a plan, by path."""
+    values: dict[str, JsonValue] = {"name": plan.stack, "engine": plan.engine}
+    for change in plan.changes:
+        values |= {} if change.after is None else change.after.fields
+    values["plan.gates"] = [*plan.gates]
+    values["plan.unproven"] = [*plan.unproven]
+    codes = {it.code for it in notices if it.code.startswith(_ADVISORY)}
+    values["plan.advisories"] = [*sorted(codes)]
+    if (bill := costs_of(plan)) is not None:
+        values["plan.dollars_per_hour"] = round(bill.awake, 4)
+        values["plan.dollars_once"] = round(bill.apply, 4)
+    return values
+
+
+def _policies(stack_file: Path, settings: Settings) -> list[tuple[str, str]]:
+    """Return name and text of each file of policies, in order."""
+    root = root_of(stack_file)
+    if settings.base:
+        found = _files_at(root, settings.base)
+    else:
+        folder = root / POLICIES
+        found = {it.name: read_regular(it) for it in sorted(folder.glob("*.yaml"))}
+    return [
+        (f"{POLICIES}/{name}", content.decode("utf-8", "replace"))
+        for name, content in sorted(found.items())
+        if name.endswith(".yaml")
+    ]
+
+
+@cache
+def _files_at(root: Path, revision: str) -> Mapping[str, bytes]:
+    from deployer.usecases.context.git import files_at  # noqa: PLC0415 - asks git
+
+    return files_at(root, revision, POLICIES)
+
+
+def _flat(
+    values: Mapping[str, JsonValue], above: str = ""
+) -> Iterator[tuple[str, JsonValue]]:
+    """Yield every value by its dotted path; an empty mapping is one, too."""
+    for name, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{above}{name}.")
+        else:
+            yield f"{above}{name}", value

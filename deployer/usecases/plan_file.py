@@ -6,10 +6,11 @@ So a plan file from a stranger can make an apply stop, and nothing else.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import quote
 
 import deployer
 from deployer.artefacts import lock_file
@@ -17,6 +18,7 @@ from deployer.artefacts.json_files import (
     FormError,
     NewerError,
     decoded,
+    encoded,
     parse,
     text_of,
     versioned,
@@ -24,7 +26,7 @@ from deployer.artefacts.json_files import (
 from deployer.diagnostics import Place
 from deployer.errors import StalePlanError, UsageError
 from deployer.llama.catalogue import catalogue_digest
-from deployer.planning.plan import Plan, Reason, make_plan
+from deployer.planning.plan import Action, Cause, Change, Plan, Reason, make_plan
 from deployer.planning.resources import LOCK, StackFile, digest
 from deployer.show.text import show
 from deployer.spelling import harmless
@@ -33,7 +35,7 @@ from deployer.system.files import guarded, open_regular, replace_file
 from deployer.usecases.context.settings import Options
 from deployer.usecases.plan import Planned
 
-VERSION = 2
+VERSION = 3
 """Version of the form; a newer one is refused."""
 
 FORM = "deployer plan"
@@ -62,12 +64,26 @@ class Bound:
 
 
 @dataclass(frozen=True, slots=True)
+class Shown:
+    """Where a plan was shown, for who checks that it was approved there."""
+
+    commit: str = ""
+    """The commit it was planned from; of a pull request its last one."""
+    pull_request: str = ""
+    run: str = ""
+    """Address of the run of CI, with its attempt."""
+    digest: str = ""
+    """Digest of the comment that showed it (`show.markdown.digest_of`)."""
+
+
+@dataclass(frozen=True, slots=True)
 class SavedPlan:
     """A plan, and everything needed to show it and to hold an apply to it."""
 
     file: StackFile
     """The stack, as it was typed."""
     bound: Bound
+    shown: Shown
     plan: Plan
     places: Mapping[str, Place]
     notes: tuple[str, ...]
@@ -121,6 +137,11 @@ def _second(saved: dict[str, JsonValue]) -> dict[str, JsonValue]:
             return saved
 
 
+def _third(saved: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """Bring version 2 to 3: a plan says where it was shown."""
+    return {**saved, "shown": encoded(Shown())}
+
+
 def from_json(content: bytes | str, place: str) -> SavedPlan:
     """The plan that a text holds; ``place`` names it in messages.
 
@@ -128,7 +149,7 @@ def from_json(content: bytes | str, place: str) -> SavedPlan:
     """
     again = "plan again with `deployer plan STACK --out FILE`"
     try:
-        return decoded(SavedPlan, versioned(parse(content), VERSION, (_second,)))
+        return decoded(SavedPlan, versioned(parse(content), VERSION, (_second, _third)))
     except NewerError as error:
         raise UsageError(
             f"`{place}` was written by a newer deployer "
@@ -144,23 +165,40 @@ _MOST = 4
 """Fields that a message names."""
 
 
-def save(planned: Planned, stack_file: Path, options: Options, out: Path) -> None:
-    """Keep a plan in a file; raises UsageError where it cannot be written."""
+def save(
+    planned: Planned, stack_file: Path, options: Options, out: Path, shown: Shown
+) -> Path:
+    """Save a plan in a file, or under the name of its stack in a folder.
+
+    Raises UsageError where it cannot be written.
+    """
     if planned.without_state:
         raise UsageError(
             "a plan made without the state cannot be saved",
             hint="leave out `--out` or `--without-state`",
         )
+    if out.is_dir():  # `a/b` and `a_b` are two names
+        out /= f"{quote(str(stack_file), safe='')}{SUFFIX}"
     if out.is_file() and not is_plan_file(out):
         raise UsageError(
             f"`{out}` exists and is not a saved plan",
             hint="give another name to `--out`",
         )
     bound = _bound(planned, stack_file, options)
-    kept = SavedPlan(
-        str(stack_file), bound, planned.plan, planned.places, planned.notes
-    )
+    made = planned.plan
+    kept = SavedPlan(str(stack_file), bound, shown, made, planned.places, planned.notes)
     write(out, kept)
+    return out
+
+
+def in_folder(folder: Path) -> tuple[SavedPlan, ...]:
+    """Return every plan in a folder and the folders in it, by their names.
+
+    Raises UsageError where one cannot be read.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"there is no folder `{folder}`")
+    return tuple(read(path) for path in sorted(folder.rglob(f"*{SUFFIX}")))
 
 
 def stack_of(saved: SavedPlan) -> Path:
@@ -200,6 +238,84 @@ def held_to(saved: SavedPlan, planned: Planned, stack_file: Path) -> Planned:
     left = [it for it in planned.plan.drift if it.address not in agreed]
     told = (f"drift since the plan is ignored: {it.detail}" for it in left)
     return planned._replace(plan=made, notes=(*planned.notes, *map(harmless, told)))
+
+
+def covered_by(
+    approved: Sequence[SavedPlan], planned: Planned, stack_file: Path
+) -> Planned:
+    """Return a plan of which every change was approved in one of the saved plans.
+
+    The state may have moved on since, by an earlier merge or a run that failed: what
+    counts are the fields with their old and new values, and that no action is stronger.
+    Raises StalePlanError, which says what was not approved.
+    """
+    made, mine = planned.plan, [it.plan for it in approved]
+    if made.is_empty:
+        return planned
+    agreed = [it for it in mine if (it.stack, it.engine) == (made.stack, made.engine)]
+    if more := tuple(_uncovered(made, agreed)):
+        left = f" and {len(more) - _MOST} more" if len(more) > _MOST else ""
+        raise StalePlanError(
+            f"not approved: {'; '.join(more[:_MOST])}{left}",
+            hint=f"`deployer plan {stack_file}` shows all of it; approve that, or"
+            " change the stack",
+        )
+    note = f"approved in {', '.join(sorted(filter(None, map(_where, approved))))}"
+    return planned._replace(notes=(*planned.notes, harmless(note)))
+
+
+def _where(saved: SavedPlan) -> str:
+    number = saved.shown.pull_request
+    return f"pull request {number}" if number else ""
+
+
+def _uncovered(made: Plan, agreed: Collection[Plan]) -> Iterator[str]:
+    """Yield what of a plan is in none of others, in words."""
+    known = [change for plan in agreed for change in plan.changes]
+    for change in made.changes:
+        then = [it for it in known if it.address == change.address]
+        strongest = max((it.action for it in then), default=Action.KEEP)
+        if change.action is Action.KEEP:
+            continue
+        causes = {_written_cause(reason) for it in then for reason in it.reasons}
+        more = [it for it in change.reasons if _written_cause(it) not in causes]
+        fields = [it for it in more if it.cause in (Cause.FIELD, Cause.LOCK)]
+        for it in fields:
+            yield f"`{show(it.path)}` {show(it.before)} → {show(it.after)}"
+        if change.action > strongest or (more and not fields):
+            what = change.action.name.lower()
+            yield f"`{change.address}`: {what}"
+        elif _is_new(change) and not any(_same_fields(change, it) for it in then):
+            yield f"`{change.address}` would be created with other values than approved"
+        for path in () if fields else _other_facts(change, then):
+            yield f"`{path}` is another fact than approved"
+
+
+def _written_cause(reason: Reason) -> tuple[str, str, str]:
+    """A reason without the keys of what is needed, which follow from the state."""
+    is_need = reason.cause is Cause.NEED
+    values = "" if is_need else f"{reason.before!r} {reason.after!r}"
+    return (reason.cause, reason.path, values)
+
+
+def _other_facts(change: Change, then: Collection[Change]) -> Iterator[str]:
+    """Yield facts of the lock file that a changed field brings, and that none saw."""
+    before = {} if change.before is None else change.before.fields
+    for path, value in (change.after.fields if change.after else {}).items():
+        seen = (it.after.fields.get(path) for it in then if it.after is not None)
+        if path.startswith(LOCK) and before.get(path) != value and value not in seen:
+            yield path
+
+
+def _is_new(change: Change) -> bool:
+    return any(it.cause is Cause.NEW for it in change.reasons)
+
+
+def _same_fields(one: Change, other: Change) -> bool:
+    """Return whether two changes lead to the same values."""
+    if one.after is None or other.after is None:
+        return one.after is other.after
+    return dict(one.after.fields) == dict(other.after.fields)
 
 
 def _bound(planned: Planned, stack_file: Path, options: Options) -> Bound:

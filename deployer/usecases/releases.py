@@ -10,7 +10,7 @@ import os
 import pwd
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -20,7 +20,7 @@ from typing import Final
 from deployer.engines.contract import Endpoint, Observation, Restored
 from deployer.engines.local.supervise.find import stack_folder
 from deployer.engines.local.supervise.process import notify
-from deployer.engines.registry import ENGINES
+from deployer.engines.registry import ENGINES, UNRECORDED
 from deployer.errors import (
     AuthError,
     CancelledError,
@@ -33,16 +33,19 @@ from deployer.planning.costs import SCALING
 from deployer.planning.events import Event, Say, Talk, all_let_pass
 from deployer.planning.plan import Change, Drift, Plan, gates_of, make_plan
 from deployer.planning.resources import Kind
-from deployer.planning.state import UNUSED, Release, State, node_of
+from deployer.planning.state import UNUSED, Hold, Release, State, node_of
 from deployer.show.monitor import Unit, unit_text
+from deployer.spelling import secrets_of, without_secrets
 from deployer.stack.project_root import root_of
+from deployer.state import StateStore
 from deployer.system.children import growing, python_command
 from deployer.system.files import Grip, grip
+from deployer.usecases import runs
 from deployer.usecases.apply import carry_out
 from deployer.usecases.context.deployed import Deployed, deployed, locked, name_of
 from deployer.usecases.context.hosts import reconciled, refuse_elsewhere
 from deployer.usecases.context.settings import STATE_FOLDER, Settings
-from deployer.usecases.plan import drift_of, live_once_settled
+from deployer.usecases.plan import drift_of, live_once_settled, refuse_other_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +62,39 @@ def compare(
 ) -> Comparison:
     """The difference between two kept releases; raises UsageError for others."""
     state = deployed(stack_file, settings, anywhere=True).state
-    old, new = _release(state, before), _release(state, after)
+    old, new = release_of(state, before), release_of(state, after)
     seen = State(state.stack, state.engine, state.lineage, live=old.records)
     graph = {address: node_of(record) for address, record in new.records.items()}
     return Comparison(old, new, make_plan(graph, seen))
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """The releases and the log of a stack."""
+
+    state: State
+    known: Sequence[runs.Ran]
+    """The last entries of its log, oldest first."""
+    versions: Mapping[str, str]
+    """See `versions_of`."""
+
+
+def past_of(stack_file: Path, settings: Settings, newest: int) -> Past:
+    """Return the releases of a stack and the last entries of its log.
+
+    Nothing that runs here is looked at, unless nothing is recorded; an engine far away
+    is asked what it calls its deployments.  Raises NeverAppliedError.
+    """
+    name = name_of(stack_file, settings)
+    store = settings.states(stack_file, name)
+    state, known = store.read(), runs.remembered(store, newest)
+    if state is None and known:
+        return Past(State(name, UNRECORDED, lineage=""), known, {})
+    if state is None or ENGINES[state.engine].abilities.remote:
+        found = deployed(stack_file, settings, anywhere=True)
+        return Past(found.state, known, versions_of(found))
+    refuse_other_file(state, stack_file)
+    return Past(state, known, {})
 
 
 def versions_of(found: Deployed) -> Mapping[str, str]:
@@ -78,7 +110,8 @@ def versions_of(found: Deployed) -> Mapping[str, str]:
         return {}
 
 
-def _release(state: State, number: int) -> Release:
+def release_of(state: State, number: int) -> Release:
+    """A retained release; raises UsageError for others."""
     if (found := state.release(number)) is not None:
         return found
     kept = ", ".join(str(r.number) for r in state.releases) or "none"
@@ -102,6 +135,8 @@ class Status:
     """The other machine that it runs on; empty: this one, or none."""
     left: Mapping[str, Observation] = field(default_factory=dict)
     """Servers that an earlier run left on their way in or out, by key."""
+    failed: runs.Ran | None = None
+    """The last run, where it led to no release."""
 
     @property
     def is_well(self) -> bool:
@@ -118,8 +153,10 @@ def status(stack_file: Path, settings: Settings) -> Status:
         for it in found.state.loose
         if it.record.kind is Kind.SERVER and not found.host
     }
+    failed = last_failed(found.store)
     if server is None:
-        return Status(found.state, None, None, None, (), found.drift, found.host, left)
+        drift, host = found.drift, found.host
+        return Status(found.state, None, None, None, (), drift, host, left, failed)
     release = found.state.live_release
     endpoint = found.engine.endpoint(server, candidate=False)
     if found.host:
@@ -130,7 +167,7 @@ def status(stack_file: Path, settings: Settings) -> Status:
     graph = {a: node_of(r) for a, r in found.state.live.items()}
     kept = make_plan(graph, found.state).changes
     drift, host = found.drift, found.host
-    return Status(found.state, release, seen, endpoint, kept, drift, host, left)
+    return Status(found.state, release, seen, endpoint, kept, drift, host, left, failed)
 
 
 def start(stack_file: Path, settings: Settings, say: Say) -> Endpoint:
@@ -140,6 +177,7 @@ def start(stack_file: Path, settings: Settings, say: Say) -> Endpoint:
         for stray in found.strays:
             found.engine.retire(stray, say)
         found.engine.start(found.server, found.needs, say)
+    _remember(found, settings, "start", say)
     return found.engine.endpoint(found.server, candidate=False)
 
 
@@ -155,6 +193,13 @@ def restart(stack_file: Path, settings: Settings, say: Say) -> tuple[Endpoint, b
             return found.engine.endpoint(found.server, candidate=False), True
     stop(stack_file, settings, say)
     return start(stack_file, settings, say), False
+
+
+def _remember(
+    found: Deployed, settings: Settings, cause: str, say: Say, failed: str = ""
+) -> None:
+    ran = replace(runs.ran_now(settings, found.file.parent, cause), error=failed)
+    runs.remember_or_say(found.store, found.state.stack, ran, settings, say)
 
 
 def restore(stack_file: Path, settings: Settings, say: Say) -> Restored:
@@ -188,7 +233,9 @@ def restore(stack_file: Path, settings: Settings, say: Say) -> Restored:
         restored = found.engine.restore(server, found.needs, say, beside=False)
         # A run that was killed may have left its clients outside.
         found.engine.start(server, found.needs, say)
-        return restored
+    failed = "" if restored.really else f"not restored: {restored.detail}"
+    _remember(found, settings, "restart from the snapshot", say, failed)
+    return restored
 
 
 def stop(stack_file: Path, settings: Settings, say: Say) -> Deployed:
@@ -198,6 +245,7 @@ def stop(stack_file: Path, settings: Settings, say: Say) -> Deployed:
         for stray in found.strays:
             found.engine.retire(stray, say)
         found.engine.stop(found.server, say)
+    _remember(found, settings, "stop", say)
     return found
 
 
@@ -264,12 +312,15 @@ def logs(
     return found.engine.logs(found.server, lines=lines, follow=follow)
 
 
-def refresh(stack_file: Path, settings: Settings) -> Plan | None:
+def refresh(
+    stack_file: Path, settings: Settings, name: str | None = None
+) -> Plan | None:
     """Return what would bring back what was deployed, whatever the stack says by now.
 
-    None for a stack that was never applied.
+    ``name`` is that of a stack that the file no longer asks for.  None for a stack that
+    was never applied.
     """
-    state = settings.state(stack_file, name_of(stack_file, settings))
+    state = settings.state(stack_file, name or name_of(stack_file, settings))
     if state is None:
         return None
     graph = {a: node_of(record) for a, record in live_once_settled(state).items()}
@@ -311,6 +362,62 @@ def _refuse_remote(found: Deployed) -> None:
             f"engine `{found.state.engine}` keeps its servers up by itself",
             hint="`deployer server run` is for servers of this machine",
         )
+
+
+def hold(stack_file: Path, settings: Settings, why: str, say: Say) -> State:
+    """Keep everybody from applying to a stack; an empty ``why`` ends that.
+
+    Raises UsageError where it was never applied, or is on no hold.
+    """
+    found = deployed(stack_file, settings, anywhere=True)
+    with found.store.lock(operation="hold"):
+        stored = found.store.read()
+        if stored is None or not (why or stored.hold):
+            raise UsageError(
+                f"stack `{found.state.stack}` is not on hold",
+                hint=f'`deployer hold {stack_file} --why "…"` puts it on hold',
+            )
+        ran = runs.ran_now(settings, stack_file.parent, "hold" if why else "hold ended")
+        who = ran.origin.actor or f"{ran.origin.user}@{ran.origin.host}"
+        secrets = secrets_of(settings.environment)
+        kept = Hold(without_secrets(why, secrets), who, ran.at) if why else None
+        held = stored.held(kept)
+        found.store.write(held, expect=stored.serial)
+    told = ran.why or ("" if kept is None else kept.why)
+    done = replace(ran, why=told)
+    runs.remember_or_say(found.store, held.stack, done, settings, say)
+    return held
+
+
+def remember_drift(found: Plan, stack_file: Path, settings: Settings, say: Say) -> None:
+    """Record drift that is not the last thing known of a stack already."""
+    store = settings.states(stack_file, found.stack)
+    lines = tuple(f"{it.address}: {it.detail}" for it in found.drift)
+    try:
+        last = runs.remembered(store, 1)
+    except DeployerError:
+        last = ()
+    if lines and not (last and last[-1].cause == _DRIFT and last[-1].changes == lines):
+        ran = runs.ran_now(settings, stack_file.parent, _DRIFT, changes=lines)
+        runs.remember_or_say(store, found.stack, ran, settings, say)
+
+
+_DRIFT = "drift"
+
+
+def last_failed(store: StateStore) -> runs.Ran | None:
+    """Return the last run, where it failed; None where nothing is known of it."""
+    try:
+        known = runs.remembered(store, _LOOKED_AT)
+    except DeployerError:
+        return None
+    tried = (ran for ran in reversed(known) if ran.error or ran.release is not None)
+    last = next(tried, None)
+    return last if last is not None and last.error else None
+
+
+_LOOKED_AT = 20
+"""Entries of a log in which the last run is looked for."""
 
 
 _TICK: Final = 1.0

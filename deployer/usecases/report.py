@@ -58,6 +58,8 @@ from deployer.usecases.watch import remembered as probes
 T = TypeVar("T")
 
 _AT_ONCE: Final = 16
+_KNOWN: Final = 200
+"""Entries of a log that are looked at."""
 
 
 def overviews(paths: Sequence[Path], settings: Settings) -> Iterator[Overview]:
@@ -130,6 +132,8 @@ def _told(
     live = state.releases[-1].number if state.live and state.releases else None
     graph = {a: node_of(record) for a, record in state.live.items()}
     plan = make_plan(graph, state)
+    known = remembered(settings.states(file, state.stack), _KNOWN)
+    known = tuple(it for it in known if it.gates or it.release is not None)
     made_of = ((it.role, describe(it)) for it in plan.changes)
     unfinished = "an earlier run did not end; the next `deployer apply` settles it"
     loose = state.promoting is not None or state.loose
@@ -140,7 +144,7 @@ def _told(
         serial=state.serial,
         live=live,
         made_of=tuple((kind, what) for kind, what in made_of if what),
-        runs=tuple(_runs(state, live, remembered(settings.home, state))),
+        runs=tuple(_runs(state, live, known)),
         probes=probed,
         cost=_cost(plan),
         notes=(*notes, unfinished) if loose else notes,

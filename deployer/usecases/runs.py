@@ -1,45 +1,126 @@
-"""The results of runs, a line each: longer than releases and the reports of gates.
+"""Everything done to a stack, by whom, from what and why: a line of its log each.
 
-The state keeps the last releases, this keeps what they were measured at, and what
-gates kept from promotion.  It lies with the reports of this user, and is no more than a
-memory: nothing is decided by it.
+The log lies beside the state, and is only ever added to.  It is kept longer than the
+releases that a rollback needs, and is no more than a memory: nothing is decided by it.
+The pages with what gates saw lie with this user.
 """
 
+import hmac
 import json
+import os
+import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from html import escape
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from deployer.artefacts.json_files import FormError, decoded, parse
-from deployer.planning.events import Verdict, all_let_pass, left_unproven, summary
+from deployer.errors import DeployerError, error_of
+from deployer.planning.events import (
+    Say,
+    Talk,
+    Verdict,
+    all_let_pass,
+    left_unproven,
+    summary,
+)
 from deployer.planning.plan import Cause, Plan
 from deployer.planning.state import State
 from deployer.show.text import because
+from deployer.spelling import secrets_of, without_secrets
+from deployer.stack.addresses import is_loopback
 from deployer.stack.fields.values import JsonValue
-from deployer.system.files import contained, guarded, read_regular, replace_file
-from deployer.usecases.context.settings import utc_now
+from deployer.state import StateStore
+from deployer.system.files import contained, open_regular
+from deployer.usecases.context.git import head_of
+from deployer.usecases.context.settings import Settings, utc_now
 
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Who ran a command, and from what; empty where it is not known."""
+
+    user: str = ""
+    """Login name on the host."""
+    host: str = ""
+    actor: str = ""
+    """Account whose event started the run of CI."""
+    commit: str = ""
+    """The checkout's, or the pull request's; with `-dirty` where files differ."""
+    branch: str = ""
+    pull_request: str = ""
+    run: str = ""
+    """Address of the run of CI, with its attempt."""
+
+
+PULL_REQUEST: Final = "DEPLOYER_PULL_REQUEST"
+"""Variable that names the pull requests that were merged."""
+_ADDRESS: Final = re.compile(r"https?://[\w.:/%~-]+")
+_LARGEST_EVENT: Final = 16 * 2**20
+
+
+def origin_of(folder: Path, environment: Mapping[str, str]) -> Origin:
+    """Return who runs this, from what CI says of itself, else from git and the host.
+
+    GitHub: docs.github.com, "Variables reference"; GitLab: "Predefined CI/CD
+    variables".
+    """
+    given = environment.get
+    host = given("DEPLOYER_HOST") or os.uname().nodename
+    asked = given(PULL_REQUEST, "")
+    if given("GITHUB_ACTIONS") == "true":
+        number, head = _github_event(given("GITHUB_EVENT_PATH", ""))
+        page = f"{given('GITHUB_SERVER_URL', '')}/{given('GITHUB_REPOSITORY', '')}"
+        run = f"actions/runs/{given('GITHUB_RUN_ID', '')}"
+        return Origin(
+            host=host,
+            actor=given("GITHUB_ACTOR", ""),
+            commit=head or given("GITHUB_SHA", ""),
+            branch=given("GITHUB_HEAD_REF") or given("GITHUB_REF_NAME", ""),
+            pull_request=asked or number,
+            run=_address(f"{page}/{run}/attempts/{given('GITHUB_RUN_ATTEMPT', '1')}"),
+        )
+    if given("GITLAB_CI") == "true":
+        return Origin(
+            host=host,
+            actor=given("GITLAB_USER_LOGIN", ""),
+            commit=given("CI_COMMIT_SHA", ""),
+            branch=given("CI_COMMIT_REF_NAME", ""),
+            pull_request=asked or given("CI_MERGE_REQUEST_IID", ""),
+            run=_address(given("CI_JOB_URL", "")),
+        )
+    user = given("USER") or given("LOGNAME") or f"uid {os.getuid()}"
+    commit, branch = head_of(folder)
+    return Origin(user, host, "", commit, branch, asked)
+
+
+def _github_event(file: str) -> tuple[str, str]:
+    """Return the number and the last commit of the pull request of an event."""
+    try:
+        with open_regular(Path(file)) as stream:
+            event = json.loads(stream.read(_LARGEST_EVENT))
+        found = event["pull_request"]
+        return str(int(found["number"])), str(found["head"]["sha"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return "", ""
+
+
+def _address(text: str) -> str:
+    return text if _ADDRESS.fullmatch(text) else ""
+
+
+MESSAGE: Final = "DEPLOYER_MESSAGE"
+"""Variable with the words of the user, why something is done."""
+_LONGEST_WHY: Final = 2000
 PAGE: Final = "report.html"
 KEPT_RUNS: Final = 10
 """Reports kept of runs that led to no release: not promoted, or judged again."""
 _RELEASE: Final = "release-"
-
-
-def record(
-    home: Path,
-    plan: Plan,
-    before: State,
-    cause: str,
-    verdicts: Sequence[Verdict],
-    used: Sequence[str],
-    after: State,
-) -> Path | None:
-    """Record a run that just ended, and its gates; returns the page to read."""
-    remember(home, before, after, ran_now(plan, cause, verdicts, used))
-    return keep_report(home, before, after, verdicts, plan.id, plan.unproven)
 
 
 def keep_report(
@@ -94,66 +175,179 @@ def _prune(folder: Path, state: State) -> None:
             shutil.rmtree(contained(folder, folder / name), ignore_errors=True)
 
 
-KEPT: Final = 200
-"""Runs of a stack that are remembered."""
-
-
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """One run whose gates said something, or that led to a release."""
+    """One thing that was done, or that gates or an error prevented."""
 
     at: str
     """UTC, ISO 8601."""
     plan: str
-    """Short name of the plan."""
+    """Short name of the plan; empty where there was none."""
     cause: str
+    """The command: ``apply``, ``rollback to 3``, ``stop``, ``drift``."""
     release: int | None
-    """None where it led to none: not promoted, or judged again."""
+    """None where it led to none."""
     held_back: bool
+    """Gates blocked it."""
+    error: str
+    """Why it failed; empty where it did not."""
+    why: str
+    """The words of the user (``--message``)."""
+    origin: Origin
     changes: tuple[str, ...]
-    """Planned changes with reasons, a sentence each."""
+    """Planned changes with reasons, old and new value, a sentence each."""
     used: tuple[str, ...]
     """The bill, as it was reported."""
     gates: tuple[Mapping[str, JsonValue], ...]
     """Summaries of the verdicts."""
 
+    @property
+    def outcome(self) -> str:
+        """How it ended, in a word."""
+        if self.error:
+            return "blocked" if self.held_back else "failed"
+        return "done" if self.release is None else "released"
+
 
 def ran_now(
-    plan: Plan, cause: str, verdicts: Sequence[Verdict], used: Sequence[str]
+    settings: Settings,
+    folder: Path,
+    cause: str,
+    *,
+    plan: Plan | None = None,
+    verdicts: Sequence[Verdict] = (),
+    used: Sequence[str] = (),
+    changes: Sequence[str] = (),
 ) -> Ran:
-    """A run that just ended, and led to no release as far as is known here."""
+    """A thing that was just done, and led to no release as far as is known here."""
+    secrets = secrets_of(settings.environment)
+    why = without_secrets(settings.environment.get(MESSAGE, ""), secrets)
     return Ran(
         at=utc_now(),
-        plan=plan.id,
+        plan="" if plan is None else plan.id,
         cause=cause,
         release=None,
         held_back=not all_let_pass(verdicts),
-        changes=tuple(changes_in(plan)),
+        error="",
+        why=why[:_LONGEST_WHY],
+        origin=origin_of(folder, settings.environment),
+        changes=tuple(changes if plan is None else changes_in(plan)),
         used=tuple(used),
         gates=tuple(summary(verdict) for verdict in verdicts),
     )
 
 
-def remember(home: Path, before: State, after: State, ran: Ran) -> None:
-    """Add a run to the record; ``before`` and ``after`` are the states around it.
+def failed(ran: Ran, error: BaseException, settings: Settings) -> Ran:
+    """The same as something that failed, without the secrets an error may quote."""
+    known = error_of(error) if isinstance(error, Exception) else None
+    said = "it was interrupted" if known is None else known.message
+    told = without_secrets(said, secrets_of(settings.environment))
+    return replace(ran, error=told or "it failed", release=None)
 
-    Raises OSError.
+
+def remember(store: StateStore, ran: Ran) -> None:
+    """Add a line to the log of a stack; raises StateError."""
+    store.log(json.dumps(asdict(ran), ensure_ascii=False))
+
+
+def remember_or_say(
+    store: StateStore, stack: str, ran: Ran, settings: Settings, say: Say
+) -> None:
+    """Add a line, and notify; where that fails, say so: what was done is done."""
+    try:
+        remember(store, ran)
+    except DeployerError as error:
+        say(Talk(stack, f"the history lacks this: {error.message}"))
+    if trouble := notify(stack, ran, settings.environment):
+        say(Talk(stack, f"the webhook was not told: {trouble}"))
+
+
+WEBHOOK: Final = "DEPLOYER_WEBHOOK"
+"""Variable with the address that is told what was done."""
+_PAUSES: Final = (0.5, 2.0, None)
+"""Seconds after each attempt that failed; None: it was the last."""
+_WEBHOOK_SECONDS: Final = 5
+
+
+def notify(stack: str, ran: Ran, environment: Mapping[str, str]) -> str:
+    """Tell the webhook of this environment; return why it was not told, or nothing.
+
+    ``DEPLOYER_WEBHOOK_SECRET`` signs time and body (HMAC of SHA-256);
+    ``DEPLOYER_WEBHOOK_FORM`` is ``json``, or ``slack`` for its incoming webhooks.  No
+    redirect is followed, and the address, which may be a secret, is in no message.
     """
-    released = after.released > before.released
-    if not ran.gates and not released:
-        return
-    line = {**asdict(ran), "release": after.released if released else None}
-    file = _record(home, after)
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with guarded(file.parent):
-        lines = [*_lines(file), json.dumps(line, ensure_ascii=False)]
-        text = "".join(f"{it}\n" for it in lines[-KEPT:])
-        replace_file(file, text.encode(errors="replace"))
+    if not (url := environment.get(WEBHOOK)):
+        return ""
+    parts = urlsplit(url)
+    if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
+        return f"`{WEBHOOK}` does not begin with https://"
+    about = {"type": "run", "stack": stack, "outcome": ran.outcome, **asdict(ran)}
+    if environment.get(f"{WEBHOOK}_FORM") == "slack":
+        text = escape(_sentence(stack, ran), quote=False)
+        about = {"text": text}
+    told = json.dumps(about, ensure_ascii=False)
+    body = without_secrets(told, (url, *secrets_of(environment))).encode()
+    at = str(int(time.time()))
+    head = {"Content-Type": "application/json", "X-Deployer-Timestamp": at}
+    if key := environment.get(f"{WEBHOOK}_SECRET"):
+        signed = hmac.new(key.encode(), f"{at}.".encode() + body, "sha256").hexdigest()
+        head["X-Deployer-Signature"] = f"sha256={signed}"
+    return _posted(url, body, head)
 
 
-def remembered(home: Path, state: State) -> tuple[Ran, ...]:
-    """The runs of a stack, oldest first; lines that are no run are left out."""
-    return tuple(_runs(_record(home, state)))
+def _posted(url: str, body: bytes, head: dict[str, str]) -> str:
+    """Post, again where that may help; return why it failed, or nothing."""
+    from http.client import HTTPException  # noqa: PLC0415 - slow, and only here
+    from urllib.error import HTTPError  # noqa: PLC0415 - as above
+    from urllib.request import HTTPRedirectHandler, Request, build_opener  # noqa: PLC0415 - as above
+
+    class NoRedirect(HTTPRedirectHandler):
+        """Follows none: it would send what was signed to somebody else."""
+
+        def redirect_request(self, *_asked: object, **_named: object) -> None:
+            """Return no request."""
+
+    request = Request(url, body, head, method="POST")  # noqa: S310 - checked before
+    opener = build_opener(NoRedirect())
+    trouble = ""
+    for pause in _PAUSES:
+        try:
+            with opener.open(request, timeout=_WEBHOOK_SECONDS):
+                return ""
+        except HTTPError as error:
+            trouble = f"HTTP {error.code}"
+            error.close()
+            if error.code < 500 and error.code != 429:
+                return trouble
+        except (OSError, HTTPException) as error:
+            trouble = type(error).__name__
+        if pause is not None:
+            time.sleep(pause)
+    return trouble
+
+
+def _sentence(stack: str, ran: Ran) -> str:
+    """One line that says what was done."""
+    who = ran.origin.actor or f"{ran.origin.user}@{ran.origin.host}"
+    number = "" if ran.release is None else f" {ran.release}"
+    parts = (
+        f"{stack}: {ran.cause} {ran.outcome}{number}, by {who}",
+        ran.why,
+        ran.error,
+        *ran.changes[:_IN_SENTENCE],
+        ran.origin.run,
+    )
+    return " · ".join(" ".join(part.split()) for part in parts if part)
+
+
+_IN_SENTENCE: Final = 3
+"""Changes that a message of a chat names."""
+
+
+def remembered(store: StateStore, newest: int | None = None) -> tuple[Ran, ...]:
+    """Return what was done to a stack, oldest first; damaged lines are left out."""
+    lines = store.logged(newest)
+    return tuple(_runs(lines if newest is None else lines[-newest:]))
 
 
 def changes_in(plan: Plan) -> Iterator[str]:
@@ -165,19 +359,7 @@ def changes_in(plan: Plan) -> Iterator[str]:
             yield words if own else f"{change.role} {words}"
 
 
-def _record(home: Path, state: State) -> Path:
-    folder = folder_of(home, state)
-    return folder.with_name(f"{folder.name}.jsonl")
-
-
-def _lines(record: Path) -> list[str]:
-    if not record.exists():
-        return []
-    text = read_regular(record).decode("utf-8", errors="replace")
-    return [line for line in text.split("\n") if line]
-
-
-def _runs(record: Path) -> Iterator[Ran]:
-    for line in _lines(record):
+def _runs(lines: Iterable[str]) -> Iterator[Ran]:
+    for line in lines:
         with suppress(FormError):
             yield decoded(Ran, parse(line))

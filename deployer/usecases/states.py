@@ -44,6 +44,7 @@ from deployer.usecases.context import gc_roots
 from deployer.usecases.context.deployed import locked, name_of
 from deployer.usecases.context.hosts import elsewhere, placed, taken_over
 from deployer.usecases.context.settings import Options, Settings, utc_now
+from deployer.usecases.context.stack_files import name_in, stack_files, text_of
 from deployer.usecases.plan import prepare
 from deployer.usecases.reading.launches import Launch
 from deployer.usecases.reading.prepared import Prepared
@@ -63,6 +64,18 @@ class Version:
 def states_in(folder: Path, settings: Settings) -> tuple[str, ...]:
     """The stacks of a folder that have a state."""
     return stacks_at(settings.state_place(folder / "stack.yaml"))
+
+
+def undeclared(folder: Path, settings: Settings) -> tuple[str, ...]:
+    """The stacks of a folder that have something live, and no file that asks for it."""
+    asked = {name_in(text_of(file)) for file in stack_files((folder,))}
+    found = (it for it in states_in(folder, settings) if it not in asked)
+    place = folder / "stack.yaml"
+    return tuple(
+        name
+        for name in found
+        if (state := settings.states(place, name).read()) and state.serving
+    )
 
 
 def store_of(stack_file: Path, settings: Settings) -> StateStore:
@@ -148,6 +161,9 @@ def migrate(stack_file: Path, settings: Settings, url: str) -> StateStore:
         for serial in here.serials():
             _copy(here.kept(serial), there)
         _copy(state, there)
+        if not there.logged(1):
+            for line in here.logged():
+                there.log(line)
     return there
 
 

@@ -14,7 +14,7 @@ from deployer.planning.progress import Watch, unwatched
 from deployer.stack.fields.values import JsonValue
 from deployer.system.files import as_the_user
 from deployer.usecases.context.settings import Options, Settings
-from deployer.usecases.plan import prepare
+from deployer.usecases.plan import policy_findings, prepare
 
 if TYPE_CHECKING:
     from deployer.engines.contract import Rendering
@@ -73,6 +73,10 @@ def validate(
     host, port = stack.of_engine("host"), stack.of_engine("port")
     listens = "" if port is None else f"{host}:{port}"
     more = (*image_notes(stack, locked), *known_offline(loaded, stack_file, stated))
+    values = loaded.values if isinstance(loaded.values, dict) else {}
+    notices += policy_findings(
+        stack_file, settings, stack.name, values, loaded.places, planned=False
+    )
     return Valid((*loaded.notes, *more), notices, listens, schema)
 
 

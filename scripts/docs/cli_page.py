@@ -40,11 +40,12 @@ These names of other tools work as well: `up` (apply), `preview` (plan), `down` 
 | 2 | changes are present (only with `--detailed-exitcode`) |
 | 3 | wrong call, or a wrong stack |
 | 4 | authentication |
-| 5 | the lock is held by another run |
+| 5 | the lock is held by another run, or the stack is on hold |
 | 6 | a gate failed, was inconclusive or not measured (the error names which), and nothing was promoted; or a probe of `watch` breached a limit |
-| 7 | the saved plan is stale |
+| 7 | the saved plan is stale, or more would change than was approved |
 | 8 | cancelled |
 | 9 | out of time |
+| 10 | a stack was never applied (only `drift --detailed-exitcode`) |
 | 70 | a defect of deployer |
 """
 

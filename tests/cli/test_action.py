@@ -54,6 +54,11 @@ def warned(printed: str) -> str:
     return line
 
 
+def failed(printed: str) -> str:
+    (line,) = (it for it in printed.splitlines() if it.startswith("::error"))
+    return line
+
+
 def test_a_wrong_stack_is_annotated_and_fails_the_job(runner: Runner) -> None:
     edit(runner.project, "server:", "sever:")
     code, told, printed = plan(runner)
@@ -134,14 +139,14 @@ def test_a_fork_plans_without_state_and_without_asking(runner: Runner) -> None:
     assert not list(Path(told["plan-file"]).iterdir())
 
 
-def comment(runner: Runner, text: str) -> str:
+def comment(runner: Runner, text: str, *, code: int = 0, fork: bool = False) -> str:
     """What the step that comments prints for a plan."""
     file = runner.temp / "runner" / "deployer" / "comment.md"
     file.parent.mkdir(exist_ok=True)
     file.write_text(f"{text}\n{MARKER}\n")
-    env = {"GH_TOKEN": "ghs_token", "NUMBER": "7"}
+    env = {"GH_TOKEN": "ghs_token", "NUMBER": "7", "FORK": str(fork).lower()}
     done = runner.bash('bash "$GITHUB_ACTION_PATH/action/comment.sh"', env)
-    assert done.code == 0, done.err
+    assert done.code == code, done.err
     return done.out
 
 
@@ -159,14 +164,17 @@ if GH:
         assert runner.github.plans == [f"newer\n{MARKER}\n"]
         assert {n: runner.github.comments[n] for n in others} == others
 
-    def test_a_refused_comment_is_a_warning_that_says_why(runner: Runner) -> None:
+    def test_a_refused_comment_fails_the_job_and_says_why(runner: Runner) -> None:
+        """An old plan would stand there; for a fork none can be written."""
         runner.github.comments[1] = (BOT, MARKER)
         for status, message in REFUSALS:
             runner.github.faults.append(("PATCH", status, message))
             text = (
                 f"the plan is in the summary of this job: gh: {message} (HTTP {status})"
             )
-            assert text in warned(comment(runner, "new"))
+            assert text in failed(comment(runner, "new", code=1))
+            runner.github.faults.append(("PATCH", status, message))
+            assert text in warned(comment(runner, "new", fork=True))
         assert runner.github.plans == [MARKER]
 
     def test_a_comment_that_failed_once_is_written_once(runner: Runner) -> None:
@@ -174,9 +182,9 @@ if GH:
         assert comment(runner, "new") == ""
         assert len(runner.github.plans) == 1
 
-    def test_an_api_that_is_down_is_a_warning(runner: Runner) -> None:
+    def test_an_api_that_is_down_fails_the_job(runner: Runner) -> None:
         runner.github.faults.extend([("POST", 503, "Unavailable")] * 3)
-        assert "(HTTP 503)" in warned(comment(runner, "new"))
+        assert "(HTTP 503)" in failed(comment(runner, "new", code=1))
         assert runner.github.plans == []
 
 
@@ -186,7 +194,8 @@ def test_without_gh_the_summary_has_the_plan(runner: Runner, tmp_path: Path) -> 
     tools.mkdir()
     (tools / "bash").symlink_to(runner.project.shell("command -v bash").out.strip())
     runner.environment["PATH"] = str(tools)
-    assert "`gh` is not installed on this runner" in warned(comment(runner, "new"))
+    said = failed(comment(runner, "new", code=1))
+    assert "`gh` is not installed on this runner" in said
 
 
 def test_a_gate_that_held_an_apply_back_is_told_with_what_it_saw(

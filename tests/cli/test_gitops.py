@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.github import GH, github
+from tests.cli.github import GH, Pull, github
 from tests.cli.project import Project
 from tests.cli.runner import Runner
 
@@ -38,25 +38,45 @@ class Team:
             assert done.code == 0, done.err
         return done.out.strip()
 
-    def propose(self, message: str) -> str:
+    def propose(self, message: str, number: int = 7, *, approve: bool = True) -> Pull:
         """Push a pull request of the work in the clone, and run its plan."""
+        branch = f"work-{number}"
         head = self.git(
-            "checkout -q -B work origin/main",
+            f"checkout -q -B {branch} origin/main",
             "add -A",
             f"commit -qm {message}",
-            "push -qf origin work",
+            f"push -qf origin {branch}",
         )
-        more = {"github.base_ref": "main"}
-        code, printed = self.runner.workflow("plan", head, **more)
+        self.git("checkout -q main")
+        pull = Pull(number, head, branch)
+        self.runner.github.pulls[number] = pull
+        code, printed = self.runner.plan_of(pull)
         assert code == 0, printed
-        return head
+        if approve:
+            pull.approve()
+        return pull
 
-    def merge(self, head: str) -> tuple[int, str]:
-        """Merge a pull request, and run what runs on main."""
-        before = self.git("checkout -q -B main origin/main")
-        commit = self.git(f"merge -q --no-ff -m merged {head}", "push -q origin main")
-        self.runner.github.heads[commit] = head
+    def merge(self, pull: Pull, how: str = "--no-ff") -> str:
+        """Merge a pull request in one of GitHub's ways; returns the new commit."""
+        self.git("fetch -q", "checkout -q -B main origin/main")
+        if how == "rebase":
+            self.git(f"cherry-pick {pull.head}")
+        else:
+            self.git(f"merge -q {how} -m merged {pull.head}")
+        if how == "--squash":
+            self.git("commit -qm squashed")
+        pull.merged = self.git("push -q origin main")
+        return pull.merged
+
+    def apply(self, commit: str) -> tuple[int, str]:
+        """Run what runs on main after a merge."""
+        before = self.git(f"checkout -q {commit}~1")
+        self.git("checkout -q main")
         return self.runner.workflow("apply", commit, **{"github.event.before": before})
+
+    def merged(self, pull: Pull, how: str = "--no-ff") -> tuple[int, str]:
+        """Merge, and apply."""
+        return self.apply(self.merge(pull, how))
 
     def watch(self, schedule: dict[str, str]) -> tuple[int, str]:
         """Run what runs by the clock."""
@@ -98,17 +118,23 @@ if GH:
         """Exactly the plan that was read; and what moves afterwards is seen."""
         before = team.runner.project.server()
         team.edit("ctx_size: 1024", "ctx_size: 512")
-        head = team.propose("smaller")
+        pull = team.propose("smaller")
         (comment,) = team.runner.github.plans
         assert "-     server.ctx_size: 1024\n+     server.ctx_size: 512" in comment
         assert "no recorded state" not in comment
+        assert "- `at the merge: deployer-apply.yml applies these changes" in comment
+        page = "https://github.com/o/r/actions/runs/1/attempts/1"
+        assert f"<sub>deployer · commit `{pull.head}` · plan `" in comment
+        assert f" · [run]({page}) · " in comment
 
-        code, printed = team.merge(head)
+        code, printed = team.merged(pull)
         assert code == 0, printed
         assert "#### deployer apply: 1 changed, 0 failed" in team.runner.step_summary
         assert "    ✔ chat: answered " in team.runner.step_summary
         assert "    stacks/demo.yaml: release 2, http://" in team.runner.step_summary
         assert team.runner.project.server() != before
+        (result,) = team.runner.github.results_of(7)
+        assert "#### deployer apply: 1 changed, 0 failed" in result
         assert len(team.runner.github.plans) == 1
 
         assert team.watch(WATCH_DRIFT)[0] == 0
@@ -119,42 +145,110 @@ if GH:
         told = "    stacks/demo.yaml: demo/server: crashed or was killed"
         assert told in team.runner.step_summary
 
-    def test_the_second_of_two_merges_is_stale_and_says_so(team: Team) -> None:
-        """Both plans were read before either was merged."""
+    def test_of_two_merges_each_is_applied_though_the_state_moved_on(
+        team: Team,
+    ) -> None:
+        """Both plans were read before either was merged; the changes are the same."""
         team.edit("ctx_size: 1024", "ctx_size: 512")
-        first = team.propose("smaller")
-        team.git("checkout -q main")
+        first = team.propose("smaller", 7)
         team.edit("metrics: true", "metrics: false")
-        second = team.propose("quieter")
+        second = team.propose("quieter", 8)
+        assert team.merged(first, "--squash")[0] == 0
+        code, printed = team.merged(second, "rebase")
+        assert code == 0, printed
+        assert "    stacks/demo.yaml: release 3, http://" in team.runner.step_summary
 
-        assert team.merge(first)[0] == 0
+    def test_a_run_that_was_cancelled_is_made_up_for_by_the_next(team: Team) -> None:
+        team.edit("ctx_size: 1024", "ctx_size: 512")
+        first = team.propose("smaller", 7)
+        team.edit("metrics: true", "metrics: false")
+        second = team.propose("quieter", 8)
+        team.merge(first)  # and its run never begins
+        code, printed = team.merged(second)
+        assert code == 0, printed
+        assert "release 2, http://" in team.runner.step_summary
+
+    def test_what_nobody_approved_is_left_and_asks_in_the_environment(
+        team: Team,
+    ) -> None:
+        team.edit("ctx_size: 1024", "ctx_size: 512")
+        pull = team.propose("smaller", approve=False)
         live = team.runner.project.server()
-        code, printed = team.merge(second)
+        code, printed = team.merged(pull)
         assert code == 7
-        assert "error: the plan is stale: " in printed
-        assert "hint: plan again: `deployer plan stacks/demo.yaml" in printed
-        assert "::error title=deployer::" in printed
-        assert "#### deployer apply: 0 changed, 1 failed" in team.runner.step_summary
-        assert "    error: the plan is stale" in team.runner.step_summary
+        assert (
+            "::warning title=deployer::pull request 7: nobody approved its" in printed
+        )
+        assert "error: not approved: `server.ctx_size` 1024 → 512" in printed
+        assert "+     server.ctx_size: 512" in team.runner.step_summary
         assert team.runner.project.server() == live
+        assert "not approved" in team.runner.github.results_of(7)[0]
+
+        team.runner.environments += ("production-confirm",)
+        code, printed = team.apply(pull.merged)
+        assert code == 7  # of the first job
+        assert "release 2, http://" in team.runner.step_summary
+        assert team.runner.project.server() != live
+
+    def test_a_push_after_the_approval_is_not_approved(team: Team) -> None:
+        team.edit("ctx_size: 1024", "ctx_size: 512")
+        pull = team.propose("smaller")
+        team.edit("ctx_size: 1024", "ctx_size: 256")
+        again = team.propose("smaller-still", approve=False)
+        again.reviews = pull.reviews
+        code, printed = team.merged(again)
+        assert code == 7
+        assert "nobody approved its last commit" in printed
+
+    def test_a_plan_that_was_changed_after_it_was_shown_counts_for_nothing(
+        team: Team,
+    ) -> None:
+        team.edit("ctx_size: 1024", "ctx_size: 512")
+        pull = team.propose("smaller")
+        ((number, (author, body)),) = team.runner.github.comments.items()
+        team.runner.github.comments[number] = (author, body.replace("512", "768"))
+        code, printed = team.merged(pull)
+        assert code == 7
+        assert "pull request 7: the comment does not show what its plans" in printed
+
+    def test_a_fork_with_the_same_head_brings_no_plan(team: Team) -> None:
+        """Its run has the commit, and nothing else of what is asked for."""
+        team.edit("ctx_size: 1024", "ctx_size: 512")
+        pull = team.propose("smaller")
+        mine = team.runner.github.runs[0]
+        theirs = replace(mine, id=9, repository="stranger/r", branch="work-7")
+        team.runner.github.runs.append(theirs)
+        other = replace(mine, id=10, event="push")
+        older = replace(mine, id=11, path=".github/workflows/other.yml")
+        team.runner.github.runs += [other, older]
+        assert team.merged(pull)[0] == 0
+
+    def test_a_second_attempt_replaces_the_plans_of_the_first(team: Team) -> None:
+        team.edit("ctx_size: 1024", "ctx_size: 512")
+        pull = team.propose("smaller")
+        ((name, first),) = team.runner.github.runs[0].artifacts
+        assert team.runner.plan_of(pull, attempt=2)[0] == 0
+        ((_, second),) = team.runner.github.runs[0].artifacts
+        assert first != second
+        team.runner.github.runs[0].artifacts = [(name, first)]
+        code, printed = team.merged(pull)
+        assert code == 7
+        assert "is of another run, or attempt" in printed
+        team.runner.github.runs[0].artifacts = [(name, second)]
+        code, printed = team.apply(pull.merged)
+        assert code == 0, printed
 
     def test_a_stack_that_is_gone_is_destroyed_by_hand_only(team: Team) -> None:
         """The comment says destroy; a merge leaves it, fails, and says the command."""
         team.stack.unlink()
-        head = team.propose("gone")
+        pull = team.propose("gone")
         assert "1 would be destroyed" in team.runner.github.plans[0]
-
-        code, printed = team.merge(head)
-        assert code == 1
-        assert "::warning::no plan was approved for " in printed
-        assert "::error::not all of what was merged is applied" in printed
+        code, printed = team.merged(pull)
+        assert code == 7
+        told = "not approved: `demo` is live, and no stack file asks for it"
+        assert told in printed
+        assert "run `deployer destroy stacks/demo.yaml`" in printed
         assert team.runner.project.servers()
-        (line,) = (it for it in team.runner.step_summary.splitlines() if "Next: " in it)
-        command = line.split("`")[1].removeprefix("deployer ").split()
-        states = {"DEPLOYER_STATE_URL": team.runner.values["vars.DEPLOYER_STATE_URL"]}
-        done = team.runner.project.run(*command, "--yes", env=states)
-        assert done.code == 0, done.err
-        assert team.runner.project.servers() == set()
 
     def test_the_restore_gate_runs_by_the_clock(team: Team) -> None:
         """A file that was renamed is the same stack, and its verdict is told."""

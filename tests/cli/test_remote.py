@@ -158,7 +158,9 @@ def test_a_plan_of_many_asks_once_for_each_in_its_order(
 
 
 def test_looking_for_drift_asks_once_for_each(stacks: Remote) -> None:
-    assert stacks.asked("refresh", "stacks") == {"GET": 20}
+    """Each drifted, which is recorded once; and the folder is listed for others."""
+    assert stacks.asked("refresh", "stacks") == {"GET": 81, "PUT": 20}
+    assert stacks.asked("refresh", "stacks") == {"GET": 61}
 
 
 def test_a_state_that_is_damaged_hides_no_other_stack(stacks: Remote) -> None:

@@ -16,7 +16,7 @@ from deployer.show.text import plan_text
 from deployer.stack.fields.model import GPUS
 from deployer.stack.fields.values import Flat
 from deployer.testing import facts
-from deployer.usecases.plan_file import Bound, SavedPlan
+from deployer.usecases.plan_file import Bound, SavedPlan, Shown
 from tests.planning.checking import DROPS, LOCAL, MODAL, SNAPSHOT, but, planned
 
 GB = 10**9
@@ -147,7 +147,7 @@ def test_a_plan_says_about_what_it_costs_in_every_form() -> None:
         f"about ${found.awake:.2f}/h while awake · ≤ $0.84/month stored"
     )
     assert f"  $ costs    {said}\n" in text_of(plan)
-    saved = SavedPlan("f", Bound("", "", "", "", ""), plan, {}, ())
+    saved = SavedPlan("f", Bound("", "", "", "", ""), Shown(), plan, {}, ())
     assert f"  costs    {said}\n" in comment_of(saved, Path("f"))
     data = plan_data(plan, {}, costs=found)["costs"]
     assert isinstance(data, dict)

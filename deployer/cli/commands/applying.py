@@ -8,9 +8,11 @@ from typing import TypedDict, Unpack
 import click
 
 from deployer.cli.options import (
+    all_stacks,
     engine_option,
     lock_timeout_option,
     locked_option,
+    message_option,
     no_cache_option,
     releases,
     since_option,
@@ -21,13 +23,27 @@ from deployer.cli.options import (
 )
 from deployer.cli.output import refuse_without_terminal
 from deployer.cli.progress_display import Show
-from deployer.cli.runs import Run, Stream, asked_for, asker, evidence, finish
-from deployer.errors import CancelledError
+from deployer.cli.runs import (
+    Run,
+    Stream,
+    asked_for,
+    asker,
+    everything,
+    evidence,
+    finish,
+)
+from deployer.errors import CancelledError, UsageError
 from deployer.show.text import plan_text
 from deployer.usecases.apply import destroy, rollback
 from deployer.usecases.context.settings import Options, Pending, settings_of
 from deployer.usecases.plan import Planned
-from deployer.usecases.plan_file import is_plan_file, read, stack_of
+from deployer.usecases.plan_file import (
+    SavedPlan,
+    in_folder,
+    is_plan_file,
+    read,
+    stack_of,
+)
 
 
 class _Asked(TypedDict):
@@ -79,6 +95,13 @@ class _Asked(TypedDict):
     is_flag=True,
     help="With --changed-since: also destroy stacks that no file declares any more.",
 )
+@click.option(
+    "--approved",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="Look at every stack, and do what one of these saved plans contains.",
+)
+@message_option
 @lock_timeout_option
 @yes_option
 @stream_option
@@ -86,6 +109,7 @@ def apply_command(
     stack: Path | None,
     plan_file: Path | None,
     since: str | None,
+    approved: Path | None,
     *,
     allow_destroy: bool,
     yes: bool,
@@ -94,33 +118,55 @@ def apply_command(
 ) -> None:
     """Carry out the plan: make, prove with gates, promote.
 
-    The steps are shown, then you are asked.  Press Ctrl-C to end the run cleanly, and
-    again to quit; running `apply` again carries on.
+    You are asked first.  Ctrl-C ends the run cleanly; running `apply` again carries on.
 
     A saved plan (`plan --out`) may follow the stack, or stand alone: then that plan or
     less is carried out without a question; exit 7 if anything changed since.
+
+    With `--approved`, every stack is compared with what is deployed, and changed where
+    the saved plans contain each change; exit 7 where there is more, nothing done there.
 
     \b
     Example:
       deployer apply stacks/demo.yaml --yes
       deployer apply demo.plan
+      deployer apply stacks --approved plans/
       deployer apply stacks --changed-since HEAD~1 --yes --json
     """
+    waits = asked["lock_timeout"]
+    settings = replace(settings_of(), lock_timeout=waits, base=since or "")
+    run = Run(_options(asked), settings, saved=None, yes=yes)
+    if approved is not None:
+        _refuse_beside_approved(plan_file, since)
+        subjects = everything((stack,) if stack else all_stacks(), settings)
+        run = replace(run, yes=True, approved=in_folder(approved))
+    else:
+        stack, saved = _named(stack, plan_file, since)
+        subjects = asked_for(stack, since, allow_destroy=allow_destroy)
+        run = run if saved is None else run.held_to(saved)
+    run.carry_out(subjects, f"deployer apply {stack or ''}", as_json=as_json)
+
+
+def _named(
+    stack: Path | None, plan_file: Path | None, since: str | None
+) -> tuple[Path, SavedPlan | None]:
+    """Return the stack of a command line, and the plan that is to be carried out."""
     if stack is None or (since is None and stack.is_dir()):
         stack = the_stack(named=stack)
     if plan_file is None and is_plan_file(stack):
         stack, plan_file = Path(), stack
     saved = None if plan_file is None else read(plan_file)
-    if saved is not None:
-        stack = stack_of(saved) if stack == Path() else stack
-        asked["engine"], yes = asked["engine"] or saved.bound.engine or None, True
-    subjects = asked_for(stack, since, allow_destroy=allow_destroy)
-    settings = replace(
-        settings_of(), lock_timeout=asked["lock_timeout"], base=since or ""
-    )
-    run = Run(_options(asked), settings, saved=saved, yes=yes)
-    carry_out = run.stream if as_json else run.show
-    carry_out(subjects, f"deployer apply {stack}")
+    if saved is not None and stack == Path():
+        stack = stack_of(saved)
+    return stack, saved
+
+
+def _refuse_beside_approved(plan_file: Path | None, since: str | None) -> None:
+    if plan_file is not None or since is not None:
+        raise UsageError(
+            "`--approved` looks at every stack of a path",
+            hint="leave out the plan file and `--changed-since`",
+        )
 
 
 def _options(asked: _Asked) -> Options:
@@ -144,6 +190,7 @@ def _options(asked: _Asked) -> Options:
     is_flag=True,
     help="Emergency: run only the gates that generate nothing (health, auth, …).",
 )
+@message_option
 @lock_timeout_option
 @yes_option
 @stream_option
@@ -192,6 +239,7 @@ def rollback_command(
     is_flag=True,
     help="Also remove builds and weights that no other stack needs.",
 )
+@message_option
 @lock_timeout_option
 @yes_option
 @stream_option

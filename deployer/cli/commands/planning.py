@@ -1,5 +1,6 @@
 """validate, lock, plan, drift."""
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -29,8 +30,9 @@ from deployer.cli.options import (
 from deployer.cli.output import begin_json, is_asked, json_result
 from deployer.diagnostics import diagnostic_data, diagnostic_lines
 from deployer.engines.place import costs_of
-from deployer.errors import UsageError
+from deployer.errors import UsageError, worst_of
 from deployer.show.text import plan_text
+from deployer.spelling import harmless, shown
 from deployer.stack.fields.values import JsonValue
 from deployer.usecases.context.settings import Options, Settings, settings_of
 from deployer.usecases.context.stack_files import Subject, concurrent_states
@@ -39,6 +41,8 @@ from deployer.usecases.reading.prepared import Prepared
 
 if TYPE_CHECKING:
     from deployer.cli.progress_display import Show
+    from deployer.planning.events import Event
+    from deployer.planning.plan import Plan
     from deployer.planning.progress import Progress, Watch
     from deployer.usecases.plan_file import SavedPlan
     from deployer.usecases.validate import Valid
@@ -112,6 +116,9 @@ def ahead_of(
 
 CHANGES = 2
 """Exit code of `plan --detailed-exitcode` when something would change."""
+
+NEVER_APPLIED = 10
+"""Exit code of `drift --detailed-exitcode` when nothing is recorded of a stack."""
 
 YAML = {".yaml", ".yml"}
 _SILENT_SECONDS = 5.0
@@ -235,6 +242,51 @@ class _Asked(TypedDict):
     cached: bool
 
 
+_FORM = "deployer.comment"
+
+
+def _of_comment(
+    context: click.Context, option: click.Parameter, value: str | Path | None
+) -> None:
+    """Keep an option of the comment, for who prints one."""
+    context.meta.setdefault(_FORM, {})[option.name] = value
+
+
+def _label(context: click.Context, option: click.Parameter, text: str) -> None:
+    """Keep a label that a marker may contain; raises UsageError for others."""
+    if text.strip("abcdefghijklmnopqrstuvwxyz0123456789-") or len(text) > 40:
+        raise UsageError(
+            f"`--label` is `{shown(text)}`", hint="lower case letters, digits, `-`"
+        )
+    _of_comment(context, option, text)
+
+
+_label_option = click.option(
+    "--label",
+    default="",
+    metavar="NAME",
+    expose_value=False,
+    callback=_label,
+    help="With `--format markdown`: tell several comments on a pull request apart.",
+)
+_at_merge_option = click.option(
+    "--at-merge",
+    default="",
+    metavar="TEXT",
+    expose_value=False,
+    callback=_of_comment,
+    help="With `--format markdown`: what happens once it is merged.",
+)
+_summary_option = click.option(
+    "--summary",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    expose_value=False,
+    callback=_of_comment,
+    help="With `--format markdown`: also write what a comment has no room for.",
+)
+
+
 @click.command("plan")
 @stacks_argument
 @engine_option
@@ -260,10 +312,14 @@ class _Asked(TypedDict):
 @click.option("--steps", is_flag=True, help="Also list the steps of an apply.")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Save the plan of one stack to a file, for `apply FILE`.",
+    help="Save the plan of one stack to a file, for `apply FILE`; in a folder that"
+    " exists, each plan that changes something.",
 )
+@_label_option
+@_at_merge_option
+@_summary_option
 def plan_command(  # noqa: PLR0913 - one parameter an option
     paths: tuple[Path, ...],
     form: Literal["text", "json", "markdown"],
@@ -293,15 +349,15 @@ def plan_command(  # noqa: PLR0913 - one parameter an option
     if _show_saved(paths, form):
         return
     settings, options = replace(settings_of(), base=since or ""), Options(**asked)
-    subjects, unchanged = _selected(paths, since)
-    _refuse_several(subjects, out)
+    subjects, unchanged = _selected(paths, since, out)
     asked_for = () if options.without_state else subjects
     with concurrent_states(asked_for, settings) as known:
-        make = partial(_plan, known, options, out, as_text=form == "text")
-        if form == "markdown":
-            changes = _comment(subjects, unchanged, make, since, annotate=annotate)
-        else:
-            changes = _tell_each(subjects, make, form, steps=steps, annotate=annotate)
+        make = partial(_plan, known, options, as_text=form == "text")
+        keep = partial(_keep, options, out)
+        tell = (
+            _comment if form == "markdown" else partial(_tell_each, form, steps=steps)
+        )
+        changes = tell(subjects, unchanged, make, since, keep, annotate=annotate)
     if changes and detailed_exitcode:
         raise click.exceptions.Exit(CHANGES)
 
@@ -324,14 +380,18 @@ def _show_saved(paths: tuple[Path, ...], form: str) -> bool:
 
 @click.command("drift", short_help="Report drift between the state and what runs.")
 @stacks_argument
-@click.option("--detailed-exitcode", is_flag=True, help="Exit 2 where there is drift.")
+@click.option(
+    "--detailed-exitcode",
+    is_flag=True,
+    help="Exit 2 where there is drift, 10 where a stack was never applied.",
+)
 @json_option
 def drift_command(
     paths: tuple[Path, ...], *, detailed_exitcode: bool, as_json: bool
 ) -> None:
     """Compare what runs with the recorded state, whatever the stacks say by now.
 
-    Changes nothing: `apply` repairs the drift.  For a scheduled job.
+    For a scheduled job; `apply` repairs it.  Live stacks without a file count, too.
 
     \b
     Example:
@@ -341,40 +401,69 @@ def drift_command(
         drift_data,
         drift_lines,
     )
-    from deployer.usecases.releases import refresh  # noqa: PLC0415 - only here
+    from deployer.cli.runs import everything  # noqa: PLC0415 - as above
+    from deployer.usecases.releases import refresh, remember_drift  # noqa: PLC0415 - only here
 
-    drifted = 0
+    code = 0
 
     def look(settings: Settings, subject: Subject) -> None:
-        nonlocal drifted
+        nonlocal code
         file = subject.file
-        found = refresh(file, settings)
-        drifted += found is not None and bool(found.drift)
+        found = refresh(file, settings, subject.gone)
+        code = worst_of(code, _code_of(found, subject))
+        if found is not None:
+            remember_drift(found, file, settings, _complain)
         if as_json:
             json_result({"type": "drift", "file": str(file), **drift_data(found)})
             return
+        if subject.gone:
+            click.echo(f"{file}: `{subject.gone}` is live, and no file asks for it")
         for line in drift_lines(found):
             click.echo(f"{file}: {line}")
 
-    subjects = subjects_of(paths)
+    subjects = everything(paths, settings_of())
     with concurrent_states(subjects, settings_of()) as settings:
         each(subjects, partial(look, settings), as_json=as_json)
-    if drifted and detailed_exitcode:
-        raise click.exceptions.Exit(CHANGES)
+    if code and detailed_exitcode:
+        raise click.exceptions.Exit(code)
+
+
+def _complain(event: "Event") -> None:
+    """Say on stderr what could not be recorded, as with credentials that only read."""
+    click.echo(harmless(f"note: {getattr(event, 'text', '')}"), err=True)
+
+
+def _code_of(found: "Plan | None", subject: Subject) -> int:
+    """Return the detailed exit code of one stack."""
+    if found is None:
+        return NEVER_APPLIED
+    is_well = found.is_empty and not found.drift and subject.gone is None
+    return 0 if is_well else CHANGES
 
 
 def _selected(
-    paths: tuple[Path, ...], since: str | None
+    paths: tuple[Path, ...], since: str | None, out: Path | None
 ) -> tuple[tuple[Subject, ...], tuple[Path, ...]]:
-    """The stacks to plan, and those that did not change since the revision."""
-    if since is None:
-        return subjects_of(paths), ()
-    from deployer.usecases.changed import changed_since  # noqa: PLC0415 - asks git
+    """The stacks to plan, and those that did not change since the revision.
 
-    found = changed_since(paths, since)
-    if not found.subjects:
-        click.echo(f"No stack resolves to anything else than at {since}.", err=True)
-    return found.subjects, found.unchanged
+    Raises UsageError where the plans of several do not fit into one file.
+    """
+    unchanged: tuple[Path, ...] = ()
+    if since is None:
+        subjects = subjects_of(paths)
+    else:
+        from deployer.usecases.changed import changed_since  # noqa: PLC0415 - asks git
+
+        subjects, unchanged = changed_since(paths, since)
+        if not subjects:
+            click.echo(f"No stack resolves to anything else than at {since}.", err=True)
+    if out is not None and len(subjects) != 1 and not out.is_dir():
+        raise UsageError(
+            "`--out` saves the plan of one stack",
+            hint="name one stack file, and another file for each plan; or a folder"
+            " that exists, for all of them",
+        )
+    return subjects, unchanged
 
 
 def _comment(
@@ -382,30 +471,39 @@ def _comment(
     unchanged: tuple[Path, ...],
     make: Callable[[Subject], Planned],
     since: str | None,
+    save: Callable[[Subject, Planned, str], None],
     *,
     annotate: bool,
 ) -> int:
     """Print one comment of all plans; returns how many would change something."""
-    from deployer.cli.comment import print_comment  # noqa: PLC0415 - rare
+    from deployer.cli.comment import Form, print_comment  # noqa: PLC0415 - rare
 
-    return print_comment(subjects, unchanged, make, since, annotate=annotate)
+    form = Form(**click.get_current_context().meta[_FORM])
+    return print_comment(
+        subjects, unchanged, make, since, form, save, annotate=annotate
+    )
 
 
-def _tell_each(
-    subjects: tuple[Subject, ...],
-    make: Callable[[Subject], Planned],
+def _tell_each(  # noqa: PLR0913 - as those of `_comment`, and how
     form: str,
+    subjects: tuple[Subject, ...],
+    unchanged: tuple[Path, ...],
+    make: Callable[[Subject], Planned],
+    since: str | None,
+    save: Callable[[Subject, Planned, str], None],
     *,
     steps: bool,
     annotate: bool,
 ) -> int:
     """Print every plan; returns how many would change something."""
+    del unchanged, since
     changes, found = 0, dict[Path, Prepared]()
 
     def tell(subject: Subject) -> None:
         nonlocal changes
         apart = subject != subjects[0]
         planned = make(subject)
+        save(subject, planned, "")
         found[subject.file] = planned.prepared
         changes += not planned.plan.is_empty
         print_plan(planned, form, subject.file, steps=steps, apart=apart)
@@ -421,7 +519,6 @@ def _tell_each(
 def _plan(
     settings: Settings,
     options: Options,
-    out: Path | None,
     subject: Subject,
     *,
     as_text: bool,
@@ -433,27 +530,29 @@ def _plan(
     file = subject.file
     with _watched(f"deployer plan {file}", as_text=as_text) as watch:
         planned = plan(file, settings, options, watch)
-    _keep(planned, file, options, out)
     notes = (*planned.notes, subject.note) if subject.note else planned.notes
     return planned._replace(notes=notes)
 
 
-def _refuse_several(subjects: tuple[Subject, ...], out: Path | None) -> None:
-    if out is not None and len(subjects) != 1:
-        raise UsageError(
-            "`--out` saves the plan of one stack",
-            hint="name one stack file, and another file for each plan",
-        )
-
-
-def _keep(planned: Planned, file: Path, options: Options, out: Path | None) -> None:
-    if out is None:
+def _keep(
+    options: Options, out: Path | None, subject: Subject, planned: Planned, digest: str
+) -> None:
+    """Save a plan where that was asked for; what is gone has no file to save."""
+    if out is None or (out.is_dir() and (planned.plan.is_empty or subject.gone)):
         return
-    from deployer.usecases.plan_file import save  # noqa: PLC0415 - rare
+    from deployer.cli.comment import comment_of  # noqa: PLC0415 - rare
+    from deployer.show.markdown import digest_of  # noqa: PLC0415 - as above
+    from deployer.usecases.plan_file import Shown, save  # noqa: PLC0415 - as above
+    from deployer.usecases.runs import origin_of  # noqa: PLC0415 - as above
 
-    save(planned, file, options, out)
+    file = subject.file
+    origin = origin_of(file.parent, os.environ)
+    digest = digest or digest_of(comment_of(planned, file))
+    where = Shown(origin.commit, origin.pull_request, origin.run, digest)
+    place = save(planned, file, options, out, where)
     click.echo(
-        f"\nSaved to {out}: `deployer apply {out}` carries it out, or less.", err=True
+        f"\nSaved to {place}: `deployer apply {place}` carries it out, or less.",
+        err=True,
     )
 
 

@@ -1,10 +1,11 @@
 """status, history, report: what was deployed, and how it is."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import click
 
+from deployer.artefacts.json_files import encoded
 from deployer.cli.for_each_stack import each, subjects_of
 from deployer.cli.options import (
     json_option,
@@ -19,15 +20,20 @@ from deployer.planning.resources import Kind
 from deployer.planning.state import Release
 from deployer.show.data import plan_data
 from deployer.show.overview import overview_data
-from deployer.show.text import because, describe
+from deployer.show.text import because, describe, show
 from deployer.spelling import harmless
 from deployer.stack.fields.values import JsonValue
 from deployer.system.files import guarded, replace_file, users_mode
-from deployer.usecases.context.deployed import deployed
 from deployer.usecases.context.settings import settings_of
 from deployer.usecases.context.stack_files import Subject
-from deployer.usecases.releases import Status, compare, status, versions_of
-from deployer.usecases.runs import report_of
+from deployer.usecases.releases import (
+    Status,
+    compare,
+    past_of,
+    release_of,
+    status,
+)
+from deployer.usecases.runs import Ran, report_of
 
 
 @click.command("status", short_help="Show what is live and its condition.")
@@ -162,6 +168,14 @@ def _show(stack: Path, found: Status) -> None:
     for drift in found.drift:
         click.echo(f"  ! drift  {drift.address}: {drift.detail}")
     _unfinished(found)
+    if state.hold is not None:
+        told = harmless(f"{state.hold.by}: {state.hold.why}")
+        click.echo(f"  ! on hold since {when(state.hold.at)}, by {told}")
+    if found.failed is not None:
+        ran = found.failed
+        said = harmless(f"{ran.outcome}: {ran.error}")
+        click.echo(f"  ! the last {ran.cause} ({when(ran.at)}) {said}")
+        click.echo(f"    `deployer history {stack}` has it all")
 
 
 def _restarts(known: JsonValue) -> None:
@@ -224,6 +238,8 @@ def _status_data(found: Status) -> dict[str, JsonValue]:
             "facts": dict(server.facts),
         },
         "host": found.host or None,
+        "hold": None if found.state.hold is None else encoded(found.state.hold),
+        "failed": None if found.failed is None else encoded(found.failed),
         "drift": [
             {"address": drift.address, "detail": drift.detail} for drift in found.drift
         ],
@@ -241,7 +257,7 @@ def _condition(server: Observation) -> str:
     return "healthy" if server.healthy else "unhealthy"
 
 
-@click.command("history", short_help="List the retained releases, or compare two.")
+@click.command("history", short_help="List what was done to a stack, by whom and why.")
 @stack_argument
 @click.option(
     "--diff",
@@ -252,38 +268,110 @@ def _condition(server: Observation) -> str:
     shell_complete=releases,
     help="Show what one release changed against another.",
 )
+@click.option(
+    "--show",
+    "number",
+    type=int,
+    metavar="RELEASE",
+    shell_complete=releases,
+    help="Show a retained release as it was: fields, facts, gates.",
+)
+@click.option(
+    "--last",
+    type=click.IntRange(min=1),
+    default=50,
+    show_default=True,
+    metavar="COUNT",
+    help="List so many entries.",
+)
 @json_option
 def history_command(
-    stack: Path, pair: tuple[int, int] | None, *, as_json: bool
+    stack: Path,
+    pair: tuple[int, int] | None,
+    number: int | None,
+    last: int,
+    *,
+    as_json: bool,
 ) -> None:
-    """List the retained releases, newest first, with their versions on Modal.
+    """List releases, blocked and failed runs, drift and stops, newest first.
 
-    Each with the speed that its gates measured, and their report.
+    Each with who did it, from which commit and run, why (`--message`) and what
+    changed; retained releases with speed, report, and version on Modal.
 
     \b
     Example:
       deployer history stacks/prod.yaml
       deployer history stacks/prod.yaml --diff 3 5
+      deployer history stacks/prod.yaml --show 5
     """
     if pair is not None:
         _compare(stack, *pair, as_json=as_json)
         return
     settings = settings_of()
-    found = deployed(stack, settings, anywhere=True)
-    state = found.state
-    versions = versions_of(found)
-    live = state.live_release.number if state.live_release else None
-    for release in reversed(state.releases):
-        report = report_of(settings.home, state, release.number)
-        is_live = release.number == live
+    past = past_of(stack, settings, last)
+    if number is not None:
+        _show_release(release_of(past.state, number), as_json=as_json)
+        return
+    listed = [*_listed(past.state.releases, past.known)]
+    live = past.state.live_release
+    for release, ran in listed[:last]:
+        report = report_of(settings.home, past.state, release.number if release else 0)
         if as_json:
-            data = _release_data(release, report, live=is_live)
-            json_result({**data, "version": _version(release, versions)})
+            data = _entry_data(release, ran, report, live=release is live is not None)
+            json_result({**data, "version": _version(release, past.versions)})
         else:
-            version = f"{_version(release, versions) or '':<5}" if versions else ""
-            _tell(release, report, version, live=is_live)
-    if not state.releases and not as_json:
+            version = _version(release, past.versions) or ""
+            version = f"{version:<5}" if past.versions else ""
+            _tell(release, ran, report, version, live=release is live is not None)
+    if not listed and not as_json:
         click.echo("no release yet")
+
+
+def _listed(
+    kept: Sequence[Release], known: Sequence[Ran]
+) -> Iterator[tuple[Release | None, Ran | None]]:
+    """Yield every entry, newest first: retained releases, and what the log has."""
+    by_number = {release.number: release for release in kept}
+    found: list[tuple[str, Release | None, Ran | None]] = [
+        (ran.at, by_number.pop(ran.release or 0, None), ran) for ran in reversed(known)
+    ]
+    found += [(it.at, it, None) for it in by_number.values()]
+    for _, release, ran in sorted(found, key=lambda it: it[0], reverse=True):
+        yield release, ran
+
+
+def _show_release(release: Release, *, as_json: bool) -> None:
+    """Print a release as it was."""
+    fields: dict[str, JsonValue] = {
+        path: value
+        for record in release.records.values()
+        for path, value in sorted(record.fields.items())
+    }
+    gates: list[JsonValue] = [dict(gate) for gate in release.gates]
+    if as_json:
+        head: dict[str, JsonValue] = {"type": "release", "number": release.number}
+        head |= {"at": release.at, "cause": release.cause, "starts": release.starts}
+        json_result({**head, "fields": fields, "gates": gates})
+        return
+    click.echo(f"release {release.number}  {when(release.at)}  {release.cause}")
+    for path, value in fields.items():
+        click.echo(harmless(f"  {path:<32} {show(value)}"))
+    for gate in release.gates:
+        said = f"{gate.get('gate')}: {gate.get('outcome')}: {gate.get('because')}"
+        click.echo(harmless(f"  gate {said}"))
+
+
+def _entry_data(
+    release: Release | None, ran: Ran | None, report: Path | None, *, live: bool
+) -> dict[str, JsonValue]:
+    """An entry of the history, for programs."""
+    data: dict[str, JsonValue] = {"type": "run", "release": None}
+    if release is not None:
+        data = _release_data(release, report, live=live)
+    if ran is None:
+        return data
+    told = {**encoded(ran), "outcome": ran.outcome}
+    return {**told, **data} if release is not None else {**data, **told}
 
 
 def _release_data(
@@ -302,17 +390,76 @@ def _release_data(
     }
 
 
-def _tell(release: Release, report: Path | None, version: str, *, live: bool) -> None:
-    passed = sum(gate.get("outcome") == "pass" for gate in release.gates)
-    gates = f"{passed}/{len(release.gates)} gates"
-    head = f"{'●' if live else ' '} {release.number:>4}  {when(release.at)}"
-    click.echo(f"{head}  {gates:<12} {version}{release.cause}")
+def _tell(
+    release: Release | None,
+    ran: Ran | None,
+    report: Path | None,
+    version: str,
+    *,
+    live: bool,
+) -> None:
+    number, at, cause, gates, outcome = _head(release, ran)
+    passed = sum(gate.get("outcome") == "pass" for gate in gates)
+    counted = f"{passed}/{len(gates)} gates" if gates else outcome
+    head = f"{'●' if live else ' '} {number:>4}  {when(at)}"
+    click.echo(f"{head}  {counted:<12} {version}{harmless(cause)}")
+    for line in _about(ran):
+        click.echo(f"        {harmless(' '.join(line.split()))}")
+    if release is None:
+        return
     for line in _speed(release):
         click.echo(f"        speed   {line}")
     if release.starts:
         click.echo(f"        starts  {release.starts}")
     if report is not None:
         click.echo(f"        report  {report}")
+
+
+def _head(
+    release: Release | None, ran: Ran | None
+) -> tuple[str, str, str, Sequence[Mapping[str, JsonValue]], str]:
+    """Return number, time, cause, verdicts and outcome of an entry."""
+    if release is not None:
+        return (
+            f"{release.number}",
+            release.at,
+            release.cause,
+            release.gates,
+            "0/0 gates",
+        )
+    if ran is None:
+        return "-", "", "", (), ""
+    number = "-" if ran.release is None else f"{ran.release}"
+    return number, ran.at, ran.cause, ran.gates if not ran.error else (), ran.outcome
+
+
+_CHANGES = 6
+"""Changes of an entry that are listed."""
+
+
+def _about(ran: Ran | None) -> Iterator[str]:
+    """Yield who did it, from what, why and what, a line each."""
+    if ran is None:
+        return
+    origin = ran.origin
+    who = origin.actor or f"{origin.user}@{origin.host}"
+    number = origin.pull_request
+    parts = (
+        who,
+        f"commit {origin.commit[:12]}" if origin.commit else "",
+        f"pull request {number}" if number else "",
+        f"plan {ran.plan}" if ran.plan else "",
+        origin.run,
+    )
+    yield f"by {' · '.join(filter(None, parts))}"
+    if ran.why:
+        yield f"why: {ran.why}"
+    if ran.error:
+        yield f"failed: {ran.error}"
+    for line in ran.changes[:_CHANGES]:
+        yield f"change: {line}"
+    if len(ran.changes) > _CHANGES:
+        yield f"{len(ran.changes) - _CHANGES} more changes: `--json` has them"
 
 
 def _speed(release: Release) -> Iterator[str]:
@@ -331,9 +478,9 @@ def _speed(release: Release) -> Iterator[str]:
             yield f"{head}{', '.join(f'{name} {value}' for name, value in shown)}"
 
 
-def _version(release: Release, versions: Mapping[str, str]) -> str | None:
+def _version(release: Release | None, versions: Mapping[str, str]) -> str | None:
     """Return the engine's name for the deployment of a release."""
-    for record in release.records.values():
+    for record in release.records.values() if release is not None else ():
         for prefix, version in versions.items():
             if record.kind is Kind.SERVER and record.key.startswith(prefix):
                 return version

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from deployer.cli.options import duration, stack_argument, stream_option
+from deployer.cli.options import duration, message_option, stack_argument, stream_option
 from deployer.cli.output import is_asked, json_head, json_line
 from deployer.cli.runs import showing
 from deployer.cli.terminal import styled
@@ -49,6 +49,7 @@ def server_command() -> None:
 
 @server_command.command("start")
 @stack_argument
+@message_option
 @stream_option
 def server_start(stack: Path, *, as_json: bool) -> None:
     """Start the live release where it does not run.
@@ -64,6 +65,7 @@ def server_start(stack: Path, *, as_json: bool) -> None:
 
 @server_command.command("stop")
 @stack_argument
+@message_option
 @stream_option
 def server_stop(stack: Path, *, as_json: bool) -> None:
     """Stop the server; the release stays, and `start` starts it again.
@@ -83,6 +85,7 @@ def server_stop(stack: Path, *, as_json: bool) -> None:
 @click.option(
     "--from-snapshot", is_flag=True, help="Restore it from its snapshot instead."
 )
+@message_option
 @stream_option
 def server_restart(stack: Path, *, from_snapshot: bool, as_json: bool) -> None:
     """Stop the live server and start it again, as it was; nothing answers in between.

@@ -5,12 +5,17 @@ from pathlib import Path
 
 import click
 
+from deployer.artefacts.json_files import encoded
 from deployer.cli.options import json_option, named_stack_argument, stack_argument
 from deployer.cli.output import end, json_result
+from deployer.errors import UsageError
+from deployer.planning.events import Event
+from deployer.spelling import harmless
 from deployer.stack.fields.values import JsonValue
 from deployer.state.files import to_json
 from deployer.usecases import states
 from deployer.usecases.context.settings import settings_of
+from deployer.usecases.releases import hold
 
 
 @click.group("state")
@@ -215,3 +220,34 @@ def state_take_over(stack: Path, host: str, *, as_json: bool) -> None:
     states.take_over(stack, settings_of(), host)
     text = f"nothing is live; `deployer apply {stack}` deploys it here"
     end(text, as_json=as_json, kind="taken_over", host=host)
+
+
+@state_command.command("hold", short_help="Block applies to a stack, with a reason.")
+@stack_argument
+@click.option("--why", default="", metavar="TEXT", help="State the reason; needed.")
+@click.option("--end", is_flag=True, help="End the hold.")
+@json_option
+def state_hold(stack: Path, why: str, *, end: bool, as_json: bool) -> None:
+    """Put a stack on hold: `plan` says so, and `apply` ends in exit 5 and does nothing.
+
+    `rollback`, `destroy` and the server are not held.  Days on which a whole project
+    is frozen are in its `deployer.yaml`: `freeze`.
+
+    \b
+    Example:
+      deployer state hold stacks/prod.yaml --why "black friday"
+      deployer state hold stacks/prod.yaml --end
+    """
+    if end == bool(why.strip()):
+        raise UsageError("write either `--why TEXT` or `--end`")
+    state = hold(stack, settings_of(), why.strip(), _complain)
+    if as_json:
+        json_result({"type": "hold", "stack": state.stack, "hold": encoded(state.hold)})
+    elif state.hold is None:
+        click.echo(f"`{state.stack}` is on hold no more")
+    else:
+        click.echo(f"`{state.stack}` is on hold: `deployer hold {stack} --end` ends it")
+
+
+def _complain(event: Event) -> None:
+    click.echo(harmless(f"note: {getattr(event, 'text', '')}"), err=True)

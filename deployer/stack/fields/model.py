@@ -509,6 +509,22 @@ class StateOptions(Section):
     """Versions of each state that are kept; unset: 10."""
 
 
+_Day = Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
+
+
+class Freeze(Section):
+    """Days on which nothing is applied."""
+
+    first: _Day
+    """The first day, UTC."""
+
+    last: _Day
+    """The last day, UTC."""
+
+    why: Text
+    """The reason, for who wonders."""
+
+
 class Project(Section):
     """Settings of every stack of a project."""
 
@@ -517,6 +533,9 @@ class Project(Section):
 
     state: StateOptions | None = None
     """Where states are kept; unset: in `.deployer/state` beside each stack."""
+
+    freeze: list[Freeze] = Field(default_factory=list)
+    """Days on which `apply` changes nothing; `rollback` and `destroy` still do."""
 
 
 def problems_of(options: StateOptions) -> list[Diagnostic]:

@@ -119,6 +119,22 @@ def commit_of(folder: Path, revision: str) -> str | None:
     return found.stdout.decode().strip() if found.returncode == 0 else None
 
 
+def head_of(folder: Path) -> tuple[str, str]:
+    """The commit of a working tree and its branch; empty where there is none.
+
+    The commit ends in `-dirty` where tracked files differ from it.
+    """
+    try:
+        if (commit := commit_of(folder, "HEAD")) is None:
+            return "", ""
+        differs = _run(folder, ("diff", "--quiet", "--no-ext-diff", "HEAD", "--"))
+        branch = _run(folder, ("symbolic-ref", "--quiet", "--short", "HEAD"))
+    except UsageError:  # no git, or one that hangs
+        return "", ""
+    dirty = "-dirty" * bool(differs.returncode)
+    return f"{commit}{dirty}", os.fsdecode(branch.stdout).strip()
+
+
 def content_at(commit: str, file: Path) -> bytes | None:
     """A file as it was in a commit; None where it was not there, or is no small one."""
     named = f"{commit}:./{file.name}"
@@ -127,6 +143,25 @@ def content_at(commit: str, file: Path) -> bytes | None:
         return None
     found = _run(file.parent, ("cat-file", "blob", named))
     return found.stdout if found.returncode == 0 else None
+
+
+def files_at(root: Path, revision: str, folder: str) -> dict[str, bytes]:
+    """The files right in a folder where the work left a revision, by their names.
+
+    Raises UsageError where git cannot tell.
+    """
+    commit = merge_base(root, revision)
+    if commit is None:
+        named = f"{revision}^{{commit}}"
+        asked = _git(root, "rev-parse", "--verify", "--end-of-options", named)
+        commit = asked.decode().strip()
+    listed = _git(root, "ls-tree", "-z", "--name-only", commit, "--", f"{folder}/")
+    content = ((name, f"{commit}:./{name}") for name in _names(listed))
+    return {
+        name.rpartition("/")[2]: found.stdout
+        for name, blob in content
+        if not (found := _run(root, ("cat-file", "blob", blob))).returncode
+    }
 
 
 def _names(listed: bytes) -> tuple[str, ...]:
