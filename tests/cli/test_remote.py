@@ -123,8 +123,9 @@ def test_an_apply_asks_for_two_writes_a_change_of_the_state(planned: Remote) -> 
     then = kept(planned)[0][-1]
     asked = planned.asked("apply", "one.plan")
     changes = kept(planned)[0][-1] - then
-    assert asked["GET"] == 3  # the lock; the state for the plan, and before it begins
-    assert asked["PUT"] == 2 * changes + 2  # a version, the state; the lock
+    # The lock; the state for the plan, and before it begins; the log, and its end.
+    assert asked["GET"] == 5
+    assert asked["PUT"] == 2 * changes + 3  # a version, the state; the lock; the log
 
 
 @pytest.fixture

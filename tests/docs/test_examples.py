@@ -40,6 +40,7 @@ CALLS = [
 OTHER_FILES = {
     "repos": "pre-commit",
     "state": "deployer.yaml",
+    "freeze": "deployer.yaml",
     "jobs": "a workflow",
     "services": "a compose file",
 }

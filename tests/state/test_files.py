@@ -167,7 +167,7 @@ def test_a_damaged_state_without_a_version_before_asks_for_a_copy(
 
 def test_a_newer_state_keeps_its_own_hint(store: FileStateStore) -> None:
     store.folder.mkdir(parents=True)
-    store.path.write_text('{"version": 4}')
+    store.path.write_text('{"version": 5}')
     with pytest.raises(StateError, match="written by a newer deployer") as caught:
         store.read()
     assert caught.value.hint == "upgrade deployer"
@@ -177,10 +177,10 @@ def test_a_newer_state_is_never_written_over(
     store: FileStateStore, first: State
 ) -> None:
     store.folder.mkdir(parents=True)
-    store.path.write_text('{"version": 4}')
+    store.path.write_text('{"version": 5}')
     with pytest.raises(StateError, match="written by a newer deployer"):
         store.write(first, expect=0)
-    assert store.path.read_text() == '{"version": 4}'
+    assert store.path.read_text() == '{"version": 5}'
 
 
 def test_the_state_of_another_stack_is_refused(

@@ -109,9 +109,10 @@ def test_a_state_looks_like_this() -> None:
         to_json(State("demo", "local", lineage="l1", serial=3))
         == """\
 {
-  "version": 3,
+  "version": 4,
   "engine": "local",
   "file": "",
+  "hold": null,
   "host": "",
   "lineage": "l1",
   "live": {},
@@ -257,10 +258,10 @@ def test_every_key_of_a_state_is_needed(first: State) -> None:
 
 def test_a_newer_state_asks_for_an_upgrade_whatever_its_form() -> None:
     with pytest.raises(StateError) as caught:
-        from_json('{"version": 4, "things": []}', "demo.state.json")
+        from_json('{"version": 5, "things": []}', "demo.state.json")
     assert str(caught.value) == (
         "`demo.state.json` was written by a newer deployer "
-        "(state version 4, this one reads 3)"
+        "(state version 5, this one reads 4)"
     )
     assert caught.value.hint == "upgrade deployer"
 
