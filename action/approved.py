@@ -25,6 +25,10 @@ from typing import Any, NoReturn
 REPOSITORY = os.environ["GITHUB_REPOSITORY"]
 LARGEST = 16 * 2**20
 """Bytes of an archive, and of a plan in it."""
+MOST_REVIEWS = 100
+"""Reviews of a pull request that GitHub gives at once."""
+INSIDERS = ("OWNER", "MEMBER", "COLLABORATOR")
+"""Whose approval counts, by the `author_association` of GitHub's REST API."""
 FOOTER = "\n<sub>deployer \N{MIDDLE DOT} "
 COMMENTS = """query(
   $owner: String!, $name: String!, $number: Int!, $endCursor: String
@@ -116,9 +120,16 @@ def approved(pull: Mapping[str, Any]) -> Mapping[str, bytes]:
 
 
 def refuse_unreviewed(pull: Mapping[str, Any]) -> None:
-    """Raise NotApprovedError unless its last commit was approved, and not refused."""
+    """Raise NotApprovedError unless its last commit was approved, and not refused.
+
+    Anybody may approve a pull request of a public repository: only who belongs to it
+    counts.  Who of these may write, the protection of the branch knows.
+    """
     last: dict[str, Mapping[str, Any]] = {}
-    for review in api(f"pulls/{pull['number']}/reviews?per_page=100"):
+    reviews = api(f"pulls/{pull['number']}/reviews?per_page={MOST_REVIEWS}")
+    if len(reviews) >= MOST_REVIEWS:
+        raise NotApprovedError("it has more reviews than are read")
+    for review in reviews:
         who = (review["user"] or {}).get("login", "")
         if review["state"] != "COMMENTED" and who != pull["user"]["login"]:
             last[who] = review
@@ -126,7 +137,10 @@ def refuse_unreviewed(pull: Mapping[str, Any]) -> None:
         raise NotApprovedError("a reviewer asked for changes")
     head = pull["head"]["sha"]
     if not any(
-        it["state"] == "APPROVED" and it["commit_id"] == head for it in last.values()
+        it["state"] == "APPROVED"
+        and it["commit_id"] == head
+        and it["author_association"] in INSIDERS
+        for it in last.values()
     ):
         raise NotApprovedError(f"nobody approved its last commit {head[:12]}")
 

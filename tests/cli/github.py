@@ -44,7 +44,10 @@ class Pull:
     merged: str = ""
     """The commit on main, however it was merged; empty: it is open."""
     reviews: list[tuple[str, str, str]] = field(default_factory=list)
-    """Who, `APPROVED` or another state, and the commit that was read."""
+    """Who, `APPROVED` or another state, and the commit that was read.
+
+    A `stranger` does not belong to the repository.
+    """
 
     def approve(self, who: str = "reviewer") -> None:
         """Approve the last commit."""
@@ -193,7 +196,13 @@ def _pull(pull: Pull) -> dict[str, Any]:
 
 def _review(review: tuple[str, str, str]) -> dict[str, Any]:
     who, state, commit = review
-    return {"user": {"login": who}, "state": state, "commit_id": commit}
+    belongs = "NONE" if who == "stranger" else "COLLABORATOR"
+    return {
+        "user": {"login": who},
+        "state": state,
+        "commit_id": commit,
+        "author_association": belongs,
+    }
 
 
 def _run(run: Run) -> dict[str, Any]:

@@ -200,6 +200,22 @@ if GH:
         assert code == 7
         assert "nobody approved its last commit" in printed
 
+    def test_the_approval_of_a_stranger_is_none(team: Team) -> None:
+        team.edit("ctx_size: 1024", "ctx_size: 512")
+        pull = team.propose("smaller", approve=False)
+        pull.approve("stranger")
+        code, printed = team.merged(pull)
+        assert code == 7
+        assert "nobody approved its last commit" in printed
+
+    def test_more_reviews_than_are_read_approve_nothing(team: Team) -> None:
+        team.edit("ctx_size: 1024", "ctx_size: 512")
+        pull = team.propose("smaller")
+        pull.reviews += [("reviewer", "COMMENTED", pull.head)] * 99
+        code, printed = team.merged(pull)
+        assert code == 7
+        assert "it has more reviews than are read" in printed
+
     def test_a_plan_that_was_changed_after_it_was_shown_counts_for_nothing(
         team: Team,
     ) -> None:
