@@ -419,7 +419,10 @@ def note(event, args):
 sys.addaudithook(note)
 kind, archive, into = sys.argv[1:]
 try:
-    {"tar": unpack_tar, "zip": unpack}[kind](Path(archive), Path(into), unwatched)
+    if kind == "tar":
+        unpack_tar(Path(archive), Path(into), unwatched, "evil.tar")
+    else:
+        unpack(Path(archive), Path(into), unwatched)
 except SourceError as error:
     print(error.message)
 assert not made, made
