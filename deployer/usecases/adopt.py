@@ -21,7 +21,7 @@ from deployer.llama.catalogue import Catalogue, catalogue, known_builds
 from deployer.spelling import shown
 from deployer.stack.edits import flow
 from deployer.stack.fields.marks import looks_like_a_credential
-from deployer.stack.fields.values import JsonValue
+from deployer.stack.fields.values import TEMPLATE_ENDING, JsonValue
 from deployer.stack.files import FLAGS, Named, named_in, nested, option_file
 from deployer.stack.project_root import ALLOW_OUTSIDE, may_read, root_of
 from deployer.system.files import contained, read_regular
@@ -485,7 +485,7 @@ def _placed_paths(launch: Launch, found: Adopted, stack: Path) -> None:
 
 
 def _is_file(value: Value) -> bool:
-    return str(value.value).endswith(".jinja")
+    return str(value.value).endswith(TEMPLATE_ENDING)
 
 
 def _outer(named: str, launch: Launch, stack: Path, notes: list[str]) -> str:

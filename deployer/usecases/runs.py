@@ -94,7 +94,11 @@ def origin_of(folder: Path, environment: Mapping[str, str]) -> Origin:
             pull_request=asked or given("CI_MERGE_REQUEST_IID", ""),
             run=_address(given("CI_JOB_URL", "")),
         )
-    user = given("USER") or given("LOGNAME") or f"uid {os.getuid()}"
+    import pwd  # noqa: PLC0415 - only where something is recorded
+
+    user = f"uid {os.getuid()}"
+    with suppress(KeyError):  # a user of a container
+        user = pwd.getpwuid(os.getuid()).pw_name
     commit, branch = head_of(folder)
     return Origin(user, host, "", commit, branch, asked)
 

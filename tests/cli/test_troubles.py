@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import struct
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -219,12 +221,11 @@ def test_a_gate_that_fails_leaves_the_live_server_alone(live: Project) -> None:
         "error: not promoted: failed `chat`\n  hint: the candidate was retired"
     )
     assert live.server() == before
-    (release,) = [
-        line
-        for line in live.run("history", DEMO).out.splitlines()
-        if not line.startswith("        ")
-    ]
+    told = live.run("history", DEMO).out.splitlines()
+    blocked, release = (it for it in told if not it.startswith("        "))
+    assert re.match(r"     -  20\S+ .* blocked +apply$", blocked)
     assert release.startswith("●    1  ")
+    assert "        failed: not promoted: failed `chat`" in told
 
 
 @pytest.mark.real
@@ -243,11 +244,22 @@ def test_a_server_that_was_killed_is_seen_and_started_again(live: Project) -> No
     assert live.server() != before
 
 
+def stop_between_its_files(pid: int) -> None:
+    """Stop a process while the lock of its stack is the only one that it holds."""
+    while True:
+        os.kill(pid, signal.SIGSTOP)
+        locks = Path("/proc/locks").read_text(encoding="ascii").splitlines()
+        if sum(line.split()[4] == str(pid) for line in locks) <= 1:
+            return
+        os.kill(pid, signal.SIGCONT)
+        time.sleep(0.01)
+
+
 @pytest.mark.real
 def test_a_second_apply_at_the_same_time(project: Project) -> None:
     with project.running("apply", DEMO, "--yes") as first:
         read_until(first, "Steps:")
-        first.send_signal(signal.SIGSTOP)
+        stop_between_its_files(first.pid)
         second = project.run("apply", DEMO, "--yes")
         first.send_signal(signal.SIGCONT)
         done = finished(first)

@@ -70,6 +70,7 @@ def door(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Door]:
         client = modal.Client.from_credentials("ak-of-the-tests", "as-of-the-tests")
         yield Door("door", cloud, tmp_path, client=client)
         client.close()
+        modal.Client.from_env().close()  # one for all of a process: others follow
 
 
 def deploy(door: Door, text: str) -> None:
