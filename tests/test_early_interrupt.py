@@ -55,7 +55,9 @@ def test_an_early_ctrl_c_ends_without_a_traceback(
         if code == whole.returncode:  # it had ended, or all was decided
             assert out == whole.stdout, delay
         elif code == CancelledError.exit_code:
-            assert err.strip() == "cancelled", delay
+            # Of a module of C that was interrupted in its import, CPython itself warns.
+            lines = [it for it in err.splitlines() if it and "/libmpdec/" not in it]
+            assert lines == ["cancelled"], delay
         else:
             assert code in BEFORE_ANY_CODE, (delay, err)
 

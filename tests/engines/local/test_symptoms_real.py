@@ -5,6 +5,7 @@ import json
 import shutil
 import socket
 import struct
+import time
 import urllib.request
 import zlib
 from contextlib import suppress
@@ -28,11 +29,11 @@ def model(tiny_model: Path, tmp_path: Path) -> Path:
 
 def message(binary: Path, port: int, run_dir: Path, *arguments: str) -> str:
     """How a start fails; b10434 may end before its log is written, then once more."""
-    for _ in range(40):
+    until = time.monotonic() + 90
+    while True:
         said = _message(binary, port, run_dir, *arguments)
-        if "ended with exit code" not in said:
-            break
-    return said
+        if "ended with exit code" not in said or time.monotonic() > until:
+            return said
 
 
 def _message(binary: Path, port: int, run_dir: Path, *arguments: str) -> str:
