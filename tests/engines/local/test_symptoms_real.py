@@ -32,7 +32,7 @@ def message(binary: Path, port: int, run_dir: Path, *arguments: str) -> str:
     until = time.monotonic() + 90
     while True:
         said = _message(binary, port, run_dir, *arguments)
-        if "ended with exit code" not in said or time.monotonic() > until:
+        if "before it was healthy: " in said or time.monotonic() > until:
             return said
 
 
